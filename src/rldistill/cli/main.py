@@ -1,0 +1,94 @@
+"""Find the verb, let it work, turn every end into an exit code.
+
+0 done; 2 wrong usage; 1 everything else; 130 after Ctrl-C, state saved.
+"""
+
+import difflib
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from rldistill.errors import RldistillError, UsageError
+
+# Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
+VERBS = {
+    "train-teacher": ("rldistill.cli.train_teacher", "train a teacher with PQN"),
+}
+
+_EXAMPLE = "rldistill train-teacher --task atari:pong --out runs/pong"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with its code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wants_json = "--json" in arguments
+    name = arguments[0] if arguments and arguments[0] in VERBS else ""
+    # A scheduler's SIGTERM saves state like Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = _run(arguments)
+    except RldistillError as error:
+        code = _fail(name, str(error), error.exit_code, wants_json=wants_json)
+    except KeyboardInterrupt:
+        code = _fail(
+            name, "interrupted; what was reported written is there. Add --resume to go on.", 130, wants_json=wants_json
+        )
+    except BrokenPipeError:
+        # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(help_text())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib import metadata
+
+        sys.stdout.write(f"rldistill {metadata.version('rldistill')}\n")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"Unknown verb: got {verb!r}, expected one of {', '.join(VERBS)}.{hint}")
+    module = importlib.import_module(VERBS[verb][0])
+    module.run(arguments[1:])
+    return 0
+
+
+def help_text() -> str:
+    """Return what `rldistill --help` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: rldistill VERB [OPTIONS]",
+            "",
+            "Distil trained reinforcement-learning policies and prove that the result still plays as well.",
+            "",
+            *lines,
+            "",
+            f"Example: {_EXAMPLE}",
+            "`rldistill VERB --help` lists a verb's options.",
+            "",
+        ]
+    )
+
+
+def _fail(verb: str, message: str, code: int, *, wants_json: bool) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
+    if wants_json:
+        sys.stdout.write(json.dumps({"error": line}) + "\n")
+    return code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,75 @@
+"""Events as people see them: a live bar in a terminal, a line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from rldistill.events import Event, MessageEvent
+
+_SECONDS_BETWEEN_LOG_LINES = 15.0
+
+
+class ProgressDisplay:
+    """A callback that shows events on stderr.
+
+    Args:
+        quiet: show nothing but warnings.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._is_live = self._console.is_terminal and not quiet
+        self._bars = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._shown_at: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, MessageEvent):
+            if not self._quiet or event.level == "warning":
+                style = "yellow" if event.level == "warning" else None
+                prefix = "warning: " if event.level == "warning" else ""
+                self._console.print(f"{prefix}{event.text}", style=style, markup=False, soft_wrap=True)
+            return
+        metrics = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.metrics.items())
+        if self._is_live:
+            if event.phase not in self._tasks:
+                self._tasks[event.phase] = self._bars.add_task(
+                    event.phase, total=event.total, unit=event.unit, metrics=""
+                )
+            self._bars.update(self._tasks[event.phase], completed=event.done, total=event.total, metrics=metrics)
+        elif not self._quiet and self._is_due(event.phase, event.done >= event.total):
+            sys.stderr.write(f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}\n")
+            sys.stderr.flush()
+
+    def _is_due(self, phase: str, is_last: bool) -> bool:
+        now = time.monotonic()
+        due = is_last or now - self._shown_at.get(phase, 0.0) >= _SECONDS_BETWEEN_LOG_LINES
+        if due:
+            self._shown_at[phase] = now
+        return due
+
+    def __enter__(self) -> "ProgressDisplay":
+        """Start the live display where there is a terminal."""
+        if self._is_live:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._is_live:
+            self._bars.stop()

@@ -1,0 +1,29 @@
+"""`rldistill train-teacher`."""
+
+from collections.abc import Sequence
+
+from rldistill.cli.arguments import parse, write_configuration, write_result
+from rldistill.runs.config import TrainTeacherConfig
+
+_EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train a teacher."""
+    config, flags = parse("train-teacher", TrainTeacherConfig, argv, example=_EXAMPLE)
+    from rldistill.cli.progress import ProgressDisplay
+    from rldistill.runs.train_teacher import resolve, run_train_teacher
+
+    config = resolve(config)
+    if flags.dry_run:
+        write_configuration(config)
+        return
+    with ProgressDisplay(quiet=flags.quiet) as display:
+        result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=[display])
+    mean = "unknown (too few games ended)" if result.mean_score is None else f"{result.mean_score:.4g}"
+    write_result(
+        flags,
+        result.to_dict(),
+        f"{result.num_steps:,} steps, mean score of the last training games {mean}\nlast policy: {result.last_policy}\n"
+        f"best policy: {result.best_policy or 'none'} (by mean training score)\nnext: rldistill evaluate {result.last_policy}",
+    )

@@ -1,0 +1,217 @@
+"""Atari on ale-py's native vector environment: C++ threads step and preprocess.
+
+Three habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would
+hard-reset the game at each lost life (a learner would never see a second life), rewards
+are clipped by default, and four games end the whole process from C++.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import ale_py
+import numpy as np
+from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+from rldistill.envs.protocol import StepBatch
+from rldistill.errors import TaskError, UsageError
+from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
+from rldistill.types import ActionLayout
+
+# Their start modes need two players: loading them aborts the process.
+MULTI_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
+
+
+@dataclass(frozen=True)
+class AtariOptions:
+    """Every setting of an Atari task; the first seven make the fingerprint, the rest the protocol.
+
+    Attributes:
+        height: of a frame, in pixels.
+        width: of a frame, in pixels.
+        grayscale: grey frames; else RGB.
+        frame_stack: frames in an observation, oldest first, zeros before the first.
+        frame_skip: emulator frames per decision.
+        max_pool: take the pixelwise maximum of the last two emulator frames of a skip.
+        full_action_set: all 18 actions; else those the game knows.
+        noop_max: 0 to `noop_max` − 1 frames without action at the start.
+        max_frames: emulator frames after which an episode is truncated.
+        fire_at_reset: press FIRE after a reset where the game knows it.
+        sticky_action_probability: chance that the last action is repeated.
+        exploration_epsilon: chance of a uniformly random decision.
+    """
+
+    height: int = 84
+    width: int = 84
+    grayscale: bool = True
+    frame_stack: int = 4
+    frame_skip: int = 4
+    max_pool: bool = True
+    full_action_set: bool = False
+    noop_max: int = 30
+    max_frames: int = 108_000
+    fire_at_reset: bool = False
+    sticky_action_probability: float = 0.0
+    exploration_epsilon: float = 0.05
+
+    @classmethod
+    def from_kwargs(cls, options: Mapping[str, Any]) -> "AtariOptions":
+        """Read options by name.
+
+        Raises:
+            UsageError: an unknown name, or a value of another type.
+        """
+        known = {item.name: item for item in fields(cls)}
+        for name, value in options.items():
+            if name not in known:
+                raise UsageError(f"Unknown Atari option: got {name!r}, expected one of {', '.join(known)}.")
+            expected = type(known[name].default)
+            if type(value) is not expected and not (expected is float and type(value) is int):
+                raise UsageError(f"Atari option {name!r}: got {value!r}, expected a {expected.__name__}.")
+            if expected is int and value < (0 if name == "noop_max" else 1):
+                raise UsageError(f"Atari option {name!r}: got {value}, expected a positive number.")
+        return cls(**options)
+
+
+def check_game(game: str) -> None:
+    """Check that a game can be played by one player.
+
+    Raises:
+        TaskError: the game is unknown, or needs two players; the nearest name is suggested.
+    """
+    known = set(roms.get_all_rom_ids())
+    if game in MULTI_PLAYER_GAMES:
+        playable = ", ".join(f"{ATARI_PREFIX}{name}" for name in ("pong", "boxing", "tennis"))
+        raise TaskError(
+            f"Atari game {game!r} needs two players, which is not supported. Among those that play alone: {playable}."
+        )
+    if game not in known:
+        # `SpaceInvaders`, `space-invaders` and `SpaceInvadersNoFrameskip-v4` all mean one game.
+        wanted = re.sub(r"(noframeskip|deterministic)?-v\d+$", "", game.lower()).replace("ale/", "")
+        by_letters = {name.replace("_", ""): name for name in sorted(known - MULTI_PLAYER_GAMES)}
+        near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", wanted), by_letters, n=1, cutoff=0.5)
+        hint = f" Did you mean {ATARI_PREFIX}{by_letters[near[0]]}?" if near else ""
+        raise TaskError(
+            f"Unknown Atari game: got {game!r}, expected ale-py's name of a game, such as space_invaders.{hint}"
+        )
+
+
+def action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
+    """Return the names of a game's actions, in order."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    interface = ale_py.ALEInterface()
+    interface.loadROM(roms.get_rom_path(game))
+    actions = interface.getLegalActionSet() if full_action_set else interface.getMinimalActionSet()
+    return tuple(action.name for action in actions)
+
+
+def atari_task(name: str, options: Mapping[str, Any]) -> Task:
+    """Return the task of an Atari game.
+
+    Args:
+        name: `atari:<game>`.
+        options: settings that differ from `AtariOptions`' defaults.
+
+    Raises:
+        TaskError: unknown game.
+        UsageError: unknown option.
+    """
+    game = name.removeprefix(ATARI_PREFIX)
+    check_game(game)
+    chosen = AtariOptions.from_kwargs(options)
+    meanings = action_meanings(game, full_action_set=chosen.full_action_set)
+    shape = (chosen.frame_stack, chosen.height, chosen.width)
+    fingerprint = ObservationFingerprint(
+        observation_shape=shape if chosen.grayscale else (*shape, 3),
+        observation_dtype="uint8",
+        action_layout=ActionLayout.discrete(len(meanings)),
+        action_set=meanings,
+        grayscale=chosen.grayscale,
+        frame_stack=chosen.frame_stack,
+        stack_padding="zero",
+        frame_skip=chosen.frame_skip,
+        max_pool=chosen.max_pool,
+    )
+    protocol = Protocol(
+        noop_max=chosen.noop_max,
+        max_frames=chosen.max_frames,
+        fire_at_reset=chosen.fire_at_reset,
+        sticky_action_probability=chosen.sticky_action_probability,
+        exploration_epsilon=chosen.exploration_epsilon,
+    )
+    return Task(name, fingerprint, protocol)
+
+
+class AtariEnvs:
+    """N emulators of one game, as `EpisodeEnvs`.
+
+    Args:
+        task: made by `atari_task`.
+        num_envs: number of emulators.
+        num_threads: C++ threads; 0 lets ale-py choose.
+        grayscale: False renders the same play in colour, for films; None follows the task.
+    """
+
+    def __init__(self, task: Task, num_envs: int, *, num_threads: int = 0, grayscale: bool | None = None) -> None:
+        check_game(task.game)
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        fingerprint, protocol = task.fingerprint, task.protocol
+        minimal = action_meanings(task.game, full_action_set=False)
+        self._envs = AtariVectorEnv(
+            task.game,
+            num_envs,
+            num_threads=num_threads,
+            img_height=fingerprint.observation_shape[1],
+            img_width=fingerprint.observation_shape[2],
+            grayscale=bool(fingerprint.grayscale) if grayscale is None else grayscale,
+            stack_num=fingerprint.frame_stack,
+            frameskip=fingerprint.frame_skip,
+            maxpool=fingerprint.max_pool,
+            full_action_space=fingerprint.action_set != minimal,
+            noop_max=protocol.noop_max or 0,
+            max_num_frames_per_episode=protocol.max_frames or 108_000,
+            use_fire_reset=bool(protocol.fire_at_reset),
+            repeat_action_probability=protocol.sticky_action_probability,
+            episodic_life=False,
+            reward_clipping=False,
+        )
+        self._enumerable_starts = protocol.sticky_action_probability == 0
+        self._start_frames = np.zeros(num_envs, np.int64)
+        self._is_fresh = True
+
+    @property
+    def num_envs(self) -> int:
+        """Number of emulators."""
+        return self._envs.num_envs
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
+        if self._is_fresh and len(slots) != self.num_envs:
+            # ale-py wants one full reset first.
+            self._envs.reset(seed=np.zeros(self.num_envs, np.int64))
+        self._is_fresh = False
+        mask = np.zeros(self.num_envs, np.bool_)
+        mask[list(slots)] = True
+        # ale-py takes seeds in the order of slots.
+        order = np.argsort(np.asarray(slots))
+        seed = None if seeds is None else np.asarray(seeds, np.int64)[order]
+        observations, info = self._envs.reset(seed=seed, options={"reset_mask": mask})
+        self._start_frames = info["episode_frame_number"].astype(np.int64)
+        return observations
+
+    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+        """Apply one action per emulator."""
+        observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        return StepBatch(observations, rewards.astype(np.float64), terminated, truncated & ~terminated, info["lives"])
+
+    def start_ids(self) -> NDArray[np.int64] | None:
+        """Return the no-op frames played at reset: without sticky actions they alone tell starts apart."""
+        return self._start_frames.copy() if self._enumerable_starts else None
+
+    def close(self) -> None:
+        """Free the emulators."""
+        self._envs.close()

@@ -1,0 +1,186 @@
+"""Gymnasium environments as `EpisodeEnvs`: stepped one after the other, or a given `VectorEnv`.
+
+Some environments keep state across resets (Box2D keeps its world, so the same seed gives
+another episode the second time). All but those known to start afresh are therefore built
+anew for each seeded episode.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from rldistill.envs.protocol import StepBatch
+from rldistill.errors import TaskError, UsageError
+from rldistill.tasks import ObservationFingerprint
+from rldistill.types import ActionLayout
+
+GymnasiumEnv = gymnasium.Env[Any, Any]
+
+# Reset by seed restores these completely; building a MuJoCo model costs more than an episode's start.
+_STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
+
+
+def space_fingerprint(
+    name: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> ObservationFingerprint:
+    """Return the fingerprint of a Gymnasium task.
+
+    Discrete observations are given to networks as one-hot float32 vectors.
+
+    Raises:
+        TaskError: a kind of space that is not supported.
+    """
+    if isinstance(observation_space, spaces.Box):
+        shape, dtype = observation_space.shape, str(np.dtype(observation_space.dtype))
+        # Networks compute in float32; half the memory of float64, and nothing a network could see is lost.
+        dtype = "float32" if dtype.startswith("float") else dtype
+    elif isinstance(observation_space, spaces.Discrete):
+        shape, dtype = (int(observation_space.n),), "float32"
+    else:
+        raise TaskError(f"Task {name!r}: got observations {observation_space}, expected Box or Discrete.")
+    if not isinstance(action_space, spaces.Discrete):
+        raise TaskError(f"Task {name!r}: got actions {action_space}, expected Discrete.")
+    return ObservationFingerprint(shape, dtype, ActionLayout.discrete(int(action_space.n)))
+
+
+class _SpaceCodec:
+    """Turns a task's own observations and actions into arrays and back."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], dtype: str) -> None:
+        self._discrete = observation_space if isinstance(observation_space, spaces.Discrete) else None
+        assert isinstance(action_space, spaces.Discrete)
+        self._first_action = int(action_space.start)
+        self._dtype = np.dtype(dtype)
+
+    def encode(self, observation: object) -> NDArray[np.generic]:
+        """Return one observation (or a batch) as an array; Discrete becomes one-hot."""
+        if self._discrete is None:
+            return np.asarray(observation, self._dtype)
+        return np.eye(int(self._discrete.n), dtype=self._dtype)[np.asarray(observation) - int(self._discrete.start)]
+
+    def decode(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return actions in the space's own numbering."""
+        return actions + self._first_action
+
+
+class GymnasiumEnvs:
+    """N environments made by a function and stepped in turn, as `EpisodeEnvs`."""
+
+    def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int) -> None:
+        self._make = make
+        self._envs = [make() for _ in range(num_envs)]
+        first = self._envs[0]
+        self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
+        self._used = [False] * num_envs
+        fingerprint = space_fingerprint("task", first.observation_space, first.action_space)
+        self._codec = _SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype)
+        self._observations = np.zeros((num_envs, *fingerprint.observation_shape), fingerprint.observation_dtype)
+        self._ended = [False] * num_envs
+
+    @property
+    def num_envs(self) -> int:
+        """Number of environments."""
+        return len(self._envs)
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        """Begin new episodes, in a new environment where the old one may remember."""
+        for index, slot in enumerate(slots):
+            if seeds is not None and self._keeps_state and self._used[slot]:
+                self._envs[slot].close()
+                self._envs[slot] = self._make()
+            self._used[slot] = True
+            observation, _ = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
+            self._observations[slot] = self._codec.encode(observation)
+            self._ended[slot] = False
+        return self._observations.copy()
+
+    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+        """Apply one action per environment; ended ones wait for their reset."""
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        own_actions = self._codec.decode(actions)
+        for slot, env in enumerate(self._envs):
+            if self._ended[slot] or not self._used[slot]:
+                continue
+            observation, reward, is_terminated, is_truncated, _ = env.step(own_actions[slot])
+            self._observations[slot] = self._codec.encode(observation)
+            rewards[slot], terminated[slot], truncated[slot] = float(reward), is_terminated, is_truncated
+            self._ended[slot] = is_terminated or is_truncated
+        return StepBatch(self._observations.copy(), rewards, terminated, truncated & ~terminated)
+
+    def start_ids(self) -> None:
+        """Return None: the starts of a Gymnasium task cannot be enumerated."""
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._envs:
+            env.close()
+
+
+class VectorEnvs:
+    """A `gymnasium.vector.VectorEnv` given by the user, as `EpisodeEnvs`.
+
+    It must take `options={"reset_mask": …}` with a seed per environment, which Gymnasium's
+    own do, and must not reset in the same step (the last observation would be lost).
+    """
+
+    def __init__(self, envs: "VectorEnv[Any, Any, Any]") -> None:
+        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode is AutoresetMode.SAME_STEP:
+            raise UsageError(
+                "VectorEnv: got autoreset mode SAME_STEP, expected NEXT_STEP or DISABLED. Make it with "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED."
+            )
+        self._envs = envs
+        fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
+        self._codec = _SpaceCodec(
+            envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype
+        )
+        self._disabled = mode is AutoresetMode.DISABLED
+        self._ended = np.zeros(envs.num_envs, np.bool_)
+        self._is_fresh = True
+
+    @property
+    def num_envs(self) -> int:
+        """Number of environments."""
+        return self._envs.num_envs
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        """Begin new episodes in some slots."""
+        if self._is_fresh and len(slots) != self.num_envs:
+            self._envs.reset(seed=0)
+        self._is_fresh = False
+        mask = np.zeros(self.num_envs, np.bool_)
+        mask[list(slots)] = True
+        seed: list[int | None] = [None] * self.num_envs
+        for index, slot in enumerate(slots):
+            seed[slot] = None if seeds is None else seeds[index]
+        observations, _ = self._envs.reset(seed=seed, options={"reset_mask": mask})
+        self._ended[mask] = False
+        return self._codec.encode(observations).copy()
+
+    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+        """Apply one action per environment."""
+        if self._disabled and self._ended.any():
+            # Idle slots must not be stepped past their end: they begin an episode nobody counts.
+            self.reset([int(slot) for slot in np.flatnonzero(self._ended)], None)
+        observations, rewards, terminated, truncated, _ = self._envs.step(self._codec.decode(actions))
+        terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
+        self._ended = terminated | truncated
+        return StepBatch(
+            self._codec.encode(observations).copy(),
+            np.asarray(rewards, np.float64),
+            terminated,
+            truncated & ~terminated,
+        )
+
+    def start_ids(self) -> None:
+        """Return None: the starts of a Gymnasium task cannot be enumerated."""
+
+    def close(self) -> None:
+        """Leave the environments open: they belong to the caller."""

@@ -1,0 +1,119 @@
+"""From what a user names to something that can be played."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import VectorEnv
+
+from rldistill.envs.atari import AtariEnvs, atari_task
+from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, space_fingerprint
+from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
+from rldistill.errors import RldistillError, TaskError, UsageError
+from rldistill.tasks import ATARI_PREFIX, Protocol, Task
+
+
+@dataclass(frozen=True)
+class PlayableTask:
+    """A task with the way to make its environments.
+
+    Attributes:
+        task: the two records.
+        make_envs: `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
+        fixed_num_envs: set where the user gave the environments themselves.
+    """
+
+    task: Task
+    make_envs: Callable[[int, int], EpisodeEnvs]
+    fixed_num_envs: int | None = None
+
+    def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
+        """Return the same task with another exploration ε in its protocol."""
+        protocol = replace(self.task.protocol, exploration_epsilon=exploration_epsilon)
+        return replace(self, task=replace(self.task, protocol=protocol))
+
+
+TaskLike = str | Task | PlayableTask | Callable[[], GymnasiumEnv] | VectorEnv[Any, Any, Any]
+
+
+def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> PlayableTask:
+    """Return something that can be played.
+
+    Args:
+        task: `atari:<game>`; a Gymnasium id; `module:EnvId`; a callable that makes an `Env`;
+            a `VectorEnv`; or a `Task` that a file recorded.
+        options: `AtariOptions` by name, or keyword arguments of the environment.
+
+    Raises:
+        TaskError: there is no such environment, or its spaces are not supported.
+        UsageError: options that do not apply.
+    """
+    options = dict(options or {})
+    if isinstance(task, PlayableTask):
+        return task
+    if isinstance(task, Task):
+        return _from_record(task)
+    if isinstance(task, VectorEnv):
+        return _from_vector_env(task)
+    if callable(task):
+        name = getattr(task, "__name__", type(task).__name__)
+        return _from_factory(f"python:{name}", task, options)
+    if task.startswith(ATARI_PREFIX):
+        return _atari(atari_task(task, options))
+    return _from_factory(task, _factory(task, options), options)
+
+
+def _atari(task: Task) -> PlayableTask:
+    return PlayableTask(task, lambda num_envs, num_threads: AtariEnvs(task, num_envs, num_threads=num_threads))
+
+
+def _from_record(task: Task) -> PlayableTask:
+    if task.is_atari:
+        return _atari(task)
+    kwargs = dict(task.environment_kwargs)
+    playable = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
+    return replace(playable, task=replace(playable.task, protocol=task.protocol))
+
+
+def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
+    fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
+    spec = getattr(envs, "spec", None)
+    name = spec.id if spec is not None else f"python:{type(envs).__name__}"
+    return PlayableTask(Task(name, fingerprint), lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
+
+
+def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:
+    module, _, _ = name.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise TaskError(
+                f"Task {name!r}: module {module!r} cannot be imported ({error}). Is it installed, or misspelt?"
+            ) from error
+    return lambda: gymnasium.make(name, **kwargs)
+
+
+def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[str, Any]) -> PlayableTask:
+    try:
+        env = make()
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise RldistillError(f"Task {name!r} needs a package that is not installed: {error}") from error
+    except gymnasium.error.Error as error:
+        raise TaskError(
+            f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
+        ) from error
+    except TypeError as error:
+        raise UsageError(
+            f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs) or 'none'}): {_one_line(error)}"
+        ) from error
+    fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
+    env.close()
+    task = Task(name, fingerprint, Protocol(), kwargs)
+    return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""The one interface through which the library plays: N slots, each reset by seed on demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one step of all slots gave.
+
+    Attributes:
+        observations: `[N, ...]`, the true next observations; at the end of an episode its last.
+        rewards: `[N]`, float64, neither scaled nor clipped.
+        terminated: `[N]`, bool, the episode reached a terminal state.
+        truncated: `[N]`, bool, the episode was cut by a limit.
+        lives: `[N]`, lives left, where the emulator counts them.
+    """
+
+    observations: NDArray[np.generic]
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    lives: NDArray[np.int32] | None = None
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """`[N]`: the episode is over, for whichever reason."""
+        return self.terminated | self.truncated
+
+
+class EpisodeEnvs(Protocol):
+    """N environments that never reset by themselves.
+
+    A slot whose episode ended must be reset before its next steps count; what it returns
+    until then means nothing. Implementations are not thread-safe.
+    """
+
+    @property
+    def num_envs(self) -> int:
+        """Number of slots."""
+        ...
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        """Begin new episodes in some slots.
+
+        Args:
+            slots: which.
+            seeds: one per slot; None lets each environment go on with its own generator.
+
+        Returns:
+            Observations of *all* slots, `[N, ...]`.
+        """
+        ...
+
+    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+        """Apply one action per slot, `[N]`."""
+        ...
+
+    def start_ids(self) -> NDArray[np.int64] | None:
+        """Return a number per slot that tells the possible starts of a deterministic task apart.
+
+        Read right after `reset`. None where starts cannot be enumerated.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free emulators and threads."""
+        ...

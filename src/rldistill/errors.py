@@ -1,0 +1,54 @@
+"""The errors a user can meet, each told in one line.
+
+Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line turns
+`exit_code` into the process's exit status: 2 for what could be decided from the command
+line and the configuration alone, 1 for everything else.
+"""
+
+
+class RldistillError(Exception):
+    """Base of every error raised for a user's input, files or data."""
+
+    exit_code = 1
+
+
+class UsageError(RldistillError):
+    """An argument or a configuration value is wrong, whatever the files say."""
+
+    exit_code = 2
+
+
+class TaskError(UsageError):
+    """A task id names no environment that can be played."""
+
+
+class PolicyFileError(RldistillError):
+    """A file is not a policy that can be trusted: unreadable, altered or of another kind."""
+
+
+class DatasetError(RldistillError):
+    """A dataset folder is unreadable, altered, empty or of another version."""
+
+
+class MismatchError(RldistillError):
+    """Two things do not belong together: teacher and task, dataset and student."""
+
+
+class LockedError(RldistillError):
+    """Another process is writing to the same folder."""
+
+
+class OutputExistsError(RldistillError):
+    """An output path holds something that would be lost."""
+
+
+class DiskFullError(RldistillError):
+    """The disk, or a limit on file sizes, stopped a write; what was reported written is there."""
+
+
+class NumericalError(RldistillError):
+    """A NaN or an infinity appeared in data, loss or weights."""
+
+
+class GateError(RldistillError):
+    """A requested guarantee (such as a minimum retention) was not met."""

@@ -1,0 +1,56 @@
+"""What a run tells while it runs: frozen records, given to callbacks.
+
+The library never prints. The command line's progress bar is one callback; a notebook, a
+test or a tracker is another. A callback that returns `True` asks the run to stop: it saves
+its state and ends as after Ctrl-C.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """How far a phase is.
+
+    Attributes:
+        phase: `collect`, `train`, `distill`, `evaluate`, ….
+        done: units done.
+        total: units in all.
+        unit: what is counted: `steps`, `updates`, `episodes`.
+        metrics: figures of the moment, by name.
+    """
+
+    phase: str
+    done: int
+    total: int
+    unit: str
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class MessageEvent:
+    """One line for people: a choice that was made, or a surprise."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+Event = ProgressEvent | MessageEvent
+Callback = Callable[[Event], bool | None]
+
+
+class StopRequestedError(Exception):
+    """A callback asked the run to stop."""
+
+
+def notify(callbacks: Sequence[Callback], event: Event) -> None:
+    """Give an event to every callback.
+
+    Raises:
+        StopRequestedError: one of them returned `True`.
+    """
+    answers = [callback(event) for callback in callbacks]
+    if any(answer is True for answer in answers):
+        raise StopRequestedError

@@ -1,0 +1,273 @@
+"""Losses by name: which there are, what each fits, and how a name becomes a function.
+
+A user names a loss and perhaps a temperature; the teacher's kind of output decides what fits
+and fills in what was left open. The result is recorded as a `LossSpec` and applied as a
+`LossFunction`.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rldistill.errors import MismatchError, UsageError
+from rldistill.losses.discrete import nll, q_mse, reverse_kl, sharpened_kl, softened_kl
+from rldistill.types import OutputKind
+
+CustomLoss = Callable[[Tensor, Tensor], Tensor]
+"""A user's own loss: (student, target) → `[B]`, in Python only."""
+
+# At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
+_SHARP_TEMPERATURE = 0.05
+_CUSTOM_PREFIX = "custom:"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One row of the table of losses.
+
+    Attributes:
+        function: called with student, target and, where the loss takes one, `temperature=`.
+        default_temperatures: the kinds of teacher output that fit, each with its default
+            temperature, None where the loss takes none.
+    """
+
+    function: Callable[..., Tensor]
+    default_temperatures: Mapping[OutputKind, float | None]
+
+    @property
+    def takes_temperature(self) -> bool:
+        return None not in self.default_temperatures.values()
+
+
+_LOSSES: Mapping[str, _Entry] = {
+    "nll": _Entry(nll, {"q_values": None, "logits": None}),
+    "q_mse": _Entry(q_mse, {"q_values": None}),
+    "sharpened_kl": _Entry(sharpened_kl, {"q_values": 0.01, "logits": 1.0}),
+    "softened_kl": _Entry(softened_kl, {"q_values": 1.0, "logits": 1.0}),
+    "reverse_kl": _Entry(reverse_kl, {"q_values": 0.01, "logits": 1.0}),
+}
+# By what the teacher gives: the paper's choice for Q-values, the plain KL for a policy.
+_DEFAULT_LOSSES: Mapping[OutputKind, str] = {"q_values": "sharpened_kl", "logits": "sharpened_kl"}
+_CUSTOM_FITS: tuple[OutputKind, ...] = ("q_values", "logits", "actions")
+
+LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
+TEMPERED_LOSS_NAMES: tuple[str, ...] = tuple(name for name, entry in _LOSSES.items() if entry.takes_temperature)
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss as configuration files and run records name it.
+
+    Attributes:
+        name: one of `LOSS_NAMES`, or `custom:` and the qualified name of a user's function,
+            which records what was used and cannot be made again from the name.
+        temperature: > 0 and finite; None where the loss takes none, or to leave the choice to
+            the teacher's kind of output.
+    """
+
+    name: str
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        is_custom = self.name.startswith(_CUSTOM_PREFIX)
+        if not is_custom and self.name not in _LOSSES:
+            raise UsageError(_unknown_loss(self.name))
+        if self.temperature is not None:
+            if is_custom or not _LOSSES[self.name].takes_temperature:
+                raise UsageError(_takes_no_temperature(self.name, self.temperature))
+            _check_temperature(self.temperature)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON or TOML; no temperature, no key."""
+        data: dict[str, Any] = {"name": self.name}
+        if self.temperature is not None:
+            data["temperature"] = self.temperature
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "LossSpec":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UsageError: a key is unknown or missing, or a value is of the wrong type or range.
+        """
+        if "name" not in data or not data.keys() <= {"name", "temperature"}:
+            raise UsageError(f"loss: got the keys {sorted(data)}, expected name and, where it is set, temperature.")
+        name, temperature = data["name"], data.get("temperature")
+        if not isinstance(name, str):
+            raise UsageError(_unknown_loss(name))
+        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
+            raise UsageError(_bad_temperature(temperature))
+        return cls(name, temperature)
+
+
+@dataclass(frozen=True)
+class LossFunction:
+    """A loss with its temperature, ready for a training loop; made by `make_loss`.
+
+    Attributes:
+        spec: name and temperature with every default filled in, as they are to be recorded.
+        function: the maths, called with student, target and, where `spec` has one, `temperature=`.
+    """
+
+    spec: LossSpec
+    function: Callable[..., Tensor] = field(repr=False)
+
+    def __call__(self, student: Tensor, target: Tensor, *, temperature: float | None = None) -> Tensor:
+        """Return one loss per row.
+
+        Args:
+            student: `[B, A]`, the student's outputs.
+            target: `[B, A]`, the teacher's; they get no gradient.
+            temperature: > 0; overrides the spec's, for a schedule. None keeps it.
+
+        Returns:
+            `[B]`, float32.
+
+        Raises:
+            UsageError: the loss takes no temperature, or the temperature is not a finite number > 0.
+        """
+        if temperature is None:
+            temperature = self.spec.temperature
+        elif self.spec.temperature is None:
+            raise UsageError(_takes_no_temperature(self.spec.name, temperature))
+        else:
+            _check_temperature(temperature)
+        if temperature is None:
+            return self.function(student, target)
+        return self.function(student, target, temperature=temperature)
+
+
+def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: float | None = None) -> LossSpec:
+    """Fill in what the user left open, by what the teacher gives.
+
+    Args:
+        name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs.
+        output_kind: which action field the teacher's outputs have.
+        temperature: > 0; None takes the loss's default for the teacher's outputs.
+
+    Returns:
+        The spec, with a temperature if the loss takes one.
+
+    Raises:
+        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+        MismatchError: the loss does not fit what the teacher gives.
+    """
+    spec = LossSpec(_default_name(output_kind) if name is None else name, temperature)
+    if spec.name not in _LOSSES:
+        raise UsageError(
+            f"loss: got {spec.name!r}, a Python function that its name cannot bring back. "
+            "Pass the function itself, in Python."
+        )
+    fits = _LOSSES[spec.name].default_temperatures
+    if output_kind not in fits:
+        raise MismatchError(_does_not_fit(spec.name, tuple(fits), output_kind))
+    return spec if spec.temperature is not None else LossSpec(spec.name, fits[output_kind])
+
+
+def make_loss(
+    name: str | CustomLoss | None, output_kind: OutputKind, *, temperature: float | None = None
+) -> LossFunction:
+    """Return the loss of a name, or a user's own function, for what a teacher gives.
+
+    Args:
+        name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs: `sharpened_kl`
+            at temperature 0.01 for Q-values, at 1 for logits. A callable `(student, target) → [B]`
+            is taken as it is: it receives float32 tensors and its result's shape is checked.
+        output_kind: which action field the teacher's outputs have.
+        temperature: > 0; None takes the loss's default for the teacher's outputs.
+
+    Returns:
+        The loss; its `spec` says what was chosen.
+
+    Raises:
+        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+        MismatchError: the loss does not fit what the teacher gives.
+    """
+    if callable(name):
+        spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), temperature)
+        if output_kind not in _CUSTOM_FITS:
+            raise MismatchError(_does_not_fit(spec.name, _CUSTOM_FITS, output_kind))
+        return LossFunction(spec, _checked(name))
+    spec = resolve_loss(name, output_kind, temperature=temperature)
+    return LossFunction(spec, _LOSSES[spec.name].function)
+
+
+def pairing_warning(
+    name: str | CustomLoss | None, output_kind: OutputKind, temperature: float | None = None
+) -> str | None:
+    """Return one line on a choice that is allowed and probably not meant, None if there is none.
+
+    The arguments are those of `make_loss`; for a schedule pass its lowest temperature.
+    """
+    takes_temperature = name is None or name in TEMPERED_LOSS_NAMES
+    if output_kind != "logits" or not takes_temperature or temperature is None or temperature > _SHARP_TEMPERATURE:
+        return None
+    return (
+        f"temperature: got {temperature} for a teacher that gives logits, which all but leaves its greedy action. "
+        "Such values are meant for Q-values; 1 keeps the teacher's own policy."
+    )
+
+
+def _default_name(output_kind: OutputKind) -> str:
+    if output_kind not in _DEFAULT_LOSSES:
+        fits = " or ".join(_DEFAULT_LOSSES)
+        raise MismatchError(f"loss: the teacher gives {output_kind}, expected {fits}. No loss fits it yet.")
+    return _DEFAULT_LOSSES[output_kind]
+
+
+def _checked(loss: CustomLoss) -> CustomLoss:
+    """Wrap a user's loss: inputs as the losses here see them, result one value per row."""
+
+    def checked(student: Tensor, target: Tensor) -> Tensor:
+        losses = loss(student.float(), target.detach().float())
+        if not isinstance(losses, torch.Tensor) or losses.shape != student.shape[:1]:
+            got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise UsageError(
+                f"loss: {_qualified_name(loss)} returned {got}, expected a tensor of shape {list(student.shape[:1])}, "
+                "one value per row. Sum over actions and leave the mean over the batch to the training loop."
+            )
+        return losses
+
+    return checked
+
+
+def _qualified_name(loss: CustomLoss) -> str:
+    # A partial or an object with __call__ has no name of its own; its class has.
+    return f"{loss.__module__}.{getattr(loss, '__qualname__', type(loss).__qualname__)}"
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise UsageError(_bad_temperature(temperature))
+
+
+def _bad_temperature(temperature: object) -> str:
+    return (
+        f"temperature: got {temperature!r}, expected a finite number > 0. "
+        "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits."
+    )
+
+
+def _takes_no_temperature(name: str, temperature: float) -> str:
+    return (
+        f"temperature: got {temperature} for the loss {name!r}, which takes none. "
+        f"Leave it out, or use a loss that takes one: {', '.join(TEMPERED_LOSS_NAMES)}."
+    )
+
+
+def _unknown_loss(name: object) -> str:
+    nearest = difflib.get_close_matches(str(name), LOSS_NAMES, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"loss: got {name!r}, expected one of {', '.join(LOSS_NAMES)}.{hint}"
+
+
+def _does_not_fit(name: str, fits: tuple[OutputKind, ...], output_kind: OutputKind) -> str:
+    fitting = [other for other, entry in _LOSSES.items() if output_kind in entry.default_temperatures]
+    advice = f"Use one of {', '.join(fitting)}." if fitting else "No loss fits it yet."
+    return f"loss: {name!r} fits {' or '.join(fits)}, the teacher gives {output_kind}. {advice}"

@@ -1,0 +1,118 @@
+"""What a network is made of, as plain data: presets by name, free sizes by a short text.
+
+Sources: Mnih et al. 2015 (`dqn`); Rusu et al. 2015, "Policy Distillation", table of
+networks (`net1`, `net2`, `net3`). All convolutions are unpadded.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rldistill.errors import UsageError
+
+TorsoKind = Literal["conv", "mlp"]
+Activation = Literal["relu", "tanh"]
+
+# Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
+_CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The layers of a policy network, without the sizes of its input and its heads.
+
+    Attributes:
+        name: how a user names it: `net3`, `mlp:64x64`.
+        kind: `conv` on images `[C, H, W]`, or `mlp` on flat vectors.
+        channels: output channels of each convolution.
+        kernel_sizes: of each convolution, in pixels.
+        strides: of each convolution, in pixels.
+        hidden: widths of the fully connected layers of the torso.
+        head_hidden: widths of the hidden layers of each head.
+        activation: after every layer but the output.
+        layer_norm: normalise every layer of the torso before its activation. Convolutions
+            are normalised over channels and space together, with one weight per channel.
+        value_head: whether each head also gives a state value.
+    """
+
+    name: str
+    kind: TorsoKind
+    hidden: tuple[int, ...]
+    channels: tuple[int, ...] = ()
+    kernel_sizes: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    head_hidden: tuple[int, ...] = ()
+    activation: Activation = "relu"
+    layer_norm: bool = False
+    value_head: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
+            raise UsageError(
+                f"Architecture {self.name!r}: got {len(self.channels)} channels, {len(self.kernel_sizes)} kernel sizes "
+                f"and {len(self.strides)} strides, expected as many of each."
+            )
+        if min((*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden), default=1) < 1:
+            raise UsageError(f"Architecture {self.name!r}: sizes must be positive.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
+        """Read what `to_dict` wrote."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def _conv(name: str, channels: tuple[int, ...], hidden: tuple[int, ...], *, layer_norm: bool = False) -> Architecture:
+    layers = [_CONVOLUTIONS[min(index, len(_CONVOLUTIONS) - 1)] for index in range(len(channels))]
+    return Architecture(
+        name,
+        "conv",
+        hidden,
+        channels,
+        kernel_sizes=tuple(kernel for kernel, _ in layers),
+        strides=tuple(stride for _, stride in layers),
+        layer_norm=layer_norm,
+    )
+
+
+PRESETS: Mapping[str, Architecture] = {
+    "dqn": _conv("dqn", (32, 64, 64), (512,)),
+    "net1": _conv("net1", (16, 32, 32), (256,)),
+    "net2": _conv("net2", (16, 16, 16), (128,)),
+    "net3": _conv("net3", (16, 16, 16), (64,)),
+}
+
+_MLP = re.compile(r"mlp:([1-9]\d*(?:x[1-9]\d*)*)")
+_CONV = re.compile(r"conv:([1-9]\d*(?:-[1-9]\d*)*):([1-9]\d*(?:x[1-9]\d*)*)")
+
+
+def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
+    """Read a preset's name, `mlp:64x64`, or `conv:8-8-8:32` (channels, then hidden widths).
+
+    Free convolutions use the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
+
+    Args:
+        text: the name.
+        layer_norm: normalise every layer of the torso before its activation.
+
+    Raises:
+        UsageError: lists what there is, with the nearest preset.
+    """
+    if text in PRESETS:
+        preset = PRESETS[text]
+        return Architecture(**{**vars(preset), "layer_norm": layer_norm})
+    if found := _MLP.fullmatch(text):
+        return Architecture(text, "mlp", tuple(int(size) for size in found[1].split("x")), layer_norm=layer_norm)
+    if found := _CONV.fullmatch(text):
+        channels, hidden = (tuple(int(size) for size in re.split("[-x]", group)) for group in found.groups())
+        return _conv(text, channels, hidden, layer_norm=layer_norm)
+    near = difflib.get_close_matches(text, PRESETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(
+        f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, mlp:64x64 or conv:8-8-8:32.{hint}"
+    )

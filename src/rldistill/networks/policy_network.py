@@ -1,0 +1,95 @@
+"""A policy network: input scaling, one torso, one head per task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rldistill.networks.architecture import Architecture
+from rldistill.networks.torsos import ScaleInput, dense_layers, make_torso
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What a network gives for one head.
+
+    Attributes:
+        outputs: `[B, A]`, Q-values or logits: the policy that owns the network knows which.
+        features: `[B, F]`, the layer before the output.
+        value: `[B]`, where the head has one.
+    """
+
+    outputs: Tensor
+    features: Tensor
+    value: Tensor | None = None
+
+
+class Head(nn.Module):
+    """The part of a network that belongs to one task."""
+
+    def __init__(self, num_features: int, num_outputs: int, architecture: Architecture) -> None:
+        super().__init__()
+        sizes = (num_features, *architecture.head_hidden)
+        self.hidden = nn.Sequential(*dense_layers(sizes, activation=architecture.activation, layer_norm=False))
+        self.output = nn.Linear(sizes[-1], num_outputs)
+        self.value = nn.Linear(sizes[-1], 1) if architecture.value_head else None
+
+    def forward(self, features: Tensor) -> NetworkOutput:
+        """Map shared features `[B, F]` to this task's outputs."""
+        hidden = self.hidden(features)
+        value = self.value(hidden).squeeze(-1) if self.value is not None else None
+        return NetworkOutput(self.output(hidden), hidden, value)
+
+
+class PolicyNetwork(nn.Module):
+    """Torso and heads; weights are Kaiming-normal, biases and output layers zero.
+
+    A zero output layer starts a student as the uniform policy: with PyTorch's default
+    initialisation the sharpened loss (temperature 0.01) stands still for thousands of
+    updates, and at higher rates the ReLUs die.
+
+    Args:
+        architecture: the layers.
+        observation_shape: of one observation: `(C, H, W)`, or any shape for an mlp.
+        heads: number of outputs per task name, in order.
+        input_scale: factor on the inputs: 1/255 for bytes.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        observation_shape: tuple[int, ...],
+        heads: Mapping[str, int],
+        *,
+        input_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.observation_shape = observation_shape
+        self.head_names = tuple(heads)
+        self.scale = ScaleInput(input_scale)
+        self.torso, num_features = make_torso(architecture, observation_shape)
+        # Task names hold dots and colons, which module names must not: heads go by position.
+        self.heads = nn.ModuleList(Head(num_features, size, architecture) for size in heads.values())
+        self._initialise(generator)
+        if architecture.kind == "conv":
+            self.to(memory_format=torch.channels_last)
+
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity=self.architecture.activation, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for head in self.heads:
+            assert isinstance(head, Head)
+            nn.init.zeros_(head.output.weight)
+
+    def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
+        """Return one head's outputs for observations `[B, *observation_shape]`."""
+        if observations.dim() == 4:
+            observations = observations.contiguous(memory_format=torch.channels_last)
+        return self.heads[head](self.torso(self.scale(observations)))

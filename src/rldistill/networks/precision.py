@@ -1,0 +1,40 @@
+"""Which numbers a network is trained in: a fixed rule of device and processor, never a timing."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rldistill.errors import UsageError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """Return the precision that `auto`, `float32` or `bfloat16` stands for.
+
+    `auto` is bfloat16 autocast on a GPU that has it and on processors with AMX (where `dqn`
+    trains about twice as fast), else float32. Weights, losses and optimisers stay float32.
+
+    Raises:
+        UsageError: another name.
+    """
+    if name == "auto":
+        has_bfloat16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _has_amx()
+        return "bfloat16" if has_bfloat16 else "float32"
+    if name == "float32" or name == "bfloat16":
+        return name
+    raise UsageError(f"precision: got {name!r}, expected auto, float32 or bfloat16.")
+
+
+def _has_amx() -> bool:
+    # Linux tells processor flags here; elsewhere the rule says float32.
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and " amx_bf16" in cpuinfo.read_text()
+
+
+def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Return a maker of contexts in which forward passes run at this precision."""
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

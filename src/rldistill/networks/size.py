@@ -1,0 +1,49 @@
+"""How big a network is: parameters, bytes, multiply-accumulates."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rldistill.networks.policy_network import PolicyNetwork
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Attributes: counts for one network.
+
+    `num_parameters` counts every weight and bias; `num_bytes` is what they take in the
+    network's own dtype; `num_macs` are the multiply-accumulates of convolutions and linear
+    layers for one observation and one head, biases not counted.
+    """
+
+    num_parameters: int
+    num_bytes: int
+    num_macs: int
+
+
+def measure_size(network: PolicyNetwork, *, bytes_per_parameter: int = 4) -> NetworkSize:
+    """Measure a network: multiply-accumulates by running one observation through its first head."""
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return NetworkSize(num_parameters, num_parameters * bytes_per_parameter, _count_macs(network))
+
+
+def _count_macs(network: PolicyNetwork) -> int:
+    total = 0
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        # Each output element is one dot product over the layer's fan-in.
+        total += output[0].numel() * module.weight[0].numel()
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        device = next(network.parameters()).device
+        with torch.inference_mode():
+            network(torch.zeros(1, *network.observation_shape, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,96 @@
+"""Torsos: shared features of an observation. Inputs are already normalised floats."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from rldistill.errors import MismatchError
+from rldistill.networks.architecture import Architecture
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def dense_layers(sizes: tuple[int, ...], *, activation: str, layer_norm: bool) -> list[nn.Module]:
+    """Return fully connected layers, each with its norm (if any) and activation."""
+    layers: list[nn.Module] = []
+    for num_inputs, num_outputs in pairwise(sizes):
+        layers.append(nn.Linear(num_inputs, num_outputs))
+        if layer_norm:
+            layers.append(nn.LayerNorm(num_outputs))
+        layers.append(ACTIVATIONS[activation]())
+    return layers
+
+
+def conv_output_size(architecture: Architecture, height: int, width: int) -> tuple[int, int]:
+    """Return height and width after all convolutions.
+
+    Raises:
+        MismatchError: the image is smaller than the kernels need.
+    """
+    size = (height, width)
+    for kernel, stride in zip(architecture.kernel_sizes, architecture.strides, strict=True):
+        if min(size) < kernel:
+            raise MismatchError(
+                f"Network {architecture.name!r} does not fit: got images of {height}x{width}, of which {size[0]}x{size[1]} "
+                f"is left before a kernel of {kernel}x{kernel}. Choose fewer convolutions or larger images."
+            )
+        size = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1)
+    return size
+
+
+def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+    """Return the torso and the width of its features.
+
+    Args:
+        architecture: the layers.
+        observation_shape: `(C, H, W)` for `conv`; any shape for `mlp`, which flattens it.
+
+    Raises:
+        MismatchError: the observations do not suit the kind of torso.
+    """
+    layers: list[nn.Module] = []
+    if architecture.kind == "conv":
+        if len(observation_shape) != 3:
+            raise MismatchError(
+                f"Network {architecture.name!r} takes images [C, H, W], got observations of shape "
+                f"{list(observation_shape)}. Choose mlp:64x64 or another mlp."
+            )
+        num_channels, height, width = observation_shape
+        for index, num_outputs in enumerate(architecture.channels):
+            layers.append(
+                nn.Conv2d(num_channels, num_outputs, architecture.kernel_sizes[index], architecture.strides[index])
+            )
+            if architecture.layer_norm:
+                layers.append(nn.GroupNorm(1, num_outputs))
+            layers.append(ACTIVATIONS[architecture.activation]())
+            num_channels = num_outputs
+        out_height, out_width = conv_output_size(architecture, height, width)
+        num_features = num_channels * out_height * out_width
+    else:
+        num_features = 1
+        for size in observation_shape:
+            num_features *= size
+    layers.append(nn.Flatten())
+    sizes = (num_features, *architecture.hidden)
+    layers += dense_layers(sizes, activation=architecture.activation, layer_norm=architecture.layer_norm)
+    return nn.Sequential(*layers), sizes[-1]
+
+
+class ScaleInput(nn.Module):
+    """Turn observations into floats, multiplied by a constant: 1/255 for bytes.
+
+    Only the scale is a constant of the network; running statistics of vector observations
+    are another layer, which carries its own buffers.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return float32 observations of the same shape, in the module's memory format."""
+        return (
+            observations.float().mul_(self.scale)
+            if observations.dtype.itemsize == 1
+            else observations.float() * self.scale
+        )

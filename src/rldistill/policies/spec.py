@@ -1,0 +1,84 @@
+"""What a policy file says about its weights, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rldistill.networks import Architecture
+from rldistill.policies.behaviour import Behaviour
+from rldistill.tasks import Task
+from rldistill.types import OutputKind
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One head: the task it plays, with the fingerprint it was made for."""
+
+    task: Task
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the head's last layer."""
+        return self.task.fingerprint.action_layout.num_outputs
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Everything but the weights.
+
+    Attributes:
+        name: short, for tables.
+        architecture: the layers.
+        heads: one per task, in the network's order.
+        output_kind: which action field the outputs are.
+        behaviour: how it acts by default.
+        input_scale: factor on the observations.
+        weights_dtype: in which the file keeps the weights: `float32` or `float16`.
+        provenance: how it was made: command, configuration, teacher's hash, scores.
+    """
+
+    name: str
+    architecture: Architecture
+    heads: tuple[HeadSpec, ...]
+    output_kind: OutputKind = "q_values"
+    behaviour: Behaviour = "greedy"
+    input_scale: float = 1.0
+    weights_dtype: str = "float32"
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def head_sizes(self) -> dict[str, int]:
+        """Outputs per task name, in order."""
+        return {head.task.name: head.num_outputs for head in self.heads}
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation: the same for all heads."""
+        return self.heads[0].task.fingerprint.observation_shape
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "heads": [{"task": head.task.to_dict()} for head in self.heads],
+            "output_kind": self.output_kind,
+            "behaviour": self.behaviour,
+            "input_scale": self.input_scale,
+            "weights_dtype": self.weights_dtype,
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
+        """Read what `to_dict` wrote."""
+        return cls(
+            name=data["name"],
+            architecture=Architecture.from_dict(data["architecture"]),
+            heads=tuple(HeadSpec(Task.from_dict(head["task"])) for head in data["heads"]),
+            output_kind=data["output_kind"],
+            behaviour=data["behaviour"],
+            input_scale=data["input_scale"],
+            weights_dtype=data["weights_dtype"],
+            provenance=data["provenance"],
+        )

@@ -1,0 +1,202 @@
+"""A policy whose network is ours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from rldistill.errors import MismatchError
+from rldistill.networks import Architecture, PolicyNetwork
+from rldistill.policies.behaviour import Behaviour, choose_actions
+from rldistill.policies.file_format import pack_policy, policy_hash
+from rldistill.policies.protocol import Observations, State
+from rldistill.policies.spec import HeadSpec, PolicySpec
+from rldistill.storage import write_atomically
+from rldistill.tasks import Task
+from rldistill.types import OutputKind, PolicyOutput, check_shapes
+
+# Matrix products differ in their last bits between batch sizes, enough to change a chaotic
+# episode. All inference therefore runs in batches of exactly this size, the last one padded:
+# an observation's output does not depend on its neighbours. 16 is within 10 % of the fastest
+# size on the CPU for every preset; a GPU wants more.
+ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class TorchPolicy:
+    """A `PolicyNetwork` with what it takes to play: tasks, output kind, behaviour.
+
+    Args:
+        network: its heads are those of `spec`.
+        spec: everything but the weights.
+        task_index: which head plays.
+    """
+
+    def __init__(self, network: PolicyNetwork, spec: PolicySpec, *, task_index: int = 0) -> None:
+        self.network = network
+        self.spec = spec
+        self._task_index = task_index
+
+    @classmethod
+    def create(
+        cls,
+        architecture: Architecture,
+        tasks: Sequence[Task],
+        *,
+        output_kind: OutputKind = "q_values",
+        behaviour: Behaviour = "greedy",
+        name: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> "TorchPolicy":
+        """Return a new policy with freshly drawn weights."""
+        first = tasks[0].fingerprint
+        spec = PolicySpec(
+            name=name or architecture.name,
+            architecture=architecture,
+            heads=tuple(HeadSpec(task) for task in tasks),
+            output_kind=output_kind,
+            behaviour=behaviour,
+            input_scale=1 / 255 if first.observation_dtype == "uint8" else 1.0,
+        )
+        network = PolicyNetwork(
+            architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale, generator=generator
+        )
+        return cls(network, spec)
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        return self.spec.name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks it can play; the current one first."""
+        tasks = [head.task for head in self.spec.heads]
+        return (tasks[self._task_index], *tasks[: self._task_index], *tasks[self._task_index + 1 :])
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """Which action field its outputs have."""
+        return self.spec.output_kind
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How it acts by default."""
+        return self.spec.behaviour
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over description and weights: the policy's identity."""
+        return policy_hash(self.spec.to_dict(), self.stored_weights())
+
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Return the weights as a file keeps them: on the CPU, contiguous, in the file's dtype."""
+        dtype = _DTYPES[self.spec.weights_dtype]
+        return {
+            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.network.state_dict().items()
+        }
+
+    def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
+        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through."""
+        rows = torch.as_tensor(observations)
+        if tuple(rows.shape[1:]) != self.spec.observation_shape:
+            raise MismatchError(
+                f"Policy {self.name!r} takes observations [B, {', '.join(map(str, self.spec.observation_shape))}], "
+                f"got {list(rows.shape)}."
+            )
+        batch_size = ROWS_PER_BATCH[self.device.type]
+        was_training = self.network.training
+        self.network.eval()
+        with torch.inference_mode():
+            parts = [self._forward(part, batch_size) for part in rows.split(batch_size)]
+        self.network.train(was_training)
+        outputs, features = (torch.cat(column) for column in zip(*((part[0], part[1]) for part in parts), strict=True))
+        values = [part[2] for part in parts if part[2] is not None]
+        output = PolicyOutput(
+            self.tasks[0].fingerprint.action_layout,
+            q_values=outputs if self.output_kind == "q_values" else None,
+            logits=outputs if self.output_kind == "logits" else None,
+            value=torch.cat(values) if values else None,
+            features=features,
+        )
+        return output, state
+
+    def _forward(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        missing = batch_size - len(rows)
+        padding = [0] * (2 * rows.dim() - 1) + [missing]
+        padded = functional.pad(rows, padding) if missing else rows
+        output = self.network(padded.to(self.device, non_blocking=True), self._task_index)
+        value = None if output.value is None else output.value[: len(rows)]
+        return output.outputs[: len(rows)], output.features[: len(rows)], value
+
+    def act(
+        self,
+        observations: Observations,
+        *,
+        state: State = None,
+        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
+        exploration_epsilon: float = 0.0,
+    ) -> tuple[NDArray[np.int64], State]:
+        """Return one action per row, `[B]`, by the policy's own behaviour, and the next state.
+
+        Args:
+            observations: `[B, *observation_shape]`.
+            state: what the last call returned, or `initial_state(B)`.
+            rng: one generator, or one per row; needed where something is drawn.
+            exploration_epsilon: chance of a uniformly random action, in [0, 1].
+        """
+        output, state = self(observations, state)
+        scores = output.scores
+        check_shapes("B A", scores=scores)
+        actions = choose_actions(
+            scores.float().cpu().numpy(),
+            self.output_kind,
+            self.behaviour,
+            rng=rng,
+            exploration_epsilon=exploration_epsilon,
+        )
+        return actions, state
+
+    def initial_state(self, num_envs: int) -> State:
+        """Return None: this policy has no memory."""
+        return None
+
+    def for_task(self, name: str) -> "TorchPolicy":
+        """Return the same policy (the same weights) playing another of its tasks.
+
+        Raises:
+            MismatchError: it has no head of that name; lists those it has.
+        """
+        names = list(self.spec.head_sizes)
+        if name not in names:
+            raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {', '.join(names)}.")
+        return TorchPolicy(self.network, self.spec, task_index=names.index(name))
+
+    def with_spec(self, **changes: Any) -> "TorchPolicy":
+        """Return the same weights under a changed description."""
+        return TorchPolicy(self.network, replace(self.spec, **changes), task_index=self._task_index)
+
+    def with_provenance(self, provenance: Mapping[str, Any]) -> "TorchPolicy":
+        """Return the same weights with another record of how they were made."""
+        return self.with_spec(provenance=provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy file, atomically."""
+        write_atomically(Path(path), pack_policy(self.spec.to_dict(), self.stored_weights()))
+
+    def to(self, device: torch.device) -> "TorchPolicy":
+        """Move the weights; returns itself."""
+        self.network.to(device)
+        return self

@@ -1,0 +1,1 @@
+"""Runs: a configuration becomes objects, and their work becomes a folder."""

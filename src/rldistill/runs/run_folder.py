@@ -1,0 +1,174 @@
+"""A run folder: whose it is, whether to go on in it, and what made it.
+
+`config.toml` (resolved; `--config` on it gives the same run) is written first and marks the
+folder as ours; results follow.
+"""
+
+import contextlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rldistill.errors import OutputExistsError, RldistillError, UsageError
+from rldistill.storage import folder_lock, write_atomically
+
+CONFIG_FILE = "config.toml"
+# What a run may leave in its folder: a folder with anything else in it is not overwritten.
+_OWN_PATTERNS = (
+    "*.toml",
+    "*.jsonl",
+    "*.json",
+    "*.safetensors",
+    "*.ckpt",
+    "*.png",
+    "*.mp4",
+    "*.gif",
+    "*.html",
+    ".lock",
+    ".*.tmp",
+)
+
+
+def write_config(folder: Path, verb: str, values: dict[str, Any]) -> None:
+    """Write the resolved configuration, the command to repeat it in its first line."""
+    text = tomli_w.dumps({key: plain(value) for key, value in values.items() if value is not None})
+    header = f"# rldistill {verb} --config {CONFIG_FILE}\n"
+    write_atomically(folder / CONFIG_FILE, (header + text).encode())
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: missing, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"Configuration {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"Configuration {path} is not TOML: {error}.") from error
+
+
+def plain(value: Any) -> Any:
+    """Return a value as TOML and JSON know it: paths become texts, tuples lists."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        return [plain(item) for item in items]
+    return value
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool | None = None) -> Iterator[bool]:
+    """Hold a run folder's lock; yields whether an earlier run is to be continued.
+
+    Args:
+        folder: where to.
+        resume: go on with what is there, if anything is.
+        overwrite: delete an earlier run first.
+        is_finished: not used to decide, only for the message.
+
+    Raises:
+        OutputExistsError: something is there and neither flag was given, or it is not ours.
+        LockedError: another process writes there.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
+    contents = [item for item in folder.iterdir() if item.name != ".lock"] if folder.is_dir() else []
+    is_ours = (folder / CONFIG_FILE).is_file()
+    if contents and not is_ours:
+        raise OutputExistsError(
+            f"--out {folder} exists and is not an rldistill run: found {contents[0].name}, expected {CONFIG_FILE}. Choose another --out."
+        )
+    if contents and not (resume or overwrite):
+        raise OutputExistsError(
+            f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it, or choose another."
+        )
+    with folder_lock(folder):
+        if overwrite:
+            _delete_run(folder, contents)
+        yield bool(contents) and resume
+
+
+def _delete_run(folder: Path, contents: list[Path]) -> None:
+    foreign = [
+        item.name for item in contents if item.is_dir() or not any(item.match(pattern) for pattern in _OWN_PATTERNS)
+    ]
+    if foreign:
+        raise OutputExistsError(
+            f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. Move it away, or choose another --out."
+        )
+    for item in contents:
+        item.unlink()
+
+
+def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what made a file: verb, command, resolved configuration, versions, commit, machine."""
+    packages = ("rldistill", "torch", "numpy", "gymnasium", "ale-py", "blosc2")
+    return {
+        "verb": verb,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": {key: plain(value) for key, value in config.items() if value is not None},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "commit": _commit(),
+        "processor": platform.machine(),
+        "num_processors": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree this package runs from, with `+changes` if it was edited."""
+    git = shutil.which("git")
+    root = Path(__file__).resolve().parents[3]
+    if git is None or not (root / ".git").exists():
+        return None
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            [git, "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
+        return ask("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (subprocess.CalledProcessError, OSError):
+        return None
+
+
+def check_same_config(folder: Path, values: dict[str, Any], *, may_differ: frozenset[str]) -> None:
+    """Check that a resumed run has the configuration it began with.
+
+    Args:
+        folder: of the run.
+        values: the resolved configuration of this call.
+        may_differ: keys that do not change the result.
+
+    Raises:
+        RldistillError: lists what differs.
+    """
+    before = read_config(folder / CONFIG_FILE)
+    now = {key: plain(value) for key, value in values.items() if value is not None}
+    keys = sorted((before.keys() | now.keys()) - may_differ)
+    changed = [
+        f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise RldistillError(
+            f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. Use the same, or --overwrite."
+        )

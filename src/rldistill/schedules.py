@@ -1,0 +1,262 @@
+"""Values that change while a run proceeds: temperature, learning rate, ε, teacher fraction.
+
+A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows
+neither updates nor steps, so one text serves runs of any length. As text, in TOML and on the
+command line:
+
+    0.01                     always 0.01
+    linear:0.2->0.01         in a straight line from 0.2 to 0.01
+    linear:0.2->0.01@0.5     the same within the first half of the run, 0.01 from then on
+    cosine:1e-3->0           half a cosine wave from 1e-3 to 0; takes @ as well
+    one_cycle:1e-3           up to 1e-3 within the first 30 % of the run, then down; @0.1 for 10 %
+
+On a command line the arrow needs quotes, for a shell takes `>` as a redirection.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from rldistill.errors import UsageError
+
+_ONE_CYCLE_WARMUP = 0.3
+_ONE_CYCLE_START_DIVISOR = 25.0
+_ONE_CYCLE_END_DIVISOR = 1e4
+
+
+class Schedule(Protocol):
+    """A value as a function of progress."""
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a share of the run, in [0, 1]."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the whole run."""
+        ...
+
+    def to_text(self) -> str:
+        """Return the text from which `parse_schedule` makes an equal schedule."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value throughout.
+
+    Attributes:
+        value: finite.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_finite(value=self.value)
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a share of the run, in [0, 1]."""
+        _check_progress(progress)
+        return self.value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the whole run."""
+        return self.value, self.value
+
+    def to_text(self) -> str:
+        """Return the text from which `parse_schedule` makes an equal schedule."""
+        return _number_text(self.value)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from `start` to `end`, then `end`.
+
+    Attributes:
+        start: value at progress 0, met exactly.
+        end: value from progress `fraction` on, met exactly.
+        fraction: share of the run that the way takes, in (0, 1].
+    """
+
+    start: float
+    end: float
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_finite(start=self.start, end=self.end)
+        _check_fraction(self.fraction)
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a share of the run, in [0, 1]."""
+        _check_progress(progress)
+        return _between(self.start, self.end, min(progress / self.fraction, 1.0))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the whole run."""
+        return min(self.start, self.end), max(self.start, self.end)
+
+    def to_text(self) -> str:
+        """Return the text from which `parse_schedule` makes an equal schedule."""
+        return f"linear:{_way_text(self.start, self.end, self.fraction)}"
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine wave from `start` to `end`, flat at both ends, then `end`.
+
+    Attributes:
+        start: value at progress 0, met exactly.
+        end: value from progress `fraction` on, met exactly.
+        fraction: share of the run that the way takes, in (0, 1].
+
+    Source: Loshchilov and Hutter 2016, "SGDR", equation 5, without restarts.
+    """
+
+    start: float
+    end: float
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_finite(start=self.start, end=self.end)
+        _check_fraction(self.fraction)
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a share of the run, in [0, 1]."""
+        _check_progress(progress)
+        return _between(self.start, self.end, _half_wave(min(progress / self.fraction, 1.0)))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the whole run."""
+        return min(self.start, self.end), max(self.start, self.end)
+
+    def to_text(self) -> str:
+        """Return the text from which `parse_schedule` makes an equal schedule."""
+        return f"cosine:{_way_text(self.start, self.end, self.fraction)}"
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Half a cosine wave from `peak` ÷ 25 up to `peak`, another down to `peak` ÷ 10,000.
+
+    Attributes:
+        peak: highest value, > 0, met exactly.
+        warmup_fraction: share of the run before the peak, in (0, 1).
+
+    Source: Smith and Topin 2017, "Super-Convergence". PyTorch's `OneCycleLR` ends 25 times
+    lower: there the last value is a share of the first, here of the peak.
+    """
+
+    peak: float
+    warmup_fraction: float = _ONE_CYCLE_WARMUP
+
+    def __post_init__(self) -> None:
+        _check_finite(peak=self.peak)
+        if not self.peak > 0:
+            raise ValueError(f"peak must be > 0, got {self.peak}.")
+        if not 0 < self.warmup_fraction < 1:
+            raise ValueError(f"warmup_fraction must be in (0, 1), got {self.warmup_fraction}.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a share of the run, in [0, 1]."""
+        _check_progress(progress)
+        if progress < self.warmup_fraction:
+            return _between(
+                self.peak / _ONE_CYCLE_START_DIVISOR, self.peak, _half_wave(progress / self.warmup_fraction)
+            )
+        share = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
+        return _between(self.peak, self.peak / _ONE_CYCLE_END_DIVISOR, _half_wave(share))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the whole run."""
+        return self.peak / _ONE_CYCLE_END_DIVISOR, self.peak
+
+    def to_text(self) -> str:
+        """Return the text from which `parse_schedule` makes an equal schedule."""
+        return f"one_cycle:{_number_text(self.peak)}{_fraction_text(self.warmup_fraction, _ONE_CYCLE_WARMUP)}"
+
+
+def parse_schedule(text: str | float, name: str) -> Schedule:
+    """Return the schedule that a TOML value or an option's text describes.
+
+    Args:
+        text: a number, or one of the forms at the head of this file.
+        name: of the key or option, for error messages.
+
+    Raises:
+        UsageError: the text has none of the forms, or a number is out of range.
+    """
+    kind, colon, body = str(text).rpartition(":")
+    values, at, fraction = body.partition("@")
+    try:
+        numbers = [float(value) for value in values.split("->")]
+        fractions = [float(fraction)] if at else []
+    except ValueError:
+        raise UsageError(_malformed(text, name)) from None
+    try:
+        match kind.strip(), numbers, fractions:
+            case "", [value], [] if not colon:
+                return Constant(value)
+            case "linear", [start, end], _:
+                return Linear(start, end, *fractions)
+            case "cosine", [start, end], _:
+                return Cosine(start, end, *fractions)
+            case "one_cycle", [peak], _:
+                return OneCycle(peak, *fractions)
+            case _:
+                raise UsageError(_malformed(text, name))
+    except ValueError as error:
+        raise UsageError(f"{name}: got {text!r}, but {error}") from None
+
+
+def _malformed(text: str | float, name: str) -> str:
+    # `linear:0.2->0.01` without quotes reaches us as `linear:0.2-`, and a file named 0.01 is born.
+    hint = " The shell took '>' as a redirection: put the value in quotes." if str(text).endswith("-") else ""
+    return (
+        f"{name}: got {text!r}, expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION) "
+        f"or one_cycle:PEAK.{hint}"
+    )
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Return the value at a share of the way, exact at both ends and for equal ends."""
+    if share < 0.5:
+        return start + (end - start) * share
+    return end - (end - start) * (1 - share)
+
+
+def _half_wave(share: float) -> float:
+    """Return the share of the way after a share of the time: slow, fast, slow."""
+    return (1 - math.cos(math.pi * share)) / 2
+
+
+def _way_text(start: float, end: float, fraction: float) -> str:
+    return f"{_number_text(start)}->{_number_text(end)}{_fraction_text(fraction, 1.0)}"
+
+
+def _fraction_text(fraction: float, default: float) -> str:
+    return "" if fraction == default else f"@{_number_text(fraction)}"
+
+
+def _number_text(number: float) -> str:
+    # The shortest text that reads back as the same number; float() undresses NumPy's scalars.
+    return repr(float(number))
+
+
+def _check_progress(progress: float) -> None:
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be in [0, 1], got {progress}.")
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
+
+
+def _check_finite(**values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}.")

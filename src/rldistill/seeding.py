@@ -1,0 +1,37 @@
+"""Every random number comes from a named stream of one integer seed.
+
+Episode `i` of a run is a function of `(seed, i)` alone: its environment seed and the
+generator of its behaviour are drawn from streams that know nothing of the number of
+environments, the slot it runs in, or the episodes before it.
+"""
+
+import zlib
+
+import numpy as np
+
+# ALE takes seeds as signed 32-bit integers; -1 means "do not seed".
+_MAX_ENVIRONMENT_SEED = 2**31 - 1
+
+
+def _sequence(seed: int, stream: str, *indices: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(entropy=seed, spawn_key=(zlib.crc32(stream.encode()), *indices))
+
+
+def stream_generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
+    """Return the generator of a named stream; `indices` name one of many (episode, update, …)."""
+    return np.random.Generator(np.random.Philox(_sequence(seed, stream, *indices)))
+
+
+def stream_seed(seed: int, stream: str, *indices: int) -> int:
+    """Return one integer in [0, 2³¹ − 1) of a named stream, to seed what takes integers only."""
+    return int(_sequence(seed, stream, *indices).generate_state(1, np.uint64)[0] % _MAX_ENVIRONMENT_SEED)
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """Return the environment seed of one episode."""
+    return stream_seed(seed, "environment", episode)
+
+
+def episode_generator(seed: int, episode: int) -> np.random.Generator:
+    """Return the generator from which one episode's behaviour draws."""
+    return stream_generator(seed, "behaviour", episode)

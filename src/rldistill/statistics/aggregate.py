@@ -1,0 +1,115 @@
+"""From scores of many episodes to one number.
+
+`mean`, `median` and `iqm` reduce the last axis, so that one call serves a sample `[n]` and
+the bootstrap's many resamples `[R, n]`. `point_estimate`, `relative_score`, `retention` and
+`normalised_score` give plain floats for people and JSON, None where no number is honest:
+never NaN.
+
+Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
+Precipice" (interquartile mean); Mnih et al. 2015 (human-normalised scores).
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rldistill.errors import NumericalError
+from rldistill.statistics.reference_scores import REFERENCE_SCORES
+
+FloatArray = NDArray[np.float64]
+Statistic = Callable[[FloatArray], FloatArray]
+"""`[…, n]` → `[…]`, reducing the last axis."""
+
+
+def mean(values: FloatArray) -> FloatArray:
+    """Return the arithmetic mean over the last axis."""
+    return np.asarray(values.mean(axis=-1))
+
+
+def median(values: FloatArray) -> FloatArray:
+    """Return the median over the last axis, the midpoint of the two middle values if n is even."""
+    return np.asarray(np.median(values, axis=-1))
+
+
+def iqm(values: FloatArray) -> FloatArray:
+    """Return the interquartile mean over the last axis: the mean without ⌊n / 4⌋ values at either end.
+
+    Less noisy than the median, less moved by outliers than the mean; equal to
+    `scipy.stats.trim_mean(values, 0.25)`, which rliable uses.
+    """
+    size = values.shape[-1]
+    cut = size // 4
+    ordered = np.partition(values, (cut, size - cut - 1), axis=-1)
+    return np.asarray(ordered[..., cut : size - cut].mean(axis=-1))
+
+
+def as_sample(values: ArrayLike) -> FloatArray:
+    """Return values as a float64 array `[n]`.
+
+    Raises:
+        ValueError: the values have more than one axis.
+        NumericalError: one of them is NaN or infinite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1:
+        raise ValueError(f"a sample must be [n], got shape {list(sample.shape)}.")
+    is_wrong = ~np.isfinite(sample)
+    if is_wrong.any():
+        index = int(is_wrong.argmax())
+        raise NumericalError(
+            f"Statistics failed: got {sample[index]} as value {index} of {sample.size}, expected finite ones."
+        )
+    return sample
+
+
+def point_estimate(values: ArrayLike, statistic: Statistic = mean) -> float | None:
+    """Return a statistic of one sample `[n]` as a plain float, None if it is empty."""
+    sample = as_sample(values)
+    return float(statistic(sample)) if sample.size else None
+
+
+def relative_score(student: ArrayLike, teacher: ArrayLike) -> float | None:
+    """Return the student's mean score ÷ the teacher's, the paper's measure.
+
+    None where a ratio means nothing: no episodes, or a teacher's mean of 0 or less (Pong has
+    negative scores). `retention` then still may.
+    """
+    student_mean, teacher_mean = point_estimate(student), point_estimate(teacher)
+    if student_mean is None or teacher_mean is None or teacher_mean <= 0:
+        return None
+    return _finite_or_none(student_mean / teacher_mean)
+
+
+def retention(student: ArrayLike, teacher: ArrayLike, random: ArrayLike) -> float | None:
+    """Return the share of the teacher's skill that the student kept, measured from random play.
+
+    (student − random) ÷ (teacher − random), all means. None without episodes, and where the
+    teacher is no better than random play: there is nothing to retain.
+    """
+    means = [point_estimate(values) for values in (student, teacher, random)]
+    student_mean, teacher_mean, random_mean = means
+    if student_mean is None or teacher_mean is None or random_mean is None or teacher_mean <= random_mean:
+        return None
+    return _finite_or_none((student_mean - random_mean) / (teacher_mean - random_mean))
+
+
+def normalised_score(score: float, game: str) -> float | None:
+    """Return a raw score on the scale from random play, 0, to a human tester, 1.
+
+    Args:
+        score: raw game score, a mean or any other.
+        game: ale-py's name, such as `ms_pacman`.
+
+    Returns:
+        (score − random) ÷ (human − random), None for a game without reference scores.
+    """
+    reference = REFERENCE_SCORES.get(game)
+    if reference is None:
+        return None
+    return _finite_or_none((score - reference.random) / (reference.human - reference.random))
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,140 @@
+"""Files that are either whole or absent: atomic writes, locks, hashes, canonical JSON.
+
+A write is: temporary file in the same folder, flush, fsync, rename, fsync of the folder.
+After a power cut a reader finds the old file or the new one, never a mixture.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rldistill.errors import DiskFullError, LockedError, RldistillError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+def canonical_json(data: Any) -> str:
+    """Return JSON with sorted keys and no blanks, refusing NaN: equal data, equal text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of a block of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into one clear line.
+
+    Raises:
+        DiskFullError: no space, a quota or a limit on file sizes.
+        RldistillError: any other refusal, such as missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise DiskFullError(
+                f"Writing {path} failed: {error.strerror}. What was reported written before is intact. "
+                "Free some space and run the same command with --resume."
+            ) from error
+        raise RldistillError(f"Writing {path} failed: {error.strerror or error}.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Replace `path` by `data`, durably and in one step.
+
+    Raises:
+        DiskFullError: no space; the old file is untouched and no temporary file stays behind.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write readable JSON atomically; NaN is refused with a `ValueError`."""
+    text = json.dumps(data, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the only writer's place of a folder; the system frees it when the process dies.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise LockedError(
+                f"{folder} is being written by another process (id {holder}). Wait for it, or choose another --out."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write everything a run needs to go on: tensors, numbers, texts, and containers of them."""
+    import torch  # here, not above: the command line reads folders without it
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as data: nothing in it is executed.
+
+    Raises:
+        RldistillError: unreadable.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RldistillError(f"Checkpoint {path} cannot be read: {reason} Start anew with --overwrite.") from error

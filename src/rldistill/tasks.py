@@ -1,0 +1,165 @@
+"""A task: an environment, how it is observed, and under which protocol it is played.
+
+Two records, never mixed. The *observation fingerprint* says what a network sees and which
+actions it has: it must match between policy and task. The *protocol* says how episodes
+start and end and how much of the play is random: it is recorded and shown, and never a
+reason to refuse. Number of environments and threads stand in neither.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from rldistill.errors import UsageError
+from rldistill.types import ActionLayout
+
+ATARI_PREFIX = "atari:"
+
+
+@dataclass(frozen=True)
+class ObservationFingerprint:
+    """What a network sees of a task, and the meaning of its actions.
+
+    Attributes:
+        observation_shape: of one stacked observation: `(stack, height, width)` in Atari.
+        observation_dtype: numpy name, such as `uint8`.
+        action_layout: kind and size of the action space.
+        action_set: meanings of discrete actions, in order; empty where none are known.
+        grayscale: whether frames are grey; None where the task has no frames.
+        frame_stack: consecutive frames in one observation; 1 means no stacking.
+        stack_padding: what fills the stack after a reset.
+        frame_skip: emulator frames per decision.
+        max_pool: whether a frame is the pixelwise maximum of the last two emulator frames.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    action_layout: ActionLayout
+    action_set: tuple[str, ...] = ()
+    grayscale: bool | None = None
+    frame_stack: int = 1
+    stack_padding: str | None = None
+    frame_skip: int = 1
+    max_pool: bool = False
+
+    def differences(self, other: "ObservationFingerprint") -> list[str]:
+        """List what differs, as `name: mine against theirs`; empty when the two match."""
+        return [
+            f"{item.name}: {_shown(getattr(self, item.name))} against {_shown(getattr(other, item.name))}"
+            for item in fields(self)
+            if getattr(self, item.name) != getattr(other, item.name)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        data = asdict(self)
+        data |= {"observation_shape": list(self.observation_shape), "action_set": list(self.action_set)}
+        return data | {"action_layout": self.action_layout.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ObservationFingerprint":
+        """Read what `to_dict` wrote."""
+        values = dict(data)
+        values["observation_shape"] = tuple(values["observation_shape"])
+        values["action_set"] = tuple(values["action_set"])
+        values["action_layout"] = ActionLayout.from_dict(values["action_layout"])
+        return cls(**values)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, ActionLayout):
+        return f"{value.kind} {list(value.sizes)}"
+    if isinstance(value, tuple):
+        items: tuple[Any, ...] = value
+        return f"{len(items)} actions {'/'.join(items)}" if items and isinstance(items[0], str) else str(list(items))
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How episodes start and end, and how much of the play is random.
+
+    Attributes:
+        noop_max: Atari: an episode starts after 0 to `noop_max` − 1 emulator frames without
+            action, drawn by the episode's seed (so there are `noop_max` different starts).
+        max_frames: Atari: emulator frames after which an episode is truncated.
+        fire_at_reset: Atari: press FIRE once after a reset where the game knows it.
+        sticky_action_probability: Atari: chance that the emulator repeats the last action.
+        max_episode_steps: other environments: decisions after which an episode is truncated;
+            None leaves the environment's own limit.
+        exploration_epsilon: chance that a decision is a uniformly random action.
+    """
+
+    noop_max: int | None = None
+    max_frames: int | None = None
+    fire_at_reset: bool | None = None
+    sticky_action_probability: float = 0.0
+    max_episode_steps: int | None = None
+    exploration_epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("sticky_action_probability", "exploration_epsilon"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UsageError(f"{name} must lie in [0, 1], got {value}.")
+        if self.noop_max is not None and self.noop_max < 0:
+            raise UsageError(f"noop_max must be 0 or more, got {self.noop_max}.")
+        for name in ("max_frames", "max_episode_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be 1 or more, got {value}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
+        """Read what `to_dict` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One environment with the way it is observed and played.
+
+    Attributes:
+        name: `atari:pong`, a Gymnasium id, `module:EnvId`, or a name given in Python.
+        fingerprint: what must match between policy and task.
+        protocol: what is recorded and shown.
+        environment_kwargs: passed to the environment's constructor (not used by Atari).
+    """
+
+    name: str
+    fingerprint: ObservationFingerprint
+    protocol: Protocol = field(default_factory=Protocol)
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the task runs on the Atari emulator."""
+        return self.name.startswith(ATARI_PREFIX)
+
+    @property
+    def game(self) -> str:
+        """The Atari game's name, without its prefix."""
+        return self.name.removeprefix(ATARI_PREFIX)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint.to_dict(),
+            "protocol": self.protocol.to_dict(),
+            "environment_kwargs": dict(self.environment_kwargs),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Task":
+        """Read what `to_dict` wrote."""
+        return cls(
+            data["name"],
+            ObservationFingerprint.from_dict(data["fingerprint"]),
+            Protocol.from_dict(data["protocol"]),
+            data["environment_kwargs"],
+        )

@@ -1,0 +1,171 @@
+"""PQN: Q-learning on parallel environments without replay or target network.
+
+Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811):
+λ-returns over short rollouts, LayerNorm after every layer of the torso, RAdam. Deviations:
+32 environments instead of 128, and ε falls to 0.05, the evaluation protocol's own, instead of
+0.001 (trained down to 0.01, a Pong teacher loses several points when 5 % of its play is random).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rldistill.errors import NumericalError, UsageError
+from rldistill.networks import PolicyNetwork
+from rldistill.networks.precision import Precision, autocast
+from rldistill.schedules import Linear
+from rldistill.training.stream import Rollout
+from rldistill.value_learning import q_lambda_returns
+
+
+@dataclass(frozen=True)
+class PQNSettings:
+    """Settings of PQN, with the defaults of the paper unless the module says otherwise.
+
+    Attributes:
+        num_envs: environments stepped in parallel.
+        rollout_length: steps in each environment between updates.
+        num_epochs: passes over each rollout.
+        num_minibatches: gradient steps per pass.
+        learning_rate: of RAdam at the start; falls linearly to 0 over the run.
+        max_gradient_norm: gradients are scaled down to this norm.
+        gamma: discount of a step.
+        return_lambda: mixes one-step and longer returns.
+        exploration_start: ε at the start.
+        exploration_end: ε after `exploration_fraction` of the run.
+        exploration_fraction: share of the run over which ε falls linearly.
+        clip_rewards: to [−1, 1] in training.
+        cut_at_life_loss: a lost life ends the return in training.
+    """
+
+    num_envs: int = 32
+    rollout_length: int = 32
+    num_epochs: int = 2
+    num_minibatches: int = 8
+    learning_rate: float = 2.5e-4
+    max_gradient_norm: float = 10.0
+    gamma: float = 0.99
+    return_lambda: float = 0.65
+    exploration_start: float = 1.0
+    exploration_end: float = 0.05
+    exploration_fraction: float = 0.1
+    clip_rewards: bool = True
+    cut_at_life_loss: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rollout_length", "num_epochs", "num_minibatches"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        for name in ("gamma", "return_lambda", "exploration_start", "exploration_end", "exploration_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        for name in ("learning_rate", "max_gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be > 0, got {getattr(self, name)}.")
+        if self.steps_per_rollout % self.num_minibatches:
+            raise UsageError(
+                f"num_minibatches must divide num_envs × rollout_length, got {self.num_minibatches} and {self.steps_per_rollout}."
+            )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Decisions in one rollout, over all environments."""
+        return self.num_envs * self.rollout_length
+
+    def exploration_epsilon(self, progress: float) -> float:
+        """Return ε at a share of the run in [0, 1]."""
+        if self.exploration_fraction == 0:
+            return self.exploration_end
+        return Linear(self.exploration_start, self.exploration_end, self.exploration_fraction)(min(progress, 1.0))
+
+
+class PQNLearner:
+    """Network and optimiser of PQN.
+
+    Args:
+        network: its first head is trained, in place.
+        settings: see there.
+        precision: of forward passes.
+        generator: shuffles minibatches.
+    """
+
+    def __init__(
+        self, network: PolicyNetwork, settings: PQNSettings, *, precision: Precision, generator: torch.Generator
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self._device = next(network.parameters()).device
+        self._autocast = autocast(precision, self._device)
+        self._generator = generator
+        self.optimizer = torch.optim.RAdam(network.parameters(), lr=settings.learning_rate)
+
+    @torch.inference_mode()
+    def q_values(self, observations: Tensor) -> Tensor:
+        """Return Q-values `[B, A]` for observations `[B, ...]`, without gradient."""
+        with self._autocast():
+            return self.network(observations.to(self._device)).outputs
+
+    def learn(self, rollout: Rollout, *, progress: float) -> float:
+        """Fit Q to the λ-returns of one rollout.
+
+        Args:
+            rollout: T steps of N environments.
+            progress: share of the run that is done, in [0, 1]: sets the learning rate.
+
+        Returns:
+            Mean loss, ½(q − G)², over all minibatches.
+
+        Raises:
+            NumericalError: the loss is NaN or infinite.
+        """
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * (1.0 - progress)
+        returns = q_lambda_returns(
+            rollout.rewards,
+            rollout.discounts,
+            rollout.next_values,
+            lambda_=settings.return_lambda,
+            truncated=rollout.truncated,
+        )
+        observations, actions, targets = (
+            rollout.observations.flatten(0, 1),
+            rollout.actions.flatten(),
+            returns.flatten(),
+        )
+        total = torch.zeros(())
+        for _ in range(settings.num_epochs):
+            order = torch.randperm(len(actions), generator=self._generator)
+            for rows in order.chunk(settings.num_minibatches):
+                total += self._update(observations[rows], actions[rows], targets[rows])
+        mean_loss = float(total) / (settings.num_epochs * settings.num_minibatches)
+        if not torch.isfinite(total):
+            raise NumericalError(f"PQN diverged: the loss of a rollout is {mean_loss}. Lower the learning rate.")
+        return mean_loss
+
+    def _update(self, observations: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+        with self._autocast():
+            outputs = self.network(observations.to(self._device)).outputs
+        taken = outputs.float().gather(1, actions.to(self._device)[:, None]).squeeze(1)
+        loss = 0.5 * (taken - targets.to(self._device)).square().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
+        self.optimizer.step()
+        return loss.detach().cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes while learning."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])

@@ -1,0 +1,159 @@
+"""What passes between floors: the output of a policy and the layout of its actions.
+
+Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D action
+dimensions, K tasks, C H W image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
+OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
+BoxMapping = Literal["clip", "tanh_rescale"]
+
+
+@dataclass(frozen=True)
+class ActionLayout:
+    """How the action field of a `PolicyOutput` is to be read.
+
+    Attributes:
+        kind: the kind of action space.
+        sizes: discrete: `(A,)`; multi_discrete: one size per dimension; multi_binary and
+            box: `(D,)`.
+        low: box only, lower bounds `[D]`.
+        high: box only, upper bounds `[D]`.
+        mapping: box only: how a raw output reaches the box, by clipping or by tanh and rescaling.
+    """
+
+    kind: ActionKind
+    sizes: tuple[int, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    mapping: BoxMapping | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes must hold positive integers, got {self.sizes}.")
+        is_box = self.kind == "box"
+        if is_box and not (len(self.low) == len(self.high) == self.sizes[0]):
+            raise ValueError(
+                f"a box of {self.sizes[0]} dimensions needs as many bounds, got low {self.low}, high {self.high}."
+            )
+        if is_box != (self.mapping is not None):
+            raise ValueError(
+                f"mapping belongs to box actions and to them alone, got kind {self.kind!r}, mapping {self.mapping!r}."
+            )
+
+    @classmethod
+    def discrete(cls, num_actions: int) -> "ActionLayout":
+        """Return the layout of one choice among `num_actions`."""
+        return cls("discrete", (num_actions,))
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of values a network gives for one row."""
+        return sum(self.sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        data: dict[str, Any] = {"kind": self.kind, "sizes": list(self.sizes)}
+        if self.kind == "box":
+            data |= {"low": list(self.low), "high": list(self.high), "mapping": self.mapping}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ActionLayout":
+        """Read what `to_dict` wrote."""
+        return cls(
+            data["kind"],
+            tuple(data["sizes"]),
+            tuple(data.get("low", ())),
+            tuple(data.get("high", ())),
+            data.get("mapping"),
+        )
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a policy says about a batch of observations; exactly one action field is set.
+
+    Attributes:
+        action_layout: how to read the action field.
+        q_values: `[B, A]`, expected returns, any scale.
+        logits: `[B, A]`, unnormalised log-probabilities.
+        mean: `[B, D]`, mean of a Gaussian before it is mapped to the box; needs `log_std`.
+        log_std: `[B, D]`, nats.
+        actions: `[B, D]`, actions of a deterministic policy.
+        value: `[B]`, state value, where the policy has one.
+        features: `[B, F]`, last hidden layer, where the policy has one.
+    """
+
+    action_layout: ActionLayout
+    q_values: Tensor | None = None
+    logits: Tensor | None = None
+    mean: Tensor | None = None
+    log_std: Tensor | None = None
+    actions: Tensor | None = None
+    value: Tensor | None = None
+    features: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("q_values", "logits", "mean", "actions") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of q_values, logits, mean, actions must be given, got {given}.")
+        if (self.mean is None) != (self.log_std is None):
+            raise ValueError("mean and log_std must be given together.")
+
+    @property
+    def kind(self) -> OutputKind:
+        """Name of the action field that is set (`mean` with `log_std` is `gaussian`)."""
+        if self.q_values is not None:
+            return "q_values"
+        if self.logits is not None:
+            return "logits"
+        return "gaussian" if self.mean is not None else "actions"
+
+    @property
+    def scores(self) -> Tensor:
+        """The action field of a discrete policy, `[B, A]`: its argmax is the greedy action."""
+        scores = self.q_values if self.q_values is not None else self.logits
+        assert scores is not None, f"scores belong to discrete outputs, this one is {self.kind}"
+        return scores
+
+
+def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
+    """Check that tensors have the expected shape, letters meaning the same size throughout.
+
+    Args:
+        expected: letters separated by blanks, such as `"B A"`.
+        **tensors: the tensors by name.
+
+    Raises:
+        ValueError: names the tensor, the letters and all sizes.
+    """
+    letters = expected.split()
+    sizes: dict[str, int] = {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, shape in shapes.items():
+        fits = len(shape) == len(letters) and all(
+            sizes.setdefault(letter, size) == size for letter, size in zip(letters, shape, strict=True)
+        )
+        if not fits:
+            listing = ", ".join(f"{other} {list(other_shape)}" for other, other_shape in shapes.items())
+            raise ValueError(f"{name} must be [{', '.join(letters)}], got {listing}.")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device that `auto`, `cpu` or `cuda` stands for."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        from rldistill.errors import UsageError
+
+        raise UsageError("device: got 'cuda', but torch finds no CUDA device here. Use --device auto or cpu.")
+    return torch.device(name)

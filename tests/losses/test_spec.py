@@ -1,0 +1,315 @@
+"""Losses by name: defaults, what fits what, and the words of every refusal."""
+
+import functools
+
+import pytest
+import torch
+
+from rldistill.errors import MismatchError, UsageError
+from rldistill.losses import (
+    LOSS_NAMES,
+    TEMPERED_LOSS_NAMES,
+    LossSpec,
+    make_loss,
+    nll,
+    pairing_warning,
+    q_mse,
+    resolve_loss,
+    reverse_kl,
+    sharpened_kl,
+    softened_kl,
+)
+
+STUDENT = torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]])
+TARGET = torch.tensor([[0.3, 0.1, 0.2], [0.0, 0.01, 0.02]])
+ALL_NAMES = "nll, q_mse, sharpened_kl, softened_kl, reverse_kl"
+
+
+def refused(error, expected):
+    """Match an error whose whole text is `expected`: one line, and the exit status of its kind."""
+    return pytest.raises(error, check=lambda raised: str(raised) == expected and "\n" not in expected)
+
+
+# From name to function
+
+
+def test_names_are_those_of_the_glossary():
+    assert LOSS_NAMES == ("nll", "q_mse", "sharpened_kl", "softened_kl", "reverse_kl")
+    assert TEMPERED_LOSS_NAMES == ("sharpened_kl", "softened_kl", "reverse_kl")
+
+
+@pytest.mark.parametrize(("name", "function"), [("nll", nll), ("q_mse", q_mse)])
+def test_loss_without_temperature_is_the_function_of_its_name(name, function):
+    assert torch.equal(make_loss(name, "q_values")(STUDENT, TARGET), function(STUDENT, TARGET))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("sharpened_kl", sharpened_kl), ("softened_kl", softened_kl), ("reverse_kl", reverse_kl)]
+)
+def test_loss_with_temperature_is_the_function_of_its_name_at_that_temperature(name, function):
+    loss = make_loss(name, "q_values", temperature=0.3)
+    assert torch.equal(loss(STUDENT, TARGET), function(STUDENT, TARGET, temperature=0.3))
+
+
+@pytest.mark.parametrize(
+    ("name", "output_kind", "expected"),
+    [
+        (None, "q_values", LossSpec("sharpened_kl", 0.01)),
+        (None, "logits", LossSpec("sharpened_kl", 1.0)),
+        ("sharpened_kl", "q_values", LossSpec("sharpened_kl", 0.01)),
+        ("sharpened_kl", "logits", LossSpec("sharpened_kl", 1.0)),
+        ("softened_kl", "q_values", LossSpec("softened_kl", 1.0)),
+        ("softened_kl", "logits", LossSpec("softened_kl", 1.0)),
+        ("reverse_kl", "q_values", LossSpec("reverse_kl", 0.01)),
+        ("reverse_kl", "logits", LossSpec("reverse_kl", 1.0)),
+        ("nll", "q_values", LossSpec("nll")),
+        ("nll", "logits", LossSpec("nll")),
+        ("q_mse", "q_values", LossSpec("q_mse")),
+    ],
+)
+def test_what_is_left_open_is_filled_in_by_what_the_teacher_gives(name, output_kind, expected):
+    assert resolve_loss(name, output_kind) == expected
+    assert make_loss(name, output_kind).spec == expected
+
+
+def test_resolving_a_resolved_loss_changes_nothing():
+    spec = resolve_loss("sharpened_kl", "logits", temperature=0.5)
+    assert resolve_loss(spec.name, "logits", temperature=spec.temperature) == spec == LossSpec("sharpened_kl", 0.5)
+
+
+def test_temperature_of_a_call_overrides_the_one_the_loss_was_made_with():
+    loss = make_loss("sharpened_kl", "q_values")
+    overridden = loss(STUDENT, TARGET, temperature=0.2)
+    assert torch.equal(overridden, sharpened_kl(STUDENT, TARGET, temperature=0.2))
+    assert torch.equal(loss(STUDENT, TARGET), sharpened_kl(STUDENT, TARGET, temperature=0.01))
+
+
+# A user's own function
+
+
+def absolute_difference(student, target):
+    return (student - target).abs().sum(dim=-1)
+
+
+def test_callable_is_taken_as_a_loss_and_named_after_its_function():
+    loss = make_loss(absolute_difference, "q_values")
+    assert torch.equal(loss(STUDENT, TARGET), absolute_difference(STUDENT, TARGET))
+    assert loss.spec.name.startswith("custom:")
+    assert loss.spec.name.endswith("test_spec.absolute_difference")
+    assert loss.spec.temperature is None
+
+
+def test_callable_without_a_name_of_its_own_is_named_after_its_class():
+    assert make_loss(functools.partial(absolute_difference), "logits").spec.name == "custom:functools.partial"
+
+
+def test_callable_receives_float32_and_a_target_without_gradient():
+    seen = []
+
+    def spy(student, target):
+        seen.extend([student, target])
+        return student.sum(dim=-1)
+
+    make_loss(spy, "q_values")(STUDENT.bfloat16().requires_grad_(), TARGET.half().requires_grad_())
+    assert [tensor.dtype for tensor in seen] == [torch.float32, torch.float32]
+    assert [tensor.requires_grad for tensor in seen] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        (torch.zeros(2, 3), "shape [2, 3]"),
+        (torch.zeros(()), "shape []"),
+        (torch.zeros(3), "shape [3]"),
+        (0.5, "float"),
+        (None, "NoneType"),
+    ],
+)
+def test_callable_must_return_one_value_per_row(result, got):
+    def wrong(student, target):
+        return result
+
+    expected = (
+        f"loss: {wrong.__module__}.{wrong.__qualname__} returned {got}, expected a tensor of shape [2], one value per "
+        "row. Sum over actions and leave the mean over the batch to the training loop."
+    )
+    with refused(UsageError, expected):
+        make_loss(wrong, "q_values")(STUDENT, TARGET)
+
+
+def test_callable_takes_no_temperature():
+    name = make_loss(absolute_difference, "q_values").spec.name
+    expected = (
+        f"temperature: got 0.5 for the loss {name!r}, which takes none. "
+        "Leave it out, or use a loss that takes one: sharpened_kl, softened_kl, reverse_kl."
+    )
+    with refused(UsageError, expected):
+        make_loss(absolute_difference, "q_values", temperature=0.5)
+    with refused(UsageError, expected):
+        make_loss(absolute_difference, "q_values")(STUDENT, TARGET, temperature=0.5)
+
+
+def test_callable_cannot_be_made_again_from_its_recorded_name():
+    spec = LossSpec.from_dict(make_loss(absolute_difference, "q_values").spec.to_dict())
+    expected = (
+        f"loss: got {spec.name!r}, a Python function that its name cannot bring back. "
+        "Pass the function itself, in Python."
+    )
+    with refused(UsageError, expected):
+        make_loss(spec.name, "q_values")
+
+
+def test_callable_needs_a_teacher_that_gives_one_tensor():
+    name = make_loss(absolute_difference, "actions").spec.name
+    expected = f"loss: {name!r} fits q_values or logits or actions, the teacher gives gaussian. No loss fits it yet."
+    with refused(MismatchError, expected):
+        make_loss(absolute_difference, "gaussian")
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sharpend_kl", " Did you mean 'sharpened_kl'?"),
+        ("soft_kl", " Did you mean 'softened_kl'?"),
+        ("mse", " Did you mean 'q_mse'?"),
+        ("NLL", ""),
+        ("hinge", ""),
+        ("", ""),
+    ],
+)
+def test_unknown_loss_is_refused_with_the_nearest_name_and_all_names(name, hint):
+    with refused(UsageError, f"loss: got {name!r}, expected one of {ALL_NAMES}.{hint}"):
+        make_loss(name, "q_values")
+
+
+@pytest.mark.parametrize("name", ["nll", "q_mse"])
+def test_temperature_for_a_loss_that_takes_none_is_refused(name):
+    expected = (
+        f"temperature: got 0.5 for the loss {name!r}, which takes none. "
+        "Leave it out, or use a loss that takes one: sharpened_kl, softened_kl, reverse_kl."
+    )
+    with refused(UsageError, expected):
+        make_loss(name, "q_values", temperature=0.5)
+    with refused(UsageError, expected):
+        make_loss(name, "q_values")(STUDENT, TARGET, temperature=0.5)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("inf"), float("nan")])
+def test_temperature_out_of_range_is_refused_when_made_and_when_called(temperature):
+    expected = (
+        f"temperature: got {temperature!r}, expected a finite number > 0. "
+        "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits."
+    )
+    with refused(UsageError, expected):
+        make_loss("sharpened_kl", "q_values", temperature=temperature)
+    with refused(UsageError, expected):
+        make_loss("sharpened_kl", "q_values")(STUDENT, TARGET, temperature=temperature)
+
+
+def test_q_mse_on_logits_is_refused_with_what_fits():
+    expected = (
+        "loss: 'q_mse' fits q_values, the teacher gives logits. Use one of nll, sharpened_kl, softened_kl, reverse_kl."
+    )
+    with refused(MismatchError, expected):
+        make_loss("q_mse", "logits")
+
+
+@pytest.mark.parametrize("output_kind", ["gaussian", "actions"])
+def test_teacher_of_boxes_is_refused_by_losses_for_discrete_actions(output_kind):
+    with refused(
+        MismatchError, f"loss: 'nll' fits q_values or logits, the teacher gives {output_kind}. No loss fits it yet."
+    ):
+        make_loss("nll", output_kind)
+    with refused(
+        MismatchError, f"loss: the teacher gives {output_kind}, expected q_values or logits. No loss fits it yet."
+    ):
+        make_loss(None, output_kind)
+
+
+def test_wrong_usage_is_reported_before_a_mismatch_with_the_teacher():
+    with pytest.raises(UsageError):
+        make_loss("q_mse", "logits", temperature=1.0)
+
+
+# Warnings
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.05])
+@pytest.mark.parametrize("name", [None, *TEMPERED_LOSS_NAMES])
+def test_sharp_temperature_on_logits_earns_a_warning(name, temperature):
+    assert pairing_warning(name, "logits", temperature) == (
+        f"temperature: got {temperature} for a teacher that gives logits, which all but leaves its greedy action. "
+        "Such values are meant for Q-values; 1 keeps the teacher's own policy."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "output_kind", "temperature"),
+    [
+        ("sharpened_kl", "logits", 0.06),
+        ("sharpened_kl", "logits", None),
+        ("sharpened_kl", "q_values", 0.01),
+        ("nll", "logits", None),
+        (absolute_difference, "logits", None),
+        (None, "gaussian", None),
+    ],
+)
+def test_usual_pairings_earn_no_warning(name, output_kind, temperature):
+    assert pairing_warning(name, output_kind, temperature) is None
+
+
+@pytest.mark.parametrize("name", [None, *LOSS_NAMES])
+@pytest.mark.parametrize("output_kind", ["q_values", "logits"])
+def test_no_default_earns_a_warning(name, output_kind):
+    if (name, output_kind) != ("q_mse", "logits"):
+        assert pairing_warning(name, output_kind, resolve_loss(name, output_kind).temperature) is None
+
+
+# Records
+
+
+@pytest.mark.parametrize(
+    ("spec", "data"),
+    [
+        (LossSpec("sharpened_kl", 0.01), {"name": "sharpened_kl", "temperature": 0.01}),
+        (LossSpec("nll"), {"name": "nll"}),
+        (LossSpec("custom:mine.loss"), {"name": "custom:mine.loss"}),
+    ],
+)
+def test_spec_survives_the_way_through_plain_data(spec, data):
+    assert spec.to_dict() == data
+    assert LossSpec.from_dict(data) == spec
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"name": "nll", "temprature": 1.0},
+            "loss: got the keys ['name', 'temprature'], expected name and, where it is set, temperature.",
+        ),
+        ({}, "loss: got the keys [], expected name and, where it is set, temperature."),
+        ({"name": 3}, f"loss: got 3, expected one of {ALL_NAMES}."),
+        (
+            {"name": "sharpened_kl", "temperature": "hot"},
+            "temperature: got 'hot', expected a finite number > 0. "
+            "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits.",
+        ),
+        (
+            {"name": "sharpened_kl", "temperature": True},
+            "temperature: got True, expected a finite number > 0. "
+            "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits.",
+        ),
+        ({"name": "kl"}, f"loss: got 'kl', expected one of {ALL_NAMES}."),
+    ],
+)
+def test_damaged_record_of_a_loss_is_refused(data, message):
+    with refused(UsageError, message):
+        LossSpec.from_dict(data)
+
+
+def test_usage_errors_exit_with_2_and_mismatches_with_1():
+    assert (UsageError.exit_code, MismatchError.exit_code) == (2, 1)
