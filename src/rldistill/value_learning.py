@@ -44,11 +44,14 @@ def q_lambda_returns(
     if not 0 <= lambda_ <= 1:
         raise ValueError(f"lambda_ must be in [0, 1], got {lambda_}.")
     returns = torch.empty_like(rewards)
+    # What follows the last step is not known, what follows a truncation is not ours: one and the same case.
+    is_cut = truncated.clone()
+    is_cut[-1:] = True
     with torch.no_grad():
-        next_returns = next_values[-1:].squeeze(0)
+        next_returns = rewards.new_zeros(rewards.shape[1:])
         for t in reversed(range(len(rewards))):
             mixed = lambda_ * next_returns + (1 - lambda_) * next_values[t]
             # where, not a factor of 0: not even a NaN leaks from the next episode.
-            bootstraps = torch.where(truncated[t], next_values[t], mixed)
+            bootstraps = torch.where(is_cut[t], next_values[t], mixed)
             next_returns = returns[t] = rewards[t] + discounts[t] * bootstraps
     return returns

@@ -43,17 +43,19 @@ class Head(nn.Module):
 
 
 class PolicyNetwork(nn.Module):
-    """Torso and heads; weights are Kaiming-normal, biases and output layers zero.
+    """Torso and heads; weights are Kaiming-normal, biases zero.
 
-    A zero output layer starts a student as the uniform policy: with PyTorch's default
+    A student's output layer starts at zero, as the uniform policy: with PyTorch's default
     initialisation the sharpened loss (temperature 0.01) stands still for thousands of
-    updates, and at higher rates the ReLUs die.
+    updates, and at higher rates the ReLUs die. A learner's does not: equal Q-values make the
+    greedy action NOOP everywhere, and in Freeway that finds no reward for a very long time.
 
     Args:
         architecture: the layers.
         observation_shape: of one observation: `(C, H, W)`, or any shape for an mlp.
         heads: number of outputs per task name, in order.
         input_scale: factor on the inputs: 1/255 for bytes.
+        zero_output: start with output layers of zero.
         generator: draws the initial weights.
     """
 
@@ -64,6 +66,7 @@ class PolicyNetwork(nn.Module):
         heads: Mapping[str, int],
         *,
         input_scale: float = 1.0,
+        zero_output: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -74,11 +77,11 @@ class PolicyNetwork(nn.Module):
         self.torso, num_features = make_torso(architecture, observation_shape)
         # Task names hold dots and colons, which module names must not: heads go by position.
         self.heads = nn.ModuleList(Head(num_features, size, architecture) for size in heads.values())
-        self._initialise(generator)
+        self._initialise(generator, zero_output=zero_output)
         if architecture.kind == "conv":
             self.to(memory_format=torch.channels_last)
 
-    def _initialise(self, generator: torch.Generator | None) -> None:
+    def _initialise(self, generator: torch.Generator | None, *, zero_output: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity=self.architecture.activation, generator=generator)
@@ -86,7 +89,10 @@ class PolicyNetwork(nn.Module):
                     nn.init.zeros_(module.bias)
         for head in self.heads:
             assert isinstance(head, Head)
-            nn.init.zeros_(head.output.weight)
+            if zero_output:
+                nn.init.zeros_(head.output.weight)
+            else:
+                nn.init.kaiming_normal_(head.output.weight, nonlinearity="linear", generator=generator)
 
     def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]`."""

@@ -4,6 +4,7 @@ from rldistill.policies.behaviour import Behaviour as Behaviour
 from rldistill.policies.behaviour import choose_actions as choose_actions
 from rldistill.policies.files import load_policy as load_policy
 from rldistill.policies.protocol import Policy as Policy
+from rldistill.policies.random_policy import RandomPolicy as RandomPolicy
 from rldistill.policies.spec import HeadSpec as HeadSpec
 from rldistill.policies.spec import PolicySpec as PolicySpec
 from rldistill.policies.torch_policy import TorchPolicy as TorchPolicy

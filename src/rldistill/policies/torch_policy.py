@@ -53,6 +53,7 @@ class TorchPolicy:
         output_kind: OutputKind = "q_values",
         behaviour: Behaviour = "greedy",
         name: str | None = None,
+        zero_output: bool = True,
         generator: torch.Generator | None = None,
     ) -> "TorchPolicy":
         """Return a new policy with freshly drawn weights."""
@@ -66,7 +67,12 @@ class TorchPolicy:
             input_scale=1 / 255 if first.observation_dtype == "uint8" else 1.0,
         )
         network = PolicyNetwork(
-            architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale, generator=generator
+            architecture,
+            spec.observation_shape,
+            spec.head_sizes,
+            input_scale=spec.input_scale,
+            zero_output=zero_output,
+            generator=generator,
         )
         return cls(network, spec)
 

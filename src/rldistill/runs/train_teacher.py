@@ -235,7 +235,7 @@ def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPoli
     if config.init_from is None:
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
         name = task.task.name.removeprefix("atari:")
-        policy = TorchPolicy.create(architecture, [task.task], name=name, generator=generator)
+        policy = TorchPolicy.create(architecture, [task.task], name=name, zero_output=False, generator=generator)
         return policy.with_spec(weights_dtype="float16")
     policy = load_policy(config.init_from)
     differences = policy.tasks[0].fingerprint.differences(task.task.fingerprint)

@@ -1,0 +1,75 @@
+"""Uniformly random play, as a policy: the zero of every scale."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rldistill.policies.behaviour import Behaviour, choose_actions
+from rldistill.policies.protocol import Observations, State
+from rldistill.storage import canonical_json, sha256_bytes
+from rldistill.tasks import Task
+from rldistill.types import OutputKind, PolicyOutput
+
+
+class RandomPolicy:
+    """Chooses uniformly among the actions of one task; has no weights."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    @property
+    def name(self) -> str:
+        """`random`."""
+        return "random"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Its one task."""
+        return (self._task,)
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """Equal logits."""
+        return "logits"
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """It samples."""
+        return "sample"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of its action layout: all random play of one layout is the same policy."""
+        return sha256_bytes(canonical_json(["random", self._task.fingerprint.action_layout.to_dict()]).encode())
+
+    def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
+        """Return equal logits `[B, A]`."""
+        layout = self._task.fingerprint.action_layout
+        return PolicyOutput(layout, logits=torch.zeros(len(observations), layout.num_outputs)), state
+
+    def act(
+        self,
+        observations: Observations,
+        *,
+        state: State = None,
+        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
+        exploration_epsilon: float = 0.0,
+    ) -> tuple[NDArray[np.int64], State]:
+        """Return one random action per row, `[B]`."""
+        logits = np.zeros((len(observations), self._task.fingerprint.action_layout.num_outputs), np.float32)
+        return choose_actions(logits, "logits", "sample", rng=rng, exploration_epsilon=exploration_epsilon), state
+
+    def initial_state(self, num_envs: int) -> State:
+        """Return None: no memory."""
+        return None
+
+    def for_task(self, name: str) -> "RandomPolicy":
+        """Return itself: it plays what it was made for."""
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Refuse: there is nothing to keep."""
+        raise TypeError("random play has no weights to save")

@@ -1,0 +1,1 @@
+"""Playing: episodes by (seed, i), what is collected from them, and what they say."""

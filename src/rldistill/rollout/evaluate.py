@@ -1,0 +1,147 @@
+"""Scores of whole episodes, and how often two policies choose alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.policies import Policy
+from rldistill.rollout.player import EpisodePlayer, StepRecord
+from rldistill.seeding import episode_seed
+
+# Students are asked about every fourth state of the teacher: neighbours hardly differ, and
+# which states are asked depends on the episode alone, not on the number of environments.
+_AGREEMENT_STRIDE = 4
+# Starts are drawn until this many draws in a row brought none that is new.
+_DRAWS_WITHOUT_NEW_START = 300
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode: undiscounted return, decisions, and the environment seed that repeats it."""
+
+    score: float
+    length: int
+    seed: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Return plain JSON data."""
+        return {"return": self.score, "length": self.length, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class PlayedEpisodes:
+    """What a policy's episodes gave.
+
+    Attributes:
+        episodes: in the order of their index.
+        is_census: each distinct start of a deterministic task was played once.
+        agreement: per compared policy, the share of this policy's states in which both have
+            the same greedy action.
+    """
+
+    episodes: tuple[EpisodeScore, ...]
+    is_census: bool = False
+    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def scores(self) -> np.ndarray:
+        """`[E]`, float64."""
+        return np.array([episode.score for episode in self.episodes])
+
+
+class _Agreement:
+    """Counts equal greedy actions on the states of the policy that plays."""
+
+    def __init__(self, others: Mapping[str, Policy]) -> None:
+        self._others = others
+        self._equal = dict.fromkeys(others, 0)
+        self._total = 0
+
+    def record(self, step: StepRecord) -> None:
+        rows = step.steps % _AGREEMENT_STRIDE == 0
+        if not (self._others and rows.any()):
+            return
+        mine = step.output.scores.argmax(dim=1).cpu().numpy()[rows]
+        self._total += len(mine)
+        for name, other in self._others.items():
+            output, _ = other(step.observations[rows])
+            self._equal[name] += int((output.scores.argmax(dim=1).cpu().numpy() == mine).sum())
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {name: count / self._total for name, count in self._equal.items()} if self._total else {}
+
+
+def is_deterministic(policy: Policy, task: PlayableTask, exploration_epsilon: float) -> bool:
+    """Return whether nothing in a policy's play of a task is drawn but the start."""
+    sticky = task.task.protocol.sticky_action_probability
+    return task.task.is_atari and policy.behaviour == "greedy" and exploration_epsilon == 0 and sticky == 0
+
+
+def play_episodes(
+    policy: Policy,
+    envs: EpisodeEnvs,
+    episodes: Sequence[int],
+    *,
+    seed: int,
+    exploration_epsilon: float,
+    compared: Mapping[str, Policy] | None = None,
+    on_episode: Callable[[int], None] | None = None,
+) -> PlayedEpisodes:
+    """Play episodes to their ends.
+
+    Args:
+        policy: plays.
+        envs: N slots; more than there are episodes stay idle.
+        episodes: indices.
+        seed: of the episodes.
+        exploration_epsilon: chance of a uniformly random action.
+        compared: policies asked about this policy's states.
+        on_episode: called with the number of finished episodes.
+    """
+    totals = dict.fromkeys(episodes, 0.0)
+    lengths = dict.fromkeys(episodes, 0)
+    agreement = _Agreement(compared or {})
+    num_finished = 0
+    player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=exploration_epsilon)
+    for step in player.play():
+        agreement.record(step)
+        for row, episode in enumerate(step.episodes.tolist()):
+            totals[episode] += float(step.rewards[row])
+            lengths[episode] += 1
+        if step.ended.any():
+            num_finished += int(step.ended.sum())
+            if on_episode:
+                on_episode(num_finished)
+    scores = tuple(EpisodeScore(totals[index], lengths[index], episode_seed(seed, index)) for index in episodes)
+    return PlayedEpisodes(scores, agreement=agreement.shares)
+
+
+def distinct_starts(envs: EpisodeEnvs, *, seed: int, limit: int, expected: int | None) -> list[int]:
+    """Return indices of episodes whose starts all differ.
+
+    Args:
+        envs: slots of a task whose starts can be enumerated.
+        seed: of the episodes.
+        limit: stop at this many.
+        expected: how many there are, if known: drawing stops when all were met.
+
+    Raises:
+        ValueError: the environments cannot tell starts apart.
+    """
+    found: dict[int, int] = {}
+    index, without_new = 0, 0
+    wanted = limit if expected is None else min(limit, expected)
+    while len(found) < wanted and without_new < _DRAWS_WITHOUT_NEW_START:
+        slots = range(envs.num_envs)
+        envs.reset(slots, [episode_seed(seed, index + slot) for slot in slots])
+        starts = envs.start_ids()
+        if starts is None:
+            raise ValueError("the starts of this task cannot be enumerated")
+        for slot, start in enumerate(starts.tolist()):
+            without_new = 0 if start not in found else without_new + 1
+            found.setdefault(start, index + slot)
+        index += envs.num_envs
+    return sorted(found.values())[:limit]

@@ -1,0 +1,158 @@
+"""Plays whole episodes in N slots; episode i is a function of (seed, i) alone.
+
+Its environment seed and its behaviour's generator come from (seed, i), and the network's
+answer does not depend on its neighbours in the batch (`policies.torch_policy`). The same
+episodes therefore result from any number of environments.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.envs import EpisodeEnvs
+from rldistill.policies import Policy, choose_actions
+from rldistill.policies.behaviour import DRAWS_PER_DECISION
+from rldistill.seeding import episode_generator, episode_seed
+from rldistill.types import PolicyOutput
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One decision in each of M slots that play.
+
+    Attributes:
+        episodes: `[M]`, which episode each row belongs to.
+        steps: `[M]`, how many decisions that episode had before this one.
+        observations: `[M, ...]`, what was decided on.
+        output: the policy's output for it, M rows.
+        actions: `[M]`, what was done, exploration included.
+        rewards: `[M]`, float64.
+        terminated: `[M]`, bool.
+        truncated: `[M]`, bool.
+        next_observations: `[M, ...]`, what came of it; at an episode's end its last observation.
+    """
+
+    episodes: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    observations: NDArray[np.generic]
+    output: PolicyOutput
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    next_observations: NDArray[np.generic]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """`[M]`: this was the episode's last decision."""
+        return self.terminated | self.truncated
+
+
+class EpisodePlayer:
+    """Plays episodes one after the other in every slot.
+
+    Args:
+        policy: acts, by its own behaviour.
+        envs: N slots.
+        episodes: which to play, taken in order by whichever slot is free.
+        seed: of all episodes.
+        exploration_epsilon: chance of a uniformly random action, in [0, 1].
+    """
+
+    def __init__(
+        self, policy: Policy, envs: EpisodeEnvs, episodes: Iterable[int], *, seed: int, exploration_epsilon: float
+    ) -> None:
+        self._policy = policy
+        self._envs = envs
+        self._queue: Iterator[int] = iter(episodes)
+        self._seed = seed
+        self._epsilon = exploration_epsilon
+        self._episodes: list[int | None] = [None] * envs.num_envs
+        self._steps = np.zeros(envs.num_envs, np.int64)
+        self._generators: list[np.random.Generator | None] = [None] * envs.num_envs
+        self._observations: NDArray[np.generic] | None = None
+
+    def play(self, continued: Mapping[int, NDArray[np.int64]] | None = None) -> Iterator[StepRecord]:
+        """Yield one record per lockstep until no episode is left.
+
+        Args:
+            continued: episodes that were begun before, with the actions already done in each:
+                they are wound forward and go on where they stopped. At most N.
+        """
+        self._wind_forward(dict(continued or {}))
+        self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
+        while any(episode is not None for episode in self._episodes):
+            record = self._step()
+            yield record
+            self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
+
+    def _assign(self, slots: list[int], episodes: list[int]) -> None:
+        for slot, episode in zip(slots, episodes, strict=True):
+            self._episodes[slot] = episode
+            self._steps[slot] = 0
+            self._generators[slot] = episode_generator(self._seed, episode)
+        if slots:
+            self._observations = self._envs.reset(slots, [episode_seed(self._seed, episode) for episode in episodes])
+
+    def _begin(self, free: list[int]) -> None:
+        # `free` first: zip must not take an episode off the queue that no slot is there for.
+        episodes = [episode for _, episode in zip(free, self._queue, strict=False)]
+        self._assign(free[: len(episodes)], episodes)
+
+    def _wind_forward(self, continued: dict[int, NDArray[np.int64]]) -> None:
+        """Repeat the actions of begun episodes, staggered so that all reach their place together."""
+        assert len(continued) <= self._envs.num_envs, "more begun episodes than slots"
+        slots = dict(zip(continued, range(self._envs.num_envs), strict=False))
+        longest = max((len(actions) for actions in continued.values()), default=0)
+        for time in range(longest, -1, -1):
+            starting = [episode for episode, actions in continued.items() if len(actions) == time]
+            self._assign([slots[episode] for episode in starting], starting)
+            if time == 0:
+                break
+            actions = np.zeros(self._envs.num_envs, np.int64)
+            for episode, done in continued.items():
+                if len(done) >= time:
+                    actions[slots[episode]] = done[len(done) - time]
+            self._observations = self._envs.step(actions).observations
+        for episode, done in continued.items():
+            generator = self._generators[slots[episode]]
+            assert generator is not None
+            generator.random((len(done), DRAWS_PER_DECISION))
+            self._steps[slots[episode]] = len(done)
+
+    def _step(self) -> StepRecord:
+        playing = [slot for slot, episode in enumerate(self._episodes) if episode is not None]
+        assert self._observations is not None
+        observations = self._observations[playing]
+        output, _ = self._policy(observations)
+        generators = [generator for generator in (self._generators[slot] for slot in playing) if generator is not None]
+        chosen = choose_actions(
+            output.scores.float().cpu().numpy(),
+            output.kind,
+            self._policy.behaviour,
+            rng=generators,
+            exploration_epsilon=self._epsilon,
+        )
+        actions = np.zeros(self._envs.num_envs, np.int64)
+        actions[playing] = chosen
+        step = self._envs.step(actions)
+        episodes = np.array([episode for episode in self._episodes if episode is not None], np.int64)
+        record = StepRecord(
+            episodes,
+            self._steps[playing],
+            observations,
+            output,
+            chosen,
+            step.rewards[playing],
+            step.terminated[playing],
+            step.truncated[playing],
+            step.observations[playing],
+        )
+        self._observations = step.observations
+        self._steps[playing] += 1
+        for slot, is_over in zip(playing, record.ended, strict=True):
+            if is_over:
+                self._episodes[slot] = None
+        return record
