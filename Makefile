@@ -12,8 +12,8 @@ LOG := build/step.log
 WHEEL := build/wheel
 
 # One stamp per set of extras, renewed when the pins or the dependencies change. The developers' set holds the user's.
-USER := $(VENV)/.installed-report
-DEV := $(VENV)/.installed-dev
+USER_STAMP := $(VENV)/.installed-report
+DEV_STAMP := $(VENV)/.installed-dev
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -46,15 +46,15 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo '$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3-venv' >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(USER): pyproject.toml constraints.txt | $(BIN)/python
+$(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,report)
 
-$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,dev$(comma)report$(comma)box2d)
 
 comma := ,
 
-quickstart: $(if $(wildcard $(DEV)),$(DEV),$(USER))
+quickstart: $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(USER_STAMP))
 	@$(BIN)/rldistill quickstart
 
 test: checks
@@ -65,16 +65,16 @@ test-all: checks
 
 checks: lint type wheel
 
-lint: $(DEV)
+lint: $(DEV_STAMP)
 	$(call check,ruff format,$(BIN)/ruff format --check --diff)
 	$(call check,ruff check,$(BIN)/ruff check)
 	$(call check,lint-imports,$(BIN)/lint-imports)
 
 # The wrapper would ask a server whether a newer pyright exists.
-type: $(DEV)
+type: $(DEV_STAMP)
 	$(call check,pyright,PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python)
 
-docs: $(DEV)
+docs: $(DEV_STAMP)
 	$(call pytest,docs,tests/docs)
 
 # Run by the python of a virtual environment that holds our wheel and nothing else; its dependencies are read, by a path
@@ -86,7 +86,8 @@ from pathlib import Path
 import rldistill
 package = Path(rldistill.__file__).parent
 assert package.is_relative_to(sys.prefix), f"imported from {package}, not from the wheel"
-assert (package / "py.typed").is_file(), "py.typed is not in the wheel"
+missing = [path for path in Path("src/rldistill").rglob("*.*") if path.suffix != ".pyc" and not (package / path.relative_to("src/rldistill")).exists()]
+assert not missing, f"not in the wheel: {missing}"
 for module in pkgutil.walk_packages(rldistill.__path__, "rldistill."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
@@ -94,7 +95,7 @@ print(version("rldistill"))
 endef
 export WHEEL_CHECK
 
-wheel: $(DEV)
+wheel: $(DEV_STAMP)
 	@rm -rf $(WHEEL)
 	$(call check,sdist and wheel build,$(BIN)/python -m build --no-isolation --outdir $(WHEEL))
 	@$(BIN)/python -m venv --without-pip $(WHEEL)/venv
@@ -103,10 +104,10 @@ wheel: $(DEV)
 	$(call check,the wheel imports,$(WHEEL)/venv/bin/python -I -c "$$WHEEL_CHECK")
 	$(call check,the command of the wheel answers,$(WHEEL)/venv/bin/rldistill --help)
 
-bench: $(DEV)
+bench: $(DEV_STAMP)
 	@$(BIN)/python bench/run.py
 
-format: $(DEV)
+format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix --quiet --exit-zero
 	@$(BIN)/ruff format
 
@@ -122,4 +123,4 @@ constraints:
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

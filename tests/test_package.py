@@ -103,7 +103,7 @@ def test_help_lists_every_verb():
 
 
 def test_the_public_face_has_the_names_of_the_contract():
-    assert {"load_policy", "collect", "distill", "evaluate"} <= public_functions().keys()
+    assert {"load_policy", "train_teacher", "collect", "distill", "evaluate"} <= public_functions().keys()
 
 
 def test_public_names_survive_the_import_of_every_module():
@@ -119,10 +119,15 @@ def test_no_module_bears_a_public_name():
     assert modules & set(rldistill.__all__) == set()
 
 
-@pytest.mark.parametrize("name", public_functions())
+@pytest.mark.parametrize("name", rldistill.__all__)
 def test_a_public_function_can_be_called_twice_after_every_import(name):
     import_everything()
     for _ in range(2):
-        # Each needs at least one argument, and says so only if it is still a function.
-        with pytest.raises(TypeError, match=rf"{name}\(\) missing \d+ required"):
-            getattr(rldistill, name)()
+        public = getattr(rldistill, name)
+        assert callable(public)
+        if inspect.isfunction(public):
+            # Each needs at least one argument, and says so only if it is still a function.
+            with pytest.raises(TypeError, match="missing a required"):
+                inspect.signature(public).bind()
+            with pytest.raises(TypeError, match=rf"{name}\(\) missing \d+ required"):
+                public()

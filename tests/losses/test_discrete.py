@@ -144,7 +144,7 @@ def test_divergence_equals_torch_distributions(loss, temperature):
         softened_kl: kl_divergence(target, tempered_policy) * temperature**2,
         reverse_kl: kl_divergence(policy, target),
     }[loss.func]
-    torch.testing.assert_close(loss(student, teacher), expected.float(), atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(loss(student, teacher), expected.float(), atol=2e-6 * max(1, temperature**2), rtol=2e-5)
 
 
 row = st.lists(st.floats(-50, 50, width=32), min_size=3, max_size=3)
@@ -155,7 +155,7 @@ row = st.lists(st.floats(-50, 50, width=32), min_size=3, max_size=3)
 @given(student=row, teacher=row, temperature=st.sampled_from(TEMPERATURES))
 def test_divergence_is_never_negative_beyond_rounding(loss, student, teacher, temperature):
     value = loss(torch.tensor([student]), torch.tensor([teacher]), temperature=temperature)
-    assert value.item() >= -1e-6 * max(1.0, temperature**2)
+    assert value.item() >= -1e-5 * max(1, temperature**2)
 
 
 def test_softened_kl_tends_to_the_squared_distance_of_centred_scores_as_temperature_grows():

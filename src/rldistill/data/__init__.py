@@ -1,0 +1,15 @@
+"""Datasets: what a teacher saw and said, stored once, read at random, never half-written."""
+
+from rldistill.data.manifest import FieldSpec as FieldSpec
+from rldistill.data.manifest import Manifest as Manifest
+from rldistill.data.manifest import Provenance as Provenance
+from rldistill.data.manifest import TeacherEntry as TeacherEntry
+from rldistill.data.manifest import is_dataset_folder as is_dataset_folder
+from rldistill.data.manifest import step_fields as step_fields
+from rldistill.data.reader import Dataset as Dataset
+from rldistill.data.sampler import Batch as Batch
+from rldistill.data.sampler import EpisodeSplit as EpisodeSplit
+from rldistill.data.sampler import UniformSampler as UniformSampler
+from rldistill.data.sampler import prefetch as prefetch
+from rldistill.data.sampler import split_episodes as split_episodes
+from rldistill.data.writer import DatasetWriter as DatasetWriter

@@ -1,0 +1,340 @@
+"""The manifest of a dataset: where the data come from, what fields there are, which shards count.
+
+`manifest.json` is replaced in one step after each shard; what it lists is what has been
+reported written. A shard file that it does not list is left over from a kill and means
+nothing. The format is described for strangers in `docs/dataset-format.md`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from rldistill.errors import DatasetError, RldistillError
+from rldistill.storage import write_json
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import OutputKind
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_NAME = "rldistill-dataset"
+SCHEMA_VERSION = 1
+
+FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target"]
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One value that every step has.
+
+    Attributes:
+        dtype: numpy name, such as `float32`.
+        shape: of one step's value; of the observation: one row as stored, without the stack.
+        role: what the value is to a distillation.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    role: FieldRole
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(FieldRole):
+            raise ValueError(f"role must be one of {', '.join(get_args(FieldRole))}, got {self.role!r}.")
+        if np.dtype(self.dtype).kind not in "biuf":
+            raise ValueError(f"dtype must be a boolean or a number, got {self.dtype!r}.")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"shape must hold positive sizes, got {self.shape}.")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "FieldSpec":
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(data["dtype"], tuple(data["shape"]), data["role"])
+
+
+def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) -> dict[str, FieldSpec]:
+    """Return the fields of a dataset in which a discrete, a Gaussian or a deterministic teacher plays.
+
+    Rewards are float64, as environments give them: sums of what is stored equal the
+    returns that were seen. Targets are float32.
+    """
+    layout = fingerprint.action_layout
+    shape = fingerprint.observation_shape[1:] if fingerprint.frame_stack > 1 else fingerprint.observation_shape
+    is_choice = layout.kind == "discrete"
+    targets = ("mean", "log_std") if output_kind == "gaussian" else (output_kind,)
+    return {
+        "observation": FieldSpec(fingerprint.observation_dtype, shape, "observation"),
+        "action": FieldSpec("int32" if is_choice else "float32", () if is_choice else layout.sizes, "action"),
+        "reward": FieldSpec("float64", (), "reward"),
+        "terminated": FieldSpec("bool", (), "terminated"),
+        "truncated": FieldSpec("bool", (), "truncated"),
+        **{name: FieldSpec("float32", (layout.num_outputs,), "target") for name in targets},
+    }
+
+
+@dataclass(frozen=True)
+class TeacherEntry:
+    """Who gave the targets.
+
+    Attributes:
+        name: for people, such as the file's name.
+        hash: the policy file's hash, its identity everywhere.
+        output_kind: `q_values`, `logits`, `gaussian` or `actions`.
+    """
+
+    name: str
+    hash: str
+    output_kind: OutputKind
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the data are made; a collection can be resumed only with all of it equal.
+
+    Attributes:
+        task: environment, fingerprint and protocol.
+        teacher: who gave the targets.
+        behaviour: how actions were chosen, such as `greedy`.
+        seed: of the collection.
+        exploration_epsilon: chance that a decision was a uniformly random action.
+        fields: what every step holds, by name; exactly one has the role `observation`.
+    """
+
+    task: Task
+    teacher: TeacherEntry
+    behaviour: str
+    seed: int
+    exploration_epsilon: float
+    fields: Mapping[str, FieldSpec]
+
+    def __post_init__(self) -> None:
+        if [spec.role for spec in self.fields.values()].count("observation") != 1:
+            raise ValueError(f"exactly one field must have the role 'observation', got {dict(self.fields)}.")
+
+    @property
+    def frame_stack(self) -> int:
+        """Rows that make one observation."""
+        return self.task.fingerprint.frame_stack
+
+    @property
+    def observation_field(self) -> FieldSpec:
+        """The field whose rows lie in blocks."""
+        return next(spec for spec in self.fields.values() if spec.role == "observation")
+
+    @property
+    def step_fields(self) -> dict[str, FieldSpec]:
+        """The fields that lie in arrays, one value per step."""
+        return {name: spec for name, spec in self.fields.items() if spec.role != "observation"}
+
+    def differences(self, other: "Provenance") -> list[str]:
+        """List what differs, as `name: mine against theirs`; empty when the two match."""
+        mine, theirs = self._flat(), other._flat()
+        differences = [
+            f"{name}: {mine.get(name)} against {theirs.get(name)}"
+            for name in [*mine, *(name for name in theirs if name not in mine)]
+            if mine.get(name) != theirs.get(name)
+        ]
+        return differences + self.task.fingerprint.differences(other.task.fingerprint)
+
+    def _flat(self) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "environment_kwargs": dict(self.task.environment_kwargs),
+            **{f"protocol {name}": value for name, value in self.task.protocol.to_dict().items()},
+            "teacher hash": self.teacher.hash,
+            "teacher output_kind": self.teacher.output_kind,
+            "behaviour": self.behaviour,
+            "seed": self.seed,
+            "exploration_epsilon": self.exploration_epsilon,
+            **{f"field {name}": f"{s.dtype} {list(s.shape)} {s.role}" for name, s in self.fields.items()},
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "task": self.task.to_dict(),
+            "teacher": asdict(self.teacher),
+            "behaviour": self.behaviour,
+            "seed": self.seed,
+            "exploration_epsilon": self.exploration_epsilon,
+            "frame_stack": self.frame_stack,
+            "fields": {name: asdict(spec) | {"shape": list(spec.shape)} for name, spec in self.fields.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Provenance":
+        """Read what `to_dict` wrote."""
+        provenance = cls(
+            Task.from_dict(data["task"]),
+            TeacherEntry(**data["teacher"]),
+            data["behaviour"],
+            data["seed"],
+            data["exploration_epsilon"],
+            {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
+        )
+        if provenance.frame_stack != data["frame_stack"]:
+            raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
+        return provenance
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One payload file, as the manifest lists it."""
+
+    file: str
+    sha256: str
+    num_bytes: int
+    num_steps: int
+    num_segments: int
+
+    def __post_init__(self) -> None:
+        # A manifest is data from strangers: no name in it may lead out of the folder.
+        if Path(self.file).name != self.file or not self.file.endswith(".safetensors"):
+            raise ValueError(f"{self.file!r} is not the name of a shard")
+
+
+@dataclass(frozen=True)
+class RunningEpisode:
+    """An episode of which steps are listed and which has not ended: a collection goes on from it."""
+
+    episode: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        provenance: how the data are made.
+        target_num_steps: steps the collection is to reach.
+        num_steps: steps listed.
+        num_episodes: episodes that ended, with all their steps listed.
+        num_interrupted: episodes given up before their end; their steps are listed and valid.
+        next_episode: smallest number above every episode of which steps are listed.
+        is_complete: whether the collection reached its target.
+        running: episodes that wait to be continued.
+        shards: files that count, in the order in which they were written.
+    """
+
+    provenance: Provenance
+    target_num_steps: int
+    num_steps: int = 0
+    num_episodes: int = 0
+    num_interrupted: int = 0
+    next_episode: int = 0
+    is_complete: bool = False
+    running: tuple[RunningEpisode, ...] = ()
+    shards: tuple[ShardEntry, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        listed = sum(shard.num_steps for shard in self.shards)
+        if listed != self.num_steps:
+            raise ValueError(f"num_steps is {self.num_steps}, but its shards hold {listed}")
+
+    def with_shard(self, shard: ShardEntry) -> "Manifest":
+        """Return the manifest that lists one more shard."""
+        return replace(self, shards=(*self.shards, shard), num_steps=self.num_steps + shard.num_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        counts = {
+            name: getattr(self, name)
+            for name in (
+                "target_num_steps",
+                "num_steps",
+                "num_episodes",
+                "num_interrupted",
+                "next_episode",
+                "is_complete",
+            )
+        }
+        return {
+            "format": FORMAT_NAME,
+            "schema_version": SCHEMA_VERSION,
+            **self.provenance.to_dict(),
+            **counts,
+            "running": [asdict(entry) for entry in self.running],
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Manifest":
+        """Read what `to_dict` wrote."""
+        return cls(
+            Provenance.from_dict(data),
+            data["target_num_steps"],
+            data["num_steps"],
+            data["num_episodes"],
+            data["num_interrupted"],
+            data["next_episode"],
+            data["is_complete"],
+            tuple(RunningEpisode(**entry) for entry in data["running"]),
+            tuple(ShardEntry(**shard) for shard in data["shards"]),
+        )
+
+
+def is_dataset_folder(folder: Path) -> bool:
+    """Whether a folder holds a dataset of ours, of whatever version."""
+    try:
+        return _read_json(folder)["format"] == FORMAT_NAME
+    except DatasetError:
+        return False
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest, durably and in one step.
+
+    Raises:
+        DiskFullError: no space; the old manifest still stands.
+    """
+    write_json(folder / MANIFEST_NAME, manifest.to_dict())
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a dataset folder.
+
+    Raises:
+        DatasetError: not a dataset, unreadable, of a newer version, or with counts that contradict each other.
+    """
+    data = _read_json(folder)
+    version = data.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DatasetError(
+            f"Dataset {folder} has schema version {version}, this rldistill reads up to {SCHEMA_VERSION}. "
+            "It was written by a newer version: upgrade rldistill."
+        )
+    try:
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {version!r}")
+        return Manifest.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError, RldistillError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).rstrip(".").split())
+        raise DatasetError(
+            f"Manifest of dataset {folder} contradicts itself: {reason}. It was altered after it was written. "
+            "Copy the dataset again, or collect anew with --overwrite."
+        ) from error
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "does not exist" if not folder.exists() else f"has no {MANIFEST_NAME}"
+        raise DatasetError(
+            f"{folder} is not a dataset: it {what}. Give the folder that `rldistill collect` wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(
+            f"Dataset {folder} cannot be read: its {MANIFEST_NAME} is damaged ({reason}). "
+            "Copy the dataset again, or collect anew with --overwrite."
+        ) from error
+    if not isinstance(data, dict) or cast(dict[str, Any], data).get("format") != FORMAT_NAME:
+        raise DatasetError(
+            f"{folder} is not a dataset: its {MANIFEST_NAME} does not say format {FORMAT_NAME!r}. "
+            "Give the folder that `rldistill collect` wrote."
+        )
+    return cast(dict[str, Any], data)

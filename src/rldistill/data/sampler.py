@@ -1,0 +1,181 @@
+"""From a dataset to training batches: the held-out split, uniform sampling, decoding ahead.
+
+A batch is a function of (seed, update) alone. A run that starts again at update 1,000
+therefore sees what it would have seen, and no sampler state is ever saved.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data.reader import Dataset
+from rldistill.errors import DatasetError, UsageError
+from rldistill.seeding import stream_generator
+
+MIN_HELD_OUT_FRACTION = 0.10
+MIN_HELD_OUT_EPISODES = 5
+
+BatchT = TypeVar("BatchT", covariant=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Steps to train on, as numpy arrays that nobody else holds.
+
+    Attributes:
+        indices: `[B]`, of the steps in the dataset.
+        observations: `[B, *observation_shape]`, stored dtype.
+        targets: `[B, …]` by name, float32: the teacher's outputs.
+        actions: `[B, …]`, what was done.
+    """
+
+    indices: NDArray[np.int64]
+    observations: NDArray[Any]
+    targets: dict[str, NDArray[Any]]
+    actions: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EpisodeSplit:
+    """Indices of steps to train on and of steps never trained on; no episode is in both.
+
+    Attributes:
+        train: `[S − H]`, increasing.
+        held_out: `[H]`, increasing.
+        train_episodes: numbers of the episodes to train on, increasing.
+        held_out_episodes: numbers of the others, increasing.
+    """
+
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    train_episodes: NDArray[np.int64]
+    held_out_episodes: NDArray[np.int64]
+
+
+def check_held_out_fraction(held_out_fraction: float) -> None:
+    """Check a held-out fraction before any file is read.
+
+    Raises:
+        UsageError: below 0.10, or not below 1.
+    """
+    if not MIN_HELD_OUT_FRACTION <= held_out_fraction < 1:
+        raise UsageError(
+            f"held-out-fraction must be at least {MIN_HELD_OUT_FRACTION} and less than 1, got {held_out_fraction}."
+        )
+
+
+def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> EpisodeSplit:
+    """Hold episodes out, chosen at random, until they make up the fraction of steps and are five or more.
+
+    Raises:
+        UsageError: the fraction is below 0.10, or not below 1.
+        DatasetError: too few episodes to hold five out and have one left.
+    """
+    check_held_out_fraction(held_out_fraction)
+    numbers, sizes = np.unique(dataset.episodes, return_counts=True)
+    if len(numbers) < MIN_HELD_OUT_EPISODES + 1:
+        raise DatasetError(
+            f"Dataset {dataset.path} holds {len(numbers)} episodes, but {MIN_HELD_OUT_EPISODES} are held out to measure the "
+            "student and at least 1 must be left to train on. Collect more steps."
+        )
+    order = stream_generator(seed, "held_out").permutation(len(numbers))
+    held_out_steps = np.cumsum(sizes[order])
+    needed = int(np.searchsorted(held_out_steps, held_out_fraction * dataset.num_steps)) + 1
+    num_held_out = max(needed, MIN_HELD_OUT_EPISODES)
+    if num_held_out >= len(numbers):
+        raise DatasetError(
+            f"Dataset {dataset.path} has episodes of too different lengths: holding {held_out_fraction:.0%} of its "
+            f"{dataset.num_steps} steps out leaves none of its {len(numbers)} episodes to train on. Collect more steps."
+        )
+    held_out_episodes = np.sort(numbers[order[:num_held_out]])
+    is_held_out = np.isin(dataset.episodes, held_out_episodes)
+    return EpisodeSplit(
+        train=np.flatnonzero(~is_held_out),
+        held_out=np.flatnonzero(is_held_out),
+        train_episodes=np.setdiff1d(numbers, held_out_episodes),
+        held_out_episodes=held_out_episodes,
+    )
+
+
+def read_batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
+    """Decode the steps at `indices` `[B]`, in that order."""
+    return Batch(
+        indices=indices,
+        observations=dataset.observations(indices),
+        targets={name: dataset.field(name)[indices] for name in dataset.target_names},
+        actions=dataset.field("action")[indices],
+    )
+
+
+class BatchSource(Protocol[BatchT]):
+    """Whatever gives the batch of an update."""
+
+    def batch(self, update: int) -> BatchT:
+        """Return the batch of one update; may be called from several threads."""
+        ...
+
+
+class UniformSampler:
+    """Draws steps uniformly, with replacement: neighbouring frames never make up a batch.
+
+    Args:
+        dataset: to draw from.
+        indices: steps that may be drawn.
+        batch_size: steps per batch.
+        seed: batches are a function of it and of the update.
+    """
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+        if not len(indices) or batch_size < 1:
+            raise ValueError(f"indices and batch_size must not be empty, got {len(indices)} and {batch_size}.")
+        self._dataset = dataset
+        self._indices = indices
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def draw(self, update: int) -> NDArray[np.int64]:
+        """Return the indices `[B]` of an update's batch without decoding it."""
+        rng = stream_generator(self._seed, "batch", update)
+        return self._indices[rng.integers(0, len(self._indices), self._batch_size)]
+
+    def batch(self, update: int) -> Batch:
+        """Return the batch of an update."""
+        return read_batch(self._dataset, self.draw(update))
+
+
+def prefetch(
+    source: BatchSource[BatchT], first_update: int, num_updates: int, *, depth: int = 4, num_threads: int = 1
+) -> Iterator[BatchT]:
+    """Yield the batches of consecutive updates, in order, decoding ahead in background threads.
+
+    Wrap it in `contextlib.closing` where the loop may be left early: closing waits for the
+    threads, so none outlives it.
+
+    Args:
+        source: of the batches.
+        first_update: number of the first update.
+        num_updates: batches to yield.
+        depth: batches decoded ahead.
+        num_threads: threads that decode.
+
+    Raises:
+        Exception: whatever `source.batch` raised, when its batch is due.
+    """
+    last = first_update + num_updates
+    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="rldistill-prefetch")
+    try:
+        waiting: deque[Future[BatchT]] = deque(
+            executor.submit(source.batch, update) for update in range(first_update, min(first_update + depth, last))
+        )
+        for update in range(first_update, last):
+            batch = waiting.popleft().result()
+            if update + depth < last:
+                waiting.append(executor.submit(source.batch, update + depth))
+            yield batch
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,132 @@
+"""What a writer holds between two shards: open segments and the steps of every slot.
+
+Rows are compressed as soon as they fill a block, so that many slots with long episodes
+never pile up raw frames.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data.codec import ROWS_PER_BLOCK, encode_block
+from rldistill.data.manifest import FieldSpec
+
+
+class SegmentBuffer:
+    """The rows of consecutive steps of one episode, in compressed blocks.
+
+    Args:
+        episode: its number.
+        first_step: of the segment within its episode.
+        lead_rows: the rows before `first_step` that stacking needs, oldest first.
+        spec: dtype and shape of a row.
+        num_context_rows: rows that the next segment of the episode would need as its lead.
+    """
+
+    def __init__(
+        self, episode: int, first_step: int, lead_rows: Sequence[NDArray[Any]], spec: FieldSpec, num_context_rows: int
+    ) -> None:
+        self.episode = episode
+        self.first_step = first_step
+        self.num_lead_rows = len(lead_rows)
+        self.num_steps = 0
+        self.has_last_observation = False
+        self.blocks: list[bytes] = []
+        self.block_num_rows: list[int] = []
+        self._spec = spec
+        self._context: deque[NDArray[Any]] = deque(maxlen=num_context_rows)
+        self._pending = np.empty((ROWS_PER_BLOCK, *spec.shape), np.dtype(spec.dtype))
+        self._num_pending = 0
+        for row in lead_rows:
+            self._add_row(row)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a shard would gain nothing from it."""
+        return self.num_steps == 0 and not self.has_last_observation
+
+    @property
+    def next_step(self) -> int:
+        """Number of the step that would follow, within the episode."""
+        return self.first_step + self.num_steps
+
+    def add_step(self, row: NDArray[Any]) -> None:
+        """Add the row of one more step."""
+        self._add_row(row)
+        self.num_steps += 1
+
+    def add_last_observation(self, row: NDArray[Any]) -> None:
+        """Add the row of the state after the last step."""
+        self._add_row(row)
+        self.has_last_observation = True
+
+    def seal(self) -> None:
+        """Compress what is pending; no row may follow."""
+        if self._num_pending:
+            self._compress()
+
+    def successor(self) -> "SegmentBuffer":
+        """Return an empty segment that goes on where this one stops."""
+        return SegmentBuffer(self.episode, self.next_step, list(self._context), self._spec, self._context.maxlen or 0)
+
+    def _add_row(self, row: NDArray[Any]) -> None:
+        self._pending[self._num_pending] = row
+        self._num_pending += 1
+        if self._context.maxlen:
+            self._context.append(row.copy())
+        if self._num_pending == ROWS_PER_BLOCK:
+            self._compress()
+
+    def _compress(self) -> None:
+        self.blocks.append(encode_block(self._pending[: self._num_pending]))
+        self.block_num_rows.append(self._num_pending)
+        self._num_pending = 0
+
+
+class StepBuffer:
+    """The values of steps since the last shard, in the order in which they were appended."""
+
+    def __init__(self, specs: Mapping[str, FieldSpec]) -> None:
+        self._specs = specs
+        self._episodes: list[NDArray[np.int64]] = []
+        self._values: dict[str, list[NDArray[Any]]] = {name: [] for name in specs}
+        self.num_steps = 0
+
+    def append(self, episodes: NDArray[np.int64], values: Mapping[str, NDArray[Any]]) -> None:
+        """Add one step of each of N episodes; `values` are `[N, …]` and are copied."""
+        self._episodes.append(episodes.copy())
+        for name, column in self._values.items():
+            column.append(values[name].copy())
+        self.num_steps += len(episodes)
+
+    def by_episode(self, order: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return all values, episode after episode in the order given, each in time order."""
+        episodes = np.concatenate([np.empty(0, np.int64), *self._episodes])
+        rank = {episode: index for index, episode in enumerate(order)}
+        # Stable: within an episode, steps stay in the order in which they were appended.
+        positions = np.argsort(np.array([rank[int(episode)] for episode in episodes], np.int64), kind="stable")
+        return {
+            name: np.concatenate([np.empty((0, *spec.shape), np.dtype(spec.dtype)), *self._values[name]])[positions]
+            for name, spec in self._specs.items()
+        }
+
+
+def shard_tensors(segments: Sequence[SegmentBuffer], steps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Lay out sealed segments, and the steps in their order, as the tensors of a shard."""
+    blocks = [block for segment in segments for block in segment.blocks]
+    first_blocks = np.cumsum([0, *(len(segment.blocks) for segment in segments)])[:-1]
+    return {
+        "segment.episode": np.array([segment.episode for segment in segments], np.int64),
+        "segment.first_step": np.array([segment.first_step for segment in segments], np.int64),
+        "segment.num_steps": np.array([segment.num_steps for segment in segments], np.int64),
+        "segment.num_lead_rows": np.array([segment.num_lead_rows for segment in segments], np.int64),
+        "segment.has_last_observation": np.array([segment.has_last_observation for segment in segments], np.bool_),
+        "segment.first_block": first_blocks.astype(np.int64),
+        "block.num_rows": np.array([rows for segment in segments for rows in segment.block_num_rows], np.int64),
+        "block.offsets": np.cumsum([0, *(len(block) for block in blocks)]).astype(np.int64),
+        "block.bytes": np.frombuffer(b"".join(blocks), np.uint8),
+        **{f"step.{name}": values for name, values in steps.items()},
+    }

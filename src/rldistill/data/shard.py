@@ -1,0 +1,190 @@
+"""A shard: one safetensors file of segments, each a run of consecutive steps of one episode.
+
+A segment carries everything its observations need, so that stacking never leaves a shard:
+first the *lead rows* (copies of the rows before its first step, at most `frame_stack` − 1),
+then one row per step, then, where the episode ended, its last observation. Its rows fill
+blocks of their own.
+"""
+
+import json
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from rldistill.data.codec import find_bad_block
+from rldistill.data.manifest import Manifest, ShardEntry
+from rldistill.errors import DatasetError
+from rldistill.storage import sha256_bytes, sha256_file, write_atomically
+
+SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation", "first_block")
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "<i2",
+    "U16": "<u2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "I64": "<i8",
+    "U64": "<u8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The arrays of one shard, checked against each other; blocks stay on disk until touched.
+
+    Attributes:
+        file: its name.
+        segments: by name, `[num_segments]` each: episode, first_step, num_steps, num_lead_rows,
+            has_last_observation, first_block.
+        block_num_rows: `[num_blocks]`.
+        block_offsets: `[num_blocks + 1]`.
+        block_bytes: the compressed blocks, mapped.
+        steps: by name, `[num_steps, …]` each.
+    """
+
+    file: str
+    segments: Mapping[str, NDArray[Any]]
+    block_num_rows: NDArray[np.int64]
+    block_offsets: NDArray[np.int64]
+    block_bytes: NDArray[np.uint8]
+    steps: Mapping[str, NDArray[Any]]
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{index:06d}.safetensors"
+
+
+def write_shard(folder: Path, file: str, tensors: Mapping[str, NDArray[Any]]) -> ShardEntry:
+    """Write a shard durably and return what the manifest is to list.
+
+    Raises:
+        DiskFullError: no space; no part of the shard stays behind.
+    """
+    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    write_atomically(folder / file, data)
+    num_steps = int(tensors["segment.num_steps"].sum())
+    return ShardEntry(file, sha256_bytes(data), len(data), num_steps, len(tensors["segment.num_steps"]))
+
+
+def open_shard(folder: Path, entry: ShardEntry, manifest: Manifest, *, verify: bool) -> Shard:
+    """Map a listed shard and check that it is what the manifest and its own arrays say.
+
+    Args:
+        folder: of the dataset.
+        entry: what the manifest lists.
+        manifest: gives the fields.
+        verify: whether to compare the checksum, which reads the whole file.
+
+    Raises:
+        DatasetError: missing, truncated, altered or inconsistent; the shard is named.
+    """
+    path = folder / entry.file
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != entry.num_bytes:
+            raise _damaged(path, f"it has {num_bytes} bytes, the manifest lists {entry.num_bytes}")
+        if verify and sha256_file(path) != entry.sha256:
+            raise _damaged(path, "its checksum is not the one the manifest lists")
+        tensors = _map_tensors(path)
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"Shard {path} is missing, but the manifest lists it. Copy the dataset again, or collect anew with --overwrite."
+        ) from error
+    except OSError as error:
+        raise DatasetError(f"Shard {path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "it is not a safetensors file") from error
+    _check_layout(path, tensors, entry, manifest)
+    return Shard(
+        file=entry.file,
+        segments={name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS},
+        block_num_rows=tensors["block.num_rows"],
+        block_offsets=tensors["block.offsets"],
+        block_bytes=tensors["block.bytes"],
+        steps={name: tensors[f"step.{name}"] for name in manifest.provenance.step_fields},
+    )
+
+
+def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    # The safetensors package copies whatever it hands to numpy; blocks are to stay on disk until they are decoded.
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    length = int.from_bytes(content[:8], "little")
+    if not 2 <= length <= len(content) - 8:
+        raise ValueError("header length")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, item in header.items():
+        dtype, shape, (begin, end) = np.dtype(_DTYPES[item["dtype"]]), tuple(item["shape"]), item["data_offsets"]
+        count = prod(shape)
+        is_inside = 0 <= begin <= end <= len(content) - 8 - length
+        if not is_inside or min(shape, default=0) < 0 or count * dtype.itemsize != end - begin:
+            raise ValueError(f"tensor {name}")
+        tensors[name] = np.frombuffer(content, dtype, count, 8 + length + begin).reshape(shape)
+    return tensors
+
+
+def _check_layout(path: Path, tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, manifest: Manifest) -> None:
+    provenance = manifest.provenance
+    segment_shape = (entry.num_segments,)
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        f"segment.{name}": ("bool" if name == "has_last_observation" else "int64", segment_shape)
+        for name in SEGMENT_ARRAYS
+    }
+    for name, spec in provenance.step_fields.items():
+        expected[f"step.{name}"] = (spec.dtype, (entry.num_steps, *spec.shape))
+    num_blocks = tensors["block.num_rows"].size if "block.num_rows" in tensors else 0
+    expected |= {"block.num_rows": ("int64", (num_blocks,)), "block.offsets": ("int64", (num_blocks + 1,))}
+    expected["block.bytes"] = ("uint8", tensors["block.bytes"].shape[:1] if "block.bytes" in tensors else (0,))
+    for name, (dtype, shape) in expected.items():
+        if name not in tensors:
+            raise _damaged(path, f"it has no tensor {name}")
+        found = tensors[name]
+        if found.dtype != np.dtype(dtype) or found.shape != shape:
+            raise _damaged(path, f"{name} is {found.dtype} {list(found.shape)}, expected {dtype} {list(shape)}")
+    _check_rows(path, tensors, entry, manifest)
+
+
+def _check_rows(path: Path, tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, manifest: Manifest) -> None:
+    """Check that segments, rows and blocks add up, and that every block is safe to decompress."""
+    spec, stack = manifest.provenance.observation_field, manifest.provenance.frame_stack
+    segments = {name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS}
+    first_step, num_steps, lead = segments["first_step"], segments["num_steps"], segments["num_lead_rows"]
+    block_rows, offsets = tensors["block.num_rows"], tensors["block.offsets"]
+    if (first_step < 0).any() or (num_steps < 0).any() or int(num_steps.sum()) != entry.num_steps:
+        raise _damaged(path, f"its segments do not add up to {entry.num_steps} steps")
+    if (lead != np.minimum(stack - 1, first_step)).any():
+        raise _damaged(path, "a segment has another number of lead rows than its first step needs")
+    row_bytes = int(np.dtype(spec.dtype).itemsize * prod(spec.shape))
+    # A block's size must fit the 31 bits of its header; bounding rows first also keeps the product from wrapping.
+    if (block_rows < 1).any() or (block_rows > (2**31 - 1) // row_bytes).any():
+        raise _damaged(path, "a block has an impossible number of rows")
+    borders = np.append(segments["first_block"], len(block_rows))
+    rows_before = np.concatenate([[0], np.cumsum(block_rows)])
+    if (np.diff(borders) < 0).any() or (len(borders) and (borders[0] != 0 or borders[-1] != len(block_rows))):
+        raise _damaged(path, "its segments do not share out its blocks")
+    if (np.diff(rows_before[borders]) != lead + num_steps + segments["has_last_observation"]).any():
+        raise _damaged(path, "its blocks do not hold as many rows as its segments")
+    if offsets[0] != 0 or offsets[-1] != len(tensors["block.bytes"]) or (np.diff(offsets) < 0).any():
+        raise _damaged(path, "its block offsets do not lead through its bytes")
+    bad_block = find_bad_block(tensors["block.bytes"], offsets, block_rows * row_bytes)
+    if bad_block is not None:
+        raise _damaged(path, f"block {bad_block} does not decompress to {block_rows[bad_block]} rows")
+
+
+def _damaged(path: Path, reason: str) -> DatasetError:
+    return DatasetError(f"Shard {path} is damaged: {reason}. Copy the dataset again, or collect anew with --overwrite.")

@@ -1,0 +1,26 @@
+"""Does this policy belong to this task?"""
+
+from rldistill.errors import MismatchError
+from rldistill.policies.protocol import Policy
+from rldistill.tasks import Task
+
+
+def fit_policy(policy: Policy, task: Task) -> Policy:
+    """Return the policy playing this task, after checking that its network fits.
+
+    The head of the same task name plays; where none has it, the first does, provided that
+    observations and actions are the same.
+
+    Raises:
+        MismatchError: lists what differs between the policy's fingerprint and the task's.
+    """
+    names = [own.name for own in policy.tasks]
+    fitted = policy.for_task(task.name) if task.name in names else policy
+    own = fitted.tasks[0]
+    differences = own.fingerprint.differences(task.fingerprint)
+    if differences:
+        raise MismatchError(
+            f"Policy {policy.name!r} (made for {own.name}) does not fit task {task.name!r}: {'; '.join(differences)}. "
+            "Was it trained on another game, or with other preprocessing? See `rldistill inspect FILE`."
+        )
+    return fitted

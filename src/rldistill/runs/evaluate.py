@@ -1,0 +1,357 @@
+"""Evaluate policies side by side: the same episodes for all, random play beside them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike, make_task
+from rldistill.errors import GateError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.networks import NetworkSize, measure_size
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
+from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
+from rldistill.rollout.speed import DecisionSpeed, measure_speed
+from rldistill.runs.loading import PolicyLike, as_policy, recorded_teacher
+from rldistill.runs.threads import use_threads
+from rldistill.seeding import stream_generator
+from rldistill.statistics import (
+    Interval,
+    Role,
+    bootstrap_interval,
+    iqm,
+    lower_bound,
+    mean,
+    median,
+    normalised_score,
+    point_estimate,
+    relative_score,
+    retention,
+    retention_samples,
+    sample_interval,
+)
+from rldistill.storage import write_json
+from rldistill.tasks import Task
+
+_DEFAULT_NUM_ENVS = 16
+
+
+@dataclass(frozen=True)
+class PolicyEvaluation:
+    """One policy's episodes and what follows from them; `to_dict` gives the documented JSON.
+
+    Attributes:
+        name: for tables.
+        role: teacher, student or random.
+        policy_hash: identity.
+        behaviour: greedy or sample.
+        exploration_epsilon: chance of a uniformly random action.
+        played: the episodes.
+        mean: of the episodes' returns.
+        interval: 95 %, of the mean; None for a census and for fewer than 5 episodes.
+        iqm_interval: 95 %, of the interquartile mean; None likewise.
+        relative_score: mean ÷ teacher's mean, None where that is ≤ 0 or there is no teacher.
+        retention: (student − random) ÷ (teacher − random).
+        retention_interval: 95 %, two-sided.
+        retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
+        normalised_score: 0 random play, 1 a human tester; for the paper's ten games.
+        agreement: share of the teacher's states with the same greedy action.
+        size: of the network, where there is one.
+        speed: of decisions, where there is a network.
+    """
+
+    name: str
+    role: Literal["teacher", "student", "random"]
+    policy_hash: str
+    behaviour: str
+    exploration_epsilon: float
+    played: PlayedEpisodes
+    mean: float
+    interval: Interval | None
+    iqm_interval: Interval | None
+    relative_score: float | None = None
+    retention: float | None = None
+    retention_interval: Interval | None = None
+    retention_lower_bound: float | None = None
+    normalised_score: float | None = None
+    agreement: float | None = None
+    size: NetworkSize | None = None
+    speed: DecisionSpeed | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        scores = self.played.scores
+        return {
+            "name": self.name,
+            "role": self.role,
+            "policy_hash": self.policy_hash,
+            "behaviour": self.behaviour,
+            "exploration_epsilon": self.exploration_epsilon,
+            "episodes": [episode.to_dict() for episode in self.played.episodes],
+            "num_distinct": len({episode.seed for episode in self.played.episodes}),
+            "census": self.played.is_census,
+            "mean": self.mean,
+            "median": point_estimate(scores, median),
+            "iqm": point_estimate(scores, iqm),
+            "interval": _ends(self.interval),
+            "iqm_interval": _ends(self.iqm_interval),
+            "degenerate": self.interval is not None and self.interval.degenerate,
+            "relative_score": self.relative_score,
+            "retention": self.retention,
+            "retention_interval": _ends(self.retention_interval),
+            "retention_lower_bound": self.retention_lower_bound,
+            "normalised_score": self.normalised_score,
+            "agreement": self.agreement,
+            "num_parameters": self.size.num_parameters if self.size else None,
+            "num_bytes": self.size.num_bytes if self.size else None,
+            "num_macs": self.size.num_macs if self.size else None,
+            "latency_seconds": self.speed.latency_seconds if self.speed else None,
+            "decisions_per_second": self.speed.decisions_per_second if self.speed else None,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Several policies on the same episodes of one task.
+
+    Attributes:
+        task: with the protocol they were played under.
+        seed: of the episodes and of the bootstrap.
+        policies: teacher first (if there is one), then students, then random play.
+    """
+
+    task: Task
+    seed: int
+    policies: tuple[PolicyEvaluation, ...] = field(repr=False)
+
+    @property
+    def students(self) -> tuple[PolicyEvaluation, ...]:
+        """The policies that were asked about."""
+        return tuple(policy for policy in self.policies if policy.role == "student")
+
+    @property
+    def teacher(self) -> PolicyEvaluation | None:
+        """The reference, if there is one."""
+        return next((policy for policy in self.policies if policy.role == "teacher"), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return {
+            "schema_version": 1,
+            "task": self.task.name,
+            "fingerprint": self.task.fingerprint.to_dict(),
+            "protocol": self.task.protocol.to_dict(),
+            "seed": self.seed,
+            "policies": [policy.to_dict() for policy in self.policies],
+        }
+
+
+def evaluate(
+    policy: PolicyLike | Sequence[PolicyLike],
+    task: TaskLike | None = None,
+    *,
+    teacher: PolicyLike | None = None,
+    num_episodes: int = 30,
+    seed: int = 0,
+    exploration_epsilon: float | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    num_envs: int | None = None,
+    num_threads: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Evaluation:
+    """Play the same episodes with every policy, and with random play, and compare.
+
+    A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max`
+    different starts: each is then played once and reported as a census, without interval.
+
+    Args:
+        policy: policy, file or run folder, or several.
+        task: what to play; None takes the first policy's own task.
+        teacher: the reference; None takes the one a student's file names, if it is still there.
+        num_episodes: of each policy; of a census, at most that many starts.
+        seed: episode i is a function of (seed, i).
+        exploration_epsilon: None takes the protocol's: 0.05 for Atari, else 0.
+        env_kwargs: settings of the task.
+        num_envs: environments stepped together; changes no result.
+        num_threads: of torch and the emulator; 0: one per processor.
+        device: auto, cpu or cuda.
+        out: JSON file to write.
+        callbacks: receive events.
+
+    Raises:
+        MismatchError: a policy does not fit the task.
+        UsageError: a number out of range.
+    """
+    if num_episodes < 1:
+        raise UsageError(f"num_episodes must be 1 or more, got {num_episodes}.")
+    given = policy if isinstance(policy, Sequence) and not isinstance(policy, str) else [policy]
+    if not given:
+        raise UsageError("evaluate needs at least one policy.")
+    policies = [as_policy(item, device=device) for item in given]
+    playable = make_task(task if task is not None else policies[0].tasks[0], env_kwargs)
+    if exploration_epsilon is not None:
+        playable = playable.with_exploration(exploration_epsilon)
+    reference = (
+        as_policy(teacher, device=device) if teacher is not None else recorded_teacher(policies[0], device=device)
+    )
+    with use_threads(num_threads):
+        run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, callbacks)
+        result = run.compare(policies, reference)
+    if out is not None:
+        write_json(Path(out), result.to_dict())
+    return result
+
+
+def check_retention(evaluation: Evaluation, required: float) -> None:
+    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
+
+    Raises:
+        UsageError: there is no teacher to compare with.
+        GateError: names the students whose lower bound is below.
+    """
+    if evaluation.teacher is None:
+        raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
+    failed = [student for student in evaluation.students if (student.retention_lower_bound or -math.inf) < required]
+    if failed:
+        listing = ", ".join(
+            f"{student.name} "
+            + ("unknown" if student.retention_lower_bound is None else f"{student.retention_lower_bound:.3f}")
+            for student in failed
+        )
+        raise GateError(
+            f"Retention gate failed: lower bound (one-sided 95 %) of {listing}, required {required:g}. "
+            "More episodes narrow the interval; a better student raises it."
+        )
+
+
+class _EvaluationRun:
+    """One comparison: the task, its environments, its episodes."""
+
+    def __init__(
+        self,
+        playable: PlayableTask,
+        num_episodes: int,
+        seed: int,
+        num_envs: int,
+        num_threads: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._playable = playable
+        self._num_episodes = num_episodes
+        self._seed = seed
+        self._num_envs = playable.fixed_num_envs or min(num_envs, num_episodes)
+        self._num_threads = num_threads
+        self._callbacks = callbacks
+        self._epsilon = playable.task.protocol.exploration_epsilon
+
+    def compare(self, students: Sequence[Policy], teacher: Policy | None) -> Evaluation:
+        """Play all, then relate each to the teacher and to random play."""
+        task = self._playable.task
+        fitted = [fit_policy(student, task) for student in students]
+        reference = None if teacher is None else fit_policy(teacher, task)
+        # The teacher may also be named among the policies: it is played once, as the teacher.
+        fitted = [student for student in fitted if reference is None or student.hash != reference.hash]
+        names = _unique_names([student.name for student in fitted])
+        envs = self._playable.make_envs(self._num_envs, self._num_threads)
+        try:
+            compared = dict(zip(names, fitted, strict=True))
+            random = self._play(RandomPolicy(task), envs, "random")
+            taught = None if reference is None else self._play(reference, envs, reference.name, compared)
+            played = [self._play(student, envs, name) for name, student in compared.items()]
+        finally:
+            envs.close()
+        rows: list[PolicyEvaluation] = []
+        if reference is not None and taught is not None:
+            rows.append(self._describe(reference, "teacher", reference.name, taught))
+        for name, student, episodes in zip(names, fitted, played, strict=True):
+            row = self._describe(student, "student", name, episodes)
+            rows.append(row if taught is None else self._relate(row, taught, random))
+        rows.append(self._describe(RandomPolicy(task), "random", "random", random))
+        return Evaluation(task, self._seed, tuple(rows))
+
+    def _play(
+        self, policy: Policy, envs: EpisodeEnvs, name: str, compared: Mapping[str, Policy] | None = None
+    ) -> PlayedEpisodes:
+        is_census = is_deterministic(policy, self._playable, self._epsilon)
+        episodes: Sequence[int] = range(self._num_episodes)
+        if is_census:
+            expected = max(self._playable.task.protocol.noop_max or 1, 1)
+            episodes = distinct_starts(envs, seed=self._seed, limit=self._num_episodes, expected=expected)
+            text = (
+                f"{name} plays without chance: each of {len(episodes)} distinct starts once, a census without interval"
+            )
+            notify(self._callbacks, MessageEvent(text))
+
+        def report(num_finished: int) -> None:
+            notify(self._callbacks, ProgressEvent(name, num_finished, len(episodes), "episodes"))
+
+        played = play_episodes(
+            policy,
+            envs,
+            episodes,
+            seed=self._seed,
+            exploration_epsilon=self._epsilon,
+            compared=compared,
+            on_episode=report,
+        )
+        return replace(played, is_census=is_census)
+
+    def _describe(
+        self, policy: Policy, role: Literal["teacher", "student", "random"], name: str, played: PlayedEpisodes
+    ) -> PolicyEvaluation:
+        scores = played.scores
+        average = float(scores.mean())
+        task = self._playable.task
+        network = policy if isinstance(policy, TorchPolicy) else None
+        return PolicyEvaluation(
+            name=name,
+            role=role,
+            policy_hash=policy.hash,
+            behaviour=policy.behaviour,
+            exploration_epsilon=1.0 if role == "random" else self._epsilon,
+            played=played,
+            mean=average,
+            interval=None if played.is_census else bootstrap_interval(scores, mean, rng=self._rng("mean")),
+            iqm_interval=None if played.is_census else bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
+            normalised_score=normalised_score(average, task.game) if task.is_atari else None,
+            size=measure_size(network.network) if network else None,
+            speed=measure_speed(network) if network else None,
+        )
+
+    def _relate(self, row: PolicyEvaluation, teacher: PlayedEpisodes, random: PlayedEpisodes) -> PolicyEvaluation:
+        arms: dict[Role, PlayedEpisodes] = {"student": row.played, "teacher": teacher, "random": random}
+        # Every start of a census was played: nothing about it is left to chance.
+        fixed: list[Role] = [role for role, played in arms.items() if played.is_census]
+        scores = [played.scores for played in arms.values()]
+        samples = retention_samples(scores[0], scores[1], scores[2], rng=self._rng("retention"), fixed=fixed)
+        bound = None if samples is None else lower_bound(samples)
+        return replace(
+            row,
+            relative_score=relative_score(scores[0], scores[1]),
+            retention=retention(scores[0], scores[1], scores[2]),
+            retention_interval=None if samples is None else sample_interval(samples),
+            retention_lower_bound=None if bound is None or not math.isfinite(bound) else bound,
+            agreement=teacher.agreement.get(row.name),
+        )
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return stream_generator(self._seed, f"bootstrap {purpose}")
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else interval.to_list()
+
+
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """Number names that occur twice, so that tables and JSON can tell them apart."""
+    counts: dict[str, int] = {}
+    unique: list[str] = []
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return unique
