@@ -1,21 +1,29 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `inspect` are the whole
-public face; everything else may move. Importing this package imports nothing heavy: torch
-comes with the first use of a name.
+`load_policy`, `train_teacher`, `collect`, `distill` and `evaluate` are the whole public face;
+everything else may move. Importing this package imports nothing heavy: torch comes with the
+first use of a name.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rldistill.policies.files import load_policy as load_policy
+    from rldistill.runs.collect import collect as collect
+    from rldistill.runs.distill import distill as distill
+    from rldistill.runs.evaluate import evaluate as evaluate
     from rldistill.runs.train_teacher import train_teacher as train_teacher
 
 _HOMES = {
+    "load_policy": "rldistill.policies.files",
     "train_teacher": "rldistill.runs.train_teacher",
+    "collect": "rldistill.runs.collect",
+    "distill": "rldistill.runs.distill",
+    "evaluate": "rldistill.runs.evaluate",
 }
 
-__all__ = ["train_teacher"]  # noqa: RUF022 (the order of use)
+__all__ = ["collect", "distill", "evaluate", "load_policy", "train_teacher"]
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY_SUFFIX = ".tmp"
 
 
-def canonical_json(data: Any) -> str:
+def canonical_json(data: object) -> str:
     """Return JSON with sorted keys and no blanks, refusing NaN: equal data, equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -39,7 +39,7 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Generator[None]:
     """Turn the operating system's refusals to write `path` into one clear line.
 
     Raises:
@@ -87,14 +87,14 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             raise
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write readable JSON atomically; NaN is refused with a `ValueError`."""
     text = json.dumps(data, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Generator[None]:
     """Hold the only writer's place of a folder; the system frees it when the process dies.
 
     Raises:

@@ -5,15 +5,17 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
 from rldistill.errors import UsageError
 
 Config = TypeVar("Config")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         run: Annotated[config_type, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
         flags: Annotated[Flags, tyro.conf.arg(name="")]
 
-    below = _toml_options(argv, config_type)
+    options, positionals = _toml_values(argv, config_type)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -60,7 +62,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
                 Arguments,
                 prog=f"rldistill {verb}",
                 description=f"{(config_type.__doc__ or '').strip()}\n\nExample: {example}",
-                args=[*below, *argv],
+                args=[*options, *argv],
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
     except SystemExit as stop:
@@ -69,33 +71,38 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         raise UsageError(_one_line(errors.getvalue())) from None
     if parsed.flags.resume and parsed.flags.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
-    return parsed.run, parsed.flags
+    # A dataset named on the command line replaces the file's; two positionals would add up.
+    missing = {name: value for name, value in positionals.items() if not getattr(parsed.run, name)}
+    return replace(parsed.run, **missing), parsed.flags
 
 
-def _toml_options(argv: Sequence[str], config_type: type[Any]) -> list[str]:
-    """Return the options of the `--config` file as if they had been typed before all others."""
-    paths = [following for option, following in zip(argv, argv[1:], strict=False) if option == "--config"]
+def _toml_values(argv: Sequence[str], config_type: type[Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return what the `--config` file says: options as if typed before all others, and positionals by name."""
+    paths = [following for option, following in pairwise(argv) if option == "--config"]
     paths += [option.removeprefix("--config=") for option in argv if option.startswith("--config=")]
     if not paths:
-        return []
+        return [], {}
     from rldistill.runs.run_folder import read_config
 
-    known = {item.name for item in fields(config_type)}
+    hints = get_type_hints(config_type, include_extras=True)
     options: list[str] = []
+    positionals: dict[str, Any] = {}
     for key, value in read_config(Path(paths[-1])).items():
-        if key not in known:
-            raise UsageError(
-                f"Configuration {paths[-1]}: unknown key {key!r}, expected one of {', '.join(sorted(known))}."
-            )
-        name = "--" + key.replace("_", "-")
-        if isinstance(value, bool):
-            options.append(name if value else f"--no-{name[2:]}")
-        elif isinstance(value, list):
-            items: list[object] = value  # pyright: ignore[reportUnknownVariableType]
-            options += [name, *map(str, items)]
+        if key not in hints:
+            known = ", ".join(sorted(hints))
+            raise UsageError(f"Configuration {paths[-1]}: unknown key {key!r}, expected one of {known}.")
+        if tyro.conf.Positional in getattr(hints[key], "__metadata__", ()):
+            positionals[key] = tuple(map(Path, value)) if isinstance(value, list) else Path(value)
         else:
-            options += [name, str(value)]
-    return options
+            options += _as_option("--" + key.replace("_", "-"), value)
+    return options, positionals
+
+
+def _as_option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [name if value else f"--no-{name[2:]}"]
+    # Joined by "=": a value such as -1 would look like an option of its own.
+    return [f"{name}={value}"]
 
 
 def _one_line(text: str) -> str:
@@ -111,6 +118,17 @@ def _one_line(text: str) -> str:
     return " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
 
 
+def require(value: Value | None, what: str, example: str) -> Value:
+    """Return a positional argument that may also come from a TOML file.
+
+    Raises:
+        UsageError: neither gave it.
+    """
+    if value is None:
+        raise UsageError(f"missing argument: expected {what}, such as in `{example}`.")
+    return value
+
+
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
     """Print a result: JSON on stdout for programs, else words on stderr for people."""
     if flags.json:
@@ -121,7 +139,7 @@ def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
         sys.stderr.write(text.rstrip("\n") + "\n")
 
 
-def write_configuration(config: Any) -> None:
+def write_configuration(config: object) -> None:
     """Print a resolved configuration as TOML."""
     import tomli_w
 

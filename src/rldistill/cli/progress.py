@@ -1,15 +1,26 @@
 """Events as people see them: a live bar in a terminal, a line now and then in a log."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Generator
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from rldistill.events import Event, MessageEvent
+from rldistill.cli.interrupt import StopOnInterrupt
+from rldistill.events import Callback, Event, MessageEvent
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
+
+
+@contextlib.contextmanager
+def callbacks(*, quiet: bool) -> Generator[list[Callback]]:
+    """Give the callbacks of a command: what shows progress, and what Ctrl-C stops."""
+    stop = StopOnInterrupt()
+    with ProgressDisplay(quiet=quiet) as display, stop.listening():
+        yield [display, stop]
 
 
 class ProgressDisplay:

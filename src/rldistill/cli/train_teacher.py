@@ -11,19 +11,20 @@ _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out 
 def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
     config, flags = parse("train-teacher", TrainTeacherConfig, argv, example=_EXAMPLE)
-    from rldistill.cli.progress import ProgressDisplay
+    from rldistill.cli.progress import callbacks
     from rldistill.runs.train_teacher import resolve, run_train_teacher
 
     config = resolve(config)
     if flags.dry_run:
         write_configuration(config)
         return
-    with ProgressDisplay(quiet=flags.quiet) as display:
-        result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=[display])
+    with callbacks(quiet=flags.quiet) as listeners:
+        result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
     mean = "unknown (too few games ended)" if result.mean_score is None else f"{result.mean_score:.4g}"
     write_result(
         flags,
         result.to_dict(),
         f"{result.num_steps:,} steps, mean score of the last training games {mean}\nlast policy: {result.last_policy}\n"
-        f"best policy: {result.best_policy or 'none'} (by mean training score)\nnext: rldistill evaluate {result.last_policy}",
+        f"best policy: {result.best_policy or 'none'} (by mean training score)\n"
+        f"next: rldistill evaluate {result.last_policy}",
     )

@@ -5,6 +5,7 @@ from rldistill.data.manifest import Manifest as Manifest
 from rldistill.data.manifest import Provenance as Provenance
 from rldistill.data.manifest import TeacherEntry as TeacherEntry
 from rldistill.data.manifest import is_dataset_folder as is_dataset_folder
+from rldistill.data.manifest import load_manifest as load_manifest
 from rldistill.data.manifest import step_fields as step_fields
 from rldistill.data.reader import Dataset as Dataset
 from rldistill.data.sampler import Batch as Batch

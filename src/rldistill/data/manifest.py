@@ -81,11 +81,13 @@ class TeacherEntry:
         name: for people, such as the file's name.
         hash: the policy file's hash, its identity everywhere.
         output_kind: `q_values`, `logits`, `gaussian` or `actions`.
+        path: where its file was, None if it had none: a hint, the hash decides.
     """
 
     name: str
     hash: str
     output_kind: OutputKind
+    path: str | None = None
 
 
 @dataclass(frozen=True)

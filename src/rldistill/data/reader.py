@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rldistill.data.codec import decode_block, release_gil
 from rldistill.data.manifest import Manifest, Provenance, load_manifest
@@ -202,12 +202,21 @@ class Dataset:
                 begin, end = int(self._block_first_row[block]), int(self._block_first_row[block + 1])
                 if len(scratch) < end - begin:
                     scratch = np.empty((end - begin, *spec.shape), np.dtype(spec.dtype))
-                decode_block(self._blocks[block], scratch)
+                self._decode(block, scratch)
                 decoded = block
             first, last = max(first_list[index], begin), min(last_list[index] + 1, end)
             place = stack - 1 - last_list[index]
             stacks[index, first + place : last + place] = scratch[first - begin : last - begin]
         return stacks.reshape(len(rows), *self.observation_shape)
+
+    def _decode(self, block: int, rows: NDArray[Any]) -> None:
+        try:
+            decode_block(self._blocks[block], rows)
+        except (ValueError, RuntimeError) as error:
+            raise DatasetError(
+                f"Dataset {self.path} is damaged: block {block}, counted over all shards, cannot be decompressed. "
+                "Copy it again, or collect anew with --overwrite."
+            ) from error
 
     def _block_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
         return np.searchsorted(self._block_first_row, rows, side="right") - 1
@@ -254,13 +263,14 @@ class Dataset:
         for name, spec in self.provenance.step_fields.items():
             if spec.role not in ("target", "reward"):
                 continue
-            is_finite = np.isfinite(self._fields[name].reshape(self.num_steps, -1)).all(axis=1)
+            values = self._fields[name]
+            is_finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             if not is_finite.all():
                 index = int(np.argmin(is_finite))
                 shard = next(segment.shard for segment in self.segments() if index in segment.steps)
                 raise NumericalError(
-                    f"Dataset {self.path} holds a {name} that is not finite: {self._fields[name][index].tolist()} in shard "
-                    f"{shard}, episode {self.episodes[index]}, step {self._step_in_episode[index]}. "
+                    f"Dataset {self.path} holds a {name} that is not finite: {values[index].tolist()} "
+                    f"in shard {shard}, episode {self.episodes[index]}, step {self._step_in_episode[index]}. "
                     "The teacher gave it; check the teacher and collect anew with --overwrite."
                 )
 
@@ -271,7 +281,7 @@ class Dataset:
         )
 
 
-def _concatenated(arrays: Sequence[NDArray[Any]], dtype: Any, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+def _concatenated(arrays: Sequence[NDArray[Any]], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> NDArray[Any]:
     return np.concatenate([np.empty((0, *shape), dtype), *arrays])
 
 

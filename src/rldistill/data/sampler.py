@@ -5,7 +5,7 @@ therefore sees what it would have seen, and no sampler state is ever saved.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -80,8 +80,8 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     numbers, sizes = np.unique(dataset.episodes, return_counts=True)
     if len(numbers) < MIN_HELD_OUT_EPISODES + 1:
         raise DatasetError(
-            f"Dataset {dataset.path} holds {len(numbers)} episodes, but {MIN_HELD_OUT_EPISODES} are held out to measure the "
-            "student and at least 1 must be left to train on. Collect more steps."
+            f"Dataset {dataset.path} holds {len(numbers)} episodes, but {MIN_HELD_OUT_EPISODES} are held out "
+            "to measure the student and at least 1 must be left to train on. Collect more steps."
         )
     order = stream_generator(seed, "held_out").permutation(len(numbers))
     held_out_steps = np.cumsum(sizes[order])
@@ -150,7 +150,7 @@ class UniformSampler:
 
 def prefetch(
     source: BatchSource[BatchT], first_update: int, num_updates: int, *, depth: int = 4, num_threads: int = 1
-) -> Iterator[BatchT]:
+) -> Generator[BatchT]:
     """Yield the batches of consecutive updates, in order, decoding ahead in background threads.
 
     Wrap it in `contextlib.closing` where the loop may be left early: closing waits for the

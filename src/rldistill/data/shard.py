@@ -101,7 +101,8 @@ def open_shard(folder: Path, entry: ShardEntry, manifest: Manifest, *, verify: b
         tensors = _map_tensors(path)
     except FileNotFoundError as error:
         raise DatasetError(
-            f"Shard {path} is missing, but the manifest lists it. Copy the dataset again, or collect anew with --overwrite."
+            f"Shard {path} is missing, but the manifest lists it. "
+            "Copy the dataset again, or collect anew with --overwrite."
         ) from error
     except OSError as error:
         raise DatasetError(f"Shard {path} cannot be read: {error.strerror or error}.") from error

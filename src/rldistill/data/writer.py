@@ -64,6 +64,7 @@ class DatasetWriter:
         self._closed_numbers: set[int] = set()
         self._next_episode = manifest.next_episode
         self._steps_per_shard = DEFAULT_STEPS_PER_SHARD
+        self._is_closed = False
 
     @classmethod
     def create(
@@ -134,6 +135,16 @@ class DatasetWriter:
         writer._closed_numbers = set(dataset.episode_numbers.tolist()) - set(segments)
         writer._steps_per_shard = steps_per_shard
         return writer
+
+    @property
+    def provenance(self) -> Provenance:
+        """How the data are made."""
+        return self._provenance
+
+    @property
+    def manifest(self) -> Manifest:
+        """What has been reported written."""
+        return self._manifest
 
     @property
     def num_steps(self) -> int:
@@ -212,12 +223,12 @@ class DatasetWriter:
         for episode in list(self._open):
             self.interrupt(episode)
         self._write(is_complete=True)
-        self._stack.close()
+        self._release()
 
     def close(self) -> None:
         """Write everything appended and free the folder; running episodes wait to be continued."""
         self.flush()
-        self._stack.close()
+        self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -225,9 +236,15 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._stack:
-            if kind is None:
+        try:
+            if kind is None and not self._is_closed:
                 self.flush()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._is_closed = True
+        self._stack.close()
 
     def _write(self, *, is_complete: bool) -> None:
         written = [*self._ended, *self._open.values()]
@@ -277,11 +294,12 @@ class DatasetWriter:
         for name, spec in specs.items():
             _check_array(name, values[name], num_episodes, spec)
             if spec.role in ("target", "reward") and not np.isfinite(values[name]).all():
-                slot = int(np.argmin(np.isfinite(values[name].reshape(num_episodes, -1)).all(axis=1)))
+                slot = int(np.argwhere(~np.isfinite(values[name]))[0, 0])
                 episode = int(episodes[slot])
                 raise NumericalError(
                     f"{name} of episode {episode}, step {self.running.get(episode, 0)}, is not finite: "
-                    f"{values[name][slot].tolist()}. Nothing of this step was stored. Check the teacher and the environment."
+                    f"{values[name][slot].tolist()}. "
+                    "Nothing of this step was stored. Check the teacher and the environment."
                 )
 
     def _check_rows(self, rows: NDArray[Any], num_episodes: int) -> None:

@@ -104,7 +104,9 @@ def action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
     """Return the names of a game's actions, in order."""
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     interface = ale_py.ALEInterface()
-    interface.loadROM(roms.get_rom_path(game))
+    path = roms.get_rom_path(game)
+    assert path is not None, f"{game} was checked before"
+    interface.loadROM(str(path))
     actions = interface.getLegalActionSet() if full_action_set else interface.getMinimalActionSet()
     return tuple(action.name for action in actions)
 

@@ -6,7 +6,7 @@ anew for each seeded episode.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -160,7 +160,8 @@ class VectorEnvs:
         seed: list[int | None] = [None] * self.num_envs
         for index, slot in enumerate(slots):
             seed[slot] = None if seeds is None else seeds[index]
-        observations, _ = self._envs.reset(seed=seed, options={"reset_mask": mask})
+        # Gymnasium's base class declares one integer; its vector environments take a list.
+        observations, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
         self._ended[mask] = False
         return self._codec.encode(observations).copy()
 

@@ -7,7 +7,7 @@ networks (`net1`, `net2`, `net3`). All convolutions are unpadded.
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rldistill.errors import UsageError
@@ -64,7 +64,10 @@ class Architecture:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
         """Read what `to_dict` wrote."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        values: dict[str, Any] = dict(data)
+        for key in ("hidden", "channels", "kernel_sizes", "strides", "head_hidden"):
+            values[key] = tuple(values[key])
+        return cls(**values)
 
 
 def _conv(name: str, channels: tuple[int, ...], hidden: tuple[int, ...], *, layer_norm: bool = False) -> Architecture:
@@ -104,8 +107,7 @@ def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
         UsageError: lists what there is, with the nearest preset.
     """
     if text in PRESETS:
-        preset = PRESETS[text]
-        return Architecture(**{**vars(preset), "layer_norm": layer_norm})
+        return replace(PRESETS[text], layer_norm=layer_norm)
     if found := _MLP.fullmatch(text):
         return Architecture(text, "mlp", tuple(int(size) for size in found[1].split("x")), layer_norm=layer_norm)
     if found := _CONV.fullmatch(text):

@@ -36,7 +36,14 @@ class Head(nn.Module):
         self.value = nn.Linear(sizes[-1], 1) if architecture.value_head else None
 
     def forward(self, features: Tensor) -> NetworkOutput:
-        """Map shared features `[B, F]` to this task's outputs."""
+        """Map shared features `[B, F]` to this task's outputs, in float32 whatever the torso's precision.
+
+        Eight bits of mantissa would round Q-values to steps wider than the gap between actions.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._forward(features.float())
+
+    def _forward(self, features: Tensor) -> NetworkOutput:
         hidden = self.hidden(features)
         value = self.value(hidden).squeeze(-1) if self.value is not None else None
         return NetworkOutput(self.output(hidden), hidden, value)
@@ -78,8 +85,7 @@ class PolicyNetwork(nn.Module):
         # Task names hold dots and colons, which module names must not: heads go by position.
         self.heads = nn.ModuleList(Head(num_features, size, architecture) for size in heads.values())
         self._initialise(generator, zero_output=zero_output)
-        if architecture.kind == "conv":
-            self.to(memory_format=torch.channels_last)
+        self.use_channels_last()
 
     def _initialise(self, generator: torch.Generator | None, *, zero_output: bool) -> None:
         for module in self.modules():
@@ -93,6 +99,12 @@ class PolicyNetwork(nn.Module):
                 nn.init.zeros_(head.output.weight)
             else:
                 nn.init.kaiming_normal_(head.output.weight, nonlinearity="linear", generator=generator)
+
+    def use_channels_last(self) -> None:
+        """Lay convolution weights out as the CPU and the GPU compute fastest: up to twice in bfloat16."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]`."""

@@ -31,8 +31,9 @@ def conv_output_size(architecture: Architecture, height: int, width: int) -> tup
     for kernel, stride in zip(architecture.kernel_sizes, architecture.strides, strict=True):
         if min(size) < kernel:
             raise MismatchError(
-                f"Network {architecture.name!r} does not fit: got images of {height}x{width}, of which {size[0]}x{size[1]} "
-                f"is left before a kernel of {kernel}x{kernel}. Choose fewer convolutions or larger images."
+                f"Network {architecture.name!r} does not fit: got images of {height}x{width}, of which "
+                f"{size[0]}x{size[1]} is left before a kernel of {kernel}x{kernel}. "
+                "Choose fewer convolutions or larger images."
             )
         size = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1)
     return size

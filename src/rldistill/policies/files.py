@@ -38,8 +38,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> TorchPolicy:
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    if spec.architecture.kind == "conv":
-        network.to(memory_format=torch.channels_last)
+    network.use_channels_last()
     return TorchPolicy(network, spec).to(resolve_device(device))
 
 

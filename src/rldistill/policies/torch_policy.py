@@ -190,7 +190,7 @@ class TorchPolicy:
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {', '.join(names)}.")
         return TorchPolicy(self.network, self.spec, task_index=names.index(name))
 
-    def with_spec(self, **changes: Any) -> "TorchPolicy":
+    def with_spec(self, **changes: object) -> "TorchPolicy":
         """Return the same weights under a changed description."""
         return TorchPolicy(self.network, replace(self.spec, **changes), task_index=self._task_index)
 

@@ -50,6 +50,19 @@ class StepRecord:
         return self.terminated | self.truncated
 
 
+@dataclass(frozen=True)
+class BegunEpisode:
+    """An episode as far as it was played.
+
+    Attributes:
+        actions: `[k]`, all that was done, k ≥ 1.
+        last_observation: what the last of them was decided on.
+    """
+
+    actions: NDArray[np.int64]
+    last_observation: NDArray[np.generic]
+
+
 class EpisodePlayer:
     """Plays episodes one after the other in every slot.
 
@@ -74,19 +87,48 @@ class EpisodePlayer:
         self._generators: list[np.random.Generator | None] = [None] * envs.num_envs
         self._observations: NDArray[np.generic] | None = None
 
-    def play(self, continued: Mapping[int, NDArray[np.int64]] | None = None) -> Iterator[StepRecord]:
-        """Yield one record per lockstep until no episode is left.
-
-        Args:
-            continued: episodes that were begun before, with the actions already done in each:
-                they are wound forward and go on where they stopped. At most N.
-        """
-        self._wind_forward(dict(continued or {}))
+    def play(self) -> Iterator[StepRecord]:
+        """Yield one record per lockstep until no episode is left."""
         self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
         while any(episode is not None for episode in self._episodes):
-            record = self._step()
-            yield record
+            yield self._step()
             self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
+
+    def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
+        """Take up episodes that were begun before, by repeating what was done in them.
+
+        They are staggered so that all reach their place together. Call it before `play`.
+
+        Args:
+            begun: by episode; at most N.
+
+        Returns:
+            Episodes that came out differently: their environment is not a function of its seed.
+            They are given up, and their slots are free.
+        """
+        assert len(begun) <= self._envs.num_envs, "more begun episodes than slots"
+        slots = dict(zip(begun, range(self._envs.num_envs), strict=False))
+        diverged: list[int] = []
+        for time in range(max((len(episode.actions) for episode in begun.values()), default=0), 0, -1):
+            starting = [number for number, episode in begun.items() if len(episode.actions) == time]
+            self._assign([slots[number] for number in starting], starting)
+            actions = np.zeros(self._envs.num_envs, np.int64)
+            for number, episode in begun.items():
+                if len(episode.actions) >= time:
+                    actions[slots[number]] = episode.actions[len(episode.actions) - time]
+            if time == 1:
+                assert self._observations is not None
+                last = self._observations
+                diverged = [n for n, e in begun.items() if not np.array_equal(last[slots[n]], e.last_observation)]
+            self._observations = self._envs.step(actions).observations
+        for number, episode in begun.items():
+            generator = self._generators[slots[number]]
+            assert generator is not None
+            generator.random((len(episode.actions), DRAWS_PER_DECISION))
+            self._steps[slots[number]] = len(episode.actions)
+        for number in diverged:
+            self._episodes[slots[number]] = None
+        return diverged
 
     def _assign(self, slots: list[int], episodes: list[int]) -> None:
         for slot, episode in zip(slots, episodes, strict=True):
@@ -100,27 +142,6 @@ class EpisodePlayer:
         # `free` first: zip must not take an episode off the queue that no slot is there for.
         episodes = [episode for _, episode in zip(free, self._queue, strict=False)]
         self._assign(free[: len(episodes)], episodes)
-
-    def _wind_forward(self, continued: dict[int, NDArray[np.int64]]) -> None:
-        """Repeat the actions of begun episodes, staggered so that all reach their place together."""
-        assert len(continued) <= self._envs.num_envs, "more begun episodes than slots"
-        slots = dict(zip(continued, range(self._envs.num_envs), strict=False))
-        longest = max((len(actions) for actions in continued.values()), default=0)
-        for time in range(longest, -1, -1):
-            starting = [episode for episode, actions in continued.items() if len(actions) == time]
-            self._assign([slots[episode] for episode in starting], starting)
-            if time == 0:
-                break
-            actions = np.zeros(self._envs.num_envs, np.int64)
-            for episode, done in continued.items():
-                if len(done) >= time:
-                    actions[slots[episode]] = done[len(done) - time]
-            self._observations = self._envs.step(actions).observations
-        for episode, done in continued.items():
-            generator = self._generators[slots[episode]]
-            assert generator is not None
-            generator.random((len(done), DRAWS_PER_DECISION))
-            self._steps[slots[episode]] = len(done)
 
     def _step(self) -> StepRecord:
         playing = [slot for slot, episode in enumerate(self._episodes) if episode is not None]

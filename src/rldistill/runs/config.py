@@ -4,16 +4,18 @@ The docstring of a field is its help on the command line.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import tyro
 
 from rldistill.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTeacherConfig:
-    """Settings of `train-teacher`."""
+    """Train a teacher."""
 
     task: str
     """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId."""
@@ -76,6 +78,197 @@ class TrainTeacherConfig:
             raise UsageError("start_step belongs with init_from: it says where in the schedule those weights stand.")
 
 
+class TrainTeacherSettings(TypedDict, total=False):
+    """The fields of `TrainTeacherConfig` that have defaults, for keyword arguments in Python."""
+
+    algorithm: str
+    network: str
+    layer_norm: bool
+    env_kwargs: str
+    num_envs: int
+    rollout_length: int
+    num_epochs: int
+    num_minibatches: int
+    learning_rate: float
+    max_gradient_norm: float
+    gamma: float
+    return_lambda: float
+    exploration_start: float
+    exploration_end: float
+    exploration_fraction: float
+    init_from: Path | None
+    start_step: int
+    seed: int
+    device: str
+    precision: str
+    num_threads: int
+    checkpoint_period: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Let a teacher play and store what it saw, said and did."""
+
+    teacher: tyro.conf.Positional[Path | None] = None
+    """Policy file of the teacher."""
+    task: str | None = None
+    """Task to play; none: the teacher's own."""
+    out: Path
+    """Dataset folder."""
+    num_steps: int = 50_000
+    """Decisions to store in all."""
+    exploration_epsilon: float | None = None
+    """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
+    env_kwargs: str = "{}"
+    """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
+    seed: int = 0
+    """Episode i is a function of (seed, i)."""
+    num_envs: int = 16
+    """Environments stepped together."""
+    num_threads: int = 0
+    """Threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_steps", "num_envs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Train a student on what a teacher said."""
+
+    data: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Dataset folder."""
+    out: Path
+    """Run folder."""
+    student: str = "net3"
+    """Preset (dqn, net1, net2, net3), mlp:64x64 or conv:8-8-8:32."""
+    loss: str | None = None
+    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; none: what suits the teacher's outputs."""
+    temperature: str | None = None
+    """A number, or a schedule such as 'linear:0.2->0.01@0.5'; none: 0.01 for Q-values, 1 for logits."""
+    num_updates: int = 12_000
+    """Gradient steps."""
+    batch_size: int = 128
+    """Steps per update."""
+    optimizer: str = "adam"
+    """adam or rmsprop."""
+    learning_rate: str = "one_cycle:1e-3"
+    """A number, or a schedule: one_cycle:PEAK, 'linear:START->END', 'cosine:START->END'."""
+    max_gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    weight_decay: float = 0.0
+    """Decay of weights, decoupled from the gradient in adam."""
+    precision: str = "auto"
+    """auto, float32 or bfloat16."""
+    held_out_fraction: float = 0.1
+    """Share of steps never trained on, in whole episodes; at least 0.1 and 5 episodes."""
+    evaluate_period: int = 500
+    """Updates between measurements on held-out steps; also between checkpoints."""
+    evaluate_episodes: int = 0
+    """Episodes the student plays at each fifth measurement, on seeds used for nothing else."""
+    init_from: Path | None = None
+    """Policy file whose weights to begin with."""
+    seed: int = 0
+    """Seed of everything random."""
+    num_envs: int = 16
+    """Environments in which the student is evaluated."""
+    num_threads: int = 0
+    """Threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_updates", "batch_size", "evaluate_period", "num_envs")
+        if not self.max_gradient_norm > 0:
+            raise UsageError(f"max_gradient_norm must be > 0, got {self.max_gradient_norm}.")
+        if min(self.weight_decay, self.evaluate_episodes) < 0:
+            raise UsageError("weight_decay and evaluate_episodes must be 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Play the same episodes with every policy and with random play, and compare."""
+
+    policies: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Policy files or run folders."""
+    task: str | None = None
+    """Task to play; none: the first policy's own."""
+    teacher: Path | None = None
+    """The reference; none: the teacher that a student's file names, if it is still there."""
+    num_episodes: int = 30
+    """Episodes of each policy."""
+    exploration_epsilon: float | None = None
+    """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
+    require_retention: float | None = None
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this."""
+    env_kwargs: str = "{}"
+    """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
+    out: Path | None = None
+    """JSON file to write."""
+    seed: int = 0
+    """Episode i is a function of (seed, i)."""
+    num_envs: int = 16
+    """Environments stepped together; changes no result."""
+    num_threads: int = 0
+    """Threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_episodes", "num_envs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Collect, distil, evaluate and film: the bundled Pong teacher becomes a net3; a second call goes on."""
+
+    teacher: Path | None = None
+    """Policy file of another teacher; none: the bundled Pong teacher."""
+    out: Path = Path("quickstart")
+    """Folder for data, student, figure and film."""
+    num_steps: int = 60_000
+    """Decisions to store."""
+    num_updates: int = 12_000
+    """Gradient steps."""
+    num_episodes: int = 30
+    """Episodes of each policy in the evaluation."""
+    seed: int = 0
+    """Seed of everything random."""
+    num_envs: int = 16
+    """Environments stepped together."""
+    num_threads: int = 0
+    """Threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_steps", "num_updates", "num_episodes", "num_envs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Say what a policy file, a dataset folder, a run folder or a preset is."""
+
+    target: tyro.conf.Positional[str | None] = None
+    """Policy file, dataset folder, run folder, or a preset such as net3."""
+    heads: str | None = None
+    """With a preset: outputs of each head, such as 3,3,6; none: one head of 18."""
+
+    @property
+    def head_sizes(self) -> tuple[int, ...]:
+        """The heads as numbers.
+
+        Raises:
+            UsageError: not positive integers.
+        """
+        texts = [] if self.heads is None else self.heads.split(",")
+        if not all(text.strip().isdigit() and int(text) > 0 for text in texts):
+            raise UsageError(f"heads: got {self.heads!r}, expected positive integers such as 3,3,6.")
+        return tuple(int(text) for text in texts)
+
+
 def parse_options(text: str) -> dict[str, Any]:
     """Read `env_kwargs`.
 
@@ -104,6 +297,7 @@ def check_positive(config: object, *names: str) -> None:
             raise UsageError(f"{name} must be 1 or more, got {getattr(config, name)}.")
 
 
-def config_values(config: Any) -> dict[str, Any]:
+def config_values(config: object) -> dict[str, Any]:
     """Return a configuration's fields, in order."""
+    assert is_dataclass(config)
     return {item.name: getattr(config, item.name) for item in fields(config)}

@@ -207,6 +207,20 @@ def evaluate(
     return result
 
 
+def reference_for(policies: Sequence[PolicyLike], teacher: PolicyLike | None, *, device: str = "cpu") -> Policy:
+    """Return the teacher that policies are compared with.
+
+    Raises:
+        UsageError: none was named, and the first policy's file names none that is still there.
+    """
+    if teacher is not None:
+        return as_policy(teacher, device=device)
+    recorded = recorded_teacher(as_policy(policies[0], device=device), device=device)
+    if recorded is None:
+        raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
+    return recorded
+
+
 def check_retention(evaluation: Evaluation, required: float) -> None:
     """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"Configuration {path} is not TOML: {error}.") from error
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return a value as TOML and JSON know it: paths become texts, tuples lists."""
     if isinstance(value, Path):
         return str(value)
@@ -71,7 +71,7 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool | None = None) -> Iterator[bool]:
+def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool | None = None) -> Generator[bool]:
     """Hold a run folder's lock; yields whether an earlier run is to be continued.
 
     Args:
@@ -92,7 +92,8 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool
     is_ours = (folder / CONFIG_FILE).is_file()
     if contents and not is_ours:
         raise OutputExistsError(
-            f"--out {folder} exists and is not an rldistill run: found {contents[0].name}, expected {CONFIG_FILE}. Choose another --out."
+            f"--out {folder} exists and is not an rldistill run: found {contents[0].name}, "
+            f"expected {CONFIG_FILE}. Choose another --out."
         )
     if contents and not (resume or overwrite):
         raise OutputExistsError(
@@ -110,7 +111,8 @@ def _delete_run(folder: Path, contents: list[Path]) -> None:
     ]
     if foreign:
         raise OutputExistsError(
-            f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. Move it away, or choose another --out."
+            f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. "
+            "Move it away, or choose another --out."
         )
     for item in contents:
         item.unlink()
@@ -170,5 +172,6 @@ def check_same_config(folder: Path, values: dict[str, Any], *, may_differ: froze
     ]
     if changed:
         raise RldistillError(
-            f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. Use the same, or --overwrite."
+            f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. "
+            "Use the same, or --overwrite."
         )

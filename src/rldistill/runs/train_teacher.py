@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequeste
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy, load_policy
-from rldistill.runs.config import TrainTeacherConfig, config_values, parse_options
+from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.run_folder import check_same_config, plain, provenance, run_folder, write_config
 from rldistill.runs.threads import use_threads
@@ -87,6 +87,37 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
     )
 
 
+def train_teacher(
+    task: str,
+    *,
+    out: str | Path,
+    num_steps: int = TrainTeacherConfig.num_steps,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **settings: Unpack[TrainTeacherSettings],
+) -> TrainingResult:
+    """Train a teacher for one task; `out` holds its policies, records and checkpoint.
+
+    Args:
+        task: `atari:<game>`, a Gymnasium id, or `module:EnvId`.
+        out: run folder.
+        num_steps: decisions over all environments and the whole schedule.
+        resume: go on with the run in `out`, if there is one.
+        overwrite: delete a run in `out` first.
+        callbacks: receive events and may stop the run.
+        **settings: every other field of `TrainTeacherConfig`, by name.
+
+    Raises:
+        UsageError: a value is unknown or out of range.
+        OutputExistsError: `out` holds something and neither flag was given.
+        NumericalError: the learner diverged.
+        KeyboardInterrupt: stopped; the state is saved.
+    """
+    config = TrainTeacherConfig(task=task, out=Path(out), num_steps=num_steps, **settings)
+    return run_train_teacher(config, resume=resume, overwrite=overwrite, callbacks=callbacks)
+
+
 def run_train_teacher(
     config: TrainTeacherConfig, *, resume: bool, overwrite: bool, callbacks: Sequence[Callback] = ()
 ) -> TrainingResult:
@@ -150,10 +181,10 @@ class _TrainingRun:
                     if self._progress.step >= next_checkpoint:
                         self._save()
                         next_checkpoint += self._config.checkpoint_period
-        except (KeyboardInterrupt, StopRequestedError):
+        except StopRequestedError:
             self._save()
             self._tell(f"stopped at step {self._progress.step:,}; saved. Go on with --resume.")
-            raise
+            raise KeyboardInterrupt from None
         finally:
             self._envs.close()
         self._save()
@@ -244,19 +275,17 @@ def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPoli
     if policy.spec.architecture != architecture:
         raise UsageError(
             f"--init-from {config.init_from} holds a {policy.spec.architecture.name} "
-            f"(layer norm {policy.spec.architecture.layer_norm}), --network says {architecture.name} ({architecture.layer_norm})."
+            f"(layer norm {policy.spec.architecture.layer_norm}), --network says {architecture.name} "
+            f"(layer norm {architecture.layer_norm})."
         )
     return policy
 
 
 def _rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-            return {key: plain(item) for key, item in items.items()}
-        return value.tolist() if isinstance(value, np.ndarray) else value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-
-    return plain(dict(rng.bit_generator.state))
+    """Return a Philox generator's state as JSON knows it."""
+    state: Any = rng.bit_generator.state
+    words = {key: value.tolist() for key, value in state["state"].items()}
+    return {**state, "state": words, "buffer": state["buffer"].tolist()}
 
 
 def _restored_rng_state(state: dict[str, Any]) -> dict[str, Any]:

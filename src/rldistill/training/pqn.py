@@ -66,7 +66,8 @@ class PQNSettings:
                 raise UsageError(f"{name} must be > 0, got {getattr(self, name)}.")
         if self.steps_per_rollout % self.num_minibatches:
             raise UsageError(
-                f"num_minibatches must divide num_envs × rollout_length, got {self.num_minibatches} and {self.steps_per_rollout}."
+                f"num_minibatches must divide num_envs × rollout_length, got {self.num_minibatches} "
+                f"and {self.steps_per_rollout}."
             )
 
     @property

@@ -1,0 +1,47 @@
+"""`rldistill collect`."""
+
+from collections.abc import Sequence
+
+from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.runs.config import CollectConfig, parse_options
+
+_EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Collect a dataset."""
+    config, flags = parse("collect", CollectConfig, argv, example=_EXAMPLE)
+    teacher = require(config.teacher, "a teacher's policy file", _EXAMPLE)
+    options = parse_options(config.env_kwargs)
+    from rldistill.cli.progress import callbacks
+    from rldistill.envs import make_task
+    from rldistill.runs.collect import collect
+
+    if config.task is not None:
+        make_task(config.task, options)
+    if flags.dry_run:
+        write_configuration(config)
+        return
+    with callbacks(quiet=flags.quiet) as listeners:
+        summary = collect(
+            teacher,
+            config.task,
+            num_steps=config.num_steps,
+            out=config.out,
+            exploration_epsilon=config.exploration_epsilon,
+            seed=config.seed,
+            env_kwargs=options,
+            num_envs=config.num_envs,
+            num_threads=config.num_threads,
+            device=config.device,
+            resume=flags.resume,
+            overwrite=flags.overwrite,
+            callbacks=listeners,
+        )
+    write_result(
+        flags,
+        summary.to_dict(),
+        f"{summary.path}: {summary.num_steps:,} steps of {summary.num_episodes} whole and "
+        f"{summary.num_interrupted} cut episodes, {summary.num_bytes / 1e6:.1f} MB\n"
+        f"next: rldistill distill {summary.path} --out runs/{summary.path.name}-net3",
+    )

@@ -1,0 +1,37 @@
+"""`rldistill distill`."""
+
+from collections.abc import Sequence
+
+from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.runs.config import DistillConfig
+
+_EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Distil a dataset into a student."""
+    config, flags = parse("distill", DistillConfig, argv, example=_EXAMPLE)
+    require(config.data or None, "a dataset folder", _EXAMPLE)
+    from rldistill.cli.progress import callbacks
+    from rldistill.runs.distill import STUDENT_FILE, resolve, run_distill
+
+    config = resolve(config)
+    if flags.dry_run:
+        write_configuration(config)
+        return
+    with callbacks(quiet=flags.quiet) as listeners:
+        student = run_distill(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
+    made = student.spec.provenance
+    path = config.out / STUDENT_FILE
+    result = {
+        "student": str(path),
+        "policy_hash": student.hash,
+        "num_updates": made["num_updates"],
+        "held_out_agreement": made["held_out_agreement"],
+    }
+    write_result(
+        flags,
+        result,
+        f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of held-out steps\n"
+        f"next: rldistill evaluate {path} --teacher {made['teacher']['path'] or 'FILE'}",
+    )

@@ -1,0 +1,49 @@
+"""`rldistill evaluate`."""
+
+from collections.abc import Sequence
+
+from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.errors import UsageError
+from rldistill.runs.config import EvaluateConfig, parse_options
+
+_EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Compare policies."""
+    config, flags = parse("evaluate", EvaluateConfig, argv, example=_EXAMPLE)
+    policies = require(config.policies or None, "at least one policy file or run folder", _EXAMPLE)
+    if flags.resume or flags.overwrite:
+        raise UsageError("evaluate keeps no state: --resume and --overwrite do not apply. It is repeated as a whole.")
+    options = parse_options(config.env_kwargs)
+    from rldistill.cli.progress import callbacks
+    from rldistill.cli.table import evaluation_table
+    from rldistill.envs import make_task
+    from rldistill.runs.evaluate import check_retention, evaluate, reference_for
+
+    if config.task is not None:
+        make_task(config.task, options)
+    if flags.dry_run:
+        write_configuration(config)
+        return
+    if config.require_retention is not None:
+        # Known before anything is played: an hour's evaluation must not end in wrong usage.
+        reference_for(policies, config.teacher)
+    with callbacks(quiet=flags.quiet) as listeners:
+        result = evaluate(
+            policies,
+            config.task,
+            teacher=config.teacher,
+            num_episodes=config.num_episodes,
+            seed=config.seed,
+            exploration_epsilon=config.exploration_epsilon,
+            env_kwargs=options,
+            num_envs=config.num_envs,
+            num_threads=config.num_threads,
+            device=config.device,
+            out=config.out,
+            callbacks=listeners,
+        )
+    write_result(flags, result.to_dict(), evaluation_table(result))
+    if config.require_retention is not None:
+        check_retention(result, config.require_retention)

@@ -1,0 +1,34 @@
+"""`rldistill inspect`."""
+
+import sys
+from collections.abc import Sequence
+
+from rldistill.cli.arguments import parse, require, write_result
+from rldistill.runs.config import InspectConfig
+
+_EXAMPLE = "rldistill inspect zoo/pong.safetensors"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Say what something is."""
+    config, flags = parse("inspect", InspectConfig, argv, example=_EXAMPLE)
+    target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
+    from rldistill.runs.describe import describe
+
+    description = describe(target, heads=config.head_sizes)
+    if flags.json:
+        write_result(flags, description, "")
+        return
+    # What was asked for is the result, not progress: it belongs on stdout in words, too.
+    width = max(map(len, description))
+    for key, value in description.items():
+        sys.stdout.write(f"{key:<{width}}  {_shown(value)}\n")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        items: dict[object, object] = value  # pyright: ignore[reportUnknownVariableType]
+        return ", ".join(f"{key} {item}" for key, item in items.items())
+    return str(value)

@@ -1,0 +1,10 @@
+"""The one training loop of distillation, and the sources that feed it."""
+
+from rldistill.distillation.loop import Distiller as Distiller
+from rldistill.distillation.loop import UpdateRecord as UpdateRecord
+from rldistill.distillation.loop import distil as distil
+from rldistill.distillation.optimizers import OPTIMIZERS as OPTIMIZERS
+from rldistill.distillation.sources import HeldOut as HeldOut
+from rldistill.distillation.sources import LabelledBatch as LabelledBatch
+from rldistill.distillation.sources import Source as Source
+from rldistill.distillation.sources import StoredSource as StoredSource

@@ -1,0 +1,175 @@
+"""The one training loop: batch → student → loss → update → record.
+
+Single-task, multi-task, offline and live distillation differ in the source that feeds it, in
+the loss, and in the schedules; none of them in the loop.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Source
+from rldistill.errors import NumericalError
+from rldistill.losses import LossFunction, mean_over_batch
+from rldistill.networks import PolicyNetwork
+from rldistill.networks.precision import Precision, autocast
+from rldistill.schedules import Schedule
+from rldistill.statistics import agreement
+
+_MEASURE_ROWS = 256
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """One gradient step.
+
+    Attributes:
+        update: its number; the first is 0.
+        head: which task it taught.
+        loss: mean over the batch.
+        gradient_norm: before clipping.
+        learning_rate: used.
+        temperature: used, where the loss takes one.
+    """
+
+    update: int
+    head: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class HeldOutRecord:
+    """A student on steps it never trained on.
+
+    Attributes:
+        loss: mean over the sample, at the temperature of the moment.
+        agreement: share of steps with the teacher's greedy action.
+    """
+
+    loss: float
+    agreement: float
+
+
+class Distiller:
+    """A student with its losses, its optimiser and its schedules.
+
+    Args:
+        network: the student's, trained in place.
+        losses: one per head.
+        optimizer: over the network's parameters.
+        learning_rate: as a function of progress.
+        temperatures: one per head, as functions of progress; None where the loss takes none.
+        num_updates: of the whole run: the unit of progress.
+        max_gradient_norm: gradients are scaled down to this norm.
+        precision: of forward passes; heads and losses stay float32.
+    """
+
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        losses: Sequence[LossFunction],
+        optimizer: torch.optim.Optimizer,
+        *,
+        learning_rate: Schedule,
+        temperatures: Sequence[Schedule | None],
+        num_updates: int,
+        max_gradient_norm: float,
+        precision: Precision,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self._losses = losses
+        self._learning_rate = learning_rate
+        self._temperatures = temperatures
+        self._num_updates = num_updates
+        self._max_gradient_norm = max_gradient_norm
+        self._device = next(network.parameters()).device
+        self._autocast = autocast(precision, self._device)
+
+    def update(self, batch: LabelledBatch, update: int) -> UpdateRecord:
+        """Take one gradient step.
+
+        Raises:
+            NumericalError: loss or gradient is NaN or infinite; names update and rows.
+        """
+        progress = update / self._num_updates
+        learning_rate = self._learning_rate(progress)
+        temperature = self._temperature(batch.head, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.network.train()
+        loss = self._loss(batch, temperature)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._max_gradient_norm)
+        record = UpdateRecord(update, batch.head, float(loss.detach()), float(norm), learning_rate, temperature)
+        _check_finite(record, batch)
+        self.optimizer.step()
+        return record
+
+    @torch.no_grad()
+    def measure(self, held_out: HeldOut, update: int) -> HeldOutRecord:
+        """Return loss and agreement on held-out steps, in float32."""
+        batch = held_out.batch
+        self.network.eval()
+        outputs = torch.cat(
+            [
+                self.network(rows.to(self._device), batch.head).outputs.float()
+                for rows in batch.observations.split(_MEASURE_ROWS)
+            ]
+        )
+        targets = batch.targets.to(self._device)
+        temperature = self._temperature(batch.head, min(update / self._num_updates, 1.0))
+        loss = mean_over_batch(self._losses[batch.head](outputs, targets, temperature=temperature))
+        share = agreement(outputs, targets)
+        assert share is not None, "a held-out sample is never empty"
+        return HeldOutRecord(float(loss), share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes while training."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _loss(self, batch: LabelledBatch, temperature: float | None) -> Tensor:
+        with self._autocast():
+            outputs = self.network(batch.observations.to(self._device, non_blocking=True), batch.head).outputs
+        losses = self._losses[batch.head](outputs, batch.targets.to(self._device), temperature=temperature)
+        return mean_over_batch(losses)
+
+    def _temperature(self, head: int, progress: float) -> float | None:
+        schedule = self._temperatures[head]
+        return None if schedule is None else schedule(progress)
+
+
+def distil(distiller: Distiller, source: Source, *, first_update: int, num_updates: int) -> Generator[UpdateRecord]:
+    """Train, yielding a record after each update; stop by closing the iterator.
+
+    Args:
+        distiller: trained in place.
+        source: of the batches.
+        first_update: number of the first update: 0, or where a checkpoint stands.
+        num_updates: of the whole run.
+    """
+    batches = source.batches(first_update, num_updates - first_update)
+    for update, batch in enumerate(batches, start=first_update):
+        yield distiller.update(batch, update)
+
+
+def _check_finite(record: UpdateRecord, batch: LabelledBatch) -> None:
+    # One NaN in a batch makes the loss NaN and, unstopped, every weight after it.
+    if torch.isfinite(torch.tensor([record.loss, record.gradient_norm])).all():
+        return
+    raise NumericalError(
+        f"Update {record.update} diverged: loss {record.loss:g}, gradient norm {record.gradient_norm:g}, on a batch of "
+        f"{batch.origin}. The weights before it are kept. Lower --learning-rate, or check the dataset's targets."
+    )

@@ -1,0 +1,1 @@
+"""What people look at: curves of a run, and films of policies at play."""

@@ -1,0 +1,155 @@
+"""A figure in our style: headline, panels side by side, a footnote; drawn without pyplot.
+
+pyplot keeps figures and a backend for the whole process; a library must not touch them. All
+sizes are inches or points, so that figures with one, two or three panels look alike.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rldistill.reports.extras import missing_extra
+from rldistill.storage import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT_INK, GRID = "#222222", "#666666", "#E4E4E4"
+DOTS_PER_INCH = 150
+_LABEL_GAP = 0.062
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Inches around and between panels; `right` and `between` leave room for labels beside the lines."""
+
+    left: float = 0.75
+    right: float = 1.35
+    top: float = 1.15
+    bottom: float = 1.0
+    between: float = 1.95
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """Words beside the end of a line, instead of a legend."""
+
+    y: float
+    text: str
+    colour: str
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty white figure that knows how to draw itself.
+
+    Raises:
+        RldistillError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("matplotlib", "Drawing a curve") from error
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_panels(figure: "Figure", num_panels: int, margins: Margins) -> "list[Axes]":
+    """Add panels of equal width in a row."""
+    width, height = figure.get_size_inches()
+    panel = (width - margins.left - margins.right - margins.between * (num_panels - 1)) / num_panels
+    bottom, top = margins.bottom / height, (height - margins.bottom - margins.top) / height
+    lefts = [margins.left + index * (panel + margins.between) for index in range(num_panels)]
+    panels = [figure.add_axes((left / width, bottom, panel / width, top)) for left in lefts]
+    for axes in panels:
+        dress(axes)
+    return panels
+
+
+def dress(axes: "Axes") -> None:
+    """Give axes our look: two spines, a quiet grid under the data."""
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, color=GRID, linewidth=0.8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9A9A9A")
+    axes.tick_params(colors=SOFT_INK, labelsize=9, width=0.8, length=3)
+
+
+def title_panel(axes: "Axes", title: str, *, x_label: str, y_label: str) -> None:
+    """Say what a panel shows, and in which units."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=9)
+    axes.set_xlabel(x_label, fontsize=9.5, color=SOFT_INK, labelpad=5)
+    axes.set_ylabel(y_label, fontsize=9.5, color=SOFT_INK, labelpad=5)
+
+
+def count_ticks(axes: "Axes", *, num_ticks: int = 5) -> None:
+    """Write counts on the x axis as 4k and 1.5M."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(num_ticks, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def label_ends(axes: "Axes", labels: Sequence[EndLabel], *, offset: float = 0.025) -> None:
+    """Write labels right of a panel at their heights, moved apart where they would overlap.
+
+    Args:
+        axes: with its final limits.
+        labels: in any order.
+        offset: distance from the panel, in widths of it.
+    """
+    to_axes = axes.transAxes.inverted()
+    heights = [float(to_axes.transform(axes.transData.transform((axes.get_xlim()[1], item.y)))[1]) for item in labels]
+    order = sorted(range(len(labels)), key=heights.__getitem__)
+    placed: list[float] = []
+    for index in order:
+        lines = labels[index].text.count("\n") + 1
+        below = placed[-1] + _LABEL_GAP * lines if placed else 0.0
+        placed.append(max(heights[index], below))
+    # What was pushed out above the panel is brought back, the others giving way.
+    limit = 1.0
+    for rank in range(len(placed) - 1, -1, -1):
+        placed[rank] = min(placed[rank], limit)
+        limit = placed[rank] - _LABEL_GAP * (labels[order[rank]].text.count("\n") + 1)
+    for rank, index in enumerate(order):
+        item = labels[index]
+        axes.text(
+            1 + offset,
+            placed[rank],
+            item.text,
+            color=item.colour,
+            transform=axes.transAxes,
+            fontsize=9,
+            va="center",
+            linespacing=1.15,
+        )
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Write a number with the minus sign that the axes use."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def headline(figure: "Figure", title: str, subtitle: str, footnote: str) -> None:
+    """Write the figure's title, a second line under it, and what a reader must know at the foot."""
+    width, height = figure.get_size_inches()
+    left = 0.22 / width
+    figure.text(left, 1 - 0.2 / height, title, fontsize=14.5, fontweight="bold", color=INK, va="top")
+    figure.text(left, 1 - 0.5 / height, subtitle, fontsize=10, color=SOFT_INK, va="top")
+    figure.text(left, 0.13 / height, footnote, fontsize=8, color=SOFT_INK, va="bottom", linespacing=1.35)
+
+
+def save_png(figure: "Figure", out: Path) -> Path:
+    """Write the figure as a whole PNG; returns `out`."""
+    buffer = io.BytesIO()
+    # Without the version of matplotlib in it, equal runs give equal files.
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    write_atomically(out, buffer.getbuffer())
+    return out

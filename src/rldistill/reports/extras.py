@@ -1,0 +1,14 @@
+"""The packages of the `report` extra, asked for by name when they are missing; and our colours."""
+
+from rldistill.errors import RldistillError
+
+# Okabe and Ito's palette: told apart by people with any kind of colour vision, and in grey.
+TEACHER_COLOUR = "#0072B2"
+STUDENT_COLOUR = "#D55E00"
+RANDOM_COLOUR = "#6E6E6E"
+POLICY_COLOURS = (TEACHER_COLOUR, STUDENT_COLOUR, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def missing_extra(package: str, purpose: str) -> RldistillError:
+    """Return the error for a package that is not installed, with the command that installs it."""
+    return RldistillError(f"{purpose} needs {package}, which is not installed: pip install 'rldistill[report]'")

@@ -1,0 +1,385 @@
+"""Curves of a run folder, as PNG: how a student was distilled, how a teacher was trained.
+
+A curve says what it is made of: which steps, how many episodes, which seed. Loss and
+agreement are measured on episodes that were never trained on; scores are those of whole games.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data import load_manifest
+from rldistill.errors import RldistillError
+from rldistill.reports.canvas import (
+    INK,
+    EndLabel,
+    Margins,
+    add_panels,
+    count_ticks,
+    dress,
+    headline,
+    label_ends,
+    new_figure,
+    number,
+    save_png,
+    title_panel,
+)
+from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.runs.metrics import read_metrics
+from rldistill.runs.run_folder import CONFIG_FILE, read_config
+from rldistill.tasks import ATARI_PREFIX
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TRAIN_COLOUR = "#A6A6A6"
+_ROLE_COLOURS = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR, "random": RANDOM_COLOUR}
+# On a linear axis a loss that fell this far hides all but its first moments.
+_LOGARITHMIC_FROM = 8.0
+_GAMES_IN_MEAN = 32
+
+
+def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any] | None = None) -> Path:
+    """Draw a distillation: loss, agreement on held-out steps and, where there are any, scores.
+
+    Args:
+        run_folder: of `distill`.
+        out: PNG file to write.
+        evaluation: the JSON of `evaluate`, to show the scores of teacher, student and random play.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RldistillError: the folder holds no measurement of a distillation, or matplotlib is missing.
+    """
+    config, records = _read_run(run_folder, needed="held_out_loss", verb="distill")
+    num_panels = 3 if evaluation is not None or any("scores" in record for record in records) else 2
+    margins = Margins()
+    figure = new_figure(margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1), 4.75)
+    panels = add_panels(figure, num_panels, margins)
+    updates = _column(records, "update")
+    for axes in panels:
+        axes.set_xlim(0, updates[-1])
+        count_ticks(axes)
+    _draw_loss(panels[0], updates, records, str(config.get("loss", "loss")))
+    _draw_agreement(panels[1], updates, records)
+    if num_panels == 3:
+        _draw_scores(panels[2], records, evaluation)
+    student, loss = config.get("student", "student"), _spaced(str(config.get("loss", "its loss")))
+    task = _task_of(config, evaluation)
+    headline(
+        figure,
+        f"{task + ': ' if task else ''}distilling into {student} by {loss}",
+        _distillation_subtitle(config, records),
+        _distillation_footnote(records, evaluation),
+    )
+    return save_png(figure, out)
+
+
+def training_curve(run_folder: Path, out: Path) -> Path:
+    """Draw the training of a teacher: scores of its games, its exploration ε and its loss.
+
+    Args:
+        run_folder: of `train-teacher`.
+        out: PNG file to write.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RldistillError: the folder holds no record of a training, or matplotlib is missing.
+    """
+    config, records = _read_run(run_folder, needed="epsilon", verb="train-teacher")
+    figure = new_figure(8.6, 6.6)
+    dressed = [
+        figure.add_axes((0.095, bottom, 0.765, height))
+        for bottom, height in ((0.475, 0.375), (0.325, 0.1), (0.175, 0.1))
+    ]
+    steps = _column(records, "step")
+    for axes in dressed:
+        dress(axes)
+        axes.set_xlim(float(config.get("start_step", 0)), steps[-1])
+        count_ticks(axes, num_ticks=6)
+    for axes in dressed[:2]:
+        axes.tick_params(labelbottom=False)
+    num_games = _draw_games(dressed[0], records)
+    epsilon = _column(records, "epsilon")
+    dressed[1].plot(steps, epsilon, color=INK, linewidth=1.4)
+    dressed[1].set_ylim(0, max(1.0, float(epsilon.max())) * 1.08)
+    label_ends(dressed[1], [EndLabel(float(epsilon[-1]), f"ε = {epsilon[-1]:.3g}", INK)])
+    title_panel(dressed[1], "", x_label="", y_label="exploration ε")
+    loss = _smoothed(_column(records, "loss"), max(1, len(records) // 200))
+    dressed[2].plot(steps, loss, color=INK, linewidth=1.0)
+    dressed[2].set_ylim(0, float(np.quantile(loss, 0.99)) * 1.25 or 1.0)
+    label_ends(dressed[2], [EndLabel(float(loss[-1]), f"{loss[-1]:.2g}", INK)])
+    title_panel(dressed[2], "", x_label="decisions of all environments", y_label="loss")
+    for axes in dressed[1:]:
+        axes.yaxis.label.set_fontsize(8.5)
+    headline(
+        figure,
+        f"{_pretty_task(str(config.get('task', '')))}: training the teacher ({_algorithm(config)})",
+        f"{config.get('network', 'network')}{', LayerNorm' if config.get('layer_norm') else ''} · "
+        f"{config.get('num_envs', '?')} environments · {num_games:,} whole games · one seed ({config.get('seed', '?')})",
+        "Scores are those of training games: unclipped, exploration included, the policy changing meanwhile.\n"
+        "They say how training went; how well the teacher plays is for `rldistill evaluate` to say.",
+    )
+    return save_png(figure, out)
+
+
+def _read_run(folder: Path, *, needed: str, verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    path = folder / "metrics.jsonl"
+    records = [record for record in read_metrics(path) if needed in record]
+    if not records:
+        raise RldistillError(
+            f"No curve can be drawn: {path} holds no record with {needed!r}. Expected the folder of a "
+            f"`rldistill {verb}` that has got as far as its first measurement."
+        )
+    return read_config(folder / CONFIG_FILE), records
+
+
+def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]], loss: str) -> None:
+    train, held_out = _column(records, "loss"), _column(records, "held_out_loss")
+    axes.plot(updates, train, color=_TRAIN_COLOUR, linewidth=1.6)
+    axes.plot(updates, held_out, color=STUDENT_COLOUR, linewidth=2.0)
+    both = np.concatenate([train, held_out])
+    if both.min() > 0 and both.max() / both.min() > _LOGARITHMIC_FROM:
+        _logarithmic(axes)
+    else:
+        axes.set_ylim(min(0.0, float(both.min())), float(both.max()) * 1.06)
+    unit = "squared units of Q" if loss == "q_mse" else "nats per decision"
+    title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)} ({unit})")
+    label_ends(
+        axes,
+        [
+            EndLabel(float(train[-1]), f"training {train[-1]:.3g}", RANDOM_COLOUR),
+            EndLabel(float(held_out[-1]), f"held out {held_out[-1]:.3g}", STUDENT_COLOUR),
+        ],
+    )
+
+
+def _draw_agreement(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]]) -> None:
+    agreement, majority = 100 * _column(records, "held_out_agreement"), 100 * float(records[-1]["majority_share"])
+    axes.axhline(majority, color=RANDOM_COLOUR, linestyle=(0, (5, 3)), linewidth=1.3)
+    axes.plot(updates, agreement, color=STUDENT_COLOUR, linewidth=2.0)
+    axes.set_ylim(0, 100)
+    title_panel(axes, "Agreement with the teacher", x_label="updates", y_label="same action, held-out steps (%)")
+    label_ends(
+        axes,
+        [
+            EndLabel(float(agreement[-1]), f"student {agreement[-1]:.1f} %", STUDENT_COLOUR),
+            EndLabel(majority, f"always the\ncommonest\naction {majority:.1f} %", RANDOM_COLOUR),
+        ],
+    )
+
+
+def _draw_scores(axes: "Axes", records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> None:
+    played = [record for record in records if record.get("scores")]
+    policies: list[Mapping[str, Any]] = [] if evaluation is None else list(evaluation["policies"])
+    labels: list[EndLabel] = []
+    if played:
+        lines = [policy for policy in policies if policy["role"] != "student"]
+        means = _draw_played(axes, played)
+        for policy in lines:
+            _draw_reference(axes, policy)
+        final = [policy for policy in policies if policy["role"] == "student"]
+        for policy in final:
+            _draw_interval(axes, policy, float(records[-1]["update"]), clip=False)
+        if not final:
+            labels.append(EndLabel(means[-1], f"student {number(means[-1])}", STUDENT_COLOUR))
+        x_label = "updates"
+    else:
+        _draw_strips(axes, policies)
+        x_label = ""
+    labels += [EndLabel(policy["mean"], _score_text(policy), _ROLE_COLOURS[policy["role"]]) for policy in policies]
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+    title_panel(axes, "Play", x_label=x_label, y_label="score of a whole game (points)")
+    # Clear of the caps of the student's interval, which stands on the edge.
+    label_ends(axes, labels, offset=0.05)
+
+
+def _draw_played(axes: "Axes", played: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Draw the games played while training: a dot each, and a line through their means."""
+    means = [float(np.mean(record["scores"])) for record in played]
+    for record in played:
+        scores: list[float] = record["scores"]
+        axes.scatter(
+            [record["update"]] * len(scores),
+            scores,
+            s=20,
+            color=STUDENT_COLOUR,
+            alpha=0.3,
+            linewidths=0,
+            clip_on=False,
+            zorder=3,
+        )
+    axes.plot([record["update"] for record in played], means, color=STUDENT_COLOUR, linewidth=2.0, zorder=4)
+    return means
+
+
+def _draw_reference(axes: "Axes", policy: Mapping[str, Any]) -> None:
+    colour = _ROLE_COLOURS[policy["role"]]
+    style = "-" if policy["role"] == "teacher" else (0, (5, 3))
+    axes.axhline(policy["mean"], color=colour, linestyle=style, linewidth=1.5)
+    if policy["interval"] is not None:
+        axes.axhspan(policy["interval"][0], policy["interval"][1], color=colour, alpha=0.14, linewidth=0)
+
+
+def _draw_interval(axes: "Axes", policy: Mapping[str, Any], x: float, *, clip: bool) -> None:
+    """Draw a mean and its interval, if it has one."""
+    low, high = policy["interval"] or (policy["mean"], policy["mean"])
+    axes.errorbar(
+        [x],
+        [policy["mean"]],
+        yerr=[[policy["mean"] - low], [high - policy["mean"]]],
+        fmt="o",
+        color=_ROLE_COLOURS[policy["role"]],
+        markersize=7,
+        markeredgecolor="white",
+        markeredgewidth=1.0,
+        capsize=5,
+        linewidth=2.2,
+        clip_on=clip,
+        zorder=6,
+    )
+
+
+def _draw_strips(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
+    """Draw each policy's games as a column of dots, with mean and interval beside them."""
+    axes.set_xlim(-0.5, len(policies) - 0.5)
+    for place, policy in enumerate(policies):
+        scores = [episode["return"] for episode in policy["episodes"]]
+        # Equal scores would hide one another: spread in the order they were played, not at random.
+        spread = np.linspace(-0.22, 0.06, len(scores)) if len(scores) > 1 else np.zeros(1)
+        colour = _ROLE_COLOURS[policy["role"]]
+        axes.scatter(place + spread, scores, s=16, color=colour, alpha=0.35, linewidths=0)
+        _draw_interval(axes, policy, place + 0.24, clip=True)
+    axes.set_xticks(range(len(policies)), [str(policy["name"]) for policy in policies])
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_games(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> int:
+    """Draw a training's games and their running mean; returns how many there are."""
+    games = [(record["step"], score) for record in records for score in record.get("scores", [])]
+    title_panel(axes, "Score of each training game", x_label="", y_label="points")
+    if not games:
+        return 0
+    steps, scores = np.array(games, np.float64).T
+    faint = float(np.clip(300 / len(games), 0.08, 0.5))
+    axes.scatter(steps, scores, s=9, color=TEACHER_COLOUR, alpha=faint, linewidths=0, rasterized=True)
+    labels: list[EndLabel] = []
+    if len(scores) >= _GAMES_IN_MEAN:
+        means = np.convolve(scores, np.full(_GAMES_IN_MEAN, 1 / _GAMES_IN_MEAN), "valid")
+        axes.plot(steps[_GAMES_IN_MEAN - 1 :], means, color=TEACHER_COLOUR, linewidth=2.0)
+        labels = [
+            EndLabel(float(means[-1]), f"mean of the\nlast {_GAMES_IN_MEAN}: {number(means[-1])}", TEACHER_COLOUR)
+        ]
+    margin = 0.05 * (float(np.ptp(scores)) or 1.0)
+    axes.set_ylim(float(scores.min()) - margin, float(scores.max()) + margin)
+    label_ends(axes, labels)
+    return len(games)
+
+
+def _score_text(policy: Mapping[str, Any]) -> str:
+    text = f"{policy['role']} {number(policy['mean'])}"
+    if policy["interval"] is not None and not policy.get("degenerate"):
+        text += f"\n[{number(policy['interval'][0])}, {number(policy['interval'][1])}]"
+    return text
+
+
+def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    parts = [f"{int(records[-1]['update']):,} updates of {config.get('batch_size', '?')} decisions"]
+    if "temperature" in config:
+        parts.append(f"temperature {_arrow(str(config['temperature']))}")
+    parts.append(
+        f"{config.get('optimizer', 'optimiser')}, learning rate {_arrow(str(config.get('learning_rate', '?')))}"
+    )
+    data = config.get("data", [])
+    if data:
+        parts.append(f"dataset {', '.join(Path(path).name for path in data)}")
+    return " · ".join([*parts, f"one seed ({config.get('seed', '?')})"])
+
+
+def _distillation_footnote(records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
+    lines = [
+        "Held-out steps are those of whole episodes that are never trained on; training loss: mean since the last point."
+    ]
+    num_played = max((len(record.get("scores") or []) for record in records), default=0)
+    parts: list[str] = []
+    if num_played:
+        parts.append(f"dots: {num_played} games each time while training, line: their mean")
+    if evaluation is not None:
+        parts.append(_evaluation_note(evaluation))
+    if parts:
+        text = "; ".join(parts)
+        lines.append(text[0].upper() + text[1:] + ".")
+    return "\n".join(lines)
+
+
+def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
+    """Say how many episodes, on which seed, with how much chance, and what the bars are."""
+    policies: list[Mapping[str, Any]] = list(evaluation["policies"])
+    players = [policy for policy in policies if policy["role"] != "random"]
+    counts = sorted({len(policy["episodes"]) for policy in policies})
+    episodes = f"{counts[0]} episodes" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} episodes"
+    note = f"evaluation: {episodes} each, seed {evaluation['seed']}"
+    if players:
+        note += f", ε {players[0]['exploration_epsilon']:g}"
+    if any(policy["interval"] is not None for policy in policies):
+        note += ", means with 95 % intervals (bootstrap)"
+    if any(policy.get("census") for policy in policies):
+        note += ", every distinct start once where no interval is given"
+    return note
+
+
+def _task_of(config: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str | None:
+    """Return the task's name for people: from the evaluation, else from the dataset if it is still there."""
+    if evaluation is not None:
+        return _pretty_task(str(evaluation["task"]))
+    for path in config.get("data", []):
+        try:
+            return _pretty_task(load_manifest(Path(path)).provenance.task.name)
+        except (RldistillError, OSError):
+            return None
+    return None
+
+
+def _pretty_task(name: str) -> str:
+    return name.removeprefix(ATARI_PREFIX).replace("_", " ").title() if name.startswith(ATARI_PREFIX) else name
+
+
+def _algorithm(config: Mapping[str, Any]) -> str:
+    return str(config.get("algorithm", "unknown algorithm")).upper()
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ").replace("kl", "KL").replace("nll", "negative log-likelihood")
+
+
+def _arrow(schedule: str) -> str:
+    return schedule.replace("->", " → ").replace(":", " ", 1).replace("_", " ")
+
+
+def _logarithmic(axes: "Axes") -> None:
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(auto=True)
+
+
+def _column(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    return np.array([record[key] for record in records], np.float64)
+
+
+def _smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return running means over up to `width` values, as long as the input."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[begins]) / (ends - begins)

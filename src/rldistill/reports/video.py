@@ -1,0 +1,219 @@
+"""Films: several policies at the same episode, side by side, as MP4 or GIF.
+
+Each policy plays by its own behaviour through `EpisodePlayer`: the episode is the one that
+`evaluate` plays for the same seed and index, and its score is the same.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.envs import PlayableTask
+from rldistill.errors import UsageError
+from rldistill.policies import Policy, fit_policy
+from rldistill.reports.extras import POLICY_COLOURS, missing_extra
+from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
+from rldistill.rollout.player import EpisodePlayer
+from rldistill.storage import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
+
+# One emulator pixel becomes 2 × 2: large enough to see the ball. Larger screens stay as they are.
+_ENLARGED_BELOW_WIDTH = 240
+_CAPTION_HEIGHT, _FOOTER_HEIGHT, _GAP = 40, 28, 8
+_HOLD_SECONDS = 1.5
+_BACKGROUND, _CAPTION_BACKGROUND, _WHITE, _FAINT = (0, 0, 0), (24, 24, 24), (245, 245, 245), (170, 170, 170)
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """One panel at one moment: picture `[H, W, 3]`, score so far, whether the episode is over."""
+
+    frame: NDArray[np.uint8]
+    score: float
+    is_over: bool
+
+
+def side_by_side(
+    policies: Sequence[tuple[str, Policy]],
+    task: PlayableTask,
+    out: Path,
+    *,
+    seed: int,
+    episode: int = 0,
+    exploration_epsilon: float,
+    max_steps: int = 600,
+    fps: float | None = None,
+) -> Path:
+    """Film policies at the same episode, from its start; returns `out`.
+
+    The film ends when all episodes have ended, or after `max_steps` decisions, and rests on its
+    last picture for a moment. A policy whose episode ends earlier keeps its last picture.
+
+    Args:
+        policies: name and policy, left to right.
+        task: what they play.
+        out: `.mp4` (H.264, plays everywhere) or `.gif` (larger, embeds everywhere).
+        seed: of the episodes.
+        episode: index of the one to film.
+        exploration_epsilon: chance of a uniformly random action.
+        max_steps: decisions to film at most.
+        fps: decisions shown per second; None: the game's own time.
+
+    Raises:
+        UsageError: no policy, another suffix, or numbers out of range.
+        MismatchError: a policy does not fit the task.
+        RldistillError: the task cannot be filmed, or a package is missing.
+    """
+    _check(policies, out, max_steps, fps)
+    fitted = [fit_policy(policy, task.task) for _, policy in policies]
+    screens: list[FilmedEnvs] = []
+    try:
+        for _ in policies:
+            screens.append(make_filmed_envs(task))  # noqa: PERF401 (those made before one fails are closed)
+        films = [
+            _moments(policy, screen, seed, episode, exploration_epsilon, max_steps)
+            for policy, screen in zip(fitted, screens, strict=True)
+        ]
+        rate = fps or screens[0].decisions_per_second
+        footer = f"{task.task.name} · seed {seed}, episode {episode} · ε {exploration_epsilon:g}"
+        layout = _Layout([name for name, _ in policies], footer, rate)
+        pictures = layout.pictures(_together(films), num_held=round(_HOLD_SECONDS * rate))
+        with closing(pictures):
+            encode = _gif if out.suffix == ".gif" else _mp4
+            write_atomically(out, encode(pictures, rate))
+    finally:
+        for screen in screens:
+            screen.close()
+    return out
+
+
+def _check(policies: Sequence[tuple[str, Policy]], out: Path, max_steps: int, fps: float | None) -> None:
+    if not policies:
+        raise UsageError("A film needs at least one policy.")
+    if out.suffix not in (".mp4", ".gif"):
+        raise UsageError(f"Film {out}: got suffix {out.suffix!r}, expected .mp4 or .gif.")
+    if max_steps < 1:
+        raise UsageError(f"max_steps must be 1 or more, got {max_steps}.")
+    if fps is not None and not 0 < fps <= 60:
+        raise UsageError(f"fps must lie in (0, 60], got {fps:g}.")
+
+
+def _moments(
+    policy: Policy, envs: FilmedEnvs, seed: int, episode: int, exploration_epsilon: float, max_steps: int
+) -> Iterator[_Moment]:
+    """Play one episode; yield what each decision led to."""
+    player = EpisodePlayer(policy, envs, [episode], seed=seed, exploration_epsilon=exploration_epsilon)
+    score = 0.0
+    for number, step in enumerate(player.play()):
+        score += float(step.rewards[0])
+        yield _Moment(envs.frame(), score, bool(step.ended[0]))
+        if number + 1 == max_steps:
+            return
+
+
+def _together(films: Sequence[Iterator[_Moment]]) -> Iterator[list[_Moment]]:
+    """Yield the moments of all films in step; one that is over rests on its last."""
+    last: list[_Moment | None] = [None] * len(films)
+    for moments in itertools.zip_longest(*films):
+        last = [new or old for new, old in zip(moments, last, strict=True)]
+        yield [moment for moment in last if moment is not None]
+
+
+class _Layout:
+    """Draws panels side by side, each under its name and score, over one footer."""
+
+    def __init__(self, names: Sequence[str], footer: str, rate: float) -> None:
+        self._names = names
+        self._footer = footer
+        self._rate = rate
+        self._fonts = {size: _font(size) for size in (13, 18)}
+
+    def pictures(self, moments: Iterator[list[_Moment]], *, num_held: int) -> "Iterator[Image]":
+        """Yield one picture per moment, and the last one again."""
+        picture: Image | None = None
+        for number, panels in enumerate(moments):
+            picture = self.picture(panels, seconds=(number + 1) / self._rate)
+            yield picture
+        for _ in range(num_held if picture else 0):
+            assert picture is not None
+            yield picture
+
+    def picture(self, panels: Sequence[_Moment], *, seconds: float) -> "Image":
+        """Return one picture; its sides are even numbers, as H.264 wants them."""
+        from PIL import Image, ImageDraw
+
+        height, width = panels[0].frame.shape[:2]
+        scale = 2 if width < _ENLARGED_BELOW_WIDTH else 1
+        height, width = height * scale, width * scale
+        total = width * len(panels) + _GAP * (len(panels) - 1)
+        size = (total + total % 2, _even(_CAPTION_HEIGHT + height + _FOOTER_HEIGHT))
+        picture = Image.new("RGB", size, _BACKGROUND)
+        draw = ImageDraw.Draw(picture)
+        for index, (name, panel) in enumerate(zip(self._names, panels, strict=True)):
+            left = index * (width + _GAP)
+            frame = panel.frame.repeat(scale, axis=0).repeat(scale, axis=1)
+            picture.paste(Image.fromarray(frame), (left, _CAPTION_HEIGHT))
+            draw.rectangle((left, 0, left + width - 1, _CAPTION_HEIGHT - 1), fill=_CAPTION_BACKGROUND)
+            draw.rectangle((left, 0, left + width - 1, 3), fill=POLICY_COLOURS[index % len(POLICY_COLOURS)])
+            middle = 4 + (_CAPTION_HEIGHT - 4) // 2
+            score = f"{panel.score:g}".replace("-", "−") + (" · over" if panel.is_over else "")
+            draw.text((left + 10, middle), name, fill=_WHITE, font=self._fonts[18], anchor="lm")
+            draw.text((left + width - 10, middle), score, fill=_WHITE, font=self._fonts[18], anchor="rm")
+        middle = _CAPTION_HEIGHT + height + _FOOTER_HEIGHT // 2
+        draw.text((10, middle), self._footer, fill=_FAINT, font=self._fonts[13], anchor="lm")
+        draw.text((total - 10, middle), f"{seconds:.1f} s", fill=_FAINT, font=self._fonts[13], anchor="rm")
+        return picture
+
+
+def _even(number: int) -> int:
+    return number + number % 2
+
+
+def _font(size: int) -> "FreeTypeFont":
+    try:
+        import matplotlib
+        from PIL import ImageFont
+    except ImportError as error:
+        raise missing_extra("matplotlib", "Making a film") from error
+    # The font that matplotlib brings along knows ε, − and ·.
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _mp4(pictures: "Iterator[Image]", rate: float) -> bytes:
+    """Encode as H.264 in yuv420p, the one combination that every browser and player shows."""
+    from fractions import Fraction
+
+    try:
+        import av
+    except ImportError as error:
+        raise missing_extra("av", "Making an MP4") from error
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        first = next(pictures)
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+        # Flat colours and one-pixel balls: constant quality, tuned for drawings.
+        stream.options = {"crf": "18", "preset": "medium", "tune": "animation"}
+        for picture in itertools.chain([first], pictures):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _gif(pictures: "Iterator[Image]", rate: float) -> bytes:
+    """Encode as a GIF that repeats for ever; its clock ticks in hundredths of a second."""
+    buffer = io.BytesIO()
+    first = next(pictures)
+    duration = 10 * max(2, round(100 / rate))
+    first.save(buffer, format="GIF", save_all=True, append_images=pictures, duration=duration, loop=0, optimize=False)
+    return buffer.getvalue()

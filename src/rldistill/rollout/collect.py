@@ -1,0 +1,96 @@
+"""A teacher plays; what it saw, said and did is stored."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data import Dataset, DatasetWriter
+from rldistill.envs import EpisodeEnvs
+from rldistill.policies import Policy
+from rldistill.rollout.player import BegunEpisode, EpisodePlayer, StepRecord
+
+
+def collect_steps(
+    teacher: Policy,
+    envs: EpisodeEnvs,
+    writer: DatasetWriter,
+    *,
+    num_steps: int,
+    seed: int,
+    exploration_epsilon: float,
+    is_stacked: bool,
+    on_step: Callable[[StepRecord], None],
+    on_diverged: Callable[[list[int]], None],
+) -> None:
+    """Play until the writer holds `num_steps`; episodes under way in the writer are taken up first.
+
+    A collection that was stopped and taken up again holds the same steps as one that never
+    stopped, as long as environments are functions of their seeds.
+
+    Args:
+        teacher: acts by its own behaviour, and labels.
+        envs: N slots.
+        writer: of the dataset.
+        num_steps: to be reached, over all episodes.
+        seed: of the episodes.
+        exploration_epsilon: chance of a uniformly random action.
+        is_stacked: store the newest frame of each observation only.
+        on_step: called after each lockstep is stored; may raise to stop.
+        on_diverged: called with begun episodes that could not be repeated and were given up.
+    """
+    begun = _begun_episodes(writer, envs.num_envs)
+    player = EpisodePlayer(
+        teacher, envs, itertools.count(writer.next_episode), seed=seed, exploration_epsilon=exploration_epsilon
+    )
+    diverged = player.wind_forward(begun)
+    for episode in diverged:
+        writer.interrupt(episode)
+    if diverged:
+        on_diverged(diverged)
+    for step in player.play():
+        _store(writer, step, limit=num_steps - writer.num_steps, is_stacked=is_stacked)
+        on_step(step)
+        if writer.num_steps >= num_steps:
+            break
+
+
+def _begun_episodes(writer: DatasetWriter, num_envs: int) -> dict[int, BegunEpisode]:
+    running = list(writer.running)
+    # Fewer environments than before: the youngest episodes are given up.
+    for episode in running[num_envs:]:
+        writer.interrupt(episode)
+    if not running:
+        return {}
+    dataset = Dataset.open(writer.path, verify=False)
+    begun: dict[int, BegunEpisode] = {}
+    for episode in running[:num_envs]:
+        steps = dataset.episode_steps(episode)
+        actions = dataset.field("action")[steps].astype(np.int64)
+        begun[episode] = BegunEpisode(actions, dataset.observations(steps[-1:])[0])
+    return begun
+
+
+def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: bool) -> None:
+    """Append one lockstep, or the first rows of it where that reaches the target."""
+    kept = slice(0, limit)
+    writer.append(
+        step.episodes[kept],
+        _rows(step.observations, is_stacked)[kept],
+        {
+            "action": step.actions[kept].astype(np.int32),
+            "reward": step.rewards[kept],
+            "terminated": step.terminated[kept],
+            "truncated": step.truncated[kept],
+            step.output.kind: step.output.scores.float().cpu().numpy()[kept],
+        },
+    )
+    last_rows = _rows(step.next_observations, is_stacked)
+    for row in np.flatnonzero(step.ended[kept]):
+        writer.end_episode(int(step.episodes[row]), last_rows[row])
+
+
+def _rows(observations: NDArray[np.generic], is_stacked: bool) -> NDArray[np.generic]:
+    """Return what is stored of each observation: the newest frame of a stack."""
+    return observations[:, -1] if is_stacked else observations

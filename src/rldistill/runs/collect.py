@@ -1,0 +1,201 @@
+"""Collect a dataset, going on where an earlier collection stopped."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rldistill.data import DatasetWriter, Provenance, TeacherEntry, is_dataset_folder, load_manifest, step_fields
+from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.errors import OutputExistsError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.policies import Policy, fit_policy
+from rldistill.rollout.collect import collect_steps
+from rldistill.rollout.player import StepRecord
+from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.threads import use_threads
+from rldistill.tasks import Task
+from rldistill.types import resolve_device
+
+_DEFAULT_NUM_ENVS = 16
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """What a dataset folder holds.
+
+    Attributes:
+        path: of the folder.
+        num_steps: listed in its manifest.
+        num_episodes: that came to their end.
+        num_interrupted: that were given up before their end, when the target was reached.
+        num_bytes: of all shards.
+        teacher_hash: identity of the policy that gave the targets.
+    """
+
+    path: Path
+    num_steps: int
+    num_episodes: int
+    num_interrupted: int
+    num_bytes: int
+    teacher_hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def collect(
+    teacher: PolicyLike,
+    task: TaskLike | None = None,
+    *,
+    num_steps: int,
+    out: str | Path,
+    exploration_epsilon: float | None = None,
+    seed: int = 0,
+    env_kwargs: Mapping[str, Any] | None = None,
+    num_envs: int | None = None,
+    num_threads: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> CollectionSummary:
+    """Let a teacher play and store observations, its outputs, actions and rewards.
+
+    Args:
+        teacher: policy or policy file; acts by its own behaviour.
+        task: what to play; None takes the teacher's own.
+        num_steps: decisions to store in all.
+        out: dataset folder.
+        exploration_epsilon: chance of a uniformly random action; None takes the protocol's.
+        seed: episode i is a function of (seed, i).
+        env_kwargs: settings of the task.
+        num_envs: environments stepped together; None: 16.
+        num_threads: of torch and the emulator; 0: one per processor.
+        device: auto, cpu or cuda.
+        resume: go on with what is in `out`, if anything is.
+        overwrite: delete a dataset in `out` first.
+        callbacks: receive events and may stop the run.
+
+    Raises:
+        MismatchError: teacher and task do not fit, or `out` was begun with other settings.
+        OutputExistsError: `out` holds something and neither flag was given.
+        KeyboardInterrupt: stopped; what the manifest lists is there.
+    """
+    if num_steps < 1:
+        raise UsageError(f"num_steps must be 1 or more, got {num_steps}.")
+    policy = as_policy(teacher, device=resolve_device(device).type)
+    playable = make_task(task if task is not None else policy.tasks[0], env_kwargs)
+    if exploration_epsilon is not None:
+        playable = playable.with_exploration(exploration_epsilon)
+    policy = fit_policy(policy, playable.task)
+    path = str(teacher) if isinstance(teacher, str | Path) else None
+    provenance = _provenance(policy, playable.task, seed, path)
+    writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
+    run = _CollectionRun(writer, policy, playable, num_steps, seed, callbacks)
+    with use_threads(num_threads):
+        run.collect(playable.fixed_num_envs or num_envs or _DEFAULT_NUM_ENVS, num_threads)
+    manifest = load_manifest(Path(out))
+    return CollectionSummary(
+        Path(out),
+        manifest.num_steps,
+        manifest.num_episodes,
+        manifest.num_interrupted,
+        sum(shard.num_bytes for shard in manifest.shards),
+        policy.hash,
+    )
+
+
+def _provenance(policy: Policy, task: Task, seed: int, path: str | None) -> Provenance:
+    return Provenance(
+        task=task,
+        teacher=TeacherEntry(policy.name, policy.hash, policy.output_kind, path),
+        behaviour=policy.behaviour,
+        seed=seed,
+        exploration_epsilon=task.protocol.exploration_epsilon,
+        fields=step_fields(task.fingerprint, policy.output_kind),
+    )
+
+
+def _open_writer(out: Path, provenance: Provenance, num_steps: int, *, resume: bool, overwrite: bool) -> DatasetWriter:
+    if resume and overwrite:
+        raise UsageError(
+            "--resume and --overwrite exclude each other: one goes on with a dataset, the other deletes it."
+        )
+    if is_dataset_folder(out) and not overwrite:
+        if not resume:
+            raise OutputExistsError(
+                f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, "
+                "or choose another."
+            )
+        return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
+    return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=overwrite)
+
+
+class _CollectionRun:
+    """One process's part of a collection."""
+
+    def __init__(
+        self,
+        writer: DatasetWriter,
+        teacher: Policy,
+        playable: PlayableTask,
+        num_steps: int,
+        seed: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._writer = writer
+        self._teacher = teacher
+        self._playable = playable
+        self._num_steps = num_steps
+        self._seed = seed
+        self._callbacks = callbacks
+        self._started = time.monotonic()
+        self._first_steps = writer.num_steps
+
+    def collect(self, num_envs: int, num_threads: int) -> None:
+        """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
+        stopped = False
+        with self._writer as writer:
+            if writer.num_steps >= self._num_steps:
+                self._tell(f"{writer.path} already holds {writer.num_steps:,} steps")
+                writer.finish()
+                return
+            if writer.num_steps:
+                self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
+            envs = self._playable.make_envs(num_envs, num_threads)
+            try:
+                task = self._playable.task
+                collect_steps(
+                    self._teacher,
+                    envs,
+                    writer,
+                    num_steps=self._num_steps,
+                    seed=self._seed,
+                    exploration_epsilon=task.protocol.exploration_epsilon,
+                    is_stacked=task.fingerprint.frame_stack > 1,
+                    on_step=self._report,
+                    on_diverged=self._warn_diverged,
+                )
+                writer.finish()
+            except StopRequestedError:
+                stopped = True
+            finally:
+                envs.close()
+        if stopped:
+            self._tell(f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume.")
+            raise KeyboardInterrupt
+
+    def _report(self, _step: StepRecord) -> None:
+        done = self._writer.num_steps
+        speed = (done - self._first_steps) / max(time.monotonic() - self._started, 1e-9)
+        notify(self._callbacks, ProgressEvent("collect", done, self._num_steps, "steps", {"steps_per_second": speed}))
+
+    def _warn_diverged(self, episodes: list[int]) -> None:
+        text = f"{len(episodes)} episodes came out differently when repeated and were ended where they stood"
+        notify(self._callbacks, MessageEvent(f"{text}: this environment is not a function of its seed.", "warning"))
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))

@@ -1,0 +1,109 @@
+"""What a policy file, a dataset, a run folder or a preset is, in one record."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rldistill.data import Dataset, is_dataset_folder
+from rldistill.errors import PolicyFileError, UsageError
+from rldistill.networks import PolicyNetwork, measure_size, parse_architecture
+from rldistill.networks.architecture import PRESETS
+from rldistill.policies import TorchPolicy
+from rldistill.runs.loading import as_policy
+
+# Presets are described on the paper's images and with all of Atari's actions unless told.
+_IMAGE_SHAPE = (4, 84, 84)
+_ALL_ACTIONS = 18
+_FREE_SIZE = re.compile(r"(mlp|conv):")
+
+
+def describe(target: str | Path, *, heads: Sequence[int] = ()) -> dict[str, Any]:
+    """Describe a policy file, a dataset folder, a run folder, or a network by its name.
+
+    Args:
+        target: a path, or a preset such as `net3`.
+        heads: outputs of each head, for a network named by its name; none: one of 18.
+
+    Raises:
+        PolicyFileError: the file is not a policy that can be trusted.
+        DatasetError: the folder's data are damaged.
+        UsageError: neither a path nor a network; `heads` for something that has its own.
+    """
+    text = str(target)
+    path = Path(target)
+    if not path.exists() and (text in PRESETS or _FREE_SIZE.match(text)):
+        return _describe_network(text, heads or (_ALL_ACTIONS,))
+    if heads:
+        raise UsageError(f"--heads belongs with a preset, {target} has heads of its own.")
+    if is_dataset_folder(path):
+        return _describe_dataset(path)
+    if not path.exists():
+        raise PolicyFileError(
+            f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
+            f"({', '.join(PRESETS)}, conv:8-8-8:32)."
+        )
+    policy = as_policy(path, device="cpu")
+    assert isinstance(policy, TorchPolicy)
+    return _describe_policy(policy)
+
+
+def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
+    architecture = parse_architecture(name)
+    if architecture.kind != "conv":
+        raise UsageError(f"inspect {name}: the size of an mlp depends on its task. Inspect a policy file instead.")
+    sizes = {f"head{index}": size for index, size in enumerate(heads)}
+    with torch.device("cpu"):
+        size = measure_size(PolicyNetwork(architecture, _IMAGE_SHAPE, sizes))
+    return {
+        "kind": "network",
+        "name": name,
+        **vars(size),
+        "heads": sizes,
+        "task": None,
+        "fingerprint": None,
+        "architecture": architecture.to_dict(),
+    }
+
+
+def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
+    size = measure_size(policy.network, bytes_per_parameter=2 if policy.spec.weights_dtype == "float16" else 4)
+    task = policy.tasks[0]
+    return {
+        "kind": "policy",
+        "name": policy.name,
+        **vars(size),
+        "heads": policy.spec.head_sizes,
+        "task": task.name,
+        "fingerprint": task.fingerprint.to_dict(),
+        "output_kind": policy.output_kind,
+        "behaviour": policy.behaviour,
+        "policy_hash": policy.hash,
+        "weights_dtype": policy.spec.weights_dtype,
+        "architecture": policy.spec.architecture.to_dict(),
+        "provenance": dict(policy.spec.provenance),
+    }
+
+
+def _describe_dataset(path: Path) -> dict[str, Any]:
+    dataset = Dataset.open(path)
+    manifest, origin = dataset.manifest, dataset.provenance
+    return {
+        "kind": "dataset",
+        "name": path.name,
+        "num_steps": manifest.num_steps,
+        "num_episodes": manifest.num_episodes,
+        "num_interrupted": manifest.num_interrupted,
+        "num_bytes": sum(shard.num_bytes for shard in manifest.shards),
+        "is_complete": manifest.is_complete,
+        "task": origin.task.name,
+        "fingerprint": origin.task.fingerprint.to_dict(),
+        "protocol": origin.task.protocol.to_dict(),
+        "teacher": vars(origin.teacher),
+        "behaviour": origin.behaviour,
+        "seed": origin.seed,
+        "exploration_epsilon": origin.exploration_epsilon,
+        "fields": {name: f"{spec.dtype} {list(spec.shape)} {spec.role}" for name, spec in origin.fields.items()},
+    }

@@ -1,0 +1,417 @@
+"""Distil a stored dataset into a student, with everything it takes to go on after a stop."""
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rldistill.data import Dataset, split_episodes
+from rldistill.data.sampler import check_held_out_fraction
+from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, StoredSource, UpdateRecord, distil
+from rldistill.distillation.loop import HeldOutRecord
+from rldistill.distillation.sources import held_out_sample
+from rldistill.envs import EpisodeEnvs, make_task
+from rldistill.errors import MismatchError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
+from rldistill.networks import parse_architecture
+from rldistill.networks.precision import resolve_precision
+from rldistill.policies import TorchPolicy, load_policy
+from rldistill.rollout.evaluate import play_episodes
+from rldistill.runs.config import DistillConfig, config_values
+from rldistill.runs.metrics import MetricsFile
+from rldistill.runs.run_folder import check_same_config, provenance, run_folder, write_config
+from rldistill.runs.threads import use_threads
+from rldistill.schedules import Constant, Schedule, parse_schedule
+from rldistill.seeding import stream_seed
+from rldistill.storage import load_checkpoint, save_checkpoint
+from rldistill.types import OutputKind, resolve_device
+
+STUDENT_FILE = "student.safetensors"
+CHECKPOINT_FILE = "checkpoint.ckpt"
+_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data"})
+# Playing costs far more than measuring held-out steps.
+_MEASUREMENTS_PER_PLAY = 5
+
+
+def distill(
+    data: str | Path | Dataset | Sequence[str | Path],
+    *,
+    out: str | Path,
+    student: str = "net3",
+    loss: str | CustomLoss | None = None,
+    temperature: float | str | None = None,
+    num_updates: int = 12_000,
+    batch_size: int = 128,
+    optimizer: str = "adam",
+    learning_rate: float | str = "one_cycle:1e-3",
+    max_gradient_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    precision: str = "auto",
+    held_out_fraction: float = 0.1,
+    evaluate_period: int = 500,
+    evaluate_episodes: int = 0,
+    init_from: str | Path | None = None,
+    seed: int = 0,
+    num_envs: int = 16,
+    num_threads: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> TorchPolicy:
+    """Train a student on a teacher's stored outputs and return it; `out` holds its file and records.
+
+    Args:
+        data: dataset folder.
+        out: run folder.
+        student: preset, `mlp:64x64` or `conv:8-8-8:32`.
+        loss: name, or a callable (student `[B, A]`, target `[B, A]`) → `[B]`; None: what suits
+            the teacher's outputs.
+        temperature: number or schedule; None: 0.01 for Q-values, 1 for logits.
+        num_updates: gradient steps.
+        batch_size: steps per update.
+        optimizer: `adam` or `rmsprop`.
+        learning_rate: number or schedule.
+        max_gradient_norm: gradients are scaled down to this norm.
+        weight_decay: 0 or more.
+        precision: `auto`, `float32` or `bfloat16`.
+        held_out_fraction: share of steps never trained on, in whole episodes, ≥ 0.1.
+        evaluate_period: updates between measurements on held-out steps.
+        evaluate_episodes: episodes the student plays now and then; 0: none.
+        init_from: policy file to begin with.
+        seed: of everything random.
+        num_envs: environments in which the student plays.
+        num_threads: of torch and the emulator; 0: one per processor.
+        device: `auto`, `cpu` or `cuda`.
+        resume: go on with the run in `out`, if there is one.
+        overwrite: delete a run in `out` first.
+        callbacks: receive events and may stop the run.
+
+    Raises:
+        UsageError: a value is out of range or unknown.
+        DatasetError: the data cannot be read, or hold too few episodes.
+        MismatchError: the loss or the student does not fit what the teacher gave.
+        NumericalError: the training diverged.
+        KeyboardInterrupt: stopped; the state is saved.
+    """
+    dataset = data if isinstance(data, Dataset) else None
+    paths = (data.path,) if isinstance(data, Dataset) else (data,) if isinstance(data, str | Path) else tuple(data)
+    config = DistillConfig(
+        data=tuple(Path(path) for path in paths),
+        out=Path(out),
+        student=student,
+        loss=None if callable(loss) else loss,
+        temperature=None if temperature is None else str(temperature),
+        num_updates=num_updates,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=str(learning_rate),
+        max_gradient_norm=max_gradient_norm,
+        weight_decay=weight_decay,
+        precision=precision,
+        held_out_fraction=held_out_fraction,
+        evaluate_period=evaluate_period,
+        evaluate_episodes=evaluate_episodes,
+        init_from=None if init_from is None else Path(init_from),
+        seed=seed,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        device=device,
+    )
+    return run_distill(
+        config,
+        dataset=dataset,
+        custom_loss=loss if callable(loss) else None,
+        resume=resume,
+        overwrite=overwrite,
+        callbacks=callbacks,
+    )
+
+
+def resolve(config: DistillConfig) -> DistillConfig:
+    """Check what can be checked without data; replace every `auto` by what it stands for here.
+
+    Raises:
+        UsageError: a value is unknown or out of range.
+    """
+    if not config.data:
+        raise UsageError("distill needs a dataset: rldistill distill data/pong --out runs/pong-net3.")
+    if len(config.data) > 1:
+        raise UsageError(f"distill takes one dataset, got {len(config.data)}: {', '.join(map(str, config.data))}.")
+    parse_architecture(config.student)
+    parse_schedule(config.learning_rate, "learning_rate")
+    if config.temperature is not None:
+        _positive(parse_schedule(config.temperature, "temperature"), "temperature", config.temperature)
+    if config.loss is not None:
+        # Known by name, whatever the data: the pairing is checked when the teacher's outputs are known.
+        make_loss(config.loss, "q_values", temperature=_any_temperature(config))
+    if config.optimizer not in OPTIMIZERS:
+        raise UsageError(f"optimizer: got {config.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}.")
+    check_held_out_fraction(config.held_out_fraction)
+    device = resolve_device(config.device)
+    num_threads = config.num_threads or torch.get_num_threads()
+    return replace(
+        config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
+    )
+
+
+def run_distill(
+    config: DistillConfig,
+    *,
+    dataset: Dataset | None = None,
+    custom_loss: CustomLoss | None = None,
+    resume: bool,
+    overwrite: bool,
+    callbacks: Sequence[Callback] = (),
+) -> TorchPolicy:
+    """Distil as configured, in `config.out`; see `distill`."""
+    config = resolve(config)
+    dataset = dataset or Dataset.open(config.data[0])
+    setup = _prepare(config, dataset, custom_loss)
+    with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
+        values = config_values(config) | setup.resolved
+        if continues:
+            check_same_config(config.out, values, may_differ=_MAY_DIFFER)
+        else:
+            write_config(config.out, "distill", values)
+        return _DistillationRun(config, setup, callbacks, continues=continues).run()
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What a configuration and a dataset make together."""
+
+    dataset: Dataset
+    student: TorchPolicy
+    distiller: Distiller
+    source: StoredSource
+    held_out: HeldOut
+    resolved: dict[str, Any]
+    warning: str | None
+
+
+def _prepare(config: DistillConfig, dataset: Dataset, custom_loss: CustomLoss | None) -> _Setup:
+    teacher = dataset.provenance.teacher
+    loss, temperature = _loss_and_temperature(config, teacher.output_kind, custom_loss)
+    split = split_episodes(dataset, config.held_out_fraction, config.seed)
+    student = _initial_student(config, dataset).to(torch.device(config.device))
+    learning_rate = parse_schedule(config.learning_rate, "learning_rate")
+    optimizer = OPTIMIZERS[config.optimizer](student.network.parameters(), learning_rate.bounds[1], config.weight_decay)
+    distiller = Distiller(
+        student.network,
+        [loss],
+        optimizer,
+        learning_rate=learning_rate,
+        temperatures=[temperature],
+        num_updates=config.num_updates,
+        max_gradient_norm=config.max_gradient_norm,
+        precision=resolve_precision(config.precision, torch.device(config.device)),
+    )
+    lowest = None if temperature is None else temperature.bounds[0]
+    resolved: dict[str, Any] = {"loss": loss.spec.name}
+    if temperature is not None:
+        resolved["temperature"] = temperature.to_text()
+    return _Setup(
+        dataset,
+        student,
+        distiller,
+        StoredSource(dataset, split.train, batch_size=config.batch_size, seed=config.seed),
+        held_out_sample(dataset, split.held_out, seed=config.seed),
+        resolved,
+        None if custom_loss else pairing_warning(loss.spec.name, teacher.output_kind, lowest),
+    )
+
+
+def _loss_and_temperature(
+    config: DistillConfig, kind: OutputKind, custom_loss: CustomLoss | None
+) -> tuple[LossFunction, Schedule | None]:
+    loss = make_loss(custom_loss or config.loss, kind, temperature=_any_temperature(config))
+    if config.temperature is not None:
+        return loss, parse_schedule(config.temperature, "temperature")
+    return loss, None if loss.spec.temperature is None else Constant(loss.spec.temperature)
+
+
+def _any_temperature(config: DistillConfig) -> float | None:
+    """Return a temperature of the schedule, to let the loss judge whether it takes one."""
+    return None if config.temperature is None else parse_schedule(config.temperature, "temperature")(0.0)
+
+
+def _positive(schedule: Schedule, name: str, text: str) -> None:
+    if not schedule.bounds[0] > 0:
+        raise UsageError(f"{name} must stay > 0, got {text!r}, whose lowest value is {schedule.bounds[0]:g}.")
+
+
+def _initial_student(config: DistillConfig, dataset: Dataset) -> TorchPolicy:
+    task, teacher = dataset.provenance.task, dataset.provenance.teacher
+    architecture = parse_architecture(config.student)
+    if config.init_from is None:
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
+        # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
+        kind: OutputKind = "q_values" if config.loss == "q_mse" else "logits"
+        behaviour = "greedy" if teacher.output_kind == "q_values" else dataset.provenance.behaviour
+        return TorchPolicy.create(
+            architecture,
+            [task],
+            output_kind=kind,
+            behaviour="sample" if behaviour == "sample" else "greedy",
+            generator=generator,
+        )
+    student = load_policy(config.init_from)
+    differences = student.tasks[0].fingerprint.differences(task.fingerprint)
+    if differences:
+        raise MismatchError(
+            f"--init-from {config.init_from} does not fit the dataset {dataset.path}: {'; '.join(differences)}."
+        )
+    if student.spec.architecture != architecture:
+        raise MismatchError(
+            f"--init-from {config.init_from} holds a {student.spec.architecture.name}, --student says {config.student}."
+        )
+    return student
+
+
+class _DistillationRun:
+    """One run: student, source, counters and folder."""
+
+    def __init__(self, config: DistillConfig, setup: _Setup, callbacks: Sequence[Callback], *, continues: bool) -> None:
+        self._config = config
+        self._setup = setup
+        self._callbacks = callbacks
+        self._checkpoint = config.out / CHECKPOINT_FILE
+        self._update = 0
+        self._warned = False
+        self._resumed_at: int | None = None
+        if continues and self._checkpoint.is_file():
+            self._load()
+
+    def run(self) -> TorchPolicy:
+        """Train to the end, saving at each measurement, after a stop, and at the end."""
+        config, setup = self._config, self._setup
+        if setup.warning:
+            notify(self._callbacks, MessageEvent(setup.warning, "warning"))
+        if self._update < config.num_updates:
+            size = f"{len(setup.dataset.episode_numbers)} episodes, {setup.dataset.num_steps:,} steps"
+            self._tell(f"{setup.dataset.path} ({size}) into {config.student}, {config.precision} on {config.device}")
+        try:
+            with MetricsFile(config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at) as metrics:
+                records = distil(
+                    setup.distiller, setup.source, first_update=self._update, num_updates=config.num_updates
+                )
+                with closing(records):
+                    self._train(records, metrics)
+        except StopRequestedError:
+            self._save()
+            self._tell(f"stopped after update {self._update:,}; saved. Go on with --resume.")
+            raise KeyboardInterrupt from None
+        return self._finish()
+
+    def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
+        config = self._config
+        started, first = time.monotonic(), self._update
+        measured: HeldOutRecord | None = None
+        losses: list[float] = []
+        for record in records:
+            self._update = record.update + 1
+            losses.append(record.loss)
+            is_last = self._update == config.num_updates
+            if self._update % config.evaluate_period == 0 or is_last:
+                measured = self._setup.distiller.measure(self._setup.held_out, self._update)
+                metrics.write(self._measurement(record, measured, losses))
+                losses = []
+                self._warn_if_trivial(measured)
+                if not is_last:
+                    self._save()
+            speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
+            shown = {"loss": record.loss, "updates_per_second": speed}
+            shown |= {} if measured is None else {"held_out_agreement": measured.agreement}
+            notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
+
+    def _measurement(self, record: UpdateRecord, measured: HeldOutRecord, losses: list[float]) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "update": self._update,
+            "loss": sum(losses) / len(losses),
+            "gradient_norm": record.gradient_norm,
+            "learning_rate": record.learning_rate,
+            "held_out_loss": measured.loss,
+            "held_out_agreement": measured.agreement,
+            "majority_share": self._setup.held_out.majority_share,
+        }
+        if record.temperature is not None:
+            values["temperature"] = record.temperature
+        if self._config.evaluate_episodes and self._is_time_to_play():
+            values["scores"] = self._play()
+        return values
+
+    def _is_time_to_play(self) -> bool:
+        period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
+        return self._update % period == 0 or self._update == self._config.num_updates
+
+    def _play(self) -> list[float]:
+        """Return scores of a few episodes, whose seeds serve this purpose alone."""
+        config, setup = self._config, self._setup
+        playable = make_task(setup.dataset.provenance.task)
+        envs: EpisodeEnvs = playable.make_envs(min(config.num_envs, config.evaluate_episodes), config.num_threads)
+        try:
+            played = play_episodes(
+                setup.student,
+                envs,
+                range(config.evaluate_episodes),
+                seed=stream_seed(config.seed, "evaluation while training"),
+                exploration_epsilon=playable.task.protocol.exploration_epsilon,
+            )
+        finally:
+            envs.close()
+        return played.scores.tolist()
+
+    def _warn_if_trivial(self, measured: HeldOutRecord) -> None:
+        share = self._setup.held_out.majority_share
+        if self._warned or measured.agreement > share:
+            return
+        self._warned = True
+        text = (
+            f"after {self._update:,} updates the student agrees with the teacher in {measured.agreement:.1%} of "
+            f"held-out steps, always naming the commonest action in {share:.1%}: it has learned nothing yet. If this "
+            "lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+        )
+        notify(self._callbacks, MessageEvent(text, "warning"))
+
+    def _finish(self) -> TorchPolicy:
+        config = self._config
+        measured = self._setup.distiller.measure(self._setup.held_out, self._update)
+        student = self._setup.student.with_provenance(self._student_provenance(measured))
+        student.save(config.out / STUDENT_FILE)
+        self._save()
+        return student
+
+    def _student_provenance(self, measured: HeldOutRecord) -> dict[str, Any]:
+        """Return what made the student, without what differs between a run and its resumption."""
+        config, dataset = self._config, self._setup.dataset
+        teacher = dataset.provenance.teacher
+        settings = {name: value for name, value in config_values(config).items() if name not in _MAY_DIFFER}
+        record = provenance("distill", settings | self._setup.resolved)
+        del record["command"]
+        return record | {
+            "num_updates": self._update,
+            "chosen_by": "last update",
+            "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
+            "dataset": {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed},
+            "held_out_agreement": measured.agreement,
+        }
+
+    def _save(self) -> None:
+        state = {"distiller": self._setup.distiller.state_dict(), "update": self._update, "warned": self._warned}
+        save_checkpoint(self._checkpoint, state)
+
+    def _load(self) -> None:
+        state = load_checkpoint(self._checkpoint)
+        self._setup.distiller.load_state_dict(state["distiller"])
+        self._update, self._warned = state["update"], state["warned"]
+        self._resumed_at = self._update
+        self._tell(f"going on from update {self._update:,}")
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))

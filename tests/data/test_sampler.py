@@ -1,0 +1,158 @@
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+
+from rldistill.data import Dataset, UniformSampler, prefetch, split_episodes
+from rldistill.errors import DatasetError, UsageError
+from tests.data.made_up import write_dataset
+
+
+def prefetch_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("rldistill-prefetch")]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sampler") / "d"
+    write_dataset(path, lengths=(40, 25, 60, 1, 30, 44, 9, 70, 38, 51))
+    return Dataset.open(path)
+
+
+@pytest.fixture
+def sampler(dataset):
+    return UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=3)
+
+
+def assert_equal(one, other):
+    np.testing.assert_array_equal(one.indices, other.indices)
+    np.testing.assert_array_equal(one.observations, other.observations)
+    np.testing.assert_array_equal(one.actions, other.actions)
+    np.testing.assert_array_equal(one.targets["q_values"], other.targets["q_values"])
+
+
+def test_a_split_shares_no_episode_and_loses_no_step(dataset):
+    split = split_episodes(dataset, 0.2, seed=0)
+    assert not set(split.train_episodes) & set(split.held_out_episodes)
+    assert sorted([*split.train, *split.held_out]) == list(range(dataset.num_steps))
+    assert set(dataset.episodes[split.held_out]) == set(split.held_out_episodes)
+    assert len(split.held_out_episodes) >= 5
+    assert len(split.held_out) >= 0.2 * dataset.num_steps
+
+
+def test_a_split_holds_out_no_more_episodes_than_it_must(dataset):
+    split = split_episodes(dataset, 0.1, seed=0)
+    assert len(split.held_out_episodes) == 5
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.6])
+def test_a_split_holds_out_the_fraction_of_steps(dataset, fraction):
+    for seed in range(20):
+        split = split_episodes(dataset, fraction, seed)
+        assert len(split.held_out) >= fraction * dataset.num_steps
+        assert len(split.train)
+
+
+def test_a_split_follows_from_its_seed_alone(dataset):
+    splits = [split_episodes(dataset, 0.2, seed).held_out_episodes.tolist() for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    assert len({tuple(split) for split in splits}) > 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 1.0, -1, float("nan")])
+def test_a_fraction_out_of_range_is_wrong_usage(dataset, fraction):
+    with pytest.raises(UsageError, match=r"^held-out-fraction must be at least 0\.1 and less than 1, got"):
+        split_episodes(dataset, fraction, seed=0)
+
+
+def test_too_few_episodes_to_hold_any_out(tmp_path):
+    write_dataset(tmp_path / "d", lengths=(20, 20, 20, 20, 20))
+    with pytest.raises(DatasetError) as caught:
+        split_episodes(Dataset.open(tmp_path / "d"), 0.1, seed=0)
+    assert str(caught.value) == (
+        f"Dataset {tmp_path / 'd'} holds 5 episodes, but 5 are held out to measure the student and at least 1 must be "
+        "left to train on. Collect more steps."
+    )
+
+
+def test_a_batch_is_what_the_dataset_holds_at_its_indices(dataset, sampler):
+    batch = sampler.batch(5)
+    assert batch.observations.shape == (16, 4, 6, 5)
+    np.testing.assert_array_equal(batch.observations, dataset.observations(batch.indices))
+    np.testing.assert_array_equal(batch.targets["q_values"], dataset.field("q_values")[batch.indices])
+    np.testing.assert_array_equal(batch.actions, dataset.field("action")[batch.indices])
+
+
+def test_a_batch_is_a_function_of_seed_and_update(dataset, sampler):
+    later = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=3)
+    assert_equal(sampler.batch(7), later.batch(7))
+    assert sampler.draw(7).tolist() != sampler.draw(8).tolist()
+    other = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=4)
+    assert sampler.draw(7).tolist() != other.draw(7).tolist()
+
+
+def test_only_the_given_steps_are_drawn_and_all_of_them(dataset):
+    indices = np.arange(10, 200, 3)
+    sampler = UniformSampler(dataset, indices, batch_size=64, seed=0)
+    drawn = np.concatenate([sampler.draw(update) for update in range(60)])
+    assert set(drawn.tolist()) == set(indices.tolist())
+
+
+def test_no_episode_makes_up_more_of_a_batch_than_its_share_of_the_steps_allows(tmp_path):
+    """Batches of neighbouring frames would fail: 64 draws from 40 equal episodes, at most 10 of one."""
+    write_dataset(tmp_path / "d", lengths=(50,) * 40, steps_per_shard=500)
+    dataset = Dataset.open(tmp_path / "d")
+    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=64, seed=0)
+    for update in range(200):
+        assert np.bincount(dataset.episodes[sampler.draw(update)]).max() <= 10
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_prefetched_batches_equal_direct_ones_in_order(sampler, num_threads):
+    batches = list(prefetch(sampler, 100, 25, depth=3, num_threads=num_threads))
+    assert len(batches) == 25
+    for update, batch in enumerate(batches, start=100):
+        assert_equal(batch, sampler.batch(update))
+    assert not prefetch_threads()
+
+
+def test_prefetching_fewer_batches_than_its_depth(sampler):
+    assert len(list(prefetch(sampler, 0, 2, depth=8))) == 2
+    assert not list(prefetch(sampler, 0, 0))
+
+
+def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due():
+    class Failing:
+        def batch(self, update: int) -> int:
+            if update == 3:
+                raise DatasetError("Shard x is damaged.")
+            return update
+
+    batches = prefetch(Failing(), 0, 10)
+    assert [next(batches) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DatasetError, match="Shard x is damaged"):
+        next(batches)
+    assert not prefetch_threads()
+
+
+def test_leaving_early_ends_the_threads(sampler):
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(sampler, 0, 10_000)) as batches:
+        next(batches)
+        assert prefetch_threads()
+        raise KeyboardInterrupt
+    assert not prefetch_threads()
+
+
+def test_prefetching_runs_no_further_ahead_than_its_depth():
+    started = []
+
+    class Recording:
+        def batch(self, update: int) -> int:
+            started.append(update)
+            return update
+
+    with contextlib.closing(prefetch(Recording(), 0, 100, depth=4)) as batches:
+        next(batches)
+        next(batches)
+    assert max(started) <= 1 + 4
