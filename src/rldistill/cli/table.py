@@ -1,29 +1,42 @@
-"""The table of an evaluation, for people."""
+"""The tables of an evaluation, for people: what it scores, and what it costs."""
 
 import io
-import shutil
 
 from rich.console import Console
 from rich.table import Table
 
 from rldistill.runs.evaluate import Evaluation, PolicyEvaluation
-from rldistill.statistics import Interval
+from rldistill.statistics import Interval, iqm, point_estimate
 
-_MIN_WIDTH = 100
+# Wider than any row: tables are read in logs and terminals of 80 columns, and must not wrap cells.
+_WIDTH = 200
+_UNKNOWN = "-"
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """Return the table as text: scores with intervals, what was kept, what it costs."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("policy")
-    for name in ("score", "95 % interval", "IQM", "retention", "agreement", "parameters", "latency", "decisions/s"):
-        table.add_column(name, justify="right")
+    """Return two tables as text: scores with intervals and what was kept; size and speed."""
+    scores = _table("policy", "role", "score", "95 % interval", "IQM", "retention", "95 % interval", "agreement")
+    costs = _table("policy", "parameters", "multiply-adds", "size", "latency", "decisions/s")
     for row in evaluation.policies:
-        table.add_row(*_cells(row))
+        scores.add_row(row.name, row.role, *_score_cells(row))
+        if row.size is not None:
+            costs.add_row(row.name, *_cost_cells(row))
     buffer = io.StringIO()
-    width = max(_MIN_WIDTH, shutil.get_terminal_size().columns)
-    Console(file=buffer, width=width, highlight=False).print(table)
-    return f"{_caption(evaluation)}\n{buffer.getvalue()}"
+    console = Console(file=buffer, width=_WIDTH, highlight=False)
+    console.print(scores)
+    if costs.row_count:
+        console.print()
+        console.print(costs)
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    return "\n".join([_caption(evaluation), "", *lines, ""])
+
+
+def _table(first: str, *names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="left" if name == "role" else "right", no_wrap=True)
+    return table
 
 
 def _caption(evaluation: Evaluation) -> str:
@@ -38,20 +51,29 @@ def _caption(evaluation: Evaluation) -> str:
     )
 
 
-def _cells(row: PolicyEvaluation) -> list[str]:
-    iqm = row.to_dict()["iqm"]
+def _score_cells(row: PolicyEvaluation) -> list[str]:
+    middle = point_estimate(row.played.scores, iqm)
     return [
-        row.name if row.name == row.role else f"{row.name} ({row.role})",
         f"{row.mean:.4g}",
         "census" if row.played.is_census else _interval(row.interval),
-        "-" if iqm is None else f"{iqm:.4g}",
-        "-" if row.retention is None else f"{row.retention:.3f} {_interval(row.retention_interval)}".strip(),
-        "-" if row.agreement is None else f"{row.agreement:.1%}",
-        "-" if row.size is None else f"{row.size.num_parameters:,}",
-        "-" if row.speed is None else f"{row.speed.latency_seconds * 1e3:.2f} ms",
-        "-" if row.speed is None else f"{row.speed.decisions_per_second:,.0f}",
+        _UNKNOWN if middle is None else f"{middle:.4g}",
+        _UNKNOWN if row.retention is None else f"{row.retention:.3f}",
+        _interval(row.retention_interval),
+        _UNKNOWN if row.agreement is None else f"{row.agreement:.1%}",
+    ]
+
+
+def _cost_cells(row: PolicyEvaluation) -> list[str]:
+    assert row.size is not None
+    speed = row.speed
+    return [
+        f"{row.size.num_parameters:,}",
+        f"{row.size.num_macs:,}",
+        f"{row.size.num_bytes / 1e6:.2f} MB",
+        _UNKNOWN if speed is None else f"{speed.latency_seconds * 1e3:.2f} ms",
+        _UNKNOWN if speed is None else f"{speed.decisions_per_second:,.0f}",
     ]
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"[{interval.low:.4g}, {interval.high:.4g}]"
+    return _UNKNOWN if interval is None else f"{interval.low:.3g} to {interval.high:.3g}"

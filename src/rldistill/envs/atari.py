@@ -18,7 +18,7 @@ from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from rldistill.envs.protocol import StepBatch
-from rldistill.errors import TaskError, UsageError
+from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 from rldistill.types import ActionLayout
 
@@ -148,6 +148,19 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
     return Task(name, fingerprint, protocol)
 
 
+def _uses_full_action_set(task: Task) -> bool:
+    recorded = task.fingerprint.action_set
+    minimal = action_meanings(task.game, full_action_set=False)
+    if recorded == minimal:
+        return False
+    if recorded == action_meanings(task.game, full_action_set=True):
+        return True
+    raise MismatchError(
+        f"Task {task.name!r}: got actions {'/'.join(recorded) or 'without names'}, but the game knows "
+        f"{'/'.join(minimal)}, or all 18. Was it recorded for another game, or altered?"
+    )
+
+
 class AtariEnvs:
     """N emulators of one game, as `EpisodeEnvs`.
 
@@ -162,7 +175,7 @@ class AtariEnvs:
         check_game(task.game)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         fingerprint, protocol = task.fingerprint, task.protocol
-        minimal = action_meanings(task.game, full_action_set=False)
+        uses_full_action_set = _uses_full_action_set(task)
         self._envs = AtariVectorEnv(
             task.game,
             num_envs,
@@ -173,7 +186,7 @@ class AtariEnvs:
             stack_num=fingerprint.frame_stack,
             frameskip=fingerprint.frame_skip,
             maxpool=fingerprint.max_pool,
-            full_action_space=fingerprint.action_set != minimal,
+            full_action_space=uses_full_action_set,
             noop_max=protocol.noop_max or 0,
             max_num_frames_per_episode=protocol.max_frames or 108_000,
             use_fire_reset=bool(protocol.fire_at_reset),

@@ -123,7 +123,7 @@ def training_curve(run_folder: Path, out: Path) -> Path:
         figure,
         f"{_pretty_task(str(config.get('task', '')))}: training the teacher ({_algorithm(config)})",
         f"{config.get('network', 'network')}{', LayerNorm' if config.get('layer_norm') else ''} · "
-        f"{config.get('num_envs', '?')} environments · {num_games:,} whole games · one seed ({config.get('seed', '?')})",
+        f"{config.get('num_envs', '?')} environments · {num_games:,} games · one seed ({config.get('seed', '?')})",
         "Scores are those of training games: unclipped, exploration included, the policy changing meanwhile.\n"
         "They say how training went; how well the teacher plays is for `rldistill evaluate` to say.",
     )
@@ -305,9 +305,7 @@ def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[
 
 
 def _distillation_footnote(records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
-    lines = [
-        "Held-out steps are those of whole episodes that are never trained on; training loss: mean since the last point."
-    ]
+    lines = ["Held-out steps: whole episodes that are never trained on; training loss: mean since the last point."]
     num_played = max((len(record.get("scores") or []) for record in records), default=0)
     parts: list[str] = []
     if num_played:

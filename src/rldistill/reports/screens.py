@@ -132,7 +132,7 @@ class _GymnasiumScreen:
         self._envs.close()
 
     def _make(self) -> gymnasium.Env[Any, Any]:
-        name, kwargs = self._task.name, dict(self._task.environment_kwargs)
+        name, kwargs = self._task.name, self._task.environment_kwargs
         # Asked of one without a screen first: Gymnasium only warns about a mode that an environment lacks.
         plain = gymnasium.make(name, **kwargs)
         modes: list[str] = list(plain.metadata.get("render_modes") or [])
@@ -141,13 +141,13 @@ class _GymnasiumScreen:
             raise RldistillError(
                 f"Task {name!r} cannot be filmed: it renders as {', '.join(modes) or 'nothing'}, expected 'rgb_array'."
             )
-        self._made.append(gymnasium.make(name, **{**kwargs, "render_mode": "rgb_array"}))
+        self._made.append(gymnasium.make(name, render_mode="rgb_array", **kwargs))
         return self._made[-1]
 
 
 def _screen_size(game: str) -> tuple[int, int]:
     """Return height and width of a game's own screen."""
     interface = ale_py.ALEInterface()
-    interface.loadROM(roms.get_rom_path(game))
+    interface.loadROM(str(roms.get_rom_path(game)))
     height, width = interface.getScreenDims()
     return int(height), int(width)

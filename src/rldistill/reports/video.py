@@ -7,7 +7,6 @@ Each policy plays by its own behaviour through `EpisodePlayer`: the episode is t
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
-from rldistill.policies import Policy, fit_policy
-from rldistill.reports.extras import POLICY_COLOURS, missing_extra
+from rldistill.policies import Policy, RandomPolicy, fit_policy
+from rldistill.reports.extras import POLICY_COLOURS, RANDOM_COLOUR, missing_extra
 from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
 from rldistill.rollout.player import EpisodePlayer
+from rldistill.runs.threads import use_threads
 from rldistill.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def side_by_side(
     exploration_epsilon: float,
     max_steps: int = 600,
     fps: float | None = None,
+    num_threads: int = 1,
 ) -> Path:
     """Film policies at the same episode, from its start; returns `out`.
 
@@ -68,6 +69,7 @@ def side_by_side(
         exploration_epsilon: chance of a uniformly random action.
         max_steps: decisions to film at most.
         fps: decisions shown per second; None: the game's own time.
+        num_threads: of torch. One observation at a time keeps one processor busy; more only wait for each other.
 
     Raises:
         UsageError: no policy, another suffix, or numbers out of range.
@@ -86,10 +88,10 @@ def side_by_side(
         ]
         rate = fps or screens[0].decisions_per_second
         footer = f"{task.task.name} · seed {seed}, episode {episode} · ε {exploration_epsilon:g}"
-        layout = _Layout([name for name, _ in policies], footer, rate)
+        layout = _Layout([name for name, _ in policies], _colours(fitted), footer, rate)
         pictures = layout.pictures(_together(films), num_held=round(_HOLD_SECONDS * rate))
-        with closing(pictures):
-            encode = _gif if out.suffix == ".gif" else _mp4
+        encode = _gif if out.suffix == ".gif" else _mp4
+        with use_threads(num_threads):
             write_atomically(out, encode(pictures, rate))
     finally:
         for screen in screens:
@@ -132,8 +134,8 @@ def _together(films: Sequence[Iterator[_Moment]]) -> Iterator[list[_Moment]]:
 class _Layout:
     """Draws panels side by side, each under its name and score, over one footer."""
 
-    def __init__(self, names: Sequence[str], footer: str, rate: float) -> None:
-        self._names = names
+    def __init__(self, names: Sequence[str], colours: Sequence[str], footer: str, rate: float) -> None:
+        self._titles = list(zip(names, colours, strict=True))
         self._footer = footer
         self._rate = rate
         self._fonts = {size: _font(size) for size in (13, 18)}
@@ -159,12 +161,12 @@ class _Layout:
         size = (total + total % 2, _even(_CAPTION_HEIGHT + height + _FOOTER_HEIGHT))
         picture = Image.new("RGB", size, _BACKGROUND)
         draw = ImageDraw.Draw(picture)
-        for index, (name, panel) in enumerate(zip(self._names, panels, strict=True)):
+        for index, ((name, colour), panel) in enumerate(zip(self._titles, panels, strict=True)):
             left = index * (width + _GAP)
             frame = panel.frame.repeat(scale, axis=0).repeat(scale, axis=1)
             picture.paste(Image.fromarray(frame), (left, _CAPTION_HEIGHT))
             draw.rectangle((left, 0, left + width - 1, _CAPTION_HEIGHT - 1), fill=_CAPTION_BACKGROUND)
-            draw.rectangle((left, 0, left + width - 1, 3), fill=POLICY_COLOURS[index % len(POLICY_COLOURS)])
+            draw.rectangle((left, 0, left + width - 1, 3), fill=colour)
             middle = 4 + (_CAPTION_HEIGHT - 4) // 2
             score = f"{panel.score:g}".replace("-", "−") + (" · over" if panel.is_over else "")
             draw.text((left + 10, middle), name, fill=_WHITE, font=self._fonts[18], anchor="lm")
@@ -173,6 +175,12 @@ class _Layout:
         draw.text((10, middle), self._footer, fill=_FAINT, font=self._fonts[13], anchor="lm")
         draw.text((total - 10, middle), f"{seconds:.1f} s", fill=_FAINT, font=self._fonts[13], anchor="rm")
         return picture
+
+
+def _colours(policies: Sequence[Policy]) -> list[str]:
+    """Return the colours of the curves: random play is grey in every picture."""
+    others = itertools.cycle(POLICY_COLOURS)
+    return [RANDOM_COLOUR if isinstance(policy, RandomPolicy) else next(others) for policy in policies]
 
 
 def _even(number: int) -> int:
@@ -198,7 +206,7 @@ def _mp4(pictures: "Iterator[Image]", rate: float) -> bytes:
     except ImportError as error:
         raise missing_extra("av", "Making an MP4") from error
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         first = next(pictures)
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
