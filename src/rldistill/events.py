@@ -1,8 +1,9 @@
 """What a run tells while it runs: frozen records, given to callbacks.
 
 The library never prints. The command line's progress bar is one callback; a notebook, a
-test or a tracker is another. A callback that returns `True` asks the run to stop: it saves
-its state and ends as after Ctrl-C.
+test or a tracker is another. A callback that answers `True` to a `ProgressEvent` asks the run
+to stop: it saves its state and ends as after Ctrl-C. Messages only tell, the one that says
+"stopped" among them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,8 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
     """Give an event to every callback.
 
     Raises:
-        StopRequestedError: one of them returned `True`.
+        StopRequestedError: one of them answered `True` to a `ProgressEvent`.
     """
     answers = [callback(event) for callback in callbacks]
-    if any(answer is True for answer in answers):
+    if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
         raise StopRequestedError

@@ -14,7 +14,7 @@ from torch import Tensor
 from rldistill.distillation.sources import HeldOut, LabelledBatch, Source
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
-from rldistill.networks import PolicyNetwork
+from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Schedule
 from rldistill.statistics import agreement
@@ -72,7 +72,7 @@ class Distiller:
 
     def __init__(
         self,
-        network: PolicyNetwork,
+        network: Network,
         losses: Sequence[LossFunction],
         optimizer: torch.optim.Optimizer,
         *,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rldistill.networks.policy_network import PolicyNetwork
+from rldistill.networks.module_network import Network
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class NetworkSize:
     num_macs: int
 
 
-def measure_size(network: PolicyNetwork, *, bytes_per_parameter: int = 4) -> NetworkSize:
+def measure_size(network: Network, *, bytes_per_parameter: int = 4) -> NetworkSize:
     """Measure a network: multiply-accumulates by running one observation through its first head."""
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return NetworkSize(num_parameters, num_parameters * bytes_per_parameter, _count_macs(network))
 
 
-def _count_macs(network: PolicyNetwork) -> int:
+def _count_macs(network: Network) -> int:
     total = 0
 
     def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:

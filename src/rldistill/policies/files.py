@@ -3,46 +3,62 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rldistill.errors import PolicyFileError, RldistillError
-from rldistill.networks import PolicyNetwork
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
 from rldistill.policies.torch_policy import TorchPolicy
 from rldistill.types import resolve_device
 
 
-def load_policy(path: str | Path, *, device: str = "cpu") -> TorchPolicy:
+def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | None = None) -> TorchPolicy:
     """Load a policy file; nothing in it is executed.
 
     Args:
         path: a `.safetensors` policy file.
         device: `auto`, `cpu` or `cuda`.
+        module: for a file whose network is a module of one's own: that module, whose weights
+            are replaced in place.
 
     Raises:
-        PolicyFileError: missing, truncated, altered, not a policy, not the shapes it declares.
+        PolicyFileError: missing, truncated, altered, not a policy, not the shapes it declares, or
+            it needs a module and got none (or the other way round).
     """
     path = Path(path)
     description, weights = unpack_policy(path)
     try:
         spec = PolicySpec.from_dict(description)
-        # On the meta device a network of any declared size costs nothing until its shapes are checked.
-        with torch.device("meta"):
-            network = PolicyNetwork(
-                spec.architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale
-            )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RldistillError) as error:
+        network = _empty_network(path, spec, module)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, UsageError, MismatchError) as error:
         raise PolicyFileError(f"Policy file {path}: its description does not make a network ({error}).") from error
     _check_weights(path, network, weights)
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    network.load_state_dict(state, assign=module is None)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()
     return TorchPolicy(network, spec).to(resolve_device(device))
 
 
-def _check_weights(path: Path, network: PolicyNetwork, weights: dict[str, Tensor]) -> None:
+def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Network:
+    """Return the network that a file declares, with any weights."""
+    if spec.architecture is None:
+        if module is None:
+            raise PolicyFileError(
+                f"Policy file {path} holds the weights of a module of its maker's own, {spec.module}, whose code no "
+                "file carries. Load it in Python: load_policy(path, module=…)."
+            )
+        return ModuleNetwork(module, spec.observation_shape, spec.heads[0].num_outputs, input_scale=spec.input_scale)
+    if module is not None:
+        raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")
+    # On the meta device a network of any declared size costs nothing until its shapes are checked.
+    with torch.device("meta"):
+        return PolicyNetwork(spec.architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale)
+
+
+def _check_weights(path: Path, network: Network, weights: dict[str, Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != got:

@@ -28,7 +28,8 @@ class PolicySpec:
 
     Attributes:
         name: short, for tables.
-        architecture: the layers.
+        architecture: the layers; None where the network is a module of the user's own.
+        module: the name of that module's class.
         heads: one per task, in the network's order.
         output_kind: which action field the outputs are.
         behaviour: how it acts by default.
@@ -38,13 +39,14 @@ class PolicySpec:
     """
 
     name: str
-    architecture: Architecture
+    architecture: Architecture | None
     heads: tuple[HeadSpec, ...]
     output_kind: OutputKind = "q_values"
     behaviour: Behaviour = "greedy"
     input_scale: float = 1.0
     weights_dtype: str = "float32"
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    module: str | None = None
 
     @property
     def head_sizes(self) -> dict[str, int]:
@@ -60,7 +62,8 @@ class PolicySpec:
         """Return plain JSON data."""
         return {
             "name": self.name,
-            "architecture": self.architecture.to_dict(),
+            "architecture": None if self.architecture is None else self.architecture.to_dict(),
+            "module": self.module,
             "heads": [{"task": head.task.to_dict()} for head in self.heads],
             "output_kind": self.output_kind,
             "behaviour": self.behaviour,
@@ -74,7 +77,8 @@ class PolicySpec:
         """Read what `to_dict` wrote."""
         return cls(
             name=data["name"],
-            architecture=Architecture.from_dict(data["architecture"]),
+            architecture=None if data["architecture"] is None else Architecture.from_dict(data["architecture"]),
+            module=data.get("module"),
             heads=tuple(HeadSpec(Task.from_dict(head["task"])) for head in data["heads"]),
             output_kind=data["output_kind"],
             behaviour=data["behaviour"],

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
-from rldistill.networks import Architecture, PolicyNetwork
+from rldistill.networks import Architecture, ModuleNetwork, Network, PolicyNetwork, module_name
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.protocol import Observations, State
@@ -31,7 +31,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class TorchPolicy:
-    """A `PolicyNetwork` with what it takes to play: tasks, output kind, behaviour.
+    """A network with what it takes to play: tasks, output kind, behaviour.
 
     Args:
         network: its heads are those of `spec`.
@@ -39,7 +39,7 @@ class TorchPolicy:
         task_index: which head plays.
     """
 
-    def __init__(self, network: PolicyNetwork, spec: PolicySpec, *, task_index: int = 0) -> None:
+    def __init__(self, network: Network, spec: PolicySpec, *, task_index: int = 0) -> None:
         self.network = network
         self.spec = spec
         self._task_index = task_index
@@ -57,14 +57,13 @@ class TorchPolicy:
         generator: torch.Generator | None = None,
     ) -> "TorchPolicy":
         """Return a new policy with freshly drawn weights."""
-        first = tasks[0].fingerprint
         spec = PolicySpec(
             name=name or architecture.name,
             architecture=architecture,
             heads=tuple(HeadSpec(task) for task in tasks),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=1 / 255 if first.observation_dtype == "uint8" else 1.0,
+            input_scale=_input_scale(tasks[0]),
         )
         network = PolicyNetwork(
             architecture,
@@ -75,6 +74,23 @@ class TorchPolicy:
             generator=generator,
         )
         return cls(network, spec)
+
+    @classmethod
+    def from_module(
+        cls, module: nn.Module, task: Task, *, output_kind: OutputKind, behaviour: Behaviour = "greedy"
+    ) -> "TorchPolicy":
+        """Return a policy around a module of one's own: scaled float32 observations to `[B, A]`."""
+        spec = PolicySpec(
+            name=type(module).__name__,
+            architecture=None,
+            heads=(HeadSpec(task),),
+            output_kind=output_kind,
+            behaviour=behaviour,
+            input_scale=_input_scale(task),
+            module=module_name(module),
+        )
+        num_outputs = spec.heads[0].num_outputs
+        return cls(ModuleNetwork(module, spec.observation_shape, num_outputs, input_scale=spec.input_scale), spec)
 
     @property
     def name(self) -> str:
@@ -110,8 +126,11 @@ class TorchPolicy:
     def stored_weights(self) -> dict[str, Tensor]:
         """Return the weights as a file keeps them: on the CPU, contiguous, in the file's dtype."""
         dtype = _DTYPES[self.spec.weights_dtype]
+        weights = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
+        # Counters, such as those of a batch norm, stay the integers they are.
         return {
-            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.network.state_dict().items()
+            name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+            for name, tensor in weights.items()
         }
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
@@ -206,3 +225,7 @@ class TorchPolicy:
         """Move the weights; returns itself."""
         self.network.to(device)
         return self
+
+
+def _input_scale(task: Task) -> float:
+    return 1 / 255 if task.fingerprint.observation_dtype == "uint8" else 1.0

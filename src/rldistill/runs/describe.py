@@ -82,7 +82,7 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "behaviour": policy.behaviour,
         "policy_hash": policy.hash,
         "weights_dtype": policy.spec.weights_dtype,
-        "architecture": policy.spec.architecture.to_dict(),
+        "architecture": policy.spec.to_dict()["architecture"],
         "provenance": dict(policy.spec.provenance),
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rldistill.data import Dataset, split_episodes
 from rldistill.data.sampler import check_held_out_fraction
@@ -18,9 +19,9 @@ from rldistill.envs import EpisodeEnvs, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
-from rldistill.networks import parse_architecture
+from rldistill.networks import module_name, parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.policies import TorchPolicy, load_policy
+from rldistill.policies import Behaviour, TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import DistillConfig, config_values
 from rldistill.runs.metrics import MetricsFile
@@ -34,6 +35,7 @@ from rldistill.types import OutputKind, resolve_device
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
 _MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data"})
+_MODULE_PREFIX = "module:"
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
 
@@ -42,7 +44,7 @@ def distill(
     data: str | Path | Dataset | Sequence[str | Path],
     *,
     out: str | Path,
-    student: str = "net3",
+    student: str | nn.Module = "net3",
     loss: str | CustomLoss | None = None,
     temperature: float | str | None = None,
     num_updates: int = 12_000,
@@ -69,7 +71,8 @@ def distill(
     Args:
         data: dataset folder.
         out: run folder.
-        student: preset, `mlp:64x64` or `conv:8-8-8:32`.
+        student: preset, `mlp:64x64`, `conv:8-8-8:32`, or a module of your own from scaled float32
+            observations to `[B, A]` (its file then loads only with `module=`).
         loss: name, or a callable (student `[B, A]`, target `[B, A]`) → `[B]`; None: what suits
             the teacher's outputs.
         temperature: number or schedule; None: 0.01 for Q-values, 1 for logits.
@@ -104,7 +107,7 @@ def distill(
     config = DistillConfig(
         data=tuple(Path(path) for path in paths),
         out=Path(out),
-        student=student,
+        student=student if isinstance(student, str) else f"{_MODULE_PREFIX}{module_name(student)}",
         loss=None if callable(loss) else loss,
         temperature=None if temperature is None else str(temperature),
         num_updates=num_updates,
@@ -127,6 +130,7 @@ def distill(
         config,
         dataset=dataset,
         custom_loss=loss if callable(loss) else None,
+        module=student if isinstance(student, nn.Module) else None,
         resume=resume,
         overwrite=overwrite,
         callbacks=callbacks,
@@ -143,7 +147,8 @@ def resolve(config: DistillConfig) -> DistillConfig:
         raise UsageError("distill needs a dataset: rldistill distill data/pong --out runs/pong-net3.")
     if len(config.data) > 1:
         raise UsageError(f"distill takes one dataset, got {len(config.data)}: {', '.join(map(str, config.data))}.")
-    parse_architecture(config.student)
+    if not config.student.startswith(_MODULE_PREFIX):
+        parse_architecture(config.student)
     parse_schedule(config.learning_rate, "learning_rate")
     if config.temperature is not None:
         _positive(parse_schedule(config.temperature, "temperature"), "temperature", config.temperature)
@@ -165,6 +170,7 @@ def run_distill(
     *,
     dataset: Dataset | None = None,
     custom_loss: CustomLoss | None = None,
+    module: nn.Module | None = None,
     resume: bool,
     overwrite: bool,
     callbacks: Sequence[Callback] = (),
@@ -172,7 +178,7 @@ def run_distill(
     """Distil as configured, in `config.out`; see `distill`."""
     config = resolve(config)
     dataset = dataset or Dataset.open(config.data[0])
-    setup = _prepare(config, dataset, custom_loss)
+    setup = _prepare(config, dataset, custom_loss, module)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         values = config_values(config) | setup.resolved
         if continues:
@@ -195,11 +201,13 @@ class _Setup:
     warning: str | None
 
 
-def _prepare(config: DistillConfig, dataset: Dataset, custom_loss: CustomLoss | None) -> _Setup:
+def _prepare(
+    config: DistillConfig, dataset: Dataset, custom_loss: CustomLoss | None, module: nn.Module | None
+) -> _Setup:
     teacher = dataset.provenance.teacher
     loss, temperature = _loss_and_temperature(config, teacher.output_kind, custom_loss)
     split = split_episodes(dataset, config.held_out_fraction, config.seed)
-    student = _initial_student(config, dataset).to(torch.device(config.device))
+    student = _initial_student(config, dataset, module).to(torch.device(config.device))
     learning_rate = parse_schedule(config.learning_rate, "learning_rate")
     optimizer = OPTIMIZERS[config.optimizer](student.network.parameters(), learning_rate.bounds[1], config.weight_decay)
     distiller = Distiller(
@@ -246,21 +254,22 @@ def _positive(schedule: Schedule, name: str, text: str) -> None:
         raise UsageError(f"{name} must stay > 0, got {text!r}, whose lowest value is {schedule.bounds[0]:g}.")
 
 
-def _initial_student(config: DistillConfig, dataset: Dataset) -> TorchPolicy:
+def _initial_student(config: DistillConfig, dataset: Dataset, module: nn.Module | None) -> TorchPolicy:
     task, teacher = dataset.provenance.task, dataset.provenance.teacher
+    # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
+    kind: OutputKind = "q_values" if config.loss == "q_mse" else "logits"
+    samples = teacher.output_kind != "q_values" and dataset.provenance.behaviour == "sample"
+    behaviour: Behaviour = "sample" if samples else "greedy"
+    if module is not None:
+        if config.init_from is not None:
+            raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
+        return TorchPolicy.from_module(module, task, output_kind=kind, behaviour=behaviour)
+    if config.student.startswith(_MODULE_PREFIX):
+        raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
     architecture = parse_architecture(config.student)
     if config.init_from is None:
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
-        # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
-        kind: OutputKind = "q_values" if config.loss == "q_mse" else "logits"
-        behaviour = "greedy" if teacher.output_kind == "q_values" else dataset.provenance.behaviour
-        return TorchPolicy.create(
-            architecture,
-            [task],
-            output_kind=kind,
-            behaviour="sample" if behaviour == "sample" else "greedy",
-            generator=generator,
-        )
+        return TorchPolicy.create(architecture, [task], output_kind=kind, behaviour=behaviour, generator=generator)
     student = load_policy(config.init_from)
     differences = student.tasks[0].fingerprint.differences(task.fingerprint)
     if differences:
@@ -268,9 +277,7 @@ def _initial_student(config: DistillConfig, dataset: Dataset) -> TorchPolicy:
             f"--init-from {config.init_from} does not fit the dataset {dataset.path}: {'; '.join(differences)}."
         )
     if student.spec.architecture != architecture:
-        raise MismatchError(
-            f"--init-from {config.init_from} holds a {student.spec.architecture.name}, --student says {config.student}."
-        )
+        raise MismatchError(f"--init-from {config.init_from} holds a {student.name}, --student says {config.student}.")
     return student
 
 

@@ -14,7 +14,7 @@ import torch
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.networks import parse_architecture
+from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
@@ -274,11 +274,16 @@ def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPoli
         raise MismatchError(f"--init-from {config.init_from} does not fit {config.task}: {'; '.join(differences)}.")
     if policy.spec.architecture != architecture:
         raise UsageError(
-            f"--init-from {config.init_from} holds a {policy.spec.architecture.name} "
-            f"(layer norm {policy.spec.architecture.layer_norm}), --network says {architecture.name} "
-            f"(layer norm {architecture.layer_norm})."
+            f"--init-from {config.init_from} holds {_layers(policy.spec.architecture)}, "
+            f"--network says {_layers(architecture)}."
         )
     return policy
+
+
+def _layers(architecture: Architecture | None) -> str:
+    if architecture is None:
+        return "a module of its maker's own"
+    return f"{architecture.name} {'with' if architecture.layer_norm else 'without'} layer norm"
 
 
 def _rng_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rldistill.errors import NumericalError, UsageError
-from rldistill.networks import PolicyNetwork
+from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.stream import Rollout
@@ -93,7 +93,7 @@ class PQNLearner:
     """
 
     def __init__(
-        self, network: PolicyNetwork, settings: PQNSettings, *, precision: Precision, generator: torch.Generator
+        self, network: Network, settings: PQNSettings, *, precision: Precision, generator: torch.Generator
     ) -> None:
         self.network = network
         self.settings = settings

@@ -1,0 +1,46 @@
+"""How fast are uniform random samples decoded? One thread, blocks as they are stored."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from kit import Rates, collect_for_bench, random_teacher, run_alone, show, timed
+
+from rldistill.data import Dataset, UniformSampler
+from rldistill.data.codec import ROWS_PER_BLOCK
+from rldistill.envs import make_task
+
+_BATCH_SIZE = 128
+_GAMES = ("pong", "breakout", "seaquest", "space_invaders")
+
+
+def main(*, quick: bool) -> None:
+    num_steps, num_rounds, num_batches = (1_600, 3, 20) if quick else (6_400, 9, 60)
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        datasets: dict[str, Dataset] = {}
+        for game in _GAMES[: 2 if quick else None]:
+            task = make_task(f"atari:{game}")
+            collect_for_bench(random_teacher(task), task, Path(folder) / game, num_steps)
+            datasets[game] = Dataset.open(Path(folder) / game)
+
+        def reader(dataset: Dataset) -> object:
+            sampler = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=_BATCH_SIZE, seed=0)
+            numbers = itertools.count()
+            return timed(lambda: sum(len(sampler.batch(next(numbers)).indices) for _ in range(num_batches)))
+
+        rates = Rates({game: reader(dataset) for game, dataset in datasets.items()}, num_rounds=num_rounds)
+        for game, dataset in datasets.items():
+            num_bytes = sum(shard.num_bytes for shard in dataset.manifest.shards)
+            rows.append([game, f"{rates.median(game):,.0f}", f"{num_bytes / dataset.num_steps:.0f}"])
+    show(
+        f"Uniform random samples of 4 frames, one thread (batches of {_BATCH_SIZE}, blocks of {ROWS_PER_BLOCK} frames)",
+        ["game", "samples/s", "bytes per step"],
+        rows,
+        f"medians of {num_rounds} turns; {num_steps:,} steps of play by random weights with ε 0.05",
+    )
+
+
+if __name__ == "__main__":
+    run_alone(main, __doc__)

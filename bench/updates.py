@@ -1,0 +1,114 @@
+"""Does training wait for its data? Updates per second from the store against a batch that lies in memory.
+
+Both train the same network by the library's own loop on one thread; only the source differs.
+The store decodes ahead in one background thread, so it needs a second processor to be free.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+from kit import Rates, collect_for_bench, random_teacher, run_alone, show
+
+from rldistill.data import Dataset
+from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, UpdateRecord, distil
+from rldistill.distillation.sources import LabelledBatch, Source
+from rldistill.envs import make_task
+from rldistill.losses import make_loss
+from rldistill.networks.precision import Precision
+from rldistill.runs.threads import use_threads
+from rldistill.schedules import Constant
+
+_BATCH_SIZE = 128
+# More than the batches decoded ahead while the other source had its turn.
+_UNTIMED_UPDATES = 5
+_ENOUGH_UPDATES = 10**6
+
+
+class _Resident:
+    """The same batch for every update."""
+
+    def __init__(self, batch: LabelledBatch) -> None:
+        self._batch = batch
+
+    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+        return itertools.repeat(self._batch, num_updates)
+
+
+def _training(source: Source, network: str, precision: Precision) -> Iterator[UpdateRecord]:
+    task = make_task("atari:pong")
+    student = random_teacher(task, network, layer_norm=False).network
+    distiller = Distiller(
+        student,
+        [make_loss("sharpened_kl", "q_values", temperature=0.01)],
+        OPTIMIZERS["adam"](student.parameters(), 1e-4, 0.0),
+        learning_rate=Constant(1e-4),
+        temperatures=[Constant(0.01)],
+        num_updates=_ENOUGH_UPDATES,
+        max_gradient_norm=1.0,
+        precision=precision,
+    )
+    return distil(distiller, source, first_update=0, num_updates=_ENOUGH_UPDATES)
+
+
+def _piece(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tuple[int, float]]:
+    def piece() -> tuple[int, float]:
+        for _ in itertools.islice(records, _UNTIMED_UPDATES):
+            pass
+        started = time.perf_counter()
+        for _ in itertools.islice(records, num_updates):
+            pass
+        return num_updates, time.perf_counter() - started
+
+    return piece
+
+
+def _measure(dataset: Dataset, network: str, precision: Precision, *, num_updates: int, num_rounds: int) -> Rates:
+    stored = StoredSource(dataset, np.arange(dataset.num_steps), batch_size=_BATCH_SIZE, seed=0)
+    with closing(stored.batches(0, 1)) as batches:  # type: ignore[type-var]
+        resident = _Resident(next(batches))
+    with ExitStack() as stack:
+        # A source that is left early has a thread to end.
+        trained = [stack.enter_context(closing(_training(source, network, precision))) for source in (stored, resident)]  # type: ignore[type-var]
+        pieces = {
+            name: _piece(records, num_updates) for name, records in zip(("stored", "resident"), trained, strict=True)
+        }
+        return Rates(pieces, num_rounds=num_rounds)
+
+
+def main(*, quick: bool) -> None:
+    num_steps, num_rounds = (1_600, 2) if quick else (16_000, 7)
+    task = make_task("atari:pong")
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        collect_for_bench(random_teacher(task), task, Path(folder) / "data", num_steps)
+        dataset = Dataset.open(Path(folder) / "data")
+        with use_threads(1):
+            precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+            for network, precision in itertools.product(("dqn", "net3"), precisions):
+                num_updates = (8 if network == "dqn" else 30) * (1 if quick else 2)
+                rates = _measure(dataset, network, precision, num_updates=num_updates, num_rounds=num_rounds)
+                speed = rates.median("stored")
+                rows.append(
+                    [
+                        f"{network}, {precision}",
+                        f"{speed:.1f}",
+                        f"{rates.median('resident'):.1f}",
+                        f"{rates.ratio('stored', 'resident'):.1%}",
+                        f"{speed * _BATCH_SIZE:,.0f}",
+                    ]
+                )
+    show(
+        f"Training on one thread, updates of {_BATCH_SIZE} (Pong, {num_steps:,} steps stored)",
+        ["student", "updates/s stored", "updates/s resident", "ratio", "samples/s stored"],
+        rows,
+        f"medians of {num_rounds} turns each; the ratio is the median of those within a turn",
+    )
+
+
+if __name__ == "__main__":
+    run_alone(main, __doc__)

@@ -1,0 +1,155 @@
+"""Curves: what is drawn is a whole PNG of the promised size, and what cannot be drawn is said in one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rldistill.errors import RldistillError
+from rldistill.reports.canvas import DOTS_PER_INCH
+from rldistill.reports.figures import learning_curve, training_curve
+
+pytest.importorskip("matplotlib")
+
+_CONFIG = """
+data = ["data/gone"]
+student = "net3"
+loss = "sharpened_kl"
+temperature = "linear:0.2->0.01"
+batch_size = 128
+optimizer = "adam"
+learning_rate = "one_cycle:1e-3"
+seed = 3
+"""
+
+
+def _write_run(folder: Path, records: list[dict[str, object]], config: str = _CONFIG) -> Path:
+    folder.mkdir()
+    (folder / "config.toml").write_text(config)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def _distillation(*, scores: bool, steepness: float = 1.0) -> list[dict[str, object]]:
+    records: list[dict[str, object]] = []
+    for update in range(500, 5001, 500):
+        loss = 1.2 * float(np.exp(-steepness * update / 2500))
+        records.append(
+            {
+                "update": update,
+                "loss": loss,
+                "held_out_loss": loss * 1.1,
+                "held_out_agreement": 1 - loss / 2,
+                "majority_share": 0.3,
+                "temperature": 0.2,
+            }
+        )
+        if scores and update % 2500 == 0:
+            records[-1]["scores"] = [float(update) / 500, 3.0, -4.0]
+    return records
+
+
+def _evaluation() -> dict[str, object]:
+    def policy(role: str, mean: float, interval: list[float] | None) -> dict[str, object]:
+        return {
+            "name": role,
+            "role": role,
+            "mean": mean,
+            "interval": interval,
+            "exploration_epsilon": 0.05,
+            "degenerate": False,
+            "census": interval is None,
+            "episodes": [{"return": mean + offset, "length": 9, "seed": 1} for offset in (-1, 0, 1)],
+        }
+
+    policies = [policy("teacher", 18.0, [17.0, 19.0]), policy("student", 17.5, None), policy("random", -20.0, None)]
+    return {"task": "atari:space_invaders", "seed": 4, "policies": policies}
+
+
+def _pixels(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _has_colour(pixels: np.ndarray, colour: str) -> bool:
+    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    return bool((pixels == wanted).all(axis=-1).sum() > 30)
+
+
+_TEACHER, _STUDENT, _RANDOM = "#0072B2", "#D55E00", "#6E6E6E"
+
+
+def test_a_learning_curve_without_play_has_two_panels_and_with_play_three(tmp_path: Path) -> None:
+    short = learning_curve(_write_run(tmp_path / "a", _distillation(scores=False)), tmp_path / "a.png")
+    long = learning_curve(_write_run(tmp_path / "b", _distillation(scores=True)), tmp_path / "b.png")
+    two, three = _pixels(short), _pixels(long)
+    assert two.shape[0] == three.shape[0] == int(4.75 * DOTS_PER_INCH)
+    assert three.shape[1] - two.shape[1] == pytest.approx((2.85 + 1.95) * DOTS_PER_INCH, abs=2)
+    assert _has_colour(two, _STUDENT)
+    assert _has_colour(two, _RANDOM)
+    assert not _has_colour(two, _TEACHER)
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_an_evaluation_adds_teacher_and_random_play(tmp_path: Path, scores: bool) -> None:
+    run = _write_run(tmp_path / "run", _distillation(scores=scores))
+    out = learning_curve(run, tmp_path / "new" / "curve.png", evaluation=_evaluation())
+    pixels = _pixels(out)
+    assert all(_has_colour(pixels, colour) for colour in (_TEACHER, _STUDENT, _RANDOM))
+
+
+def test_a_loss_that_falls_a_thousandfold_can_be_drawn(tmp_path: Path) -> None:
+    run = _write_run(tmp_path / "run", _distillation(scores=False, steepness=5.0))
+    assert _has_colour(_pixels(learning_curve(run, tmp_path / "curve.png")), _STUDENT)
+
+
+def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
+    run = _write_run(tmp_path / "run", _distillation(scores=True))
+    first, second = (learning_curve(run, tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first == second
+
+
+def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
+    before = "matplotlib.pyplot" in sys.modules
+    learning_curve(_write_run(tmp_path / "run", _distillation(scores=True)), tmp_path / "curve.png")
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+@pytest.mark.parametrize("num_games", [0, 3, 80])
+def test_a_training_curve_is_drawn_from_the_first_game_on(tmp_path: Path, num_games: int) -> None:
+    records: list[dict[str, object]] = [
+        {
+            "step": 1024 * (index + 1),
+            "loss": 0.01,
+            "epsilon": max(0.05, 1 - index / 50),
+            "scores": [float(index)] if index < num_games else [],
+        }
+        for index in range(100)
+    ]
+    config = 'task = "atari:pong"\nalgorithm = "pqn"\nnetwork = "dqn"\nlayer_norm = true\nnum_envs = 32\nseed = 0\n'
+    out = training_curve(_write_run(tmp_path / "run", records, config), tmp_path / "curve.png")
+    pixels = _pixels(out)
+    assert pixels.shape == (int(6.6 * DOTS_PER_INCH), int(8.6 * DOTS_PER_INCH), 3)
+    assert _has_colour(pixels, _TEACHER) == (num_games >= 32)
+
+
+def test_a_folder_without_measurements_is_refused_with_what_was_expected(tmp_path: Path) -> None:
+    run = _write_run(tmp_path / "run", [])
+    with pytest.raises(RldistillError, match=r"holds no record with 'held_out_loss'. Expected the folder of a `rldis"):
+        learning_curve(run, tmp_path / "curve.png")
+    with pytest.raises(RldistillError, match="rldistill train-teacher"):
+        training_curve(run, tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_without_matplotlib_the_error_names_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _write_run(tmp_path / "run", _distillation(scores=False))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(RldistillError, match=r"needs matplotlib.*pip install 'rldistill\[report\]'"):
+        learning_curve(run, tmp_path / "curve.png")
