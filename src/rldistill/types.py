@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.errors import UsageError
+
 ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
 BoxMapping = Literal["clip", "tanh_rescale"]
@@ -153,7 +155,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        from rldistill.errors import UsageError
-
         raise UsageError("device: got 'cuda', but torch finds no CUDA device here. Use --device auto or cpu.")
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"device: got {name!r}, expected auto, cpu or cuda.")
     return torch.device(name)

@@ -1,8 +1,9 @@
 """Atari on ale-py's native vector environment: C++ threads step and preprocess.
 
-Three habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would
+Four habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would
 hard-reset the game at each lost life (a learner would never see a second life), rewards
-are clipped by default, and four games end the whole process from C++.
+are clipped by default, four games end the whole process from C++, and an action that the
+game does not have makes it wait forever.
 """
 
 import difflib
@@ -194,6 +195,7 @@ class AtariEnvs:
             episodic_life=False,
             reward_clipping=False,
         )
+        self._num_actions = len(fingerprint.action_set)
         self._enumerable_starts = protocol.sticky_action_probability == 0
         self._start_frames = np.zeros(num_envs, np.int64)
         self._is_fresh = True
@@ -219,7 +221,13 @@ class AtariEnvs:
         return observations
 
     def step(self, actions: NDArray[np.int64]) -> StepBatch:
-        """Apply one action per emulator."""
+        """Apply one action per emulator.
+
+        Raises:
+            ValueError: an action that the game does not have: ale-py would wait for its result forever.
+        """
+        if actions.min() < 0 or actions.max() >= self._num_actions:
+            raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")
         observations, rewards, terminated, truncated, info = self._envs.step(actions)
         return StepBatch(observations, rewards.astype(np.float64), terminated, truncated & ~terminated, info["lives"])
 

@@ -160,8 +160,14 @@ class VectorEnvs:
         seed: list[int | None] = [None] * self.num_envs
         for index, slot in enumerate(slots):
             seed[slot] = None if seeds is None else seeds[index]
-        # Gymnasium's base class declares one integer; its vector environments take a list.
-        observations, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
+        try:
+            # Gymnasium's base class declares one integer; its vector environments take a list.
+            observations, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
+        except (TypeError, ValueError, gymnasium.error.Error) as error:
+            raise TaskError(
+                f"VectorEnv {type(self._envs).__name__} cannot begin single episodes by seed: {error}. "
+                "Use gymnasium.vector.SyncVectorEnv, or name the task, such as CartPole-v1 or atari:pong."
+            ) from error
         self._ended[mask] = False
         return self._codec.encode(observations).copy()
 

@@ -51,18 +51,22 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
         UsageError: options that do not apply.
     """
     options = dict(options or {})
+    if isinstance(task, str):
+        if task.startswith(ATARI_PREFIX):
+            return _atari(atari_task(task, options))
+        return _from_factory(task, _factory(task, options), options)
+    if options:
+        raise UsageError(
+            f"Environment options ({', '.join(options)}) belong with a task's name, such as atari:pong: got them with "
+            f"a {type(task).__name__}, which is already complete. Name the task too."
+        )
     if isinstance(task, PlayableTask):
         return task
     if isinstance(task, Task):
         return _from_record(task)
     if isinstance(task, VectorEnv):
         return _from_vector_env(task)
-    if callable(task):
-        name = getattr(task, "__name__", type(task).__name__)
-        return _from_factory(f"python:{name}", task, options)
-    if task.startswith(ATARI_PREFIX):
-        return _atari(atari_task(task, options))
-    return _from_factory(task, _factory(task, options), options)
+    return _from_factory(f"python:{getattr(task, '__name__', type(task).__name__)}", task, {})
 
 
 def _atari(task: Task) -> PlayableTask:
@@ -79,17 +83,18 @@ def _from_record(task: Task) -> PlayableTask:
 
 def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
     fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
+    VectorEnvs(envs)  # refuses those that cannot be played
     spec = getattr(envs, "spec", None)
     name = spec.id if spec is not None else f"python:{type(envs).__name__}"
     return PlayableTask(Task(name, fingerprint), lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
 
 
 def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:
-    module, _, _ = name.rpartition(":")
-    if module:
+    module, colon, _ = name.rpartition(":")
+    if colon:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two: names like `.a` or ``
             raise TaskError(
                 f"Task {name!r}: module {module!r} cannot be imported ({error}). Is it installed, or misspelt?"
             ) from error
@@ -105,10 +110,14 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(
             f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
         ) from error
-    except TypeError as error:
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        if not kwargs:
+            raise
         raise UsageError(
-            f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs) or 'none'}): {_one_line(error)}"
+            f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {_one_line(error)}"
         ) from error
+    if not isinstance(env, gymnasium.Env):
+        raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
     env.close()
     task = Task(name, fingerprint, Protocol(), kwargs)

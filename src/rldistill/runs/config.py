@@ -4,6 +4,7 @@ The docstring of a field is its help on the command line.
 """
 
 import json
+import math
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -72,6 +73,7 @@ class TrainTeacherConfig:
         if self.algorithm != "pqn":
             raise UsageError(f"algorithm: got {self.algorithm!r}, expected pqn.")
         check_positive(self, "num_steps", "num_envs", "checkpoint_period")
+        check_not_negative(self, "seed", "num_threads")
         if not 0 <= self.start_step < self.num_steps:
             raise UsageError(f"start_step must lie in [0, num_steps), got {self.start_step} of {self.num_steps}.")
         if self.start_step and self.init_from is None:
@@ -132,6 +134,7 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "num_steps", "num_envs")
+        check_not_negative(self, "seed", "num_threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +184,9 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "num_updates", "batch_size", "evaluate_period", "num_envs")
+        check_not_negative(self, "weight_decay", "evaluate_episodes", "seed", "num_threads")
         if not self.max_gradient_norm > 0:
             raise UsageError(f"max_gradient_norm must be > 0, got {self.max_gradient_norm}.")
-        if min(self.weight_decay, self.evaluate_episodes) < 0:
-            raise UsageError("weight_decay and evaluate_episodes must be 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,9 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "num_episodes", "num_envs")
+        check_not_negative(self, "seed", "num_threads")
+        if self.require_retention is not None and not math.isfinite(self.require_retention):
+            raise UsageError(f"require_retention must be a number such as 0.95, got {self.require_retention}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +250,7 @@ class QuickstartConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "num_steps", "num_updates", "num_episodes", "num_envs")
+        check_not_negative(self, "seed", "num_threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +301,17 @@ def check_positive(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise UsageError(f"{name} must be 1 or more, got {getattr(config, name)}.")
+
+
+def check_not_negative(config: object, *names: str) -> None:
+    """Check that fields are 0 or more, and numbers.
+
+    Raises:
+        UsageError: names the field and its value.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UsageError(f"{name} must be 0 or more, got {getattr(config, name)}.")
 
 
 def config_values(config: object) -> dict[str, Any]:

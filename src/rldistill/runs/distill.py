@@ -1,7 +1,7 @@
 """Distil a stored dataset into a student, with everything it takes to go on after a stop."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, StoredSource,
 from rldistill.distillation.loop import HeldOutRecord
 from rldistill.distillation.sources import held_out_sample
 from rldistill.envs import EpisodeEnvs, make_task
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError, NumericalError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
 from rldistill.networks import module_name, parse_architecture
@@ -29,7 +29,7 @@ from rldistill.runs.run_folder import check_same_config, provenance, run_folder,
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import Constant, Schedule, parse_schedule
 from rldistill.seeding import stream_seed
-from rldistill.storage import load_checkpoint, save_checkpoint
+from rldistill.storage import canonical_json, load_checkpoint, save_checkpoint, sha256_bytes
 from rldistill.types import OutputKind, resolve_device
 
 STUDENT_FILE = "student.safetensors"
@@ -149,7 +149,11 @@ def resolve(config: DistillConfig) -> DistillConfig:
         raise UsageError(f"distill takes one dataset, got {len(config.data)}: {', '.join(map(str, config.data))}.")
     if not config.student.startswith(_MODULE_PREFIX):
         parse_architecture(config.student)
-    parse_schedule(config.learning_rate, "learning_rate")
+    lowest, highest = parse_schedule(config.learning_rate, "learning_rate").bounds
+    if lowest < 0 or highest == 0:
+        raise UsageError(
+            f"learning_rate must be > 0, and may fall to 0: got {config.learning_rate!r}, from {lowest:g} to {highest:g}."
+        )
     if config.temperature is not None:
         _positive(parse_schedule(config.temperature, "temperature"), "temperature", config.temperature)
     if config.loss is not None:
@@ -267,17 +271,20 @@ def _initial_student(config: DistillConfig, dataset: Dataset, module: nn.Module 
     if config.student.startswith(_MODULE_PREFIX):
         raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
     architecture = parse_architecture(config.student)
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
+    student = TorchPolicy.create(architecture, [task], output_kind=kind, behaviour=behaviour, generator=generator)
     if config.init_from is None:
-        generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
-        return TorchPolicy.create(architecture, [task], output_kind=kind, behaviour=behaviour, generator=generator)
-    student = load_policy(config.init_from)
-    differences = student.tasks[0].fingerprint.differences(task.fingerprint)
+        return student
+    initial = load_policy(config.init_from)
+    differences = initial.tasks[0].fingerprint.differences(task.fingerprint)
     if differences:
         raise MismatchError(
             f"--init-from {config.init_from} does not fit the dataset {dataset.path}: {'; '.join(differences)}."
         )
-    if student.spec.architecture != architecture:
-        raise MismatchError(f"--init-from {config.init_from} holds a {student.name}, --student says {config.student}.")
+    if initial.spec.architecture != architecture:
+        raise MismatchError(f"--init-from {config.init_from} holds a {initial.name}, --student says {config.student}.")
+    # Only its weights: what the outputs mean and how the student acts follow from this run's loss and teacher.
+    student.network.load_state_dict(initial.network.state_dict())
     return student
 
 
@@ -291,6 +298,7 @@ class _DistillationRun:
         self._checkpoint = config.out / CHECKPOINT_FILE
         self._update = 0
         self._warned = False
+        self._losses: list[float] = []  # since the last measurement
         self._resumed_at: int | None = None
         if continues and self._checkpoint.is_file():
             self._load()
@@ -320,15 +328,14 @@ class _DistillationRun:
         config = self._config
         started, first = time.monotonic(), self._update
         measured: HeldOutRecord | None = None
-        losses: list[float] = []
-        for record in records:
+        for record in self._saved_when_diverged(records):
             self._update = record.update + 1
-            losses.append(record.loss)
+            self._losses.append(record.loss)
             is_last = self._update == config.num_updates
             if self._update % config.evaluate_period == 0 or is_last:
                 measured = self._setup.distiller.measure(self._setup.held_out, self._update)
-                metrics.write(self._measurement(record, measured, losses))
-                losses = []
+                metrics.write(self._measurement(record, measured))
+                self._losses = []
                 self._warn_if_trivial(measured)
                 if not is_last:
                     self._save()
@@ -337,10 +344,18 @@ class _DistillationRun:
             shown |= {} if measured is None else {"held_out_agreement": measured.agreement}
             notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
 
-    def _measurement(self, record: UpdateRecord, measured: HeldOutRecord, losses: list[float]) -> dict[str, Any]:
+    def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
+        """Yield the records; an update that fails changed nothing, so the state before it is saved."""
+        try:
+            yield from records
+        except NumericalError:
+            self._save()
+            raise
+
+    def _measurement(self, record: UpdateRecord, measured: HeldOutRecord) -> dict[str, Any]:
         values: dict[str, Any] = {
             "update": self._update,
-            "loss": sum(losses) / len(losses),
+            "loss": sum(self._losses) / len(self._losses),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
             "held_out_loss": measured.loss,
@@ -410,15 +425,30 @@ class _DistillationRun:
         }
 
     def _save(self) -> None:
-        state = {"distiller": self._setup.distiller.state_dict(), "update": self._update, "warned": self._warned}
+        state = {
+            "distiller": self._setup.distiller.state_dict(),
+            "update": self._update,
+            "warned": self._warned,
+            "losses": self._losses,
+            "dataset": _content_hash(self._setup.dataset),
+        }
         save_checkpoint(self._checkpoint, state)
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
+        if state["dataset"] != _content_hash(self._setup.dataset):
+            raise MismatchError(
+                f"--resume {self._config.out}: dataset {self._setup.dataset.path} is not the one the run began with, "
+                "or has grown. Use the same, or --overwrite."
+            )
         self._setup.distiller.load_state_dict(state["distiller"])
-        self._update, self._warned = state["update"], state["warned"]
+        self._update, self._warned, self._losses = state["update"], state["warned"], state["losses"]
         self._resumed_at = self._update
         self._tell(f"going on from update {self._update:,}")
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def _content_hash(dataset: Dataset) -> str:
+    return sha256_bytes(canonical_json([shard.sha256 for shard in dataset.manifest.shards]).encode())

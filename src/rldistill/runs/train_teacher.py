@@ -145,6 +145,8 @@ class _TrainingRun:
     ) -> None:
         self._config = config
         self._callbacks = callbacks
+        # Taken now: hours later the source tree may be another than the one that runs.
+        self._provenance = provenance("train-teacher", config_values(config))
         self._settings = pqn_settings(config)
         device = resolve_device(config.device)
         self._policy = _initial_policy(config, task).to(device)
@@ -243,8 +245,7 @@ class _TrainingRun:
         self._tell(f"going on from step {self._progress.step:,}; the emulators begin new episodes")
 
     def _save_policy(self, file: str, chosen_by: str) -> None:
-        record = provenance("train-teacher", config_values(self._config))
-        record |= {
+        record = self._provenance | {
             "num_steps": self._progress.step,
             "chosen_by": chosen_by,
             "mean_training_score": self._progress.mean_score,

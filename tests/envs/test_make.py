@@ -1,0 +1,138 @@
+"""From what a user names to something that can be played, or to one line that says why not."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import RldistillError, TaskError, UsageError
+from rldistill.tasks import Protocol
+from tests.kit.tiny_envs import CHAIN_TASK, TinyChain
+
+
+def message_of(error, *arguments):
+    with pytest.raises(error) as caught:
+        make_task(*arguments)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_gymnasium_id_is_a_task():
+    task = make_task("CartPole-v1").task
+    assert (task.name, task.is_atari, task.protocol) == ("CartPole-v1", False, Protocol())
+    assert task.fingerprint.observation_shape == (4,)
+    assert task.fingerprint.action_layout.sizes == (2,)
+
+
+def test_a_module_is_imported_for_the_ids_it_registers():
+    task = make_task(CHAIN_TASK)
+    assert task.task.name == "tests.kit.tiny_envs:TinyChain-v0"
+    envs = task.make_envs(1, 1)
+    np.testing.assert_array_equal(envs.reset([0], [0]), [[1, 0, 0, 0, 0]])
+    envs.close()
+
+
+def test_a_callable_is_a_task_named_after_it():
+    assert make_task(TinyChain).task.name == "python:TinyChain"
+    assert make_task(lambda: TinyChain(7)).task.fingerprint.observation_shape == (7,)
+
+
+def test_a_playable_task_stays_what_it_is():
+    playable = make_task(TinyChain)
+    assert make_task(playable) is playable
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("atari:pong", {"frame_skip": 2, "noop_max": 7}), ("CartPole-v1", {"max_episode_steps": 9}), (CHAIN_TASK, {})],
+)
+def test_a_recorded_task_is_made_again(name, options):
+    playable = make_task(name, options).with_exploration(0.3)
+    again = make_task(type(playable.task).from_dict(playable.task.to_dict()))
+    assert isinstance(again, PlayableTask)
+    assert again.task == playable.task
+    assert again.task.protocol.exploration_epsilon == 0.3
+    again.make_envs(1, 1).close()
+
+
+def test_keyword_arguments_reach_the_environment_and_the_record():
+    task = make_task("CartPole-v1", {"max_episode_steps": 3})
+    assert task.task.environment_kwargs == {"max_episode_steps": 3}
+    envs = task.make_envs(1, 1)
+    envs.reset([0], [0])
+    assert [bool(envs.step(np.array([action])).truncated[0]) for action in (0, 1, 0)] == [False, False, True]
+
+
+def test_another_exploration_changes_nothing_but_the_protocol():
+    task = make_task("CartPole-v1")
+    other = task.with_exploration(0.25)
+    assert other.task.protocol == Protocol(exploration_epsilon=0.25)
+    assert other.task.fingerprint == task.task.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CartPol-v1", "Environment `CartPol` doesn't exist. Did you mean: `CartPole`?"),
+        ("CartPole-v7", "Environment version `v7` for environment `CartPole` doesn't exist."),
+        ("NoSuchThing", "Environment `NoSuchThing` doesn't exist."),
+        ("pong", "Environment `pong` doesn't exist. Did you mean: `Pong`?"),
+        ("a/b/c", "Malformed environment ID: a/b/c."),
+        ("", "Malformed environment ID: ."),
+    ],
+)
+def test_an_id_without_environment_is_refused(name, message):
+    line = message_of(TaskError, name)
+    assert line.startswith(f"Task {name!r} cannot be made: {message}")
+    assert line.endswith("Atari games are written atari:pong.")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:Env-v0", "python:TinyChain", ".relative:Env-v0", ":Env-v0"])
+def test_an_id_whose_module_cannot_be_imported_is_refused(name):
+    line = message_of(TaskError, name)
+    assert line.startswith(f"Task {name!r}: module {name.rpartition(':')[0]!r} cannot be imported (")
+    assert line.endswith("Is it installed, or misspelt?")
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    def make(*_, **__):
+        raise gymnasium.error.DependencyNotInstalled('run `pip install "gymnasium[mujoco]"`')
+
+    monkeypatch.setattr(gymnasium, "make", make)
+    assert message_of(RldistillError, "Ant-v5") == (
+        "Task 'Ant-v5' needs a package that is not installed: run `pip install \"gymnasium[mujoco]\"`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("CartPole-v1", {"no_such": 1}, "CartPoleEnv.__init__() got an unexpected keyword argument 'no_such'"),
+        ("CartPole-v1", {"max_episode_steps": -7}, "Expect the `max_episode_steps` to be positive, actually: -7"),
+        ("FrozenLake-v1", {"map_name": "9x9"}, "'9x9'"),
+    ],
+)
+def test_keyword_arguments_that_the_environment_does_not_take_are_refused(name, options, reason):
+    line = message_of(UsageError, name, options)
+    assert line.startswith(f"Task {name!r} does not take these keyword arguments ({', '.join(options)}): {reason}")
+
+
+@pytest.mark.parametrize("task", [TinyChain, make_task(TinyChain), make_task("CartPole-v1").task])
+def test_options_beside_something_that_is_already_complete_are_refused(task):
+    line = message_of(UsageError, task, {"frame_skip": 2})
+    assert line.startswith("Environment options (frame_skip) belong with a task's name, such as atari:pong: got them")
+
+
+def test_a_callable_that_makes_something_else_is_refused():
+    assert message_of(TaskError, dict) == (
+        "Task 'python:dict': got a dict, expected something that makes a gymnasium.Env."
+    )
+
+
+def test_an_error_inside_a_users_own_environment_is_not_disguised():
+    def broken():
+        raise TypeError("my own mistake")
+
+    with pytest.raises(TypeError, match="^my own mistake$"):
+        make_task(broken)
