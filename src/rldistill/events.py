@@ -16,7 +16,7 @@ class ProgressEvent:
     """How far a phase is.
 
     Attributes:
-        phase: `collect`, `train`, `distill`, `evaluate`, ….
+        phase: `collect`, `train`, `distill`, `evaluate NAME`.
         done: units done.
         total: units in all.
         unit: what is counted: `steps`, `updates`, `episodes`.

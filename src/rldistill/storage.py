@@ -99,9 +99,12 @@ def folder_lock(folder: Path) -> Generator[None]:
 
     Raises:
         LockedError: another process holds it.
+        RldistillError: nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -82,11 +82,9 @@ class Protocol:
     Attributes:
         noop_max: Atari: an episode starts after 0 to `noop_max` − 1 emulator frames without
             action, drawn by the episode's seed (so there are `noop_max` different starts).
-        max_frames: Atari: emulator frames after which an episode is truncated.
+        max_frames: Atari: emulator frames, no-ops not counted, after which an episode is truncated.
         fire_at_reset: Atari: press FIRE once after a reset where the game knows it.
         sticky_action_probability: Atari: chance that the emulator repeats the last action.
-        max_episode_steps: other environments: decisions after which an episode is truncated;
-            None leaves the environment's own limit.
         exploration_epsilon: chance that a decision is a uniformly random action.
     """
 
@@ -94,7 +92,6 @@ class Protocol:
     max_frames: int | None = None
     fire_at_reset: bool | None = None
     sticky_action_probability: float = 0.0
-    max_episode_steps: int | None = None
     exploration_epsilon: float = 0.0
 
     def __post_init__(self) -> None:
@@ -104,10 +101,8 @@ class Protocol:
                 raise UsageError(f"{name} must lie in [0, 1], got {value}.")
         if self.noop_max is not None and self.noop_max < 0:
             raise UsageError(f"noop_max must be 0 or more, got {self.noop_max}.")
-        for name in ("max_frames", "max_episode_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be 1 or more, got {value}.")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise UsageError(f"max_frames must be 1 or more, got {self.max_frames}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -157,6 +152,8 @@ class Task:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Task":
         """Read what `to_dict` wrote."""
+        if not (isinstance(data["name"], str) and isinstance(data["environment_kwargs"], Mapping)):
+            raise TypeError("name must be a text and environment_kwargs a mapping")
         return cls(
             data["name"],
             ObservationFingerprint.from_dict(data["fingerprint"]),

@@ -6,7 +6,7 @@ dimensions, K tasks, C H W image.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,10 @@ class ActionLayout:
     mapping: BoxMapping | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(ActionKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(ActionKind))}, got {self.kind!r}.")
+        if self.kind != "multi_discrete" and len(self.sizes) > 1:
+            raise ValueError(f"{self.kind} actions have one size, got {self.sizes}.")
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes must hold positive integers, got {self.sizes}.")
         is_box = self.kind == "box"

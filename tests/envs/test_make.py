@@ -134,5 +134,5 @@ def test_an_error_inside_a_users_own_environment_is_not_disguised():
     def broken():
         raise TypeError("my own mistake")
 
-    with pytest.raises(TypeError, match="^my own mistake$"):
+    with pytest.raises(TypeError, match=r"^my own mistake$"):
         make_task(broken)

@@ -7,6 +7,7 @@ import torch
 from rldistill.envs import PlayableTask, make_task
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy
+from rldistill.runs.collect import collect
 
 # Position, velocity, angle, angular velocity: push to where the pole falls. Balances for as long as anyone looks.
 _CONTROLLER = (0.1, 0.2, 1.0, 1.0)
@@ -41,4 +42,12 @@ def saved_teacher(folder: Path, **options) -> Path:
     """Write the hand-made teacher's file and return its path."""
     path = folder / "teacher.safetensors"
     hand_made_teacher(**options).save(path)
+    return path
+
+
+def collect_cart_pole(
+    path: Path, teacher: TorchPolicy | Path | None = None, *, num_steps: int = 2000, exploration_epsilon: float = 0.3
+) -> Path:
+    """Collect a dataset of the hand-made teacher (or of another) and return its path."""
+    collect(teacher or hand_made_teacher(), num_steps=num_steps, out=path, exploration_epsilon=exploration_epsilon)
     return path

@@ -83,9 +83,9 @@ class Command:
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
-    def interrupt(self) -> Result:
-        """Press Ctrl-C and wait."""
-        os.kill(self.pid, signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> Result:
+        """Press Ctrl-C (or send another signal) and wait."""
+        os.kill(self.pid, number)
         return self.wait()
 
     def wait(self) -> Result:
@@ -111,6 +111,8 @@ def start(*argv: object, prepare: str | None = None, max_file_bytes: int | None 
         max_file_bytes: how large a file it may write: a full disk, for one process.
     """
     folder = Path(tempfile.mkdtemp(dir=_server().folder))
+    for name in ("stdout", "stderr"):
+        (folder / name).touch()  # a kill may come before the process has opened them
     request = {
         "argv": [str(argument) for argument in argv],
         "cwd": os.getcwd(),
@@ -133,6 +135,33 @@ def write_small_shards() -> None:
 
     for method in (DatasetWriter.create, DatasetWriter.resume):
         method.__func__.__kwdefaults__["steps_per_shard"] = 100
+
+
+def collect_slowly() -> None:
+    """For `prepare`: small shards, and at most 5,400 steps a second, so that any machine can be killed in time."""
+    from rldistill.runs import collect
+
+    write_small_shards()
+    report = collect._CollectionRun._report
+
+    def report_slowly(self, step) -> None:
+        time.sleep(0.003)
+        report(self, step)
+
+    collect._CollectionRun._report = report_slowly
+
+
+def distill_slowly() -> None:
+    """For `prepare`: at most 500 updates a second."""
+    from rldistill.distillation import Distiller
+
+    update = Distiller.update
+
+    def update_slowly(self, *arguments):
+        time.sleep(0.002)
+        return update(self, *arguments)
+
+    Distiller.update = update_slowly
 
 
 class _Server:

@@ -125,7 +125,7 @@ def test_a_training_curve_is_drawn_from_the_first_game_on(tmp_path: Path, num_ga
         {
             "step": 1024 * (index + 1),
             "loss": 0.01,
-            "epsilon": max(0.05, 1 - index / 50),
+            "exploration_epsilon": max(0.05, 1 - index / 50),
             "scores": [float(index)] if index < num_games else [],
         }
         for index in range(100)

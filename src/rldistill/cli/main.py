@@ -22,6 +22,7 @@ VERBS = {
     "inspect": ("rldistill.cli.inspect", "say what a policy file, a dataset or a preset is"),
 }
 
+_RESUMABLE = frozenset({"train-teacher", "collect", "distill"})
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
 
 
@@ -38,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RldistillError as error:
         code = _fail(name, str(error), error.exit_code, wants_json=wants_json)
     except KeyboardInterrupt:
-        code = _fail(
-            name, "interrupted; what was reported written is there. Add --resume to go on.", 130, wants_json=wants_json
-        )
+        how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
+        message = f"interrupted; what was reported written is there. {how}"
+        code = _fail(name, message, 130, wants_json=wants_json)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from rldistill.errors import DatasetError, RldistillError
-from rldistill.storage import write_json
+from rldistill.storage import canonical_json, sha256_bytes, write_json
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import OutputKind
 
@@ -234,6 +234,11 @@ class Manifest:
         listed = sum(shard.num_steps for shard in self.shards)
         if listed != self.num_steps:
             raise ValueError(f"num_steps is {self.num_steps}, but its shards hold {listed}")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the shards' own: which data these are, however the folder is called."""
+        return sha256_bytes(canonical_json([shard.sha256 for shard in self.shards]).encode())
 
     def with_shard(self, shard: ShardEntry) -> "Manifest":
         """Return the manifest that lists one more shard."""

@@ -64,7 +64,7 @@ class Dataset:
         release_gil()
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool = True, allow_empty: bool = False) -> Self:
+    def open(cls, path: str | Path, *, verify: bool = True, allow_empty: bool = False) -> Self:
         """Open a dataset and check it.
 
         Args:
@@ -76,6 +76,7 @@ class Dataset:
             DatasetError: not a dataset, damaged, of a newer version, or empty; says which shard and what to do.
             NumericalError: a NaN or an infinity in a target or a reward; says where.
         """
+        path = Path(path)
         manifest = load_manifest(path)
         if not manifest.num_steps and not allow_empty:
             raise DatasetError(

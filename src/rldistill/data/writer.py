@@ -91,6 +91,8 @@ class DatasetWriter:
         """
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} exists and is not a folder. Choose another --out.")
+        if path.is_dir():
+            _check_free(path, overwrite=overwrite)  # before the lock, which is a file: not even that is left there
         with contextlib.ExitStack() as stack:
             stack.enter_context(folder_lock(path))
             _clear(path, overwrite=overwrite)
@@ -324,21 +326,28 @@ def _continued(dataset: Dataset, entry: RunningEpisode) -> SegmentBuffer:
     return SegmentBuffer(entry.episode, entry.num_steps, lead_rows, spec, num_context_rows)
 
 
-def _clear(path: Path, *, overwrite: bool) -> None:
-    """Make a folder ready for a new dataset.
+def _check_free(path: Path, *, overwrite: bool) -> bool:
+    """Return whether a folder holds nothing, so that nothing need be deleted for a new dataset.
 
     Raises:
         OutputExistsError: it holds something that is not ours, or a dataset that is not to be overwritten.
     """
     leftovers = {".lock", f".{MANIFEST_NAME}.tmp"}
     if all(entry.name in leftovers for entry in path.iterdir()):
-        return
+        return True
     if not is_dataset_folder(path):
         raise OutputExistsError(f"{path} exists and holds no dataset of ours. Choose another --out.")
     if not overwrite:
         raise OutputExistsError(
             f"{path} already holds a dataset. Go on with it by --resume, or replace it by --overwrite."
         )
+    return False
+
+
+def _clear(path: Path, *, overwrite: bool) -> None:
+    """Make a folder ready for a new dataset, after the checks of `_check_free`."""
+    if _check_free(path, overwrite=overwrite):
+        return
     # The manifest goes last: until then the folder is recognisably ours, so a kill can be followed by another try.
     _delete_own_files(path, keep=set())
     (path / MANIFEST_NAME).unlink()

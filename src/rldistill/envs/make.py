@@ -91,6 +91,10 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
 
 def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:
     module, colon, _ = name.rpartition(":")
+    if module == "python":
+        raise TaskError(
+            f"Task {name!r} was given as an object in Python, which a file cannot bring back: pass it as task=…."
+        )
     if colon:
         try:
             importlib.import_module(module)

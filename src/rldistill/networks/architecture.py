@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rldistill.errors import UsageError
 
@@ -49,6 +49,12 @@ class Architecture:
     value_head: bool = False
 
     def __post_init__(self) -> None:
+        # Also what a file declares comes this way.
+        for key, choices in (("kind", get_args(TorsoKind)), ("activation", get_args(Activation))):
+            if getattr(self, key) not in choices:
+                raise UsageError(
+                    f"Architecture {self.name!r}: {key} must be {' or '.join(choices)}, got {getattr(self, key)!r}."
+                )
         if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
             raise UsageError(
                 f"Architecture {self.name!r}: got {len(self.channels)} channels, {len(self.kernel_sizes)} kernel sizes "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.networks.architecture import Architecture
-from rldistill.networks.torsos import ScaleInput, dense_layers, make_torso
+from rldistill.networks.torsos import ScaleInput, dense_layers, make_torso, to_images
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,6 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]`."""
-        if observations.dim() == 4:
-            observations = observations.contiguous(memory_format=torch.channels_last)
+        if self.architecture.kind == "conv":
+            observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         return self.heads[head](self.torso(self.scale(observations)))

@@ -39,24 +39,51 @@ def conv_output_size(architecture: Architecture, height: int, width: int) -> tup
     return size
 
 
+def image_shape(observation_shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return `(C, H, W)` of observations that are images; None if they are not.
+
+    Stacked colour frames `(S, H, W, 3)` become S · 3 channels; single images with their
+    channels last, `(H, W, 1 | 3 | 4)`, are turned; everything else of rank 3 is `(C, H, W)`.
+    """
+    match observation_shape:
+        case (stack, height, width, colours):
+            return stack * colours, height, width
+        case (height, width, (1 | 3 | 4) as colours) if min(height, width) > 4:
+            return colours, height, width
+        case (channels, height, width):
+            return channels, height, width
+        case _:
+            return None
+
+
+def to_images(observations: Tensor) -> Tensor:
+    """Return observations `[B, *observation_shape]` as `[B, C, H, W]`, as `image_shape` says."""
+    shape = image_shape(tuple(observations.shape[1:]))
+    assert shape is not None, "checked when the torso was made"
+    if observations.dim() == 5:
+        return observations.movedim(4, 2).reshape(len(observations), *shape)
+    return observations if tuple(observations.shape[1:]) == shape else observations.movedim(3, 1)
+
+
 def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
     """Return the torso and the width of its features.
 
     Args:
         architecture: the layers.
-        observation_shape: `(C, H, W)` for `conv`; any shape for `mlp`, which flattens it.
+        observation_shape: images (see `image_shape`) for `conv`; any shape for `mlp`, which flattens it.
 
     Raises:
         MismatchError: the observations do not suit the kind of torso.
     """
     layers: list[nn.Module] = []
     if architecture.kind == "conv":
-        if len(observation_shape) != 3:
+        image = image_shape(observation_shape)
+        if image is None:
             raise MismatchError(
                 f"Network {architecture.name!r} takes images [C, H, W], got observations of shape "
                 f"{list(observation_shape)}. Choose mlp:64x64 or another mlp."
             )
-        num_channels, height, width = observation_shape
+        num_channels, height, width = image
         for index, num_outputs in enumerate(architecture.channels):
             layers.append(
                 nn.Conv2d(num_channels, num_outputs, architecture.kernel_sizes[index], architecture.strides[index])

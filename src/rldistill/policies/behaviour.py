@@ -10,8 +10,8 @@ from rldistill.types import OutputKind
 
 Behaviour = Literal["greedy", "sample"]
 
-# Every decision draws this many uniforms, whatever becomes of them, so that an episode's
-# generator can be wound forward to step t without playing it.
+# Every decision that may draw anything draws this many uniforms, whatever becomes of them, so
+# that an episode's generator can be wound forward to step t without playing it.
 DRAWS_PER_DECISION = 3
 
 
@@ -37,7 +37,7 @@ def choose_actions(
         `[B]`, int64.
 
     Raises:
-        ValueError: something must be drawn and there is no generator.
+        ValueError: something must be drawn and there is no generator, or not one per row.
     """
     num_rows, num_actions = scores.shape
     greedy = scores.argmax(axis=1).astype(np.int64)
@@ -48,6 +48,8 @@ def choose_actions(
             f"acting with behaviour {behaviour!r} of {kind} and ε {exploration_epsilon} draws random numbers: pass rng."
         )
     rows = [rng] * num_rows if isinstance(rng, np.random.Generator) else rng
+    if len(rows) != num_rows:
+        raise ValueError(f"rng must be one generator or one per row: got {len(rows)} for {num_rows} rows.")
     draws = np.stack([row.random(DRAWS_PER_DECISION) for row in rows])
     chosen = greedy if behaviour == "greedy" else _sample(scores, draws[:, 2])
     uniform = np.minimum((draws[:, 1] * num_actions).astype(np.int64), num_actions - 1)

@@ -83,13 +83,16 @@ def _checked_description(path: Path, text: str, weights: Mapping[str, Tensor]) -
     try:
         content = json.loads(text)
         recorded, version = content.pop("sha256"), content.pop("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise PolicyFileError(altered.format("its description is not the JSON that was written")) from error
     if version != SCHEMA_VERSION:
         raise PolicyFileError(
             f"Policy file {path}: got schema version {version}, this version reads {SCHEMA_VERSION}. Upgrade rldistill."
         )
-    actual = policy_hash(content, weights)
+    try:
+        actual = policy_hash(content, weights)
+    except ValueError as error:  # NaN, or half a character: what canonical JSON never holds
+        raise PolicyFileError(altered.format("its description is not the JSON that was written")) from error
     if actual != recorded:
         raise PolicyFileError(
             altered.format(f"its content has SHA-256 {actual[:12]}…, {str(recorded)[:12]}… was recorded")

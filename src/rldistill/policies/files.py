@@ -31,9 +31,19 @@ def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | No
     try:
         spec = PolicySpec.from_dict(description)
         network = _empty_network(path, spec, module)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, UsageError, MismatchError) as error:
-        raise PolicyFileError(f"Policy file {path}: its description does not make a network ({error}).") from error
-    _check_weights(path, network, weights)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,  # torch, for sizes beyond its integers
+        UsageError,
+        MismatchError,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PolicyFileError(f"Policy file {path}: its description does not make a network ({reason}).") from error
+    _check_weights(path, network, weights, spec.stored_dtype)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     network.load_state_dict(state, assign=module is None)
     for parameter in network.parameters():
@@ -58,9 +68,12 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
         return PolicyNetwork(spec.architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale)
 
 
-def _check_weights(path: Path, network: Network, weights: dict[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+def _check_weights(path: Path, network: Network, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+    expected = {
+        name: _kind(tensor.shape, dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in network.state_dict().items()
+    }
+    got = {name: _kind(tensor.shape, tensor.dtype) for name, tensor in weights.items()}
     if expected != got:
         wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
         listing = ", ".join(
@@ -70,3 +83,7 @@ def _check_weights(path: Path, network: Network, weights: dict[str, Tensor]) -> 
     for name, tensor in weights.items():
         if not torch.isfinite(tensor.float()).all():
             raise PolicyFileError(f"Policy file {path}: weight {name} holds NaN or infinity. Its training diverged.")
+
+
+def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

@@ -1,13 +1,19 @@
 """What a policy file says about its weights, as plain data."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+import torch
 
 from rldistill.networks import Architecture
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_OUTPUT_KINDS: tuple[OutputKind, ...] = ("q_values", "logits")
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,39 @@ class PolicySpec:
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     module: str | None = None
 
+    def __post_init__(self) -> None:
+        # Also what a stranger's file declares comes this way.
+        for key, choices in (
+            ("output_kind", _OUTPUT_KINDS),
+            ("behaviour", get_args(Behaviour)),
+            ("weights_dtype", tuple(_DTYPES)),
+        ):
+            if getattr(self, key) not in choices:
+                raise ValueError(f"{key} must be {' or '.join(choices)}, got {getattr(self, key)!r}.")
+        if not (isinstance(self.name, str) and isinstance(self.provenance, Mapping)):
+            raise ValueError(f"name must be a text and provenance a mapping, got {self.name!r}, {self.provenance!r}.")
+        if not (isinstance(self.input_scale, int | float) and math.isfinite(self.input_scale)):
+            raise ValueError(f"input_scale must be a finite number, got {self.input_scale!r}.")
+        if not self.heads or len(self.head_sizes) != len(self.heads):
+            raise ValueError(f"heads must be of one or more different tasks, got {[h.task.name for h in self.heads]}.")
+        shapes = {head.task.fingerprint.observation_shape for head in self.heads}
+        if len(shapes) != 1 or min(self.observation_shape, default=1) < 1:
+            raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
+
     @property
     def head_sizes(self) -> dict[str, int]:
         """Outputs per task name, in order."""
         return {head.task.name: head.num_outputs for head in self.heads}
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type of the weights in the file."""
+        return _DTYPES[self.weights_dtype]
+
+    @property
+    def bytes_per_parameter(self) -> int:
+        """What one weight takes in the file."""
+        return self.stored_dtype.itemsize
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -75,10 +110,13 @@ class PolicySpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
         """Read what `to_dict` wrote."""
+        unknown = sorted(data.keys() - {item.name for item in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown keys {', '.join(unknown)}")
         return cls(
             name=data["name"],
             architecture=None if data["architecture"] is None else Architecture.from_dict(data["architecture"]),
-            module=data.get("module"),
+            module=data["module"],
             heads=tuple(HeadSpec(Task.from_dict(head["task"])) for head in data["heads"]),
             output_kind=data["output_kind"],
             behaviour=data["behaviour"],

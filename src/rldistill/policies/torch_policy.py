@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, NumericalError
 from rldistill.networks import Architecture, ModuleNetwork, Network, PolicyNetwork, module_name
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
@@ -26,8 +26,6 @@ from rldistill.types import OutputKind, PolicyOutput, check_shapes
 # an observation's output does not depend on its neighbours. 16 is within 10 % of the fastest
 # size on the CPU for every preset; a GPU wants more.
 ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
-
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class TorchPolicy:
@@ -125,7 +123,7 @@ class TorchPolicy:
 
     def stored_weights(self) -> dict[str, Tensor]:
         """Return the weights as a file keeps them: on the CPU, contiguous, in the file's dtype."""
-        dtype = _DTYPES[self.spec.weights_dtype]
+        dtype = self.spec.stored_dtype
         weights = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
         # Counters, such as those of a batch norm, stay the integers they are.
         return {
@@ -218,8 +216,19 @@ class TorchPolicy:
         return self.with_spec(provenance=provenance)
 
     def save(self, path: str | Path) -> None:
-        """Write the policy file, atomically."""
-        write_atomically(Path(path), pack_policy(self.spec.to_dict(), self.stored_weights()))
+        """Write the policy file, atomically.
+
+        Raises:
+            NumericalError: a weight is no number, or too large for the file's dtype: nobody could load the file.
+        """
+        weights = self.stored_weights()
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise NumericalError(
+                    f"Policy {self.name!r} is not saved to {path}: weight {name} holds NaN or infinity in "
+                    f"{self.spec.weights_dtype}. Its training diverged."
+                )
+        write_atomically(Path(path), pack_policy(self.spec.to_dict(), weights))
 
     def to(self, device: torch.device) -> "TorchPolicy":
         """Move the weights; returns itself."""

@@ -93,7 +93,7 @@ def training_curve(run_folder: Path, out: Path) -> Path:
     Raises:
         RldistillError: the folder holds no record of a training, or matplotlib is missing.
     """
-    config, records = _read_run(run_folder, needed="epsilon", verb="train-teacher")
+    config, records = _read_run(run_folder, needed="exploration_epsilon", verb="train-teacher")
     figure = new_figure(8.6, 6.6)
     dressed = [
         figure.add_axes((0.095, bottom, 0.765, height))
@@ -107,7 +107,7 @@ def training_curve(run_folder: Path, out: Path) -> Path:
     for axes in dressed[:2]:
         axes.tick_params(labelbottom=False)
     num_games = _draw_games(dressed[0], records)
-    epsilon = _column(records, "epsilon")
+    epsilon = _column(records, "exploration_epsilon")
     dressed[1].plot(steps, epsilon, color=INK, linewidth=1.4)
     dressed[1].set_ylim(0, max(1.0, float(epsilon.max())) * 1.08)
     label_ends(dressed[1], [EndLabel(float(epsilon[-1]), f"ε = {epsilon[-1]:.3g}", INK)])

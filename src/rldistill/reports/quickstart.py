@@ -20,6 +20,10 @@ from rldistill.storage import write_json
 
 # Evaluation meets episodes that neither collection nor training has seen.
 _EVALUATION_SEED = 1_000
+# Measured on this teacher, 4,000 updates on 60,000 steps: held-out agreement 0.82, against 0.77 at
+# the paper's 0.01 from the start: a student that knows nothing learns little from near-greedy targets.
+_TEMPERATURE = "linear:0.2->0.01@0.5"
+_LEARNING_RATE = "one_cycle:1e-3@0.1"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def quickstart(
     student = distill(
         data,
         out=run,
+        temperature=_TEMPERATURE,
+        learning_rate=_LEARNING_RATE,
         num_updates=config.num_updates,
         evaluate_period=max(1, min(500, config.num_updates // 4)),
         evaluate_episodes=min(4, config.num_episodes),

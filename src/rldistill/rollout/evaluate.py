@@ -14,7 +14,7 @@ from rldistill.seeding import episode_seed
 # which states are asked depends on the episode alone, not on the number of environments.
 _AGREEMENT_STRIDE = 4
 # Starts are drawn until this many draws in a row brought none that is new.
-_DRAWS_WITHOUT_NEW_START = 300
+_DRAWS_WITHOUT_NEW_START = 150
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def play_episodes(
     seed: int,
     exploration_epsilon: float,
     compared: Mapping[str, Policy] | None = None,
-    on_episode: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> PlayedEpisodes:
     """Play episodes to their ends.
 
@@ -99,7 +99,7 @@ def play_episodes(
         seed: of the episodes.
         exploration_epsilon: chance of a uniformly random action.
         compared: policies asked about this policy's states.
-        on_episode: called with the number of finished episodes.
+        on_step: called after each lockstep with the number of finished episodes; may raise to stop.
     """
     totals = dict.fromkeys(episodes, 0.0)
     lengths = dict.fromkeys(episodes, 0)
@@ -111,30 +111,27 @@ def play_episodes(
         for row, episode in enumerate(step.episodes.tolist()):
             totals[episode] += float(step.rewards[row])
             lengths[episode] += 1
-        if step.ended.any():
-            num_finished += int(step.ended.sum())
-            if on_episode:
-                on_episode(num_finished)
+        num_finished += int(step.ended.sum())
+        if on_step:
+            on_step(num_finished)
     scores = tuple(EpisodeScore(totals[index], lengths[index], episode_seed(seed, index)) for index in episodes)
     return PlayedEpisodes(scores, agreement=agreement.shares)
 
 
-def distinct_starts(envs: EpisodeEnvs, *, seed: int, limit: int, expected: int | None) -> list[int]:
+def distinct_starts(envs: EpisodeEnvs, *, seed: int, expected: int) -> list[int]:
     """Return indices of episodes whose starts all differ.
 
     Args:
         envs: slots of a task whose starts can be enumerated.
         seed: of the episodes.
-        limit: stop at this many.
-        expected: how many there are, if known: drawing stops when all were met.
+        expected: how many there are at most: drawing stops when all were met.
 
     Raises:
         ValueError: the environments cannot tell starts apart.
     """
     found: dict[int, int] = {}
     index, without_new = 0, 0
-    wanted = limit if expected is None else min(limit, expected)
-    while len(found) < wanted and without_new < _DRAWS_WITHOUT_NEW_START:
+    while len(found) < expected and without_new < _DRAWS_WITHOUT_NEW_START:
         slots = range(envs.num_envs)
         envs.reset(slots, [episode_seed(seed, index + slot) for slot in slots])
         starts = envs.start_ids()
@@ -144,4 +141,4 @@ def distinct_starts(envs: EpisodeEnvs, *, seed: int, limit: int, expected: int |
             without_new = 0 if start not in found else without_new + 1
             found.setdefault(start, index + slot)
         index += envs.num_envs
-    return sorted(found.values())[:limit]
+    return sorted(found.values())

@@ -144,7 +144,9 @@ class EpisodePlayer:
         self._assign(free[: len(episodes)], episodes)
 
     def _step(self) -> StepRecord:
-        playing = [slot for slot, episode in enumerate(self._episodes) if episode is not None]
+        # In the order of episodes, not of slots: where a target cuts a lockstep, the same episodes are cut.
+        numbered = sorted((episode, slot) for slot, episode in enumerate(self._episodes) if episode is not None)
+        playing = [slot for _, slot in numbered]
         assert self._observations is not None
         observations = self._observations[playing]
         output, _ = self._policy(observations)
@@ -159,7 +161,7 @@ class EpisodePlayer:
         actions = np.zeros(self._envs.num_envs, np.int64)
         actions[playing] = chosen
         step = self._envs.step(actions)
-        episodes = np.array([episode for episode in self._episodes if episode is not None], np.int64)
+        episodes = np.array([episode for episode, _ in numbered], np.int64)
         record = StepRecord(
             episodes,
             self._steps[playing],

@@ -86,7 +86,6 @@ class TrainTeacherSettings(TypedDict, total=False):
     algorithm: str
     network: str
     layer_norm: bool
-    env_kwargs: str
     num_envs: int
     rollout_length: int
     num_epochs: int

@@ -69,7 +69,7 @@ def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
 
 
 def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
-    size = measure_size(policy.network, bytes_per_parameter=2 if policy.spec.weights_dtype == "float16" else 4)
+    size = measure_size(policy.network, bytes_per_parameter=policy.spec.bytes_per_parameter)
     task = policy.tasks[0]
     return {
         "kind": "policy",

@@ -29,7 +29,7 @@ from rldistill.runs.run_folder import check_same_config, provenance, run_folder,
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import Constant, Schedule, parse_schedule
 from rldistill.seeding import stream_seed
-from rldistill.storage import canonical_json, load_checkpoint, save_checkpoint, sha256_bytes
+from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.types import OutputKind, resolve_device
 
 STUDENT_FILE = "student.safetensors"
@@ -152,7 +152,7 @@ def resolve(config: DistillConfig) -> DistillConfig:
     lowest, highest = parse_schedule(config.learning_rate, "learning_rate").bounds
     if lowest < 0 or highest == 0:
         raise UsageError(
-            f"learning_rate must be > 0, and may fall to 0: got {config.learning_rate!r}, from {lowest:g} to {highest:g}."
+            f"learning_rate must be > 0 and may fall to 0: got {config.learning_rate!r}, {lowest:g} to {highest:g}."
         )
     if config.temperature is not None:
         _positive(parse_schedule(config.temperature, "temperature"), "temperature", config.temperature)
@@ -430,13 +430,13 @@ class _DistillationRun:
             "update": self._update,
             "warned": self._warned,
             "losses": self._losses,
-            "dataset": _content_hash(self._setup.dataset),
+            "dataset": self._setup.dataset.manifest.identity,
         }
         save_checkpoint(self._checkpoint, state)
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
-        if state["dataset"] != _content_hash(self._setup.dataset):
+        if state["dataset"] != self._setup.dataset.manifest.identity:
             raise MismatchError(
                 f"--resume {self._config.out}: dataset {self._setup.dataset.path} is not the one the run began with, "
                 "or has grown. Use the same, or --overwrite."
@@ -448,7 +448,3 @@ class _DistillationRun:
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
-
-
-def _content_hash(dataset: Dataset) -> str:
-    return sha256_bytes(canonical_json([shard.sha256 for shard in dataset.manifest.shards]).encode())

@@ -1,5 +1,6 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike, make_task
-from rldistill.errors import GateError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.errors import GateError, OutputExistsError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import NetworkSize, measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
@@ -181,11 +182,13 @@ def evaluate(
         num_threads: of torch and the emulator; 0: one per processor.
         device: auto, cpu or cuda.
         out: JSON file to write.
-        callbacks: receive events.
+        callbacks: receive events and may stop the run.
 
     Raises:
         MismatchError: a policy does not fit the task.
+        OutputExistsError: `out` holds something other than an evaluation.
         UsageError: a number out of range.
+        KeyboardInterrupt: stopped; nothing is written.
     """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be 1 or more, got {num_episodes}.")
@@ -199,12 +202,33 @@ def evaluate(
     reference = (
         as_policy(teacher, device=device) if teacher is not None else recorded_teacher(policies[0], device=device)
     )
+    if out is not None:
+        _check_out(Path(out))
     with use_threads(num_threads):
         run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, callbacks)
-        result = run.compare(policies, reference)
+        try:
+            result = run.compare(policies, reference)
+        except StopRequestedError:
+            raise KeyboardInterrupt from None
     if out is not None:
         write_json(Path(out), result.to_dict())
     return result
+
+
+def _check_out(path: Path) -> None:
+    """Check that nothing but an earlier evaluation would be lost, before an hour's play.
+
+    Raises:
+        OutputExistsError: a folder, or a file of something else.
+    """
+    if not path.exists():
+        return
+    try:
+        is_ours = "policies" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
 
 
 def reference_for(policies: Sequence[PolicyLike], teacher: PolicyLike | None, *, device: str = "cpu") -> Policy:
@@ -230,7 +254,13 @@ def check_retention(evaluation: Evaluation, required: float) -> None:
     """
     if evaluation.teacher is None:
         raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
-    failed = [student for student in evaluation.students if (student.retention_lower_bound or -math.inf) < required]
+    if not evaluation.students:
+        raise UsageError("--require-retention got no student: every policy named is the teacher itself.")
+    failed = [
+        student
+        for student in evaluation.students
+        if student.retention_lower_bound is None or student.retention_lower_bound < required
+    ]
     if failed:
         listing = ", ".join(
             f"{student.name} "
@@ -262,6 +292,7 @@ class _EvaluationRun:
         self._num_threads = num_threads
         self._callbacks = callbacks
         self._epsilon = playable.task.protocol.exploration_epsilon
+        self._starts: list[int] | None = None
 
     def compare(self, students: Sequence[Policy], teacher: Policy | None) -> Evaluation:
         """Play all, then relate each to the teacher and to random play."""
@@ -294,15 +325,12 @@ class _EvaluationRun:
         is_census = is_deterministic(policy, self._playable, self._epsilon)
         episodes: Sequence[int] = range(self._num_episodes)
         if is_census:
-            expected = max(self._playable.task.protocol.noop_max or 1, 1)
-            episodes = distinct_starts(envs, seed=self._seed, limit=self._num_episodes, expected=expected)
-            text = (
-                f"{name} plays without chance: each of {len(episodes)} distinct starts once, a census without interval"
-            )
+            episodes = self._census(envs)
+            text = f"{name} plays without chance: {len(episodes)} of {self._num_starts} distinct starts, each once"
             notify(self._callbacks, MessageEvent(text))
 
         def report(num_finished: int) -> None:
-            notify(self._callbacks, ProgressEvent(name, num_finished, len(episodes), "episodes"))
+            notify(self._callbacks, ProgressEvent(f"evaluate {name}", num_finished, len(episodes), "episodes"))
 
         played = play_episodes(
             policy,
@@ -311,9 +339,20 @@ class _EvaluationRun:
             seed=self._seed,
             exploration_epsilon=self._epsilon,
             compared=compared,
-            on_episode=report,
+            on_step=report,
         )
         return replace(played, is_census=is_census)
+
+    def _census(self, envs: EpisodeEnvs) -> Sequence[int]:
+        """Return one episode for each distinct start, or for as many as were asked for; found once."""
+        if self._starts is None:
+            noop_max = max(self._playable.task.protocol.noop_max or 1, 1)
+            self._starts = distinct_starts(envs, seed=self._seed, expected=noop_max)
+        return self._starts[: self._num_episodes]
+
+    @property
+    def _num_starts(self) -> int:
+        return 0 if self._starts is None else len(self._starts)
 
     def _describe(
         self, policy: Policy, role: Literal["teacher", "student", "random"], name: str, played: PlayedEpisodes
@@ -333,14 +372,19 @@ class _EvaluationRun:
             interval=None if played.is_census else bootstrap_interval(scores, mean, rng=self._rng("mean")),
             iqm_interval=None if played.is_census else bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
             normalised_score=normalised_score(average, task.game) if task.is_atari else None,
-            size=measure_size(network.network) if network else None,
+            size=measure_size(network.network, bytes_per_parameter=network.spec.bytes_per_parameter)
+            if network
+            else None,
             speed=measure_speed(network) if network else None,
         )
 
     def _relate(self, row: PolicyEvaluation, teacher: PlayedEpisodes, random: PlayedEpisodes) -> PolicyEvaluation:
         arms: dict[Role, PlayedEpisodes] = {"student": row.played, "teacher": teacher, "random": random}
-        # Every start of a census was played: nothing about it is left to chance.
-        fixed: list[Role] = [role for role, played in arms.items() if played.is_census]
+        # Where every start was played, nothing is left to chance; a part of them is a sample.
+        num_starts = self._num_starts
+        fixed: list[Role] = [
+            role for role, played in arms.items() if played.is_census and len(played.episodes) == num_starts
+        ]
         scores = [played.scores for played in arms.values()]
         samples = retention_samples(scores[0], scores[1], scores[2], rng=self._rng("retention"), fixed=fixed)
         bound = None if samples is None else lower_bound(samples)

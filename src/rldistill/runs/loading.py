@@ -9,7 +9,7 @@ PolicyLike = str | Path | Policy
 
 
 def as_policy(policy: PolicyLike, *, device: str) -> Policy:
-    """Return a policy: itself, from its file, or the student of a run folder.
+    """Return a policy: itself, from its file, or what a run folder ends in: the student, or the last policy.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
@@ -18,9 +18,14 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
         return policy
     path = Path(policy)
     if path.is_dir():
-        path = path / "student.safetensors"
-        if not path.is_file():
-            raise PolicyFileError(f"Run folder {policy} holds no student.safetensors. Did its distillation finish?")
+        files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
+        found = [file for file in files if file.is_file()]
+        if not found:
+            raise PolicyFileError(
+                f"Run folder {policy} holds neither student.safetensors nor last_policy.safetensors. "
+                "Did its run finish?"
+            )
+        path = found[0]
     return load_policy(path, device=device)
 
 
@@ -29,8 +34,10 @@ def recorded_teacher(student: Policy, *, device: str) -> Policy | None:
     if not isinstance(student, TorchPolicy):
         return None
     record = student.spec.provenance.get("teacher") or {}
-    path = record.get("path")
-    if not path or not Path(path).is_file():
+    if not record.get("path"):
         return None
-    teacher = load_policy(path, device=device)
+    try:
+        teacher = as_policy(record["path"], device=device)
+    except PolicyFileError:
+        return None  # gone, or something else by now: the path is a hint, the hash decides
     return teacher if teacher.hash == record.get("hash") else None

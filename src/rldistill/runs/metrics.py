@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one JSON object a line, in the order of a counter; the truth about a run."""
 
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,9 @@ class MetricsFile:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        # Every record was flushed, or its failure reported: closing would only report it a second time.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

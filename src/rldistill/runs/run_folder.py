@@ -23,19 +23,20 @@ from rldistill.errors import OutputExistsError, RldistillError, UsageError
 from rldistill.storage import folder_lock, write_atomically
 
 CONFIG_FILE = "config.toml"
-# What a run may leave in its folder: a folder with anything else in it is not overwritten.
-_OWN_PATTERNS = (
-    "*.toml",
-    "*.jsonl",
-    "*.json",
-    "*.safetensors",
-    "*.ckpt",
-    "*.png",
-    "*.mp4",
-    "*.gif",
-    "*.html",
-    ".lock",
-    ".*.tmp",
+# What a kill in a run's first moments leaves, and what every run leaves.
+_LEFTOVERS = frozenset({".lock", f".{CONFIG_FILE}.tmp"})
+# What runs leave in their folder: one with anything else in it is not overwritten.
+_OWN_FILES = frozenset(
+    {
+        CONFIG_FILE,
+        "metrics.jsonl",
+        "checkpoint.ckpt",
+        "student.safetensors",
+        "best_policy.safetensors",
+        "last_policy.safetensors",
+        "evaluation.json",
+        "report.html",
+    }
 )
 
 
@@ -71,14 +72,13 @@ def plain(value: object) -> object:
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool | None = None) -> Generator[bool]:
+def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool]:
     """Hold a run folder's lock; yields whether an earlier run is to be continued.
 
     Args:
         folder: where to.
         resume: go on with what is there, if anything is.
         overwrite: delete an earlier run first.
-        is_finished: not used to decide, only for the message.
 
     Raises:
         OutputExistsError: something is there and neither flag was given, or it is not ours.
@@ -88,7 +88,7 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
-    contents = [item for item in folder.iterdir() if item.name != ".lock"] if folder.is_dir() else []
+    contents = [item for item in folder.iterdir() if item.name not in _LEFTOVERS] if folder.is_dir() else []
     is_ours = (folder / CONFIG_FILE).is_file()
     if contents and not is_ours:
         raise OutputExistsError(
@@ -106,15 +106,15 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, is_finished: bool
 
 
 def _delete_run(folder: Path, contents: list[Path]) -> None:
-    foreign = [
-        item.name for item in contents if item.is_dir() or not any(item.match(pattern) for pattern in _OWN_PATTERNS)
-    ]
+    own = _OWN_FILES | {f".{name}.tmp" for name in _OWN_FILES}
+    foreign = [item.name for item in contents if item.is_dir() or item.name not in own]
     if foreign:
         raise OutputExistsError(
             f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. "
             "Move it away, or choose another --out."
         )
-    for item in contents:
+    # What marks the folder as ours goes last: a kill before it can be followed by another --overwrite.
+    for item in sorted(contents, key=lambda item: item.name == CONFIG_FILE):
         item.unlink()
 
 

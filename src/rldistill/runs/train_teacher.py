@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -92,6 +92,7 @@ def train_teacher(
     *,
     out: str | Path,
     num_steps: int = TrainTeacherConfig.num_steps,
+    env_kwargs: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -103,6 +104,7 @@ def train_teacher(
         task: `atari:<game>`, a Gymnasium id, or `module:EnvId`.
         out: run folder.
         num_steps: decisions over all environments and the whole schedule.
+        env_kwargs: settings of the task.
         resume: go on with the run in `out`, if there is one.
         overwrite: delete a run in `out` first.
         callbacks: receive events and may stop the run.
@@ -114,7 +116,8 @@ def train_teacher(
         NumericalError: the learner diverged.
         KeyboardInterrupt: stopped; the state is saved.
     """
-    config = TrainTeacherConfig(task=task, out=Path(out), num_steps=num_steps, **settings)
+    options = json.dumps(dict(env_kwargs or {}))
+    config = TrainTeacherConfig(task=task, out=Path(out), num_steps=num_steps, env_kwargs=options, **settings)
     return run_train_teacher(config, resume=resume, overwrite=overwrite, callbacks=callbacks)
 
 
@@ -215,7 +218,7 @@ class _TrainingRun:
             state.best_mean = mean
             self._save_policy(BEST_FILE, f"best mean score of {GAMES_PER_MEAN} training games: {mean:.4g}")
         speed = settings.steps_per_rollout / (time.perf_counter() - started)
-        shown = {"loss": loss, "epsilon": epsilon, "steps_per_second": speed}
+        shown = {"loss": loss, "exploration_epsilon": epsilon, "steps_per_second": speed}
         shown |= {} if mean is None else {"mean_score": mean}
         notify(
             self._callbacks,

@@ -2,8 +2,10 @@
 
 Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811):
 λ-returns over short rollouts, LayerNorm after every layer of the torso, RAdam. Deviations:
-32 environments instead of 128, and ε falls to 0.05, the evaluation protocol's own, instead of
-0.001 (trained down to 0.01, a Pong teacher loses several points when 5 % of its play is random).
+32 environments instead of 128; the learning rate falls linearly to 0; convolutions are normalised
+over channels and space together, the authors' over channels at each pixel; and ε falls to 0.05,
+the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong teacher loses several
+points when 5 % of its play is random).
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from rldistill.value_learning import q_lambda_returns
 
 @dataclass(frozen=True)
 class PQNSettings:
-    """Settings of PQN, with the defaults of the paper unless the module says otherwise.
+    """Settings of PQN, with the deviations from the paper that the module names.
 
     Attributes:
         num_envs: environments stepped in parallel.

@@ -1,0 +1,210 @@
+"""The one loop: what an update does to the weights, by hand, and what it does when a number is not finite."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, LabelledBatch, distil
+from rldistill.errors import NumericalError
+from rldistill.losses import make_loss
+from rldistill.networks import ModuleNetwork
+from rldistill.schedules import Constant, Linear
+from tests.kit.small_policies import small_policy, vector_task
+
+
+def squared_error(student, target):
+    return ((student - target) ** 2).sum(dim=1)
+
+
+def make_network() -> ModuleNetwork:
+    """One input, two outputs: the input times 1, and the input times 0."""
+    module = nn.Linear(1, 2, bias=False)
+    module.weight.data = torch.tensor([[1.0], [0.0]])
+    return ModuleNetwork(module, (1,), 2)
+
+
+def make_distiller(network=None, *, loss=squared_error, learning_rate=None, max_gradient_norm=100.0, **options):
+    network = network or make_network()
+    return Distiller(
+        network,
+        [make_loss(loss, "q_values")],
+        torch.optim.SGD(network.parameters(), lr=1.0),
+        learning_rate=learning_rate or Constant(0.1),
+        temperatures=[options.pop("temperature", None)],
+        num_updates=10,
+        max_gradient_norm=max_gradient_norm,
+        precision="float32",
+    )
+
+
+# By hand: outputs [2, 0] and [1, 0], errors [1, -1] and [1, 0], losses 2 and 1, and the mean gradient is
+# (2·1·2 + 2·1·1) ÷ 2 = 3 for the first weight and (2·(−1)·2) ÷ 2 = −2 for the second.
+BATCH = LabelledBatch(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "steps 0, 1 of d")
+
+
+def weights(distiller) -> list[float]:
+    return distiller.network.module.weight.flatten().tolist()
+
+
+def test_an_update_steps_down_the_mean_gradient_of_the_batch():
+    distiller = make_distiller()
+    record = distiller.update(BATCH, 0)
+    assert weights(distiller) == pytest.approx([1 - 0.1 * 3, 0 + 0.1 * 2])
+    assert record.loss == 1.5
+    assert record.gradient_norm == pytest.approx(math.sqrt(13))
+    assert (record.update, record.head, record.learning_rate, record.temperature) == (0, 0, 0.1, None)
+
+
+def test_a_gradient_that_is_too_long_keeps_its_direction():
+    distiller = make_distiller(max_gradient_norm=1.0)
+    record = distiller.update(BATCH, 0)
+    assert weights(distiller) == pytest.approx([1 - 0.1 * 3 / math.sqrt(13), 0.1 * 2 / math.sqrt(13)], rel=1e-5)
+    assert record.gradient_norm == pytest.approx(math.sqrt(13)), "the norm before it was clipped"
+
+
+def test_doubling_the_batch_changes_nothing():
+    once, twice = make_distiller(), make_distiller()
+    doubled = LabelledBatch(0, BATCH.observations.repeat(2, 1), BATCH.targets.repeat(2, 1), "")
+    assert once.update(BATCH, 0).loss == twice.update(doubled, 0).loss
+    assert weights(once) == weights(twice)
+
+
+def test_gradients_do_not_add_up_over_updates():
+    distiller = make_distiller(learning_rate=Constant(0.0))
+    norms = [distiller.update(BATCH, update).gradient_norm for update in range(3)]
+    assert norms[0] == norms[1] == norms[2]
+
+
+def test_schedules_are_read_at_the_updates_share_of_the_run():
+    temperature = Linear(2.0, 1.0)
+    distiller = make_distiller(loss="sharpened_kl", learning_rate=Linear(1.0, 0.0), temperature=temperature)
+    records = [distiller.update(BATCH, update) for update in (0, 5, 9)]
+    assert [record.learning_rate for record in records] == pytest.approx([1.0, 0.5, 0.1])
+    assert [record.temperature for record in records] == pytest.approx([2.0, 1.5, 1.1])
+
+
+def test_the_schedules_temperature_reaches_the_loss():
+    low, high = (make_distiller(loss="sharpened_kl", temperature=Constant(value)) for value in (0.5, 2.0))
+    expected = [
+        float(make_loss("sharpened_kl", "q_values", temperature=value)(torch.tensor([[2.0, 0.0]]), BATCH.targets[:1]))
+        for value in (0.5, 2.0)
+    ]
+    one_row = LabelledBatch(0, BATCH.observations[:1], BATCH.targets[:1], "")
+    assert [low.update(one_row, 0).loss, high.update(one_row, 0).loss] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_update_and_rows_and_changes_no_weight(bad):
+    distiller = make_distiller(loss=lambda student, target: squared_error(student, target) * bad)
+    with pytest.raises(NumericalError) as caught:
+        distiller.update(BATCH, 7)
+    line = str(caught.value)
+    assert line.startswith(f"Update 7 diverged: loss {bad:g}, gradient norm ")
+    assert "on a batch of steps 0, 1 of d. The weights before it are kept." in line
+    assert weights(distiller) == [1.0, 0.0]
+
+
+def test_a_gradient_that_is_not_finite_is_stopped_though_the_loss_is_fine():
+    # The square root of 0 is 0, its slope is not.
+    distiller = make_distiller(loss=lambda student, _target: (student[:, 1] * 0).sqrt())
+    with pytest.raises(NumericalError, match="loss 0, gradient norm nan"):
+        distiller.update(BATCH, 0)
+    assert weights(distiller) == [1.0, 0.0]
+
+
+def test_measuring_gives_loss_and_agreement_of_all_rows_and_teaches_nothing():
+    distiller = make_distiller()
+    # Greedy actions: the student's is 0 in both rows; the teacher's are 0 (a tie: the first counts) and 1.
+    held_out = LabelledBatch(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 3.0]]), "")
+    measured = distiller.measure(HeldOut(held_out, 2, 0.5), 3)
+    assert measured.loss == (2 + (1 + 9)) / 2
+    assert measured.agreement == 0.5
+    assert weights(distiller) == [1.0, 0.0]
+    assert distiller.network.module.weight.grad is None
+
+
+def test_measuring_many_rows_in_parts_gives_their_mean():
+    distiller = make_distiller()
+    rows = torch.arange(1000.0)[:, None]
+    measured = distiller.measure(HeldOut(LabelledBatch(0, rows, torch.zeros(1000, 2), ""), 1000, 1.0), 0)
+    assert measured.loss == pytest.approx(float((rows**2).mean()))
+
+
+class Batches:
+    """A source that gives the same batch each time and remembers whether it was closed."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.is_closed = False
+
+    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+        self.asked.append((first_update, num_updates))
+        try:
+            for _ in range(num_updates):
+                yield BATCH
+        finally:
+            self.is_closed = True
+
+
+def test_the_loop_numbers_its_updates_from_where_it_goes_on():
+    source = Batches()
+    records = list(distil(make_distiller(), source, first_update=7, num_updates=10))
+    assert [record.update for record in records] == [7, 8, 9]
+    assert source.asked == [(7, 3)]
+
+
+def test_going_on_from_a_saved_state_is_bit_equal_to_not_stopping():
+    for name in OPTIMIZERS:
+        states = []
+        for stops in ((10,), (4, 10)):
+            distiller, at = None, 0
+            for stop in stops:
+                network = small_policy(vector_task(num_actions=2, num_inputs=1)).network
+                fresh = Distiller(
+                    network,
+                    [make_loss("q_mse", "q_values")],
+                    OPTIMIZERS[name](network.parameters(), 0.1, 0.01),
+                    learning_rate=Linear(0.1, 0.0),
+                    temperatures=[None],
+                    num_updates=10,
+                    max_gradient_norm=1.0,
+                    precision="float32",
+                )
+                if distiller is not None:
+                    fresh.load_state_dict(distiller.state_dict())
+                distiller = fresh
+                list(distil(distiller, Batches(), first_update=at, num_updates=stop))
+                at = stop
+            states.append(distiller.state_dict()["network"])
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0]), name
+
+
+def test_leaving_the_loop_early_closes_the_source():
+    source = Batches()
+    records = distil(make_distiller(), source, first_update=0, num_updates=10)
+    next(records)
+    records.close()
+    assert source.is_closed
+
+
+def test_each_head_is_taught_by_its_own_loss_and_leaves_the_others_alone():
+    policy = small_policy(vector_task(2, 1, "first"), vector_task(2, 1, "second"))
+    before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
+    distiller = Distiller(
+        policy.network,
+        [make_loss("nll", "q_values"), make_loss("sharpened_kl", "q_values")],
+        torch.optim.SGD(policy.network.parameters(), lr=0.1),
+        learning_rate=Constant(0.1),
+        temperatures=[None, Constant(0.5)],
+        num_updates=10,
+        max_gradient_norm=1.0,
+        precision="float32",
+    )
+    record = distiller.update(LabelledBatch(1, BATCH.observations, BATCH.targets, ""), 0)
+    assert (record.head, record.temperature) == (1, 0.5)
+    changed = {name for name, tensor in policy.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name for name in changed if name.startswith("heads.")} == {"heads.1.output.weight", "heads.1.output.bias"}

@@ -1,0 +1,70 @@
+"""What a stored dataset gives to the loop, and on what a student is measured."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.data import Dataset, split_episodes
+from rldistill.distillation import StoredSource
+from rldistill.distillation.sources import held_out_sample
+from tests.data.made_up import write_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Dataset:
+    path = tmp_path_factory.mktemp("data") / "d"
+    write_dataset(path)
+    return Dataset.open(path)
+
+
+def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
+    indices = np.arange(20, 40)
+    source = StoredSource(dataset, indices, batch_size=6, seed=1, head=3)
+    for batch in source.batches(0, 3):
+        assert batch.head == 3
+        assert (batch.observations.shape, batch.observations.dtype) == ((6, 4, 6, 5), torch.uint8)
+        assert (batch.targets.shape, batch.targets.dtype) == ((6, 3), torch.float32)
+        shown = [int(text) for text in batch.origin.removeprefix("steps ").split(", …")[0].split(", ")]
+        assert batch.origin == f"steps {', '.join(map(str, shown))}, … of {dataset.path}"
+        assert set(shown) <= set(indices.tolist())
+        np.testing.assert_array_equal(batch.observations[:5].numpy(), dataset.observations(shown))
+        np.testing.assert_array_equal(batch.targets[:5].numpy(), dataset.field("q_values")[shown])
+
+
+def test_the_batch_of_an_update_does_not_depend_on_where_one_begins(dataset):
+    def batches(first_update, num_updates):
+        source = StoredSource(dataset, np.arange(100), batch_size=8, seed=2)
+        return [batch.origin for batch in source.batches(first_update, num_updates)]
+
+    assert batches(0, 9)[5:] == batches(5, 4)
+    assert len(set(batches(0, 9))) == 9
+
+
+def test_leaving_early_leaves_no_thread_behind(dataset):
+    before = threading.active_count()
+    batches = StoredSource(dataset, np.arange(100), batch_size=8, seed=2).batches(0, 1000)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
+    split = split_episodes(dataset, 0.3, seed=0)
+    held_out = held_out_sample(dataset, split.held_out, seed=0)
+    assert held_out.num_steps == len(held_out.batch.targets) == len(split.held_out)
+    actions = dataset.field("q_values")[split.held_out].argmax(axis=1)
+    assert held_out.majority_share == np.bincount(actions).max() / len(actions)
+    np.testing.assert_array_equal(held_out.batch.targets.numpy(), dataset.field("q_values")[split.held_out])
+
+
+def test_a_large_held_out_split_is_sampled_without_repeats_and_the_same_every_time(dataset, monkeypatch):
+    monkeypatch.setattr("rldistill.distillation.sources._MAX_HELD_OUT_STEPS", 30)
+    split = split_episodes(dataset, 0.3, seed=0)
+    samples = [held_out_sample(dataset, split.held_out, seed=seed) for seed in (0, 0, 1)]
+    assert [len(sample.batch.targets) for sample in samples] == [30, 30, 30]
+    assert samples[0].num_steps == len(split.held_out) > 30
+    assert torch.equal(samples[0].batch.targets, samples[1].batch.targets)
+    assert not torch.equal(samples[0].batch.targets, samples[2].batch.targets)
+    assert len(np.unique(samples[0].batch.targets.numpy(), axis=0)) == 30

@@ -1,0 +1,110 @@
+"""Networks by name: presets, free sizes by a short text, and what is refused."""
+
+import pytest
+
+from rldistill.errors import UsageError
+from rldistill.networks import Architecture, parse_architecture
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "hidden"),
+    [
+        ("dqn", (32, 64, 64), (512,)),
+        ("net1", (16, 32, 32), (256,)),
+        ("net2", (16, 16, 16), (128,)),
+        ("net3", (16, 16, 16), (64,)),
+    ],
+)
+def test_presets_have_the_papers_layers(name, channels, hidden):
+    assert parse_architecture(name) == Architecture(
+        name, "conv", hidden, channels, kernel_sizes=(8, 4, 3), strides=(4, 2, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"), [("mlp:64x64", (64, 64)), ("mlp:7", (7,)), ("mlp:400x300x20", (400, 300, 20))]
+)
+def test_an_mlp_is_named_by_its_widths(text, hidden):
+    assert parse_architecture(text) == Architecture(text, "mlp", hidden)
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "kernel_sizes", "strides", "hidden"),
+    [
+        ("conv:8-8-8:32", (8, 8, 8), (8, 4, 3), (4, 2, 1), (32,)),
+        ("conv:16:64x32", (16,), (8,), (4,), (64, 32)),
+        ("conv:1-2-3-4:5", (1, 2, 3, 4), (8, 4, 3, 3), (4, 2, 1, 1), (5,)),
+    ],
+)
+def test_a_free_conv_uses_the_kernels_and_strides_of_dqn(text, channels, kernel_sizes, strides, hidden):
+    assert parse_architecture(text) == Architecture(text, "conv", hidden, channels, kernel_sizes, strides)
+
+
+@pytest.mark.parametrize("text", ["net3", "mlp:8", "conv:4-4:8"])
+def test_layer_norm_is_asked_for_separately(text):
+    assert not parse_architecture(text).layer_norm
+    assert parse_architecture(text, layer_norm=True).layer_norm
+
+
+@pytest.mark.parametrize("text", ["net3", "mlp:64x64", "conv:8-8:32"])
+def test_plain_data_and_back(text):
+    architecture = parse_architecture(text, layer_norm=True)
+    assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+@pytest.mark.parametrize(("text", "near"), [("nte3", "net3"), ("net4", "net3"), ("DQN", None), ("Net3", "net3")])
+def test_an_unknown_name_is_refused_with_the_nearest_preset(text, near):
+    with pytest.raises(UsageError) as caught:
+        parse_architecture(text)
+    hint = f" Did you mean {near!r}?" if near else ""
+    assert str(caught.value) == (
+        f"Unknown network: got {text!r}, expected one of dqn, net1, net2, net3, mlp:64x64 or conv:8-8-8:32.{hint}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "mlp",
+        "mlp:",
+        "mlp:0x64",
+        "mlp:64x",
+        "mlp:64-64",
+        "mlp:64x64 ",
+        "mlp:-1",
+        "conv:8",
+        "conv:8-0:32",
+        "conv::32",
+    ],
+)
+def test_malformed_sizes_are_refused(text):
+    with pytest.raises(UsageError, match=r"^Unknown network: got "):
+        parse_architecture(text)
+
+
+def test_channels_kernels_and_strides_must_be_as_many():
+    with pytest.raises(UsageError) as caught:
+        Architecture("x", "conv", (8,), channels=(4, 4), kernel_sizes=(3,), strides=(1, 1))
+    assert str(caught.value) == (
+        "Architecture 'x': got 2 channels, 1 kernel sizes and 2 strides, expected as many of each."
+    )
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": (0,)}, {"hidden": (8,), "head_hidden": (-1,)}])
+def test_sizes_must_be_positive(sizes):
+    with pytest.raises(UsageError, match=r"^Architecture 'x': sizes must be positive\.$"):
+        Architecture("x", "mlp", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "cnn"}, "Architecture 'x': kind must be conv or mlp, got 'cnn'."),
+        ({"activation": "gelu"}, "Architecture 'x': activation must be relu or tanh, got 'gelu'."),
+    ],
+)
+def test_a_kind_or_activation_that_does_not_exist_is_refused(change, message):
+    with pytest.raises(UsageError) as caught:
+        Architecture(**{"name": "x", "kind": "mlp", "hidden": (8,)} | change)
+    assert str(caught.value) == message

@@ -1,0 +1,181 @@
+"""A policy answers the same whatever stands beside an observation in its batch; what it acts; what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.errors import MismatchError
+from rldistill.networks import Architecture, PolicyNetwork
+from rldistill.policies import RandomPolicy, choose_actions
+from rldistill.policies.torch_policy import ROWS_PER_BATCH
+from tests.kit.small_policies import image_task, small_policy, vector_task
+
+
+def frames(num_rows, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (num_rows, 4, 84, 84), dtype=torch.uint8, generator=generator)
+
+
+def vectors(num_rows, seed=0):
+    return torch.randn(num_rows, 4, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def pong_like():
+    return small_policy(image_task(), network="net3")
+
+
+@pytest.mark.parametrize("network", ["net3", "dqn"])
+@pytest.mark.parametrize("num_rows", [1, 7, 37])
+def test_outputs_do_not_depend_on_the_batch_they_are_computed_in(network, num_rows):
+    policy = small_policy(image_task(), network=network, layer_norm=network == "dqn")
+    observations = frames(50)
+    whole = policy(observations)[0]
+    part = policy(observations[5 : 5 + num_rows])[0]
+    assert torch.equal(part.q_values, whole.q_values[5 : 5 + num_rows])
+    assert torch.equal(part.features, whole.features[5 : 5 + num_rows])
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 37])
+def test_outputs_of_an_mlp_do_not_depend_on_the_batch_either(num_rows):
+    policy = small_policy(network=Architecture("x", "mlp", (64, 64), value_head=True))
+    whole, part = policy(vectors(50))[0], policy(vectors(50)[9 : 9 + num_rows])[0]
+    assert torch.equal(part.q_values, whole.q_values[9 : 9 + num_rows])
+    assert torch.equal(part.value, whole.value[9 : 9 + num_rows])
+
+
+def test_outputs_do_not_depend_on_their_neighbours(pong_like):
+    mine, others = frames(1, seed=1), frames(15, seed=2)
+    alone = pong_like(mine)[0].q_values
+    beside_noise = pong_like(torch.cat([others, mine]))[0].q_values[-1:]
+    beside_black = pong_like(torch.cat([mine, torch.zeros_like(others)]))[0].q_values[:1]
+    assert torch.equal(alone, beside_noise)
+    assert torch.equal(alone, beside_black)
+
+
+def test_every_forward_pass_has_the_same_number_of_rows(pong_like, monkeypatch):
+    sizes = []
+    forward = PolicyNetwork.forward
+    monkeypatch.setattr(
+        PolicyNetwork, "forward", lambda self, x, head=0: sizes.append(len(x)) or forward(self, x, head)
+    )
+    for num_rows in (1, ROWS_PER_BATCH["cpu"], 2 * ROWS_PER_BATCH["cpu"] + 1):
+        pong_like(frames(num_rows))
+    assert sizes == [16] * 5
+    assert min(ROWS_PER_BATCH.values()) >= 8  # below, the last bits differ
+
+
+def test_no_rows_give_no_outputs(pong_like):
+    output, _ = pong_like(frames(0))
+    assert output.q_values.shape == (0, 6)
+    actions, _ = pong_like.act(frames(0))
+    assert actions.shape == (0,)
+
+
+def test_arrays_and_tensors_give_the_same_and_stay_untouched(pong_like):
+    observations = frames(3)
+    kept = observations.clone()
+    from_array = pong_like(observations.numpy())[0].q_values
+    assert torch.equal(from_array, pong_like(observations)[0].q_values)
+    assert torch.equal(observations, kept)
+
+
+def test_rows_of_a_larger_array_need_not_be_contiguous(pong_like):
+    observations = frames(8)
+    assert torch.equal(pong_like(observations[::2])[0].q_values, pong_like(observations)[0].q_values[::2])
+
+
+def test_outputs_carry_no_gradient_and_the_networks_mode_is_left_as_it_was():
+    policy = small_policy()
+    for is_training in (True, False):
+        policy.network.train(is_training)
+        assert not policy(vectors(2))[0].q_values.requires_grad
+        assert policy.network.training is is_training
+
+
+@pytest.mark.parametrize("kind", ["q_values", "logits"])
+def test_outputs_have_the_kind_and_layout_of_the_policy(kind):
+    output, state = small_policy(output_kind=kind)(vectors(2))
+    assert (output.kind, state) == (kind, None)
+    assert output.action_layout.sizes == (3,)
+    assert output.scores is getattr(output, kind)
+
+
+def test_state_is_passed_through_by_policies_without_memory():
+    policy = small_policy()
+    assert policy.initial_state(3) is None
+    assert policy(vectors(2), "mine")[1] == "mine"
+    assert policy.act(vectors(2), state="mine")[1] == "mine"
+
+
+def test_greedy_policies_take_the_best_action():
+    policy = small_policy()
+    actions, _ = policy.act(vectors(20))
+    np.testing.assert_array_equal(actions, policy(vectors(20))[0].q_values.argmax(dim=1))
+    assert actions.dtype == np.int64
+
+
+def test_sampling_policies_need_a_generator_and_draw_from_it():
+    policy = small_policy(output_kind="logits", behaviour="sample")
+    with pytest.raises(ValueError, match=r"^acting with behaviour 'sample' of logits and ε 0\.0 draws random numbers"):
+        policy.act(vectors(20))
+    actions, _ = policy.act(vectors(20), rng=np.random.default_rng(0))
+    logits = policy(vectors(20))[0].logits.numpy()
+    np.testing.assert_array_equal(actions, choose_actions(logits, "logits", "sample", rng=np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (4,), (2, 4, 1), ()])
+def test_observations_of_another_shape_are_refused(shape):
+    with pytest.raises(MismatchError) as caught:
+        small_policy()(torch.zeros(shape))
+    assert str(caught.value) == f"Policy 'mlp:8' takes observations [B, 4], got {list(shape)}."
+
+
+def test_heads_are_chosen_by_task_name_and_share_their_weights():
+    policy = small_policy(vector_task(3, name="a"), vector_task(5, name="b"))
+    other = policy.for_task("b")
+    assert [task.name for task in policy.tasks] == ["a", "b"]
+    assert [task.name for task in other.tasks] == ["b", "a"]
+    assert policy(vectors(2))[0].q_values.shape == (2, 3)
+    assert other(vectors(2))[0].q_values.shape == (2, 5)
+    assert other.network is policy.network
+    assert other.hash == policy.hash
+
+
+def test_a_task_without_a_head_is_refused():
+    policy = small_policy(vector_task(3, name="a"), vector_task(5, name="b"))
+    with pytest.raises(MismatchError) as caught:
+        policy.for_task("c")
+    assert str(caught.value) == "Policy 'mlp:8' has no head for 'c', only for a, b."
+
+
+def test_bytes_are_scaled_to_one_and_floats_are_taken_as_they_are():
+    assert small_policy(image_task()).spec.input_scale == 1 / 255
+    assert small_policy(vector_task()).spec.input_scale == 1.0
+
+
+# Random play
+
+
+def test_random_play_is_uniform_and_needs_a_generator():
+    policy = RandomPolicy(vector_task(4))
+    actions, _ = policy.act(np.zeros((40_000, 4)), rng=np.random.default_rng(0))
+    # A count is 10,000 ± 87 (one standard deviation).
+    assert np.abs(np.bincount(actions) - 10_000).max() < 350
+    with pytest.raises(ValueError, match="pass rng"):
+        policy.act(np.zeros((2, 4)))
+
+
+def test_random_play_gives_equal_logits():
+    output, _ = RandomPolicy(vector_task(4))(np.zeros((2, 4)))
+    assert torch.equal(output.logits, torch.zeros(2, 4))
+
+
+def test_random_play_is_the_same_policy_wherever_the_actions_are_the_same():
+    assert RandomPolicy(vector_task(4, name="a")).hash == RandomPolicy(image_task(4)).hash
+    assert RandomPolicy(vector_task(4)).hash != RandomPolicy(vector_task(5)).hash
+
+
+def test_random_play_has_nothing_to_save(tmp_path):
+    with pytest.raises(TypeError, match=r"^random play has no weights to save$"):
+        RandomPolicy(vector_task()).save(tmp_path / "p.safetensors")

@@ -1,0 +1,58 @@
+"""PQN learns what is solvable by design, over several seeds, to the optimum; random play does not come near it."""
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.envs import make_task
+from rldistill.networks import parse_architecture
+from rldistill.policies import RandomPolicy, TorchPolicy
+from rldistill.rollout.evaluate import play_episodes
+from rldistill.seeding import stream_generator
+from rldistill.training import PQNLearner, PQNSettings, TrainingStream
+from tests.kit.tiny_envs import ContextualBandit, TinyChain
+
+NUM_SEEDS = 5
+NUM_EPISODES = 20
+
+
+def train(task, seed, num_steps):
+    """Train as `train-teacher` does, without a folder; return the greedy policy."""
+    settings = PQNSettings(
+        num_envs=8, rollout_length=8, num_minibatches=4, learning_rate=3e-3, exploration_fraction=0.5
+    )
+    generator = torch.Generator().manual_seed(seed)
+    policy = TorchPolicy.create(
+        parse_architecture("mlp:32", layer_norm=True), [task.task], zero_output=False, generator=generator
+    )
+    learner = PQNLearner(policy.network, settings, precision="float32", generator=generator)
+    num_actions = task.task.fingerprint.action_layout.num_outputs
+    envs = task.make_envs(settings.num_envs, 1)
+    stream = TrainingStream(envs, num_actions, first_seed=1000 * seed, gamma=settings.gamma)
+    rng = stream_generator(seed, "exploration")
+    for step in range(0, num_steps, settings.steps_per_rollout):
+        progress = step / num_steps
+        epsilon = settings.exploration_epsilon(progress)
+        rollout = stream.rollout(learner.q_values, settings.rollout_length, exploration_epsilon=epsilon, rng=rng)
+        learner.learn(rollout, progress=progress)
+    envs.close()
+    return policy
+
+
+def scores_of(policy, task, seed=0):
+    envs = task.make_envs(4, 1)
+    played = play_episodes(policy, envs, range(NUM_EPISODES), seed=seed, exploration_epsilon=0.0)
+    envs.close()
+    return played.scores
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    ("env", "num_steps", "random_at_most"), [(TinyChain, 6_000, 0.45), (ContextualBandit, 6_000, 4.5)]
+)
+def test_pqn_reaches_the_optimal_return_in_at_least_4_of_5_seeds(env, num_steps, random_at_most):
+    task = make_task(env)
+    # By chance: the chain gives 0.34 on average, the bandit 3.3.
+    assert scores_of(RandomPolicy(task.task), task).mean() < random_at_most
+    worst = [scores_of(train(task, seed, num_steps), task).min() for seed in range(NUM_SEEDS)]
+    assert np.sum(np.array(worst) == env.OPTIMAL_RETURN) >= 4, worst
