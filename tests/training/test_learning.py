@@ -19,7 +19,7 @@ NUM_EPISODES = 20
 def train(task, seed, num_steps):
     """Train as `train-teacher` does, without a folder; return the greedy policy."""
     settings = PQNSettings(
-        num_envs=8, rollout_length=8, num_minibatches=4, learning_rate=3e-3, exploration_fraction=0.5
+        num_envs=8, rollout_length=8, num_minibatches=4, learning_rate=1e-2, gamma=0.9, exploration_fraction=0.5
     )
     generator = torch.Generator().manual_seed(seed)
     policy = TorchPolicy.create(
@@ -52,7 +52,7 @@ def scores_of(policy, task, seed=0):
 )
 def test_pqn_reaches_the_optimal_return_in_at_least_4_of_5_seeds(env, num_steps, random_at_most):
     task = make_task(env)
-    # By chance: the chain gives 0.34 on average, the bandit 3.3.
+    # By chance the chain gives 0.32 on average, the bandit 3.3; one step less far-sighted, the chain gives 0.3.
     assert scores_of(RandomPolicy(task.task), task).mean() < random_at_most
     worst = [scores_of(train(task, seed, num_steps), task).min() for seed in range(NUM_SEEDS)]
     assert np.sum(np.array(worst) == env.OPTIMAL_RETURN) >= 4, worst
