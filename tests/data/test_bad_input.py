@@ -229,9 +229,7 @@ def test_resuming_with_other_settings_names_all_that_differ(folder):
 
 def test_resuming_with_another_protocol_or_other_fields_is_a_mismatch(folder):
     provenance = make_provenance()
-    task = dataclasses.replace(
-        provenance.task, protocol=dataclasses.replace(provenance.task.protocol, max_frames=9)
-    )
+    task = dataclasses.replace(provenance.task, protocol=dataclasses.replace(provenance.task.protocol, max_frames=9))
     with pytest.raises(MismatchError, match=r"protocol max_frames: None against 9\."):
         DatasetWriter.resume(folder, dataclasses.replace(provenance, task=task), target_num_steps=10)
     fields = {name: spec for name, spec in provenance.fields.items() if name != "reward"}

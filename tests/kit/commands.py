@@ -196,10 +196,11 @@ def _server() -> _Server:
 
 
 def _serve() -> None:
-    for module in (
-        "cli.collect cli.distill cli.evaluate cli.progress cli.table runs.collect runs.distill runs.evaluate"
-    ).split():
-        importlib.import_module(f"rldistill.{module}")
+    for verb in ("collect", "distill", "evaluate"):
+        importlib.import_module(f"rldistill.cli.{verb}")
+        importlib.import_module(f"rldistill.runs.{verb}")
+    for module in ("progress", "table"):
+        importlib.import_module(f"rldistill.cli.{module}")
     _warm_up()
     for line in sys.stdin:
         request = json.loads(line)

@@ -54,7 +54,12 @@ def payout_task(**settings: object) -> PlayableTask:
 
 def constant_policy(task: PlayableTask, action: int, name: str | None = None) -> TorchPolicy:
     """Return a policy that always takes one action."""
-    policy = TorchPolicy.create(parse_architecture("mlp:1"), [task.task], name=name or f"always {action}")
+    policy = TorchPolicy.create(
+        parse_architecture("mlp:1"),
+        [task.task],
+        name=name or f"always {action}",
+        generator=torch.Generator().manual_seed(0),
+    )
     policy.network.heads[0].output.bias.data = torch.eye(task.task.fingerprint.action_layout.num_outputs)[action]
     return policy
 

@@ -90,9 +90,7 @@ def command_for(teacher, out):
     return ["collect", teacher, "--resume", *options(num_steps=NUM_STEPS, out=out, exploration_epsilon=0.3, seed=2)]
 
 
-def test_killed_at_twenty_random_moments_a_collection_is_step_for_step_what_it_would_have_been(
-    tmp_path, uninterrupted
-):
+def test_killed_at_twenty_random_moments_a_collection_is_step_for_step_what_it_would_have_been(tmp_path, uninterrupted):
     teacher, expected = uninterrupted
     out = tmp_path / "d"
     command = command_for(teacher, out)
@@ -269,7 +267,7 @@ def test_resuming_with_other_settings_names_what_differs(tmp_path):
     collect(teacher, num_steps=50, out=tmp_path / "d", seed=1)
     with pytest.raises(MismatchError, match=r"seed: 1 against 2.*Use the settings it was begun with"):
         collect(teacher, num_steps=90, out=tmp_path / "d", seed=2, resume=True)
-    with pytest.raises(MismatchError, match="exploration_epsilon: 0.0 against 0.5"):
+    with pytest.raises(MismatchError, match=r"exploration_epsilon: 0\.0 against 0\.5"):
         collect(teacher, num_steps=90, out=tmp_path / "d", seed=1, exploration_epsilon=0.5, resume=True)
     with pytest.raises(MismatchError, match="teacher hash"):
         collect(hand_made_teacher(scale=2.0), num_steps=90, out=tmp_path / "d", seed=1, resume=True)

@@ -205,9 +205,9 @@ def test_a_student_that_learned_nothing_is_named_at_the_first_measurement_and_on
     record = read_metrics(tmp_path / "r" / "metrics.jsonl")[0]
     assert record["held_out_agreement"] <= record["majority_share"]
     assert warnings == [
-        f"after 10 updates the student agrees with the teacher in {record['held_out_agreement']:.1%} of held-out steps, "
-        f"always naming the commonest action in {record['majority_share']:.1%}: it has learned nothing yet. If this "
-        "lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+        f"after 10 updates the student agrees with the teacher in {record['held_out_agreement']:.1%} of held-out "
+        f"steps, always naming the commonest action in {record['majority_share']:.1%}: it has learned nothing yet. "
+        "If this lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
     ]
 
 
@@ -238,9 +238,9 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"loss": "q_mse", "temperature": 1}, "temperature: got 1.0 for the loss 'q_mse', which takes none"),
         ({"loss": "kl_divergence"}, "loss: got 'kl_divergence', expected one of nll, q_mse, sharpened_kl"),
         ({"loss": "sharpend_kl"}, "Did you mean 'sharpened_kl'?"),
-        ({"learning_rate": -1e-3}, "learning_rate must be > 0, and may fall to 0: got '-0.001', from -0.001 to -0.001"),
-        ({"learning_rate": "linear:1e-3->-1e-3"}, "learning_rate must be > 0, and may fall to 0: got 'linear:1e-3"),
-        ({"learning_rate": 0}, "learning_rate must be > 0, and may fall to 0: got '0', from 0 to 0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be > 0 and may fall to 0: got '-0.001'"),
+        ({"learning_rate": "linear:1e-3->-1e-3"}, "learning_rate must be > 0 and may fall to 0: got 'linear:1e-3"),
+        ({"learning_rate": 0}, "learning_rate must be > 0 and may fall to 0: got '0'"),
         ({"held_out_fraction": 0.09}, r"held-out-fraction must be at least 0\.1 and less than 1, got 0\.09"),
         ({"held_out_fraction": 1.0}, "held-out-fraction must be at least 0.1 and less than 1, got 1.0"),
         ({"optimizer": "sgd"}, "optimizer: got 'sgd', expected one of adam, rmsprop"),
@@ -279,7 +279,9 @@ def test_a_loss_that_does_not_fit_the_teachers_outputs_says_which_do(tmp_path, l
 
 
 def test_a_student_that_does_not_fit_the_observations_is_refused(tmp_path, q_data):
-    with pytest.raises(MismatchError, match=r"Network 'net3' takes images \[C, H, W\], got observations of shape \[4\]"):
+    with pytest.raises(
+        MismatchError, match=r"Network 'net3' takes images \[C, H, W\], got observations of shape \[4\]"
+    ):
         tiny(q_data, tmp_path / "r", student="net3")
 
 
@@ -379,7 +381,9 @@ def test_initial_weights_of_another_network_or_another_task_are_refused(tmp_path
     with pytest.raises(MismatchError, match=r"--init-from .* holds a mlp:16, --student says mlp:8"):
         tiny(q_data, tmp_path / "r", init_from=path)
     small_policy(image_task(), network="conv:4:8").save(path)
-    with pytest.raises(MismatchError, match=r"does not fit the dataset .*: observation_shape: \[4, 84, 84\] against \[4\]"):
+    with pytest.raises(
+        MismatchError, match=r"does not fit the dataset .*: observation_shape: \[4, 84, 84\] against \[4\]"
+    ):
         tiny(q_data, tmp_path / "r", init_from=path)
     with pytest.raises(PolicyFileError, match="found nothing there"):
         tiny(q_data, tmp_path / "r", init_from=tmp_path / "no.safetensors")
@@ -392,7 +396,7 @@ def test_initial_weights_of_another_network_or_another_task_are_refused(tmp_path
 def test_an_earlier_run_is_neither_lost_nor_mixed_with_another(tmp_path, q_data):
     tiny(q_data, tmp_path / "r")
     before = (tmp_path / "r" / "student.safetensors").read_bytes()
-    with pytest.raises(OutputExistsError, match="already holds a run. Add --resume to go on, --overwrite to delete it"):
+    with pytest.raises(OutputExistsError, match=r"already holds a run\. Add --resume to go on, --overwrite to del"):
         tiny(q_data, tmp_path / "r", seed=1)
     with pytest.raises(UsageError, match="--resume and --overwrite exclude each other"):
         tiny(q_data, tmp_path / "r", resume=True, overwrite=True)
@@ -470,7 +474,9 @@ def test_a_checkpoint_that_is_damaged_is_one_line(tmp_path, q_data):
     tiny(q_data, tmp_path / "r")
     path = tmp_path / "r" / "checkpoint.ckpt"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RldistillError, match=r"Checkpoint .* cannot be read: .* Start anew with --overwrite\.$") as caught:
+    with pytest.raises(
+        RldistillError, match=r"Checkpoint .* cannot be read: .* Start anew with --overwrite\.$"
+    ) as caught:
         tiny(q_data, tmp_path / "r", resume=True)
     assert "\n" not in str(caught.value)
 

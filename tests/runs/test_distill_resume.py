@@ -70,9 +70,7 @@ def test_ctrl_c_exits_with_130_and_the_rest_can_be_trained_later(tmp_path, q_dat
     result = run.interrupt(number)
     assert result.code == 130
     assert result.stdout == ""
-    assert result.line == (
-        "rldistill distill: interrupted; what was reported written is there. Add --resume to go on."
-    )
+    assert result.line == ("rldistill distill: interrupted; what was reported written is there. Add --resume to go on.")
     assert not (out / "student.safetensors").exists()
     assert run_alone(*command_for(q_data, out, optimizer)).code == 0
     assert_equal(out, uninterrupted)
@@ -172,10 +170,13 @@ def test_metrics_after_the_checkpoint_are_dropped_and_a_cut_line_is_no_record(tm
 
 
 def test_a_disk_that_fills_under_the_metrics_is_one_error(tmp_path):
-    with full_disk(4000), pytest.raises(DiskFullError, match=r"Writing .*metrics\.jsonl failed: File too large"):
-        with MetricsFile(tmp_path / "metrics.jsonl", counter="update", resume_at=None) as metrics:
-            for update in range(1000):
-                metrics.write({"update": update})
+    with (
+        full_disk(4000),
+        pytest.raises(DiskFullError, match=r"Writing .*metrics\.jsonl failed: File too large"),
+        MetricsFile(tmp_path / "metrics.jsonl", counter="update", resume_at=None) as metrics,
+    ):
+        for update in range(1000):
+            metrics.write({"update": update})
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert [record["update"] for record in records] == list(range(len(records)))
     assert len(records) > 200

@@ -13,7 +13,8 @@ def run(argv: Sequence[str]) -> None:
     config, flags = parse("distill", DistillConfig, argv, example=_EXAMPLE)
     require(config.data or None, "a dataset folder", _EXAMPLE)
     from rldistill.cli.progress import callbacks
-    from rldistill.runs.distill import STUDENT_FILE, resolve, run_distill
+    from rldistill.runs.distill import resolve, run_distill
+    from rldistill.runs.distillation_run import STUDENT_FILE
 
     config = resolve(config)
     if flags.dry_run:

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from rldistill.runs.evaluate import Evaluation, PolicyEvaluation
+from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.statistics import Interval, iqm, point_estimate
 
 # Wider than any row: tables are read in logs and terminals of 80 columns, and must not wrap cells.
@@ -52,13 +52,13 @@ def _caption(evaluation: Evaluation) -> str:
 
 
 def _score_cells(row: PolicyEvaluation) -> list[str]:
-    middle = point_estimate(row.played.scores, iqm)
+    middle, shares = point_estimate(row.played.scores, iqm), row.retention_interval
     return [
-        f"{row.mean:.4g}",
+        _number(row.mean, 4),
         "census" if row.played.is_census else _interval(row.interval),
-        _UNKNOWN if middle is None else f"{middle:.4g}",
+        _UNKNOWN if middle is None else _number(middle, 4),
         _UNKNOWN if row.retention is None else f"{row.retention:.3f}",
-        _interval(row.retention_interval),
+        _UNKNOWN if shares is None else f"{shares.low:.3f} to {shares.high:.3f}",
         _UNKNOWN if row.agreement is None else f"{row.agreement:.1%}",
     ]
 
@@ -76,4 +76,9 @@ def _cost_cells(row: PolicyEvaluation) -> list[str]:
 
 
 def _interval(interval: Interval | None) -> str:
-    return _UNKNOWN if interval is None else f"{interval.low:.3g} to {interval.high:.3g}"
+    return _UNKNOWN if interval is None else f"{_number(interval.low, 3)} to {_number(interval.high, 3)}"
+
+
+def _number(value: float, num_digits: int) -> str:
+    # Scores of some games are large: 12,345 reads better than 1.23e+04.
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{num_digits}g}"

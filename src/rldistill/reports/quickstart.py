@@ -14,8 +14,10 @@ from rldistill.reports.video import side_by_side
 from rldistill.runs.bundled import bundled_teacher
 from rldistill.runs.collect import collect
 from rldistill.runs.config import QuickstartConfig
-from rldistill.runs.distill import STUDENT_FILE, distill
-from rldistill.runs.evaluate import Evaluation, evaluate
+from rldistill.runs.distill import distill
+from rldistill.runs.distillation_run import STUDENT_FILE
+from rldistill.runs.evaluate import evaluate
+from rldistill.runs.evaluation import Evaluation
 from rldistill.storage import write_json
 
 # Evaluation meets episodes that neither collection nor training has seen.

@@ -1,9 +1,7 @@
 """Distil a stored dataset into a student, with everything it takes to go on after a stop."""
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +10,23 @@ from torch import nn
 
 from rldistill.data import Dataset, split_episodes
 from rldistill.data.sampler import check_held_out_fraction
-from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, StoredSource, UpdateRecord, distil
-from rldistill.distillation.loop import HeldOutRecord
+from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource
 from rldistill.distillation.sources import held_out_sample
-from rldistill.envs import EpisodeEnvs, make_task
-from rldistill.errors import MismatchError, NumericalError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.errors import MismatchError, UsageError
+from rldistill.events import Callback
 from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
 from rldistill.networks import module_name, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import Behaviour, TorchPolicy, load_policy
-from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import DistillConfig, config_values
-from rldistill.runs.metrics import MetricsFile
-from rldistill.runs.run_folder import check_same_config, provenance, run_folder, write_config
+from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun, DistillationSetup
+from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import Constant, Schedule, parse_schedule
 from rldistill.seeding import stream_seed
-from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.types import OutputKind, resolve_device
 
-STUDENT_FILE = "student.safetensors"
-CHECKPOINT_FILE = "checkpoint.ckpt"
-_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data"})
 _MODULE_PREFIX = "module:"
-# Playing costs far more than measuring held-out steps.
-_MEASUREMENTS_PER_PLAY = 5
 
 
 def distill(
@@ -186,28 +175,15 @@ def run_distill(
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         values = config_values(config) | setup.resolved
         if continues:
-            check_same_config(config.out, values, may_differ=_MAY_DIFFER)
+            check_same_config(config.out, values, may_differ=MAY_DIFFER)
         else:
             write_config(config.out, "distill", values)
-        return _DistillationRun(config, setup, callbacks, continues=continues).run()
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What a configuration and a dataset make together."""
-
-    dataset: Dataset
-    student: TorchPolicy
-    distiller: Distiller
-    source: StoredSource
-    held_out: HeldOut
-    resolved: dict[str, Any]
-    warning: str | None
+        return DistillationRun(config, setup, callbacks, continues=continues).run()
 
 
 def _prepare(
     config: DistillConfig, dataset: Dataset, custom_loss: CustomLoss | None, module: nn.Module | None
-) -> _Setup:
+) -> DistillationSetup:
     teacher = dataset.provenance.teacher
     loss, temperature = _loss_and_temperature(config, teacher.output_kind, custom_loss)
     split = split_episodes(dataset, config.held_out_fraction, config.seed)
@@ -228,7 +204,7 @@ def _prepare(
     resolved: dict[str, Any] = {"loss": loss.spec.name}
     if temperature is not None:
         resolved["temperature"] = temperature.to_text()
-    return _Setup(
+    return DistillationSetup(
         dataset,
         student,
         distiller,
@@ -286,165 +262,3 @@ def _initial_student(config: DistillConfig, dataset: Dataset, module: nn.Module 
     # Only its weights: what the outputs mean and how the student acts follow from this run's loss and teacher.
     student.network.load_state_dict(initial.network.state_dict())
     return student
-
-
-class _DistillationRun:
-    """One run: student, source, counters and folder."""
-
-    def __init__(self, config: DistillConfig, setup: _Setup, callbacks: Sequence[Callback], *, continues: bool) -> None:
-        self._config = config
-        self._setup = setup
-        self._callbacks = callbacks
-        self._checkpoint = config.out / CHECKPOINT_FILE
-        self._update = 0
-        self._warned = False
-        self._losses: list[float] = []  # since the last measurement
-        self._resumed_at: int | None = None
-        if continues and self._checkpoint.is_file():
-            self._load()
-
-    def run(self) -> TorchPolicy:
-        """Train to the end, saving at each measurement, after a stop, and at the end."""
-        config, setup = self._config, self._setup
-        if setup.warning:
-            notify(self._callbacks, MessageEvent(setup.warning, "warning"))
-        if self._update < config.num_updates:
-            size = f"{len(setup.dataset.episode_numbers)} episodes, {setup.dataset.num_steps:,} steps"
-            self._tell(f"{setup.dataset.path} ({size}) into {config.student}, {config.precision} on {config.device}")
-        try:
-            with MetricsFile(config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at) as metrics:
-                records = distil(
-                    setup.distiller, setup.source, first_update=self._update, num_updates=config.num_updates
-                )
-                with closing(records):
-                    self._train(records, metrics)
-        except StopRequestedError:
-            self._save()
-            self._tell(f"stopped after update {self._update:,}; saved. Go on with --resume.")
-            raise KeyboardInterrupt from None
-        return self._finish()
-
-    def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
-        config = self._config
-        started, first = time.monotonic(), self._update
-        measured: HeldOutRecord | None = None
-        for record in self._saved_when_diverged(records):
-            self._update = record.update + 1
-            self._losses.append(record.loss)
-            is_last = self._update == config.num_updates
-            if self._update % config.evaluate_period == 0 or is_last:
-                measured = self._setup.distiller.measure(self._setup.held_out, self._update)
-                metrics.write(self._measurement(record, measured))
-                self._losses = []
-                self._warn_if_trivial(measured)
-                if not is_last:
-                    self._save()
-            speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
-            shown = {"loss": record.loss, "updates_per_second": speed}
-            shown |= {} if measured is None else {"held_out_agreement": measured.agreement}
-            notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
-
-    def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
-        """Yield the records; an update that fails changed nothing, so the state before it is saved."""
-        try:
-            yield from records
-        except NumericalError:
-            self._save()
-            raise
-
-    def _measurement(self, record: UpdateRecord, measured: HeldOutRecord) -> dict[str, Any]:
-        values: dict[str, Any] = {
-            "update": self._update,
-            "loss": sum(self._losses) / len(self._losses),
-            "gradient_norm": record.gradient_norm,
-            "learning_rate": record.learning_rate,
-            "held_out_loss": measured.loss,
-            "held_out_agreement": measured.agreement,
-            "majority_share": self._setup.held_out.majority_share,
-        }
-        if record.temperature is not None:
-            values["temperature"] = record.temperature
-        if self._config.evaluate_episodes and self._is_time_to_play():
-            values["scores"] = self._play()
-        return values
-
-    def _is_time_to_play(self) -> bool:
-        period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
-        return self._update % period == 0 or self._update == self._config.num_updates
-
-    def _play(self) -> list[float]:
-        """Return scores of a few episodes, whose seeds serve this purpose alone."""
-        config, setup = self._config, self._setup
-        playable = make_task(setup.dataset.provenance.task)
-        envs: EpisodeEnvs = playable.make_envs(min(config.num_envs, config.evaluate_episodes), config.num_threads)
-        try:
-            played = play_episodes(
-                setup.student,
-                envs,
-                range(config.evaluate_episodes),
-                seed=stream_seed(config.seed, "evaluation while training"),
-                exploration_epsilon=playable.task.protocol.exploration_epsilon,
-            )
-        finally:
-            envs.close()
-        return played.scores.tolist()
-
-    def _warn_if_trivial(self, measured: HeldOutRecord) -> None:
-        share = self._setup.held_out.majority_share
-        if self._warned or measured.agreement > share:
-            return
-        self._warned = True
-        text = (
-            f"after {self._update:,} updates the student agrees with the teacher in {measured.agreement:.1%} of "
-            f"held-out steps, always naming the commonest action in {share:.1%}: it has learned nothing yet. If this "
-            "lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
-        )
-        notify(self._callbacks, MessageEvent(text, "warning"))
-
-    def _finish(self) -> TorchPolicy:
-        config = self._config
-        measured = self._setup.distiller.measure(self._setup.held_out, self._update)
-        student = self._setup.student.with_provenance(self._student_provenance(measured))
-        student.save(config.out / STUDENT_FILE)
-        self._save()
-        return student
-
-    def _student_provenance(self, measured: HeldOutRecord) -> dict[str, Any]:
-        """Return what made the student, without what differs between a run and its resumption."""
-        config, dataset = self._config, self._setup.dataset
-        teacher = dataset.provenance.teacher
-        settings = {name: value for name, value in config_values(config).items() if name not in _MAY_DIFFER}
-        record = provenance("distill", settings | self._setup.resolved)
-        del record["command"]
-        return record | {
-            "num_updates": self._update,
-            "chosen_by": "last update",
-            "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
-            "dataset": {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed},
-            "held_out_agreement": measured.agreement,
-        }
-
-    def _save(self) -> None:
-        state = {
-            "distiller": self._setup.distiller.state_dict(),
-            "update": self._update,
-            "warned": self._warned,
-            "losses": self._losses,
-            "dataset": self._setup.dataset.manifest.identity,
-        }
-        save_checkpoint(self._checkpoint, state)
-
-    def _load(self) -> None:
-        state = load_checkpoint(self._checkpoint)
-        if state["dataset"] != self._setup.dataset.manifest.identity:
-            raise MismatchError(
-                f"--resume {self._config.out}: dataset {self._setup.dataset.path} is not the one the run began with, "
-                "or has grown. Use the same, or --overwrite."
-            )
-        self._setup.distiller.load_state_dict(state["distiller"])
-        self._update, self._warned, self._losses = state["update"], state["warned"], state["losses"]
-        self._resumed_at = self._update
-        self._tell(f"going on from update {self._update:,}")
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))

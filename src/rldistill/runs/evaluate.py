@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,142 +12,29 @@ import numpy as np
 from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike, make_task
 from rldistill.errors import GateError, OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.networks import NetworkSize, measure_size
+from rldistill.networks import measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
-from rldistill.rollout.speed import DecisionSpeed, measure_speed
+from rldistill.rollout.speed import measure_speed
+from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.runs.loading import PolicyLike, as_policy, recorded_teacher
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_generator
 from rldistill.statistics import (
-    Interval,
     Role,
     bootstrap_interval,
     iqm,
     lower_bound,
     mean,
-    median,
     normalised_score,
-    point_estimate,
     relative_score,
     retention,
     retention_samples,
     sample_interval,
 )
 from rldistill.storage import write_json
-from rldistill.tasks import Task
 
 _DEFAULT_NUM_ENVS = 16
-
-
-@dataclass(frozen=True)
-class PolicyEvaluation:
-    """One policy's episodes and what follows from them; `to_dict` gives the documented JSON.
-
-    Attributes:
-        name: for tables.
-        role: teacher, student or random.
-        policy_hash: identity.
-        behaviour: greedy or sample.
-        exploration_epsilon: chance of a uniformly random action.
-        played: the episodes.
-        mean: of the episodes' returns.
-        interval: 95 %, of the mean; None for a census and for fewer than 5 episodes.
-        iqm_interval: 95 %, of the interquartile mean; None likewise.
-        relative_score: mean ÷ teacher's mean, None where that is ≤ 0 or there is no teacher.
-        retention: (student − random) ÷ (teacher − random).
-        retention_interval: 95 %, two-sided.
-        retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
-        normalised_score: 0 random play, 1 a human tester; for the paper's ten games.
-        agreement: share of the teacher's states with the same greedy action.
-        size: of the network, where there is one.
-        speed: of decisions, where there is a network.
-    """
-
-    name: str
-    role: Literal["teacher", "student", "random"]
-    policy_hash: str
-    behaviour: str
-    exploration_epsilon: float
-    played: PlayedEpisodes
-    mean: float
-    interval: Interval | None
-    iqm_interval: Interval | None
-    relative_score: float | None = None
-    retention: float | None = None
-    retention_interval: Interval | None = None
-    retention_lower_bound: float | None = None
-    normalised_score: float | None = None
-    agreement: float | None = None
-    size: NetworkSize | None = None
-    speed: DecisionSpeed | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        scores = self.played.scores
-        return {
-            "name": self.name,
-            "role": self.role,
-            "policy_hash": self.policy_hash,
-            "behaviour": self.behaviour,
-            "exploration_epsilon": self.exploration_epsilon,
-            "episodes": [episode.to_dict() for episode in self.played.episodes],
-            "num_distinct": len({episode.seed for episode in self.played.episodes}),
-            "census": self.played.is_census,
-            "mean": self.mean,
-            "median": point_estimate(scores, median),
-            "iqm": point_estimate(scores, iqm),
-            "interval": _ends(self.interval),
-            "iqm_interval": _ends(self.iqm_interval),
-            "degenerate": self.interval is not None and self.interval.degenerate,
-            "relative_score": self.relative_score,
-            "retention": self.retention,
-            "retention_interval": _ends(self.retention_interval),
-            "retention_lower_bound": self.retention_lower_bound,
-            "normalised_score": self.normalised_score,
-            "agreement": self.agreement,
-            "num_parameters": self.size.num_parameters if self.size else None,
-            "num_bytes": self.size.num_bytes if self.size else None,
-            "num_macs": self.size.num_macs if self.size else None,
-            "latency_seconds": self.speed.latency_seconds if self.speed else None,
-            "decisions_per_second": self.speed.decisions_per_second if self.speed else None,
-        }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Several policies on the same episodes of one task.
-
-    Attributes:
-        task: with the protocol they were played under.
-        seed: of the episodes and of the bootstrap.
-        policies: teacher first (if there is one), then students, then random play.
-    """
-
-    task: Task
-    seed: int
-    policies: tuple[PolicyEvaluation, ...] = field(repr=False)
-
-    @property
-    def students(self) -> tuple[PolicyEvaluation, ...]:
-        """The policies that were asked about."""
-        return tuple(policy for policy in self.policies if policy.role == "student")
-
-    @property
-    def teacher(self) -> PolicyEvaluation | None:
-        """The reference, if there is one."""
-        return next((policy for policy in self.policies if policy.role == "teacher"), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON."""
-        return {
-            "schema_version": 1,
-            "task": self.task.name,
-            "fingerprint": self.task.fingerprint.to_dict(),
-            "protocol": self.task.protocol.to_dict(),
-            "seed": self.seed,
-            "policies": [policy.to_dict() for policy in self.policies],
-        }
 
 
 def evaluate(
@@ -399,10 +286,6 @@ class _EvaluationRun:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return stream_generator(self._seed, f"bootstrap {purpose}")
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else interval.to_list()
 
 
 def _unique_names(names: Sequence[str]) -> list[str]:

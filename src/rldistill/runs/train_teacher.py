@@ -182,7 +182,10 @@ class _TrainingRun:
         try:
             with MetricsFile(self._config.out / "metrics.jsonl", counter="step", resume_at=self._resumed_at) as metrics:
                 while self._progress.step < self._config.num_steps:
-                    metrics.write(self._iteration())
+                    record = self._iteration()
+                    metrics.write(record)
+                    # Last, for it may stop the run: a resumed one has the record of every step before it.
+                    self._show(record)
                     if self._progress.step >= next_checkpoint:
                         self._save()
                         next_checkpoint += self._config.checkpoint_period
@@ -220,11 +223,12 @@ class _TrainingRun:
         speed = settings.steps_per_rollout / (time.perf_counter() - started)
         shown = {"loss": loss, "exploration_epsilon": epsilon, "steps_per_second": speed}
         shown |= {} if mean is None else {"mean_score": mean}
-        notify(
-            self._callbacks,
-            ProgressEvent("train", min(state.step, self._config.num_steps), self._config.num_steps, "steps", shown),
-        )
         return {"step": state.step, **shown, "scores": [game.score for game in rollout.games]}
+
+    def _show(self, record: dict[str, Any]) -> None:
+        shown = {name: value for name, value in record.items() if name not in ("step", "scores")}
+        total = self._config.num_steps
+        notify(self._callbacks, ProgressEvent("train", min(record["step"], total), total, "steps", shown))
 
     def _save(self) -> None:
         self._save_policy(LAST_FILE, "last step")
@@ -276,6 +280,8 @@ def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPoli
     differences = policy.tasks[0].fingerprint.differences(task.task.fingerprint)
     if differences:
         raise MismatchError(f"--init-from {config.init_from} does not fit {config.task}: {'; '.join(differences)}.")
+    if policy.output_kind != "q_values":
+        raise MismatchError(f"--init-from {config.init_from} gives {policy.output_kind}, pqn goes on from q_values.")
     if policy.spec.architecture != architecture:
         raise UsageError(
             f"--init-from {config.init_from} holds {_layers(policy.spec.architecture)}, "
