@@ -151,6 +151,19 @@ def collect_slowly() -> None:
     collect._CollectionRun._report = report_slowly
 
 
+def play_slowly() -> None:
+    """For `prepare`: at most 200 locksteps a second."""
+    from rldistill.rollout.player import EpisodePlayer
+
+    step = EpisodePlayer._step
+
+    def step_slowly(self):
+        time.sleep(0.005)
+        return step(self)
+
+    EpisodePlayer._step = step_slowly
+
+
 def distill_slowly() -> None:
     """For `prepare`: at most 500 updates a second."""
     from rldistill.distillation import Distiller

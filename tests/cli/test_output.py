@@ -1,0 +1,184 @@
+"""What goes to stdout, what to stderr, what nowhere; configurations that come back the same."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rldistill.policies import load_policy
+from tests.cli.conftest import TINY
+from tests.kit.commands import run, run_alone, run_well
+from tests.kit.small_policies import small_policy
+
+
+@pytest.fixture
+def verbs(files) -> dict[str, list[object]]:
+    """One small command for each verb that reads or makes a policy's data."""
+    return {
+        "collect": ["collect", files / "teacher.safetensors", "--num-steps", "200", "--out", "d"],
+        "distill": ["distill", files / "data", *TINY, "--out", "r"],
+        "evaluate": ["evaluate", files / "run", "--num-episodes", "5"],
+        "inspect": ["inspect", files / "run"],
+    }
+
+
+EXPECTED_KEYS = {
+    "collect": {"path", "num_steps", "num_episodes", "num_interrupted", "num_bytes", "teacher_hash"},
+    "distill": {"student", "policy_hash", "num_updates", "held_out_agreement"},
+    "evaluate": {"schema_version", "task", "fingerprint", "protocol", "seed", "policies"},
+    "inspect": {"kind", "name", "num_parameters", "num_bytes", "num_macs", "heads", "task", "fingerprint"},
+}
+
+
+@pytest.mark.parametrize("verb", EXPECTED_KEYS)
+def test_json_is_exactly_one_object_on_stdout(verbs, verb):
+    result = run_well(*verbs[verb], "--json")
+    assert EXPECTED_KEYS[verb] <= result.json.keys()
+    json.dumps(result.json, allow_nan=False)
+
+
+@pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
+def test_quiet_says_nothing_at_all_when_all_is_well(verbs, verb):
+    result = run_well(*verbs[verb], *(["--learning-rate", "1e-2"] if verb == "distill" else []), "--quiet")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_quiet_holds_for_the_emulator_too(tmp_path):
+    from rldistill.envs import make_task
+
+    task = make_task("atari:pong", {"max_frames": 40}).task
+    small_policy(task, network="conv:4:4").save("teacher.safetensors")
+    # A process of its own: ale-py writes past Python's stdout and stderr.
+    result = run_alone("collect", "teacher.safetensors", "--num-steps", 30, "--num-envs", 2, "--out", "d", "--quiet")
+    assert (result.code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_quiet_still_warns(files):
+    result = run_well("distill", files / "data", *TINY, "--learning-rate", "1e-46", "--out", "r", "--quiet")
+    assert result.line.startswith("warning: after 10 updates the student agrees with the teacher in ")
+
+
+@pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
+def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
+    result = run_well(*verbs[verb])
+    assert result.stdout == ""
+    following = {"collect": "next: rldistill distill d --out runs/d-net3", "distill": "next: rldistill evaluate r/"}
+    assert following.get(verb, "random") in result.stderr
+
+
+def test_inspecting_is_reading_so_its_words_are_the_result(files):
+    result = run_well("inspect", files / "run")
+    assert result.stderr == ""
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert (lines["kind"], lines["name"], lines["num_parameters"]) == ("policy", "mlp:8", "58")
+    assert run_well("inspect", files / "data").stdout.startswith("kind ")
+
+
+def test_what_inspect_says_of_a_dataset_a_run_and_a_preset(files):
+    dataset = run_well("inspect", files / "data", "--json").json
+    assert (dataset["kind"], dataset["num_steps"], dataset["task"]) == ("dataset", 600, "CartPole-v1")
+    assert (dataset["exploration_epsilon"], dataset["is_complete"]) == (0.3, True)
+    assert dataset["teacher"]["hash"] == run_well("inspect", files / "teacher.safetensors", "--json").json["policy_hash"]
+    student = run_well("inspect", files / "run", "--json").json
+    assert student["heads"] == {"CartPole-v1": 2}
+    assert student["provenance"]["verb"] == "distill"
+    # Rusu et al. 2015: the sizes of the networks, here with 18 actions.
+    for name, num_macs in (("net3", 2_134_400), ("dqn", 9_352_192)):
+        assert run_well("inspect", name, "--json").json["num_macs"] == num_macs
+    heads = run_well("inspect", "net3", "--heads", "3,6", "--json").json["heads"]
+    assert list(heads.values()) == [3, 6]
+
+
+def test_the_result_of_a_distillation_can_be_read_by_a_program(files):
+    result = run_well("distill", files / "data", *TINY, "--out", "r", "--json").json
+    student = load_policy(result["student"])
+    assert result["policy_hash"] == student.hash
+    assert result["num_updates"] == 20
+    assert result["held_out_agreement"] == student.spec.provenance["held_out_agreement"]
+
+
+# --dry-run and --config.
+
+
+@pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
+def test_a_dry_run_prints_a_configuration_and_touches_nothing(verbs, verb, tmp_path):
+    result = run_well(*verbs[verb], "--dry-run")
+    assert result.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+    config = tomllib.loads(result.stdout)
+    Path("c.toml").write_text(result.stdout)
+    assert tomllib.loads(run_well(verb, "--config", "c.toml", "--dry-run").stdout) == config
+
+
+def test_a_dry_run_shows_what_auto_stands_for(verbs):
+    config = tomllib.loads(run_well(*verbs["distill"], "--precision", "auto", "--dry-run").stdout)
+    assert config["precision"] in ("float32", "bfloat16")
+    assert config["device"] in ("cpu", "cuda")
+    assert config["num_threads"] >= 1
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(files):
+    assert run("distill", files / "data", "--temperature", "0", "--out", "r", "--dry-run").code == 2
+    assert run("collect", "t", "--task", "atari:combat", "--out", "d", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("settings", [[], ["--loss", "q_mse", "--optimizer", "rmsprop"], ["--precision", "auto"]])
+def test_the_configuration_of_a_finished_run_gives_the_same_student_again(files, settings):
+    first = run_well("distill", files / "data", *TINY, *settings, "--seed", "3", "--out", "r", "--json").json
+    again = run_well("distill", "--config", "r/config.toml", "--out", "again", "--json").json
+    assert again["policy_hash"] == first["policy_hash"]
+    assert Path("again/student.safetensors").read_bytes() == Path("r/student.safetensors").read_bytes()
+    configs = [tomllib.loads(Path(name, "config.toml").read_text()) for name in ("r", "again")]
+    assert configs[0] | {"out": "again"} == configs[1]
+
+
+def test_the_first_line_of_a_configuration_says_how_to_run_it(files):
+    run_well("distill", files / "data", *TINY, "--out", "r", "--quiet")
+    assert Path("r/config.toml").read_text().splitlines()[0] == "# rldistill distill --config config.toml"
+
+
+def test_options_on_the_command_line_override_the_file(files):
+    Path("c.toml").write_text(f'data = ["{files / "data"}"]\nout = "r"\nseed = 7\nbatch_size = 16\nstudent = "mlp:8"\n')
+    config = tomllib.loads(run_well("distill", "--config", "c.toml", "--seed", "8", "--dry-run").stdout)
+    assert (config["seed"], config["batch_size"], config["student"]) == (8, 16, "mlp:8")
+    config = tomllib.loads(run_well("distill", "other", "--seed", "8", "--config=c.toml", "--dry-run").stdout)
+    assert (config["seed"], config["data"]) == (8, ["other"])
+
+
+def test_negative_numbers_lists_and_texts_survive_a_file(files):
+    Path("c.toml").write_text(
+        'out = "e.json"\nrequire_retention = -1.5\npolicies = ["a", "b c"]\n'
+        "env_kwargs = '{\"max_episode_steps\": 9}'\ntask = \"CartPole-v1\"\n"
+    )
+    config = tomllib.loads(run_well("evaluate", "--config", "c.toml", "--dry-run").stdout)
+    assert config["require_retention"] == -1.5
+    assert config["policies"] == ["a", "b c"]
+    assert json.loads(config["env_kwargs"]) == {"max_episode_steps": 9}
+
+
+def test_a_collection_from_a_file_is_the_same_collection(files):
+    settings = ["--num-steps", "200", "--seed", "4", "--exploration-epsilon", "0.25"]
+    dry = run_well("collect", files / "teacher.safetensors", *settings, "--out", "a", "--dry-run")
+    Path("c.toml").write_text(dry.stdout)
+    run_well("collect", "--config", "c.toml", "--quiet")
+    run_well("collect", files / "teacher.safetensors", *settings, "--out", "b", "--quiet")
+    assert Path("a/shard-000000.safetensors").read_bytes() == Path("b/shard-000000.safetensors").read_bytes()
+
+
+# --overwrite and --resume through the command line.
+
+
+def test_overwriting_begins_anew_and_resuming_goes_on(files):
+    command = ["distill", files / "data", *TINY, "--out", "r", "--json"]
+    first = run_well(*command).json
+    assert run_well(*command, "--resume").json == first
+    assert run_well(*command, "--seed", "1", "--overwrite").json["policy_hash"] != first["policy_hash"]
+    assert run_well(*command, "--overwrite").json == first
+
+
+def test_a_collection_can_be_resumed_and_replaced(files):
+    command = ["collect", files / "teacher.safetensors", "--out", "d", "--json"]
+    assert run_well(*command, "--num-steps", "100").json["num_steps"] == 100
+    assert run_well(*command, "--num-steps", "150", "--resume").json["num_steps"] == 150
+    assert run_well(*command, "--num-steps", "120", "--overwrite").json["num_steps"] == 120

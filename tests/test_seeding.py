@@ -1,0 +1,70 @@
+"""Every random number comes from a named stream of one seed, and streams know nothing of each other."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rldistill.seeding import episode_generator, episode_seed, stream_generator, stream_seed
+
+LARGEST_SEED_OF_ALE = 2**31 - 1
+
+
+def test_streams_are_what_they_were():
+    # Other numbers here mean that no recorded seed repeats its run any more.
+    assert [episode_seed(0, episode) for episode in range(3)] == [1569588209, 1871207303, 1341641605]
+    assert episode_generator(0, 0).integers(1000, size=4).tolist() == [73, 690, 827, 804]
+    assert stream_generator(7, "exploration").integers(1000, size=4).tolist() == [260, 800, 808, 114]
+    assert stream_seed(7, "weights") == 1947191225
+
+
+def test_the_same_name_and_seed_give_the_same_stream():
+    first, second = (stream_generator(3, "exploration", 5).random(10) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: stream_generator(4, "exploration", 5),
+        lambda: stream_generator(3, "weights", 5),
+        lambda: stream_generator(3, "exploration", 6),
+        lambda: stream_generator(3, "exploration"),
+        lambda: stream_generator(3, "exploration", 5, 0),
+    ],
+)
+def test_another_seed_name_or_index_gives_another_stream(other):
+    assert not np.array_equal(stream_generator(3, "exploration", 5).random(10), other().random(10))
+
+
+def test_drawing_from_one_stream_leaves_the_others():
+    first = stream_generator(0, "a")
+    first.random(1000)
+    np.testing.assert_array_equal(stream_generator(0, "b").random(5), stream_generator(0, "b").random(5))
+    np.testing.assert_array_equal(stream_generator(0, "a", 1).random(5), stream_generator(0, "a", 1).random(5))
+
+
+def test_an_episode_knows_nothing_of_the_ones_before_it():
+    seeds = [episode_seed(9, episode) for episode in range(100)]
+    assert episode_seed(9, 99) == seeds[99]
+    assert len(set(seeds)) == 100
+
+
+def test_environment_seeds_fit_what_ale_takes():
+    seeds = [episode_seed(seed, episode) for seed in range(20) for episode in range(100)]
+    assert min(seeds) >= 0  # −1 would mean: do not seed
+    assert max(seeds) < LARGEST_SEED_OF_ALE
+    assert all(type(seed) is int for seed in seeds)
+
+
+def test_environment_seeds_are_spread_evenly():
+    seeds = np.array([episode_seed(0, episode) for episode in range(4000)])
+    assert stats.kstest(seeds / LARGEST_SEED_OF_ALE, "uniform").pvalue > 0.01
+
+
+def test_behaviours_of_neighbouring_episodes_are_unrelated():
+    first, second = (episode_generator(0, episode).random(4000) for episode in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.06
+
+
+def test_large_seeds_are_taken():
+    assert stream_seed(2**100, "weights") != stream_seed(2**100 + 1, "weights")

@@ -1,0 +1,90 @@
+"""The two records of a task: what must match between policy and task, and what is only recorded."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from rldistill.errors import UsageError
+from rldistill.tasks import ObservationFingerprint, Protocol, Task
+from rldistill.types import ActionLayout
+from tests.kit.small_policies import image_task, vector_task
+
+FINGERPRINT = image_task().fingerprint
+
+CHANGES = {
+    "observation_shape": ((4, 42, 42), "observation_shape: [4, 84, 84] against [4, 42, 42]"),
+    "observation_dtype": ("float32", "observation_dtype: uint8 against float32"),
+    "action_layout": (ActionLayout.discrete(4), "action_layout: discrete [6] against discrete [4]"),
+    "action_set": (
+        ("NOOP", "FIRE"),
+        "action_set: 6 actions NOOP/FIRE/RIGHT/LEFT/RIGHTFIRE/LEFTFIRE against 2 actions NOOP/FIRE",
+    ),
+    "grayscale": (False, "grayscale: True against False"),
+    "frame_stack": (1, "frame_stack: 4 against 1"),
+    "stack_padding": ("reset", "stack_padding: zero against reset"),
+    "frame_skip": (2, "frame_skip: 4 against 2"),
+    "max_pool": (False, "max_pool: True against False"),
+}
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(ObservationFingerprint)])
+def test_every_field_of_the_fingerprint_must_match(name):
+    value, difference = CHANGES[name]
+    assert FINGERPRINT.differences(replace(FINGERPRINT, **{name: value})) == [difference]
+
+
+def test_equal_fingerprints_do_not_differ():
+    assert FINGERPRINT.differences(image_task().fingerprint) == []
+
+
+def test_all_differences_are_listed_at_once():
+    other = replace(FINGERPRINT, frame_skip=2, max_pool=False, action_set=())
+    assert FINGERPRINT.differences(other) == [
+        "action_set: 6 actions NOOP/FIRE/RIGHT/LEFT/RIGHTFIRE/LEFTFIRE against []",
+        "frame_skip: 4 against 2",
+        "max_pool: True against False",
+    ]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        image_task(),
+        vector_task(),
+        replace(vector_task(), environment_kwargs={"map_name": "8x8"}, protocol=Protocol(exploration_epsilon=0.3)),
+    ],
+)
+def test_a_task_survives_json(task):
+    assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+
+
+def test_a_task_knows_whether_it_is_atari():
+    assert (image_task().is_atari, image_task().game) == (True, "pong")
+    assert not vector_task(name="ALE/Pong-v5").is_atari
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"exploration_epsilon": 1.5}, r"^exploration_epsilon must lie in \[0, 1\], got 1\.5\.$"),
+        ({"exploration_epsilon": -0.1}, r"^exploration_epsilon must lie in \[0, 1\], got -0\.1\.$"),
+        ({"sticky_action_probability": float("nan")}, r"^sticky_action_probability must lie in \[0, 1\], got nan\.$"),
+        ({"noop_max": -1}, r"^noop_max must be 0 or more, got -1\.$"),
+        ({"max_frames": 0}, r"^max_frames must be 1 or more, got 0\.$"),
+    ],
+)
+def test_a_protocol_that_cannot_be_played_is_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        Protocol(**values)
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.0, 0.05, 1])
+def test_probabilities_reach_from_0_to_1(epsilon):
+    assert Protocol(exploration_epsilon=epsilon, sticky_action_probability=epsilon).exploration_epsilon == epsilon
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", 7), ("environment_kwargs", 7)])
+def test_a_record_of_the_wrong_types_is_refused(key, value):
+    with pytest.raises(TypeError, match=r"^name must be a text and environment_kwargs a mapping$"):
+        Task.from_dict(vector_task().to_dict() | {key: value})
