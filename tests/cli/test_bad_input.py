@@ -30,6 +30,7 @@ def refused(code: int, *argv: object) -> str:
     assert words.stdout == ""
     prefix = f"rldistill {argv[0]}: " if argv[0] in VERBS else "rldistill: "
     assert words.line.startswith(prefix)
+    assert "RLDISTILL_TRACEBACK" not in words.line, "a bug, not a message"
     message = words.line.removeprefix(prefix)
     data = run(*argv, "--json")
     assert (data.code, data.json, data.line) == (code, {"error": message}, words.line)
@@ -109,7 +110,10 @@ def test_what_the_command_line_alone_shows_to_be_wrong_is_wrong_usage(argv, mess
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("atari:pon", "Unknown Atari game: got 'pon', expected ale-py's name of a game, such as space_invaders. Did you "),
+        (
+            "atari:pon",
+            "Unknown Atari game: got 'pon', expected ale-py's name of a game, such as space_invaders. Did you ",
+        ),
         ("atari:SpaceInvaders", "Did you mean atari:space_invaders?"),
         ("atari:ms-pacman", "Did you mean atari:ms_pacman?"),
         ("atari:combat", "Atari game 'combat' needs two players, which is not supported. Among those that play alone:"),
@@ -267,7 +271,9 @@ def test_a_policy_for_other_actions_or_other_preprocessing_is_refused_with_both_
     assert "observation_shape: [1] against [4]; action_layout: discrete [3] against discrete [2]" in message
     small_policy(image_task(frame_skip=5), network="conv:4:4", name="fast").save(tmp_path / "fast.safetensors")
     message = refused(1, verb, "fast.safetensors", "--task", "atari:pong", *out)
-    assert message.startswith("Policy 'fast' (made for atari:pong) does not fit task 'atari:pong': frame_skip: 5 against 4")
+    assert message.startswith(
+        "Policy 'fast' (made for atari:pong) does not fit task 'atari:pong': frame_skip: 5 against 4"
+    )
     message = refused(1, verb, "fast.safetensors", "--task", "atari:breakout", *out)
     assert "action_layout: discrete [6] against discrete [4]" in message
 
@@ -316,7 +322,10 @@ def _make_the_schema_newer(data: Path) -> None:
         (_cut_the_manifest, "cannot be read: its manifest.json is damaged"),
         (_remove_a_shard, "shard-000000.safetensors is missing"),
         (_flip_a_shard, "shard-000000.safetensors is damaged: its checksum is not the one the manifest lists."),
-        (_make_the_schema_newer, "has schema version 2, this rldistill reads up to 1. It was written by a newer version"),
+        (
+            _make_the_schema_newer,
+            "has schema version 2, this rldistill reads up to 1. It was written by a newer version",
+        ),
     ],
 )
 def test_a_dataset_that_cannot_be_trusted_is_refused(data, damage, message):
@@ -467,3 +476,20 @@ def test_a_traceback_is_never_what_a_user_sees(files):
     result = run_alone("evaluate", files / "no-such-file")
     assert (result.code, result.stdout) == (1, "")
     assert result.line.startswith("rldistill evaluate: Policy file ")
+
+
+def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_can_be_had(monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("rldistill.cli.inspect.run", fail)
+    monkeypatch.delenv("RLDISTILL_TRACEBACK", raising=False)
+    result = run("inspect", "net3", "--json")
+    assert result.code == 1
+    assert result.line == (
+        "rldistill inspect: unexpected ZeroDivisionError: division by zero. Set RLDISTILL_TRACEBACK=1 to see where."
+    )
+    assert set(result.json) == {"error"}
+    monkeypatch.setenv("RLDISTILL_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("inspect", "net3")

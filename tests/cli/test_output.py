@@ -56,7 +56,8 @@ def test_quiet_holds_for_the_emulator_too(tmp_path):
 
 def test_quiet_still_warns(files):
     result = run_well("distill", files / "data", *TINY, "--learning-rate", "1e-46", "--out", "r", "--quiet")
-    assert result.line.startswith("warning: after 10 updates the student agrees with the teacher in ")
+    starts = [line.partition(" updates")[0] for line in result.stderr.splitlines()]
+    assert starts == ["warning: after 10", "warning: after 20"]
 
 
 @pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
@@ -79,7 +80,9 @@ def test_what_inspect_says_of_a_dataset_a_run_and_a_preset(files):
     dataset = run_well("inspect", files / "data", "--json").json
     assert (dataset["kind"], dataset["num_steps"], dataset["task"]) == ("dataset", 600, "CartPole-v1")
     assert (dataset["exploration_epsilon"], dataset["is_complete"]) == (0.3, True)
-    assert dataset["teacher"]["hash"] == run_well("inspect", files / "teacher.safetensors", "--json").json["policy_hash"]
+    assert (
+        dataset["teacher"]["hash"] == run_well("inspect", files / "teacher.safetensors", "--json").json["policy_hash"]
+    )
     student = run_well("inspect", files / "run", "--json").json
     assert student["heads"] == {"CartPole-v1": 2}
     assert student["provenance"]["verb"] == "distill"
@@ -149,7 +152,7 @@ def test_options_on_the_command_line_override_the_file(files):
 def test_negative_numbers_lists_and_texts_survive_a_file(files):
     Path("c.toml").write_text(
         'out = "e.json"\nrequire_retention = -1.5\npolicies = ["a", "b c"]\n'
-        "env_kwargs = '{\"max_episode_steps\": 9}'\ntask = \"CartPole-v1\"\n"
+        'env_kwargs = \'{"max_episode_steps": 9}\'\ntask = "CartPole-v1"\n'
     )
     config = tomllib.loads(run_well("evaluate", "--config", "c.toml", "--dry-run").stdout)
     assert config["require_retention"] == -1.5

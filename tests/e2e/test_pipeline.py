@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rldistill.envs import make_task
 from rldistill.policies import load_policy
 from tests.kit.cart_pole import saved_teacher, short_cart_pole
 from tests.kit.commands import Result, run_alone, start
+from tests.kit.episodes import assert_same_episodes, read_episodes
 from tests.kit.small_policies import small_policy
 
 SMALL_SHARDS = "tests.kit.commands:write_small_shards"
@@ -37,7 +40,9 @@ def well(result: Result) -> Result:
 def test_a_teacher_becomes_a_smaller_student_that_passes_the_gate_and_an_untrained_one_does_not(tmp_path):
     saved_teacher(tmp_path, task=short_cart_pole(200))
     collected = well(
-        run_alone("collect", "teacher.safetensors", "--num-steps", 4000, "--exploration-epsilon", 0.3, "--out", "data/c")
+        run_alone(
+            "collect", "teacher.safetensors", "--num-steps", 4000, "--exploration-epsilon", 0.3, "--out", "data/c"
+        )
     )
     assert "next: rldistill distill data/c --out runs/c-net3" in collected.stderr
 
@@ -62,35 +67,52 @@ def test_a_teacher_becomes_a_smaller_student_that_passes_the_gate_and_an_untrain
     assert failed.line.startswith("rldistill evaluate: Retention gate failed: lower bound")
 
 
+def _small_commands(folder: str) -> dict[str, list[object]]:
+    explore = ["--exploration-epsilon", 0.3]
+    # Both students are distilled from the data that were collected without a stop.
+    distil = ["distill", "whole/d", "--student", "mlp:8", "--num-updates", 300, "--evaluate-period", 30]
+    return {
+        "collect": ["collect", "teacher.safetensors", "--num-steps", 8000, *explore, "--out", f"{folder}/d"],
+        "distill": [*distil, "--precision", "float32", "--out", f"{folder}/r"],
+        "evaluate": ["evaluate", f"{folder}/r", "--num-episodes", 60, *explore, "--json", "--quiet"],
+    }
+
+
+def _is_written(path: str) -> Callable[[], bool]:
+    return lambda: Path(path).exists() and Path(path).stat().st_size > 0
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    """Return a condition that is met so long after it was first asked for."""
+    asked_at: list[float] = []
+
+    def is_over() -> bool:
+        asked_at.append(time.monotonic())
+        return asked_at[-1] - asked_at[0] > seconds
+
+    return is_over
+
+
 def test_ctrl_c_in_the_middle_of_every_phase_and_the_same_student_in_the_end(tmp_path):
     saved_teacher(tmp_path)
-
-    def commands(folder: str) -> list[list[object]]:
-        distil = ["distill", f"{folder}/d", "--student", "mlp:8", "--num-updates", 300, "--evaluate-period", 30]
-        return [
-            ["collect", "teacher.safetensors", "--num-steps", 8000, "--exploration-epsilon", 0.3, "--out", f"{folder}/d"],
-            [*distil, "--precision", "float32", "--out", f"{folder}/r"],
-            ["evaluate", f"{folder}/r", "--num-episodes", 60, "--exploration-epsilon", 0.1, "--json", "--quiet"],
-        ]
-
-    for command in commands("whole"):
+    for command in _small_commands("whole").values():
         whole = well(run_alone(*command, prepare=SMALL_SHARDS))
     slow = {"collect": "collect_slowly", "distill": "distill_slowly", "evaluate": "play_slowly"}
-    signs = {"collect": Path("parts/d/manifest.json"), "distill": Path("parts/r/metrics.jsonl"), "evaluate": None}
-    for command in commands("parts"):
-        verb = str(command[0])
+    signs = {
+        "collect": _is_written("parts/d/shard-000000.safetensors"),
+        "distill": _is_written("parts/r/metrics.jsonl"),
+        "evaluate": _after(0.5),
+    }
+    for verb, command in _small_commands("parts").items():
         at_work = start(*command, prepare=f"tests.kit.commands:{slow[verb]}")
-        sign = signs[verb]
-        if sign is None:
-            time.sleep(0.5)
-        else:
-            at_work.wait_until(lambda sign=sign: sign.exists() and sign.stat().st_size > 0)
+        at_work.wait_until(signs[verb])
         stopped = at_work.interrupt()
         assert stopped.code == 130, stopped.stderr
         assert "Traceback" not in stopped.stderr
         assert stopped.stderr.splitlines()[-1].startswith(f"rldistill {verb}: interrupted; what was reported written")
         resume = [] if verb == "evaluate" else ["--resume"]
         parts = well(run_alone(*command, *resume, prepare=SMALL_SHARDS))
+    assert_same_episodes(read_episodes(Path("parts/d")), read_episodes(Path("whole/d")))
     assert Path("parts/r/student.safetensors").read_bytes() == Path("whole/r/student.safetensors").read_bytes()
     assert _without_times(parts.json) == _without_times(whole.json)
 
@@ -102,8 +124,6 @@ def _without_times(evaluation: dict) -> dict:
 
 
 def test_an_atari_game_goes_through_the_whole_pipeline(tmp_path):
-    from rldistill.envs import make_task
-
     task = make_task("atari:pong", {"max_frames": 80, "noop_max": 2}).task
     small_policy(task, network="conv:4-4:8", name="tiny").save("teacher.safetensors")
     settings = ["--num-envs", 4, "--num-threads", 1]

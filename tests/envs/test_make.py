@@ -88,11 +88,17 @@ def test_an_id_without_environment_is_refused(name, message):
     assert line.endswith("Atari games are written atari:pong.")
 
 
-@pytest.mark.parametrize("name", ["no_such_module:Env-v0", "python:TinyChain", ".relative:Env-v0", ":Env-v0"])
+@pytest.mark.parametrize("name", ["no_such_module:Env-v0", ".relative:Env-v0", ":Env-v0"])
 def test_an_id_whose_module_cannot_be_imported_is_refused(name):
     line = message_of(TaskError, name)
     assert line.startswith(f"Task {name!r}: module {name.rpartition(':')[0]!r} cannot be imported (")
     assert line.endswith("Is it installed, or misspelt?")
+
+
+def test_a_recorded_task_that_was_an_object_in_python_cannot_be_made_again():
+    assert message_of(TaskError, make_task(TinyChain).task) == (
+        "Task 'python:TinyChain' was given as an object in Python, which a file cannot bring back: pass it as task=…."
+    )
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

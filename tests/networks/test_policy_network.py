@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork, parse_architecture
+from rldistill.networks.torsos import image_shape, to_images
 
 
 def make_network(text, shape, heads=None, *, seed=0, layer_norm=False, **options):
@@ -134,7 +135,7 @@ def test_conv_weights_are_laid_out_channels_last():
     assert network.torso[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("shape", [(4,), (84, 84), (4, 84, 84, 3), ()])
+@pytest.mark.parametrize("shape", [(4,), (84, 84), (2, 4, 84, 84, 3), ()])
 def test_convolutions_on_anything_but_images_are_refused(shape):
     with pytest.raises(MismatchError) as caught:
         make_network("net3", shape)
@@ -144,10 +145,55 @@ def test_convolutions_on_anything_but_images_are_refused(shape):
     )
 
 
-@pytest.mark.parametrize(("height", "width", "left"), [(35, 84, "3x9"), (7, 7, "7x7"), (84, 20, "20x4")])
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((4, 84, 84), (4, 84, 84)),
+        ((3, 64, 48), (3, 64, 48)),
+        ((4, 84, 60, 3), (12, 84, 60)),  # four colour frames
+        ((210, 160, 3), (3, 210, 160)),  # one colour image, as Gymnasium has it
+        ((84, 84, 1), (1, 84, 84)),
+        ((4, 36, 3), (4, 36, 3)),  # too low for an image with its channels last
+        ((84, 84), None),
+        ((4,), None),
+    ],
+)
+def test_observations_of_rank_3_and_4_are_images(shape, image):
+    assert image_shape(shape) == image
+
+
+def test_colour_frames_become_channels_frame_by_frame():
+    observations = torch.arange(2 * 2 * 5 * 6 * 3).reshape(2, 2, 5, 6, 3)
+    images = to_images(observations)
+    assert images.shape == (2, 6, 5, 6)
+    for frame in range(2):
+        for colour in range(3):
+            assert torch.equal(images[:, 3 * frame + colour], observations[:, frame, :, :, colour])
+
+
+def test_images_with_their_channels_last_are_turned_and_others_left():
+    last = torch.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3)
+    assert torch.equal(to_images(last), last.permute(0, 3, 1, 2))
+    first = torch.zeros(2, 4, 84, 84)
+    assert to_images(first) is first
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84, 3), (84, 84, 3)])
+def test_a_conv_network_takes_colour(shape):
+    network = make_network("net3", shape, input_scale=1 / 255, zero_output=False)
+    observations = frames(2, *shape)
+    turned = PolicyNetwork(network.architecture, image_shape(shape), {"task": 6}, input_scale=1 / 255)
+    turned.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network(observations).outputs, turned(to_images(observations)).outputs)
+
+
+@pytest.mark.parametrize(("height", "width", "left"), [(35, 84, "2x9"), (7, 7, "7x7"), (84, 20, "9x1")])
 def test_images_that_the_kernels_use_up_are_refused(height, width, left):
-    with pytest.raises(MismatchError, match=rf"got images of {height}x{width}, of which .*Choose fewer convolutions"):
+    with pytest.raises(MismatchError) as caught:
         make_network("net3", (4, height, width))
+    assert str(caught.value).startswith(
+        f"Network 'net3' does not fit: got images of {height}x{width}, of which {left} is left before a kernel of "
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(36, 36), (36, 100)])

@@ -14,7 +14,7 @@ from rldistill.errors import LockedError, MismatchError, OutputExistsError, Usag
 from rldistill.events import MessageEvent
 from rldistill.policies import TorchPolicy
 from rldistill.runs.collect import collect
-from rldistill.seeding import episode_seed, stream_generator
+from rldistill.seeding import episode_seed, stream_generator, stream_seed
 from rldistill.storage import folder_lock
 from tests.kit.cart_pole import hand_made_teacher, saved_teacher, short_cart_pole
 from tests.kit.commands import options, run_alone, start
@@ -55,7 +55,7 @@ def test_every_stored_stack_is_what_the_environment_returned_across_a_kill_and_a
     envs = task.make_envs(1, 1)
     num_ends = 0
     for number, episode in episodes.items():
-        observation = envs.reset([0], [episode_seed(5, number)])[0]
+        observation = envs.reset([0], [episode_seed(stream_seed(5, "collection"), number)])[0]
         observations = []
         for index, action in enumerate(episode["action"]):
             observations.append(observation)

@@ -303,9 +303,9 @@ def test_a_resumed_run_must_have_the_configuration_it_began_with(tmp_path):
 
 
 def test_the_folders_name_the_period_of_checkpoints_and_the_threads_may_change(tmp_path):
-    run_until(tmp_path / "run", 2)
+    run_until(tmp_path / "run", 1, num_steps=32)
     (tmp_path / "run").rename(tmp_path / "moved")
-    assert run(tmp_path / "moved", resume=True, checkpoint_period=1000, num_threads=2).num_steps == NUM_STEPS
+    assert run(tmp_path / "moved", resume=True, num_steps=32, checkpoint_period=1000, num_threads=2).num_steps == 32
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

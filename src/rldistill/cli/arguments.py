@@ -13,9 +13,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from rldistill.errors import UsageError
+from rldistill.runs.config import CollectConfig, EvaluateConfig, QuickstartConfig
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
+Machine = TypeVar("Machine", CollectConfig, EvaluateConfig, QuickstartConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,20 @@ def require(value: Value | None, what: str, example: str) -> Value:
     if value is None:
         raise UsageError(f"missing argument: expected {what}, such as in `{example}`.")
     return value
+
+
+def resolve_machine(config: Machine) -> Machine:
+    """Return a configuration with device and threads as they will be used here.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    from rldistill.types import resolve_device
+
+    device = resolve_device(config.device).type
+    return replace(config, device=device, num_threads=config.num_threads or torch.get_num_threads())
 
 
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.cli.arguments import parse, require, resolve_machine, write_configuration, write_result
 from rldistill.runs.config import CollectConfig, parse_options
 
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
@@ -17,6 +17,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.envs import make_task
     from rldistill.runs.collect import collect
 
+    config = resolve_machine(config)
     if config.task is not None:
         make_task(config.task, options)
     if flags.dry_run:

@@ -1,8 +1,9 @@
 """`rldistill evaluate`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.cli.arguments import parse, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import UsageError
 from rldistill.runs.config import EvaluateConfig, parse_options
 
@@ -21,6 +22,9 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.envs import make_task
     from rldistill.runs.evaluate import check_retention, evaluate, reference_for
 
+    config = resolve_machine(config)
+    if config.out is None and len(policies) == 1 and policies[0].is_dir():
+        config = replace(config, out=policies[0] / "evaluation.json")
     if config.task is not None:
         make_task(config.task, options)
     if flags.dry_run:

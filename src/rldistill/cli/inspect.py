@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from rldistill.cli.arguments import parse, require, write_result
+from rldistill.errors import UsageError
 from rldistill.runs.config import InspectConfig
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
@@ -12,6 +13,8 @@ _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 def run(argv: Sequence[str]) -> None:
     """Say what something is."""
     config, flags = parse("inspect", InspectConfig, argv, example=_EXAMPLE)
+    if flags.resume or flags.overwrite or flags.dry_run:
+        raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
     target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
     from rldistill.runs.describe import describe
 

@@ -30,6 +30,9 @@ class StopOnInterrupt:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+            if self._asked:
+                # It came where nothing was reported any more: in the last moments of a run.
+                raise KeyboardInterrupt
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -23,6 +23,7 @@ VERBS = {
 }
 
 _RESUMABLE = frozenset({"train-teacher", "collect", "distill"})
+_TRACEBACK_VARIABLE = "RLDISTILL_TRACEBACK"
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
 
 
@@ -38,14 +39,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _run(arguments)
     except RldistillError as error:
         code = _fail(name, str(error), error.exit_code, wants_json=wants_json)
-    except KeyboardInterrupt:
-        how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
-        message = f"interrupted; what was reported written is there. {how}"
-        code = _fail(name, message, 130, wants_json=wants_json)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except Exception as error:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
+        code = _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
+    except KeyboardInterrupt:
+        how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
+        message = f"interrupted; what was reported written is there. {how}"
+        code = _fail(name, message, 130, wants_json=wants_json)
     sys.exit(code)
 
 

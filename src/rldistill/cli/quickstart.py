@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rldistill.cli.arguments import parse, write_configuration, write_result
+from rldistill.cli.arguments import parse, resolve_machine, write_configuration, write_result
+from rldistill.errors import UsageError
 from rldistill.runs.config import QuickstartConfig
 
 _EXAMPLE = "rldistill quickstart"
@@ -13,6 +14,9 @@ _EXAMPLE = "rldistill quickstart"
 def run(argv: Sequence[str]) -> None:
     """Take the bundled teacher to a proven student."""
     config, flags = parse("quickstart", QuickstartConfig, argv, example=_EXAMPLE)
+    if flags.resume:
+        raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
+    config = resolve_machine(config)
     if flags.dry_run:
         write_configuration(config)
         return

@@ -4,6 +4,7 @@ Single-task, multi-task, offline and live distillation differ in the source that
 the loss, and in the schedules; none of them in the loop.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +168,7 @@ def distil(distiller: Distiller, source: Source, *, first_update: int, num_updat
 
 def _check_finite(record: UpdateRecord, batch: LabelledBatch) -> None:
     # One NaN in a batch makes the loss NaN and, unstopped, every weight after it.
-    if torch.isfinite(torch.tensor([record.loss, record.gradient_norm])).all():
+    if math.isfinite(record.loss) and math.isfinite(record.gradient_norm):
         return
     raise NumericalError(
         f"Update {record.update} diverged: loss {record.loss:g}, gradient norm {record.gradient_norm:g}, on a batch of "

@@ -1,5 +1,6 @@
 """Scores of whole episodes, and how often two policies choose alike."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,11 +20,19 @@ _DRAWS_WITHOUT_NEW_START = 150
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """One episode: undiscounted return, decisions, and the environment seed that repeats it."""
+    """One episode.
+
+    Attributes:
+        score: undiscounted return.
+        length: decisions.
+        seed: of the environment: repeats the episode.
+        trace: checksum of the first observation and of all actions: equal for copies.
+    """
 
     score: float
     length: int
     seed: int
+    trace: int
 
     def to_dict(self) -> dict[str, float | int]:
         """Return plain JSON data."""
@@ -44,6 +53,11 @@ class PlayedEpisodes:
     episodes: tuple[EpisodeScore, ...]
     is_census: bool = False
     agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def num_distinct(self) -> int:
+        """Starts of a census; else episodes that are not copies of each other."""
+        return len(self.episodes) if self.is_census else len({episode.trace for episode in self.episodes})
 
     @property
     def scores(self) -> np.ndarray:
@@ -103,6 +117,7 @@ def play_episodes(
     """
     totals = dict.fromkeys(episodes, 0.0)
     lengths = dict.fromkeys(episodes, 0)
+    traces = dict.fromkeys(episodes, 0)
     agreement = _Agreement(compared or {})
     num_finished = 0
     player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=exploration_epsilon)
@@ -111,10 +126,15 @@ def play_episodes(
         for row, episode in enumerate(step.episodes.tolist()):
             totals[episode] += float(step.rewards[row])
             lengths[episode] += 1
+            if step.steps[row] == 0:
+                traces[episode] = zlib.crc32(step.observations[row].tobytes())
+            traces[episode] = zlib.crc32(step.actions[row].tobytes(), traces[episode])
         num_finished += int(step.ended.sum())
         if on_step:
             on_step(num_finished)
-    scores = tuple(EpisodeScore(totals[index], lengths[index], episode_seed(seed, index)) for index in episodes)
+    scores = tuple(
+        EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), traces[index]) for index in episodes
+    )
     return PlayedEpisodes(scores, agreement=agreement.shares)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs
+from rldistill.errors import MismatchError
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import DRAWS_PER_DECISION
 from rldistill.seeding import episode_generator, episode_seed
@@ -77,6 +78,8 @@ class EpisodePlayer:
     def __init__(
         self, policy: Policy, envs: EpisodeEnvs, episodes: Iterable[int], *, seed: int, exploration_epsilon: float
     ) -> None:
+        if policy.initial_state(1) is not None:
+            raise MismatchError(f"Policy {policy.name!r} keeps a state between decisions, which is not supported yet.")
         self._policy = policy
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)

@@ -15,6 +15,7 @@ from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.loading import PolicyLike, as_policy
 from rldistill.runs.threads import use_threads
+from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -173,7 +174,8 @@ class _CollectionRun:
                     envs,
                     writer,
                     num_steps=self._num_steps,
-                    seed=self._seed,
+                    # Streams of its own: at the same seed, evaluation meets other episodes than training did.
+                    seed=stream_seed(self._seed, "collection"),
                     exploration_epsilon=task.protocol.exploration_epsilon,
                     is_stacked=task.fingerprint.frame_stack > 1,
                     on_step=self._report,

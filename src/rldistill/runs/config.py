@@ -30,6 +30,8 @@ class TrainTeacherConfig:
     """Preset (dqn, net1, net2, net3), mlp:64x64 or conv:8-8-8:32."""
     layer_norm: bool = True
     """Normalise every layer of the torso: PQN needs it."""
+    zero_output: bool = False
+    """Begin with an output layer of zero: all actions tie, and greedy play is the first action."""
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     num_envs: int = 32
@@ -86,6 +88,7 @@ class TrainTeacherSettings(TypedDict, total=False):
     algorithm: str
     network: str
     layer_norm: bool
+    zero_output: bool
     num_envs: int
     rollout_length: int
     num_epochs: int
@@ -207,7 +210,7 @@ class EvaluateConfig:
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     out: Path | None = None
-    """JSON file to write."""
+    """JSON file to write; none: evaluation.json in the run folder, if one is named alone."""
     seed: int = 0
     """Episode i is a function of (seed, i)."""
     num_envs: int = 16

@@ -201,6 +201,8 @@ def _prepare(
         precision=resolve_precision(config.precision, torch.device(config.device)),
     )
     lowest = None if temperature is None else temperature.bounds[0]
+    warnings = [] if custom_loss else [pairing_warning(loss.spec.name, teacher.output_kind, lowest)]
+    warnings += _data_warnings(dataset)
     resolved: dict[str, Any] = {"loss": loss.spec.name}
     if temperature is not None:
         resolved["temperature"] = temperature.to_text()
@@ -211,8 +213,24 @@ def _prepare(
         StoredSource(dataset, split.train, batch_size=config.batch_size, seed=config.seed),
         held_out_sample(dataset, split.held_out, seed=config.seed),
         resolved,
-        None if custom_loss else pairing_warning(loss.spec.name, teacher.output_kind, lowest),
+        tuple(warning for warning in warnings if warning),
     )
+
+
+def _data_warnings(dataset: Dataset) -> list[str]:
+    """Return what a user should know of the data before trusting a student of theirs."""
+    manifest, origin = dataset.manifest, dataset.provenance
+    warnings: list[str] = []
+    if not manifest.is_complete:
+        of = f"{manifest.num_steps:,} of {manifest.target_num_steps:,} steps"
+        warnings.append(f"{dataset.path} is not finished: {of} are used. `rldistill collect … --resume` goes on.")
+    has_chance = origin.exploration_epsilon > 0 or origin.task.protocol.sticky_action_probability > 0
+    if origin.task.is_atari and origin.behaviour == "greedy" and not has_chance:
+        warnings.append(
+            f"{dataset.path} was played without chance: episodes repeat, and held-out ones may equal those trained on. "
+            "Collect with --exploration-epsilon 0.05."
+        )
+    return warnings
 
 
 def _loss_and_temperature(

@@ -1,5 +1,6 @@
 """One run of a distillation: training, measuring, saving, stopping, going on."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -12,11 +13,12 @@ from rldistill.distillation.loop import HeldOutRecord
 from rldistill.envs import EpisodeEnvs, make_task
 from rldistill.errors import MismatchError, NumericalError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.policies import TorchPolicy
+from rldistill.networks import ModuleNetwork
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import DistillConfig, config_values
 from rldistill.runs.metrics import MetricsFile
-from rldistill.runs.run_folder import provenance
+from rldistill.runs.run_folder import plain, provenance
 from rldistill.seeding import stream_seed
 from rldistill.storage import load_checkpoint, save_checkpoint
 
@@ -38,7 +40,7 @@ class DistillationSetup:
     source: StoredSource
     held_out: HeldOut
     resolved: dict[str, Any]
-    warning: str | None
+    warnings: tuple[str, ...]
 
 
 class DistillationRun:
@@ -55,17 +57,22 @@ class DistillationRun:
         self._warned = False
         self._losses: list[float] = []  # since the last measurement
         self._resumed_at: int | None = None
+        # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
+        self._versions = provenance("distill", {})
         if continues and self._checkpoint.is_file():
             self._load()
 
     def run(self) -> TorchPolicy:
         """Train to the end, saving at each measurement, after a stop, and at the end."""
         config, setup = self._config, self._setup
-        if setup.warning:
-            notify(self._callbacks, MessageEvent(setup.warning, "warning"))
+        for warning in setup.warnings:
+            notify(self._callbacks, MessageEvent(warning, "warning"))
         if self._update < config.num_updates:
             size = f"{len(setup.dataset.episode_numbers)} episodes, {setup.dataset.num_steps:,} steps"
             self._tell(f"{setup.dataset.path} ({size}) into {config.student}, {config.precision} on {config.device}")
+        if self._update == config.num_updates and (config.out / STUDENT_FILE).is_file():
+            self._tell(f"{config.out} is finished")
+            return self._finished()
         try:
             with MetricsFile(config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at) as metrics:
                 records = distil(
@@ -91,7 +98,7 @@ class DistillationRun:
                 measured = self._setup.distiller.measure(self._setup.held_out, self._update)
                 metrics.write(self._measurement(record, measured))
                 self._losses = []
-                self._warn_if_trivial(measured)
+                self._warn_if_trivial(measured, is_last=is_last)
                 if not is_last:
                     self._save()
             speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
@@ -144,9 +151,9 @@ class DistillationRun:
             envs.close()
         return played.scores.tolist()
 
-    def _warn_if_trivial(self, measured: HeldOutRecord) -> None:
+    def _warn_if_trivial(self, measured: HeldOutRecord, *, is_last: bool) -> None:
         share = self._setup.held_out.majority_share
-        if self._warned or measured.agreement > share:
+        if measured.agreement > share or (self._warned and not is_last):
             return
         self._warned = True
         text = (
@@ -169,15 +176,24 @@ class DistillationRun:
         config, dataset = self._config, self._setup.dataset
         teacher = dataset.provenance.teacher
         settings = {name: value for name, value in config_values(config).items() if name not in MAY_DIFFER}
-        record = provenance("distill", settings | self._setup.resolved)
-        del record["command"]
+        record = {key: value for key, value in self._versions.items() if key != "command"}
         return record | {
+            "config": {
+                key: plain(value) for key, value in (settings | self._setup.resolved).items() if value is not None
+            },
             "num_updates": self._update,
             "chosen_by": "last update",
             "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
             "dataset": {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed},
             "held_out_agreement": measured.agreement,
+            "majority_share": self._setup.held_out.majority_share,
         }
+
+    def _finished(self) -> TorchPolicy:
+        """Return the student of a run that had come to its end, as its file has it."""
+        network = self._setup.student.network
+        module = network.module if isinstance(network, ModuleNetwork) else None
+        return load_policy(self._config.out / STUDENT_FILE, device=self._config.device, module=module)
 
     def _save(self) -> None:
         state = {
@@ -186,6 +202,7 @@ class DistillationRun:
             "warned": self._warned,
             "losses": self._losses,
             "dataset": self._setup.dataset.manifest.identity,
+            "versions": json.dumps(self._versions),
         }
         save_checkpoint(self._checkpoint, state)
 
@@ -198,6 +215,7 @@ class DistillationRun:
             )
         self._setup.distiller.load_state_dict(state["distiller"])
         self._update, self._warned, self._losses = state["update"], state["warned"], state["losses"]
+        self._versions = json.loads(state["versions"])
         self._resumed_at = self._update
         self._tell(f"going on from update {self._update:,}")
 

@@ -87,7 +87,9 @@ def evaluate(
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
     reference = (
-        as_policy(teacher, device=device) if teacher is not None else recorded_teacher(policies[0], device=device)
+        as_policy(teacher, device=device)
+        if teacher is not None
+        else recorded_teacher(policies[0], playable.task, device=device)
     )
     if out is not None:
         _check_out(Path(out))
@@ -126,7 +128,8 @@ def reference_for(policies: Sequence[PolicyLike], teacher: PolicyLike | None, *,
     """
     if teacher is not None:
         return as_policy(teacher, device=device)
-    recorded = recorded_teacher(as_policy(policies[0], device=device), device=device)
+    student = as_policy(policies[0], device=device)
+    recorded = recorded_teacher(student, student.tasks[0], device=device)
     if recorded is None:
         raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
     return recorded

@@ -62,7 +62,7 @@ class PolicyEvaluation:
             "behaviour": self.behaviour,
             "exploration_epsilon": self.exploration_epsilon,
             "episodes": [episode.to_dict() for episode in self.played.episodes],
-            "num_distinct": len({episode.seed for episode in self.played.episodes}),
+            "num_distinct": self.played.num_distinct,
             "census": self.played.is_census,
             "mean": self.mean,
             "median": point_estimate(scores, median),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from rldistill.errors import PolicyFileError
 from rldistill.policies import Policy, TorchPolicy, load_policy
+from rldistill.tasks import Task
+from rldistill.types import resolve_device
 
 PolicyLike = str | Path | Policy
 
@@ -15,7 +17,7 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
         PolicyFileError: there is no such file, or it cannot be trusted.
     """
     if not isinstance(policy, str | Path):
-        return policy
+        return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     path = Path(policy)
     if path.is_dir():
         files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
@@ -29,8 +31,8 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
     return load_policy(path, device=device)
 
 
-def recorded_teacher(student: Policy, *, device: str) -> Policy | None:
-    """Return the teacher that a student's file names, if it is still there and still the same."""
+def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:
+    """Return the teacher that a student's file names, if it is still there, still the same, and plays this task."""
     if not isinstance(student, TorchPolicy):
         return None
     record = student.spec.provenance.get("teacher") or {}
@@ -40,4 +42,5 @@ def recorded_teacher(student: Policy, *, device: str) -> Policy | None:
         teacher = as_policy(record["path"], device=device)
     except PolicyFileError:
         return None  # gone, or something else by now: the path is a hint, the hash decides
-    return teacher if teacher.hash == record.get("hash") else None
+    plays_task = not teacher.tasks[0].fingerprint.differences(task.fingerprint)
+    return teacher if teacher.hash == record.get("hash") and plays_task else None

@@ -16,7 +16,7 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.policies import TorchPolicy, load_policy
+from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.run_folder import check_same_config, plain, provenance, run_folder, write_config
@@ -195,7 +195,8 @@ class _TrainingRun:
             raise KeyboardInterrupt from None
         finally:
             self._envs.close()
-        self._save()
+        if self._resumed_at != self._progress.step:
+            self._save()
         best = self._config.out / BEST_FILE
         return TrainingResult(
             self._config.out / LAST_FILE,
@@ -240,6 +241,7 @@ class _TrainingRun:
                 "step": self._progress.step,
                 "best_mean": self._progress.best_mean,
                 "scores": list(self._progress.scores),
+                "provenance": json.dumps(self._provenance),
             },
         )
 
@@ -247,9 +249,17 @@ class _TrainingRun:
         state = load_checkpoint(self._checkpoint)
         self._learner.load_state_dict(state["learner"])
         self._rng.bit_generator.state = _restored_rng_state(json.loads(state["rng"]))
-        self._progress = _Progress(state["step"], state["best_mean"], deque(state["scores"], maxlen=GAMES_PER_MEAN))
+        self._provenance = json.loads(state["provenance"])
+        self._progress = _Progress(
+            state["step"], self._best_mean(state["best_mean"]), deque(state["scores"], maxlen=GAMES_PER_MEAN)
+        )
         self._resumed_at = self._progress.step
         self._tell(f"going on from step {self._progress.step:,}; the emulators begin new episodes")
+
+    def _best_mean(self, saved: float | None) -> float | None:
+        """Return the best mean so far: the file may be younger than the checkpoint."""
+        best = self._config.out / BEST_FILE
+        return load_policy(best).spec.provenance["mean_training_score"] if best.is_file() else saved
 
     def _save_policy(self, file: str, chosen_by: str) -> None:
         record = self._provenance | {
@@ -271,10 +281,12 @@ def pqn_settings(config: TrainTeacherConfig) -> PQNSettings:
 
 def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPolicy:
     architecture = parse_architecture(config.network, layer_norm=config.layer_norm)
+    name = task.task.name.removeprefix("atari:")
     if config.init_from is None:
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
-        name = task.task.name.removeprefix("atari:")
-        policy = TorchPolicy.create(architecture, [task.task], name=name, zero_output=False, generator=generator)
+        policy = TorchPolicy.create(
+            architecture, [task.task], name=name, zero_output=config.zero_output, generator=generator
+        )
         return policy.with_spec(weights_dtype="float16")
     policy = load_policy(config.init_from)
     differences = policy.tasks[0].fingerprint.differences(task.task.fingerprint)
@@ -287,7 +299,8 @@ def _initial_policy(config: TrainTeacherConfig, task: PlayableTask) -> TorchPoli
             f"--init-from {config.init_from} holds {_layers(policy.spec.architecture)}, "
             f"--network says {_layers(architecture)}."
         )
-    return policy
+    # Its weights, not its story: two games may share a fingerprint.
+    return policy.with_spec(heads=(HeadSpec(task.task),), name=name)
 
 
 def _layers(architecture: Architecture | None) -> str:

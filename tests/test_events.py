@@ -1,0 +1,30 @@
+"""Callbacks hear everything, and stop a run at its next step."""
+
+import pytest
+
+from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
+
+PROGRESS = ProgressEvent("collect", 3, 10, "steps", {"steps_per_second": 5.0})
+
+
+def test_every_callback_hears_every_event_also_after_one_that_stops():
+    heard = []
+    with pytest.raises(StopRequestedError):
+        notify(
+            [lambda event: heard.append(("first", event)) or True, lambda event: heard.append(("second", event))],
+            PROGRESS,
+        )
+    assert heard == [("first", PROGRESS), ("second", PROGRESS)]
+
+
+@pytest.mark.parametrize("answer", [None, False, 1, "stop"])
+def test_only_true_asks_to_stop(answer):
+    notify([lambda _: answer], PROGRESS)
+
+
+def test_a_message_is_only_told_the_last_one_of_a_run_that_stops_among_them():
+    notify([lambda _: True], MessageEvent("stopped; 5 steps are written"))
+
+
+def test_without_callbacks_nothing_happens():
+    notify([], PROGRESS)
