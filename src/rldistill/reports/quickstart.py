@@ -78,7 +78,6 @@ def quickstart(
         learning_rate=_LEARNING_RATE,
         num_updates=config.num_updates,
         evaluate_period=max(1, min(500, config.num_updates // 4)),
-        evaluate_episodes=min(4, config.num_episodes),
         seed=config.seed,
         num_envs=config.num_envs,
         num_threads=config.num_threads,
