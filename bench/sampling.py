@@ -26,9 +26,11 @@ def main(*, quick: bool) -> None:
             datasets[game] = Dataset.open(Path(folder) / game)
 
         def reader(dataset: Dataset) -> object:
-            sampler = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=_BATCH_SIZE, seed=0)
+            sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
             numbers = itertools.count()
-            return timed(lambda: sum(len(sampler.batch(next(numbers)).indices) for _ in range(num_batches)))
+            return timed(
+                lambda: sum(len(sampler.batch(next(numbers), _BATCH_SIZE).indices) for _ in range(num_batches))
+            )
 
         rates = Rates({game: reader(dataset) for game, dataset in datasets.items()}, num_rounds=num_rounds)
         for game, dataset in datasets.items():

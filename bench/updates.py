@@ -15,7 +15,7 @@ import numpy as np
 from kit import Rates, collect_for_bench, random_teacher, run_alone, show
 
 from rldistill.data import Dataset
-from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, UpdateRecord, distil
+from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, StoredTask, UpdateRecord, distil
 from rldistill.distillation.sources import LabelledBatch, Source
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
@@ -68,7 +68,7 @@ def _piece(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tu
 
 
 def _measure(dataset: Dataset, network: str, precision: Precision, *, num_updates: int, num_rounds: int) -> Rates:
-    stored = StoredSource(dataset, np.arange(dataset.num_steps), batch_size=_BATCH_SIZE, seed=0)
+    stored = StoredSource([StoredTask(dataset, np.arange(dataset.num_steps), seed=0)], batch_size=_BATCH_SIZE)
     with closing(stored.batches(0, 1)) as batches:  # type: ignore[type-var]
         resident = _Resident(next(batches))
     with ExitStack() as stack:

@@ -69,9 +69,9 @@ def _loading(samples: list[_Sample], num_batches: int) -> Callable[[], tuple[int
 
 
 def _sampling(dataset: Dataset, num_batches: int) -> Callable[[], tuple[int, float]]:
-    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=_BATCH_SIZE, seed=0)
+    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
     numbers = itertools.count()
-    return timed(lambda: sum(len(sampler.batch(next(numbers)).indices) for _ in range(num_batches)))
+    return timed(lambda: sum(len(sampler.batch(next(numbers), _BATCH_SIZE).indices) for _ in range(num_batches)))
 
 
 def main(*, quick: bool) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rldistill.errors import UsageError
-from rldistill.schedules import Constant, Cosine, Linear, OneCycle, parse_schedule
+from rldistill.schedules import Constant, Cosine, Linear, OneCycle, TaskSchedule, parse_schedule
 
 FORMS = "expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION) or one_cycle:PEAK."
 numbers = st.floats(-1e6, 1e6)
@@ -190,3 +190,47 @@ def test_number_out_of_range_is_refused_with_its_range(text, reason):
 def test_progress_outside_the_run_is_an_error(schedule, progress):
     with pytest.raises(ValueError, match=rf"^progress must be in \[0, 1\], got {progress}\.$"):
         schedule(progress)
+
+
+# Which task comes next.
+
+
+def test_in_turn_gives_whole_batches_to_one_task_after_the_other():
+    schedule = TaskSchedule("in_turn", (1.0, 1.0, 1.0))
+    assert [schedule.rows(update, 8) for update in range(4)] == [(8, 0, 0), (0, 8, 0), (0, 0, 8), (8, 0, 0)]
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=6), st.integers(0, 10**6), st.integers(1, 300))
+def test_a_mixed_batch_is_whole_and_no_share_is_off_by_more_than_one_row(weights, update, batch_size):
+    rows = TaskSchedule("mixed", tuple(weights)).rows(update, batch_size)
+    assert sum(rows) == batch_size
+    for count, weight in zip(rows, weights, strict=True):
+        assert abs(count - batch_size * weight / sum(weights)) < 1 + 1e-6
+
+
+def test_over_many_mixed_batches_the_shares_are_right():
+    weights = (1.0, 2.0, 3.5)
+    rows = np.array([TaskSchedule("mixed", weights).rows(update, 10) for update in range(2000)])
+    np.testing.assert_allclose(rows.mean(axis=0), 10 * np.array(weights) / 6.5, atol=0.01)
+
+
+def test_random_draws_tasks_by_weight_and_repeats_itself():
+    schedule = TaskSchedule("random", (1.0, 3.0), seed=1)
+    drawn = [schedule.rows(update, 4).index(4) for update in range(400)]
+    assert drawn == [schedule.rows(update, 4).index(4) for update in range(400)]
+    # 300 expected; the standard deviation is 8.7.
+    assert 265 < sum(drawn) < 335
+
+
+@pytest.mark.parametrize(
+    ("order", "weights", "line"),
+    [
+        ("shuffled", (1.0,), "task_order: got 'shuffled', expected in_turn, mixed, random."),
+        ("in_turn", (1.0, 2.0), "task_weights do not go with task_order in_turn"),
+        ("mixed", (1.0, 0.0), "task_weights must be > 0, got 1.0, 0.0."),
+        ("mixed", (float("nan"),), "task_weights must be > 0, got nan."),
+    ],
+)
+def test_a_task_schedule_that_cannot_be_says_why(order, weights, line):
+    with pytest.raises(UsageError, match=line):
+        TaskSchedule(order, weights)

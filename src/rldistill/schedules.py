@@ -1,4 +1,4 @@
-"""Values that change while a run proceeds: temperature, learning rate, ε, teacher fraction.
+"""What changes while a run proceeds: temperature, learning rate, ε, and which task comes next.
 
 A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows
 neither updates nor steps, so one text serves runs of any length. As text, in TOML and on the
@@ -11,13 +11,17 @@ command line:
     one_cycle:1e-3           up to 1e-3 within the first 30 % of the run, then down; @0.1 for 10 %
 
 On a command line the arrow needs quotes, for a shell takes `>` as a redirection.
+
+A *task schedule* says how many rows of an update's batch each task gives.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from rldistill.errors import UsageError
+from rldistill.seeding import stream_generator
 
 _ONE_CYCLE_WARMUP = 0.3
 _ONE_CYCLE_START_DIVISOR = 25.0
@@ -210,6 +214,57 @@ def parse_schedule(text: str | float, name: str) -> Schedule:
                 raise UsageError(_malformed(text, name))
     except ValueError as error:
         raise UsageError(f"{name}: got {text!r}, but {error}") from None
+
+
+TaskOrder = Literal["in_turn", "mixed", "random"]
+
+
+@dataclass(frozen=True)
+class TaskSchedule:
+    """Which task's rows make up the batch of an update; a function of the update alone.
+
+    Attributes:
+        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015);
+            `mixed`: each batch has rows of every task; `random`: each batch is one task's,
+            drawn by weight.
+        weights: `[K]`, > 0, only their ratio counts; `in_turn` gives all tasks the same share.
+        seed: of `random`.
+    """
+
+    order: TaskOrder
+    weights: tuple[float, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(TaskOrder):
+            raise UsageError(f"task_order: got {self.order!r}, expected {', '.join(get_args(TaskOrder))}.")
+        if not self.weights or not all(0 < weight < math.inf for weight in self.weights):
+            raise UsageError(f"task_weights must be > 0, got {', '.join(map(str, self.weights))}.")
+        if self.order == "in_turn" and len(set(self.weights)) > 1:
+            raise UsageError("task_weights do not go with task_order in_turn, where every task has the same share.")
+
+    def rows(self, update: int, batch_size: int) -> tuple[int, ...]:
+        """Return how many of the batch's rows each task gives, `[K]`; their sum is `batch_size`."""
+        num_tasks = len(self.weights)
+        if self.order == "mixed":
+            return _mixed_rows(self.weights, update, batch_size)
+        task = update % num_tasks
+        if self.order == "random":
+            shares = [weight / sum(self.weights) for weight in self.weights]
+            task = int(stream_generator(self.seed, "task", update).choice(num_tasks, p=shares))
+        return tuple(batch_size if index == task else 0 for index in range(num_tasks))
+
+
+def _mixed_rows(weights: Sequence[float], update: int, batch_size: int) -> tuple[int, ...]:
+    """Share a batch out by weight; what does not divide goes round, so that over many updates the shares are right."""
+    total, before, rows = sum(weights), 0, list[int]()
+    for index in range(len(weights)):
+        border = sum(weights[: index + 1]) / total * batch_size
+        # A place in [0, 1) that moves on by the golden ratio rounds each border up as often as it should be.
+        until = batch_size if index == len(weights) - 1 else math.floor(border + (update * 0.618033988749895) % 1.0)
+        rows.append(until - before)
+        before = until
+    return tuple(rows)
 
 
 def _malformed(text: str | float, name: str) -> str:

@@ -77,7 +77,11 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["collect", "--out", "out"], "missing argument: expected a teacher's policy file, such as in `rldistill col"),
         (["evaluate"], "missing argument: expected at least one policy file or run folder"),
         (["inspect"], "missing argument: expected a policy file, a dataset folder, a run folder or a preset"),
-        (["distill", "a", "b", "--out", "out"], "distill takes one dataset, got 2: a, b."),
+        (["distill", "a", "b", "--out", "out", "--task-order", "no"], "task_order: got 'no', expected in_turn, mixed"),
+        (
+            ["distill", "a", "--out", "out", "--temperature", "pong=1,2"],
+            "temperature: got '2' in 'pong=1,2', expected T",
+        ),
         (["distill", "d", "--out", "out", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["collect", "t", "--out", "out", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["evaluate", "t", "--resume"], "evaluate keeps no state: --resume and --overwrite do not apply."),
@@ -167,7 +171,7 @@ def test_exploration_out_of_range_is_wrong_usage(files):
     ("text", "message"),
     [
         ("num_updates = ", "Configuration c.toml is not TOML: "),
-        ('num_update = 3\nout = "out"', "Configuration c.toml: unknown key 'num_update', expected one of batch_size, "),
+        ('num_update = 3\nout = "out"', "Configuration c.toml: unknown key 'num_update', expected one of add_head, "),
         ('num_updates = "many"\nout = "out"', "--num-updates: invalid literal for int()"),
         ('num_updates = 0\nout = "out"', "num_updates must be 1 or more, got 0."),
         ('temperature = 0.0\nout = "out"', "temperature must stay > 0, got '0.0'"),
@@ -258,7 +262,8 @@ def test_a_policy_file_that_cannot_be_trusted_is_refused_by_every_verb(files, tm
 
 def test_nothing_to_inspect_says_what_there_could_have_been():
     assert refused(1, "inspect", "net33") == (
-        "Nothing to inspect: net33 is neither a file, a folder, nor a network (dqn, net1, net2, net3, conv:8-8-8:32)."
+        "Nothing to inspect: net33 is neither a file, a folder, nor a network "
+        "(dqn, net1, net2, net3, multitask3, multitask10, conv:8-8-8:32)."
     )
 
 

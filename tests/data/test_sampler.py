@@ -1,5 +1,6 @@
 import contextlib
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -22,7 +23,17 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def sampler(dataset):
-    return UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=3)
+    return UniformSampler(dataset, np.arange(dataset.num_steps), seed=3)
+
+
+@dataclass
+class Sixteen:
+    """A source of batches of 16 rows."""
+
+    sampler: UniformSampler
+
+    def batch(self, update: int):
+        return self.sampler.batch(update, 16)
 
 
 def assert_equal(one, other):
@@ -77,7 +88,7 @@ def test_too_few_episodes_to_hold_any_out(tmp_path):
 
 
 def test_a_batch_is_what_the_dataset_holds_at_its_indices(dataset, sampler):
-    batch = sampler.batch(5)
+    batch = sampler.batch(5, 16)
     assert batch.observations.shape == (16, 4, 6, 5)
     np.testing.assert_array_equal(batch.observations, dataset.observations(batch.indices))
     np.testing.assert_array_equal(batch.targets["q_values"], dataset.field("q_values")[batch.indices])
@@ -85,17 +96,17 @@ def test_a_batch_is_what_the_dataset_holds_at_its_indices(dataset, sampler):
 
 
 def test_a_batch_is_a_function_of_seed_and_update(dataset, sampler):
-    later = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=3)
-    assert_equal(sampler.batch(7), later.batch(7))
-    assert sampler.draw(7).tolist() != sampler.draw(8).tolist()
-    other = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=16, seed=4)
-    assert sampler.draw(7).tolist() != other.draw(7).tolist()
+    later = UniformSampler(dataset, np.arange(dataset.num_steps), seed=3)
+    assert_equal(sampler.batch(7, 16), later.batch(7, 16))
+    assert sampler.draw(7, 16).tolist() != sampler.draw(8, 16).tolist()
+    other = UniformSampler(dataset, np.arange(dataset.num_steps), seed=4)
+    assert sampler.draw(7, 16).tolist() != other.draw(7, 16).tolist()
 
 
 def test_only_the_given_steps_are_drawn_and_all_of_them(dataset):
     indices = np.arange(10, 200, 3)
-    sampler = UniformSampler(dataset, indices, batch_size=64, seed=0)
-    drawn = np.concatenate([sampler.draw(update) for update in range(60)])
+    sampler = UniformSampler(dataset, indices, seed=0)
+    drawn = np.concatenate([sampler.draw(update, 64) for update in range(60)])
     assert set(drawn.tolist()) == set(indices.tolist())
 
 
@@ -103,23 +114,23 @@ def test_no_episode_makes_up_more_of_a_batch_than_its_share_of_the_steps_allows(
     """Batches of neighbouring frames would fail: 64 draws from 40 equal episodes, at most 10 of one."""
     write_dataset(tmp_path / "d", lengths=(50,) * 40, steps_per_shard=500)
     dataset = Dataset.open(tmp_path / "d")
-    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), batch_size=64, seed=0)
+    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
     for update in range(200):
-        assert np.bincount(dataset.episodes[sampler.draw(update)]).max() <= 10
+        assert np.bincount(dataset.episodes[sampler.draw(update, 64)]).max() <= 10
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_prefetched_batches_equal_direct_ones_in_order(sampler, num_threads):
-    batches = list(prefetch(sampler, 100, 25, depth=3, num_threads=num_threads))
+    batches = list(prefetch(Sixteen(sampler), 100, 25, depth=3, num_threads=num_threads))
     assert len(batches) == 25
     for update, batch in enumerate(batches, start=100):
-        assert_equal(batch, sampler.batch(update))
+        assert_equal(batch, sampler.batch(update, 16))
     assert not prefetch_threads()
 
 
 def test_prefetching_fewer_batches_than_its_depth(sampler):
-    assert len(list(prefetch(sampler, 0, 2, depth=8))) == 2
-    assert not list(prefetch(sampler, 0, 0))
+    assert len(list(prefetch(Sixteen(sampler), 0, 2, depth=8))) == 2
+    assert not list(prefetch(Sixteen(sampler), 0, 0))
 
 
 def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due():
@@ -137,7 +148,7 @@ def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due()
 
 
 def test_leaving_early_ends_the_threads(sampler):
-    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(sampler, 0, 10_000)) as batches:
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(Sixteen(sampler), 0, 10_000)) as batches:
         next(batches)
         assert prefetch_threads()
         raise KeyboardInterrupt

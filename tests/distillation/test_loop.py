@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, LabelledBatch, distil
+from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, LabelledBatch, Minibatch, distil
 from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
 from rldistill.networks import ModuleNetwork
@@ -30,10 +30,10 @@ def make_distiller(network=None, *, loss=squared_error, learning_rate=None, max_
     network = network or make_network()
     return Distiller(
         network,
-        [make_loss(loss, "q_values")],
+        {0: make_loss(loss, "q_values")},
         torch.optim.SGD(network.parameters(), lr=1.0),
         learning_rate=learning_rate or Constant(0.1),
-        temperatures=[options.pop("temperature", None)],
+        temperatures={0: options.pop("temperature", None)},
         num_updates=10,
         max_gradient_norm=max_gradient_norm,
         precision="float32",
@@ -51,16 +51,16 @@ def weights(distiller) -> list[float]:
 
 def test_an_update_steps_down_the_mean_gradient_of_the_batch():
     distiller = make_distiller()
-    record = distiller.update(BATCH, 0)
+    record = distiller.update((BATCH,), 0)
     assert weights(distiller) == pytest.approx([1 - 0.1 * 3, 0 + 0.1 * 2])
     assert record.loss == 1.5
     assert record.gradient_norm == pytest.approx(math.sqrt(13))
-    assert (record.update, record.head, record.learning_rate, record.temperature) == (0, 0, 0.1, None)
+    assert (record.update, record.heads, record.learning_rate, record.temperatures) == (0, (0,), 0.1, (None,))
 
 
 def test_a_gradient_that_is_too_long_keeps_its_direction():
     distiller = make_distiller(max_gradient_norm=1.0)
-    record = distiller.update(BATCH, 0)
+    record = distiller.update((BATCH,), 0)
     assert weights(distiller) == pytest.approx([1 - 0.1 * 3 / math.sqrt(13), 0.1 * 2 / math.sqrt(13)], rel=1e-5)
     assert record.gradient_norm == pytest.approx(math.sqrt(13)), "the norm before it was clipped"
 
@@ -68,22 +68,22 @@ def test_a_gradient_that_is_too_long_keeps_its_direction():
 def test_doubling_the_batch_changes_nothing():
     once, twice = make_distiller(), make_distiller()
     doubled = LabelledBatch(0, BATCH.observations.repeat(2, 1), BATCH.targets.repeat(2, 1), "")
-    assert once.update(BATCH, 0).loss == twice.update(doubled, 0).loss
+    assert once.update((BATCH,), 0).loss == twice.update((doubled,), 0).loss
     assert weights(once) == weights(twice)
 
 
 def test_gradients_do_not_add_up_over_updates():
     distiller = make_distiller(learning_rate=Constant(0.0))
-    norms = [distiller.update(BATCH, update).gradient_norm for update in range(3)]
+    norms = [distiller.update((BATCH,), update).gradient_norm for update in range(3)]
     assert norms[0] == norms[1] == norms[2]
 
 
 def test_schedules_are_read_at_the_updates_share_of_the_run():
     temperature = Linear(2.0, 1.0)
     distiller = make_distiller(loss="sharpened_kl", learning_rate=Linear(1.0, 0.0), temperature=temperature)
-    records = [distiller.update(BATCH, update) for update in (0, 5, 9)]
+    records = [distiller.update((BATCH,), update) for update in (0, 5, 9)]
     assert [record.learning_rate for record in records] == pytest.approx([1.0, 0.5, 0.1])
-    assert [record.temperature for record in records] == pytest.approx([2.0, 1.5, 1.1])
+    assert [record.temperatures for record in records] == [(pytest.approx(value),) for value in (2.0, 1.5, 1.1)]
 
 
 def test_the_schedules_temperature_reaches_the_loss():
@@ -93,14 +93,14 @@ def test_the_schedules_temperature_reaches_the_loss():
         for value in (0.5, 2.0)
     ]
     one_row = LabelledBatch(0, BATCH.observations[:1], BATCH.targets[:1], "")
-    assert [low.update(one_row, 0).loss, high.update(one_row, 0).loss] == pytest.approx(expected)
+    assert [low.update((one_row,), 0).loss, high.update((one_row,), 0).loss] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_update_and_rows_and_changes_no_weight(bad):
     distiller = make_distiller(loss=lambda student, target: squared_error(student, target) * bad)
     with pytest.raises(NumericalError) as caught:
-        distiller.update(BATCH, 7)
+        distiller.update((BATCH,), 7)
     line = str(caught.value)
     assert line.startswith(f"Update 7 diverged: loss {bad:g}, gradient norm ")
     assert "on a batch of steps 0, 1 of d. The weights before it are kept." in line
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_not_finite_is_stopped_though_the_loss_is_fine():
     # The square root of 0 is 0, its slope is not.
     distiller = make_distiller(loss=lambda student, _target: (student[:, 1] * 0).sqrt())
     with pytest.raises(NumericalError, match="loss 0, gradient norm nan"):
-        distiller.update(BATCH, 0)
+        distiller.update((BATCH,), 0)
     assert weights(distiller) == [1.0, 0.0]
 
 
@@ -140,11 +140,11 @@ class Batches:
         self.asked: list[tuple[int, int]] = []
         self.is_closed = False
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         self.asked.append((first_update, num_updates))
         try:
             for _ in range(num_updates):
-                yield BATCH
+                yield (BATCH,)
         finally:
             self.is_closed = True
 
@@ -165,10 +165,10 @@ def test_going_on_from_a_saved_state_is_bit_equal_to_not_stopping():
                 network = small_policy(vector_task(num_actions=2, num_inputs=1)).network
                 fresh = Distiller(
                     network,
-                    [make_loss("q_mse", "q_values")],
+                    {0: make_loss("q_mse", "q_values")},
                     OPTIMIZERS[name](network.parameters(), 0.1, 0.01),
                     learning_rate=Linear(0.1, 0.0),
-                    temperatures=[None],
+                    temperatures={0: None},
                     num_updates=10,
                     max_gradient_norm=1.0,
                     precision="float32",
@@ -196,15 +196,47 @@ def test_each_head_is_taught_by_its_own_loss_and_leaves_the_others_alone():
     before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
     distiller = Distiller(
         policy.network,
-        [make_loss("nll", "q_values"), make_loss("sharpened_kl", "q_values")],
+        {0: make_loss("nll", "q_values"), 1: make_loss("sharpened_kl", "q_values")},
         torch.optim.SGD(policy.network.parameters(), lr=0.1),
         learning_rate=Constant(0.1),
-        temperatures=[None, Constant(0.5)],
+        temperatures={0: None, 1: Constant(0.5)},
         num_updates=10,
         max_gradient_norm=1.0,
         precision="float32",
     )
-    record = distiller.update(LabelledBatch(1, BATCH.observations, BATCH.targets, ""), 0)
-    assert (record.head, record.temperature) == (1, 0.5)
+    record = distiller.update((LabelledBatch(1, BATCH.observations, BATCH.targets, ""),), 0)
+    assert (record.heads, record.temperatures) == ((1,), (0.5,))
     changed = {name for name, tensor in policy.network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name for name in changed if name.startswith("heads.")} == {"heads.1.output.weight", "heads.1.output.bias"}
+
+
+def two_headed_distiller() -> Distiller:
+    policy = small_policy(vector_task(2, 1, "first"), vector_task(2, 1, "second"))
+    return Distiller(
+        policy.network,
+        {0: make_loss("q_mse", "q_values"), 1: make_loss("sharpened_kl", "q_values")},
+        torch.optim.SGD(policy.network.parameters(), lr=0.1),
+        learning_rate=Constant(0.1),
+        temperatures={0: None, 1: Constant(0.5)},
+        num_updates=10,
+        max_gradient_norm=100.0,
+        precision="float32",
+    )
+
+
+def test_in_a_mixed_batch_every_row_counts_alike_whichever_task_it_belongs_to():
+    first = LabelledBatch(0, BATCH.observations, BATCH.targets, "")
+    second = LabelledBatch(1, BATCH.observations.repeat(3, 1), BATCH.targets.repeat(3, 1), "")
+    alone = [two_headed_distiller().update((part,), 0).loss for part in (first, second)]
+    record = two_headed_distiller().update((first, second), 0)
+    assert record.heads == (0, 1)
+    assert record.temperatures == (None, 0.5)
+    assert record.losses == pytest.approx(alone)
+    assert record.loss == pytest.approx((2 * alone[0] + 6 * alone[1]) / 8)
+
+
+def test_a_mixed_batch_that_diverges_names_the_rows_of_all_its_tasks():
+    first = LabelledBatch(0, BATCH.observations, BATCH.targets * math.nan, "steps 0 of a")
+    second = LabelledBatch(1, BATCH.observations, BATCH.targets, "steps 5 of b")
+    with pytest.raises(NumericalError, match=r"on a batch of steps 0 of a and steps 5 of b\."):
+        two_headed_distiller().update((first, second), 0)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rldistill.data import Dataset, split_episodes
-from rldistill.distillation import StoredSource
+from rldistill.distillation import StoredSource, StoredTask
 from rldistill.distillation.sources import held_out_sample
+from rldistill.schedules import TaskSchedule
 from tests.data.made_up import write_dataset
 
 
@@ -19,10 +20,14 @@ def dataset(tmp_path_factory) -> Dataset:
     return Dataset.open(path)
 
 
+def one_task(dataset) -> StoredSource:
+    return StoredSource([StoredTask(dataset, np.arange(100), seed=2)], batch_size=8)
+
+
 def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
     indices = np.arange(20, 40)
-    source = StoredSource(dataset, indices, batch_size=6, seed=1, head=3)
-    for batch in source.batches(0, 3):
+    source = StoredSource([StoredTask(dataset, indices, seed=1, head=3)], batch_size=6)
+    for (batch,) in source.batches(0, 3):
         assert batch.head == 3
         assert (batch.observations.shape, batch.observations.dtype) == ((6, 4, 6, 5), torch.uint8)
         assert (batch.targets.shape, batch.targets.dtype) == ((6, 3), torch.float32)
@@ -35,8 +40,8 @@ def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
 
 def test_the_batch_of_an_update_does_not_depend_on_where_one_begins(dataset):
     def batches(first_update, num_updates):
-        source = StoredSource(dataset, np.arange(100), batch_size=8, seed=2)
-        return [batch.origin for batch in source.batches(first_update, num_updates)]
+        source = one_task(dataset)
+        return [batch.origin for (batch,) in source.batches(first_update, num_updates)]
 
     assert batches(0, 9)[5:] == batches(5, 4)
     assert len(set(batches(0, 9))) == 9
@@ -44,7 +49,7 @@ def test_the_batch_of_an_update_does_not_depend_on_where_one_begins(dataset):
 
 def test_leaving_early_leaves_no_thread_behind(dataset):
     before = threading.active_count()
-    batches = StoredSource(dataset, np.arange(100), batch_size=8, seed=2).batches(0, 1000)
+    batches = one_task(dataset).batches(0, 1000)
     next(batches)
     batches.close()
     assert threading.active_count() == before
@@ -68,3 +73,39 @@ def test_a_large_held_out_split_is_sampled_without_repeats_and_the_same_every_ti
     assert torch.equal(samples[0].batch.targets, samples[1].batch.targets)
     assert not torch.equal(samples[0].batch.targets, samples[2].batch.targets)
     assert len(np.unique(samples[0].batch.targets.numpy(), axis=0)) == 30
+
+
+# Several tasks.
+
+
+def two_tasks(dataset, order="in_turn", weights=(1.0, 1.0)) -> StoredSource:
+    tasks = [StoredTask(dataset, np.arange(100), seed=2, head=head) for head in (0, 1)]
+    return StoredSource(tasks, batch_size=9, schedule=TaskSchedule(order, weights, seed=4))
+
+
+def shapes(source, num_updates=6):
+    return [[(part.head, len(part.targets)) for part in batch] for batch in source.batches(0, num_updates)]
+
+
+def test_in_turn_each_batch_is_one_tasks(dataset):
+    assert shapes(two_tasks(dataset)) == [[(0, 9)], [(1, 9)]] * 3
+
+
+def test_a_mixed_batch_has_rows_of_every_task(dataset):
+    assert [[head for head, _ in parts] for parts in shapes(two_tasks(dataset, "mixed"))] == [[0, 1]] * 6
+    assert all(sum(rows for _, rows in parts) == 9 for parts in shapes(two_tasks(dataset, "mixed")))
+
+
+def test_a_random_batch_is_one_tasks_and_follows_from_the_update(dataset):
+    parts = shapes(two_tasks(dataset, "random", (3.0, 1.0)), 40)
+    assert parts == shapes(two_tasks(dataset, "random", (3.0, 1.0)), 40)
+    heads = [head for ((head, rows),) in parts if rows == 9]
+    assert len(heads) == 40
+    assert 20 < heads.count(0) < 40
+
+
+def test_tasks_with_equal_data_draw_different_rows(dataset):
+    (first,), (second,) = list(two_tasks(dataset).batches(0, 2))
+    assert first.origin != second.origin
+    first, second = two_tasks(dataset, "mixed").batch(0)
+    assert first.origin != second.origin

@@ -13,12 +13,24 @@ from rldistill.networks import Architecture, parse_architecture
         ("net1", (16, 32, 32), (256,)),
         ("net2", (16, 16, 16), (128,)),
         ("net3", (16, 16, 16), (64,)),
+        ("multitask3", (32, 64, 64), (512,)),
+        ("multitask10", (64, 64, 64), (1500,)),
     ],
 )
 def test_presets_have_the_papers_layers(name, channels, hidden):
+    head_hidden = (128,) if name.startswith("multitask") else ()
     assert parse_architecture(name) == Architecture(
-        name, "conv", hidden, channels, kernel_sizes=(8, 4, 3), strides=(4, 2, 1)
+        name, "conv", hidden, channels, kernel_sizes=(8, 4, 3), strides=(4, 2, 1), head_hidden=head_hidden
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden", "head_hidden"),
+    [("mlp:64x64:32", (64, 64), (32,)), ("conv:8-8-8:32:16x4", (32,), (16, 4)), ("mlp:8", (8,), ())],
+)
+def test_a_last_part_gives_each_head_hidden_layers(text, hidden, head_hidden):
+    architecture = parse_architecture(text)
+    assert (architecture.hidden, architecture.head_hidden) == (hidden, head_hidden)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +70,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_preset(text, near):
         parse_architecture(text)
     hint = f" Did you mean {near!r}?" if near else ""
     assert str(caught.value) == (
-        f"Unknown network: got {text!r}, expected one of dqn, net1, net2, net3, mlp:64x64 or conv:8-8-8:32.{hint}"
+        f"Unknown network: got {text!r}, expected one of dqn, net1, net2, net3, multitask3, multitask10, mlp:64x64 "
+        f"or conv:8-8-8:32.{hint}"
     )
 
 
@@ -76,6 +89,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_preset(text, near):
         "conv:8",
         "conv:8-0:32",
         "conv::32",
+        "mlp:8:",
+        "mlp:8:4:2",
+        "conv:8:32:0",
     ],
 )
 def test_malformed_sizes_are_refused(text):

@@ -1,6 +1,8 @@
 """`rldistill distill`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rldistill.cli.arguments import parse, require, write_configuration, write_result
 from rldistill.runs.config import DistillConfig
@@ -30,9 +32,16 @@ def run(argv: Sequence[str]) -> None:
         "num_updates": made["num_updates"],
         "held_out_agreement": made["held_out_agreement"],
     }
-    write_result(
-        flags,
-        result,
-        f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of held-out steps\n"
-        f"next: rldistill evaluate {path} --teacher {made['teacher']['path'] or 'FILE'}",
-    )
+    if "tasks" in made:
+        result["tasks"] = {task: record["held_out_agreement"] for task, record in made["tasks"].items()}
+    write_result(flags, result, _summary(path, made))
+
+
+def _summary(path: Path, made: Mapping[str, Any]) -> str:
+    lines = [f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of held-out steps"]
+    if "tasks" in made:
+        width = max(map(len, made["tasks"]))
+        lines[0] = f"student: {path}, agrees with its teachers in held-out steps of"
+        lines += [f"  {task:<{width}}  {record['held_out_agreement']:.1%}" for task, record in made["tasks"].items()]
+    teachers = [record["path"] or "FILE" for record in made.get("teachers", (made.get("teacher"),)) if record]
+    return "\n".join([*lines, f"next: rldistill evaluate {path} --teacher {' '.join(teachers)}"])

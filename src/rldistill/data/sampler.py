@@ -126,26 +126,24 @@ class UniformSampler:
     Args:
         dataset: to draw from.
         indices: steps that may be drawn.
-        batch_size: steps per batch.
         seed: batches are a function of it and of the update.
     """
 
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, seed: int) -> None:
-        if not len(indices) or batch_size < 1:
-            raise ValueError(f"indices and batch_size must not be empty, got {len(indices)} and {batch_size}.")
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int) -> None:
+        if not len(indices):
+            raise ValueError("indices must not be empty.")
         self._dataset = dataset
         self._indices = indices
-        self._batch_size = batch_size
         self._seed = seed
 
-    def draw(self, update: int) -> NDArray[np.int64]:
-        """Return the indices `[B]` of an update's batch without decoding it."""
+    def draw(self, update: int, num_rows: int) -> NDArray[np.int64]:
+        """Return the indices `[num_rows]` of an update's batch without decoding it."""
         rng = stream_generator(self._seed, "batch", update)
-        return self._indices[rng.integers(0, len(self._indices), self._batch_size)]
+        return self._indices[rng.integers(0, len(self._indices), num_rows)]
 
-    def batch(self, update: int) -> Batch:
+    def batch(self, update: int, num_rows: int) -> Batch:
         """Return the batch of an update."""
-        return read_batch(self._dataset, self.draw(update))
+        return read_batch(self._dataset, self.draw(update, num_rows))
 
 
 def prefetch(

@@ -6,5 +6,7 @@ from rldistill.distillation.loop import distil as distil
 from rldistill.distillation.optimizers import OPTIMIZERS as OPTIMIZERS
 from rldistill.distillation.sources import HeldOut as HeldOut
 from rldistill.distillation.sources import LabelledBatch as LabelledBatch
+from rldistill.distillation.sources import Minibatch as Minibatch
 from rldistill.distillation.sources import Source as Source
 from rldistill.distillation.sources import StoredSource as StoredSource
+from rldistill.distillation.sources import StoredTask as StoredTask

@@ -5,14 +5,14 @@ the loss, and in the schedules; none of them in the loop.
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Source
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, Source
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
@@ -29,19 +29,21 @@ class UpdateRecord:
 
     Attributes:
         update: its number; the first is 0.
-        head: which task it taught.
-        loss: mean over the batch.
+        heads: which tasks it taught.
+        losses: of each of them, mean over its rows, in the order of `heads`.
+        loss: mean over all rows.
         gradient_norm: before clipping.
         learning_rate: used.
-        temperature: used, where the loss takes one.
+        temperatures: used for each of them, None where the loss takes none.
     """
 
     update: int
-    head: int
+    heads: tuple[int, ...]
+    losses: tuple[float, ...]
     loss: float
     gradient_norm: float
     learning_rate: float
-    temperature: float | None
+    temperatures: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class HeldOutRecord:
     Attributes:
         loss: mean over the sample, at the temperature of the moment.
         agreement: share of steps with the teacher's greedy action.
+        temperature: of the moment, None where the loss takes none.
     """
 
     loss: float
     agreement: float
+    temperature: float | None
 
 
 class Distiller:
@@ -62,10 +66,10 @@ class Distiller:
 
     Args:
         network: the student's, trained in place.
-        losses: one per head.
+        losses: one per head that is taught.
         optimizer: over the network's parameters.
         learning_rate: as a function of progress.
-        temperatures: one per head, as functions of progress; None where the loss takes none.
+        temperatures: one per head that is taught, as functions of progress; None where the loss takes none.
         num_updates: of the whole run: the unit of progress.
         max_gradient_norm: gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
@@ -74,11 +78,11 @@ class Distiller:
     def __init__(
         self,
         network: Network,
-        losses: Sequence[LossFunction],
+        losses: Mapping[int, LossFunction],
         optimizer: torch.optim.Optimizer,
         *,
         learning_rate: Schedule,
-        temperatures: Sequence[Schedule | None],
+        temperatures: Mapping[int, Schedule | None],
         num_updates: int,
         max_gradient_norm: float,
         precision: Precision,
@@ -93,23 +97,32 @@ class Distiller:
         self._device = next(network.parameters()).device
         self._autocast = autocast(precision, self._device)
 
-    def update(self, batch: LabelledBatch, update: int) -> UpdateRecord:
-        """Take one gradient step.
+    def update(self, batch: Minibatch, update: int) -> UpdateRecord:
+        """Take one gradient step; every row counts alike, whichever task it belongs to.
 
         Raises:
             NumericalError: loss or gradient is NaN or infinite; names update and rows.
         """
         progress = update / self._num_updates
         learning_rate = self._learning_rate(progress)
-        temperature = self._temperature(batch.head, progress)
+        temperatures = [self._temperature(part.head, progress) for part in batch]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
-        loss = self._loss(batch, temperature)
+        losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
+        loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._max_gradient_norm)
-        record = UpdateRecord(update, batch.head, float(loss.detach()), float(norm), learning_rate, temperature)
+        record = UpdateRecord(
+            update,
+            tuple(part.head for part in batch),
+            tuple(float(each.detach()) for each in losses),
+            float(loss.detach()),
+            float(norm),
+            learning_rate,
+            tuple(temperatures),
+        )
         _check_finite(record, batch)
         self.optimizer.step()
         return record
@@ -130,7 +143,7 @@ class Distiller:
         loss = mean_over_batch(self._losses[batch.head](outputs, targets, temperature=temperature))
         share = agreement(outputs, targets)
         assert share is not None, "a held-out sample is never empty"
-        return HeldOutRecord(float(loss), share)
+        return HeldOutRecord(float(loss), share, temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""
@@ -166,11 +179,18 @@ def distil(distiller: Distiller, source: Source, *, first_update: int, num_updat
         yield distiller.update(batch, update)
 
 
-def _check_finite(record: UpdateRecord, batch: LabelledBatch) -> None:
+def _mean_over_rows(losses: Sequence[Tensor], num_rows: Sequence[int]) -> Tensor:
+    if len(losses) == 1:
+        return losses[0]
+    return mean_over_batch(torch.stack(list(losses)), torch.tensor(num_rows, device=losses[0].device))
+
+
+def _check_finite(record: UpdateRecord, batch: Minibatch) -> None:
     # One NaN in a batch makes the loss NaN and, unstopped, every weight after it.
     if math.isfinite(record.loss) and math.isfinite(record.gradient_norm):
         return
+    origin = " and ".join(part.origin for part in batch)
     raise NumericalError(
         f"Update {record.update} diverged: loss {record.loss:g}, gradient norm {record.gradient_norm:g}, on a batch of "
-        f"{batch.origin}. The weights before it are kept. Lower --learning-rate, or check the dataset's targets."
+        f"{origin}. The weights before it are kept. Lower --learning-rate, or check the dataset's targets."
     )

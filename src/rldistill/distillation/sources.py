@@ -5,7 +5,7 @@ learner that is still learning, or several tasks in turn are others: the loop se
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rldistill.data import Batch, Dataset, UniformSampler, prefetch
 from rldistill.data.sampler import read_batch
-from rldistill.seeding import stream_generator
+from rldistill.schedules import TaskSchedule
+from rldistill.seeding import stream_generator, stream_seed
 from rldistill.statistics import majority_share
 
 # Enough for a standard error of agreement below 0.008; as Atari observations, 116 MB.
@@ -40,10 +41,14 @@ class LabelledBatch:
     origin: str
 
 
+Minibatch = tuple[LabelledBatch, ...]
+"""What one update fits: the rows of one task, or parts of several."""
+
+
 class Source(Protocol):
     """Gives labelled batches, in the order of updates."""
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates; close the iterator to stop early."""
         ...
 
@@ -63,30 +68,52 @@ class HeldOut:
     majority_share: float
 
 
-class StoredSource:
-    """Uniform batches from a dataset, decoded ahead in a background thread.
+class StoredTask:
+    """One task's dataset, of which rows are drawn uniformly.
 
     Args:
         dataset: read at random.
         indices: steps that may be drawn.
-        batch_size: steps per batch.
-        seed: batch u is a function of (seed, u).
+        seed: the rows of update u are a function of (seed, head, u).
         head: which head of the student this dataset teaches.
     """
 
-    def __init__(
-        self, dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, seed: int, head: int = 0
-    ) -> None:
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, head: int = 0) -> None:
         self._dataset = dataset
-        self._sampler = UniformSampler(dataset, indices, batch_size=batch_size, seed=seed)
         self._head = head
+        # Tasks draw from streams of their own: two datasets of equal length would give the same places.
+        own_seed = stream_seed(seed, "task", head) if head else seed
+        self._sampler = UniformSampler(dataset, indices, seed=own_seed)
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+        """Return rows of one update; may be called from several threads."""
+        return labelled(self._dataset, self._sampler.batch(update, num_rows), head=self._head)
+
+
+class StoredSource:
+    """Batches from one dataset per task, decoded ahead in a background thread.
+
+    Args:
+        tasks: in the order of the student's heads.
+        batch_size: rows per update, over all tasks.
+        schedule: which tasks make up which batch; None: in turn.
+    """
+
+    def __init__(self, tasks: Sequence[StoredTask], *, batch_size: int, schedule: TaskSchedule | None = None) -> None:
+        self._tasks = tasks
+        self._batch_size = batch_size
+        self._schedule = schedule or TaskSchedule("in_turn", (1.0,) * len(tasks))
+
+    def batch(self, update: int) -> Minibatch:
+        """Return the batch of one update; may be called from several threads."""
+        rows = self._schedule.rows(update, self._batch_size)
+        return tuple(task.draw(update, count) for task, count in zip(self._tasks, rows, strict=True) if count)
+
+    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates."""
         # Closed with this generator: no decoding thread outlives the loop.
-        with contextlib.closing(prefetch(self._sampler, first_update, num_updates)) as batches:
-            for batch in batches:
-                yield labelled(self._dataset, batch, head=self._head)
+        with contextlib.closing(prefetch(self, first_update, num_updates)) as batches:
+            yield from batches
 
 
 def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
@@ -109,7 +136,7 @@ def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head:
         seed: of the draw.
         head: which head of the student is measured.
     """
-    rng = stream_generator(seed, "held-out sample")
+    rng = stream_generator(seed, "held-out sample", *([head] if head else []))
     chosen = np.sort(rng.choice(indices, size=min(len(indices), _MAX_HELD_OUT_STEPS), replace=False))
     batch = labelled(dataset, read_batch(dataset, chosen), head=head)
     share = majority_share(batch.targets.argmax(dim=1), batch.targets.shape[1])

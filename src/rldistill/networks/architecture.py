@@ -1,7 +1,8 @@
 """What a network is made of, as plain data: presets by name, free sizes by a short text.
 
-Sources: Mnih et al. 2015 (`dqn`); Rusu et al. 2015, "Policy Distillation", table of
-networks (`net1`, `net2`, `net3`). All convolutions are unpadded.
+Sources: Mnih et al. 2015 (`dqn`); Rusu et al. 2015, "Policy Distillation", tables of
+networks (`net1`, `net2`, `net3`; `multitask3` and `multitask10`, whose heads have a hidden
+layer of their own). All convolutions are unpadded.
 """
 
 import difflib
@@ -76,7 +77,9 @@ class Architecture:
         return cls(**values)
 
 
-def _conv(name: str, channels: tuple[int, ...], hidden: tuple[int, ...], *, layer_norm: bool = False) -> Architecture:
+def _conv(
+    name: str, channels: tuple[int, ...], hidden: tuple[int, ...], head_hidden: tuple[int, ...] = ()
+) -> Architecture:
     layers = [_CONVOLUTIONS[min(index, len(_CONVOLUTIONS) - 1)] for index in range(len(channels))]
     return Architecture(
         name,
@@ -85,7 +88,7 @@ def _conv(name: str, channels: tuple[int, ...], hidden: tuple[int, ...], *, laye
         channels,
         kernel_sizes=tuple(kernel for kernel, _ in layers),
         strides=tuple(stride for _, stride in layers),
-        layer_norm=layer_norm,
+        head_hidden=head_hidden,
     )
 
 
@@ -94,16 +97,20 @@ PRESETS: Mapping[str, Architecture] = {
     "net1": _conv("net1", (16, 32, 32), (256,)),
     "net2": _conv("net2", (16, 16, 16), (128,)),
     "net3": _conv("net3", (16, 16, 16), (64,)),
+    "multitask3": _conv("multitask3", (32, 64, 64), (512,), (128,)),
+    "multitask10": _conv("multitask10", (64, 64, 64), (1500,), (128,)),
 }
 
-_MLP = re.compile(r"mlp:([1-9]\d*(?:x[1-9]\d*)*)")
-_CONV = re.compile(r"conv:([1-9]\d*(?:-[1-9]\d*)*):([1-9]\d*(?:x[1-9]\d*)*)")
+_WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
+_MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
+_CONV = re.compile(rf"conv:([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
 
 
 def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
     """Read a preset's name, `mlp:64x64`, or `conv:8-8-8:32` (channels, then hidden widths).
 
-    Free convolutions use the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
+    A last part, as in `mlp:64x64:32` and `conv:8-8-8:32:16`, gives every head hidden layers of
+    its own. Free convolutions use the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
 
     Args:
         text: the name.
@@ -112,15 +119,22 @@ def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
     Raises:
         UsageError: lists what there is, with the nearest preset.
     """
+    return replace(_parse(text), layer_norm=layer_norm)
+
+
+def _parse(text: str) -> Architecture:
     if text in PRESETS:
-        return replace(PRESETS[text], layer_norm=layer_norm)
+        return PRESETS[text]
     if found := _MLP.fullmatch(text):
-        return Architecture(text, "mlp", tuple(int(size) for size in found[1].split("x")), layer_norm=layer_norm)
+        return Architecture(text, "mlp", _sizes(found[1]), head_hidden=_sizes(found[2]))
     if found := _CONV.fullmatch(text):
-        channels, hidden = (tuple(int(size) for size in re.split("[-x]", group)) for group in found.groups())
-        return _conv(text, channels, hidden, layer_norm=layer_norm)
+        return _conv(text, _sizes(found[1]), _sizes(found[2]), _sizes(found[3]))
     near = difflib.get_close_matches(text, PRESETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
         f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, mlp:64x64 or conv:8-8-8:32.{hint}"
     )
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    return tuple(int(size) for size in re.split("[-x]", text)) if text else ()

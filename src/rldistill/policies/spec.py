@@ -18,14 +18,34 @@ _OUTPUT_KINDS: tuple[OutputKind, ...] = ("q_values", "logits")
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One head: the task it plays, with the fingerprint it was made for."""
+    """One head.
+
+    Attributes:
+        task: that it plays, with the fingerprint it was made for.
+        behaviour: how it acts; None: as the policy does by default.
+    """
 
     task: Task
+    behaviour: Behaviour | None = None
+
+    def __post_init__(self) -> None:
+        if self.behaviour not in (None, *get_args(Behaviour)):
+            raise ValueError(f"behaviour must be {' or '.join(get_args(Behaviour))}, got {self.behaviour!r}.")
 
     @property
     def num_outputs(self) -> int:
         """Outputs of the head's last layer."""
         return self.task.fingerprint.action_layout.num_outputs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        own = {} if self.behaviour is None else {"behaviour": self.behaviour}
+        return {"task": self.task.to_dict(), **own}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "HeadSpec":
+        """Read what `to_dict` wrote."""
+        return cls(Task.from_dict(data["task"]), data.get("behaviour"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class PolicySpec:
         module: the name of that module's class.
         heads: one per task, in the network's order.
         output_kind: which action field the outputs are.
-        behaviour: how it acts by default.
+        behaviour: how its heads act by default.
         input_scale: factor on the observations.
         weights_dtype: in which the file keeps the weights: `float32` or `float16`.
         provenance: how it was made: command, configuration, teacher's hash, scores.
@@ -99,7 +119,7 @@ class PolicySpec:
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "module": self.module,
-            "heads": [{"task": head.task.to_dict()} for head in self.heads],
+            "heads": [head.to_dict() for head in self.heads],
             "output_kind": self.output_kind,
             "behaviour": self.behaviour,
             "input_scale": self.input_scale,
@@ -117,7 +137,7 @@ class PolicySpec:
             name=data["name"],
             architecture=None if data["architecture"] is None else Architecture.from_dict(data["architecture"]),
             module=data["module"],
-            heads=tuple(HeadSpec(Task.from_dict(head["task"])) for head in data["heads"]),
+            heads=tuple(HeadSpec.from_dict(head) for head in data["heads"]),
             output_kind=data["output_kind"],
             behaviour=data["behaviour"],
             input_scale=data["input_scale"],

@@ -108,8 +108,8 @@ class TorchPolicy:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How it acts by default."""
-        return self.spec.behaviour
+        """How it acts by default on its current task."""
+        return self.spec.heads[self._task_index].behaviour or self.spec.behaviour
 
     @property
     def device(self) -> torch.device:

@@ -144,19 +144,30 @@ class DistillConfig:
     """Train a student on what a teacher said."""
 
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Dataset folder."""
+    """Dataset folder; several, one per task, for a student with a head for each."""
     out: Path
     """Run folder."""
     student: str = "net3"
-    """Preset (dqn, net1, net2, net3), mlp:64x64 or conv:8-8-8:32."""
+    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32; a last
+    :16 gives each head a hidden layer of its own."""
     loss: str | None = None
-    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; none: what suits the teacher's outputs."""
+    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl, for all tasks or as TASK=LOSS,…; none: what
+    suits the teacher's outputs."""
     temperature: str | None = None
-    """A number, or a schedule such as 'linear:0.2->0.01@0.5'; none: 0.01 for Q-values, 1 for logits."""
+    """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or as TASK=…,…; none: 0.01
+    for Q-values, 1 for logits."""
+    task_order: str = "in_turn"
+    """With several tasks: in_turn (each batch one task's), mixed (each batch has rows of all), random."""
+    task_weights: str | None = None
+    """With mixed and random: shares as TASK=WEIGHT,…; a task that is not named has 1."""
+    add_head: bool = False
+    """Keep the heads of --init-from and add one per new task; the rest stays frozen."""
+    train_torso: bool = False
+    """With --add-head: train the torso and the old heads too."""
     num_updates: int = 12_000
-    """Gradient steps."""
+    """Gradient steps, over all tasks."""
     batch_size: int = 128
-    """Steps per update."""
+    """Rows per update, over all tasks."""
     optimizer: str = "adam"
     """adam or rmsprop."""
     learning_rate: str = "one_cycle:1e-3"
@@ -189,6 +200,10 @@ class DistillConfig:
         check_not_negative(self, "weight_decay", "evaluate_episodes", "seed", "num_threads")
         if not self.max_gradient_norm > 0:
             raise UsageError(f"max_gradient_norm must be > 0, got {self.max_gradient_norm}.")
+        if self.add_head and self.init_from is None:
+            raise UsageError("add_head belongs with init_from, which names the student that gets the head.")
+        if self.train_torso and not self.add_head:
+            raise UsageError("train_torso belongs with add_head: without it the whole student is trained.")
 
 
 @dataclass(frozen=True, kw_only=True)

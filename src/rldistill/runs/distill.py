@@ -1,41 +1,45 @@
-"""Distil a stored dataset into a student, with everything it takes to go on after a stop."""
+"""Distil stored datasets into a student, with everything it takes to go on after a stop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from rldistill.data import Dataset, split_episodes
+from rldistill.data import Dataset
 from rldistill.data.sampler import check_held_out_fraction
-from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource
-from rldistill.distillation.sources import held_out_sample
-from rldistill.errors import MismatchError, UsageError
+from rldistill.distillation import OPTIMIZERS
+from rldistill.errors import UsageError
 from rldistill.events import Callback
-from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
-from rldistill.networks import module_name, parse_architecture
+from rldistill.losses import CustomLoss, make_loss
+from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.policies import Behaviour, TorchPolicy, load_policy
+from rldistill.policies import TorchPolicy
 from rldistill.runs.config import DistillConfig, config_values
-from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun, DistillationSetup
+from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun
+from rldistill.runs.distillation_setup import prepare, task_schedule
+from rldistill.runs.initial_student import MODULE_PREFIX, student_name
+from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.threads import use_threads
-from rldistill.schedules import Constant, Schedule, parse_schedule
-from rldistill.seeding import stream_seed
-from rldistill.types import OutputKind, resolve_device
+from rldistill.schedules import Schedule, parse_schedule
+from rldistill.types import resolve_device
 
-_MODULE_PREFIX = "module:"
+Data = str | Path | Dataset
 
 
 def distill(
-    data: str | Path | Dataset | Sequence[str | Path],
+    data: Data | Sequence[Data],
     *,
     out: str | Path,
     student: str | nn.Module = "net3",
-    loss: str | CustomLoss | None = None,
-    temperature: float | str | None = None,
+    loss: str | CustomLoss | Mapping[str, str] | None = None,
+    temperature: float | str | Mapping[str, float | str] | None = None,
+    task_order: str = "in_turn",
+    task_weights: Mapping[str, float] | None = None,
+    add_head: bool = False,
+    train_torso: bool = False,
     num_updates: int = 12_000,
     batch_size: int = 128,
     optimizer: str = "adam",
@@ -55,18 +59,26 @@ def distill(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TorchPolicy:
-    """Train a student on a teacher's stored outputs and return it; `out` holds its file and records.
+    """Train a student on teachers' stored outputs and return it; `out` holds its file and records.
+
+    Several datasets, one per task, make one student with a shared torso and a head for each
+    task, as in Rusu et al. 2015, section 3.2; `student.for_task("atari:pong")` then plays one.
 
     Args:
-        data: dataset folder.
+        data: dataset folder, or one per task.
         out: run folder.
         student: preset, `mlp:64x64`, `conv:8-8-8:32`, or a module of your own from scaled float32
             observations to `[B, A]` (its file then loads only with `module=`).
-        loss: name, or a callable (student `[B, A]`, target `[B, A]`) → `[B]`; None: what suits
-            the teacher's outputs.
-        temperature: number or schedule; None: 0.01 for Q-values, 1 for logits.
-        num_updates: gradient steps.
-        batch_size: steps per update.
+        loss: name, by task where they differ, or a callable (student `[B, A]`, target `[B, A]`) →
+            `[B]`; None: what suits the teacher's outputs.
+        temperature: number or schedule, by task where they differ; None: 0.01 for Q-values, 1 for logits.
+        task_order: `in_turn` (each batch is one task's, as in the paper), `mixed` (each batch has
+            rows of all) or `random`.
+        task_weights: by task, the shares in `mixed` and `random`; 1 where none is given.
+        add_head: keep the heads of `init_from` and add one per new task; the rest stays frozen.
+        train_torso: with `add_head`, train the torso and the old heads too.
+        num_updates: gradient steps, over all tasks.
+        batch_size: rows per update, over all tasks.
         optimizer: `adam` or `rmsprop`.
         learning_rate: number or schedule.
         max_gradient_norm: gradients are scaled down to this norm.
@@ -75,7 +87,7 @@ def distill(
         held_out_fraction: share of steps never trained on, in whole episodes, ≥ 0.1.
         evaluate_period: updates between measurements on held-out steps.
         evaluate_episodes: episodes the student plays now and then; 0: none.
-        init_from: policy file to begin with.
+        init_from: policy file whose weights to begin with.
         seed: of everything random.
         num_envs: environments in which the student plays.
         num_threads: of torch and the emulator; 0: one per processor.
@@ -91,14 +103,17 @@ def distill(
         NumericalError: the training diverged.
         KeyboardInterrupt: stopped; the state is saved.
     """
-    dataset = data if isinstance(data, Dataset) else None
-    paths = (data.path,) if isinstance(data, Dataset) else (data,) if isinstance(data, str | Path) else tuple(data)
+    given = [data] if isinstance(data, str | Path | Dataset) else list(data)
     config = DistillConfig(
-        data=tuple(Path(path) for path in paths),
+        data=tuple(item.path if isinstance(item, Dataset) else Path(item) for item in given),
         out=Path(out),
-        student=student if isinstance(student, str) else f"{_MODULE_PREFIX}{module_name(student)}",
-        loss=None if callable(loss) else loss,
-        temperature=None if temperature is None else str(temperature),
+        student=student_name(student),
+        loss=None if callable(loss) else per_task_text(loss),
+        temperature=per_task_text(temperature),
+        task_order=task_order,
+        task_weights=per_task_text(task_weights),
+        add_head=add_head,
+        train_torso=train_torso,
         num_updates=num_updates,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -117,7 +132,7 @@ def distill(
     )
     return run_distill(
         config,
-        dataset=dataset,
+        datasets=given,
         custom_loss=loss if callable(loss) else None,
         module=student if isinstance(student, nn.Module) else None,
         resume=resume,
@@ -134,20 +149,15 @@ def resolve(config: DistillConfig) -> DistillConfig:
     """
     if not config.data:
         raise UsageError("distill needs a dataset: rldistill distill data/pong --out runs/pong-net3.")
-    if len(config.data) > 1:
-        raise UsageError(f"distill takes one dataset, got {len(config.data)}: {', '.join(map(str, config.data))}.")
-    if not config.student.startswith(_MODULE_PREFIX):
+    if not config.student.startswith(MODULE_PREFIX):
         parse_architecture(config.student)
     lowest, highest = parse_schedule(config.learning_rate, "learning_rate").bounds
     if lowest < 0 or highest == 0:
         raise UsageError(
             f"learning_rate must be > 0 and may fall to 0: got {config.learning_rate!r}, {lowest:g} to {highest:g}."
         )
-    if config.temperature is not None:
-        _positive(parse_schedule(config.temperature, "temperature"), "temperature", config.temperature)
-    if config.loss is not None:
-        # Known by name, whatever the data: the pairing is checked when the teacher's outputs are known.
-        make_loss(config.loss, "q_values", temperature=_any_temperature(config))
+    _check_losses(config)
+    task_schedule(config, list(parse_per_task(config.task_weights, "task_weights")) or [""])
     if config.optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer: got {config.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}.")
     check_held_out_fraction(config.held_out_fraction)
@@ -161,7 +171,7 @@ def resolve(config: DistillConfig) -> DistillConfig:
 def run_distill(
     config: DistillConfig,
     *,
-    dataset: Dataset | None = None,
+    datasets: Sequence[Data] | None = None,
     custom_loss: CustomLoss | None = None,
     module: nn.Module | None = None,
     resume: bool,
@@ -170,10 +180,10 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     config = resolve(config)
-    dataset = dataset or Dataset.open(config.data[0])
-    setup = _prepare(config, dataset, custom_loss, module)
+    opened = [item if isinstance(item, Dataset) else Dataset.open(item) for item in datasets or config.data]
+    setup = prepare(config, opened, custom_loss, module)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
-        values = config_values(config) | setup.resolved
+        values = config_values(config) | dict(setup.resolved)
         if continues:
             check_same_config(config.out, values, may_differ=MAY_DIFFER)
         else:
@@ -181,102 +191,17 @@ def run_distill(
         return DistillationRun(config, setup, callbacks, continues=continues).run()
 
 
-def _prepare(
-    config: DistillConfig, dataset: Dataset, custom_loss: CustomLoss | None, module: nn.Module | None
-) -> DistillationSetup:
-    teacher = dataset.provenance.teacher
-    loss, temperature = _loss_and_temperature(config, teacher.output_kind, custom_loss)
-    split = split_episodes(dataset, config.held_out_fraction, config.seed)
-    student = _initial_student(config, dataset, module).to(torch.device(config.device))
-    learning_rate = parse_schedule(config.learning_rate, "learning_rate")
-    optimizer = OPTIMIZERS[config.optimizer](student.network.parameters(), learning_rate.bounds[1], config.weight_decay)
-    distiller = Distiller(
-        student.network,
-        [loss],
-        optimizer,
-        learning_rate=learning_rate,
-        temperatures=[temperature],
-        num_updates=config.num_updates,
-        max_gradient_norm=config.max_gradient_norm,
-        precision=resolve_precision(config.precision, torch.device(config.device)),
-    )
-    lowest = None if temperature is None else temperature.bounds[0]
-    warnings = [] if custom_loss else [pairing_warning(loss.spec.name, teacher.output_kind, lowest)]
-    warnings += _data_warnings(dataset)
-    resolved: dict[str, Any] = {"loss": loss.spec.name}
-    if temperature is not None:
-        resolved["temperature"] = temperature.to_text()
-    return DistillationSetup(
-        dataset,
-        student,
-        distiller,
-        StoredSource(dataset, split.train, batch_size=config.batch_size, seed=config.seed),
-        held_out_sample(dataset, split.held_out, seed=config.seed),
-        resolved,
-        tuple(warning for warning in warnings if warning),
-    )
+def _check_losses(config: DistillConfig) -> None:
+    """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known."""
+    temperatures = parse_per_task(config.temperature, "temperature")
+    schedules = {task: parse_schedule(text, "temperature") for task, text in temperatures.items()}
+    for task, schedule in schedules.items():
+        _check_positive(schedule, "temperature", temperatures[task])
+    for task, name in parse_per_task(config.loss, "loss").items():
+        schedule = schedules.get(task, schedules.get(""))
+        make_loss(name, "q_values", temperature=None if schedule is None else schedule(0.0))
 
 
-def _data_warnings(dataset: Dataset) -> list[str]:
-    """Return what a user should know of the data before trusting a student of theirs."""
-    manifest, origin = dataset.manifest, dataset.provenance
-    warnings: list[str] = []
-    if not manifest.is_complete:
-        of = f"{manifest.num_steps:,} of {manifest.target_num_steps:,} steps"
-        warnings.append(f"{dataset.path} is not finished: {of} are used. `rldistill collect … --resume` goes on.")
-    has_chance = origin.exploration_epsilon > 0 or origin.task.protocol.sticky_action_probability > 0
-    if origin.task.is_atari and origin.behaviour == "greedy" and not has_chance:
-        warnings.append(
-            f"{dataset.path} was played without chance: episodes repeat, and held-out ones may equal those trained on. "
-            "Collect with --exploration-epsilon 0.05."
-        )
-    return warnings
-
-
-def _loss_and_temperature(
-    config: DistillConfig, kind: OutputKind, custom_loss: CustomLoss | None
-) -> tuple[LossFunction, Schedule | None]:
-    loss = make_loss(custom_loss or config.loss, kind, temperature=_any_temperature(config))
-    if config.temperature is not None:
-        return loss, parse_schedule(config.temperature, "temperature")
-    return loss, None if loss.spec.temperature is None else Constant(loss.spec.temperature)
-
-
-def _any_temperature(config: DistillConfig) -> float | None:
-    """Return a temperature of the schedule, to let the loss judge whether it takes one."""
-    return None if config.temperature is None else parse_schedule(config.temperature, "temperature")(0.0)
-
-
-def _positive(schedule: Schedule, name: str, text: str) -> None:
+def _check_positive(schedule: Schedule, name: str, text: str) -> None:
     if not schedule.bounds[0] > 0:
         raise UsageError(f"{name} must stay > 0, got {text!r}, whose lowest value is {schedule.bounds[0]:g}.")
-
-
-def _initial_student(config: DistillConfig, dataset: Dataset, module: nn.Module | None) -> TorchPolicy:
-    task, teacher = dataset.provenance.task, dataset.provenance.teacher
-    # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
-    kind: OutputKind = "q_values" if config.loss == "q_mse" else "logits"
-    samples = teacher.output_kind != "q_values" and dataset.provenance.behaviour == "sample"
-    behaviour: Behaviour = "sample" if samples else "greedy"
-    if module is not None:
-        if config.init_from is not None:
-            raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
-        return TorchPolicy.from_module(module, task, output_kind=kind, behaviour=behaviour)
-    if config.student.startswith(_MODULE_PREFIX):
-        raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
-    architecture = parse_architecture(config.student)
-    generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
-    student = TorchPolicy.create(architecture, [task], output_kind=kind, behaviour=behaviour, generator=generator)
-    if config.init_from is None:
-        return student
-    initial = load_policy(config.init_from)
-    differences = initial.tasks[0].fingerprint.differences(task.fingerprint)
-    if differences:
-        raise MismatchError(
-            f"--init-from {config.init_from} does not fit the dataset {dataset.path}: {'; '.join(differences)}."
-        )
-    if initial.spec.architecture != architecture:
-        raise MismatchError(f"--init-from {config.init_from} holds a {initial.name}, --student says {config.student}.")
-    # Only its weights: what the outputs mean and how the student acts follow from this run's loss and teacher.
-    student.network.load_state_dict(initial.network.state_dict())
-    return student

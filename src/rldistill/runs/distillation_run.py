@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
-from rldistill.data import Dataset
-from rldistill.distillation import Distiller, HeldOut, StoredSource, UpdateRecord, distil
+import numpy as np
+
+from rldistill.distillation import UpdateRecord, distil
 from rldistill.distillation.loop import HeldOutRecord
 from rldistill.envs import EpisodeEnvs, make_task
 from rldistill.errors import MismatchError, NumericalError
@@ -17,6 +18,7 @@ from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import DistillConfig, config_values
+from rldistill.runs.distillation_setup import DistillationSetup, TaughtTask
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.run_folder import plain, provenance
 from rldistill.seeding import stream_seed
@@ -28,19 +30,6 @@ CHECKPOINT_FILE = "checkpoint.ckpt"
 MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data"})
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
-
-
-@dataclass(frozen=True)
-class DistillationSetup:
-    """What a configuration and a dataset make together."""
-
-    dataset: Dataset
-    student: TorchPolicy
-    distiller: Distiller
-    source: StoredSource
-    held_out: HeldOut
-    resolved: dict[str, Any]
-    warnings: tuple[str, ...]
 
 
 class DistillationRun:
@@ -55,7 +44,8 @@ class DistillationRun:
         self._checkpoint = config.out / CHECKPOINT_FILE
         self._update = 0
         self._warned = False
-        self._losses: list[float] = []  # since the last measurement
+        # Since the last measurement, by head.
+        self._losses: defaultdict[int, list[float]] = defaultdict(list)
         self._resumed_at: int | None = None
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
@@ -68,8 +58,8 @@ class DistillationRun:
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))
         if self._update < config.num_updates:
-            size = f"{len(setup.dataset.episode_numbers)} episodes, {setup.dataset.num_steps:,} steps"
-            self._tell(f"{setup.dataset.path} ({size}) into {config.student}, {config.precision} on {config.device}")
+            data = " and ".join(task.description for task in setup.tasks)
+            self._tell(f"{data} into {config.student}, {config.precision} on {config.device}")
         if self._update == config.num_updates and (config.out / STUDENT_FILE).is_file():
             self._tell(f"{config.out} is finished")
             return self._finished()
@@ -89,22 +79,28 @@ class DistillationRun:
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         config = self._config
         started, first = time.monotonic(), self._update
-        measured: HeldOutRecord | None = None
+        agreement: float | None = None
         for record in self._saved_when_diverged(records):
             self._update = record.update + 1
-            self._losses.append(record.loss)
+            for head, loss in zip(record.heads, record.losses, strict=True):
+                self._losses[head].append(loss)
             is_last = self._update == config.num_updates
             if self._update % config.evaluate_period == 0 or is_last:
-                measured = self._setup.distiller.measure(self._setup.held_out, self._update)
+                measured = self._measure()
+                agreement = _mean_agreement(measured)
                 metrics.write(self._measurement(record, measured))
-                self._losses = []
+                self._losses.clear()
                 self._warn_if_trivial(measured, is_last=is_last)
                 if not is_last:
                     self._save()
             speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
             shown = {"loss": record.loss, "updates_per_second": speed}
-            shown |= {} if measured is None else {"held_out_agreement": measured.agreement}
+            shown |= {} if agreement is None else {"held_out_agreement": agreement}
             notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
+
+    def _measure(self) -> list[HeldOutRecord]:
+        """Return loss and agreement on held-out steps of each task."""
+        return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.tasks]
 
     def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
         """Yield the records; an update that fails changed nothing, so the state before it is saved."""
@@ -114,34 +110,49 @@ class DistillationRun:
             self._save()
             raise
 
-    def _measurement(self, record: UpdateRecord, measured: HeldOutRecord) -> dict[str, Any]:
-        values: dict[str, Any] = {
+    def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
+        tasks = self._setup.tasks
+        plays = bool(self._config.evaluate_episodes) and self._is_time_to_play()
+        values = [
+            self._task_values(task, held_out, plays=plays) for task, held_out in zip(tasks, measured, strict=True)
+        ]
+        shared = {
             "update": self._update,
-            "loss": sum(self._losses) / len(self._losses),
+            "loss": float(np.mean([loss for losses in self._losses.values() for loss in losses])),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
+        }
+        if len(tasks) == 1:
+            return values[0] | shared
+        by_task = {task.task.name: value for task, value in zip(tasks, values, strict=True)}
+        return shared | {"held_out_agreement": _mean_agreement(measured), "tasks": by_task}
+
+    def _task_values(self, task: TaughtTask, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
+        losses = self._losses.get(task.held_out.batch.head)
+        values: dict[str, Any] = {
+            "loss": float(np.mean(losses)) if losses else None,
             "held_out_loss": measured.loss,
             "held_out_agreement": measured.agreement,
-            "majority_share": self._setup.held_out.majority_share,
+            "majority_share": task.held_out.majority_share,
         }
-        if record.temperature is not None:
-            values["temperature"] = record.temperature
-        if self._config.evaluate_episodes and self._is_time_to_play():
-            values["scores"] = self._play()
+        if measured.temperature is not None:
+            values["temperature"] = measured.temperature
+        if plays:
+            values["scores"] = self._play(task)
         return values
 
     def _is_time_to_play(self) -> bool:
         period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
         return self._update % period == 0 or self._update == self._config.num_updates
 
-    def _play(self) -> list[float]:
+    def _play(self, task: TaughtTask) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
-        config, setup = self._config, self._setup
-        playable = make_task(setup.dataset.provenance.task)
+        config = self._config
+        playable = make_task(task.task)
         envs: EpisodeEnvs = playable.make_envs(min(config.num_envs, config.evaluate_episodes), config.num_threads)
         try:
             played = play_episodes(
-                setup.student,
+                self._setup.student.for_task(task.task.name),
                 envs,
                 range(config.evaluate_episodes),
                 seed=stream_seed(config.seed, "evaluation while training"),
@@ -151,42 +162,49 @@ class DistillationRun:
             envs.close()
         return played.scores.tolist()
 
-    def _warn_if_trivial(self, measured: HeldOutRecord, *, is_last: bool) -> None:
-        share = self._setup.held_out.majority_share
-        if measured.agreement > share or (self._warned and not is_last):
+    def _warn_if_trivial(self, measured: Sequence[HeldOutRecord], *, is_last: bool) -> None:
+        trivial = [
+            (task, record.agreement)
+            for task, record in zip(self._setup.tasks, measured, strict=True)
+            if record.agreement <= task.held_out.majority_share
+        ]
+        if not trivial or (self._warned and not is_last):
             return
         self._warned = True
-        text = (
-            f"after {self._update:,} updates the student agrees with the teacher in {measured.agreement:.1%} of "
-            f"held-out steps, always naming the commonest action in {share:.1%}: it has learned nothing yet. If this "
-            "lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
-        )
-        notify(self._callbacks, MessageEvent(text, "warning"))
+        for task, agreement in trivial:
+            of = "" if len(measured) == 1 else f" of {task.task.name}"
+            text = (
+                f"after {self._update:,} updates the student agrees with the teacher in {agreement:.1%} of held-out "
+                f"steps{of}, always naming the commonest action in {task.held_out.majority_share:.1%}: it has learned "
+                "nothing yet. If this lasts, raise the learning rate or the temperature (temperature 0.01 is meant for "
+                "Q-values of order 1)."
+            )
+            notify(self._callbacks, MessageEvent(text, "warning"))
 
     def _finish(self) -> TorchPolicy:
-        config = self._config
-        measured = self._setup.distiller.measure(self._setup.held_out, self._update)
-        student = self._setup.student.with_provenance(self._student_provenance(measured))
-        student.save(config.out / STUDENT_FILE)
+        student = self._setup.student.with_provenance(self._student_provenance(self._measure()))
+        student.save(self._config.out / STUDENT_FILE)
         self._save()
         return student
 
-    def _student_provenance(self, measured: HeldOutRecord) -> dict[str, Any]:
+    def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         """Return what made the student, without what differs between a run and its resumption."""
-        config, dataset = self._config, self._setup.dataset
-        teacher = dataset.provenance.teacher
-        settings = {name: value for name, value in config_values(config).items() if name not in MAY_DIFFER}
-        record = {key: value for key, value in self._versions.items() if key != "command"}
-        return record | {
-            "config": {
-                key: plain(value) for key, value in (settings | self._setup.resolved).items() if value is not None
-            },
+        settings = {name: value for name, value in config_values(self._config).items() if name not in MAY_DIFFER}
+        settings |= self._setup.resolved
+        made = {key: value for key, value in self._versions.items() if key != "command"}
+        made |= {
+            "config": {key: plain(value) for key, value in settings.items() if value is not None},
             "num_updates": self._update,
             "chosen_by": "last update",
-            "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
-            "dataset": {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed},
-            "held_out_agreement": measured.agreement,
-            "majority_share": self._setup.held_out.majority_share,
+        }
+        records = [_task_record(task, held_out) for task, held_out in zip(self._setup.tasks, measured, strict=True)]
+        if len(records) == 1 and not self._setup.kept_teachers:
+            return made | records[0]
+        teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.tasks, records, strict=True)]
+        return made | {
+            "teachers": [*self._setup.kept_teachers, *teachers],
+            "tasks": {task.task.name: record for task, record in zip(self._setup.tasks, records, strict=True)},
+            "held_out_agreement": _mean_agreement(measured),
         }
 
     def _finished(self) -> TorchPolicy:
@@ -200,24 +218,40 @@ class DistillationRun:
             "distiller": self._setup.distiller.state_dict(),
             "update": self._update,
             "warned": self._warned,
-            "losses": self._losses,
-            "dataset": self._setup.dataset.manifest.identity,
+            "losses": dict(self._losses),
+            "data": [task.identity for task in self._setup.tasks],
             "versions": json.dumps(self._versions),
         }
         save_checkpoint(self._checkpoint, state)
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
-        if state["dataset"] != self._setup.dataset.manifest.identity:
-            raise MismatchError(
-                f"--resume {self._config.out}: dataset {self._setup.dataset.path} is not the one the run began with, "
-                "or has grown. Use the same, or --overwrite."
-            )
+        for task, identity in zip(self._setup.tasks, state["data"], strict=True):
+            if task.identity != identity:
+                raise MismatchError(
+                    f"--resume {self._config.out}: {task.description} is not what the run began with, or has grown. "
+                    "Use the same data, or --overwrite."
+                )
         self._setup.distiller.load_state_dict(state["distiller"])
-        self._update, self._warned, self._losses = state["update"], state["warned"], state["losses"]
+        self._update, self._warned = state["update"], state["warned"]
+        self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
         self._resumed_at = self._update
         self._tell(f"going on from update {self._update:,}")
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def _mean_agreement(measured: Sequence[HeldOutRecord]) -> float:
+    return sum(record.agreement for record in measured) / len(measured)
+
+
+def _task_record(task: TaughtTask, measured: HeldOutRecord) -> dict[str, Any]:
+    teacher = task.teacher
+    return {
+        "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
+        "dataset": dict(task.record),
+        "held_out_agreement": measured.agreement,
+        "majority_share": task.held_out.majority_share,
+    }

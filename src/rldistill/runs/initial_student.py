@@ -1,0 +1,170 @@
+"""The student before its first update: new, from a file, or a file's student with further heads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rldistill.errors import MismatchError, UsageError
+from rldistill.networks import PolicyNetwork, module_name, parse_architecture
+from rldistill.policies import Behaviour, HeadSpec, TorchPolicy, load_policy
+from rldistill.runs.config import DistillConfig
+from rldistill.seeding import stream_seed
+from rldistill.tasks import Task
+from rldistill.types import OutputKind
+
+MODULE_PREFIX = "module:"
+
+
+@dataclass(frozen=True)
+class StudentTask:
+    """A task that is taught, and whether its student is to sample its actions."""
+
+    task: Task
+    samples: bool
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How its head acts."""
+        return "sample" if self.samples else "greedy"
+
+
+def student_name(student: str | nn.Module) -> str:
+    """Return a student as a configuration names it."""
+    return student if isinstance(student, str) else f"{MODULE_PREFIX}{module_name(student)}"
+
+
+def initial_student(
+    config: DistillConfig, tasks: Sequence[StudentTask], module: nn.Module | None, output_kind: OutputKind
+) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
+    """Return the student to train, and the records of teachers of heads that it had before.
+
+    Raises:
+        MismatchError: `init_from` has other heads, observations or layers.
+        UsageError: settings that exclude each other.
+    """
+    if module is not None:
+        return _module_student(config, tasks, module, output_kind), ()
+    if config.student.startswith(MODULE_PREFIX):
+        raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
+    initial = None if config.init_from is None else load_policy(config.init_from)
+    if initial is None:
+        return _new_student(config, [_head(task) for task in tasks], output_kind), ()
+    if config.add_head:
+        _check_architecture(config, initial)
+        return _with_more_heads(config, initial, tasks)
+    heads = _heads_in_order_of(initial, config, tasks)
+    _check_architecture(config, initial)
+    student = _new_student(config, heads, output_kind)
+    # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
+    student.network.load_state_dict(initial.network.state_dict())
+    return student, ()
+
+
+def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Module:
+    """Freeze everything but the heads that are taught, and return these."""
+    network = student.network
+    assert isinstance(network, PolicyNetwork)
+    network.requires_grad_(requires_grad=False)
+    taught = nn.ModuleList(network.heads[head] for head in taught_heads)
+    return taught.requires_grad_(requires_grad=True)
+
+
+def _module_student(
+    config: DistillConfig, tasks: Sequence[StudentTask], module: nn.Module, output_kind: OutputKind
+) -> TorchPolicy:
+    if config.init_from is not None:
+        raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
+    if len(tasks) > 1:
+        names = ", ".join(task.task.name for task in tasks)
+        raise UsageError(f"student: a module of your own plays one task, got {len(tasks)}: {names}. Name a preset.")
+    return TorchPolicy.from_module(module, tasks[0].task, output_kind=output_kind, behaviour=tasks[0].behaviour)
+
+
+def _head(task: StudentTask) -> HeadSpec:
+    return HeadSpec(task.task, task.behaviour)
+
+
+def _new_student(config: DistillConfig, heads: Sequence[HeadSpec], output_kind: OutputKind) -> TorchPolicy:
+    # Where all heads act alike, the policy says it once.
+    shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
+    student = TorchPolicy.create(
+        parse_architecture(config.student),
+        [head.task for head in heads],
+        output_kind=output_kind,
+        behaviour=shared,
+        generator=torch.Generator().manual_seed(stream_seed(config.seed, "weights")),
+    )
+    return student.with_spec(
+        heads=tuple(HeadSpec(head.task, None if head.behaviour == shared else head.behaviour) for head in heads)
+    )
+
+
+def _check_architecture(config: DistillConfig, initial: TorchPolicy) -> None:
+    if initial.spec.architecture != parse_architecture(config.student):
+        raise MismatchError(f"--init-from {config.init_from} holds a {initial.name}, --student says {config.student}.")
+
+
+def _heads_in_order_of(initial: TorchPolicy, config: DistillConfig, tasks: Sequence[StudentTask]) -> list[HeadSpec]:
+    """Return this run's heads in the order in which the file has them."""
+    by_name = {task.task.name: task for task in tasks}
+    old = initial.spec.heads
+    # One task to one task: a start from another game's weights is fair, where actions and observations are the same.
+    names = [tasks[0].task.name] if len(tasks) == len(old) == 1 else [head.task.name for head in old]
+    if set(names) != set(by_name):
+        raise MismatchError(
+            f"--init-from {config.init_from} has heads for {', '.join(names)}, the data are of {', '.join(by_name)}. "
+            "Add heads for new tasks with --add-head."
+        )
+    for head, name in zip(old, names, strict=True):
+        _check_fingerprint(config, head.task, by_name[name].task)
+    return [_head(by_name[name]) for name in names]
+
+
+def _check_fingerprint(config: DistillConfig, old: Task, new: Task) -> None:
+    differences = old.fingerprint.differences(new.fingerprint)
+    if differences:
+        raise MismatchError(
+            f"--init-from {config.init_from} does not fit the data of {new.name}: {'; '.join(differences)}."
+        )
+
+
+def _with_more_heads(
+    config: DistillConfig, initial: TorchPolicy, tasks: Sequence[StudentTask]
+) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
+    old_names = list(initial.spec.head_sizes)
+    new = [task for task in tasks if task.task.name not in old_names]
+    if not new:
+        raise MismatchError(
+            f"--add-head: {config.init_from} has a head for each of {', '.join(t.task.name for t in tasks)} already. "
+            "Leave --add-head out to train them on."
+        )
+    for task in tasks:
+        if task.task.name in old_names:
+            _check_fingerprint(config, initial.spec.heads[old_names.index(task.task.name)].task, task.task)
+    if not config.train_torso and len(new) < len(tasks):
+        known = ", ".join(task.task.name for task in tasks if task.task.name in old_names)
+        raise UsageError(f"--add-head leaves the head of {known} as it is: leave its data out, or add --train-torso.")
+    behaviour = initial.spec.behaviour
+    added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
+    kind = initial.output_kind
+    fresh = _new_student(config, [*initial.spec.heads, *added], kind)
+    student = TorchPolicy(
+        fresh.network,
+        replace(fresh.spec, heads=(*initial.spec.heads, *added), behaviour=behaviour),
+    )
+    missing, unexpected = student.network.load_state_dict(initial.network.state_dict(), strict=False)
+    prefixes = tuple(f"heads.{index}." for index in range(len(old_names), len(student.spec.heads)))
+    assert not unexpected and all(name.startswith(prefixes) for name in missing), (missing, unexpected)
+    return student, _recorded_teachers(initial, {task.task.name for task in tasks})
+
+
+def _recorded_teachers(initial: TorchPolicy, taught: set[str]) -> tuple[Mapping[str, Any], ...]:
+    """Return the records of teachers of the heads that are not taught anew."""
+    provenance = initial.spec.provenance
+    records: Any = provenance.get("teachers")
+    if records is None and "teacher" in provenance:
+        records = [{"task": initial.spec.heads[0].task.name, **provenance["teacher"]}]
+    return tuple(record for record in records or () if record.get("task") not in taught)
