@@ -1,11 +1,11 @@
-"""Q(λ) returns against hand-worked values, their two limits, and the walls between episodes."""
+"""Targets against hand-worked values, the limits of Q(λ), and the walls between episodes."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rldistill.value_learning import q_lambda_returns
+from rldistill.value_learning import n_step_returns, q_lambda_returns, q_learning_targets
 
 
 def column(*values):
@@ -132,3 +132,84 @@ def test_shapes_that_differ_are_named():
     )
     with pytest.raises(ValueError, match=message):
         q_lambda_returns(torch.zeros(7, 3), torch.zeros(7, 3), torch.zeros(8, 3), lambda_=0.65)
+
+
+# Windows of n steps
+
+
+@pytest.mark.parametrize(
+    ("rewards", "discounts", "expected"),
+    [
+        ((3.0,), (0.5,), (3.0, 0.5)),
+        ((1.0, 2.0, 4.0), (0.5, 0.5, 0.5), (1 + 1 + 1, 0.125)),  # 1 + ½·2 + ¼·4
+        ((1.0, 2.0, 4.0), (0.5, 0.0, 0.5), (1 + 1, 0.0)),  # ended, or a life lost, at the second step
+        ((1.0, 2.0, 4.0), (0.0, 0.0, 0.5), (1.0, 0.0)),
+        ((1.0, 2.0, 0.0), (0.5, 0.5, 1.0), (2.0, 0.25)),  # cut off after the second step: filled with 0 and 1
+    ],
+)
+def test_n_step_returns_match_hand_worked_values(rewards, discounts, expected):
+    returns, factors = n_step_returns(column(*rewards), column(*discounts))
+    assert (returns.item(), factors.item()) == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_n_step_returns_with_a_last_value_are_the_lambda_returns_of_lambda_1(seed):
+    rewards, discounts, next_values = rollout(seed)
+    returns, factors = n_step_returns(rewards, discounts)
+    expected = q_lambda_returns(rewards, discounts, next_values, lambda_=1.0)[0]
+    torch.testing.assert_close(returns + factors * next_values[-1], expected)
+
+
+def test_n_step_returns_name_shapes_that_differ():
+    with pytest.raises(ValueError, match=r"^discounts must be \[T, B\], got rewards \[3, 2\], discounts \[2, 2\]\.$"):
+        n_step_returns(torch.zeros(3, 2), torch.zeros(2, 2))
+
+
+# Targets of DQN
+
+
+NEXT_Q_VALUES = torch.tensor([[1.0, 4.0, 2.0], [10.0, 20.0, 30.0]])
+
+
+def test_q_learning_takes_the_best_next_value():
+    # 1 + ½·4 and 2 + 0·30
+    targets = q_learning_targets(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0]), NEXT_Q_VALUES)
+    assert targets.tolist() == [3.0, 2.0]
+
+
+def test_double_q_learning_takes_the_value_of_the_action_that_the_other_network_prefers():
+    selector = torch.tensor([[0.0, 0.0, 1.0], [7.0, 5.0, 6.0]])
+    # 1 + ½·2 and 2 + ½·10
+    targets = q_learning_targets(
+        torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5]), NEXT_Q_VALUES, selector_q_values=selector
+    )
+    assert targets.tolist() == [2.0, 7.0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_double_q_is_never_above_q_and_equal_to_it_where_both_networks_agree(seed):
+    generator = torch.Generator().manual_seed(seed)
+    next_q_values, selector = torch.randn(2, 5, 4, generator=generator)
+    rewards, discounts = torch.zeros(5), torch.full((5,), 0.9)
+    single = q_learning_targets(rewards, discounts, next_q_values)
+    assert (q_learning_targets(rewards, discounts, next_q_values, selector_q_values=selector) <= single).all()
+    assert torch.equal(
+        q_learning_targets(rewards, discounts, next_q_values, selector_q_values=3 * next_q_values + 1), single
+    )
+
+
+def test_a_value_that_is_no_number_does_not_outlive_its_episode():
+    targets = q_learning_targets(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([[float("nan"), 1.0]]))
+    assert targets.tolist() == [1.0]
+
+
+def test_q_learning_targets_carry_no_gradient():
+    rewards, discounts, next_q_values = (torch.ones(shape, requires_grad=True) for shape in (2, 2, (2, 3)))
+    assert not q_learning_targets(rewards, discounts, next_q_values).requires_grad
+
+
+def test_q_learning_targets_name_shapes_that_differ():
+    with pytest.raises(ValueError, match=r"^selector_q_values must be \[B, A\], got next_q_values \[2, 3\], "):
+        q_learning_targets(torch.zeros(2), torch.zeros(2), torch.zeros(2, 3), selector_q_values=torch.zeros(2, 4))

@@ -9,68 +9,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
-import numpy as np
-
+from rldistill.data.layout import FieldSpec, StepLayout
 from rldistill.errors import DatasetError, RldistillError
 from rldistill.storage import canonical_json, sha256_bytes, write_json
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import Task
 from rldistill.types import OutputKind
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
 SCHEMA_VERSION = 1
-
-FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target"]
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """One value that every step has.
-
-    Attributes:
-        dtype: numpy name, such as `float32`.
-        shape: of one step's value; of the observation: one row as stored, without the stack.
-        role: what the value is to a distillation.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    role: FieldRole
-
-    def __post_init__(self) -> None:
-        if self.role not in get_args(FieldRole):
-            raise ValueError(f"role must be one of {', '.join(get_args(FieldRole))}, got {self.role!r}.")
-        if np.dtype(self.dtype).kind not in "biuf":
-            raise ValueError(f"dtype must be a boolean or a number, got {self.dtype!r}.")
-        if any(size < 1 for size in self.shape):
-            raise ValueError(f"shape must hold positive sizes, got {self.shape}.")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "FieldSpec":
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(data["dtype"], tuple(data["shape"]), data["role"])
-
-
-def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) -> dict[str, FieldSpec]:
-    """Return the fields of a dataset in which a discrete, a Gaussian or a deterministic teacher plays.
-
-    Rewards are float64, as environments give them: sums of what is stored equal the
-    returns that were seen. Targets are float32.
-    """
-    layout = fingerprint.action_layout
-    shape = fingerprint.observation_shape[1:] if fingerprint.frame_stack > 1 else fingerprint.observation_shape
-    is_choice = layout.kind == "discrete"
-    targets = ("mean", "log_std") if output_kind == "gaussian" else (output_kind,)
-    return {
-        "observation": FieldSpec(fingerprint.observation_dtype, shape, "observation"),
-        "action": FieldSpec("int32" if is_choice else "float32", () if is_choice else layout.sizes, "action"),
-        "reward": FieldSpec("float64", (), "reward"),
-        "terminated": FieldSpec("bool", (), "terminated"),
-        "truncated": FieldSpec("bool", (), "truncated"),
-        **{name: FieldSpec("float32", (layout.num_outputs,), "target") for name in targets},
-    }
 
 
 @dataclass(frozen=True)
@@ -128,6 +77,13 @@ class Provenance:
     def step_fields(self) -> dict[str, FieldSpec]:
         """The fields that lie in arrays, one value per step."""
         return {name: spec for name, spec in self.fields.items() if spec.role != "observation"}
+
+    @property
+    def layout(self) -> StepLayout:
+        """What a store needs to know of the fields."""
+        return StepLayout(
+            self.task.fingerprint.observation_shape, self.frame_stack, self.observation_field, self.step_fields
+        )
 
     def differences(self, other: "Provenance") -> list[str]:
         """List what differs, as `name: mine against theirs`; empty when the two match."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import ROWS_PER_BLOCK, encode_block
-from rldistill.data.manifest import FieldSpec
+from rldistill.data.layout import FieldSpec
 
 
 class SegmentBuffer:

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from rldistill.data.codec import find_bad_block
-from rldistill.data.manifest import Manifest, ShardEntry
+from rldistill.data.layout import StepLayout
+from rldistill.data.manifest import ShardEntry
 from rldistill.errors import DatasetError
 from rldistill.storage import sha256_bytes, sha256_file, write_atomically
 
+DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation", "first_block")
 _DTYPES = {
     "BOOL": "bool",
@@ -38,6 +40,10 @@ _DTYPES = {
     "F32": "<f4",
     "F64": "<f8",
 }
+
+
+class _DamageError(Exception):
+    """What is wrong with a shard, to be told with its path."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,21 @@ class Shard:
     block_bytes: NDArray[np.uint8]
     steps: Mapping[str, NDArray[Any]]
 
+    @property
+    def num_steps(self) -> int:
+        """Steps in the shard."""
+        return int(self.segments["num_steps"].sum())
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return its arrays as `write_shard` takes them."""
+        return {
+            **{f"segment.{name}": values for name, values in self.segments.items()},
+            "block.num_rows": self.block_num_rows,
+            "block.offsets": self.block_offsets,
+            "block.bytes": self.block_bytes,
+            **{f"step.{name}": values for name, values in self.steps.items()},
+        }
+
 
 def shard_name(index: int) -> str:
     """Return the file name of a shard."""
@@ -79,43 +100,56 @@ def write_shard(folder: Path, file: str, tensors: Mapping[str, NDArray[Any]]) ->
     return ShardEntry(file, sha256_bytes(data), len(data), num_steps, len(tensors["segment.num_steps"]))
 
 
-def open_shard(folder: Path, entry: ShardEntry, manifest: Manifest, *, verify: bool) -> Shard:
+def open_shard(
+    folder: Path, entry: ShardEntry, layout: StepLayout, *, verify: bool, remedy: str = DATASET_REMEDY
+) -> Shard:
     """Map a listed shard and check that it is what the manifest and its own arrays say.
 
     Args:
         folder: of the dataset.
         entry: what the manifest lists.
-        manifest: gives the fields.
+        layout: gives the fields.
         verify: whether to compare the checksum, which reads the whole file.
+        remedy: what to do about a damaged one, for the message.
 
     Raises:
         DatasetError: missing, truncated, altered or inconsistent; the shard is named.
     """
     path = folder / entry.file
     try:
-        num_bytes = path.stat().st_size
-        if num_bytes != entry.num_bytes:
-            raise _damaged(path, f"it has {num_bytes} bytes, the manifest lists {entry.num_bytes}")
-        if verify and sha256_file(path) != entry.sha256:
-            raise _damaged(path, "its checksum is not the one the manifest lists")
-        tensors = _map_tensors(path)
+        tensors = _checked_tensors(path, entry, layout, verify=verify)
+    except _DamageError as error:
+        raise DatasetError(f"Shard {path} is damaged: {error}. {remedy}") from error
     except FileNotFoundError as error:
-        raise DatasetError(
-            f"Shard {path} is missing, but the manifest lists it. "
-            "Copy the dataset again, or collect anew with --overwrite."
-        ) from error
+        raise DatasetError(f"Shard {path} is missing, but the manifest lists it. {remedy}") from error
     except OSError as error:
         raise DatasetError(f"Shard {path} cannot be read: {error.strerror or error}.") from error
+    return shard_of(entry.file, tensors, layout)
+
+
+def _checked_tensors(path: Path, entry: ShardEntry, layout: StepLayout, *, verify: bool) -> dict[str, NDArray[Any]]:
+    num_bytes = path.stat().st_size
+    if num_bytes != entry.num_bytes:
+        raise _DamageError(f"it has {num_bytes} bytes, the manifest lists {entry.num_bytes}")
+    if verify and sha256_file(path) != entry.sha256:
+        raise _DamageError("its checksum is not the one the manifest lists")
+    try:
+        tensors = _map_tensors(path)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "it is not a safetensors file") from error
-    _check_layout(path, tensors, entry, manifest)
+        raise _DamageError("it is not a safetensors file") from error
+    _check_layout(tensors, entry, layout)
+    return tensors
+
+
+def shard_of(file: str, tensors: Mapping[str, NDArray[Any]], layout: StepLayout) -> Shard:
+    """Return the tensors of a shard, which must be whole, under their names."""
     return Shard(
-        file=entry.file,
+        file=file,
         segments={name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS},
         block_num_rows=tensors["block.num_rows"],
         block_offsets=tensors["block.offsets"],
         block_bytes=tensors["block.bytes"],
-        steps={name: tensors[f"step.{name}"] for name in manifest.provenance.step_fields},
+        steps={name: tensors[f"step.{name}"] for name in layout.step_fields},
     )
 
 
@@ -139,53 +173,48 @@ def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def _check_layout(path: Path, tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, manifest: Manifest) -> None:
-    provenance = manifest.provenance
+def _check_layout(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, layout: StepLayout) -> None:
     segment_shape = (entry.num_segments,)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         f"segment.{name}": ("bool" if name == "has_last_observation" else "int64", segment_shape)
         for name in SEGMENT_ARRAYS
     }
-    for name, spec in provenance.step_fields.items():
+    for name, spec in layout.step_fields.items():
         expected[f"step.{name}"] = (spec.dtype, (entry.num_steps, *spec.shape))
     num_blocks = tensors["block.num_rows"].size if "block.num_rows" in tensors else 0
     expected |= {"block.num_rows": ("int64", (num_blocks,)), "block.offsets": ("int64", (num_blocks + 1,))}
     expected["block.bytes"] = ("uint8", tensors["block.bytes"].shape[:1] if "block.bytes" in tensors else (0,))
     for name, (dtype, shape) in expected.items():
         if name not in tensors:
-            raise _damaged(path, f"it has no tensor {name}")
+            raise _DamageError(f"it has no tensor {name}")
         found = tensors[name]
         if found.dtype != np.dtype(dtype) or found.shape != shape:
-            raise _damaged(path, f"{name} is {found.dtype} {list(found.shape)}, expected {dtype} {list(shape)}")
-    _check_rows(path, tensors, entry, manifest)
+            raise _DamageError(f"{name} is {found.dtype} {list(found.shape)}, expected {dtype} {list(shape)}")
+    _check_rows(tensors, entry, layout)
 
 
-def _check_rows(path: Path, tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, manifest: Manifest) -> None:
+def _check_rows(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, layout: StepLayout) -> None:
     """Check that segments, rows and blocks add up, and that every block is safe to decompress."""
-    spec, stack = manifest.provenance.observation_field, manifest.provenance.frame_stack
+    spec, stack = layout.observation_field, layout.frame_stack
     segments = {name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS}
     first_step, num_steps, lead = segments["first_step"], segments["num_steps"], segments["num_lead_rows"]
     block_rows, offsets = tensors["block.num_rows"], tensors["block.offsets"]
     if (first_step < 0).any() or (num_steps < 0).any() or int(num_steps.sum()) != entry.num_steps:
-        raise _damaged(path, f"its segments do not add up to {entry.num_steps} steps")
+        raise _DamageError(f"its segments do not add up to {entry.num_steps} steps")
     if (lead != np.minimum(stack - 1, first_step)).any():
-        raise _damaged(path, "a segment has another number of lead rows than its first step needs")
+        raise _DamageError("a segment has another number of lead rows than its first step needs")
     row_bytes = int(np.dtype(spec.dtype).itemsize * prod(spec.shape))
     # A block's size must fit the 31 bits of its header; bounding rows first also keeps the product from wrapping.
     if (block_rows < 1).any() or (block_rows > (2**31 - 1) // row_bytes).any():
-        raise _damaged(path, "a block has an impossible number of rows")
+        raise _DamageError("a block has an impossible number of rows")
     borders = np.append(segments["first_block"], len(block_rows))
     rows_before = np.concatenate([[0], np.cumsum(block_rows)])
     if (np.diff(borders) < 0).any() or (len(borders) and (borders[0] != 0 or borders[-1] != len(block_rows))):
-        raise _damaged(path, "its segments do not share out its blocks")
+        raise _DamageError("its segments do not share out its blocks")
     if (np.diff(rows_before[borders]) != lead + num_steps + segments["has_last_observation"]).any():
-        raise _damaged(path, "its blocks do not hold as many rows as its segments")
+        raise _DamageError("its blocks do not hold as many rows as its segments")
     if offsets[0] != 0 or offsets[-1] != len(tensors["block.bytes"]) or (np.diff(offsets) < 0).any():
-        raise _damaged(path, "its block offsets do not lead through its bytes")
+        raise _DamageError("its block offsets do not lead through its bytes")
     bad_block = find_bad_block(tensors["block.bytes"], offsets, block_rows * row_bytes)
     if bad_block is not None:
-        raise _damaged(path, f"block {bad_block} does not decompress to {block_rows[bad_block]} rows")
-
-
-def _damaged(path: Path, reason: str) -> DatasetError:
-    return DatasetError(f"Shard {path} is damaged: {reason}. Copy the dataset again, or collect anew with --overwrite.")
+        raise _DamageError(f"block {bad_block} does not decompress to {block_rows[bad_block]} rows")

@@ -15,9 +15,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.data.layout import FieldSpec
 from rldistill.data.manifest import (
     MANIFEST_NAME,
-    FieldSpec,
     Manifest,
     Provenance,
     RunningEpisode,

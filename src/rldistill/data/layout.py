@@ -1,0 +1,93 @@
+"""What every step holds, and how rows become observations: the same for files and for memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.tasks import ObservationFingerprint
+from rldistill.types import OutputKind
+
+FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount"]
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One value that every step has.
+
+    Attributes:
+        dtype: numpy name, such as `float32`.
+        shape: of one step's value; of the observation: one row as stored, without the stack.
+        role: what the value is to a distillation.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    role: FieldRole
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(FieldRole):
+            raise ValueError(f"role must be one of {', '.join(get_args(FieldRole))}, got {self.role!r}.")
+        if np.dtype(self.dtype).kind not in "biuf":
+            raise ValueError(f"dtype must be a boolean or a number, got {self.dtype!r}.")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"shape must hold positive sizes, got {self.shape}.")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "FieldSpec":
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(data["dtype"], tuple(data["shape"]), data["role"])
+
+
+def observation_field(fingerprint: ObservationFingerprint) -> FieldSpec:
+    """Return the field of a task's rows: one frame where frames are stacked, else the whole observation."""
+    shape = fingerprint.observation_shape[1:] if fingerprint.frame_stack > 1 else fingerprint.observation_shape
+    return FieldSpec(fingerprint.observation_dtype, shape, "observation")
+
+
+def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) -> dict[str, FieldSpec]:
+    """Return the fields of a dataset in which a discrete, a Gaussian or a deterministic teacher plays.
+
+    Rewards are float64, as environments give them: sums of what is stored equal the
+    returns that were seen. Targets are float32.
+    """
+    layout = fingerprint.action_layout
+    is_choice = layout.kind == "discrete"
+    targets = ("mean", "log_std") if output_kind == "gaussian" else (output_kind,)
+    return {
+        "observation": observation_field(fingerprint),
+        "action": FieldSpec("int32" if is_choice else "float32", () if is_choice else layout.sizes, "action"),
+        "reward": FieldSpec("float64", (), "reward"),
+        "terminated": FieldSpec("bool", (), "terminated"),
+        "truncated": FieldSpec("bool", (), "truncated"),
+        **{name: FieldSpec("float32", (layout.num_outputs,), "target") for name in targets},
+    }
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """What a store needs to know of its steps.
+
+    Attributes:
+        observation_shape: of one observation as a network sees it, the stack included.
+        frame_stack: rows that make one observation.
+        observation_field: dtype and shape of one row.
+        step_fields: the fields that lie in arrays, one value per step.
+    """
+
+    observation_shape: tuple[int, ...]
+    frame_stack: int
+    observation_field: FieldSpec
+    step_fields: Mapping[str, FieldSpec]
+
+    @classmethod
+    def of_task(cls, fingerprint: ObservationFingerprint, step_fields: Mapping[str, FieldSpec]) -> "StepLayout":
+        """Return the layout of a task's observations with fields of one's own."""
+        row = observation_field(fingerprint)
+        return cls(fingerprint.observation_shape, fingerprint.frame_stack, row, dict(step_fields))
+
+    def rows(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return what is stored of observations `[N, *observation_shape]`: the newest frame of a stack, else all."""
+        return observations[:, -1] if self.frame_stack > 1 else observations

@@ -1,0 +1,302 @@
+"""The frame ring: the newest steps of some environments, for learners and for live sources.
+
+Steps are compressed as they come and sealed in *chunks* with the layout of a dataset's shards:
+each frame once, in blocks of 32. When there are more steps than the capacity, the oldest
+chunk goes. Two consequences of storing chunks whole:
+
+- Steps can be drawn once their chunk is sealed: at most `steps_per_chunk` later.
+- A step can be drawn for a transition only when what followed it is there: the newest step of
+  every episode under way is not drawn, nor (with windows of n steps) are the n − 1 before it, nor
+  the last n of an episode that was broken off by a stop.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rldistill.data.codec import release_gil
+from rldistill.data.layout import StepLayout
+from rldistill.data.manifest import ShardEntry
+from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
+from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
+from rldistill.data.store import UNKNOWN, StepStore
+from rldistill.errors import DatasetError
+from rldistill.storage import write_json
+from rldistill.value_learning import n_step_returns
+
+MANIFEST_NAME = "replay.json"
+CHUNK_PATTERN = "chunk-*.safetensors"
+_SCHEMA_VERSION = 1
+_LARGEST_CHUNK = 8192
+_CHUNKS_PER_CAPACITY = 16
+_REMEDY = "Begin anew with --overwrite."
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What n steps from some states paid and where they led.
+
+    Attributes:
+        steps: `[B]`, which steps of the store.
+        observations: `[B, *observation_shape]`, what the first action was decided on.
+        actions: `[B]`, the first action.
+        returns: `[B]`, float32, discounted rewards of the steps.
+        discounts: `[B]`, float32, the factor on the value of the next observation: 0 where the return ended.
+        next_observations: `[B, *observation_shape]`; where an episode was cut off, its last one.
+    """
+
+    steps: NDArray[np.int64]
+    observations: NDArray[Any]
+    actions: NDArray[Any]
+    returns: NDArray[np.float32]
+    discounts: NDArray[np.float32]
+    next_observations: NDArray[Any]
+
+
+class Replay:
+    """A bounded store of steps that is overwritten from its old end; one thread at a time.
+
+    Args:
+        layout: what every step holds. Transitions need the fields `action`, `reward` and
+            `discount` (γ, or 0 where the return ended, be it at a lost life).
+        capacity: steps to keep at most; those of the chunk being filled come on top.
+        num_return_steps: n of the transitions; 0 where single steps are all that is drawn.
+        steps_per_chunk: None: a sixteenth of the capacity, at most 8,192.
+
+    Attributes:
+        layout: what every step holds.
+        capacity: steps to keep at most.
+        num_appended: steps of its whole life, dropped ones too.
+    """
+
+    def __init__(
+        self, layout: StepLayout, capacity: int, *, num_return_steps: int = 0, steps_per_chunk: int | None = None
+    ) -> None:
+        if capacity < 1 or num_return_steps < 0:
+            raise ValueError(f"capacity must be ≥ 1 and num_return_steps ≥ 0, got {capacity} and {num_return_steps}.")
+        self.layout = layout
+        self.capacity = capacity
+        self.num_appended = 0
+        self._num_return_steps = num_return_steps
+        self._steps_per_chunk = steps_per_chunk or max(1, min(_LARGEST_CHUNK, capacity // _CHUNKS_PER_CAPACITY))
+        self._chunks: list[Shard] = []
+        self._next_chunk = 0
+        self._next_episode = 0
+        self._folder: Path | None = None
+        self._written: dict[str, ShardEntry] = {}
+        self._slots: list[SegmentBuffer | None] = []
+        self._ended: list[SegmentBuffer] = []
+        self._steps = StepBuffer(layout.step_fields)
+        self._index()
+        release_gil()
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that are sealed."""
+        return self._store.num_steps
+
+    @property
+    def num_drawable(self) -> int:
+        """Steps that can be drawn."""
+        return len(self._drawable)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the sealed steps take: compressed frames, and fields twice (in their chunk and in one array)."""
+        per_step = sum(self._store.field(name).nbytes for name in self.layout.step_fields)
+        return self._store.num_block_bytes + 2 * per_step
+
+    def append(
+        self,
+        observations: NDArray[Any],
+        values: Mapping[str, NDArray[Any]],
+        *,
+        ended: NDArray[np.bool_],
+        next_observations: NDArray[Any],
+    ) -> None:
+        """Add one step of each of N slots, always the same N; all arrays are copied.
+
+        Args:
+            observations: `[N, *observation_shape]`, what the steps were decided on.
+            values: `[N, …]` by name, for every field of the layout.
+            ended: `[N]`, whether the episode in a slot ended with this step, for whichever reason.
+            next_observations: `[N, *observation_shape]`, the true next ones; read where one ended.
+        """
+        if self._steps.num_steps >= self._steps_per_chunk:
+            self.seal()
+        rows, last_rows = self.layout.rows(observations), self.layout.rows(next_observations)
+        if not self._slots:
+            self._slots = [None] * len(rows)
+        assert len(rows) == len(self._slots), f"{len(rows)} rows for {len(self._slots)} slots"
+        segments = [segment or self._new_segment() for segment in self._slots]
+        for segment, row in zip(segments, rows, strict=True):
+            segment.add_step(row)
+        self._steps.append(np.array([segment.episode for segment in segments], np.int64), values)
+        self._slots = list(segments)
+        for slot in np.flatnonzero(ended).tolist():
+            segments[slot].add_last_observation(last_rows[slot])
+            self._ended.append(segments[slot])
+            self._slots[slot] = None
+        self.num_appended += len(rows)
+
+    def break_off(self) -> None:
+        """Give up the episodes under way: the slots begin new ones. Their steps stay, as far as they can be drawn."""
+        self.seal()
+        self._slots = []
+
+    def seal(self) -> None:
+        """Close the chunk that is being filled: its steps can be drawn from now on."""
+        under_way = [segment for segment in self._slots if segment is not None and segment.num_steps]
+        segments = sorted([*self._ended, *under_way], key=lambda segment: segment.episode)
+        if not segments:
+            return
+        for segment in segments:
+            segment.seal()
+        tensors = shard_tensors(segments, self._steps.by_episode([segment.episode for segment in segments]))
+        self._chunks.append(shard_of(f"chunk-{self._next_chunk:06d}.safetensors", tensors, self.layout))
+        self._next_chunk += 1
+        while len(self._chunks) > 1 and sum(chunk.num_steps for chunk in self._chunks) > self.capacity:
+            del self._chunks[0]
+        self._slots = [segment.successor() if segment and segment.num_steps else segment for segment in self._slots]
+        self._ended = []
+        self._steps = StepBuffer(self.layout.step_fields)
+        self._index()
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw steps `[B]` uniformly, with replacement; the numbers hold until the next `append`."""
+        assert self.num_drawable, "nothing to draw from: seal first"
+        return self._drawable[rng.integers(0, self.num_drawable, batch_size)]
+
+    def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
+        """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
+        return self._store.observations(steps)
+
+    def field(self, name: str) -> NDArray[Any]:
+        """Return the values of a field for all sealed steps, `[num_steps, …]`; not to be written to."""
+        return self._store.field(name)
+
+    def transitions(self, steps: NDArray[np.int64]) -> Transitions:
+        """Return the transitions that begin with drawn steps `[B]`; each block is decompressed once."""
+        num_steps, next_steps = self._num_return_steps, self._store.next_steps
+        assert num_steps, "this replay was made for single steps: num_return_steps is 0"
+        rewards = np.zeros((num_steps, len(steps)), np.float32)
+        discounts = np.ones((num_steps, len(steps)), np.float32)
+        at = steps.copy()
+        for t in range(num_steps):
+            going_on = at >= 0  # a window ends with its episode
+            rewards[t, going_on] = self.field("reward")[at[going_on]]
+            discounts[t, going_on] = self.field("discount")[at[going_on]]
+            at[going_on] = next_steps[at[going_on]]
+        returns, factors = n_step_returns(torch.from_numpy(rewards), torch.from_numpy(discounts))
+        observations, next_observations = self._store.observations_and_next(steps, at)
+        return Transitions(
+            steps, observations, self.field("action")[steps], returns.numpy(), factors.numpy(), next_observations
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write what is not yet there, list it, then delete what is no longer listed.
+
+        Raises:
+            DiskFullError: no space; what the folder listed before is intact.
+        """
+        write_json(folder / MANIFEST_NAME, self.write(folder))
+        self.prune(folder)
+
+    @classmethod
+    def load(cls, folder: Path, layout: StepLayout, *, num_return_steps: int = 0) -> Self:
+        """Return the replay that `save` wrote, its episodes broken off.
+
+        Raises:
+            DatasetError: not a replay, of other fields, or damaged.
+        """
+        try:
+            state: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text())
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"Replay {folder} cannot be read: its {MANIFEST_NAME}: {error}. {_REMEDY}") from error
+        replay = cls(layout, 1, num_return_steps=num_return_steps)
+        replay.read(folder, state)
+        return replay
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Seal, write the chunks that are not yet there, and return what lists them all.
+
+        Nothing is deleted: whoever keeps the list elsewhere (in a checkpoint, so that the two agree
+        whenever the process is killed) writes the list next, and then calls `prune`.
+        """
+        self.seal()
+        if folder != self._folder:
+            self._folder, self._written = folder, {}
+        listed = {chunk.file: self._written.get(chunk.file) for chunk in self._chunks}
+        for chunk in self._chunks:
+            listed[chunk.file] = listed[chunk.file] or write_shard(folder, chunk.file, chunk.tensors())
+        self._written = {file: entry for file, entry in listed.items() if entry is not None}
+        return {
+            "schema_version": _SCHEMA_VERSION,
+            "capacity": self.capacity,
+            "steps_per_chunk": self._steps_per_chunk,
+            "num_appended": self.num_appended,
+            "next_chunk": self._next_chunk,
+            "next_episode": self._next_episode,
+            "fields": _described(self.layout),
+            "chunks": [asdict(entry) for entry in self._written.values()],
+        }
+
+    def prune(self, folder: Path) -> None:
+        """Delete the chunks in a folder that the last `write` or `read` did not list."""
+        for path in [*folder.glob(CHUNK_PATTERN), *folder.glob(".chunk-*.tmp")]:
+            if path.name not in self._written:
+                path.unlink()
+
+    def read(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Become what `write` described; the episodes that were under way are broken off.
+
+        Raises:
+            DatasetError: the description or a chunk is damaged, or of other fields.
+        """
+        try:
+            if state["schema_version"] != _SCHEMA_VERSION or state["fields"] != _described(self.layout):
+                raise ValueError("it is of another version, or of another task's fields")
+            entries = [ShardEntry(**entry) for entry in state["chunks"]]
+            self.capacity, self._steps_per_chunk = int(state["capacity"]), int(state["steps_per_chunk"])
+            self.num_appended, self._next_episode = int(state["num_appended"]), int(state["next_episode"])
+            self._next_chunk = int(state["next_chunk"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"Replay {folder} cannot be read: {error}. {_REMEDY}") from error
+        self._chunks = [open_shard(folder, entry, self.layout, verify=True, remedy=_REMEDY) for entry in entries]
+        self._folder, self._written = folder, {entry.file: entry for entry in entries}
+        self._slots, self._ended, self._steps = [], [], StepBuffer(self.layout.step_fields)
+        self._index()
+
+    def _new_segment(self) -> SegmentBuffer:
+        self._next_episode += 1
+        layout = self.layout
+        return SegmentBuffer(self._next_episode - 1, 0, [], layout.observation_field, layout.frame_stack - 1)
+
+    def _index(self) -> None:
+        self._store = StepStore(self.layout, self._chunks, origin="The replay")
+        self._drawable = np.arange(self._store.num_steps)
+        if self._num_return_steps:
+            next_steps = self._store.next_steps
+            is_cut = is_unknown = next_steps == UNKNOWN
+            for _ in range(self._num_return_steps - 1):
+                is_cut = is_unknown | ((next_steps >= 0) & is_cut[np.maximum(next_steps, 0)])
+            self._drawable = np.flatnonzero(~is_cut)
+
+
+def is_replay_folder(folder: Path) -> bool:
+    """Whether a folder holds chunks of a replay and nothing else."""
+    return all(
+        path.match(CHUNK_PATTERN) or path.match(".chunk-*.tmp") or path.name in (MANIFEST_NAME, f".{MANIFEST_NAME}.tmp")
+        for path in folder.iterdir()
+    )
+
+
+def _described(layout: StepLayout) -> dict[str, Any]:
+    specs: Sequence[tuple[str, Any]] = [("", layout.observation_field), *layout.step_fields.items()]
+    return {name: [spec.dtype, list(spec.shape)] for name, spec in specs} | {"frame_stack": layout.frame_stack}

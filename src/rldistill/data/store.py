@@ -1,0 +1,192 @@
+"""Steps in segments, ready to be read at random: fields in memory, observations decoded when asked for.
+
+A store is made once from whole shards and never changes; what grows, as a replay does, makes
+itself a new one.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rldistill.data.codec import decode_block
+from rldistill.data.layout import StepLayout
+from rldistill.data.shard import DATASET_REMEDY, SEGMENT_ARRAYS, Shard
+from rldistill.errors import DatasetError
+
+UNKNOWN = np.iinfo(np.int64).min
+"""In `next_steps`: what came after this step is not in the store."""
+
+
+class StepStore:
+    """All steps of some shards, numbered in the order in which they lie there.
+
+    All methods may be called from several threads.
+
+    Args:
+        layout: what every step holds.
+        shards: checked, in order.
+        origin: whose steps, for messages.
+
+    Attributes:
+        layout: what every step holds.
+        segments: by name, `[num_segments]` each, as in the shards, one after the other.
+        segment_first_index: `[num_segments + 1]`, the first step of each, and the number of steps.
+        episodes: `[num_steps]`, the episode of every step.
+        steps_in_episode: `[num_steps]`, the place of every step in its episode, from 0.
+    """
+
+    def __init__(self, layout: StepLayout, shards: Sequence[Shard], *, origin: str) -> None:
+        self.layout = layout
+        self._origin = origin
+        self.segments = {name: _concatenated([s.segments[name] for s in shards], np.int64) for name in SEGMENT_ARRAYS}
+        self._fields = {
+            name: _concatenated([s.steps[name] for s in shards], np.dtype(spec.dtype), spec.shape)
+            for name, spec in layout.step_fields.items()
+        }
+        self._blocks = [
+            s.block_bytes[begin:end]
+            for s in shards
+            for begin, end in zip(s.block_offsets.tolist(), s.block_offsets[1:].tolist(), strict=False)
+        ]
+        self._block_first_row = _starts(_concatenated([s.block_num_rows for s in shards], np.int64))
+        self._index_steps()
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in the store."""
+        return int(self.segment_first_index[-1])
+
+    @property
+    def num_block_bytes(self) -> int:
+        """What the compressed observations take."""
+        return sum(map(len, self._blocks))
+
+    def field(self, name: str) -> NDArray[Any]:
+        """Return the values of a field for all steps, `[num_steps, …]`; not to be written to."""
+        return self._fields[name]
+
+    def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
+        """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
+        return self._stacked(self._step_row[steps], self.steps_in_episode[steps])
+
+    def last_observations(self, segments: NDArray[np.int64]) -> NDArray[Any]:
+        """Decode, stacked, the observations after the last steps of segments `[B]` that have them."""
+        return self._stacked(*self._last_rows(segments))
+
+    def observations_and_next(
+        self, steps: NDArray[np.int64], next_steps: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Decode observations `[B]` with those of later steps, each block once.
+
+        Args:
+            steps: `[B]`.
+            next_steps: `[B]`, steps, or −1 − s for the last observation of segment s.
+        """
+        is_end = next_steps < 0
+        rows = np.where(is_end, 0, self._step_row[next_steps])
+        num_earlier = np.where(is_end, 0, self.steps_in_episode[next_steps])
+        rows[is_end], num_earlier[is_end] = self._last_rows(-1 - next_steps[is_end])
+        stacks = self._stacked(
+            np.concatenate([self._step_row[steps], rows]), np.concatenate([self.steps_in_episode[steps], num_earlier])
+        )
+        return stacks[: len(steps)], stacks[len(steps) :]
+
+    @cached_property
+    def segment_of_step(self) -> NDArray[np.int64]:
+        """`[num_steps]`, the segment of every step."""
+        return np.repeat(np.arange(len(self.segments["episode"])), self.segments["num_steps"])
+
+    @cached_property
+    def next_steps(self) -> NDArray[np.int64]:
+        """`[num_steps]`, the step that followed, in whichever segment it lies.
+
+        −1 − s where the episode ended: its last observation is that of segment s. `UNKNOWN`
+        where the store does not hold what followed.
+        """
+        episode, first, num_steps = (self.segments[name] for name in ("episode", "first_step", "num_steps"))
+        # An episode that a shard's border cut goes on in the segment that begins where this one stops.
+        order = np.lexsort((num_steps, first, episode))
+        here, there = order[:-1], order[1:]
+        goes_on = (episode[here] == episode[there]) & (first[here] + num_steps[here] == first[there])
+        here, there = here[goes_on], there[goes_on]
+        after = np.full(len(order), UNKNOWN, np.int64)
+        # A segment without steps holds a last observation and nothing else.
+        after[here] = np.where(num_steps[there] > 0, self.segment_first_index[there], -1 - there)
+        has_last = np.flatnonzero(self.segments["has_last_observation"])
+        after[has_last] = -1 - has_last
+        following = np.arange(1, self.num_steps + 1)
+        has_steps = num_steps > 0
+        following[self.segment_first_index[1:][has_steps] - 1] = after[has_steps]
+        return following
+
+    def _last_rows(self, segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        num_steps = self.segments["first_step"][segments] + self.segments["num_steps"][segments]
+        return self._segment_first_row[segments + 1] - 1, num_steps
+
+    def _stacked(self, rows: NDArray[np.int64], num_earlier: NDArray[np.int64]) -> NDArray[Any]:
+        """Gather the stacks that end at `rows`; `num_earlier` rows of the same episode stand before each."""
+        spec = self.layout.observation_field
+        stack = self.layout.frame_stack
+        stacks = np.empty((len(rows), stack, *spec.shape), np.dtype(spec.dtype))
+        first_rows = rows - np.minimum(num_earlier, stack - 1)
+        for index in np.flatnonzero(num_earlier < stack - 1):
+            stacks[index, : stack - 1 - num_earlier[index]] = 0
+        first_blocks = self._block_of(first_rows)
+        last_blocks = self._block_of(rows)
+        # A stack lies in one block or, where blocks meet, in several: one piece for each.
+        pieces = [
+            (block, index)
+            for index, (first, last) in enumerate(zip(first_blocks.tolist(), last_blocks.tolist(), strict=True))
+            for block in range(first, last + 1)
+        ]
+        pieces.sort()
+        first_list, last_list = first_rows.tolist(), rows.tolist()
+        decoded, begin, end = -1, 0, 0
+        scratch = np.empty((0, *spec.shape), np.dtype(spec.dtype))
+        for block, index in pieces:
+            if block != decoded:
+                begin, end = int(self._block_first_row[block]), int(self._block_first_row[block + 1])
+                if len(scratch) < end - begin:
+                    scratch = np.empty((end - begin, *spec.shape), np.dtype(spec.dtype))
+                self._decode(block, scratch)
+                decoded = block
+            first, last = max(first_list[index], begin), min(last_list[index] + 1, end)
+            place = stack - 1 - last_list[index]
+            stacks[index, first + place : last + place] = scratch[first - begin : last - begin]
+        return stacks.reshape(len(rows), *self.layout.observation_shape)
+
+    def _decode(self, block: int, rows: NDArray[Any]) -> None:
+        try:
+            decode_block(self._blocks[block], rows)
+        except (ValueError, RuntimeError) as error:
+            raise DatasetError(
+                f"{self._origin} is damaged: block {block}, counted over all shards, cannot be decompressed. "
+                f"{DATASET_REMEDY}"
+            ) from error
+
+    def _block_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+        return np.searchsorted(self._block_first_row, rows, side="right") - 1
+
+    def _index_steps(self) -> None:
+        """Find for every step its episode, its place there, and its row among the rows of all blocks."""
+        segments = self.segments
+        num_steps = segments["num_steps"]
+        num_rows = segments["num_lead_rows"] + num_steps + segments["has_last_observation"]
+        self.segment_first_index = _starts(num_steps)
+        self._segment_first_row = _starts(num_rows)
+        place = np.arange(self.num_steps) - self.segment_first_index[self.segment_of_step]
+        self.episodes = segments["episode"][self.segment_of_step]
+        self.steps_in_episode = segments["first_step"][self.segment_of_step] + place
+        self._step_row = (self._segment_first_row[:-1] + segments["num_lead_rows"])[self.segment_of_step] + place
+
+
+def _concatenated(arrays: Sequence[NDArray[Any]], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+    return np.concatenate([np.empty((0, *shape), dtype), *arrays])
+
+
+def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of consecutive runs begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
