@@ -38,6 +38,8 @@ _OWN_FILES = frozenset(
         "report.html",
     }
 )
+# `train-teacher`: what a learner keeps of past play, a folder per task.
+REPLAY_FOLDER = "replay"
 
 
 def write_config(folder: Path, verb: str, values: dict[str, Any]) -> None:
@@ -107,7 +109,8 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool
 
 def _delete_run(folder: Path, contents: list[Path]) -> None:
     own = _OWN_FILES | {f".{name}.tmp" for name in _OWN_FILES}
-    foreign = [item.name for item in contents if item.is_dir() or item.name not in own]
+    foreign = [item.name for item in contents if item.name not in own and not _is_replays(item)]
+    foreign += [item.name for item in contents if item.name in own and item.is_dir()]
     if foreign:
         raise OutputExistsError(
             f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. "
@@ -115,7 +118,17 @@ def _delete_run(folder: Path, contents: list[Path]) -> None:
         )
     # What marks the folder as ours goes last: a kill before it can be followed by another --overwrite.
     for item in sorted(contents, key=lambda item: item.name == CONFIG_FILE):
-        item.unlink()
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+
+
+def _is_replays(path: Path) -> bool:
+    """Whether a path is the folder in which a learner keeps its replays, with nothing else in it."""
+    from rldistill.data import is_replay_folder  # here: reading a configuration needs neither torch nor blosc2
+
+    return path.name == REPLAY_FOLDER and all(item.is_dir() and is_replay_folder(item) for item in path.iterdir())
 
 
 def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:

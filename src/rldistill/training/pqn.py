@@ -8,17 +8,22 @@ the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong te
 points when 5 % of its play is random).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.data import Replay
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
-from rldistill.training.stream import Rollout
+from rldistill.training.protocol import IterationRecord
+from rldistill.training.stream import Rollout, TrainingStream
 from rldistill.value_learning import q_lambda_returns
 
 
@@ -88,7 +93,7 @@ class PQNLearner:
     """Network and optimiser of PQN.
 
     Args:
-        network: its first head is trained, in place.
+        network: trained in place.
         settings: see there.
         precision: of forward passes.
         generator: shuffles minibatches.
@@ -105,17 +110,18 @@ class PQNLearner:
         self.optimizer = torch.optim.RAdam(network.parameters(), lr=settings.learning_rate)
 
     @torch.inference_mode()
-    def q_values(self, observations: Tensor) -> Tensor:
-        """Return Q-values `[B, A]` for observations `[B, ...]`, without gradient."""
+    def q_values(self, observations: Tensor, head: int = 0) -> Tensor:
+        """Return one head's Q-values `[B, A]` for observations `[B, ...]`, without gradient."""
         with self._autocast():
-            return self.network(observations.to(self._device)).outputs
+            return self.network(observations.to(self._device), head).outputs
 
-    def learn(self, rollout: Rollout, *, progress: float) -> float:
+    def learn(self, rollout: Rollout, *, progress: float, head: int = 0) -> float:
         """Fit Q to the λ-returns of one rollout.
 
         Args:
             rollout: T steps of N environments.
             progress: share of the run that is done, in [0, 1]: sets the learning rate.
+            head: which task was played.
 
         Returns:
             Mean loss, ½(q − G)², over all minibatches.
@@ -142,15 +148,15 @@ class PQNLearner:
         for _ in range(settings.num_epochs):
             order = torch.randperm(len(actions), generator=self._generator)
             for rows in order.chunk(settings.num_minibatches):
-                total += self._update(observations[rows], actions[rows], targets[rows])
+                total += self._update(observations[rows], actions[rows], targets[rows], head)
         mean_loss = float(total) / (settings.num_epochs * settings.num_minibatches)
         if not torch.isfinite(total):
             raise NumericalError(f"PQN diverged: the loss of a rollout is {mean_loss}. Lower the learning rate.")
         return mean_loss
 
-    def _update(self, observations: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+    def _update(self, observations: Tensor, actions: Tensor, targets: Tensor, head: int) -> Tensor:
         with self._autocast():
-            outputs = self.network(observations.to(self._device)).outputs
+            outputs = self.network(observations.to(self._device), head).outputs
         taken = outputs.float().gather(1, actions.to(self._device)[:, None]).squeeze(1)
         loss = 0.5 * (taken - targets.to(self._device)).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,3 +178,54 @@ class PQNLearner:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
+
+
+class PQNTraining:
+    """PQN on one or more tasks, as `Training`: an iteration is one rollout of the task with the fewest steps.
+
+    Args:
+        learner: with a head per task.
+        streams: one per task.
+        num_steps: of each task in the whole run, the unit of every schedule.
+        rng: draws the exploration.
+    """
+
+    def __init__(
+        self, learner: PQNLearner, streams: Sequence[TrainingStream], *, num_steps: int, rng: np.random.Generator
+    ) -> None:
+        self._learner = learner
+        self._streams = streams
+        self._num_steps = num_steps
+        self._rng = rng
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """None: it learns from fresh steps alone."""
+        return ()
+
+    def iterate(self, steps: Sequence[int]) -> IterationRecord:
+        """Play one rollout and learn from it."""
+        task = min(range(len(steps)), key=steps.__getitem__)
+        settings, progress = self._learner.settings, steps[task] / self._num_steps
+        epsilon = settings.exploration_epsilon(progress)
+        rollout = self._streams[task].rollout(
+            partial(self._learner.q_values, head=task),
+            settings.rollout_length,
+            exploration_epsilon=epsilon,
+            rng=self._rng,
+        )
+        loss = self._learner.learn(rollout, progress=progress, head=task)
+        return IterationRecord(task, settings.steps_per_rollout, loss, epsilon, rollout.games)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the learner's state."""
+        return self._learner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._learner.load_state_dict(state)
+
+    def close(self) -> None:
+        """Free the environments."""
+        for stream in self._streams:
+            stream.close()

@@ -1,4 +1,4 @@
-"""A learner's stream of experience: fixed-length rollouts of many environments at once.
+"""A learner's stream of experience: steps of many environments at once, or rollouts of them.
 
 Training habits live here and nowhere else: rewards clipped to [−1, 1], the discount cut at a
 lost life while the game goes on. What is *reported* is the raw score of whole games.
@@ -24,6 +24,29 @@ class GameRecord:
     score: float
     length: int
     truncated: bool
+
+
+@dataclass(frozen=True)
+class StreamStep:
+    """One step of N environments.
+
+    Attributes:
+        observations: `[N, ...]`, what was decided on.
+        rewards: `[N]`, float32, after the training habits.
+        discounts: `[N]`, float32: γ, or 0 at a terminal state or a lost life.
+        truncated: `[N]`, bool.
+        ended: `[N]`, bool: the game is over, for whichever reason.
+        next_observations: `[N, ...]`, what the step led to; at a game's end its last observation.
+        games: whole games that ended with it.
+    """
+
+    observations: NDArray[np.generic]
+    rewards: NDArray[np.float32]
+    discounts: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    next_observations: NDArray[np.generic]
+    games: tuple[GameRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +76,7 @@ class TrainingStream:
     """Plays ε-greedily on N environments that begin new games by themselves.
 
     Args:
-        envs: fresh environments.
+        envs: fresh environments, closed with the stream.
         num_actions: number of discrete actions.
         first_seed: environment i begins with seed `first_seed + i` and goes on with its own generator.
         gamma: discount of a step.
@@ -72,7 +95,7 @@ class TrainingStream:
         cut_at_life_loss: bool = True,
     ) -> None:
         self._envs = envs
-        self._num_actions = num_actions
+        self.num_actions = num_actions
         self._gamma = gamma
         self._clip_rewards = clip_rewards
         self._cut_at_life_loss = cut_at_life_loss
@@ -81,7 +104,20 @@ class TrainingStream:
         self._lives = np.zeros(envs.num_envs, np.int32)
         self._scores = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
-        self._games: list[GameRecord] = []
+
+    @property
+    def num_envs(self) -> int:
+        """Number of environments."""
+        return self._envs.num_envs
+
+    @property
+    def observations(self) -> NDArray[np.generic]:
+        """`[N, ...]`, what is to be decided on next."""
+        return self._observations
+
+    def close(self) -> None:
+        """Free the environments."""
+        self._envs.close()
 
     def rollout(
         self, q_function: QFunction, length: int, *, exploration_epsilon: float, rng: np.random.Generator
@@ -98,22 +134,24 @@ class TrainingStream:
         observations: list[Tensor] = []
         actions = np.zeros((length, num_envs), np.int64)
         rewards = np.zeros((length, num_envs), np.float32)
-        discounts = np.full((length, num_envs), self._gamma, np.float32)
+        discounts = np.zeros((length, num_envs), np.float32)
         truncated = np.zeros((length, num_envs), np.bool_)
         next_values = torch.zeros(length, num_envs)
-        self._games = []
+        games: list[GameRecord] = []
         q_values = q_function(torch.from_numpy(self._observations)).float().cpu()
         for t in range(length):
-            observations.append(torch.from_numpy(self._observations))
-            actions[t] = self._explore(q_values, exploration_epsilon, rng)
-            rewards[t], terminal, truncated[t], last_observations = self._step(actions[t])
-            discounts[t, terminal] = 0.0
+            actions[t] = explore(q_values, exploration_epsilon, rng)
+            step = self.step(actions[t])
+            observations.append(torch.from_numpy(step.observations))
+            rewards[t], discounts[t], truncated[t] = step.rewards, step.discounts, step.truncated
+            games += step.games
             q_values = q_function(torch.from_numpy(self._observations)).float().cpu()
             next_values[t] = q_values.amax(dim=1)
             if truncated[t].any():
                 # The state that was cut off, not the first of the next game.
                 cut = torch.from_numpy(truncated[t])
-                next_values[t, cut] = q_function(torch.from_numpy(last_observations)).float().cpu().amax(dim=1)[cut]
+                last_values = q_function(torch.from_numpy(step.next_observations)).float().cpu().amax(dim=1)
+                next_values[t, cut] = last_values[cut]
         return Rollout(
             torch.stack(observations),
             torch.from_numpy(actions),
@@ -121,18 +159,16 @@ class TrainingStream:
             torch.from_numpy(discounts),
             next_values,
             torch.from_numpy(truncated),
-            tuple(self._games),
+            tuple(games),
         )
 
-    def _explore(self, q_values: Tensor, exploration_epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
-        greedy = q_values.argmax(dim=1).numpy()
-        uniform = rng.integers(self._num_actions, size=len(greedy))
-        return np.where(rng.random(len(greedy)) < exploration_epsilon, uniform, greedy)
+    def step(self, actions: NDArray[np.int64]) -> StreamStep:
+        """Step, record games that ended, begin new ones.
 
-    def _step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.generic]]:
-        """Step, record games that ended, begin new ones; return rewards, terminal, truncated, last observations."""
+        Args:
+            actions: `[N]`.
+        """
+        observations = self._observations
         step = self._envs.step(actions)
         terminal = step.terminated.copy()
         if step.lives is not None:
@@ -143,12 +179,27 @@ class TrainingStream:
         self._lengths += 1
         self._observations = step.observations
         ended = [int(slot) for slot in np.flatnonzero(step.ended)]
+        games = tuple(
+            GameRecord(float(self._scores[slot]), int(self._lengths[slot]), bool(step.truncated[slot]))
+            for slot in ended
+        )
         if ended:
-            self._games += [
-                GameRecord(float(self._scores[slot]), int(self._lengths[slot]), bool(step.truncated[slot]))
-                for slot in ended
-            ]
             self._observations = self._envs.reset(ended, None)
             self._scores[ended], self._lengths[ended], self._lives[ended] = 0.0, 0, 0
         rewards = np.clip(step.rewards, -1.0, 1.0) if self._clip_rewards else step.rewards
-        return rewards, terminal, step.truncated, step.observations
+        return StreamStep(
+            observations,
+            rewards.astype(np.float32),
+            np.where(terminal, 0.0, self._gamma).astype(np.float32),
+            step.truncated,
+            step.ended,
+            step.observations,
+            games,
+        )
+
+
+def explore(q_values: Tensor, exploration_epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose ε-greedy actions `[N]` by Q-values `[N, A]`."""
+    greedy = q_values.argmax(dim=1).numpy()
+    uniform = rng.integers(q_values.shape[1], size=len(greedy))
+    return np.where(rng.random(len(greedy)) < exploration_epsilon, uniform, greedy)

@@ -1,0 +1,255 @@
+"""One training run in its folder: iterations, records, checkpoints, policies; whichever the algorithm."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rldistill.data import Replay
+from rldistill.envs import PlayableTask
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.policies import load_policy
+from rldistill.runs.config import TrainTeacherConfig, config_values
+from rldistill.runs.metrics import MetricsFile
+from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
+from rldistill.runs.teachers import initial_policy, make_training
+from rldistill.seeding import stream_generator
+from rldistill.storage import load_checkpoint, save_checkpoint
+from rldistill.training import IterationRecord
+from rldistill.types import resolve_device
+
+CHECKPOINT_FILE = "checkpoint.ckpt"
+LAST_FILE = "last_policy.safetensors"
+BEST_FILE = "best_policy.safetensors"
+# The best policy is chosen by the mean score of this many whole training games.
+GAMES_PER_MEAN = 32
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run left.
+
+    Attributes:
+        last_policy: file of the policy at the last step.
+        best_policy: file of the policy with the best mean training score, if any games ended.
+        num_steps: steps done.
+        mean_score: of the last `GAMES_PER_MEAN` training games, None if fewer ended.
+    """
+
+    last_policy: Path
+    best_policy: Path | None
+    num_steps: int
+    mean_score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {key: plain(value) for key, value in vars(self).items()}
+
+
+class _Progress:
+    """Counters that a checkpoint carries: steps and recent scores of every task."""
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self.steps = list(steps)
+        self.best_mean: float | None = None
+        self._scores: list[deque[float]] = [deque(maxlen=GAMES_PER_MEAN) for _ in steps]
+
+    @property
+    def step(self) -> int:
+        """Steps of all tasks."""
+        return sum(self.steps)
+
+    def record(self, record: IterationRecord) -> None:
+        self.steps[record.task] += record.num_steps
+        self._scores[record.task].extend(game.score for game in record.games)
+
+    def mean_score(self, task: int) -> float | None:
+        scores = self._scores[task]
+        return float(np.mean(scores)) if len(scores) == GAMES_PER_MEAN else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "best_mean": self.best_mean,
+            "scores": [score for scores in self._scores for score in scores],
+            "score_tasks": [task for task, scores in enumerate(self._scores) for _ in scores],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = list(state["steps"])
+        self.best_mean = state["best_mean"]
+        for task, score in zip(state["score_tasks"], state["scores"], strict=True):
+            self._scores[task].append(score)
+
+
+class TrainingRun:
+    """One training run: the algorithm, its counters and the folder.
+
+    Args:
+        config: resolved.
+        tasks: to be learned.
+        callbacks: receive events and may stop the run.
+        continues: whether to go on from the folder's checkpoint, if there is one.
+    """
+
+    def __init__(
+        self,
+        config: TrainTeacherConfig,
+        tasks: Sequence[PlayableTask],
+        callbacks: Sequence[Callback],
+        *,
+        continues: bool,
+    ) -> None:
+        self._config = config
+        self._tasks = [task.task for task in tasks]
+        self._callbacks = callbacks
+        # Taken now: hours later the source tree may be another than the one that runs.
+        self._provenance = provenance("train-teacher", config_values(config))
+        self._policy = initial_policy(config, self._tasks).to(resolve_device(config.device))
+        self._rng = stream_generator(config.seed, "exploration")
+        self._progress = _Progress([config.start_step] * len(tasks))
+        self._checkpoint = config.out / CHECKPOINT_FILE
+        self._resumed_at: int | None = None
+        state = load_checkpoint(self._checkpoint) if continues and self._checkpoint.is_file() else None
+        if state is not None:
+            self._load(state)
+        self._tell(
+            f"{config.task} with {config.algorithm}, {config.precision} on {config.device}, "
+            f"{config.num_envs} environments"
+        )
+        # Emulator states are not kept: after a resume new episodes begin, with seeds not used before.
+        self._training = make_training(config, self._policy, tasks, steps=self._progress.steps, rng=self._rng)
+        if state is not None:
+            self._load_training(state)
+
+    def run(self) -> TrainingResult:
+        """Train to the end, saving at each period, after Ctrl-C, and at the end."""
+        next_checkpoint = self._progress.step + self._config.checkpoint_period
+        try:
+            with MetricsFile(self._config.out / "metrics.jsonl", counter="step", resume_at=self._resumed_at) as metrics:
+                while min(self._progress.steps) < self._config.num_steps:
+                    record = self._iteration()
+                    metrics.write(record)
+                    # Last, for it may stop the run: a resumed one has the record of every step before it.
+                    self._show(record)
+                    if self._progress.step >= next_checkpoint:
+                        self._save()
+                        next_checkpoint += self._config.checkpoint_period
+        except StopRequestedError:
+            self._save()
+            self._tell(f"stopped at step {self._progress.step:,}; saved. Go on with --resume.")
+            raise KeyboardInterrupt from None
+        finally:
+            self._training.close()
+        if self._resumed_at != self._progress.step:
+            self._save()
+        best = self._config.out / BEST_FILE
+        return TrainingResult(
+            self._config.out / LAST_FILE,
+            best if best.is_file() else None,
+            self._progress.step,
+            self._progress.mean_score(0),
+        )
+
+    def _iteration(self) -> dict[str, Any]:
+        """Let the algorithm play and learn for a while; return the record of it."""
+        started = time.perf_counter()
+        record = self._training.iterate(self._progress.steps)
+        self._progress.record(record)
+        mean = self._progress.mean_score(record.task)
+        if record.games:
+            self._keep_best(mean)
+        speed = record.num_steps / (time.perf_counter() - started)
+        shown: dict[str, Any] = {} if record.loss is None else {"loss": record.loss}
+        shown |= {"exploration_epsilon": record.exploration_epsilon, "steps_per_second": speed}
+        shown |= {} if mean is None else {"mean_score": mean}
+        return {"step": self._progress.step, **shown, "scores": [game.score for game in record.games]}
+
+    def _keep_best(self, mean: float | None) -> None:
+        best = self._progress.best_mean
+        if mean is None or (best is not None and mean <= best):
+            return
+        self._progress.best_mean = mean
+        self._save_policy(BEST_FILE, f"best mean score of {GAMES_PER_MEAN} training games: {mean:.4g}")
+
+    def _show(self, record: dict[str, Any]) -> None:
+        shown = {name: value for name, value in record.items() if name not in ("step", "scores")}
+        total = self._config.num_steps * len(self._tasks)
+        notify(self._callbacks, ProgressEvent("train", min(record["step"], total), total, "steps", shown))
+
+    def _save(self) -> None:
+        """Write the last policy and the checkpoint, which lists the chunks of the replays it goes with.
+
+        Chunks come before the checkpoint that lists them and go after the one that does not: whenever
+        the process is killed, the checkpoint that stands finds its chunks.
+        """
+        self._save_policy(LAST_FILE, "last step")
+        replays = [replay.write(folder) for replay, folder in self._replays()]
+        save_checkpoint(
+            self._checkpoint,
+            {
+                "learner": self._training.state_dict(),
+                "rng": json.dumps(_rng_state(self._rng)),
+                "replays": json.dumps(replays),
+                "provenance": json.dumps(self._provenance),
+                **self._progress.state_dict(),
+            },
+        )
+        for replay, folder in self._replays():
+            replay.prune(folder)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._rng.bit_generator.state = _restored_rng_state(json.loads(state["rng"]))
+        self._provenance = json.loads(state["provenance"])
+        self._progress.load_state_dict(state)
+        self._progress.best_mean = self._best_mean(state["best_mean"])
+        self._resumed_at = self._progress.step
+        self._tell(f"going on from step {self._progress.step:,}; the emulators begin new episodes")
+
+    def _load_training(self, state: dict[str, Any]) -> None:
+        try:
+            self._training.load_state_dict(state["learner"])
+            for (replay, folder), saved in zip(self._replays(), json.loads(state["replays"]), strict=True):
+                replay.read(folder, saved)
+        except BaseException:
+            self._training.close()
+            raise
+
+    def _replays(self) -> list[tuple[Replay, Path]]:
+        """Return every replay with its folder: they go by the number of their task."""
+        root = self._config.out / REPLAY_FOLDER
+        return [(replay, root / str(number)) for number, replay in enumerate(self._training.replays)]
+
+    def _best_mean(self, saved: float | None) -> float | None:
+        """Return the best mean so far: the file may be younger than the checkpoint."""
+        best = self._config.out / BEST_FILE
+        return load_policy(best).spec.provenance["mean_training_score"] if best.is_file() else saved
+
+    def _save_policy(self, file: str, chosen_by: str) -> None:
+        record = self._provenance | {
+            "num_steps": self._progress.step,
+            "chosen_by": chosen_by,
+            "mean_training_score": self._progress.mean_score(0),
+        }
+        self._policy.with_provenance(record).save(self._config.out / file)
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))
+
+
+def _rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """Return a Philox generator's state as JSON knows it."""
+    state: Any = rng.bit_generator.state
+    words = {key: value.tolist() for key, value in state["state"].items()}
+    return {**state, "state": words, "buffer": state["buffer"].tolist()}
+
+
+def _restored_rng_state(state: dict[str, Any]) -> dict[str, Any]:
+    words = {key: np.asarray(value, np.uint64) for key, value in state["state"].items()}
+    return {**state, "state": words, "buffer": np.asarray(state["buffer"], np.uint64)}
