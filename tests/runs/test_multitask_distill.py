@@ -1,5 +1,6 @@
 """Several tasks, one student: what each head learns, what is recorded, and what is refused."""
 
+import json
 import tomllib
 
 import pytest
@@ -108,6 +109,7 @@ def test_the_written_configuration_gives_the_same_run(tmp_path, q_data, mirrored
     assert config["temperature"] == f"{CART_POLE}=0.1,{MIRRORED_TASK}=0.01"
     config |= {"out": tmp_path / "b"}
     data = config.pop("data")
+    assert json.loads(config.pop("env_kwargs")) == {}
     assert distill(data, **config).stored_weights().keys() == first.stored_weights().keys()
     assert load_policy(tmp_path / "b" / "student.safetensors").hash == first.hash
 

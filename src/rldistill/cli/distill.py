@@ -13,7 +13,7 @@ _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 def run(argv: Sequence[str]) -> None:
     """Distil a dataset into a student."""
     config, flags = parse("distill", DistillConfig, argv, example=_EXAMPLE)
-    require(config.data or None, "a dataset folder", _EXAMPLE)
+    require(config.data or config.teacher or None, "a dataset folder, or --teacher FILE", _EXAMPLE)
     from rldistill.cli.progress import callbacks
     from rldistill.runs.distill import resolve, run_distill
     from rldistill.runs.distillation_run import STUDENT_FILE

@@ -1,5 +1,7 @@
 """The one training loop of distillation, and the sources that feed it."""
 
+from rldistill.distillation.live import LiveSource as LiveSource
+from rldistill.distillation.live import LiveTask as LiveTask
 from rldistill.distillation.loop import Distiller as Distiller
 from rldistill.distillation.loop import UpdateRecord as UpdateRecord
 from rldistill.distillation.loop import distil as distil

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.data import Batch, Dataset, UniformSampler, prefetch
+from rldistill.data import Batch, Dataset, Replay, UniformSampler, prefetch
 from rldistill.data.sampler import read_batch
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator, stream_seed
@@ -52,6 +52,23 @@ class Source(Protocol):
         """Yield the batches of consecutive updates; close the iterator to stop early."""
         ...
 
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What it keeps of past play, one per task; none where data are stored."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, but for replays and environments."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Free environments, if it has any."""
+        ...
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -66,6 +83,13 @@ class HeldOut:
     batch: LabelledBatch
     num_steps: int
     majority_share: float
+
+    @classmethod
+    def of(cls, batch: LabelledBatch, num_steps: int) -> "HeldOut":
+        """Return a sample with what a constant would reach on it."""
+        share = majority_share(batch.targets.argmax(dim=1), batch.targets.shape[1])
+        assert share is not None, "a held-out sample is never empty"
+        return cls(batch, num_steps, share)
 
 
 class StoredTask:
@@ -115,6 +139,21 @@ class StoredSource:
         with contextlib.closing(prefetch(self, first_update, num_updates)) as batches:
             yield from batches
 
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """None: the data are stored."""
+        return ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: a batch is a function of its update."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up nothing."""
+
+    def close(self) -> None:
+        """Free nothing."""
+
 
 def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
     """Return a batch as tensors that share its memory."""
@@ -136,9 +175,11 @@ def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head:
         seed: of the draw.
         head: which head of the student is measured.
     """
-    rng = stream_generator(seed, "held-out sample", *([head] if head else []))
-    chosen = np.sort(rng.choice(indices, size=min(len(indices), _MAX_HELD_OUT_STEPS), replace=False))
-    batch = labelled(dataset, read_batch(dataset, chosen), head=head)
-    share = majority_share(batch.targets.argmax(dim=1), batch.targets.shape[1])
-    assert share is not None, "a held-out split is never empty"
-    return HeldOut(batch, len(indices), share)
+    chosen = sample_of_held_out(indices, seed=stream_seed(seed, "task", head) if head else seed)
+    return HeldOut.of(labelled(dataset, read_batch(dataset, chosen), head=head), len(indices))
+
+
+def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:
+    """Return at most 4,096 of the steps held out, without repeats, in order."""
+    rng = stream_generator(seed, "held-out sample")
+    return np.sort(rng.choice(indices, size=min(len(indices), _MAX_HELD_OUT_STEPS), replace=False))

@@ -145,6 +145,20 @@ class DistillConfig:
 
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Dataset folder; several, one per task, for a student with a head for each."""
+    teacher: tuple[Path, ...] = ()
+    """Instead of a dataset: policy file of a teacher that plays while the student learns, one or one per task."""
+    task: str | None = None
+    """With --teacher: task to play, several separated by commas; none: the teacher's own."""
+    env_kwargs: str = "{}"
+    """With --teacher: settings of the task as JSON, such as '{"frame_skip": 4}'."""
+    exploration_epsilon: float | None = None
+    """With --teacher: chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
+    collect_steps: int = 54_000
+    """With --teacher: decisions of each task played before each collect-period of updates."""
+    collect_period: int = 10_000
+    """With --teacher: updates between collections."""
+    replay_capacity: int = 540_000
+    """With --teacher: decisions of each task that are kept, the newest."""
     out: Path
     """Run folder."""
     student: str = "net3"
@@ -197,6 +211,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "num_updates", "batch_size", "evaluate_period", "num_envs")
+        check_positive(self, "collect_steps", "collect_period", "replay_capacity")
         check_not_negative(self, "weight_decay", "evaluate_episodes", "seed", "num_threads")
         if not self.max_gradient_norm > 0:
             raise UsageError(f"max_gradient_norm must be > 0, got {self.max_gradient_norm}.")

@@ -1,8 +1,10 @@
 """Distil stored datasets into a student, with everything it takes to go on after a stop."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch import nn
 from rldistill.data import Dataset
 from rldistill.data.sampler import check_held_out_fraction
 from rldistill.distillation import OPTIMIZERS
+from rldistill.envs import TaskLike
 from rldistill.errors import UsageError
 from rldistill.events import Callback
 from rldistill.losses import CustomLoss, make_loss
@@ -17,22 +20,33 @@ from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
 from rldistill.runs.config import DistillConfig, config_values
+from rldistill.runs.distillation_inputs import (
+    Data,
+    DistillInputs,
+    as_list,
+    check_inputs,
+    inputs_of,
+    open_inputs,
+    policy_path,
+    task_name,
+)
 from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun
 from rldistill.runs.distillation_setup import prepare, task_schedule
 from rldistill.runs.initial_student import MODULE_PREFIX, student_name
+from rldistill.runs.loading import PolicyLike
 from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import Schedule, parse_schedule
 from rldistill.types import resolve_device
 
-Data = str | Path | Dataset
-
 
 def distill(
-    data: Data | Sequence[Data],
+    data: Data | Sequence[Data] | None = None,
     *,
     out: str | Path,
+    teacher: PolicyLike | Sequence[PolicyLike] | None = None,
+    task: TaskLike | Sequence[TaskLike] | None = None,
     student: str | nn.Module = "net3",
     loss: str | CustomLoss | Mapping[str, str] | None = None,
     temperature: float | str | Mapping[str, float | str] | None = None,
@@ -40,6 +54,11 @@ def distill(
     task_weights: Mapping[str, float] | None = None,
     add_head: bool = False,
     train_torso: bool = False,
+    env_kwargs: Mapping[str, Any] | None = None,
+    exploration_epsilon: float | None = None,
+    collect_steps: int = 54_000,
+    collect_period: int = 10_000,
+    replay_capacity: int = 540_000,
     num_updates: int = 12_000,
     batch_size: int = 128,
     optimizer: str = "adam",
@@ -64,9 +83,19 @@ def distill(
     Several datasets, one per task, make one student with a shared torso and a head for each
     task, as in Rusu et al. 2015, section 3.2; `student.for_task("atari:pong")` then plays one.
 
+    With `teacher` instead of data, the paper's live schedule: each teacher plays `collect_steps`,
+    the student takes `collect_period` updates on the newest `replay_capacity` of them, and so on.
+
     Args:
         data: dataset folder, or one per task.
         out: run folder.
+        teacher: policy or file whose play is learned from, or one per task.
+        task: what the teachers play; None: each its own.
+        env_kwargs: with `teacher`, settings of the task.
+        exploration_epsilon: with `teacher`, chance of a random action; None: the protocol's.
+        collect_steps: with `teacher`, decisions of each task per collection.
+        collect_period: with `teacher`, updates between collections.
+        replay_capacity: with `teacher`, newest decisions of each task that are kept.
         student: preset, `mlp:64x64`, `conv:8-8-8:32`, or a module of your own from scaled float32
             observations to `[B, A]` (its file then loads only with `module=`).
         loss: name, by task where they differ, or a callable (student `[B, A]`, target `[B, A]`) →
@@ -103,9 +132,17 @@ def distill(
         NumericalError: the training diverged.
         KeyboardInterrupt: stopped; the state is saved.
     """
-    given = [data] if isinstance(data, str | Path | Dataset) else list(data)
+    given = as_list(data)
+    teachers, tasks = as_list(teacher), as_list(task)
     config = DistillConfig(
         data=tuple(item.path if isinstance(item, Dataset) else Path(item) for item in given),
+        teacher=tuple(policy_path(item) for item in teachers),
+        task=",".join(task_name(item) for item in tasks) or None,
+        env_kwargs=json.dumps(dict(env_kwargs or {})),
+        exploration_epsilon=exploration_epsilon,
+        collect_steps=collect_steps,
+        collect_period=collect_period,
+        replay_capacity=replay_capacity,
         out=Path(out),
         student=student_name(student),
         loss=None if callable(loss) else per_task_text(loss),
@@ -132,7 +169,7 @@ def distill(
     )
     return run_distill(
         config,
-        datasets=given,
+        inputs=DistillInputs(given, teachers, tasks),
         custom_loss=loss if callable(loss) else None,
         module=student if isinstance(student, nn.Module) else None,
         resume=resume,
@@ -147,8 +184,7 @@ def resolve(config: DistillConfig) -> DistillConfig:
     Raises:
         UsageError: a value is unknown or out of range.
     """
-    if not config.data:
-        raise UsageError("distill needs a dataset: rldistill distill data/pong --out runs/pong-net3.")
+    check_inputs(config)
     if not config.student.startswith(MODULE_PREFIX):
         parse_architecture(config.student)
     lowest, highest = parse_schedule(config.learning_rate, "learning_rate").bounds
@@ -171,7 +207,7 @@ def resolve(config: DistillConfig) -> DistillConfig:
 def run_distill(
     config: DistillConfig,
     *,
-    datasets: Sequence[Data] | None = None,
+    inputs: DistillInputs | None = None,
     custom_loss: CustomLoss | None = None,
     module: nn.Module | None = None,
     resume: bool,
@@ -180,8 +216,8 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     config = resolve(config)
-    opened = [item if isinstance(item, Dataset) else Dataset.open(item) for item in datasets or config.data]
-    setup = prepare(config, opened, custom_loss, module)
+    data = open_inputs(inputs or inputs_of(config), config, callbacks)
+    setup = prepare(config, data, custom_loss, module)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         values = config_values(config) | dict(setup.resolved)
         if continues:

@@ -18,16 +18,18 @@ from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import DistillConfig, config_values
-from rldistill.runs.distillation_setup import DistillationSetup, TaughtTask
+from rldistill.runs.distillation_setup import DistillationSetup
 from rldistill.runs.metrics import MetricsFile
-from rldistill.runs.run_folder import plain, provenance
+from rldistill.runs.replay_files import ReplayFiles
+from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
+from rldistill.runs.task_data import TaskData
 from rldistill.seeding import stream_seed
 from rldistill.storage import load_checkpoint, save_checkpoint
 
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
 # What does not change the result, or is checked by content: a resumed run may differ in it.
-MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data"})
+MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher"})
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
 
@@ -49,6 +51,8 @@ class DistillationRun:
         self._resumed_at: int | None = None
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
+        replays = [*setup.source.replays, *(replay for task in setup.tasks for replay in task.replays)]
+        self._replays = ReplayFiles(config.out / REPLAY_FOLDER, replays)
         if continues and self._checkpoint.is_file():
             self._load()
 
@@ -74,6 +78,8 @@ class DistillationRun:
             self._save()
             self._tell(f"stopped after update {self._update:,}; saved. Go on with --resume.")
             raise KeyboardInterrupt from None
+        finally:
+            setup.source.close()
         return self._finish()
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
@@ -127,7 +133,7 @@ class DistillationRun:
         by_task = {task.task.name: value for task, value in zip(tasks, values, strict=True)}
         return shared | {"held_out_agreement": _mean_agreement(measured), "tasks": by_task}
 
-    def _task_values(self, task: TaughtTask, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
+    def _task_values(self, task: TaskData, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
         losses = self._losses.get(task.held_out.batch.head)
         values: dict[str, Any] = {
             "loss": float(np.mean(losses)) if losses else None,
@@ -145,7 +151,7 @@ class DistillationRun:
         period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
         return self._update % period == 0 or self._update == self._config.num_updates
 
-    def _play(self, task: TaughtTask) -> list[float]:
+    def _play(self, task: TaskData) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
         config = self._config
         playable = make_task(task.task)
@@ -216,6 +222,8 @@ class DistillationRun:
     def _save(self) -> None:
         state = {
             "distiller": self._setup.distiller.state_dict(),
+            "replays": self._replays.write(),
+            "source": self._setup.source.state_dict(),
             "update": self._update,
             "warned": self._warned,
             "losses": dict(self._losses),
@@ -223,6 +231,7 @@ class DistillationRun:
             "versions": json.dumps(self._versions),
         }
         save_checkpoint(self._checkpoint, state)
+        self._replays.prune()
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
@@ -233,6 +242,8 @@ class DistillationRun:
                     "Use the same data, or --overwrite."
                 )
         self._setup.distiller.load_state_dict(state["distiller"])
+        self._setup.source.load_state_dict(state["source"])
+        self._replays.read(state["replays"])
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
@@ -247,7 +258,7 @@ def _mean_agreement(measured: Sequence[HeldOutRecord]) -> float:
     return sum(record.agreement for record in measured) / len(measured)
 
 
-def _task_record(task: TaughtTask, measured: HeldOutRecord) -> dict[str, Any]:
+def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
     teacher = task.teacher
     return {
         "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},

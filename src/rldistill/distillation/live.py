@@ -1,0 +1,223 @@
+"""The paper's live schedule: teachers go on playing, and the student learns from their newest steps.
+
+"The teacher plays an hour, the student takes 10,000 updates, the last ten hours are kept"
+(Rusu et al. 2015): before every `collect_period` updates each teacher plays `collect_steps`
+more steps, of which a replay keeps the newest. Between two collections nothing changes, so
+batches are decoded ahead as they are from a stored dataset.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rldistill.data import FieldSpec, Replay, StepLayout, prefetch
+from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, sample_of_held_out
+from rldistill.envs import EpisodeEnvs
+from rldistill.policies import Policy
+from rldistill.rollout.player import EpisodePlayer, StepRecord
+from rldistill.schedules import TaskSchedule
+from rldistill.seeding import stream_generator
+
+OnPlay = Callable[[str, int, int], None]
+"""Told the task's name, its steps of this collection, and how many they will be; may raise to stop."""
+
+
+class LiveTask:
+    """One task whose teacher goes on playing, with its newest steps.
+
+    Args:
+        teacher: acts by its own behaviour, and labels.
+        make_envs: called when there is something to play; makes N slots of the task.
+        capacity: steps to keep.
+        seed: of the episodes, and of the rows of each update.
+        exploration_epsilon: chance of a uniformly random action.
+        head: which head of the student this task teaches.
+    """
+
+    def __init__(
+        self,
+        teacher: Policy,
+        make_envs: Callable[[], EpisodeEnvs],
+        *,
+        capacity: int,
+        seed: int,
+        exploration_epsilon: float,
+        head: int = 0,
+    ) -> None:
+        task = teacher.tasks[0]
+        self.name = task.name
+        self.head = head
+        self.num_episodes = 0
+        self._teacher = teacher
+        self._make_envs = make_envs
+        self._seed = seed
+        self._epsilon = exploration_epsilon
+        num_outputs = task.fingerprint.action_layout.num_outputs
+        fields = {teacher.output_kind: FieldSpec("float32", (num_outputs,), "target")}
+        self.replay = Replay(StepLayout.of_task(task.fingerprint, fields), capacity)
+        self._envs: EpisodeEnvs | None = None
+        self._records: Iterator[StepRecord] | None = None
+        self._slots: dict[int, int] = {}
+        self._first_episode = 0
+
+    def play(self, *, num_steps: int, num_episodes: int = 0, on_play: OnPlay | None = None) -> None:
+        """Play on until so many steps were played and episodes were ended in all, of the task's whole life."""
+        first = self.replay.num_appended
+
+        def is_done() -> bool:
+            return self.replay.num_appended >= num_steps and self.num_episodes >= num_episodes
+
+        while not is_done():
+            self._step()
+            if on_play:
+                # How many steps the last episodes take is not known: until then, one more than were played.
+                end = max(num_steps, self.replay.num_appended + (not is_done()))
+                on_play(self.name, self.replay.num_appended - first, end - first)
+        self.replay.seal()
+
+    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+        """Return rows of one update; may be called from several threads while nothing is played."""
+        return self._labelled(self.replay.draw(num_rows, stream_generator(self._seed, "batch", update)))
+
+    def held_out(self) -> HeldOut:
+        """Return a sample of all steps played, to measure a student on: for a task that nothing is drawn from."""
+        num_steps = self.replay.num_steps
+        chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
+        return HeldOut.of(self._labelled(chosen), num_steps)
+
+    @property
+    def next_episode(self) -> int:
+        """The first episode that was never begun."""
+        return max(self._slots, default=self._first_episode - 1) + 1
+
+    def go_on_from(self, episode: int, num_episodes: int) -> None:
+        """Begin with an episode that was not begun before; for a task that has not played yet."""
+        self._first_episode, self.num_episodes = episode, num_episodes
+
+    def close(self) -> None:
+        """Free the environments."""
+        if self._envs is not None:
+            self._envs.close()
+        self._envs, self._records = None, None
+
+    def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
+        shown = ", ".join(map(str, steps[:5].tolist()))
+        return LabelledBatch(
+            self.head,
+            torch.from_numpy(self.replay.observations(steps)),
+            torch.from_numpy(self.replay.field(self._teacher.output_kind)[steps]),
+            f"steps {shown}, … of what {self._teacher.name} played of {self.name}",
+        )
+
+    def _step(self) -> None:
+        if self._records is None:
+            self._envs = self._make_envs()
+            player = EpisodePlayer(
+                self._teacher,
+                self._envs,
+                itertools.count(self._first_episode),
+                seed=self._seed,
+                exploration_epsilon=self._epsilon,
+            )
+            self._records = player.play()
+        record = next(self._records)
+        order = self._in_order_of_slots(record)
+        ended = record.ended[order]
+        self.replay.append(
+            record.observations[order],
+            {record.output.kind: record.output.scores.float().cpu().numpy()[order]},
+            ended=ended,
+            next_observations=record.next_observations[order],
+        )
+        self.num_episodes += int(ended.sum())
+
+    def _in_order_of_slots(self, record: StepRecord) -> NDArray[np.intp]:
+        """Return the rows of a record so that every episode keeps its place, and a new one takes that of an old."""
+        episodes = record.episodes.tolist()
+        free = sorted(set(range(len(episodes))) - {self._slots[e] for e in episodes if e in self._slots})
+        places = iter(free)
+        self._slots = {
+            episode: self._slots[episode] if episode in self._slots else next(places) for episode in episodes
+        }
+        return np.argsort([self._slots[episode] for episode in episodes])
+
+
+class LiveSource:
+    """Batches from what teachers play while the student learns.
+
+    Args:
+        tasks: in the order of the data; each keeps its own pool of environments and its own store.
+        batch_size: rows per update, over all tasks.
+        schedule: which tasks make up which batch.
+        collect_steps: steps of each task per collection.
+        collect_period: updates between collections.
+        on_play: told how far a collection is; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[LiveTask],
+        *,
+        batch_size: int,
+        schedule: TaskSchedule,
+        collect_steps: int,
+        collect_period: int,
+        on_play: OnPlay | None = None,
+    ) -> None:
+        self._tasks = tasks
+        self._batch_size = batch_size
+        self._schedule = schedule
+        self._collect_steps = collect_steps
+        self._collect_period = collect_period
+        self._on_play = on_play
+
+    def batch(self, update: int) -> Minibatch:
+        """Return the batch of one update of the period that was last played for."""
+        rows = self._schedule.rows(update, self._batch_size)
+        return tuple(task.draw(update, count) for task, count in zip(self._tasks, rows, strict=True) if count)
+
+    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+        """Yield the batches of consecutive updates, playing before each period; plays on where a stop cut it short."""
+        update, last = first_update, first_update + num_updates
+        while update < last:
+            num_collections = update // self._collect_period + 1
+            for task in self._tasks:
+                task.play(num_steps=num_collections * self._collect_steps, on_play=self._on_play)
+            until = min(last, num_collections * self._collect_period)
+            with contextlib.closing(prefetch(self, update, until - update)) as batches:
+                yield from batches
+            update = until
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What is kept of past play, one per task."""
+        return [task.replay for task in self._tasks]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, but for replays and environments."""
+        return {"episodes": [[task.next_episode, task.num_episodes] for task in self._tasks]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned: with new episodes, for those under way were broken off."""
+        for task, (next_episode, num_episodes) in zip(self._tasks, state["episodes"], strict=True):
+            task.go_on_from(next_episode, num_episodes)
+
+    def close(self) -> None:
+        """Free the environments."""
+        for task in self._tasks:
+            task.close()
+
+
+def play_held_out(task: LiveTask, num_steps: int, on_play: OnPlay | None = None) -> HeldOut:
+    """Let a teacher play steps that are never trained on, until five episodes have ended, and sample them."""
+    try:
+        task.play(num_steps=num_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=on_play)
+    finally:
+        task.close()
+    return task.held_out()

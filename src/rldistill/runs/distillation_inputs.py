@@ -1,0 +1,131 @@
+"""What a distillation is given: dataset folders, or teachers that play, by path or as Python objects."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+from gymnasium.vector import VectorEnv
+
+from rldistill.data import Dataset
+from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.errors import UsageError
+from rldistill.events import Callback, ProgressEvent, notify
+from rldistill.policies import Policy
+from rldistill.runs.config import DistillConfig, parse_options
+from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.task_data import LiveData, StoredData, TaskData
+from rldistill.tasks import Task
+
+Data = str | Path | Dataset
+Item = TypeVar("Item")
+
+_LIVE_OPTIONS = ("task", "exploration_epsilon")
+
+
+@dataclass(frozen=True)
+class DistillInputs:
+    """Datasets, or teachers with what they play.
+
+    Attributes:
+        data: folders or open datasets.
+        teachers: files or policies; empty where there are data.
+        tasks: what they play; empty: each its own; else as many, or one teacher plays them all.
+    """
+
+    data: Sequence[Data]
+    teachers: Sequence[PolicyLike] = ()
+    tasks: Sequence[TaskLike] = ()
+
+
+def as_list(value: Item | Sequence[Item] | None) -> list[Item]:
+    """Return one value, or several, or none, as a list."""
+    if value is None:
+        return []
+    if isinstance(value, Sequence) and not isinstance(value, str | Path):
+        return list(cast(Sequence[Item], value))
+    return [cast(Item, value)]
+
+
+def policy_path(policy: PolicyLike) -> Path:
+    """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
+    return Path(policy) if isinstance(policy, str | Path) else Path(f"policy:{policy.hash}")
+
+
+def task_name(task: TaskLike) -> str:
+    """Return a task as a configuration names it."""
+    if isinstance(task, str):
+        return task
+    if isinstance(task, Task):
+        return task.name
+    if isinstance(task, PlayableTask):
+        return task.task.name
+    return type(task).__name__ if isinstance(task, VectorEnv) else getattr(task, "__qualname__", repr(task))
+
+
+def inputs_of(config: DistillConfig) -> DistillInputs:
+    """Return what a configuration names."""
+    tasks = [] if config.task is None else [name.strip() for name in config.task.split(",")]
+    return DistillInputs(config.data, config.teacher, tasks)
+
+
+def check_inputs(config: DistillConfig) -> None:
+    """Check that there are either data or teachers.
+
+    Raises:
+        UsageError: neither, both, or a number of tasks that does not fit.
+    """
+    if not config.data and not config.teacher:
+        raise UsageError(
+            "distill needs a dataset, or a teacher that plays: rldistill distill data/pong --out runs/pong-net3."
+        )
+    if config.data and config.teacher:
+        raise UsageError(
+            f"distill takes datasets or teachers that play, got {config.data[0]} and --teacher {config.teacher[0]}. "
+            "A dataset knows its own teacher: leave --teacher out."
+        )
+    given = [name for name in _LIVE_OPTIONS if getattr(config, name) is not None]
+    if config.data and given:
+        raise UsageError(f"{given[0]} belongs with --teacher: a dataset was played before.")
+    num_tasks = 0 if config.task is None else len(config.task.split(","))
+    if num_tasks and num_tasks != len(config.teacher) != 1:
+        raise UsageError(f"--task names {num_tasks} tasks for {len(config.teacher)} teachers, expected one for each.")
+
+
+def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequence[Callback]) -> Sequence[TaskData]:
+    """Open datasets, or load teachers and make what they play.
+
+    Raises:
+        DatasetError: a dataset cannot be read.
+        PolicyFileError: a teacher's file cannot be trusted.
+        MismatchError: a teacher does not fit its task.
+    """
+    if inputs.data:
+        datasets = [item if isinstance(item, Dataset) else Dataset.open(item) for item in inputs.data]
+        return [StoredData(dataset) for dataset in datasets]
+    teachers, tasks = list(inputs.teachers), list(inputs.tasks)
+    if len(teachers) == 1:
+        teachers *= max(len(tasks), 1)
+    on_play = _reporter(callbacks)
+    return [
+        _live_data(teacher, tasks[number] if tasks else None, config, on_play)
+        for number, teacher in enumerate(teachers)
+    ]
+
+
+def _live_data(
+    teacher: PolicyLike, task: TaskLike | None, config: DistillConfig, on_play: Callable[[str, int, int], None]
+) -> LiveData:
+    policy: Policy = as_policy(teacher, device=config.device)
+    playable = make_task(task if task is not None else policy.tasks[0], parse_options(config.env_kwargs))
+    if config.exploration_epsilon is not None:
+        playable = playable.with_exploration(config.exploration_epsilon)
+    path = Path(teacher) if isinstance(teacher, str | Path) else None
+    return LiveData(policy, playable, path, on_play)
+
+
+def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:
+    def report(task: str, done: int, total: int) -> None:
+        notify(callbacks, ProgressEvent(f"play {task}", done, total, "steps"))
+
+    return report

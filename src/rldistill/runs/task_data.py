@@ -1,0 +1,219 @@
+"""What teaches one task of a student: a stored dataset, or a teacher that goes on playing."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data import Dataset, Replay, TeacherEntry, split_episodes
+from rldistill.distillation import HeldOut, LiveSource, LiveTask, Source, StoredSource, StoredTask
+from rldistill.distillation.live import OnPlay, play_held_out
+from rldistill.distillation.sources import held_out_sample
+from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.policies import Policy, fit_policy
+from rldistill.runs.config import DistillConfig
+from rldistill.schedules import TaskSchedule
+from rldistill.seeding import stream_seed
+from rldistill.tasks import Task
+
+
+class TaskData(Protocol):
+    """One task of a run: who teaches it, from what, and on what its student is measured."""
+
+    @property
+    def task(self) -> Task:
+        """With the head of its name."""
+        ...
+
+    @property
+    def teacher(self) -> TeacherEntry:
+        """Who labels."""
+        ...
+
+    @property
+    def samples(self) -> bool:
+        """Whether the student is to sample its actions, as its teacher does."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it is, for people."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Of the data: a resumed run must have the same."""
+        ...
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """For the student's file."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a user should know before trusting a student of these data."""
+        ...
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What is kept of play that the student is measured on."""
+        ...
+
+    def teach(self, head: int, config: DistillConfig) -> None:
+        """Get ready to teach a head.
+
+        Raises:
+            DatasetError: too few episodes to hold some out.
+        """
+        ...
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Steps never trained on; after `teach`."""
+        ...
+
+
+class StoredData:
+    """A dataset as the data of one task."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        origin = dataset.provenance
+        self.task, self.teacher = origin.task, origin.teacher
+        self.samples = origin.teacher.output_kind != "q_values" and origin.behaviour == "sample"
+        self.label = f"Dataset {dataset.path}"
+        self.description = f"{dataset.path} ({len(dataset.episode_numbers)} episodes, {dataset.num_steps:,} steps)"
+        self.identity = dataset.manifest.identity
+        self.record: Mapping[str, Any] = {"num_steps": dataset.num_steps, "seed": origin.seed}
+        self.replays: Sequence[Replay] = ()
+        self.head = 0
+        self.train: NDArray[np.int64]
+        self.held_out: HeldOut
+
+    def teach(self, head: int, config: DistillConfig) -> None:
+        """Split the episodes."""
+        self.head = head
+        split = split_episodes(self.dataset, config.held_out_fraction, config.seed)
+        self.train = split.train
+        self.held_out = held_out_sample(self.dataset, split.held_out, seed=config.seed, head=head)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what makes these data less than they seem."""
+        manifest, origin = self.dataset.manifest, self.dataset.provenance
+        warnings: list[str] = []
+        if not manifest.is_complete:
+            of = f"{manifest.num_steps:,} of {manifest.target_num_steps:,} steps"
+            warnings.append(
+                f"{self.dataset.path} is not finished: {of} are used. `rldistill collect … --resume` goes on."
+            )
+        has_chance = origin.exploration_epsilon > 0 or origin.task.protocol.sticky_action_probability > 0
+        if origin.task.is_atari and origin.behaviour == "greedy" and not has_chance:
+            warnings.append(
+                f"{self.dataset.path} was played without chance: episodes repeat, and held-out ones may equal those "
+                "trained on. Collect with --exploration-epsilon 0.05."
+            )
+        return warnings
+
+
+class LiveData:
+    """A teacher that goes on playing, as the data of one task.
+
+    Args:
+        teacher: plays and labels.
+        playable: what it plays, under the protocol's exploration.
+        path: of the teacher's file, if it has one.
+        on_play: told how far a collection is; may raise to stop.
+    """
+
+    def __init__(
+        self, teacher: Policy, playable: PlayableTask, path: Path | None, on_play: OnPlay | None = None
+    ) -> None:
+        self._policy = fit_policy(teacher, playable.task)
+        self._playable = playable
+        self.on_play = on_play
+        self.task = playable.task
+        self.teacher = TeacherEntry(
+            teacher.name, teacher.hash, teacher.output_kind, None if path is None else str(path)
+        )
+        self.samples = teacher.output_kind != "q_values" and self._policy.behaviour == "sample"
+        self.label = f"Teacher {path or teacher.name}"
+        self.description = f"{path or teacher.name} playing {self.task.name}"
+        self.identity = f"{teacher.hash} {self.task.to_dict()}"
+        self.warnings: Sequence[str] = ()
+        self.live: LiveTask
+        self._measured: LiveTask
+        self._num_held_out = 0
+        self._held_out: HeldOut | None = None
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What was played so far."""
+        return {"num_steps": self.live.replay.num_appended, "exploration_epsilon": self._epsilon}
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """The steps that the student is measured on."""
+        return (self._measured.replay,)
+
+    def teach(self, head: int, config: DistillConfig) -> None:
+        """Lay out the play that is learned from, and that which is held out."""
+        num_envs = self._playable.fixed_num_envs or config.num_envs
+        self._num_held_out = round(config.held_out_fraction * config.collect_steps)
+        self.live = self._live_task(head, config, "live", num_envs, config.replay_capacity)
+        # Steps in whole episodes: the capacity is no limit here.
+        self._measured = self._live_task(head, config, "held-out play", min(num_envs, 5), 2**62)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Steps that the teacher plays for this alone, when they are first asked for."""
+        if self._held_out is None:
+            is_played = self._measured.replay.num_steps >= self._num_held_out
+            self._held_out = (
+                self._measured.held_out()
+                if is_played
+                else play_held_out(self._measured, self._num_held_out, self.on_play)
+            )
+        return self._held_out
+
+    @property
+    def _epsilon(self) -> float:
+        return self.task.protocol.exploration_epsilon
+
+    def _live_task(self, head: int, config: DistillConfig, stream: str, num_envs: int, capacity: int) -> LiveTask:
+        def make_envs() -> EpisodeEnvs:
+            return self._playable.make_envs(num_envs, config.num_threads)
+
+        return LiveTask(
+            self._policy,
+            make_envs,
+            capacity=capacity,
+            seed=stream_seed(config.seed, stream, head),
+            exploration_epsilon=self._epsilon,
+            head=head,
+        )
+
+
+def make_source(data: Sequence[TaskData], config: DistillConfig, schedule: TaskSchedule) -> Source:
+    """Return the source of batches of data that were told which heads they teach."""
+    stored = [item for item in data if isinstance(item, StoredData)]
+    if stored:
+        tasks = [StoredTask(item.dataset, item.train, seed=config.seed, head=item.head) for item in stored]
+        return StoredSource(tasks, batch_size=config.batch_size, schedule=schedule)
+    live = [item for item in data if isinstance(item, LiveData)]
+    return LiveSource(
+        [item.live for item in live],
+        batch_size=config.batch_size,
+        schedule=schedule,
+        collect_steps=config.collect_steps,
+        collect_period=config.collect_period,
+        on_play=live[0].on_play,
+    )
