@@ -3,6 +3,7 @@
 from rldistill.statistics.aggregate import (
     FloatArray,
     Statistic,
+    geometric_mean,
     iqm,
     mean,
     median,
@@ -17,10 +18,12 @@ from rldistill.statistics.bootstrap import (
     Role,
     bootstrap_interval,
     lower_bound,
+    relative_score_samples,
     retention_samples,
     sample_interval,
 )
 from rldistill.statistics.reference_scores import REFERENCE_SCORES, ReferenceScores
+from rldistill.statistics.stratified import Stratum, geometric_mean_samples, mean_retention_samples
 
 __all__ = [
     "REFERENCE_SCORES",
@@ -29,16 +32,21 @@ __all__ = [
     "ReferenceScores",
     "Role",
     "Statistic",
+    "Stratum",
     "agreement",
     "bootstrap_interval",
+    "geometric_mean",
+    "geometric_mean_samples",
     "iqm",
     "lower_bound",
     "majority_share",
     "mean",
+    "mean_retention_samples",
     "median",
     "normalised_score",
     "point_estimate",
     "relative_score",
+    "relative_score_samples",
     "retention",
     "retention_samples",
     "sample_interval",

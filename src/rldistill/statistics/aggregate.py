@@ -1,9 +1,9 @@
 """From scores of many episodes to one number.
 
 `mean`, `median` and `iqm` reduce the last axis, so that one call serves a sample `[n]` and
-the bootstrap's many resamples `[R, n]`. `point_estimate`, `relative_score`, `retention` and
-`normalised_score` give plain floats for people and JSON, None where no number is honest:
-never NaN.
+the bootstrap's many resamples `[R, n]`. `point_estimate`, `relative_score`, `retention`,
+`geometric_mean` and `normalised_score` give plain floats for people and JSON, None where no
+number is honest: never NaN.
 
 Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice" (interquartile mean); Mnih et al. 2015 (human-normalised scores).
@@ -93,6 +93,18 @@ def retention(student: ArrayLike, teacher: ArrayLike, random: ArrayLike) -> floa
     if student_mean is None or teacher_mean is None or random_mean is None or teacher_mean <= random_mean:
         return None
     return _finite_or_none((student_mean - random_mean) / (teacher_mean - random_mean))
+
+
+def geometric_mean(values: ArrayLike) -> float | None:
+    """Return the geometric mean of ratios `[n]`, such as the relative scores of one student on n tasks.
+
+    exp(mean(ln values)): half the teacher's score here and twice there make 1. None without values,
+    and where one is 0 or less: a logarithm of it does not exist, and leaving it out would flatter.
+    """
+    ratios = as_sample(values)
+    if not ratios.size or ratios.min() <= 0:
+        return None
+    return float(np.exp(np.log(ratios).mean()))
 
 
 def normalised_score(score: float, game: str) -> float | None:

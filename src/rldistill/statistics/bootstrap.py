@@ -6,7 +6,7 @@ the same seed, the same interval. Resampling goes in blocks of bounded memory.
 Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife" (percentile intervals).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,20 +117,43 @@ def retention_samples(
         ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
         NumericalError: a value is NaN or infinite.
     """
-    if unknown := set(fixed) - {"student", "teacher", "random"}:
-        raise ValueError(f"fixed must name student, teacher or random, got {sorted(unknown)}.")
-    _check_settings(num_resamples)
-    arms = {"student": as_sample(student), "teacher": as_sample(teacher), "random": as_sample(random)}
-    if any(sample.size < (1 if role in fixed else MIN_VALUES) for role, sample in arms.items()):
+    means = _resampled_means({"student": student, "teacher": teacher, "random": random}, fixed, rng, num_resamples)
+    if means is None:
         return None
-    means = {
-        role: np.full(num_resamples, sample.mean()) if role in fixed else _resample(sample, mean, rng, num_resamples)
-        for role, sample in arms.items()
-    }
     skill = means["teacher"] - means["random"]
-    samples = np.full(num_resamples, -np.inf)
-    np.divide(means["student"] - means["random"], skill, out=samples, where=skill > 0)
-    return samples
+    return _ratios(means["student"] - means["random"], skill)
+
+
+def relative_score_samples(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    num_resamples: int = 10_000,
+    fixed: Collection[Role] = (),
+) -> FloatArray | None:
+    """Return bootstrap samples of the relative score, student ÷ teacher of means.
+
+    Where a resampled teacher's mean is 0 or less, the ratio means nothing: such samples are −∞,
+    as in `retention_samples`.
+
+    Args:
+        student: `[n]`, episode returns; the two lengths may differ.
+        teacher: `[n]`, episode returns.
+        rng: source of the resamples.
+        num_resamples: R ≥ 1.
+        fixed: which of the two are known exactly; they enter with their mean.
+
+    Returns:
+        `[R]`, finite or −∞; None if an array that is to be resampled has fewer than 5 values,
+        or any has none.
+
+    Raises:
+        ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
+        NumericalError: a value is NaN or infinite.
+    """
+    means = _resampled_means({"student": student, "teacher": teacher}, fixed, rng, num_resamples)
+    return None if means is None else _ratios(means["student"], means["teacher"])
 
 
 def lower_bound(samples: FloatArray, confidence: float = 0.95) -> float:
@@ -170,6 +193,29 @@ def sample_interval(samples: FloatArray, confidence: float = 0.95) -> Interval |
     if np.isinf(low) or np.isinf(high):
         return None
     return Interval(low, high, degenerate=low == high)
+
+
+def _resampled_means(
+    arms: Mapping[str, ArrayLike], fixed: Collection[Role], rng: np.random.Generator, num_resamples: int
+) -> dict[str, FloatArray] | None:
+    """Return `[R]` means for each role, drawn in the order of the roles; None where there are too few values."""
+    if unknown := set(fixed) - {"student", "teacher", "random"}:
+        raise ValueError(f"fixed must name student, teacher or random, got {sorted(unknown)}.")
+    _check_settings(num_resamples)
+    samples = {role: as_sample(values) for role, values in arms.items()}
+    if any(sample.size < (1 if role in fixed else MIN_VALUES) for role, sample in samples.items()):
+        return None
+    return {
+        role: np.full(num_resamples, sample.mean()) if role in fixed else _resample(sample, mean, rng, num_resamples)
+        for role, sample in samples.items()
+    }
+
+
+def _ratios(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
+    """Return `[R]` quotients, −∞ where the denominator is not positive."""
+    samples = np.full(len(numerators), -np.inf)
+    np.divide(numerators, denominators, out=samples, where=denominators > 0)
+    return samples
 
 
 def _resample(sample: FloatArray, statistic: Statistic, rng: np.random.Generator, num_resamples: int) -> FloatArray:
