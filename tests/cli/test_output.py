@@ -1,6 +1,7 @@
 """What goes to stdout, what to stderr, what nowhere; configurations that come back the same."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
 from tests.kit.commands import run, run_alone, run_well
-from tests.kit.small_policies import small_policy
+from tests.kit.small_policies import image_task, small_policy
 
 
 @pytest.fixture
@@ -91,6 +92,20 @@ def test_what_inspect_says_of_a_dataset_a_run_and_a_preset(files):
         assert run_well("inspect", name, "--json").json["num_macs"] == num_macs
     heads = run_well("inspect", "net3", "--heads", "3,6", "--json").json["heads"]
     assert list(heads.values()) == [3, 6]
+
+
+def test_inspect_shows_every_head_with_its_task():
+    tasks = [image_task(), image_task(4, name="atari:breakout"), image_task(3, name="atari:freeway")]
+    small_policy(*tasks, network="conv:4:4").save("three.safetensors")
+    data = run_well("inspect", "three.safetensors", "--json").json
+    assert data["heads"] == {"atari:pong": 6, "atari:breakout": 4, "atari:freeway": 3}
+    assert (data["task"], data["fingerprint"]) == ("atari:pong", tasks[0].fingerprint.to_dict())
+    assert data["tasks"] == [{"task": task.name, "fingerprint": task.fingerprint.to_dict()} for task in tasks]
+    lines = [re.split(r" {2,}", line) for line in run_well("inspect", "three.safetensors").stdout.splitlines()]
+    assert ["heads", "atari:pong 6, atari:breakout 4, atari:freeway 3"] in lines
+    assert [value for key, value in lines if key == "task"] == [task.name for task in tasks]
+    shown = [value for key, value in lines if key == "fingerprint"]
+    assert ["'LEFT'" in value for value in shown] == [True, True, False]
 
 
 def test_the_result_of_a_distillation_can_be_read_by_a_program(files):

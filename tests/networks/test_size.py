@@ -59,6 +59,11 @@ def test_multiply_accumulates_are_those_of_one_head_and_parameters_those_of_all(
     assert two.num_parameters - one.num_parameters == (8 * 4 + 4) + (4 * 3 + 3)
 
 
+def test_multiply_accumulates_are_those_of_the_head_that_was_asked_about():
+    network = PolicyNetwork(Architecture("x", "mlp", (8,)), (5,), {"a": 2, "b": 3})
+    assert [measure_size(network, head=head).num_macs for head in (0, 1)] == [5 * 8 + 8 * 2, 5 * 8 + 8 * 3]
+
+
 def test_a_value_head_is_counted():
     size = size_of(Architecture("x", "mlp", (8,), value_head=True), (5,), {"a": 2})
     assert size.num_macs == 5 * 8 + 8 * 2 + 8 * 1

@@ -55,9 +55,13 @@ def test_actions_in_another_order_are_refused():
     assert "action_set: 6 actions NOOP/FIRE/" in refusal(small_policy(task), replace(task, fingerprint=fingerprint))
 
 
-def test_a_task_of_another_name_with_the_same_fingerprint_is_played_by_the_first_head():
+def test_a_task_of_another_name_with_the_same_fingerprint_is_played_by_the_only_head():
+    assert fit_policy(small_policy(vector_task(name="a")), vector_task(name="c")).tasks[0].name == "a"
+
+
+def test_of_several_heads_none_is_guessed_for_a_task_of_another_name():
     policy = small_policy(vector_task(name="a"), vector_task(name="b"))
-    assert fit_policy(policy, vector_task(name="c")).tasks[0].name == "a"
+    assert refusal(policy, vector_task(name="c")) == "Policy 'mlp:8' has no head for 'c', only for a, b."
 
 
 def test_the_head_of_the_tasks_name_plays():

@@ -24,6 +24,12 @@ POLICIES = {
         vector_task(5, name="b"),
         network=Architecture("x", "mlp", (8,), head_hidden=(4,), activation="tanh", value_head=True),
     ),
+    "three games": lambda: small_policy(
+        image_task(),
+        image_task(4, name="atari:breakout"),
+        image_task(3, name="atari:freeway"),
+        network=Architecture("x", "conv", (4,), (2,), (8,), (4,), head_hidden=(3,)),
+    ),
 }
 
 
@@ -170,6 +176,18 @@ def test_the_file_carries_one_metadata_key_with_canonical_json(tmp_path):
         "sha256",
         "weights_dtype",
     ]
+
+
+def test_the_heads_in_the_file_are_in_the_order_of_their_tensors(tmp_path):
+    POLICIES["three games"]().save(tmp_path / "p.safetensors")
+    with safetensors.safe_open(tmp_path / "p.safetensors", framework="pt") as file:
+        content = json.loads(file.metadata()["rldistill"])
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    assert [head["task"]["name"] for head in content["heads"]] == ["atari:pong", "atari:breakout", "atari:freeway"]
+    assert [shapes[f"heads.{head}.hidden.0.weight"] for head in range(3)] == [[3, 4]] * 3
+    for index, head in enumerate(content["heads"]):
+        num_actions = len(head["task"]["fingerprint"]["action_set"])
+        assert shapes[f"heads.{index}.output.weight"] == [num_actions, 3]
 
 
 def test_saving_replaces_a_file_and_leaves_nothing_else(tmp_path):

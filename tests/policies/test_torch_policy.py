@@ -6,7 +6,7 @@ import torch
 
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
-from rldistill.policies import RandomPolicy, choose_actions
+from rldistill.policies import RandomPolicy, choose_actions, load_policy
 from rldistill.policies.torch_policy import ROWS_PER_BATCH
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
@@ -147,6 +147,71 @@ def test_a_task_without_a_head_is_refused():
     with pytest.raises(MismatchError) as caught:
         policy.for_task("c")
     assert str(caught.value) == "Policy 'mlp:8' has no head for 'c', only for a, b."
+
+
+# One head alone
+
+
+@pytest.fixture(scope="module")
+def three_heads():
+    heads = (vector_task(3, name="a"), vector_task(5, name="b"), vector_task(2, name="c"))
+    architecture = Architecture("x", "mlp", (8,), head_hidden=(4,), value_head=True)
+    policy = small_policy(*heads, network=architecture, output_kind="logits", behaviour="sample", name="three")
+    return policy.with_provenance({"verb": "distill", "teachers": [{"task": "b", "hash": "123"}]})
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_one_head_alone_answers_as_in_company(three_heads, name):
+    alone, together = three_heads.single_task(name), three_heads.for_task(name)
+    assert [task.name for task in alone.tasks] == [name]
+    mine, theirs = alone(vectors(5))[0], together(vectors(5))[0]
+    assert torch.equal(mine.logits, theirs.logits)
+    assert torch.equal(mine.value, theirs.value)
+    assert (alone.name, alone.behaviour, alone.output_kind) == ("three", "sample", "logits")
+
+
+def test_one_head_alone_is_a_policy_of_its_own_with_the_torso_and_no_other_head(three_heads):
+    alone = three_heads.single_task("b")
+    assert alone.hash not in (three_heads.hash, three_heads.single_task("a").hash)
+    assert list(alone.network.state_dict()) == [
+        name for name in three_heads.network.state_dict() if not name.startswith(("heads.1", "heads.2"))
+    ]
+    assert alone.network.head_names == ("b",)
+    before = three_heads.hash
+    with torch.no_grad():
+        for parameter in alone.network.parameters():
+            parameter.add_(1.0)
+    assert three_heads.hash == before, "no weights are shared"
+
+
+def test_one_head_alone_says_where_it_came_from(three_heads):
+    assert three_heads.single_task("b").spec.provenance == {
+        "verb": "distill",
+        "teachers": [{"task": "b", "hash": "123"}],
+        "single_task_of": {"name": "three", "hash": three_heads.hash, "tasks": ["a", "b", "c"]},
+    }
+
+
+def test_the_only_head_is_alone_already():
+    policy = small_policy()
+    assert policy.single_task("made-up").hash == policy.hash
+    with pytest.raises(MismatchError, match=r"^Policy 'mlp:8' has no head for 'c', only for made-up\.$"):
+        policy.single_task("c")
+
+
+def test_one_head_alone_comes_back_from_its_file(three_heads, tmp_path):
+    alone = three_heads.with_spec(weights_dtype="float16").single_task("c")
+    alone.save(tmp_path / "c.safetensors")
+    loaded = load_policy(tmp_path / "c.safetensors")
+    assert loaded.hash == alone.hash
+    assert loaded.spec == alone.spec
+
+
+def test_a_convolution_keeps_its_layout_when_its_head_is_taken_out():
+    policy = small_policy(image_task(), image_task(4, name="atari:breakout"), network="conv:4:4")
+    alone = policy.single_task("atari:breakout")
+    assert alone.network.torso[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(alone(frames(3))[0].q_values, policy.for_task("atari:breakout")(frames(3))[0].q_values)
 
 
 def test_bytes_are_scaled_to_one_and_floats_are_taken_as_they_are():

@@ -1,7 +1,8 @@
 """`rldistill inspect`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rldistill.cli.arguments import parse, require, write_result
 from rldistill.errors import UsageError
@@ -24,8 +25,18 @@ def run(argv: Sequence[str]) -> None:
         return
     # What was asked for is the result, not progress: it belongs on stdout in words, too.
     width = max(map(len, description))
-    for key, value in description.items():
+    for key, value in _lines(description):
         sys.stdout.write(f"{key:<{width}}  {_shown(value)}\n")
+
+
+def _lines(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for key, value in description.items():
+        if key == "tasks":
+            # The first has just been told; those of the other heads follow it in the same words.
+            for other in value[1:]:
+                yield from other.items()
+        else:
+            yield key, value
 
 
 def _shown(value: object) -> str:

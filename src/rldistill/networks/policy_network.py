@@ -1,5 +1,6 @@
 """A policy network: input scaling, one torso, one head per task."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -105,6 +106,13 @@ class PolicyNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def with_head(self, head: int) -> "PolicyNetwork":
+        """Return a copy that has the torso and only one of the heads; nothing is shared with this network."""
+        network = copy.deepcopy(self)
+        network.head_names = (self.head_names[head],)
+        network.heads = nn.ModuleList([network.heads[head]])
+        return network
 
     def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]`."""

@@ -22,13 +22,13 @@ class NetworkSize:
     num_macs: int
 
 
-def measure_size(network: Network, *, bytes_per_parameter: int = 4) -> NetworkSize:
-    """Measure a network: multiply-accumulates by running one observation through its first head."""
+def measure_size(network: Network, *, head: int = 0, bytes_per_parameter: int = 4) -> NetworkSize:
+    """Measure a network: multiply-accumulates by running one observation through one of its heads."""
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return NetworkSize(num_parameters, num_parameters * bytes_per_parameter, _count_macs(network))
+    return NetworkSize(num_parameters, num_parameters * bytes_per_parameter, _count_macs(network, head))
 
 
-def _count_macs(network: Network) -> int:
+def _count_macs(network: Network, head: int) -> int:
     total = 0
 
     def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -42,7 +42,7 @@ def _count_macs(network: Network) -> int:
     try:
         device = next(network.parameters()).device
         with torch.inference_mode():
-            network(torch.zeros(1, *network.observation_shape, device=device))
+            network(torch.zeros(1, *network.observation_shape, device=device), head)
     finally:
         for hook in hooks:
             hook.remove()

@@ -8,14 +8,15 @@ from rldistill.tasks import Task
 def fit_policy(policy: Policy, task: Task) -> Policy:
     """Return the policy playing this task, after checking that its network fits.
 
-    The head of the same task name plays; where none has it, the first does, provided that
-    observations and actions are the same.
+    The head of the same task name plays. A policy with one head also plays a task of another
+    name, provided that observations and actions are the same; of several, none is guessed.
 
     Raises:
-        MismatchError: lists what differs between the policy's fingerprint and the task's.
+        MismatchError: lists what differs between the policy's fingerprint and the task's, or the
+            heads of a policy that has several and none for this task.
     """
     names = [own.name for own in policy.tasks]
-    fitted = policy.for_task(task.name) if task.name in names else policy
+    fitted = policy.for_task(task.name) if task.name in names or len(names) > 1 else policy
     own = fitted.tasks[0]
     differences = own.fingerprint.differences(task.fingerprint)
     if differences:

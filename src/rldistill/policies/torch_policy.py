@@ -112,6 +112,11 @@ class TorchPolicy:
         return self.spec.heads[self._task_index].behaviour or self.spec.behaviour
 
     @property
+    def head(self) -> int:
+        """Which of the network's heads plays."""
+        return self._task_index
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.network.parameters()).device
@@ -206,6 +211,26 @@ class TorchPolicy:
         if name not in names:
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {', '.join(names)}.")
         return TorchPolicy(self.network, self.spec, task_index=names.index(name))
+
+    def single_task(self, name: str) -> "TorchPolicy":
+        """Return a policy of its own that has the torso and one head only, to be kept or saved alone.
+
+        It plays that task exactly as this policy does, shares no weights with it and has its own hash;
+        its provenance goes on from this policy's, and says under `single_task_of` where it came from.
+
+        Raises:
+            MismatchError: there is no head of that name; lists those there are.
+        """
+        chosen = self.for_task(name)
+        if not isinstance(self.network, PolicyNetwork) or len(self.spec.heads) == 1:
+            return chosen
+        origin = {"name": self.name, "hash": self.hash, "tasks": list(self.spec.head_sizes)}
+        spec = replace(
+            self.spec,
+            heads=(self.spec.heads[chosen.head],),
+            provenance={**self.spec.provenance, "single_task_of": origin},
+        )
+        return TorchPolicy(self.network.with_head(chosen.head), spec)
 
     def with_spec(self, **changes: object) -> "TorchPolicy":
         """Return the same weights under a changed description."""

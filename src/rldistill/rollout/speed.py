@@ -30,13 +30,13 @@ class DecisionSpeed:
 @torch.inference_mode()
 def measure_speed(policy: TorchPolicy) -> DecisionSpeed:
     """Time a policy's network on zeros; unlike in play, one observation is not padded to a batch."""
-    network, device = policy.network, policy.device
+    network, head, device = policy.network, policy.head, policy.device
     was_training = network.training
     network.eval()
     dtype = torch.uint8 if policy.tasks[0].fingerprint.observation_dtype == "uint8" else torch.float32
     batch = torch.zeros(_BATCH_SIZE, *policy.spec.observation_shape, dtype=dtype, device=device)
-    latency = _median_seconds(lambda: network(batch[:1]).outputs.argmax().item())
-    batched = _median_seconds(lambda: network(batch).outputs.argmax(dim=1).cpu())
+    latency = _median_seconds(lambda: network(batch[:1], head).outputs.argmax().item())
+    batched = _median_seconds(lambda: network(batch, head).outputs.argmax(dim=1).cpu())
     network.train(was_training)
     return DecisionSpeed(latency, _BATCH_SIZE / batched)
 

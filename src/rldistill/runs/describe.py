@@ -78,6 +78,7 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "heads": policy.spec.head_sizes,
         "task": task.name,
         "fingerprint": task.fingerprint.to_dict(),
+        "tasks": [{"task": own.name, "fingerprint": own.fingerprint.to_dict()} for own in policy.tasks],
         "output_kind": policy.output_kind,
         "behaviour": policy.behaviour,
         "policy_hash": policy.hash,
