@@ -2,10 +2,10 @@
 
 Who does the same thing forty times gets that action's payout; whoever changes their mind gets `otherwise`. Random play
 thus scores `otherwise`, and every mean, ratio and interval can be worked out by hand. Importing this file makes
-`tests.kit.payout:Payout-v0` a task.
+`tests.kit.payout:Payout-v0` a task, and `PayoutA-v0` to `PayoutC-v0` beside it for policies of several tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -64,4 +64,23 @@ def constant_policy(task: PlayableTask, action: int, name: str | None = None) ->
     return policy
 
 
-gymnasium.register("Payout-v0", entry_point=Payout)
+def payout_tasks(**settings: Mapping[str, object]) -> list[PlayableTask]:
+    """Return a task per letter, such as `a={"payouts": [1, 2]}`."""
+    return [make_task(f"tests.kit.payout:Payout{letter.upper()}-v0", kwargs) for letter, kwargs in settings.items()]
+
+
+def constant_heads(tasks: Sequence[PlayableTask], actions: Sequence[int], name: str = "student") -> TorchPolicy:
+    """Return a policy of several tasks that always takes one action in each."""
+    policy = TorchPolicy.create(
+        parse_architecture("mlp:1"),
+        [task.task for task in tasks],
+        name=name,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for head, action in zip(policy.network.heads, actions, strict=True):
+        head.output.bias.data = torch.eye(len(head.output.bias))[action]
+    return policy
+
+
+for _name in ("Payout-v0", "PayoutA-v0", "PayoutB-v0", "PayoutC-v0"):
+    gymnasium.register(_name, entry_point=Payout)

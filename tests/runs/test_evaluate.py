@@ -11,7 +11,8 @@ from rldistill.envs import make_task
 from rldistill.errors import GateError, MismatchError, OutputExistsError, PolicyFileError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import load_policy
-from rldistill.runs.evaluate import check_retention, evaluate, reference_for
+from rldistill.runs.evaluate import evaluate
+from rldistill.runs.gate import check_retention, require_teachers
 from rldistill.seeding import episode_seed
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
@@ -291,7 +292,8 @@ def files(tmp_path, task):
 def test_the_teacher_that_a_student_names_is_found(files):
     teacher, student = files
     assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["teacher", "student", "random"]
-    assert reference_for([student], None).hash == load_policy(teacher).hash
+    require_teachers([student])
+    assert evaluate(student, num_episodes=1).teacher.policy_hash == load_policy(teacher).hash
 
 
 def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_named(files, task):
@@ -303,7 +305,7 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
     teacher.unlink()
     assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["student", "random"]
     with pytest.raises(UsageError, match="name it with --teacher FILE"):
-        reference_for([student], None)
+        require_teachers([student])
 
 
 def test_a_teacher_that_is_named_must_be_there(files):

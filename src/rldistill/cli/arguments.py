@@ -95,9 +95,33 @@ def _toml_values(argv: Sequence[str], config_type: type[Any]) -> tuple[list[str]
             raise UsageError(f"Configuration {paths[-1]}: unknown key {key!r}, expected one of {known}.")
         if tyro.conf.Positional in getattr(hints[key], "__metadata__", ()):
             positionals[key] = tuple(map(Path, value)) if isinstance(value, list) else Path(value)
+        elif tyro.conf.UseAppendAction in getattr(hints[key], "__metadata__", ()):
+            # Repeated on the command line it would add to the file's values instead of replacing them.
+            if not any(word == _flag(key) or word.startswith(f"{_flag(key)}=") for word in argv):
+                values = value if isinstance(value, list) else [value]
+                options += [word for item in values for word in _as_option(_flag(key), item)]
         else:
-            options += _as_option("--" + key.replace("_", "-"), value)
+            options += _as_option(_flag(key), value)
     return options, positionals
+
+
+def repeated(argv: Sequence[str], option: str) -> list[str]:
+    """Return a command line in which an option stands before each of its values: `-o a b` is `-o a -o b`.
+
+    Only after a positional argument: before it, the second value may be one.
+    """
+    if not argv or argv[0].startswith("-"):
+        return list(argv)
+    words: list[str] = []
+    for word in argv:
+        if words[-2:-1] == [option] and not word.startswith("-"):
+            words.append(option)
+        words.append(word)
+    return words
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def _as_option(name: str, value: object) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rldistill.cli.arguments import parse, require, resolve_machine, write_configuration, write_result
+from rldistill.cli.arguments import parse, repeated, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import UsageError
 from rldistill.runs.config import EvaluateConfig, parse_options
 
@@ -12,7 +12,7 @@ _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --n
 
 def run(argv: Sequence[str]) -> None:
     """Compare policies."""
-    config, flags = parse("evaluate", EvaluateConfig, argv, example=_EXAMPLE)
+    config, flags = parse("evaluate", EvaluateConfig, repeated(argv, "--teacher"), example=_EXAMPLE)
     policies = require(config.policies or None, "at least one policy file or run folder", _EXAMPLE)
     if flags.resume or flags.overwrite:
         raise UsageError("evaluate keeps no state: --resume and --overwrite do not apply. It is repeated as a whole.")
@@ -20,23 +20,24 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.cli.table import evaluation_table
     from rldistill.envs import make_task
-    from rldistill.runs.evaluate import check_retention, evaluate, reference_for
+    from rldistill.runs.evaluate import evaluate
+    from rldistill.runs.gate import check_retention, require_teachers
 
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():
         config = replace(config, out=policies[0] / "evaluation.json")
-    if config.task is not None:
-        make_task(config.task, options)
+    for task in () if config.task is None else config.task.split(","):
+        make_task(task.strip(), options)
     if flags.dry_run:
         write_configuration(config)
         return
     if config.require_retention is not None:
         # Known before anything is played: an hour's evaluation must not end in wrong usage.
-        reference_for(policies, config.teacher)
+        require_teachers(policies, config.tasks, config.teacher, env_kwargs=options)
     with callbacks(quiet=flags.quiet) as listeners:
         result = evaluate(
             policies,
-            config.task,
+            config.tasks,
             teacher=config.teacher,
             num_episodes=config.num_episodes,
             seed=config.seed,

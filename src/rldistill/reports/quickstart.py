@@ -106,6 +106,7 @@ def _evaluated(
             return found, None
     result = evaluate(
         student,
+        student.tasks[0],
         teacher=teacher,
         num_episodes=config.num_episodes,
         seed=config.seed + _EVALUATION_SEED,

@@ -228,15 +228,15 @@ class EvaluateConfig:
     policies: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Policy files or run folders."""
     task: str | None = None
-    """Task to play; none: the first policy's own."""
-    teacher: Path | None = None
-    """The reference; none: the teacher that a student's file names, if it is still there."""
+    """Task to play, or several with commas between; none: all that the first policy has heads for."""
+    teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """The reference, once for each teacher; none: those a student's file names, if they are still there."""
     num_episodes: int = 30
     """Episodes of each policy."""
     exploration_epsilon: float | None = None
     """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
     require_retention: float | None = None
-    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this."""
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this; of several tasks, of its mean."""
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     out: Path | None = None
@@ -255,6 +255,14 @@ class EvaluateConfig:
         check_not_negative(self, "seed", "num_threads")
         if self.require_retention is not None and not math.isfinite(self.require_retention):
             raise UsageError(f"require_retention must be a number such as 0.95, got {self.require_retention}.")
+        if self.task is not None and not all(name.strip() for name in self.task.split(",")):
+            raise UsageError(f"task: got {self.task!r}, expected names with commas between, such as atari:pong.")
+
+    @property
+    def tasks(self) -> str | tuple[str, ...] | None:
+        """What `task` names: one, several, or none."""
+        names = () if self.task is None else tuple(name.strip() for name in self.task.split(","))
+        return names if len(names) > 1 else self.task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,33 @@
-"""Evaluate policies side by side: the same episodes for all, random play beside them."""
+"""Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
-from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike, make_task
-from rldistill.errors import GateError, OutputExistsError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike
+from rldistill.errors import OutputExistsError, UsageError
+from rldistill.events import Callback, Event, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import measure_speed
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
-from rldistill.runs.loading import PolicyLike, as_policy, recorded_teacher
+from rldistill.runs.loading import PolicyLike
+from rldistill.runs.multitask_evaluation import MultiTaskEvaluation, combine
+from rldistill.runs.pairing import (
+    TasksLike,
+    TeachersLike,
+    check_heads,
+    is_several,
+    policies_of,
+    tasks_to_play,
+    teachers_for,
+)
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_generator
 from rldistill.statistics import (
@@ -37,11 +47,38 @@ from rldistill.storage import write_json
 _DEFAULT_NUM_ENVS = 16
 
 
+class EvaluateSettings(TypedDict, total=False):
+    """The keyword arguments of `evaluate`, for its overloads."""
+
+    teacher: TeachersLike | None
+    num_episodes: int
+    seed: int
+    exploration_epsilon: float | None
+    env_kwargs: Mapping[str, Any] | None
+    num_envs: int | None
+    num_threads: int
+    device: str
+    out: str | Path | None
+    callbacks: Sequence[Callback]
+
+
+@overload
+def evaluate(
+    policy: PolicyLike | Sequence[PolicyLike], task: TaskLike, **settings: Unpack[EvaluateSettings]
+) -> Evaluation: ...
+@overload
+def evaluate(
+    policy: PolicyLike | Sequence[PolicyLike], task: Sequence[TaskLike], **settings: Unpack[EvaluateSettings]
+) -> MultiTaskEvaluation: ...
+@overload
+def evaluate(
+    policy: PolicyLike | Sequence[PolicyLike], task: TasksLike | None = None, **settings: Unpack[EvaluateSettings]
+) -> Evaluation | MultiTaskEvaluation: ...
 def evaluate(
     policy: PolicyLike | Sequence[PolicyLike],
-    task: TaskLike | None = None,
+    task: TasksLike | None = None,
     *,
-    teacher: PolicyLike | None = None,
+    teacher: TeachersLike | None = None,
     num_episodes: int = 30,
     seed: int = 0,
     exploration_epsilon: float | None = None,
@@ -51,16 +88,21 @@ def evaluate(
     device: str = "auto",
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Evaluation:
+) -> Evaluation | MultiTaskEvaluation:
     """Play the same episodes with every policy, and with random play, and compare.
+
+    A policy of several tasks is played on each of them, unless one is named, and the result is a
+    `MultiTaskEvaluation`: each task's evaluation, as it would be alone, and what follows for all of them.
 
     A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max`
     different starts: each is then played once and reported as a census, without interval.
 
     Args:
         policy: policy, file or run folder, or several.
-        task: what to play; None takes the first policy's own task.
-        teacher: the reference; None takes the one a student's file names, if it is still there.
+        task: what to play, or a sequence of that; None takes all the first policy has heads for. The
+            name of one of several heads means that head's task as it was recorded.
+        teacher: the reference, or several, each for the task it was made for; where there is none, the
+            one that the first policy's file names, if it is still there.
         num_episodes: of each policy; of a census, at most that many starts.
         seed: episode i is a function of (seed, i).
         exploration_epsilon: None takes the protocol's: 0.05 for Atari, else 0.
@@ -72,36 +114,52 @@ def evaluate(
         callbacks: receive events and may stop the run.
 
     Raises:
-        MismatchError: a policy does not fit the task.
+        MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of
+            the tasks, or two fit one.
         OutputExistsError: `out` holds something other than an evaluation.
         UsageError: a number out of range.
         KeyboardInterrupt: stopped; nothing is written.
     """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be 1 or more, got {num_episodes}.")
-    given = policy if isinstance(policy, Sequence) and not isinstance(policy, str) else [policy]
-    if not given:
+    policies = policies_of(policy, device=device)
+    if not policies:
         raise UsageError("evaluate needs at least one policy.")
-    policies = [as_policy(item, device=device) for item in given]
-    playable = make_task(task if task is not None else policies[0].tasks[0], env_kwargs)
+    playables = tasks_to_play(policies[0], task, env_kwargs)
     if exploration_epsilon is not None:
-        playable = playable.with_exploration(exploration_epsilon)
-    reference = (
-        as_policy(teacher, device=device)
-        if teacher is not None
-        else recorded_teacher(policies[0], playable.task, device=device)
-    )
+        playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
+    tasks = [playable.task for playable in playables]
+    teachers = teachers_for(tasks, policies[0], teacher, device=device)
+    has_several = is_several(task) or len(tasks) > 1
+    if has_several:
+        check_heads(policies, tasks)
     if out is not None:
         _check_out(Path(out))
+    evaluations: list[Evaluation] = []
     with use_threads(num_threads):
-        run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, callbacks)
-        try:
-            result = run.compare(policies, reference)
-        except StopRequestedError:
-            raise KeyboardInterrupt from None
+        for playable in playables:
+            name = playable.task.name
+            heard = [_naming(name, callback) for callback in callbacks] if has_several else callbacks
+            run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, heard)
+            try:
+                evaluations.append(run.compare(policies, teachers.get(name)))
+            except StopRequestedError:
+                raise KeyboardInterrupt from None
+    result = combine(evaluations, seed=seed) if has_several else evaluations[0]
     if out is not None:
         write_json(Path(out), result.to_dict())
     return result
+
+
+def _naming(task_name: str, callback: Callback) -> Callback:
+    """Return a callback that is told which of several tasks an event is about."""
+
+    def told(event: Event) -> bool | None:
+        if isinstance(event, ProgressEvent):
+            return callback(replace(event, phase=f"{event.phase} on {task_name}"))
+        return callback(replace(event, text=f"{task_name}: {event.text}"))
+
+    return told
 
 
 def _check_out(path: Path) -> None:
@@ -118,49 +176,6 @@ def _check_out(path: Path) -> None:
         is_ours = False
     if not is_ours:
         raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
-
-
-def reference_for(policies: Sequence[PolicyLike], teacher: PolicyLike | None, *, device: str = "cpu") -> Policy:
-    """Return the teacher that policies are compared with.
-
-    Raises:
-        UsageError: none was named, and the first policy's file names none that is still there.
-    """
-    if teacher is not None:
-        return as_policy(teacher, device=device)
-    student = as_policy(policies[0], device=device)
-    recorded = recorded_teacher(student, student.tasks[0], device=device)
-    if recorded is None:
-        raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
-    return recorded
-
-
-def check_retention(evaluation: Evaluation, required: float) -> None:
-    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
-
-    Raises:
-        UsageError: there is no teacher to compare with.
-        GateError: names the students whose lower bound is below.
-    """
-    if evaluation.teacher is None:
-        raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
-    if not evaluation.students:
-        raise UsageError("--require-retention got no student: every policy named is the teacher itself.")
-    failed = [
-        student
-        for student in evaluation.students
-        if student.retention_lower_bound is None or student.retention_lower_bound < required
-    ]
-    if failed:
-        listing = ", ".join(
-            f"{student.name} "
-            + ("unknown" if student.retention_lower_bound is None else f"{student.retention_lower_bound:.3f}")
-            for student in failed
-        )
-        raise GateError(
-            f"Retention gate failed: lower bound (one-sided 95 %) of {listing}, required {required:g}. "
-            "More episodes narrow the interval; a better student raises it."
-        )
 
 
 class _EvaluationRun:
@@ -244,6 +259,10 @@ class _EvaluationRun:
     def _num_starts(self) -> int:
         return 0 if self._starts is None else len(self._starts)
 
+    def _is_exact(self, played: PlayedEpisodes) -> bool:
+        # Where every start was played, nothing is left to chance; a part of them is a sample.
+        return played.is_census and len(played.episodes) == self._num_starts
+
     def _describe(
         self, policy: Policy, role: Literal["teacher", "student", "random"], name: str, played: PlayedEpisodes
     ) -> PolicyEvaluation:
@@ -261,20 +280,17 @@ class _EvaluationRun:
             mean=average,
             interval=None if played.is_census else bootstrap_interval(scores, mean, rng=self._rng("mean")),
             iqm_interval=None if played.is_census else bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
+            is_exact=self._is_exact(played),
             normalised_score=normalised_score(average, task.game) if task.is_atari else None,
-            size=measure_size(network.network, bytes_per_parameter=network.spec.bytes_per_parameter)
-            if network
-            else None,
+            size=None
+            if network is None
+            else measure_size(network.network, head=network.head, bytes_per_parameter=network.spec.bytes_per_parameter),
             speed=measure_speed(network) if network else None,
         )
 
     def _relate(self, row: PolicyEvaluation, teacher: PlayedEpisodes, random: PlayedEpisodes) -> PolicyEvaluation:
         arms: dict[Role, PlayedEpisodes] = {"student": row.played, "teacher": teacher, "random": random}
-        # Where every start was played, nothing is left to chance; a part of them is a sample.
-        num_starts = self._num_starts
-        fixed: list[Role] = [
-            role for role, played in arms.items() if played.is_census and len(played.episodes) == num_starts
-        ]
+        fixed: list[Role] = [role for role, played in arms.items() if self._is_exact(played)]
         scores = [played.scores for played in arms.values()]
         samples = retention_samples(scores[0], scores[1], scores[2], rng=self._rng("retention"), fixed=fixed)
         bound = None if samples is None else lower_bound(samples)

@@ -1,9 +1,11 @@
 """From what a user names to a policy and the task it plays."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rldistill.errors import PolicyFileError
-from rldistill.policies import Policy, TorchPolicy, load_policy
+from rldistill.errors import MismatchError, PolicyFileError
+from rldistill.policies import Policy, TorchPolicy, fit_policy, load_policy
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -32,15 +34,30 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
 
 
 def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:
-    """Return the teacher that a student's file names, if it is still there, still the same, and plays this task."""
+    """Return the teacher that a student's file names, if it is still there, still the same, and plays this task.
+
+    A student of several tasks names a teacher for each of them (`teachers`), a student of one task its only
+    one (`teacher`).
+    """
     if not isinstance(student, TorchPolicy):
         return None
-    record = student.spec.provenance.get("teacher") or {}
-    if not record.get("path"):
+    record = _teacher_record(student.spec.provenance, task.name)
+    path = record.get("path")
+    if not (path and isinstance(path, str)):
         return None
     try:
-        teacher = as_policy(record["path"], device=device)
-    except PolicyFileError:
+        teacher = as_policy(path, device=device)
+        # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
+        by_name = len(student.tasks) > 1 and "task" not in record
+        fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
+    except (PolicyFileError, MismatchError):
         return None  # gone, or something else by now: the path is a hint, the hash decides
-    plays_task = not teacher.tasks[0].fingerprint.differences(task.fingerprint)
-    return teacher if teacher.hash == record.get("hash") and plays_task else None
+    return teacher if teacher.hash == record.get("hash") else None
+
+
+def _teacher_record(provenance: Mapping[str, Any], task_name: str) -> Mapping[str, Any]:
+    """Return what a student's file says of a task's teacher; a stranger's file may say anything."""
+    listed = provenance.get("teachers")
+    candidates = [*listed, provenance.get("teacher")] if isinstance(listed, list) else [provenance.get("teacher")]
+    records = (record for record in candidates if isinstance(record, Mapping))
+    return next((record for record in records if record.get("task", task_name) == task_name), {})
