@@ -101,7 +101,7 @@ def test_the_gate_is_on_the_mean_over_the_tasks():
         (1, ["--task", f"{A},CartPole-v1"], f"Policy 'student' has no head for 'CartPole-v1', only for {A}, {B}."),
         (1, ["--task", "CartPole-v1"], f"Policy 'student' has no head for 'CartPole-v1', only for {A}, {B}."),
         (1, ["--teacher", "c.safetensors"], "Policy file c.safetensors: found nothing there"),
-        (1, [*TEACHERS, "--teacher", "a.safetensors"], f"Two teachers for task '{A}': 'teacher a' and 'teacher a'."),
+        (1, [*TEACHERS, "--teacher", "another.safetensors"], f"for task '{A}': 'teacher a' and 'another'."),
         (1, ["--teacher", "other.safetensors"], "Teacher 'other' (made for made-up) cannot be told to be for one of"),
         (2, ["--require-retention", "0.9", *TEACHERS[:2]], f"on every task: got none for {A}. Name each with"),
         (2, ["--env-kwargs", '{"noise": 1}'], "belong with a task's name"),
@@ -109,6 +109,7 @@ def test_the_gate_is_on_the_mean_over_the_tasks():
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(code, options, message):
     small_policy(vector_task(), name="other").save("other.safetensors")
+    constant_policy(*payout_tasks(a={}), 0, "another").save("another.safetensors")
     words = run(*COMMAND, *options)
     assert (words.code, words.stdout) == (code, "")
     assert message in words.line

@@ -100,7 +100,9 @@ def test_inspect_shows_every_head_with_its_task():
     data = run_well("inspect", "three.safetensors", "--json").json
     assert data["heads"] == {"atari:pong": 6, "atari:breakout": 4, "atari:freeway": 3}
     assert (data["task"], data["fingerprint"]) == ("atari:pong", tasks[0].fingerprint.to_dict())
-    assert data["tasks"] == [{"task": task.name, "fingerprint": task.fingerprint.to_dict()} for task in tasks]
+    assert data["tasks"] == [
+        {"task": task.name, "fingerprint": task.fingerprint.to_dict(), "behaviour": "greedy"} for task in tasks
+    ]
     lines = [re.split(r" {2,}", line) for line in run_well("inspect", "three.safetensors").stdout.splitlines()]
     assert ["heads", "atari:pong 6, atari:breakout 4, atari:freeway 3"] in lines
     assert [value for key, value in lines if key == "task"] == [task.name for task in tasks]

@@ -6,7 +6,7 @@ import torch
 
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
-from rldistill.policies import RandomPolicy, choose_actions, load_policy
+from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
 from rldistill.policies.torch_policy import ROWS_PER_BATCH
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
@@ -190,6 +190,14 @@ def test_one_head_alone_says_where_it_came_from(three_heads):
         "teachers": [{"task": "b", "hash": "123"}],
         "single_task_of": {"name": "three", "hash": three_heads.hash, "tasks": ["a", "b", "c"]},
     }
+
+
+def test_one_head_alone_acts_as_that_head_did(three_heads):
+    heads = [
+        HeadSpec(task, behaviour) for task, behaviour in zip(three_heads.tasks, (None, "greedy", None), strict=True)
+    ]
+    policy = three_heads.with_spec(heads=tuple(heads))
+    assert [policy.single_task(name).behaviour for name in "abc"] == ["sample", "greedy", "sample"]
 
 
 def test_the_only_head_is_alone_already():

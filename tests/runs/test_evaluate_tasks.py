@@ -345,6 +345,11 @@ def test_two_teachers_for_one_task_are_refused(student, teachers, tasks):
     assert "Two teachers for task" in refusal(MismatchError, student, A, teacher=[teachers[0], other])
 
 
+def test_the_same_teacher_twice_is_one_teacher(student, teachers):
+    result = evaluate(student, teacher=[*teachers, teachers[0]], num_episodes=1)
+    assert names_of_teachers(result) == ["teacher A", "teacher B", "teacher C"]
+
+
 def test_a_teacher_of_another_name_is_matched_where_its_fingerprint_fits_one_task_alone(tasks, student, teachers):
     unnamed = small_policy(replace(tasks[2].task, name="python:four_actions"), name="unnamed")
     result = evaluate(student, teacher=[*teachers[:2], unnamed], num_episodes=1)

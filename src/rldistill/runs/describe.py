@@ -78,9 +78,16 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "heads": policy.spec.head_sizes,
         "task": task.name,
         "fingerprint": task.fingerprint.to_dict(),
-        "tasks": [{"task": own.name, "fingerprint": own.fingerprint.to_dict()} for own in policy.tasks],
         "output_kind": policy.output_kind,
         "behaviour": policy.behaviour,
+        "tasks": [
+            {
+                "task": own.name,
+                "fingerprint": own.fingerprint.to_dict(),
+                "behaviour": policy.for_task(own.name).behaviour,
+            }
+            for own in policy.tasks
+        ],
         "policy_hash": policy.hash,
         "weights_dtype": policy.spec.weights_dtype,
         "architecture": policy.spec.to_dict()["architecture"],

@@ -113,7 +113,7 @@ def teachers_for(
     found: dict[str, Policy] = {}
     for teacher in teachers:
         for task in _tasks_of(teacher, tasks):
-            if task.name in found:
+            if task.name in found and found[task.name].hash != teacher.hash:
                 raise MismatchError(
                     f"Two teachers for task {task.name!r}: {found[task.name].name!r} and {teacher.name!r}. "
                     "A task is compared with one: leave the other out."
