@@ -44,4 +44,5 @@ def _summary(path: Path, made: Mapping[str, Any]) -> str:
         lines[0] = f"student: {path}, agrees with its teachers in held-out steps of"
         lines += [f"  {task:<{width}}  {record['held_out_agreement']:.1%}" for task, record in made["tasks"].items()]
     teachers = [record["path"] or "FILE" for record in made.get("teachers", (made.get("teacher"),)) if record]
-    return "\n".join([*lines, f"next: rldistill evaluate {path} --teacher {' '.join(teachers)}"])
+    options = " ".join(f"--teacher {teacher}" for teacher in teachers)
+    return "\n".join([*lines, f"next: rldistill evaluate {path} {options}"])

@@ -145,8 +145,8 @@ class DistillConfig:
 
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Dataset folder; several, one per task, for a student with a head for each."""
-    teacher: tuple[Path, ...] = ()
-    """Instead of a dataset: policy file of a teacher that plays while the student learns, one or one per task."""
+    teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
     task: str | None = None
     """With --teacher: task to play, several separated by commas; none: the teacher's own."""
     env_kwargs: str = "{}"
