@@ -5,6 +5,7 @@ folder as ours; results follow.
 """
 
 import contextlib
+import functools
 import os
 import platform
 import shlex
@@ -101,6 +102,8 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool
         raise OutputExistsError(
             f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it, or choose another."
         )
+    # Before the lock is taken: a process that is being started holds it too, until it has become git.
+    _commit()
     with folder_lock(folder):
         if overwrite:
             _delete_run(folder, contents)
@@ -145,6 +148,7 @@ def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _commit() -> str | None:
     """Return the commit of the source tree this package runs from, with `+changes` if it was edited."""
     git = shutil.which("git")
@@ -153,9 +157,9 @@ def _commit() -> str | None:
         return None
 
     def ask(*arguments: str) -> str:
-        return subprocess.run(
-            [git, "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        # Looking only: without optional locks, git writes nothing, whose half a full disk or a kill would leave behind.
+        command = [git, "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
