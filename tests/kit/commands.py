@@ -22,7 +22,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from rldistill.events import Callback, Event, ProgressEvent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SECONDS_TO_WAIT = 60.0
@@ -78,6 +81,11 @@ class Command:
         self._stdout = stdout
         self._stderr = stderr
 
+    @property
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return self._stderr.read_text()
+
     def kill(self) -> None:
         """End it at once, as the system does when memory runs out."""
         os.kill(self.pid, signal.SIGKILL)
@@ -91,15 +99,19 @@ class Command:
     def wait(self) -> Result:
         """Wait for its end; killed by signal n it gives −n."""
         code = _server().ask({"wait": self.pid})
-        return Result(code, self._stdout.read_text(), self._stderr.read_text())
+        return Result(code, self._stdout.read_text(), self.stderr)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true; it is an error if that takes a minute or the command ends before."""
         deadline = time.monotonic() + _SECONDS_TO_WAIT
         while not condition():
             assert time.monotonic() < deadline, "waited for a minute"
-            assert Path(f"/proc/{self.pid}/stat").read_text().split()[2] != "Z", f"ended: {self._stderr.read_text()}"
+            assert not self._has_ended() or condition(), f"ended: {self.stderr}"
             time.sleep(0.002)
+
+    def _has_ended(self) -> bool:
+        # Not yet waited for: until then the system keeps its entry. The name, in brackets, may hold blanks.
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def start(*argv: object, prepare: str | None = None, max_file_bytes: int | None = None) -> Command:
@@ -137,44 +149,50 @@ def write_small_shards() -> None:
         method.__func__.__kwdefaults__["steps_per_shard"] = 100
 
 
-def collect_slowly() -> None:
-    """For `prepare`: small shards, and at most 5,400 steps a second, so that any machine can be killed in time."""
+def collect_a_little() -> None:
+    """For `prepare`: small shards, at most 5,400 steps a second, and after 400 steps it waits to be stopped."""
     from rldistill.runs import collect
 
     write_small_shards()
-    report = collect._CollectionRun._report
+    first: list[int] = []
 
-    def report_slowly(self, step) -> None:
-        time.sleep(0.003)
-        report(self, step)
+    def is_enough(event: ProgressEvent) -> bool:
+        first[:] = first or [event.done]
+        return event.done >= first[0] + 400
 
-    collect._CollectionRun._report = report_slowly
-
-
-def play_slowly() -> None:
-    """For `prepare`: at most 200 locksteps a second."""
-    from rldistill.rollout.player import EpisodePlayer
-
-    step = EpisodePlayer._step
-
-    def step_slowly(self):
-        time.sleep(0.005)
-        return step(self)
-
-    EpisodePlayer._step = step_slowly
+    _report_slowly(collect, seconds=0.003, until=is_enough)
 
 
-def distill_slowly() -> None:
-    """For `prepare`: at most 500 updates a second."""
-    from rldistill.distillation import Distiller
+def distill_almost_to_the_end() -> None:
+    """For `prepare`: at most 500 updates a second, and ten updates before the end it waits to be stopped."""
+    from rldistill.runs import distillation_run
 
-    update = Distiller.update
+    _report_slowly(distillation_run, seconds=0.002, until=lambda event: event.done >= event.total - 10)
 
-    def update_slowly(self, *arguments):
-        time.sleep(0.002)
-        return update(self, *arguments)
 
-    Distiller.update = update_slowly
+def evaluate_one_episode() -> None:
+    """For `prepare`: once an episode has ended, it waits to be stopped."""
+    from rldistill.runs import evaluate
+
+    _report_slowly(evaluate, seconds=0.002, until=lambda event: event.done > 0)
+
+
+def _report_slowly(module: ModuleType, *, seconds: float, until: Callable[[ProgressEvent], bool]) -> None:
+    """Let a run take its time over each report of progress, and go no further once it has come far enough.
+
+    However slow the machine, whoever means to stop the run comes in time.
+    """
+    notify = module.notify
+
+    def notify_slowly(callbacks: Sequence[Callback], event: Event) -> None:
+        notify(callbacks, event)
+        if isinstance(event, ProgressEvent):
+            time.sleep(seconds)
+            while until(event):
+                time.sleep(seconds)
+                notify(callbacks, event)  # Ctrl-C is heard here
+
+    module.notify = notify_slowly
 
 
 class _Server:
@@ -250,6 +268,8 @@ def _work(request: dict[str, Any]) -> None:
         if request["prepare"]:
             module, _, function = request["prepare"].partition(":")
             getattr(importlib.import_module(module), function)()
+        # A shell that started the tests in the background has had SIGINT ignored, which a child inherits.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if request["max_file_bytes"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["max_file_bytes"], resource.RLIM_INFINITY))
         main(request["argv"])

@@ -24,6 +24,7 @@ from tests.kit.small_policies import small_policy
 from tests.kit.unruly_envs import FORGETFUL_TASK, Forgetful
 
 SMALL_SHARDS = "tests.kit.commands:write_small_shards"
+A_LITTLE = "tests.kit.commands:collect_a_little"
 NUM_KILLS = 20
 
 
@@ -43,7 +44,7 @@ def test_every_stored_stack_is_what_the_environment_returned_across_a_kill_and_a
     policy.save(tmp_path / "teacher.safetensors")
     command = ["collect", tmp_path / "teacher.safetensors", "--quiet", "--resume", "--num-envs", 3, "--num-threads", 1]
     command += options(num_steps=600, out=tmp_path / "d", seed=5, exploration_epsilon=epsilon)
-    first = start(*command, prepare=SMALL_SHARDS)
+    first = start(*command, prepare=A_LITTLE)
     first.wait_until(lambda: num_listed(tmp_path / "d") >= 200)
     first.kill()
     before = num_listed(tmp_path / "d")
@@ -96,9 +97,11 @@ def test_killed_at_twenty_random_moments_a_collection_is_step_for_step_what_it_w
     command = command_for(teacher, out)
     rng = stream_generator(0, "kills")
     listed = []
-    for _ in range(NUM_KILLS):
-        collection = start(*command, prepare="tests.kit.commands:collect_slowly")
-        time.sleep(rng.uniform(0, 0.4))
+    for num_shards in rng.integers(0, 4, NUM_KILLS).tolist():
+        before = num_listed(out)
+        collection = start(*command, prepare=A_LITTLE)
+        collection.wait_until(lambda least=before + 100 * num_shards: num_listed(out) >= least)
+        time.sleep(rng.uniform(0, 0.05))  # the moment between two shards is left to chance
         collection.kill()
         listed.append(num_listed(out))
         if listed[-1]:
@@ -117,8 +120,8 @@ def test_killed_at_twenty_random_moments_a_collection_is_step_for_step_what_it_w
 def test_ctrl_c_exits_with_130_and_the_rest_can_be_collected_later(tmp_path, uninterrupted):
     teacher, expected = uninterrupted
     out = tmp_path / "d"
-    collection = start(*command_for(teacher, out), prepare=SMALL_SHARDS)
-    collection.wait_until(lambda: num_listed(out) > 500)
+    collection = start(*command_for(teacher, out), prepare=A_LITTLE)
+    collection.wait_until(lambda: num_listed(out) > 200)
     result = collection.interrupt()
     assert result.code == 130
     lines = result.stderr.splitlines()
@@ -131,8 +134,8 @@ def test_ctrl_c_exits_with_130_and_the_rest_can_be_collected_later(tmp_path, uni
 
 def test_sigterm_stops_as_ctrl_c_does(tmp_path, uninterrupted):
     teacher, _ = uninterrupted
-    collection = start(*command_for(teacher, tmp_path / "d"), "--json", prepare=SMALL_SHARDS)
-    collection.wait_until(lambda: num_listed(tmp_path / "d") > 500)
+    collection = start(*command_for(teacher, tmp_path / "d"), "--json", prepare=A_LITTLE)
+    collection.wait_until(lambda: num_listed(tmp_path / "d") > 200)
     result = collection.interrupt(signal.SIGTERM)
     assert result.code == 130
     assert set(result.json) == {"error"}

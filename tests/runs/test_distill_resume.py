@@ -1,6 +1,7 @@
 """A distillation that was stopped anywhere and taken up again is bit-equal to one that never stopped."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -47,26 +48,19 @@ def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(tmp_path, q_dat
     command = command_for(q_data, out, optimizer)
     rng = stream_generator(0, "kills")
     for num_before in (0, 1, 3, 5, 7):
-        run = start(*command, prepare="tests.kit.commands:distill_slowly")
+        run = start(*command, prepare="tests.kit.commands:distill_almost_to_the_end")
         run.wait_until(lambda least=num_before: num_measured(out) >= least)
-        run.wait_until(_after(rng.uniform(0, 0.05)))
+        time.sleep(rng.uniform(0, 0.05))  # the moment between two measurements is left to chance
         run.kill()
-        assert not (out / "student.safetensors").exists(), "it was quicker than its killer"
+        assert not (out / "student.safetensors").exists()
     assert run_alone(*command).code == 0
     assert_equal(out, uninterrupted)
-
-
-def _after(seconds: float):
-    import time
-
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() >= until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_exits_with_130_and_the_rest_can_be_trained_later(tmp_path, q_data, optimizer, uninterrupted, number):
     out = tmp_path / "r"
-    run = start(*command_for(q_data, out, optimizer), prepare="tests.kit.commands:distill_slowly")
+    run = start(*command_for(q_data, out, optimizer), prepare="tests.kit.commands:distill_almost_to_the_end")
     run.wait_until(lambda: num_measured(out) >= 2)
     result = run.interrupt(number)
     assert result.code == 130
