@@ -1,12 +1,10 @@
-"""What people see while a command works, and how Ctrl-C reaches it."""
+"""What people see while a command works."""
 
 import io
-import signal
 
 import pytest
 
 from rldistill.cli import progress
-from rldistill.cli.interrupt import StopOnInterrupt
 from rldistill.cli.progress import ProgressDisplay
 from rldistill.events import MessageEvent, ProgressEvent
 
@@ -76,27 +74,3 @@ def test_a_terminal_gets_one_bar_a_phase(monkeypatch):
     assert "100/100" in screen
     assert "loss 0.25" in screen
     assert "collect" in screen and "distill" in screen
-
-
-def test_ctrl_c_asks_the_run_to_stop_and_the_second_stops_it_at_once():
-    stop = StopOnInterrupt()
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), stop.listening():
-        assert stop(step(1)) is False
-        signal.raise_signal(signal.SIGINT)
-        assert stop(step(2)) is True
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second did not stop it")
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_ctrl_c_in_the_last_moment_of_a_run_that_reports_nothing_more_is_not_lost():
-    with pytest.raises(KeyboardInterrupt), StopOnInterrupt().listening():
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_a_schedulers_sigterm_asks_as_well():
-    stop = StopOnInterrupt()
-    with pytest.raises(KeyboardInterrupt), stop.listening():
-        signal.raise_signal(signal.SIGTERM)
-        assert stop(step(1)) is True

@@ -82,6 +82,11 @@ class Command:
         self._stderr = stderr
 
     @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._stdout.read_text()
+
+    @property
     def stderr(self) -> str:
         """What it has said so far."""
         return self._stderr.read_text()
@@ -99,7 +104,7 @@ class Command:
     def wait(self) -> Result:
         """Wait for its end; killed by signal n it gives −n."""
         code = _server().ask({"wait": self.pid})
-        return Result(code, self._stdout.read_text(), self.stderr)
+        return Result(code, self.stdout, self.stderr)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true; it is an error if that takes a minute or the command ends before."""
@@ -122,11 +127,15 @@ def start(*argv: object, prepare: str | None = None, max_file_bytes: int | None 
         prepare: `module:function` to be called in that process first.
         max_file_bytes: how large a file it may write: a full disk, for one process.
     """
+    return _fork([str(argument) for argument in argv], prepare=prepare, max_file_bytes=max_file_bytes)
+
+
+def _fork(argv: list[str] | None, *, prepare: str | None, max_file_bytes: int | None) -> Command:
     folder = Path(tempfile.mkdtemp(dir=_server().folder))
     for name in ("stdout", "stderr"):
         (folder / name).touch()  # a kill may come before the process has opened them
     request = {
-        "argv": [str(argument) for argument in argv],
+        "argv": argv,
         "cwd": os.getcwd(),
         "stdout": str(folder / "stdout"),
         "stderr": str(folder / "stderr"),
@@ -134,6 +143,11 @@ def start(*argv: object, prepare: str | None = None, max_file_bytes: int | None 
         "max_file_bytes": max_file_bytes,
     }
     return Command(_server().ask(request), folder / "stdout", folder / "stderr")
+
+
+def start_function(name: str) -> Command:
+    """Start a function `module:name` in a process of its own; it exits with 0 or, after a traceback, with 1."""
+    return _fork(None, prepare=name, max_file_bytes=None)
 
 
 def run_alone(*argv: object, prepare: str | None = None, max_file_bytes: int | None = None) -> Result:
@@ -160,24 +174,24 @@ def collect_a_little() -> None:
         first[:] = first or [event.done]
         return event.done >= first[0] + 400
 
-    _report_slowly(collect, seconds=0.003, until=is_enough)
+    report_slowly(collect, seconds=0.003, until=is_enough)
 
 
 def distill_almost_to_the_end() -> None:
     """For `prepare`: at most 500 updates a second, and ten updates before the end it waits to be stopped."""
     from rldistill.runs import distillation_run
 
-    _report_slowly(distillation_run, seconds=0.002, until=lambda event: event.done >= event.total - 10)
+    report_slowly(distillation_run, seconds=0.002, until=lambda event: event.done >= event.total - 10)
 
 
 def evaluate_one_episode() -> None:
     """For `prepare`: once an episode has ended, it waits to be stopped."""
     from rldistill.runs import evaluate
 
-    _report_slowly(evaluate, seconds=0.002, until=lambda event: event.done > 0)
+    report_slowly(evaluate, seconds=0.002, until=lambda event: event.done > 0)
 
 
-def _report_slowly(module: ModuleType, *, seconds: float, until: Callable[[ProgressEvent], bool]) -> None:
+def report_slowly(module: ModuleType, *, seconds: float, until: Callable[[ProgressEvent], bool]) -> None:
     """Let a run take its time over each report of progress, and go no further once it has come far enough.
 
     However slow the machine, whoever means to stop the run comes in time.
@@ -265,14 +279,17 @@ def _work(request: dict[str, Any]) -> None:
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(request["cwd"])
+        # A shell that started the tests in the background has had SIGINT ignored, which a child inherits.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if request["prepare"]:
             module, _, function = request["prepare"].partition(":")
             getattr(importlib.import_module(module), function)()
-        # A shell that started the tests in the background has had SIGINT ignored, which a child inherits.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         if request["max_file_bytes"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["max_file_bytes"], resource.RLIM_INFINITY))
-        main(request["argv"])
+        if request["argv"] is None:
+            code = 0
+        else:
+            main(request["argv"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

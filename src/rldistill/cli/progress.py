@@ -9,18 +9,17 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from rldistill.cli.interrupt import StopOnInterrupt
 from rldistill.events import Callback, Event, MessageEvent
+from rldistill.runs.interrupt import stop_on_interrupt
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 
 
 @contextlib.contextmanager
 def callbacks(*, quiet: bool) -> Generator[list[Callback]]:
-    """Give the callbacks of a command: what shows progress, and what Ctrl-C stops."""
-    stop = StopOnInterrupt()
-    with ProgressDisplay(quiet=quiet) as display, stop.listening():
-        yield [display, stop]
+    """Give the callbacks of a command: what shows progress, and what Ctrl-C stops between two phases."""
+    with ProgressDisplay(quiet=quiet) as display, stop_on_interrupt([display]) as listeners:
+        yield listeners
 
 
 class ProgressDisplay:

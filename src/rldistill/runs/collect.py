@@ -13,6 +13,7 @@ from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequeste
 from rldistill.policies import Policy, fit_policy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
+from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, as_policy
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
@@ -95,8 +96,8 @@ def collect(
     path = str(teacher) if isinstance(teacher, str | Path) else None
     provenance = _provenance(policy, playable.task, seed, path)
     writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
-    run = _CollectionRun(writer, policy, playable, num_steps, seed, callbacks)
-    with use_threads(num_threads):
+    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
+        run = _CollectionRun(writer, policy, playable, num_steps, seed, listeners)
         run.collect(playable.fixed_num_envs or num_envs or _DEFAULT_NUM_ENVS, num_threads)
     manifest = load_manifest(Path(out))
     return CollectionSummary(
@@ -187,8 +188,9 @@ class _CollectionRun:
             finally:
                 envs.close()
         if stopped:
-            self._tell(f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume.")
-            raise KeyboardInterrupt
+            text = f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume."
+            self._tell(text)
+            raise KeyboardInterrupt(text)
 
     def _report(self, _step: StepRecord) -> None:
         done = self._writer.num_steps

@@ -33,6 +33,7 @@ from rldistill.runs.distillation_inputs import (
 from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun
 from rldistill.runs.distillation_setup import prepare, task_schedule
 from rldistill.runs.initial_student import MODULE_PREFIX, student_name
+from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike
 from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
@@ -224,7 +225,8 @@ def run_distill(
             check_same_config(config.out, values, may_differ=MAY_DIFFER)
         else:
             write_config(config.out, "distill", values)
-        return DistillationRun(config, setup, callbacks, continues=continues).run()
+        with stop_on_interrupt(callbacks) as listeners:
+            return DistillationRun(config, setup, listeners, continues=continues).run()
 
 
 def _check_losses(config: DistillConfig) -> None:

@@ -76,8 +76,9 @@ class DistillationRun:
                     self._train(records, metrics)
         except StopRequestedError:
             self._save()
-            self._tell(f"stopped after update {self._update:,}; saved. Go on with --resume.")
-            raise KeyboardInterrupt from None
+            text = f"stopped after update {self._update:,}; saved. Go on with --resume."
+            self._tell(text)
+            raise KeyboardInterrupt(text) from None
         finally:
             setup.source.close()
         return self._finish()

@@ -17,6 +17,7 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import measure_speed
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
+from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation, combine
 from rldistill.runs.pairing import (
@@ -136,10 +137,10 @@ def evaluate(
     if out is not None:
         _check_out(Path(out))
     evaluations: list[Evaluation] = []
-    with use_threads(num_threads):
+    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         for playable in playables:
             name = playable.task.name
-            heard = [_naming(name, callback) for callback in callbacks] if has_several else callbacks
+            heard = [_naming(name, callback) for callback in listeners] if has_several else listeners
             run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, heard)
             try:
                 evaluations.append(run.compare(policies, teachers.get(name)))

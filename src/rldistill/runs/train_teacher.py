@@ -13,6 +13,7 @@ from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
+from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.teachers import pqn_settings
 from rldistill.runs.threads import use_threads
@@ -89,4 +90,5 @@ def run_train_teacher(
             check_same_config(config.out, config_values(config), may_differ=_MAY_DIFFER)
         else:
             write_config(config.out, "train-teacher", config_values(config))
-        return TrainingRun(config, [task], callbacks, continues=continues).run()
+        with stop_on_interrupt(callbacks) as listeners:
+            return TrainingRun(config, [task], listeners, continues=continues).run()

@@ -143,8 +143,9 @@ class TrainingRun:
                         next_checkpoint += self._config.checkpoint_period
         except StopRequestedError:
             self._save()
-            self._tell(f"stopped at step {self._progress.step:,}; saved. Go on with --resume.")
-            raise KeyboardInterrupt from None
+            text = f"stopped at step {self._progress.step:,}; saved. Go on with --resume."
+            self._tell(text)
+            raise KeyboardInterrupt(text) from None
         finally:
             self._training.close()
         if self._resumed_at != self._progress.step:
