@@ -131,6 +131,28 @@ def test_observations_of_another_shape_are_refused(shape):
     assert str(caught.value) == f"Policy 'mlp:8' takes observations [B, 4], got {list(shape)}."
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bool])
+def test_a_policy_that_takes_bytes_refuses_observations_that_somebody_scaled(pong_like, dtype):
+    with pytest.raises(MismatchError) as caught:
+        pong_like(torch.zeros(2, 4, 84, 84, dtype=dtype))
+    assert str(caught.value) == (
+        f"Policy 'net3' takes uint8 observations, 0 to 255, and scales them itself; got {str(dtype)[6:]}. "
+        "They were probably scaled before. Pass them as the environment gives them."
+    )
+
+
+def test_bytes_may_come_as_other_integers(pong_like):
+    observations = frames(2)
+    assert torch.equal(pong_like(observations.long())[0].q_values, pong_like(observations)[0].q_values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.uint8])
+def test_a_policy_that_takes_floats_takes_any_numbers(dtype):
+    observations = torch.tensor([[0, 1, 2, 3]])
+    expected = small_policy()(observations.float())[0].q_values
+    assert torch.equal(small_policy()(observations.to(dtype))[0].q_values, expected)
+
+
 def test_heads_are_chosen_by_task_name_and_share_their_weights():
     policy = small_policy(vector_task(3, name="a"), vector_task(5, name="b"))
     other = policy.for_task("b")

@@ -137,13 +137,13 @@ class TorchPolicy:
         }
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
-        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through."""
+        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through.
+
+        Raises:
+            MismatchError: observations of another shape, or no integers where the policy takes bytes.
+        """
         rows = torch.as_tensor(observations)
-        if tuple(rows.shape[1:]) != self.spec.observation_shape:
-            raise MismatchError(
-                f"Policy {self.name!r} takes observations [B, {', '.join(map(str, self.spec.observation_shape))}], "
-                f"got {list(rows.shape)}."
-            )
+        self._check(rows)
         batch_size = ROWS_PER_BATCH[self.device.type]
         was_training = self.network.training
         self.network.eval()
@@ -160,6 +160,20 @@ class TorchPolicy:
             features=features,
         )
         return output, state
+
+    def _check(self, rows: Tensor) -> None:
+        if tuple(rows.shape[1:]) != self.spec.observation_shape:
+            raise MismatchError(
+                f"Policy {self.name!r} takes observations [B, {', '.join(map(str, self.spec.observation_shape))}], "
+                f"got {list(rows.shape)}."
+            )
+        takes_bytes = self.spec.heads[self._task_index].task.fingerprint.observation_dtype == "uint8"
+        if takes_bytes and (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool):
+            raise MismatchError(
+                f"Policy {self.name!r} takes uint8 observations, 0 to 255, and scales them itself; got "
+                f"{str(rows.dtype).removeprefix('torch.')}. They were probably scaled before. "
+                "Pass them as the environment gives them."
+            )
 
     def _forward(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor | None]:
         missing = batch_size - len(rows)
