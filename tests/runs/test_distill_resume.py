@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from rldistill.errors import DiskFullError, RldistillError
 from rldistill.events import MessageEvent
@@ -141,6 +143,38 @@ def test_a_run_that_said_it_learned_nothing_says_so_again_at_its_end_only_also_a
     distill(q_data, out=tmp_path / "r", resume=True, callbacks=[told.append], **settings)
     warnings = [event.text for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
     assert [text.partition(" updates")[0] for text in warnings] == ["after 20", "after 100"]
+
+
+def module_with_dropout() -> nn.Module:
+    module = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 2))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return module
+
+
+class KilledAt:
+    """A callback that fails at an update, as a kill does: nothing more is saved."""
+
+    def __init__(self, update: int) -> None:
+        self._update = update
+
+    def __call__(self, event) -> None:
+        if getattr(event, "done", None) == self._update:
+            raise RuntimeError("killed")
+
+
+def test_a_module_with_dropout_that_was_killed_and_resumed_is_the_one_that_was_not(tmp_path, q_data):
+    def run(name: str, **options) -> None:
+        settings = SETTINGS | {"num_updates": 60, "evaluate_period": 20, "student": module_with_dropout()}
+        distill(q_data, out=tmp_path / name, num_threads=1, **settings, **options)
+
+    run("whole")
+    for killed_at in (10, 20, 35, 59):
+        with pytest.raises(RuntimeError, match="killed"):
+            run("parts", resume=True, callbacks=[KilledAt(killed_at)])
+    run("parts", resume=True)
+    assert_equal(tmp_path / "parts", tmp_path / "whole")
 
 
 # metrics.jsonl.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rldistill.distillation.randomness import drawn_for_update
 from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, Source
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
@@ -73,6 +74,7 @@ class Distiller:
         num_updates: of the whole run: the unit of progress.
         max_gradient_norm: gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
+        seed: of what a module of the user's own draws, such as dropout.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Distiller:
         num_updates: int,
         max_gradient_norm: float,
         precision: Precision,
+        seed: int = 0,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -94,6 +97,7 @@ class Distiller:
         self._temperatures = temperatures
         self._num_updates = num_updates
         self._max_gradient_norm = max_gradient_norm
+        self._seed = seed
         self._device = next(network.parameters()).device
         self._autocast = autocast(precision, self._device)
 
@@ -109,10 +113,11 @@ class Distiller:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
-        losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
-        loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with drawn_for_update(self.network, self._seed, update):
+            losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
+            loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
+            loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._max_gradient_norm)
         record = UpdateRecord(
             update,

@@ -170,4 +170,5 @@ def _distiller(
         num_updates=config.num_updates,
         max_gradient_norm=config.max_gradient_norm,
         precision=resolve_precision(config.precision, torch.device(config.device)),
+        seed=config.seed,
     )
