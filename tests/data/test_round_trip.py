@@ -203,6 +203,15 @@ def test_an_output_that_is_not_finite_is_refused_and_named(tmp_path):
         assert writer.running == {4: 1, 5: 1}
 
 
+def test_an_open_dataset_keeps_no_file_open(tmp_path):
+    write_dataset(tmp_path / "d", steps_per_shard=10)
+    before = len(os.listdir("/proc/self/fd"))
+    dataset = Dataset.open(tmp_path / "d")
+    check_dataset(dataset, dict(enumerate((40, 25, 60, 1, 30, 44, 9, 70))))
+    assert len(dataset.manifest.shards) > 20
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_slot_that_is_given_away_is_copied(tmp_path):
     """An environment may reuse the arrays it returns."""
     frames, reward = np.ones((1, 6, 5), np.uint8), np.ones(1)

@@ -1,5 +1,6 @@
 """A distillation that was stopped anywhere and taken up again is bit-equal to one that never stopped."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -196,6 +197,14 @@ def test_metrics_after_the_checkpoint_are_dropped_and_a_cut_line_is_no_record(tm
     with MetricsFile(path, counter="update", resume_at=None):
         pass
     assert path.read_text() == ""
+
+
+def test_records_are_safe_on_disk_before_the_checkpoint_that_stands_behind_them(tmp_path, q_data, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").resolve().name))
+    distill(q_data, out=tmp_path / "r", **SETTINGS | {"num_updates": 40, "evaluate_period": 20})
+    files = [name for name in synced if name in ("metrics.jsonl", ".checkpoint.ckpt.tmp")]
+    assert files == ["metrics.jsonl", ".checkpoint.ckpt.tmp"] * 2
 
 
 def test_a_disk_that_fills_under_the_metrics_is_one_error(tmp_path):

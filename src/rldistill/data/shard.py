@@ -7,7 +7,6 @@ blocks of their own.
 """
 
 import json
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -154,19 +154,22 @@ def shard_of(file: str, tensors: Mapping[str, NDArray[Any]], layout: StepLayout)
 
 
 def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    # The safetensors package copies whatever it hands to numpy; blocks are to stay on disk until they are decoded.
+    num_bytes = path.stat().st_size
     with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    length = int.from_bytes(content[:8], "little")
-    if not 2 <= length <= len(content) - 8:
-        raise ValueError("header length")
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= num_bytes - 8:
+            raise ValueError("header length")
+        header: dict[str, Any] = json.loads(file.read(length))
     header.pop("__metadata__", None)
+    # The safetensors package copies whatever it hands to numpy; blocks are to stay on disk until they are decoded.
+    # Python's mmap would keep a file descriptor for each shard, of which a process may have no more than 1,024.
+    content = torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8).numpy()
+    content.flags.writeable = False
     tensors: dict[str, NDArray[Any]] = {}
     for name, item in header.items():
         dtype, shape, (begin, end) = np.dtype(_DTYPES[item["dtype"]]), tuple(item["shape"]), item["data_offsets"]
         count = prod(shape)
-        is_inside = 0 <= begin <= end <= len(content) - 8 - length
+        is_inside = 0 <= begin <= end <= num_bytes - 8 - length
         if not is_inside or min(shape, default=0) < 0 or count * dtype.itemsize != end - begin:
             raise ValueError(f"tensor {name}")
         tensors[name] = np.frombuffer(content, dtype, count, 8 + length + begin).reshape(shape)

@@ -99,6 +99,7 @@ class DistillationRun:
                 self._losses.clear()
                 self._warn_if_trivial(measured, is_last=is_last)
                 if not is_last:
+                    metrics.sync()
                     self._save()
             speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
             shown = {"loss": record.loss, "updates_per_second": speed}

@@ -139,6 +139,7 @@ class TrainingRun:
                     # Last, for it may stop the run: a resumed one has the record of every step before it.
                     self._show(record)
                     if self._progress.step >= next_checkpoint:
+                        metrics.sync()
                         self._save()
                         next_checkpoint += self._config.checkpoint_period
         except StopRequestedError:
