@@ -123,6 +123,29 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, q_data, optimiz
     assert_equal(out, uninterrupted)
 
 
+@pytest.mark.parametrize(
+    ("num_threads", "note"),
+    [
+        (1, ""),
+        (2, "; num_threads was 1, is 2: last bits may differ from those of a run that never stopped"),
+    ],
+)
+def test_going_on_with_other_threads_is_said_to_move_the_last_bits(tmp_path, q_data, num_threads, note):
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        distill(q_data, out=tmp_path / "r", num_threads=1, callbacks=[StopAfter(7)], **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        distill(
+            q_data,
+            out=tmp_path / "r",
+            num_threads=num_threads,
+            resume=True,
+            callbacks=[told.append, StopAfter(1)],
+            **SETTINGS,
+        )
+    assert told[0] == MessageEvent(f"going on from update 7{note}")
+
+
 def test_scores_of_students_that_play_while_they_train_are_the_same_after_a_resume(tmp_path, q_data):
     settings = SETTINGS | {"num_updates": 100, "evaluate_period": 10, "evaluate_episodes": 3}
     distill(q_data, out=tmp_path / "whole", **settings)

@@ -21,7 +21,7 @@ from rldistill.runs.config import DistillConfig, config_values
 from rldistill.runs.distillation_setup import DistillationSetup
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.replay_files import ReplayFiles
-from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
+from rldistill.runs.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
 from rldistill.runs.task_data import TaskData
 from rldistill.seeding import stream_seed
 from rldistill.storage import load_checkpoint, save_checkpoint
@@ -250,7 +250,11 @@ class DistillationRun:
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
         self._resumed_at = self._update
-        self._tell(f"going on from update {self._update:,}")
+        moved = changes_since_begun(
+            self._config.out, {"device": self._config.device, "num_threads": self._config.num_threads}
+        )
+        note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
+        self._tell(f"going on from update {self._update:,}{note}")
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))

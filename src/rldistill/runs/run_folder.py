@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Generator
+from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -180,15 +181,23 @@ def check_same_config(folder: Path, values: dict[str, Any], *, may_differ: froze
         RldistillError: lists what differs.
     """
     before = read_config(folder / CONFIG_FILE)
-    now = {key: plain(value) for key, value in values.items() if value is not None}
-    keys = sorted((before.keys() | now.keys()) - may_differ)
-    changed = [
-        f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
+    changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
         raise RldistillError(
             f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. "
             "Use the same, or --overwrite."
         )
+
+
+def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:
+    """Return which of these settings differ from those a run began with, such as `num_threads was 1, is 2`."""
+    return _changes(read_config(folder / CONFIG_FILE), values, keys=values.keys())
+
+
+def _changes(before: dict[str, Any], values: dict[str, Any], *, keys: AbstractSet[str]) -> list[str]:
+    now = {key: plain(value) for key, value in values.items() if value is not None}
+    return [
+        f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
+        for key in sorted(keys)
+        if before.get(key) != now.get(key)
+    ]
