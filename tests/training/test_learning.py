@@ -1,4 +1,4 @@
-"""PQN learns what is solvable by design, over several seeds, to the optimum; random play does not come near it."""
+"""PQN and DQN learn what is solvable by design, over several seeds, to the optimum; random play does not come near."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from rldistill.networks import parse_architecture
 from rldistill.policies import RandomPolicy, TorchPolicy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.seeding import stream_generator
-from rldistill.training import PQNLearner, PQNSettings, TrainingStream
+from rldistill.training import DQNLearner, DQNSettings, DQNTraining, PQNLearner, PQNSettings, TrainingStream
 from tests.kit.tiny_envs import ContextualBandit, TinyChain
 
 NUM_SEEDS = 5
@@ -56,3 +56,72 @@ def test_pqn_reaches_the_optimal_return_in_at_least_4_of_5_seeds(env, num_steps,
     assert scores_of(RandomPolicy(task.task), task).mean() < random_at_most
     worst = [scores_of(train(task, seed, num_steps), task).min() for seed in range(NUM_SEEDS)]
     assert np.sum(np.array(worst) == env.OPTIMAL_RETURN) >= 4, worst
+
+
+def train_dqn(task, seed, num_steps, **changes):
+    settings = DQNSettings(
+        **{
+            "replay_capacity": 4_000,
+            "learning_starts": 500,
+            "exploration_steps": 3_000,
+            "target_network_update_period": 100,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "gamma": 0.9,
+        }
+        | changes
+    )
+    generator = torch.Generator().manual_seed(seed)
+    policy = TorchPolicy.create(parse_architecture("mlp:32"), [task.task], zero_output=False, generator=generator)
+    stream = TrainingStream(
+        task.make_envs(settings.num_envs, 1),
+        task.task.fingerprint.action_layout.num_outputs,
+        first_seed=1000 * seed,
+        gamma=settings.gamma,
+    )
+    training = DQNTraining(
+        DQNLearner(policy.network, settings, precision="float32"),
+        [stream],
+        [task.task],
+        num_steps=num_steps,
+        seed=seed,
+        rng=stream_generator(seed, "exploration"),
+    )
+    step = 0
+    while step < num_steps:
+        step += training.iterate([step]).num_steps
+    training.close()
+    return policy
+
+
+@pytest.mark.learning
+def test_dqn_finds_the_reward_at_the_end_of_the_chain_with_this_seed():
+    task = make_task(TinyChain)
+    assert scores_of(train_dqn(task, 0, 4_000), task).min() == TinyChain.OPTIMAL_RETURN
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+@pytest.mark.parametrize(("env", "random_at_most"), [(TinyChain, 0.45), (ContextualBandit, 4.5)])
+def test_dqn_reaches_the_optimal_return_in_at_least_4_of_5_seeds(env, random_at_most):
+    task = make_task(env)
+    assert scores_of(RandomPolicy(task.task), task).mean() < random_at_most
+    worst = [scores_of(train_dqn(task, seed, 6_000), task).min() for seed in range(NUM_SEEDS)]
+    assert np.sum(np.array(worst) == env.OPTIMAL_RETURN) >= 4, worst
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "rmsprop", "learning_rate": 1e-3},
+        {"double_q": True},
+        {"num_return_steps": 3},
+        {"double_q": True, "num_return_steps": 3, "num_envs": 7},
+    ],
+)
+def test_every_variant_of_dqn_reaches_the_optimal_return_in_at_least_4_of_5_seeds(changes):
+    task = make_task(TinyChain)
+    worst = [scores_of(train_dqn(task, seed, 8_000, **changes), task).min() for seed in range(NUM_SEEDS)]
+    assert np.sum(np.array(worst) == TinyChain.OPTIMAL_RETURN) >= 4, worst

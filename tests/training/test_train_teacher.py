@@ -376,7 +376,7 @@ def test_a_run_that_began_from_a_policy_file_is_resumed_from_its_own_checkpoint(
         ({"start_step": 16}, "start_step belongs with init_from: it says where in the schedule those weights stand."),
         ({"start_step": 320}, "start_step must lie in [0, num_steps), got 320 of 320."),
         ({"start_step": -1}, "start_step must lie in [0, num_steps), got -1 of 320."),
-        ({"algorithm": "dqn"}, "algorithm: got 'dqn', expected pqn."),
+        ({"algorithm": "a3c"}, "algorithm: got 'a3c', expected pqn or dqn."),
         ({"num_steps": 0}, "num_steps must be 1 or more, got 0."),
         ({"checkpoint_period": 0}, "checkpoint_period must be 1 or more, got 0."),
     ],

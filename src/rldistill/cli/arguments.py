@@ -64,7 +64,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
                 Arguments,
                 prog=f"rldistill {verb}",
                 description=f"{(config_type.__doc__ or '').strip()}\n\nExample: {example}",
-                args=[*options, *argv],
+                args=_spelled_out([*options, *argv], config_type),
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
     except SystemExit as stop:
@@ -122,6 +122,19 @@ def repeated(argv: Sequence[str], option: str) -> list[str]:
 
 def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
+
+
+def _spelled_out(argv: Sequence[str], config_type: type[Any]) -> list[str]:
+    """Let `--layer-norm` and `--no-layer-norm` be written also where a third choice is to say nothing."""
+    optional = {name.replace("_", "-") for name, hint in get_type_hints(config_type).items() if hint == bool | None}
+    words: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        name = word.removeprefix("--").removeprefix("no-").replace("_", "-")
+        if word.startswith("--") and name in optional and following not in ("True", "False", "None"):
+            words += [f"--{name}", str(not word.startswith("--no-"))]
+        else:
+            words.append(word)
+    return words
 
 
 def _as_option(name: str, value: object) -> list[str]:

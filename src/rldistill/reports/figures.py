@@ -112,8 +112,9 @@ def training_curve(run_folder: Path, out: Path) -> Path:
     dressed[1].set_ylim(0, max(1.0, float(epsilon.max())) * 1.08)
     label_ends(dressed[1], [EndLabel(float(epsilon[-1]), f"ε = {epsilon[-1]:.3g}", INK)])
     title_panel(dressed[1], "", x_label="", y_label="exploration ε")
-    loss = _smoothed(_column(records, "loss"), max(1, len(records) // 200))
-    dressed[2].plot(steps, loss, color=INK, linewidth=1.0)
+    learned = [record for record in records if "loss" in record]  # a replay is filled before the first update
+    loss = _smoothed(_column(learned, "loss"), max(1, len(learned) // 200))
+    dressed[2].plot(_column(learned, "step"), loss, color=INK, linewidth=1.0)
     dressed[2].set_ylim(0, float(np.quantile(loss, 0.99)) * 1.25 or 1.0)
     label_ends(dressed[2], [EndLabel(float(loss[-1]), f"{loss[-1]:.2g}", INK)])
     title_panel(dressed[2], "", x_label="decisions of all environments", y_label="loss")

@@ -23,39 +23,61 @@ class TrainTeacherConfig:
     out: Path
     """Run folder."""
     algorithm: str = "pqn"
-    """Learning algorithm: pqn."""
+    """Learning algorithm: pqn or dqn; an option below without a value has that algorithm's own."""
     num_steps: int = 2_500_000
     """Decisions over all environments and the whole schedule."""
     network: str = "dqn"
     """Preset (dqn, net1, net2, net3), mlp:64x64 or conv:8-8-8:32."""
-    layer_norm: bool = True
-    """Normalise every layer of the torso: PQN needs it."""
+    layer_norm: bool | None = None
+    """Normalise every layer of the torso: on for pqn, which needs it, off for dqn."""
     zero_output: bool = False
     """Begin with an output layer of zero: all actions tie, and greedy play is the first action."""
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
-    num_envs: int = 32
-    """Environments stepped in parallel."""
-    rollout_length: int = 32
-    """Steps in each environment between updates."""
-    num_epochs: int = 2
-    """Passes over each rollout."""
-    num_minibatches: int = 8
-    """Gradient steps per pass."""
-    learning_rate: float = 2.5e-4
-    """Of RAdam at the start; falls linearly to 0."""
-    max_gradient_norm: float = 10.0
-    """Gradients are scaled down to this norm."""
-    gamma: float = 0.99
-    """Discount of a step."""
-    return_lambda: float = 0.65
-    """Mixes one-step and longer returns, in [0, 1]."""
-    exploration_start: float = 1.0
-    """Chance of a random action at the start."""
-    exploration_end: float = 0.05
-    """Chance of a random action after the first exploration-fraction of the run."""
-    exploration_fraction: float = 0.1
-    """Share of the run over which it falls."""
+    num_envs: int | None = None
+    """Environments stepped in parallel: 32 for pqn, 4 for dqn."""
+    learning_rate: float | None = None
+    """pqn: 2.5e-4 at the start, falls linearly to 0; dqn: constant, 2.5e-4 with rmsprop, 6.25e-5 with adam."""
+    gamma: float | None = None
+    """Discount of a step: 0.99."""
+    exploration_start: float | None = None
+    """Chance of a random action at the start: 1."""
+    exploration_end: float | None = None
+    """Chance of a random action in the end: 0.05 for pqn, 0.1 for dqn."""
+    clip_rewards: bool | None = None
+    """Learn from rewards clipped to [-1, 1]: on. Scores are always raw."""
+    cut_at_life_loss: bool | None = None
+    """A lost life ends the return that is learned from, never the game: on."""
+    rollout_length: int | None = None
+    """pqn: steps in each environment between updates: 32."""
+    num_epochs: int | None = None
+    """pqn: passes over each rollout: 2."""
+    num_minibatches: int | None = None
+    """pqn: gradient steps per pass: 8."""
+    max_gradient_norm: float | None = None
+    """pqn: gradients are scaled down to this norm: 10."""
+    return_lambda: float | None = None
+    """pqn: mixes one-step and longer returns, in [0, 1]: 0.65."""
+    exploration_fraction: float | None = None
+    """pqn: share of the run over which exploration falls: 0.1."""
+    replay_capacity: int | None = None
+    """dqn: newest steps that are kept: 1,000,000."""
+    learning_starts: int | None = None
+    """dqn: steps of random play before the first update: 50,000."""
+    steps_per_update: int | None = None
+    """dqn: steps of play for each update: 4."""
+    batch_size: int | None = None
+    """dqn: transitions per update: 32."""
+    target_network_update_period: int | None = None
+    """dqn: updates between copies to the target network: 10,000."""
+    optimizer: str | None = None
+    """dqn: rmsprop (centred, as in the paper) or adam (better): rmsprop."""
+    double_q: bool | None = None
+    """dqn: the online network selects the next action, the target network evaluates it: off."""
+    num_return_steps: int | None = None
+    """dqn: rewards that are summed before the value takes over: 1."""
+    exploration_steps: int | None = None
+    """dqn: steps after learning starts over which exploration falls: 1,000,000."""
     init_from: Path | None = None
     """Policy file whose weights to begin with, with a fresh optimiser."""
     start_step: int = 0
@@ -72,9 +94,9 @@ class TrainTeacherConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.algorithm != "pqn":
-            raise UsageError(f"algorithm: got {self.algorithm!r}, expected pqn.")
-        check_positive(self, "num_steps", "num_envs", "checkpoint_period")
+        if self.algorithm not in ("pqn", "dqn"):
+            raise UsageError(f"algorithm: got {self.algorithm!r}, expected pqn or dqn.")
+        check_positive(self, "num_steps", "checkpoint_period")
         check_not_negative(self, "seed", "num_threads")
         if not 0 <= self.start_step < self.num_steps:
             raise UsageError(f"start_step must lie in [0, num_steps), got {self.start_step} of {self.num_steps}.")
@@ -90,16 +112,27 @@ class TrainTeacherSettings(TypedDict, total=False):
     layer_norm: bool
     zero_output: bool
     num_envs: int
+    learning_rate: float
+    gamma: float
+    exploration_start: float
+    exploration_end: float
+    clip_rewards: bool
+    cut_at_life_loss: bool
     rollout_length: int
     num_epochs: int
     num_minibatches: int
-    learning_rate: float
     max_gradient_norm: float
-    gamma: float
     return_lambda: float
-    exploration_start: float
-    exploration_end: float
     exploration_fraction: float
+    replay_capacity: int
+    learning_starts: int
+    steps_per_update: int
+    batch_size: int
+    target_network_update_period: int
+    optimizer: str
+    double_q: bool
+    num_return_steps: int
+    exploration_steps: int
     init_from: Path | None
     start_step: int
     seed: int

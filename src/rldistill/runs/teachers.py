@@ -1,6 +1,7 @@
 """From a configuration to the objects of a training: the first policy and the algorithm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -13,14 +14,50 @@ from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.runs.config import TrainTeacherConfig
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
-from rldistill.training import PQNLearner, PQNSettings, PQNTraining, Training, TrainingStream
+from rldistill.training import (
+    LEARNING_RATES,
+    DQNLearner,
+    DQNSettings,
+    DQNTraining,
+    PQNLearner,
+    PQNSettings,
+    PQNTraining,
+    Training,
+    TrainingStream,
+)
 from rldistill.types import resolve_device
 
+_SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
+_LAYER_NORM = {"pqn": True, "dqn": False}
 
-def pqn_settings(config: TrainTeacherConfig) -> PQNSettings:
-    """Return the algorithm's part of a configuration."""
-    names = PQNSettings.__dataclass_fields__.keys() & TrainTeacherConfig.__dataclass_fields__.keys()
-    return PQNSettings(**{name: getattr(config, name) for name in names})
+
+def resolve_algorithm(config: TrainTeacherConfig) -> TrainTeacherConfig:
+    """Return the configuration with every option of its algorithm set.
+
+    Raises:
+        UsageError: an option belongs to another algorithm, or is out of range.
+    """
+    layer_norm = _LAYER_NORM[config.algorithm] if config.layer_norm is None else config.layer_norm
+    return replace(config, layer_norm=layer_norm, **vars(algorithm_settings(config)))
+
+
+def algorithm_settings(config: TrainTeacherConfig) -> PQNSettings | DQNSettings:
+    """Return the algorithm's part of a configuration, its own defaults for what is not set.
+
+    Raises:
+        UsageError: an option belongs to another algorithm, or is out of range.
+    """
+    known = {algorithm: [item.name for item in fields(kind)] for algorithm, kind in _SETTINGS.items()}
+    options = {name: getattr(config, name) for names in known.values() for name in names}
+    given = {name: value for name, value in options.items() if value is not None}
+    mine = known[config.algorithm]
+    for name in given:
+        if name not in mine:
+            owner = next(algorithm for algorithm, names in known.items() if name in names)
+            raise UsageError(f"{name} belongs to {owner}; {config.algorithm} takes {', '.join(sorted(mine))}.")
+    if config.algorithm == "dqn" and given.get("optimizer") in LEARNING_RATES:
+        given.setdefault("learning_rate", LEARNING_RATES[given["optimizer"]])
+    return _SETTINGS[config.algorithm](**given)
 
 
 def make_training(
@@ -40,10 +77,10 @@ def make_training(
         steps: of each task so far: environments begin with seeds not used before.
         rng: draws the exploration.
     """
-    settings = pqn_settings(config)
+    settings = algorithm_settings(config)
     streams = [
         TrainingStream(
-            task.make_envs(config.num_envs, config.num_threads),
+            task.make_envs(settings.num_envs, config.num_threads),
             task.task.fingerprint.action_layout.num_outputs,
             first_seed=stream_seed(config.seed, "training environments", steps[number], *([number] if number else [])),
             gamma=settings.gamma,
@@ -53,9 +90,14 @@ def make_training(
         for number, task in enumerate(tasks)
     ]
     precision = resolve_precision(config.precision, resolve_device(config.device))
+    if isinstance(settings, DQNSettings):
+        dqn = DQNLearner(policy.network, settings, precision=precision)
+        return DQNTraining(
+            dqn, streams, [task.task for task in tasks], num_steps=config.num_steps, seed=config.seed, rng=rng
+        )
     generator = torch.Generator().manual_seed(stream_seed(config.seed, "minibatches"))
-    learner = PQNLearner(policy.network, settings, precision=precision, generator=generator)
-    return PQNTraining(learner, streams, num_steps=config.num_steps, rng=rng)
+    pqn = PQNLearner(policy.network, settings, precision=precision, generator=generator)
+    return PQNTraining(pqn, streams, num_steps=config.num_steps, rng=rng)
 
 
 def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPolicy:
@@ -65,7 +107,7 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
         MismatchError: the file's policy does not fit the tasks.
         UsageError: it has other layers than the configuration says.
     """
-    architecture = parse_architecture(config.network, layer_norm=config.layer_norm)
+    architecture = parse_architecture(config.network, layer_norm=bool(config.layer_norm))
     name = tasks[0].name.removeprefix("atari:")
     if config.init_from is None:
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))

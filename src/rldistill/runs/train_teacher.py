@@ -15,7 +15,7 @@ from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
-from rldistill.runs.teachers import pqn_settings
+from rldistill.runs.teachers import resolve_algorithm
 from rldistill.runs.threads import use_threads
 from rldistill.runs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.runs.training_run import TrainingResult, TrainingRun
@@ -33,7 +33,7 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
     device = resolve_device(config.device)
     make_task(config.task, parse_options(config.env_kwargs))
     parse_architecture(config.network)
-    pqn_settings(config)
+    config = resolve_algorithm(config)
     num_threads = config.num_threads or torch.get_num_threads()
     return replace(
         config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
