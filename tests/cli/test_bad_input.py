@@ -73,7 +73,10 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["distill", "d", "--num-updates", "many", "--out", "out"], "--num-updates: invalid literal for int()"),
         (["distill", "d", "--num-updates"], "--num-updates"),
         (["distill", "d"], "--out"),
-        (["distill", "--out", "out"], "missing argument: expected a dataset folder, or --teacher FILE, such as in"),
+        (
+            ["distill", "--out", "out"],
+            "missing argument: expected a dataset folder, --teacher FILE or --online, ",
+        ),
         (["collect", "--out", "out"], "missing argument: expected a teacher's policy file, such as in `rldistill col"),
         (["evaluate"], "missing argument: expected at least one policy file or run folder"),
         (["inspect"], "missing argument: expected a policy file, a dataset folder, a run folder or a preset"),

@@ -128,10 +128,10 @@ def test_another_teacher_is_not_the_one_a_run_began_with(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "line"),
     [
-        ({"teacher": None, "task": None}, UsageError, "distill needs a dataset, or a teacher that plays"),
-        ({"teacher": None}, UsageError, "distill needs a dataset, or a teacher that plays"),
-        ({"data": "d"}, UsageError, "distill takes datasets or teachers that play, got d and --teacher policy:"),
-        ({"data": "d", "teacher": None}, UsageError, "task belongs with --teacher"),
+        ({"teacher": None, "task": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
+        ({"teacher": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
+        ({"data": "d"}, UsageError, "distill takes one of datasets, --teacher and --online, got data and teacher"),
+        ({"data": "d", "teacher": None}, UsageError, "task belongs with --teacher and --online, got it with data"),
         ({"task": ["a", "b", "c"], "teacher": ["t", "u"]}, UsageError, "--task names 3 tasks for 2 teachers"),
         ({"collect_steps": 0}, UsageError, "collect_steps must be 1 or more, got 0"),
         ({"teacher": "no.safetensors"}, PolicyFileError, "no.safetensors"),

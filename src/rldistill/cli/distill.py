@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.cli.arguments import parse, require, write_configuration, write_result
-from rldistill.runs.config import DistillConfig
+from rldistill.runs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 
@@ -13,7 +13,9 @@ _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 def run(argv: Sequence[str]) -> None:
     """Distil a dataset into a student."""
     config, flags = parse("distill", DistillConfig, argv, example=_EXAMPLE)
-    require(config.data or config.teacher or None, "a dataset folder, or --teacher FILE", _EXAMPLE)
+    require(
+        config.data or config.teacher or config.online or None, "a dataset folder, --teacher FILE or --online", _EXAMPLE
+    )
     from rldistill.cli.progress import callbacks
     from rldistill.runs.distill import resolve, run_distill
     from rldistill.runs.distillation_run import STUDENT_FILE

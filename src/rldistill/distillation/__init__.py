@@ -5,6 +5,7 @@ from rldistill.distillation.live import LiveTask as LiveTask
 from rldistill.distillation.loop import Distiller as Distiller
 from rldistill.distillation.loop import UpdateRecord as UpdateRecord
 from rldistill.distillation.loop import distil as distil
+from rldistill.distillation.online import OnlineSource as OnlineSource
 from rldistill.distillation.optimizers import OPTIMIZERS as OPTIMIZERS
 from rldistill.distillation.sources import HeldOut as HeldOut
 from rldistill.distillation.sources import LabelledBatch as LabelledBatch

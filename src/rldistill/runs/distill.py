@@ -19,7 +19,8 @@ from rldistill.losses import CustomLoss, make_loss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
-from rldistill.runs.config import DistillConfig, config_values
+from rldistill.runs.config import config_values
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.distillation_inputs import (
     Data,
     DistillInputs,
@@ -55,6 +56,12 @@ def distill(
     task_weights: Mapping[str, float] | None = None,
     add_head: bool = False,
     train_torso: bool = False,
+    online: bool = False,
+    algorithm: str | None = None,
+    num_steps: int | None = None,
+    learner: Mapping[str, Any] | None = None,
+    online_teacher: str = "best",
+    judge_period: int = 100_000,
     env_kwargs: Mapping[str, Any] | None = None,
     exploration_epsilon: float | None = None,
     collect_steps: int = 54_000,
@@ -92,8 +99,14 @@ def distill(
         out: run folder.
         teacher: policy or file whose play is learned from, or one per task.
         task: what the teachers play; None: each its own.
-        env_kwargs: with `teacher`, settings of the task.
-        exploration_epsilon: with `teacher`, chance of a random action; None: the protocol's.
+        online: instead of data, teach the student while its teacher learns `task`, a name.
+        algorithm: with `online`, `pqn` or `dqn`; None: `pqn`.
+        num_steps: with `online`, decisions of the learner; None: 2,500,000.
+        learner: with `online`, other options of `train_teacher`, by name.
+        online_teacher: with `online`, `best` (the learner's best policy so far) or `current`.
+        judge_period: with `online`, decisions between evaluations of learner and student.
+        env_kwargs: with `teacher` or `online`, settings of the task.
+        exploration_epsilon: with `teacher` or `online`, chance of a random action; None: the protocol's.
         collect_steps: with `teacher`, decisions of each task per collection.
         collect_period: with `teacher`, updates between collections.
         replay_capacity: with `teacher`, newest decisions of each task that are kept.
@@ -139,6 +152,12 @@ def distill(
         data=tuple(item.path if isinstance(item, Dataset) else Path(item) for item in given),
         teacher=tuple(policy_path(item) for item in teachers),
         task=",".join(task_name(item) for item in tasks) or None,
+        online=online,
+        algorithm=algorithm,
+        num_steps=num_steps,
+        learner=json.dumps(dict(learner or {})),
+        online_teacher=online_teacher,
+        judge_period=judge_period,
         env_kwargs=json.dumps(dict(env_kwargs or {})),
         exploration_epsilon=exploration_epsilon,
         collect_steps=collect_steps,

@@ -12,15 +12,15 @@ from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
-from rldistill.runs.config import DistillConfig, parse_options
+from rldistill.runs.config import parse_options
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
 
 Data = str | Path | Dataset
 Item = TypeVar("Item")
-
-_LIVE_OPTIONS = ("task", "exploration_epsilon")
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,25 @@ def check_inputs(config: DistillConfig) -> None:
     Raises:
         UsageError: neither, both, or a number of tasks that does not fit.
     """
-    if not config.data and not config.teacher:
+    sources = [name for name in ("data", "teacher", "online") if getattr(config, name)]
+    if not sources:
         raise UsageError(
-            "distill needs a dataset, or a teacher that plays: rldistill distill data/pong --out runs/pong-net3."
+            "distill needs a dataset, a teacher that plays, or --online: "
+            "rldistill distill data/pong --out runs/pong-net3."
         )
-    if config.data and config.teacher:
+    if len(sources) > 1:
         raise UsageError(
-            f"distill takes datasets or teachers that play, got {config.data[0]} and --teacher {config.teacher[0]}. "
-            "A dataset knows its own teacher: leave --teacher out."
+            f"distill takes one of datasets, --teacher and --online, got {' and '.join(sources)}. "
+            "A dataset knows its own teacher, and --online makes one."
         )
-    given = [name for name in _LIVE_OPTIONS if getattr(config, name) is not None]
-    if config.data and given:
-        raise UsageError(f"{given[0]} belongs with --teacher: a dataset was played before.")
+    owners = {"task": ("teacher", "online"), "exploration_epsilon": ("teacher", "online")}
+    owners |= {"algorithm": ("online",), "num_steps": ("online",)}
+    for name, allowed in owners.items():
+        if getattr(config, name) is not None and sources[0] not in allowed:
+            raise UsageError(f"{name} belongs with --{' and --'.join(allowed)}, got it with {sources[0]}.")
+    if config.online:
+        learner_config(config)
+        return
     num_tasks = 0 if config.task is None else len(config.task.split(","))
     if num_tasks and num_tasks != len(config.teacher) != 1:
         raise UsageError(f"--task names {num_tasks} tasks for {len(config.teacher)} teachers, expected one for each.")
@@ -100,6 +107,10 @@ def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequenc
         PolicyFileError: a teacher's file cannot be trusted.
         MismatchError: a teacher does not fit its task.
     """
+    if config.online:
+        learner = learner_config(config)
+        playable = _with_exploration(make_task(learner.task, parse_options(config.env_kwargs)), config)
+        return [OnlineData(learner, playable, callbacks)]
     if inputs.data:
         datasets = [item if isinstance(item, Dataset) else Dataset.open(item) for item in inputs.data]
         return [StoredData(dataset) for dataset in datasets]
@@ -118,10 +129,13 @@ def _live_data(
 ) -> LiveData:
     policy: Policy = as_policy(teacher, device=config.device)
     playable = make_task(task if task is not None else policy.tasks[0], parse_options(config.env_kwargs))
-    if config.exploration_epsilon is not None:
-        playable = playable.with_exploration(config.exploration_epsilon)
     path = Path(teacher) if isinstance(teacher, str | Path) else None
-    return LiveData(policy, playable, path, on_play)
+    return LiveData(policy, _with_exploration(playable, config), path, on_play)
+
+
+def _with_exploration(playable: PlayableTask, config: DistillConfig) -> PlayableTask:
+    epsilon = config.exploration_epsilon
+    return playable if epsilon is None else playable.with_exploration(epsilon)
 
 
 def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:

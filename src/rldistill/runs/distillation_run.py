@@ -17,7 +17,8 @@ from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequeste
 from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_episodes
-from rldistill.runs.config import DistillConfig, config_values
+from rldistill.runs.config import config_values
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.distillation_setup import DistillationSetup
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.replay_files import ReplayFiles
@@ -51,8 +52,6 @@ class DistillationRun:
         self._resumed_at: int | None = None
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
-        replays = [*setup.source.replays, *(replay for task in setup.tasks for replay in task.replays)]
-        self._replays = ReplayFiles(config.out / REPLAY_FOLDER, replays)
         if continues and self._checkpoint.is_file():
             self._load()
 
@@ -74,6 +73,7 @@ class DistillationRun:
                 )
                 with closing(records):
                     self._train(records, metrics)
+            return self._finish()
         except StopRequestedError:
             self._save()
             text = f"stopped after update {self._update:,}; saved. Go on with --resume."
@@ -81,7 +81,6 @@ class DistillationRun:
             raise KeyboardInterrupt(text) from None
         finally:
             setup.source.close()
-        return self._finish()
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         config = self._config
@@ -192,6 +191,8 @@ class DistillationRun:
     def _finish(self) -> TorchPolicy:
         student = self._setup.student.with_provenance(self._student_provenance(self._measure()))
         student.save(self._config.out / STUDENT_FILE)
+        for task in self._setup.tasks:
+            task.save(self._config.out)
         self._save()
         return student
 
@@ -220,6 +221,12 @@ class DistillationRun:
         network = self._setup.student.network
         module = network.module if isinstance(network, ModuleNetwork) else None
         return load_policy(self._config.out / STUDENT_FILE, device=self._config.device, module=module)
+
+    @property
+    def _replays(self) -> ReplayFiles:
+        """Of the moment: a learner that is taken up makes itself a new one."""
+        replays = [*self._setup.source.replays, *(replay for task in self._setup.tasks for replay in task.replays)]
+        return ReplayFiles(self._config.out / REPLAY_FOLDER, replays)
 
     def _save(self) -> None:
         state = {

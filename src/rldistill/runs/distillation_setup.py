@@ -12,7 +12,7 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
-from rldistill.runs.config import DistillConfig
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.runs.per_task import check_tasks, parse_per_task, value_for
 from rldistill.runs.task_data import TaskData, make_source
@@ -79,7 +79,7 @@ def prepare(
         tuple(data),
         student,
         _distiller(config, student, trained, dict(zip(heads, losses, strict=True))),
-        make_source(data, config, schedule),
+        make_source(data, config, schedule, student),
         _resolved(names, losses),
         tuple(text for text in [*(loss.warning for loss in losses), *(w for d in data for w in d.warnings)] if text),
         kept,

@@ -10,7 +10,7 @@ from torch import nn
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import PolicyNetwork, module_name, parse_architecture
 from rldistill.policies import Behaviour, HeadSpec, TorchPolicy, load_policy
-from rldistill.runs.config import DistillConfig
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 from rldistill.types import OutputKind

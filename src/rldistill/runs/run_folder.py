@@ -32,6 +32,8 @@ _OWN_FILES = frozenset(
     {
         CONFIG_FILE,
         "metrics.jsonl",
+        "curves.jsonl",
+        "curves.png",
         "checkpoint.ckpt",
         "student.safetensors",
         "best_policy.safetensors",

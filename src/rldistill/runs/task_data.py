@@ -12,8 +12,9 @@ from rldistill.distillation import HeldOut, LiveSource, LiveTask, Source, Stored
 from rldistill.distillation.live import OnPlay, play_held_out
 from rldistill.distillation.sources import held_out_sample
 from rldistill.envs import EpisodeEnvs, PlayableTask
-from rldistill.policies import Policy, fit_policy
-from rldistill.runs.config import DistillConfig
+from rldistill.policies import Policy, TorchPolicy, fit_policy
+from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.online import OnlineData
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -80,6 +81,10 @@ class TaskData(Protocol):
         """Steps never trained on; after `teach`."""
         ...
 
+    def save(self, folder: Path) -> None:
+        """Keep, beside the student, what is kept nowhere else."""
+        ...
+
 
 class StoredData:
     """A dataset as the data of one task."""
@@ -104,6 +109,9 @@ class StoredData:
         split = split_episodes(self.dataset, config.held_out_fraction, config.seed)
         self.train = split.train
         self.held_out = held_out_sample(self.dataset, split.held_out, seed=config.seed, head=head)
+
+    def save(self, folder: Path) -> None:
+        """Keep nothing: the data stay where they are."""
 
     @property
     def warnings(self) -> list[str]:
@@ -184,6 +192,9 @@ class LiveData:
             )
         return self._held_out
 
+    def save(self, folder: Path) -> None:
+        """Keep nothing: the teacher has its file, and replays belong to the checkpoint."""
+
     @property
     def _epsilon(self) -> float:
         return self.task.protocol.exploration_epsilon
@@ -202,8 +213,13 @@ class LiveData:
         )
 
 
-def make_source(data: Sequence[TaskData], config: DistillConfig, schedule: TaskSchedule) -> Source:
+def make_source(
+    data: Sequence[TaskData], config: DistillConfig, schedule: TaskSchedule, student: TorchPolicy
+) -> Source:
     """Return the source of batches of data that were told which heads they teach."""
+    online = [item for item in data if isinstance(item, OnlineData)]
+    if online:
+        return online[0].make_source(config, student)
     stored = [item for item in data if isinstance(item, StoredData)]
     if stored:
         tasks = [StoredTask(item.dataset, item.train, seed=config.seed, head=item.head) for item in stored]

@@ -1,6 +1,6 @@
 """From a configuration to the objects of a training: the first policy and the algorithm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from rldistill.training import (
     PQNLearner,
     PQNSettings,
     PQNTraining,
+    StreamStep,
     Training,
     TrainingStream,
 )
@@ -67,6 +68,7 @@ def make_training(
     *,
     steps: Sequence[int],
     rng: np.random.Generator,
+    on_step: Callable[[StreamStep], None] | None = None,
 ) -> Training:
     """Return the algorithm, ready to play.
 
@@ -76,6 +78,7 @@ def make_training(
         tasks: to be played.
         steps: of each task so far: environments begin with seeds not used before.
         rng: draws the exploration.
+        on_step: shown every step.
     """
     settings = algorithm_settings(config)
     streams = [
@@ -86,6 +89,7 @@ def make_training(
             gamma=settings.gamma,
             clip_rewards=settings.clip_rewards,
             cut_at_life_loss=settings.cut_at_life_loss,
+            on_step=on_step,
         )
         for number, task in enumerate(tasks)
     ]

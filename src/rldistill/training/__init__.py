@@ -11,4 +11,5 @@ from rldistill.training.protocol import IterationRecord as IterationRecord
 from rldistill.training.protocol import Training as Training
 from rldistill.training.stream import GameRecord as GameRecord
 from rldistill.training.stream import Rollout as Rollout
+from rldistill.training.stream import StreamStep as StreamStep
 from rldistill.training.stream import TrainingStream as TrainingStream

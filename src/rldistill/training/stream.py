@@ -82,6 +82,7 @@ class TrainingStream:
         gamma: discount of a step.
         clip_rewards: to [−1, 1].
         cut_at_life_loss: whether a lost life ends the return (never the game).
+        on_step: shown every step.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class TrainingStream:
         gamma: float,
         clip_rewards: bool = True,
         cut_at_life_loss: bool = True,
+        on_step: Callable[[StreamStep], None] | None = None,
     ) -> None:
+        self._on_step = on_step
         self._envs = envs
         self.num_actions = num_actions
         self._gamma = gamma
@@ -187,7 +190,7 @@ class TrainingStream:
             self._observations = self._envs.reset(ended, None)
             self._scores[ended], self._lengths[ended], self._lives[ended] = 0.0, 0, 0
         rewards = np.clip(step.rewards, -1.0, 1.0) if self._clip_rewards else step.rewards
-        return StreamStep(
+        seen = StreamStep(
             observations,
             rewards.astype(np.float32),
             np.where(terminal, 0.0, self._gamma).astype(np.float32),
@@ -196,6 +199,9 @@ class TrainingStream:
             step.observations,
             games,
         )
+        if self._on_step:
+            self._on_step(seen)
+        return seen
 
 
 def explore(q_values: Tensor, exploration_epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:

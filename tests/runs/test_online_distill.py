@@ -1,0 +1,173 @@
+"""A student of a teacher that is still learning: both curves, both kinds of teacher, stops, refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.errors import UsageError
+from rldistill.events import ProgressEvent
+from rldistill.policies import TorchPolicy, load_policy
+from rldistill.runs.distill import distill
+from rldistill.runs.evaluate import evaluate
+from rldistill.runs.metrics import read_metrics
+
+PQN = {"network": "mlp:16", "num_envs": 4, "rollout_length": 16, "num_minibatches": 4}
+DQN = {"network": "mlp:16", "num_envs": 4, "learning_starts": 100, "replay_capacity": 2000}
+SMALL = {
+    "task": "CartPole-v1",
+    "env_kwargs": {"max_episode_steps": 40},
+    "num_steps": 512,
+    "student": "mlp:8",
+    "num_updates": 40,
+    "batch_size": 16,
+    "evaluate_period": 10,
+    "precision": "float32",
+    "judge_period": 200,
+    "evaluate_episodes": 5,
+    "num_envs": 5,
+}
+
+
+def online(out, *, algorithm="pqn", **settings) -> TorchPolicy:
+    learner = settings.pop("learner", PQN if algorithm == "pqn" else DQN)
+    return distill(out=out, online=True, algorithm=algorithm, learner=learner, **(SMALL | settings))
+
+
+def curves(folder) -> list[dict]:
+    return read_metrics(folder / "curves.jsonl")
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("teacher", ["best", "current"])
+def test_a_student_of_a_learner_learns_with_it(tmp_path, teacher):
+    student = online(
+        tmp_path / "r",
+        learner={"network": "mlp:64", "learning_rate": 2e-3, "num_envs": 8},
+        env_kwargs={"max_episode_steps": 200},
+        num_steps=60_000,
+        student="mlp:32",
+        num_updates=3000,
+        batch_size=64,
+        evaluate_period=1000,
+        learning_rate="1e-3",
+        temperature=0.1,
+        judge_period=10_000,
+        evaluate_episodes=10,
+        online_teacher=teacher,
+    )
+    records = curves(tmp_path / "r")
+    first, last = records[0], records[-1]
+    # Random play keeps the pole up for 22 of 200 steps.
+    assert np.mean(first["learner_scores"]) < 60
+    assert np.mean(last["best_scores"]) > 120
+    result = evaluate(student, "CartPole-v1", env_kwargs={"max_episode_steps": 200}, num_episodes=30, seed=5)
+    assert result.students[0].interval.low > 100
+
+
+@pytest.mark.parametrize("algorithm", ["pqn", "dqn"])
+def test_both_curves_are_recorded_with_every_score(tmp_path, algorithm):
+    online(tmp_path / "r", algorithm=algorithm)
+    records = curves(tmp_path / "r")
+    assert [record["step"] for record in records] == ([0, 256, 448, 512] if algorithm == "pqn" else [0, 512])
+    for record in records:
+        assert set(record) == {"step", "learner_scores", "best_step", "best_scores", "student_scores"}
+        assert all(len(record[f"{name}_scores"]) == 5 for name in ("learner", "best", "student"))
+    best = max(records, key=lambda record: np.mean(record["learner_scores"]))
+    assert records[-1]["best_step"] == best["step"]
+
+
+def test_the_best_policys_reported_scores_are_not_those_it_was_chosen_by(tmp_path):
+    online(tmp_path / "r", env_kwargs={"max_episode_steps": 200}, evaluate_episodes=20)
+    record = curves(tmp_path / "r")[0]
+    assert record["best_step"] == record["step"] == 0
+    assert record["best_scores"] != record["learner_scores"]
+
+
+@pytest.mark.parametrize("algorithm", ["pqn", "dqn"])
+def test_the_students_file_names_the_policy_that_taught_last(tmp_path, algorithm):
+    student = online(tmp_path / "r", algorithm=algorithm)
+    made = load_policy(tmp_path / "r" / "student.safetensors").spec.provenance
+    best = load_policy(tmp_path / "r" / "best_policy.safetensors")
+    assert made["teacher"] == {
+        "name": "CartPole-v1",
+        "hash": best.hash,
+        "path": str(tmp_path / "r" / "best_policy.safetensors"),
+    }
+    assert made["dataset"]["num_steps"] == 512
+    assert made["dataset"]["best_step"] == best.spec.provenance["num_steps"]
+    assert (tmp_path / "r" / "last_policy.safetensors").is_file()
+    assert student.spec.provenance["num_updates"] == 40
+    assert 0 <= made["held_out_agreement"] <= 1
+
+
+def test_learner_and_student_advance_in_step(tmp_path):
+    events = []
+    online(tmp_path / "r", callbacks=[lambda e: isinstance(e, ProgressEvent) and events.append((e.phase, e.done))])
+    steps = 0
+    for phase, done in events:
+        if phase == "learn":
+            steps = done
+        if phase == "distill":
+            # A rollout is 64 steps, an update is due for each 12.8.
+            assert 12.8 * done <= steps < 12.8 * done + 64
+
+
+def test_the_current_policy_teaches_where_that_is_asked_for(tmp_path):
+    best, current = (online(tmp_path / name, online_teacher=name) for name in ("best", "current"))
+    assert best.hash != current.hash
+
+
+def test_the_same_call_gives_the_same_student(tmp_path):
+    first, again, other = (
+        online(tmp_path / name, seed=seed).stored_weights() for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert curves(tmp_path / "a") == curves(tmp_path / "b")
+
+
+@pytest.mark.parametrize("algorithm", ["pqn", "dqn"])
+@pytest.mark.parametrize(("phase", "count"), [("learn", 5), ("distill", 17), ("evaluate student", 30)])
+def test_a_stopped_run_goes_on_to_its_end(tmp_path, algorithm, phase, count):
+    counts = {}
+
+    def stop(event) -> bool:
+        if not isinstance(event, ProgressEvent):
+            return False
+        counts[event.phase] = counts.get(event.phase, 0) + 1
+        return event.phase == phase and counts[phase] == min(count, 5 if algorithm == "dqn" else count)
+
+    if not (algorithm == "dqn" and phase == "learn"):
+        with pytest.raises(KeyboardInterrupt):
+            online(tmp_path / "r", algorithm=algorithm, callbacks=[stop])
+        assert not (tmp_path / "r" / "student.safetensors").exists()
+    student = online(tmp_path / "r", algorithm=algorithm, resume=True)
+    assert student.spec.provenance["num_updates"] == 40
+    assert student.spec.provenance["dataset"]["num_steps"] == 512
+    steps = [record["step"] for record in curves(tmp_path / "r")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 512
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"task": None}, "--online needs one task: --task atari:pong, got None"),
+        ({"task": ["a", "b"]}, "--online needs one task: --task atari:pong, got 'a,b'"),
+        ({"data": "d"}, "distill takes one of datasets, --teacher and --online, got data and online"),
+        ({"learner": {"num_step": 3}}, "learner: got 'num_step', expected some of batch_size, "),
+        ({"learner": {"target_network_update_period": 3}}, "target_network_update_period belongs to dqn; pqn takes"),
+        ({"online_teacher": "last"}, "online_teacher: got 'last', expected best or current"),
+        ({"judge_period": 0}, "judge_period must be 1 or more, got 0"),
+        ({"algorithm": "ppo"}, "algorithm: got 'ppo', expected pqn or dqn"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(tmp_path, settings, line):
+    with pytest.raises(UsageError, match=line):
+        online(tmp_path / "r", **settings)
+    assert not (tmp_path / "r").exists()
+
+
+def test_options_of_a_learner_are_refused_where_nothing_learns(tmp_path):
+    with pytest.raises(UsageError, match="algorithm belongs with --online, got it with data"):
+        distill("d", out=tmp_path / "r", algorithm="pqn")
