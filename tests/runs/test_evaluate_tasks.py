@@ -12,11 +12,13 @@ from rldistill.errors import GateError, MismatchError, PolicyFileError, Rldistil
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
+from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.runs.gate import check_retention, require_teachers
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation, combine
 from rldistill.statistics import mean
+from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, mirrored_teacher
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_tasks
 from tests.kit.small_policies import image_task, small_policy, vector_task
@@ -392,6 +394,21 @@ def test_the_teachers_that_a_student_names_are_found_task_by_task(recorded, teac
     teachers[0].save(files[1])
     files[2].unlink()
     assert names_of_teachers(evaluate(student, num_episodes=1)) == ["teacher A", None, None]
+
+
+def test_the_run_folder_of_a_student_of_several_datasets_is_all_an_evaluation_needs(tmp_path):
+    data = []
+    for name, teacher in (("one", hand_made_teacher()), ("other", mirrored_teacher())):
+        teacher.save(tmp_path / f"{name}.safetensors")
+        data.append(collect_cart_pole(tmp_path / name, tmp_path / f"{name}.safetensors", num_steps=400))
+    settings = {"student": "mlp:8:4", "num_updates": 20, "evaluate_period": 10, "precision": "float32"}
+    student = distill(data, out=tmp_path / "run", **settings)
+    result = evaluate(tmp_path / "run", num_episodes=5)
+    assert list(result.tasks) == list(student.spec.head_sizes)
+    assert [task.teacher.policy_hash for task in result.tasks.values()] == [
+        load_policy(tmp_path / f"{name}.safetensors").hash for name in ("one", "other")
+    ]
+    assert result.policies[0].mean_retention is not None
 
 
 def test_a_teacher_that_is_named_stands_before_the_one_that_is_recorded(recorded, tasks):
