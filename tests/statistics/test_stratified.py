@@ -95,6 +95,12 @@ def test_relative_score_samples_are_undefined_where_the_teachers_mean_is_not_pos
     assert set(np.round(samples[np.isfinite(samples)], 9)) == {4.0, round(20 / 3, 9), 20.0}
 
 
+def test_a_ratio_that_overflows_is_undefined_as_its_point_value_is():
+    assert relative_score([1.0], [5e-324]) is None
+    assert np.isneginf(relative_score_samples([1.0] * 5, [5e-324] * 5, rng=generator())).all()
+    assert np.isneginf(retention_samples([1.0] * 5, [5e-324] * 5, [0.0] * 5, rng=generator())).all()
+
+
 @pytest.mark.parametrize(("student", "teacher"), [([1.0] * 4, [2.0] * 5), ([1.0] * 5, [2.0] * 4), ([], [2.0] * 5)])
 def test_relative_score_of_too_few_episodes_has_no_samples(student, teacher):
     assert relative_score_samples(student, teacher, rng=generator()) is None

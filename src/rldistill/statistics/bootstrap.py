@@ -212,9 +212,11 @@ def _resampled_means(
 
 
 def _ratios(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
-    """Return `[R]` quotients, −∞ where the denominator is not positive."""
+    """Return `[R]` quotients, −∞ where the denominator is not positive, or so small that the quotient overflows."""
     samples = np.full(len(numerators), -np.inf)
-    np.divide(numerators, denominators, out=samples, where=denominators > 0)
+    with np.errstate(over="ignore"):
+        np.divide(numerators, denominators, out=samples, where=denominators > 0)
+    samples[np.isposinf(samples)] = -np.inf
     return samples
 
 

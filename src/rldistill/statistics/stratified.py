@@ -64,7 +64,10 @@ def mean_retention_samples(
         for task in strata
     ]
     shares = _stacked(samples)
-    return None if shares is None else shares.mean(axis=0)
+    if shares is None:
+        return None
+    # Divided first: the sum of two ratios near the largest number would overflow, and +∞ − ∞ is NaN.
+    return (shares / len(shares)).sum(axis=0)
 
 
 def geometric_mean_samples(
