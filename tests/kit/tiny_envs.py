@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 CHAIN_TASK = "tests.kit.tiny_envs:TinyChain-v0"
+TURNED_CHAIN_TASK = "tests.kit.tiny_envs:TurnedChain-v0"
 
 
 class TinyChain(gymnasium.Env[int, int]):
@@ -40,6 +41,20 @@ class TinyChain(gymnasium.Env[int, int]):
             return self._state, 1.0, True, False, {}
         self._state += 1
         return self._state, 0.0, False, False, {}
+
+
+class TurnedChain(TinyChain):
+    """The same chain with three actions: 0 steps right, the others end the episode.
+
+    The best action of one chain is the worst of the other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Discrete(3)
+
+    def step(self, action: int):
+        return super().step(self.RIGHT if action == 0 else self.LEFT)
 
 
 class ContextualBandit(gymnasium.Env[np.ndarray, int]):
@@ -113,3 +128,4 @@ class OddSpaces(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("TinyChain-v0", entry_point=TinyChain)
+gymnasium.register("TurnedChain-v0", entry_point=TurnedChain)

@@ -20,11 +20,15 @@ def run(argv: Sequence[str]) -> None:
         return
     with callbacks(quiet=flags.quiet) as listeners:
         result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
-    mean = "unknown (too few games ended)" if result.mean_score is None else f"{result.mean_score:.4g}"
+    few = "unknown (too few games ended)"
+    means = {task: few if mean is None else f"{mean:.4g}" for task, mean in result.mean_scores.items()}
+    is_joint = len(means) > 1
+    mean = ", ".join(f"{task} {mean}" if is_joint else mean for task, mean in means.items())
+    chosen_by = "mean normalised training score" if is_joint else "mean training score"
     write_result(
         flags,
         result.to_dict(),
         f"{result.num_steps:,} steps, mean score of the last training games {mean}\nlast policy: {result.last_policy}\n"
-        f"best policy: {result.best_policy or 'none'} (by mean training score)\n"
+        f"best policy: {result.best_policy or 'none'} (by {chosen_by})\n"
         f"next: rldistill evaluate {result.last_policy}",
     )

@@ -108,9 +108,9 @@ class Replay:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the sealed steps take: compressed frames, and fields twice (in their chunk and in one array)."""
-        per_step = sum(self._store.field(name).nbytes for name in self.layout.step_fields)
-        return self._store.num_block_bytes + 2 * per_step
+        """Memory that the sealed steps take: compressed frames, fields (in their chunk and in one array), index."""
+        fields = sum(self._store.field(name).nbytes for name in self.layout.step_fields)
+        return self._store.num_bytes + fields + self._drawable.nbytes
 
     def append(
         self,

@@ -60,9 +60,10 @@ class StepStore:
         return int(self.segment_first_index[-1])
 
     @property
-    def num_block_bytes(self) -> int:
-        """What the compressed observations take."""
-        return sum(map(len, self._blocks))
+    def num_bytes(self) -> int:
+        """What blocks, fields and index take."""
+        index = (self.episodes, self.steps_in_episode, self._step_row, self.segment_of_step, self.next_steps)
+        return sum(map(len, self._blocks)) + sum(array.nbytes for array in (*self._fields.values(), *index))
 
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all steps, `[num_steps, …]`; not to be written to."""

@@ -18,16 +18,18 @@ from rldistill.errors import UsageError
 class TrainTeacherConfig:
     """Train a teacher."""
 
-    task: str
+    task: str | None = None
     """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId."""
+    tasks: str | None = None
+    """Several tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
     out: Path
     """Run folder."""
     algorithm: str = "pqn"
     """Learning algorithm: pqn or dqn; an option below without a value has that algorithm's own."""
     num_steps: int = 2_500_000
-    """Decisions over all environments and the whole schedule."""
+    """Decisions over all environments and the whole schedule; with --tasks, of each task."""
     network: str = "dqn"
-    """Preset (dqn, net1, net2, net3), mlp:64x64 or conv:8-8-8:32."""
+    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32."""
     layer_norm: bool | None = None
     """Normalise every layer of the torso: on for pqn, which needs it, off for dqn."""
     zero_output: bool = False
@@ -35,7 +37,7 @@ class TrainTeacherConfig:
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     num_envs: int | None = None
-    """Environments stepped in parallel: 32 for pqn, 4 for dqn."""
+    """Environments stepped in parallel, of each task: 32 for pqn, 4 for dqn."""
     learning_rate: float | None = None
     """pqn: 2.5e-4 at the start, falls linearly to 0; dqn: constant, 2.5e-4 with rmsprop, 6.25e-5 with adam."""
     gamma: float | None = None
@@ -61,9 +63,9 @@ class TrainTeacherConfig:
     exploration_fraction: float | None = None
     """pqn: share of the run over which exploration falls: 0.1."""
     replay_capacity: int | None = None
-    """dqn: newest steps that are kept: 1,000,000."""
+    """dqn: newest steps that are kept, of each task: 1,000,000."""
     learning_starts: int | None = None
-    """dqn: steps of random play before the first update: 50,000."""
+    """dqn: steps of random play before the first update, of each task: 50,000."""
     steps_per_update: int | None = None
     """dqn: steps of play for each update: 4."""
     batch_size: int | None = None
@@ -91,9 +93,15 @@ class TrainTeacherConfig:
     num_threads: int = 0
     """Threads of torch and of the emulator; 0: one per processor."""
     checkpoint_period: int = 100_000
-    """Steps between checkpoints."""
+    """Steps between checkpoints, over all tasks."""
 
     def __post_init__(self) -> None:
+        if (self.task is None) == (self.tasks is None):
+            raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
+        twice = [name for name in self.task_names if self.task_names.count(name) > 1]
+        if twice or not all(self.task_names):
+            problem = f"{twice[0]} twice" if twice else f"{self.tasks!r}"
+            raise UsageError(f"tasks: got {problem}, expected different tasks, separated by commas.")
         if self.algorithm not in ("pqn", "dqn"):
             raise UsageError(f"algorithm: got {self.algorithm!r}, expected pqn or dqn.")
         check_positive(self, "num_steps", "checkpoint_period")
@@ -102,6 +110,13 @@ class TrainTeacherConfig:
             raise UsageError(f"start_step must lie in [0, num_steps), got {self.start_step} of {self.num_steps}.")
         if self.start_step and self.init_from is None:
             raise UsageError("start_step belongs with init_from: it says where in the schedule those weights stand.")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """What is to be learned, in the order of the heads."""
+        if self.task is not None:
+            return (self.task,)
+        return tuple(name.strip() for name in (self.tasks or "").split(","))
 
 
 class TrainTeacherSettings(TypedDict, total=False):

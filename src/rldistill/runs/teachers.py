@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 import numpy as np
 import torch
 
-from rldistill.envs import PlayableTask
+from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
-from rldistill.runs.config import TrainTeacherConfig
+from rldistill.runs.config import TrainTeacherConfig, parse_options
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 from rldistill.training import (
@@ -29,6 +29,8 @@ from rldistill.training import (
 from rldistill.types import resolve_device
 
 _SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
+# A policy of more tasks is named by their number.
+_LARGEST_NAME = 3
 _LAYER_NORM = {"pqn": True, "dqn": False}
 
 
@@ -59,6 +61,28 @@ def algorithm_settings(config: TrainTeacherConfig) -> PQNSettings | DQNSettings:
     if config.algorithm == "dqn" and given.get("optimizer") in LEARNING_RATES:
         given.setdefault("learning_rate", LEARNING_RATES[given["optimizer"]])
     return _SETTINGS[config.algorithm](**given)
+
+
+def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
+    """Return the tasks of a configuration.
+
+    Raises:
+        UsageError: one of them cannot be played, or they show different kinds of observations.
+    """
+    options = parse_options(config.env_kwargs)
+    tasks = [make_task(name, options) for name in config.task_names]
+    first = tasks[0].task
+    for other in (task.task for task in tasks[1:]):
+        if _observation(other) != _observation(first):
+            raise UsageError(
+                f"tasks: one network needs one kind of observation, got {_observation(first)} of {first.name} "
+                f"and {_observation(other)} of {other.name}."
+            )
+    return tasks
+
+
+def _observation(task: Task) -> str:
+    return f"{task.fingerprint.observation_dtype} {list(task.fingerprint.observation_shape)}"
 
 
 def make_training(
@@ -112,15 +136,22 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
         UsageError: it has other layers than the configuration says.
     """
     architecture = parse_architecture(config.network, layer_norm=bool(config.layer_norm))
-    name = tasks[0].name.removeprefix("atari:")
+    name = _policy_name(tasks)
     if config.init_from is None:
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
         policy = TorchPolicy.create(architecture, tasks, name=name, zero_output=config.zero_output, generator=generator)
         return policy.with_spec(weights_dtype="float16")
     policy = load_policy(config.init_from)
-    differences = policy.tasks[0].fingerprint.differences(tasks[0].fingerprint)
-    if differences:
-        raise MismatchError(f"--init-from {config.init_from} does not fit {config.task}: {'; '.join(differences)}.")
+    heads = policy.spec.heads
+    if len(heads) != len(tasks):
+        raise MismatchError(
+            f"--init-from {config.init_from} has heads for {', '.join(policy.spec.head_sizes)}, expected one for each "
+            f"of {', '.join(config.task_names)}."
+        )
+    for head, task in zip(heads, tasks, strict=True):
+        differences = head.task.fingerprint.differences(task.fingerprint)
+        if differences:
+            raise MismatchError(f"--init-from {config.init_from} does not fit {task.name}: {'; '.join(differences)}.")
     if policy.output_kind != "q_values":
         raise MismatchError(
             f"--init-from {config.init_from} gives {policy.output_kind}, {config.algorithm} goes on from q_values."
@@ -132,6 +163,11 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
         )
     # Its weights, not its story: two games may share a fingerprint.
     return policy.with_spec(heads=tuple(HeadSpec(task) for task in tasks), name=name)
+
+
+def _policy_name(tasks: Sequence[Task]) -> str:
+    names = [task.name.removeprefix("atari:") for task in tasks]
+    return "+".join(names) if len(names) <= _LARGEST_NAME else f"{len(names)} tasks"
 
 
 def _layers(architecture: Architecture | None) -> str:

@@ -8,14 +8,13 @@ from typing import Any, Unpack
 
 import torch
 
-from rldistill.envs import make_task
 from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values, parse_options
+from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
-from rldistill.runs.teachers import resolve_algorithm
+from rldistill.runs.teachers import make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
 from rldistill.runs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.runs.training_run import TrainingResult, TrainingRun
@@ -31,7 +30,7 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
         UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
     device = resolve_device(config.device)
-    make_task(config.task, parse_options(config.env_kwargs))
+    make_tasks(config)
     parse_architecture(config.network)
     config = resolve_algorithm(config)
     num_threads = config.num_threads or torch.get_num_threads()
@@ -41,7 +40,7 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
 
 
 def train_teacher(
-    task: str,
+    task: str | Sequence[str],
     *,
     out: str | Path,
     num_steps: int = TrainTeacherConfig.num_steps,
@@ -51,13 +50,14 @@ def train_teacher(
     callbacks: Sequence[Callback] = (),
     **settings: Unpack[TrainTeacherSettings],
 ) -> TrainingResult:
-    """Train a teacher for one task; `out` holds its policies, records and checkpoint.
+    """Train a teacher for a task, or one network for several; `out` holds its policies, records and checkpoint.
 
     Args:
-        task: `atari:<game>`, a Gymnasium id, or `module:EnvId`.
+        task: `atari:<game>`, a Gymnasium id, or `module:EnvId`; a list of them is learned by one
+            network with a head for each.
         out: run folder.
-        num_steps: decisions over all environments and the whole schedule.
-        env_kwargs: settings of the task.
+        num_steps: decisions over all environments and the whole schedule, of each task.
+        env_kwargs: settings of the task, or of every one.
         resume: go on with the run in `out`, if there is one.
         overwrite: delete a run in `out` first.
         callbacks: receive events and may stop the run.
@@ -70,7 +70,15 @@ def train_teacher(
         KeyboardInterrupt: stopped; the state is saved.
     """
     options = json.dumps(dict(env_kwargs or {}))
-    config = TrainTeacherConfig(task=task, out=Path(out), num_steps=num_steps, env_kwargs=options, **settings)
+    is_one = isinstance(task, str)
+    config = TrainTeacherConfig(
+        task=task if is_one else None,
+        tasks=None if is_one else ",".join(task),
+        out=Path(out),
+        num_steps=num_steps,
+        env_kwargs=options,
+        **settings,
+    )
     return run_train_teacher(config, resume=resume, overwrite=overwrite, callbacks=callbacks)
 
 
@@ -84,11 +92,11 @@ def run_train_teacher(
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
     config = resolve(config)
-    task = make_task(config.task, parse_options(config.env_kwargs))
+    tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
             check_same_config(config.out, config_values(config), may_differ=_MAY_DIFFER)
         else:
             write_config(config.out, "train-teacher", config_values(config))
         with stop_on_interrupt(callbacks) as listeners:
-            return TrainingRun(config, [task], listeners, continues=continues).run()
+            return TrainingRun(config, tasks, listeners, continues=continues).run()

@@ -19,7 +19,9 @@ from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
 from rldistill.runs.teachers import initial_policy, make_training
 from rldistill.seeding import stream_generator
+from rldistill.statistics import normalised_score
 from rldistill.storage import load_checkpoint, save_checkpoint
+from rldistill.tasks import ATARI_PREFIX
 from rldistill.training import IterationRecord
 from rldistill.types import resolve_device
 
@@ -28,6 +30,7 @@ LAST_FILE = "last_policy.safetensors"
 BEST_FILE = "best_policy.safetensors"
 # The best policy is chosen by the mean score of this many whole training games.
 GAMES_PER_MEAN = 32
+_NOT_SHOWN = frozenset({"step", "task", "task_step", "scores"})
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,18 @@ class TrainingResult:
 
     Attributes:
         last_policy: file of the policy at the last step.
-        best_policy: file of the policy with the best mean training score, if any games ended.
-        num_steps: steps done.
-        mean_score: of the last `GAMES_PER_MEAN` training games, None if fewer ended.
+        best_policy: file of the policy with the best mean training score, if any games ended; of
+            several tasks, with the best mean of their normalised scores, where all have one.
+        num_steps: steps done, of all tasks.
+        mean_score: of the last `GAMES_PER_MEAN` training games, None if fewer ended or there are several tasks.
+        mean_scores: the same by task.
     """
 
     last_policy: Path
     best_policy: Path | None
     num_steps: int
     mean_score: float | None
+    mean_scores: Mapping[str, float | None]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -120,7 +126,7 @@ class TrainingRun:
         if state is not None:
             self._load(state)
         self._tell(
-            f"{config.task} with {config.algorithm}, {config.precision} on {config.device}, "
+            f"{', '.join(config.task_names)} with {config.algorithm}, {config.precision} on {config.device}, "
             f"{config.num_envs} environments"
         )
         # Emulator states are not kept: after a resume new episodes begin, with seeds not used before.
@@ -156,7 +162,8 @@ class TrainingRun:
             self._config.out / LAST_FILE,
             best if best.is_file() else None,
             self._progress.step,
-            self._progress.mean_score(0),
+            self._progress.mean_score(0) if len(self._tasks) == 1 else None,
+            self._mean_scores(),
         )
 
     def _iteration(self) -> dict[str, Any]:
@@ -166,22 +173,50 @@ class TrainingRun:
         self._progress.record(record)
         mean = self._progress.mean_score(record.task)
         if record.games:
-            self._keep_best(mean)
+            self._keep_best()
         speed = record.num_steps / (time.perf_counter() - started)
         shown: dict[str, Any] = {} if record.loss is None else {"loss": record.loss}
         shown |= {"exploration_epsilon": record.exploration_epsilon, "steps_per_second": speed}
         shown |= {} if mean is None else {"mean_score": mean}
-        return {"step": self._progress.step, **shown, "scores": [game.score for game in record.games]}
+        place: dict[str, Any] = {"step": self._progress.step}
+        if len(self._tasks) > 1:
+            place |= {"task": self._tasks[record.task].name, "task_step": self._progress.steps[record.task]}
+        return {**place, **shown, "scores": [game.score for game in record.games]}
 
-    def _keep_best(self, mean: float | None) -> None:
-        best = self._progress.best_mean
+    def _keep_best(self) -> None:
+        best, mean = self._progress.best_mean, self._overall_score()
         if mean is None or (best is not None and mean <= best):
             return
         self._progress.best_mean = mean
-        self._save_policy(BEST_FILE, f"best mean score of {GAMES_PER_MEAN} training games: {mean:.4g}")
+        what = (
+            f"mean score of {GAMES_PER_MEAN} training games"
+            if len(self._tasks) == 1
+            else f"mean normalised score of the last {GAMES_PER_MEAN} training games of each task"
+        )
+        self._save_policy(BEST_FILE, f"best {what}: {mean:.4g}")
+
+    def _overall_score(self) -> float | None:
+        """Return what policies of this run are compared by.
+
+        Points of different games do not add up. Several tasks are therefore compared by their
+        scores between random play, 0, and a human tester, 1; where one has no such reference,
+        none is called the best.
+        """
+        means = self._mean_scores()
+        if len(means) == 1:
+            return self._progress.mean_score(0)
+        normalised = [
+            None if mean is None else normalised_score(mean, name.removeprefix(ATARI_PREFIX))
+            for name, mean in means.items()
+        ]
+        known = [score for score in normalised if score is not None]
+        return sum(known) / len(known) if len(known) == len(normalised) else None
+
+    def _mean_scores(self) -> dict[str, float | None]:
+        return {task.name: self._progress.mean_score(number) for number, task in enumerate(self._tasks)}
 
     def _show(self, record: dict[str, Any]) -> None:
-        shown = {name: value for name, value in record.items() if name not in ("step", "scores")}
+        shown = {name: value for name, value in record.items() if name not in _NOT_SHOWN}
         total = self._config.num_steps * len(self._tasks)
         notify(self._callbacks, ProgressEvent("train", min(record["step"], total), total, "steps", shown))
 
@@ -237,8 +272,10 @@ class TrainingRun:
         record = self._provenance | {
             "num_steps": self._progress.step,
             "chosen_by": chosen_by,
-            "mean_training_score": self._progress.mean_score(0),
+            "mean_training_score": self._overall_score(),
         }
+        if len(self._tasks) > 1:
+            record["mean_training_scores"] = self._mean_scores()
         self._policy.with_provenance(record).save(self._config.out / file)
 
     def _tell(self, text: str) -> None:
