@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from rldistill.errors import UsageError
+from rldistill.errors import RldistillError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
+from rldistill.reports.online import online_curves
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.metrics import read_metrics
@@ -98,6 +99,14 @@ def test_the_students_file_names_the_policy_that_taught_last(tmp_path, algorithm
     assert (tmp_path / "r" / "last_policy.safetensors").is_file()
     assert student.spec.provenance["num_updates"] == 40
     assert 0 <= made["held_out_agreement"] <= 1
+
+
+def test_the_curves_are_drawn(tmp_path):
+    online(tmp_path / "r")
+    path = online_curves(tmp_path / "r", tmp_path / "curves.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(RldistillError, match=r"holds no curves\.jsonl: it is not a run of `distill --online`"):
+        online_curves(tmp_path, tmp_path / "none.png")
 
 
 def test_learner_and_student_advance_in_step(tmp_path):

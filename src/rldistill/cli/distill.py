@@ -36,7 +36,21 @@ def run(argv: Sequence[str]) -> None:
     }
     if "tasks" in made:
         result["tasks"] = {task: record["held_out_agreement"] for task, record in made["tasks"].items()}
-    write_result(flags, result, _summary(path, made))
+    text = _summary(path, made)
+    if config.online:
+        text += f"\ncurves: {_draw_curves(config.out)}"
+    write_result(flags, result, text)
+
+
+def _draw_curves(folder: Path) -> str:
+    """Draw learner and student; return where, or why not: the run itself is done and kept."""
+    from rldistill.errors import RldistillError
+    from rldistill.reports.online import FIGURE_FILE, online_curves
+
+    try:
+        return str(online_curves(folder, folder / FIGURE_FILE))
+    except RldistillError as error:
+        return f"{folder / 'curves.jsonl'} (not drawn: {error})"
 
 
 def _summary(path: Path, made: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rldistill.reports.extras import missing_extra
 from rldistill.storage import write_atomically
+from rldistill.tasks import ATARI_PREFIX
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,3 +154,8 @@ def save_png(figure: "Figure", out: Path) -> Path:
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     write_atomically(out, buffer.getbuffer())
     return out
+
+
+def pretty_task(name: str) -> str:
+    """Return a task as headlines call it: `atari:space_invaders` is Space Invaders."""
+    return name.removeprefix(ATARI_PREFIX).replace("_", " ").title() if name.startswith(ATARI_PREFIX) else name

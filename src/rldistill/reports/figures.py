@@ -24,13 +24,13 @@ from rldistill.reports.canvas import (
     label_ends,
     new_figure,
     number,
+    pretty_task,
     save_png,
     title_panel,
 )
 from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.runs.metrics import read_metrics
 from rldistill.runs.run_folder import CONFIG_FILE, read_config
-from rldistill.tasks import ATARI_PREFIX
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def training_curve(run_folder: Path, out: Path) -> Path:
         axes.yaxis.label.set_fontsize(8.5)
     headline(
         figure,
-        f"{_pretty_task(str(config.get('task', '')))}: training the teacher ({_algorithm(config)})",
+        f"{pretty_task(str(config.get('task', '')))}: training the teacher ({_algorithm(config)})",
         f"{config.get('network', 'network')}{', LayerNorm' if config.get('layer_norm') else ''} · "
         f"{config.get('num_envs', '?')} environments · {num_games:,} games · one seed ({config.get('seed', '?')})",
         "Scores are those of training games: unclipped, exploration included, the policy changing meanwhile.\n"
@@ -338,17 +338,13 @@ def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
 def _task_of(config: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str | None:
     """Return the task's name for people: from the evaluation, else from the dataset if it is still there."""
     if evaluation is not None:
-        return _pretty_task(str(evaluation["task"]))
+        return pretty_task(str(evaluation["task"]))
     for path in config.get("data", []):
         try:
-            return _pretty_task(load_manifest(Path(path)).provenance.task.name)
+            return pretty_task(load_manifest(Path(path)).provenance.task.name)
         except (RldistillError, OSError):
             return None
     return None
-
-
-def _pretty_task(name: str) -> str:
-    return name.removeprefix(ATARI_PREFIX).replace("_", " ").title() if name.startswith(ATARI_PREFIX) else name
 
 
 def _algorithm(config: Mapping[str, Any]) -> str:

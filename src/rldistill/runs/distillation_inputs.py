@@ -109,6 +109,7 @@ def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequenc
     """
     if config.online:
         learner = learner_config(config)
+        assert learner.task is not None, "learner_config checks that there is one"
         playable = _with_exploration(make_task(learner.task, parse_options(config.env_kwargs)), config)
         return [OnlineData(learner, playable, callbacks)]
     if inputs.data:

@@ -26,7 +26,7 @@ from rldistill.training import StreamStep, Training
 
 CURVES_FILE = "curves.jsonl"
 DEFAULT_EPISODES = 10
-_NOT_THE_LEARNERS = frozenset({"task", "out", "algorithm", "num_steps", "env_kwargs", "device", "num_threads"})
+_NOT_THE_LEARNERS = frozenset({"task", "tasks", "out", "algorithm", "num_steps", "env_kwargs", "device", "num_threads"})
 
 
 def learner_config(config: DistillConfig) -> TrainTeacherConfig:
