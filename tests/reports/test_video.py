@@ -37,7 +37,11 @@ def _decoded(path: Path) -> list[np.ndarray]:
 def test_a_film_shows_every_decision_and_rests_on_the_last(tmp_path: Path) -> None:
     task = make_task("atari:pong")
     policies = [("network", _network(task)), ("random", RandomPolicy(task.task))]
-    out = side_by_side(policies, task, tmp_path / "film.mp4", seed=0, exploration_epsilon=0.05, max_steps=20)
+    filmed = []
+    out = side_by_side(
+        policies, task, tmp_path / "film.mp4", seed=0, exploration_epsilon=0.05, max_steps=20, on_step=filmed.append
+    )
+    assert filmed == list(range(1, 21))
     pictures = _decoded(out)
     assert len(pictures) == 20 + _HELD
     # Caption, 210 rows twice as large, footer; two panels of 160 columns and the gap.

@@ -3,9 +3,11 @@
 import pytest
 
 from rldistill.envs import make_task
+from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.rollout.evaluate import distinct_starts, is_deterministic
 from rldistill.runs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher
+from tests.kit.payout import constant_policy, payout_task
 from tests.kit.small_policies import small_policy
 
 NUM_STARTS = 4
@@ -47,6 +49,49 @@ def test_a_greedy_policy_without_exploration_is_reported_as_a_census_without_int
     assert random["census"] is False, "random play draws: its episodes are not copies"
     assert random["num_distinct"] == len(random["episodes"]) == 7
     assert random["interval"] == [0.0, 0.0], "20 decisions are too few for a point"
+
+
+def test_fewer_episodes_than_starts_are_a_sample_of_different_starts_with_an_interval(pong, policy):
+    told = []
+    result = evaluate(policy, pong, num_episodes=NUM_STARTS - 1, num_threads=1, callbacks=[told.append])
+    student = result.to_dict()["policies"][0]
+    assert (student["census"], len(student["episodes"])) == (False, 3)
+    assert student["interval"] is None, "three are too few"
+    assert "plays without chance: a sample of 3 of 4 distinct starts, each once" in told_texts(told)[0]
+    assert not [event for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
+    wide = make_task("atari:pong", {"max_frames": 80, "noop_max": 8, "exploration_epsilon": 0.0})
+    student = evaluate(policy, wide, num_episodes=5, num_threads=1).to_dict()["policies"][0]
+    assert (student["census"], student["interval"]) == (False, [0.0, 0.0])
+
+
+def told_texts(events) -> list[str]:
+    return [event.text for event in events if isinstance(event, MessageEvent)]
+
+
+def test_looking_for_starts_reports_its_progress_and_can_be_stopped(pong, policy):
+    told = []
+    evaluate(policy, pong, num_episodes=7, num_envs=1, num_threads=1, callbacks=[told.append])
+    found = [event for event in told if isinstance(event, ProgressEvent) and event.phase == "find starts"]
+    assert [event.done for event in found] == sorted(event.done for event in found)
+    assert (found[0].done, found[-1].done) == (1, NUM_STARTS)
+    assert {(event.total, event.unit) for event in found} == {(NUM_STARTS, "starts")}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(policy, pong, num_episodes=7, callbacks=[lambda event: getattr(event, "phase", "") == "find starts"])
+
+
+def test_copies_elsewhere_are_warned_about_in_one_line():
+    task = payout_task()
+    told = []
+    result = evaluate(constant_policy(task, 1), task, num_episodes=6, callbacks=[told.append])
+    assert result.to_dict()["policies"][0]["num_distinct"] == 1
+    assert [event.text for event in told if isinstance(event, MessageEvent) and event.level == "warning"] == [
+        "always 1: only 1 of 6 episodes differ, the others are copies: without exploration it repeats itself. "
+        "Its interval takes copies for new episodes; --exploration-epsilon 0.05 would make them differ."
+    ]
+    told.clear()
+    evaluate(constant_policy(task, 1), task, num_episodes=6, exploration_epsilon=0.5, callbacks=[told.append])
+    evaluate(hand_made_teacher(), num_episodes=6, callbacks=[told.append])
+    assert told_texts(told) == [], "these differ"
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def hand_made(name, **scores):
     for role, values in scores.items():
         played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0) for value in values), is_census=role != "random")
         row = PolicyEvaluation(role, role, role, "greedy", 0.0, played, float(mean(played.scores)), None, None)
-        rows.append(replace(row, is_exact=role != "random", relative_score=0.5, retention=0.5))
+        rows.append(replace(row, relative_score=0.5, retention=0.5))
     return Evaluation(vector_task(name=name), 0, tuple(rows))
 
 
@@ -194,7 +194,7 @@ def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
     (policy,) = combine([one, two], seed=0).policies
     assert policy.geometric_mean_interval.to_list() == pytest.approx([0.5, 0.5])
     assert policy.mean_retention_interval.low < 0.5 < policy.mean_retention_interval.high
-    sampled = [replace(row, is_exact=False) for row in one.policies]
+    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one.policies]
     (policy,) = combine([replace(one, policies=tuple(sampled)), two], seed=0).policies
     assert policy.geometric_mean_interval is None, "two episodes are too few to resample"
 

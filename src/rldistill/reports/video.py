@@ -6,7 +6,7 @@ Each policy plays by its own behaviour through `EpisodePlayer`: the episode is t
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,7 @@ def side_by_side(
     max_steps: int = 600,
     fps: float | None = None,
     num_threads: int = 1,
+    on_step: Callable[[int], None] | None = None,
 ) -> Path:
     """Film policies at the same episode, from its start; returns `out`.
 
@@ -70,6 +71,7 @@ def side_by_side(
         max_steps: decisions to film at most.
         fps: decisions shown per second; None: the game's own time.
         num_threads: of torch. One observation at a time keeps one processor busy; more only wait for each other.
+        on_step: called with the number of decisions filmed; may raise to stop.
 
     Raises:
         UsageError: no policy, another suffix, or numbers out of range.
@@ -89,7 +91,7 @@ def side_by_side(
         rate = fps or screens[0].decisions_per_second
         footer = f"{task.task.name} · seed {seed}, episode {episode} · ε {exploration_epsilon:g}"
         layout = _Layout([name for name, _ in policies], _colours(fitted), footer, rate)
-        pictures = layout.pictures(_together(films), num_held=round(_HOLD_SECONDS * rate))
+        pictures = layout.pictures(_together(films, on_step), num_held=round(_HOLD_SECONDS * rate))
         encode = _gif if out.suffix == ".gif" else _mp4
         with use_threads(num_threads):
             write_atomically(out, encode(pictures, rate))
@@ -123,12 +125,14 @@ def _moments(
             return
 
 
-def _together(films: Sequence[Iterator[_Moment]]) -> Iterator[list[_Moment]]:
+def _together(films: Sequence[Iterator[_Moment]], on_step: Callable[[int], None] | None) -> Iterator[list[_Moment]]:
     """Yield the moments of all films in step; one that is over rests on its last."""
     last: list[_Moment | None] = [None] * len(films)
-    for moments in itertools.zip_longest(*films):
+    for number, moments in enumerate(itertools.zip_longest(*films)):
         last = [new or old for new, old in zip(moments, last, strict=True)]
         yield [moment for moment in last if moment is not None]
+        if on_step:
+            on_step(number + 1)
 
 
 class _Layout:

@@ -45,7 +45,7 @@ class PlayedEpisodes:
 
     Attributes:
         episodes: in the order of their index.
-        is_census: each distinct start of a deterministic task was played once.
+        is_census: each distinct start of a deterministic task was played once: the mean is known, not estimated.
         agreement: per compared policy, the share of this policy's states in which both have
             the same greedy action.
     """
@@ -138,13 +138,16 @@ def play_episodes(
     return PlayedEpisodes(scores, agreement=agreement.shares)
 
 
-def distinct_starts(envs: EpisodeEnvs, *, seed: int, expected: int) -> list[int]:
+def distinct_starts(
+    envs: EpisodeEnvs, *, seed: int, expected: int, on_draw: Callable[[int], None] | None = None
+) -> list[int]:
     """Return indices of episodes whose starts all differ.
 
     Args:
         envs: slots of a task whose starts can be enumerated.
         seed: of the episodes.
         expected: how many there are at most: drawing stops when all were met.
+        on_draw: called after each draw with the number of starts met so far; may raise to stop.
 
     Raises:
         ValueError: the environments cannot tell starts apart.
@@ -161,4 +164,6 @@ def distinct_starts(envs: EpisodeEnvs, *, seed: int, expected: int) -> list[int]
             without_new = 0 if start not in found else without_new + 1
             found.setdefault(start, index + slot)
         index += envs.num_envs
+        if on_draw:
+            on_draw(len(found))
     return sorted(found.values())

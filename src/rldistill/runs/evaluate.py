@@ -96,7 +96,8 @@ def evaluate(
     `MultiTaskEvaluation`: each task's evaluation, as it would be alone, and what follows for all of them.
 
     A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max`
-    different starts: each is then played once and reported as a census, without interval.
+    different starts: each is then played once and reported as a census, without interval; fewer
+    episodes than there are starts are a sample of them.
 
     Args:
         policy: policy, file or run folder, or several.
@@ -228,12 +229,15 @@ class _EvaluationRun:
     def _play(
         self, policy: Policy, envs: EpisodeEnvs, name: str, compared: Mapping[str, Policy] | None = None
     ) -> PlayedEpisodes:
-        is_census = is_deterministic(policy, self._playable, self._epsilon)
+        has_starts = is_deterministic(policy, self._playable, self._epsilon)
         episodes: Sequence[int] = range(self._num_episodes)
-        if is_census:
-            episodes = self._census(envs)
-            text = f"{name} plays without chance: {len(episodes)} of {self._num_starts} distinct starts, each once"
-            notify(self._callbacks, MessageEvent(text))
+        is_census = False
+        if has_starts:
+            starts = self._distinct_starts(envs)
+            episodes = starts[: self._num_episodes]
+            is_census = len(episodes) == len(starts)
+            count = f"a census of all {len(starts)}" if is_census else f"a sample of {len(episodes)} of {len(starts)}"
+            notify(self._callbacks, MessageEvent(f"{name} plays without chance: {count} distinct starts, each once"))
 
         def report(num_finished: int) -> None:
             notify(self._callbacks, ProgressEvent(f"evaluate {name}", num_finished, len(episodes), "episodes"))
@@ -247,22 +251,31 @@ class _EvaluationRun:
             compared=compared,
             on_step=report,
         )
+        if policy.behaviour == "greedy" and self._epsilon == 0 and not has_starts:
+            self._warn_of_copies(name, played)
         return replace(played, is_census=is_census)
 
-    def _census(self, envs: EpisodeEnvs) -> Sequence[int]:
-        """Return one episode for each distinct start, or for as many as were asked for; found once."""
+    def _warn_of_copies(self, name: str, played: PlayedEpisodes) -> None:
+        num_episodes = len(played.episodes)
+        if played.num_distinct == num_episodes:
+            return
+        text = (
+            f"{name}: only {played.num_distinct} of {num_episodes} episodes differ, the others are copies: without "
+            "exploration it repeats itself. Its interval takes copies for new episodes; --exploration-epsilon 0.05 "
+            "would make them differ."
+        )
+        notify(self._callbacks, MessageEvent(text, "warning"))
+
+    def _distinct_starts(self, envs: EpisodeEnvs) -> list[int]:
+        """Return one episode for each distinct start; found once."""
         if self._starts is None:
             noop_max = max(self._playable.task.protocol.noop_max or 1, 1)
-            self._starts = distinct_starts(envs, seed=self._seed, expected=noop_max)
-        return self._starts[: self._num_episodes]
 
-    @property
-    def _num_starts(self) -> int:
-        return 0 if self._starts is None else len(self._starts)
+            def report(num_found: int) -> None:
+                notify(self._callbacks, ProgressEvent("find starts", num_found, noop_max, "starts"))
 
-    def _is_exact(self, played: PlayedEpisodes) -> bool:
-        # Where every start was played, nothing is left to chance; a part of them is a sample.
-        return played.is_census and len(played.episodes) == self._num_starts
+            self._starts = distinct_starts(envs, seed=self._seed, expected=noop_max, on_draw=report)
+        return self._starts
 
     def _describe(
         self, policy: Policy, role: Literal["teacher", "student", "random"], name: str, played: PlayedEpisodes
@@ -281,7 +294,6 @@ class _EvaluationRun:
             mean=average,
             interval=None if played.is_census else bootstrap_interval(scores, mean, rng=self._rng("mean")),
             iqm_interval=None if played.is_census else bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
-            is_exact=self._is_exact(played),
             normalised_score=normalised_score(average, task.game) if task.is_atari else None,
             size=None
             if network is None
@@ -291,7 +303,7 @@ class _EvaluationRun:
 
     def _relate(self, row: PolicyEvaluation, teacher: PlayedEpisodes, random: PlayedEpisodes) -> PolicyEvaluation:
         arms: dict[Role, PlayedEpisodes] = {"student": row.played, "teacher": teacher, "random": random}
-        fixed: list[Role] = [role for role, played in arms.items() if self._is_exact(played)]
+        fixed: list[Role] = [role for role, played in arms.items() if played.is_census]
         scores = [played.scores for played in arms.values()]
         samples = retention_samples(scores[0], scores[1], scores[2], rng=self._rng("retention"), fixed=fixed)
         bound = None if samples is None else lower_bound(samples)

@@ -21,7 +21,6 @@ class PolicyEvaluation:
         behaviour: greedy or sample.
         exploration_epsilon: chance of a uniformly random action.
         played: the episodes.
-        is_exact: they are a census of all starts: the mean is known, not estimated.
         mean: of the episodes' returns.
         interval: 95 %, of the mean; None for a census and for fewer than 5 episodes.
         iqm_interval: 95 %, of the interquartile mean; None likewise.
@@ -44,7 +43,6 @@ class PolicyEvaluation:
     mean: float
     interval: Interval | None
     iqm_interval: Interval | None
-    is_exact: bool = False
     relative_score: float | None = None
     retention: float | None = None
     retention_interval: Interval | None = None

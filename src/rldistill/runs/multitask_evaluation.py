@@ -151,6 +151,6 @@ def _strata(rows: Sequence[PolicyEvaluation], evaluations: Sequence[Evaluation])
             "teacher": evaluation.teacher,
             "random": evaluation.policies[-1],
         }
-        fixed: list[Role] = [role for role, arm in arms.items() if arm.is_exact]
+        fixed: list[Role] = [role for role, arm in arms.items() if arm.played.is_census]
         strata.append(Stratum(*(arm.played.scores for arm in arms.values()), fixed=fixed))
     return strata
