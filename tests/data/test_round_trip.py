@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rldistill.data import Dataset, DatasetWriter
+from rldistill.data import Dataset, DatasetWriter, step_fields
 from rldistill.errors import NumericalError
+from rldistill.tasks import ObservationFingerprint
+from rldistill.types import ActionLayout
 from tests.data.made_up import Player, check_dataset, make_episode, make_provenance, write_dataset
 
 
@@ -210,6 +212,14 @@ def test_an_open_dataset_keeps_no_file_open(tmp_path):
     check_dataset(dataset, dict(enumerate((40, 25, 60, 1, 30, 44, 9, 70))))
     assert len(dataset.manifest.shards) > 20
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_gaussian_teacher_of_a_box_gives_two_targets_and_its_actions_are_numbers():
+    layout = ActionLayout("box", (2,), low=(-1.0, -1.0), high=(1.0, 1.0), mapping="clip")
+    fields = step_fields(ObservationFingerprint((3,), "float32", layout), "gaussian")
+    numbers = {name: (spec.dtype, spec.shape, spec.role) for name, spec in fields.items()}
+    assert numbers["action"] == ("float32", (2,), "action")
+    assert numbers["mean"] == numbers["log_std"] == ("float32", (2,), "target")
 
 
 def test_a_slot_that_is_given_away_is_copied(tmp_path):
