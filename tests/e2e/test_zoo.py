@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rldistill import evaluate, load_policy
-from rldistill.runs.config import TrainTeacherConfig
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import run_train_teacher
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"

@@ -11,8 +11,9 @@ from rldistill.data import Replay, StepLayout, replay
 from rldistill.errors import DatasetError, DiskFullError, OutputExistsError, UsageError
 from rldistill.policies import load_policy
 from rldistill.runs import training_run
-from rldistill.runs.config import TrainTeacherConfig, config_values
+from rldistill.runs.config import config_values
 from rldistill.runs.metrics import read_metrics
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import resolve, run_train_teacher
 from rldistill.storage import load_checkpoint
 from rldistill.training import DQNSettings, PQNSettings

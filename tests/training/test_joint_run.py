@@ -10,8 +10,8 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import play_episodes
-from rldistill.runs.config import TrainTeacherConfig
 from rldistill.runs.metrics import read_metrics
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import run_train_teacher, train_teacher
 from rldistill.runs.training_run import TrainingRun
 from rldistill.storage import load_checkpoint

@@ -18,8 +18,9 @@ from rldistill.errors import (
 )
 from rldistill.events import MessageEvent
 from rldistill.policies import load_policy
-from rldistill.runs.config import TrainTeacherConfig, config_values
+from rldistill.runs.config import config_values
 from rldistill.runs.metrics import read_metrics
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import GAMES_PER_MEAN, run_train_teacher, train_teacher
 from rldistill.storage import folder_lock, load_checkpoint
 from tests.kit.interruptions import StopAfter, full_disk

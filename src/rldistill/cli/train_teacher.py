@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rldistill.cli.arguments import parse, write_configuration, write_result
-from rldistill.runs.config import TrainTeacherConfig
+from rldistill.runs.teacher_config import TrainTeacherConfig
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
 

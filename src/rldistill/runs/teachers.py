@@ -11,7 +11,8 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
-from rldistill.runs.config import TrainTeacherConfig, parse_options
+from rldistill.runs.config import parse_options
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 from rldistill.training import (

@@ -11,9 +11,10 @@ import torch
 from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.runs.config import TrainTeacherConfig, TrainTeacherSettings, config_values
+from rldistill.runs.config import config_values
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
+from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
 from rldistill.runs.teachers import make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
 from rldistill.runs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN

@@ -14,9 +14,10 @@ from rldistill.data import Replay
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.policies import load_policy
-from rldistill.runs.config import TrainTeacherConfig, config_values
+from rldistill.runs.config import config_values
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.teachers import initial_policy, make_training
 from rldistill.seeding import stream_generator
 from rldistill.statistics import normalised_score
