@@ -15,9 +15,10 @@ from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.evaluate import play_episodes
-from rldistill.runs.config import TrainTeacherConfig, parse_options
+from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.metrics import MetricsFile, read_metrics
+from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.teachers import initial_policy, make_training
 from rldistill.runs.train_teacher import resolve as resolve_learner
 from rldistill.runs.training_run import BEST_FILE, LAST_FILE
