@@ -7,7 +7,7 @@ import argparse
 import importlib
 import time
 
-QUESTIONS = ("updates", "sampling", "replay", "collection", "storage", "usual_way")
+QUESTIONS = ("updates", "sampling", "replay", "collection", "storage", "usual_way", "memory")
 
 
 def main() -> None:
