@@ -42,7 +42,7 @@ _OWN_FILES = frozenset(
         "report.html",
     }
 )
-# `train-teacher`: what a learner keeps of past play, a folder per task.
+# What a learner or a live source keeps of past play, a numbered folder for each.
 REPLAY_FOLDER = "replay"
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.data import Replay
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.policies import load_policy
 from rldistill.runs.config import config_values
 from rldistill.runs.metrics import MetricsFile
+from rldistill.runs.replay_files import ReplayFiles
 from rldistill.runs.run_folder import REPLAY_FOLDER, plain, provenance
 from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.teachers import initial_policy, make_training
@@ -222,25 +222,19 @@ class TrainingRun:
         notify(self._callbacks, ProgressEvent("train", min(record["step"], total), total, "steps", shown))
 
     def _save(self) -> None:
-        """Write the last policy and the checkpoint, which lists the chunks of the replays it goes with.
-
-        Chunks come before the checkpoint that lists them and go after the one that does not: whenever
-        the process is killed, the checkpoint that stands finds its chunks.
-        """
+        """Write the last policy and the checkpoint, which lists the chunks of the replays it goes with."""
         self._save_policy(LAST_FILE, "last step")
-        replays = [replay.write(folder) for replay, folder in self._replays()]
         save_checkpoint(
             self._checkpoint,
             {
                 "learner": self._training.state_dict(),
                 "rng": json.dumps(_rng_state(self._rng)),
-                "replays": json.dumps(replays),
+                "replays": self._replays.write(),
                 "provenance": json.dumps(self._provenance),
                 **self._progress.state_dict(),
             },
         )
-        for replay, folder in self._replays():
-            replay.prune(folder)
+        self._replays.prune()
 
     def _load(self, state: dict[str, Any]) -> None:
         self._rng.bit_generator.state = _restored_rng_state(json.loads(state["rng"]))
@@ -253,16 +247,14 @@ class TrainingRun:
     def _load_training(self, state: dict[str, Any]) -> None:
         try:
             self._training.load_state_dict(state["learner"])
-            for (replay, folder), saved in zip(self._replays(), json.loads(state["replays"]), strict=True):
-                replay.read(folder, saved)
+            self._replays.read(state["replays"])
         except BaseException:
             self._training.close()
             raise
 
-    def _replays(self) -> list[tuple[Replay, Path]]:
-        """Return every replay with its folder: they go by the number of their task."""
-        root = self._config.out / REPLAY_FOLDER
-        return [(replay, root / str(number)) for number, replay in enumerate(self._training.replays)]
+    @property
+    def _replays(self) -> ReplayFiles:
+        return ReplayFiles(self._config.out / REPLAY_FOLDER, self._training.replays)
 
     def _best_mean(self, saved: float | None) -> float | None:
         """Return the best mean so far: the file may be younger than the checkpoint."""
