@@ -469,7 +469,9 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
         "More episodes narrow the interval; a better student raises it."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
-    assert (result.code, result.line, result.stdout) == (1, line, "")
+    *warnings, last = result.stderr.splitlines()
+    assert (result.code, last, result.stdout) == (1, line, "")
+    assert all("are copies" in warning for warning in warnings), "five times the same episode, which --quiet says too"
     assert run(*argv, "--require-retention", "0.5", "--quiet").code == 0
     words = run(*argv, "--require-retention", "0.51")
     assert words.stderr.splitlines()[-1] == line
