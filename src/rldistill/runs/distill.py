@@ -236,15 +236,16 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     config = resolve(config)
-    data = open_inputs(inputs or inputs_of(config), config, callbacks)
-    setup = prepare(config, data, custom_loss, module)
-    with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
-        values = config_values(config) | dict(setup.resolved)
-        if continues:
-            check_same_config(config.out, values, may_differ=MAY_DIFFER)
-        else:
-            write_config(config.out, "distill", values)
-        with stop_on_interrupt(callbacks) as listeners:
+    # Around all of it: a learner that teaches reports while it plays, and is to hear Ctrl-C there too.
+    with stop_on_interrupt(callbacks) as listeners:
+        data = open_inputs(inputs or inputs_of(config), config, listeners)
+        setup = prepare(config, data, custom_loss, module)
+        with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
+            values = config_values(config) | dict(setup.resolved)
+            if continues:
+                check_same_config(config.out, values, may_differ=MAY_DIFFER)
+            else:
+                write_config(config.out, "distill", values)
             return DistillationRun(config, setup, listeners, continues=continues).run()
 
 
