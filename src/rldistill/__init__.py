@@ -1,6 +1,6 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill` and `evaluate` are the whole public face;
+`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face;
 everything else may move. Importing this package imports nothing heavy: torch comes with the
 first use of a name.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rldistill.policies.files import load_policy as load_policy
+    from rldistill.reports.reproduce import reproduce as reproduce
     from rldistill.runs.collect import collect as collect
     from rldistill.runs.distill import distill as distill
     from rldistill.runs.evaluate import evaluate as evaluate
@@ -21,9 +22,10 @@ _HOMES = {
     "collect": "rldistill.runs.collect",
     "distill": "rldistill.runs.distill",
     "evaluate": "rldistill.runs.evaluate",
+    "reproduce": "rldistill.reports.reproduce",
 }
 
-__all__ = ["collect", "distill", "evaluate", "load_policy", "train_teacher"]
+__all__ = ["collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,8 @@ from rldistill.events import Callback, Event, MessageEvent
 from rldistill.runs.interrupt import stop_on_interrupt
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
+# A reproduction has more phases than a terminal has lines: of those that are finished the newest stay.
+_NUM_FINISHED_BARS = 8
 
 
 @contextlib.contextmanager
@@ -60,6 +62,9 @@ class ProgressDisplay:
                     event.phase, total=event.total, unit=event.unit, metrics=""
                 )
             self._bars.update(self._tasks[event.phase], completed=event.done, total=event.total, metrics=metrics)
+            finished = [task for task in self._bars.tasks if task.finished and task.visible]
+            for task in finished[:-_NUM_FINISHED_BARS]:
+                self._bars.update(task.id, visible=False)
         elif not self._quiet and self._is_due(event.phase, event.done >= event.total):
             sys.stderr.write(f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}\n")
             sys.stderr.flush()

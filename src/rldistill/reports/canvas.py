@@ -157,5 +157,10 @@ def save_png(figure: "Figure", out: Path) -> Path:
 
 
 def pretty_task(name: str) -> str:
-    """Return a task as headlines call it: `atari:space_invaders` is Space Invaders."""
-    return name.removeprefix(ATARI_PREFIX).replace("_", " ").title() if name.startswith(ATARI_PREFIX) else name
+    """Return a task's name for people: `atari:ms_pacman` is Ms Pacman."""
+    return pretty_game(name.removeprefix(ATARI_PREFIX)) if name.startswith(ATARI_PREFIX) else name
+
+
+def pretty_game(game: str) -> str:
+    """Return a game's name for people: `space_invaders` is Space Invaders."""
+    return game.replace("_", " ").title()

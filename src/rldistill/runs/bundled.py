@@ -1,10 +1,12 @@
-"""Teachers that come with the project: from the clone's `zoo/`, or from inside the wheel."""
+"""Teachers and experiments that come with the project: from the clone's folders, or from inside the wheel."""
 
 from pathlib import Path
 
 from rldistill.errors import RldistillError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# In the wheel they lie inside the package, in a clone beside `src`.
+_ROOTS = (_PACKAGE, _PACKAGE.parents[1])
 
 
 def bundled_teacher(name: str) -> Path:
@@ -13,11 +15,22 @@ def bundled_teacher(name: str) -> Path:
     Raises:
         RldistillError: this installation has none of that name.
     """
-    candidates = [_PACKAGE / "zoo" / f"{name}.safetensors", _PACKAGE.parents[1] / "zoo" / f"{name}.safetensors"]
-    for path in candidates:
-        if path.is_file():
-            return path
+    path = find_bundled_teacher(name)
+    if path is not None:
+        return path
     raise RldistillError(
-        f"No bundled teacher {name!r} in this installation: expected {candidates[-1]}. "
+        f"No bundled teacher {name!r} in this installation: expected {_ROOTS[-1] / 'zoo' / name}.safetensors. "
         "Clone the repository, or name a policy file with --teacher."
     )
+
+
+def find_bundled_teacher(name: str) -> Path | None:
+    """Return the policy file of a bundled teacher, None where there is none."""
+    candidates = [root / "zoo" / f"{name}.safetensors" for root in _ROOTS]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def bundled_experiments() -> dict[str, Path]:
+    """Return the TOML files of `reproduce`, by name."""
+    found = [path for root in reversed(_ROOTS) for path in sorted((root / "configs").glob("*.toml"))]
+    return {path.stem: path for path in found}

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,9 @@ _OWN_FILES = frozenset(
         "last_policy.safetensors",
         "evaluation.json",
         "report.html",
+        "results.json",
+        "results.md",
+        "results.png",
     }
 )
 # What a learner or a live source keeps of past play, a numbered folder for each.
@@ -78,13 +81,14 @@ def plain(value: object) -> object:
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool]:
+def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collection[str] = ()) -> Generator[bool]:
     """Hold a run folder's lock; yields whether an earlier run is to be continued.
 
     Args:
         folder: where to.
         resume: go on with what is there, if anything is.
         overwrite: delete an earlier run first.
+        folders: names of those that such a run fills, and `overwrite` deletes whole.
 
     Raises:
         OutputExistsError: something is there and neither flag was given, or it is not ours.
@@ -109,13 +113,14 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool
     _commit()
     with folder_lock(folder):
         if overwrite:
-            _delete_run(folder, contents)
+            _delete_run(folder, contents, folders)
         yield bool(contents) and resume
 
 
-def _delete_run(folder: Path, contents: list[Path]) -> None:
+def _delete_run(folder: Path, contents: list[Path], folders: Collection[str]) -> None:
     own = _OWN_FILES | {f".{name}.tmp" for name in _OWN_FILES}
-    foreign = [item.name for item in contents if item.name not in own and not _is_replays(item)]
+    unknown = [item for item in contents if not (item.name in folders and item.is_dir())]
+    foreign = [item.name for item in unknown if item.name not in own and not _is_replays(item)]
     foreign += [item.name for item in contents if item.name in own and item.is_dir()]
     if foreign:
         raise OutputExistsError(

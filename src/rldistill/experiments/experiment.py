@@ -1,0 +1,217 @@
+"""An experiment as its TOML says it: arms that are compared, the paper's figures, and budgets.
+
+The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what
+`distill` takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings
+of its method, which override the budget's. A key that nobody knows is an error. Without a section `collect`
+the students learn from teachers that play meanwhile, the paper's live schedule (`collect_steps`,
+`collect_period` and `replay_capacity` of `distill`).
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, cast, get_args, get_type_hints
+
+from rldistill.errors import UsageError
+from rldistill.losses.spec import TEMPERED_LOSS_NAMES
+from rldistill.runs.bundled import bundled_experiments
+from rldistill.runs.config import CollectConfig, EvaluateConfig
+from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.run_folder import read_config
+from rldistill.runs.teacher_config import TrainTeacherConfig
+
+Kind = Literal["single_task", "multi_task"]
+Method = Literal["distill", "joint"]
+"""`distill`: a student learns from teachers; `joint`: without any, one network learns all games by playing them."""
+Settings = Mapping[str, Any]
+
+# What the plan itself decides for every job.
+_PLANNED = {"task", "tasks", "out", "env_kwargs", "seed", "device", "num_threads", "data", "teacher", "policies"}
+_TRAINING = (TrainTeacherConfig, frozenset({"init_from", "start_step"}))
+_ONLINE = {"online", "algorithm", "num_steps", "learner", "online_teacher", "judge_period"}
+_SECTIONS: Mapping[str, tuple[type[Any], frozenset[str]]] = {
+    "train_teacher": _TRAINING,
+    "joint": _TRAINING,
+    "collect": (CollectConfig, frozenset({"num_envs"})),
+    "distill": (
+        DistillConfig,
+        frozenset(
+            {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"} | _ONLINE
+        ),
+    ),
+    "evaluate": (EvaluateConfig, frozenset({"num_envs", "exploration_epsilon", "require_retention"})),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One of the things that are compared.
+
+    Attributes:
+        name: for tables and files.
+        method: how its student is made.
+        settings: of the method, over those of the budget.
+        paper: the paper's figure, the geometric mean over its games of student ÷ teacher.
+    """
+
+    name: str
+    settings: Settings
+    method: Method = "distill"
+    paper: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much of everything an experiment may take; the sections are settings of the verbs.
+
+    Attributes:
+        games: Atari games by ale-py's names.
+        num_seeds: students of each arm.
+        train_teacher: for games without a teacher's file.
+        collect: one dataset per game; None: teachers play while students learn.
+        distill: of arms of this method.
+        joint: likewise.
+        evaluate: of every student and teacher.
+        env: settings of every task.
+    """
+
+    games: tuple[str, ...]
+    num_seeds: int
+    train_teacher: Settings
+    distill: Settings
+    evaluate: Settings
+    collect: Settings | None = None
+    joint: Settings | None = None
+    env: Settings = field(default_factory=dict[str, Any])
+
+    def settings_of(self, arm: Arm) -> dict[str, Any]:
+        """Return the settings of an arm's method; a temperature only where its loss takes one."""
+        settings = {**((self.distill if arm.method == "distill" else self.joint) or {}), **arm.settings}
+        if settings.get("loss", TEMPERED_LOSS_NAMES[0]) not in TEMPERED_LOSS_NAMES:
+            settings.pop("temperature", None)
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data, without what is not set."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What an experiment compares.
+
+    Attributes:
+        name: of its file.
+        title: a question or a statement for a headline.
+        section: where in the paper.
+        kind: `single_task`: a student for each game; `multi_task`: one for all games.
+        arms: in the order of tables.
+        budgets: by name.
+        paper_games: over which its figures are.
+        paper_order: the arms' names, best first, where the paper ranks them.
+    """
+
+    name: str
+    title: str
+    section: str
+    kind: Kind
+    arms: tuple[Arm, ...]
+    budgets: Mapping[str, Budget]
+    paper_games: tuple[str, ...]
+    paper_order: tuple[str, ...] = ()
+
+
+def load_experiment(name: str) -> Experiment:
+    """Read an experiment: one of those that come with the package, or a TOML file of yours.
+
+    Raises:
+        UsageError: there is none of that name, or its file says something it should not.
+    """
+    bundled = bundled_experiments()
+    path = Path(name) if name.endswith(".toml") else bundled.get(name)
+    if path is None:
+        raise UsageError(
+            f"Unknown experiment: got {name!r}, expected one of {', '.join(sorted(bundled))}, or a TOML file."
+        )
+    place = path.name
+    table = _table(read_config(path), place, required=("title", "kind", "arms", "budgets"), known=_known(Experiment))
+    if table["kind"] not in get_args(Kind):
+        raise UsageError(f"{place}: kind is {table['kind']!r}, expected one of {', '.join(get_args(Kind))}.")
+    arms = tuple(_arm(arm, f"{place}, arms") for arm in table["arms"])
+    names = [arm.name for arm in arms]
+    order = tuple(table.get("paper_order", ()))
+    if len(set(names)) < len(names) or not arms or not set(order) <= set(names):
+        raise UsageError(f"{place}: arms need names of their own, and paper_order names arms: got {names}, {order}.")
+    budgets = {key: _budget(value, f"{place}, budgets.{key}") for key, value in table["budgets"].items()}
+    has_joint = any(arm.method == "joint" for arm in arms)
+    if has_joint and (table["kind"] != "multi_task" or not all(budget.joint for budget in budgets.values())):
+        raise UsageError(f"{place}: a joint arm needs several tasks, and a section joint in every budget.")
+    return Experiment(
+        name=path.stem,
+        title=table["title"],
+        section=table.get("section", ""),
+        kind=table["kind"],
+        arms=arms,
+        budgets=budgets,
+        paper_games=tuple(table.get("paper_games", ())),
+        paper_order=order,
+    )
+
+
+def _arm(table: object, place: str) -> Arm:
+    values = _table(table, place, required=("name",), known=None)
+    settings = {key: value for key, value in values.items() if key not in ("name", "method", "paper")}
+    method = values.get("method", "distill")
+    if method not in get_args(Method):
+        raise UsageError(f"{place}: method is {method!r}, expected one of {', '.join(get_args(Method))}.")
+    if not re.fullmatch("[a-z0-9_]+", str(values["name"])) or values["name"] in ("teacher", "random"):
+        raise UsageError(f"{place}: name is {values['name']!r}, expected letters, digits and _, and no role's name.")
+    checked = _section(settings, method, place)
+    return Arm(name=values["name"], settings=checked, method=method, paper=values.get("paper"))
+
+
+def _budget(table: object, place: str) -> Budget:
+    known = _known(Budget)
+    required = ("games", "num_seeds", "train_teacher", "distill", "evaluate")
+    values = _table(table, place, required=required, known=known)
+    if not isinstance(values["games"], list) or not values["games"] or not values["num_seeds"] >= 1:
+        raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")
+    sections = {name: _section(values[name], name, place) for name in _SECTIONS if name in values}
+    games: tuple[str, ...] = tuple(values["games"])
+    return Budget(games=games, num_seeds=values["num_seeds"], env=values.get("env", {}), **sections)
+
+
+def _section(table: object, name: str, place: str) -> dict[str, Any]:
+    """Check a section against the configuration of its verb: names and types; ranges are the verb's matter."""
+    config_type, refused = _SECTIONS[name]
+    hints = get_type_hints(config_type)
+    known = {key: hint for key, hint in hints.items() if key not in _PLANNED | refused}
+    place = f"{place}.{name}" if "budgets" in place else place
+    values = _table(table, place, required=(), known=known.keys())
+    for key, value in values.items():
+        wanted = set(get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],))
+        # A learning rate or a temperature is a number or the text of a schedule.
+        wanted |= ({float, int} if float in wanted else set()) | ({float} if str in wanted else set())
+        if type(value) not in wanted:
+            names = " or ".join(sorted(item.__name__ for item in wanted - {type(None)}))
+            raise UsageError(f"{place}: {key} is {value!r}, expected {names}.")
+    return values
+
+
+def _table(table: object, place: str, *, required: Sequence[str], known: Collection[str] | None) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{place}: got {table!r}, expected a table.")
+    values = cast(dict[str, Any], table)
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise UsageError(f"{place}: {missing[0]} is missing.")
+    if known is not None and (unknown := [key for key in values if key not in known]):
+        raise UsageError(f"{place}: unknown key {unknown[0]!r}, expected one of {', '.join(sorted(known))}.")
+    return values
+
+
+def _known(record: type[Any]) -> set[str]:
+    return {item.name for item in fields(record)} - {"name"}

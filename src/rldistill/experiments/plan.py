@@ -1,0 +1,218 @@
+"""An experiment on a budget as jobs, in stages: teachers, data, students, evaluations.
+
+    OUT/teachers/pong.safetensors      pong.json           (and the folder pong/, if it was trained)
+    OUT/data/pong/                     pong.json
+    OUT/students/net3-pong-seed0/      net3-pong-seed0.json
+    OUT/evaluations/                   pong-seed0.json
+
+The JSON beside each is the record of its job. Students of all seeds learn from the same data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rldistill.errors import UsageError
+from rldistill.experiments.config import ReproduceConfig
+from rldistill.experiments.experiment import Arm, Budget, Experiment, load_experiment
+from rldistill.experiments.teachers import TeacherSource, find_teachers
+from rldistill.experiments.work import collect_data, distill_student, evaluate_game, provide_teacher, train_jointly
+from rldistill.losses import make_loss
+from rldistill.runs.distill import resolve as resolve_distill
+from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.teacher_config import TrainTeacherConfig
+from rldistill.runs.train_teacher import resolve as resolve_training
+from rldistill.scale import Job
+from rldistill.schedules import parse_schedule
+from rldistill.tasks import ATARI_PREFIX
+from rldistill.types import resolve_device
+
+# Evaluation meets episodes that no teacher, dataset or student has seen.
+EVALUATION_SEED = 1_000
+FOLDERS = ("teachers", "data", "students", "evaluations")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before anything is done.
+
+    Attributes:
+        experiment: what is compared.
+        budget: with the games that will be played.
+        budget_name: of it.
+        seeds: of the students.
+        teachers: by game.
+        out: folder of everything.
+        num_envs: environments stepped together.
+        device: cpu or cuda.
+    """
+
+    experiment: Experiment
+    budget: Budget
+    budget_name: str
+    seeds: tuple[int, ...]
+    teachers: dict[str, TeacherSource]
+    out: Path
+    num_envs: int
+    device: str
+
+    @property
+    def stages(self) -> dict[str, list[Job]]:
+        """The jobs, in the order in which they need each other."""
+        stages = {
+            "teachers": [self._teacher(source) for source in self.teachers.values()],
+            "data": [] if self.budget.collect is None else [self._data(game) for game in self.budget.games],
+            "students": [
+                self._student(arm, games, seed)
+                for arm in self.experiment.arms
+                for games in self._game_sets
+                for seed in self.seeds
+            ],
+            "evaluations": [self._evaluation(game, seed) for game in self.budget.games for seed in self.seeds],
+        }
+        return {name: jobs for name, jobs in stages.items() if jobs}
+
+    @property
+    def _game_sets(self) -> list[tuple[str, ...]]:
+        """What one student plays: a game, or all of them."""
+        games = self.budget.games
+        return [games] if self.experiment.kind == "multi_task" else [(game,) for game in games]
+
+    @property
+    def _machine(self) -> dict[str, Any]:
+        return {"device": self.device, "num_envs": self.num_envs}
+
+    def _teacher(self, source: TeacherSource) -> Job:
+        settings = {
+            "game": source.game,
+            "origin": source.origin,
+            "policy_hash": source.policy_hash,
+            "seed": self.seeds[0],
+            "env": dict(self.budget.env),
+            "training": dict(self.budget.train_teacher) if source.path is None else {},
+        }
+        places = {
+            "source_path": None if source.path is None else str(source.path),
+            "out_path": str(self.teacher_file(source.game)),
+            "device": self.device,
+        }
+        record = self.out / "teachers" / f"{source.game}.json"
+        return Job(f"teacher of {source.game}", provide_teacher, settings, places, record)
+
+    def _data(self, game: str) -> Job:
+        settings = {
+            "game": game,
+            "seed": self.seeds[0],
+            "env": dict(self.budget.env),
+            "collect_settings": dict(self.budget.collect or {}),
+        }
+        places = {"teacher_path": str(self.teacher_file(game)), "out_path": str(self._data_folder(game))}
+        return Job(
+            f"data of {game}", collect_data, settings, places | self._machine, self.out / "data" / f"{game}.json"
+        )
+
+    def _student(self, arm: Arm, games: Sequence[str], seed: int) -> Job:
+        settings = {
+            "games": list(games),
+            "seed": seed,
+            "env": dict(self.budget.env),
+            f"{arm.method}_settings": self.budget.settings_of(arm),
+        }
+        folder = self._student_folder(arm, games, seed)
+        record = folder.with_name(f"{folder.name}.json")
+        what = f"{arm.name} of {games[0] if len(games) == 1 else f'{len(games)} games'}, seed {seed}"
+        if arm.method == "joint":
+            places = {"out_path": str(folder), "device": self.device}
+            return Job(what, train_jointly, settings, places, record)
+        is_stored = self.budget.collect is not None
+        places = {
+            "data_paths": [str(self._data_folder(game)) for game in games] if is_stored else [],
+            "teacher_paths": [] if is_stored else [str(self.teacher_file(game)) for game in games],
+            "out_path": str(folder),
+        }
+        return Job(what, distill_student, settings, places | self._machine, record)
+
+    def _evaluation(self, game: str, seed: int) -> Job:
+        games = next(games for games in self._game_sets if game in games)
+        settings = {
+            "game": game,
+            "arms": [arm.name for arm in self.experiment.arms],
+            "seed": EVALUATION_SEED + seed,
+            "env": dict(self.budget.env),
+            "evaluate_settings": dict(self.budget.evaluate),
+        }
+        places = {
+            "student_paths": [str(self._student_folder(arm, games, seed)) for arm in self.experiment.arms],
+            "teacher_path": str(self.teacher_file(game)),
+        }
+        record = self.out / "evaluations" / f"{game}-seed{seed}.json"
+        return Job(evaluation_name(game, seed), evaluate_game, settings, places | self._machine, record)
+
+    def teacher_file(self, game: str) -> Path:
+        """Return where a game's teacher will lie."""
+        return self.out / "teachers" / f"{game}.safetensors"
+
+    def _data_folder(self, game: str) -> Path:
+        return self.out / "data" / game
+
+    def _student_folder(self, arm: Arm, games: Sequence[str], seed: int) -> Path:
+        what = games[0] if self.experiment.kind == "single_task" else "-".join(games)
+        return self.out / "students" / f"{arm.name}-{what}-seed{seed}"
+
+
+def evaluation_name(game: str, seed: int) -> str:
+    """Return the name of the job that evaluates the students of a game and a seed."""
+    return f"evaluation of {game}, seed {seed}"
+
+
+def make_plan(config: ReproduceConfig) -> Plan:
+    """Decide everything, and check all that can be checked before an hour's work.
+
+    Raises:
+        UsageError: no such experiment, budget or game; a setting that a verb would refuse.
+        RldistillError: a teacher's file cannot be used.
+    """
+    experiment = load_experiment(config.experiment or "")
+    budget = experiment.budgets.get(config.budget)
+    if budget is None:
+        raise UsageError(f"budget: got {config.budget!r}, {experiment.name} has {', '.join(experiment.budgets)}.")
+    games = budget.games if config.games is None else tuple(game.strip() for game in config.games.split(","))
+    budget = replace(budget, games=games)
+    if experiment.kind == "multi_task" and len(games) < 2:
+        raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
+    teachers = find_teachers(games, config.teacher)
+    if any(source.origin == "trained" for source in teachers.values()):
+        resolve_training(TrainTeacherConfig(task=f"{ATARI_PREFIX}{games[0]}", out=Path("out"), **budget.train_teacher))
+    for arm in experiment.arms:
+        _check_arm(arm, budget, teachers)
+    return Plan(
+        experiment,
+        budget,
+        config.budget,
+        tuple(range(config.seed, config.seed + (config.seeds or budget.num_seeds))),
+        teachers,
+        config.out or Path("reproduce") / f"{experiment.name}-{config.budget}",
+        config.num_envs,
+        resolve_device(config.device).type,
+    )
+
+
+def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> None:
+    """Check an arm's settings as its verb will, and that its loss fits what the teachers give.
+
+    Raises:
+        UsageError: a value is unknown or out of range.
+        MismatchError: a teacher gives something that the loss does not fit.
+    """
+    settings = budget.settings_of(arm)
+    if arm.method == "joint":
+        tasks = ",".join(f"{ATARI_PREFIX}{game}" for game in budget.games)
+        resolve_training(TrainTeacherConfig(tasks=tasks, out=Path("out"), **settings))
+        return
+    settings |= {key: str(settings[key]) for key in ("learning_rate", "temperature") if key in settings}
+    resolve_distill(DistillConfig(data=(Path("data"),), out=Path("out"), **settings))
+    temperature = settings.get("temperature")
+    lowest = None if temperature is None else parse_schedule(temperature, "temperature").bounds[0]
+    for source in teachers.values():
+        make_loss(settings.get("loss"), source.output_kind, temperature=lowest)

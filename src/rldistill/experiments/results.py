@@ -1,0 +1,198 @@
+"""What an experiment found: every arm over all games and in each, beside the paper's figure.
+
+Episodes of all seeds are pooled within a game; games are the strata of the bootstrap. An interval thus speaks
+of other episodes of these students. How much students of other seeds differ is for the points to say, one
+for each seed. A share that is undefined in one game leaves none over all games.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rldistill.experiments.experiment import Arm
+from rldistill.experiments.plan import EVALUATION_SEED, Plan, evaluation_name
+from rldistill.seeding import stream_generator
+from rldistill.statistics import (
+    FloatArray,
+    Stratum,
+    geometric_mean,
+    geometric_mean_samples,
+    mean,
+    mean_retention_samples,
+    point_estimate,
+    relative_score,
+    retention,
+    sample_interval,
+)
+
+Evaluations = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""By game and seed of the students: what `evaluate_game` returned."""
+Samples = Callable[..., FloatArray | None]
+
+
+def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the results as plain JSON data, without provenance.
+
+    Args:
+        plan: that was carried out.
+        stages: by stage and job, what the jobs returned.
+    """
+    played = stages["evaluations"]
+    evaluations = {
+        game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
+    }
+    arms = [_arm_results(plan, arm, evaluations) for arm in plan.experiment.arms]
+    teachers = {result["game"]: result for result in stages["teachers"].values()}
+    any_row = next(iter(played.values()))["teacher"]
+    return {
+        "schema_version": 1,
+        "experiment": plan.experiment.name,
+        "title": plan.experiment.title,
+        "section": plan.experiment.section,
+        "budget": plan.budget_name,
+        "settings": plan.budget.to_dict(),
+        "games": list(plan.budget.games),
+        "seeds": list(plan.seeds),
+        "evaluation_seeds": [EVALUATION_SEED + seed for seed in plan.seeds],
+        "num_episodes": len(any_row["episodes"]),
+        "exploration_epsilon": any_row["exploration_epsilon"],
+        "paper": {
+            "games": list(plan.experiment.paper_games),
+            "measure": "geometric_mean",
+            "order": _paper_order(plan),
+        },
+        "teachers": {
+            game: {key: value for key, value in teachers[game].items() if key != "game"}
+            | _score(evaluations[game], "teacher")
+            for game in plan.budget.games
+        },
+        "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
+        "arms": arms,
+        **_ranking(plan, arms),
+    }
+
+
+def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations) -> dict[str, Any]:
+    strata = [_stratum(evaluations[game], arm.name, plan.seeds) for game in plan.budget.games]
+    by_seed = {
+        seed: [_stratum(evaluations[game], arm.name, [seed]) for game in plan.budget.games] for seed in plan.seeds
+    }
+    row = evaluations[plan.budget.games[0]][plan.seeds[0]]["arms"][arm.name]
+    return {
+        "name": arm.name,
+        "method": arm.method,
+        "settings": plan.budget.settings_of(arm),
+        "num_parameters": row["num_parameters"],
+        "paper": arm.paper,
+        "geometric_mean": _over_games(plan, strata, by_seed, _geometric_mean, geometric_mean_samples),
+        "mean_retention": _over_games(plan, strata, by_seed, _mean_retention, mean_retention_samples),
+        "games": {
+            game: _score(evaluations[game], arm.name)
+            | {
+                "relative_score": relative_score(stratum.student, stratum.teacher),
+                "retention": retention(stratum.student, stratum.teacher, stratum.random),
+                "retention_interval": _interval(plan, [stratum], mean_retention_samples),
+                "agreement": point_estimate(
+                    [
+                        value
+                        for seed in plan.seeds
+                        if (value := evaluations[game][seed]["arms"][arm.name]["agreement"]) is not None
+                    ]
+                ),
+            }
+            for game, stratum in zip(plan.budget.games, strata, strict=True)
+        },
+    }
+
+
+def _over_games(
+    plan: Plan,
+    strata: Sequence[Stratum],
+    by_seed: Mapping[int, Sequence[Stratum]],
+    value: Callable[[Sequence[Stratum]], float | None],
+    samples: Samples,
+) -> dict[str, Any]:
+    """Return one measure over all games: its value, its interval, and the value of every seed alone."""
+    point = value(strata)
+    return {
+        "value": point,
+        "interval": None if point is None else _interval(plan, strata, samples),
+        "by_seed": [{"seed": seed, "value": value(alone)} for seed, alone in by_seed.items()],
+        "num_episodes": sum(np.size(stratum.student) for stratum in strata),
+    }
+
+
+def _interval(plan: Plan, strata: Sequence[Stratum], samples: Samples) -> list[float] | None:
+    drawn = samples(strata, rng=stream_generator(plan.seeds[0], "bootstrap reproduction"))
+    interval = None if drawn is None else sample_interval(drawn)
+    return None if interval is None else interval.to_list()
+
+
+def _geometric_mean(strata: Sequence[Stratum]) -> float | None:
+    ratios = [relative_score(stratum.student, stratum.teacher) for stratum in strata]
+    defined = [ratio for ratio in ratios if ratio is not None]
+    return geometric_mean(defined) if len(defined) == len(ratios) else None
+
+
+def _mean_retention(strata: Sequence[Stratum]) -> float | None:
+    shares = [retention(stratum.student, stratum.teacher, stratum.random) for stratum in strata]
+    defined = [share for share in shares if share is not None]
+    return point_estimate(defined, mean) if len(defined) == len(shares) else None
+
+
+def _stratum(game: Mapping[int, Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> Stratum:
+    return Stratum(_returns(game, arm, seeds), _returns(game, "teacher", seeds), _returns(game, "random", seeds))
+
+
+def _score(game: Mapping[int, Mapping[str, Any]], role: str) -> dict[str, Any]:
+    """Return the mean score of a role, or of an arm, in a game, and of each seed."""
+    pooled = _returns(game, role, list(game))
+    return {
+        "mean": point_estimate(pooled),
+        "num_episodes": len(pooled),
+        "by_seed": [{"seed": seed, "mean": point_estimate(_returns(game, role, [seed]))} for seed in game],
+    }
+
+
+def _returns(game: Mapping[int, Mapping[str, Any]], role: str, seeds: Sequence[int]) -> list[float]:
+    rows = [game[seed][role] if role in ("teacher", "random") else game[seed]["arms"][role] for seed in seeds]
+    return [episode["return"] for row in rows for episode in row["episodes"]]
+
+
+def _paper_order(plan: Plan) -> list[str]:
+    """Return the arms as the paper ranks them, best first: as it says, or by its figures."""
+    ranked = sorted((arm for arm in plan.experiment.arms if arm.paper is not None), key=lambda arm: -(arm.paper or 0))
+    return list(plan.experiment.paper_order) or [arm.name for arm in ranked]
+
+
+def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return by which measure the arms are ranked here, their order, and what contradicts the paper's.
+
+    By the paper's measure where every arm has one, else by the mean retention, else not at all.
+    """
+    for measure in ("geometric_mean", "mean_retention"):
+        values = {arm["name"]: arm[measure]["value"] for arm in arms}
+        if all(value is not None for value in values.values()):
+            break
+    else:
+        return {"measure": None, "order": [], "contradictions": [], "unsure": True}
+    intervals = {arm["name"]: arm[measure]["interval"] for arm in arms}
+    order = _paper_order(plan)
+    pairs = [(better, worse) for place, better in enumerate(order) for worse in order[place + 1 :]]
+    return {
+        "measure": measure,
+        "order": sorted(values, key=lambda name: -values[name]),
+        "contradictions": [
+            {"paper_better": better, "here_better": worse, "intervals_overlap": _overlap(intervals, better, worse)}
+            for better, worse in pairs
+            if values[worse] > values[better]
+        ],
+        "unsure": any(_overlap(intervals, *pair) for pair in pairs),
+    }
+
+
+def _overlap(intervals: Mapping[str, list[float] | None], first: str, second: str) -> bool:
+    ours, theirs = intervals[first], intervals[second]
+    # Without an interval nothing tells the two apart.
+    return ours is None or theirs is None or (ours[0] <= theirs[1] and theirs[0] <= ours[1])

@@ -1,0 +1,204 @@
+"""What the jobs of an experiment do. Each goes on where an earlier call of it stopped, and returns JSON data.
+
+Keyword arguments that decide the result come first; `*_path` and what follows them say where and on what.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rldistill.errors import RldistillError
+from rldistill.events import Callback, Event, ProgressEvent
+from rldistill.policies import load_policy
+from rldistill.runs.collect import collect
+from rldistill.runs.distill import distill
+from rldistill.runs.evaluate import evaluate
+from rldistill.runs.train_teacher import train_teacher
+from rldistill.storage import write_atomically
+from rldistill.tasks import ATARI_PREFIX
+
+Callbacks = Sequence[Callback]
+
+
+def provide_teacher(
+    *,
+    game: str,
+    origin: str,
+    policy_hash: str | None,
+    seed: int,
+    env: Mapping[str, Any],
+    training: Mapping[str, Any],
+    source_path: str | None,
+    out_path: str,
+    device: str,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Copy a teacher's file to `out_path`, or train one there, in a folder beside it.
+
+    Raises:
+        RldistillError: the file is another than it was when the plan was made.
+    """
+    out = Path(out_path)
+    if source_path is None:
+        result = train_teacher(
+            f"{ATARI_PREFIX}{game}",
+            out=out.with_suffix(""),
+            seed=seed,
+            env_kwargs=env,
+            device=device,
+            num_threads=num_threads,
+            resume=True,
+            callbacks=callbacks,
+            **training,
+        )
+        source = result.last_policy
+    else:
+        source = Path(source_path)
+    write_atomically(out, source.read_bytes())
+    policy = load_policy(out)
+    if policy_hash not in (None, policy.hash):
+        raise RldistillError(f"{source.name} was changed while this ran: {policy.hash[:12]} is not {policy_hash}.")
+    return {"game": game, "origin": origin, "policy_hash": policy.hash, "output_kind": policy.output_kind}
+
+
+def collect_data(
+    *,
+    game: str,
+    seed: int,
+    env: Mapping[str, Any],
+    collect_settings: Mapping[str, Any],
+    teacher_path: str,
+    out_path: str,
+    device: str,
+    num_envs: int,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Let a game's teacher play."""
+    summary = collect(
+        teacher_path,
+        f"{ATARI_PREFIX}{game}",
+        out=out_path,
+        seed=seed,
+        env_kwargs=env,
+        device=device,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        resume=True,
+        callbacks=callbacks,
+        **collect_settings,
+    ).to_dict()
+    del summary["path"]
+    return summary
+
+
+def distill_student(
+    *,
+    games: Sequence[str],
+    seed: int,
+    env: Mapping[str, Any],
+    distill_settings: Mapping[str, Any],
+    data_paths: Sequence[str],
+    teacher_paths: Sequence[str],
+    out_path: str,
+    device: str,
+    num_envs: int,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Make a student of one game or of several, from stored data, or where there are none, from teachers that play."""
+    source: dict[str, Any] = {"data": data_paths}
+    if not data_paths:
+        tasks = [f"{ATARI_PREFIX}{game}" for game in games]
+        source = {"teacher": teacher_paths, "task": tasks, "env_kwargs": env}
+    student = distill(
+        out=out_path,
+        seed=seed,
+        device=device,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        resume=True,
+        callbacks=callbacks,
+        **source,
+        **distill_settings,
+    )
+    made = student.spec.provenance
+    return {
+        "policy_hash": student.hash,
+        "held_out_agreement": made["held_out_agreement"],
+        "num_updates": made["num_updates"],
+    }
+
+
+def train_jointly(
+    *,
+    games: Sequence[str],
+    seed: int,
+    env: Mapping[str, Any],
+    joint_settings: Mapping[str, Any],
+    out_path: str,
+    device: str,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Let one network learn all games by playing them, without teachers: the paper's baseline."""
+    result = train_teacher(
+        [f"{ATARI_PREFIX}{game}" for game in games],
+        out=out_path,
+        seed=seed,
+        env_kwargs=env,
+        device=device,
+        num_threads=num_threads,
+        resume=True,
+        callbacks=callbacks,
+        **joint_settings,
+    )
+    return {"policy_hash": load_policy(result.last_policy).hash, "num_steps": result.num_steps}
+
+
+def evaluate_game(
+    *,
+    game: str,
+    arms: Sequence[str],
+    seed: int,
+    env: Mapping[str, Any],
+    evaluate_settings: Mapping[str, Any],
+    student_paths: Sequence[str],
+    teacher_path: str,
+    device: str,
+    num_envs: int,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Play the same episodes with every arm's student, the teacher and random play; rows by arm."""
+    evaluation = evaluate(
+        [*student_paths],
+        f"{ATARI_PREFIX}{game}",
+        teacher=teacher_path,
+        seed=seed,
+        env_kwargs=env,
+        device=device,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        callbacks=[_summing(callback, len(arms) + 2) for callback in callbacks],
+        **evaluate_settings,
+    )
+    rows = evaluation.to_dict()["policies"]
+    if len(rows) != len(arms) + 2:
+        raise RldistillError(f"{game}: {len(rows) - 2} students were played for {len(arms)} arms: one is the teacher.")
+    return {"arms": dict(zip(arms, rows[1:-1], strict=True)), "teacher": rows[0], "random": rows[-1]}
+
+
+def _summing(callback: Callback, num_policies: int) -> Callback:
+    """Return a callback that is told of one phase for all policies, which play one after the other."""
+    done_by_phase: dict[str, int] = {}
+
+    def told(event: Event) -> bool | None:
+        if not isinstance(event, ProgressEvent):
+            return callback(event)
+        done_by_phase[event.phase] = event.done
+        done = sum(done_by_phase.values())
+        return callback(ProgressEvent("evaluate", done, event.total * num_policies, event.unit))
+
+    return told

@@ -1,0 +1,166 @@
+"""The results of an experiment as a page of Markdown: our figures beside the paper's, and what they mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rldistill.reports.canvas import pretty_game
+
+_UNDEFINED = "–"
+_MEASURES = {"geometric_mean": "geometric mean of student ÷ teacher", "mean_retention": "mean retention"}
+Results = Mapping[str, Any]
+
+
+def experiment_page(results: Results) -> str:
+    """Return the page."""
+    parts = [
+        f"# {results['title']}",
+        f"{results['section']}. Budget `{results['budget']}`"
+        + (
+            ": small enough to run in a test; it shows that everything works, and nothing else."
+            if results["budget"] == "smoke"
+            else "."
+        ),
+        _over_games(results),
+        ranking_sentences(results),
+        "## By game",
+        _by_game(results),
+        "## Teachers",
+        _teachers(results),
+        "## How",
+        _conditions(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def ranking_sentences(results: Results) -> str:
+    """Return in words how the order of the arms compares with the paper's."""
+    paper = results["paper"]["order"]
+    if len(paper) < 2:
+        return ""
+    if results["measure"] is None:
+        return "The arms cannot be ranked here: neither measure is defined for all of them."
+    ours = f"ours, by {_MEASURES[results['measure']]}, is {_order(results['order'])}"
+    ranked = f"The paper's order is {_order(paper)}; {ours}."
+    if not results["contradictions"]:
+        unsure = " but intervals overlap: these episodes cannot tell all arms apart" if results["unsure"] else ""
+        return f"{ranked} The two agree{',' if unsure else ''}{unsure}."
+    clauses = [
+        f"{pair['here_better']} does better here than {pair['paper_better']}"
+        + (" (their intervals overlap: these episodes cannot tell)" if pair["intervals_overlap"] else "")
+        for pair in results["contradictions"]
+    ]
+    return f"{ranked} **This contradicts the paper**: {'; '.join(clauses)}."
+
+
+def share(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """Write a share as a percentage, with its interval if it has one."""
+    if value is None:
+        return _UNDEFINED
+    return f"{100 * value:.1f} %" + ("" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]")
+
+
+def student_of(arm: Mapping[str, Any]) -> str:
+    """Return which network an arm is."""
+    return str(arm["settings"].get("network" if arm["method"] == "joint" else "student", "of the default size"))
+
+
+def same_games(results: Results) -> bool:
+    """Return whether our games are the paper's."""
+    return sorted(results["games"]) == sorted(results["paper"]["games"])
+
+
+def _over_games(results: Results) -> str:
+    rows = [
+        [
+            arm["name"],
+            student_of(arm),
+            str(arm["settings"].get("loss", "none")),
+            f"{arm['num_parameters']:,}",
+            share(arm["geometric_mean"]["value"], arm["geometric_mean"]["interval"]),
+            _by_seed(arm["geometric_mean"]),
+            share(arm["mean_retention"]["value"], arm["mean_retention"]["interval"]),
+            _by_seed(arm["mean_retention"]),
+            share(arm["paper"]),
+        ]
+        for arm in results["arms"]
+    ]
+    header = ["arm", "student", "loss", "parameters", "geometric mean of student ÷ teacher [95 %]", "by seed"]
+    header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
+    games = ", ".join(map(pretty_game, results["games"]))
+    note = f"Ours: {games}."
+    if not same_games(results):
+        note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
+    return f"{_table(header, rows)}\n\n{note}"
+
+
+def _by_game(results: Results) -> str:
+    header = ["game", "arm", "score", "by seed", "teacher", "random play", "÷ teacher", "retention [95 %]", "agreement"]
+    rows: list[list[str]] = []
+    for game in results["games"]:
+        others = [_number(results[role][game]["mean"]) for role in ("teachers", "random")]
+        for arm in results["arms"]:
+            found = arm["games"][game]
+            by_seed = ", ".join(_number(point["mean"]) for point in found["by_seed"])
+            shares = [share(found["relative_score"]), share(found["retention"], found["retention_interval"])]
+            row = [pretty_game(game), arm["name"], _number(found["mean"]), by_seed, *others, *shares]
+            rows.append([*row, share(found["agreement"])])
+    return _table(header, rows)
+
+
+def _teachers(results: Results) -> str:
+    origins = {"file": "a file that was named", "zoo": "the zoo", "trained": "trained here"}
+    rows = [
+        [pretty_game(game), origins[teacher["origin"]], _number(teacher["mean"]), f"`{teacher['policy_hash'][:16]}`"]
+        for game, teacher in results["teachers"].items()
+    ]
+    return _table(["game", "from", "mean score", "hash"], rows)
+
+
+def _conditions(results: Results) -> str:
+    made = results["provenance"]
+    seeds = results["seeds"]
+    num_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    commit = "" if made["commit"] is None else f", commit `{_short(made['commit'])}`"
+    machine = made["machine"]
+    lines = [
+        f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), which share one dataset per game and one teacher; "
+        f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to 30 "
+        "no-ops, where the paper has human starts. No teacher, dataset or student has seen these episodes.",
+        "An interval (95 %, stratified bootstrap) speaks of other episodes of these students, with all seeds pooled; "
+        "how much other seeds differ is for the values by seed to say. "
+        f"{_UNDEFINED}: undefined, such as a share of a score of 0 or less.",
+        f"Settings: `{_settings(results['settings'])}`.",
+        f"`{made['command']}`; rldistill {made['versions']['rldistill']}, torch {made['versions']['torch']}{commit}; "
+        f"{machine['processor']}, {machine['num_processors']} processors, {machine['device']}; "
+        f"{results['seconds'] / 3600:.2f} hours of work, over all jobs.",
+    ]
+    return "\n".join(f"- {line[0].upper()}{line[1:]}" for line in lines)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in settings.items() if key not in ("games", "num_seeds")}
+    return "; ".join(
+        f"{key}: {', '.join(f'{name} {item}' for name, item in value.items())}" for key, value in shown.items()
+    )
+
+
+def _by_seed(measure: Mapping[str, Any]) -> str:
+    values = [point["value"] for point in measure["by_seed"]]
+    return _UNDEFINED if None in values else ", ".join(f"{100 * value:.1f}" for value in values)
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + ("+changes" if commit.endswith("+changes") else "")
+
+
+def _order(names: Sequence[str]) -> str:
+    return " > ".join(names)
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.1f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,202 @@
+"""An experiment of the paper from its TOML to a table and a plot; what an earlier call finished is not done again."""
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rldistill.events import Callback
+from rldistill.experiments.config import ReproduceConfig
+from rldistill.experiments.plan import FOLDERS, Plan, make_plan
+from rldistill.experiments.results import gather
+from rldistill.reports.experiment_figure import experiment_figure
+from rldistill.reports.experiment_page import experiment_page
+from rldistill.runs.config import config_values
+from rldistill.runs.interrupt import stop_on_interrupt
+from rldistill.runs.run_folder import provenance, run_folder, write_config
+from rldistill.scale import finished_result, make_backend, run_stage
+from rldistill.storage import write_atomically, write_json
+
+RESULTS_FILE, PAGE_FILE, FIGURE_FILE = "results.json", "results.md", "results.png"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What an experiment left.
+
+    Attributes:
+        results: as JSON.
+        table: `results.json`.
+        page: `results.md`.
+        figure: `results.png`.
+    """
+
+    results: dict[str, Any]
+    table: Path
+    page: Path
+    figure: Path
+
+
+def reproduce(
+    experiment: str,
+    *,
+    budget: str = "cpu",
+    games: Sequence[str] | None = None,
+    num_seeds: int = 0,
+    teacher: str | Path | Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    num_workers: int = 1,
+    seed: int = 0,
+    num_envs: int = 16,
+    num_threads: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Reproduction:
+    """Do one of the paper's experiments: teachers, data, students, evaluation, table and plot.
+
+    Args:
+        experiment: `losses`, `compression`, `multitask3`, `multitask10`, or a TOML file like those in `configs/`.
+        budget: `smoke`, `cpu` or `paper`.
+        games: Atari games by ale-py's names; None: the budget's.
+        num_seeds: students of each arm; 0: the budget's.
+        teacher: policy files, each of one of the games; where there is none, the zoo's, else one is trained.
+        out: folder of everything; None: `reproduce/<experiment>-<budget>`. What is finished there is not done again.
+        num_workers: jobs at once, each in a process of its own; 0: one per processor. More than one needs
+            the usual `if __name__ == "__main__":` in a script.
+        seed: first of the seeds.
+        num_envs: environments stepped together; changes no result.
+        num_threads: of each job; 0: the processors shared among the jobs at once.
+        device: auto, cpu or cuda.
+        overwrite: delete an earlier reproduction in `out` first.
+        callbacks: receive events and may stop it.
+
+    Raises:
+        UsageError: an unknown name, or a value out of range.
+        RldistillError: jobs failed, or `out` was begun with other settings.
+        KeyboardInterrupt: stopped; the next call goes on.
+    """
+    files = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
+    config = ReproduceConfig(
+        experiment=experiment,
+        budget=budget,
+        games=None if games is None else ",".join(games),
+        seeds=num_seeds,
+        teacher=tuple(map(Path, files)),
+        out=None if out is None else Path(out),
+        num_workers=num_workers,
+        seed=seed,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        device=device,
+    )
+    return run_reproduce(config, overwrite=overwrite, callbacks=callbacks)
+
+
+def run_reproduce(
+    config: ReproduceConfig, *, overwrite: bool = False, callbacks: Sequence[Callback] = ()
+) -> Reproduction:
+    """Do an experiment as configured.
+
+    Raises:
+        RldistillError: as `reproduce`.
+        KeyboardInterrupt: stopped; the next call goes on.
+    """
+    plan = make_plan(config)
+    made = _provenance(config, plan)
+    with run_folder(plan.out, resume=not overwrite, overwrite=overwrite, folders=FOLDERS):
+        write_config(plan.out, "reproduce", config_values(resolved(config, plan)))
+        found: dict[str, Mapping[str, Any]] = {}
+        backend = make_backend(config.num_workers or os.cpu_count() or 1)
+        with closing(backend), stop_on_interrupt(callbacks) as listeners:
+            for name, jobs in plan.stages.items():
+                found[name] = run_stage(jobs, backend, num_threads=config.num_threads, callbacks=listeners)
+        results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
+        return _written(results, plan.out)
+
+
+def resolved(config: ReproduceConfig, plan: Plan) -> ReproduceConfig:
+    """Return the configuration with everything that was left open as it will be."""
+    return replace(
+        config,
+        games=",".join(plan.budget.games),
+        seeds=len(plan.seeds),
+        out=plan.out,
+        num_workers=config.num_workers or os.cpu_count() or 1,
+        device=plan.device,
+    )
+
+
+def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
+    """Return every job with its stage, its name, and whether it is done.
+
+    Raises:
+        RldistillError: one was done with other settings.
+    """
+    return [
+        {"stage": stage, "name": job.name, "done": finished_result(job) is not None}
+        for stage, jobs in plan.stages.items()
+        for job in jobs
+    ]
+
+
+def _written(results: dict[str, Any], out: Path) -> Reproduction:
+    page, figure = out / PAGE_FILE, out / FIGURE_FILE
+    write_atomically(page, experiment_page(results).encode())
+    experiment_figure(results, figure)
+    write_json(out / RESULTS_FILE, results)
+    return Reproduction(results, out / RESULTS_FILE, page, figure)
+
+
+def _seconds(plan: Plan) -> float:
+    """Return how long the calls took that finished the jobs."""
+    records = [job.record for jobs in plan.stages.values() for job in jobs]
+    return sum(json.loads(record.read_text())["seconds"] for record in records)
+
+
+def _provenance(config: ReproduceConfig, plan: Plan) -> dict[str, Any]:
+    """Return command, versions, commit and machine: no folder, no name of a host or a person."""
+    made = provenance("reproduce", {})
+    device = plan.device
+    if device == "cuda":
+        import torch
+
+        device = torch.cuda.get_device_name()
+    return {
+        "command": _command(config),
+        "versions": made["versions"],
+        "commit": made["commit"],
+        "machine": {
+            "system": platform.system(),
+            "processor": _processor(),
+            "num_processors": os.cpu_count(),
+            "device": device,
+        },
+    }
+
+
+def _command(config: ReproduceConfig) -> str:
+    """Return the command that does this, whoever called: files by their names, without folders."""
+    words = ["rldistill", "reproduce", Path(config.experiment or "").name]
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name in ("experiment", "out") or value == item.default:
+            continue
+        for single in value if isinstance(value, tuple) else (value,):
+            words += [f"--{item.name.replace('_', '-')}", single.name if isinstance(single, Path) else str(single)]
+    return shlex.join(words)
+
+
+def _processor() -> str:
+    """Return the processor's model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,136 @@
+"""Which jobs an experiment takes, who the teachers are, and what is refused before anything is done."""
+
+import pytest
+
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError, TaskError, UsageError
+from rldistill.experiments import teachers
+from rldistill.experiments.config import ReproduceConfig
+from rldistill.experiments.plan import make_plan
+from rldistill.runs.bundled import find_bundled_teacher
+from tests.experiments.small_experiment import write_experiment
+from tests.kit.small_policies import small_policy
+
+
+@pytest.fixture
+def plan_of(tmp_path, monkeypatch):
+    # Whatever the zoo holds by now, in these tests it has one teacher.
+    monkeypatch.setattr(
+        teachers, "find_bundled_teacher", lambda game: find_bundled_teacher(game) if game == "pong" else None
+    )
+
+    def plan(*changes, **options):
+        path = write_experiment(tmp_path, *changes)
+        return make_plan(ReproduceConfig(experiment=str(path), budget="tiny", out=tmp_path / "out", **options))
+
+    return plan
+
+
+def saved_teacher(folder, game, **settings):
+    path = folder / f"{game}-teacher.safetensors"
+    small_policy(make_task(f"atari:{game}").task, network="conv:4-4:8", name=game, **settings).save(path)
+    return path
+
+
+def names(plan) -> dict[str, list[str]]:
+    return {stage: [job.name for job in jobs] for stage, jobs in plan.stages.items()}
+
+
+def test_a_student_for_each_arm_game_and_seed(plan_of):
+    assert names(plan_of()) == {
+        "teachers": ["teacher of pong", "teacher of breakout"],
+        "data": ["data of pong", "data of breakout"],
+        "students": [
+            f"{arm} of {game}, seed {n}" for arm in ("kl", "nll") for game in ("pong", "breakout") for n in (0, 1)
+        ],
+        "evaluations": [f"evaluation of {game}, seed {seed}" for game in ("pong", "breakout") for seed in (0, 1)],
+    }
+
+
+def test_games_and_seeds_are_those_asked_for(plan_of):
+    plan = plan_of(games="qbert", seeds=1, seed=7)
+    assert names(plan)["students"] == ["kl of qbert, seed 7", "nll of qbert, seed 7"]
+    assert [job.settings["seed"] for job in plan.stages["evaluations"]] == [1007]
+
+
+def test_one_student_of_all_games(plan_of):
+    plan = plan_of(('kind = "single_task"', 'kind = "multi_task"'), seeds=1)
+    assert names(plan)["students"] == ["kl of 2 games, seed 0", "nll of 2 games, seed 0"]
+    assert len(plan.stages["students"][0].places["data_paths"]) == 2
+    evaluated = [job.places["student_paths"] for job in plan.stages["evaluations"]]
+    assert evaluated[0] == evaluated[1]
+
+
+def test_a_joint_arm_is_one_training_on_all_games(plan_of):
+    joint = ('loss = "nll"', 'method = "joint"\nnetwork = "conv:4-4:8:4"')
+    section = ("evaluate = {", "joint = { num_steps = 64 }\nevaluate = {")
+    plan = plan_of(('kind = "single_task"', 'kind = "multi_task"'), joint, section, seeds=1)
+    distilled, trained = plan.stages["students"]
+    assert "distill_settings" in distilled.settings
+    assert trained.settings["joint_settings"] == {"num_steps": 64, "network": "conv:4-4:8:4"}
+
+
+def test_without_collection_teachers_play_while_students_learn(plan_of):
+    plan = plan_of(("collect = { num_steps = 160 }", ""), seeds=1)
+    assert "data" not in plan.stages
+    student = plan.stages["students"][0]
+    assert student.places["data_paths"] == []
+    assert student.places["teacher_paths"] == [str(plan.teacher_file("pong"))]
+
+
+def test_a_named_teacher_comes_before_the_zoos_and_a_missing_one_is_trained(plan_of, tmp_path):
+    file = saved_teacher(tmp_path, "pong")
+    found = {game: source.origin for game, source in plan_of(teacher=(file,)).teachers.items()}
+    assert found == {"pong": "file", "breakout": "trained"}
+    assert plan_of().teachers["pong"].origin == "zoo"
+    named, trained = plan_of(teacher=(file,)).stages["teachers"]
+    assert named.settings["training"] == {}
+    assert named.settings["policy_hash"] is not None
+    assert trained.settings["training"]["num_steps"] == 32
+
+
+def test_teachers_that_belong_to_no_game_or_to_one_twice_are_refused(plan_of, tmp_path):
+    qbert, pong = saved_teacher(tmp_path, "qbert"), saved_teacher(tmp_path, "pong")
+    with pytest.raises(MismatchError, match=r"qbert-teacher\.safetensors is for qbert, expected pong, breakout\.$"):
+        plan_of(teacher=(qbert,))
+    with pytest.raises(MismatchError, match=r"^Two teachers for pong: .* Leave one out\.$"):
+        plan_of(teacher=(pong, pong))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        ({"games": "pong,ping"}, TaskError, "ping"),
+        ({"games": "pong,pong"}, UsageError, "games: got pong more than once"),
+        ({"games": ""}, TaskError, "Unknown Atari game: got ''"),
+        ({"device": "tpu"}, UsageError, "tpu"),
+    ],
+)
+def test_wrong_options_are_refused(plan_of, options, error, complaint):
+    with pytest.raises(error, match=complaint):
+        plan_of(**options)
+
+
+def test_an_unknown_budget_is_answered_with_those_there_are(tmp_path):
+    with pytest.raises(UsageError, match=r"^budget: got 'huge', small has tiny\.$"):
+        make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path)), budget="huge"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('loss = "nll"', 'loss = "null"', "loss: got 'null'"),
+        ("learning_rate = 1e-3", "learning_rate = -1.0", "learning_rate"),
+        ("num_updates = 2", "num_updates = 0", "num_updates must be 1 or more"),
+        ("rollout_length = 8", "rollout_length = 0", "rollout_length"),
+    ],
+)
+def test_what_a_verb_would_refuse_is_refused_before_anything_is_done(plan_of, old, new, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        plan_of((old, new))
+
+
+def test_a_loss_must_fit_what_the_teacher_gives(plan_of, tmp_path):
+    file = saved_teacher(tmp_path, "pong", output_kind="logits")
+    with pytest.raises(MismatchError, match="'q_mse' fits q_values, the teacher gives logits"):
+        plan_of(('loss = "nll"', 'loss = "q_mse"'), teacher=(file,))

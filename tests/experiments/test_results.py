@@ -1,0 +1,107 @@
+"""From episodes to figures: pooled over seeds, by game, over all games, against the paper's order."""
+
+import json
+
+import pytest
+
+from rldistill.experiments.config import ReproduceConfig
+from rldistill.experiments.plan import make_plan
+from rldistill.experiments.results import gather
+from tests.experiments.small_experiment import write_experiment
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path)), budget="tiny", out=tmp_path / "out"))
+
+
+def row(*scores: float) -> dict:
+    episodes = [{"return": score} for score in scores]
+    return {"episodes": episodes, "num_parameters": 7, "agreement": 0.5, "exploration_epsilon": 0.05}
+
+
+def gathered(plan, played) -> dict:
+    teachers = {
+        f"teacher of {game}": {"game": game, "origin": "zoo", "policy_hash": "0" * 64} for game in plan.budget.games
+    }
+    return gather(plan, {"teachers": teachers, "evaluations": played})
+
+
+def evaluations(**scores_of_arms) -> dict:
+    """Return evaluations in which teachers score 10 and random play 0, five episodes each."""
+    return {
+        f"evaluation of {game}, seed {seed}": {
+            "arms": {arm: row(*[scores[game][seed]] * 5) for arm, scores in scores_of_arms.items()},
+            "teacher": row(*[10.0] * 5),
+            "random": row(*[0.0] * 5),
+        }
+        for game in ("pong", "breakout")
+        for seed in (0, 1)
+    }
+
+
+def test_a_hand_worked_experiment(plan):
+    found = gathered(
+        plan,
+        evaluations(
+            kl={"pong": [8.0, 12.0], "breakout": [2.5, 2.5]},
+            nll={"pong": [4.0, 4.0], "breakout": [2.0, 3.0]},
+        ),
+    )
+    kl, nll = found["arms"]
+    # Pong: (8 + 12) / 2 ÷ 10 = 1; Breakout: 0.25; √(1 × 0.25) = 0.5 and (1 + 0.25) / 2.
+    assert kl["geometric_mean"]["value"] == pytest.approx(0.5)
+    assert kl["mean_retention"]["value"] == pytest.approx(0.625)
+    by_seed = [point["value"] for point in kl["mean_retention"]["by_seed"]]
+    assert by_seed == pytest.approx([(0.8 + 0.25) / 2, (1.2 + 0.25) / 2])
+    low, high = kl["mean_retention"]["interval"]
+    assert 0.5 < low < 0.625 < high < 0.75
+    assert kl["games"]["pong"]["mean"] == 10.0
+    assert kl["games"]["pong"]["num_episodes"] == 10
+    assert kl["games"]["breakout"]["retention"] == pytest.approx(0.25)
+    assert (kl["paper"], kl["num_parameters"], kl["games"]["pong"]["agreement"]) == (0.9, 7, 0.5)
+    assert nll["geometric_mean"]["value"] == pytest.approx((0.4 * 0.25) ** 0.5)
+    assert (found["measure"], found["order"]) == ("geometric_mean", ["kl", "nll"])
+    assert (found["contradictions"], found["unsure"]) == ([], False)
+    assert (found["num_episodes"], found["seeds"], found["evaluation_seeds"]) == (5, [0, 1], [1000, 1001])
+    json.dumps(found, allow_nan=False)
+
+
+def test_what_is_undefined_in_one_game_is_undefined_over_all(plan):
+    found = gathered(
+        plan,
+        evaluations(
+            kl={"pong": [-8.0, -8.0], "breakout": [5.0, 5.0]}, nll={"pong": [4.0, 4.0], "breakout": [6.0, 6.0]}
+        ),
+    )
+    kl, nll = found["arms"]
+    assert (kl["geometric_mean"]["value"], kl["geometric_mean"]["interval"]) == (None, None)
+    assert nll["geometric_mean"]["value"] is not None
+    # Arms are ranked by a measure that all of them have.
+    assert found["measure"] == "mean_retention"
+    assert found["contradictions"] == [{"paper_better": "kl", "here_better": "nll", "intervals_overlap": False}]
+
+
+def test_a_teacher_no_better_than_random_play_leaves_nothing_to_rank_by(plan):
+    played = evaluations(kl={"pong": [1.0] * 2, "breakout": [1.0] * 2}, nll={"pong": [1.0] * 2, "breakout": [1.0] * 2})
+    for evaluation in played.values():
+        evaluation["teacher"] = row(*[0.0] * 5)
+    found = gathered(plan, played)
+    assert (found["measure"], found["order"]) == (None, [])
+    assert found["arms"][0]["games"]["pong"]["retention"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_arms_that_these_episodes_cannot_tell_apart_are_said_to_be(plan):
+    same = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
+    found = gathered(plan, evaluations(kl=same, nll=same))
+    assert (found["contradictions"], found["unsure"]) == ([], True)
+
+
+def test_without_an_order_the_papers_figures_make_one(tmp_path):
+    path = write_experiment(
+        tmp_path, ('paper_order = ["kl", "nll"]\n', ""), ('loss = "nll"', 'loss = "nll"\npaper = 1.2')
+    )
+    plan = make_plan(ReproduceConfig(experiment=str(path), budget="tiny"))
+    good = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
+    assert gathered(plan, evaluations(kl=good, nll=good))["paper"]["order"] == ["nll", "kl"]

@@ -1,0 +1,111 @@
+"""The page and the picture of an experiment: our figures beside the paper's, and plain words about both."""
+
+import copy
+
+import pytest
+
+from rldistill.reports.experiment_figure import experiment_figure
+from rldistill.reports.experiment_page import experiment_page, ranking_sentences, share
+
+
+def _measure(value, interval=None):
+    return {"value": value, "interval": interval, "by_seed": [{"seed": 0, "value": value}], "num_episodes": 60}
+
+
+def _arm(name, value, paper=None, method="distill"):
+    game = {
+        "mean": 12.34,
+        "num_episodes": 30,
+        "by_seed": [{"seed": 0, "mean": 12.34}],
+        "relative_score": value,
+        "retention": value,
+        "retention_interval": None if value is None else [value - 0.1, value + 0.1],
+        "agreement": 0.9,
+    }
+    return {
+        "name": name,
+        "method": method,
+        "settings": {"student": "net3", "loss": name} if method == "distill" else {"network": "multitask3"},
+        "num_parameters": 61_174,
+        "paper": paper,
+        "geometric_mean": _measure(value, None if value is None else [value - 0.05, value + 0.05]),
+        "mean_retention": _measure(value),
+        "games": {"pong": game, "space_invaders": copy.deepcopy(game)},
+    }
+
+
+RESULTS = {
+    "title": "Which loss",
+    "section": "section 4.1",
+    "budget": "cpu",
+    "settings": {"games": ["pong", "space_invaders"], "num_seeds": 1, "distill": {"num_updates": 8000}},
+    "games": ["pong", "space_invaders"],
+    "seeds": [0],
+    "num_episodes": 30,
+    "exploration_epsilon": 0.05,
+    "paper": {"games": ["pong", "qbert"], "order": ["kl", "nll"]},
+    "teachers": {
+        game: {"origin": origin, "mean": 17.0, "policy_hash": "ab" * 32}
+        for game, origin in (("pong", "zoo"), ("space_invaders", "trained"))
+    },
+    "random": {game: {"mean": -20.0} for game in ("pong", "space_invaders")},
+    "arms": [_arm("kl", 0.955, paper=1.169), _arm("nll", 0.8)],
+    "measure": "geometric_mean",
+    "order": ["kl", "nll"],
+    "contradictions": [],
+    "unsure": False,
+    "seconds": 5400.0,
+    "provenance": {
+        "command": "rldistill reproduce losses",
+        "versions": {"rldistill": "0.1.0", "torch": "2.13.0"},
+        "commit": "0123456789abcdef+changes",
+        "machine": {"processor": "a processor", "num_processors": 2, "device": "cpu"},
+    },
+}
+
+
+def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row():
+    page = experiment_page(RESULTS)
+    assert "| kl | net3 | kl | 61,174 | 95.5 % [90.5, 100.5] | 95.5 | 95.5 % | 95.5 | 116.9 % |" in page
+    assert "| Space Invaders | kl | 12.3 | 12.3 | 17.0 | -20.0 | 95.5 % | 95.5 % [85.5, 105.5] | 90.0 % |" in page
+    assert "The paper: Pong, Qbert. Means over other games differ." in page
+    assert "share one dataset per game and one teacher" in page
+    assert "| Pong | the zoo | 17.0 | `abababababababab` |" in page
+    assert "commit `0123456789ab+changes`; a processor, 2 processors, cpu; 1.50 hours of work" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "The paper's order is kl > nll; ours, by geometric mean of student ÷ teacher, is kl > nll. The two agree.",
+        ),
+        ({"unsure": True}, "The two agree, but intervals overlap: these episodes cannot tell all arms apart."),
+        (
+            {
+                "order": ["nll", "kl"],
+                "contradictions": [{"paper_better": "kl", "here_better": "nll", "intervals_overlap": True}],
+            },
+            "**This contradicts the paper**: nll does better here than kl (their intervals overlap: these episodes "
+            "cannot tell).",
+        ),
+        ({"measure": None}, "The arms cannot be ranked here: neither measure is defined for all of them."),
+        ({"paper": {"games": [], "order": []}}, ""),
+    ],
+)
+def test_how_our_order_compares_with_the_papers_is_said_in_words(changes, sentence):
+    assert ranking_sentences(RESULTS | changes).endswith(sentence)
+
+
+def test_an_undefined_share_is_a_dash():
+    assert share(None) == share(None, [0.1, 0.2]) == "–"
+
+
+@pytest.mark.parametrize("value", [0.9, None])
+def test_the_picture_is_drawn_also_of_what_is_undefined(tmp_path, value):
+    pytest.importorskip("matplotlib")
+    arms = [_arm("kl", value, paper=1.169), _arm("nll", 0.8), _arm("joint", 0.5, method="joint")]
+    measure = "geometric_mean" if value else None
+    path = experiment_figure(RESULTS | {"arms": arms, "measure": measure}, tmp_path / "results.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
