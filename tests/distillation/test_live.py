@@ -1,11 +1,12 @@
 """The live schedule: what is played when, what batches are drawn from, and what a stop leaves."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from rldistill.distillation import LiveSource, LiveTask
-from rldistill.distillation.live import play_held_out
+from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.schedules import TaskSchedule
@@ -130,11 +131,62 @@ def test_progress_tells_the_task_and_how_far_its_collection_is():
     assert len(told) == 50
 
 
-def test_held_out_play_ends_five_episodes_at_least():
-    task = live_task(capacity=2**62)
-    held_out = play_held_out(task, 50)
-    assert task.num_episodes >= 5
-    assert held_out.num_steps == task.replay.num_steps == len(held_out.batch.targets) >= 50
+def test_held_out_play_comes_first_and_ends_five_episodes_at_least():
+    task, measured = live_task(), live_task(capacity=2**62, seed=9)
+    told = []
+    batches = source(
+        [task], held_out=[measured], held_out_steps=50, on_play=lambda *values: told.append(values)
+    ).batches(0, 6)
+    next(batches)
+    assert measured.num_episodes >= 5
+    held_out = measured.held_out()
+    assert held_out.num_steps == measured.replay.num_steps == len(held_out.batch.targets) >= 50
     assert held_out.majority_share == pytest.approx(
-        np.bincount(task.replay.field("q_values").argmax(axis=1)).max() / held_out.num_steps
+        np.bincount(measured.replay.field("q_values").argmax(axis=1)).max() / held_out.num_steps
     )
+    assert told[len(told) - 25][1:] == (4, 100), "the collection follows"
+    list(batches)
+    assert measured.replay.num_steps == held_out.num_steps, "it is played once"
+
+
+def test_held_out_play_that_was_stopped_goes_on_with_new_episodes(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(_name: str, done: int, _total: int) -> None:
+        if done >= 40:
+            raise Stop
+
+    task, measured = live_task(), live_task(capacity=2**62, seed=9)
+    stopped = source([task], held_out=[measured], held_out_steps=120, on_play=stop)
+    with pytest.raises(Stop):
+        next(stopped.batches(0, 5))
+    state, listed = stopped.state_dict(), measured.replay.write(tmp_path)
+    stopped.close()
+    again, measured = live_task(), live_task(capacity=2**62, seed=9)
+    resumed = source([again], held_out=[measured], held_out_steps=120)
+    resumed.load_state_dict(state)
+    measured.replay.read(tmp_path, listed)
+    next(resumed.batches(0, 5))
+    assert measured.replay.num_steps >= 120
+    assert measured.num_episodes >= 5
+    rows = measured.replay.observations(np.arange(measured.replay.num_steps))
+    assert len({row.tobytes() for row in rows}) == len(rows), "no episode was played twice"
+    resumed.close()
+
+
+def test_environments_that_both_kinds_of_play_share_are_used_by_one_at_a_time():
+    """Two players in the same environments would store episodes that never happened."""
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    playable = make_task(envs)
+    teacher = hand_made_teacher(playable)
+    task, measured = (live_task(10_000, seed=seed, teacher=teacher, playable=playable) for seed in (3, 9))
+    shared = source([task], held_out=[measured], held_out_steps=60)
+    list(shared.batches(0, 12))
+    shared.close()
+    rows = task.replay.observations(np.arange(task.replay.num_steps))
+    store = task.replay._store
+    follows = np.flatnonzero((np.diff(store.steps_in_episode) == 1) & (np.diff(store.episodes) == 0))
+    assert len(follows) > 200
+    # The position changes by 0.02 s × velocity: a row that does not follow from the one before is another episode's.
+    np.testing.assert_allclose(rows[follows + 1, 0] - rows[follows, 0], 0.02 * rows[follows, 1], atol=1e-5)

@@ -2,9 +2,11 @@
 
 import tomllib
 
+import gymnasium
 import pytest
 
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError, PolicyFileError, RldistillError, UsageError
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.distill import distill
@@ -142,3 +144,33 @@ def test_what_cannot_be_is_refused_before_anything_is_played(tmp_path, settings,
     with pytest.raises(error, match=line):
         live(tmp_path / "r", **settings)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_python_task_is_played_while_its_student_is_trained(tmp_path):
+    playable = make_task(lambda: gymnasium.make("CartPole-v1", max_episode_steps=40))
+    live(tmp_path / "r", teacher=hand_made_teacher(playable), task=playable, evaluate_period=6, evaluate_episodes=2)
+    records = read_metrics(tmp_path / "r" / "metrics.jsonl")
+    assert [len(record["scores"]) for record in records if "scores" in record] == [2]
+
+
+def test_very_little_play_is_enough_to_be_measured_on(tmp_path):
+    live(tmp_path / "r", collect_steps=4)
+    assert read_metrics(tmp_path / "r" / "metrics.jsonl")[-1]["update"] == 30
+
+
+def test_another_number_of_environments_makes_another_run(tmp_path):
+    def stop(event) -> bool:
+        return isinstance(event, ProgressEvent) and event.phase == "distill" and event.done == 9
+
+    with pytest.raises(KeyboardInterrupt):
+        live(tmp_path / "r", callbacks=[stop])
+    with pytest.raises(RldistillError, match="num_envs was 4, is 5"):
+        live(tmp_path / "r", num_envs=5, resume=True)
+
+
+@pytest.mark.parametrize(
+    "option", [{"collect_steps": 9}, {"learner": {"a": 1}}, {"judge_period": 3}, {"env_kwargs": {"x": 1}}]
+)
+def test_options_of_another_source_are_refused(tmp_path, option):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} belongs with --.*, got it with data"):
+        distill("d", out=tmp_path / "r", **option)

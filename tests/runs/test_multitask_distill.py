@@ -8,6 +8,7 @@ import torch
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import MessageEvent
+from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
@@ -188,6 +189,20 @@ def test_a_stopped_run_of_an_added_head_goes_on(tmp_path, trained, mirrored_data
     assert tiny(mirrored_data, tmp_path / "s", init_from=path, add_head=True, resume=True).hash == whole.hash
 
 
+def test_an_unrecorded_teacher_of_the_first_head_stays_unrecorded(tmp_path, mirrored_data):
+    initial = TorchPolicy.create(parse_architecture("mlp:8:4"), [short_cart_pole().task], name="untaught")
+    initial.with_spec(output_kind="logits").save(tmp_path / "initial.safetensors")
+    student = tiny(mirrored_data, tmp_path / "r", init_from=tmp_path / "initial.safetensors", add_head=True)
+    assert [record["task"] for record in student.spec.provenance["teachers"]] == [MIRRORED_TASK]
+    assert "teacher" not in student.spec.provenance
+
+
+def test_a_head_that_samples_is_not_added_to_a_student_of_q_values(tmp_path, mirrored_data, logit_data):
+    tiny(mirrored_data, tmp_path / "first", loss="q_mse")
+    with pytest.raises(MismatchError, match="gives q_values, and CartPole-v1 has a teacher that samples from logits"):
+        added(tmp_path, logit_data)
+
+
 # What is refused.
 
 
@@ -219,6 +234,7 @@ def test_different_observations_are_refused(tmp_path, q_data):
             "temperature: got '0.1' in 'CartPole-v1=1,0.1', expected TASK",
         ),
         ({"temperature": "a=1,a=2"}, UsageError, "temperature: task 'a' occurs twice"),
+        ({"task_weights": {"no": 1}, "task_order": "mixed"}, MismatchError, "task_weights: got a value for task 'no'"),
         ({"temperature": {CART_POLE: 0}}, UsageError, "temperature must stay > 0, got '0'"),
         ({"loss": {CART_POLE: "kl"}}, UsageError, "loss: got 'kl', expected one of nll"),
         ({"task_order": "shuffled"}, UsageError, "task_order: got 'shuffled', expected in_turn, mixed, random"),

@@ -1,16 +1,19 @@
 """A student of a teacher that is still learning: both curves, both kinds of teacher, stops, refusals."""
 
+import tomllib
+
 import numpy as np
 import pytest
 import torch
 
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import NumericalError, RldistillError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.reports.online import online_curves
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.metrics import read_metrics
+from rldistill.training import PQNLearner, TrainingStream
 
 PQN = {"network": "mlp:16", "num_envs": 4, "rollout_length": 16, "num_minibatches": 4}
 DQN = {"network": "mlp:16", "num_envs": 4, "learning_starts": 100, "replay_capacity": 2000}
@@ -180,3 +183,90 @@ def test_what_cannot_be_is_refused_at_once(tmp_path, settings, line):
 def test_options_of_a_learner_are_refused_where_nothing_learns(tmp_path):
     with pytest.raises(UsageError, match="algorithm belongs with --online, got it with data"):
         distill("d", out=tmp_path / "r", algorithm="pqn")
+
+
+@pytest.mark.parametrize(
+    ("learner", "line"),
+    [
+        ({"num_envs": "8"}, "learner: num_envs is '8', expected int"),
+        ({"network": 5}, "learner: network is 5, expected str"),
+        ({"learning_rate": "abc"}, "learner: learning_rate is 'abc', expected float"),
+        ({"seed": True}, "learner: seed is True, expected int"),
+        ({"start_step": 3}, "learner: got 'start_step', expected some of"),
+    ],
+)
+def test_a_learners_option_of_a_wrong_type_is_named(tmp_path, learner, line):
+    with pytest.raises(UsageError, match=line):
+        online(tmp_path / "r", learner=learner)
+
+
+def test_no_steps_are_no_default(tmp_path):
+    with pytest.raises(UsageError, match="num_steps must be 1 or more, got 0"):
+        online(tmp_path / "r", num_steps=0)
+
+
+def test_the_configuration_says_what_was_left_open(tmp_path):
+    distill(out=tmp_path / "r", online=True, learner=PQN, **SMALL)
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert (config["algorithm"], config["num_steps"]) == ("pqn", 512)
+
+
+def test_a_kill_after_a_judgement_does_not_make_the_run_believe_that_it_was_heeded(tmp_path):
+    """The checkpoint before the judgement stands, the record of the judgement is in the curves already."""
+    settings = {"judge_period": 128, "env_kwargs": {"max_episode_steps": 200}, "seed": 3}
+    saved = {}
+
+    def remember(event) -> bool:
+        # A checkpoint stands at update 30, step 384; the run is "killed" at update 35, after the judgement there.
+        if isinstance(event, ProgressEvent) and event.phase == "distill":
+            if event.done == 31:
+                saved["checkpoint"] = (tmp_path / "r" / "checkpoint.ckpt").read_bytes()
+            return event.done == 35
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        online(tmp_path / "r", callbacks=[remember], **settings)
+    assert curves(tmp_path / "r")[-1]["step"] == 384
+    (tmp_path / "r" / "checkpoint.ckpt").write_bytes(saved["checkpoint"])
+    online(tmp_path / "r", resume=True, **settings)
+    records = curves(tmp_path / "r")
+    best = load_policy(tmp_path / "r" / "best_policy.safetensors").spec.provenance["num_steps"]
+    assert best == records[-1]["best_step"]
+    assert best == max(records, key=lambda record: np.mean(record["learner_scores"]))["step"]
+
+
+def test_a_learner_that_diverges_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    learn, counts = PQNLearner.learn, {"calls": 0}
+
+    def diverge(self, rollout, **settings):
+        counts["calls"] += 1
+        if counts["calls"] == 6:
+            for parameter in self.network.parameters():
+                parameter.data.fill_(np.nan)
+            raise NumericalError("PQN diverged")
+        return learn(self, rollout, **settings)
+
+    monkeypatch.setattr(PQNLearner, "learn", diverge)
+    with pytest.raises(NumericalError, match="PQN diverged"):
+        online(tmp_path / "r", judge_period=10_000)
+    monkeypatch.undo()
+    assert online(tmp_path / "r", judge_period=10_000, resume=True).spec.provenance["num_updates"] == 40
+
+
+def test_taking_up_a_finished_run_leaves_no_environment_open(tmp_path, monkeypatch):
+    online(tmp_path / "r")
+    counts = {"made": 0, "closed": 0}
+    init, close = TrainingStream.__init__, TrainingStream.close
+
+    def counted_init(self, *arguments, **settings):
+        counts["made"] += 1
+        init(self, *arguments, **settings)
+
+    def counted_close(self):
+        counts["closed"] += 1
+        close(self)
+
+    monkeypatch.setattr(TrainingStream, "__init__", counted_init)
+    monkeypatch.setattr(TrainingStream, "close", counted_close)
+    online(tmp_path / "r", resume=True)
+    assert counts["made"] == counts["closed"]

@@ -54,7 +54,8 @@ def _draw_curves(folder: Path) -> str:
 
 
 def _summary(path: Path, made: Mapping[str, Any]) -> str:
-    lines = [f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of held-out steps"]
+    steps = "recent steps, some of them trained on" if made["config"]["online"] else "held-out steps"
+    lines = [f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of {steps}"]
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
         lines[0] = f"student: {path}, agrees with its teachers in held-out steps of"

@@ -153,6 +153,8 @@ class LiveSource:
 
     Args:
         tasks: in the order of the data; each keeps its own pool of environments and its own store.
+        held_out: tasks whose steps no batch is drawn from; played once, before all else.
+        held_out_steps: of each of those, at least, and five ended episodes.
         batch_size: rows per update, over all tasks.
         schedule: which tasks make up which batch.
         collect_steps: steps of each task per collection.
@@ -166,11 +168,15 @@ class LiveSource:
         *,
         batch_size: int,
         schedule: TaskSchedule,
+        held_out: Sequence[LiveTask] = (),
+        held_out_steps: int = 1,
         collect_steps: int,
         collect_period: int,
         on_play: OnPlay | None = None,
     ) -> None:
         self._tasks = tasks
+        self._held_out = held_out
+        self._held_out_steps = held_out_steps
         self._batch_size = batch_size
         self._schedule = schedule
         self._collect_steps = collect_steps
@@ -184,6 +190,10 @@ class LiveSource:
 
     def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates, playing before each period; plays on where a stop cut it short."""
+        for task in self._held_out:
+            # The environments are free again before the tasks that are learned from take theirs: they may be the same.
+            task.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
+            task.close()
         update, last = first_update, first_update + num_updates
         while update < last:
             num_collections = update // self._collect_period + 1
@@ -196,28 +206,20 @@ class LiveSource:
 
     @property
     def replays(self) -> Sequence[Replay]:
-        """What is kept of past play, one per task."""
-        return [task.replay for task in self._tasks]
+        """What is kept of past play, one per task, and what was held out."""
+        return [task.replay for task in (*self._tasks, *self._held_out)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes, but for replays and environments."""
-        return {"episodes": [[task.next_episode, task.num_episodes] for task in self._tasks]}
+        return {"episodes": [[task.next_episode, task.num_episodes] for task in (*self._tasks, *self._held_out)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned: with new episodes, for those under way were broken off."""
-        for task, (next_episode, num_episodes) in zip(self._tasks, state["episodes"], strict=True):
+        tasks = (*self._tasks, *self._held_out)
+        for task, (next_episode, num_episodes) in zip(tasks, state["episodes"], strict=True):
             task.go_on_from(next_episode, num_episodes)
 
     def close(self) -> None:
         """Free the environments."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._held_out):
             task.close()
-
-
-def play_held_out(task: LiveTask, num_steps: int, on_play: OnPlay | None = None) -> HeldOut:
-    """Let a teacher play steps that are never trained on, until five episodes have ended, and sample them."""
-    try:
-        task.play(num_steps=num_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=on_play)
-    finally:
-        task.close()
-    return task.held_out()

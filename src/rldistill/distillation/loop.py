@@ -62,6 +62,10 @@ class HeldOutRecord:
     temperature: float | None
 
 
+class UpdateDivergedError(NumericalError):
+    """The student's loss or gradient was no number; the update was not taken, the weights are those before it."""
+
+
 class Distiller:
     """A student with its losses, its optimiser and its schedules.
 
@@ -105,7 +109,7 @@ class Distiller:
         """Take one gradient step; every row counts alike, whichever task it belongs to.
 
         Raises:
-            NumericalError: loss or gradient is NaN or infinite; names update and rows.
+            UpdateDivergedError: loss or gradient is NaN or infinite; names update and rows.
         """
         progress = update / self._num_updates
         learning_rate = self._learning_rate(progress)
@@ -195,7 +199,7 @@ def _check_finite(record: UpdateRecord, batch: Minibatch) -> None:
     if math.isfinite(record.loss) and math.isfinite(record.gradient_norm):
         return
     origin = " and ".join(part.origin for part in batch)
-    raise NumericalError(
+    raise UpdateDivergedError(
         f"Update {record.update} diverged: loss {record.loss:g}, gradient norm {record.gradient_norm:g}, on a batch of "
         f"{origin}. The weights before it are kept. Lower --learning-rate, or check the dataset's targets."
     )

@@ -71,8 +71,12 @@ class Judge(Protocol):
         """Return whether this policy is the best so far."""
         ...
 
-    def go_on_from(self, num_steps: int) -> None:
-        """Forget what was judged beyond a step of the learner."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later judgements go by."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         ...
 
 
@@ -159,6 +163,8 @@ class OnlineSource:
             "best": self._best.network.state_dict(),
             "best_step": self.best_step,
             "next_judgement": self._next_judgement,
+            # With the best policy's weights, not from the curves: those may be younger than this state.
+            "judge": self._judge.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,7 +172,7 @@ class OnlineSource:
         self._learner.load_state_dict(state["learner"])
         self._best.network.load_state_dict(state["best"])
         self.best_step, self._next_judgement = state["best_step"], state["next_judgement"]
-        self._judge.go_on_from(self._learner.num_steps)
+        self._judge.load_state_dict(state["judge"])
 
     def close(self) -> None:
         """Free the environments."""

@@ -138,8 +138,12 @@ class InspectConfig:
         return tuple(int(text) for text in texts)
 
 
-def parse_options(text: str) -> dict[str, Any]:
-    """Read `env_kwargs`.
+def parse_options(text: str, name: str = "env_kwargs") -> dict[str, Any]:
+    """Read an option that is a JSON object.
+
+    Args:
+        text: as on the command line.
+        name: of the option, for error messages.
 
     Raises:
         UsageError: not a JSON object.
@@ -148,10 +152,10 @@ def parse_options(text: str) -> dict[str, Any]:
         options = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"env_kwargs is not JSON: got {text!r} ({error}), expected an object such as '{{\"frame_skip\": 4}}'."
+            f"{name} is not JSON: got {text!r} ({error}), expected an object such as '{{\"frame_skip\": 4}}'."
         ) from error
     if not isinstance(options, dict):
-        raise UsageError(f"env_kwargs: got {text!r}, expected a JSON object such as '{{\"frame_skip\": 4}}'.")
+        raise UsageError(f"{name}: got {text!r}, expected a JSON object such as '{{\"frame_skip\": 4}}'.")
     return options  # pyright: ignore[reportUnknownVariableType]
 
 

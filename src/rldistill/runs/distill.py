@@ -31,11 +31,12 @@ from rldistill.runs.distillation_inputs import (
     policy_path,
     task_name,
 )
-from rldistill.runs.distillation_run import MAY_DIFFER, DistillationRun
+from rldistill.runs.distillation_run import DistillationRun, may_differ
 from rldistill.runs.distillation_setup import prepare, task_schedule
 from rldistill.runs.initial_student import MODULE_PREFIX, student_name
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike
+from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.threads import use_threads
@@ -217,6 +218,9 @@ def resolve(config: DistillConfig) -> DistillConfig:
     if config.optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer: got {config.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}.")
     check_held_out_fraction(config.held_out_fraction)
+    if config.online:
+        learner = learner_config(config)
+        config = replace(config, algorithm=learner.algorithm, num_steps=learner.num_steps)
     device = resolve_device(config.device)
     num_threads = config.num_threads or torch.get_num_threads()
     return replace(
@@ -243,7 +247,7 @@ def run_distill(
         with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
             values = config_values(config) | dict(setup.resolved)
             if continues:
-                check_same_config(config.out, values, may_differ=MAY_DIFFER)
+                check_same_config(config.out, values, may_differ=may_differ(config))
             else:
                 write_config(config.out, "distill", values)
             return DistillationRun(config, setup, listeners, continues=continues).run()

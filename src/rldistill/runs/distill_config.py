@@ -34,7 +34,8 @@ class DistillConfig:
     env_kwargs: str = "{}"
     """With --teacher and --online: settings of the task as JSON, such as '{"frame_skip": 4}'."""
     exploration_epsilon: float | None = None
-    """With --teacher: chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
+    """With --teacher: chance of a uniformly random action; with --online: in evaluations alone; none: the
+    protocol's, 0.05 for Atari."""
     collect_steps: int = 54_000
     """With --teacher: decisions of each task played before each collect-period of updates."""
     collect_period: int = 10_000

@@ -1,7 +1,7 @@
 """What a distillation is given: dataset folders, or teachers that play, by path or as Python objects."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -21,6 +21,23 @@ from rldistill.tasks import Task
 
 Data = str | Path | Dataset
 Item = TypeVar("Item")
+
+_OWNERS: Mapping[str, tuple[str, ...]] = {
+    "task": ("teacher", "online"),
+    "exploration_epsilon": ("teacher", "online"),
+    "env_kwargs": ("teacher", "online"),
+    "collect_steps": ("teacher",),
+    "collect_period": ("teacher",),
+    "replay_capacity": ("teacher", "online"),
+    "algorithm": ("online",),
+    "num_steps": ("online",),
+    "learner": ("online",),
+    "online_teacher": ("online",),
+    "judge_period": ("online",),
+    "task_order": ("data", "teacher"),
+    "task_weights": ("data", "teacher"),
+    "held_out_fraction": ("data", "teacher"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,11 +103,11 @@ def check_inputs(config: DistillConfig) -> None:
             f"distill takes one of datasets, --teacher and --online, got {' and '.join(sources)}. "
             "A dataset knows its own teacher, and --online makes one."
         )
-    owners = {"task": ("teacher", "online"), "exploration_epsilon": ("teacher", "online")}
-    owners |= {"algorithm": ("online",), "num_steps": ("online",)}
-    for name, allowed in owners.items():
-        if getattr(config, name) is not None and sources[0] not in allowed:
-            raise UsageError(f"{name} belongs with --{' and --'.join(allowed)}, got it with {sources[0]}.")
+    defaults = {item.name: item.default for item in fields(DistillConfig)}
+    for name, allowed in _OWNERS.items():
+        if getattr(config, name) != defaults[name] and sources[0] not in allowed:
+            shown = " and ".join("a dataset" if source == "data" else f"--{source}" for source in allowed)
+            raise UsageError(f"{name} belongs with {shown}, got it with {sources[0]}.")
     if config.online:
         learner_config(config)
         return

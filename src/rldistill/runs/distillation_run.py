@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rldistill.distillation import UpdateRecord, distil
-from rldistill.distillation.loop import HeldOutRecord
-from rldistill.envs import EpisodeEnvs, make_task
-from rldistill.errors import MismatchError, NumericalError
+from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
+from rldistill.envs import EpisodeEnvs
+from rldistill.errors import MismatchError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
@@ -30,9 +30,15 @@ from rldistill.storage import load_checkpoint, save_checkpoint
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
 # What does not change the result, or is checked by content: a resumed run may differ in it.
-MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher"})
+_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher"})
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
+
+
+def may_differ(config: DistillConfig) -> frozenset[str]:
+    """Return the settings in which a resumed run may differ from the one it goes on with."""
+    # Which episodes fill a replay depends on how many are played at once.
+    return _MAY_DIFFER if config.data else _MAY_DIFFER - {"num_envs"}
 
 
 class DistillationRun:
@@ -52,11 +58,18 @@ class DistillationRun:
         self._resumed_at: int | None = None
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
-        if continues and self._checkpoint.is_file():
-            self._load()
+        self._continues = continues and self._checkpoint.is_file()
 
     def run(self) -> TorchPolicy:
         """Train to the end, saving at each measurement, after a stop, and at the end."""
+        try:
+            if self._continues:
+                self._load()
+            return self._run()
+        finally:
+            self._setup.source.close()
+
+    def _run(self) -> TorchPolicy:
         config, setup = self._config, self._setup
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))
@@ -79,8 +92,6 @@ class DistillationRun:
             text = f"stopped after update {self._update:,}; saved. Go on with --resume."
             self._tell(text)
             raise KeyboardInterrupt(text) from None
-        finally:
-            setup.source.close()
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         config = self._config
@@ -113,13 +124,13 @@ class DistillationRun:
         """Yield the records; an update that fails changed nothing, so the state before it is saved."""
         try:
             yield from records
-        except NumericalError:
+        except UpdateDivergedError:
             self._save()
             raise
 
     def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         tasks = self._setup.tasks
-        plays = bool(self._config.evaluate_episodes) and self._is_time_to_play()
+        plays = bool(self._config.evaluate_episodes) and not self._config.online and self._is_time_to_play()
         values = [
             self._task_values(task, held_out, plays=plays) for task, held_out in zip(tasks, measured, strict=True)
         ]
@@ -155,7 +166,7 @@ class DistillationRun:
     def _play(self, task: TaskData) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
         config = self._config
-        playable = make_task(task.task)
+        playable = task.playable
         envs: EpisodeEnvs = playable.make_envs(min(config.num_envs, config.evaluate_episodes), config.num_threads)
         try:
             played = play_episodes(
@@ -198,7 +209,8 @@ class DistillationRun:
 
     def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         """Return what made the student, without what differs between a run and its resumption."""
-        settings = {name: value for name, value in config_values(self._config).items() if name not in MAY_DIFFER}
+        values, left_out = config_values(self._config), may_differ(self._config)
+        settings = {name: value for name, value in values.items() if name not in left_out}
         settings |= self._setup.resolved
         made = {key: value for key, value in self._versions.items() if key != "command"}
         made |= {
@@ -207,7 +219,7 @@ class DistillationRun:
             "chosen_by": "last update",
         }
         records = [_task_record(task, held_out) for task, held_out in zip(self._setup.tasks, measured, strict=True)]
-        if len(records) == 1 and not self._setup.kept_teachers:
+        if len(self._setup.student.spec.heads) == 1:
             return made | records[0]
         teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.tasks, records, strict=True)]
         return made | {
@@ -225,8 +237,7 @@ class DistillationRun:
     @property
     def _replays(self) -> ReplayFiles:
         """Of the moment: a learner that is taken up makes itself a new one."""
-        replays = [*self._setup.source.replays, *(replay for task in self._setup.tasks for replay in task.replays)]
-        return ReplayFiles(self._config.out / REPLAY_FOLDER, replays)
+        return ReplayFiles(self._config.out / REPLAY_FOLDER, self._setup.source.replays)
 
     def _save(self) -> None:
         state = {

@@ -147,6 +147,11 @@ def _with_more_heads(
     if not config.train_torso and len(new) < len(tasks):
         known = ", ".join(task.task.name for task in tasks if task.task.name in old_names)
         raise UsageError(f"--add-head leaves the head of {known} as it is: leave its data out, or add --train-torso.")
+    if initial.output_kind == "q_values" and any(task.samples for task in new):
+        raise MismatchError(
+            f"--add-head: {config.init_from} gives q_values, and {new[0].task.name} has a teacher that samples from "
+            "logits: one policy cannot give both. Train a new student of all tasks."
+        )
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
     kind = initial.output_kind
@@ -165,6 +170,6 @@ def _recorded_teachers(initial: TorchPolicy, taught: set[str]) -> tuple[Mapping[
     """Return the records of teachers of the heads that are not taught anew."""
     provenance = initial.spec.provenance
     records: Any = provenance.get("teachers")
-    if records is None and "teacher" in provenance:
+    if records is None and "teacher" in provenance and len(initial.spec.heads) == 1:
         records = [{"task": initial.spec.heads[0].task.name, **provenance["teacher"]}]
     return tuple(record for record in records or () if record.get("task") not in taught)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 
@@ -17,17 +17,19 @@ from rldistill.policies import TorchPolicy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.metrics import MetricsFile, read_metrics
+from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.teachers import initial_policy, make_training
 from rldistill.runs.train_teacher import resolve as resolve_learner
 from rldistill.runs.training_run import BEST_FILE, LAST_FILE
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.training import StreamStep, Training
+from rldistill.types import resolve_device
 
 CURVES_FILE = "curves.jsonl"
 DEFAULT_EPISODES = 10
-_NOT_THE_LEARNERS = frozenset({"task", "tasks", "out", "algorithm", "num_steps", "env_kwargs", "device", "num_threads"})
+_SAID_ELSEWHERE = ("task", "tasks", "out", "algorithm", "num_steps", "env_kwargs", "device", "num_threads")
+_NOT_THE_LEARNERS = frozenset({*_SAID_ELSEWHERE, "start_step", "checkpoint_period"})
 
 
 def learner_config(config: DistillConfig) -> TrainTeacherConfig:
@@ -38,23 +40,39 @@ def learner_config(config: DistillConfig) -> TrainTeacherConfig:
     """
     if config.task is None or "," in config.task:
         raise UsageError(f"--online needs one task: --task atari:pong, got {config.task!r}.")
-    options = parse_options(config.learner)
-    known = {item.name for item in fields(TrainTeacherConfig)} - _NOT_THE_LEARNERS
-    if unknown := sorted(options.keys() - known):
-        raise UsageError(f"learner: got {unknown[0]!r}, expected some of {', '.join(sorted(known))}.")
+    options = _learner_options(config)
     shared: dict[str, Any] = {"seed": config.seed, "precision": config.precision}
     return resolve_learner(
         TrainTeacherConfig(
             task=config.task,
             out=config.out,
             algorithm=config.algorithm or "pqn",
-            num_steps=config.num_steps or TrainTeacherConfig.num_steps,
+            num_steps=TrainTeacherConfig.num_steps if config.num_steps is None else config.num_steps,
             env_kwargs=config.env_kwargs,
             device=config.device,
             num_threads=config.num_threads,
             **(shared | options),
         )
     )
+
+
+def _learner_options(config: DistillConfig) -> dict[str, Any]:
+    """Return `--learner` as options of `train-teacher`, each of the type that it has there."""
+    options = parse_options(config.learner, "learner")
+    hints = get_type_hints(TrainTeacherConfig)
+    known = sorted({item.name for item in fields(TrainTeacherConfig)} - _NOT_THE_LEARNERS)
+    for name, value in options.items():
+        if name not in known:
+            raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
+        kinds = set(get_args(hints[name])) or {hints[name]}
+        if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+            continue
+        if Path in kinds and isinstance(value, str):
+            options[name] = Path(value)
+        elif type(value) not in kinds:
+            expected = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
+            raise UsageError(f"learner: {name} is {value!r}, expected {expected}.")
+    return options
 
 
 class OnlineLearner:
@@ -73,7 +91,7 @@ class OnlineLearner:
         self._config = config
         self._playable = playable
         self._callbacks = callbacks
-        self._policy = initial_policy(config, [playable.task])
+        self._policy = initial_policy(config, [playable.task]).to(resolve_device(config.device))
         self._num_steps = 0
         self._own_replay = Replay(StepLayout.of_task(playable.task.fingerprint, {}), capacity)
         self._training: Training | None = None
@@ -182,13 +200,14 @@ class OnlineJudge:
         )
         return is_best
 
-    def go_on_from(self, num_steps: int) -> None:
-        """Take up the records that are not beyond a step."""
-        records = [record for record in read_metrics(self._path) if record["step"] <= num_steps]
-        if records:
-            self._best_step, self._best_scores = records[-1]["best_step"], records[-1]["best_scores"]
-            means = {record["step"]: float(np.mean(record["learner_scores"])) for record in records}
-            self._best_mean = means[self._best_step]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best so far."""
+        return {"best_mean": self._best_mean, "best_scores": self._best_scores, "best_step": self._best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._best_mean, self._best_scores = state["best_mean"], list(state["best_scores"])
+        self._best_step = state["best_step"]
 
     def _write(self, record: dict[str, Any]) -> None:
         # A run that was stopped may have judged beyond its checkpoint: what it wrote there goes.
@@ -237,7 +256,6 @@ class OnlineData:
         self.description = f"{learner.algorithm} learning {self.task.name}"
         self.identity = f"{self.description} {self.task.to_dict()}"
         self.warnings: Sequence[str] = ()
-        self.replays: Sequence[Replay] = ()
         self._source: OnlineSource | None = None
         self._head = 0
 

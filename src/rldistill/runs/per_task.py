@@ -49,6 +49,10 @@ def check_tasks(values: Mapping[str, str], tasks: Sequence[str], name: str) -> N
     Raises:
         MismatchError: names the first that does not, and lists those that do.
     """
+    for task in tasks:
+        short = task.removeprefix(ATARI_PREFIX)
+        if short != task and short in values and task in values:
+            raise MismatchError(f"{name}: got values for {short!r} and for {task!r}, which are the same task.")
     known = {*tasks, *(task.removeprefix(ATARI_PREFIX) for task in tasks), ""}
     for task in values:
         if task not in known:

@@ -139,7 +139,8 @@ def _is_replays(path: Path) -> bool:
     """Whether a path is the folder in which a learner keeps its replays, with nothing else in it."""
     from rldistill.data import is_replay_folder  # here: reading a configuration needs neither torch nor blosc2
 
-    return path.name == REPLAY_FOLDER and all(item.is_dir() and is_replay_folder(item) for item in path.iterdir())
+    is_ours = path.name == REPLAY_FOLDER and path.is_dir()
+    return is_ours and all(item.is_dir() and is_replay_folder(item) for item in path.iterdir())
 
 
 def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:

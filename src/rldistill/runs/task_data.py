@@ -7,11 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.data import Dataset, Replay, TeacherEntry, split_episodes
+from rldistill.data import Dataset, TeacherEntry, split_episodes
+from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation import HeldOut, LiveSource, LiveTask, Source, StoredSource, StoredTask
-from rldistill.distillation.live import OnPlay, play_held_out
+from rldistill.distillation.live import OnPlay
 from rldistill.distillation.sources import held_out_sample
-from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.envs import EpisodeEnvs, PlayableTask, make_task
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.online import OnlineData
@@ -64,8 +65,8 @@ class TaskData(Protocol):
         ...
 
     @property
-    def replays(self) -> Sequence[Replay]:
-        """What is kept of play that the student is measured on."""
+    def playable(self) -> PlayableTask:
+        """What the student is played on while it is trained; after `teach`."""
         ...
 
     def teach(self, head: int, config: DistillConfig) -> None:
@@ -98,14 +99,17 @@ class StoredData:
         self.description = f"{dataset.path} ({len(dataset.episode_numbers)} episodes, {dataset.num_steps:,} steps)"
         self.identity = dataset.manifest.identity
         self.record: Mapping[str, Any] = {"num_steps": dataset.num_steps, "seed": origin.seed}
-        self.replays: Sequence[Replay] = ()
         self.head = 0
         self.train: NDArray[np.int64]
         self.held_out: HeldOut
+        self.playable: PlayableTask
 
     def teach(self, head: int, config: DistillConfig) -> None:
         """Split the episodes."""
         self.head = head
+        if config.evaluate_episodes:
+            # Refused now, if it cannot be made: not after hours of training.
+            self.playable = make_task(self.task)
         split = split_episodes(self.dataset, config.held_out_fraction, config.seed)
         self.train = split.train
         self.held_out = held_out_sample(self.dataset, split.held_out, seed=config.seed, head=head)
@@ -146,7 +150,7 @@ class LiveData:
         self, teacher: Policy, playable: PlayableTask, path: Path | None, on_play: OnPlay | None = None
     ) -> None:
         self._policy = fit_policy(teacher, playable.task)
-        self._playable = playable
+        self.playable = playable
         self.on_play = on_play
         self.task = playable.task
         self.teacher = TeacherEntry(
@@ -156,40 +160,41 @@ class LiveData:
         self.label = f"Teacher {path or teacher.name}"
         self.description = f"{path or teacher.name} playing {self.task.name}"
         self.identity = f"{teacher.hash} {self.task.to_dict()}"
-        self.warnings: Sequence[str] = ()
         self.live: LiveTask
-        self._measured: LiveTask
-        self._num_held_out = 0
+        self.measured: LiveTask
+        self.num_held_out = 1
         self._held_out: HeldOut | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what makes this play less than it seems."""
+        has_chance = self._epsilon > 0 or self.task.protocol.sticky_action_probability > 0
+        if not self.task.is_atari or self._policy.behaviour != "greedy" or has_chance:
+            return []
+        return [
+            f"{self.description} without chance: episodes repeat, and held-out ones may equal those trained on. "
+            "Play with --exploration-epsilon 0.05."
+        ]
 
     @property
     def record(self) -> Mapping[str, Any]:
         """What was played so far."""
         return {"num_steps": self.live.replay.num_appended, "exploration_epsilon": self._epsilon}
 
-    @property
-    def replays(self) -> Sequence[Replay]:
-        """The steps that the student is measured on."""
-        return (self._measured.replay,)
-
     def teach(self, head: int, config: DistillConfig) -> None:
         """Lay out the play that is learned from, and that which is held out."""
-        num_envs = self._playable.fixed_num_envs or config.num_envs
-        self._num_held_out = round(config.held_out_fraction * config.collect_steps)
+        num_envs = self.playable.fixed_num_envs or config.num_envs
+        self.num_held_out = max(1, round(config.held_out_fraction * config.collect_steps))
         self.live = self._live_task(head, config, "live", num_envs, config.replay_capacity)
         # Steps in whole episodes: the capacity is no limit here.
-        self._measured = self._live_task(head, config, "held-out play", min(num_envs, 5), 2**62)
+        few_envs = self.playable.fixed_num_envs or min(num_envs, MIN_HELD_OUT_EPISODES)
+        self.measured = self._live_task(head, config, "held-out play", few_envs, 2**62)
 
     @property
     def held_out(self) -> HeldOut:
-        """Steps that the teacher plays for this alone, when they are first asked for."""
+        """A sample of the steps that the teacher played for this alone."""
         if self._held_out is None:
-            is_played = self._measured.replay.num_steps >= self._num_held_out
-            self._held_out = (
-                self._measured.held_out()
-                if is_played
-                else play_held_out(self._measured, self._num_held_out, self.on_play)
-            )
+            self._held_out = self.measured.held_out()
         return self._held_out
 
     def save(self, folder: Path) -> None:
@@ -201,7 +206,7 @@ class LiveData:
 
     def _live_task(self, head: int, config: DistillConfig, stream: str, num_envs: int, capacity: int) -> LiveTask:
         def make_envs() -> EpisodeEnvs:
-            return self._playable.make_envs(num_envs, config.num_threads)
+            return self.playable.make_envs(num_envs, config.num_threads)
 
         return LiveTask(
             self._policy,
@@ -229,6 +234,8 @@ def make_source(
         [item.live for item in live],
         batch_size=config.batch_size,
         schedule=schedule,
+        held_out=[item.measured for item in live],
+        held_out_steps=live[0].num_held_out,
         collect_steps=config.collect_steps,
         collect_period=config.collect_period,
         on_play=live[0].on_play,

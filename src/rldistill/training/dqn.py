@@ -79,6 +79,12 @@ class DQNSettings:
             raise UsageError(f"learning_rate must be > 0, got {self.learning_rate}.")
         if self.optimizer not in LEARNING_RATES:
             raise UsageError(f"optimizer: got {self.optimizer!r}, expected {' or '.join(LEARNING_RATES)}.")
+        window = (self.num_return_steps + 1) * self.num_envs
+        if self.replay_capacity < window:
+            raise UsageError(
+                f"replay_capacity must hold (num_return_steps + 1) × num_envs = {window} steps, got "
+                f"{self.replay_capacity}: fewer make no transition."
+            )
         if self.learning_starts > self.replay_capacity:
             raise UsageError(
                 f"learning_starts must not exceed replay_capacity, got {self.learning_starts} and "
