@@ -8,7 +8,7 @@ import pytest
 from rldistill.reports.reproduce import reproduce
 from rldistill.runs.bundled import bundled_experiments
 from tests.experiments.small_experiment import write_experiment
-from tests.kit.commands import run, run_well
+from tests.kit.commands import options, run, run_well
 from tests.kit.interruptions import StopAfter
 
 pytest.importorskip("matplotlib")
@@ -23,8 +23,9 @@ def test_smoke(name, tmp_path):
     out = tmp_path / "out"
     # One of them in other processes; the others here, where errors have a trace.
     workers = 2 if name == "losses" else 1
-    options = ["--budget", "smoke", "--out", out, "--num-workers", workers, "--num-envs", 5, "--quiet"]
-    results = run_well("reproduce", name, *options, "--json").json
+    shared = options(budget="smoke", out=out, num_workers=workers, num_envs=5, num_threads=1)
+    command = ["reproduce", name, *shared, "--quiet"]
+    results = run_well(*command, "--json").json
     assert results == json.loads((out / "results.json").read_text())
     assert (results["experiment"], results["budget"]) == (name, "smoke")
     assert results["provenance"]["command"].startswith(f"rldistill reproduce {name} --budget smoke")
@@ -36,10 +37,10 @@ def test_smoke(name, tmp_path):
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
 
     before = contents(out)
-    listed = run_well("reproduce", name, *options, "--dry-run", "--json").json["jobs"]
+    listed = run_well(*command, "--dry-run", "--json").json["jobs"]
     assert listed
     assert all(job["done"] for job in listed)
-    again = run_well("reproduce", name, *options, "--json").json
+    again = run_well(*command, "--json").json
     after = contents(out)
     # Whatever finished is not done again: only the configuration and the results are written anew.
     assert {path for path in after if after[path] != before.get(path)} <= {
@@ -55,16 +56,17 @@ def small(tmp_path, monkeypatch):
     return write_experiment(tmp_path, *changes)
 
 
-SMALL = ["reproduce", "small.toml", "--budget", "tiny", "--out", "out", "--num-workers", 1, "--num-envs", 5, "--quiet"]
+SHARED = options(budget="tiny", out="out", num_workers=1, num_envs=5, num_threads=1)
+SMALL = ["reproduce", "small.toml", *SHARED, "--quiet"]
 
 
 def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        reproduce("small.toml", budget="tiny", out="out", num_envs=5, callbacks=[StopAfter(8)])
+        reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, callbacks=[StopAfter(8)])
     assert not (tmp_path / "out/results.json").exists()
-    one = reproduce("small.toml", budget="tiny", out="out", num_envs=5).results
+    one = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1).results
     before = contents(tmp_path / "out/students")
-    two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_seeds=2).results
+    two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, num_seeds=2).results
     assert before.items() <= contents(tmp_path / "out/students").items()
     assert [point["seed"] for point in two["arms"][0]["mean_retention"]["by_seed"]] == [0, 1]
     first, both = (results["arms"][0]["games"]["pong"]["by_seed"] for results in (one, two))
