@@ -69,5 +69,6 @@ def test_every_bundled_experiment_opens_with_its_command_and_has_all_budgets(nam
     experiment = load_experiment(name)
     assert set(experiment.budgets) == {"smoke", "cpu", "paper"}
     assert {game for budget in experiment.budgets.values() for game in budget.games} <= REFERENCE_SCORES.keys()
-    assert experiment.budgets["paper"].games == experiment.paper_games
+    # The paper shows curves of online distillation, and no figure over games.
+    assert experiment.budgets["paper"].games == experiment.paper_games or experiment.kind == "online"
     assert tomllib.loads(path.read_text())["title"] == experiment.title

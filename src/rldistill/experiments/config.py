@@ -13,7 +13,7 @@ class ReproduceConfig:
     """Do one of the paper's experiments, from teachers to a table and a plot; a second call goes on."""
 
     experiment: tyro.conf.Positional[str | None] = None
-    """losses, compression, multitask3, multitask10, or a TOML file like those in configs/."""
+    """losses, compression, multitask3, multitask10, online, or a TOML file like those in configs/."""
     budget: str = "cpu"
     """smoke (a minute, proves nothing), cpu (under three hours on two cores) or paper (the paper's schedule)."""
     games: str | None = None

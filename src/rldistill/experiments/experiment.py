@@ -22,25 +22,24 @@ from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.run_folder import read_config
 from rldistill.runs.teacher_config import TrainTeacherConfig
 
-Kind = Literal["single_task", "multi_task"]
-Method = Literal["distill", "joint"]
-"""`distill`: a student learns from teachers; `joint`: without any, one network learns all games by playing them."""
+Kind = Literal["single_task", "multi_task", "online"]
+Method = Literal["distill", "joint", "online", "learner"]
+"""`distill`: a student learns from teachers; `joint`: without any, one network learns all games by playing them;
+`online`: a student learns while its teacher does; `learner`: that teacher at its last step."""
 Settings = Mapping[str, Any]
 
 # What the plan itself decides for every job.
 _PLANNED = {"task", "tasks", "out", "env_kwargs", "seed", "device", "num_threads", "data", "teacher", "policies"}
 _TRAINING = (TrainTeacherConfig, frozenset({"init_from", "start_step"}))
 _ONLINE = {"online", "algorithm", "num_steps", "learner", "online_teacher", "judge_period"}
+_LIVE = {"collect_steps", "collect_period", "task_order", "held_out_fraction"}
+_NEVER = {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"}
 _SECTIONS: Mapping[str, tuple[type[Any], frozenset[str]]] = {
     "train_teacher": _TRAINING,
     "joint": _TRAINING,
     "collect": (CollectConfig, frozenset({"num_envs"})),
-    "distill": (
-        DistillConfig,
-        frozenset(
-            {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"} | _ONLINE
-        ),
-    ),
+    "distill": (DistillConfig, frozenset(_NEVER | _ONLINE)),
+    "online": (DistillConfig, frozenset(_NEVER | _LIVE | {"online"})),
     "evaluate": (EvaluateConfig, frozenset({"num_envs", "exploration_epsilon", "require_retention"})),
 }
 
@@ -73,22 +72,25 @@ class Budget:
         collect: one dataset per game; None: teachers play while students learn.
         distill: of arms of this method.
         joint: likewise.
+        online: likewise.
         evaluate: of every student and teacher.
         env: settings of every task.
     """
 
     games: tuple[str, ...]
     num_seeds: int
-    train_teacher: Settings
-    distill: Settings
     evaluate: Settings
+    train_teacher: Settings = field(default_factory=dict[str, Any])
+    distill: Settings = field(default_factory=dict[str, Any])
+    online: Settings | None = None
     collect: Settings | None = None
     joint: Settings | None = None
     env: Settings = field(default_factory=dict[str, Any])
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
         """Return the settings of an arm's method; a temperature only where its loss takes one."""
-        settings = {**((self.distill if arm.method == "distill" else self.joint) or {}), **arm.settings}
+        sections = {"distill": self.distill, "joint": self.joint, "online": self.online}
+        settings = {**(sections.get(arm.method) or {}), **arm.settings}
         if settings.get("loss", TEMPERED_LOSS_NAMES[0]) not in TEMPERED_LOSS_NAMES:
             settings.pop("temperature", None)
         return settings
@@ -107,7 +109,8 @@ class Experiment:
         name: of its file.
         title: a question or a statement for a headline.
         section: where in the paper.
-        kind: `single_task`: a student for each game; `multi_task`: one for all games.
+        kind: `single_task`: a student for each game; `multi_task`: one for all games; `online`: one for each
+            game, of a teacher that learns meanwhile.
         arms: in the order of tables.
         budgets: by name.
         paper_games: over which its figures are.
@@ -145,7 +148,13 @@ def load_experiment(name: str) -> Experiment:
     order = tuple(table.get("paper_order", ()))
     if len(set(names)) < len(names) or not arms or not set(order) <= set(names):
         raise UsageError(f"{place}: arms need names of their own, and paper_order names arms: got {names}, {order}.")
-    budgets = {key: _budget(value, f"{place}, budgets.{key}") for key, value in table["budgets"].items()}
+    is_online = table["kind"] == "online"
+    budgets = {
+        key: _budget(value, f"{place}, budgets.{key}", is_online=is_online) for key, value in table["budgets"].items()
+    }
+    are_online = [arm.method in ("online", "learner") for arm in arms]
+    if is_online != all(are_online) or (is_online and arms[0].method != "online"):
+        raise UsageError(f"{place}: kind online takes arms of method online, then learner; other kinds take neither.")
     has_joint = any(arm.method == "joint" for arm in arms)
     if has_joint and (table["kind"] != "multi_task" or not all(budget.joint for budget in budgets.values())):
         raise UsageError(f"{place}: a joint arm needs several tasks, and a section joint in every budget.")
@@ -169,13 +178,15 @@ def _arm(table: object, place: str) -> Arm:
         raise UsageError(f"{place}: method is {method!r}, expected one of {', '.join(get_args(Method))}.")
     if not re.fullmatch("[a-z0-9_]+", str(values["name"])) or values["name"] in ("teacher", "random"):
         raise UsageError(f"{place}: name is {values['name']!r}, expected letters, digits and _, and no role's name.")
-    checked = _section(settings, method, place)
+    if method == "learner" and settings:
+        raise UsageError(f"{place}: the learner takes no settings of its own, got {', '.join(settings)}.")
+    checked = {} if method == "learner" else _section(settings, method, place)
     return Arm(name=values["name"], settings=checked, method=method, paper=values.get("paper"))
 
 
-def _budget(table: object, place: str) -> Budget:
+def _budget(table: object, place: str, *, is_online: bool) -> Budget:
     known = _known(Budget)
-    required = ("games", "num_seeds", "train_teacher", "distill", "evaluate")
+    required = ("games", "num_seeds", "evaluate", *(("online",) if is_online else ("train_teacher", "distill")))
     values = _table(table, place, required=required, known=known)
     if not isinstance(values["games"], list) or not values["games"] or not values["num_seeds"] >= 1:
         raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")

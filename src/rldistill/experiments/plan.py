@@ -13,16 +13,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rldistill.envs import make_task
 from rldistill.errors import UsageError
 from rldistill.experiments.config import ReproduceConfig
 from rldistill.experiments.experiment import Arm, Budget, Experiment, load_experiment
 from rldistill.experiments.teachers import TeacherSource, find_teachers
-from rldistill.experiments.work import collect_data, distill_student, evaluate_game, provide_teacher, train_jointly
+from rldistill.experiments.work import (
+    collect_data,
+    distill_online,
+    distill_student,
+    evaluate_game,
+    provide_teacher,
+    train_jointly,
+)
 from rldistill.losses import make_loss
 from rldistill.runs.distill import resolve as resolve_distill
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import resolve as resolve_training
+from rldistill.runs.training_run import BEST_FILE, LAST_FILE
 from rldistill.scale import Job
 from rldistill.schedules import parse_schedule
 from rldistill.tasks import ATARI_PREFIX
@@ -66,6 +75,7 @@ class Plan:
             "students": [
                 self._student(arm, games, seed)
                 for arm in self.experiment.arms
+                if arm.method != "learner"
                 for games in self._game_sets
                 for seed in self.seeds
             ],
@@ -121,10 +131,15 @@ class Plan:
         }
         folder = self._student_folder(arm, games, seed)
         record = folder.with_name(f"{folder.name}.json")
-        what = f"{arm.name} of {games[0] if len(games) == 1 else f'{len(games)} games'}, seed {seed}"
+        what = student_name(arm, games, seed)
         if arm.method == "joint":
             places = {"out_path": str(folder), "device": self.device}
             return Job(what, train_jointly, settings, places, record)
+        if arm.method == "online":
+            del settings["games"]
+            return Job(
+                what, distill_online, settings | {"game": games[0]}, {"out_path": str(folder)} | self._machine, record
+            )
         is_stored = self.budget.collect is not None
         places = {
             "data_paths": [str(self._data_folder(game)) for game in games] if is_stored else [],
@@ -142,9 +157,14 @@ class Plan:
             "env": dict(self.budget.env),
             "evaluate_settings": dict(self.budget.evaluate),
         }
+        learned = self._student_folder(self.experiment.arms[0], games, seed)
+        is_online = self.experiment.kind == "online"
         places = {
-            "student_paths": [str(self._student_folder(arm, games, seed)) for arm in self.experiment.arms],
-            "teacher_path": str(self.teacher_file(game)),
+            "student_paths": [
+                str(learned / LAST_FILE if arm.method == "learner" else self._student_folder(arm, games, seed))
+                for arm in self.experiment.arms
+            ],
+            "teacher_path": str(learned / BEST_FILE if is_online else self.teacher_file(game)),
         }
         record = self.out / "evaluations" / f"{game}-seed{seed}.json"
         return Job(evaluation_name(game, seed), evaluate_game, settings, places | self._machine, record)
@@ -157,8 +177,13 @@ class Plan:
         return self.out / "data" / game
 
     def _student_folder(self, arm: Arm, games: Sequence[str], seed: int) -> Path:
-        what = games[0] if self.experiment.kind == "single_task" else "-".join(games)
+        what = "-".join(games)
         return self.out / "students" / f"{arm.name}-{what}-seed{seed}"
+
+
+def student_name(arm: Arm, games: Sequence[str], seed: int) -> str:
+    """Return the name of the job that makes an arm's student of some games and a seed."""
+    return f"{arm.name} of {games[0] if len(games) == 1 else f'{len(games)} games'}, seed {seed}"
 
 
 def evaluation_name(game: str, seed: int) -> str:
@@ -181,7 +206,11 @@ def make_plan(config: ReproduceConfig) -> Plan:
     budget = replace(budget, games=games)
     if experiment.kind == "multi_task" and len(games) < 2:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
-    teachers = find_teachers(games, config.teacher)
+    if experiment.kind == "online" and config.teacher:
+        raise UsageError(f"--teacher {config.teacher[0]}: {experiment.name} lets its teachers learn.")
+    teachers = {} if experiment.kind == "online" else find_teachers(games, config.teacher)
+    for game in games:
+        make_task(f"{ATARI_PREFIX}{game}")
     if any(source.origin == "trained" for source in teachers.values()):
         resolve_training(TrainTeacherConfig(task=f"{ATARI_PREFIX}{games[0]}", out=Path("out"), **budget.train_teacher))
     for arm in experiment.arms:
@@ -206,11 +235,17 @@ def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> 
         MismatchError: a teacher gives something that the loss does not fit.
     """
     settings = budget.settings_of(arm)
+    if arm.method == "learner":
+        return
     if arm.method == "joint":
         tasks = ",".join(f"{ATARI_PREFIX}{game}" for game in budget.games)
         resolve_training(TrainTeacherConfig(tasks=tasks, out=Path("out"), **settings))
         return
     settings |= {key: str(settings[key]) for key in ("learning_rate", "temperature") if key in settings}
+    if arm.method == "online":
+        task = f"{ATARI_PREFIX}{budget.games[0]}"
+        resolve_distill(DistillConfig(online=True, task=task, out=Path("out"), **settings))
+        return
     resolve_distill(DistillConfig(data=(Path("data"),), out=Path("out"), **settings))
     temperature = settings.get("temperature")
     lowest = None if temperature is None else parse_schedule(temperature, "temperature").bounds[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rldistill.experiments.experiment import Arm
-from rldistill.experiments.plan import EVALUATION_SEED, Plan, evaluation_name
+from rldistill.experiments.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
 from rldistill.seeding import stream_generator
 from rldistill.statistics import (
     FloatArray,
@@ -43,7 +43,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
     }
     arms = [_arm_results(plan, arm, evaluations) for arm in plan.experiment.arms]
-    teachers = {result["game"]: result for result in stages["teachers"].values()}
+    teachers = _teachers(plan, stages)
     any_row = next(iter(played.values()))["teacher"]
     return {
         "schema_version": 1,
@@ -69,7 +69,34 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         },
         "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
         "arms": arms,
+        **_steadiness(plan, stages),
         **_ranking(plan, arms),
+    }
+
+
+def _teachers(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return what is known of every game's teacher: of a learner, its best policy of the first seed."""
+    if plan.experiment.kind != "online":
+        return {result["game"]: result for result in stages["teachers"].values()}
+    first, seed = plan.experiment.arms[0], plan.seeds[0]
+    made = {game: stages["students"][student_name(first, [game], seed)] for game in plan.budget.games}
+    return {game: {"origin": "online", "policy_hash": result["best_hash"]} for game, result in made.items()}
+
+
+def _steadiness(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return, of online arms and their learner, how much the curves change between evaluations, game by game."""
+    if plan.experiment.kind != "online":
+        return {}
+    first = plan.experiment.arms[0]
+
+    def change(arm: Arm, game: str) -> list[float | None]:
+        own, key = (first, "learner_change") if arm.method == "learner" else (arm, "student_change")
+        return [stages["students"][student_name(own, [game], seed)][key] for seed in plan.seeds]
+
+    return {
+        "mean_change_between_evaluations": {
+            arm.name: {game: change(arm, game) for game in plan.budget.games} for arm in plan.experiment.arms
+        }
     }
 
 

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.runs.collect import collect
+from rldistill.runs.config import parse_options
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
+from rldistill.runs.metrics import read_metrics
+from rldistill.runs.online import CURVES_FILE
 from rldistill.runs.train_teacher import train_teacher
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
@@ -129,6 +134,51 @@ def distill_student(
         "held_out_agreement": made["held_out_agreement"],
         "num_updates": made["num_updates"],
     }
+
+
+def distill_online(
+    *,
+    game: str,
+    seed: int,
+    env: Mapping[str, Any],
+    online_settings: Mapping[str, Any],
+    out_path: str,
+    device: str,
+    num_envs: int,
+    num_threads: int,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Make a student of one game while its teacher learns it."""
+    settings = dict(online_settings)
+    settings["learner"] = parse_options(settings.pop("learner", "{}"), "learner")
+    student = distill(
+        out=out_path,
+        online=True,
+        task=f"{ATARI_PREFIX}{game}",
+        seed=seed,
+        env_kwargs=env,
+        device=device,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        resume=True,
+        callbacks=callbacks,
+        **settings,
+    )
+    made = student.spec.provenance
+    records = read_metrics(Path(out_path) / CURVES_FILE)
+    return {
+        "policy_hash": student.hash,
+        "best_hash": made["teacher"]["hash"],
+        "num_updates": made["num_updates"],
+        "student_change": mean_change([record["student_scores"] for record in records]),
+        "learner_change": mean_change([record["learner_scores"] for record in records]),
+    }
+
+
+def mean_change(curve: Sequence[Sequence[float]]) -> float | None:
+    """Return how much a curve's mean scores change between evaluations, on average over its second half."""
+    means = np.array([np.mean(scores) for scores in curve[len(curve) // 2 :]])
+    return float(np.abs(np.diff(means)).mean()) if len(means) > 1 else None
 
 
 def train_jointly(

@@ -24,6 +24,7 @@ def experiment_page(results: Results) -> str:
         ranking_sentences(results),
         "## By game",
         _by_game(results),
+        _steadiness(results),
         "## Teachers",
         _teachers(results),
         "## How",
@@ -61,6 +62,8 @@ def share(value: float | None, interval: Sequence[float] | None = None) -> str:
 
 def student_of(arm: Mapping[str, Any]) -> str:
     """Return which network an arm is."""
+    if arm["method"] == "learner":
+        return "the learner at its last step"
     return str(arm["settings"].get("network" if arm["method"] == "joint" else "student", "of the default size"))
 
 
@@ -88,7 +91,7 @@ def _over_games(results: Results) -> str:
     header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
     games = ", ".join(map(pretty_game, results["games"]))
     note = f"Ours: {games}."
-    if not same_games(results):
+    if results["paper"]["games"] and not same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
     return f"{_table(header, rows)}\n\n{note}"
 
@@ -107,8 +110,22 @@ def _by_game(results: Results) -> str:
     return _table(header, rows)
 
 
+def _steadiness(results: Results) -> str:
+    """Return how much the curves move: the paper's claim is that a student's moves far less than its learner's."""
+    if "mean_change_between_evaluations" not in results:
+        return ""
+    rows = [
+        [pretty_game(game), arm, ", ".join("–" if value is None else f"{value:.2f}" for value in changes[game])]
+        for arm, changes in results["mean_change_between_evaluations"].items()
+        for game in results["games"]
+    ]
+    header = ["game", "arm", "mean absolute change of the score between evaluations, second half of the run, by seed"]
+    return f"## Steadiness\n\n{_table(header, rows)}"
+
+
 def _teachers(results: Results) -> str:
     origins = {"file": "a file that was named", "zoo": "the zoo", "trained": "trained here"}
+    origins |= {"online": "the learner's best policy, of the first seed"}
     rows = [
         [pretty_game(game), origins[teacher["origin"]], _number(teacher["mean"]), f"`{teacher['policy_hash'][:16]}`"]
         for game, teacher in results["teachers"].items()
@@ -122,8 +139,10 @@ def _conditions(results: Results) -> str:
     num_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     commit = "" if made["commit"] is None else f", commit `{_short(made['commit'])}`"
     machine = made["machine"]
+    is_online = "mean_change_between_evaluations" in results
+    shared = "each with a learner of its own" if is_online else "which share one dataset per game and one teacher"
     lines = [
-        f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), which share one dataset per game and one teacher; "
+        f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), {shared}; "
         f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to 30 "
         "no-ops, where the paper has human starts. No teacher, dataset or student has seen these episodes.",
         "An interval (95 %, stratified bootstrap) speaks of other episodes of these students, with all seeds pooled; "
