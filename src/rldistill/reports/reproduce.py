@@ -61,7 +61,8 @@ def reproduce(
     """Do one of the paper's experiments: teachers, data, students, evaluation, table and plot.
 
     Args:
-        experiment: `losses`, `compression`, `multitask3`, `multitask10`, `online`, or a TOML file like those in `configs/`.
+        experiment: `losses`, `compression`, `multitask3`, `multitask10`, `online`, or a TOML file like those
+            in `configs/`.
         budget: `smoke`, `cpu` or `paper`.
         games: Atari games by ale-py's names; None: the budget's.
         num_seeds: students of each arm; 0: the budget's.
