@@ -374,7 +374,7 @@ def test_only_the_weights_are_taken_not_what_they_meant_before(tmp_path, q_data)
 def test_initial_weights_of_another_network_or_another_task_are_refused(tmp_path, q_data):
     path = tmp_path / "initial.safetensors"
     small_policy(short_cart_pole().task, network="mlp:16").save(path)
-    with pytest.raises(MismatchError, match=r"--init-from .* holds a mlp:16, --student says mlp:8"):
+    with pytest.raises(MismatchError, match=r"--init-from .* holds mlp:16 without layer norm, --student says mlp:8 "):
         tiny(q_data, tmp_path / "r", init_from=path)
     small_policy(image_task(), network="conv:4:8").save(path)
     with pytest.raises(
@@ -387,6 +387,15 @@ def test_initial_weights_of_another_network_or_another_task_are_refused(tmp_path
 
 
 # The run folder.
+
+
+def test_a_finished_student_without_its_checkpoint_is_not_replaced_by_a_resume(tmp_path, q_data):
+    tiny(q_data, tmp_path / "r")
+    (tmp_path / "r" / "checkpoint.ckpt").unlink()
+    before = (tmp_path / "r" / "student.safetensors").read_bytes()
+    with pytest.raises(RldistillError, match=r"checkpoint\.ckpt is missing, and beginning anew would replace"):
+        tiny(q_data, tmp_path / "r", resume=True)
+    assert (tmp_path / "r" / "student.safetensors").read_bytes() == before
 
 
 def test_an_earlier_run_is_neither_lost_nor_mixed_with_another(tmp_path, q_data):

@@ -261,5 +261,5 @@ def test_heads_that_do_not_match_are_refused(tmp_path, trained, q_data, mirrored
         added(tmp_path, q_data)
     with pytest.raises(UsageError, match="--add-head leaves the head of CartPole-v1 as it is"):
         added(tmp_path, [q_data, mirrored_data])
-    with pytest.raises(MismatchError, match="holds a mlp:8:4, --student says mlp:16"):
+    with pytest.raises(MismatchError, match="holds mlp:8:4 without layer norm, --student says mlp:16 without"):
         added(tmp_path, mirrored_data, student="mlp:16")

@@ -33,7 +33,7 @@ class Flags:
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the resolved configuration and stop."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No progress, no words."""
+    """No progress, no words but warnings and errors."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the result as JSON on stdout."""
 

@@ -14,7 +14,7 @@ from rldistill.errors import RldistillError, UsageError
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
-    "quickstart": ("rldistill.cli.quickstart", "a bundled Pong teacher becomes a 27 times smaller student, in minutes"),
+    "quickstart": ("rldistill.cli.quickstart", "a bundled Pong teacher becomes a 28 times smaller student, in minutes"),
     "train-teacher": ("rldistill.cli.train_teacher", "train a teacher with PQN or DQN"),
     "collect": ("rldistill.cli.collect", "let a teacher play and store what it saw, said and did"),
     "distill": ("rldistill.cli.distill", "train a student on what a teacher said"),

@@ -64,6 +64,11 @@ class Architecture:
         if min((*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden), default=1) < 1:
             raise UsageError(f"Architecture {self.name!r}: sizes must be positive.")
 
+    @property
+    def description(self) -> str:
+        """Its name, and what its name does not say."""
+        return f"{self.name} {'with' if self.layer_norm else 'without'} layer norm"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}

@@ -138,6 +138,9 @@ class InspectConfig:
         return tuple(int(text) for text in texts)
 
 
+_EXAMPLES = {"env_kwargs": "'{\"frame_skip\": 4}'", "learner": "'{\"learning_rate\": 1e-4}'"}
+
+
 def parse_options(text: str, name: str = "env_kwargs") -> dict[str, Any]:
     """Read an option that is a JSON object.
 
@@ -152,10 +155,10 @@ def parse_options(text: str, name: str = "env_kwargs") -> dict[str, Any]:
         options = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"{name} is not JSON: got {text!r} ({error}), expected an object such as '{{\"frame_skip\": 4}}'."
+            f"{name} is not JSON: got {text!r} ({error}), expected an object such as {_EXAMPLES[name]}."
         ) from error
     if not isinstance(options, dict):
-        raise UsageError(f"{name}: got {text!r}, expected a JSON object such as '{{\"frame_skip\": 4}}'.")
+        raise UsageError(f"{name}: got {text!r}, expected a JSON object such as {_EXAMPLES[name]}.")
     return options  # pyright: ignore[reportUnknownVariableType]
 
 

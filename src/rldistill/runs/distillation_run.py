@@ -12,7 +12,7 @@ import numpy as np
 from rldistill.distillation import UpdateRecord, distil
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
 from rldistill.envs import EpisodeEnvs
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, RldistillError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
@@ -33,6 +33,8 @@ CHECKPOINT_FILE = "checkpoint.ckpt"
 _MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher"})
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
+# Share of the run before which a student that has learned nothing is not warned about.
+_WARN_FROM = 0.1
 
 
 def may_differ(config: DistillConfig) -> frozenset[str]:
@@ -59,6 +61,11 @@ class DistillationRun:
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
         self._continues = continues and self._checkpoint.is_file()
+        if continues and not self._continues and (config.out / STUDENT_FILE).is_file():
+            raise RldistillError(
+                f"--resume {config.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace "
+                f"{STUDENT_FILE}. Put the checkpoint back, or --overwrite."
+            )
 
     def run(self) -> TorchPolicy:
         """Train to the end, saving at each measurement, after a stop, and at the end."""
@@ -186,7 +193,9 @@ class DistillationRun:
             for task, record in zip(self._setup.tasks, measured, strict=True)
             if record.agreement <= task.held_out.majority_share
         ]
-        if not trivial or (self._warned and not is_last):
+        # While the learning rate warms up nobody has learned anything.
+        is_early = self._update < _WARN_FROM * self._config.num_updates
+        if not trivial or is_early or (self._warned and not is_last):
             return
         self._warned = True
         for task, agreement in trivial:

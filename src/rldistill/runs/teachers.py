@@ -8,7 +8,7 @@ import torch
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
-from rldistill.networks import Architecture, parse_architecture
+from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.runs.config import parse_options
@@ -159,8 +159,9 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
         )
     if policy.spec.architecture != architecture:
         raise UsageError(
-            f"--init-from {config.init_from} holds {_layers(policy.spec.architecture)}, "
-            f"--network says {_layers(architecture)}."
+            f"--init-from {config.init_from} holds "
+            f"{policy.spec.architecture.description if policy.spec.architecture else 'a module of its own'}, "
+            f"--network says {architecture.description}."
         )
     # Its weights, not its story: two games may share a fingerprint.
     return policy.with_spec(heads=tuple(HeadSpec(task) for task in tasks), name=name)
@@ -169,9 +170,3 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
 def _policy_name(tasks: Sequence[Task]) -> str:
     names = [task.name.removeprefix("atari:") for task in tasks]
     return "+".join(names) if len(names) <= _LARGEST_NAME else f"{len(names)} tasks"
-
-
-def _layers(architecture: Architecture | None) -> str:
-    if architecture is None:
-        return "a module of its maker's own"
-    return f"{architecture.name} {'with' if architecture.layer_norm else 'without'} layer norm"
