@@ -306,10 +306,8 @@ def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[
 
 
 def _distillation_footnote(records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
-    lines = [
-        "Held-out steps: whole episodes that are never trained on; training loss: mean since the last point.",
-        "A loss is at the temperature of its moment: it may rise while the temperature falls.",
-    ]
+    text = "Held-out steps: whole episodes that are never trained on; training loss: mean since the last point"
+    lines = [f"{text}; both at the temperature of the moment: they may rise while it falls."]
     num_played = max((len(record.get("scores") or []) for record in records), default=0)
     parts: list[str] = []
     if num_played:
