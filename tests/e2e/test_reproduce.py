@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from rldistill.events import MessageEvent
 from rldistill.reports.reproduce import reproduce
 from rldistill.runs.bundled import bundled_experiments
 from tests.experiments.small_experiment import write_experiment
@@ -71,6 +72,10 @@ def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
     assert [point["seed"] for point in two["arms"][0]["mean_retention"]["by_seed"]] == [0, 1]
     first, both = (results["arms"][0]["games"]["pong"]["by_seed"] for results in (one, two))
     assert first == both[:1]
+    told = []
+    reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, callbacks=[told.append])
+    warnings = [event.text for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
+    assert [text for text in warnings if "also had seed 1: it is replaced by these games and seeds alone" in text]
 
 
 def test_what_stands_in_the_way_is_named_and_never_deleted(small, tmp_path):

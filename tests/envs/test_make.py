@@ -127,7 +127,7 @@ def test_keyword_arguments_that_the_environment_does_not_take_are_refused(name, 
 @pytest.mark.parametrize("task", [TinyChain, make_task(TinyChain), make_task("CartPole-v1").task])
 def test_options_beside_something_that_is_already_complete_are_refused(task):
     line = message_of(UsageError, task, {"frame_skip": 2})
-    assert line.startswith("Environment options (frame_skip) belong with a task's name, such as atari:pong: got them")
+    assert line.startswith("Environment options (frame_skip) belong with a task's name: got them with one that is")
 
 
 def test_a_callable_that_makes_something_else_is_refused():

@@ -56,9 +56,10 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
             return _atari(atari_task(task, options))
         return _from_factory(task, _factory(task, options), options)
     if options:
+        shown = task.name if isinstance(task, Task) else "ID"
         raise UsageError(
-            f"Environment options ({', '.join(options)}) belong with a task's name, such as atari:pong: got them with "
-            f"a {type(task).__name__}, which is already complete. Name the task too."
+            f"Environment options ({', '.join(options)}) belong with a task's name: got them with one that is already "
+            f"complete. Name the task too: --task {shown}."
         )
     if isinstance(task, PlayableTask):
         return task

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.events import Callback
+from rldistill.events import Callback, MessageEvent, notify
 from rldistill.experiments.config import ReproduceConfig
 from rldistill.experiments.plan import FOLDERS, Plan, make_plan
 from rldistill.experiments.results import gather
@@ -118,7 +118,23 @@ def run_reproduce(
             for name, jobs in plan.stages.items():
                 found[name] = run_stage(jobs, backend, num_threads=config.num_threads, callbacks=listeners)
         results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
+        if lost := _left_out(plan):
+            text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone"
+            notify(
+                callbacks, MessageEvent(f"{text}; their jobs stay, and the earlier command brings it back.", "warning")
+            )
         return _written(results, plan.out)
+
+
+def _left_out(plan: Plan) -> str:
+    """Return the games and seeds of earlier results that these do not have."""
+    try:
+        before = json.loads((plan.out / RESULTS_FILE).read_text())
+    except (OSError, ValueError):
+        return ""
+    games = [game for game in before["games"] if game not in plan.budget.games]
+    seeds = [f"seed {seed}" for seed in before["seeds"] if seed not in plan.seeds]
+    return ", ".join([*games, *seeds])
 
 
 def resolved(config: ReproduceConfig, plan: Plan) -> ReproduceConfig:
