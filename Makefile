@@ -3,7 +3,7 @@
 # make lint | type  one check alone                             make format     rewrite the sources in our style
 # make bench        the measurements, one after the other       make constraints  pin the newest releases
 #
-# Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=/tmp/venv PYTHON=python3.13`.
+# Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
 PYTHON ?= python3
 VENV ?= .venv

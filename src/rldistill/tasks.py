@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rldistill.errors import UsageError
-from rldistill.types import ActionLayout
+from rldistill.types import ActionLayout, check_share
 
 ATARI_PREFIX = "atari:"
 
@@ -95,10 +95,7 @@ class Protocol:
     exploration_epsilon: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("sticky_action_probability", "exploration_epsilon"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} must lie in [0, 1], got {value}.")
+        check_share(self, "sticky_action_probability", "exploration_epsilon")
         if self.noop_max is not None and self.noop_max < 0:
             raise UsageError(f"noop_max must be 0 or more, got {self.noop_max}.")
         if self.max_frames is not None and self.max_frames < 1:

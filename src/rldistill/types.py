@@ -4,6 +4,7 @@ Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D a
 dimensions, K tasks, C H W image.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -152,6 +153,39 @@ def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
         if not fits:
             listing = ", ".join(f"{other} {list(other_shape)}" for other, other_shape in shapes.items())
             raise ValueError(f"{name} must be [{', '.join(letters)}], got {listing}.")
+
+
+def check_positive(record: object, *names: str) -> None:
+    """Check that fields are 1 or more.
+
+    Raises:
+        UsageError: names the field and its value.
+    """
+    for name in names:
+        if getattr(record, name) < 1:
+            raise UsageError(f"{name} must be 1 or more, got {getattr(record, name)}.")
+
+
+def check_not_negative(record: object, *names: str) -> None:
+    """Check that fields are 0 or more, and numbers.
+
+    Raises:
+        UsageError: names the field and its value.
+    """
+    for name in names:
+        if not 0 <= getattr(record, name) < math.inf:
+            raise UsageError(f"{name} must be 0 or more, got {getattr(record, name)}.")
+
+
+def check_share(record: object, *names: str) -> None:
+    """Check that fields are shares or chances, in [0, 1].
+
+    Raises:
+        UsageError: names the field and its value.
+    """
+    for name in names:
+        if not 0 <= getattr(record, name) <= 1:
+            raise UsageError(f"{name} must lie in [0, 1], got {getattr(record, name)}.")
 
 
 def resolve_device(name: str) -> torch.device:

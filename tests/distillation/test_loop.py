@@ -192,34 +192,25 @@ def test_leaving_the_loop_early_closes_the_source():
 
 
 def test_each_head_is_taught_by_its_own_loss_and_leaves_the_others_alone():
-    policy = small_policy(vector_task(2, 1, "first"), vector_task(2, 1, "second"))
-    before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
-    distiller = Distiller(
-        policy.network,
-        {0: make_loss("nll", "q_values"), 1: make_loss("sharpened_kl", "q_values")},
-        torch.optim.SGD(policy.network.parameters(), lr=0.1),
-        learning_rate=Constant(0.1),
-        temperatures={0: None, 1: Constant(0.5)},
-        num_updates=10,
-        max_gradient_norm=1.0,
-        precision="float32",
-    )
+    distiller = two_headed_distiller("nll", max_gradient_norm=1.0)
+    before = {name: tensor.clone() for name, tensor in distiller.network.state_dict().items()}
     record = distiller.update((LabelledBatch(1, BATCH.observations, BATCH.targets, ""),), 0)
     assert (record.heads, record.temperatures) == ((1,), (0.5,))
-    changed = {name for name, tensor in policy.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    after = distiller.network.state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert {name for name in changed if name.startswith("heads.")} == {"heads.1.output.weight", "heads.1.output.bias"}
 
 
-def two_headed_distiller() -> Distiller:
+def two_headed_distiller(first_loss: str = "q_mse", max_gradient_norm: float = 100.0) -> Distiller:
     policy = small_policy(vector_task(2, 1, "first"), vector_task(2, 1, "second"))
     return Distiller(
         policy.network,
-        {0: make_loss("q_mse", "q_values"), 1: make_loss("sharpened_kl", "q_values")},
+        {0: make_loss(first_loss, "q_values"), 1: make_loss("sharpened_kl", "q_values")},
         torch.optim.SGD(policy.network.parameters(), lr=0.1),
         learning_rate=Constant(0.1),
         temperatures={0: None, 1: Constant(0.5)},
         num_updates=10,
-        max_gradient_norm=100.0,
+        max_gradient_norm=max_gradient_norm,
         precision="float32",
     )
 

@@ -213,7 +213,7 @@ def test_the_configuration_says_what_was_left_open(tmp_path):
 
 def test_a_kill_after_a_judgement_does_not_make_the_run_believe_that_it_was_heeded(tmp_path):
     """The checkpoint before the judgement stands, the record of the judgement is in the curves already."""
-    settings = {"judge_period": 128, "env_kwargs": {"max_episode_steps": 200}, "seed": 3}
+    settings = {"judge_period": 128, "env_kwargs": {"max_episode_steps": 200}, "seed": 0}
     saved = {}
 
     def remember(event) -> bool:
@@ -228,6 +228,25 @@ def test_a_kill_after_a_judgement_does_not_make_the_run_believe_that_it_was_heed
         online(tmp_path / "r", callbacks=[remember], **settings)
     assert curves(tmp_path / "r")[-1]["step"] == 384
     (tmp_path / "r" / "checkpoint.ckpt").write_bytes(saved["checkpoint"])
+    online(tmp_path / "r", resume=True, **settings)
+    records = curves(tmp_path / "r")
+    best = load_policy(tmp_path / "r" / "best_policy.safetensors").spec.provenance["num_steps"]
+    assert best == records[-1]["best_step"]
+    assert best == max(records, key=lambda record: np.mean(record["learner_scores"]))["step"]
+
+
+@pytest.mark.parametrize("phase", ["evaluate best policy", "evaluate student"])
+def test_a_judgement_that_was_stopped_half_way_is_made_again(tmp_path, phase):
+    settings = {"judge_period": 128, "env_kwargs": {"max_episode_steps": 200}, "seed": 0}
+    steps = [0]
+
+    def stop(event) -> bool:
+        if isinstance(event, ProgressEvent) and event.phase == "learn":
+            steps.append(event.done)
+        return isinstance(event, ProgressEvent) and event.phase == phase and steps[-1] >= 128
+
+    with pytest.raises(KeyboardInterrupt):
+        online(tmp_path / "r", callbacks=[stop], **settings)
     online(tmp_path / "r", resume=True, **settings)
     records = curves(tmp_path / "r")
     best = load_policy(tmp_path / "r" / "best_policy.safetensors").spec.provenance["num_steps"]

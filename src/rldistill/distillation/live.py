@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rldistill.data import FieldSpec, Replay, StepLayout, prefetch
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, draw_batch, origin_of, sample_of_held_out
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import EpisodePlayer, StepRecord
@@ -107,12 +107,11 @@ class LiveTask:
         self._envs, self._records = None, None
 
     def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
-        shown = ", ".join(map(str, steps[:5].tolist()))
         return LabelledBatch(
             self.head,
             torch.from_numpy(self.replay.observations(steps)),
             torch.from_numpy(self.replay.field(self._teacher.output_kind)[steps]),
-            f"steps {shown}, … of what {self._teacher.name} played of {self.name}",
+            origin_of(steps, f"what {self._teacher.name} played of {self.name}"),
         )
 
     def _step(self) -> None:
@@ -185,8 +184,7 @@ class LiveSource:
 
     def batch(self, update: int) -> Minibatch:
         """Return the batch of one update of the period that was last played for."""
-        rows = self._schedule.rows(update, self._batch_size)
-        return tuple(task.draw(update, count) for task, count in zip(self._tasks, rows, strict=True) if count)
+        return draw_batch(self._tasks, self._schedule.rows(update, self._batch_size), update)
 
     def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates, playing before each period; plays on where a stop cut it short."""

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rldistill.data import Replay
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, origin_of, sample_of_held_out
 from rldistill.policies import TorchPolicy
 from rldistill.seeding import stream_generator
 
@@ -66,6 +66,11 @@ class Learner(Protocol):
 
 class Judge(Protocol):
     """Says whether a learner is better than ever before, by episodes that it is trained on nowhere."""
+
+    @property
+    def best_step(self) -> int:
+        """How many steps the learner had made when it was best."""
+        ...
 
     def __call__(self, num_steps: int, policy: TorchPolicy) -> bool:
         """Return whether this policy is the best so far."""
@@ -119,12 +124,16 @@ class OnlineSource:
         self._head = head
         self._next_judgement = 0
         self._best = TorchPolicy(copy.deepcopy(learner.policy.network), learner.policy.spec)
-        self.best_step = 0
 
     @property
     def best(self) -> TorchPolicy:
         """The learner's best policy so far."""
         return self._best
+
+    @property
+    def best_step(self) -> int:
+        """How many steps the learner had made when it was best."""
+        return self._judge.best_step
 
     @property
     def learner(self) -> Learner:
@@ -161,7 +170,6 @@ class OnlineSource:
         return {
             "learner": self._learner.state_dict(),
             "best": self._best.network.state_dict(),
-            "best_step": self.best_step,
             "next_judgement": self._next_judgement,
             # With the best policy's weights, not from the curves: those may be younger than this state.
             "judge": self._judge.state_dict(),
@@ -171,7 +179,7 @@ class OnlineSource:
         """Go on from what `state_dict` returned."""
         self._learner.load_state_dict(state["learner"])
         self._best.network.load_state_dict(state["best"])
-        self.best_step, self._next_judgement = state["best_step"], state["next_judgement"]
+        self._next_judgement = state["next_judgement"]
         self._judge.load_state_dict(state["judge"])
 
     def close(self) -> None:
@@ -192,17 +200,15 @@ class OnlineSource:
         learner = self._learner
         if self._judge(learner.num_steps, learner.policy):
             self._best.network.load_state_dict(learner.policy.network.state_dict())
-            self.best_step = learner.num_steps
 
     def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
         observations = torch.from_numpy(self._learner.replay.observations(steps))
         teacher = self._best if self._teacher_kind == "best" else self._learner.policy
-        shown = ", ".join(map(str, steps[:5].tolist()))
         return LabelledBatch(
             self._head,
             observations,
             _q_values(teacher, observations),
-            f"steps {shown}, … of what the learner kept at step {self._learner.num_steps:,}",
+            origin_of(steps, f"what the learner kept at step {self._learner.num_steps:,}"),
         )
 
 

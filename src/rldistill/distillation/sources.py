@@ -92,6 +92,19 @@ class HeldOut:
         return cls(batch, num_steps, share)
 
 
+class TaskRows(Protocol):
+    """Gives rows of one task."""
+
+    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+        """Return rows of one update; may be called from several threads."""
+        ...
+
+
+def draw_batch(tasks: Sequence[TaskRows], num_rows: Sequence[int], update: int) -> Minibatch:
+    """Return the batch of one update: so many rows of each task, nothing of those that give none."""
+    return tuple(task.draw(update, count) for task, count in zip(tasks, num_rows, strict=True) if count)
+
+
 class StoredTask:
     """One task's dataset, of which rows are drawn uniformly.
 
@@ -130,8 +143,7 @@ class StoredSource:
 
     def batch(self, update: int) -> Minibatch:
         """Return the batch of one update; may be called from several threads."""
-        rows = self._schedule.rows(update, self._batch_size)
-        return tuple(task.draw(update, count) for task, count in zip(self._tasks, rows, strict=True) if count)
+        return draw_batch(self._tasks, self._schedule.rows(update, self._batch_size), update)
 
     def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates."""
@@ -157,13 +169,17 @@ class StoredSource:
 
 def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
     """Return a batch as tensors that share its memory."""
-    shown = ", ".join(map(str, batch.indices[:5].tolist()))
     return LabelledBatch(
         head,
         torch.from_numpy(batch.observations),
         torch.from_numpy(batch.targets[dataset.target_name]),
-        f"steps {shown}, … of {dataset.path}",
+        origin_of(batch.indices, str(dataset.path)),
     )
+
+
+def origin_of(steps: NDArray[np.int64], where: str) -> str:
+    """Return what a message calls rows: the first of their steps, and where they come from."""
+    return f"steps {', '.join(map(str, steps[:5].tolist()))}, … of {where}"
 
 
 def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head: int = 0) -> HeldOut:

@@ -11,13 +11,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args
 
 from rldistill.errors import UsageError
 from rldistill.losses.spec import TEMPERED_LOSS_NAMES
 from rldistill.runs.bundled import bundled_experiments
-from rldistill.runs.config import CollectConfig, EvaluateConfig
+from rldistill.runs.config import CollectConfig, EvaluateConfig, value_types, wrong_type
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.run_folder import read_config
 from rldistill.runs.teacher_config import TrainTeacherConfig
@@ -198,17 +197,14 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
 def _section(table: object, name: str, place: str) -> dict[str, Any]:
     """Check a section against the configuration of its verb: names and types; ranges are the verb's matter."""
     config_type, refused = _SECTIONS[name]
-    hints = get_type_hints(config_type)
-    known = {key: hint for key, hint in hints.items() if key not in _PLANNED | refused}
+    known = {key: types for key, types in value_types(config_type).items() if key not in _PLANNED | refused}
     place = f"{place}.{name}" if "budgets" in place else place
     values = _table(table, place, required=(), known=known.keys())
     for key, value in values.items():
-        wanted = set(get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],))
         # A learning rate or a temperature is a number or the text of a schedule.
-        wanted |= ({float, int} if float in wanted else set()) | ({float} if str in wanted else set())
-        if type(value) not in wanted:
-            names = " or ".join(sorted(item.__name__ for item in wanted - {type(None)}))
-            raise UsageError(f"{place}: {key} is {value!r}, expected {names}.")
+        types = known[key] | ({float} if str in known[key] else set())
+        if type(value) not in types:
+            raise UsageError(f"{place}: {wrong_type(key, value, types)}")
     return values
 
 

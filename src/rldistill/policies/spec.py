@@ -94,6 +94,11 @@ class PolicySpec:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
 
     @property
+    def network_description(self) -> str:
+        """Its layers, as messages call them."""
+        return "a module of its maker's own" if self.architecture is None else self.architecture.description
+
+    @property
     def head_sizes(self) -> dict[str, int]:
         """Outputs per task name, in order."""
         return {head.task.name: head.num_outputs for head in self.heads}

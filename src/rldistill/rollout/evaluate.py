@@ -138,6 +138,43 @@ def play_episodes(
     return PlayedEpisodes(scores, agreement=agreement.shares)
 
 
+def play_scores(
+    policy: Policy,
+    playable: PlayableTask,
+    num_episodes: int,
+    *,
+    num_envs: int,
+    num_threads: int,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Return the scores of episodes 0 to `num_episodes` − 1, played under the protocol in environments made for them.
+
+    Args:
+        policy: plays, with its head of the task.
+        playable: what is played.
+        num_episodes: how many.
+        num_envs: environments stepped together, at most as many as episodes.
+        num_threads: of the emulator.
+        seed: of the episodes.
+        on_step: as in `play_episodes`.
+    """
+    task = playable.task
+    envs = playable.make_envs(min(num_envs, num_episodes), num_threads)
+    try:
+        played = play_episodes(
+            policy.for_task(task.name),
+            envs,
+            range(num_episodes),
+            seed=seed,
+            exploration_epsilon=task.protocol.exploration_epsilon,
+            on_step=on_step,
+        )
+    finally:
+        envs.close()
+    return played.scores.tolist()
+
+
 def distinct_starts(
     envs: EpisodeEnvs, *, seed: int, expected: int, on_draw: Callable[[int], None] | None = None
 ) -> list[int]:

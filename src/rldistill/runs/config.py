@@ -5,13 +5,16 @@ The docstring of a field is its help on the command line.
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
 from rldistill.errors import UsageError
+from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,26 +165,19 @@ def parse_options(text: str, name: str = "env_kwargs") -> dict[str, Any]:
     return options  # pyright: ignore[reportUnknownVariableType]
 
 
-def check_positive(config: object, *names: str) -> None:
-    """Check that fields are 1 or more.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name} must be 1 or more, got {getattr(config, name)}.")
+def value_types(config_type: type[Any]) -> dict[str, set[type]]:
+    """Return the types that a field's value may have in JSON or TOML; a float may be written as an integer there."""
+    types: dict[str, set[type]] = {}
+    for name, hint in get_type_hints(config_type).items():
+        types[name] = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
+        types[name] |= {int} if float in types[name] else set()
+    return types
 
 
-def check_not_negative(config: object, *names: str) -> None:
-    """Check that fields are 0 or more, and numbers.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UsageError(f"{name} must be 0 or more, got {getattr(config, name)}.")
+def wrong_type(name: str, value: object, types: Collection[type]) -> str:
+    """Return what to say of a value of none of these types."""
+    expected = " or ".join(sorted(item.__name__ for item in types if item is not NoneType))
+    return f"{name} is {value!r}, expected {expected}."
 
 
 def config_values(config: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from rldistill.errors import UsageError
-from rldistill.runs.config import check_not_negative, check_positive
+from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

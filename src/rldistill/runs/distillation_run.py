@@ -11,12 +11,11 @@ import numpy as np
 
 from rldistill.distillation import UpdateRecord, distil
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
-from rldistill.envs import EpisodeEnvs
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import ModuleNetwork
 from rldistill.policies import TorchPolicy, load_policy
-from rldistill.rollout.evaluate import play_episodes
+from rldistill.rollout.evaluate import play_scores
 from rldistill.runs.config import config_values
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.distillation_setup import DistillationSetup
@@ -173,19 +172,14 @@ class DistillationRun:
     def _play(self, task: TaskData) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
         config = self._config
-        playable = task.playable
-        envs: EpisodeEnvs = playable.make_envs(min(config.num_envs, config.evaluate_episodes), config.num_threads)
-        try:
-            played = play_episodes(
-                self._setup.student.for_task(task.task.name),
-                envs,
-                range(config.evaluate_episodes),
-                seed=stream_seed(config.seed, "evaluation while training"),
-                exploration_epsilon=playable.task.protocol.exploration_epsilon,
-            )
-        finally:
-            envs.close()
-        return played.scores.tolist()
+        return play_scores(
+            self._setup.student,
+            task.playable,
+            config.evaluate_episodes,
+            num_envs=config.num_envs,
+            num_threads=config.num_threads,
+            seed=stream_seed(config.seed, "evaluation while training"),
+        )
 
     def _warn_if_trivial(self, measured: Sequence[HeldOutRecord], *, is_last: bool) -> None:
         trivial = [

@@ -103,10 +103,12 @@ def _new_student(config: DistillConfig, heads: Sequence[HeadSpec], output_kind: 
 
 
 def _check_architecture(config: DistillConfig, initial: TorchPolicy) -> None:
-    wanted, found = parse_architecture(config.student), initial.spec.architecture
-    if found != wanted:
-        shown = "a module of its maker's own" if found is None else found.description
-        raise MismatchError(f"--init-from {config.init_from} holds {shown}, --student says {wanted.description}.")
+    wanted = parse_architecture(config.student)
+    if initial.spec.architecture != wanted:
+        raise MismatchError(
+            f"--init-from {config.init_from} holds {initial.spec.network_description}, "
+            f"--student says {wanted.description}."
+        )
 
 
 def _heads_in_order_of(initial: TorchPolicy, config: DistillConfig, tasks: Sequence[StudentTask]) -> list[HeadSpec]:

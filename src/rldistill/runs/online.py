@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import TorchPolicy
-from rldistill.rollout.evaluate import play_episodes
-from rldistill.runs.config import parse_options
+from rldistill.rollout.evaluate import play_scores
+from rldistill.runs.config import parse_options, value_types, wrong_type
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.teacher_config import TrainTeacherConfig
@@ -59,19 +59,15 @@ def learner_config(config: DistillConfig) -> TrainTeacherConfig:
 def _learner_options(config: DistillConfig) -> dict[str, Any]:
     """Return `--learner` as options of `train-teacher`, each of the type that it has there."""
     options = parse_options(config.learner, "learner")
-    hints = get_type_hints(TrainTeacherConfig)
+    types = value_types(TrainTeacherConfig)
     known = sorted({item.name for item in fields(TrainTeacherConfig)} - _NOT_THE_LEARNERS)
     for name, value in options.items():
         if name not in known:
             raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
-        kinds = set(get_args(hints[name])) or {hints[name]}
-        if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-            continue
-        if Path in kinds and isinstance(value, str):
+        if Path in types[name] and isinstance(value, str):
             options[name] = Path(value)
-        elif type(value) not in kinds:
-            expected = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
-            raise UsageError(f"learner: {name} is {value!r}, expected {expected}.")
+        elif type(value) not in types[name]:
+            raise UsageError(f"learner: {wrong_type(name, value, types[name])}")
     return options
 
 
@@ -179,35 +175,36 @@ class OnlineJudge:
         self._num_episodes = config.evaluate_episodes or DEFAULT_EPISODES
         self._best_mean: float | None = None
         self._best_scores: list[float] = []
-        self._best_step = 0
+        self.best_step = 0
 
     def __call__(self, num_steps: int, policy: TorchPolicy) -> bool:
         """Return whether this policy is the best so far; record both curves."""
         learner = self._play(policy, "learner", num_steps)
         mean = float(np.mean(learner))
         is_best = self._best_mean is None or mean > self._best_mean
+        best_step = num_steps if is_best else self.best_step
+        best_scores = self._play(policy, "best policy", num_steps) if is_best else self._best_scores
+        record = {
+            "step": num_steps,
+            "learner_scores": learner,
+            "best_step": best_step,
+            "best_scores": best_scores,
+            "student_scores": self._play(self._student, "student", num_steps),
+        }
+        self._write(record)
+        # Last: a judgement that was stopped half-way is made again, and must not have counted already.
         if is_best:
-            self._best_mean, self._best_step = mean, num_steps
-            self._best_scores = self._play(policy, "best policy", num_steps)
-        self._write(
-            {
-                "step": num_steps,
-                "learner_scores": learner,
-                "best_step": self._best_step,
-                "best_scores": self._best_scores,
-                "student_scores": self._play(self._student, "student", num_steps),
-            }
-        )
+            self._best_mean, self._best_scores, self.best_step = mean, best_scores, best_step
         return is_best
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best so far."""
-        return {"best_mean": self._best_mean, "best_scores": self._best_scores, "best_step": self._best_step}
+        return {"best_mean": self._best_mean, "best_scores": self._best_scores, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self._best_mean, self._best_scores = state["best_mean"], list(state["best_scores"])
-        self._best_step = state["best_step"]
+        self.best_step = state["best_step"]
 
     def _write(self, record: dict[str, Any]) -> None:
         # A run that was stopped may have judged beyond its checkpoint: what it wrote there goes.
@@ -215,26 +212,20 @@ class OnlineJudge:
             metrics.write(record)
 
     def _play(self, policy: TorchPolicy, name: str, num_steps: int) -> list[float]:
-        config, task = self._config, self._playable.task
-
         def report(num_finished: int) -> None:
             event = ProgressEvent(f"evaluate {name}", num_finished, self._num_episodes, "episodes")
             notify(self._callbacks, event)
 
-        envs = self._playable.make_envs(min(config.num_envs, self._num_episodes), config.num_threads)
-        try:
-            played = play_episodes(
-                policy.for_task(task.name),
-                envs,
-                range(self._num_episodes),
-                # Episodes of their own for each purpose and each time.
-                seed=stream_seed(config.seed, f"online {name}", num_steps),
-                exploration_epsilon=task.protocol.exploration_epsilon,
-                on_step=report,
-            )
-        finally:
-            envs.close()
-        return played.scores.tolist()
+        return play_scores(
+            policy,
+            self._playable,
+            self._num_episodes,
+            num_envs=self._config.num_envs,
+            num_threads=self._config.num_threads,
+            # Episodes of their own for each purpose and each time.
+            seed=stream_seed(self._config.seed, f"online {name}", num_steps),
+            on_step=report,
+        )
 
 
 class OnlineData:

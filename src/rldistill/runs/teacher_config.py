@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from rldistill.errors import UsageError
-from rldistill.runs.config import check_not_negative, check_positive
+from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

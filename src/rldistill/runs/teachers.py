@@ -159,8 +159,7 @@ def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPo
         )
     if policy.spec.architecture != architecture:
         raise UsageError(
-            f"--init-from {config.init_from} holds "
-            f"{policy.spec.architecture.description if policy.spec.architecture else 'a module of its own'}, "
+            f"--init-from {config.init_from} holds {policy.spec.network_description}, "
             f"--network says {architecture.description}."
         )
     # Its weights, not its story: two games may share a fingerprint.

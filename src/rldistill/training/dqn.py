@@ -24,6 +24,7 @@ from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
+from rldistill.types import check_positive, check_share
 from rldistill.value_learning import q_learning_targets
 
 
@@ -69,12 +70,8 @@ class DQNSettings:
 
     def __post_init__(self) -> None:
         counts = ("num_envs", "replay_capacity", "learning_starts", "steps_per_update", "batch_size")
-        for name in (*counts, "target_network_update_period", "num_return_steps", "exploration_steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        for name in ("gamma", "exploration_start", "exploration_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        check_positive(self, *counts, "target_network_update_period", "num_return_steps", "exploration_steps")
+        check_share(self, "gamma", "exploration_start", "exploration_end")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be > 0, got {self.learning_rate}.")
         if self.optimizer not in LEARNING_RATES:

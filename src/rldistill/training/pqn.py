@@ -24,6 +24,7 @@ from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.protocol import IterationRecord
 from rldistill.training.stream import Rollout, TrainingStream
+from rldistill.types import check_positive, check_share
 from rldistill.value_learning import q_lambda_returns
 
 
@@ -62,12 +63,8 @@ class PQNSettings:
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "rollout_length", "num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        for name in ("gamma", "return_lambda", "exploration_start", "exploration_end", "exploration_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        check_positive(self, "num_envs", "rollout_length", "num_epochs", "num_minibatches")
+        check_share(self, "gamma", "return_lambda", "exploration_start", "exploration_end", "exploration_fraction")
         for name in ("learning_rate", "max_gradient_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be > 0, got {getattr(self, name)}.")
