@@ -41,7 +41,7 @@ def test_a_file_becomes_arms_and_budgets(tmp_path):
         ('name = "nll"', 'name = "../nll"', r"name is '\.\./nll', expected letters"),
         ('["kl", "nll"]', '["kl", "mse"]', "paper_order names arms"),
         ('loss = "nll"', 'method = "guess"', "method is 'guess', expected one of distill, joint"),
-        ('loss = "nll"', 'method = "joint"', "a joint arm needs several tasks, and a section joint in every budget"),
+        ('loss = "nll"', 'method = "joint"', "a joint arm needs several tasks: kind multi_task"),
         ("num_seeds = 2", "num_seeds = 0", r"budgets\.tiny: expected a list of games and num_seeds of 1 or more"),
         ("num_episodes = 5", "num_games = 5", r"budgets\.tiny\.evaluate: unknown key 'num_games', expected"),
         ("num_steps = 160", 'num_steps = "many"', r"budgets\.tiny\.collect: num_steps is 'many', expected int"),

@@ -70,6 +70,16 @@ def test_a_joint_arm_is_one_training_on_all_games(plan_of):
     assert trained.settings["joint_settings"] == {"num_steps": 64, "network": "conv:4-4:8:4"}
 
 
+def test_a_budget_without_joint_leaves_such_an_arm_out(plan_of):
+    joint = ('loss = "nll"', 'method = "joint"')
+    plan = plan_of(('kind = "single_task"', 'kind = "multi_task"'), joint, seeds=1)
+    assert names(plan)["students"] == ["kl of 2 games, seed 0"]
+    assert [arm.name for arm in plan.left_out] == ["nll"]
+    with pytest.raises(UsageError, match="budget tiny has no section joint, and no other arm is left"):
+        alone = ('loss = "sharpened_kl"\ntemperature = 0.1', 'method = "joint"')
+        plan_of(('kind = "single_task"', 'kind = "multi_task"'), joint, alone)
+
+
 def test_without_collection_teachers_play_while_students_learn(plan_of):
     plan = plan_of(("collect = { num_steps = 160 }", ""), seeds=1)
     assert "data" not in plan.stages

@@ -105,3 +105,28 @@ def test_without_an_order_the_papers_figures_make_one(tmp_path):
     plan = make_plan(ReproduceConfig(experiment=str(path), budget="tiny"))
     good = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
     assert gathered(plan, evaluations(kl=good, nll=good))["paper"]["order"] == ["nll", "kl"]
+
+
+@pytest.mark.parametrize(
+    ("steps_of_teachers", "is_starved"),
+    [((64, 64), False), ((65, 2_500_608), True), ((64, None), True)],
+)
+def test_a_joint_arm_is_compared_with_teachers_of_as_many_steps_or_not_at_all(tmp_path, steps_of_teachers, is_starved):
+    changes = [
+        ('kind = "single_task"', 'kind = "multi_task"'),
+        ('loss = "nll"', 'method = "joint"'),
+        ("evaluate = {", "joint = { num_steps = 64 }\nevaluate = {"),
+    ]
+    plan = make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path, *changes)), budget="tiny"))
+    same = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
+    teachers = {
+        game: {"game": game, "origin": "file", "policy_hash": "0" * 64, "num_steps": steps}
+        for game, steps in zip(plan.budget.games, steps_of_teachers, strict=True)
+    }
+    students = {f"nll of 2 games, seed {seed}": {"num_steps": 64} for seed in plan.seeds}
+    found = gather(plan, {"teachers": teachers, "students": students, "evaluations": evaluations(kl=same, nll=same)})
+    joint = found["arms"][1]
+    empty = [joint["mean_retention"]["value"], joint["geometric_mean"]["interval"], joint["games"]["pong"]["retention"]]
+    assert ([value is None for value in empty] == [True] * 3) is is_starved
+    assert ("nll" in found["order"]) is not is_starved
+    assert joint["games"]["pong"]["mean"] == 5.0

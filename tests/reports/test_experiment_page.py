@@ -28,6 +28,7 @@ def _arm(name, value, paper=None, method="distill"):
         "settings": {"student": "net3", "loss": name} if method == "distill" else {"network": "multitask3"},
         "num_parameters": 61_174,
         "paper": paper,
+        "starved": None,
         "geometric_mean": _measure(value, None if value is None else [value - 0.05, value + 0.05]),
         "mean_retention": _measure(value),
         "games": {"pong": game, "space_invaders": copy.deepcopy(game)},
@@ -50,6 +51,7 @@ RESULTS = {
     },
     "random": {game: {"mean": -20.0} for game in ("pong", "space_invaders")},
     "arms": [_arm("kl", 0.955, paper=1.169), _arm("nll", 0.8)],
+    "left_out": [],
     "measure": "geometric_mean",
     "order": ["kl", "nll"],
     "contradictions": [],
@@ -96,6 +98,20 @@ def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row()
 )
 def test_how_our_order_compares_with_the_papers_is_said_in_words(changes, sentence):
     assert ranking_sentences(RESULTS | changes).endswith(sentence)
+
+
+def test_a_baseline_that_had_less_or_was_left_out_has_empty_cells_and_a_reason():
+    starved = {"num_steps": 500_000, "teachers": {"pong": 2_500_608, "space_invaders": None}}
+    joint = _arm("joint", None, paper=0.835, method="joint") | {"starved": starved}
+    left_out = [{"name": "alone", "method": "joint", "paper": 0.5}]
+    page = experiment_page(RESULTS | {"arms": [*RESULTS["arms"], joint], "left_out": left_out})
+    assert "| joint | multitask3 | none | 61,174 | – | – | – | – | 83.5 % |" in page
+    assert "| alone | – | – | – | – | – | – | – | 50.0 % |" in page
+    assert (
+        "joint had 500,000 steps of each game, its teachers 2,500,608 of Pong, an unknown number of Space Invaders: "
+        "it is compared with teachers of as many steps, or not at all."
+    ) in page
+    assert "alone was left out: a fair comparison takes as many steps as the teachers learned from" in page
 
 
 def test_an_undefined_share_is_a_dash():

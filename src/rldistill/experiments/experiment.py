@@ -70,7 +70,7 @@ class Budget:
         train_teacher: for games without a teacher's file.
         collect: one dataset per game; None: teachers play while students learn.
         distill: of arms of this method.
-        joint: likewise.
+        joint: likewise; None: such arms are left out, and said to be.
         online: likewise.
         evaluate: of every student and teacher.
         env: settings of every task.
@@ -155,8 +155,8 @@ def load_experiment(name: str) -> Experiment:
     if is_online != all(are_online) or (is_online and arms[0].method != "online"):
         raise UsageError(f"{place}: kind online takes arms of method online, then learner; other kinds take neither.")
     has_joint = any(arm.method == "joint" for arm in arms)
-    if has_joint and (table["kind"] != "multi_task" or not all(budget.joint for budget in budgets.values())):
-        raise UsageError(f"{place}: a joint arm needs several tasks, and a section joint in every budget.")
+    if has_joint and table["kind"] != "multi_task":
+        raise UsageError(f"{place}: a joint arm needs several tasks: kind multi_task.")
     return Experiment(
         name=path.stem,
         title=table["title"],

@@ -47,7 +47,8 @@ class Plan:
     """Everything that is decided before anything is done.
 
     Attributes:
-        experiment: what is compared.
+        experiment: what is compared, without the arms that the budget leaves out.
+        left_out: those arms.
         budget: with the games that will be played.
         budget_name: of it.
         seeds: of the students.
@@ -58,6 +59,7 @@ class Plan:
     """
 
     experiment: Experiment
+    left_out: tuple[Arm, ...]
     budget: Budget
     budget_name: str
     seeds: tuple[int, ...]
@@ -204,6 +206,11 @@ def make_plan(config: ReproduceConfig) -> Plan:
         raise UsageError(f"budget: got {config.budget!r}, {experiment.name} has {', '.join(experiment.budgets)}.")
     games = budget.games if config.games is None else tuple(game.strip() for game in config.games.split(","))
     budget = replace(budget, games=games)
+    # A baseline that learns by playing costs as much as all teachers; where it cannot have that, it has no cell.
+    left_out = tuple(arm for arm in experiment.arms if arm.method == "joint" and budget.joint is None)
+    experiment = replace(experiment, arms=tuple(arm for arm in experiment.arms if arm not in left_out))
+    if not experiment.arms:
+        raise UsageError(f"{experiment.name}: budget {config.budget} has no section joint, and no other arm is left.")
     if experiment.kind == "multi_task" and len(games) < 2:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
     if experiment.kind == "online" and config.teacher:
@@ -217,6 +224,7 @@ def make_plan(config: ReproduceConfig) -> Plan:
         _check_arm(arm, budget, teachers)
     return Plan(
         experiment,
+        left_out,
         budget,
         config.budget,
         tuple(range(config.seed, config.seed + (config.seeds or budget.num_seeds))),

@@ -2,7 +2,8 @@
 
 Episodes of all seeds are pooled within a game; games are the strata of the bootstrap. An interval thus speaks
 of other episodes of these students. How much students of other seeds differ is for the points to say, one
-for each seed. A share that is undefined in one game leaves none over all games.
+for each seed. A share that is undefined in one game leaves none over all games. A network that learned the
+games by playing them is compared with teachers of as many steps, or not at all: starved, it proves nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     evaluations = {
         game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
     }
-    arms = [_arm_results(plan, arm, evaluations) for arm in plan.experiment.arms]
+    arms = [_arm_results(plan, arm, evaluations, _starved(plan, arm, stages)) for arm in plan.experiment.arms]
     teachers = _teachers(plan, stages)
     any_row = next(iter(played.values()))["teacher"]
     return {
@@ -69,6 +70,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         },
         "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
         "arms": arms,
+        "left_out": [{"name": arm.name, "method": arm.method, "paper": arm.paper} for arm in plan.left_out],
         **_steadiness(plan, stages),
         **_ranking(plan, arms),
     }
@@ -100,7 +102,18 @@ def _steadiness(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str
     }
 
 
-def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations) -> dict[str, Any]:
+def _starved(plan: Plan, arm: Arm, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how many steps of each game a joint arm had, if teachers had more or nobody knows; else None."""
+    if arm.method != "joint":
+        return None
+    made = stages["students"][student_name(arm, plan.budget.games, plan.seeds[0])]
+    teachers = {game: teacher["num_steps"] for game, teacher in _teachers(plan, stages).items()}
+    # A learner ends with a whole rollout, some steps beyond its schedule.
+    enough = all(steps is not None and made["num_steps"] >= 0.99 * steps for steps in teachers.values())
+    return None if enough else {"num_steps": made["num_steps"], "teachers": teachers}
+
+
+def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations, starved: Mapping[str, Any] | None) -> dict[str, Any]:
     strata = [_stratum(evaluations[game], arm.name, plan.seeds) for game in plan.budget.games]
     by_seed = {
         seed: [_stratum(evaluations[game], arm.name, [seed]) for game in plan.budget.games] for seed in plan.seeds
@@ -112,14 +125,15 @@ def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations) -> dict[str, An
         "settings": plan.budget.settings_of(arm),
         "num_parameters": row["num_parameters"],
         "paper": arm.paper,
-        "geometric_mean": _over_games(plan, strata, by_seed, _geometric_mean, geometric_mean_samples),
-        "mean_retention": _over_games(plan, strata, by_seed, _mean_retention, mean_retention_samples),
+        "starved": starved,
+        "geometric_mean": _over_games(plan, strata, by_seed, _geometric_mean, geometric_mean_samples, starved),
+        "mean_retention": _over_games(plan, strata, by_seed, _mean_retention, mean_retention_samples, starved),
         "games": {
             game: _score(evaluations[game], arm.name)
             | {
-                "relative_score": relative_score(stratum.student, stratum.teacher),
-                "retention": retention(stratum.student, stratum.teacher, stratum.random),
-                "retention_interval": _interval(plan, [stratum], mean_retention_samples),
+                "relative_score": None if starved else relative_score(stratum.student, stratum.teacher),
+                "retention": None if starved else retention(stratum.student, stratum.teacher, stratum.random),
+                "retention_interval": None if starved else _interval(plan, [stratum], mean_retention_samples),
                 "agreement": point_estimate(
                     [
                         value
@@ -139,13 +153,14 @@ def _over_games(
     by_seed: Mapping[int, Sequence[Stratum]],
     value: Callable[[Sequence[Stratum]], float | None],
     samples: Samples,
+    starved: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return one measure over all games: its value, its interval, and the value of every seed alone."""
-    point = value(strata)
+    point = None if starved else value(strata)
     return {
         "value": point,
         "interval": None if point is None else _interval(plan, strata, samples),
-        "by_seed": [{"seed": seed, "value": value(alone)} for seed, alone in by_seed.items()],
+        "by_seed": [{"seed": seed, "value": None if starved else value(alone)} for seed, alone in by_seed.items()],
         "num_episodes": sum(np.size(stratum.student) for stratum in strata),
     }
 
@@ -196,8 +211,10 @@ def _paper_order(plan: Plan) -> list[str]:
 def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return by which measure the arms are ranked here, their order, and what contradicts the paper's.
 
-    By the paper's measure where every arm has one, else by the mean retention, else not at all.
+    By the paper's measure where every arm has one, else by the mean retention, else not at all. A starved arm has no
+    place.
     """
+    arms = [arm for arm in arms if arm["starved"] is None]
     for measure in ("geometric_mean", "mean_retention"):
         values = {arm["name"]: arm[measure]["value"] for arm in arms}
         if all(value is not None for value in values.values()):
@@ -205,7 +222,7 @@ def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     else:
         return {"measure": None, "order": [], "contradictions": [], "unsure": True}
     intervals = {arm["name"]: arm[measure]["interval"] for arm in arms}
-    order = _paper_order(plan)
+    order = [name for name in _paper_order(plan) if name in values]
     pairs = [(better, worse) for place, better in enumerate(order) for worse in order[place + 1 :]]
     return {
         "measure": measure,

@@ -64,7 +64,8 @@ def provide_teacher(
     policy = load_policy(out)
     if policy_hash not in (None, policy.hash):
         raise RldistillError(f"{source.name} was changed while this ran: {policy.hash[:12]} is not {policy_hash}.")
-    return {"game": game, "origin": origin, "policy_hash": policy.hash, "output_kind": policy.output_kind}
+    made = {"game": game, "origin": origin, "policy_hash": policy.hash, "output_kind": policy.output_kind}
+    return made | {"num_steps": policy.spec.provenance.get("num_steps")}
 
 
 def collect_data(
@@ -204,7 +205,9 @@ def train_jointly(
         callbacks=callbacks,
         **joint_settings,
     )
-    return {"policy_hash": load_policy(result.last_policy).hash, "num_steps": result.num_steps}
+    # Of each game, as in its configuration.
+    num_steps = result.num_steps // len(games)
+    return {"policy_hash": load_policy(result.last_policy).hash, "num_steps": num_steps}
 
 
 def evaluate_game(

@@ -35,7 +35,8 @@ def experiment_page(results: Results) -> str:
 
 def ranking_sentences(results: Results) -> str:
     """Return in words how the order of the arms compares with the paper's."""
-    paper = results["paper"]["order"]
+    starved = [arm["name"] for arm in results["arms"] if arm["starved"]]
+    paper = [name for name in results["paper"]["order"] if name not in starved]
     if len(paper) < 2:
         return ""
     if results["measure"] is None:
@@ -86,14 +87,33 @@ def _over_games(results: Results) -> str:
             share(arm["paper"]),
         ]
         for arm in results["arms"]
-    ]
+    ] + [[arm["name"], *[_UNDEFINED] * 7, share(arm["paper"])] for arm in results["left_out"]]
     header = ["arm", "student", "loss", "parameters", "geometric mean of student ÷ teacher [95 %]", "by seed"]
     header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
     games = ", ".join(map(pretty_game, results["games"]))
     note = f"Ours: {games}."
     if results["paper"]["games"] and not same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
-    return f"{_table(header, rows)}\n\n{note}"
+    return "\n\n".join([_table(header, rows), note, *_not_compared(results)])
+
+
+def _not_compared(results: Results) -> list[str]:
+    """Return why a network that learned the games by playing them has empty cells."""
+    reasons = [
+        f"{arm['name']} had {arm['starved']['num_steps']:,} steps of each game, its teachers "
+        + ", ".join(
+            f"{'an unknown number' if steps is None else format(steps, ',')} of {pretty_game(game)}"
+            for game, steps in arm["starved"]["teachers"].items()
+        )
+        + ": it is compared with teachers of as many steps, or not at all."
+        for arm in results["arms"]
+        if arm["starved"]
+    ]
+    return reasons + [
+        f"{arm['name']} was left out: a fair comparison takes as many steps as the teachers learned from, which this "
+        "budget does not have."
+        for arm in results["left_out"]
+    ]
 
 
 def _by_game(results: Results) -> str:
