@@ -48,26 +48,42 @@ def test_mean_and_deviation_come_together(values):
         PolicyOutput(LAYOUT, **values)
 
 
-def test_scores_are_the_action_field_of_a_discrete_policy():
-    q_values, logits = torch.ones(1, 3), torch.zeros(1, 3)
-    assert PolicyOutput(LAYOUT, q_values=q_values).scores is q_values
-    assert PolicyOutput(LAYOUT, logits=logits).scores is logits
-    with pytest.raises(AssertionError, match="this one is actions"):
-        _ = PolicyOutput(LAYOUT, actions=ROWS).scores
+@pytest.mark.parametrize(
+    ("layout", "kind"), [(LAYOUT, "q_values"), (LAYOUT, "logits"), (BOX, "gaussian"), (BOX, "actions")]
+)
+def test_the_rows_of_an_output_make_it_again(layout, kind):
+    raw = torch.arange(2.0 * layout.num_outputs(kind)).view(2, -1)
+    output = PolicyOutput.from_raw(layout, kind, raw)
+    assert output.kind == kind
+    assert torch.equal(output.raw, raw)
+
+
+def test_a_gaussians_row_is_its_mean_and_then_its_log_std():
+    output = PolicyOutput.from_raw(BOX, "gaussian", torch.tensor([[1.0, 2.0, -3.0, -4.0]]))
+    assert output.mean is not None
+    assert output.log_std is not None
+    assert (output.mean.tolist(), output.log_std.tolist()) == ([[1.0, 2.0]], [[-3.0, -4.0]])
 
 
 @pytest.mark.parametrize(
-    ("layout", "num_outputs"),
+    ("layout", "kind", "num_outputs", "action_shape"),
     [
-        (LAYOUT, 3),
-        (ActionLayout("multi_discrete", (2, 3, 4)), 9),
-        (ActionLayout("multi_binary", (5,)), 5),
-        (BOX, 2),
+        (LAYOUT, "q_values", 3, ()),
+        (ActionLayout("multi_discrete", (2, 3, 4)), "logits", 9, (3,)),
+        (ActionLayout("multi_binary", (5,)), "logits", 5, (5,)),
+        (BOX, "actions", 2, (2,)),
+        (BOX, "gaussian", 4, (2,)),
     ],
 )
-def test_a_layout_counts_its_outputs_and_survives_json(layout, num_outputs):
-    assert layout.num_outputs == num_outputs
+def test_a_layout_counts_its_outputs_and_survives_json(layout, kind, num_outputs, action_shape):
+    assert layout.num_outputs(kind) == num_outputs
+    assert layout.action_shape == action_shape
     assert ActionLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+
+
+def test_outputs_that_such_actions_do_not_have_are_refused():
+    with pytest.raises(ValueError, match=r"^multi_discrete actions have logits, got q_values\.$"):
+        ActionLayout("multi_discrete", (2, 2)).num_outputs("q_values")
 
 
 @pytest.mark.parametrize(

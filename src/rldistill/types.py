@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.errors import UsageError
@@ -18,6 +19,17 @@ from rldistill.errors import UsageError
 ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
 BoxMapping = Literal["clip", "tanh_rescale"]
+
+Actions = NDArray[Any]
+"""One per row: discrete `[B]`, multi_discrete `[B, K]` and multi_binary `[B, D]` int64, box `[B, D]` float32."""
+
+OUTPUT_KINDS_OF_ACTIONS: Mapping[ActionKind, tuple[OutputKind, ...]] = {
+    "discrete": ("q_values", "logits"),
+    "multi_discrete": ("logits",),
+    "multi_binary": ("logits",),
+    "box": ("gaussian", "actions"),
+}
+"""What a policy can give for each kind of actions."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +73,26 @@ class ActionLayout:
         """Return the layout of one choice among `num_actions`."""
         return cls("discrete", (num_actions,))
 
+    def num_outputs(self, kind: OutputKind) -> int:
+        """Return how many values a network gives for one row: of a Gaussian, a mean and a log std for each dimension.
+
+        Raises:
+            ValueError: such actions have no outputs of this kind.
+        """
+        fitting = OUTPUT_KINDS_OF_ACTIONS[self.kind]
+        if kind not in fitting:
+            raise ValueError(f"{self.kind} actions have {' or '.join(fitting)}, got {kind}.")
+        return 2 * self.sizes[0] if kind == "gaussian" else sum(self.sizes)
+
     @property
-    def num_outputs(self) -> int:
-        """Number of values a network gives for one row."""
-        return sum(self.sizes)
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action: `()` for one choice, else `(K,)` or `(D,)`."""
+        return {"discrete": (), "multi_discrete": (len(self.sizes),)}.get(self.kind, self.sizes)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether an action is a point in a box, not a choice."""
+        return self.kind == "box"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -92,10 +120,11 @@ class PolicyOutput:
     Attributes:
         action_layout: how to read the action field.
         q_values: `[B, A]`, expected returns, any scale.
-        logits: `[B, A]`, unnormalised log-probabilities.
+        logits: `[B, A]`, unnormalised log-probabilities; multi_discrete: those of all choices side by side,
+            `[B, ΣA]`; multi_binary: log-odds, `[B, D]`.
         mean: `[B, D]`, mean of a Gaussian before it is mapped to the box; needs `log_std`.
         log_std: `[B, D]`, nats.
-        actions: `[B, D]`, actions of a deterministic policy.
+        actions: `[B, D]`, of a deterministic policy, in the environment's units; clipped only when acting.
         value: `[B]`, state value, where the policy has one.
         features: `[B, F]`, last hidden layer, where the policy has one.
     """
@@ -116,6 +145,31 @@ class PolicyOutput:
         if (self.mean is None) != (self.log_std is None):
             raise ValueError("mean and log_std must be given together.")
 
+    @classmethod
+    def from_raw(
+        cls,
+        layout: ActionLayout,
+        kind: OutputKind,
+        raw: Tensor,
+        *,
+        value: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> "PolicyOutput":
+        """Return the output of which `raw` `[B, O]` are the rows, as networks, losses and datasets have them."""
+        if kind == "gaussian":
+            mean, log_std = raw.chunk(2, dim=-1)
+            return cls(layout, mean=mean, log_std=log_std, value=value, features=features)
+        return cls(layout, **{kind: raw}, value=value, features=features)
+
+    @property
+    def raw(self) -> Tensor:
+        """The action field as one row per observation, `[B, O]`: a Gaussian's mean, then its log std."""
+        if self.mean is not None and self.log_std is not None:
+            return torch.cat([self.mean, self.log_std], dim=-1)
+        raw = self.q_values if self.q_values is not None else self.logits if self.logits is not None else self.actions
+        assert raw is not None, "exactly one action field is set"
+        return raw
+
     @property
     def kind(self) -> OutputKind:
         """Name of the action field that is set (`mean` with `log_std` is `gaussian`)."""
@@ -124,13 +178,6 @@ class PolicyOutput:
         if self.logits is not None:
             return "logits"
         return "gaussian" if self.mean is not None else "actions"
-
-    @property
-    def scores(self) -> Tensor:
-        """The action field of a discrete policy, `[B, A]`: its argmax is the greedy action."""
-        scores = self.q_values if self.q_values is not None else self.logits
-        assert scores is not None, f"scores belong to discrete outputs, this one is {self.kind}"
-        return scores
 
 
 def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:

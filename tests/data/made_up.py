@@ -55,7 +55,7 @@ def make_episode(provenance: Provenance, number: int, length: int) -> Episode:
     spec = provenance.observation_field
     rows = (rng.random((length + 1, *spec.shape)) * 250 + 1).astype(spec.dtype)
     is_last = np.arange(length) == length - 1
-    num_actions = provenance.task.fingerprint.action_layout.num_outputs
+    num_actions = provenance.task.fingerprint.action_layout.sizes[0]
     fields = {
         "action": rng.integers(0, num_actions, length).astype(np.int32),
         "reward": rng.normal(size=length),

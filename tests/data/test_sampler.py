@@ -40,7 +40,7 @@ def assert_equal(one, other):
     np.testing.assert_array_equal(one.indices, other.indices)
     np.testing.assert_array_equal(one.observations, other.observations)
     np.testing.assert_array_equal(one.actions, other.actions)
-    np.testing.assert_array_equal(one.targets["q_values"], other.targets["q_values"])
+    np.testing.assert_array_equal(one.targets, other.targets)
 
 
 def test_a_split_shares_no_episode_and_loses_no_step(dataset):
@@ -91,7 +91,7 @@ def test_a_batch_is_what_the_dataset_holds_at_its_indices(dataset, sampler):
     batch = sampler.batch(5, 16)
     assert batch.observations.shape == (16, 4, 6, 5)
     np.testing.assert_array_equal(batch.observations, dataset.observations(batch.indices))
-    np.testing.assert_array_equal(batch.targets["q_values"], dataset.field("q_values")[batch.indices])
+    np.testing.assert_array_equal(batch.targets, dataset.field("q_values")[batch.indices])
     np.testing.assert_array_equal(batch.actions, dataset.field("action")[batch.indices])
 
 

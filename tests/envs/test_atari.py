@@ -256,7 +256,7 @@ def test_options_of_the_protocol_leave_the_fingerprint_alone(options):
 
 def test_the_full_action_set_has_18_actions_that_are_played():
     task = make_task("atari:pong", {"full_action_set": True})
-    assert task.task.fingerprint.action_layout.num_outputs == len(task.task.fingerprint.action_set) == 18
+    assert task.task.fingerprint.action_layout.sizes[0] == len(task.task.fingerprint.action_set) == 18
     envs = task.make_envs(1, 1)
     envs.reset([0], [1])
     envs.step(np.array([17]))
@@ -371,7 +371,7 @@ for game in sys.argv[1:]:
     task = make_task("atari:" + game)
     envs = task.make_envs(1, 1)
     assert envs.reset([0], [0]).shape == (1, *task.task.fingerprint.observation_shape)
-    for action in range(task.task.fingerprint.action_layout.num_outputs):
+    for action in range(task.task.fingerprint.action_layout.sizes[0]):
         envs.step(np.array([action]))
     envs.close()
     print(game)

@@ -60,7 +60,7 @@ def constant_policy(task: PlayableTask, action: int, name: str | None = None) ->
         name=name or f"always {action}",
         generator=torch.Generator().manual_seed(0),
     )
-    policy.network.heads[0].output.bias.data = torch.eye(task.task.fingerprint.action_layout.num_outputs)[action]
+    policy.network.heads[0].output.bias.data = torch.eye(task.task.fingerprint.action_layout.sizes[0])[action]
     return policy
 
 

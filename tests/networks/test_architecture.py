@@ -117,7 +117,12 @@ def test_sizes_must_be_positive(sizes):
     ("change", "message"),
     [
         ({"kind": "cnn"}, "Architecture 'x': kind must be conv or mlp, got 'cnn'."),
-        ({"activation": "gelu"}, "Architecture 'x': activation must be relu or tanh, got 'gelu'."),
+        (
+            {"activation": "swish"},
+            "Architecture 'x': activation must be relu or tanh or elu or leaky_relu or sigmoid or silu or gelu or selu "
+            "or softplus or identity, got 'swish'.",
+        ),
+        ({"head_activation": "swish"}, "Architecture 'x': head_activation is unknown: 'swish'."),
     ],
 )
 def test_a_kind_or_activation_that_does_not_exist_is_refused(change, message):

@@ -5,14 +5,18 @@ import torch
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
-from rldistill.networks import Architecture, PolicyNetwork, parse_architecture
+from rldistill.networks import Architecture, OutputLayer, PolicyNetwork, parse_architecture
 from rldistill.networks.torsos import image_shape, to_images
 
 
 def make_network(text, shape, heads=None, *, seed=0, layer_norm=False, **options):
     architecture = text if isinstance(text, Architecture) else parse_architecture(text, layer_norm=layer_norm)
     generator = torch.Generator().manual_seed(seed)
-    return PolicyNetwork(architecture, shape, heads or {"task": 6}, generator=generator, **options)
+    return PolicyNetwork(architecture, shape, choices(heads or {"task": 6}), generator=generator, **options)
+
+
+def choices(heads):
+    return {name: OutputLayer.choice(size) for name, size in heads.items()}
 
 
 def frames(*shape, seed=0):
@@ -182,7 +186,7 @@ def test_images_with_their_channels_last_are_turned_and_others_left():
 def test_a_conv_network_takes_colour(shape):
     network = make_network("net3", shape, input_scale=1 / 255, zero_output=False)
     observations = frames(2, *shape)
-    turned = PolicyNetwork(network.architecture, image_shape(shape), {"task": 6}, input_scale=1 / 255)
+    turned = PolicyNetwork(network.architecture, image_shape(shape), choices({"task": 6}), input_scale=1 / 255)
     turned.load_state_dict(network.state_dict())
     torch.testing.assert_close(network(observations).outputs, turned(to_images(observations)).outputs)
 

@@ -2,13 +2,17 @@
 
 import pytest
 
-from rldistill.networks import Architecture, PolicyNetwork, measure_size, parse_architecture
+from rldistill.networks import Architecture, OutputLayer, PolicyNetwork, measure_size, parse_architecture
 
 ATARI = (4, 84, 84)
 
 
+def network_of(architecture, shape, heads):
+    return PolicyNetwork(architecture, shape, {name: OutputLayer.choice(size) for name, size in heads.items()})
+
+
 def size_of(architecture, shape, heads, **options):
-    return measure_size(PolicyNetwork(architecture, shape, heads), **options)
+    return measure_size(network_of(architecture, shape, heads), **options)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_multiply_accumulates_are_those_of_one_head_and_parameters_those_of_all(
 
 
 def test_multiply_accumulates_are_those_of_the_head_that_was_asked_about():
-    network = PolicyNetwork(Architecture("x", "mlp", (8,)), (5,), {"a": 2, "b": 3})
+    network = network_of(Architecture("x", "mlp", (8,)), (5,), {"a": 2, "b": 3})
     assert [measure_size(network, head=head).num_macs for head in (0, 1)] == [5 * 8 + 8 * 2, 5 * 8 + 8 * 3]
 
 

@@ -2,15 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from scipy import stats
 
 from rldistill.policies import choose_actions
-from rldistill.policies.behaviour import DRAWS_PER_DECISION
+from rldistill.policies.behaviour import draws_per_decision
+from rldistill.types import ActionLayout, PolicyOutput
 
+DRAWS_PER_DECISION = draws_per_decision(ActionLayout.discrete(4))
 SCORES = np.array([0.5, -1.0, 2.0, 0.0], np.float32)
+
+
+def choose(scores, kind, behaviour, **options):
+    output = PolicyOutput.from_raw(ActionLayout.discrete(scores.shape[1]), kind, torch.from_numpy(scores))
+    return choose_actions(output, behaviour, **options)
 
 
 def rows_of(scores, num_rows):
@@ -18,7 +26,7 @@ def rows_of(scores, num_rows):
 
 
 def counts(num_rows=20_000, scores=SCORES, **options):
-    actions = choose_actions(rows_of(scores, num_rows), rng=np.random.default_rng(0), **options)
+    actions = choose(rows_of(scores, num_rows), rng=np.random.default_rng(0), **options)
     return np.bincount(actions, minlength=len(scores))
 
 
@@ -39,7 +47,7 @@ def softmax(scores):
 
 def test_greedy_takes_the_best_and_the_first_of_equals():
     scores = np.array([[0, 1, 0], [2, 1, 2], [-3, -2, -1]], np.float32)
-    assert choose_actions(scores, "q_values", "greedy").tolist() == [1, 0, 2]
+    assert choose(scores, "q_values", "greedy").tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize("kind", ["logits", "q_values"])
@@ -75,8 +83,8 @@ def test_extreme_scores_are_sampled_without_overflow(scale):
 
 def test_sampling_does_not_depend_on_a_constant_added_to_the_scores():
     # Powers of two, so that the shifted scores are exact.
-    plain = choose_actions(rows_of([0.5, -1, 2], 500), "logits", "sample", rng=np.random.default_rng(0))
-    shifted = choose_actions(rows_of([64.5, 63, 66], 500), "logits", "sample", rng=np.random.default_rng(0))
+    plain = choose(rows_of([0.5, -1, 2], 500), "logits", "sample", rng=np.random.default_rng(0))
+    shifted = choose(rows_of([64.5, 63, 66], 500), "logits", "sample", rng=np.random.default_rng(0))
     np.testing.assert_array_equal(plain, shifted)
 
 
@@ -105,7 +113,7 @@ class FixedDraws(np.random.Generator):
 )
 def test_the_three_numbers_of_a_decision_are_whether_to_explore_where_to_and_what_to_sample(draws, action):
     equal = rows_of([1, 1, 1, 1], 1)
-    chosen = choose_actions(equal, "logits", "sample", rng=[FixedDraws(*draws)], exploration_epsilon=0.1)
+    chosen = choose(equal, "logits", "sample", rng=[FixedDraws(*draws)], exploration_epsilon=0.1)
     assert chosen.tolist() == [action]
 
 
@@ -122,14 +130,14 @@ def test_the_three_numbers_of_a_decision_are_whether_to_explore_where_to_and_wha
 def test_every_decision_advances_the_generator_by_the_same_number_of_draws(options):
     rng, wound = np.random.default_rng(3), np.random.default_rng(3)
     for _ in range(5):
-        choose_actions(rows_of(SCORES, 2), "logits", rng=rng, **options)
+        choose(rows_of(SCORES, 2), "logits", rng=rng, **options)
     wound.random((5 * 2, DRAWS_PER_DECISION))
     assert rng.bit_generator.state == wound.bit_generator.state
 
 
 def test_greedy_play_without_exploration_draws_nothing():
     rng = np.random.default_rng(3)
-    choose_actions(rows_of(SCORES, 2), "q_values", "greedy", rng=rng)
+    choose(rows_of(SCORES, 2), "q_values", "greedy", rng=rng)
     assert rng.bit_generator.state == np.random.default_rng(3).bit_generator.state
 
 
@@ -140,24 +148,24 @@ def test_greedy_play_without_exploration_draws_nothing():
 )
 def test_each_row_draws_from_its_own_generator_alone(scores, epsilon):
     options = {"kind": "logits", "behaviour": "sample", "exploration_epsilon": epsilon}
-    together = choose_actions(scores, rng=[np.random.default_rng(row) for row in range(5)], **options)
-    alone = [choose_actions(scores[[row]], rng=[np.random.default_rng(row)], **options)[0] for row in range(5)]
+    together = choose(scores, rng=[np.random.default_rng(row) for row in range(5)], **options)
+    alone = [choose(scores[[row]], rng=[np.random.default_rng(row)], **options)[0] for row in range(5)]
     assert together.tolist() == alone
     assert together.min() >= 0
     assert together.max() <= 2
 
 
 def test_one_generator_serves_the_rows_in_turn():
-    together = choose_actions(rows_of(SCORES, 6), "logits", "sample", rng=np.random.default_rng(0))
+    together = choose(rows_of(SCORES, 6), "logits", "sample", rng=np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    one_by_one = [choose_actions(rows_of(SCORES, 1), "logits", "sample", rng=rng)[0] for _ in range(6)]
+    one_by_one = [choose(rows_of(SCORES, 1), "logits", "sample", rng=rng)[0] for _ in range(6)]
     assert together.tolist() == one_by_one
 
 
 @pytest.mark.parametrize(("behaviour", "epsilon"), [("sample", 0.0), ("greedy", 0.05)])
 def test_drawing_without_a_generator_is_refused(behaviour, epsilon):
     with pytest.raises(ValueError, match=rf"behaviour '{behaviour}' of logits and ε {epsilon} draws random numbers"):
-        choose_actions(rows_of(SCORES, 1), "logits", behaviour, exploration_epsilon=epsilon)
+        choose(rows_of(SCORES, 1), "logits", behaviour, exploration_epsilon=epsilon)
 
 
 @pytest.mark.parametrize("num_generators", [1, 4])
@@ -166,4 +174,4 @@ def test_generators_must_be_as_many_as_rows(num_generators):
     with pytest.raises(
         ValueError, match=rf"^rng must be one generator or one per row: got {num_generators} for 3 rows\.$"
     ):
-        choose_actions(rows_of(SCORES, 3), "logits", "sample", rng=rng)
+        choose(rows_of(SCORES, 3), "logits", "sample", rng=rng)

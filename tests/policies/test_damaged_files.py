@@ -254,7 +254,7 @@ FINGERPRINT = ("heads", 0, "task", "fingerprint")
         (("architecture", "hidden"), [-2]),
         (("architecture", "hidden"), None),
         (("architecture", "kind"), "cnn"),
-        (("architecture", "activation"), "gelu"),
+        (("architecture", "activation"), "swish"),
         (("architecture", "surprise"), 1),
         (("heads",), []),
         (("heads",), None),

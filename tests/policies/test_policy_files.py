@@ -69,7 +69,7 @@ def test_outputs_survive_bit_for_bit(policy, tmp_path):
     loaded = load_policy(str(tmp_path / "p.safetensors"))
     for task in policy.tasks:
         own, other = (each.for_task(task.name)(observations_for(policy))[0] for each in (policy, loaded))
-        assert torch.equal(own.scores, other.scores)
+        assert torch.equal(own.raw, other.raw)
         assert torch.equal(own.features, other.features)
         assert (own.value is None) == (other.value is None)
 
@@ -292,7 +292,7 @@ def test_a_module_of_other_sizes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"output_kind": "scores"}, r"^output_kind must be q_values or logits, got 'scores'\.$"),
+        ({"output_kind": "scores"}, r"^output_kind must be q_values or logits or gaussian or actions, got 'scores'\.$"),
         ({"behaviour": "argmax"}, r"^behaviour must be greedy or sample, got 'argmax'\.$"),
         ({"weights_dtype": "int8"}, r"^weights_dtype must be float32 or float16, got 'int8'\.$"),
         ({"input_scale": float("inf")}, r"^input_scale must be a finite number, got inf\.$"),

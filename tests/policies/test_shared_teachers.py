@@ -22,7 +22,7 @@ def real_frames(game, num_steps=40):
     observations = [envs.reset([0], [1])]
     rng = np.random.default_rng(0)
     for _ in range(num_steps):
-        actions = rng.integers(task.task.fingerprint.action_layout.num_outputs, size=1)
+        actions = rng.integers(task.task.fingerprint.action_layout.sizes[0], size=1)
         observations.append(envs.step(actions).observations)
     envs.close()
     return torch.from_numpy(np.concatenate(observations))

@@ -98,7 +98,7 @@ def test_outputs_have_the_kind_and_layout_of_the_policy(kind):
     output, state = small_policy(output_kind=kind)(vectors(2))
     assert (output.kind, state) == (kind, None)
     assert output.action_layout.sizes == (3,)
-    assert output.scores is getattr(output, kind)
+    assert output.raw is getattr(output, kind)
 
 
 def test_state_is_passed_through_by_policies_without_memory():
@@ -120,8 +120,8 @@ def test_sampling_policies_need_a_generator_and_draw_from_it():
     with pytest.raises(ValueError, match=r"^acting with behaviour 'sample' of logits and ε 0\.0 draws random numbers"):
         policy.act(vectors(20))
     actions, _ = policy.act(vectors(20), rng=np.random.default_rng(0))
-    logits = policy(vectors(20))[0].logits.numpy()
-    np.testing.assert_array_equal(actions, choose_actions(logits, "logits", "sample", rng=np.random.default_rng(0)))
+    output, _ = policy(vectors(20))
+    np.testing.assert_array_equal(actions, choose_actions(output, "sample", rng=np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (4,), (2, 4, 1), ()])

@@ -48,7 +48,7 @@ def record(steps, envs):
             so_far.append(
                 (
                     step.observations[row].tobytes(),
-                    step.output.scores[row].numpy().tobytes(),
+                    step.output.raw[row].numpy().tobytes(),
                     int(step.actions[row]),
                     float(step.rewards[row]),
                     bool(step.terminated[row]),

@@ -6,7 +6,7 @@ import torch
 
 from rldistill.data import Transitions
 from rldistill.errors import NumericalError, UsageError
-from rldistill.networks import Architecture, PolicyNetwork
+from rldistill.networks import Architecture, OutputLayer, PolicyNetwork
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.training import DQNLearner, DQNSettings, DQNTraining, TrainingStream
 from rldistill.types import ActionLayout
@@ -21,7 +21,7 @@ def linear_network(num_inputs=2, num_actions=3, heads=("task",), zero_output=Tru
     return PolicyNetwork(
         Architecture("linear", "mlp", ()),
         (num_inputs,),
-        dict.fromkeys(heads, num_actions),
+        dict.fromkeys(heads, OutputLayer.choice(num_actions)),
         zero_output=zero_output,
         generator=torch.Generator().manual_seed(0),
     )

@@ -26,7 +26,7 @@ def train(task, seed, num_steps):
         parse_architecture("mlp:32", layer_norm=True), [task.task], zero_output=False, generator=generator
     )
     learner = PQNLearner(policy.network, settings, precision="float32", generator=generator)
-    num_actions = task.task.fingerprint.action_layout.num_outputs
+    num_actions = task.task.fingerprint.action_layout.sizes[0]
     envs = task.make_envs(settings.num_envs, 1)
     stream = TrainingStream(envs, num_actions, first_seed=1000 * seed, gamma=settings.gamma)
     rng = stream_generator(seed, "exploration")
@@ -75,7 +75,7 @@ def train_dqn(task, seed, num_steps, **changes):
     policy = TorchPolicy.create(parse_architecture("mlp:32"), [task.task], zero_output=False, generator=generator)
     stream = TrainingStream(
         task.make_envs(settings.num_envs, 1),
-        task.task.fingerprint.action_layout.num_outputs,
+        task.task.fingerprint.action_layout.sizes[0],
         first_seed=1000 * seed,
         gamma=settings.gamma,
     )

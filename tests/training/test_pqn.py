@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rldistill.errors import NumericalError, UsageError
-from rldistill.networks import Architecture, PolicyNetwork, parse_architecture
+from rldistill.networks import Architecture, OutputLayer, PolicyNetwork, parse_architecture
 from rldistill.training import PQNLearner, PQNSettings, Rollout
 
 ONE_STEP = {
@@ -18,7 +18,7 @@ ONE_STEP = {
 
 
 def linear_network(num_inputs=2, num_actions=3):
-    return PolicyNetwork(Architecture("linear", "mlp", ()), (num_inputs,), {"task": num_actions})
+    return PolicyNetwork(Architecture("linear", "mlp", ()), (num_inputs,), {"task": OutputLayer.choice(num_actions)})
 
 
 def make_learner(network, seed=0, **settings):
@@ -151,7 +151,7 @@ def test_going_on_from_a_state_equals_not_stopping():
         network = PolicyNetwork(
             parse_architecture("mlp:8", layer_norm=True),
             (2,),
-            {"task": 3},
+            {"task": OutputLayer.choice(3)},
             zero_output=False,
             generator=torch.Generator().manual_seed(0),
         )

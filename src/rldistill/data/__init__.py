@@ -2,6 +2,7 @@
 
 from rldistill.data.layout import FieldSpec as FieldSpec
 from rldistill.data.layout import StepLayout as StepLayout
+from rldistill.data.layout import as_targets as as_targets
 from rldistill.data.layout import step_fields as step_fields
 from rldistill.data.manifest import Manifest as Manifest
 from rldistill.data.manifest import Provenance as Provenance

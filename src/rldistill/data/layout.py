@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.tasks import ObservationFingerprint
-from rldistill.types import OutputKind
+from rldistill.types import ActionLayout, OutputKind
 
 FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount"]
 
@@ -54,16 +54,30 @@ def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) ->
     returns that were seen. Targets are float32.
     """
     layout = fingerprint.action_layout
-    is_choice = layout.kind == "discrete"
-    targets = ("mean", "log_std") if output_kind == "gaussian" else (output_kind,)
+    action_dtype = "float32" if layout.is_continuous else "int32"
     return {
         "observation": observation_field(fingerprint),
-        "action": FieldSpec("int32" if is_choice else "float32", () if is_choice else layout.sizes, "action"),
+        "action": FieldSpec(action_dtype, layout.action_shape, "action"),
         "reward": FieldSpec("float64", (), "reward"),
         "terminated": FieldSpec("bool", (), "terminated"),
         "truncated": FieldSpec("bool", (), "truncated"),
-        **{name: FieldSpec("float32", (layout.num_outputs,), "target") for name in targets},
+        **{name: FieldSpec("float32", (size,), "target") for name, size in target_sizes(layout, output_kind).items()},
     }
+
+
+def target_sizes(layout: ActionLayout, output_kind: OutputKind) -> dict[str, int]:
+    """Return the fields in which a teacher's rows `[B, O]` lie, in order, with the width of each."""
+    if output_kind == "gaussian":
+        return dict.fromkeys(("mean", "log_std"), layout.sizes[0])
+    return {output_kind: layout.num_outputs(output_kind)}
+
+
+def as_targets(
+    raw: NDArray[np.float32], layout: ActionLayout, output_kind: OutputKind
+) -> dict[str, NDArray[np.float32]]:
+    """Return a teacher's rows `[B, O]` as the fields of a dataset."""
+    sizes = target_sizes(layout, output_kind)
+    return dict(zip(sizes, np.split(raw, np.cumsum(list(sizes.values()))[:-1], axis=1), strict=True))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
+from rldistill.data.layout import target_sizes
 from rldistill.data.manifest import Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
@@ -102,12 +103,11 @@ class Dataset:
         """Fields with the teacher's outputs, such as `("q_values",)` or `("mean", "log_std")`."""
         return tuple(name for name, spec in self.provenance.fields.items() if spec.role == "target")
 
-    @property
-    def target_name(self) -> str:
-        """The one field with the teacher's outputs."""
-        names = self.target_names
-        assert len(names) == 1, f"target_name belongs to datasets with one target, this one has {names}"
-        return names[0]
+    def targets(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the teacher's outputs for some steps, as rows `[N, O]`: of a Gaussian its mean, then its log std."""
+        origin = self.provenance
+        names = target_sizes(origin.task.fingerprint.action_layout, origin.teacher.output_kind)
+        return np.concatenate([self.field(name)[indices] for name in names], axis=1)
 
     @property
     def episodes(self) -> NDArray[np.int64]:

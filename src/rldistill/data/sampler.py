@@ -30,13 +30,13 @@ class Batch:
     Attributes:
         indices: `[B]`, of the steps in the dataset.
         observations: `[B, *observation_shape]`, stored dtype.
-        targets: `[B, …]` by name, float32: the teacher's outputs.
+        targets: `[B, O]`, float32: the teacher's outputs; of a Gaussian its mean, then its log std.
         actions: `[B, …]`, what was done.
     """
 
     indices: NDArray[np.int64]
     observations: NDArray[Any]
-    targets: dict[str, NDArray[Any]]
+    targets: NDArray[np.float32]
     actions: NDArray[Any]
 
 
@@ -107,7 +107,7 @@ def read_batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
     return Batch(
         indices=indices,
         observations=dataset.observations(indices),
-        targets={name: dataset.field(name)[indices] for name in dataset.target_names},
+        targets=dataset.targets(indices),
         actions=dataset.field("action")[indices],
     )
 

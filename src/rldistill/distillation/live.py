@@ -58,7 +58,7 @@ class LiveTask:
         self._make_envs = make_envs
         self._seed = seed
         self._epsilon = exploration_epsilon
-        num_outputs = task.fingerprint.action_layout.num_outputs
+        num_outputs = task.fingerprint.action_layout.num_outputs(teacher.output_kind)
         fields = {teacher.output_kind: FieldSpec("float32", (num_outputs,), "target")}
         self.replay = Replay(StepLayout.of_task(task.fingerprint, fields), capacity)
         self._envs: EpisodeEnvs | None = None
@@ -130,7 +130,7 @@ class LiveTask:
         ended = record.ended[order]
         self.replay.append(
             record.observations[order],
-            {record.output.kind: record.output.scores.float().cpu().numpy()[order]},
+            {record.output.kind: record.output.raw.float().cpu().numpy()[order]},
             ended=ended,
             next_observations=record.next_observations[order],
         )

@@ -172,7 +172,7 @@ def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
     return LabelledBatch(
         head,
         torch.from_numpy(batch.observations),
-        torch.from_numpy(batch.targets[dataset.target_name]),
+        torch.from_numpy(batch.targets),
         origin_of(batch.indices, str(dataset.path)),
     )
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.types import Actions
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -56,7 +58,7 @@ class EpisodeEnvs(Protocol):
         """
         ...
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         """Apply one action per slot, `[N]`."""
         ...
 

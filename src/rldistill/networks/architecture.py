@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rldistill.errors import UsageError
 
 TorsoKind = Literal["conv", "mlp"]
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "selu", "softplus", "identity"]
 
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
@@ -36,6 +36,7 @@ class Architecture:
         layer_norm: normalise every layer of the torso before its activation. Convolutions
             are normalised over channels and space together, with one weight per channel.
         value_head: whether each head also gives a state value.
+        head_activation: after the hidden layers of the heads; None: as in the torso.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Architecture:
     activation: Activation = "relu"
     layer_norm: bool = False
     value_head: bool = False
+    head_activation: Activation | None = None
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -56,6 +58,8 @@ class Architecture:
                 raise UsageError(
                     f"Architecture {self.name!r}: {key} must be {' or '.join(choices)}, got {getattr(self, key)!r}."
                 )
+        if self.head_activation not in (None, *get_args(Activation)):
+            raise UsageError(f"Architecture {self.name!r}: head_activation is unknown: {self.head_activation!r}.")
         if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
             raise UsageError(
                 f"Architecture {self.name!r}: got {len(self.channels)} channels, {len(self.kernel_sizes)} kernel sizes "
@@ -71,7 +75,9 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        # A field that came later stands in a description only where it says something: old hashes stay.
+        return {key: value for key, value in data.items() if key != "head_activation" or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":

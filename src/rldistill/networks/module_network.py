@@ -7,17 +7,17 @@ with the module that it belongs to.
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
+from rldistill.networks.input_layer import ScaleInput
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
-from rldistill.networks.torsos import ScaleInput
 
 
 class ModuleNetwork(nn.Module):
-    """Calls a module with scaled float32 observations; it returns `[B, A]`.
+    """Calls a module with scaled float32 observations; it returns rows `[B, O]`.
 
     Args:
         module: trained in place.
         observation_shape: of one observation.
-        num_outputs: A, what the task's action layout needs.
+        num_outputs: O, what the task's action layout needs.
         input_scale: factor on the inputs: 1/255 for bytes.
     """
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.networks.architecture import Architecture
-from rldistill.networks.torsos import ScaleInput, dense_layers, make_torso, to_images
+from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
+from rldistill.networks.output_layer import OutputLayer, OutputRows
+from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class NetworkOutput:
     """What a network gives for one head.
 
     Attributes:
-        outputs: `[B, A]`, Q-values or logits: the policy that owns the network knows which.
+        outputs: `[B, O]`, rows of the head's kind of output.
         features: `[B, F]`, the layer before the output.
         value: `[B]`, where the head has one.
     """
@@ -29,11 +31,13 @@ class NetworkOutput:
 class Head(nn.Module):
     """The part of a network that belongs to one task."""
 
-    def __init__(self, num_features: int, num_outputs: int, architecture: Architecture) -> None:
+    def __init__(self, num_features: int, layer: OutputLayer, architecture: Architecture) -> None:
         super().__init__()
         sizes = (num_features, *architecture.head_hidden)
-        self.hidden = nn.Sequential(*dense_layers(sizes, activation=architecture.activation, layer_norm=False))
-        self.output = nn.Linear(sizes[-1], num_outputs)
+        activation = architecture.head_activation or architecture.activation
+        self.hidden = nn.Sequential(*dense_layers(sizes, activation=activation, layer_norm=False))
+        self.output = nn.Linear(sizes[-1], layer.num_linear)
+        self.rows = OutputRows(layer, sizes[-1])
         self.value = nn.Linear(sizes[-1], 1) if architecture.value_head else None
 
     def forward(self, features: Tensor) -> NetworkOutput:
@@ -47,7 +51,7 @@ class Head(nn.Module):
     def _forward(self, features: Tensor) -> NetworkOutput:
         hidden = self.hidden(features)
         value = self.value(hidden).squeeze(-1) if self.value is not None else None
-        return NetworkOutput(self.output(hidden), hidden, value)
+        return NetworkOutput(self.rows(self.output(hidden), hidden), hidden, value)
 
 
 class PolicyNetwork(nn.Module):
@@ -61,8 +65,9 @@ class PolicyNetwork(nn.Module):
     Args:
         architecture: the layers.
         observation_shape: of one observation: `(C, H, W)`, or any shape for an mlp.
-        heads: number of outputs per task name, in order.
+        heads: kind of output per task name, in order.
         input_scale: factor on the inputs: 1/255 for bytes.
+        normalization: of the inputs by running statistics, instead of the factor.
         zero_output: start with output layers of zero.
         generator: draws the initial weights.
     """
@@ -71,9 +76,10 @@ class PolicyNetwork(nn.Module):
         self,
         architecture: Architecture,
         observation_shape: tuple[int, ...],
-        heads: Mapping[str, int],
+        heads: Mapping[str, OutputLayer],
         *,
         input_scale: float = 1.0,
+        normalization: InputNormalization | None = None,
         zero_output: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -81,21 +87,23 @@ class PolicyNetwork(nn.Module):
         self.architecture = architecture
         self.observation_shape = observation_shape
         self.head_names = tuple(heads)
-        self.scale = ScaleInput(input_scale)
+        self.scale = ScaleInput(input_scale) if normalization is None else NormalizeInput(normalization)
         self.torso, num_features = make_torso(architecture, observation_shape)
         # Task names hold dots and colons, which module names must not: heads go by position.
-        self.heads = nn.ModuleList(Head(num_features, size, architecture) for size in heads.values())
+        self.heads = nn.ModuleList(Head(num_features, layer, architecture) for layer in heads.values())
         self._initialise(generator, zero_output=zero_output)
         self.use_channels_last()
 
     def _initialise(self, generator: torch.Generator | None, *, zero_output: bool) -> None:
+        gain = INITIAL_GAINS.get(self.architecture.activation, "relu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity=self.architecture.activation, generator=generator)
+                nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for head in self.heads:
             assert isinstance(head, Head)
+            head.rows.initialise()
             if zero_output:
                 nn.init.zeros_(head.output.weight)
             else:

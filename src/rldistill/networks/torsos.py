@@ -1,16 +1,36 @@
 """Torsos: shared features of an observation. Inputs are already normalised floats."""
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
-from rldistill.networks.architecture import Architecture
+from rldistill.networks.architecture import Activation, Architecture
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "softplus": nn.Softplus,
+    "identity": nn.Identity,
+}
+# What torch calls the gain of an activation's first weights; all others are close to a ReLU.
+INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "linear"]] = {
+    "relu": "relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "selu": "selu",
+    "identity": "linear",
+}
 
 
-def dense_layers(sizes: tuple[int, ...], *, activation: str, layer_norm: bool) -> list[nn.Module]:
+def dense_layers(sizes: tuple[int, ...], *, activation: Activation, layer_norm: bool) -> list[nn.Module]:
     """Return fully connected layers, each with its norm (if any) and activation."""
     layers: list[nn.Module] = []
     for num_inputs, num_outputs in pairwise(sizes):
@@ -102,23 +122,3 @@ def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -
     sizes = (num_features, *architecture.hidden)
     layers += dense_layers(sizes, activation=architecture.activation, layer_norm=architecture.layer_norm)
     return nn.Sequential(*layers), sizes[-1]
-
-
-class ScaleInput(nn.Module):
-    """Turn observations into floats, multiplied by a constant: 1/255 for bytes.
-
-    Only the scale is a constant of the network; running statistics of vector observations
-    are another layer, which carries its own buffers.
-    """
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return float32 observations of the same shape, in the module's memory format."""
-        return (
-            observations.float().mul_(self.scale)
-            if observations.dtype.itemsize == 1
-            else observations.float() * self.scale
-        )

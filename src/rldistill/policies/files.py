@@ -9,7 +9,7 @@ from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
-from rldistill.policies.torch_policy import TorchPolicy
+from rldistill.policies.torch_policy import TorchPolicy, stored_dtype
 from rldistill.types import resolve_device
 
 
@@ -44,7 +44,7 @@ def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | No
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PolicyFileError(f"Policy file {path}: its description does not make a network ({reason}).") from error
     _check_weights(path, network, weights, spec.stored_dtype)
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    state = {name: tensor.to(stored_dtype(tensor, torch.float32)) for name, tensor in weights.items()}
     network.load_state_dict(state, assign=module is None)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
@@ -60,19 +60,23 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
                 f"Policy file {path} holds the weights of a module of its maker's own, {spec.module}, whose code no "
                 "file carries. Load it in Python: load_policy(path, module=…)."
             )
-        return ModuleNetwork(module, spec.observation_shape, spec.heads[0].num_outputs, input_scale=spec.input_scale)
+        num_outputs = next(iter(spec.head_sizes.values()))
+        return ModuleNetwork(module, spec.observation_shape, num_outputs, input_scale=spec.input_scale)
     if module is not None:
         raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")
     # On the meta device a network of any declared size costs nothing until its shapes are checked.
     with torch.device("meta"):
-        return PolicyNetwork(spec.architecture, spec.observation_shape, spec.head_sizes, input_scale=spec.input_scale)
+        return PolicyNetwork(
+            spec.architecture,
+            spec.observation_shape,
+            spec.output_layers,
+            input_scale=spec.input_scale,
+            normalization=spec.empty_normalization,
+        )
 
 
 def _check_weights(path: Path, network: Network, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
-    expected = {
-        name: _kind(tensor.shape, dtype if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in network.state_dict().items()
-    }
+    expected = {name: _kind(tensor.shape, stored_dtype(tensor, dtype)) for name, tensor in network.state_dict().items()}
     got = {name: _kind(tensor.shape, tensor.dtype) for name, tensor in weights.items()}
     if expected != got:
         wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
-from rldistill.types import OutputKind, PolicyOutput
+from rldistill.types import Actions, OutputKind, PolicyOutput
 
 Observations = NDArray[np.generic] | Tensor
 # Policies without memory keep no state; recurrent ones define their own.
@@ -56,8 +56,8 @@ class Policy(Protocol):
         state: State = None,
         rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
         exploration_epsilon: float = 0.0,
-    ) -> tuple[NDArray[np.int64], State]:
-        """Return one action per row, `[B]`, and the next state."""
+    ) -> tuple[Actions, State]:
+        """Return one action per row, `[B, *action_shape]`, and the next state."""
         ...
 
     def initial_state(self, num_envs: int) -> State:

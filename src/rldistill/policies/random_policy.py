@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
-from rldistill.types import OutputKind, PolicyOutput
+from rldistill.types import Actions, OutputKind, PolicyOutput
 
 
 class RandomPolicy:
@@ -32,13 +31,13 @@ class RandomPolicy:
 
     @property
     def output_kind(self) -> OutputKind:
-        """Equal logits."""
-        return "logits"
+        """Equal logits for choices, zeros for a box."""
+        return "actions" if self._task.fingerprint.action_layout.is_continuous else "logits"
 
     @property
     def behaviour(self) -> Behaviour:
-        """It samples."""
-        return "sample"
+        """Each action as likely as any other."""
+        return "random"
 
     @property
     def hash(self) -> str:
@@ -46,9 +45,10 @@ class RandomPolicy:
         return sha256_bytes(canonical_json(["random", self._task.fingerprint.action_layout.to_dict()]).encode())
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
-        """Return equal logits `[B, A]`."""
+        """Return zeros `[B, O]`."""
         layout = self._task.fingerprint.action_layout
-        return PolicyOutput(layout, logits=torch.zeros(len(observations), layout.num_outputs)), state
+        raw = torch.zeros(len(observations), layout.num_outputs(self.output_kind))
+        return PolicyOutput.from_raw(layout, self.output_kind, raw), state
 
     def act(
         self,
@@ -57,10 +57,10 @@ class RandomPolicy:
         state: State = None,
         rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
         exploration_epsilon: float = 0.0,
-    ) -> tuple[NDArray[np.int64], State]:
-        """Return one random action per row, `[B]`."""
-        logits = np.zeros((len(observations), self._task.fingerprint.action_layout.num_outputs), np.float32)
-        return choose_actions(logits, "logits", "sample", rng=rng, exploration_epsilon=exploration_epsilon), state
+    ) -> tuple[Actions, State]:
+        """Return one random action per row, `[B, *action_shape]`."""
+        output, state = self(observations, state)
+        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:
         """Return None: no memory."""

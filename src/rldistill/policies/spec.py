@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
 import torch
 
-from rldistill.networks import Architecture
-from rldistill.policies.behaviour import Behaviour
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer
+from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_OUTPUT_KINDS: tuple[OutputKind, ...] = ("q_values", "logits")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,8 @@ class HeadSpec:
     behaviour: Behaviour | None = None
 
     def __post_init__(self) -> None:
-        if self.behaviour not in (None, *get_args(Behaviour)):
-            raise ValueError(f"behaviour must be {' or '.join(get_args(Behaviour))}, got {self.behaviour!r}.")
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of the head's last layer."""
-        return self.task.fingerprint.action_layout.num_outputs
+        if self.behaviour not in (None, *LEARNED_BEHAVIOURS):
+            raise ValueError(f"behaviour must be {' or '.join(LEARNED_BEHAVIOURS)}, got {self.behaviour!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -60,6 +55,9 @@ class PolicySpec:
         output_kind: which action field the outputs are.
         behaviour: how its heads act by default.
         input_scale: factor on the observations.
+        normalization: epsilon and clip of the running statistics that observations are normalised by; the statistics
+            themselves lie with the weights. None: there are none.
+        gaussian: how Gaussian heads get their spread.
         weights_dtype: in which the file keeps the weights: `float32` or `float16`.
         provenance: how it was made: command, configuration, teacher's hash, scores.
     """
@@ -73,12 +71,14 @@ class PolicySpec:
     weights_dtype: str = "float32"
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     module: str | None = None
+    normalization: Mapping[str, float] | None = None
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
 
     def __post_init__(self) -> None:
         # Also what a stranger's file declares comes this way.
         for key, choices in (
-            ("output_kind", _OUTPUT_KINDS),
-            ("behaviour", get_args(Behaviour)),
+            ("output_kind", get_args(OutputKind)),
+            ("behaviour", LEARNED_BEHAVIOURS),
             ("weights_dtype", tuple(_DTYPES)),
         ):
             if getattr(self, key) not in choices:
@@ -87,11 +87,14 @@ class PolicySpec:
             raise ValueError(f"name must be a text and provenance a mapping, got {self.name!r}, {self.provenance!r}.")
         if not (isinstance(self.input_scale, int | float) and math.isfinite(self.input_scale)):
             raise ValueError(f"input_scale must be a finite number, got {self.input_scale!r}.")
-        if not self.heads or len(self.head_sizes) != len(self.heads):
+        if not self.heads or len({head.task.name for head in self.heads}) != len(self.heads):
             raise ValueError(f"heads must be of one or more different tasks, got {[h.task.name for h in self.heads]}.")
         shapes = {head.task.fingerprint.observation_shape for head in self.heads}
         if len(shapes) != 1 or min(self.observation_shape, default=1) < 1:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
+        # Both refuse what does not belong together.
+        assert self.output_layers
+        assert self.empty_normalization or self.normalization is None
 
     @property
     def network_description(self) -> str:
@@ -101,7 +104,23 @@ class PolicySpec:
     @property
     def head_sizes(self) -> dict[str, int]:
         """Outputs per task name, in order."""
-        return {head.task.name: head.num_outputs for head in self.heads}
+        return {name: layer.num_outputs for name, layer in self.output_layers.items()}
+
+    @property
+    def output_layers(self) -> dict[str, OutputLayer]:
+        """The kind of output per task name, in order."""
+        return {
+            head.task.name: OutputLayer(self.output_kind, head.task.fingerprint.action_layout, self.gaussian)
+            for head in self.heads
+        }
+
+    @property
+    def empty_normalization(self) -> InputNormalization | None:
+        """Statistics of the right size that change nothing, to be filled from a file."""
+        if self.normalization is None:
+            return None
+        size = math.prod(self.observation_shape)
+        return InputNormalization((0.0,) * size, (1.0,) * size, **self.normalization)
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -119,8 +138,13 @@ class PolicySpec:
         return self.heads[0].task.fingerprint.observation_shape
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {
+        """Return plain JSON data; what came to the format later stands there only where it says something."""
+        later: dict[str, Any] = {}
+        if self.normalization is not None:
+            later["normalization"] = dict(self.normalization)
+        if self.output_kind == "gaussian":
+            later["gaussian"] = asdict(self.gaussian)
+        return later | {
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "module": self.module,
@@ -148,4 +172,6 @@ class PolicySpec:
             input_scale=data["input_scale"],
             weights_dtype=data["weights_dtype"],
             provenance=data["provenance"],
+            normalization=data.get("normalization"),
+            gaussian=GaussianOptions(**data.get("gaussian", {})),
         )

@@ -7,19 +7,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError, NumericalError
-from rldistill.networks import Architecture, ModuleNetwork, Network, PolicyNetwork, module_name
+from rldistill.networks import (
+    Architecture,
+    GaussianOptions,
+    InputNormalization,
+    ModuleNetwork,
+    Network,
+    NormalizeInput,
+    PolicyNetwork,
+    module_name,
+)
+from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.protocol import Observations, State
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import write_atomically
 from rldistill.tasks import Task
-from rldistill.types import OutputKind, PolicyOutput, check_shapes
+from rldistill.types import Actions, OutputKind, PolicyOutput
 
 # Matrix products differ in their last bits between batch sizes, enough to change a chaotic
 # episode. All inference therefore runs in batches of exactly this size, the last one padded:
@@ -50,6 +59,8 @@ class TorchPolicy:
         *,
         output_kind: OutputKind = "q_values",
         behaviour: Behaviour = "greedy",
+        gaussian: GaussianOptions = DEFAULT_GAUSSIAN,
+        normalization: InputNormalization | None = None,
         name: str | None = None,
         zero_output: bool = True,
         generator: torch.Generator | None = None,
@@ -62,12 +73,17 @@ class TorchPolicy:
             output_kind=output_kind,
             behaviour=behaviour,
             input_scale=_input_scale(tasks[0]),
+            gaussian=gaussian,
+            normalization=None
+            if normalization is None
+            else {"epsilon": normalization.epsilon, "clip": normalization.clip},
         )
         network = PolicyNetwork(
             architecture,
             spec.observation_shape,
-            spec.head_sizes,
+            spec.output_layers,
             input_scale=spec.input_scale,
+            normalization=normalization,
             zero_output=zero_output,
             generator=generator,
         )
@@ -77,7 +93,7 @@ class TorchPolicy:
     def from_module(
         cls, module: nn.Module, task: Task, *, output_kind: OutputKind, behaviour: Behaviour = "greedy"
     ) -> "TorchPolicy":
-        """Return a policy around a module of one's own: scaled float32 observations to `[B, A]`."""
+        """Return a policy around a module of one's own: scaled float32 observations to rows `[B, O]`."""
         spec = PolicySpec(
             name=type(module).__name__,
             architecture=None,
@@ -87,7 +103,7 @@ class TorchPolicy:
             input_scale=_input_scale(task),
             module=module_name(module),
         )
-        num_outputs = spec.heads[0].num_outputs
+        num_outputs = spec.head_sizes[task.name]
         return cls(ModuleNetwork(module, spec.observation_shape, num_outputs, input_scale=spec.input_scale), spec)
 
     @property
@@ -130,11 +146,13 @@ class TorchPolicy:
         """Return the weights as a file keeps them: on the CPU, contiguous, in the file's dtype."""
         dtype = self.spec.stored_dtype
         weights = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
-        # Counters, such as those of a batch norm, stay the integers they are.
-        return {
-            name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-            for name, tensor in weights.items()
-        }
+        return {name: tensor.to(stored_dtype(tensor, dtype)).contiguous() for name, tensor in weights.items()}
+
+    @property
+    def normalization(self) -> InputNormalization | None:
+        """The running statistics that it normalises observations by; None: it has none."""
+        layer = self.network.scale
+        return layer.statistics() if isinstance(layer, NormalizeInput) else None
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
         """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through.
@@ -152,14 +170,9 @@ class TorchPolicy:
         self.network.train(was_training)
         outputs, features = (torch.cat(column) for column in zip(*((part[0], part[1]) for part in parts), strict=True))
         values = [part[2] for part in parts if part[2] is not None]
-        output = PolicyOutput(
-            self.tasks[0].fingerprint.action_layout,
-            q_values=outputs if self.output_kind == "q_values" else None,
-            logits=outputs if self.output_kind == "logits" else None,
-            value=torch.cat(values) if values else None,
-            features=features,
-        )
-        return output, state
+        value = torch.cat(values) if values else None
+        layout = self.tasks[0].fingerprint.action_layout
+        return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
 
     def _check(self, rows: Tensor) -> None:
         if tuple(rows.shape[1:]) != self.spec.observation_shape:
@@ -190,8 +203,8 @@ class TorchPolicy:
         state: State = None,
         rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
         exploration_epsilon: float = 0.0,
-    ) -> tuple[NDArray[np.int64], State]:
-        """Return one action per row, `[B]`, by the policy's own behaviour, and the next state.
+    ) -> tuple[Actions, State]:
+        """Return one action per row, `[B, *action_shape]`, by the policy's own behaviour, and the next state.
 
         Args:
             observations: `[B, *observation_shape]`.
@@ -200,16 +213,7 @@ class TorchPolicy:
             exploration_epsilon: chance of a uniformly random action, in [0, 1].
         """
         output, state = self(observations, state)
-        scores = output.scores
-        check_shapes("B A", scores=scores)
-        actions = choose_actions(
-            scores.float().cpu().numpy(),
-            self.output_kind,
-            self.behaviour,
-            rng=rng,
-            exploration_epsilon=exploration_epsilon,
-        )
-        return actions, state
+        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:
         """Return None: this policy has no memory."""
@@ -273,6 +277,14 @@ class TorchPolicy:
         """Move the weights; returns itself."""
         self.network.to(device)
         return self
+
+
+def stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which a file of `dtype` keeps a tensor.
+
+    Counters, such as those of a batch norm, stay the integers they are, and statistics of observations in float64.
+    """
+    return dtype if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor.dtype
 
 
 def _input_scale(task: Task) -> float:

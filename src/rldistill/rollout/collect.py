@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.data import Dataset, DatasetWriter
+from rldistill.data import Dataset, DatasetWriter, as_targets
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import BegunEpisode, EpisodePlayer, StepRecord
@@ -67,7 +67,8 @@ def _begun_episodes(writer: DatasetWriter, num_envs: int) -> dict[int, BegunEpis
     begun: dict[int, BegunEpisode] = {}
     for episode in running[:num_envs]:
         steps = dataset.episode_steps(episode)
-        actions = dataset.field("action")[steps].astype(np.int64)
+        actions = dataset.field("action")[steps]
+        actions = actions.astype(np.int64) if actions.dtype.kind == "i" else actions
         begun[episode] = BegunEpisode(actions, dataset.observations(steps[-1:])[0])
     return begun
 
@@ -76,15 +77,16 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
     """Append one lockstep, or the oldest episodes' part of it where that reaches the target."""
     # In the order of episodes, not of slots: which slot plays an episode depends on where a collection was taken up.
     kept = np.argsort(step.episodes)[:limit]
+    layout, actions = step.output.action_layout, step.actions[kept]
     writer.append(
         step.episodes[kept],
         _rows(step.observations, is_stacked)[kept],
         {
-            "action": step.actions[kept].astype(np.int32),
+            "action": actions if layout.is_continuous else actions.astype(np.int32),
             "reward": step.rewards[kept],
             "terminated": step.terminated[kept],
             "truncated": step.truncated[kept],
-            step.output.kind: step.output.scores.float().cpu().numpy()[kept],
+            **as_targets(step.output.raw.float().cpu().numpy()[kept], layout, step.output.kind),
         },
     )
     last_rows = _rows(step.next_observations, is_stacked)

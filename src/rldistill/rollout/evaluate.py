@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
-from rldistill.policies import Policy
+from rldistill.policies import Policy, choose_actions
 from rldistill.rollout.player import EpisodePlayer, StepRecord
 from rldistill.seeding import episode_seed
 
@@ -77,11 +77,12 @@ class _Agreement:
         rows = step.steps % _AGREEMENT_STRIDE == 0
         if not (self._others and rows.any()):
             return
-        mine = step.output.scores.argmax(dim=1).cpu().numpy()[rows]
+        mine = choose_actions(step.output, "greedy")[rows]
         self._total += len(mine)
         for name, other in self._others.items():
             output, _ = other(step.observations[rows])
-            self._equal[name] += int((output.scores.argmax(dim=1).cpu().numpy() == mine).sum())
+            is_equal = choose_actions(output, "greedy") == mine
+            self._equal[name] += int(is_equal.reshape(len(mine), -1).all(axis=1).sum())
 
     @property
     def shares(self) -> dict[str, float]:

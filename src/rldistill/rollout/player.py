@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rldistill.envs import EpisodeEnvs
 from rldistill.errors import MismatchError
 from rldistill.policies import Policy, choose_actions
-from rldistill.policies.behaviour import DRAWS_PER_DECISION
+from rldistill.policies.behaviour import draws_per_decision
 from rldistill.seeding import episode_generator, episode_seed
-from rldistill.types import PolicyOutput
+from rldistill.types import Actions, PolicyOutput
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class StepRecord:
         steps: `[M]`, how many decisions that episode had before this one.
         observations: `[M, ...]`, what was decided on.
         output: the policy's output for it, M rows.
-        actions: `[M]`, what was done, exploration included.
+        actions: `[M, *action_shape]`, what was done, exploration included.
         rewards: `[M]`, float64.
         terminated: `[M]`, bool.
         truncated: `[M]`, bool.
@@ -39,7 +39,7 @@ class StepRecord:
     steps: NDArray[np.int64]
     observations: NDArray[np.generic]
     output: PolicyOutput
-    actions: NDArray[np.int64]
+    actions: Actions
     rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
@@ -56,11 +56,11 @@ class BegunEpisode:
     """An episode as far as it was played.
 
     Attributes:
-        actions: `[k]`, all that was done, k ≥ 1.
+        actions: `[k, *action_shape]`, all that was done, k ≥ 1.
         last_observation: what the last of them was decided on.
     """
 
-    actions: NDArray[np.int64]
+    actions: Actions
     last_observation: NDArray[np.generic]
 
 
@@ -81,6 +81,7 @@ class EpisodePlayer:
         if policy.initial_state(1) is not None:
             raise MismatchError(f"Policy {policy.name!r} keeps a state between decisions, which is not supported yet.")
         self._policy = policy
+        self._layout = policy.tasks[0].fingerprint.action_layout
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)
         self._seed = seed
@@ -115,7 +116,7 @@ class EpisodePlayer:
         for time in range(max((len(episode.actions) for episode in begun.values()), default=0), 0, -1):
             starting = [number for number, episode in begun.items() if len(episode.actions) == time]
             self._assign([slots[number] for number in starting], starting)
-            actions = np.zeros(self._envs.num_envs, np.int64)
+            actions = self._no_actions()
             for number, episode in begun.items():
                 if len(episode.actions) >= time:
                     actions[slots[number]] = episode.actions[len(episode.actions) - time]
@@ -127,11 +128,16 @@ class EpisodePlayer:
         for number, episode in begun.items():
             generator = self._generators[slots[number]]
             assert generator is not None
-            generator.random((len(episode.actions), DRAWS_PER_DECISION))
+            generator.random((len(episode.actions), draws_per_decision(self._layout)))
             self._steps[slots[number]] = len(episode.actions)
         for number in diverged:
             self._episodes[slots[number]] = None
         return diverged
+
+    def _no_actions(self) -> Actions:
+        """Return what idle slots are given, which they ignore."""
+        dtype = np.float32 if self._layout.is_continuous else np.int64
+        return np.zeros((self._envs.num_envs, *self._layout.action_shape), dtype)
 
     def _assign(self, slots: list[int], episodes: list[int]) -> None:
         for slot, episode in zip(slots, episodes, strict=True):
@@ -154,14 +160,8 @@ class EpisodePlayer:
         observations = self._observations[playing]
         output, _ = self._policy(observations)
         generators = [generator for generator in (self._generators[slot] for slot in playing) if generator is not None]
-        chosen = choose_actions(
-            output.scores.float().cpu().numpy(),
-            output.kind,
-            self._policy.behaviour,
-            rng=generators,
-            exploration_epsilon=self._epsilon,
-        )
-        actions = np.zeros(self._envs.num_envs, np.int64)
+        chosen = choose_actions(output, self._policy.behaviour, rng=generators, exploration_epsilon=self._epsilon)
+        actions = self._no_actions()
         actions[playing] = chosen
         step = self._envs.step(actions)
         episodes = np.array([episode for episode, _ in numbered], np.int64)

@@ -9,7 +9,7 @@ import torch
 
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.errors import PolicyFileError, UsageError
-from rldistill.networks import PolicyNetwork, measure_size, parse_architecture
+from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS
 from rldistill.policies import TorchPolicy
 from rldistill.runs.loading import as_policy
@@ -56,7 +56,9 @@ def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
         raise UsageError(f"inspect {name}: the size of an mlp depends on its task. Inspect a policy file instead.")
     sizes = {f"head{index}": size for index, size in enumerate(heads)}
     with torch.device("cpu"):
-        size = measure_size(PolicyNetwork(architecture, _IMAGE_SHAPE, sizes))
+        size = measure_size(
+            PolicyNetwork(architecture, _IMAGE_SHAPE, {name: OutputLayer.choice(size) for name, size in sizes.items()})
+        )
     return {
         "kind": "network",
         "name": name,

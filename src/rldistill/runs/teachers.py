@@ -109,7 +109,7 @@ def make_training(
     streams = [
         TrainingStream(
             task.make_envs(settings.num_envs, config.num_threads),
-            task.task.fingerprint.action_layout.num_outputs,
+            task.task.fingerprint.action_layout.num_outputs("q_values"),
             first_seed=stream_seed(config.seed, "training environments", steps[number], *([number] if number else [])),
             gamma=settings.gamma,
             clip_rewards=settings.clip_rewards,

@@ -1,0 +1,78 @@
+"""The first layer: observations as an environment gives them become what the layers above compute with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class InputNormalization:
+    """Running statistics of observations, and what is done with them.
+
+    Attributes:
+        mean: of every element of an observation, flattened, `[P]`.
+        variance: likewise, `[P]`, 0 or more.
+        epsilon: added to the variance.
+        clip: normalised values are clipped to ± this; infinite: they are not.
+    """
+
+    mean: Sequence[float]
+    variance: Sequence[float]
+    epsilon: float = 1e-8
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        # Also what a file declares comes this way.
+        if len(self.mean) != len(self.variance) or not self.mean:
+            raise ValueError(f"mean and variance must be of one length, got {len(self.mean)} and {len(self.variance)}.")
+        if not (self.epsilon > 0 and self.clip > 0 and min(self.variance) >= 0):
+            raise ValueError("epsilon and clip must be > 0, variances 0 or more.")
+
+
+class ScaleInput(nn.Module):
+    """Turn observations into floats, multiplied by a constant: 1/255 for bytes.
+
+    Running statistics of vector observations are another layer, `NormalizeInput`.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return float32 observations of the same shape, in the module's memory format."""
+        return (
+            observations.float().mul_(self.scale)
+            if observations.dtype.itemsize == 1
+            else observations.float() * self.scale
+        )
+
+
+class NormalizeInput(nn.Module):
+    """Subtract the mean, divide by the standard deviation, clip: (o - mean) / sqrt(variance + epsilon).
+
+    Computed in float64, as the statistics were, and given on in float32: features whose mean is large
+    beside their spread lose their digits otherwise.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, normalization: InputNormalization) -> None:
+        super().__init__()
+        self.epsilon = normalization.epsilon
+        self.clip = normalization.clip
+        self.register_buffer("mean", torch.tensor(normalization.mean, dtype=torch.float64))
+        self.register_buffer("variance", torch.tensor(normalization.variance, dtype=torch.float64))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return normalised float32 observations of the same shape, `[B, *observation_shape]`."""
+        flat = observations.flatten(1).double()
+        normalised = (flat - self.mean) / (self.variance + self.epsilon).sqrt()
+        return normalised.clamp(-self.clip, self.clip).float().view(observations.shape)
+
+    def statistics(self) -> InputNormalization:
+        """Return what it does, as plain data."""
+        return InputNormalization(tuple(self.mean.tolist()), tuple(self.variance.tolist()), self.epsilon, self.clip)

@@ -1,0 +1,136 @@
+"""What the last layer of a head gives: one row of numbers per observation, by the kind of output."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rldistill.types import ActionLayout, OutputKind
+
+StdKind = Literal["state", "parameter", "fixed", "gsde"]
+
+# Beyond these a standard deviation is as good as 0, or as noise: e^-20 and e^2 (Haarnoja et al. 2018, SAC).
+LOG_STD_BOUNDS = (-20.0, 2.0)
+# Keeps the logarithm of a generalised state-dependent variance finite (Raffin et al. 2020, gSDE).
+_GSDE_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class GaussianOptions:
+    """How a Gaussian policy gets its spread.
+
+    Attributes:
+        std: `state`: a linear function of the features; `parameter`: learned, the same in all states;
+            `fixed`: not learned; `gsde`: exploration noise that depends on the features (Raffin et al. 2020).
+        mean_limit: the mean is clipped to ± this; None: it is not.
+    """
+
+    std: StdKind = "state"
+    mean_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        # Also what a file declares comes this way.
+        if self.std not in get_args(StdKind):
+            raise ValueError(f"std must be {' or '.join(get_args(StdKind))}, got {self.std!r}.")
+        if self.mean_limit is not None and not self.mean_limit > 0:
+            raise ValueError(f"mean_limit must be a number > 0, got {self.mean_limit!r}.")
+
+
+DEFAULT_GAUSSIAN = GaussianOptions()
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """The kind of a head's output.
+
+    Attributes:
+        kind: which action field its rows are.
+        layout: of the actions.
+        gaussian: of the spread, where the kind is `gaussian`.
+    """
+
+    kind: OutputKind
+    layout: ActionLayout
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+
+    def __post_init__(self) -> None:
+        self.layout.num_outputs(self.kind)  # refuses what does not belong together
+        if self.kind == "actions" and self.squashes and not self._is_bounded:
+            raise ValueError(f"tanh_rescale needs finite bounds, got {self.layout.low} to {self.layout.high}.")
+
+    @classmethod
+    def choice(cls, num_actions: int, kind: OutputKind = "q_values") -> "OutputLayer":
+        """Return the layer of one choice among `num_actions`."""
+        return cls(kind, ActionLayout.discrete(num_actions))
+
+    @property
+    def num_outputs(self) -> int:
+        """O, length of a row."""
+        return self.layout.num_outputs(self.kind)
+
+    @property
+    def num_linear(self) -> int:
+        """Outputs of the linear layer: without a Gaussian's log std, which has a layer of its own."""
+        return self.layout.sizes[0] if self.kind == "gaussian" else self.num_outputs
+
+    @property
+    def squashes(self) -> bool:
+        """Whether outputs reach their box by tanh and rescaling."""
+        return self.layout.mapping == "tanh_rescale"
+
+    @property
+    def _is_bounded(self) -> bool:
+        return all(map(math.isfinite, (*self.layout.low, *self.layout.high)))
+
+
+class OutputRows(nn.Module):
+    """Turns a linear layer's outputs into rows, `[B, O]`.
+
+    Args:
+        layer: the kind.
+        num_features: F, width of the features below the linear layer.
+    """
+
+    def __init__(self, layer: OutputLayer, num_features: int) -> None:
+        super().__init__()
+        self._layer = layer
+        num_actions = layer.num_linear
+        if layer.kind == "gaussian":
+            self._make_std(layer.gaussian.std, num_features, num_actions)
+
+    def _make_std(self, std: StdKind, num_features: int, num_actions: int) -> None:
+        if std == "state":
+            self.log_std_layer = nn.Linear(num_features, num_actions)
+        elif std == "fixed":
+            self.register_buffer("log_std", torch.zeros(num_actions))
+        else:
+            shape = (num_features, num_actions) if std == "gsde" else (num_actions,)
+            self.log_std = nn.Parameter(torch.zeros(shape))
+
+    def initialise(self) -> None:
+        """Start with a standard deviation of 1 in all states; draws nothing."""
+        if self._layer.kind == "gaussian" and self._layer.gaussian.std == "state":
+            nn.init.zeros_(self.log_std_layer.weight)
+
+    def forward(self, linear: Tensor, features: Tensor) -> Tensor:
+        """Return rows `[B, O]` of the linear layer's outputs and its features `[B, F]`."""
+        layer = self._layer
+        if layer.kind == "gaussian":
+            limit = layer.gaussian.mean_limit
+            mean = linear if limit is None else linear.clamp(-limit, limit)
+            return torch.cat([mean, self._log_std(features).expand_as(mean)], dim=-1)
+        if layer.kind == "actions" and layer.squashes:
+            # From [-1, 1] to [low, high], as the environment takes them.
+            low, high = linear.new_tensor(layer.layout.low), linear.new_tensor(layer.layout.high)
+            return low + 0.5 * (torch.tanh(linear) + 1) * (high - low)
+        return linear
+
+    def _log_std(self, features: Tensor) -> Tensor:
+        if self._layer.gaussian.std == "state":
+            return self.log_std_layer(features).clamp(*LOG_STD_BOUNDS)
+        if self._layer.gaussian.std == "gsde":
+            variance = features.square() @ self.log_std.exp().square()
+            return 0.5 * (variance + _GSDE_EPSILON).log()
+        return self.log_std
