@@ -1,6 +1,8 @@
 """What a student minimises: pure functions per row, their mean, and losses by name."""
 
+from rldistill.losses.continuous import diag_gaussian_kl, mean_huber, mean_mse, reverse_diag_gaussian_kl
 from rldistill.losses.discrete import nll, q_mse, reverse_kl, sharpened_kl, softened_kl
+from rldistill.losses.factored import multi_binary_loss, multi_discrete_loss
 from rldistill.losses.reduce import mean_over_batch
 from rldistill.losses.spec import (
     LOSS_NAMES,
@@ -19,12 +21,18 @@ __all__ = [
     "CustomLoss",
     "LossFunction",
     "LossSpec",
+    "diag_gaussian_kl",
     "make_loss",
+    "mean_huber",
+    "mean_mse",
     "mean_over_batch",
+    "multi_binary_loss",
+    "multi_discrete_loss",
     "nll",
     "pairing_warning",
     "q_mse",
     "resolve_loss",
+    "reverse_diag_gaussian_kl",
     "reverse_kl",
     "sharpened_kl",
     "softened_kl",
