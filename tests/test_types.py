@@ -1,6 +1,7 @@
 """What passes between floors: outputs with exactly one action field, layouts, and shapes with letters."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -156,3 +157,16 @@ def test_another_device_is_refused(name):
     with pytest.raises(UsageError) as caught:
         resolve_device(name)
     assert str(caught.value) == f"device: got {name!r}, expected auto, cpu or cuda."
+
+
+def test_a_box_without_bounds_survives_json_which_knows_no_infinity():
+    layout = ActionLayout("box", (3,), (-math.inf, 0.0, -1.0), (math.inf, math.inf, 1.0), "clip")
+    data = layout.to_dict()
+    assert (data["low"], data["high"]) == ([None, 0.0, -1.0], [None, None, 1.0])
+    assert ActionLayout.from_dict(json.loads(json.dumps(data, allow_nan=False))) == layout
+
+
+def test_a_dimension_without_bounds_is_infinitely_wide():
+    layout = ActionLayout("box", (4,), (-1.0, -math.inf, 0.0, -3.4e38), (1.0, 0.0, 200.0, 3.4e38), "clip")
+    assert layout.widths == (2.0, math.inf, 200.0, math.inf)
+    assert ActionLayout.discrete(3).widths == ()

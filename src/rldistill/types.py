@@ -31,6 +31,9 @@ OUTPUT_KINDS_OF_ACTIONS: Mapping[ActionKind, tuple[OutputKind, ...]] = {
 }
 """What a policy can give for each kind of actions."""
 
+# Many environments write float32's largest number where they mean infinity.
+_UNBOUNDED = 1e30
+
 
 @dataclass(frozen=True)
 class ActionLayout:
@@ -98,7 +101,9 @@ class ActionLayout:
         """Return plain JSON data."""
         data: dict[str, Any] = {"kind": self.kind, "sizes": list(self.sizes)}
         if self.kind == "box":
-            data |= {"low": list(self.low), "high": list(self.high), "mapping": self.mapping}
+            # JSON has no infinity: null stands for no bound.
+            low, high = ([bound if math.isfinite(bound) else None for bound in side] for side in (self.low, self.high))
+            data |= {"low": low, "high": high, "mapping": self.mapping}
         return data
 
     @classmethod
@@ -107,9 +112,17 @@ class ActionLayout:
         return cls(
             data["kind"],
             tuple(data["sizes"]),
-            tuple(data.get("low", ())),
-            tuple(data.get("high", ())),
+            tuple(-math.inf if bound is None else bound for bound in data.get("low", ())),
+            tuple(math.inf if bound is None else bound for bound in data.get("high", ())),
             data.get("mapping"),
+        )
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Of a box, `[D]`: high − low, in the environment's units; infinite where a dimension has no bounds."""
+        return tuple(
+            high - low if max(abs(low), abs(high)) < _UNBOUNDED else math.inf
+            for low, high in zip(self.low, self.high, strict=True)
         )
 
 

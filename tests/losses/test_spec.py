@@ -1,6 +1,8 @@
 """Losses by name: defaults, what fits what, and the words of every refusal."""
 
 import functools
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,19 +12,34 @@ from rldistill.losses import (
     LOSS_NAMES,
     TEMPERED_LOSS_NAMES,
     LossSpec,
+    check_loss,
+    diag_gaussian_kl,
     make_loss,
+    mean_huber,
+    mean_mse,
+    multi_binary_loss,
+    multi_discrete_loss,
     nll,
     pairing_warning,
     q_mse,
     resolve_loss,
+    reverse_diag_gaussian_kl,
     reverse_kl,
     sharpened_kl,
     softened_kl,
 )
+from rldistill.types import ActionLayout
 
 STUDENT = torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]])
 TARGET = torch.tensor([[0.3, 0.1, 0.2], [0.0, 0.01, 0.02]])
-ALL_NAMES = "nll, q_mse, sharpened_kl, softened_kl, reverse_kl"
+TEMPERED = {"sharpened_kl": sharpened_kl, "softened_kl": softened_kl, "reverse_kl": reverse_kl}
+GAUSSIAN_NAMES = "diag_gaussian_kl, reverse_diag_gaussian_kl, mean_mse, mean_huber"
+ALL_NAMES = f"nll, q_mse, sharpened_kl, softened_kl, reverse_kl, {GAUSSIAN_NAMES}"
+BOX = ActionLayout("box", (2,), (-1.0, 0.0), (1.0, 200.0), "clip")
+SQUASHED = replace(BOX, mapping="tanh_rescale")
+CHOICES = ActionLayout("multi_discrete", (2, 3))
+SWITCHES = ActionLayout("multi_binary", (5,))
+GAUSSIAN = torch.tensor([[0.5, 300.0, -1.0, 0.0], [-2.0, 50.0, 0.5, 0.2]])
 
 
 def refused(error, expected):
@@ -34,7 +51,7 @@ def refused(error, expected):
 
 
 def test_names_are_those_of_the_glossary():
-    assert LOSS_NAMES == ("nll", "q_mse", "sharpened_kl", "softened_kl", "reverse_kl")
+    assert ", ".join(LOSS_NAMES) == ALL_NAMES
     assert TEMPERED_LOSS_NAMES == ("sharpened_kl", "softened_kl", "reverse_kl")
 
 
@@ -65,11 +82,18 @@ def test_loss_with_temperature_is_the_function_of_its_name_at_that_temperature(n
         ("nll", "q_values", LossSpec("nll")),
         ("nll", "logits", LossSpec("nll")),
         ("q_mse", "q_values", LossSpec("q_mse")),
+        (None, "gaussian", LossSpec("diag_gaussian_kl")),
+        (None, "actions", LossSpec("mean_mse")),
+        ("reverse_diag_gaussian_kl", "gaussian", LossSpec("reverse_diag_gaussian_kl")),
+        ("mean_mse", "gaussian", LossSpec("mean_mse")),
+        ("mean_huber", "gaussian", LossSpec("mean_huber")),
+        ("mean_huber", "actions", LossSpec("mean_huber")),
     ],
 )
 def test_what_is_left_open_is_filled_in_by_what_the_teacher_gives(name, output_kind, expected):
     assert resolve_loss(name, output_kind) == expected
-    assert make_loss(name, output_kind).spec == expected
+    layout = BOX if output_kind in ("gaussian", "actions") else None
+    assert make_loss(name, output_kind, layout).spec == expected
 
 
 def test_resolving_a_resolved_loss_changes_nothing():
@@ -82,6 +106,82 @@ def test_temperature_of_a_call_overrides_the_one_the_loss_was_made_with():
     overridden = loss(STUDENT, TARGET, temperature=0.2)
     assert torch.equal(overridden, sharpened_kl(STUDENT, TARGET, temperature=0.2))
     assert torch.equal(loss(STUDENT, TARGET), sharpened_kl(STUDENT, TARGET, temperature=0.01))
+
+
+# From rows to what the functions take
+
+
+@pytest.mark.parametrize("name", ["nll", "sharpened_kl", "softened_kl", "reverse_kl"])
+def test_rows_of_several_choices_are_split_as_the_layout_says(name):
+    student, target = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    options = {} if name == "nll" else {"temperature": 0.3}
+    one_choice = functools.partial({"nll": nll, **TEMPERED}[name], **options)
+    several, switches = make_loss(name, "logits", CHOICES, **options), make_loss(name, "logits", SWITCHES, **options)
+    assert torch.equal(several(student, target), multi_discrete_loss(one_choice, student, target, sizes=(2, 3)))
+    assert torch.equal(switches(student, target), multi_binary_loss(one_choice, student, target))
+
+
+def test_temperature_of_a_call_reaches_every_choice():
+    student, target = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    loss = make_loss(None, "logits", CHOICES)
+    expected = make_loss(None, "logits", CHOICES, temperature=0.2)(student, target)
+    assert torch.equal(loss(student, target, temperature=0.2), expected)
+
+
+@pytest.mark.parametrize("function", [diag_gaussian_kl, reverse_diag_gaussian_kl])
+@pytest.mark.parametrize("layout", [BOX, SQUASHED])
+def test_rows_of_gaussians_hold_the_mean_and_then_the_log_std(function, layout):
+    student = torch.zeros(2, 4)
+    got = make_loss(function.__name__, "gaussian", layout)(student, GAUSSIAN)
+    assert torch.equal(got, function(student[:, :2], student[:, 2:], GAUSSIAN[:, :2], GAUSSIAN[:, 2:]))
+
+
+@pytest.mark.parametrize("function", [mean_mse, mean_huber])
+def test_actions_are_compared_in_halves_of_the_boxs_width(function):
+    student, target = torch.tensor([[0.0, 0.0], [0.5, 150.0]]), torch.tensor([[1.0, 100.0], [0.0, 0.0]])
+    got = make_loss(function.__name__, "actions", BOX)(student, target)
+    assert torch.equal(got, function(student, target, scale=torch.tensor([1.0, 100.0])))
+
+
+def test_a_student_of_actions_learns_what_a_gaussian_teacher_does_when_it_is_greedy():
+    clipped = torch.tensor([[0.5, 200.0], [-1.0, 50.0]])
+    squashed = torch.tensor([[math.tanh(0.5), 200.0], [math.tanh(-2.0), 200.0]])
+    for layout, target in ((BOX, clipped), (SQUASHED, squashed)):
+        assert make_loss("mean_mse", "gaussian", layout)(target, GAUSSIAN).max() < 1e-12
+        assert make_loss("mean_mse", "gaussian", layout)(target + 0.1, GAUSSIAN).min() > 0.009
+
+
+def test_what_a_deterministic_teacher_would_do_outside_the_box_is_clipped():
+    assert make_loss(None, "actions", BOX)(torch.tensor([[1.0, 0.0]]), torch.tensor([[7.0, -3.0]])).item() == 0
+
+
+def test_dimensions_without_bounds_or_width_count_in_their_own_unit():
+    layout = ActionLayout("box", (4,), (-math.inf, -3.4e38, 0.0, 2.0), (math.inf, 3.4e38, math.inf, 2.0), "clip")
+    student = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
+    assert make_loss("mean_mse", "actions", layout)(student, torch.tensor([[0.0, 0.0, 0.0, 2.0]])).item() == 23.0
+
+
+@pytest.mark.parametrize(
+    ("name", "output_kind", "layout", "student_kind"),
+    [
+        ("nll", "q_values", None, "logits"),
+        ("q_mse", "q_values", None, "q_values"),
+        (None, "logits", CHOICES, "logits"),
+        (None, "gaussian", BOX, "gaussian"),
+        ("mean_mse", "gaussian", BOX, "actions"),
+        ("mean_huber", "actions", BOX, "actions"),
+    ],
+)
+def test_a_loss_says_what_the_student_must_give(name, output_kind, layout, student_kind):
+    assert make_loss(name, output_kind, layout).student_kind == student_kind
+
+
+@pytest.mark.parametrize(
+    ("output_kind", "student_kind"),
+    [("q_values", "logits"), ("logits", "logits"), ("gaussian", "gaussian"), ("actions", "actions")],
+)
+def test_a_students_kind_for_a_users_own_loss_follows_the_teacher(output_kind, student_kind):
+    assert make_loss(absolute_difference, output_kind).student_kind == student_kind
 
 
 # A user's own function
@@ -159,11 +259,9 @@ def test_callable_cannot_be_made_again_from_its_recorded_name():
         make_loss(spec.name, "q_values")
 
 
-def test_callable_needs_a_teacher_that_gives_one_tensor():
-    name = make_loss(absolute_difference, "actions").spec.name
-    expected = f"loss: {name!r} fits q_values or logits or actions, the teacher gives gaussian. No loss fits it yet."
-    with refused(MismatchError, expected):
-        make_loss(absolute_difference, "gaussian")
+def test_callable_sees_the_rows_of_a_gaussian_as_they_are():
+    loss = make_loss(absolute_difference, "gaussian", BOX)
+    assert torch.equal(loss(torch.zeros(2, 4), GAUSSIAN), GAUSSIAN.abs().sum(dim=-1))
 
 
 # Refusals
@@ -217,16 +315,57 @@ def test_q_mse_on_logits_is_refused_with_what_fits():
         make_loss("q_mse", "logits")
 
 
-@pytest.mark.parametrize("output_kind", ["gaussian", "actions"])
-def test_teacher_of_boxes_is_refused_by_losses_for_discrete_actions(output_kind):
-    with refused(
-        MismatchError, f"loss: 'nll' fits q_values or logits, the teacher gives {output_kind}. No loss fits it yet."
+@pytest.mark.parametrize(
+    ("name", "output_kind", "expected"),
+    [
+        (
+            "nll",
+            "gaussian",
+            f"loss: 'nll' fits q_values or logits, the teacher gives gaussian. Use one of {GAUSSIAN_NAMES}.",
+        ),
+        (
+            "diag_gaussian_kl",
+            "actions",
+            "loss: 'diag_gaussian_kl' fits gaussian, the teacher gives actions. Use one of mean_mse, mean_huber.",
+        ),
+        (
+            "mean_mse",
+            "logits",
+            "loss: 'mean_mse' fits gaussian or actions, the teacher gives logits. "
+            "Use one of nll, sharpened_kl, softened_kl, reverse_kl.",
+        ),
+    ],
+)
+def test_a_loss_for_other_actions_is_refused_with_what_fits(name, output_kind, expected):
+    with refused(MismatchError, expected):
+        make_loss(name, output_kind, BOX)
+
+
+@pytest.mark.parametrize(
+    ("output_kind", "layout", "expected"),
+    [
+        ("gaussian", None, "layout: got none for a teacher that gives gaussian, expected box."),
+        ("actions", CHOICES, "layout: got multi_discrete for a teacher that gives actions, expected box."),
+        ("logits", BOX, "layout: got box for a teacher that gives logits, expected that of a choice."),
+    ],
+)
+def test_a_layout_that_the_teachers_outputs_cannot_have_is_refused(output_kind, layout, expected):
+    with refused(UsageError, expected):
+        make_loss(None, output_kind, layout)
+
+
+def test_name_and_temperature_are_checked_before_the_teacher_is_known():
+    assert check_loss("mean_mse") == LossSpec("mean_mse")
+    assert check_loss("nll") == LossSpec("nll")
+    for name, temperature in (
+        ("hinge", None),
+        ("mean_mse", 0.5),
+        ("nll", 1.0),
+        ("sharpened_kl", -1.0),
+        ("custom:f", None),
     ):
-        make_loss("nll", output_kind)
-    with refused(
-        MismatchError, f"loss: the teacher gives {output_kind}, expected q_values or logits. No loss fits it yet."
-    ):
-        make_loss(None, output_kind)
+        with pytest.raises(UsageError):
+            check_loss(name, temperature)
 
 
 def test_wrong_usage_is_reported_before_a_mismatch_with_the_teacher():
@@ -261,11 +400,10 @@ def test_usual_pairings_earn_no_warning(name, output_kind, temperature):
     assert pairing_warning(name, output_kind, temperature) is None
 
 
-@pytest.mark.parametrize("name", [None, *LOSS_NAMES])
+@pytest.mark.parametrize("name", [None, "nll", *TEMPERED_LOSS_NAMES])
 @pytest.mark.parametrize("output_kind", ["q_values", "logits"])
 def test_no_default_earns_a_warning(name, output_kind):
-    if (name, output_kind) != ("q_mse", "logits"):
-        assert pairing_warning(name, output_kind, resolve_loss(name, output_kind).temperature) is None
+    assert pairing_warning(name, output_kind, resolve_loss(name, output_kind).temperature) is None
 
 
 # Records

@@ -10,10 +10,12 @@ from rldistill.losses.spec import (
     CustomLoss,
     LossFunction,
     LossSpec,
+    check_loss,
     make_loss,
     pairing_warning,
     resolve_loss,
 )
+from rldistill.losses.temperature import auto_temperature
 
 __all__ = [
     "LOSS_NAMES",
@@ -21,6 +23,8 @@ __all__ = [
     "CustomLoss",
     "LossFunction",
     "LossSpec",
+    "auto_temperature",
+    "check_loss",
     "diag_gaussian_kl",
     "make_loss",
     "mean_huber",

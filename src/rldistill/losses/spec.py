@@ -2,7 +2,7 @@
 
 A user names a loss and perhaps a temperature; the teacher's kind of output decides what fits
 and fills in what was left open. The result is recorded as a `LossSpec` and applied as a
-`LossFunction`.
+`LossFunction`, to rows `[B, O]` that the layout of the actions says how to read.
 """
 
 import difflib
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from rldistill.errors import MismatchError, UsageError
+from rldistill.losses.continuous import diag_gaussian_kl, mean_huber, mean_mse, reverse_diag_gaussian_kl
 from rldistill.losses.discrete import nll, q_mse, reverse_kl, sharpened_kl, softened_kl
-from rldistill.types import OutputKind
+from rldistill.losses.rows import RowLoss, action_loss, choice_loss, gaussian_loss
+from rldistill.types import ActionLayout, OutputKind
 
 CustomLoss = Callable[[Tensor, Tensor], Tensor]
-"""A user's own loss: (student, target) → `[B]`, in Python only."""
+"""A user's own loss: (student rows, target rows) → `[B]`, in Python only."""
 
 # At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
 _SHARP_TEMPERATURE = 0.05
@@ -31,29 +33,56 @@ class _Entry:
     """One row of the table of losses.
 
     Attributes:
-        function: called with student, target and, where the loss takes one, `temperature=`.
+        function: called with student, target and, where the loss takes one, `temperature=`; its
+            `student_kind` says with which parts of the rows.
+        student_kind: the kind of output that the loss makes of a student.
         default_temperatures: the kinds of teacher output that fit, each with its default
             temperature, None where the loss takes none.
     """
 
     function: Callable[..., Tensor]
+    student_kind: OutputKind
     default_temperatures: Mapping[OutputKind, float | None]
 
     @property
     def takes_temperature(self) -> bool:
         return None not in self.default_temperatures.values()
 
+    def on_rows(self, output_kind: OutputKind, layout: ActionLayout | None) -> RowLoss:
+        """Return the function as a loss on rows."""
+        if self.student_kind == "gaussian":
+            return gaussian_loss(self.function)
+        if self.student_kind == "actions":
+            assert layout is not None, "checked by make_loss"
+            return action_loss(self.function, output_kind, layout)
+        return choice_loss(self.function, layout)
+
 
 _LOSSES: Mapping[str, _Entry] = {
-    "nll": _Entry(nll, {"q_values": None, "logits": None}),
-    "q_mse": _Entry(q_mse, {"q_values": None}),
-    "sharpened_kl": _Entry(sharpened_kl, {"q_values": 0.01, "logits": 1.0}),
-    "softened_kl": _Entry(softened_kl, {"q_values": 1.0, "logits": 1.0}),
-    "reverse_kl": _Entry(reverse_kl, {"q_values": 0.01, "logits": 1.0}),
+    "nll": _Entry(nll, "logits", {"q_values": None, "logits": None}),
+    "q_mse": _Entry(q_mse, "q_values", {"q_values": None}),
+    "sharpened_kl": _Entry(sharpened_kl, "logits", {"q_values": 0.01, "logits": 1.0}),
+    "softened_kl": _Entry(softened_kl, "logits", {"q_values": 1.0, "logits": 1.0}),
+    "reverse_kl": _Entry(reverse_kl, "logits", {"q_values": 0.01, "logits": 1.0}),
+    "diag_gaussian_kl": _Entry(diag_gaussian_kl, "gaussian", {"gaussian": None}),
+    "reverse_diag_gaussian_kl": _Entry(reverse_diag_gaussian_kl, "gaussian", {"gaussian": None}),
+    "mean_mse": _Entry(mean_mse, "actions", {"gaussian": None, "actions": None}),
+    "mean_huber": _Entry(mean_huber, "actions", {"gaussian": None, "actions": None}),
 }
 # By what the teacher gives: the paper's choice for Q-values, the plain KL for a policy.
-_DEFAULT_LOSSES: Mapping[OutputKind, str] = {"q_values": "sharpened_kl", "logits": "sharpened_kl"}
-_CUSTOM_FITS: tuple[OutputKind, ...] = ("q_values", "logits", "actions")
+_DEFAULT_LOSSES: Mapping[OutputKind, str] = {
+    "q_values": "sharpened_kl",
+    "logits": "sharpened_kl",
+    "gaussian": "diag_gaussian_kl",
+    "actions": "mean_mse",
+}
+# A user's own loss makes a policy of a student of Q-values; otherwise the student gives what the teacher gives.
+_CUSTOM_STUDENT_KINDS: Mapping[OutputKind, OutputKind] = {
+    "q_values": "logits",
+    "logits": "logits",
+    "gaussian": "gaussian",
+    "actions": "actions",
+}
 
 LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
 TEMPERED_LOSS_NAMES: tuple[str, ...] = tuple(name for name, entry in _LOSSES.items() if entry.takes_temperature)
@@ -113,17 +142,19 @@ class LossFunction:
     Attributes:
         spec: name and temperature with every default filled in, as they are to be recorded.
         function: the maths, called with student, target and, where `spec` has one, `temperature=`.
+        student_kind: what kind of output the student's rows must be.
     """
 
     spec: LossSpec
-    function: Callable[..., Tensor] = field(repr=False)
+    function: RowLoss = field(repr=False)
+    student_kind: OutputKind
 
     def __call__(self, student: Tensor, target: Tensor, *, temperature: float | None = None) -> Tensor:
         """Return one loss per row.
 
         Args:
-            student: `[B, A]`, the student's outputs.
-            target: `[B, A]`, the teacher's; they get no gradient.
+            student: `[B, S]`, the student's rows, of `student_kind`.
+            target: `[B, O]`, the teacher's; they get no gradient.
             temperature: > 0; overrides the spec's, for a schedule. None keeps it.
 
         Returns:
@@ -143,6 +174,21 @@ class LossFunction:
         return self.function(student, target, temperature=temperature)
 
 
+def check_loss(name: str, temperature: float | None = None) -> LossSpec:
+    """Check a name and a temperature before the teacher's outputs are known.
+
+    Raises:
+        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+    """
+    spec = LossSpec(name, temperature)
+    if spec.name not in _LOSSES:
+        raise UsageError(
+            f"loss: got {spec.name!r}, a Python function that its name cannot bring back. "
+            "Pass the function itself, in Python."
+        )
+    return spec
+
+
 def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: float | None = None) -> LossSpec:
     """Fill in what the user left open, by what the teacher gives.
 
@@ -158,12 +204,7 @@ def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: floa
         UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
         MismatchError: the loss does not fit what the teacher gives.
     """
-    spec = LossSpec(_default_name(output_kind) if name is None else name, temperature)
-    if spec.name not in _LOSSES:
-        raise UsageError(
-            f"loss: got {spec.name!r}, a Python function that its name cannot bring back. "
-            "Pass the function itself, in Python."
-        )
+    spec = check_loss(_DEFAULT_LOSSES[output_kind] if name is None else name, temperature)
     fits = _LOSSES[spec.name].default_temperatures
     if output_kind not in fits:
         raise MismatchError(_does_not_fit(spec.name, tuple(fits), output_kind))
@@ -171,31 +212,38 @@ def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: floa
 
 
 def make_loss(
-    name: str | CustomLoss | None, output_kind: OutputKind, *, temperature: float | None = None
+    name: str | CustomLoss | None,
+    output_kind: OutputKind,
+    layout: ActionLayout | None = None,
+    *,
+    temperature: float | None = None,
 ) -> LossFunction:
     """Return the loss of a name, or a user's own function, for what a teacher gives.
 
     Args:
         name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs: `sharpened_kl`
-            at temperature 0.01 for Q-values, at 1 for logits. A callable `(student, target) → [B]`
-            is taken as it is: it receives float32 tensors and its result's shape is checked.
+            at temperature 0.01 for Q-values, at 1 for logits, `diag_gaussian_kl` for a Gaussian,
+            `mean_mse` for actions. A callable `(student, target) → [B]` is taken as it is: it
+            receives float32 rows and its result's shape is checked.
         output_kind: which action field the teacher's outputs have.
+        layout: how the teacher's outputs are to be read; None: scores of one choice.
         temperature: > 0; None takes the loss's default for the teacher's outputs.
 
     Returns:
-        The loss; its `spec` says what was chosen.
+        The loss; its `spec` says what was chosen, its `student_kind` what the student must give.
 
     Raises:
-        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+        UsageError: no such loss, a temperature out of range, or one for a loss that takes none; no
+            layout for actions in a box.
         MismatchError: the loss does not fit what the teacher gives.
     """
     if callable(name):
         spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), temperature)
-        if output_kind not in _CUSTOM_FITS:
-            raise MismatchError(_does_not_fit(spec.name, _CUSTOM_FITS, output_kind))
-        return LossFunction(spec, _checked(name))
+        return LossFunction(spec, _checked(name), _CUSTOM_STUDENT_KINDS[output_kind])
     spec = resolve_loss(name, output_kind, temperature=temperature)
-    return LossFunction(spec, _LOSSES[spec.name].function)
+    entry = _LOSSES[spec.name]
+    _check_layout(output_kind, layout)
+    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind)
 
 
 def pairing_warning(
@@ -214,11 +262,11 @@ def pairing_warning(
     )
 
 
-def _default_name(output_kind: OutputKind) -> str:
-    if output_kind not in _DEFAULT_LOSSES:
-        fits = " or ".join(_DEFAULT_LOSSES)
-        raise MismatchError(f"loss: the teacher gives {output_kind}, expected {fits}. No loss fits it yet.")
-    return _DEFAULT_LOSSES[output_kind]
+def _check_layout(output_kind: OutputKind, layout: ActionLayout | None) -> None:
+    is_box, needs_box = layout is not None and layout.kind == "box", output_kind in ("gaussian", "actions")
+    if is_box != needs_box:
+        got, expected = "none" if layout is None else layout.kind, "box" if needs_box else "that of a choice"
+        raise UsageError(f"layout: got {got} for a teacher that gives {output_kind}, expected {expected}.")
 
 
 def _checked(loss: CustomLoss) -> CustomLoss:
@@ -269,5 +317,4 @@ def _unknown_loss(name: object) -> str:
 
 def _does_not_fit(name: str, fits: tuple[OutputKind, ...], output_kind: OutputKind) -> str:
     fitting = [other for other, entry in _LOSSES.items() if output_kind in entry.default_temperatures]
-    advice = f"Use one of {', '.join(fitting)}." if fitting else "No loss fits it yet."
-    return f"loss: {name!r} fits {' or '.join(fits)}, the teacher gives {output_kind}. {advice}"
+    return f"loss: {name!r} fits {' or '.join(fits)}, the teacher gives {output_kind}. Use one of {', '.join(fitting)}."

@@ -144,7 +144,7 @@ def _sample_choice(scores: NDArray[np.float32], uniforms: NDArray[np.float64]) -
 
 def _in_box(layout: ActionLayout, uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
     low, high = np.array(layout.low), np.array(layout.high)
-    is_bounded = np.isfinite(low) & np.isfinite(high)
+    is_bounded = np.isfinite(layout.widths)
     inside = np.where(is_bounded, low, 0.0) + uniforms * np.where(is_bounded, high - low, 1.0)
     return np.clip(np.where(is_bounded, inside, _normal(uniforms)), low, high).astype(np.float32)
 

@@ -15,7 +15,7 @@ from rldistill.distillation import OPTIMIZERS
 from rldistill.envs import TaskLike
 from rldistill.errors import UsageError
 from rldistill.events import Callback
-from rldistill.losses import CustomLoss, make_loss
+from rldistill.losses import CustomLoss, check_loss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
@@ -261,7 +261,7 @@ def _check_losses(config: DistillConfig) -> None:
         _check_positive(schedule, "temperature", temperatures[task])
     for task, name in parse_per_task(config.loss, "loss").items():
         schedule = schedules.get(task, schedules.get(""))
-        make_loss(name, "q_values", temperature=None if schedule is None else schedule(0.0))
+        check_loss(name, None if schedule is None else schedule(0.0))
 
 
 def _check_positive(schedule: Schedule, name: str, text: str) -> None:

@@ -129,7 +129,8 @@ def _task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | 
     text = value_for(parse_per_task(config.temperature, "temperature"), name)
     schedule = None if text is None else parse_schedule(text, "temperature")
     named = value_for(parse_per_task(config.loss, "loss"), name)
-    loss = make_loss(custom_loss or named, kind, temperature=None if schedule is None else schedule(0.0))
+    layout = data.task.fingerprint.action_layout
+    loss = make_loss(custom_loss or named, kind, layout, temperature=None if schedule is None else schedule(0.0))
     if schedule is None and loss.spec.temperature is not None:
         schedule = Constant(loss.spec.temperature)
     lowest = None if schedule is None else schedule.bounds[0]
