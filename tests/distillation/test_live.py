@@ -62,7 +62,7 @@ def test_rows_are_what_the_teacher_saw_and_said():
     player = EpisodePlayer(hand_made_teacher(), envs, range(100), seed=3, exploration_epsilon=0.3)
     for _, record in zip(range(50), player.play(), strict=False):
         for row in range(NUM_ENVS):
-            seen[record.observations[row].tobytes()] = record.output.scores[row]
+            seen[record.observations[row].tobytes()] = record.output.raw[row]
     envs.close()
     rows = task.draw(0, 64)
     assert rows.head == 0
@@ -141,7 +141,7 @@ def test_held_out_play_comes_first_and_ends_five_episodes_at_least():
     assert measured.num_episodes >= 5
     held_out = measured.held_out()
     assert held_out.num_steps == measured.replay.num_steps == len(held_out.batch.targets) >= 50
-    assert held_out.majority_share == pytest.approx(
+    assert held_out.constant.agreement == pytest.approx(
         np.bincount(measured.replay.field("q_values").argmax(axis=1)).max() / held_out.num_steps
     )
     assert told[len(told) - 25][1:] == (4, 100), "the collection follows"

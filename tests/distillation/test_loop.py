@@ -12,6 +12,7 @@ from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
 from rldistill.networks import ModuleNetwork
 from rldistill.schedules import Constant, Linear
+from rldistill.types import ActionLayout
 from tests.kit.small_policies import small_policy, vector_task
 
 
@@ -119,9 +120,9 @@ def test_measuring_gives_loss_and_agreement_of_all_rows_and_teaches_nothing():
     distiller = make_distiller()
     # Greedy actions: the student's is 0 in both rows; the teacher's are 0 (a tie: the first counts) and 1.
     held_out = LabelledBatch(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 3.0]]), "")
-    measured = distiller.measure(HeldOut(held_out, 2, 0.5), 3)
+    measured = distiller.measure(HeldOut.of(held_out, 2, ActionLayout.discrete(2), "q_values"), 3)
     assert measured.loss == (2 + (1 + 9)) / 2
-    assert measured.agreement == 0.5
+    assert measured.likeness.agreement == 0.5
     assert weights(distiller) == [1.0, 0.0]
     assert distiller.network.module.weight.grad is None
 
@@ -129,7 +130,9 @@ def test_measuring_gives_loss_and_agreement_of_all_rows_and_teaches_nothing():
 def test_measuring_many_rows_in_parts_gives_their_mean():
     distiller = make_distiller()
     rows = torch.arange(1000.0)[:, None]
-    measured = distiller.measure(HeldOut(LabelledBatch(0, rows, torch.zeros(1000, 2), ""), 1000, 1.0), 0)
+    measured = distiller.measure(
+        HeldOut.of(LabelledBatch(0, rows, torch.zeros(1000, 2), ""), 1000, ActionLayout.discrete(2), "q_values"), 0
+    )
     assert measured.loss == pytest.approx(float((rows**2).mean()))
 
 

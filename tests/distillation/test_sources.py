@@ -60,7 +60,7 @@ def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
     held_out = held_out_sample(dataset, split.held_out, seed=0)
     assert held_out.num_steps == len(held_out.batch.targets) == len(split.held_out)
     actions = dataset.field("q_values")[split.held_out].argmax(axis=1)
-    assert held_out.majority_share == np.bincount(actions).max() / len(actions)
+    assert held_out.constant.agreement == np.bincount(actions).max() / len(actions)
     np.testing.assert_array_equal(held_out.batch.targets.numpy(), dataset.field("q_values")[split.held_out])
 
 

@@ -9,6 +9,9 @@ from rldistill.runs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 
+# Of choices and of continuous actions; a student has one of the two.
+_LIKENESSES = ("held_out_agreement", "held_out_action_gap")
+
 
 def run(argv: Sequence[str]) -> None:
     """Distil a dataset into a student."""
@@ -32,10 +35,10 @@ def run(argv: Sequence[str]) -> None:
         "student": str(path),
         "policy_hash": student.hash,
         "num_updates": made["num_updates"],
-        "held_out_agreement": made["held_out_agreement"],
+        **{key: made[key] for key in _LIKENESSES if key in made},
     }
     if "tasks" in made:
-        result["tasks"] = {task: record["held_out_agreement"] for task, record in made["tasks"].items()}
+        result["tasks"] = {task: _likeness(record) for task, record in made["tasks"].items()}
     text = _summary(path, made)
     if config.online:
         text += f"\ncurves: {_draw_curves(config.out)}"
@@ -53,13 +56,24 @@ def _draw_curves(folder: Path) -> str:
         return f"{folder / 'curves.jsonl'} (not drawn: {error})"
 
 
+def _likeness(record: Mapping[str, Any]) -> float:
+    return next(record[key] for key in _LIKENESSES if key in record)
+
+
+def _in_words(record: Mapping[str, Any]) -> str:
+    if "held_out_agreement" in record:
+        return f"{record['held_out_agreement']:.1%} the teacher's action"
+    return f"{record['held_out_action_gap']:.2%} of the box from the teacher's action"
+
+
 def _summary(path: Path, made: Mapping[str, Any]) -> str:
     steps = "recent steps, some of them trained on" if made["config"]["online"] else "held-out steps"
-    lines = [f"student: {path}, agrees with its teacher in {made['held_out_agreement']:.1%} of {steps}"]
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
-        lines[0] = f"student: {path}, agrees with its teachers in held-out steps of"
-        lines += [f"  {task:<{width}}  {record['held_out_agreement']:.1%}" for task, record in made["tasks"].items()]
+        lines = [f"student: {path}, in held-out steps of"]
+        lines += [f"  {task:<{width}}  {_in_words(record)}" for task, record in made["tasks"].items()]
+    else:
+        lines = [f"student: {path}, {_in_words(made)} in {steps}"]
     teachers = [record["path"] or "FILE" for record in made.get("teachers", (made.get("teacher"),)) if record]
     options = " ".join(f"--teacher {teacher}" for teacher in teachers)
     return "\n".join([*lines, f"next: rldistill evaluate {path} {options}"])

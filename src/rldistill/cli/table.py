@@ -27,7 +27,9 @@ def evaluation_table(evaluation: Evaluation | MultiTaskEvaluation) -> str:
 
 def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     """Return, for each task, its caption and its rows; all stand in the same columns."""
-    scores = _table("policy", "role", "score", "95 % interval", "IQM", "retention", "95 % interval", "agreement")
+    is_continuous = any(row.action_gap is not None for evaluation in evaluations for row in evaluation.policies)
+    alike = "action gap" if is_continuous else "agreement"
+    scores = _table("policy", "role", "score", "95 % interval", "IQM", "retention", "95 % interval", alike)
     for evaluation in evaluations:
         for row in evaluation.policies:
             scores.add_row(row.name, row.role, *_score_cells(row))
@@ -110,8 +112,13 @@ def _score_cells(row: PolicyEvaluation) -> list[str]:
         _UNKNOWN if middle is None else _number(middle, 4),
         _UNKNOWN if row.retention is None else f"{row.retention:.3f}",
         _share_interval(row.retention_interval),
-        _UNKNOWN if row.agreement is None else f"{row.agreement:.1%}",
+        _likeness(row),
     ]
+
+
+def _likeness(row: PolicyEvaluation) -> str:
+    value = row.agreement if row.action_gap is None else row.action_gap
+    return _UNKNOWN if value is None else f"{value:.1%}"
 
 
 def _cost_cells(row: PolicyEvaluation) -> list[str]:

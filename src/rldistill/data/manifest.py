@@ -31,12 +31,20 @@ class TeacherEntry:
         hash: the policy file's hash, its identity everywhere.
         output_kind: `q_values`, `logits`, `gaussian` or `actions`.
         path: where its file was, None if it had none: a hint, the hash decides.
+        normalization: of observations, by the running statistics that it was trained with: `mean` and `variance` of
+            every element, `epsilon` and `clip`; None: it takes observations as they are. The student takes it over.
     """
 
     name: str
     hash: str
     output_kind: OutputKind
     path: str | None = None
+    normalization: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; a normalization only where there is one."""
+        data = asdict(self)
+        return data if self.normalization is not None else {k: v for k, v in data.items() if k != "normalization"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Provenance:
         """Return plain JSON data."""
         return {
             "task": self.task.to_dict(),
-            "teacher": asdict(self.teacher),
+            "teacher": self.teacher.to_dict(),
             "behaviour": self.behaviour,
             "seed": self.seed,
             "exploration_epsilon": self.exploration_epsilon,

@@ -1,5 +1,7 @@
 """The one training loop of distillation, and the sources that feed it."""
 
+from rldistill.distillation.likeness import Likeness as Likeness
+from rldistill.distillation.likeness import mean_likeness as mean_likeness
 from rldistill.distillation.live import LiveSource as LiveSource
 from rldistill.distillation.live import LiveTask as LiveTask
 from rldistill.distillation.loop import Distiller as Distiller

@@ -89,7 +89,8 @@ class LiveTask:
         """Return a sample of all steps played, to measure a student on: for a task that nothing is drawn from."""
         num_steps = self.replay.num_steps
         chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
-        return HeldOut.of(self._labelled(chosen), num_steps)
+        layout = self._teacher.tasks[0].fingerprint.action_layout
+        return HeldOut.of(self._labelled(chosen), num_steps, layout, self._teacher.output_kind)
 
     @property
     def next_episode(self) -> int:

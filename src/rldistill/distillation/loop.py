@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rldistill.distillation.likeness import Likeness, likeness
 from rldistill.distillation.randomness import drawn_for_update
 from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, Source
 from rldistill.errors import NumericalError
@@ -19,7 +20,6 @@ from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Schedule
-from rldistill.statistics import agreement
 
 _MEASURE_ROWS = 256
 
@@ -53,12 +53,12 @@ class HeldOutRecord:
 
     Attributes:
         loss: mean over the sample, at the temperature of the moment.
-        agreement: share of steps with the teacher's greedy action.
+        likeness: of its greedy actions and the teacher's.
         temperature: of the moment, None where the loss takes none.
     """
 
     loss: float
-    agreement: float
+    likeness: Likeness
     temperature: float | None
 
 
@@ -138,7 +138,7 @@ class Distiller:
 
     @torch.no_grad()
     def measure(self, held_out: HeldOut, update: int) -> HeldOutRecord:
-        """Return loss and agreement on held-out steps, in float32."""
+        """Return loss and likeness on held-out steps, in float32."""
         batch = held_out.batch
         self.network.eval()
         outputs = torch.cat(
@@ -149,10 +149,10 @@ class Distiller:
         )
         targets = batch.targets.to(self._device)
         temperature = self._temperature(batch.head, min(update / self._num_updates, 1.0))
-        loss = mean_over_batch(self._losses[batch.head](outputs, targets, temperature=temperature))
-        share = agreement(outputs, targets)
-        assert share is not None, "a held-out sample is never empty"
-        return HeldOutRecord(float(loss), share, temperature)
+        function = self._losses[batch.head]
+        loss = mean_over_batch(function(outputs, targets, temperature=temperature))
+        alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
+        return HeldOutRecord(float(loss), alike, temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""

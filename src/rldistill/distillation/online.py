@@ -158,7 +158,9 @@ class OnlineSource:
         """Return a sample of the states kept, labelled by today's teacher: some may have been trained on."""
         num_steps = self._learner.replay.num_steps
         chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
-        return HeldOut.of(self._labelled(chosen), num_steps)
+        policy = self._learner.policy
+        layout = policy.tasks[0].fingerprint.action_layout
+        return HeldOut.of(self._labelled(chosen), num_steps, layout, policy.output_kind)
 
     @property
     def replays(self) -> Sequence[Replay]:

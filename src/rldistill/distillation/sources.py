@@ -16,9 +16,10 @@ from torch import Tensor
 
 from rldistill.data import Batch, Dataset, Replay, UniformSampler, prefetch
 from rldistill.data.sampler import read_batch
+from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator, stream_seed
-from rldistill.statistics import majority_share
+from rldistill.types import ActionLayout, OutputKind
 
 # Enough for a standard error of agreement below 0.008; as Atari observations, 116 MB.
 _MAX_HELD_OUT_STEPS = 4096
@@ -31,7 +32,7 @@ class LabelledBatch:
     Attributes:
         head: which head of the student is taught.
         observations: `[B, *observation_shape]`, as stored.
-        targets: `[B, A]`, float32.
+        targets: `[B, O]`, float32.
         origin: says where the rows come from, should one of them be at fault.
     """
 
@@ -77,19 +78,21 @@ class HeldOut:
     Attributes:
         batch: a fixed random sample of them.
         num_steps: how many were held out in all.
-        majority_share: agreement of always naming the commonest action.
+        layout: of the actions.
+        teacher_kind: of the targets.
+        constant: what one action would reach, whatever is observed.
     """
 
     batch: LabelledBatch
     num_steps: int
-    majority_share: float
+    layout: ActionLayout
+    teacher_kind: OutputKind
+    constant: Likeness
 
     @classmethod
-    def of(cls, batch: LabelledBatch, num_steps: int) -> "HeldOut":
+    def of(cls, batch: LabelledBatch, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
         """Return a sample with what a constant would reach on it."""
-        share = majority_share(batch.targets.argmax(dim=1), batch.targets.shape[1])
-        assert share is not None, "a held-out sample is never empty"
-        return cls(batch, num_steps, share)
+        return cls(batch, num_steps, layout, teacher_kind, likeness_of_a_constant(batch.targets, teacher_kind, layout))
 
 
 class TaskRows(Protocol):
@@ -192,7 +195,8 @@ def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head:
         head: which head of the student is measured.
     """
     chosen = sample_of_held_out(indices, seed=stream_seed(seed, "task", head) if head else seed)
-    return HeldOut.of(labelled(dataset, read_batch(dataset, chosen), head=head), len(indices))
+    batch, origin = labelled(dataset, read_batch(dataset, chosen), head=head), dataset.provenance
+    return HeldOut.of(batch, len(indices), origin.task.fingerprint.action_layout, origin.teacher.output_kind)
 
 
 def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:

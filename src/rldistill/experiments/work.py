@@ -132,7 +132,7 @@ def distill_student(
     made = student.spec.provenance
     return {
         "policy_hash": student.hash,
-        "held_out_agreement": made["held_out_agreement"],
+        "held_out_agreement": made.get("held_out_agreement"),
         "num_updates": made["num_updates"],
     }
 

@@ -82,7 +82,7 @@ class OutputLayer:
 
     @property
     def _is_bounded(self) -> bool:
-        return all(map(math.isfinite, (*self.layout.low, *self.layout.high)))
+        return all(map(math.isfinite, self.layout.widths))
 
 
 class OutputRows(nn.Module):

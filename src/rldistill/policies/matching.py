@@ -1,5 +1,7 @@
 """Does this policy belong to this task?"""
 
+from dataclasses import replace
+
 from rldistill.errors import MismatchError
 from rldistill.policies.protocol import Policy
 from rldistill.tasks import Task
@@ -25,3 +27,13 @@ def fit_policy(policy: Policy, task: Task) -> Policy:
             "Was it trained on another game, or with other preprocessing? See `rldistill inspect FILE`."
         )
     return fitted
+
+
+def as_played_by(policy: Policy, task: Task) -> Task:
+    """Return a task with the action layout of the policy that plays it.
+
+    Of a box, an environment says the bounds of today; how raw outputs reach them, and the bounds that the policy was
+    trained with, only the policy knows, and a student needs them.
+    """
+    layout = policy.tasks[0].fingerprint.action_layout
+    return replace(task, fingerprint=replace(task.fingerprint, action_layout=layout))

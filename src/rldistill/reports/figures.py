@@ -66,7 +66,8 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
         axes.set_xlim(0, updates[-1])
         count_ticks(axes)
     _draw_loss(panels[0], updates, records, str(config.get("loss", "loss")))
-    _draw_agreement(panels[1], updates, records)
+    draw_likeness = _draw_agreement if "held_out_agreement" in records[-1] else _draw_action_gap
+    draw_likeness(panels[1], updates, records)
     if num_panels == 3:
         _draw_scores(panels[2], records, evaluation)
     student, loss = config.get("student", "student"), _spaced(str(config.get("loss", "its loss")))
@@ -173,6 +174,21 @@ def _draw_agreement(axes: "Axes", updates: NDArray[np.float64], records: Sequenc
         [
             EndLabel(float(agreement[-1]), f"student {agreement[-1]:.1f} %", STUDENT_COLOUR),
             EndLabel(majority, f"always the\ncommonest\naction {majority:.1f} %", RANDOM_COLOUR),
+        ],
+    )
+
+
+def _draw_action_gap(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]]) -> None:
+    gap, constant = 100 * _column(records, "held_out_action_gap"), 100 * float(records[-1]["constant_action_gap"])
+    axes.axhline(constant, color=RANDOM_COLOUR, linestyle=(0, (5, 3)), linewidth=1.3)
+    axes.plot(updates, gap, color=STUDENT_COLOUR, linewidth=2.0)
+    axes.set_ylim(0, 1.1 * max(constant, float(gap.max())))
+    title_panel(axes, "Distance from the teacher", x_label="updates", y_label="action, held-out steps (% of its box)")
+    label_ends(
+        axes,
+        [
+            EndLabel(float(gap[-1]), f"student {gap[-1]:.2g} %", STUDENT_COLOUR),
+            EndLabel(constant, f"always its\nmean action\n{constant:.2g} %", RANDOM_COLOUR),
         ],
     )
 

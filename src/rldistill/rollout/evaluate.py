@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, choose_actions
 from rldistill.rollout.player import EpisodePlayer, StepRecord
 from rldistill.seeding import episode_seed
+from rldistill.statistics import action_gap
+from rldistill.types import Actions
 
 # Students are asked about every fourth state of the teacher: neighbours hardly differ, and
 # which states are asked depends on the episode alone, not on the number of environments.
@@ -47,12 +50,15 @@ class PlayedEpisodes:
         episodes: in the order of their index.
         is_census: each distinct start of a deterministic task was played once: the mean is known, not estimated.
         agreement: per compared policy, the share of this policy's states in which both have
-            the same greedy action.
+            the same greedy action; of choices.
+        action_gap: per compared policy, how far its greedy actions are from this policy's, in widths of
+            the box; of continuous actions.
     """
 
     episodes: tuple[EpisodeScore, ...]
     is_census: bool = False
     agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+    action_gap: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def num_distinct(self) -> int:
@@ -65,28 +71,45 @@ class PlayedEpisodes:
         return np.array([episode.score for episode in self.episodes])
 
 
-class _Agreement:
-    """Counts equal greedy actions on the states of the policy that plays."""
+class _Comparison:
+    """Keeps greedy actions of the policy that plays, and of others on its states."""
 
-    def __init__(self, others: Mapping[str, Policy]) -> None:
+    def __init__(self, policy: Policy, others: Mapping[str, Policy]) -> None:
+        self._layout = policy.tasks[0].fingerprint.action_layout
         self._others = others
-        self._equal = dict.fromkeys(others, 0)
-        self._total = 0
+        self._mine: list[Actions] = []
+        self._theirs: dict[str, list[Actions]] = {name: [] for name in others}
 
     def record(self, step: StepRecord) -> None:
         rows = step.steps % _AGREEMENT_STRIDE == 0
         if not (self._others and rows.any()):
             return
-        mine = choose_actions(step.output, "greedy")[rows]
-        self._total += len(mine)
+        self._mine.append(choose_actions(step.output, "greedy")[rows])
         for name, other in self._others.items():
-            output, _ = other(step.observations[rows])
-            is_equal = choose_actions(output, "greedy") == mine
-            self._equal[name] += int(is_equal.reshape(len(mine), -1).all(axis=1).sum())
+            self._theirs[name].append(choose_actions(other(step.observations[rows])[0], "greedy"))
 
     @property
-    def shares(self) -> dict[str, float]:
-        return {name: count / self._total for name, count in self._equal.items()} if self._total else {}
+    def agreement(self) -> dict[str, float]:
+        """Shares of equal choices."""
+        if self._layout.is_continuous or not self._mine:
+            return {}
+        mine = np.concatenate(self._mine).reshape(sum(map(len, self._mine)), -1)
+        return {
+            name: float((np.concatenate(theirs).reshape(mine.shape) == mine).all(axis=1).mean())
+            for name, theirs in self._theirs.items()
+        }
+
+    @property
+    def action_gap(self) -> dict[str, float]:
+        """Mean distances, in widths of the box."""
+        if not (self._layout.is_continuous and self._mine):
+            return {}
+        mine = torch.from_numpy(np.concatenate(self._mine))
+        gaps = {
+            name: action_gap(torch.from_numpy(np.concatenate(theirs)), mine, self._layout)
+            for name, theirs in self._theirs.items()
+        }
+        return {name: gap for name, gap in gaps.items() if gap is not None}
 
 
 def is_deterministic(policy: Policy, task: PlayableTask, exploration_epsilon: float) -> bool:
@@ -119,11 +142,11 @@ def play_episodes(
     totals = dict.fromkeys(episodes, 0.0)
     lengths = dict.fromkeys(episodes, 0)
     traces = dict.fromkeys(episodes, 0)
-    agreement = _Agreement(compared or {})
+    comparison = _Comparison(policy, compared or {})
     num_finished = 0
     player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=exploration_epsilon)
     for step in player.play():
-        agreement.record(step)
+        comparison.record(step)
         for row, episode in enumerate(step.episodes.tolist()):
             totals[episode] += float(step.rewards[row])
             lengths[episode] += 1
@@ -136,7 +159,7 @@ def play_episodes(
     scores = tuple(
         EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), traces[index]) for index in episodes
     )
-    return PlayedEpisodes(scores, agreement=agreement.shares)
+    return PlayedEpisodes(scores, agreement=comparison.agreement, action_gap=comparison.action_gap)
 
 
 def play_scores(

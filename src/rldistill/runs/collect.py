@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rldistill.data import DatasetWriter, Provenance, TeacherEntry, is_dataset_folder, load_manifest, step_fields
+from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.policies import Policy, fit_policy
+from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.loading import PolicyLike, as_policy, teacher_entry
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -111,9 +111,10 @@ def collect(
 
 
 def _provenance(policy: Policy, task: Task, seed: int, path: str | None) -> Provenance:
+    task = as_played_by(policy, task)
     return Provenance(
         task=task,
-        teacher=TeacherEntry(policy.name, policy.hash, policy.output_kind, path),
+        teacher=teacher_entry(policy, path),
         behaviour=policy.behaviour,
         seed=seed,
         exploration_epsilon=task.protocol.exploration_epsilon,

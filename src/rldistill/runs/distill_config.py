@@ -48,8 +48,12 @@ class DistillConfig:
     """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32; a last
     :16 gives each head a hidden layer of its own."""
     loss: str | None = None
-    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl, for all tasks or as TASK=LOSS,…; none: what
-    suits the teacher's outputs."""
+    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl, of continuous actions diag_gaussian_kl,
+    reverse_diag_gaussian_kl, mean_mse or mean_huber; for all tasks or as TASK=LOSS,…; none: what suits the
+    teacher's outputs."""
+    std: str = "state"
+    """Spread of a Gaussian student: state (a layer of its own), parameter (learned, the same in all states)
+    or fixed (the teacher's, on average)."""
     temperature: str | None = None
     """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or as TASK=…,…; none: 0.01
     for Q-values, 1 for logits."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.distillation import UpdateRecord, distil
+from rldistill.distillation import Likeness, UpdateRecord, distil, mean_likeness
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
@@ -102,7 +102,7 @@ class DistillationRun:
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         config = self._config
         started, first = time.monotonic(), self._update
-        agreement: float | None = None
+        alike: dict[str, float] = {}
         for record in self._saved_when_diverged(records):
             self._update = record.update + 1
             for head, loss in zip(record.heads, record.losses, strict=True):
@@ -110,7 +110,7 @@ class DistillationRun:
             is_last = self._update == config.num_updates
             if self._update % config.evaluate_period == 0 or is_last:
                 measured = self._measure()
-                agreement = _mean_agreement(measured)
+                alike = _mean_likeness(measured)
                 metrics.write(self._measurement(record, measured))
                 self._losses.clear()
                 self._warn_if_trivial(measured, is_last=is_last)
@@ -118,12 +118,11 @@ class DistillationRun:
                     metrics.sync()
                     self._save()
             speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
-            shown = {"loss": record.loss, "updates_per_second": speed}
-            shown |= {} if agreement is None else {"held_out_agreement": agreement}
+            shown = {"loss": record.loss, "updates_per_second": speed, **alike}
             notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
 
     def _measure(self) -> list[HeldOutRecord]:
-        """Return loss and agreement on held-out steps of each task."""
+        """Return loss and likeness on held-out steps of each task."""
         return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.tasks]
 
     def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
@@ -149,15 +148,14 @@ class DistillationRun:
         if len(tasks) == 1:
             return values[0] | shared
         by_task = {task.task.name: value for task, value in zip(tasks, values, strict=True)}
-        return shared | {"held_out_agreement": _mean_agreement(measured), "tasks": by_task}
+        return shared | _mean_likeness(measured) | {"tasks": by_task}
 
     def _task_values(self, task: TaskData, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
         losses = self._losses.get(task.held_out.batch.head)
         values: dict[str, Any] = {
             "loss": float(np.mean(losses)) if losses else None,
             "held_out_loss": measured.loss,
-            "held_out_agreement": measured.agreement,
-            "majority_share": task.held_out.majority_share,
+            **_likeness_record(task, measured),
         }
         if measured.temperature is not None:
             values["temperature"] = measured.temperature
@@ -183,24 +181,19 @@ class DistillationRun:
 
     def _warn_if_trivial(self, measured: Sequence[HeldOutRecord], *, is_last: bool) -> None:
         trivial = [
-            (task, record.agreement)
+            (task, record.likeness)
             for task, record in zip(self._setup.tasks, measured, strict=True)
-            if record.agreement <= task.held_out.majority_share
+            if not record.likeness.is_better_than(task.held_out.constant)
         ]
         # While the learning rate warms up nobody has learned anything.
         is_early = self._update < _WARN_FROM * self._config.num_updates
         if not trivial or is_early or (self._warned and not is_last):
             return
         self._warned = True
-        for task, agreement in trivial:
+        for task, alike in trivial:
             of = "" if len(measured) == 1 else f" of {task.task.name}"
-            text = (
-                f"after {self._update:,} updates the student agrees with the teacher in {agreement:.1%} of held-out "
-                f"steps{of}, always naming the commonest action in {task.held_out.majority_share:.1%}: it has learned "
-                "nothing yet. If this lasts, raise the learning rate or the temperature (temperature 0.01 is meant for "
-                "Q-values of order 1)."
-            )
-            notify(self._callbacks, MessageEvent(text, "warning"))
+            text = _trivial_text(alike, task.held_out.constant, of)
+            notify(self._callbacks, MessageEvent(f"after {self._update:,} updates {text}", "warning"))
 
     def _finish(self) -> TorchPolicy:
         student = self._setup.student.with_provenance(self._student_provenance(self._measure()))
@@ -228,7 +221,7 @@ class DistillationRun:
         return made | {
             "teachers": [*self._setup.kept_teachers, *teachers],
             "tasks": {task.task.name: record for task, record in zip(self._setup.tasks, records, strict=True)},
-            "held_out_agreement": _mean_agreement(measured),
+            **_mean_likeness(measured),
         }
 
     def _finished(self) -> TorchPolicy:
@@ -281,8 +274,29 @@ class DistillationRun:
         notify(self._callbacks, MessageEvent(text))
 
 
-def _mean_agreement(measured: Sequence[HeldOutRecord]) -> float:
-    return sum(record.agreement for record in measured) / len(measured)
+def _mean_likeness(measured: Sequence[HeldOutRecord]) -> dict[str, float]:
+    mean = mean_likeness([record.likeness for record in measured])
+    return {} if mean is None else {f"held_out_{mean.name}": mean.value}
+
+
+def _likeness_record(task: TaskData, measured: HeldOutRecord) -> dict[str, float]:
+    """Return how alike student and teacher are, and what a constant would reach."""
+    alike, constant = measured.likeness, task.held_out.constant
+    baseline = "majority_share" if constant.name == "agreement" else "constant_action_gap"
+    return {f"held_out_{alike.name}": alike.value, baseline: constant.value}
+
+
+def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
+    if alike.name == "agreement":
+        return (
+            f"the student agrees with the teacher in {alike.value:.1%} of held-out steps{of}, always naming the "
+            f"commonest action in {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning "
+            "rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+        )
+    return (
+        f"the student's actions are {alike.value:.1%} of the box from the teacher's in held-out steps{of}, always its "
+        f"mean action {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning rate."
+    )
 
 
 def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
@@ -290,6 +304,5 @@ def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
     return {
         "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
         "dataset": dict(task.record),
-        "held_out_agreement": measured.agreement,
-        "majority_share": task.held_out.majority_share,
+        **_likeness_record(task, measured),
     }

@@ -10,13 +10,15 @@ from torch import nn
 from rldistill.distillation import OPTIMIZERS, Distiller, Source
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
+from rldistill.networks import InputNormalization, PolicyNetwork
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.runs.per_task import check_tasks, parse_per_task, value_for
-from rldistill.runs.task_data import TaskData, make_source
+from rldistill.runs.task_data import StoredData, TaskData, make_source
 from rldistill.schedules import Constant, Schedule, TaskSchedule, parse_schedule
+from rldistill.types import OutputKind
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,15 @@ def prepare(
     losses = [_task_loss(config, item, custom_loss) for item in data]
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(parse_per_task(getattr(config, option), option), names, option)
-    student_tasks = [StudentTask(item.task, samples=item.samples) for item in data]
-    # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
-    is_regression = all(loss.function.spec.name == "q_mse" for loss in losses)
-    student, kept = initial_student(config, student_tasks, module, "q_values" if is_regression else "logits")
+    student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
+    student, kept = initial_student(config, student_tasks, module, _student_kind(names, losses))
     student = student.to(torch.device(config.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     trained = freeze_old_parts(student, heads) if config.add_head and not config.train_torso else student.network
     for item, head in zip(data, heads, strict=True):
         item.teach(head, config)
+    if student.output_kind == "gaussian" and config.std == "fixed":
+        _fix_std(student, data, heads)
     schedule = task_schedule(config, names)
     return DistillationSetup(
         tuple(data),
@@ -83,6 +85,45 @@ def prepare(
         _resolved(names, losses),
         tuple(text for text in [*(loss.warning for loss in losses), *(w for d in data for w in d.warnings)] if text),
         kept,
+    )
+
+
+def _student_kind(names: Sequence[str], losses: Sequence[_TaskLoss]) -> OutputKind:
+    """Return the kind of output that all of a student's heads have.
+
+    Raises:
+        MismatchError: losses make different students.
+    """
+    kinds: dict[str, OutputKind] = {name: loss.function.student_kind for name, loss in zip(names, losses, strict=True)}
+    if set(kinds.values()) <= {"q_values", "logits"}:
+        # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
+        return "q_values" if set(kinds.values()) == {"q_values"} else "logits"
+    if len(set(kinds.values())) > 1:
+        shown = ", ".join(f"{kind} of {name}" for name, kind in kinds.items())
+        raise MismatchError(f"These losses make a student of {shown}: one policy cannot give both. Name one --loss.")
+    return next(iter(kinds.values()))
+
+
+def _fix_std(student: TorchPolicy, data: Sequence[TaskData], heads: Sequence[int]) -> None:
+    """Give every head the mean of its teacher's log std, which is not trained.
+
+    Raises:
+        UsageError: a teacher that plays while the student learns has not said anything yet.
+    """
+    network = student.network
+    if not isinstance(network, PolicyNetwork) or not all(isinstance(item, StoredData) for item in data):
+        raise UsageError("std fixed takes the teacher's spread from a dataset, for a network of ours. Collect first.")
+    for item, head in zip(data, heads, strict=True):
+        log_std = item.held_out.batch.targets.chunk(2, dim=-1)[1].mean(dim=0)
+        network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
+
+
+def _normalization(data: TaskData) -> InputNormalization | None:
+    recorded = data.teacher.normalization
+    if recorded is None:
+        return None
+    return InputNormalization(
+        tuple(recorded["mean"]), tuple(recorded["variance"]), recorded["epsilon"], recorded["clip"]
     )
 
 

@@ -314,6 +314,7 @@ class _EvaluationRun:
             retention_interval=None if samples is None else sample_interval(samples),
             retention_lower_bound=None if bound is None or not math.isfinite(bound) else bound,
             agreement=teacher.agreement.get(row.name),
+            action_gap=teacher.action_gap.get(row.name),
         )
 
     def _rng(self, purpose: str) -> np.random.Generator:

@@ -29,7 +29,9 @@ class PolicyEvaluation:
         retention_interval: 95 %, two-sided.
         retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
         normalised_score: 0 random play, 1 a human tester; for the paper's ten games.
-        agreement: share of the teacher's states with the same greedy action.
+        agreement: of choices: share of the teacher's states with the same greedy action.
+        action_gap: of continuous actions: mean distance of the greedy ones on the teacher's states, in widths of
+            the box.
         size: of the network, where there is one.
         speed: of decisions, where there is a network.
     """
@@ -49,6 +51,7 @@ class PolicyEvaluation:
     retention_lower_bound: float | None = None
     normalised_score: float | None = None
     agreement: float | None = None
+    action_gap: float | None = None
     size: NetworkSize | None = None
     speed: DecisionSpeed | None = None
 
@@ -76,6 +79,7 @@ class PolicyEvaluation:
             "retention_lower_bound": self.retention_lower_bound,
             "normalised_score": self.normalised_score,
             "agreement": self.agreement,
+            "action_gap": self.action_gap,
             "num_parameters": self.size.num_parameters if self.size else None,
             "num_bytes": self.size.num_bytes if self.size else None,
             "num_macs": self.size.num_macs if self.size else None,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rldistill.errors import MismatchError, UsageError
-from rldistill.networks import PolicyNetwork, module_name, parse_architecture
+from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
 from rldistill.policies import Behaviour, HeadSpec, TorchPolicy, load_policy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.seeding import stream_seed
@@ -20,10 +20,17 @@ MODULE_PREFIX = "module:"
 
 @dataclass(frozen=True)
 class StudentTask:
-    """A task that is taught, and whether its student is to sample its actions."""
+    """A task that is taught.
+
+    Attributes:
+        task: with the layout of its teacher's actions.
+        samples: whether the student is to sample its actions.
+        normalization: of observations, as its teacher has it.
+    """
 
     task: Task
     samples: bool
+    normalization: InputNormalization | None = None
 
     @property
     def behaviour(self) -> Behaviour:
@@ -51,13 +58,16 @@ def initial_student(
         raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
     initial = None if config.init_from is None else load_policy(config.init_from)
     if initial is None:
-        return _new_student(config, [_head(task) for task in tasks], output_kind), ()
+        return _new_student(config, [_head(task) for task in tasks], output_kind, _normalization(tasks)), ()
     if config.add_head:
         _check_architecture(config, initial)
         return _with_more_heads(config, initial, tasks)
     heads = _heads_in_order_of(initial, config, tasks)
     _check_architecture(config, initial)
-    student = _new_student(config, heads, output_kind)
+    normalization = _normalization(tasks)
+    student = _new_student(config, heads, output_kind, normalization)
+    _check_inputs(config, initial, normalization)
+    _check_output_layers(config, initial, student)
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
     student.network.load_state_dict(initial.network.state_dict())
     return student, ()
@@ -87,7 +97,48 @@ def _head(task: StudentTask) -> HeadSpec:
     return HeadSpec(task.task, task.behaviour)
 
 
-def _new_student(config: DistillConfig, heads: Sequence[HeadSpec], output_kind: OutputKind) -> TorchPolicy:
+def _normalization(tasks: Sequence[StudentTask]) -> InputNormalization | None:
+    """Return the one normalisation of all tasks' observations.
+
+    Raises:
+        MismatchError: teachers normalise differently.
+    """
+    first = tasks[0]
+    for task in tasks[1:]:
+        if task.normalization != first.normalization:
+            raise MismatchError(
+                f"The teachers of {first.task.name} and {task.task.name} normalise observations by different "
+                "statistics: one torso cannot see both. Distil each into a student of its own."
+            )
+    return first.normalization
+
+
+def _check_inputs(config: DistillConfig, initial: TorchPolicy, normalization: InputNormalization | None) -> None:
+    if initial.normalization != normalization:
+        raise MismatchError(
+            f"--init-from {config.init_from} normalises observations by other statistics than the teacher "
+            "(one of the two may have none): its weights would see something else. Leave --init-from out."
+        )
+
+
+def _check_output_layers(config: DistillConfig, initial: TorchPolicy, student: TorchPolicy) -> None:
+    old, new = initial.spec, student.spec
+    if (old.head_sizes, old.gaussian.std) != (new.head_sizes, new.gaussian.std) and "gaussian" in (
+        old.output_kind,
+        new.output_kind,
+    ):
+        raise MismatchError(
+            f"--init-from {config.init_from} gives {old.output_kind} (std {old.gaussian.std}), this loss makes a "
+            f"student of {new.output_kind} (std {new.gaussian.std}). Choose the loss and --std that it was made with."
+        )
+
+
+def _new_student(
+    config: DistillConfig,
+    heads: Sequence[HeadSpec],
+    output_kind: OutputKind,
+    normalization: InputNormalization | None,
+) -> TorchPolicy:
     # Where all heads act alike, the policy says it once.
     shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
     student = TorchPolicy.create(
@@ -95,6 +146,8 @@ def _new_student(config: DistillConfig, heads: Sequence[HeadSpec], output_kind: 
         [head.task for head in heads],
         output_kind=output_kind,
         behaviour=shared,
+        gaussian=GaussianOptions(config.std),  # pyright: ignore[reportArgumentType] it checks
+        normalization=normalization,
         generator=torch.Generator().manual_seed(stream_seed(config.seed, "weights")),
     )
     return student.with_spec(
@@ -159,7 +212,8 @@ def _with_more_heads(
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
     kind = initial.output_kind
-    fresh = _new_student(config, [*initial.spec.heads, *added], kind)
+    _check_inputs(config, initial, _normalization(new))
+    fresh = _new_student(config, [*initial.spec.heads, *added], kind, initial.normalization)
     student = TorchPolicy(
         fresh.network,
         replace(fresh.spec, heads=(*initial.spec.heads, *added), behaviour=behaviour),

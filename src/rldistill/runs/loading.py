@@ -1,9 +1,11 @@
 """From what a user names to a policy and the task it plays."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rldistill.data import TeacherEntry
 from rldistill.errors import MismatchError, PolicyFileError
 from rldistill.policies import Policy, TorchPolicy, fit_policy, load_policy
 from rldistill.tasks import Task
@@ -31,6 +33,18 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
             )
         path = found[0]
     return load_policy(path, device=device)
+
+
+def teacher_entry(policy: Policy, path: str | Path | None) -> TeacherEntry:
+    """Return what datasets and students record of a teacher."""
+    normalization = policy.normalization if isinstance(policy, TorchPolicy) else None
+    return TeacherEntry(
+        policy.name,
+        policy.hash,
+        policy.output_kind,
+        None if path is None else str(path),
+        None if normalization is None else asdict(normalization),
+    )
 
 
 def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:

@@ -13,8 +13,9 @@ from rldistill.distillation import HeldOut, LiveSource, LiveTask, Source, Stored
 from rldistill.distillation.live import OnPlay
 from rldistill.distillation.sources import held_out_sample
 from rldistill.envs import EpisodeEnvs, PlayableTask, make_task
-from rldistill.policies import Policy, TorchPolicy, fit_policy
+from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.loading import teacher_entry
 from rldistill.runs.online import OnlineData
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_seed
@@ -152,10 +153,8 @@ class LiveData:
         self._policy = fit_policy(teacher, playable.task)
         self.playable = playable
         self.on_play = on_play
-        self.task = playable.task
-        self.teacher = TeacherEntry(
-            teacher.name, teacher.hash, teacher.output_kind, None if path is None else str(path)
-        )
+        self.task = as_played_by(self._policy, playable.task)
+        self.teacher = teacher_entry(teacher, path)
         self.samples = teacher.output_kind != "q_values" and self._policy.behaviour == "sample"
         self.label = f"Teacher {path or teacher.name}"
         self.description = f"{path or teacher.name} playing {self.task.name}"

@@ -12,7 +12,7 @@ from rldistill.statistics.aggregate import (
     relative_score,
     retention,
 )
-from rldistill.statistics.agreement import agreement, majority_share
+from rldistill.statistics.agreement import action_gap, agreement, greedy_choices, majority_share
 from rldistill.statistics.bootstrap import (
     Interval,
     Role,
@@ -33,10 +33,12 @@ __all__ = [
     "Role",
     "Statistic",
     "Stratum",
+    "action_gap",
     "agreement",
     "bootstrap_interval",
     "geometric_mean",
     "geometric_mean_samples",
+    "greedy_choices",
     "iqm",
     "lower_bound",
     "majority_share",
