@@ -1,16 +1,24 @@
 """The two records of a task: what must match between policy and task, and what is only recorded."""
 
 import json
+import math
 from dataclasses import fields, replace
 
 import pytest
 
 from rldistill.errors import UsageError
-from rldistill.tasks import ObservationFingerprint, Protocol, Task
+from rldistill.tasks import ObservationFingerprint, ObservationPart, Protocol, Task
 from rldistill.types import ActionLayout
 from tests.kit.small_policies import image_task, vector_task
 
 FINGERPRINT = image_task().fingerprint
+EXTENDED = replace(
+    vector_task().fingerprint,
+    action_layout=ActionLayout("box", (2,), (-1.0, -math.inf), (1.0, math.inf), "clip"),
+    observation_parts=(ObservationPart("goal", (3,)), ObservationPart("image", (8, 8, 3), "uint8")),
+    zero_padding=84,
+    time_feature=1000,
+)
 
 CHANGES = {
     "observation_shape": ((4, 42, 42), "observation_shape: [4, 84, 84] against [4, 42, 42]"),
@@ -25,6 +33,12 @@ CHANGES = {
     "stack_padding": ("reset", "stack_padding: zero against reset"),
     "frame_skip": (2, "frame_skip: 4 against 2"),
     "max_pool": (False, "max_pool: True against False"),
+    "observation_parts": (
+        (ObservationPart("goal", (3,)), ObservationPart("image", (8, 8, 3), "uint8")),
+        "observation_parts: [] against goal float32 [3], image uint8 [8, 8, 3]",
+    ),
+    "zero_padding": (84, "zero_padding: 0 against 84"),
+    "time_feature": (1000, "time_feature: None against 1000"),
 }
 
 
@@ -36,6 +50,49 @@ def test_every_field_of_the_fingerprint_must_match(name):
 
 def test_equal_fingerprints_do_not_differ():
     assert FINGERPRINT.differences(image_task().fingerprint) == []
+
+
+def test_bounds_and_mapping_of_boxes_are_not_compared():
+    box = ActionLayout("box", (2,), (-1.0, -1.0), (1.0, 1.0), "clip")
+    mine = replace(vector_task().fingerprint, action_layout=box)
+    drifted = ActionLayout("box", (2,), (-2.0, -math.inf), (2.0, math.inf), "tanh_rescale")
+    assert mine.differences(replace(mine, action_layout=drifted)) == []
+    other = ActionLayout("box", (1,), (-1.0,), (1.0,), "clip")
+    assert mine.differences(replace(mine, action_layout=other)) == ["action_layout: box [2] against box [1]"]
+
+
+def test_a_multi_binary_layout_is_not_taken_for_a_box_of_the_same_size():
+    mine = replace(FINGERPRINT, action_layout=ActionLayout("multi_binary", (2,)))
+    other = replace(FINGERPRINT, action_layout=ActionLayout("multi_discrete", (2,)))
+    assert mine.differences(other) == ["action_layout: multi_binary [2] against multi_discrete [2]"]
+
+
+def test_a_record_without_the_newer_fields_stays_as_it_was():
+    old = {
+        "observation_shape": [4, 84, 84],
+        "observation_dtype": "uint8",
+        "action_layout": {"kind": "discrete", "sizes": [6]},
+        "action_set": ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"],
+        "grayscale": True,
+        "frame_stack": 4,
+        "stack_padding": "zero",
+        "frame_skip": 4,
+        "max_pool": True,
+    }
+    assert ObservationFingerprint.from_dict(old) == FINGERPRINT
+    assert FINGERPRINT.to_dict() == old
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"zero_padding": -1}, r"^zero_padding must be 0 or more, got -1\.$"),
+        ({"time_feature": 0}, r"^time_feature must be 1 or more, got 0\.$"),
+    ],
+)
+def test_what_cannot_be_appended_to_an_observation_is_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        replace(FINGERPRINT, **values)
 
 
 def test_all_differences_are_listed_at_once():
@@ -53,6 +110,7 @@ def test_all_differences_are_listed_at_once():
         image_task(),
         vector_task(),
         replace(vector_task(), environment_kwargs={"map_name": "8x8"}, protocol=Protocol(exploration_epsilon=0.3)),
+        replace(vector_task(), fingerprint=EXTENDED),
     ],
 )
 def test_a_task_survives_json(task):

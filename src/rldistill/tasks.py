@@ -6,14 +6,35 @@ start and end and how much of the play is random: it is recorded and shown, and 
 reason to refuse. Number of environments and threads stand in neither.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rldistill.errors import UsageError
-from rldistill.types import ActionLayout, check_share
+from rldistill.types import ActionLayout, check_not_negative, check_positive, check_share
 
 ATARI_PREFIX = "atari:"
+
+
+@dataclass(frozen=True)
+class ObservationPart:
+    """One piece of an observation that was made of several and is given to networks as one vector.
+
+    Attributes:
+        name: its key; of nested ones all keys, joined by dots; of a tuple the index.
+        shape: before it was flattened; of a one-hot code its length.
+        dtype: `uint8` where its values are bytes, else `float32`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Numbers that it takes in the vector."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -30,6 +51,10 @@ class ObservationFingerprint:
         stack_padding: what fills the stack after a reset.
         frame_skip: emulator frames per decision.
         max_pool: whether a frame is the pixelwise maximum of the last two emulator frames.
+        observation_parts: what the vector is made of, in order, where the environment gives several.
+        zero_padding: zeros appended to the environment's vector, in place of inputs that were dead
+            where the policy was trained.
+        time_feature: T, where a clock is appended after them: 1 − t / T, t steps since the reset.
     """
 
     observation_shape: tuple[int, ...]
@@ -41,20 +66,36 @@ class ObservationFingerprint:
     stack_padding: str | None = None
     frame_skip: int = 1
     max_pool: bool = False
+    observation_parts: tuple[ObservationPart, ...] = ()
+    zero_padding: int = 0
+    time_feature: int | None = None
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "zero_padding")
+        if self.time_feature is not None:
+            check_positive(self, "time_feature")
 
     def differences(self, other: "ObservationFingerprint") -> list[str]:
-        """List what differs, as `name: mine against theirs`; empty when the two match."""
+        """List what differs, as `name: mine against theirs`; empty when the two match.
+
+        Of actions the kind and the sizes count. Bounds drifted between versions of environments, and
+        how an output reaches its box is the policy's own affair.
+        """
         return [
             f"{item.name}: {_shown(getattr(self, item.name))} against {_shown(getattr(other, item.name))}"
             for item in fields(self)
-            if getattr(self, item.name) != getattr(other, item.name)
+            if _compared(getattr(self, item.name)) != _compared(getattr(other, item.name))
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
+        """Return plain JSON data; what came later than the rest stands there only where it is used."""
         data = asdict(self)
         data |= {"observation_shape": list(self.observation_shape), "action_set": list(self.action_set)}
-        return data | {"action_layout": self.action_layout.to_dict()}
+        data |= {"action_layout": self.action_layout.to_dict()}
+        data |= {"observation_parts": [asdict(part) | {"shape": list(part.shape)} for part in self.observation_parts]}
+        return {
+            name: value for name, value in data.items() if name not in _LATER_FIELDS or value != _LATER_FIELDS[name]
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ObservationFingerprint":
@@ -63,7 +104,19 @@ class ObservationFingerprint:
         values["observation_shape"] = tuple(values["observation_shape"])
         values["action_set"] = tuple(values["action_set"])
         values["action_layout"] = ActionLayout.from_dict(values["action_layout"])
+        parts = values.get("observation_parts", ())
+        values["observation_parts"] = tuple(
+            ObservationPart(part["name"], tuple(part["shape"]), part["dtype"]) for part in parts
+        )
         return cls(**values)
+
+
+# Left out of records where they have these values, so that files and hashes from before them stay as they are.
+_LATER_FIELDS: Mapping[str, object] = {"observation_parts": [], "zero_padding": 0, "time_feature": None}
+
+
+def _compared(value: object) -> object:
+    return (value.kind, value.sizes) if isinstance(value, ActionLayout) else value
 
 
 def _shown(value: object) -> str:
@@ -71,6 +124,8 @@ def _shown(value: object) -> str:
         return f"{value.kind} {list(value.sizes)}"
     if isinstance(value, tuple):
         items: tuple[Any, ...] = value
+        if items and isinstance(items[0], ObservationPart):
+            return ", ".join(f"{part.name} {part.dtype} {list(part.shape)}" for part in items)
         return f"{len(items)} actions {'/'.join(items)}" if items and isinstance(items[0], str) else str(list(items))
     return str(value)
 

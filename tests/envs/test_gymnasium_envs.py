@@ -3,12 +3,11 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rldistill.envs import make_task
 from rldistill.errors import TaskError, UsageError
-from tests.kit.tiny_envs import ContextualBandit, OddSpaces, Remembering, ShiftedSpaces, TinyChain
+from tests.kit.tiny_envs import ContextualBandit, Remembering, ShiftedSpaces, TinyChain
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
 
@@ -207,38 +206,3 @@ def test_a_vector_environment_that_takes_no_seed_per_slot_is_refused():
     vector = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point")
     with pytest.raises(TaskError, match=r"^VectorEnv CartPoleVectorEnv cannot begin single episodes by seed: .*"):
         make_task(vector).make_envs(2, 1).reset([0, 1], [1, 2])
-
-
-IMAGES = spaces.Box(0, 255, (8, 8, 3), np.uint8)
-VECTORS = spaces.Box(-1.0, 1.0, (2,), np.float64)
-
-
-@pytest.mark.parametrize(
-    ("observation_space", "shape", "dtype"),
-    [
-        (IMAGES, (8, 8, 3), "uint8"),
-        (VECTORS, (2,), "float32"),
-        (spaces.Box(-1, 1, (2, 3), np.float16), (2, 3), "float32"),
-        (spaces.Box(0, 9, (), np.int64), (), "int64"),
-        (spaces.Discrete(7), (7,), "float32"),
-    ],
-)
-def test_spaces_become_shapes_and_dtypes_of_the_fingerprint(observation_space, shape, dtype):
-    fingerprint = make_task(lambda: OddSpaces(observation_space, spaces.Discrete(2))).task.fingerprint
-    assert (fingerprint.observation_shape, fingerprint.observation_dtype) == (shape, dtype)
-
-
-@pytest.mark.parametrize(
-    ("observation_space", "action_space", "message"),
-    [
-        (spaces.Dict(a=VECTORS), spaces.Discrete(2), r"got observations Dict\(.*\), expected Box or Discrete\.$"),
-        (spaces.Tuple([VECTORS]), spaces.Discrete(2), r"got observations Tuple\(.*\), expected Box or Discrete\.$"),
-        (spaces.MultiBinary(3), spaces.Discrete(2), r"got observations MultiBinary\(3\), expected Box or Discrete\.$"),
-        (VECTORS, VECTORS, r"got actions Box\(.*\), expected Discrete\.$"),
-        (VECTORS, spaces.MultiDiscrete([2, 3]), r"got actions MultiDiscrete\(\[2 3\]\), expected Discrete\.$"),
-    ],
-)
-def test_spaces_that_are_not_supported_are_refused(observation_space, action_space, message):
-    with pytest.raises(TaskError, match=message) as caught:
-        make_task(lambda: OddSpaces(observation_space, action_space))
-    assert "\n" not in str(caught.value)

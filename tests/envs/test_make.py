@@ -111,6 +111,18 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     )
 
 
+def test_a_module_that_an_environment_imports_and_that_is_not_installed_is_named(monkeypatch):
+    def make(*_, **__):
+        raise ModuleNotFoundError("No module named 'imageio'")
+
+    monkeypatch.setattr(gymnasium, "make", make)
+    assert message_of(RldistillError, "Ant-v5") == (
+        "Task 'Ant-v5' needs a package that is not installed: No module named 'imageio'"
+    )
+    with pytest.raises(ModuleNotFoundError):
+        make_task(make)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [

@@ -127,5 +127,22 @@ class OddSpaces(gymnasium.Env[Any, Any]):
         self.action_space = action_space
 
 
+class Recorder(OddSpaces):
+    """Shows samples of its observation space, takes nothing but its own actions, and keeps them in `actions`."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.actions: list[Any] = []
+        self.shown: list[Any] = [self.observation_space.sample()]
+        return self.shown[-1], {}
+
+    def step(self, action: Any):
+        assert self.action_space.contains(action), action
+        self.actions.append(action)
+        self.shown.append(self.observation_space.sample())
+        return self.shown[-1], 0.0, False, False, {}
+
+
 gymnasium.register("TinyChain-v0", entry_point=TinyChain)
 gymnasium.register("TurnedChain-v0", entry_point=TurnedChain)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rldistill.envs.protocol import StepBatch
 from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
-from rldistill.types import ActionLayout
+from rldistill.types import ActionLayout, Actions
 
 # Their start modes need two players: loading them aborts the process.
 MULTI_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
@@ -220,7 +220,7 @@ class AtariEnvs:
         self._start_frames = info["episode_frame_number"].astype(np.int64)
         return observations
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         """Apply one action per emulator.
 
         Raises:

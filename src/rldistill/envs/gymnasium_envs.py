@@ -10,62 +10,18 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from rldistill.envs.protocol import StepBatch
+from rldistill.envs.spaces import SpaceCodec, space_fingerprint
 from rldistill.errors import TaskError, UsageError
-from rldistill.tasks import ObservationFingerprint
-from rldistill.types import ActionLayout
+from rldistill.types import Actions
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
 
 # Reset by seed restores these completely; building a MuJoCo model costs more than an episode's start.
 _STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
-
-
-def space_fingerprint(
-    name: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-) -> ObservationFingerprint:
-    """Return the fingerprint of a Gymnasium task.
-
-    Discrete observations are given to networks as one-hot float32 vectors.
-
-    Raises:
-        TaskError: a kind of space that is not supported.
-    """
-    if isinstance(observation_space, spaces.Box):
-        shape, dtype = observation_space.shape, str(np.dtype(observation_space.dtype))
-        # Networks compute in float32; half the memory of float64, and nothing a network could see is lost.
-        dtype = "float32" if dtype.startswith("float") else dtype
-    elif isinstance(observation_space, spaces.Discrete):
-        shape, dtype = (int(observation_space.n),), "float32"
-    else:
-        raise TaskError(f"Task {name!r}: got observations {observation_space}, expected Box or Discrete.")
-    if not isinstance(action_space, spaces.Discrete):
-        raise TaskError(f"Task {name!r}: got actions {action_space}, expected Discrete.")
-    return ObservationFingerprint(shape, dtype, ActionLayout.discrete(int(action_space.n)))
-
-
-class _SpaceCodec:
-    """Turns a task's own observations and actions into arrays and back."""
-
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], dtype: str) -> None:
-        self._discrete = observation_space if isinstance(observation_space, spaces.Discrete) else None
-        assert isinstance(action_space, spaces.Discrete)
-        self._first_action = int(action_space.start)
-        self._dtype = np.dtype(dtype)
-
-    def encode(self, observation: object) -> NDArray[np.generic]:
-        """Return one observation (or a batch) as an array; Discrete becomes one-hot."""
-        if self._discrete is None:
-            return np.asarray(observation, self._dtype)
-        return np.eye(int(self._discrete.n), dtype=self._dtype)[np.asarray(observation) - int(self._discrete.start)]
-
-    def decode(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return actions in the space's own numbering."""
-        return actions + self._first_action
 
 
 class GymnasiumEnvs:
@@ -78,7 +34,7 @@ class GymnasiumEnvs:
         self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
         self._used = [False] * num_envs
         fingerprint = space_fingerprint("task", first.observation_space, first.action_space)
-        self._codec = _SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype)
+        self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype)
         self._observations = np.zeros((num_envs, *fingerprint.observation_shape), fingerprint.observation_dtype)
         self._ended = [False] * num_envs
 
@@ -99,11 +55,11 @@ class GymnasiumEnvs:
             self._ended[slot] = False
         return self._observations.copy()
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         """Apply one action per environment; ended ones wait for their reset."""
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        own_actions = self._codec.decode(actions)
+        own_actions = self._codec.decode_each(actions)
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
                 continue
@@ -138,9 +94,7 @@ class VectorEnvs:
             )
         self._envs = envs
         fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
-        self._codec = _SpaceCodec(
-            envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype
-        )
+        self._codec = SpaceCodec(envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype)
         self._disabled = mode is AutoresetMode.DISABLED
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self._is_fresh = True
@@ -169,9 +123,9 @@ class VectorEnvs:
                 "Use gymnasium.vector.SyncVectorEnv, or name the task, such as CartPole-v1 or atari:pong."
             ) from error
         self._ended[mask] = False
-        return self._codec.encode(observations).copy()
+        return self._codec.encode_batch(observations).copy()
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         """Apply one action per environment."""
         if self._disabled and self._ended.any():
             # Idle slots must not be stepped past their end: they begin an episode nobody counts.
@@ -180,7 +134,7 @@ class VectorEnvs:
         terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
         self._ended = terminated | truncated
         return StepBatch(
-            self._codec.encode(observations).copy(),
+            self._codec.encode_batch(observations).copy(),
             np.asarray(rewards, np.float64),
             terminated,
             truncated & ~terminated,

@@ -2,17 +2,19 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, atari_task
-from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, space_fingerprint
+from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
+from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
+from rldistill.envs.spaces import space_fingerprint
 from rldistill.errors import RldistillError, TaskError, UsageError
-from rldistill.tasks import ATARI_PREFIX, Protocol, Task
+from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,39 @@ class PlayableTask:
         task: the two records.
         make_envs: `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
         fixed_num_envs: set where the user gave the environments themselves.
+        plain: the same without what is appended to observations, where something is.
     """
 
     task: Task
     make_envs: Callable[[int, int], EpisodeEnvs]
     fixed_num_envs: int | None = None
+    plain: "PlayableTask | None" = field(default=None, repr=False)
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""
         protocol = replace(self.task.protocol, exploration_epsilon=exploration_epsilon)
         return replace(self, task=replace(self.task, protocol=protocol))
+
+    def observed_as(self, fingerprint: ObservationFingerprint) -> "PlayableTask":
+        """Return the same task with what a policy needs appended to its observations.
+
+        Args:
+            fingerprint: of the policy.
+
+        Returns:
+            The task extended by the fingerprint's zero padding and time feature, in place of its
+            own, where the two then match; else the task as it is, which the policy does not fit.
+        """
+        wanted = ObservationSettings.of(fingerprint)
+        if wanted == ObservationSettings.of(self.task.fingerprint):
+            return self
+        try:
+            extended = _extend(self.plain or self, wanted)
+        except UsageError:  # not a vector: nothing can be appended
+            return self
+        if fingerprint.differences(extended.task.fingerprint):
+            return self
+        return replace(extended, task=replace(extended.task, protocol=self.task.protocol))
 
 
 TaskLike = str | Task | PlayableTask | Callable[[], GymnasiumEnv] | VectorEnv[Any, Any, Any]
@@ -44,18 +69,20 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     Args:
         task: `atari:<game>`; a Gymnasium id; `module:EnvId`; a callable that makes an `Env`;
             a `VectorEnv`; or a `Task` that a file recorded.
-        options: `AtariOptions` by name, or keyword arguments of the environment.
+        options: `AtariOptions` by name, or keyword arguments of the environment; among the latter
+            `zero_padding` and `time_feature` extend observations (`ObservationSettings`).
 
     Raises:
         TaskError: there is no such environment, or its spaces are not supported.
         UsageError: options that do not apply.
     """
     options = dict(options or {})
+    if isinstance(task, str) and task.startswith(ATARI_PREFIX):
+        return _atari(atari_task(task, options))
+    settings, kwargs = ObservationSettings.from_kwargs(options)
     if isinstance(task, str):
-        if task.startswith(ATARI_PREFIX):
-            return _atari(atari_task(task, options))
-        return _from_factory(task, _factory(task, options), options)
-    if options:
+        return _extend(_from_factory(task, _factory(task, kwargs), kwargs), settings)
+    if kwargs or (options and isinstance(task, PlayableTask | Task)):
         shown = task.name if isinstance(task, Task) else "ID"
         raise UsageError(
             f"Environment options ({', '.join(options)}) belong with a task's name: got them with one that is already "
@@ -66,8 +93,19 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     if isinstance(task, Task):
         return _from_record(task)
     if isinstance(task, VectorEnv):
-        return _from_vector_env(task)
-    return _from_factory(f"python:{getattr(task, '__name__', type(task).__name__)}", task, {})
+        return _extend(_from_vector_env(task), settings)
+    return _extend(_from_factory(f"python:{getattr(task, '__name__', type(task).__name__)}", task, {}), settings)
+
+
+def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
+    fingerprint = extend_fingerprint(plain.task.name, plain.task.fingerprint, settings)
+    if fingerprint == plain.task.fingerprint:
+        return plain
+
+    def make_envs(num_envs: int, num_threads: int) -> EpisodeEnvs:
+        return extend_envs(plain.make_envs(num_envs, num_threads), settings)
+
+    return PlayableTask(replace(plain.task, fingerprint=fingerprint), make_envs, plain.fixed_num_envs, plain)
 
 
 def _atari(task: Task) -> PlayableTask:
@@ -78,7 +116,8 @@ def _from_record(task: Task) -> PlayableTask:
     if task.is_atari:
         return _atari(task)
     kwargs = dict(task.environment_kwargs)
-    playable = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
+    plain = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
+    playable = _extend(plain, ObservationSettings.of(task.fingerprint))
     return replace(playable, task=replace(playable.task, protocol=task.protocol))
 
 
@@ -109,7 +148,9 @@ def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]
 def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[str, Any]) -> PlayableTask:
     try:
         env = make()
-    except gymnasium.error.DependencyNotInstalled as error:
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        if name.startswith("python:") and isinstance(error, ModuleNotFoundError):
+            raise  # a mistake in the user's own code
         raise RldistillError(f"Task {name!r} needs a package that is not installed: {error}") from error
     except gymnasium.error.Error as error:
         raise TaskError(

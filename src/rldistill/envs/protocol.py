@@ -59,7 +59,7 @@ class EpisodeEnvs(Protocol):
         ...
 
     def step(self, actions: Actions) -> StepBatch:
-        """Apply one action per slot, `[N]`."""
+        """Apply one action per slot, `[N]`, `[N, K]` or `[N, D]`, as the task's action layout has them."""
         ...
 
     def start_ids(self) -> NDArray[np.int64] | None:

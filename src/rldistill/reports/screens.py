@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
+from rldistill.envs.extended import ObservationSettings, extend_envs
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
 from rldistill.envs.protocol import StepBatch
 from rldistill.errors import RldistillError
 from rldistill.tasks import Task
+from rldistill.types import Actions
 
 _ATARI_FRAMES_PER_SECOND = 60
 _DEFAULT_FRAMES_PER_SECOND = 30
@@ -78,7 +80,7 @@ class _AtariScreen:
         self._show(self._screen.reset(slots, seeds))
         return self._player.reset(slots, seeds)
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         seen, played = self._screen.step(actions), self._player.step(actions)
         in_step = bool((seen.rewards == played.rewards).all() and (seen.ended == played.ended).all())
         assert in_step, "the film shows another play than the policy's"
@@ -105,7 +107,7 @@ class _GymnasiumScreen:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._made: list[gymnasium.Env[Any, Any]] = []
-        self._envs = GymnasiumEnvs(self._make, 1)
+        self._envs = extend_envs(GymnasiumEnvs(self._make, 1), ObservationSettings.of(task.fingerprint))
 
     @property
     def num_envs(self) -> int:
@@ -118,7 +120,7 @@ class _GymnasiumScreen:
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         return self._envs.reset(slots, seeds)
 
-    def step(self, actions: NDArray[np.int64]) -> StepBatch:
+    def step(self, actions: Actions) -> StepBatch:
         return self._envs.step(actions)
 
     def start_ids(self) -> None:
