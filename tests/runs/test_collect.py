@@ -69,7 +69,7 @@ def test_every_stored_stack_is_what_the_environment_returned_across_a_kill_and_a
             np.testing.assert_array_equal(episode["last_observation"], observation)
         assert step.ended[0] == ("last_observation" in episode)
         num_ends += bool(step.ended[0])
-        targets = policy(episode["observation"])[0].scores.numpy()
+        targets = policy(episode["observation"])[0].raw.numpy()
         np.testing.assert_array_equal(episode["q_values"], targets, err_msg=f"targets of episode {number}")
     envs.close()
     assert num_ends >= 3

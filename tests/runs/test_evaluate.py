@@ -41,6 +41,7 @@ POLICY_KEYS = [
     "retention_lower_bound",
     "normalised_score",
     "agreement",
+    "action_gap",
     "num_parameters",
     "num_bytes",
     "num_macs",

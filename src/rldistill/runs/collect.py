@@ -14,7 +14,7 @@ from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, teacher_entry
+from rldistill.runs.loading import PolicyLike, as_policy, played_by, teacher_entry
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -89,7 +89,7 @@ def collect(
     if num_steps < 1:
         raise UsageError(f"num_steps must be 1 or more, got {num_steps}.")
     policy = as_policy(teacher, device=resolve_device(device).type)
-    playable = make_task(task if task is not None else policy.tasks[0], env_kwargs)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
     policy = fit_policy(policy, playable.task)

@@ -15,7 +15,7 @@ from rldistill.distillation import OPTIMIZERS
 from rldistill.envs import TaskLike
 from rldistill.errors import UsageError
 from rldistill.events import Callback
-from rldistill.losses import CustomLoss, check_loss
+from rldistill.losses import CustomLoss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
@@ -33,14 +33,15 @@ from rldistill.runs.distillation_inputs import (
 )
 from rldistill.runs.distillation_run import DistillationRun, may_differ
 from rldistill.runs.distillation_setup import prepare, task_schedule
-from rldistill.runs.initial_student import MODULE_PREFIX, student_name
+from rldistill.runs.initial_student import MODULE_PREFIX, STUDENT_STDS, student_name
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike
 from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
+from rldistill.runs.task_losses import check_losses
 from rldistill.runs.threads import use_threads
-from rldistill.schedules import Schedule, parse_schedule
+from rldistill.schedules import parse_schedule
 from rldistill.types import resolve_device
 
 
@@ -53,6 +54,7 @@ def distill(
     student: str | nn.Module = "net3",
     loss: str | CustomLoss | Mapping[str, str] | None = None,
     temperature: float | str | Mapping[str, float | str] | None = None,
+    std: str = "state",
     task_order: str = "in_turn",
     task_weights: Mapping[str, float] | None = None,
     add_head: bool = False,
@@ -115,7 +117,9 @@ def distill(
             observations to `[B, A]` (its file then loads only with `module=`).
         loss: name, by task where they differ, or a callable (student `[B, A]`, target `[B, A]`) →
             `[B]`; None: what suits the teacher's outputs.
-        temperature: number or schedule, by task where they differ; None: 0.01 for Q-values, 1 for logits.
+        temperature: number or schedule, by task where they differ; None: 0.01 for Q-values, 1 for logits; `auto`: 1/7
+            of the median gap between the teacher's best two actions.
+        std: of a Gaussian student: `state`, `parameter` or `fixed`.
         task_order: `in_turn` (each batch is one task's, as in the paper), `mixed` (each batch has
             rows of all) or `random`.
         task_weights: by task, the shares in `mixed` and `random`; 1 where none is given.
@@ -168,6 +172,7 @@ def distill(
         student=student_name(student),
         loss=None if callable(loss) else per_task_text(loss),
         temperature=per_task_text(temperature),
+        std=std,
         task_order=task_order,
         task_weights=per_task_text(task_weights),
         add_head=add_head,
@@ -213,7 +218,9 @@ def resolve(config: DistillConfig) -> DistillConfig:
         raise UsageError(
             f"learning_rate must be > 0 and may fall to 0: got {config.learning_rate!r}, {lowest:g} to {highest:g}."
         )
-    _check_losses(config)
+    check_losses(config)
+    if config.std not in STUDENT_STDS:
+        raise UsageError(f"std: got {config.std!r}, expected one of {', '.join(STUDENT_STDS)}.")
     task_schedule(config, list(parse_per_task(config.task_weights, "task_weights")) or [""])
     if config.optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer: got {config.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}.")
@@ -251,19 +258,3 @@ def run_distill(
             else:
                 write_config(config.out, "distill", values)
             return DistillationRun(config, setup, listeners, continues=continues).run()
-
-
-def _check_losses(config: DistillConfig) -> None:
-    """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known."""
-    temperatures = parse_per_task(config.temperature, "temperature")
-    schedules = {task: parse_schedule(text, "temperature") for task, text in temperatures.items()}
-    for task, schedule in schedules.items():
-        _check_positive(schedule, "temperature", temperatures[task])
-    for task, name in parse_per_task(config.loss, "loss").items():
-        schedule = schedules.get(task, schedules.get(""))
-        check_loss(name, None if schedule is None else schedule(0.0))
-
-
-def _check_positive(schedule: Schedule, name: str, text: str) -> None:
-    if not schedule.bounds[0] > 0:
-        raise UsageError(f"{name} must stay > 0, got {text!r}, whose lowest value is {schedule.bounds[0]:g}.")

@@ -56,7 +56,7 @@ class DistillConfig:
     or fixed (the teacher's, on average)."""
     temperature: str | None = None
     """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or as TASK=…,…; none: 0.01
-    for Q-values, 1 for logits."""
+    for Q-values, 1 for logits; auto: 1/7 of the median gap between the teacher's best two actions."""
     task_order: str = "in_turn"
     """With several tasks: in_turn (each batch one task's), mixed (each batch has rows of all), random."""
     task_weights: str | None = None

@@ -14,7 +14,7 @@ from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.loading import PolicyLike, as_policy, played_by
 from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
@@ -146,7 +146,8 @@ def _live_data(
     teacher: PolicyLike, task: TaskLike | None, config: DistillConfig, on_play: Callable[[str, int, int], None]
 ) -> LiveData:
     policy: Policy = as_policy(teacher, device=config.device)
-    playable = make_task(task if task is not None else policy.tasks[0], parse_options(config.env_kwargs))
+    made = make_task(task if task is not None else policy.tasks[0], parse_options(config.env_kwargs))
+    playable = played_by(policy, made)
     path = Path(teacher) if isinstance(teacher, str | Path) else None
     return LiveData(policy, _with_exploration(playable, config), path, on_play)
 

@@ -77,6 +77,8 @@ class DistillationRun:
 
     def _run(self) -> TorchPolicy:
         config, setup = self._config, self._setup
+        for note in setup.notes:
+            self._tell(note)
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))
         if self._update < config.num_updates:

@@ -9,7 +9,7 @@ from torch import nn
 
 from rldistill.distillation import OPTIMIZERS, Distiller, Source
 from rldistill.errors import MismatchError, UsageError
-from rldistill.losses import CustomLoss, LossFunction, make_loss, pairing_warning
+from rldistill.losses import CustomLoss
 from rldistill.networks import InputNormalization, PolicyNetwork
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
@@ -17,8 +17,8 @@ from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.runs.per_task import check_tasks, parse_per_task, value_for
 from rldistill.runs.task_data import StoredData, TaskData, make_source
-from rldistill.schedules import Constant, Schedule, TaskSchedule, parse_schedule
-from rldistill.types import OutputKind
+from rldistill.runs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
+from rldistill.schedules import TaskSchedule, parse_schedule
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class DistillationSetup:
         source: of the batches.
         resolved: settings that followed from the data, for `config.toml`.
         warnings: for people, before anything is trained.
+        notes: likewise, of what was found out.
         kept_teachers: records of heads that the student had before.
     """
 
@@ -41,16 +42,8 @@ class DistillationSetup:
     source: Source
     resolved: Mapping[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     kept_teachers: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class _TaskLoss:
-    """A task's loss, its temperature, and what to warn of."""
-
-    function: LossFunction
-    temperature: Schedule | None
-    warning: str | None
 
 
 def prepare(
@@ -64,11 +57,11 @@ def prepare(
         UsageError: a value is out of range.
     """
     names = _check_tasks(data)
-    losses = [_task_loss(config, item, custom_loss) for item in data]
+    losses = [task_loss(config, item, custom_loss) for item in data]
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(parse_per_task(getattr(config, option), option), names, option)
     student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
-    student, kept = initial_student(config, student_tasks, module, _student_kind(names, losses))
+    student, kept = initial_student(config, student_tasks, module, student_kind(names, losses))
     student = student.to(torch.device(config.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     trained = freeze_old_parts(student, heads) if config.add_head and not config.train_torso else student.network
@@ -82,26 +75,11 @@ def prepare(
         student,
         _distiller(config, student, trained, dict(zip(heads, losses, strict=True))),
         make_source(data, config, schedule, student),
-        _resolved(names, losses),
+        resolved_losses(names, losses),
         tuple(text for text in [*(loss.warning for loss in losses), *(w for d in data for w in d.warnings)] if text),
+        tuple(loss.note for loss in losses if loss.note),
         kept,
     )
-
-
-def _student_kind(names: Sequence[str], losses: Sequence[_TaskLoss]) -> OutputKind:
-    """Return the kind of output that all of a student's heads have.
-
-    Raises:
-        MismatchError: losses make different students.
-    """
-    kinds: dict[str, OutputKind] = {name: loss.function.student_kind for name, loss in zip(names, losses, strict=True)}
-    if set(kinds.values()) <= {"q_values", "logits"}:
-        # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
-        return "q_values" if set(kinds.values()) == {"q_values"} else "logits"
-    if len(set(kinds.values())) > 1:
-        shown = ", ".join(f"{kind} of {name}" for name, kind in kinds.items())
-        raise MismatchError(f"These losses make a student of {shown}: one policy cannot give both. Name one --loss.")
-    return next(iter(kinds.values()))
 
 
 def _fix_std(student: TorchPolicy, data: Sequence[TaskData], heads: Sequence[int]) -> None:
@@ -165,41 +143,8 @@ def _check_tasks(data: Sequence[TaskData]) -> list[str]:
     return names
 
 
-def _task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | None) -> _TaskLoss:
-    name, kind = data.task.name, data.teacher.output_kind
-    text = value_for(parse_per_task(config.temperature, "temperature"), name)
-    schedule = None if text is None else parse_schedule(text, "temperature")
-    named = value_for(parse_per_task(config.loss, "loss"), name)
-    layout = data.task.fingerprint.action_layout
-    loss = make_loss(custom_loss or named, kind, layout, temperature=None if schedule is None else schedule(0.0))
-    if schedule is None and loss.spec.temperature is not None:
-        schedule = Constant(loss.spec.temperature)
-    lowest = None if schedule is None else schedule.bounds[0]
-    warning = None if custom_loss else pairing_warning(loss.spec.name, kind, lowest)
-    return _TaskLoss(loss, schedule, warning)
-
-
-def _resolved(names: Sequence[str], losses: Sequence[_TaskLoss]) -> dict[str, str]:
-    """Return the losses and temperatures that were used, as `config.toml` keeps them."""
-    by_task = {
-        "loss": {name: loss.function.spec.name for name, loss in zip(names, losses, strict=True)},
-        "temperature": {
-            name: loss.temperature.to_text()
-            for name, loss in zip(names, losses, strict=True)
-            if loss.temperature is not None
-        },
-    }
-    return {key: _shortest(values, len(names)) for key, values in by_task.items() if values}
-
-
-def _shortest(values: Mapping[str, str], num_tasks: int) -> str:
-    if len(values) == num_tasks and len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    return ",".join(f"{task}={value}" for task, value in values.items())
-
-
 def _distiller(
-    config: DistillConfig, student: TorchPolicy, trained: nn.Module, losses: Mapping[int, _TaskLoss]
+    config: DistillConfig, student: TorchPolicy, trained: nn.Module, losses: Mapping[int, TaskLoss]
 ) -> Distiller:
     learning_rate = parse_schedule(config.learning_rate, "learning_rate")
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]

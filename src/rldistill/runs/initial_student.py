@@ -9,6 +9,7 @@ from torch import nn
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
+from rldistill.networks.output_layer import StdKind
 from rldistill.policies import Behaviour, HeadSpec, TorchPolicy, load_policy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.seeding import stream_seed
@@ -16,6 +17,7 @@ from rldistill.tasks import Task
 from rldistill.types import OutputKind
 
 MODULE_PREFIX = "module:"
+STUDENT_STDS: tuple[StdKind, ...] = ("state", "parameter", "fixed")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.data import TeacherEntry
+from rldistill.envs import PlayableTask
 from rldistill.errors import MismatchError, PolicyFileError
 from rldistill.policies import Policy, TorchPolicy, fit_policy, load_policy
 from rldistill.tasks import Task
@@ -33,6 +34,13 @@ def as_policy(policy: PolicyLike, *, device: str) -> Policy:
             )
         path = found[0]
     return load_policy(path, device=device)
+
+
+def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
+    """Return a task with what a policy was trained to see beside the environment's observations, such as a clock."""
+    name = playable.task.name
+    head = policy.for_task(name) if name in [own.name for own in policy.tasks] else policy
+    return playable.observed_as(head.tasks[0].fingerprint)
 
 
 def teacher_entry(policy: Policy, path: str | Path | None) -> TeacherEntry:

@@ -10,7 +10,7 @@ from typing import Any
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import Policy, fit_policy
-from rldistill.runs.loading import PolicyLike, as_policy, recorded_teacher
+from rldistill.runs.loading import PolicyLike, as_policy, played_by, recorded_teacher
 from rldistill.tasks import Task
 
 # How `make_task` names what is given as an object in Python.
@@ -57,7 +57,8 @@ def tasks_to_play(
     if not named:
         raise UsageError("task: got an empty sequence, expected at least one task.")
     heads = {own.name: own for own in policy.tasks} if others and not env_kwargs else {}
-    playables = [make_task(heads.get(each, each) if isinstance(each, str) else each, env_kwargs) for each in named]
+    made = (make_task(heads.get(each, each) if isinstance(each, str) else each, env_kwargs) for each in named)
+    playables = [played_by(policy, playable) for playable in made]
     names = [playable.task.name for playable in playables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"task: got {', '.join(twice)} more than once. An evaluation plays each task once.")

@@ -21,6 +21,9 @@ from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 
+# Enough to know a median to some percent.
+_SAMPLE_SIZE = 10_000
+
 
 class TaskData(Protocol):
     """One task of a run: who teaches it, from what, and on what its student is measured."""
@@ -114,6 +117,11 @@ class StoredData:
         split = split_episodes(self.dataset, config.held_out_fraction, config.seed)
         self.train = split.train
         self.held_out = held_out_sample(self.dataset, split.held_out, seed=config.seed, head=head)
+
+    def sample_of_targets(self) -> NDArray[np.float32]:
+        """Return the teacher's rows `[N, O]` for steps spread evenly over the data."""
+        num_steps = self.dataset.num_steps
+        return self.dataset.targets(np.linspace(0, num_steps - 1, min(num_steps, _SAMPLE_SIZE)).astype(np.int64))
 
     def save(self, folder: Path) -> None:
         """Keep nothing: the data stay where they are."""

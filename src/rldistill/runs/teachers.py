@@ -73,6 +73,13 @@ def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
     options = parse_options(config.env_kwargs)
     tasks = [make_task(name, options) for name in config.task_names]
     first = tasks[0].task
+    for task in (playable.task for playable in tasks):
+        kind = task.fingerprint.action_layout.kind
+        if kind != "discrete":
+            raise UsageError(
+                f"task {task.name!r} has {kind} actions, {config.algorithm} learns one discrete choice. Bring a teacher "
+                "that another library trained: `rldistill inspect FILE`."
+            )
     for other in (task.task for task in tasks[1:]):
         if _observation(other) != _observation(first):
             raise UsageError(
