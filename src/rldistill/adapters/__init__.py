@@ -1,0 +1,1 @@
+"""Policies that other libraries made: their files are read as data, never executed."""

@@ -1,0 +1,154 @@
+"""Zip archives of strangers, read in memory and within stated limits; nothing is ever extracted.
+
+An archive holds at most `MAX_MEMBERS` members. One of them may unpack to at most
+`MAX_MEMBER_BYTES`, and, beyond its first MiB, to at most `MAX_RATIO` times what it takes in the
+archive. The sizes that the archive declares are checked first; what really comes out is counted
+while it is read, because a declaration can lie.
+"""
+
+import contextlib
+import io
+import zipfile
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO
+
+from rldistill.errors import PolicyFileError
+
+MAX_MEMBERS = 10_000
+MAX_MEMBER_BYTES = 1 << 30
+MAX_RATIO = 200
+_CHUNK_BYTES = 1 << 20
+
+# What zipfile raises for damaged, encrypted or unknown content.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+
+
+class Archive:
+    """An open zip archive whose declared sizes were checked.
+
+    Args:
+        zip_file: the open archive.
+        source: what messages call it.
+        num_bytes: size of the whole archive.
+    """
+
+    def __init__(self, zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> None:
+        self._zip_file = zip_file
+        self._source = source
+        self._num_bytes = num_bytes
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of its members."""
+        return frozenset(self._zip_file.namelist())
+
+    def read(self, name: str) -> bytes:
+        """Return a member's bytes.
+
+        Raises:
+            PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
+        """
+        if name not in self.names:
+            listing = ", ".join(sorted(self.names)[:8]) or "nothing"
+            raise PolicyFileError(
+                f"{self._source} holds no {name!r}, only {listing}. Was it written by another library?"
+            )
+        chunks: list[bytes] = []
+        num_bytes = 0
+        try:
+            with self._zip_file.open(name) as member:
+                while chunk := member.read(_CHUNK_BYTES):
+                    num_bytes += len(chunk)
+                    self._check_size(name, num_bytes)
+                    chunks.append(chunk)
+        except _DAMAGE as error:
+            raise PolicyFileError(_unreadable(self._source, f"{name} in it: {_first_line(error)}")) from error
+        return b"".join(chunks)
+
+    def _check_size(self, name: str, num_bytes: int) -> None:
+        packed = self._zip_file.getinfo(name).compress_size
+        _check_size(self._source, name, num_bytes, min(packed, self._num_bytes))
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Generator[Archive]:
+    """Open a zip file.
+
+    Raises:
+        PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
+    """
+    source = f"Policy file {path}"
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "nothing"
+        raise PolicyFileError(f"{source}: found {kind} there, expected a zip file. Is the path right?")
+    try:
+        with path.open("rb") as file, _opened(file, source, path.stat().st_size) as archive:
+            yield archive
+    except OSError as error:
+        raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}.") from error
+
+
+def check_archive(data: bytes, *, source: str) -> None:
+    """Check the declared sizes of an archive in memory, before another library unpacks it.
+
+    Raises:
+        PolicyFileError: not a whole zip archive, or it declares more than the limits.
+    """
+    with _opened(io.BytesIO(data), source, len(data)):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, source: str, num_bytes: int) -> Generator[Archive]:
+    if num_bytes == 0:
+        raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
+    try:
+        zip_file = zipfile.ZipFile(file)
+    except _DAMAGE as error:
+        raise PolicyFileError(_unreadable(source, _first_line(error))) from error
+    with zip_file:
+        _check_declared(zip_file, source, num_bytes)
+        yield Archive(zip_file, source, num_bytes)
+
+
+def _check_declared(zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> None:
+    members = zip_file.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise PolicyFileError(
+            f"{source} is refused: got {len(members):,} members, expected at most {MAX_MEMBERS:,}. No policy needs "
+            "so many: it was made to exhaust its reader."
+        )
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PolicyFileError(
+            f"{source} is refused: it holds {twice!r} twice, and readers differ in which one they take."
+        )
+    for member in members:
+        _check_size(source, member.filename, member.file_size, min(member.compress_size, num_bytes))
+
+
+def _check_size(source: str, name: str, num_bytes: int, packed_bytes: int) -> None:
+    """Refuse what unpacks to too much, absolutely or for the room that it takes in the archive."""
+    if num_bytes > MAX_MEMBER_BYTES:
+        raise PolicyFileError(
+            f"{source} is refused: {name} unpacks to more than {MAX_MEMBER_BYTES >> 20:,} MiB, the most that is read."
+        )
+    if num_bytes > _CHUNK_BYTES and num_bytes > MAX_RATIO * packed_bytes:
+        raise PolicyFileError(
+            f"{source} is refused: {name} unpacks to more than {MAX_RATIO} times its {packed_bytes:,} bytes. "
+            "Weights do not compress like that: it was made to exhaust its reader."
+        )
+
+
+def _unreadable(source: str, reason: str) -> str:
+    return (
+        f"{source} cannot be read: {reason}. It is not a zip archive, or its download or copy is incomplete. "
+        "Fetch it again."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

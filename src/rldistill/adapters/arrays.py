@@ -1,0 +1,99 @@
+"""Numpy arrays and numbers out of the records of `unpickle`: built here, from checked parts."""
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.adapters.unpickle import Record, Symbol
+
+# numpy moved its core between versions 1 and 2; pickles of both are about.
+_CORES = ("numpy.core.", "numpy._core.")
+_RECONSTRUCT = frozenset(f"{core}multiarray._reconstruct" for core in _CORES)
+_SCALAR = frozenset(f"{core}multiarray.scalar" for core in _CORES)
+_FROM_BUFFER = frozenset(f"{core}numeric._frombuffer" for core in _CORES)
+ARRAY_GLOBALS = _RECONSTRUCT | _SCALAR | _FROM_BUFFER | {"numpy.ndarray", "numpy.dtype"}
+
+# Numbers and truth values; no objects, texts, dates or structures.
+_KINDS = frozenset("biuf")
+
+
+def array_from(value: object) -> NDArray[Any]:
+    """Return the array that a record describes.
+
+    Raises:
+        ValueError: it describes none, of numbers, whose size is that of its bytes.
+    """
+    if isinstance(value, Record) and value.name in _RECONSTRUCT:
+        match value.state:
+            case (int(), tuple() as shape, dtype, bool() as fortran, bytes() | bytearray() as content):
+                return _build(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=fortran)
+            case _:
+                raise ValueError("an array without shape, type and bytes")
+    if isinstance(value, Record) and value.name in _FROM_BUFFER:
+        match value.arguments:
+            case (bytes() | bytearray() as content, dtype, tuple() as shape, "C" | "F" as order):
+                return _build(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=order == "F")
+            case _:
+                raise ValueError("an array without bytes, type and shape")
+    raise ValueError(f"expected an array, got {_kind(value)}")
+
+
+def number_from(value: object) -> float:
+    """Return the finite number that a value or a record describes.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if isinstance(value, Record) and value.name in _SCALAR:
+        match value.arguments:
+            case (dtype, bytes() | bytearray() as content):
+                value = _build((), _dtype_from(dtype), content, fortran=False).item()
+            case _:
+                raise ValueError("a number without type and bytes")
+    elif isinstance(value, Record):
+        array = array_from(value)
+        if array.ndim > 0:
+            raise ValueError(f"expected a number, got an array of shape {list(array.shape)}")
+        value = array.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {_kind(value)}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, got {number}")
+    return number
+
+
+def _build(shape: tuple[Any, ...], dtype: np.dtype[Any], content: bytes | bytearray, *, fortran: bool) -> NDArray[Any]:
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape) or len(shape) > 8:
+        raise ValueError(f"an array of shape {str(shape)[:60]}")
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"an array {list(shape)} of {dtype.name} in {len(content)} bytes")
+    array = np.frombuffer(bytes(content), dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    # The machine's own byte order, contiguous, and not a view of the file's bytes.
+    return array.astype(dtype.newbyteorder("="), order="C")
+
+
+def _dtype_from(value: object) -> np.dtype[Any]:
+    """Return a type of plain numbers from `numpy.dtype('f8', False, True)` and its state."""
+    if not (isinstance(value, Record) and value.name == "numpy.dtype" and value.arguments):
+        raise ValueError(f"an array whose type is {_kind(value)}")
+    code = value.arguments[0]
+    match value.state:
+        case None:
+            order = "="
+        case (int(), "<" | ">" | "|" | "=" as order, None, None, None, *_):
+            pass
+        case _:
+            raise ValueError("an array of structures")
+    if not (isinstance(code, str) and len(code) <= 3 and code[:1] in _KINDS and code[1:].isdecimal()):
+        raise ValueError(f"an array of type {str(code)[:20]!r}")
+    try:
+        return np.dtype(code).newbyteorder(order)
+    except TypeError as error:
+        raise ValueError(f"an array of type {code!r}") from error
+
+
+def _kind(value: object) -> str:
+    return value.name if isinstance(value, Record | Symbol) else type(value).__name__

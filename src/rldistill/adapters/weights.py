@@ -1,0 +1,125 @@
+"""Tensors of strangers: `torch.load` as data, then checked and brought to float32 on the CPU."""
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rldistill.adapters.archive import check_archive
+from rldistill.errors import PolicyFileError
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# How torch names what a file wants and data do not need.
+_WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one network.
+
+    Attributes:
+        tensors: by name, on the CPU, contiguous; floating ones are float32 and finite.
+        converted_from: floating types other than float32 that the file had, by name.
+    """
+
+    tensors: Mapping[str, Tensor]
+    converted_from: tuple[str, ...] = ()
+
+
+def read_torch_data(data: bytes, *, source: str) -> object:
+    """Read what `torch.save` wrote, as data: nothing in it is executed.
+
+    Args:
+        data: the file's bytes, in torch's zip format or the one before it.
+        source: what messages call the file.
+
+    Returns:
+        Tensors on the CPU, numbers, texts, and containers of them.
+
+    Raises:
+        PolicyFileError: empty, damaged, or it wants more than data (names the global).
+    """
+    if not data:
+        raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        check_archive(data, source=source)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PolicyFileError(_refusal(source, str(error))) from error
+    except Exception as error:  # torch raises almost anything for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise PolicyFileError(
+            f"{source} cannot be read as tensors: {reason}. Its download or copy is incomplete, or another program "
+            "wrote it."
+        ) from error
+
+
+def _refusal(source: str, message: str) -> str:
+    if found := _WANTED_GLOBAL.search(message):
+        return (
+            f"{source} is refused: its pickle wants {found[1]}, which weights do not need. Nothing of it was executed."
+        )
+    return f"{source} is refused: its pickle holds more than tensors, numbers and texts. Nothing of it was executed."
+
+
+def read_weights(content: object, *, source: str) -> Weights:
+    """Check a state dict and convert its floating tensors to float32.
+
+    Args:
+        content: what `read_torch_data` returned, or a part of it.
+        source: what messages call the file.
+
+    Raises:
+        PolicyFileError: not a mapping of names to dense tensors, a tensor larger than what backs it,
+            or a NaN or an infinity (names the tensor).
+    """
+    if not (isinstance(content, Mapping) and content):
+        kind = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise PolicyFileError(f"{source}: got {kind}, expected a state dict: tensors by name.")
+    tensors: dict[str, Tensor] = {}
+    converted: set[str] = set()
+    for name, tensor in content.items():
+        if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+            raise PolicyFileError(
+                f"{source}: got a {type(tensor).__name__} under {name!r}, expected a state dict: tensors by name."
+            )
+        _check_tensor(name, tensor, source)
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            converted.add(str(tensor.dtype).removeprefix("torch."))
+        tensors[name] = _finite_float32(name, tensor.detach(), source)
+    return Weights(tensors, tuple(sorted(converted)))
+
+
+def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+        raise PolicyFileError(
+            f"{source}: tensor {name} is {tensor.dtype} of layout {tensor.layout} on {tensor.device}, expected dense "
+            "numbers. Save its dequantised, dense weights."
+        )
+    # Strides of zero make a tensor of any size out of a few bytes: converting it would fill the memory.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise PolicyFileError(
+            f"{source} is refused: tensor {name} declares {list(tensor.shape)} but is backed by "
+            f"{tensor.untyped_storage().nbytes()} bytes. It was made to exhaust its reader."
+        )
+    if tensor.is_floating_point() and tensor.dtype not in _FLOATS:
+        raise PolicyFileError(
+            f"{source}: tensor {name} is {tensor.dtype}, expected float64, float32, float16 or bfloat16."
+        )
+
+
+def _finite_float32(name: str, tensor: Tensor, source: str) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    converted = tensor.float().contiguous()
+    if not torch.isfinite(converted).all():
+        beyond = torch.isfinite(tensor).all()
+        what = "numbers beyond the range of float32" if beyond else "NaN or infinity"
+        raise PolicyFileError(f"{source}: tensor {name} holds {what}. Its training diverged, or the file is damaged.")
+    return converted

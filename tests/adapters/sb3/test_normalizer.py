@@ -1,0 +1,195 @@
+"""`vecnormalize.pkl`: the statistics of real files, and nothing of hostile ones."""
+
+import os
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rldistill.adapters.sb3.normalizer import read_vec_normalize
+from rldistill.errors import PolicyFileError
+
+
+class RandomObservations(gym.Env):
+    """An environment that shows random observations of any space."""
+
+    def __init__(self, observation_space):
+        self.observation_space = observation_space
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {"episode start": np.float32(1.0)}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+def written_by_sb3(path, observation_space, **options):
+    """Write a file with the real library, after a few steps; returns its wrapper."""
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+    wrapper = vec_env.VecNormalize(vec_env.DummyVecEnv([lambda: RandomObservations(observation_space)]), **options)
+    wrapper.reset()
+    for _ in range(5):
+        wrapper.step(np.zeros(1, dtype=np.int64))
+    wrapper.save(str(path))
+    return wrapper
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    path = tmp_path / "vecnormalize.pkl"
+
+    def refuse(data):
+        path.write_bytes(data)
+        with pytest.raises(PolicyFileError) as caught:
+            read_vec_normalize(path)
+        line = str(caught.value)
+        assert "\n" not in line
+        return line.replace(str(path), "FILE")
+
+    return refuse
+
+
+def test_every_shared_file_is_read(shared_teachers):
+    paths = sorted((shared_teachers / "sb3").glob("*/*/vecnormalize.pkl"))
+    assert len(paths) == 33
+    for path in paths:
+        record = read_vec_normalize(path)
+        (statistics,) = record.statistics.values()
+        assert (record.epsilon, record.clip, record.norm_obs) == (1e-8, 10.0, True)
+        assert record.observation_shapes == {"": statistics.mean.shape}
+        assert statistics.count > 10_000
+        assert np.isfinite(statistics.mean).all()
+        assert (statistics.variance > 0).all()
+
+
+def test_the_statistics_of_one_shared_file(shared_teachers):
+    record = read_vec_normalize(shared_teachers / "sb3" / "ppo" / "MountainCar-v0" / "vecnormalize.pkl")
+    statistics = record.statistics[""]
+    np.testing.assert_allclose(statistics.variance[1], 0.000967, atol=1e-6)
+    assert -0.6 < statistics.mean[0] < 0
+    assert statistics.count == pytest.approx(1_000_192)
+
+
+def test_a_file_of_today(tmp_path):
+    box = spaces.Box(-3, 5, (2, 3))
+    wrapper = written_by_sb3(
+        tmp_path / "v.pkl", box, clip_obs=7.5, epsilon=1e-6, norm_reward=False, training=True, gamma=0.9
+    )
+    record = read_vec_normalize(tmp_path / "v.pkl")
+    np.testing.assert_array_equal(record.statistics[""].mean, wrapper.obs_rms.mean)
+    np.testing.assert_array_equal(record.statistics[""].variance, wrapper.obs_rms.var)
+    assert record.statistics[""].count == wrapper.obs_rms.count
+    assert (record.clip, record.epsilon, record.norm_obs, record.norm_reward) == (7.5, 1e-6, True, False)
+    assert record.observation_shapes == {"": (2, 3)}
+
+
+def test_a_file_of_today_with_dict_observations_of_which_some_are_normalised(tmp_path):
+    parts = {"b": spaces.Box(-1, 1, (3,)), "a": spaces.Box(0, 9, (2, 2)), "c": spaces.Discrete(3)}
+    wrapper = written_by_sb3(tmp_path / "v.pkl", spaces.Dict(parts), norm_obs_keys=["b", "a"])
+    record = read_vec_normalize(tmp_path / "v.pkl")
+    assert list(record.statistics) == ["b", "a"]
+    for key, statistics in record.statistics.items():
+        np.testing.assert_array_equal(statistics.mean, wrapper.obs_rms[key].mean)
+        np.testing.assert_array_equal(statistics.variance, wrapper.obs_rms[key].var)
+    assert record.observation_shapes == {"a": (2, 2), "b": (3,), "c": ()}
+
+
+def test_a_file_whose_spaces_drag_generators_along(tmp_path):
+    box = spaces.Box(-1, 1, (2,))
+    box.seed(3)
+    written_by_sb3(tmp_path / "v.pkl", box)
+    assert read_vec_normalize(tmp_path / "v.pkl").statistics[""].mean.shape == (2,)
+
+
+def test_a_file_that_normalised_rewards_alone(tmp_path):
+    written_by_sb3(tmp_path / "v.pkl", spaces.Box(-1, 1, (2,)), norm_obs=False)
+    record = read_vec_normalize(tmp_path / "v.pkl")
+    assert (record.norm_obs, dict(record.statistics)) == (False, {})
+
+
+# Hostile and damaged
+
+
+class Intruder:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self._path,)
+
+
+def test_a_hostile_file_is_refused_by_name_and_not_executed(refusal, tmp_path):
+    target = tmp_path / "broken in"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert refusal(pickle.dumps(Intruder(str(target)), protocol)) == (
+            "Normaliser file FILE is refused: its pickle wants posix.mkdir, which is not allowed there. "
+            "Nothing of it was executed."
+        )
+    assert not target.exists()
+
+
+def test_a_hostile_part_inside_a_real_file(refusal, tmp_path):
+    wrapper = written_by_sb3(tmp_path / "v.pkl", spaces.Box(-1, 1, (2,)))
+    wrapper.metadata_of_mine = Intruder(str(tmp_path / "broken in"))
+    assert "its pickle wants posix.mkdir" in refusal(pickle.dumps(wrapper))
+    assert not (tmp_path / "broken in").exists()
+
+
+def test_truncated_files(refusal, tmp_path):
+    written_by_sb3(tmp_path / "v.pkl", spaces.Box(-1, 1, (2,)))
+    data = (tmp_path / "v.pkl").read_bytes()
+    assert refusal(b"").endswith("is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
+    for length in range(1, len(data), 11):
+        assert refusal(data[:length]).startswith("Normaliser file FILE cannot be read: it is no whole pickle (")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(PolicyFileError, match=r"cannot be read: No such file or directory\. Is the path right\?"):
+        read_vec_normalize(tmp_path / "v.pkl")
+
+
+def test_something_else(refusal):
+    assert refusal(pickle.dumps({"mean": 1})) == (
+        "Normaliser file FILE: got a dict, expected a VecNormalize of Stable-Baselines3."
+    )
+
+
+def changed(tmp_path, **attributes):
+    """Return a real file's bytes after attributes of its wrapper were changed."""
+    wrapper = written_by_sb3(tmp_path / "v.pkl", spaces.Box(-1, 1, (2,)))
+    for name, value in attributes.items():
+        setattr(wrapper.obs_rms if name in ("mean", "var", "count") else wrapper, name, value)
+    return pickle.dumps(wrapper)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"mean": np.array([0.0, np.nan])}, "mean or variance holds NaN, infinity or, for a variance, a negative"),
+        ({"var": np.array([1.0, np.inf])}, "mean or variance holds NaN, infinity"),
+        ({"var": np.array([1.0, -1.0])}, "mean or variance holds NaN, infinity"),
+        ({"var": np.ones(3)}, "a mean of shape [2] and a variance of shape [3]"),
+        ({"mean": None}, "expected an array, got NoneType"),
+        ({"count": None}, "expected a number, got NoneType"),
+        ({"count": 10**400}, "int too large to convert to float"),
+        ({"epsilon": -1.0}, "epsilon -1.0 must be 0 or more and clip_obs 10.0 positive"),
+        ({"clip_obs": 0.0}, "epsilon 1e-08 must be 0 or more and clip_obs 0.0 positive"),
+        ({"clip_obs": float("nan")}, "expected a finite number, got nan"),
+        ({"obs_rms": None}, "expected running statistics, got NoneType"),
+    ],
+)
+def test_statistics_that_cannot_be(refusal, tmp_path, attributes, reason):
+    line = refusal(changed(tmp_path, **attributes))
+    assert line.startswith(f"Normaliser file FILE: its statistics cannot be used: {reason}")
+
+
+def test_an_array_of_objects_is_not_built(refusal, tmp_path):
+    mean = np.array([Intruder(str(tmp_path / "broken in")), 1.0], dtype=object)
+    assert "its pickle wants posix.mkdir" in refusal(changed(tmp_path, mean=mean))
+    assert "without shape, type and bytes" in refusal(changed(tmp_path, mean=np.array([1.0, 2.0], dtype=object)))

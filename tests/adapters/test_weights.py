@@ -1,0 +1,174 @@
+"""State dicts of strangers: tensors and nothing else, finite, float32, on the CPU."""
+
+import io
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from torch import nn
+
+from rldistill.adapters.weights import read_torch_data, read_weights
+from rldistill.errors import PolicyFileError
+
+
+def saved(content, **options):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def weights_of(content, **options):
+    return read_weights(read_torch_data(saved(content, **options), source="FILE"), source="FILE")
+
+
+def refusal(data_or_content):
+    data = data_or_content if isinstance(data_or_content, bytes) else saved(data_or_content)
+    with pytest.raises(PolicyFileError) as caught:
+        read_weights(read_torch_data(data, source="FILE"), source="FILE")
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.5])}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_both_formats_of_torch(new_format):
+    weights = weights_of(STATE, _use_new_zipfile_serialization=new_format)
+    assert weights.converted_from == ()
+    for name, tensor in STATE.items():
+        torch.testing.assert_close(weights.tensors[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floats_become_float32_and_say_so(dtype):
+    weights = weights_of({"a": torch.tensor([0.5, -2.0], dtype=dtype), "b": torch.zeros(1)})
+    assert weights.tensors["a"].dtype == torch.float32
+    assert weights.tensors["a"].tolist() == [0.5, -2.0]
+    assert weights.converted_from == (str(dtype).removeprefix("torch."),)
+
+
+def test_counters_stay_integers():
+    assert weights_of({"n": torch.tensor(7)}).tensors["n"].dtype == torch.int64
+
+
+def test_parameters_views_and_transposed_tensors():
+    base = torch.arange(12.0)
+    weights = weights_of({"p": nn.Parameter(base[:3]), "v": base[6:9], "t": base.reshape(3, 4).T})
+    assert weights.tensors["v"].tolist() == [6.0, 7.0, 8.0]
+    assert weights.tensors["t"].is_contiguous()
+    assert not weights.tensors["p"].requires_grad
+
+
+def test_weights_from_a_gpu_come_to_the_cpu():
+    # What a file saved on a GPU says of its storages: the place is a text in its pickle.
+    data = saved(STATE, _use_new_zipfile_serialization=False)
+    tagged = data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    assert tagged != data
+    weights = read_weights(read_torch_data(tagged, source="FILE"), source="FILE")
+    assert {tensor.device.type for tensor in weights.tensors.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_no_number_is_named(value):
+    assert refusal({"a": torch.zeros(2), "b.bias": torch.tensor([0.0, value])}) == (
+        "FILE: tensor b.bias holds NaN or infinity. Its training diverged, or the file is damaged."
+    )
+
+
+def test_a_float64_beyond_float32():
+    assert refusal({"a": torch.tensor([1e300], dtype=torch.float64)}) == (
+        "FILE: tensor a holds numbers beyond the range of float32. Its training diverged, or the file is damaged."
+    )
+
+
+class Intruder:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self._path,)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_pickle_that_would_be_executed_is_refused_by_name(tmp_path, new_format):
+    target = tmp_path / "broken in"
+    data = saved({"a": Intruder(str(target))}, _use_new_zipfile_serialization=new_format)
+    assert refusal(data) == (
+        "FILE is refused: its pickle wants posix.mkdir, which weights do not need. Nothing of it was executed."
+    )
+    assert not target.exists()
+
+
+def test_a_bare_pickle(tmp_path):
+    assert "is refused: its pickle wants posix.mkdir" in refusal(pickle.dumps(Intruder(str(tmp_path / "x")), 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_module():
+    assert refusal(nn.Linear(2, 2)) == (
+        "FILE is refused: its pickle wants torch.nn.modules.linear.Linear, which weights do not need. "
+        "Nothing of it was executed."
+    )
+
+
+def test_an_empty_file():
+    assert refusal(b"") == "FILE is empty: got 0 bytes. Its download or copy was cut off. Fetch it again."
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_truncated_files(new_format):
+    data = saved(STATE, _use_new_zipfile_serialization=new_format)
+    for length in range(1, len(data), 7):
+        assert refusal(data[:length]).startswith("FILE ")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(50)])
+def test_something_else(data):
+    assert refusal(data).startswith("FILE ")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ([1, 2], "FILE: got a list, expected a state dict: tensors by name."),
+        ({}, "FILE: got nothing, expected a state dict: tensors by name."),
+        ({"a": 1.5}, "FILE: got a float under 'a', expected a state dict: tensors by name."),
+        ({3: torch.zeros(1)}, "FILE: got a Tensor under 3, expected a state dict: tensors by name."),
+    ],
+)
+def test_what_is_no_state_dict(content, line):
+    assert refusal(content) == line
+
+
+def test_a_tensor_larger_than_its_bytes_is_refused_before_it_fills_the_memory():
+    huge = torch.zeros(1).expand(10**12)
+    assert refusal({"a": huge}) == (
+        "FILE is refused: tensor a declares [1000000000000] but is backed by 4 bytes. "
+        "It was made to exhaust its reader."
+    )
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2, 2).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2).to(torch.float8_e4m3fn),
+    ],
+    ids=["sparse", "complex", "float8"],
+)
+def test_tensors_that_no_network_here_has(tensor):
+    assert "tensor a is " in refusal({"a": tensor})
+
+
+def test_a_huge_storage_in_the_old_format():
+    data = saved({"a": torch.zeros(77)}, _use_new_zipfile_serialization=False)
+    huge = data.replace(b"K\x4d", b"\x8a\x06" + struct.pack("<q", 2**46)[:6])
+    assert huge != data
+    assert refusal(huge).startswith("FILE ")
