@@ -1,0 +1,98 @@
+"""The member `data` of a zip: JSON, of which only plain fields are read.
+
+What JSON cannot hold stands there twice: pickled (under `:serialized:`), which is never read, and
+as the text that Python prints, which is all that a network needs.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from rldistill.adapters.sb3.spaces import Space, parse_space
+from rldistill.errors import PolicyFileError
+
+_FUNCTION = re.compile(r"<function (\w+)\.")
+_CLASS = re.compile(r"<class '([\w.]+)'>")
+
+
+@dataclass(frozen=True)
+class Sb3Data:
+    """What a zip says about its network in plain text.
+
+    Attributes:
+        policy_module: where the policy's class is defined: `stable_baselines3.sac.policies`.
+        policy_class: its name; empty where the file does not say it.
+        policy_kwargs: what the network was made with, as far as it is plain.
+        observation_space: as the network sees it: images have their channels first.
+        action_space: the environment's.
+        field_names: all fields of the algorithm.
+        num_timesteps: steps of training; None where the file does not say it.
+        saw_other_observations: whether the environment's own observations were kept beside those
+            that the network saw: on-policy algorithms do so behind `VecNormalize` alone.
+    """
+
+    policy_module: str
+    policy_class: str
+    policy_kwargs: Mapping[str, Any]
+    observation_space: Space
+    action_space: Space
+    field_names: frozenset[str]
+    num_timesteps: int | None
+    saw_other_observations: bool
+
+
+def parse_data(content: bytes, *, source: str) -> Sb3Data:
+    """Read the member `data`.
+
+    Raises:
+        PolicyFileError: no JSON, or not what the library writes.
+    """
+    try:
+        values = json.loads(content)
+        if not isinstance(values, dict):
+            raise ValueError(f"a {type(values).__name__}")
+        return _parse(cast(dict[str, Any], values))
+    except KeyError as error:
+        raise PolicyFileError(
+            f"{source}: its data have no field {error}, which every zip of Stable-Baselines3 has. "
+            "Was it written by another library?"
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise PolicyFileError(
+            f"{source}: its data are not what Stable-Baselines3 writes: {reason}. Was it written by another library?"
+        ) from error
+
+
+def _parse(values: dict[str, Any]) -> Sb3Data:
+    policy_class = _record(values["policy_class"])
+    function = _FUNCTION.match(str(policy_class.get("__init__", "")))
+    kwargs = {key: value for key, value in _record(values.get("policy_kwargs")).items() if not key.startswith(":")}
+    num_timesteps = values.get("num_timesteps")
+    return Sb3Data(
+        policy_module=str(policy_class.get("__module__", "")),
+        policy_class=function[1] if function else "",
+        policy_kwargs=kwargs,
+        observation_space=parse_space(values["observation_space"]),
+        action_space=parse_space(values["action_space"]),
+        field_names=frozenset(values),
+        num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
+        saw_other_observations=values.get("_last_original_obs") is not None,
+    )
+
+
+def _record(value: object) -> dict[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def printed_class(value: object) -> str | None:
+    """Return the name in `<class 'a.b.C'>`, or None for any other value."""
+    found = _CLASS.fullmatch(value) if isinstance(value, str) else None
+    return found[1] if found else None
+
+
+def is_true(value: object, *, default: bool = False) -> bool:
+    """Return a truth value that is JSON in some versions and text in others."""
+    return default if value is None else value in (True, "True")

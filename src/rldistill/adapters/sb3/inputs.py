@@ -1,0 +1,116 @@
+"""What a teacher saw of its environment: order of the inputs, statistics, dead inputs, a clock.
+
+Order: environment → padding with zeros → time feature (1 − t/T) → statistics → network. A Dict
+observation is one vector here, its keys sorted; the library concatenates them in the order of the
+space, so the columns of the first layer are brought into ours.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
+from rldistill.adapters.sb3.spaces import Space
+from rldistill.networks import InputNormalization
+
+# An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
+# 1e-10 after a million steps. Inputs that moved have 1e-5 and more.
+_DEAD_VARIANCE = 1e-7
+# Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
+_FEWEST_PADDED = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an observation as a vector.
+
+    Attributes:
+        key: in a Dict observation; empty otherwise.
+        space: of the part.
+        start: its first input, in the order of the library.
+    """
+
+    key: str
+    space: Space
+    start: int
+
+
+def parts_of(space: Space) -> list[Part]:
+    """Return the parts of an observation, in our order: sorted by key."""
+    named: Mapping[str, Space] = space.parts if space.kind == "dict" else {"": space}
+    parts: list[Part] = []
+    start = 0
+    for key, part in named.items():
+        parts.append(Part(key, part, start))
+        start += part.num_inputs
+    return sorted(parts, key=lambda part: part.key)
+
+
+def input_order(space: Space) -> NDArray[np.int64]:
+    """Return, for each input in our order, its place in the library's order."""
+    return np.concatenate([part.start + np.arange(part.space.num_inputs) for part in parts_of(space)])
+
+
+def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormalization | None:
+    """Return the statistics for the network's inputs, in our order.
+
+    Parts that were not normalised get a mean of 0 and a spread of 1, as long as the bounds of
+    their space say that they are never clipped.
+
+    Returns:
+        None where observations were not normalised at all.
+
+    Raises:
+        ValueError: statistics that do not fit the observations, or parts that would be clipped.
+    """
+    if not record.norm_obs:
+        return None
+    parts = parts_of(space)
+    unknown = sorted(record.statistics.keys() - {part.key for part in parts})
+    if unknown:
+        raise ValueError(f"statistics of {', '.join(map(repr, unknown))}, and observations {space.description}")
+    statistics = [_statistics_of(part, record) for part in parts]
+    mean, variance = (
+        np.concatenate([getattr(each, name).reshape(-1) for each in statistics]) for name in ("mean", "variance")
+    )
+    # The wrapper divides by the root of variance + epsilon; without an epsilon by the variance alone.
+    epsilon = max(record.epsilon, np.finfo(np.float64).tiny)
+    return InputNormalization(tuple(mean.tolist()), tuple(variance.tolist()), epsilon, record.clip)
+
+
+def _statistics_of(part: Part, record: VecNormalizeRecord) -> RunningStatistics:
+    statistics = record.statistics.get(part.key)
+    if statistics is None:
+        return _untouched(part, record)
+    if statistics.mean.shape != part.space.shape:
+        raise ValueError(
+            f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
+            f"{list(part.space.shape)}"
+        )
+    return statistics
+
+
+def _untouched(part: Part, record: VecNormalizeRecord) -> RunningStatistics:
+    space = part.space
+    bounds = (*space.low, *space.high) if space.kind == "box" else (0.0, 1.0)
+    if not bounds or max(map(abs, bounds)) > record.clip:
+        raise ValueError(
+            f"statistics that leave {part.key!r} alone, whose values may exceed ± {record.clip:g}, where all others "
+            "are clipped; such a mixture is not supported"
+        )
+    size = space.num_inputs
+    return RunningStatistics(np.zeros(size), np.full(size, 1.0 - record.epsilon), 0.0)
+
+
+def dead_inputs_at_end(record: VecNormalizeRecord | None, *, time_feature: bool) -> int:
+    """Return how many inputs before the clock never moved from 0; 0 where they are too few to be a lost part."""
+    statistics = record.statistics.get("") if record is not None else None
+    if statistics is None or statistics.mean.ndim != 1:
+        return 0
+    end = len(statistics.mean) - time_feature
+    dead = (statistics.variance[:end] <= _DEAD_VARIANCE) & (np.abs(statistics.mean[:end]) <= math.sqrt(_DEAD_VARIANCE))
+    num_dead = int(np.argmin(dead[::-1])) if not dead.all() else 0
+    return num_dead if num_dead >= _FEWEST_PADDED else 0

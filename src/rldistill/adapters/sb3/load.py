@@ -1,0 +1,212 @@
+"""Load a zip of Stable-Baselines3 or sb3-contrib as a policy of our own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rldistill.adapters.archive import open_archive
+from rldistill.adapters.notices import warn
+from rldistill.adapters.sb3.actor import Actor, find_actor
+from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
+from rldistill.adapters.sb3.data import Sb3Data, parse_data
+from rldistill.adapters.sb3.inputs import dead_inputs_at_end, make_normalization
+from rldistill.adapters.sb3.layers import build_network, make_torso
+from rldistill.adapters.sb3.normalizer import VecNormalizeRecord, read_vec_normalize
+from rldistill.adapters.sb3.outputs import make_output
+from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
+from rldistill.adapters.weights import Weights, read_torch_data, read_weights
+from rldistill.errors import MismatchError, PolicyFileError
+from rldistill.policies import TorchPolicy
+from rldistill.policies.spec import HeadSpec, PolicySpec
+from rldistill.storage import sha256_file
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import resolve_device
+
+WITHOUT_NORMALIZER = "none"
+_OURS = ("stable_baselines3.", "sb3_contrib.")
+# The length of an episode that the wrapper assumes where nobody tells it.
+_DEFAULT_TIME_FEATURE_STEPS = 1000
+_ALGORITHMS = {
+    "stable_baselines3.dqn.policies": "dqn",
+    "sb3_contrib.qrdqn.policies": "qrdqn",
+    "stable_baselines3.sac.policies": "sac",
+    "sb3_contrib.tqc.policies": "tqc",
+    "sb3_contrib.ars.policies": "ars",
+    "sb3_contrib.common.maskable.policies": "ppo_mask",
+}
+
+
+@dataclass(frozen=True)
+class Sb3File:
+    """The parts of a zip that are read.
+
+    Attributes:
+        data: its plain fields.
+        weights: of `policy.pth`.
+        version: of the library that wrote it; None where the zip does not say it.
+        source: what messages call it.
+    """
+
+    data: Sb3Data
+    weights: Weights
+    version: str | None
+    source: str
+
+
+def load_sb3(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    task: str | None = None,
+    normalizer: str | Path | None = None,
+) -> TorchPolicy:
+    """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
+
+    Nothing in it is executed: the pickled fields of its JSON are not read, tensors and statistics are read as data.
+
+    Args:
+        path: the zip.
+        device: `auto`, `cpu` or `cuda`.
+        task: the environment's id, where the files beside the zip do not say it, or say another.
+        normalizer: its `vecnormalize.pkl`; None: the one that lies beside it; `"none"`: do without.
+
+    Raises:
+        PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
+            cannot be rebuilt: recurrent, of its maker's own, with unknown layers.
+    """
+    path = Path(path)
+    file = read_sb3(path)
+    zoo = read_zoo_files(folders_beside(path))
+    normalizer_path = _normalizer_path(path, normalizer)
+    record = None if normalizer_path is None else read_vec_normalize(normalizer_path)
+    notes = _notes(path, file, zoo, normalizer_path)
+    name = task or zoo.environment or "unnamed"
+    try:
+        policy = _convert(file, zoo, record, name)
+    except (ValueError, MismatchError) as error:
+        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}.") from error
+    source = _source(path, file, zoo, normalizer_path, record, notes)
+    return policy.with_provenance({"source": source}).to(resolve_device(device))
+
+
+def read_sb3(path: Path) -> Sb3File:
+    """Read the parts of a zip that a network needs.
+
+    Raises:
+        PolicyFileError: missing, damaged, hostile, or not a zip of these libraries.
+    """
+    source = f"Policy file {path}"
+    with open_archive(path) as archive:
+        data = parse_data(archive.read("data"), source=source)
+        member = f"policy.pth in {path}"
+        weights = read_weights(read_torch_data(archive.read("policy.pth"), source=member), source=member)
+        names = archive.names
+        version = archive.read("_stable_baselines3_version") if "_stable_baselines3_version" in names else b""
+    if not data.policy_module.startswith(_OURS):
+        raise PolicyFileError(
+            f"{source} has a policy of its maker's own, {data.policy_module or 'unknown'}.{data.policy_class}, which "
+            "cannot be rebuilt from its weights. Export it to ONNX or TorchScript, and load that."
+        )
+    return Sb3File(data, weights, version.decode("utf-8", "replace").strip()[:40] or None, source)
+
+
+def algorithm_name(data: Sb3Data, weights: Weights) -> str:
+    """Return the algorithm as the zoo calls it: on-policy ones are told apart by their settings."""
+    if data.policy_module in _ALGORITHMS:
+        return _ALGORITHMS[data.policy_module]
+    if data.policy_module.startswith("stable_baselines3.td3"):
+        return "td3" if any(name.startswith("critic.qf1.") for name in weights.tensors) else "ddpg"
+    if "clip_range" in data.field_names:
+        return "ppo"
+    return "trpo" if "cg_max_steps" in data.field_names else "a2c"
+
+
+def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, task_name: str) -> TorchPolicy:
+    data = file.data
+    actor = find_actor(file.weights.tensors)
+    output, torso = make_output(actor, data), make_torso(actor, data)
+    normalization = None if record is None else make_normalization(record, data.observation_space)
+    shape = data.observation_space.shape
+    fingerprint = ObservationFingerprint(shape, data.observation_space.dtype or "float32", output.layout)
+    task = Task(task_name, fingerprint, environment_kwargs=zoo.environment_kwargs)
+    spec = PolicySpec(
+        name=f"{algorithm_name(data, file.weights)} {task_name}",
+        architecture=torso.architecture,
+        heads=(HeadSpec(task),),
+        output_kind=output.kind,
+        behaviour="greedy",
+        input_scale=torso.input_scale,
+        gaussian=output.gaussian,
+        normalization=None if normalization is None else {"epsilon": normalization.epsilon, "clip": normalization.clip},
+    )
+    network = build_network(
+        torso, output, actor, observation_shape=shape, task_name=task_name, normalization=normalization
+    )
+    return TorchPolicy(network, spec)
+
+
+def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
+    if normalizer is None:
+        return find_normalizer(path)
+    return None if normalizer == WITHOUT_NORMALIZER else Path(normalizer)
+
+
+def _notes(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | None) -> list[str]:
+    """Warn of what may make the policy play badly; returns the warnings."""
+    notes: list[str] = []
+    if normalizer_path is None and _was_normalised(file.data, zoo):
+        notes.append(
+            warn(
+                f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
+                "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it "
+                "with normalizer."
+            )
+        )
+    if zoo.wrappers:
+        notes.append(
+            warn(
+                f"{file.source}: its environment was wrapped in {', '.join(zoo.wrappers)}, which is not done here. It "
+                "plays well only where the task does the same."
+            )
+        )
+    return notes
+
+
+def _was_normalised(data: Sb3Data, zoo: ZooFiles) -> bool:
+    if zoo.observations_normalised is not None:
+        return zoo.observations_normalised
+    on_policy = data.policy_module.startswith(("stable_baselines3.common.", "sb3_contrib.ars.", "sb3_contrib.common."))
+    return on_policy and data.saw_other_observations
+
+
+def _source(
+    path: Path,
+    file: Sb3File,
+    zoo: ZooFiles,
+    normalizer_path: Path | None,
+    record: VecNormalizeRecord | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return where the policy comes from, as plain JSON."""
+    statistics = None
+    if normalizer_path is not None and record is not None:
+        counts = [part.count for part in record.statistics.values()]
+        statistics = {
+            "file": normalizer_path.name,
+            "sha256": sha256_file(normalizer_path),
+            "num_observations": round(max(counts, default=0)),
+        }
+    return {
+        "format": "stable-baselines3",
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "algorithm": algorithm_name(file.data, file.weights),
+        "library_version": file.version,
+        "policy_class": f"{file.data.policy_module}.{file.data.policy_class}".rstrip("."),
+        "environment": zoo.environment,
+        "num_timesteps": file.data.num_timesteps,
+        "normalizer": statistics,
+        "recorded_return": recorded_return(path),
+        "weights_converted_from": list(file.weights.converted_from),
+        "notes": notes,
+    }

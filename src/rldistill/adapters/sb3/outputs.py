@@ -1,0 +1,153 @@
+"""What a teacher's last layer means: kind of output, action layout, spread, and the folded layers themselves.
+
+Sources: Stable-Baselines3 and sb3-contrib 2.9 (`common/distributions.py`, `sac/policies.py`,
+`qrdqn/policies.py`, `ars/policies.py`); their older releases differ in names alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rldistill.adapters.sb3.actor import Actor, Layer
+from rldistill.adapters.sb3.data import Sb3Data, is_true
+from rldistill.networks import GaussianOptions
+from rldistill.types import ActionLayout, BoxMapping, OutputKind
+
+# What SAC and TQC clip the mean to where their noise is gSDE, unless they were told otherwise.
+_DEFAULT_MEAN_LIMIT = 2.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """The head of a converted network.
+
+    Attributes:
+        kind: which action field its rows are.
+        layout: of the actions.
+        layer: the linear layer; quantiles are averaged into it.
+        gaussian: how the spread arises, where the kind is `gaussian`.
+        log_std: the layer, vector or matrix that belongs to it.
+    """
+
+    kind: OutputKind
+    layout: ActionLayout
+    layer: Layer
+    gaussian: GaussianOptions = GaussianOptions()
+    log_std: Layer | Tensor | None = None
+
+
+def make_output(actor: Actor, data: Sb3Data) -> Output:
+    """Return what the actor's last layer means in its action space.
+
+    Raises:
+        ValueError: the layer does not fit the action space.
+    """
+    if actor.family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
+        return _box_output(actor, data)
+    layout = _choice_layout(data)
+    layer = actor.output
+    if actor.family == "quantile_network":
+        layer = _mean_over_quantiles(layer, layout)
+    kind: OutputKind = "q_values" if actor.family in ("q_network", "quantile_network") else "logits"
+    _check_size(layer, layout.num_outputs(kind), data)
+    return Output(kind, layout, layer)
+
+
+def _choice_layout(data: Sb3Data) -> ActionLayout:
+    space = data.action_space
+    if space.kind == "discrete" and space.start == 0:
+        return ActionLayout.discrete(space.sizes[0])
+    if space.kind == "multi_discrete":
+        return ActionLayout("multi_discrete", space.sizes)
+    if space.kind == "multi_binary" and len(space.shape) == 1:
+        return ActionLayout("multi_binary", space.shape)
+    raise ValueError(f"actions of a space that is not supported: {space.description}, starting at {space.start}")
+
+
+def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
+    """Average the quantiles of each action: outputs come quantile by quantile, all actions of one side by side."""
+    (num_actions,) = layout.sizes
+    num_outputs, num_features = layer.weight.shape
+    if num_outputs % num_actions:
+        raise ValueError(f"{num_outputs} quantiles of {num_actions} actions, which is no whole number for each")
+    # The mean of linear functions is a linear function; in float64, to round once only.
+    weight = layer.weight.double().view(-1, num_actions, num_features).mean(0)
+    return Layer(weight.float(), layer.bias.double().view(-1, num_actions).mean(0).float())
+
+
+def _box_output(actor: Actor, data: Sb3Data) -> Output:
+    if data.action_space.kind != "box":
+        raise ValueError(f"an actor of a box, and actions of {data.action_space.description}")
+    if actor.family == "deterministic_actor":
+        return Output("actions", _box_layout(data, "tanh_rescale"), _checked(actor, data))
+    if actor.family == "search":
+        squash = _search_squashes(actor, data)
+        return Output("actions", _box_layout(data, "tanh_rescale" if squash else "clip"), _checked(actor, data))
+    if actor.log_std is None:
+        raise ValueError("actions of a box without a log_std")
+    squash = actor.family == "stochastic_actor" or _on_policy_squashes(actor, data)
+    layout = _box_layout(data, "tanh_rescale" if squash else "clip")
+    log_std, is_gsde = _spread(actor, data.policy_kwargs)
+    std = "state" if isinstance(log_std, Layer) else "gsde" if is_gsde else "parameter"
+    limit = _mean_limit(data.policy_kwargs) if actor.family == "stochastic_actor" and is_gsde else None
+    return Output("gaussian", layout, _checked(actor, data), GaussianOptions(std, limit), log_std)
+
+
+def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
+    space = data.action_space
+    if len(space.shape) != 1:
+        raise ValueError(f"actions of shape {list(space.shape)}, expected one dimension")
+    low, high = space.bounds()
+    if mapping == "tanh_rescale" and not all(isfinite(bound) for bound in (*low, *high)):
+        raise ValueError("squashed actions of a box without bounds")
+    return ActionLayout("box", space.shape, low, high, mapping)
+
+
+def _search_squashes(actor: Actor, data: Sb3Data) -> bool:
+    """Return whether ARS squashes: unless told otherwise its MLPs do, and its linear policies do not."""
+    is_linear = data.policy_class == "ARSLinearPolicy" or (not data.policy_class and not actor.hidden)
+    return is_true(data.policy_kwargs.get("squash_output"), default=not is_linear)
+
+
+def _on_policy_squashes(actor: Actor, data: Sb3Data) -> bool:
+    is_gsde = isinstance(actor.log_std, Tensor) and actor.log_std.dim() == 2
+    return is_gsde and is_true(data.policy_kwargs.get("squash_output"))
+
+
+def _spread(actor: Actor, kwargs: Mapping[str, Any]) -> tuple[Layer | Tensor, bool]:
+    """Return where the spread comes from, and whether it is gSDE; its matrix is complete and of logarithms."""
+    log_std = actor.log_std
+    assert log_std is not None, "checked by the caller"
+    if isinstance(log_std, Layer) or log_std.dim() == 1:
+        return log_std, False
+    if is_true(kwargs.get("use_expln")):
+        log_std = _log_of_expln(log_std)
+    num_actions = actor.output.weight.shape[0]
+    return log_std.expand(-1, num_actions).contiguous(), True
+
+
+def _log_of_expln(log_std: Tensor) -> Tensor:
+    """Return the logarithm of `expln`, which grows as exp below 0 and as a logarithm above it."""
+    values = log_std.double()
+    # The library adds this where the argument is positive, to keep its gradient finite.
+    above = torch.log(torch.log1p(values.clamp(min=0) + 1e-6) + 1)
+    return torch.where(values > 0, above, values).float()
+
+
+def _mean_limit(kwargs: Mapping[str, Any]) -> float | None:
+    limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT))
+    return limit if limit > 0 else None
+
+
+def _checked(actor: Actor, data: Sb3Data) -> Layer:
+    _check_size(actor.output, data.action_space.shape[0], data)
+    return actor.output
+
+
+def _check_size(layer: Layer, expected: int, data: Sb3Data) -> None:
+    if len(layer.weight) != expected:
+        raise ValueError(f"{len(layer.weight)} outputs for actions of {data.action_space.description}")

@@ -1,0 +1,189 @@
+"""Observation and action spaces, as the JSON of a zip prints them.
+
+The JSON holds each attribute of a space as JSON where it can be, else as the text that Python
+prints: `"shape": "[3]"` or `"_shape": [3]`, `"n": "2"` or `2`, `"low": "[-1. -1. -8.]"`, and the
+parts of a Dict space as one text. Arrays of more than 1,000 numbers are abbreviated there.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+SpaceKind = Literal["box", "discrete", "multi_discrete", "multi_binary", "dict"]
+
+_KINDS: Mapping[str, SpaceKind] = {
+    "Box": "box",
+    "Discrete": "discrete",
+    "MultiDiscrete": "multi_discrete",
+    "MultiBinary": "multi_binary",
+    "Dict": "dict",
+}
+_CLASS = re.compile(r"<class '[\w.]*?(\w+)'>")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf|nan)", re.IGNORECASE)
+# A part of a Dict space: its key, then the name of its class and a parenthesis.
+_PART = re.compile(r"""(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*[:,]\s*(\w+)\(""")
+
+
+@dataclass(frozen=True)
+class Space:
+    """One space.
+
+    Attributes:
+        kind: of space.
+        shape: of one observation or action in it.
+        dtype: numpy name; empty where the text does not say it.
+        sizes: discrete: `(n,)`; multi_discrete: one size per dimension.
+        low: box: lower bounds, flat; one number where all are equal or the text is abbreviated.
+        high: likewise.
+        start: discrete: the lowest number.
+        parts: dict: the parts by key, in the order in which networks see them.
+    """
+
+    kind: SpaceKind
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    sizes: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    start: int = 0
+    parts: Mapping[str, "Space"] = field(default_factory=dict[str, "Space"])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the library treats it as an image: bytes from 0 to 255 in three dimensions."""
+        bounds_fit = set(self.low) == {0.0} and set(self.high) == {255.0}
+        return self.kind == "box" and len(self.shape) == 3 and self.dtype == "uint8" and bounds_fit
+
+    @property
+    def num_inputs(self) -> int:
+        """How many numbers a network gets for it: choices are one-hot."""
+        if self.kind == "dict":
+            return sum(part.num_inputs for part in self.parts.values())
+        return sum(self.sizes) if self.sizes else math.prod(self.shape)
+
+    @property
+    def description(self) -> str:
+        """Kind and size, as messages call it."""
+        if self.kind == "dict":
+            return "dict of " + ", ".join(f"{key} {part.description}" for key, part in self.parts.items())
+        return f"{self.kind} {list(self.sizes or self.shape)}"
+
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the lower and upper bounds of a box, one number per dimension.
+
+        Raises:
+            ValueError: the text did not say as many.
+        """
+        num_dimensions = math.prod(self.shape)
+        low, high = (values * num_dimensions if len(values) == 1 else values for values in (self.low, self.high))
+        if not (len(low) == len(high) == num_dimensions):
+            raise ValueError(f"a box of shape {list(self.shape)} with {len(low)} lower and {len(high)} upper bounds")
+        return low, high
+
+
+def parse_space(data: Any) -> Space:  # noqa: ANN401 (JSON of a stranger)
+    """Read a space out of the JSON of a zip.
+
+    Raises:
+        ValueError: of another kind, or not what the library writes.
+    """
+    if not (isinstance(data, dict) and isinstance(data.get(":type:"), str)):
+        raise ValueError(f"no space but a {type(data).__name__}")
+    values = cast(dict[str, Any], data)
+    found = _CLASS.fullmatch(values[":type:"])
+    name = found[1] if found else values[":type:"]
+    if name not in _KINDS:
+        raise ValueError(f"a space of type {name[:60]}")
+    kind = _KINDS[name]
+    if kind == "dict":
+        return Space("dict", parts=_parse_parts(str(values.get("spaces", ""))))
+    if kind == "box":
+        return Space(
+            "box",
+            _integers(values.get("_shape", values.get("shape"))),
+            dtype=str(values.get("dtype") or ""),
+            low=_bounds(values.get("low"), values.get("low_repr")),
+            high=_bounds(values.get("high"), values.get("high_repr")),
+        )
+    return _choices(kind, values.get("nvec" if kind == "multi_discrete" else "n"), values.get("start", 0))
+
+
+def _choices(kind: SpaceKind, sizes: object, start: object) -> Space:
+    numbers = _integers(sizes)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"a {kind} space of sizes {str(sizes)[:60]}")
+    if kind == "discrete":
+        return Space("discrete", (), "int64", numbers, start=(_integers(start) or (0,))[0])
+    if kind == "multi_discrete":
+        if any(_integers(start)):
+            raise ValueError("a multi_discrete space that does not start at 0")
+        return Space("multi_discrete", (len(numbers),), "int64", numbers)
+    return Space("multi_binary", numbers, "int8")
+
+
+def _parse_parts(text: str) -> dict[str, Space]:
+    """Read `{'a': Box(-1.0, 1.0, (3,), float32), …}`, or the same printed as an `OrderedDict([…])`."""
+    parts: dict[str, Space] = {}
+    position = 0
+    while found := _PART.search(text, position):
+        end = _closing(text, found.end())
+        key = (found[1] if found[1] is not None else found[2]).replace("\\'", "'").replace("\\\\", "\\")
+        parts[key] = _parse_part(found[3], text[found.end() : end])
+        position = end
+    if not parts:
+        raise ValueError(f"a Dict space of {text[:60]!r}")
+    return parts
+
+
+def _closing(text: str, start: int) -> int:
+    """Return where the parenthesis closes that was opened just before `start`."""
+    depth = 1
+    for position in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
+        if depth == 0:
+            return position
+    raise ValueError("a Dict space whose text ends too early")
+
+
+def _parse_part(name: str, text: str) -> Space:
+    kind = _KINDS.get(name)
+    if kind is None or kind == "dict":
+        raise ValueError(f"a part of type {name[:60]} in a Dict space")
+    if kind != "box":
+        sizes, _, start = text.partition("start=")
+        return _choices(kind, sizes, start or 0)
+    shape = re.search(r"\(([\d, ]*)\)", text)
+    if shape is None:  # gym before 0.18 prints `Box(3,)` and nothing else
+        return Space("box", _integers(text))
+    low, high = _two_bounds(text[: shape.start()])
+    dtype = text[shape.end() :].strip(", ")
+    return Space("box", _integers(shape[1]), dtype=dtype, low=low, high=high)
+
+
+def _two_bounds(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read `-1.0, 1.0, ` or `[-1. -2.], [1. 2.], `."""
+    if "[" not in text:
+        values = _numbers(text)
+        return values[:1], values[1:2]
+    low, _, high = text.partition("],")
+    return _numbers(low), _numbers(high)
+
+
+def _bounds(value: object, short: object) -> tuple[float, ...]:
+    """Read bounds; those of an abbreviated array stand for all of them only where they are equal."""
+    numbers = _numbers(value)
+    if "..." not in str(value):
+        return numbers
+    if len(set(numbers)) != 1:
+        numbers = _numbers(short)
+    return numbers[:1] if len(set(numbers)) == 1 else ()
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    return tuple(float(number) for number in _NUMBER.findall(str(value)))
+
+
+def _integers(value: object) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"-?\d{1,18}", str(value)))

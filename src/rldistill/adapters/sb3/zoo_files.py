@@ -1,0 +1,176 @@
+"""`config.yml` and `args.yml`, which RL-Zoo writes beside a zip: how its environment was wrapped.
+
+They hold Python tags (`!!python/object/apply:collections.OrderedDict`) and Python source
+(`normalize: dict(norm_obs=True)`). Neither is executed: the one tag is read as a mapping, every
+other becomes a mark that says what stood there, and source is read only where it is a literal.
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from rldistill.errors import PolicyFileError
+
+MAX_FILE_BYTES = 1 << 20
+_PYTHON_TAG = "tag:yaml.org,2002:python/"
+_ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
+_TIME_FEATURE = "TimeFeatureWrapper"
+
+
+@dataclass(frozen=True)
+class ZooFiles:
+    """What the files beside a zip say; empty where there are none.
+
+    Attributes:
+        environment: its id.
+        algorithm: as the zoo calls it: `ppo`.
+        environment_kwargs: given to the environment's constructor.
+        observations_normalised: whether the teacher saw normalised observations; None: not said.
+        time_feature: whether the last input is the share of the episode that is left.
+        time_feature_steps: the T of that feature, where it is said.
+        wrappers: other wrappers of the environment, by class name.
+        frame_stack: consecutive observations stacked into one.
+    """
+
+    environment: str | None = None
+    algorithm: str | None = None
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    observations_normalised: bool | None = None
+    time_feature: bool = False
+    time_feature_steps: int | None = None
+    wrappers: tuple[str, ...] = ()
+    frame_stack: int = 1
+
+
+class _Opaque(str):
+    """Stands for a value that only Python could have made; its text says which."""
+
+    __slots__ = ()
+
+
+def read_zoo_files(folders: list[Path]) -> ZooFiles:
+    """Read `config.yml` and `args.yml` from the first of the folders that has them.
+
+    Raises:
+        PolicyFileError: a file that is no YAML of plain data, is too large, or pyyaml is not installed.
+    """
+    config, arguments = (
+        next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
+        for name in ("config.yml", "args.yml")
+    )
+    if config is None and arguments is None:
+        return ZooFiles()
+    config, arguments = config or {}, arguments or {}
+    wrappers = _wrappers(config.get("env_wrapper"))
+    time_options = wrappers.get(_TIME_FEATURE)
+    steps = (time_options or {}).get("max_steps")
+    frame_stack = config.get("frame_stack")
+    return ZooFiles(
+        environment=_text(arguments.get("env")),
+        algorithm=_text(arguments.get("algo")),
+        environment_kwargs=_plain_kwargs(arguments.get("env_kwargs")),
+        observations_normalised=_observations_normalised(config.get("normalize")) if config else None,
+        time_feature=time_options is not None,
+        time_feature_steps=steps if isinstance(steps, int) else None,
+        wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
+        frame_stack=frame_stack if isinstance(frame_stack, int) and frame_stack > 0 else 1,
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise PolicyFileError(
+            f"{path} is refused: got {path.stat().st_size >> 10:,} KiB, expected at most {MAX_FILE_BYTES >> 10:,} KiB."
+        )
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise PolicyFileError(
+            f"{path} says how the teacher's environment was wrapped, and reading it needs pyyaml, which is not "
+            "installed: pip install 'rldistill[sb3]'."
+        ) from error
+    try:
+        content = yaml.load(path.read_bytes(), _make_loader())
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise PolicyFileError(
+            f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
+        ) from error
+    if not isinstance(content, dict):
+        raise PolicyFileError(
+            f"{path} holds a {type(content).__name__}, expected settings by name. Move it away to load without it."
+        )
+    return cast(dict[str, Any], content)
+
+
+def _make_loader() -> Any:  # noqa: ANN401 (a class that exists only where pyyaml does)
+    """Return a safe loader that also reads the tags of Python, without Python."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Constructs plain data; merge keys, which can multiply, are not followed."""
+
+        def flatten_mapping(self, node: Any) -> None:  # noqa: ANN401
+            """Leave merge keys as they are: they then count as unknown."""
+
+    def ordered_dict(loader: Any, node: Any) -> dict[Any, Any]:  # noqa: ANN401
+        (pairs,) = loader.construct_sequence(node, deep=True) or ([],)
+        return dict(pairs)
+
+    def opaque(loader: Any, suffix: str, node: Any) -> _Opaque:  # noqa: ANN401
+        return _Opaque(suffix)
+
+    Loader.add_constructor(_ORDERED_DICT, ordered_dict)
+    Loader.add_multi_constructor(_PYTHON_TAG, opaque)
+    return Loader
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and not isinstance(value, _Opaque) and value else None
+
+
+def _plain_kwargs(value: object) -> dict[str, Any]:
+    """Return keyword arguments that JSON can hold; anything else is left out."""
+    if not isinstance(value, dict):
+        return {}
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _observations_normalised(value: object) -> bool:
+    """Read `normalize`: a truth value, keyword arguments, or the source of either."""
+    settings = _literal(value) if isinstance(value, str) else value
+    if isinstance(settings, dict):
+        return cast(dict[str, Any], settings).get("norm_obs", True) is not False
+    return settings not in (None, False)
+
+
+def _literal(text: str) -> object:
+    """Return the value of a literal, of `dict(name=literal, …)`, or the text itself where it is neither."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        match tree:
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+                return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+            case _:
+                return ast.literal_eval(tree)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _wrappers(value: object) -> dict[str, dict[str, Any]]:
+    """Return wrappers by class name, with their options: a path, a mapping of one path, or a list of those."""
+    items = cast(list[Any], value) if isinstance(value, list) else [value]
+    wrappers: dict[str, dict[str, Any]] = {}
+    for item in items:
+        if isinstance(item, dict):
+            for path, options in cast(dict[Any, Any], item).items():
+                wrappers[str(path).rpartition(".")[2]] = options if isinstance(options, dict) else {}
+        elif isinstance(item, str):
+            wrappers[item.rpartition(".")[2]] = {}
+    return wrappers
