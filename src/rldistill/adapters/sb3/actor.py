@@ -7,8 +7,9 @@ known: a name that nothing here explains means another network than the one that
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -68,6 +69,11 @@ class Actor:
     extractor: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     value: Layer | None = None
 
+    @property
+    def num_inputs(self) -> int:
+        """Inputs of its lowest layer."""
+        return (*self.hidden, self.output)[0].weight.shape[1]
+
 
 def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
     """Return the layers that act.
@@ -93,6 +99,30 @@ def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
     return Actor(family, tuple(hidden), output, log_std, extractor, value)
 
 
+def reorder_inputs(actor: Actor, order: Sequence[int]) -> Actor:
+    """Return the actor of a vector whose elements stand in another order.
+
+    Args:
+        actor: whose layers see the vector itself, not what an extractor made of it.
+        order: for each element of the new vector, its place in the old one.
+    """
+    index = torch.tensor(list(order))
+
+    def turned(layer: Layer) -> Layer:
+        return Layer(layer.weight[:, index], layer.bias)
+
+    if actor.hidden:
+        return replace(actor, hidden=(turned(actor.hidden[0]), *actor.hidden[1:]))
+    log_std = actor.log_std
+    if isinstance(log_std, Layer):
+        log_std = turned(log_std)
+    elif log_std is not None and log_std.dim() == 2:
+        log_std = log_std[index]
+    return replace(
+        actor, output=turned(actor.output), log_std=log_std, value=None if actor.value is None else turned(actor.value)
+    )
+
+
 def _family(tensors: Mapping[str, Tensor]) -> Family:
     names = tensors.keys()
     if any("lstm" in name for name in names):
@@ -101,9 +131,10 @@ def _family(tensors: Mapping[str, Tensor]) -> Family:
         )
     if any(".bn." in name or "BatchRenorm" in name or "running_mean" in name for name in names):
         raise ValueError("batch normalisation (CrossQ), which is not supported")
-    for prefix, family in (("q_net.", "q_network"), ("quantile_net.", "quantile_network")):
-        if any(name.startswith(prefix) for name in names):
-            return family
+    if any(name.startswith("q_net.") for name in names):
+        return "q_network"
+    if any(name.startswith("quantile_net.") for name in names):
+        return "quantile_network"
     if any(name.startswith("actor.") for name in names):
         return "stochastic_actor" if any("actor.log_std" in name for name in names) else "deterministic_actor"
     if any(name.startswith("action_net") for name in names):
@@ -132,7 +163,7 @@ def _layer(weight: Tensor, bias: Tensor | None, name: str) -> Layer:
 
 
 def _check_chain(layers: list[Layer], log_std: Layer | Tensor | None) -> None:
-    for below, above in zip(layers, layers[1:], strict=False):
+    for below, above in pairwise(layers):
         if above.weight.shape[1] != below.weight.shape[0]:
             raise ValueError(f"a layer of {below.weight.shape[0]} outputs below one of {above.weight.shape[1]} inputs")
     num_features, num_actions = layers[-1].weight.shape[1], layers[-1].weight.shape[0]

@@ -54,6 +54,16 @@ def input_order(space: Space) -> NDArray[np.int64]:
     return np.concatenate([part.start + np.arange(part.space.num_inputs) for part in parts_of(space)])
 
 
+def observation_shape(space: Space) -> tuple[int, ...]:
+    """Return the shape of an observation as our networks get it: a Dict or a choice is one vector."""
+    return space.shape if space.kind in ("box", "multi_binary") else (space.num_inputs,)
+
+
+def observation_dtype(space: Space) -> str:
+    """Return its numpy name; what is made into a vector is float32."""
+    return (space.dtype or "float32") if space.kind == "box" else "float32"
+
+
 def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order.
 

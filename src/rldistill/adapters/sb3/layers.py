@@ -58,10 +58,6 @@ def make_torso(actor: Actor, data: Sb3Data) -> Torso:
     activation = _activation(actor, data)
     if actor.extractor:
         return _nature_cnn(actor, data, activation)
-    num_inputs = data.observation_space.num_inputs
-    first = (*actor.hidden, actor.output)[0].weight
-    if first.shape[1] != num_inputs:
-        raise ValueError(f"{first.shape[1]} inputs for observations of {data.observation_space.description}")
     sizes = tuple(len(layer.weight) for layer in actor.hidden)
     name = "mlp:" + "x".join(map(str, sizes)) if sizes else "linear"
     architecture = Architecture(name, "mlp", sizes, activation=activation, value_head=actor.value is not None)

@@ -15,6 +15,7 @@ from torch import Tensor
 from rldistill.adapters.sb3.actor import Actor, Layer
 from rldistill.adapters.sb3.data import Sb3Data, is_true
 from rldistill.networks import GaussianOptions
+from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.types import ActionLayout, BoxMapping, OutputKind
 
 # What SAC and TQC clip the mean to where their noise is gSDE, unless they were told otherwise.
@@ -36,7 +37,7 @@ class Output:
     kind: OutputKind
     layout: ActionLayout
     layer: Layer
-    gaussian: GaussianOptions = GaussianOptions()
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
     log_std: Layer | Tensor | None = None
 
 

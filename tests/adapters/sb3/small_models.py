@@ -1,0 +1,102 @@
+"""Models that the real Stable-Baselines3 trains for a few steps on random observations."""
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+
+BOX = spaces.Box(-2, 2, (5,))
+IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
+DICT = spaces.Dict(
+    {
+        "position": spaces.Box(-1, 1, (3,)),
+        "button": spaces.MultiBinary(2),
+        "room": spaces.Discrete(4),
+        "a matrix": spaces.Box(-3, 3, (2, 2)),
+    }
+)
+GOALS = spaces.Dict(
+    {
+        "observation": spaces.Box(-1, 1, (4,)),
+        "achieved_goal": spaces.Box(-1, 1, (2,)),
+        "desired_goal": spaces.Box(-1, 1, (2,)),
+    }
+)
+TORQUES = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
+
+
+class RandomObservations(gym.Env):
+    """Shows random observations and rewards nothing in particular."""
+
+    def __init__(self, observation_space, action_space):
+        # Spaces keep a generator: those of a module would make a test depend on the tests before it.
+        self.observation_space, self.action_space = copy.deepcopy((observation_space, action_space))
+        self._step = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(0 if seed is None else seed)
+        self._step = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self._step += 1
+        return self.observation_space.sample(), float(np.sum(action)), self._step % 10 == 0, False, {}
+
+    def action_masks(self):
+        """Allow all actions, as MaskablePPO asks."""
+        return np.ones(self.action_space.n, dtype=bool)
+
+    def compute_reward(self, achieved, desired, info):
+        return -np.linalg.norm(np.asarray(achieved) - desired, axis=-1)
+
+
+def train(algorithm, policy, observation_space, action_space, *, num_steps=24, normalised=None, **options):
+    """Train for a few steps, then shake all weights so that no layer is without effect.
+
+    Args:
+        algorithm: a class of the library.
+        policy: its name for the kind of policy.
+        observation_space: of the environment.
+        action_space: of the environment.
+        num_steps: of training.
+        normalised: options of `VecNormalize`; None: none.
+        **options: of the algorithm.
+
+    Returns:
+        The model.
+    """
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    env = DummyVecEnv([lambda: RandomObservations(observation_space, action_space)])
+    if normalised is not None:
+        env = VecNormalize(env, **normalised)
+    # The library writes into the options that it is given.
+    model = algorithm(policy, env, seed=0, device="cpu", **copy.deepcopy(options))
+    model.learn(num_steps)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator) / max(1, parameter.dim()) ** 2)
+    return model
+
+
+def samples(space, count, seed=5):
+    """Return observations of a space as the library takes them: an array, or one array per key."""
+    if isinstance(space, spaces.Dict):
+        return {key: samples(part, count, seed) for key, part in space.spaces.items()}
+    space = copy.deepcopy(space)
+    space.seed(seed)
+    return np.stack([space.sample() for _ in range(count)])
+
+
+def flattened(space, observations):
+    """Return observations as our policies take them: one vector, keys sorted, choices one-hot."""
+    if isinstance(space, spaces.Dict):
+        parts = [flattened(space[key], observations[key]) for key in sorted(space.spaces)]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
+    if isinstance(space, spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[observations]
+    return observations

@@ -1,0 +1,215 @@
+"""Every algorithm and kind of policy, against the real library: 1,000 observations, the same batch size."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from rldistill.adapters.sb3.load import load_sb3
+from rldistill.types import PolicyOutput
+from tests.adapters.sb3.small_models import BOX, DICT, GOALS, IMAGE, TORQUES, flattened, samples, train
+
+sb3 = pytest.importorskip("stable_baselines3")
+contrib = pytest.importorskip("sb3_contrib")
+
+SMALL = {"net_arch": [16, 12]}
+ON_POLICY = {"n_steps": 12, "policy_kwargs": SMALL}
+OFF_POLICY = {"buffer_size": 50, "learning_starts": 5, "batch_size": 8, "policy_kwargs": SMALL}
+DISCRETE = spaces.Discrete(4)
+GSDE = {"use_sde": True}
+
+
+def kwargs(base, **policy_kwargs):
+    return base | {"policy_kwargs": base["policy_kwargs"] | policy_kwargs}
+
+
+PPO = kwargs(ON_POLICY) | {"batch_size": 12, "n_epochs": 1}
+HER = OFF_POLICY | {"replay_buffer_class": sb3.HerReplayBuffer, "learning_starts": 15}
+ARS = {"n_delta": 2, "policy_kwargs": {"net_arch": [8]}}
+CNN = {"net_arch": [], "features_extractor_kwargs": {"features_dim": 16}}
+
+CASES = {
+    "dqn": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, OFF_POLICY),
+    "dqn-elu": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, activation_fn=nn.ELU)),
+    "dqn-linear": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, net_arch=[])),
+    "dqn-images": (sb3.DQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, **CNN)),
+    "dqn-images-and-layers": (sb3.DQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, **CNN | SMALL)),
+    "dqn-flat-images": (sb3.DQN, "MlpPolicy", IMAGE, DISCRETE, OFF_POLICY),
+    "dqn-flat-images-unscaled": (
+        sb3.DQN,
+        "MlpPolicy",
+        IMAGE,
+        DISCRETE,
+        kwargs(OFF_POLICY, normalize_images=False),
+    ),
+    "dqn-bytes": (sb3.DQN, "MlpPolicy", spaces.Box(0, 255, (6,), np.uint8), DISCRETE, OFF_POLICY),
+    "dqn-dict": (sb3.DQN, "MultiInputPolicy", DICT, DISCRETE, OFF_POLICY),
+    "dqn-her": (sb3.DQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
+    "dqn-of-a-choice": (sb3.DQN, "MlpPolicy", spaces.Discrete(6), DISCRETE, OFF_POLICY),
+    "qrdqn": (contrib.QRDQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
+    "qrdqn-images": (contrib.QRDQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7, **CNN)),
+    "ppo": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, PPO),
+    "ppo-dict-of-layers": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch={"pi": [9], "vf": [7, 7]})),
+    "ppo-linear": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch=[])),
+    "ppo-gaussian": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO),
+    "ppo-gelu": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, activation_fn=nn.GELU)),
+    "ppo-gsde": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO | GSDE),
+    "ppo-gsde-one-std": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, full_std=False) | GSDE),
+    "ppo-gsde-expln": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, use_expln=True) | GSDE),
+    "ppo-gsde-squashed": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, squash_output=True) | GSDE),
+    "ppo-several-choices": (sb3.PPO, "MlpPolicy", BOX, spaces.MultiDiscrete([3, 2, 4]), PPO),
+    "ppo-switches": (sb3.PPO, "MlpPolicy", BOX, spaces.MultiBinary(3), PPO),
+    "ppo-images": (sb3.PPO, "CnnPolicy", IMAGE, DISCRETE, kwargs(PPO, **CNN)),
+    "ppo-images-and-layers": (sb3.PPO, "CnnPolicy", IMAGE, TORQUES, kwargs(PPO, **CNN | SMALL)),
+    "ppo-images-not-shared": (
+        sb3.PPO,
+        "CnnPolicy",
+        IMAGE,
+        DISCRETE,
+        kwargs(PPO, share_features_extractor=False, **CNN),
+    ),
+    "ppo-dict": (sb3.PPO, "MultiInputPolicy", DICT, TORQUES, PPO),
+    "a2c": (sb3.A2C, "MlpPolicy", BOX, DISCRETE, ON_POLICY),
+    "a2c-gaussian": (sb3.A2C, "MlpPolicy", BOX, TORQUES, ON_POLICY),
+    "trpo": (contrib.TRPO, "MlpPolicy", BOX, DISCRETE, ON_POLICY | {"batch_size": 12}),
+    "trpo-gaussian": (contrib.TRPO, "MlpPolicy", BOX, TORQUES, ON_POLICY | {"batch_size": 12}),
+    "maskable-ppo": (contrib.MaskablePPO, "MlpPolicy", BOX, DISCRETE, PPO),
+    "sac": (sb3.SAC, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
+    "sac-linear": (sb3.SAC, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, net_arch=[])),
+    "sac-gsde": (sb3.SAC, "MlpPolicy", BOX, TORQUES, OFF_POLICY | GSDE),
+    "sac-gsde-unlimited": (sb3.SAC, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, clip_mean=0.0) | GSDE),
+    "sac-images": (sb3.SAC, "CnnPolicy", IMAGE, TORQUES, kwargs(OFF_POLICY, **CNN | SMALL)),
+    "sac-her": (sb3.SAC, "MultiInputPolicy", GOALS, TORQUES, HER),
+    "tqc": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
+    "tqc-gsde": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY | GSDE),
+    "td3": (sb3.TD3, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
+    "td3-her": (sb3.TD3, "MultiInputPolicy", GOALS, TORQUES, HER),
+    "ddpg": (sb3.DDPG, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
+    "ars": (contrib.ARS, "MlpPolicy", BOX, TORQUES, ARS),
+    "ars-choices": (contrib.ARS, "MlpPolicy", BOX, DISCRETE, ARS),
+    "ars-linear": (contrib.ARS, "LinearPolicy", BOX, TORQUES, {"n_delta": 2}),
+    "ars-linear-choices": (contrib.ARS, "LinearPolicy", BOX, DISCRETE, {"n_delta": 2}),
+}
+NORMALISED = {
+    "ppo-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {}),
+    "ppo-normalised-clipped": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {"clip_obs": 0.7, "epsilon": 0.1}),
+    "sac-normalised": (sb3.SAC, "MlpPolicy", BOX, TORQUES, OFF_POLICY, {}),
+    "sac-her-normalised": (sb3.SAC, "MultiInputPolicy", GOALS, TORQUES, HER, {}),
+    "ppo-dict-normalised": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        DICT,
+        TORQUES,
+        PPO,
+        {"norm_obs_keys": ["position", "a matrix"]},
+    ),
+    "ppo-not-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {"norm_obs": False}),
+}
+
+
+def heads_of(model, observations):
+    """Return what the real library's network computes, by our names."""
+    policy = model.policy
+    policy.set_training_mode(False)
+    tensors, _ = policy.obs_to_tensor(observations)
+    with torch.inference_mode():
+        match type(model).__name__:
+            case "DQN":
+                return {"q_values": policy.q_net(tensors)}
+            case "QRDQN":
+                return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
+            case "SAC" | "TQC":
+                mean, log_std, extra = policy.actor.get_action_dist_params(tensors)
+                gaussian = policy.actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
+                return {"mean": mean, "std": gaussian.stddev}
+            case "TD3" | "DDPG":
+                actions = policy.actor(tensors).numpy()
+                return {"actions": torch.from_numpy(policy.unscale_action(actions))}
+            case "ARS":
+                features = policy.extract_features(tensors, policy.features_extractor)
+                scores = policy.action_net(features)
+                if isinstance(model.action_space, spaces.Discrete):
+                    return {"logits": scores}
+                return (
+                    {"actions": torch.from_numpy(policy.unscale_action(scores.numpy()))}
+                    if policy.squash_output
+                    else {"actions": scores}
+                )
+        distribution = policy.get_distribution(tensors)
+        inner = distribution.distribution if hasattr(distribution, "distribution") else distribution.distributions
+        if isinstance(model.action_space, spaces.Box):
+            return {"mean": inner.mean, "std": inner.stddev}
+        if isinstance(inner, list):
+            return {"logits": torch.cat([each.logits for each in inner], dim=1)}
+        return {"logits": inner.logits}
+
+
+def normalised_logits(logits, layout):
+    """Return log-probabilities of each choice: the library subtracts their normaliser already."""
+    if layout.kind == "multi_binary":
+        return logits
+    return torch.cat([torch.log_softmax(part, 1) for part in logits.split(layout.sizes, dim=1)], dim=1)
+
+
+def compare(model, policy, observations, rows):
+    expected = heads_of(model, observations)
+    with torch.inference_mode():
+        raw = policy.network.eval()(torch.from_numpy(rows)).outputs
+    layout = policy.tasks[0].fingerprint.action_layout
+    output = PolicyOutput.from_raw(layout, policy.output_kind, raw)
+    for name, values in expected.items():
+        actual = output.log_std.exp() if name == "std" else getattr(output, name)
+        if name == "logits" and "ARS" not in type(model).__name__:
+            actual = normalised_logits(actual, layout)
+        torch.testing.assert_close(actual, values, rtol=1e-5, atol=1e-5 * values.abs().max().item())
+        assert values.std() > 1e-3, "a head without effect would prove nothing"
+    actions, _ = model.predict(observations, deterministic=True)
+    own, _ = policy.act(rows)
+    if layout.kind == "box":
+        np.testing.assert_allclose(own, actions, rtol=1e-5, atol=1e-4)
+    else:
+        assert (own == actions).mean() > 0.995, "greedy actions differ where two are equally good, and nowhere else"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_head_is_that_of_the_real_model(case, tmp_path):
+    algorithm, kind, observation_space, action_space, options = CASES[case]
+    model = train(algorithm, kind, observation_space, action_space, **options)
+    model.save(tmp_path / "model.zip")
+    observations = samples(observation_space, 1000)
+    policy = load_sb3(tmp_path / "model.zip")
+    compare(model, policy, observations, flattened(observation_space, observations))
+    expected = {"MaskablePPO": "ppo_mask"}.get(type(model).__name__, type(model).__name__.lower())
+    assert policy.spec.provenance["source"]["algorithm"] == expected
+    assert policy.spec.provenance["source"]["library_version"] == sb3.__version__
+
+
+@pytest.mark.parametrize("case", NORMALISED)
+def test_statistics_beside_the_zip_are_applied_as_the_library_does(case, tmp_path):
+    algorithm, kind, observation_space, action_space, options, normalised = NORMALISED[case]
+    model = train(algorithm, kind, observation_space, action_space, normalised=normalised, **options)
+    model.save(tmp_path / "model.zip")
+    wrapper = model.get_vec_normalize_env()
+    wrapper.save(tmp_path / "vecnormalize.pkl")
+    observations = samples(observation_space, 1000)
+    policy = load_sb3(tmp_path / "model.zip")
+    compare(model, policy, wrapper.normalize_obs(observations), flattened(observation_space, observations))
+
+
+def test_values_travel_where_they_share_the_features(tmp_path):
+    model = train(*CASES["ppo-images"][:4], **CASES["ppo-images"][4])
+    model.save(tmp_path / "model.zip")
+    observations = samples(IMAGE, 50)
+    output, _ = load_sb3(tmp_path / "model.zip")(observations)
+    with torch.inference_mode():
+        expected = model.policy.predict_values(torch.from_numpy(observations)).squeeze(1)
+    torch.testing.assert_close(output.value, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["ppo", "ppo-images-not-shared"])
+def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
+    model = train(*CASES[case][:4], **CASES[case][4])
+    model.save(tmp_path / "model.zip")
+    output, _ = load_sb3(tmp_path / "model.zip")(samples(CASES[case][2], 2))
+    assert output.value is None
