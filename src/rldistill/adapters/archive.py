@@ -115,6 +115,9 @@ def _opened(file: BinaryIO, source: str, num_bytes: int) -> Generator[Archive]:
 
 def _check_declared(zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> None:
     members = zip_file.infolist()
+    # The end of a zip can lie inside a longer one that was cut off, when a member of it is a zip itself.
+    if min((member.header_offset for member in members), default=0) > 0:
+        raise PolicyFileError(_unreadable(source, "its archive does not begin where the file does"))
     if len(members) > MAX_MEMBERS:
         raise PolicyFileError(
             f"{source} is refused: got {len(members):,} members, expected at most {MAX_MEMBERS:,}. No policy needs "

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import nn
 
 from rldistill.adapters.sb3.load import load_sb3
+from rldistill.errors import PolicyFileError
 from rldistill.types import PolicyOutput
 from tests.adapters.sb3.small_models import BOX, DICT, GOALS, IMAGE, TORQUES, flattened, samples, train
 
@@ -213,3 +214,20 @@ def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
     model.save(tmp_path / "model.zip")
     output, _ = load_sb3(tmp_path / "model.zip")(samples(CASES[case][2], 2))
     assert output.value is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind", "action_space", "options", "reason"),
+    [
+        ("RecurrentPPO", "MlpLstmPolicy", DISCRETE, {"n_steps": 12, "batch_size": 12}, "a recurrent network"),
+        ("CrossQ", "MlpPolicy", TORQUES, {"learning_starts": 5, "buffer_size": 50}, "batch normalisation (CrossQ)"),
+    ],
+)
+def test_algorithms_that_are_not_supported_are_refused_by_name(
+    tmp_path, algorithm, kind, action_space, options, reason
+):
+    model = train(getattr(contrib, algorithm), kind, BOX, action_space, num_steps=12, **options)
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(PolicyFileError) as caught:
+        load_sb3(tmp_path / "model.zip")
+    assert f"cannot be rebuilt: it has {reason}" in str(caught.value)

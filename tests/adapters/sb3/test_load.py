@@ -1,0 +1,347 @@
+"""Whatever is wrong with a zip, or beside it, loading it is one line; nothing in it is executed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.adapters.notices import TeacherWarning
+from rldistill.adapters.sb3 import load as load_module
+from rldistill.adapters.sb3.load import load_sb3
+from rldistill.errors import PolicyFileError
+from tests.adapters.sb3.made_up import BOX, DISCRETE, Intruder, pack, pickled, ppo_data, ppo_weights
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load_bytes(content, **options):
+        (tmp_path / "p.zip").write_bytes(content)
+        return load_sb3(tmp_path / "p.zip", **options)
+
+    return load_bytes
+
+
+@pytest.fixture
+def refusal(load, tmp_path):
+    """Return a function from the bytes of a zip to the line with which it is refused, without the file's name."""
+
+    def refuse(content, **options):
+        with pytest.raises(PolicyFileError) as caught:
+            load(content, **options)
+        line = str(caught.value)
+        assert "\n" not in line
+        assert line.endswith((".", "?"))
+        return line.replace(str(tmp_path / "p.zip"), "FILE")
+
+    return refuse
+
+
+def test_a_zip_made_by_hand_loads(load):
+    policy = load(pack())
+    weights = ppo_weights()
+    observations = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    hidden = torch.tanh(
+        observations @ weights["mlp_extractor.policy_net.0.weight"].T + weights["mlp_extractor.policy_net.0.bias"]
+    )
+    hidden = torch.tanh(
+        hidden @ weights["mlp_extractor.policy_net.2.weight"].T + weights["mlp_extractor.policy_net.2.bias"]
+    )
+    expected = hidden @ weights["action_net.weight"].T + weights["action_net.bias"]
+    torch.testing.assert_close(policy(observations)[0].logits, expected, rtol=1e-5, atol=1e-5)
+    assert (policy.name, policy.tasks[0].name, policy.behaviour) == ("ppo unnamed", "unnamed", "greedy")
+    assert policy.spec.architecture.name == "mlp:4x5"
+
+
+def test_the_task_is_the_users_word_before_that_of_the_files(load, tmp_path):
+    (tmp_path / "args.yml").write_text("env: CartPole-v1\nalgo: ppo\n")
+    assert load(pack()).tasks[0].name == "CartPole-v1"
+    assert load(pack(), task="MountainCar-v0").tasks[0].name == "MountainCar-v0"
+
+
+# Hostile
+
+
+def test_pickled_fields_are_not_read(load, tmp_path):
+    target = tmp_path / "broken in"
+    bomb = pickled(Intruder(target))
+    data = ppo_data()
+    for key in ("policy_class", "observation_space", "action_space"):
+        data[key] = {**data[key], ":serialized:": bomb}
+    data["policy_kwargs"] = {":type:": "<class 'dict'>", ":serialized:": bomb}
+    data |= {"lr_schedule": {":type:": "<class 'function'>", ":serialized:": bomb}, "_last_obs": {":serialized:": bomb}}
+    load(pack(data))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("member", ["policy.pth", "pytorch_variables.pth", "policy.optimizer.pth", "system_info.txt"])
+def test_pickles_in_place_of_members_are_not_executed(load, tmp_path, member):
+    import pickle
+
+    target = tmp_path / "broken in"
+    content = pack(members={member: pickle.dumps(Intruder(target), 2)})
+    if member == "policy.pth":
+        with pytest.raises(
+            PolicyFileError, match=r"^policy\.pth in .* is refused: its pickle wants posix\.mkdir, which "
+        ):
+            load(content)
+    else:
+        load(content)
+    assert not target.exists()
+
+
+def test_a_hostile_normaliser_beside_it_is_refused(refusal, tmp_path):
+    import pickle
+
+    (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(Intruder(tmp_path / "broken in")))
+    assert "is refused: its pickle wants posix.mkdir, which is not allowed there." in refusal(pack())
+    assert not (tmp_path / "broken in").exists()
+
+
+# Damaged
+
+
+def test_an_empty_file(refusal):
+    assert refusal(b"") == "Policy file FILE is empty: got 0 bytes. Its download or copy was cut off. Fetch it again."
+
+
+def test_truncated_files(refusal):
+    content = pack()
+    for length in range(1, len(content), 97):
+        assert refusal(content[:length]).startswith("Policy file FILE cannot be read: ")
+
+
+def test_a_zip_of_something_else(refusal):
+    assert refusal(pack(members={"data": None})).startswith("Policy file FILE holds no 'data', only ")
+    assert refusal(pack(members={"policy.pth": None})).startswith("Policy file FILE holds no 'policy.pth', only ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value: line 1 column 1 (char 0)"),
+        ("[]", "a list"),
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+        ("\xff", "Expecting value"),
+    ],
+)
+def test_data_that_are_no_json(refusal, text, reason):
+    line = refusal(pack(members={"data": text}))
+    assert line.startswith(f"Policy file FILE: its data are not what Stable-Baselines3 writes: {reason}")
+
+
+def test_data_without_a_field(refusal):
+    data = ppo_data()
+    del data["action_space"]
+    assert refusal(pack(data)) == (
+        "Policy file FILE: its data have no field 'action_space', which every zip of Stable-Baselines3 has. "
+        "Was it written by another library?"
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_no_number(refusal, value):
+    weights = ppo_weights()
+    weights["action_net.bias"][1] = value
+    assert refusal(pack(weights=weights)) == (
+        "policy.pth in FILE: tensor action_net.bias holds NaN or infinity. "
+        "Its training diverged, or the file is damaged."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_are_converted_and_say_so(load, dtype):
+    policy = load(pack(weights={name: tensor.to(dtype) for name, tensor in ppo_weights().items()}))
+    name = str(dtype).removeprefix("torch.")
+    assert policy.spec.provenance["source"]["weights_converted_from"] == [name]
+    assert {parameter.dtype for parameter in policy.network.parameters()} == {torch.float32}
+
+
+# Networks that cannot be rebuilt
+
+
+def test_a_recurrent_teacher_is_refused_by_name(refusal):
+    weights = ppo_weights() | {"lstm_actor.weight_ih_l0": torch.zeros(16, 3)}
+    assert refusal(pack(weights=weights)) == (
+        "Policy file FILE cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
+        "networks with memory are not supported."
+    )
+
+
+def test_unknown_layers_are_listed(refusal):
+    weights = ppo_weights() | {
+        "attention.weight": torch.zeros(2, 2),
+        "mlp_extractor.policy_net.1.weight": torch.ones(4),
+    }
+    assert refusal(pack(weights=weights)) == (
+        "Policy file FILE cannot be rebuilt: it has layers that no network of Stable-Baselines3 has: attention.weight, "
+        "mlp_extractor.policy_net.1.weight. A policy or features extractor of its maker's own cannot be rebuilt from "
+        "its weights."
+    )
+    assert "a network that no algorithm of Stable-Baselines3 has: a, b." in refusal(
+        pack(weights={"a": torch.zeros(1), "b": torch.zeros(1)})
+    )
+
+
+def test_batch_normalisation_is_refused_by_name(refusal):
+    weights = {"actor.latent_pi.0.running_mean": torch.zeros(3), "actor.mu.weight": torch.zeros(2, 3)}
+    assert "it has batch normalisation (CrossQ), which is not supported." in refusal(pack(weights=weights))
+
+
+def test_a_policy_of_its_makers_own_is_refused_by_name(refusal):
+    policy_class = {"__module__": "my_code.policies", "__init__": "<function MyPolicy.__init__ at 0x7f>"}
+    assert refusal(pack(ppo_data(policy_class=policy_class))) == (
+        "Policy file FILE has a policy of its maker's own, my_code.policies.MyPolicy, which cannot be rebuilt from its "
+        "weights. Export it to ONNX or TorchScript, and load that."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reason"),
+    [
+        (
+            {"features_extractor_class": "<class 'my_code.Extractor'>"},
+            "a features extractor of its maker's own, my_code.Extractor",
+        ),
+        (
+            {"activation_fn": "<class 'torch.nn.modules.activation.PReLU'>"},
+            "the activation torch.nn.modules.activation.PReLU, expected one of ReLU, Tanh, ",
+        ),
+        ({"activation_fn": "<class 'my_code.ReLU'>"}, "the activation my_code.ReLU, expected one of "),
+        ({"activation_fn": "functools.partial(<class 'torch.nn.LeakyReLU'>)"}, "the activation functools.partial("),
+    ],
+)
+def test_what_the_zip_was_made_with_and_is_not_known(refusal, kwargs, reason):
+    assert refusal(pack(ppo_data(policy_kwargs=kwargs))).startswith(
+        f"Policy file FILE cannot be rebuilt: it has {reason}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "reason"),
+    [
+        ({"observation_space": BOX | {"_shape": [4]}}, None, "3 inputs, and observations of box [4]"),
+        ({"observation_space": BOX | {"_shape": [10**15]}}, None, "3 inputs, and observations of box [10000"),
+        ({"action_space": DISCRETE | {"n": "3"}}, None, "2 outputs for actions of discrete [3]"),
+        ({"action_space": DISCRETE | {"start": "1"}}, None, "actions of a space that is not supported"),
+        ({"action_space": BOX}, None, "actions of a box without a log_std"),
+        ({}, {"action_net.weight": torch.zeros(2, 7)}, "a layer of 5 outputs below one of 7 inputs"),
+        ({}, {"action_net.bias": torch.zeros(3)}, "layer action_net of weight [2, 5] and bias [3]"),
+        ({}, {"mlp_extractor.policy_net.0.weight": torch.zeros(4)}, "layer mlp_extractor.policy_net.0 of weight [4]"),
+        ({"action_space": BOX}, {"log_std": torch.zeros(7)}, "2 means of 5 features, and a log_std"),
+    ],
+)  # fmt: skip
+def test_layers_that_do_not_fit(refusal, data, weights, reason):
+    line = refusal(pack(ppo_data(**data), ppo_weights() | (weights or {})))
+    assert line.startswith(f"Policy file FILE cannot be rebuilt: it has {reason}")
+
+
+def test_a_box_without_bounds_cannot_be_squashed(refusal):
+    weights = {"actor.mu.0.weight": torch.zeros(3, 3), "actor.mu.0.bias": torch.zeros(3)}
+    endless = BOX | {"low": "[-inf -inf -inf]"}
+    assert "it has squashed actions of a box without bounds." in refusal(pack(ppo_data(action_space=endless), weights))
+
+
+def test_a_clipped_gaussian_of_a_box_without_bounds_can_be_saved(load, tmp_path):
+    weights = ppo_weights(num_actions=3) | {"log_std": torch.zeros(3)}
+    policy = load(pack(ppo_data(action_space=BOX | {"low": "[-inf -inf -inf]"}), weights))
+    policy.save(tmp_path / "p.safetensors")
+    assert policy.tasks[0].fingerprint.action_layout.low == (-math.inf,) * 3
+
+
+def test_old_zips_with_shared_layers(load):
+    weights = {name.replace("policy_net.0", "shared_net.0").replace("policy_net.2", "policy_net.0"): tensor
+               for name, tensor in ppo_weights().items() if "mlp_extractor.value_net" not in name}  # fmt: skip
+    observations = np.linspace([-1, -1, -1], [1, 1, 1], 9, dtype=np.float32)
+    torch.testing.assert_close(
+        load(pack(weights=weights))(observations)[0].logits, load(pack())(observations)[0].logits
+    )
+
+
+# Beside the zip
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("Ant-v3.zip", "vecnormalize.pkl"),
+        ("Ant-v3.zip", "vec_normalize.pkl"),
+        ("Ant-v3.zip", "Ant-v3/vecnormalize.pkl"),
+        ("best_model.zip", "Ant-v3/vecnormalize.pkl"),
+        ("rl_model_1000_steps.zip", "rl_model_vecnormalize_1000_steps.pkl"),
+    ],
+)
+def test_the_normaliser_is_found_by_itself(tmp_path, monkeypatch, name, place):
+    folder = tmp_path / "Ant-v3_1"
+    (folder / place).parent.mkdir(parents=True)
+    (folder / place).write_bytes(b"statistics")
+    (folder / name).write_bytes(pack())
+    found = []
+    monkeypatch.setattr(load_module, "read_vec_normalize", lambda path: found.append(path))
+    monkeypatch.setattr(load_module, "_source", lambda *_: {})
+    load_sb3(folder / name)
+    assert found == [folder / place]
+
+
+def test_a_named_normaliser_must_be_there(refusal):
+    assert "Normaliser file nowhere.pkl cannot be read: No such file or directory." in refusal(
+        pack(), normalizer="nowhere.pkl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "warns"),
+    [("normalize: true", True), ("normalize: dict(norm_obs=False)", False), ("gamma: 0.9", False)],
+)
+def test_the_zoos_word_on_normalisation(load, tmp_path, recwarn, config, warns):
+    (tmp_path / "config.yml").write_text(config)
+    policy = load(pack())
+    assert len(recwarn) == len(policy.spec.provenance["source"]["notes"]) == int(warns)
+
+
+def test_other_wrappers_are_a_warning(load, tmp_path):
+    (tmp_path / "config.yml").write_text("env_wrapper: rl_zoo3.wrappers.HistoryWrapper\n")
+    with pytest.warns(TeacherWarning, match=r"its environment was wrapped in HistoryWrapper, which is not done here"):
+        load(pack())
+
+
+def test_the_recorded_return_of_a_zoo_run(tmp_path):
+    returns = np.array([[1.0, 3.0], [10.0, 14.0], [5.0, 5.0]])
+    np.savez(tmp_path / "evaluations.npz", timesteps=[1, 2, 3], results=returns, ep_lengths=returns)
+    for name in ("best_model.zip", "Ant-v3.zip"):
+        (tmp_path / name).write_bytes(pack())
+    best, last = (
+        load_sb3(tmp_path / f"{name}.zip").spec.provenance["source"]["recorded_return"]
+        for name in ("best_model", "Ant-v3")
+    )
+    assert best == {
+        "mean": 12.0,
+        "standard_deviation": 2.0,
+        "episodes": 2,
+        "chosen": "best of 3 evaluations",
+        "file": "evaluations.npz",
+    }
+    assert (last["mean"], last["chosen"]) == (5.0, "last of 3 evaluations")
+
+
+def test_the_recorded_return_of_the_hub(load, tmp_path):
+    (tmp_path / "results.json").write_text(
+        json.dumps({"mean_reward": 250.5, "std_reward": 20.1, "n_eval_episodes": 10})
+    )
+    record = load(pack()).spec.provenance["source"]["recorded_return"]
+    assert (record["mean"], record["standard_deviation"], record["episodes"]) == (250.5, 20.1, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[]", b'{"mean_reward": "NaN"}', b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_no_record(load, tmp_path, content):
+    for name in ("evaluations.npz", "results.json"):
+        (tmp_path / name).write_bytes(content)
+    assert load(pack()).spec.provenance["source"]["recorded_return"] is None
+
+
+def test_evaluations_that_are_pickled_are_not_executed(load, tmp_path):
+    target = tmp_path / "broken in"
+    np.savez(tmp_path / "evaluations.npz", results=np.array([Intruder(target)], dtype=object))
+    assert load(pack()).spec.provenance["source"]["recorded_return"] is None
+    assert not target.exists()
