@@ -68,6 +68,7 @@ def train(algorithm, policy, observation_space, action_space, *, num_steps=24, n
     Returns:
         The model.
     """
+    from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     env = DummyVecEnv([lambda: RandomObservations(observation_space, action_space)])
@@ -75,6 +76,7 @@ def train(algorithm, policy, observation_space, action_space, *, num_steps=24, n
         env = VecNormalize(env, **normalised)
     # The library writes into the options that it is given.
     model = algorithm(policy, env, seed=0, device="cpu", **copy.deepcopy(options))
+    model.set_logger(Logger(folder=None, output_formats=[]))  # else it makes a folder for its logs
     model.learn(num_steps)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -129,7 +129,7 @@ def _family(tensors: Mapping[str, Tensor]) -> Family:
         raise ValueError(
             "a recurrent network (RecurrentPPO), which remembers what it saw; networks with memory are not supported"
         )
-    if any(".bn." in name or "BatchRenorm" in name or "running_mean" in name for name in names):
+    if any(name.endswith((".ra_mean", ".running_mean")) for name in names):
         raise ValueError("batch normalisation (CrossQ), which is not supported")
     if any(name.startswith("q_net.") for name in names):
         return "q_network"
