@@ -224,12 +224,13 @@ def test_what_the_zip_was_made_with_and_is_not_known(refusal, kwargs, reason):
         ({"observation_space": BOX | {"_shape": [4]}}, None, "3 inputs, and observations of box [4]"),
         ({"observation_space": BOX | {"_shape": [10**15]}}, None, "3 inputs, and observations of box [10000"),
         ({"action_space": DISCRETE | {"n": "3"}}, None, "2 outputs for actions of discrete [3]"),
-        ({"action_space": DISCRETE | {"start": "1"}}, None, "actions of a space that is not supported"),
-        ({"action_space": BOX}, None, "actions of a box without a log_std"),
+        ({"action_space": BOX | {"_shape": [10**12], "low": "[-1. ... -1.]", "high": "[1. ... 1.]"}}, None,
+         "2 outputs for actions of box [1000000000000]"),
+        ({"action_space": BOX | {"_shape": [2]}}, None, "actions of a box without a log_std"),
         ({}, {"action_net.weight": torch.zeros(2, 7)}, "a layer of 5 outputs below one of 7 inputs"),
         ({}, {"action_net.bias": torch.zeros(3)}, "layer action_net of weight [2, 5] and bias [3]"),
         ({}, {"mlp_extractor.policy_net.0.weight": torch.zeros(4)}, "layer mlp_extractor.policy_net.0 of weight [4]"),
-        ({"action_space": BOX}, {"log_std": torch.zeros(7)}, "2 means of 5 features, and a log_std"),
+        ({"action_space": BOX | {"_shape": [2]}}, {"log_std": torch.zeros(7)}, "2 means of 5 features, and a log_std"),
     ],
 )  # fmt: skip
 def test_layers_that_do_not_fit(refusal, data, weights, reason):

@@ -19,8 +19,6 @@ from rldistill.networks import InputNormalization
 # An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
 # 1e-10 after a million steps. Inputs that moved have 1e-5 and more.
 _DEAD_VARIANCE = 1e-7
-# Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
-_FEWEST_PADDED = 8
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,13 @@ def input_order(space: Space) -> NDArray[np.int64]:
 
 def observation_shape(space: Space) -> tuple[int, ...]:
     """Return the shape of an observation as our networks get it: a Dict or a choice is one vector."""
-    return space.shape if space.kind in ("box", "multi_binary") else (space.num_inputs,)
+    return space.shape if space.kind == "box" else (space.num_inputs,)
 
 
 def observation_dtype(space: Space) -> str:
-    """Return its numpy name; what is made into a vector is float32."""
-    return (space.dtype or "float32") if space.kind == "box" else "float32"
+    """Return its numpy name: float32 for all floating-point numbers, and for what is made into a vector."""
+    is_whole = space.kind == "box" and space.dtype and not space.dtype.startswith("float")
+    return space.dtype if is_whole else "float32"
 
 
 def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormalization | None:
@@ -116,11 +115,10 @@ def _untouched(part: Part, record: VecNormalizeRecord) -> RunningStatistics:
 
 
 def dead_inputs_at_end(record: VecNormalizeRecord | None, *, time_feature: bool) -> int:
-    """Return how many inputs before the clock never moved from 0; 0 where they are too few to be a lost part."""
+    """Return how many inputs at the end, before the clock, never moved from 0 while the statistics were taken."""
     statistics = record.statistics.get("") if record is not None else None
     if statistics is None or statistics.mean.ndim != 1:
         return 0
     end = len(statistics.mean) - time_feature
     dead = (statistics.variance[:end] <= _DEAD_VARIANCE) & (np.abs(statistics.mean[:end]) <= math.sqrt(_DEAD_VARIANCE))
-    num_dead = int(np.argmin(dead[::-1])) if not dead.all() else 0
-    return num_dead if num_dead >= _FEWEST_PADDED else 0
+    return 0 if dead.all() else int(np.argmin(dead[::-1]))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from rldistill.adapters.sb3.actor import Actor, Layer
 from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Output
-from rldistill.networks import Architecture, InputNormalization, OutputLayer, PolicyNetwork
+from rldistill.networks import Architecture, InputNormalization, PolicyNetwork
 from rldistill.networks.architecture import Activation
+from rldistill.policies.spec import PolicySpec
 
 _ACTIVATIONS: Mapping[str, Activation] = {
     "ReLU": "relu",
@@ -134,12 +135,10 @@ def build_network(
     torso: Torso,
     output: Output,
     actor: Actor,
-    *,
-    observation_shape: tuple[int, ...],
-    task_name: str,
+    spec: PolicySpec,
     normalization: InputNormalization | None,
 ) -> PolicyNetwork:
-    """Return our network with the actor's weights in it.
+    """Return the network that a description declares, with the actor's weights in it.
 
     Raises:
         ValueError: a layer of another size than the network around it.
@@ -149,9 +148,9 @@ def build_network(
     with torch.device("meta"):
         network = PolicyNetwork(
             torso.architecture,
-            observation_shape,
-            {task_name: OutputLayer(output.kind, output.layout, output.gaussian)},
-            input_scale=torso.input_scale,
+            spec.observation_shape,
+            spec.output_layers,
+            input_scale=spec.input_scale,
             normalization=normalization,
         )
     state = _state(network, torso, output, actor)

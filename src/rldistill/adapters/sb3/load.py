@@ -9,23 +9,22 @@ from rldistill.adapters.notices import warn
 from rldistill.adapters.sb3.actor import find_actor, reorder_inputs
 from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
-from rldistill.adapters.sb3.inputs import input_order, make_normalization, observation_dtype, observation_shape
+from rldistill.adapters.sb3.inputs import input_order, make_normalization
 from rldistill.adapters.sb3.layers import build_network, make_torso
 from rldistill.adapters.sb3.normalizer import VecNormalizeRecord, read_vec_normalize
 from rldistill.adapters.sb3.outputs import make_output
+from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError
 from rldistill.policies import TorchPolicy
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import sha256_file
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
 WITHOUT_NORMALIZER = "none"
 _OURS = ("stable_baselines3.", "sb3_contrib.")
-# The length of an episode that the wrapper assumes where nobody tells it.
-_DEFAULT_TIME_FEATURE_STEPS = 1000
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
     "sb3_contrib.qrdqn.policies": "qrdqn",
@@ -57,7 +56,7 @@ def load_sb3(
     path: str | Path,
     *,
     device: str = "cpu",
-    task: str | None = None,
+    task: str | Task | None = None,
     normalizer: str | Path | None = None,
 ) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
@@ -67,7 +66,8 @@ def load_sb3(
     Args:
         path: the zip.
         device: `auto`, `cpu` or `cuda`.
-        task: the environment's id, where the files beside the zip do not say it, or say another.
+        task: the environment's id, where the files beside the zip do not say it, or say another; or a whole task,
+            whose record counts where the files carry none (Atari, images with their channels last).
         normalizer: its `vecnormalize.pkl`; None: the one that lies beside it; `"none"`: do without.
 
     Raises:
@@ -80,9 +80,8 @@ def load_sb3(
     normalizer_path = _normalizer_path(path, normalizer)
     record = None if normalizer_path is None else read_vec_normalize(normalizer_path)
     notes = _notes(path, file, zoo, normalizer_path)
-    name = task or zoo.environment or "unnamed"
     try:
-        policy = _convert(file, zoo, record, name)
+        policy = _convert(file, zoo, record, task)
     except (ValueError, MismatchError) as error:
         raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}.") from error
     source = _source(path, file, zoo, normalizer_path, record, notes)
@@ -121,9 +120,8 @@ def algorithm_name(data: Sb3Data, weights: Weights) -> str:
     return "trpo" if "cg_max_steps" in data.field_names else "a2c"
 
 
-def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, task_name: str) -> TorchPolicy:
-    data = file.data
-    space = data.observation_space
+def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, named: str | Task | None) -> TorchPolicy:
+    data, space = file.data, file.data.observation_space
     actor = find_actor(file.weights.tensors)
     if not actor.extractor:
         if actor.num_inputs != space.num_inputs:
@@ -131,11 +129,9 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, ta
         actor = reorder_inputs(actor, input_order(space).tolist())
     output, torso = make_output(actor, data), make_torso(actor, data)
     normalization = None if record is None else make_normalization(record, space)
-    shape = observation_shape(space)
-    fingerprint = ObservationFingerprint(shape, observation_dtype(space), output.layout)
-    task = Task(task_name, fingerprint, environment_kwargs=zoo.environment_kwargs)
+    task = record_task(Teacher(data, zoo, record, output.layout), named)
     spec = PolicySpec(
-        name=f"{algorithm_name(data, file.weights)} {task_name}",
+        name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
         architecture=torso.architecture,
         heads=(HeadSpec(task),),
         output_kind=output.kind,
@@ -144,10 +140,7 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, ta
         gaussian=output.gaussian,
         normalization=None if normalization is None else {"epsilon": normalization.epsilon, "clip": normalization.clip},
     )
-    network = build_network(
-        torso, output, actor, observation_shape=shape, task_name=task_name, normalization=normalization
-    )
-    return TorchPolicy(network, spec)
+    return TorchPolicy(build_network(torso, output, actor, spec, normalization), spec)
 
 
 def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
@@ -167,14 +160,22 @@ def _notes(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | Non
                 "with normalizer."
             )
         )
-    if zoo.wrappers:
+    wrappers = _foreign_wrappers(zoo)
+    if wrappers:
         notes.append(
             warn(
-                f"{file.source}: its environment was wrapped in {', '.join(zoo.wrappers)}, which is not done here. It "
+                f"{file.source}: its environment was wrapped in {', '.join(wrappers)}, which is not done here. It "
                 "plays well only where the task does the same."
             )
         )
     return notes
+
+
+def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
+    """Return what the zoo did to a teacher's environment, and tasks of ours do not."""
+    if is_atari(zoo) and zoo.frame_stack == 4:
+        return [name for name in zoo.wrappers if name != ATARI_WRAPPER]
+    return [*zoo.wrappers, *([f"VecFrameStack of {zoo.frame_stack}"] if zoo.frame_stack > 1 else [])]
 
 
 def _was_normalised(data: Sb3Data, zoo: ZooFiles) -> bool:

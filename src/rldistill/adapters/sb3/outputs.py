@@ -6,7 +6,7 @@ Sources: Stable-Baselines3 and sb3-contrib 2.9 (`common/distributions.py`, `sac/
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -60,13 +60,13 @@ def make_output(actor: Actor, data: Sb3Data) -> Output:
 
 def _choice_layout(data: Sb3Data) -> ActionLayout:
     space = data.action_space
-    if space.kind == "discrete" and space.start == 0:
+    if space.kind == "discrete":
         return ActionLayout.discrete(space.sizes[0])
     if space.kind == "multi_discrete":
         return ActionLayout("multi_discrete", space.sizes)
-    if space.kind == "multi_binary" and len(space.shape) == 1:
-        return ActionLayout("multi_binary", space.shape)
-    raise ValueError(f"actions of a space that is not supported: {space.description}, starting at {space.start}")
+    if space.kind == "multi_binary":
+        return ActionLayout("multi_binary", (prod(space.shape),))
+    raise ValueError(f"actions of {space.description}, which no algorithm has")
 
 
 def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
@@ -83,11 +83,13 @@ def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
 def _box_output(actor: Actor, data: Sb3Data) -> Output:
     if data.action_space.kind != "box":
         raise ValueError(f"an actor of a box, and actions of {data.action_space.description}")
+    # First of all: bounds are written out for as many dimensions as the file declares.
+    _check_size(actor.output, prod(data.action_space.shape), data)
     if actor.family == "deterministic_actor":
-        return Output("actions", _box_layout(data, "tanh_rescale"), _checked(actor, data))
+        return Output("actions", _box_layout(data, "tanh_rescale"), actor.output)
     if actor.family == "search":
         squash = _search_squashes(actor, data)
-        return Output("actions", _box_layout(data, "tanh_rescale" if squash else "clip"), _checked(actor, data))
+        return Output("actions", _box_layout(data, "tanh_rescale" if squash else "clip"), actor.output)
     if actor.log_std is None:
         raise ValueError("actions of a box without a log_std")
     squash = actor.family == "stochastic_actor" or _on_policy_squashes(actor, data)
@@ -95,17 +97,15 @@ def _box_output(actor: Actor, data: Sb3Data) -> Output:
     log_std, is_gsde = _spread(actor, data.policy_kwargs)
     std = "state" if isinstance(log_std, Layer) else "gsde" if is_gsde else "parameter"
     limit = _mean_limit(data.policy_kwargs) if actor.family == "stochastic_actor" and is_gsde else None
-    return Output("gaussian", layout, _checked(actor, data), GaussianOptions(std, limit), log_std)
+    return Output("gaussian", layout, actor.output, GaussianOptions(std, limit), log_std)
 
 
 def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
     space = data.action_space
-    if len(space.shape) != 1:
-        raise ValueError(f"actions of shape {list(space.shape)}, expected one dimension")
     low, high = space.bounds()
     if mapping == "tanh_rescale" and not all(isfinite(bound) for bound in (*low, *high)):
         raise ValueError("squashed actions of a box without bounds")
-    return ActionLayout("box", space.shape, low, high, mapping)
+    return ActionLayout("box", (prod(space.shape),), low, high, mapping)
 
 
 def _search_squashes(actor: Actor, data: Sb3Data) -> bool:
@@ -142,11 +142,6 @@ def _log_of_expln(log_std: Tensor) -> Tensor:
 def _mean_limit(kwargs: Mapping[str, Any]) -> float | None:
     limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT))
     return limit if limit > 0 else None
-
-
-def _checked(actor: Actor, data: Sb3Data) -> Layer:
-    _check_size(actor.output, data.action_space.shape[0], data)
-    return actor.output
 
 
 def _check_size(layer: Layer, expected: int, data: Sb3Data) -> None:

@@ -1,0 +1,157 @@
+"""Which task a teacher plays, and what it saw of it: as far as the files say it, else as the user does."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import gymnasium
+
+from rldistill.adapters.sb3.data import Sb3Data
+from rldistill.adapters.sb3.inputs import dead_inputs_at_end, observation_dtype, observation_shape, parts_of
+from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
+from rldistill.adapters.sb3.spaces import Space
+from rldistill.adapters.sb3.zoo_files import ZooFiles
+from rldistill.envs import make_task
+from rldistill.errors import TaskError
+from rldistill.networks.torsos import image_shape
+from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, ObservationPart, Task
+from rldistill.types import ActionLayout
+
+UNNAMED = "unnamed"
+# What the wrapper of the zoo does to an Atari game is what `atari:` tasks do.
+ATARI_WRAPPER = "AtariWrapper"
+_ATARI = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
+_VERSION = re.compile(r"-v\d+$")
+# The length of an episode that TimeFeatureWrapper assumes where nobody tells it.
+_DEFAULT_EPISODE_LENGTH = 1000
+# Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
+_FEWEST_PADDED = 8
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What is known of a teacher when its task is to be told.
+
+    Attributes:
+        data: of its zip.
+        zoo: of the files beside it.
+        record: of its normaliser; None: there is none.
+        layout: of its actions.
+    """
+
+    data: Sb3Data
+    zoo: ZooFiles
+    record: VecNormalizeRecord | None
+    layout: ActionLayout
+
+    @property
+    def space(self) -> Space:
+        """Of its observations, as the network saw them."""
+        return self.data.observation_space
+
+    @property
+    def clock(self) -> int | None:
+        """T of its time feature, or None."""
+        if not self.zoo.time_feature:
+            return None
+        return self.zoo.time_feature_steps or _episode_length(self.zoo.environment)
+
+
+def record_task(teacher: Teacher, task: str | Task | None) -> Task:
+    """Return the task that a teacher plays, with the fingerprint of what it saw.
+
+    Args:
+        teacher: what its files say.
+        task: what the user says: a name only, or a task whose record counts where the files carry none.
+
+    Raises:
+        ValueError: a time feature in observations that cannot have one.
+    """
+    if isinstance(task, Task):
+        return replace(task, fingerprint=_declared(teacher, task.fingerprint))
+    name = task or teacher.zoo.environment or UNNAMED
+    return _atari_task(teacher, name) or Task(
+        name, _own_fingerprint(teacher), environment_kwargs=teacher.zoo.environment_kwargs
+    )
+
+
+def is_atari(zoo: ZooFiles) -> bool:
+    """Return whether the files say that a teacher played Atari as the zoo wraps it."""
+    return _ATARI.fullmatch(zoo.environment or "") is not None and ATARI_WRAPPER in zoo.wrappers
+
+
+def _own_fingerprint(teacher: Teacher, *, padding: int | None = None) -> ObservationFingerprint:
+    space, clock = teacher.space, teacher.clock
+    shape = observation_shape(space)
+    if clock is not None and len(shape) != 1:
+        raise ValueError(f"a time feature in observations of {space.description}")
+    if padding is None:
+        dead = dead_inputs_at_end(teacher.record, time_feature=clock is not None)
+        padding = dead if dead >= _FEWEST_PADDED else 0
+    return ObservationFingerprint(
+        shape,
+        observation_dtype(space),
+        teacher.layout,
+        observation_parts=_parts(space, has_clock=clock is not None),
+        zero_padding=padding,
+        time_feature=clock,
+    )
+
+
+def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
+    """Return what a Dict observation was made of; the wrapper appended its clock to the part `observation`."""
+    if space.kind != "dict":
+        return ()
+    parts = [
+        ObservationPart(part.key, observation_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
+        for part in parts_of(space)
+    ]
+    if has_clock:
+        last = parts[-1]
+        if last.name != "observation" or len(last.shape) != 1:
+            raise ValueError(f"a time feature that is not the last of its inputs: {space.description}")
+        parts[-1] = replace(last, shape=(last.shape[0] - 1,))
+    return tuple(parts)
+
+
+def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFingerprint:
+    """Return what a teacher saw of a task that the user names; what does not fit is left to be found unfit."""
+    shape = observation_shape(teacher.space)
+    is_extended = bool(task.zero_padding) or task.time_feature is not None
+    if len(shape) == 1 and len(task.observation_shape) == 1 and not is_extended:
+        missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
+        dead = dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
+        own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
+        return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
+    turned = len(shape) == 3 and image_shape(task.observation_shape) == shape
+    if (task.observation_shape == shape or turned) and _same_choices(teacher.layout, task):
+        return replace(task, action_layout=teacher.layout)
+    return _own_fingerprint(teacher)
+
+
+def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
+    return (layout.kind, layout.sizes) == (task.action_layout.kind, task.action_layout.sizes)
+
+
+def _atari_task(teacher: Teacher, name: str) -> Task | None:
+    """Return the task of an Atari game of the zoo, `PongNoFrameskip-v4`; None where it is no such game."""
+    found = _ATARI.fullmatch(name)
+    if found is None or not is_atari(teacher.zoo):
+        return None
+    game = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found[1]).lower()
+    try:
+        task = make_task(f"{ATARI_PREFIX}{game}").task
+    except TaskError:
+        return None
+    fingerprint = task.fingerprint
+    fits = fingerprint.observation_shape == teacher.space.shape and _same_choices(teacher.layout, fingerprint)
+    return replace(task, fingerprint=replace(fingerprint, action_layout=teacher.layout)) if fits else None
+
+
+def _episode_length(environment: str | None) -> int:
+    """Return the T of a time feature: the length of an episode in any version of the environment that is registered."""
+    family = _VERSION.sub("", environment or "")
+    registry = cast(Mapping[str, Any], gymnasium.registry)
+    lengths = [spec.max_episode_steps for name, spec in registry.items() if _VERSION.sub("", name) == family]
+    return next((length for length in lengths if length), _DEFAULT_EPISODE_LENGTH)

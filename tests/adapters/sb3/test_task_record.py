@@ -1,0 +1,230 @@
+"""What a teacher saw of its environment: as its files say, or as the user does."""
+
+import numpy as np
+import pytest
+
+from rldistill.adapters.sb3.load import load_sb3
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError
+from rldistill.policies import fit_policy
+from rldistill.rollout.evaluate import play_episodes
+from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
+from rldistill.types import ActionLayout
+from tests.adapters.sb3.made_up import BOX, pack, ppo_data, ppo_weights
+
+ANT_ACTIONS = ActionLayout("box", (8,), (-1.0,) * 8, (1.0,) * 8, "clip")
+IMAGE = BOX | {"dtype": "uint8", "low": "[[[0 ... 0]]]", "high": "[[[255 ... 255]]]"}
+
+
+def vector_task(name, size, layout, **settings):
+    return Task(name, ObservationFingerprint((size,), "float32", layout, **settings))
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load_bytes(content, config=None, arguments=None, task=None):
+        (tmp_path / "p.zip").write_bytes(content)
+        for name, text in (("config.yml", config), ("args.yml", arguments)):
+            if text is not None:
+                (tmp_path / name).write_text(text)
+        return load_sb3(tmp_path / "p.zip", task=task)
+
+    return load_bytes
+
+
+def fingerprint_of(policy):
+    return policy.tasks[0].fingerprint
+
+
+# Dead inputs, and the clock
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "padding", "clock"),
+    [
+        ("ppo/Ant-v3", 112, 84, 1000),
+        ("trpo/Ant-v3", 111, 84, None),
+        ("a2c/Ant-v3", 111, 0, None),  # these contact forces moved
+        ("a2c/Humanoid-v3", 376, 0, None),
+        ("ppo/Walker2d-v3", 18, 0, 1000),
+        ("ppo/HalfCheetah-v3", 17, 0, None),
+    ],
+)
+def test_dead_inputs_and_clocks_of_published_teachers(shared_teachers, name, shape, padding, clock):
+    fingerprint = fingerprint_of(load_sb3(shared_teachers / "sb3" / name / f"{name.split('/')[1]}.zip"))
+    assert fingerprint.observation_shape == (shape,)
+    assert (fingerprint.zero_padding, fingerprint.time_feature) == (padding, clock)
+
+
+@pytest.mark.parametrize("name", ["ppo/Ant-v3", "trpo/Ant-v3"])
+def test_a_task_of_today_is_observed_as_the_teacher_did(shared_teachers, name):
+    path = shared_teachers / "sb3" / name / "Ant-v3.zip"
+    own = fingerprint_of(load_sb3(path))
+    declared = load_sb3(path, task=vector_task("Ant-v4", 27, ANT_ACTIONS))
+    assert fingerprint_of(declared) == own
+    assert declared.tasks[0].name == "Ant-v4"
+
+
+def test_inputs_that_moved_are_not_replaced_by_zeros(shared_teachers):
+    ant = vector_task("Ant-v4", 27, ANT_ACTIONS)
+    policy = load_sb3(shared_teachers / "sb3" / "a2c" / "Ant-v3" / "Ant-v3.zip", task=ant)
+    assert fingerprint_of(policy).zero_padding == 0
+    with pytest.raises(MismatchError, match=r"observation_shape: \[111\] against \[27\]"):
+        fit_policy(policy, ant)
+
+
+def test_the_users_own_settings_count(load):
+    declared = vector_task("X-v0", 3, ActionLayout.discrete(2), zero_padding=1, time_feature=77)
+    fingerprint = fingerprint_of(load(pack(), task=declared))
+    assert (fingerprint.zero_padding, fingerprint.time_feature) == (1, 77)
+
+
+CLOCK = "env_wrapper: sb3_contrib.common.wrappers.TimeFeatureWrapper\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "expected"),
+    [
+        (CLOCK, "Unheard-v7", 1000),
+        (CLOCK, "Acrobot-v0", 500),  # gone, but Acrobot-v1 is registered
+        (CLOCK, "CartPole-v1", 200),  # of its oldest version
+        ("env_wrapper:\n- x.TimeFeatureWrapper:\n    max_steps: 321\n", "CartPole-v1", 321),
+    ],
+)
+def test_the_length_of_the_clock(load, config, environment, expected):
+    policy = load(pack(), config, f"env: {environment}\n")
+    assert fingerprint_of(policy).time_feature == expected
+
+
+# Tasks that play
+
+
+def test_a_published_teacher_plays_the_task_of_today(shared_teachers):
+    task = make_task("CartPole-v1")
+    policy = load_sb3(shared_teachers / "sb3" / "a2c" / "CartPole-v1" / "CartPole-v1.zip")
+    envs = task.make_envs(4, 1)
+    played = play_episodes(fit_policy(policy, task.task), envs, range(4), seed=0, exploration_epsilon=0.0)
+    assert [episode.score for episode in played.episodes] == [500.0] * 4
+
+
+def test_the_wrong_environment_names_both_spaces(shared_teachers):
+    policy = load_sb3(shared_teachers / "sb3" / "dqn" / "MountainCar-v0" / "MountainCar-v0.zip")
+    with pytest.raises(MismatchError) as caught:
+        fit_policy(policy, make_task("CartPole-v1").task)
+    assert "observation_shape: [2] against [4]; action_layout: discrete [3] against discrete [2]" in str(caught.value)
+
+
+# Dict observations
+
+
+DICT_OBSERVATIONS = {
+    ":type:": "<class 'gymnasium.spaces.dict.Dict'>",
+    "spaces": "{'observation': Box(-1.0, 1.0, (4,), float32), 'achieved_goal': Box(-1.0, 1.0, (1, 2), float64), "
+    "'room': Discrete(3)}",
+}
+
+
+def test_parts_are_named_as_an_environment_of_today_names_them(load):
+    from gymnasium import spaces
+
+    from rldistill.envs.spaces import space_fingerprint
+
+    parts = {
+        "observation": spaces.Box(-1, 1, (4,)),
+        "achieved_goal": spaces.Box(-1, 1, (1, 2), np.float64),
+        "room": spaces.Discrete(3),
+    }
+    policy = load(pack(ppo_data(observation_space=DICT_OBSERVATIONS), ppo_weights(num_inputs=9)))
+    expected = space_fingerprint("X", spaces.Dict(parts), spaces.Discrete(2))
+    assert fingerprint_of(policy).differences(expected) == []
+
+
+def test_the_clock_of_a_dict_observation_stands_at_its_end(load):
+    space = DICT_OBSERVATIONS | {"spaces": DICT_OBSERVATIONS["spaces"].replace("'room'", "'desired'")}
+    fingerprint = fingerprint_of(load(pack(ppo_data(observation_space=space), ppo_weights(num_inputs=9)), CLOCK))
+    assert fingerprint.observation_shape == (9,)
+    assert fingerprint.observation_parts[-1] == ObservationPart("observation", (3,))
+    assert fingerprint.time_feature == 1000
+
+
+# Images
+
+
+def cnn_weights(num_actions=6, channels=4):
+    import torch
+
+    weights = {
+        f"q_net.q_net.0.{part}": torch.zeros((num_actions, 16) if part == "weight" else num_actions)
+        for part in ("weight", "bias")
+    }
+    sizes = {"cnn.0": (8, channels, 8, 8), "cnn.2": (8, 8, 4, 4), "cnn.4": (8, 8, 3, 3), "linear.0": (16, 8 * 49)}
+    for name, shape in sizes.items():
+        weights[f"q_net.features_extractor.{name}.weight"] = torch.zeros(shape)
+        weights[f"q_net.features_extractor.{name}.bias"] = torch.zeros(shape[0])
+    return weights
+
+
+def image_zip(channels=4, num_actions=6):
+    data = ppo_data(
+        policy_class={
+            "__module__": "stable_baselines3.dqn.policies",
+            "__init__": "<function CnnPolicy.__init__ at 0x7f>",
+        },
+        observation_space=IMAGE | {"_shape": [channels, 84, 84]},
+        action_space={":type:": "<class 'gym.spaces.discrete.Discrete'>", "n": str(num_actions)},
+    )
+    return pack(data, cnn_weights(num_actions, channels))
+
+
+ATARI_CONFIG = "env_wrapper:\n- stable_baselines3.common.atari_wrappers.AtariWrapper\nframe_stack: 4\n"
+
+
+def test_an_atari_teacher_of_the_zoo_plays_our_task_of_the_game(load, recwarn):
+    policy = load(image_zip(), ATARI_CONFIG, "env: PongNoFrameskip-v4\nalgo: dqn\n")
+    task = make_task("atari:pong").task
+    assert policy.tasks[0].name == "atari:pong"
+    assert fingerprint_of(policy).differences(task.fingerprint) == []
+    assert [str(warning.message) for warning in recwarn] == []
+    assert fit_policy(policy, task).hash == policy.hash
+
+
+@pytest.mark.parametrize("environment", ["BeamRiderNoFrameskip-v4", "UpNDownNoFrameskip-v4", "MsPacmanNoFrameskip-v4"])
+def test_games_of_several_words(load, environment):
+    expected = {"B": "atari:beam_rider", "U": "atari:up_n_down", "M": "atari:ms_pacman"}[environment[0]]
+    num_actions = fingerprint_of_task(expected)
+    policy = load(image_zip(num_actions=num_actions), ATARI_CONFIG, f"env: {environment}\n")
+    assert policy.tasks[0].name == expected
+
+
+def fingerprint_of_task(name):
+    return make_task(name).task.fingerprint.action_layout.sizes[0]
+
+
+def test_an_atari_teacher_without_files_plays_what_the_user_says(load):
+    task = make_task("atari:pong").task
+    policy = load(image_zip(), task=task)
+    assert fit_policy(policy, task).tasks[0].fingerprint.frame_stack == 4
+
+
+def test_images_with_their_channels_last_are_declared_by_the_task(load):
+    import torch
+
+    content = image_zip(channels=3)
+    layout = ActionLayout.discrete(6)
+    task = Task("Screens-v0", ObservationFingerprint((84, 84, 3), "uint8", layout))
+    first, last = load(content), load(content, task=task)
+    assert fingerprint_of(first).observation_shape == (3, 84, 84)
+    assert fingerprint_of(last).observation_shape == (84, 84, 3)
+    with torch.no_grad():
+        for policy in (first, last):
+            for parameter in policy.network.parameters():
+                parameter.copy_(torch.sin(torch.arange(parameter.numel())).view(parameter.shape) * 0.1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 84, 84, 3), dtype=np.uint8)
+    torch.testing.assert_close(last(images)[0].q_values, first(np.moveaxis(images, 3, 1).copy())[0].q_values)
+
+
+def test_stacks_of_vectors_are_a_warning(load):
+    from rldistill.adapters.notices import TeacherWarning
+
+    with pytest.warns(TeacherWarning, match=r"its environment was wrapped in VecFrameStack of 4, which is not done"):
+        load(pack(), "frame_stack: 4\n")
