@@ -7,7 +7,6 @@ class TeacherWarning(UserWarning):
     """A policy loads, but something about it may make it play badly."""
 
 
-def warn(message: str) -> str:
-    """Warn in one line; returns it, for the policy's provenance."""
+def warn(message: str) -> None:
+    """Warn in one line, where the adapter was called."""
     warnings.warn(message, TeacherWarning, stacklevel=3)
-    return message

@@ -301,6 +301,15 @@ def test_the_zoos_word_on_normalisation(load, tmp_path, recwarn, config, warns):
     assert len(recwarn) == len(policy.spec.provenance["source"]["notes"]) == int(warns)
 
 
+def test_actions_that_were_masked_are_a_warning(load):
+    policy_class = {"__module__": "sb3_contrib.common.maskable.policies", "__init__": "<function A.__init__ at 0x7f>"}
+    with pytest.warns(
+        TeacherWarning, match=r"\(MaskablePPO\) was told which actions were allowed\. Nobody tells it here"
+    ):
+        policy = load(pack(ppo_data(policy_class=policy_class)))
+    assert policy.spec.provenance["source"]["algorithm"] == "ppo_mask"
+
+
 def test_other_wrappers_are_a_warning(load, tmp_path):
     (tmp_path / "config.yml").write_text("env_wrapper: rl_zoo3.wrappers.HistoryWrapper\n")
     with pytest.warns(TeacherWarning, match=r"its environment was wrapped in HistoryWrapper, which is not done here"):

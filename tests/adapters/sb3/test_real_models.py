@@ -173,6 +173,7 @@ def compare(model, policy, observations, rows):
         assert (own == actions).mean() > 0.995, "greedy actions differ where two are equally good, and nowhere else"
 
 
+@pytest.mark.filterwarnings("ignore:.*MaskablePPO")
 @pytest.mark.parametrize("case", CASES)
 def test_the_head_is_that_of_the_real_model(case, tmp_path):
     algorithm, kind, observation_space, action_space, options = CASES[case]

@@ -79,12 +79,14 @@ def load_sb3(
     zoo = read_zoo_files(folders_beside(path))
     normalizer_path = _normalizer_path(path, normalizer)
     record = None if normalizer_path is None else read_vec_normalize(normalizer_path)
-    notes = _notes(path, file, zoo, normalizer_path)
+    remarks = _remarks(path, file, zoo, normalizer_path)
+    for remark in remarks:
+        warn(remark)
     try:
         policy = _convert(file, zoo, record, task)
     except (ValueError, MismatchError) as error:
         raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}.") from error
-    source = _source(path, file, zoo, normalizer_path, record, notes)
+    source = _source(path, file, zoo, normalizer_path, record, remarks)
     return policy.with_provenance({"source": source}).to(resolve_device(device))
 
 
@@ -149,26 +151,26 @@ def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
     return None if normalizer == WITHOUT_NORMALIZER else Path(normalizer)
 
 
-def _notes(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | None) -> list[str]:
-    """Warn of what may make the policy play badly; returns the warnings."""
-    notes: list[str] = []
+def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | None) -> list[str]:
+    """Return what may make the policy play badly, one line each."""
+    remarks: list[str] = []
     if normalizer_path is None and _was_normalised(file.data, zoo):
-        notes.append(
-            warn(
-                f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
-                "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it "
-                "with normalizer."
-            )
+        remarks.append(
+            f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
+            "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "
+            "normalizer."
         )
-    wrappers = _foreign_wrappers(zoo)
-    if wrappers:
-        notes.append(
-            warn(
-                f"{file.source}: its environment was wrapped in {', '.join(wrappers)}, which is not done here. It "
-                "plays well only where the task does the same."
-            )
+    if algorithm_name(file.data, file.weights) == "ppo_mask":
+        remarks.append(
+            f"{file.source}: its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here, so it "
+            "may choose others."
         )
-    return notes
+    if wrappers := _foreign_wrappers(zoo):
+        remarks.append(
+            f"{file.source}: its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays "
+            "well only where the task does the same."
+        )
+    return remarks
 
 
 def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
@@ -191,7 +193,7 @@ def _source(
     zoo: ZooFiles,
     normalizer_path: Path | None,
     record: VecNormalizeRecord | None,
-    notes: list[str],
+    remarks: list[str],
 ) -> dict[str, Any]:
     """Return where the policy comes from, as plain JSON."""
     statistics = None
@@ -214,5 +216,5 @@ def _source(
         "normalizer": statistics,
         "recorded_return": recorded_return(path),
         "weights_converted_from": list(file.weights.converted_from),
-        "notes": notes,
+        "notes": remarks,
     }
