@@ -162,7 +162,7 @@ def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | N
         )
     if algorithm_name(file.data, file.weights) == "ppo_mask":
         remarks.append(
-            f"{file.source}: its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here, so it "
+            f"{file.source}: its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here: it "
             "may choose others."
         )
     if wrappers := _foreign_wrappers(zoo):
