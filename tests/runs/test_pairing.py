@@ -1,0 +1,58 @@
+"""Tasks as a policy sees them: with the zeros and the clock that it was trained with, whoever names the task."""
+
+from dataclasses import replace
+
+import pytest
+
+from rldistill.data import Dataset
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError
+from rldistill.runs.collect import collect
+from rldistill.runs.distill import distill
+from rldistill.runs.evaluate import evaluate
+from rldistill.runs.loading import played_by
+from tests.kit.small_policies import small_policy
+
+BOTH = {"zero_padding": 3, "time_feature": 500}
+
+
+def clocked_policy(name="CartPole-v1"):
+    """Return a policy made for 3 zeros and a clock beside the environment's own observation."""
+    return small_policy(make_task(name, BOTH).task)
+
+
+def test_a_task_is_seen_with_zeros_and_a_clock_by_a_policy_that_needs_them():
+    policy = clocked_policy()
+    for playable in (make_task("CartPole-v1"), make_task(policy.tasks[0])):
+        assert played_by(policy, playable).task.fingerprint == policy.tasks[0].fingerprint
+    kept = played_by(policy, make_task("CartPole-v1", {"max_episode_steps": 7})).task
+    assert kept.environment_kwargs == {"max_episode_steps": 7}
+
+
+def test_a_task_stays_as_it_is_for_a_policy_that_needs_nothing_or_another_environment():
+    plain = make_task("CartPole-v1")
+    assert played_by(small_policy(plain.task), plain) is plain
+    assert played_by(clocked_policy("Acrobot-v1"), plain) is plain
+
+
+def test_of_several_heads_the_one_of_the_tasks_name_decides():
+    head = make_task("CartPole-v1", BOTH).task
+    other = replace(head, name="another", fingerprint=make_task("CartPole-v1", {"zero_padding": 4}).task.fingerprint)
+    policy = small_policy(other, head)
+    assert played_by(policy, make_task("CartPole-v1")).task.fingerprint == head.fingerprint
+
+
+def test_such_a_teacher_is_collected_from_distilled_and_evaluated_on_the_plain_name_of_its_task(tmp_path):
+    teacher = clocked_policy()
+    collect(teacher, "CartPole-v1", num_steps=200, num_envs=2, out=tmp_path / "data")
+    dataset = Dataset.open(tmp_path / "data")
+    assert dataset.provenance.task.fingerprint == teacher.tasks[0].fingerprint
+    student = distill(tmp_path / "data", student="mlp:8", num_updates=5, evaluate_period=5, out=tmp_path / "run")
+    assert student.tasks[0].fingerprint == teacher.tasks[0].fingerprint
+    evaluation = evaluate(student, teacher=teacher, task="CartPole-v1", num_episodes=5)
+    assert evaluation.task.fingerprint == teacher.tasks[0].fingerprint
+
+
+def test_a_task_that_does_not_fit_is_refused_with_what_differs():
+    with pytest.raises(MismatchError, match=r"zero_padding: 3 against 0; time_feature: 500 against None"):
+        evaluate(clocked_policy("Acrobot-v1"), task="CartPole-v1", num_episodes=5)
