@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from rldistill.checks import check_not_negative, check_positive, check_share
 from rldistill.errors import UsageError
-from rldistill.types import ActionLayout, check_not_negative, check_positive, check_share
+from rldistill.types import ActionLayout
 
 ATARI_PREFIX = "atari:"
 

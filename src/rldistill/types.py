@@ -215,39 +215,6 @@ def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
             raise ValueError(f"{name} must be [{', '.join(letters)}], got {listing}.")
 
 
-def check_positive(record: object, *names: str) -> None:
-    """Check that fields are 1 or more.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if getattr(record, name) < 1:
-            raise UsageError(f"{name} must be 1 or more, got {getattr(record, name)}.")
-
-
-def check_not_negative(record: object, *names: str) -> None:
-    """Check that fields are 0 or more, and numbers.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if not 0 <= getattr(record, name) < math.inf:
-            raise UsageError(f"{name} must be 0 or more, got {getattr(record, name)}.")
-
-
-def check_share(record: object, *names: str) -> None:
-    """Check that fields are shares or chances, in [0, 1].
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if not 0 <= getattr(record, name) <= 1:
-            raise UsageError(f"{name} must lie in [0, 1], got {getattr(record, name)}.")
-
-
 def resolve_device(name: str) -> torch.device:
     """Return the torch device that `auto`, `cpu` or `cuda` stands for."""
     if name == "auto":

@@ -53,10 +53,11 @@ def likeness(
 
 
 def likeness_of_a_constant(teacher: Tensor, teacher_kind: OutputKind, layout: ActionLayout) -> Likeness:
-    """Return what one action would reach whatever is observed: the commonest choice, the mean action of a box."""
+    """Return what one action would reach whatever is observed: the commonest choice, the median action of a box."""
     if layout.is_continuous:
         actions = greedy_actions(teacher, teacher_kind, layout)
-        return Likeness(action_gap=action_gap(actions.mean(dim=0).expand_as(actions), actions, layout))
+        # Of all constants the median is the nearest, on average and in each dimension.
+        return Likeness(action_gap=action_gap(actions.median(dim=0).values.expand_as(actions), actions, layout))
     return Likeness(agreement=majority_share(greedy_choices(teacher, layout)))
 
 

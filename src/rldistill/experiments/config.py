@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from rldistill.types import check_not_negative
+from rldistill.checks import check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)

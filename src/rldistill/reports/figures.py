@@ -188,7 +188,7 @@ def _draw_action_gap(axes: "Axes", updates: NDArray[np.float64], records: Sequen
         axes,
         [
             EndLabel(float(gap[-1]), f"student {gap[-1]:.2g} %", STUDENT_COLOUR),
-            EndLabel(constant, f"always its\nmean action\n{constant:.2g} %", RANDOM_COLOUR),
+            EndLabel(constant, f"always its\nmedian action\n{constant:.2g} %", RANDOM_COLOUR),
         ],
     )
 

@@ -13,8 +13,8 @@ from typing import Any, get_args, get_type_hints
 
 import tyro
 
+from rldistill.checks import check_not_negative, check_positive
 from rldistill.errors import UsageError
-from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

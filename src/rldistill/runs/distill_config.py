@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from rldistill.checks import check_not_negative, check_positive
 from rldistill.errors import UsageError
-from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,7 +297,7 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
         )
     return (
         f"the student's actions are {alike.value:.1%} of the box from the teacher's in held-out steps{of}, always its "
-        f"mean action {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning rate."
+        f"median action {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning rate."
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from rldistill.checks import check_not_negative, check_positive
 from rldistill.errors import UsageError
-from rldistill.types import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

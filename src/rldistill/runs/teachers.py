@@ -77,8 +77,8 @@ def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
         kind = task.fingerprint.action_layout.kind
         if kind != "discrete":
             raise UsageError(
-                f"task {task.name!r} has {kind} actions, {config.algorithm} learns one discrete choice. Bring a teacher "
-                "that another library trained: `rldistill inspect FILE`."
+                f"task {task.name!r} has {kind} actions, {config.algorithm} learns one discrete choice. Bring a "
+                "teacher that another library trained: `rldistill inspect FILE`."
             )
     for other in (task.task for task in tasks[1:]):
         if _observation(other) != _observation(first):

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rldistill.checks import check_positive, check_share
 from rldistill.data import Replay, Transitions
 from rldistill.errors import UsageError
 from rldistill.networks import Network
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
-from rldistill.types import check_positive, check_share
 from rldistill.value_learning import q_learning_targets
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.checks import check_positive, check_share
 from rldistill.data import Replay
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Network
@@ -24,7 +25,6 @@ from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.protocol import IterationRecord
 from rldistill.training.stream import Rollout, TrainingStream
-from rldistill.types import check_positive, check_share
 from rldistill.value_learning import q_lambda_returns
 
 
