@@ -128,6 +128,18 @@ def test_truncated_files(new_format):
         assert refusal(data[:length]).startswith("FILE ")
 
 
+@pytest.mark.parametrize("new_format", [True, False])
+def test_any_altered_byte_is_at_most_one_line(new_format):
+    data = saved(STATE, _use_new_zipfile_serialization=new_format)
+    for position in [*range(0, len(data) - 200, 13), *range(len(data) - 200, len(data))]:
+        altered = bytearray(data)
+        altered[position] ^= 0x55
+        try:
+            read_weights(read_torch_data(bytes(altered), source="FILE"), source="FILE")
+        except PolicyFileError as error:
+            assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(50)])
 def test_something_else(data):
     assert refusal(data).startswith("FILE ")

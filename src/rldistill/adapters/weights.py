@@ -3,7 +3,6 @@
 import io
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,8 @@ from rldistill.adapters.archive import check_archive
 from rldistill.errors import PolicyFileError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# What a zip begins with, by which torch tells its two formats apart.
+_ZIP = b"PK\x03\x04"
 # How torch names what a file wants and data do not need.
 _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -46,7 +47,7 @@ def read_torch_data(data: bytes, *, source: str) -> object:
     """
     if not data:
         raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
-    if zipfile.is_zipfile(io.BytesIO(data)):
+    if data.startswith(_ZIP):
         check_archive(data, source=source)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
