@@ -37,6 +37,11 @@ class ObservationPart:
         """Numbers that it takes in the vector."""
         return math.prod(self.shape)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a picture of bytes, which convolutions suit."""
+        return self.dtype == "uint8" and len(self.shape) == 3
+
 
 @dataclass(frozen=True)
 class ObservationFingerprint:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from rldistill.errors import UsageError
 
-TorsoKind = Literal["conv", "mlp"]
+TorsoKind = Literal["conv", "mlp", "combined"]
 Activation = Literal["relu", "tanh", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "selu", "softplus", "identity"]
 
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
@@ -26,11 +26,12 @@ class Architecture:
 
     Attributes:
         name: how a user names it: `net3`, `mlp:64x64`.
-        kind: `conv` on images `[C, H, W]`, or `mlp` on flat vectors.
+        kind: `conv` on images `[C, H, W]`; `mlp` on flat vectors; `combined` on vectors made of several
+            parts: each image has a torso of its own, the other parts go on as they are beside its features.
         channels: output channels of each convolution.
         kernel_sizes: of each convolution, in pixels.
         strides: of each convolution, in pixels.
-        hidden: widths of the fully connected layers of the torso.
+        hidden: widths of the fully connected layers of the torso; combined: of each image's.
         head_hidden: widths of the hidden layers of each head.
         activation: after every layer but the output.
         layer_norm: normalise every layer of the torso before its activation. Convolutions
@@ -89,12 +90,17 @@ class Architecture:
 
 
 def _conv(
-    name: str, channels: tuple[int, ...], hidden: tuple[int, ...], head_hidden: tuple[int, ...] = ()
+    name: str,
+    channels: tuple[int, ...],
+    hidden: tuple[int, ...],
+    head_hidden: tuple[int, ...] = (),
+    *,
+    kind: TorsoKind = "conv",
 ) -> Architecture:
     layers = [_CONVOLUTIONS[min(index, len(_CONVOLUTIONS) - 1)] for index in range(len(channels))]
     return Architecture(
         name,
-        "conv",
+        kind,
         hidden,
         channels,
         kernel_sizes=tuple(kernel for kernel, _ in layers),
@@ -114,14 +120,16 @@ PRESETS: Mapping[str, Architecture] = {
 
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
-_CONV = re.compile(rf"conv:([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
+_CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
 
 
 def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
     """Read a preset's name, `mlp:64x64`, or `conv:8-8-8:32` (channels, then hidden widths).
 
-    A last part, as in `mlp:64x64:32` and `conv:8-8-8:32:16`, gives every head hidden layers of
-    its own. Free convolutions use the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
+    `combined:8-8-8:32:64` is for observations of several parts: convolutions and hidden widths for each
+    image, then the layers of the head above its features and all other parts. A last part, as in
+    `mlp:64x64:32` and `conv:8-8-8:32:16`, gives every head hidden layers of its own. Free convolutions use
+    the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
 
     Args:
         text: the name.
@@ -139,7 +147,8 @@ def _parse(text: str) -> Architecture:
     if found := _MLP.fullmatch(text):
         return Architecture(text, "mlp", _sizes(found[1]), head_hidden=_sizes(found[2]))
     if found := _CONV.fullmatch(text):
-        return _conv(text, _sizes(found[1]), _sizes(found[2]), _sizes(found[3]))
+        kind = "conv" if found[1] == "conv" else "combined"
+        return _conv(text, _sizes(found[2]), _sizes(found[3]), _sizes(found[4]), kind=kind)
     near = difflib.get_close_matches(text, PRESETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(

@@ -1,16 +1,19 @@
 """A policy network: input scaling, one torso, one head per task."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from rldistill.networks.architecture import Architecture
+from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
+from rldistill.tasks import ObservationPart
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class PolicyNetwork(nn.Module):
         architecture: the layers.
         observation_shape: of one observation: `(C, H, W)`, or any shape for an mlp.
         heads: kind of output per task name, in order.
-        input_scale: factor on the inputs: 1/255 for bytes.
+        parts: what the observations are made of, for a combined torso.
+        input_scale: factor on the inputs: 1/255 for bytes; with a combined torso on its images alone.
         normalization: of the inputs by running statistics, instead of the factor.
         zero_output: start with output layers of zero.
         generator: draws the initial weights.
@@ -78,6 +82,7 @@ class PolicyNetwork(nn.Module):
         observation_shape: tuple[int, ...],
         heads: Mapping[str, OutputLayer],
         *,
+        parts: Sequence[ObservationPart] = (),
         input_scale: float = 1.0,
         normalization: InputNormalization | None = None,
         zero_output: bool = True,
@@ -87,8 +92,14 @@ class PolicyNetwork(nn.Module):
         self.architecture = architecture
         self.observation_shape = observation_shape
         self.head_names = tuple(heads)
-        self.scale = ScaleInput(input_scale) if normalization is None else NormalizeInput(normalization)
-        self.torso, num_features = make_torso(architecture, observation_shape)
+        is_combined = architecture.kind == "combined"
+        scale = 1.0 if is_combined else input_scale
+        self.scale = ScaleInput(scale) if normalization is None else NormalizeInput(normalization)
+        if is_combined:
+            self.torso = CombinedTorso(architecture, parts, math.prod(observation_shape), input_scale)
+            num_features = self.torso.num_features
+        else:
+            self.torso, num_features = make_torso(architecture, observation_shape)
         # Task names hold dots and colons, which module names must not: heads go by position.
         self.heads = nn.ModuleList(Head(num_features, layer, architecture) for layer in heads.values())
         self._initialise(generator, zero_output=zero_output)

@@ -86,7 +86,7 @@ def to_images(observations: Tensor) -> Tensor:
 
 
 def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """Return the torso and the width of its features.
+    """Return the torso of one image or vector, and the width of its features.
 
     Args:
         architecture: the layers.

@@ -70,6 +70,7 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
             spec.architecture,
             spec.observation_shape,
             spec.output_layers,
+            parts=spec.observation_parts,
             input_scale=spec.input_scale,
             normalization=spec.empty_normalization,
         )

@@ -10,7 +10,7 @@ import torch
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
-from rldistill.tasks import Task
+from rldistill.tasks import ObservationPart, Task
 from rldistill.types import OutputKind
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -92,6 +92,8 @@ class PolicySpec:
         shapes = {head.task.fingerprint.observation_shape for head in self.heads}
         if len(shapes) != 1 or min(self.observation_shape, default=1) < 1:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
+        if len({head.task.fingerprint.observation_parts for head in self.heads}) != 1:
+            raise ValueError("heads must have one kind of observation, got several of different parts.")
         # Both refuse what does not belong together.
         assert self.output_layers
         assert self.empty_normalization or self.normalization is None
@@ -136,6 +138,11 @@ class PolicySpec:
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of one observation: the same for all heads."""
         return self.heads[0].task.fingerprint.observation_shape
+
+    @property
+    def observation_parts(self) -> tuple[ObservationPart, ...]:
+        """What one observation is made of, where it is of several: the same for all heads."""
+        return self.heads[0].task.fingerprint.observation_parts
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; what came to the format later stands there only where it says something."""

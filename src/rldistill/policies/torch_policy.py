@@ -72,7 +72,7 @@ class TorchPolicy:
             heads=tuple(HeadSpec(task) for task in tasks),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=_input_scale(tasks[0]),
+            input_scale=_input_scale(tasks[0], images_only=architecture.kind == "combined"),
             gaussian=gaussian,
             normalization=None
             if normalization is None
@@ -82,6 +82,7 @@ class TorchPolicy:
             architecture,
             spec.observation_shape,
             spec.output_layers,
+            parts=spec.observation_parts,
             input_scale=spec.input_scale,
             normalization=normalization,
             zero_output=zero_output,
@@ -287,5 +288,6 @@ def stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     return dtype if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor.dtype
 
 
-def _input_scale(task: Task) -> float:
-    return 1 / 255 if task.fingerprint.observation_dtype == "uint8" else 1.0
+def _input_scale(task: Task, *, images_only: bool = False) -> float:
+    """Return the factor on bytes; `images_only` where it is applied to the images among several parts."""
+    return 1 / 255 if images_only or task.fingerprint.observation_dtype == "uint8" else 1.0

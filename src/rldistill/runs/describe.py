@@ -17,7 +17,7 @@ from rldistill.runs.loading import as_policy
 # Presets are described on the paper's images and with all of Atari's actions unless told.
 _IMAGE_SHAPE = (4, 84, 84)
 _ALL_ACTIONS = 18
-_FREE_SIZE = re.compile(r"(mlp|conv):")
+_FREE_SIZE = re.compile(r"(mlp|conv|combined):")
 
 
 def describe(target: str | Path, *, heads: Sequence[int] = ()) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def describe(target: str | Path, *, heads: Sequence[int] = ()) -> dict[str, Any]
 def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
     architecture = parse_architecture(name)
     if architecture.kind != "conv":
-        raise UsageError(f"inspect {name}: the size of an mlp depends on its task. Inspect a policy file instead.")
+        kind = "an mlp" if architecture.kind == "mlp" else "a combined network"
+        raise UsageError(f"inspect {name}: the size of {kind} depends on its task. Inspect a policy file instead.")
     sizes = {f"head{index}": size for index, size in enumerate(heads)}
     with torch.device("cpu"):
         size = measure_size(

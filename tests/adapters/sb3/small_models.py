@@ -24,6 +24,15 @@ GOALS = spaces.Dict(
         "desired_goal": spaces.Box(-1, 1, (2,)),
     }
 )
+SIGHTS = spaces.Dict(
+    {
+        "view": IMAGE,
+        "speed": spaces.Box(-1, 1, (3,)),
+        "map": spaces.Box(0, 255, (1, 40, 36), np.uint8),
+        "zone": spaces.Discrete(3),
+    }
+)
+VIEWS = spaces.Dict({"right": IMAGE, "left": spaces.Box(0, 255, (1, 36, 36), np.uint8)})
 TORQUES = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import PolicyFileError
 from rldistill.types import PolicyOutput
-from tests.adapters.sb3.small_models import BOX, DICT, GOALS, IMAGE, TORQUES, flattened, samples, train
+from tests.adapters.sb3.small_models import BOX, DICT, GOALS, IMAGE, SIGHTS, TORQUES, VIEWS, flattened, samples, train
 
 sb3 = pytest.importorskip("stable_baselines3")
 contrib = pytest.importorskip("sb3_contrib")
@@ -29,6 +29,8 @@ PPO = kwargs(ON_POLICY) | {"batch_size": 12, "n_epochs": 1}
 HER = OFF_POLICY | {"replay_buffer_class": sb3.HerReplayBuffer, "learning_starts": 15}
 ARS = {"n_delta": 2, "policy_kwargs": {"net_arch": [8]}}
 CNN = {"net_arch": [], "features_extractor_kwargs": {"features_dim": 16}}
+SIGHT = SMALL | {"features_extractor_kwargs": {"cnn_output_dim": 11}}
+LINEAR = {"net_arch": []}
 
 CASES = {
     "dqn": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, OFF_POLICY),
@@ -47,6 +49,12 @@ CASES = {
     "dqn-bytes": (sb3.DQN, "MlpPolicy", spaces.Box(0, 255, (6,), np.uint8), DISCRETE, OFF_POLICY),
     "dqn-dict": (sb3.DQN, "MultiInputPolicy", DICT, DISCRETE, OFF_POLICY),
     "dqn-her": (sb3.DQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
+    "dqn-images-and-more": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
+    "dqn-images-and-more-linear": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT | LINEAR)),
+    "ppo-images-and-more": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT)),
+    "ppo-images-and-more-gsde": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT | LINEAR) | GSDE),
+    "sac-images-and-more": (sb3.SAC, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(OFF_POLICY, **SIGHT)),
+    "dqn-two-images": (sb3.DQN, "MultiInputPolicy", VIEWS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-of-a-choice": (sb3.DQN, "MlpPolicy", spaces.Discrete(6), DISCRETE, OFF_POLICY),
     "qrdqn": (contrib.QRDQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
     "qrdqn-images": (contrib.QRDQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7, **CNN)),

@@ -99,6 +99,20 @@ def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
     return Actor(family, tuple(hidden), output, log_std, extractor, value)
 
 
+def image_extractors(actor: Actor) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors of a CombinedExtractor's convolutions, by the key of their image; empty for any other."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in actor.extractor.items():
+        prefix, _, rest = name.partition(".")
+        key, _, layer = rest.partition(".")
+        if prefix != "extractors":
+            return {}
+        found.setdefault(key, {})[layer] = tensor
+    if any("linear.0.weight" not in layers or layers["linear.0.weight"].dim() != 2 for layers in found.values()):
+        return {}
+    return found
+
+
 def reorder_inputs(actor: Actor, order: Sequence[int]) -> Actor:
     """Return the actor of a vector whose elements stand in another order.
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rldistill.adapters.sb3.actor import Actor, image_extractors, reorder_inputs
 from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
@@ -29,27 +29,44 @@ class Part:
         key: in a Dict observation; empty otherwise.
         space: of the part.
         start: its first input, in the order of the library.
+        size: how many inputs it has.
     """
 
     key: str
     space: Space
     start: int
+    size: int
 
 
-def parts_of(space: Space) -> list[Part]:
-    """Return the parts of an observation, in our order: sorted by key."""
+def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
+    """Return the parts of an observation, in our order: sorted by key.
+
+    Args:
+        space: of the observation.
+        image_features: for the parts that convolutions stand before: the number of their features.
+    """
     named: Mapping[str, Space] = space.parts if space.kind == "dict" else {"": space}
     parts: list[Part] = []
     start = 0
     for key, part in named.items():
-        parts.append(Part(key, part, start))
-        start += part.num_inputs
+        size = (image_features or {}).get(key, part.num_inputs)
+        parts.append(Part(key, part, start, size))
+        start += size
     return sorted(parts, key=lambda part: part.key)
 
 
-def input_order(space: Space) -> NDArray[np.int64]:
-    """Return, for each input in our order, its place in the library's order."""
-    return np.concatenate([part.start + np.arange(part.space.num_inputs) for part in parts_of(space)])
+def in_our_order(actor: Actor, space: Space) -> Actor:
+    """Return the actor with the columns of its lowest layers in the order of our inputs.
+
+    Raises:
+        ValueError: the layers take another number of inputs.
+    """
+    features = {key: len(layers["linear.0.weight"]) for key, layers in image_extractors(actor).items()}
+    parts = parts_of(space, image_features=features)
+    if actor.num_inputs != sum(part.size for part in parts):
+        raise ValueError(f"{actor.num_inputs} inputs, and observations of {space.description}")
+    order = [part.start + place for part in parts for place in range(part.size)]
+    return actor if order == sorted(order) else reorder_inputs(actor, order)
 
 
 def observation_shape(space: Space) -> tuple[int, ...]:

@@ -1,12 +1,13 @@
 """From the layers of an actor to an architecture of ours and the weights in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from rldistill.adapters.sb3.actor import Actor, Layer
+from rldistill.adapters.sb3.actor import Actor, Layer, image_extractors
 from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Output
 from rldistill.networks import Architecture, InputNormalization, PolicyNetwork
@@ -28,6 +29,7 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 # The convolutions of NatureCNN; strides leave no trace in the weights.
 _KERNELS = (8, 4, 3)
 _STRIDES = (4, 2, 1)
+_Convolutions = tuple[tuple[Tensor, Tensor], ...]
 _EXTRACTORS = frozenset({"FlattenExtractor", "NatureCNN", "CombinedExtractor"})
 
 
@@ -37,14 +39,13 @@ class Torso:
 
     Attributes:
         architecture: all sizes and activations.
-        convolutions: weights `[out, in, k, k]` and biases, in order.
-        layers: fully connected layers of torso and head, in order, without the output.
-        input_scale: factor on the observations.
+        layers: weights and biases of convolutions and fully connected layers of torso and head, in
+            order, without the output.
+        input_scale: factor on the observations; of several parts on the images alone.
     """
 
     architecture: Architecture
-    convolutions: tuple[tuple[Tensor, Tensor], ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[tuple[Tensor, Tensor], ...]
     input_scale: float
 
 
@@ -58,11 +59,12 @@ def make_torso(actor: Actor, data: Sb3Data) -> Torso:
     _check_extractor(data)
     activation = _activation(actor, data)
     if actor.extractor:
-        return _nature_cnn(actor, data, activation)
+        return (_combined if data.observation_space.kind == "dict" else _nature_cnn)(actor, data, activation)
     sizes = tuple(len(layer.weight) for layer in actor.hidden)
     name = "mlp:" + "x".join(map(str, sizes)) if sizes else "linear"
     architecture = Architecture(name, "mlp", sizes, activation=activation, value_head=actor.value is not None)
-    return Torso(architecture, (), actor.hidden, _input_scale(data))
+    layers = tuple((layer.weight, layer.bias) for layer in actor.hidden)
+    return Torso(architecture, layers, _input_scale(data))
 
 
 def _check_extractor(data: Sb3Data) -> None:
@@ -94,25 +96,55 @@ def _input_scale(data: Sb3Data) -> float:
 
 def _nature_cnn(actor: Actor, data: Sb3Data, activation: Activation) -> Torso:
     """Return the torso of NatureCNN: its layers have ReLUs whatever the MLP above them has."""
+    space = data.observation_space
+    if len(space.shape) != 3:
+        raise ValueError(f"convolutions for observations of {space.description}")
+    convolutions, features = _convolutions(actor.extractor)
+    return _with_images(actor, "conv", [convolutions], [features], activation, _input_scale(data))
+
+
+def _combined(actor: Actor, data: Sb3Data, activation: Activation) -> Torso:
+    """Return the torso of CombinedExtractor: a NatureCNN for each image, in the order of their sorted keys."""
+    parts, images = data.observation_space.parts, image_extractors(actor)
+    wrong = [key for key in images if key not in parts or not parts[key].is_image]
+    if wrong or not images:
+        which = ", ".join(map(repr, wrong)) or "no part"
+        raise ValueError(f"convolutions for {which} of observations {data.observation_space.description}")
+    extractors = [_convolutions(images[key]) for key in sorted(images)]
+    scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
+    convolutions, features = [each[0] for each in extractors], [each[1] for each in extractors]
+    return _with_images(actor, "combined", convolutions, features, activation, 1 / 255 if scales else 1.0)
+
+
+def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[_Convolutions, Layer]:
+    """Return the convolutions of a NatureCNN and the layer above them."""
     expected = {f"cnn.{index}.{part}" for index in (0, 2, 4) for part in ("weight", "bias")}
     expected |= {"linear.0.weight", "linear.0.bias"}
-    unknown = sorted(actor.extractor.keys() ^ expected)
+    unknown = sorted(tensors.keys() ^ expected)
     if unknown:
         raise ValueError(f"a features extractor that is not NatureCNN: {', '.join(unknown[:6])}")
-    tensors = actor.extractor
     convolutions = tuple((tensors[f"cnn.{index}.weight"], tensors[f"cnn.{index}.bias"]) for index in (0, 2, 4))
     kernels = tuple(weight.shape[-1] for weight, _ in convolutions if weight.dim() == 4)
     if kernels != _KERNELS or any(weight.shape[2] != weight.shape[3] for weight, _ in convolutions):
         raise ValueError(f"convolutions of kernels {kernels}, expected NatureCNN with {_KERNELS}")
-    if len(data.observation_space.shape) != 3:
-        raise ValueError(f"convolutions for observations of {data.observation_space.description}")
-    features = Layer(tensors["linear.0.weight"], tensors["linear.0.bias"])
-    channels = tuple(len(weight) for weight, _ in convolutions)
+    return convolutions, Layer(tensors["linear.0.weight"], tensors["linear.0.bias"])
+
+
+def _with_images(
+    actor: Actor,
+    kind: Literal["conv", "combined"],
+    convolutions: Sequence[_Convolutions],
+    features: Sequence[Layer],
+    activation: Activation,
+    input_scale: float,
+) -> Torso:
+    channels = tuple(len(weight) for weight, _ in convolutions[0])
+    num_features = len(features[0].weight)
     head_sizes = tuple(len(layer.weight) for layer in actor.hidden)
     architecture = Architecture(
-        _conv_name(channels, len(features.weight), head_sizes),
-        "conv",
-        (len(features.weight),),
+        _conv_name(kind, channels, num_features, head_sizes),
+        kind,
+        (num_features,),
         channels,
         kernel_sizes=_KERNELS,
         strides=_STRIDES,
@@ -121,14 +153,20 @@ def _nature_cnn(actor: Actor, data: Sb3Data, activation: Activation) -> Torso:
         head_activation=activation if head_sizes else None,
         value_head=actor.value is not None,
     )
-    return Torso(architecture, convolutions, (features, *actor.hidden), _input_scale(data))
+    layers = [
+        pair
+        for image, layer in zip(convolutions, features, strict=True)
+        for pair in (*image, (layer.weight, layer.bias))
+    ]
+    above = [(layer.weight, layer.bias) for layer in actor.hidden]
+    return Torso(architecture, (*layers, *above), input_scale)
 
 
-def _conv_name(channels: tuple[int, ...], num_features: int, head_sizes: tuple[int, ...]) -> str:
-    if (channels, num_features, head_sizes) == ((32, 64, 64), 512, ()):
+def _conv_name(kind: str, channels: tuple[int, ...], num_features: int, head_sizes: tuple[int, ...]) -> str:
+    if (kind, channels, num_features, head_sizes) == ("conv", (32, 64, 64), 512, ()):
         return "dqn"
     head = ":" + "x".join(map(str, head_sizes)) if head_sizes else ""
-    return f"conv:{'-'.join(map(str, channels))}:{num_features}{head}"
+    return f"{kind}:{'-'.join(map(str, channels))}:{num_features}{head}"
 
 
 def build_network(
@@ -150,6 +188,7 @@ def build_network(
             torso.architecture,
             spec.observation_shape,
             spec.output_layers,
+            parts=spec.observation_parts,
             input_scale=spec.input_scale,
             normalization=normalization,
         )
@@ -176,8 +215,7 @@ def _state(network: PolicyNetwork, torso: Torso, output: Output, actor: Actor) -
         for name, module in network.named_modules()
         if name.startswith(("torso.", "heads.0.hidden.")) and isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    given = [*torso.convolutions, *((layer.weight, layer.bias) for layer in torso.layers)]
-    layers = {name: pair for (name, _), pair in zip(below_output, given, strict=True)}
+    layers = {name: pair for (name, _), pair in zip(below_output, torso.layers, strict=True)}
     layers["heads.0.output"] = (output.layer.weight, output.layer.bias)
     if actor.value is not None:
         layers["heads.0.value"] = (actor.value.weight, actor.value.bias)

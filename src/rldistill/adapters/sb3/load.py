@@ -6,10 +6,10 @@ from typing import Any
 
 from rldistill.adapters.archive import open_archive
 from rldistill.adapters.notices import warn
-from rldistill.adapters.sb3.actor import find_actor, reorder_inputs
+from rldistill.adapters.sb3.actor import find_actor
 from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
-from rldistill.adapters.sb3.inputs import input_order, make_normalization
+from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.layers import build_network, make_torso
 from rldistill.adapters.sb3.normalizer import VecNormalizeRecord, read_vec_normalize
 from rldistill.adapters.sb3.outputs import make_output
@@ -125,10 +125,8 @@ def algorithm_name(data: Sb3Data, weights: Weights) -> str:
 def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, named: str | Task | None) -> TorchPolicy:
     data, space = file.data, file.data.observation_space
     actor = find_actor(file.weights.tensors)
-    if not actor.extractor:
-        if actor.num_inputs != space.num_inputs:
-            raise ValueError(f"{actor.num_inputs} inputs, and observations of {space.description}")
-        actor = reorder_inputs(actor, input_order(space).tolist())
+    if not actor.extractor or space.kind == "dict":
+        actor = in_our_order(actor, space)
     output, torso = make_output(actor, data), make_torso(actor, data)
     normalization = None if record is None else make_normalization(record, space)
     task = record_task(Teacher(data, zoo, record, output.layout), named)
