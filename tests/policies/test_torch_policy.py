@@ -7,7 +7,7 @@ import torch
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
 from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
-from rldistill.policies.torch_policy import ROWS_PER_BATCH
+from rldistill.policies.padded import ROWS_PER_BATCH
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
 

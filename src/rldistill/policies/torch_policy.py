@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rldistill.errors import MismatchError, NumericalError
 from rldistill.networks import (
@@ -24,17 +23,12 @@ from rldistill.networks import (
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
+from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import write_atomically
 from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput
-
-# Matrix products differ in their last bits between batch sizes, enough to change a chaotic
-# episode. All inference therefore runs in batches of exactly this size, the last one padded:
-# an observation's output does not depend on its neighbours. 16 is within 10 % of the fastest
-# size on the CPU for every preset; a GPU wants more.
-ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
 
 
 class TorchPolicy:
@@ -162,40 +156,20 @@ class TorchPolicy:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
         """
         rows = torch.as_tensor(observations)
-        self._check(rows)
-        batch_size = ROWS_PER_BATCH[self.device.type]
+        fingerprint = self.tasks[0].fingerprint
+        check_observations(self.name, rows, fingerprint)
         was_training = self.network.training
         self.network.eval()
         with torch.inference_mode():
-            parts = [self._forward(part, batch_size) for part in rows.split(batch_size)]
+            outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
         self.network.train(was_training)
-        outputs, features = (torch.cat(column) for column in zip(*((part[0], part[1]) for part in parts), strict=True))
-        values = [part[2] for part in parts if part[2] is not None]
-        value = torch.cat(values) if values else None
-        layout = self.tasks[0].fingerprint.action_layout
+        assert outputs is not None, "every network has outputs"
+        layout = fingerprint.action_layout
         return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
 
-    def _check(self, rows: Tensor) -> None:
-        if tuple(rows.shape[1:]) != self.spec.observation_shape:
-            raise MismatchError(
-                f"Policy {self.name!r} takes observations [B, {', '.join(map(str, self.spec.observation_shape))}], "
-                f"got {list(rows.shape)}."
-            )
-        takes_bytes = self.spec.heads[self._task_index].task.fingerprint.observation_dtype == "uint8"
-        if takes_bytes and (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool):
-            raise MismatchError(
-                f"Policy {self.name!r} takes uint8 observations, 0 to 255, and scales them itself; got "
-                f"{str(rows.dtype).removeprefix('torch.')}. They were probably scaled before. "
-                "Pass them as the environment gives them."
-            )
-
-    def _forward(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        missing = batch_size - len(rows)
-        padding = [0] * (2 * rows.dim() - 1) + [missing]
-        padded = functional.pad(rows, padding) if missing else rows
-        output = self.network(padded.to(self.device, non_blocking=True), self._task_index)
-        value = None if output.value is None else output.value[: len(rows)]
-        return output.outputs[: len(rows)], output.features[: len(rows)], value
+    def _forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        output = self.network(rows.to(self.device, non_blocking=True), self._task_index)
+        return output.outputs, output.features, output.value
 
     def act(
         self,
