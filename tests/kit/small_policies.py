@@ -13,6 +13,12 @@ def vector_task(num_actions: int = 3, num_inputs: int = 4, name: str = "made-up"
     return Task(name, ObservationFingerprint((num_inputs,), "float32", ActionLayout.discrete(num_actions)))
 
 
+def box_task(num_actions: int = 2, num_inputs: int = 4, name: str = "made-up", *, mapping: str = "clip") -> Task:
+    """Return a task with float vectors whose actions lie in [-1, 1]."""
+    layout = ActionLayout("box", (num_actions,), (-1.0,) * num_actions, (1.0,) * num_actions, mapping)
+    return Task(name, ObservationFingerprint((num_inputs,), "float32", layout))
+
+
 def image_task(num_actions: int = 6, *, frame_skip: int = 4, name: str = "atari:pong") -> Task:
     """Return a task that looks like Atari, without starting an emulator."""
     fingerprint = ObservationFingerprint(

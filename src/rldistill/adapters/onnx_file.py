@@ -1,0 +1,219 @@
+"""An ONNX file as data: read, checked for everything that reaches beyond it, and its interface described.
+
+Only operators of the ONNX standard are accepted, and weights that lie in the file or beside it in
+the same folder. What is given on is one block of bytes that refers to nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from rldistill.adapters.extras import optional_import
+from rldistill.errors import PolicyFileError
+
+MAX_BYTES = 512 * 2**20
+"""Of the file and its external weights together: a policy of 128 million float32 weights."""
+STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+_OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A checked model.
+
+    Attributes:
+        content: its bytes, external weights included.
+        input_name: of the only input.
+        input_dtype: numpy's.
+        observation_shape: of the input without its batch dimension.
+        batch_size: fixed in the file; None: any.
+        output_names: in order.
+        operators: different ones, in order of names.
+        num_parameters: elements of all stored tensors of floats.
+    """
+
+    content: bytes
+    input_name: str
+    input_dtype: np.dtype[Any]
+    observation_shape: tuple[int, ...]
+    batch_size: int | None
+    output_names: tuple[str, ...]
+    operators: tuple[str, ...]
+    num_parameters: int
+
+
+def read_onnx(path: Path) -> OnnxModel:
+    """Read and check an ONNX file; nothing in it is run.
+
+    Raises:
+        PolicyFileError: unreadable, too large, with operators beyond the standard, weights outside its folder,
+            weights that are no numbers, or inputs that are not one batch of observations.
+        RldistillError: the package `onnx` is missing.
+    """
+    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="export")
+    _check_size(path, path.stat().st_size)
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception as error:  # protobuf's errors have no public base class
+        raise PolicyFileError(
+            f"ONNX file {path} cannot be read: {_first_line(error)}. It is not an ONNX model, or its download or copy "
+            "is incomplete. Fetch it again."
+        ) from error
+    if not model.graph.output:
+        raise PolicyFileError(f"ONNX file {path} holds no graph with outputs. It is not an ONNX model, or incomplete.")
+    messages = list(_messages(model))
+    nodes = [message for message in messages if isinstance(message, onnx.NodeProto)]
+    tensors = [message for message in messages if isinstance(message, onnx.TensorProto)]
+    _check_domains(path, model, nodes)
+    _include_external(path, onnx, tensors)
+    num_parameters = _check_weights(path, onnx, tensors)
+    dims, dtype = _only_input(path, onnx, model.graph)
+    return OnnxModel(
+        content=model.SerializeToString(),
+        input_name=_inputs(model.graph)[0].name,
+        input_dtype=dtype,
+        observation_shape=tuple(_fixed_size(path, model, index, size) for index, size in enumerate(dims) if index),
+        batch_size=dims[0] if isinstance(dims[0], int) else None,
+        output_names=tuple(output.name for output in model.graph.output),
+        operators=tuple(sorted({node.op_type for node in nodes})),
+        num_parameters=num_parameters,
+    )
+
+
+def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
+    """Yield every message inside a message: nested graphs, functions and attributes are found whatever holds them."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in value if isinstance(value, Sequence) else (value,):
+                yield item
+                yield from _messages(item)
+
+
+def _check_size(path: Path, num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        raise PolicyFileError(
+            f"ONNX file {path} takes {num_bytes / 2**20:,.0f} MiB with its weights, the most that is read is "
+            f"{MAX_BYTES // 2**20} MiB. Is it a policy?"
+        )
+
+
+def _check_domains(path: Path, model: Any, nodes: Sequence[Any]) -> None:  # noqa: ANN401
+    # Functions that the file itself defines are made of nodes, which are checked like all others.
+    defined = {(function.domain, function.name) for function in model.functions}
+    custom = {
+        f"{node.domain}.{node.op_type}"
+        for node in nodes
+        if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
+    }
+    if custom:
+        raise PolicyFileError(
+            f"ONNX file {path} needs operators beyond the ONNX standard: {', '.join(sorted(custom))}. They would run "
+            "code of another library; export it with standard operators only."
+        )
+
+
+def _include_external(path: Path, onnx: Any, tensors: Sequence[Any]) -> None:  # noqa: ANN401
+    """Read weights that lie in files beside the model into it."""
+    total = path.stat().st_size
+    for tensor in tensors:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = _file_beside(path, entries.get("location", ""))
+        try:
+            offset, available = int(entries.get("offset", 0)), file.stat().st_size
+            length = int(entries.get("length", available - offset))
+        except ValueError as error:
+            raise PolicyFileError(f"ONNX file {path}: weight {tensor.name} has no readable place ({error}).") from error
+        if not 0 <= offset <= offset + length <= available:
+            raise PolicyFileError(
+                f"ONNX file {path}: weight {tensor.name} should be bytes {offset} to {offset + length} of {file.name}, "
+                f"which has {available}. Its download or copy is incomplete. Fetch both again."
+            )
+        total += length
+        _check_size(path, total)
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _file_beside(path: Path, location: str) -> Path:
+    """Return the file in the model's own folder (or below it) that holds external weights."""
+    # Both systems' rules: a file made elsewhere must not become dangerous here.
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    leaves = posix.is_absolute() or bool(windows.anchor) or ".." in posix.parts or ".." in windows.parts
+    file = path.parent / location
+    steps = [file, *list(file.parents)[: len(posix.parts) - 1]]
+    if not location or leaves or any(step.is_symlink() for step in steps):
+        raise PolicyFileError(
+            f"ONNX file {path} wants weights from {location!r}, which may lie outside its own folder: refused. "
+            "External weights must be plain files beside the model."
+        )
+    if not file.is_file():
+        raise PolicyFileError(f"ONNX file {path} needs its weights from {location!r} beside it: found nothing there.")
+    return file
+
+
+def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any]) -> int:  # noqa: ANN401
+    """Check that all weights are numbers; return how many there are."""
+    floats = {onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
+    total = 0
+    for tensor in tensors:
+        if tensor.data_type not in floats:
+            continue
+        try:
+            values = onnx.numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise PolicyFileError(
+                f"ONNX file {path}: weight {tensor.name} is damaged ({_first_line(error)}). Fetch it again."
+            ) from error
+        if np.isnan(values.astype(np.float32)).any():
+            raise PolicyFileError(f"ONNX file {path}: weight {tensor.name} holds NaN. Its training diverged.")
+        total += values.size
+    return total
+
+
+def _inputs(graph: Any) -> list[Any]:  # noqa: ANN401
+    # Before ONNX 1.3 weights were listed among the inputs, too.
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def _only_input(path: Path, onnx: Any, graph: Any) -> tuple[list[int | str], np.dtype[Any]]:  # noqa: ANN401
+    """Return the dimensions of the only input (names where they are not fixed) and its type."""
+    inputs = _inputs(graph)
+    names = ", ".join(value.name for value in inputs) or "none"
+    if len(inputs) != 1:
+        memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
+        why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
+        raise PolicyFileError(f"ONNX file {path} takes {len(inputs)} inputs ({names}). {why}")
+    tensor = inputs[0].type.tensor_type
+    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    if dtype not in _OBSERVATION_TYPES:
+        raise PolicyFileError(
+            f"ONNX file {path}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
+        )
+    dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    if not tensor.HasField("shape") or not dims or dims[0] == 0:
+        raise PolicyFileError(
+            f"ONNX file {path}: its input {names} has shape {dims}, expected a batch of observations [B, …]."
+        )
+    return dims, np.dtype(_OBSERVATION_TYPES[dtype])
+
+
+def _fixed_size(path: Path, model: Any, index: int, size: int | str) -> int:  # noqa: ANN401
+    if isinstance(size, str) or size < 1:
+        raise PolicyFileError(
+            f"ONNX file {path}: dimension {index} of its input {_inputs(model.graph)[0].name} is not fixed ({size!r}); "
+            "only the batch, dimension 0, may be. Export it with the shape of the observations."
+        )
+    return size
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,280 @@
+"""A policy that is a program: a function from observations to outputs whose inside is not ours.
+
+An ONNX graph, TorchScript, an exported program or a Python function can be played, compared and
+distilled. It has no weights that a policy file could keep.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rldistill.adapters.outputs import (
+    OutputDeclaration,
+    check_kinds_of_values,
+    check_raw,
+    parse_outputs,
+    raw_rows,
+    resolve_outputs,
+)
+from rldistill.errors import MismatchError, NumericalError, UsageError
+from rldistill.policies.behaviour import Behaviour, choose_actions
+from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
+from rldistill.policies.protocol import Observations, State
+from rldistill.storage import canonical_json, sha256_bytes
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
+
+UNNAMED_TASK = "unnamed"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function from observations to named outputs, whatever file or object it came from.
+
+    Attributes:
+        name: short, for tables.
+        what: as messages call it: `ONNX file pong.onnx`.
+        run: observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
+        content_hash: SHA-256 of the file; None where there is none: then its answers identify it.
+        observation_shape: where the program knows it.
+        input_dtype: to which observations are cast; None: they go in as the environment gives them.
+        batch_size: rows of every call.
+        num_parameters: weights it holds, where it can tell.
+        num_bytes: of the file, where there is one.
+    """
+
+    name: str
+    what: str
+    run: Callable[[Tensor], Mapping[str, Tensor]]
+    content_hash: str | None = None
+    observation_shape: tuple[int, ...] | None = None
+    input_dtype: torch.dtype | None = None
+    batch_size: int = ROWS_PER_BATCH["cpu"]
+    num_parameters: int | None = None
+    num_bytes: int | None = None
+
+
+class ProgramPolicy:
+    """Plays what a program says; the `Policy` protocol around it.
+
+    Args:
+        program: the function.
+        task: that it plays.
+        outputs: what its outputs are, resolved.
+        behaviour: how it acts.
+        input_scale: factor on the observations before they go in.
+    """
+
+    def __init__(
+        self, program: Program, task: Task, outputs: OutputDeclaration, *, behaviour: Behaviour, input_scale: float
+    ) -> None:
+        self.program = program
+        self.outputs = outputs
+        self.input_scale = input_scale
+        self._task = task
+        self._behaviour: Behaviour = behaviour
+        self._hash: str | None = None
+
+    @classmethod
+    def create(
+        cls,
+        program: Program,
+        task: Task | None,
+        *,
+        outputs: str | None = None,
+        behaviour: Behaviour = "greedy",
+        input_scale: float | None = None,
+    ) -> "ProgramPolicy":
+        """Return a policy around a program, after running it once on zeros to see that it fits.
+
+        Args:
+            program: the function.
+            task: that it plays; None: one without a name, of discrete actions, as far as the program tells.
+            outputs: as `parse_outputs` reads it; None: the program's own names must say it.
+            behaviour: how it acts.
+            input_scale: factor on the observations; needed where the environment gives bytes and the program
+                takes floats: 1 where it scales them itself, 1/255 where it wants them scaled.
+
+        Raises:
+            MismatchError: the program does not fit the task.
+            UsageError: something must be said that neither program nor task tells.
+            NumericalError: its outputs are no numbers.
+        """
+        declared = None if outputs is None else parse_outputs(outputs)
+        shape = _observation_shape(program, task)
+        input_scale = _input_scale(program, task, input_scale)
+        layout = None if task is None else task.fingerprint.action_layout
+        is_bytes = program.input_dtype == torch.uint8 if task is None else _gives_bytes(task)
+        zeros = torch.zeros(program.batch_size, *shape, dtype=torch.uint8 if is_bytes else torch.float32)
+        answers = _run(program, zeros, input_scale)
+        resolved = resolve_outputs(program.what, declared, answers, layout)
+        check_kinds_of_values(program.what, resolved, answers)
+        if task is None:
+            task = _unnamed_task(
+                program.what, resolved, raw_rows(program.what, resolved, answers), shape, is_bytes=is_bytes
+            )
+        policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
+        policy(zeros[:1])
+        return policy
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        return self.program.name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Its one task."""
+        return (self._task,)
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """Which action field its outputs have."""
+        return self.outputs.kind
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How it acts by default."""
+        return self._behaviour
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the program and how it is read: the policy's identity.
+
+        A Python function has no bytes; its answers to a batch of fixed observations stand for them.
+        """
+        if self._hash is None:
+            content = {
+                "program": self.program.content_hash or self._hash_of_answers(),
+                "outputs": self.outputs.text,
+                "input_scale": self.input_scale,
+                "behaviour": self.behaviour,
+                "observation_shape": list(self._task.fingerprint.observation_shape),
+                "action_layout": self._task.fingerprint.action_layout.to_dict(),
+            }
+            self._hash = sha256_bytes(canonical_json(content).encode())
+        return self._hash
+
+    def _hash_of_answers(self) -> str:
+        fingerprint = self._task.fingerprint
+        shape = (self.program.batch_size, *fingerprint.observation_shape)
+        rng = np.random.default_rng(0)
+        rows = rng.integers(0, 256, shape, np.uint8) if _gives_bytes(self._task) else rng.normal(size=shape)
+        raw = self._raw(torch.as_tensor(rows if rows.dtype == np.uint8 else rows.astype(np.float32)))
+        return sha256_bytes(raw.contiguous().numpy().tobytes())
+
+    def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
+        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through.
+
+        Raises:
+            MismatchError: observations of another shape, or no integers where the environment gives bytes.
+            NumericalError: the program answered NaN.
+        """
+        rows = torch.as_tensor(observations).cpu()
+        check_observations(self.name, rows, self._task.fingerprint)
+        (raw,) = run_padded(rows, self.program.batch_size, lambda part: (self._raw(part),))
+        assert raw is not None, "a program always answers"
+        if raw.isnan().any():
+            raise NumericalError(
+                f"Policy {self.name!r} answered NaN to an observation: its weights or the observations are no numbers."
+            )
+        return PolicyOutput.from_raw(self._task.fingerprint.action_layout, self.output_kind, raw), state
+
+    def _raw(self, rows: Tensor) -> Tensor:
+        """Return raw rows `[batch_size, O]` for exactly one batch."""
+        raw = raw_rows(self.program.what, self.outputs, _run(self.program, rows, self.input_scale))
+        check_raw(self.program.what, self.outputs, raw, self._task.fingerprint.action_layout, len(rows))
+        return raw
+
+    def act(
+        self,
+        observations: Observations,
+        *,
+        state: State = None,
+        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
+        exploration_epsilon: float = 0.0,
+    ) -> tuple[Actions, State]:
+        """Return one action per row, in the environment's format, and the next state."""
+        output, state = self(observations, state)
+        actions = choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon)
+        return actions, state
+
+    def initial_state(self, num_envs: int) -> State:
+        """Return None: programs with a memory are refused."""
+        return None
+
+    def for_task(self, name: str) -> "ProgramPolicy":
+        """Return itself, for its own task.
+
+        Raises:
+            MismatchError: another task.
+        """
+        if name != self._task.name:
+            raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {self._task.name}.")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Refuse: nothing of ours could be kept.
+
+        Raises:
+            UsageError: says what to do instead.
+        """
+        raise UsageError(
+            f"{self.program.what} is a program, not weights: it cannot be saved to {path} as a policy file. Distil it "
+            f"into a network that can: rldistill distill --teacher FILE --task {self._task.name} --out runs/student."
+        )
+
+
+@torch.inference_mode()
+def _run(program: Program, rows: Tensor, input_scale: float) -> Mapping[str, Tensor]:
+    """Run a program on one batch, cast and scaled as it wants; the caller's rows stay as they are."""
+    if program.input_dtype is not None and rows.dtype != program.input_dtype:
+        rows = rows.to(program.input_dtype)
+    if input_scale != 1:
+        rows = rows * input_scale
+    return program.run(rows)
+
+
+def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
+    if task is None:
+        if program.observation_shape is None:
+            raise UsageError(f"{program.what} does not say what it observes. Name its task: --task ID.")
+        return program.observation_shape
+    shape = task.fingerprint.observation_shape
+    if program.observation_shape not in (None, shape):
+        raise MismatchError(
+            f"{program.what} takes observations {list(program.observation_shape or ())}, task {task.name!r} gives "
+            f"{list(shape)}. Was it made for another task?"
+        )
+    return shape
+
+
+def _gives_bytes(task: Task) -> bool:
+    return task.fingerprint.observation_dtype == "uint8"
+
+
+def _input_scale(program: Program, task: Task | None, given: float | None) -> float:
+    takes_floats = program.input_dtype is not None and program.input_dtype.is_floating_point
+    if given is not None:
+        if given != 1 and not takes_floats:
+            raise UsageError(f"{program.what} takes its observations as they are: --input-scale does not apply.")
+        return given
+    if takes_floats and task is not None and _gives_bytes(task):
+        raise UsageError(
+            f"{program.what} takes floats, task {task.name!r} gives bytes, 0 to 255. Say whether the program scales "
+            "them itself (--input-scale 1) or wants them scaled (--input-scale 1/255)."
+        )
+    return 1.0
+
+
+def _unnamed_task(
+    what: str, outputs: OutputDeclaration, raw: Tensor, shape: tuple[int, ...], *, is_bytes: bool
+) -> Task:
+    if outputs.kind not in ("q_values", "logits") or raw.dim() != 2:
+        raise UsageError(f"{what} does not say in which range its {outputs.kind} lie. Name its task: --task ID.")
+    layout = ActionLayout.discrete(raw.shape[1])
+    return Task(UNNAMED_TASK, ObservationFingerprint(shape, "uint8" if is_bytes else "float32", layout))

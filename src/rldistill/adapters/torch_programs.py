@@ -1,0 +1,194 @@
+"""TorchScript and torch.export files as programs: loaded only from sources that the user trusts.
+
+Both bring code that their maker wrote and that runs when they do; what they say of themselves is
+not checked by anybody. An archive's entries can be looked at without running it.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rldistill.adapters.archive import open_archive
+from rldistill.adapters.program import Program
+from rldistill.errors import PolicyFileError
+from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.storage import sha256_file
+
+# How rsl_rl's exports call the memory that they carry from one call to the next.
+_MEMORY = re.compile(rb"(hidden_state|cell_state)")
+_OBSERVATION_TYPES = (torch.float32, torch.float64, torch.float16, torch.uint8)
+
+
+def load_torchscript(path: Path, *, trust: bool) -> Program:
+    """Return the program of a TorchScript file, such as rsl_rl exports.
+
+    Args:
+        path: the file.
+        trust: whether its code may run.
+
+    Raises:
+        PolicyFileError: it is not trusted, is recurrent, or cannot be loaded.
+    """
+    what = f"TorchScript file {path}"
+    _check_trust(what, trust=trust)
+    _check_not_recurrent(path, what)
+    try:
+        with warnings.catch_warnings():
+            # torch advises makers of such files to export them differently; a reader cannot.
+            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+            module = torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise PolicyFileError(f"{what} cannot be loaded: {_first_line(error)}. Fetch it again.") from error
+    module.eval()
+    return _module_program(path, what, module)
+
+
+def load_exported(path: Path, *, trust: bool) -> Program:
+    """Return the program of a torch.export file (.pt2).
+
+    Args:
+        path: the file.
+        trust: whether its code may run.
+
+    Raises:
+        PolicyFileError: it is not trusted, has a memory, takes more than one batch of observations, or cannot be
+            loaded.
+    """
+    what = f"torch.export file {path}"
+    _check_trust(what, trust=trust)
+    _check_not_recurrent(path, what)
+    try:
+        exported = torch.export.load(path)
+        module = exported.module()
+    except Exception as error:  # torch's many parsers of this format raise many types
+        raise PolicyFileError(
+            f"{what} cannot be loaded: {_first_line(error)}. It may be of another version of torch, or incomplete."
+        ) from error
+    if exported.graph_signature.buffers_to_mutate:
+        raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
+    shape, dtype = _only_input(what, exported)
+    return _module_program(path, what, module, shape=shape, dtype=dtype)
+
+
+def _module_program(
+    path: Path,
+    what: str,
+    module: nn.Module,
+    *,
+    shape: tuple[int | None, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Program:
+    weights = module.state_dict()
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise PolicyFileError(f"{what}: weight {name} holds NaN. Its training diverged.")
+    floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
+    return Program(
+        name=path.stem,
+        what=what,
+        run=_runner(what, module),
+        content_hash=sha256_file(path),
+        observation_shape=None if shape is None else tuple(size for size in shape[1:] if size is not None),
+        input_dtype=dtype or (floating[0] if floating else torch.float32),
+        batch_size=(None if shape is None else shape[0]) or ROWS_PER_BATCH["cpu"],
+        num_parameters=sum(tensor.numel() for tensor in weights.values()),
+        num_bytes=path.stat().st_size,
+    )
+
+
+def _runner(what: str, module: nn.Module) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    is_checked = False
+
+    def run(rows: Tensor) -> Mapping[str, Tensor]:
+        nonlocal is_checked
+        before = {} if is_checked else {name: tensor.clone() for name, tensor in module.named_buffers()}
+        try:
+            # The same graph at the first call and at the thousandth: profiling rewrites it in between.
+            with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
+                answer = module(rows)
+        except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
+            raise PolicyFileError(
+                f"{what} cannot be run on observations {list(rows.shape)}: {_last_line(error)}"
+            ) from error
+        buffers = dict(module.named_buffers()) if before else {}
+        is_checked = True
+        if changed := [name for name in before if not torch.equal(buffers[name], before[name])]:
+            raise PolicyFileError(_recurrent(what, ", ".join(changed)))
+        return named_outputs(what, answer)
+
+    return run
+
+
+def named_outputs(what: str, answer: object) -> dict[str, Tensor]:
+    """Return what a program answered by name: of a tuple its positions, of one tensor `output`.
+
+    Raises:
+        PolicyFileError: neither tensors nor arrays.
+    """
+    if isinstance(answer, Mapping):
+        parts = {str(name): value for name, value in answer.items()}
+    elif isinstance(answer, tuple | list):
+        parts = {str(index): value for index, value in enumerate(answer)}
+    else:
+        parts = {"output": answer}
+    try:
+        return {name: torch.as_tensor(value).detach().cpu() for name, value in parts.items() if value is not None}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PolicyFileError(
+            f"{what} answered {type(answer).__name__}, expected a tensor, or several in a tuple or by name."
+        ) from error
+
+
+def _check_trust(what: str, *, trust: bool) -> None:
+    if not trust:
+        raise PolicyFileError(
+            f"{what} is a program, not data: loading it runs code that its maker wrote, with all your rights. If you "
+            "trust where it came from, add --trust (Python: trust=True). A state dict, an ONNX or a .safetensors file "
+            "needs no trust."
+        )
+
+
+def _check_not_recurrent(path: Path, what: str) -> None:
+    """Look for a memory without running anything."""
+    with open_archive(path) as archive:
+        for name in archive.names:
+            if name.endswith("/data.pkl") and (found := _MEMORY.search(archive.read(name))):
+                raise PolicyFileError(_recurrent(what, found[1].decode()))
+
+
+def _recurrent(what: str, memory: str) -> str:
+    return (
+        f"{what} is recurrent: it carries {memory} from one call to the next. Policies with a memory are not supported."
+    )
+
+
+def _only_input(what: str, exported: Any) -> tuple[tuple[int | None, ...], torch.dtype]:  # noqa: ANN401
+    """Return the dimensions of the only input, None for a batch of any size, and its type."""
+    names = exported.graph_signature.user_inputs
+    if len(names) != 1:
+        raise PolicyFileError(f"{what} takes {len(names)} inputs ({', '.join(map(str, names))}). Policies take one.")
+    value = next(node.meta["val"] for node in exported.graph.nodes if node.name == names[0])
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.dtype not in _OBSERVATION_TYPES:
+        raise PolicyFileError(f"{what}: its input {names[0]} is {value}, expected a batch of observations [B, …].")
+    sizes = [size if isinstance(size, int) else None for size in value.shape]
+    for index, size in enumerate(sizes[1:], start=1):
+        if size is None:
+            raise PolicyFileError(
+                f"{what}: dimension {index} of its input {names[0]} is not fixed; only the batch, dimension 0, may be. "
+                "Export it with the shape of the observations."
+            )
+    return tuple(sizes), value.dtype
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _last_line(error: Exception) -> str:
+    # TorchScript tells its own stack first and the reason last.
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

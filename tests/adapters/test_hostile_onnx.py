@@ -1,0 +1,229 @@
+"""What an ONNX file may not be: nothing beyond it is reached or run, and every refusal is one line."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="needs the extra `export`")
+pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+
+from onnx import TensorProto, helper
+
+from rldistill.adapters import onnx_file
+from rldistill.adapters.load import load_policy
+from rldistill.errors import PolicyFileError, RldistillError
+from tests.kit.onnx_files import DOUBLE, FLOAT, HALF, expected, layers, mlp_model, saved
+from tests.kit.small_policies import vector_task
+
+ROWS = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def onnx_path(tmp_path):
+    return tmp_path / "policy.onnx"
+
+
+def load(path):
+    return load_policy(path, task=vector_task(), outputs="q_values")
+
+
+def refusal(path, error=PolicyFileError):
+    with pytest.raises(error) as caught:
+        load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line.replace(str(path), "FILE")
+
+
+def test_a_dimension_that_is_not_fixed_is_named(onnx_path):
+    model = mlp_model()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE: dimension 1 of its input obs is not fixed ('width'); only the batch, dimension 0, may be. "
+        "Export it with the shape of the observations."
+    )
+
+
+def test_several_inputs_are_refused_and_a_memory_is_recognised(onnx_path):
+    model = mlp_model()
+    model.graph.input.append(helper.make_tensor_value_info("goal", FLOAT, ["batch", 2]))
+    assert refusal(saved(model, onnx_path)) == "ONNX file FILE takes 2 inputs (obs, goal). Policies take one."
+    model.graph.input[1].name = "h_in"
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE takes 2 inputs (obs, h_in). It is recurrent; policies with a memory are not supported."
+    )
+
+
+def test_an_input_of_text_is_refused(onnx_path):
+    model = mlp_model()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE: its input obs is STRING, expected FLOAT, DOUBLE, FLOAT16, UINT8."
+    )
+
+
+def nested(node):
+    """Return an If whose branches hold a node."""
+    outputs = [helper.make_tensor_value_info("obs2", FLOAT, None)]
+    graphs = [helper.make_graph([node], name, [], outputs) for name in ("yes", "no")]
+    return helper.make_node("If", ["condition"], ["nested"], then_branch=graphs[0], else_branch=graphs[1])
+
+
+@pytest.mark.parametrize("wrap", [lambda node: node, nested, lambda node: nested(nested(node))], ids=range(3))
+def test_operators_beyond_the_standard_are_refused_however_deep_they_lie(onnx_path, wrap):
+    model = mlp_model()
+    model.graph.node.insert(0, wrap(helper.make_node("Run", ["obs"], ["obs2"], domain="evil.corp")))
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE needs operators beyond the ONNX standard: evil.corp.Run. They would run code of another "
+        "library; export it with standard operators only."
+    )
+
+
+def with_function(node):
+    """Return a model that calls a function of its own made of one node."""
+    model = mlp_model()
+    model.graph.node[1].input[0] = "doubled"
+    model.graph.node.insert(1, helper.make_node("Double", ["flat"], ["doubled"], domain="mine"))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("evil.corp", 1)]
+    model.functions.append(helper.make_function("mine", "Double", ["x"], ["y"], [node], opsets[:1]))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    return model
+
+
+def test_functions_that_the_file_defines_are_looked_into(onnx_path):
+    policy = load(saved(with_function(helper.make_node("Add", ["x", "x"], ["y"])), onnx_path))
+    np.testing.assert_allclose(policy(ROWS)[0].q_values, expected(layers(), 2 * ROWS), rtol=1e-5, atol=1e-5)
+    hostile = with_function(helper.make_node("Run", ["x"], ["y"], domain="evil.corp"))
+    assert "beyond the ONNX standard: evil.corp.Run." in refusal(saved(hostile, onnx_path))
+
+
+def external(model, location, *, offset=None, length=None):
+    """Let a weight of a model lie in a file; return its bytes."""
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "w0")
+    data = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return data
+
+
+def test_external_weights_beside_the_file_are_part_of_it(onnx_path):
+    inside = load(saved(mlp_model(), onnx_path))
+    model = mlp_model()
+    data = external(model, "weights/w.bin", offset=3, length=128)
+    folder = onnx_path.parent / "weights"
+    folder.mkdir()
+    (folder / "w.bin").write_bytes(b"abc" + data + b"rest")
+    policy = load(saved(model, onnx_path))
+    assert torch.equal(policy(ROWS)[0].q_values, inside(ROWS)[0].q_values)
+    (folder / "w.bin").write_bytes(b"abc" + data[64:] + data[:64] + b"rest")
+    assert load(onnx_path).hash != policy.hash
+
+
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../secret.bin", "a/../../secret.bin", "C:\\secret.bin", "..\\secret.bin", ""]
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_weights_outside_the_files_folder_are_refused(onnx_path, location, is_nested):
+    model = mlp_model()
+    external(model, location)
+    if is_nested:
+        tensor = model.graph.initializer[0]
+        model.graph.node.append(nested(helper.make_node("Constant", [], ["c"], value=tensor)))
+        del model.graph.initializer[0]
+    assert refusal(saved(model, onnx_path)) == (
+        f"ONNX file FILE wants weights from {location!r}, which may lie outside its own folder: refused. External "
+        "weights must be plain files beside the model."
+    )
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_links_are_not_followed(tmp_path, is_folder):
+    outside, folder = tmp_path / "outside", tmp_path / "model"
+    outside.mkdir()
+    folder.mkdir()
+    model = mlp_model()
+    data = external(model, "w/x.bin" if is_folder else "x.bin")
+    (outside / "x.bin").write_bytes(data)
+    if is_folder:
+        (folder / "w").symlink_to(outside)
+    else:
+        (folder / "x.bin").symlink_to(outside / "x.bin")
+    assert "may lie outside its own folder" in refusal(saved(model, folder / "p.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"offset": 100, "length": 128}, "weight w0 should be bytes 100 to 228 of w.bin, which has 128."),
+        ({"offset": -1}, "weight w0 should be bytes -1 to 128 of w.bin, which has 128."),
+        ({"length": "many"}, "weight w0 has no readable place (invalid literal for int() with base 10: 'many')."),
+        ({"length": 64}, "weight w0 is damaged"),
+    ],
+)
+def test_external_weights_that_are_not_all_there(onnx_path, options, line):
+    model = mlp_model()
+    (onnx_path.parent / "w.bin").write_bytes(external(model, "w.bin", **options))
+    assert f"ONNX file FILE: {line}" in refusal(saved(model, onnx_path))
+
+
+def test_missing_external_weights_are_named(onnx_path):
+    model = mlp_model()
+    external(model, "w.bin")
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE needs its weights from 'w.bin' beside it: found nothing there."
+    )
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_read(onnx_path, monkeypatch):
+    saved(mlp_model(), onnx_path)
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 300)
+    assert refusal(onnx_path) == (
+        "ONNX file FILE takes 0 MiB with its weights, the most that is read is 0 MiB. Is it a policy?"
+    )
+
+
+def test_external_weights_count_towards_the_limit(onnx_path, monkeypatch):
+    model = mlp_model()
+    (onnx_path.parent / "w.bin").write_bytes(external(model, "w.bin"))
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", saved(model, onnx_path).stat().st_size + 100)
+    assert "takes 0 MiB with its weights" in refusal(onnx_path)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, DOUBLE, HALF])
+def test_a_weight_that_is_no_number(onnx_path, dtype):
+    weights = layers(dtype)
+    weights[0][0][1, 1] = np.nan
+    assert refusal(saved(mlp_model(weights=weights, dtype=dtype), onnx_path)) == (
+        "ONNX file FILE: weight w0 holds NaN. Its training diverged."
+    )
+
+
+def test_files_that_are_no_onnx_model(onnx_path):
+    onnx_path.write_bytes(b"")
+    assert refusal(onnx_path) == (
+        "Policy file FILE is empty (0 bytes): its download or copy is incomplete. Fetch it again."
+    )
+    onnx_path.write_bytes(mlp_model().SerializeToString()[:-5])
+    assert refusal(onnx_path).startswith("ONNX file FILE cannot be read: ")
+    onnx_path.write_bytes(b"\x08\x0a")
+    assert refusal(onnx_path) == "ONNX file FILE holds no graph with outputs. It is not an ONNX model, or incomplete."
+
+
+def test_a_graph_that_does_not_run_is_one_line(onnx_path):
+    model = mlp_model()
+    model.graph.node[2].op_type = "NoSuchOperator"
+    assert refusal(saved(model, onnx_path)).startswith("ONNX file FILE cannot be run: ")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_asked_for_by_its_extra(onnx_path, monkeypatch, package):
+    saved(mlp_model(), onnx_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refusal(onnx_path, RldistillError) == (
+        f"ONNX file FILE needs {package}, which is not installed: pip install 'rldistill[export]'"
+    )
