@@ -116,7 +116,7 @@ def test_sizes_must_be_positive(sizes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "cnn"}, "Architecture 'x': kind must be conv or mlp or combined, got 'cnn'."),
+        ({"kind": "cnn"}, "Architecture 'x': kind must be conv or impala or mlp or combined, got 'cnn'."),
         (
             {"activation": "swish"},
             "Architecture 'x': activation must be relu or tanh or elu or leaky_relu or sigmoid or silu or gelu or selu "

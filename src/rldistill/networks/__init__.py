@@ -9,6 +9,7 @@ from rldistill.networks.module_network import Network as Network
 from rldistill.networks.module_network import module_name as module_name
 from rldistill.networks.output_layer import GaussianOptions as GaussianOptions
 from rldistill.networks.output_layer import OutputLayer as OutputLayer
+from rldistill.networks.output_layer import ValueAtoms as ValueAtoms
 from rldistill.networks.policy_network import PolicyNetwork as PolicyNetwork
 from rldistill.networks.size import NetworkSize as NetworkSize
 from rldistill.networks.size import measure_size as measure_size

@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 
 from rldistill.errors import UsageError
 
-TorsoKind = Literal["conv", "mlp", "combined"]
+TorsoKind = Literal["conv", "impala", "mlp", "combined"]
 Activation = Literal["relu", "tanh", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "selu", "softplus", "identity"]
 
+_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm"})
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 
@@ -26,11 +27,12 @@ class Architecture:
 
     Attributes:
         name: how a user names it: `net3`, `mlp:64x64`.
-        kind: `conv` on images `[C, H, W]`; `mlp` on flat vectors; `combined` on vectors made of several
-            parts: each image has a torso of its own, the other parts go on as they are beside its features.
-        channels: output channels of each convolution.
+        kind: `conv` on images `[C, H, W]`, `impala` (the same with residual stages); `mlp` on flat vectors;
+            `combined` on vectors made of several parts: each image has a torso of its own, the other parts go
+            on as they are beside its features.
+        channels: output channels of each convolution or stage.
         kernel_sizes: of each convolution, in pixels.
-        strides: of each convolution, in pixels.
+        strides: of each convolution, or of each stage's pooling, in pixels.
         hidden: widths of the fully connected layers of the torso; combined: of each image's.
         head_hidden: widths of the hidden layers of each head.
         activation: after every layer but the output.
@@ -38,6 +40,8 @@ class Architecture:
             are normalised over channels and space together, with one weight per channel.
         value_head: whether each head also gives a state value.
         head_activation: after the hidden layers of the heads; None: as in the torso.
+        elementwise_norm: the norms of convolutions have a weight for each pixel of each channel, as PyTorch's
+            LayerNorm has.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Architecture:
     layer_norm: bool = False
     value_head: bool = False
     head_activation: Activation | None = None
+    elementwise_norm: bool = False
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -59,6 +64,8 @@ class Architecture:
                 raise UsageError(
                     f"Architecture {self.name!r}: {key} must be {' or '.join(choices)}, got {getattr(self, key)!r}."
                 )
+        if self.kind == "impala" and (self.layer_norm or not all(size % 2 for size in self.kernel_sizes)):
+            raise UsageError(f"Architecture {self.name!r}: residual stages have odd kernels and no layer norm.")
         if self.head_activation not in (None, *get_args(Activation)):
             raise UsageError(f"Architecture {self.name!r}: head_activation is unknown: {self.head_activation!r}.")
         if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
@@ -78,7 +85,7 @@ class Architecture:
         """Return plain JSON data."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
         # A field that came later stands in a description only where it says something: old hashes stay.
-        return {key: value for key, value in data.items() if key != "head_activation" or value is not None}
+        return {key: value for key, value in data.items() if value or key not in _LATER_FIELDS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from rldistill.types import ActionLayout, OutputKind
 
-StdKind = Literal["state", "parameter", "fixed", "gsde"]
+StdKind = Literal["state", "state_tanh", "parameter", "fixed", "gsde"]
 
 # Beyond these a standard deviation is as good as 0, or as noise: e^-20 and e^2 (Haarnoja et al. 2018, SAC).
 LOG_STD_BOUNDS = (-20.0, 2.0)
+# Between which `state_tanh` moves: those of Spinning Up's and CleanRL's SAC.
+SMOOTH_LOG_STD_BOUNDS = (-5.0, 2.0)
 # Keeps the logarithm of a generalised state-dependent variance finite (Raffin et al. 2020, gSDE).
 _GSDE_EPSILON = 1e-6
 
@@ -22,8 +24,9 @@ class GaussianOptions:
     """How a Gaussian policy gets its spread.
 
     Attributes:
-        std: `state`: a linear function of the features; `parameter`: learned, the same in all states;
-            `fixed`: not learned; `gsde`: exploration noise that depends on the features (Raffin et al. 2020).
+        std: `state`: a linear function of the features; `state_tanh`: the same, bounded by a tanh;
+            `parameter`: learned, the same in all states; `fixed`: not learned; `gsde`: exploration noise that depends
+            on the features (Raffin et al. 2020).
         mean_limit: the mean is clipped to ± this; None: it is not.
     """
 
@@ -42,6 +45,26 @@ DEFAULT_GAUSSIAN = GaussianOptions()
 
 
 @dataclass(frozen=True)
+class ValueAtoms:
+    """Returns between which a categorical value distribution spreads its mass (Bellemare et al. 2017, C51).
+
+    Attributes:
+        low: the least of them.
+        high: the greatest of them.
+        count: how many there are, at equal distances.
+    """
+
+    low: float
+    high: float
+    count: int
+
+    def __post_init__(self) -> None:
+        # Also what a file declares comes this way.
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high and self.count > 1):
+            raise ValueError(f"atoms must be two or more between finite bounds, got {self}.")
+
+
+@dataclass(frozen=True)
 class OutputLayer:
     """The kind of a head's output.
 
@@ -49,14 +72,18 @@ class OutputLayer:
         kind: which action field its rows are.
         layout: of the actions.
         gaussian: of the spread, where the kind is `gaussian`.
+        atoms: of the distribution whose expectation the Q-values are; None: the layer gives them itself.
     """
 
     kind: OutputKind
     layout: ActionLayout
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    atoms: ValueAtoms | None = None
 
     def __post_init__(self) -> None:
         self.layout.num_outputs(self.kind)  # refuses what does not belong together
+        if self.atoms is not None and self.kind != "q_values":
+            raise ValueError(f"atoms belong to q_values, got {self.kind}.")
         if self.kind == "actions" and self.squashes and not self._is_bounded:
             raise ValueError(f"tanh_rescale needs finite bounds, got {self.layout.low} to {self.layout.high}.")
 
@@ -73,7 +100,8 @@ class OutputLayer:
     @property
     def num_linear(self) -> int:
         """Outputs of the linear layer: without a Gaussian's log std, which has a layer of its own."""
-        return self.layout.sizes[0] if self.kind == "gaussian" else self.num_outputs
+        num_atoms = 1 if self.atoms is None else self.atoms.count
+        return self.layout.sizes[0] if self.kind == "gaussian" else self.num_outputs * num_atoms
 
     @property
     def squashes(self) -> bool:
@@ -101,7 +129,7 @@ class OutputRows(nn.Module):
             self._make_std(layer.gaussian.std, num_features, num_actions)
 
     def _make_std(self, std: StdKind, num_features: int, num_actions: int) -> None:
-        if std == "state":
+        if std in ("state", "state_tanh"):
             self.log_std_layer = nn.Linear(num_features, num_actions)
         elif std == "fixed":
             self.register_buffer("log_std", torch.zeros(num_actions))
@@ -111,7 +139,7 @@ class OutputRows(nn.Module):
 
     def initialise(self) -> None:
         """Start with a standard deviation of 1 in all states; draws nothing."""
-        if self._layer.kind == "gaussian" and self._layer.gaussian.std == "state":
+        if self._layer.kind == "gaussian" and self._layer.gaussian.std in ("state", "state_tanh"):
             nn.init.zeros_(self.log_std_layer.weight)
 
     def forward(self, linear: Tensor, features: Tensor) -> Tensor:
@@ -125,12 +153,22 @@ class OutputRows(nn.Module):
             # From [-1, 1] to [low, high], as the environment takes them.
             low, high = linear.new_tensor(layer.layout.low), linear.new_tensor(layer.layout.high)
             return low + 0.5 * (torch.tanh(linear) + 1) * (high - low)
-        return linear
+        return linear if layer.atoms is None else _expectation(linear, layer.atoms)
 
     def _log_std(self, features: Tensor) -> Tensor:
         if self._layer.gaussian.std == "state":
             return self.log_std_layer(features).clamp(*LOG_STD_BOUNDS)
+        if self._layer.gaussian.std == "state_tanh":
+            low, high = SMOOTH_LOG_STD_BOUNDS
+            return low + 0.5 * (high - low) * (torch.tanh(self.log_std_layer(features)) + 1)
         if self._layer.gaussian.std == "gsde":
             variance = features.square() @ self.log_std.exp().square()
             return 0.5 * (variance + _GSDE_EPSILON).log()
         return self.log_std
+
+
+def _expectation(logits: Tensor, atoms: ValueAtoms) -> Tensor:
+    """Return Q-values `[B, A]` of the logits of their distributions, `[B, A · atoms]`, actions outermost."""
+    probabilities = logits.unflatten(-1, (-1, atoms.count)).softmax(dim=-1)
+    support = torch.linspace(atoms.low, atoms.high, atoms.count, device=logits.device)
+    return (probabilities * support).sum(dim=-1)

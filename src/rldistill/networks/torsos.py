@@ -1,5 +1,6 @@
 """Torsos: shared features of an observation. Inputs are already normalised floats."""
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
 from rldistill.networks.architecture import Activation, Architecture
+from rldistill.networks.impala import ImpalaStage
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -90,35 +92,52 @@ def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -
 
     Args:
         architecture: the layers.
-        observation_shape: images (see `image_shape`) for `conv`; any shape for `mlp`, which flattens it.
+        observation_shape: images (see `image_shape`) for `conv` and `impala`; any shape for `mlp`, which flattens it.
 
     Raises:
         MismatchError: the observations do not suit the kind of torso.
     """
-    layers: list[nn.Module] = []
-    if architecture.kind == "conv":
+    if architecture.kind == "mlp":
+        layers, num_features = list[nn.Module](), math.prod(observation_shape)
+    else:
         image = image_shape(observation_shape)
         if image is None:
             raise MismatchError(
                 f"Network {architecture.name!r} takes images [C, H, W], got observations of shape "
                 f"{list(observation_shape)}. Choose mlp:64x64 or another mlp."
             )
-        num_channels, height, width = image
-        for index, num_outputs in enumerate(architecture.channels):
-            layers.append(
-                nn.Conv2d(num_channels, num_outputs, architecture.kernel_sizes[index], architecture.strides[index])
-            )
-            if architecture.layer_norm:
-                layers.append(nn.GroupNorm(1, num_outputs))
-            layers.append(ACTIVATIONS[architecture.activation]())
-            num_channels = num_outputs
-        out_height, out_width = conv_output_size(architecture, height, width)
-        num_features = num_channels * out_height * out_width
-    else:
-        num_features = 1
-        for size in observation_shape:
-            num_features *= size
+        layers, num_features = (_convolutions if architecture.kind == "conv" else _stages)(architecture, image)
     layers.append(nn.Flatten())
     sizes = (num_features, *architecture.hidden)
     layers += dense_layers(sizes, activation=architecture.activation, layer_norm=architecture.layer_norm)
     return nn.Sequential(*layers), sizes[-1]
+
+
+def _convolutions(architecture: Architecture, image: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
+    """Return unpadded convolutions, each with its norm (if any) and activation, and the number of their outputs."""
+    num_channels, *size = image
+    last_size = conv_output_size(architecture, *size)
+    layers: list[nn.Module] = []
+    for index, num_outputs in enumerate(architecture.channels):
+        kernel, stride = architecture.kernel_sizes[index], architecture.strides[index]
+        layers.append(nn.Conv2d(num_channels, num_outputs, kernel, stride))
+        size = [(length - kernel) // stride + 1 for length in size]
+        if architecture.layer_norm and architecture.elementwise_norm:
+            layers.append(nn.LayerNorm([num_outputs, *size]))
+        elif architecture.layer_norm:
+            layers.append(nn.GroupNorm(1, num_outputs))
+        layers.append(ACTIVATIONS[architecture.activation]())
+        num_channels = num_outputs
+    return layers, num_channels * math.prod(last_size)
+
+
+def _stages(architecture: Architecture, image: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
+    """Return residual stages with an activation after the last, and the number of their outputs."""
+    num_channels, height, width = image
+    layers: list[nn.Module] = []
+    for num_outputs, kernel, stride in zip(
+        architecture.channels, architecture.kernel_sizes, architecture.strides, strict=True
+    ):
+        layers.append(ImpalaStage(num_channels, num_outputs, kernel, stride))
+        num_channels, height, width = num_outputs, -(-height // stride), -(-width // stride)
+    return [*layers, ACTIVATIONS[architecture.activation]()], num_channels * height * width

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import torch
 
-from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer, ValueAtoms
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.tasks import ObservationPart, Task
@@ -58,6 +58,7 @@ class PolicySpec:
         normalization: epsilon and clip of the running statistics that observations are normalised by; the statistics
             themselves lie with the weights. None: there are none.
         gaussian: how Gaussian heads get their spread.
+        atoms: of the distributions whose expectations the Q-values are; None: heads give them directly.
         weights_dtype: in which the file keeps the weights: `float32` or `float16`.
         provenance: how it was made: command, configuration, teacher's hash, scores.
     """
@@ -73,6 +74,7 @@ class PolicySpec:
     module: str | None = None
     normalization: Mapping[str, float] | None = None
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    atoms: ValueAtoms | None = None
 
     def __post_init__(self) -> None:
         # Also what a stranger's file declares comes this way.
@@ -112,7 +114,9 @@ class PolicySpec:
     def output_layers(self) -> dict[str, OutputLayer]:
         """The kind of output per task name, in order."""
         return {
-            head.task.name: OutputLayer(self.output_kind, head.task.fingerprint.action_layout, self.gaussian)
+            head.task.name: OutputLayer(
+                self.output_kind, head.task.fingerprint.action_layout, self.gaussian, self.atoms
+            )
             for head in self.heads
         }
 
@@ -151,6 +155,8 @@ class PolicySpec:
             later["normalization"] = dict(self.normalization)
         if self.output_kind == "gaussian":
             later["gaussian"] = asdict(self.gaussian)
+        if self.atoms is not None:
+            later["atoms"] = asdict(self.atoms)
         return later | {
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
@@ -181,4 +187,5 @@ class PolicySpec:
             provenance=data["provenance"],
             normalization=data.get("normalization"),
             gaussian=GaussianOptions(**data.get("gaussian", {})),
+            atoms=ValueAtoms(**data["atoms"]) if "atoms" in data else None,
         )
