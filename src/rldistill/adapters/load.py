@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.outputs import OutputDeclaration, parse_outputs
 from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.adapters.sb3.load import load_sb3
 from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import UsageError
@@ -21,6 +23,8 @@ from rldistill.types import resolve_device
 
 PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
 LoadedPolicy = TorchPolicy | ProgramPolicy
+
+_PROGRAMS = frozenset({"onnx", "torchscript", "torch_export"})
 
 
 def load_policy(
@@ -33,6 +37,8 @@ def load_policy(
     outputs: str | None = None,
     behaviour: Behaviour | None = None,
     input_scale: float | None = None,
+    activation: str | None = None,
+    normalizer: str | Path | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedPolicy:
     """Load a policy; nothing in a file is executed unless `trust` says so.
@@ -47,6 +53,8 @@ def load_policy(
             of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`.
         behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
         input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
+        activation: of checkpoints that do not say it (rsl_rl's): `elu`, `relu`, `tanh`, …
+        normalizer: of Stable-Baselines3 zips: their `vecnormalize.pkl`; None: the one beside it; `"none"`: without.
         env_kwargs: settings of the task.
 
     Raises:
@@ -59,14 +67,23 @@ def load_policy(
         return _from_object(source, named, device=device, outputs=outputs, behaviour=behaviour or "greedy")
     path = Path(source)
     kind = detect_kind(path)
+    what = f"Policy file {path}"
+    if kind == "weights" and module is not None:
+        policy = load_into_module(path, module, named, outputs=outputs, behaviour=behaviour)
+        return policy.to(resolve_device(device))
+    if kind in _PROGRAMS:
+        resolve_device(device)  # refuses what is not there; programs run on the CPU
+        program = _load_program(path, kind, trust=trust)
+        return ProgramPolicy.create(
+            program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
+        )
     if kind == "policy":
         policy = files.load_policy(path, device=device, module=module)
-        return _of_its_own_word(policy, f"Policy file {path}", named, outputs=outputs, behaviour=behaviour)
-    program = _load_program(path, kind, trust=trust)
-    resolve_device(device)  # refuses what is not there; programs run on the CPU
-    return ProgramPolicy.create(
-        program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
-    )
+    elif kind == "sb3":
+        policy = load_sb3(path, device=device, task=None if named is None else named.name, normalizer=normalizer)
+    else:
+        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation).to(resolve_device(device))
+    return _of_its_own_word(policy, what, named, outputs=outputs, behaviour=behaviour)
 
 
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:
@@ -112,5 +129,4 @@ def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:
         return load_torchscript(path, trust=trust)
     if kind == "torch_export":
         return load_exported(path, trust=trust)
-    assert kind == "onnx", f"{kind} files hold no program"
     return load_onnx(path)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.adapters.found import UNNAMED_TASK
 from rldistill.adapters.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
@@ -27,8 +28,6 @@ from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
-
-UNNAMED_TASK = "unnamed"
 
 
 @dataclass(frozen=True)

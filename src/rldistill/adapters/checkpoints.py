@@ -1,0 +1,141 @@
+"""Files of `torch.save`: read as data, recognised by the names of their tensors, rebuilt as ours."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from torch import Tensor, nn
+
+from rldistill.adapters.cleanrl import find_cleanrl
+from rldistill.adapters.found import FoundNetwork, build_policy
+from rldistill.adapters.functions import module_policy
+from rldistill.adapters.notices import warn
+from rldistill.adapters.rsl_rl import RecurrentError, find_rsl_rl
+from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
+from rldistill.adapters.weights import read_torch_data, read_weights
+from rldistill.errors import PolicyFileError, UsageError
+from rldistill.networks.architecture import Activation
+from rldistill.policies import TorchPolicy
+from rldistill.policies.behaviour import Behaviour
+from rldistill.tasks import Task
+
+# Under which a state dict lies in the files of several libraries.
+_CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
+_OWN_MODULE = "Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+
+
+def load_checkpoint(
+    path: Path,
+    task: Task | None,
+    *,
+    behaviour: Behaviour | None,
+    activation: str | None,
+) -> TorchPolicy:
+    """Return the policy in a checkpoint of CleanRL or rsl_rl, as one of our own.
+
+    Args:
+        path: the file.
+        task: that it plays; None: one without a name, where the weights say enough.
+        behaviour: how it acts; None: as its library plays it.
+        activation: after its hidden layers, for checkpoints that do not say it.
+
+    Raises:
+        PolicyFileError: it cannot be read as data, its layers are unknown (lists them), or it has a memory.
+        MismatchError: it does not fit the task.
+        UsageError: the task must be named, or the activation is unknown or not in question.
+    """
+    source = f"Policy file {path}"
+    content = read_torch_data(path.read_bytes(), source=source)
+    chosen = _activation(activation)
+    try:
+        checked, converted = _checked(content, source)
+        found = find_rsl_rl(checked, activation=chosen)
+        if found is None and chosen is not None:
+            raise UsageError(f"{source}: activation belongs to checkpoints that do not say theirs, such as rsl_rl's.")
+        if found is None:
+            found = _find_state_dict(checked, source)
+    except RecurrentError as error:
+        raise PolicyFileError(
+            f"{source} is recurrent: it has {error}. Policies with a memory are not supported."
+        ) from error
+    except UnknownLayersError as error:
+        raise PolicyFileError(f"{source}: its layers are not known: {error}. {_OWN_MODULE}") from error
+    for note in found.notes:
+        warn(f"{source}: {note}")
+    return build_policy(found, path, task, behaviour, converted)
+
+
+def load_into_module(
+    path: Path, module: nn.Module, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
+) -> TorchPolicy:
+    """Return a policy around a module of one's own, after replacing its weights by those of a file.
+
+    Raises:
+        PolicyFileError: the file holds no state dict, or not this module's.
+        UsageError: task or outputs are not said.
+    """
+    source = f"Policy file {path}"
+    checked, _ = _checked(read_torch_data(path.read_bytes(), source=source), source)
+    policy = module_policy(module, task, outputs=outputs, behaviour=behaviour or "greedy")
+    dicts = _state_dicts(checked)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for tensors in dicts:
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} == expected:
+            module.load_state_dict(tensors)
+            return policy
+    got = shown_tensors(dicts[0]) if dicts else "none"
+    raise PolicyFileError(
+        f"{source}: its tensors are not those of {type(module).__name__}: got {got}, expected "
+        f"{shown_tensors(module.state_dict())}."
+    )
+
+
+def _activation(name: str | None) -> Activation | None:
+    if name is not None and name not in get_args(Activation):
+        raise UsageError(f"activation: got {name!r}, expected one of {', '.join(get_args(Activation))}.")
+    return cast(Activation | None, name)
+
+
+def _checked(content: object, source: str) -> tuple[object, tuple[str, ...]]:
+    """Return the content with every state dict in it checked and in float32, and what it was converted from."""
+    converted: set[str] = set()
+
+    def check(value: object, name: str) -> object:
+        if _is_state_dict(value):
+            weights = read_weights(value, source=f"{source}{name}")
+            converted.update(weights.converted_from)
+            return weights.tensors
+        if isinstance(value, Mapping):
+            return {key: check(item, f", {key}") for key, item in value.items() if "optimizer" not in str(key)}
+        if isinstance(value, list | tuple):
+            return [check(item, f", {index}") for index, item in enumerate(value)]
+        return value
+
+    return check(content, ""), tuple(sorted(converted))
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
+
+
+def _state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
+    """Return the state dicts of a file, in the order in which one of them may be the actor's."""
+    if _is_state_dict(content):
+        return [cast(Mapping[str, Tensor], content)]
+    if isinstance(content, list):
+        return [item for item in content if _is_state_dict(item)]
+    if isinstance(content, Mapping):
+        return [content[name] for name in _CONTAINERS if _is_state_dict(content.get(name))]
+    return []
+
+
+def _find_state_dict(content: object, source: str) -> FoundNetwork:
+    dicts = _state_dicts(content)
+    for tensors in dicts:
+        found = find_cleanrl(tensors)
+        if found is not None:
+            return found
+    if not dicts:
+        keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise PolicyFileError(f"{source} holds no state dict: got {keys or 'nothing'}, expected tensors by name.")
+    raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of CleanRL or rsl_rl")

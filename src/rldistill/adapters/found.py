@@ -1,0 +1,195 @@
+"""A network that was recognised in somebody's state dict, and the policy of ours that it becomes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization, PolicyNetwork, ValueAtoms
+from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
+from rldistill.policies import HeadSpec, PolicySpec, TorchPolicy
+from rldistill.policies.behaviour import Behaviour
+from rldistill.storage import sha256_file
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout, OutputKind
+
+UNNAMED_TASK = "unnamed"
+Layer = tuple[Tensor, Tensor]
+"""Weight and bias."""
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """The actor in a state dict, in our terms.
+
+    Attributes:
+        library: that wrote it.
+        algorithm: as the library calls it.
+        architecture: of torso and head.
+        observation_shape: as far as the weights say; the task says it better.
+        observation_dtype: likewise.
+        output_kind: which action field its outputs are.
+        torso: layers and norms below the output, in order.
+        output: the last layer.
+        layout: of the actions; None: a box whose bounds the task says, to which outputs are clipped.
+        value: the layer of a state value on the same features.
+        spread: of a Gaussian: a layer, or log standard deviations `[D]`.
+        gaussian: how the spread is to be read.
+        atoms: of a value distribution.
+        normalization: of the observations.
+        input_scale: factor on the observations.
+        behaviour: how the library plays such a policy.
+        unused: tensors that belong to no actor.
+        notes: what may make it play badly.
+    """
+
+    library: str
+    algorithm: str
+    architecture: Architecture
+    observation_shape: tuple[int, ...]
+    output_kind: OutputKind
+    torso: Sequence[Layer]
+    output: Layer
+    layout: ActionLayout | None
+    observation_dtype: str = "float32"
+    value: Layer | None = None
+    spread: Layer | Tensor | None = None
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    atoms: ValueAtoms | None = None
+    normalization: InputNormalization | None = None
+    input_scale: float = 1.0
+    behaviour: Behaviour = "greedy"
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def build_policy(
+    found: FoundNetwork, path: Path, task: Task | None, behaviour: Behaviour | None, converted_from: tuple[str, ...]
+) -> TorchPolicy:
+    """Return a policy of our own with the weights that were found.
+
+    Args:
+        found: the network.
+        path: of its file.
+        task: that it plays; None: one without a name.
+        behaviour: how it acts; None: as its library plays it.
+        converted_from: floating types of the file other than float32.
+
+    Raises:
+        MismatchError: it does not fit the task.
+        PolicyFileError: its layers do not fit each other.
+        UsageError: the task must be named.
+    """
+    own_task = _task_of(found, path, task)
+    normalization = found.normalization
+    spec = PolicySpec(
+        name=path.stem,
+        architecture=found.architecture,
+        heads=(HeadSpec(own_task),),
+        output_kind=found.output_kind,
+        behaviour=behaviour or found.behaviour,
+        input_scale=found.input_scale,
+        normalization=None if normalization is None else {"epsilon": normalization.epsilon, "clip": normalization.clip},
+        gaussian=found.gaussian,
+        atoms=found.atoms,
+        provenance={"source": _provenance(found, path, converted_from)},
+    )
+    with torch.device("meta"):
+        network = PolicyNetwork(
+            found.architecture,
+            spec.observation_shape,
+            spec.output_layers,
+            input_scale=found.input_scale,
+            normalization=normalization,
+        )
+    _fill(network, found, path)
+    return TorchPolicy(network, spec)
+
+
+def _task_of(found: FoundNetwork, path: Path, task: Task | None) -> Task:
+    """Return the task with the observations that the network takes and its own reading of the actions."""
+    what = f"Policy file {path} ({found.library} {found.algorithm})"
+    if task is None:
+        if found.layout is None:
+            raise UsageError(f"{what} does not say in which range its actions lie. Name its task: --task ID.")
+        fingerprint = ObservationFingerprint(found.observation_shape, found.observation_dtype, found.layout)
+        return Task(UNNAMED_TASK, fingerprint)
+    own = task.fingerprint
+    num_inputs = math.prod(found.observation_shape)
+    if found.architecture.kind == "mlp" and math.prod(own.observation_shape) != num_inputs:
+        raise MismatchError(
+            f"{what} takes {num_inputs} numbers, task {task.name!r} gives observations {list(own.observation_shape)}. "
+            "Was it trained on another task?"
+        )
+    return replace(task, fingerprint=replace(own, action_layout=_layout_of(found, what, task)))
+
+
+def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
+    """Return the actions as the network's maker read them, with the task's bounds where it did not say them."""
+    of_task = task.fingerprint.action_layout
+    kind, sizes = (
+        ("box", (found.output[1].numel(),)) if found.layout is None else (found.layout.kind, found.layout.sizes)
+    )
+    if (kind, sizes) != (of_task.kind, of_task.sizes):
+        raise MismatchError(
+            f"{what} has actions {kind} {list(sizes)}, task {task.name!r} has {of_task.kind} {list(of_task.sizes)}. "
+            "Was it trained on another task?"
+        )
+    return replace(of_task, mapping="clip") if found.layout is None else found.layout
+
+
+def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
+    """Give a network on the meta device its weights."""
+    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    state = _state(found, [name for name in expected if name.startswith("torso.")])
+    got = {name: list(tensor.shape) for name, tensor in state.items()}
+    if wrong := [name for name in expected | got if expected.get(name) != got.get(name)]:
+        listing = ", ".join(
+            f"{name} {got.get(name, 'missing')} instead of {expected.get(name, 'nothing')}" for name in wrong[:4]
+        )
+        raise PolicyFileError(
+            f"Policy file {path} looks like {found.library}'s {found.algorithm}, but its layers do not fit "
+            f"observations {list(network.observation_shape)}: {listing}."
+        )
+    network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    network.use_channels_last()
+
+
+def _state(found: FoundNetwork, torso_names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors under our names: those of the torso go by their order."""
+    given = [tensor for layer in found.torso for tensor in layer]
+    names = [*torso_names, *(f"torso.beyond.{index}" for index in range(len(given) - len(torso_names)))]
+    state = dict(zip(names, given, strict=False)) | _pair("heads.0.output", found.output)
+    if found.value is not None:
+        state |= _pair("heads.0.value", found.value)
+    if isinstance(found.spread, Tensor):
+        state["heads.0.rows.log_std"] = found.spread
+    elif found.spread is not None:
+        state |= _pair("heads.0.rows.log_std_layer", found.spread)
+    if found.normalization is not None:
+        state["scale.mean"] = torch.tensor(found.normalization.mean, dtype=torch.float64)
+        state["scale.variance"] = torch.tensor(found.normalization.variance, dtype=torch.float64)
+    return state
+
+
+def _pair(name: str, layer: Layer) -> dict[str, Tensor]:
+    return {f"{name}.weight": layer[0], f"{name}.bias": layer[1]}
+
+
+def _provenance(found: FoundNetwork, path: Path, converted_from: tuple[str, ...]) -> Mapping[str, Any]:
+    return {
+        "format": found.library,
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "algorithm": found.algorithm,
+        "unused": list(found.unused),
+        "weights_converted_from": list(converted_from),
+        "notes": list(found.notes),
+    }

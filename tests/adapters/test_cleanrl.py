@@ -1,0 +1,316 @@
+"""CleanRL's checkpoints become networks of ours that answer as CleanRL's do, on a thousand observations."""
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.adapters.load import load_policy
+from rldistill.adapters.notices import TeacherWarning
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.policies import TorchPolicy
+from rldistill.policies import load_policy as load_own
+from tests.kit.other_libraries import (
+    PPO,
+    CategoricalQNetwork,
+    PPOAtari,
+    PPOContinuous,
+    QDagger,
+    QNetwork,
+    SACActor,
+    TD3Actor,
+    dense,
+    randomised,
+)
+from tests.kit.small_policies import box_task, image_task, vector_task
+
+VECTORS = torch.randn(1000, 4, generator=torch.Generator().manual_seed(1))
+FRAMES = torch.randint(0, 256, (1000, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+# Algorithm: network, output kind, behaviour, whether it takes images.
+ALGORITHMS = {
+    "dqn": (lambda: QNetwork(), "q_values", "greedy", False),
+    "dqn_atari": (lambda: QNetwork(atari=True), "q_values", "greedy", True),
+    "pqn": (lambda: QNetwork(norm=True), "q_values", "greedy", False),
+    "pqn_atari": (lambda: QNetwork(atari=True, norm=True), "q_values", "greedy", True),
+    "c51": (lambda: CategoricalQNetwork(), "q_values", "greedy", False),
+    "c51_atari": (lambda: CategoricalQNetwork(atari=True), "q_values", "greedy", True),
+    "qdagger_atari": (QDagger, "q_values", "greedy", True),
+    "ppo": (PPO, "logits", "sample", False),
+    "ppo_atari": (PPOAtari, "logits", "sample", True),
+    "sac_continuous_action": (SACActor, "gaussian", "greedy", False),
+    "td3_continuous_action": (TD3Actor, "actions", "greedy", False),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.cleanrl_model"
+
+
+def refusal(path, error=PolicyFileError, **options):
+    with pytest.raises(error) as caught:
+        load_policy(path, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line.replace(str(path), "FILE")
+
+
+def assert_parity(policy, reference, rows):
+    """Compare heads as style demands: relative 1e-5, absolute 1e-5 times the largest output; greedy actions alike."""
+    with torch.no_grad():
+        expected = torch.cat([reference(part.float()) for part in rows.split(16)])
+    output, _ = policy(rows)
+    tolerance = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(output.raw, expected, rtol=1e-5, atol=tolerance)
+    if policy.output_kind in ("q_values", "logits"):
+        best = expected.topk(2).values
+        clear = (best[:, 0] - best[:, 1]) > 2 * tolerance
+        assert torch.equal(output.raw.argmax(1)[clear], expected.argmax(1)[clear])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_its_answers_are_those_of_the_library(algorithm, path):
+    make, kind, behaviour, is_image = ALGORITHMS[algorithm]
+    reference = randomised(make())
+    torch.save(reference.state_dict(), path)
+    policy = load_policy(path)
+    assert isinstance(policy, TorchPolicy)
+    assert (policy.output_kind, policy.behaviour) == (kind, behaviour)
+    assert policy.spec.provenance["source"]["algorithm"] == algorithm
+    assert_parity(policy, reference, FRAMES[:250] if is_image else VECTORS)
+
+
+def test_a_state_value_on_the_same_features_is_kept(path):
+    reference = randomised(PPOAtari())
+    torch.save(reference.state_dict(), path)
+    with torch.no_grad():
+        expected = reference.critic(reference.network(FRAMES[:16] / 255.0)).squeeze(1)
+    torch.testing.assert_close(load_policy(path)(FRAMES[:16])[0].value, expected)
+
+
+@pytest.mark.parametrize("actor", [SACActor, TD3Actor])
+def test_actions_reach_the_box_that_the_actor_says(actor, path):
+    reference = randomised(actor())
+    torch.save(reference.state_dict(), path)
+    policy = load_policy(path)
+    layout = policy.tasks[0].fingerprint.action_layout
+    assert (layout.low, layout.high, layout.mapping) == ((-1, -1), (3, 0), "tanh_rescale")
+    with torch.no_grad():
+        expected = (reference.greedy if actor is SACActor else reference)(VECTORS)
+    np.testing.assert_allclose(policy.act(VECTORS)[0], expected, atol=1e-5)
+
+
+def test_ppo_continuous_is_clipped_to_the_tasks_box_and_warns_of_the_wrappers_that_its_file_does_not_hold(path):
+    reference = randomised(PPOContinuous())
+    torch.save(reference.state_dict(), path)
+    with pytest.warns(TeacherWarning) as caught:
+        policy = load_policy(path, task=box_task())
+    assert str(caught[0].message) == (
+        f"Policy file {path}: CleanRL's ppo_continuous_action normalises observations by running statistics and clips "
+        "them to ±10 in wrappers that the file does not hold. Unless this teacher was trained without them, it plays "
+        "about as well as at random."
+    )
+    assert_parity(policy, reference, VECTORS)
+    assert policy.tasks[0].fingerprint.action_layout.mapping == "clip"
+    assert policy.behaviour == "sample"
+    with pytest.warns(TeacherWarning):
+        assert load_policy(path, task=box_task(), behaviour="greedy").behaviour == "greedy"
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+def test_ppo_continuous_does_not_say_the_range_of_its_actions(path):
+    torch.save(randomised(PPOContinuous()).state_dict(), path)
+    assert refusal(path, UsageError) == (
+        "Policy file FILE (CleanRL ppo_continuous_action) does not say in which range its actions lie. Name its task: "
+        "--task ID."
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: {"model_weights": CategoricalQNetwork().state_dict(), "args": {"n_atoms": 51, "exp_name": "c51"}},
+        lambda: (TD3Actor().state_dict(), dense(6, 8, 1)[0].state_dict(), dense(6, 8, 1)[0].state_dict()),
+        lambda: {"state_dict": QNetwork().state_dict(), "step": 3},
+    ],
+    ids=["c51's model_data", "td3's tuple", "state_dict"],
+)
+def test_the_actor_is_found_in_what_scripts_save(content, path):
+    torch.save(content(), path)
+    assert load_policy(path).tasks[0].name == "unnamed"
+
+
+def test_it_can_be_saved_as_a_policy_file(path, tmp_path):
+    torch.save(randomised(CategoricalQNetwork()).state_dict(), path)
+    policy = load_policy(path, task=vector_task())
+    policy.save(tmp_path / "p.safetensors")
+    loaded = load_own(tmp_path / "p.safetensors")
+    assert loaded.hash == policy.hash
+    assert torch.equal(loaded(VECTORS)[0].q_values, policy(VECTORS)[0].q_values)
+    assert loaded.tasks[0].name == "made-up"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_floats_than_float32_are_converted_and_recorded(dtype, path):
+    reference = randomised(QNetwork()).to(dtype)
+    torch.save(reference.state_dict(), path)
+    policy = load_policy(path)
+    assert_parity(policy, reference.float(), VECTORS)
+    assert policy.spec.provenance["source"]["weights_converted_from"] == [str(dtype)[6:]]
+
+
+def test_a_task_that_does_not_fit_is_refused_naming_both(path):
+    torch.save(QNetwork().state_dict(), path)
+    assert refusal(path, MismatchError, task=vector_task(num_inputs=8)) == (
+        "Policy file FILE (CleanRL dqn) takes 4 numbers, task 'made-up' gives observations [8]. Was it trained on "
+        "another task?"
+    )
+    assert refusal(path, MismatchError, task=vector_task(5)) == (
+        "Policy file FILE (CleanRL dqn) has actions discrete [3], task 'made-up' has discrete [5]. Was it trained on "
+        "another task?"
+    )
+    assert refusal(path, MismatchError, task=box_task()).endswith(
+        "has actions discrete [3], task 'made-up' has box [2]. Was it trained on another task?"
+    )
+
+
+def test_images_take_the_fingerprint_of_the_task(path):
+    torch.save(QNetwork(atari=True).state_dict(), path)
+    assert load_policy(path).tasks[0].fingerprint.observation_shape == (4, 84, 84)
+    assert load_policy(path, task=image_task()).tasks[0] == image_task()
+
+
+# What is refused.
+
+
+def changed(module, change):
+    tensors = dict(module.state_dict())
+    change(tensors)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (
+            lambda: changed(QNetwork(), lambda t: t.update({"network.9.weight": torch.zeros(2, 2)})),
+            "its layers are not known: network.9 has no bias.",
+        ),
+        (
+            lambda: changed(QNetwork(), lambda t: t.update({"network.scale": torch.zeros(2)})),
+            "its layers are not known: network.scale beside its layers.",
+        ),
+        (
+            lambda: {f"network.{i}.{n}": t for i in (0, 1) for n, t in dense(4, 4)[0].state_dict().items()},
+            "its layers are not known: layers at [0, 1], expected at [0, 2].",
+        ),
+        (
+            lambda: {f"network.{i}.{n}": t for i in (0, 2) for n, t in dense(4, 3)[0].state_dict().items()},
+            "its layers are not known: 3 outputs before 4 inputs.",
+        ),
+        (
+            lambda: changed(QNetwork(atari=True), lambda t: t.update({"network.0.weight": torch.zeros(4, 4, 5, 5)})),
+            "its layers are not known: convolutions of kernels (5, 4, 3), whose strides leave no trace in the weights.",
+        ),
+        (
+            lambda: changed(CategoricalQNetwork(), lambda t: t.update(atoms=torch.tensor([0.0, 1.0, 5.0]))),
+            "its layers are not known: atoms at unequal distances.",
+        ),
+        (
+            lambda: changed(CategoricalQNetwork(), lambda t: t.update(atoms=torch.linspace(0, 1, 50))),
+            "its layers are not known: 153 outputs for 50 atoms.",
+        ),
+        (
+            lambda: changed(TD3Actor(), lambda t: t.update(action_bias=torch.zeros(3))),
+            "its layers are not known: action_scale of 2 and action_bias of 3.",
+        ),
+        (
+            lambda: changed(TD3Actor(), lambda t: t.pop("fc2.bias")),
+            "its layers are not known: fc2.bias is missing.",
+        ),
+        (
+            lambda: {"encoder.weight": torch.zeros(2, 3), "policy": torch.zeros(1)},
+            "its layers are not known: got encoder.weight [2, 3], policy [1], expected those of CleanRL or rsl_rl.",
+        ),
+    ],
+)
+def test_unknown_layers_are_listed_and_a_way_out_is_named(content, line, path):
+    torch.save(content(), path)
+    assert refusal(path) == (
+        f"Policy file FILE: {line} Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+    )
+
+
+def test_layers_that_do_not_fit_their_observations(path):
+    torch.save(changed(QNetwork(atari=True), lambda t: t.update({"network.7.weight": torch.zeros(16, 100)})), path)
+    assert refusal(path) == (
+        "Policy file FILE looks like CleanRL's dqn_atari, but its layers do not fit observations [4, 84, 84]: "
+        "torso.7.weight [16, 100] instead of [16, 392]."
+    )
+
+
+@pytest.mark.parametrize(("content", "got"), [({"step": 3}, "step"), ([], "list"), ({}, "nothing"), (3, "int")])
+def test_files_without_tensors(content, got, path):
+    torch.save(content, path)
+    assert refusal(path) == f"Policy file FILE holds no state dict: got {got}, expected tensors by name."
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number(bad, path):
+    network = QNetwork()
+    network.network[0].weight.data[0, 0] = bad
+    torch.save(network.state_dict(), path)
+    assert refusal(path) == (
+        "Policy file FILE: tensor network.0.weight holds NaN or infinity. Its training diverged, or the file is "
+        "damaged."
+    )
+
+
+class Payload:
+    """What a hostile file would do when it is opened."""
+
+    def __init__(self, victim):
+        self.victim = str(victim)
+
+    def __reduce__(self):
+        return (open, (self.victim, "w"))
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_hostile_pickle_is_refused_unexecuted_and_names_what_it_wants(is_new, path, tmp_path):
+    victim = tmp_path / "executed"
+    content = {**QNetwork().state_dict(), "args": Payload(victim)}
+    torch.save(content, path, _use_new_zipfile_serialization=is_new)
+    line = refusal(path, trust=True)
+    assert line == (
+        "Policy file FILE is refused: its pickle wants io.open, which weights do not need. Nothing of it was executed."
+    )
+    assert not victim.exists()
+
+
+def test_a_whole_pickled_module_is_refused_even_if_trusted(path):
+    torch.save(QNetwork(), path)
+    assert "is refused: its pickle wants tests.kit.other_libraries.QNetwork" in refusal(path, trust=True)
+
+
+def test_a_cut_off_file_is_one_line(path):
+    torch.save(QNetwork().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:500])
+    assert "FILE" in refusal(path)
+
+
+def test_activation_belongs_to_files_that_do_not_say_it(path):
+    torch.save(QNetwork().state_dict(), path)
+    assert refusal(path, UsageError, activation="tanh").endswith(
+        "activation belongs to checkpoints that do not say theirs, such as rsl_rl's."
+    )
+
+
+def test_weights_of_a_module_of_ones_own_are_read_into_it(path):
+    reference = randomised(PPO())
+    torch.save({"model_weights": reference.state_dict()}, path)
+    policy = load_policy(path, module=PPO(), task=vector_task(), outputs="logits")
+    assert_parity(policy, reference, VECTORS)
+    assert refusal(path, module=QNetwork(), task=vector_task(), outputs="logits").startswith(
+        "Policy file FILE: its tensors are not those of QNetwork: got critic.0.weight [8, 4], critic.0.bias [8], "
+    )

@@ -1,0 +1,148 @@
+"""rsl_rl's checkpoints become Gaussian policies of ours; what a checkpoint does not say is asked for or warned of."""
+
+import pytest
+import torch
+from torch import nn
+
+from rldistill.adapters.load import load_policy
+from rldistill.adapters.notices import TeacherWarning
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from tests.kit.other_libraries import ActorCritic, EmpiricalNormalizer, MLPModel, randomised
+from tests.kit.small_policies import box_task, vector_task
+
+ROWS = 10 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model_1500.pt"
+
+
+def old(module, **more):
+    return {
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": {"state": {}},
+        "iter": 3,
+        "infos": None,
+        **more,
+    }
+
+
+def new(module):
+    critic = nn.Sequential(nn.Linear(4, 1)).state_dict()
+    return {"actor_state_dict": module.state_dict(), "critic_state_dict": critic, "iter": 3, "infos": None}
+
+
+def refusal(path, error=PolicyFileError, **options):
+    options = {"task": box_task(), "activation": "elu", **options}
+    with pytest.raises(error) as caught:
+        load_policy(path, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line.replace(str(path), "FILE")
+
+
+def assert_parity(policy, reference):
+    with torch.no_grad():
+        expected = torch.cat([reference(part) for part in ROWS.split(16)])
+    torch.testing.assert_close(policy(ROWS)[0].raw, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("make", "content"),
+    [
+        (lambda: ActorCritic(), old),
+        (lambda: ActorCritic(log_std=True), old),
+        (lambda: ActorCritic(normalised=True), old),
+        (MLPModel, new),
+    ],
+    ids=["std", "log std", "normalised", "version 4 and later"],
+)
+def test_its_answers_are_those_of_the_library(make, content, path):
+    reference = randomised(make())
+    torch.save(content(reference), path)
+    policy = load_policy(path, task=box_task(), activation="elu")
+    assert (policy.output_kind, policy.behaviour) == ("gaussian", "greedy")
+    assert policy.tasks[0].fingerprint.action_layout.mapping == "clip"
+    assert_parity(policy, reference)
+
+
+def test_statistics_beside_the_model_are_part_of_the_policy(path, tmp_path):
+    reference = randomised(ActorCritic())
+    torch.save(old(reference, obs_norm_state_dict=EmpiricalNormalizer().state_dict()), path)
+    policy = load_policy(path, task=box_task(), activation="elu")
+    reference.actor_obs_normalizer = EmpiricalNormalizer()
+    assert_parity(policy, reference)
+    policy.save(tmp_path / "p.safetensors")
+    assert torch.equal(load_policy(tmp_path / "p.safetensors")(ROWS)[0].raw, policy(ROWS)[0].raw)
+
+
+def test_the_activation_is_not_in_the_file_and_a_guess_is_a_warning(path):
+    reference = randomised(ActorCritic())
+    torch.save(old(reference), path)
+    with pytest.warns(TeacherWarning) as caught:
+        policy = load_policy(path, task=box_task())
+    assert str(caught[0].message) == (
+        f"Policy file {path}: rsl_rl's checkpoints do not say their activation: taken is elu, its default. If the "
+        "training's configuration says another, load it with activation=…."
+    )
+    assert_parity(policy, reference)
+
+
+def test_another_activation_is_said_by_the_user(path):
+    reference = randomised(ActorCritic(activation=nn.Tanh))
+    torch.save(old(reference), path)
+    assert_parity(load_policy(path, task=box_task(), activation="tanh"), reference)
+    assert refusal(path, UsageError, activation="sine").startswith(
+        "activation: got 'sine', expected one of relu, tanh, "
+    )
+
+
+def test_its_task_must_be_named_and_fit(path):
+    torch.save(old(ActorCritic()), path)
+    assert refusal(path, UsageError, task=None) == (
+        "Policy file FILE (rsl_rl ppo) does not say in which range its actions lie. Name its task: --task ID."
+    )
+    assert refusal(path, MismatchError, task=box_task(3)) == (
+        "Policy file FILE (rsl_rl ppo) has actions box [2], task 'made-up' has box [3]. Was it trained on another task?"
+    )
+    assert "has actions box [2], task 'made-up' has discrete [3]" in refusal(path, MismatchError, task=vector_task())
+
+
+@pytest.mark.parametrize("name", ["memory_a.rnn.weight_ih_l0", "rnn.rnn.weight_ih_l0"])
+def test_a_recurrent_policy_is_refused_by_the_name_of_its_memory(name, path):
+    content = new(MLPModel())
+    content["actor_state_dict"][name] = torch.zeros(8, 4)
+    torch.save(content, path)
+    assert refusal(path) == (f"Policy file FILE is recurrent: it has {name}. Policies with a memory are not supported.")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda t: t.pop("std"), "no std or log_std: its spread depends on the state, or it is no Gaussian"),
+        (lambda t: t.update(std=torch.ones(3)), "2 outputs and standard deviations of 3"),
+        (lambda t: t.update({"cnns.0.weight": torch.ones(3)}), "cnns.0.weight beside its layers"),
+        (lambda t: t.pop("actor.4.bias"), "actor.4 has no bias"),
+        (
+            lambda t: t.update({"actor_obs_normalizer.mean": torch.ones(4)}),
+            "a normaliser of mean, expected _mean and _std",
+        ),
+    ],
+)
+def test_unknown_layers_are_listed(change, line, path):
+    content = old(ActorCritic())
+    change(content["model_state_dict"])
+    torch.save(content, path)
+    assert refusal(path) == (
+        f"Policy file FILE: its layers are not known: {line}. Load them into a module of your own: "
+        "load_policy(path, module=…, task=…, outputs=…)."
+    )
+
+
+def test_a_standard_deviation_that_fell_below_zero_is_the_smallest_there_is(path):
+    module = ActorCritic()
+    module.std.data = torch.tensor([-1.0, 1.0])
+    torch.save(old(module), path)
+    log_std = load_policy(path, task=box_task(), activation="elu")(ROWS[:1])[0].log_std
+    torch.testing.assert_close(log_std, torch.tensor([[1e-6, 1.0]]).log())
