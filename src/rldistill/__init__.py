@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rldistill.policies.files import load_policy as load_policy
+    from rldistill.adapters.load import load_policy as load_policy
     from rldistill.reports.reproduce import reproduce as reproduce
     from rldistill.runs.collect import collect as collect
     from rldistill.runs.distill import distill as distill
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rldistill.runs.train_teacher import train_teacher as train_teacher
 
 _HOMES = {
-    "load_policy": "rldistill.policies.files",
+    "load_policy": "rldistill.adapters.load",
     "train_teacher": "rldistill.runs.train_teacher",
     "collect": "rldistill.runs.collect",
     "distill": "rldistill.runs.distill",

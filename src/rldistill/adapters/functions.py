@@ -64,7 +64,9 @@ def function_policy(
     def run(rows: Tensor) -> Mapping[str, Tensor]:
         return named_outputs(what, function(rows))
 
-    return ProgramPolicy.create(Program(cast(str, name), what, run), task, outputs=outputs, behaviour=behaviour)
+    return ProgramPolicy.create(
+        Program(cast(str, name), what, "python", run), task, outputs=outputs, behaviour=behaviour
+    )
 
 
 def _check_kind(what: str, kind: str, task: Task) -> None:

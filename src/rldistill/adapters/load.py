@@ -1,6 +1,7 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
+from rldistill.adapters.found import UNNAMED_TASK
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.outputs import OutputDeclaration, parse_outputs
@@ -24,7 +26,37 @@ from rldistill.types import resolve_device
 PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
 LoadedPolicy = TorchPolicy | ProgramPolicy
 
-_PROGRAMS = frozenset({"onnx", "torchscript", "torch_export"})
+_PROGRAMS: frozenset[FileKind] = frozenset({"onnx", "torchscript", "torch_export"})
+# Which kinds of files need which words; of all others they are refused rather than ignored.
+_HINTS: Mapping[str, frozenset[FileKind]] = {
+    "module": frozenset({"policy", "weights"}),
+    "input_scale": _PROGRAMS,
+    "activation": frozenset({"weights"}),
+    "normalizer": frozenset({"sb3"}),
+}
+_KIND_NAMES: Mapping[FileKind, str] = {
+    "policy": "policy file of rldistill",
+    "sb3": "Stable-Baselines3 zip",
+    "onnx": "ONNX file",
+    "torchscript": "TorchScript file",
+    "torch_export": "torch.export file",
+    "weights": "checkpoint",
+}
+
+
+# What a fingerprint says of frames, and files of other libraries do not.
+_OF_FRAMES = frozenset({"action_set", "grayscale", "frame_stack", "stack_padding", "frame_skip", "max_pool"})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of files that do not say it themselves: arguments of `load_policy`."""
+
+    trust: bool = False
+    outputs: str | None = None
+    input_scale: float | None = None
+    activation: str | None = None
+    normalizer: str | None = None
 
 
 def load_policy(
@@ -64,26 +96,50 @@ def load_policy(
     """
     named = _task(task, env_kwargs)
     if not isinstance(source, str | Path):
+        if any(hint is not None for hint in (module, input_scale, activation, normalizer)):
+            raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
         return _from_object(source, named, device=device, outputs=outputs, behaviour=behaviour or "greedy")
     path = Path(source)
     kind = detect_kind(path)
-    what = f"Policy file {path}"
-    if kind == "weights" and module is not None:
-        policy = load_into_module(path, module, named, outputs=outputs, behaviour=behaviour)
-        return policy.to(resolve_device(device))
+    _check_hints(path, kind, module=module, input_scale=input_scale, activation=activation, normalizer=normalizer)
+    target = resolve_device(device)
     if kind in _PROGRAMS:
-        resolve_device(device)  # refuses what is not there; programs run on the CPU
         program = _load_program(path, kind, trust=trust)
         return ProgramPolicy.create(
             program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
         )
+    if kind == "weights" and module is not None:
+        return load_into_module(path, module, named, outputs=outputs, behaviour=behaviour).to(target)
     if kind == "policy":
         policy = files.load_policy(path, device=device, module=module)
     elif kind == "sb3":
-        policy = load_sb3(path, device=device, task=None if named is None else named.name, normalizer=normalizer)
+        policy = _declared_for(load_sb3(path, device=device, normalizer=normalizer), named)
     else:
-        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation).to(resolve_device(device))
-    return _of_its_own_word(policy, what, named, outputs=outputs, behaviour=behaviour)
+        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation).to(target)
+    return _of_its_own_word(policy, path, named, outputs=outputs, behaviour=behaviour)
+
+
+def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
+    """Load a policy with what a user says of files in general; where a file says it itself, that counts.
+
+    Args:
+        path: the file.
+        reading: what the user says.
+        device: `auto`, `cpu` or `cuda`.
+        task: that it is to play, if that is known.
+
+    Raises:
+        PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
+        UsageError: something must be said that neither file nor user tells.
+        MismatchError: the policy does not fit the task.
+    """
+    kind = detect_kind(path)
+    if kind == "policy":
+        return files.load_policy(path, device=device)
+    if kind == "sb3":
+        return _declared_for(load_sb3(path, device=device, normalizer=reading.normalizer), task)
+    words = {name: value for name, value in vars(reading).items() if kind in _HINTS.get(name, _PROGRAMS)}
+    return load_policy(path, device=device, task=task, **words)
 
 
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:
@@ -108,20 +164,40 @@ def _from_object(
     return function_policy(source, task, outputs=outputs, behaviour=behaviour)
 
 
+def _check_hints(path: Path, kind: FileKind, **hints: object) -> None:
+    beyond = [name for name, value in hints.items() if value is not None and kind not in _HINTS[name]]
+    if beyond:
+        raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
+
+
+def _declared_for(policy: TorchPolicy, task: Task | None) -> TorchPolicy:
+    """Return a policy whose file says no name, or nothing of how frames were made, with what the task says of it."""
+    own = policy.tasks[0]
+    if task is None:
+        return policy
+    fingerprint = own.fingerprint
+    differs = {item.partition(":")[0] for item in fingerprint.differences(task.fingerprint)}
+    if fingerprint.grayscale is None and differs <= _OF_FRAMES:
+        fingerprint = replace(task.fingerprint, action_layout=fingerprint.action_layout)
+    name = task.name if own.name == UNNAMED_TASK else own.name
+    declared = replace(own, name=name, fingerprint=fingerprint)
+    return policy if declared == own else policy.with_spec(heads=(HeadSpec(declared),))
+
+
 def _of_its_own_word(
-    policy: TorchPolicy, what: str, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
+    policy: TorchPolicy, path: Path, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
 ) -> TorchPolicy:
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
     if outputs is not None and parse_outputs(outputs) != OutputDeclaration(policy.output_kind):
-        raise UsageError(f"{what} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
+        raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
     if behaviour is not None and any(policy.for_task(own.name).behaviour != behaviour for own in policy.tasks):
         heads = tuple(HeadSpec(head.task) for head in policy.spec.heads)
         policy = policy.with_spec(heads=heads, behaviour=behaviour)
-    if task is not None:
-        fitted = fit_policy(policy, task)
-        assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
-        return fitted
-    return policy
+    if task is None:
+        return policy
+    fitted = fit_policy(policy, task)
+    assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
+    return fitted
 
 
 def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:

@@ -44,6 +44,7 @@ def load_onnx(path: Path) -> Program:
     return Program(
         name=path.stem,
         what=what,
+        format="onnx",
         run=run,
         # Of the bytes that are run, so that external weights are part of the policy's identity.
         content_hash=sha256_bytes(model.content),

@@ -37,6 +37,7 @@ class Program:
     Attributes:
         name: short, for tables.
         what: as messages call it: `ONNX file pong.onnx`.
+        format: `onnx`, `torchscript`, `torch_export` or `python`.
         run: observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
         content_hash: SHA-256 of the file; None where there is none: then its answers identify it.
         observation_shape: where the program knows it.
@@ -48,6 +49,7 @@ class Program:
 
     name: str
     what: str
+    format: str
     run: Callable[[Tensor], Mapping[str, Tensor]]
     content_hash: str | None = None
     observation_shape: tuple[int, ...] | None = None

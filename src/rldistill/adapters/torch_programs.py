@@ -91,6 +91,7 @@ def _module_program(
     return Program(
         name=path.stem,
         what=what,
+        format="torchscript" if shape is None else "torch_export",
         run=_runner(what, module),
         content_hash=sha256_file(path),
         observation_shape=None if shape is None else tuple(size for size in shape[1:] if size is not None),

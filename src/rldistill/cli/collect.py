@@ -16,6 +16,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
     from rldistill.runs.collect import collect
+    from rldistill.runs.loading import policy_file
 
     config = resolve_machine(config)
     if config.task is not None:
@@ -25,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
         return
     with callbacks(quiet=flags.quiet) as listeners:
         summary = collect(
-            teacher,
+            policy_file(teacher, config),
             config.task,
             num_steps=config.num_steps,
             out=config.out,

@@ -22,6 +22,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.envs import make_task
     from rldistill.runs.evaluate import evaluate
     from rldistill.runs.gate import check_retention, require_teachers
+    from rldistill.runs.loading import policy_file
 
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():
@@ -31,14 +32,16 @@ def run(argv: Sequence[str]) -> None:
     if flags.dry_run:
         write_configuration(config)
         return
+    given = [policy_file(path, config) for path in policies]
+    teachers = [policy_file(path, config) for path in config.teacher]
     if config.require_retention is not None:
         # Known before anything is played: an hour's evaluation must not end in wrong usage.
-        require_teachers(policies, config.tasks, config.teacher, env_kwargs=options)
+        require_teachers(given, config.tasks, teachers, env_kwargs=options)
     with callbacks(quiet=flags.quiet) as listeners:
         result = evaluate(
-            policies,
+            given,
             config.tasks,
-            teacher=config.teacher,
+            teacher=teachers,
             num_episodes=config.num_episodes,
             seed=config.seed,
             exploration_epsilon=config.exploration_epsilon,

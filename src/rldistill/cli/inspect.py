@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rldistill.cli.arguments import parse, require, write_result
 from rldistill.errors import UsageError
-from rldistill.runs.config import InspectConfig
+from rldistill.runs.config import InspectConfig, parse_options
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 
@@ -18,8 +19,11 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
     target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
     from rldistill.runs.describe import describe
+    from rldistill.runs.loading import policy_file
 
-    description = describe(target, heads=config.head_sizes)
+    reading = policy_file(Path(target), config).reading
+    options = parse_options(config.env_kwargs)
+    description = describe(target, heads=config.head_sizes, reading=reading, task=config.task, env_kwargs=options)
     if flags.json:
         write_result(flags, description, "")
         return

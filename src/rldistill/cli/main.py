@@ -8,8 +8,10 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
+from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import RldistillError, UsageError
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
@@ -34,26 +36,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Before torch loads: OpenMP's threads spin while they wait, and beside any other busy process
     # that makes two threads twenty times slower than one. Waiting asleep costs nothing measurable.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=TeacherWarning)
+        warnings.showwarning = _show_warning
+        code = _exit_code(arguments)
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run one verb and turn every end into a code, with a line that says what went wrong."""
     wants_json = "--json" in arguments
     name = arguments[0] if arguments and arguments[0] in VERBS else ""
     try:
-        code = _run(arguments)
+        return _run(arguments)
     except RldistillError as error:
-        code = _fail(name, str(error), error.exit_code, wants_json=wants_json)
+        return _fail(name, str(error), error.exit_code, wants_json=wants_json)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        return 1
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE):
             raise
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
-        code = _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
+        return _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
     except KeyboardInterrupt:
         how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
         message = f"interrupted; what was reported written is there. {how}"
-        code = _fail(name, message, 130, wants_json=wants_json)
-    sys.exit(code)
+        return _fail(name, message, 130, wants_json=wants_json)
 
 
 def _run(arguments: list[str]) -> int:
@@ -92,6 +102,11 @@ def help_text() -> str:
             "",
         ]
     )
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Tell what an adapter wants known of a policy, without the line of code that says so."""
+    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
 
 
 def _fail(verb: str, message: str, code: int, *, wants_json: bool) -> int:

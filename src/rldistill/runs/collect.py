@@ -14,7 +14,7 @@ from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, played_by, teacher_entry
+from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by, teacher_entry
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -88,13 +88,12 @@ def collect(
     """
     if num_steps < 1:
         raise UsageError(f"num_steps must be 1 or more, got {num_steps}.")
-    policy = as_policy(teacher, device=resolve_device(device).type)
+    policy = as_policy(teacher, device=resolve_device(device).type, task=task, env_kwargs=env_kwargs)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
     policy = fit_policy(policy, playable.task)
-    path = str(teacher) if isinstance(teacher, str | Path) else None
-    provenance = _provenance(policy, playable.task, seed, path)
+    provenance = _provenance(policy, playable.task, seed, path_of(teacher))
     writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         run = _CollectionRun(writer, policy, playable, num_steps, seed, listeners)
@@ -110,7 +109,7 @@ def collect(
     )
 
 
-def _provenance(policy: Policy, task: Task, seed: int, path: str | None) -> Provenance:
+def _provenance(policy: Policy, task: Task, seed: int, path: Path | None) -> Provenance:
     task = as_played_by(policy, task)
     return Provenance(
         task=task,

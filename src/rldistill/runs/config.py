@@ -25,6 +25,17 @@ class CollectConfig:
     """Policy file of the teacher."""
     task: str | None = None
     """Task to play; none: the teacher's own."""
+    trust: bool = False
+    """A teacher that is a program (TorchScript, torch.export) may run the code in it."""
+    outputs: str | None = None
+    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std."""
+    input_scale: str | None = None
+    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
+    activation: str | None = None
+    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    normalizer: Path | None = None
+    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
     out: Path
     """Dataset folder."""
     num_steps: int = 50_000
@@ -57,6 +68,17 @@ class EvaluateConfig:
     """Task to play, or several with commas between; none: all that the first policy has heads for."""
     teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """The reference, once for each teacher; none: those a student's file names, if they are still there."""
+    trust: bool = False
+    """A policy that is a program (TorchScript, torch.export) may run the code in it."""
+    outputs: str | None = None
+    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std."""
+    input_scale: str | None = None
+    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
+    activation: str | None = None
+    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    normalizer: Path | None = None
+    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
     num_episodes: int = 30
     """Episodes of each policy."""
     exploration_epsilon: float | None = None
@@ -127,6 +149,21 @@ class InspectConfig:
     """Policy file, dataset folder, run folder, or a preset such as net3."""
     heads: str | None = None
     """With a preset: outputs of each head, such as 3,3,6; none: one head of 18."""
+    task: str | None = None
+    """Task of a policy file that does not say it."""
+    env_kwargs: str = "{}"
+    """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
+    trust: bool = False
+    """A policy that is a program (TorchScript, torch.export) may run the code in it."""
+    outputs: str | None = None
+    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std."""
+    input_scale: str | None = None
+    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
+    activation: str | None = None
+    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    normalizer: Path | None = None
+    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
 
     @property
     def head_sizes(self) -> tuple[int, ...]:

@@ -1,18 +1,21 @@
 """What a policy file, a dataset, a run folder or a preset is, in one record."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rldistill.adapters.detect import detect_kind
+from rldistill.adapters.load import Reading
+from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.errors import PolicyFileError, UsageError
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS
 from rldistill.policies import TorchPolicy
-from rldistill.runs.loading import as_policy
+from rldistill.runs.loading import PolicyFile, as_policy
 
 # Presets are described on the paper's images and with all of Atari's actions unless told.
 _IMAGE_SHAPE = (4, 84, 84)
@@ -20,17 +23,28 @@ _ALL_ACTIONS = 18
 _FREE_SIZE = re.compile(r"(mlp|conv|combined):")
 
 
-def describe(target: str | Path, *, heads: Sequence[int] = ()) -> dict[str, Any]:
-    """Describe a policy file, a dataset folder, a run folder, or a network by its name.
+def describe(
+    target: str | Path,
+    *,
+    heads: Sequence[int] = (),
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
+    task: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Describe a policy of any library, a dataset folder, a run folder, or a network by its name.
 
     Args:
         target: a path, or a preset such as `net3`.
         heads: outputs of each head, for a network named by its name; none: one of 18.
+        reading: what the user says of a policy file that does not say it itself.
+        task: of a policy file that does not say it itself.
+        env_kwargs: settings of the task.
 
     Raises:
         PolicyFileError: the file is not a policy that can be trusted.
         DatasetError: the folder's data are damaged.
-        UsageError: neither a path nor a network; `heads` for something that has its own.
+        UsageError: neither a path nor a network; `heads` for something that has its own; a file that does
+            not say what its outputs or its task are.
     """
     text = str(target)
     path = Path(target)
@@ -45,8 +59,12 @@ def describe(target: str | Path, *, heads: Sequence[int] = ()) -> dict[str, Any]
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32)."
         )
-    policy = as_policy(path, device="cpu")
-    assert isinstance(policy, TorchPolicy)
+    if path.is_file() and not reading.trust and (kind := detect_kind(path)) in ("torchscript", "torch_export"):
+        return _describe_untrusted(path, kind)
+    policy = as_policy(PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs)
+    if isinstance(policy, ProgramPolicy):
+        return _describe_program(policy)
+    assert isinstance(policy, TorchPolicy), "files hold weights or programs"
     return _describe_policy(policy)
 
 
@@ -95,6 +113,39 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "weights_dtype": policy.spec.weights_dtype,
         "architecture": policy.spec.to_dict()["architecture"],
         "provenance": dict(policy.spec.provenance),
+    }
+
+
+def _describe_program(policy: ProgramPolicy) -> dict[str, Any]:
+    program, task = policy.program, policy.tasks[0]
+    return {
+        "kind": "program",
+        "name": policy.name,
+        "format": program.format,
+        "num_parameters": program.num_parameters,
+        "num_bytes": program.num_bytes,
+        "num_macs": None,
+        "heads": {task.name: task.fingerprint.action_layout.num_outputs(policy.output_kind)},
+        "task": task.name,
+        "fingerprint": task.fingerprint.to_dict(),
+        "output_kind": policy.output_kind,
+        "outputs": policy.outputs.text,
+        "input_scale": policy.input_scale,
+        "behaviour": policy.behaviour,
+        "policy_hash": policy.hash,
+    }
+
+
+def _describe_untrusted(path: Path, kind: str) -> dict[str, Any]:
+    """Say what can be known of a program without running it."""
+    nothing = ("num_parameters", "num_macs", "heads", "task", "fingerprint")
+    return {
+        "kind": "program",
+        "name": path.stem,
+        "format": kind,
+        "num_bytes": path.stat().st_size,
+        **dict.fromkeys(nothing),
+        "note": "not run: it holds code of its maker. Add --trust if you trust where it came from.",
     }
 
 

@@ -19,6 +19,19 @@ class DistillConfig:
     """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
     task: str | None = None
     """With --teacher and --online: task to play, several separated by commas; none: the teacher's own."""
+    trust: bool = False
+    """With --teacher: a file that is a program (TorchScript, torch.export) may run the code in it."""
+    outputs: str | None = None
+    """With --teacher: what a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std."""
+    input_scale: str | None = None
+    """With --teacher: of a program that takes floats where the task gives bytes: 1 if it scales them itself,
+    else 1/255."""
+    activation: str | None = None
+    """With --teacher: of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    normalizer: Path | None = None
+    """With --teacher: of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none:
+    without."""
     online: bool = False
     """Instead of a dataset: teach the student while its teacher learns --task."""
     algorithm: str | None = None

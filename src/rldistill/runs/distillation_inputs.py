@@ -14,7 +14,7 @@ from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import PolicyLike, as_policy, played_by
+from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_file
 from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
@@ -25,6 +25,11 @@ Item = TypeVar("Item")
 _OWNERS: Mapping[str, tuple[str, ...]] = {
     "task": ("teacher", "online"),
     "exploration_epsilon": ("teacher", "online"),
+    "trust": ("teacher",),
+    "outputs": ("teacher",),
+    "input_scale": ("teacher",),
+    "activation": ("teacher",),
+    "normalizer": ("teacher",),
     "env_kwargs": ("teacher", "online"),
     "collect_steps": ("teacher",),
     "collect_period": ("teacher",),
@@ -66,7 +71,11 @@ def as_list(value: Item | Sequence[Item] | None) -> list[Item]:
 
 def policy_path(policy: PolicyLike) -> Path:
     """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
-    return Path(policy) if isinstance(policy, str | Path) else Path(f"policy:{policy.hash}")
+    path = path_of(policy)
+    if path is not None:
+        return path
+    assert not isinstance(policy, str | Path | PolicyFile), "those have a path"
+    return Path(f"policy:{policy.hash}")
 
 
 def task_name(task: TaskLike) -> str:
@@ -83,7 +92,7 @@ def task_name(task: TaskLike) -> str:
 def inputs_of(config: DistillConfig) -> DistillInputs:
     """Return what a configuration names."""
     tasks = [] if config.task is None else [name.strip() for name in config.task.split(",")]
-    return DistillInputs(config.data, config.teacher, tasks)
+    return DistillInputs(config.data, [policy_file(path, config) for path in config.teacher], tasks)
 
 
 def check_inputs(config: DistillConfig) -> None:
@@ -145,11 +154,10 @@ def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequenc
 def _live_data(
     teacher: PolicyLike, task: TaskLike | None, config: DistillConfig, on_play: Callable[[str, int, int], None]
 ) -> LiveData:
-    policy: Policy = as_policy(teacher, device=config.device)
-    made = make_task(task if task is not None else policy.tasks[0], parse_options(config.env_kwargs))
-    playable = played_by(policy, made)
-    path = Path(teacher) if isinstance(teacher, str | Path) else None
-    return LiveData(policy, _with_exploration(playable, config), path, on_play)
+    options = parse_options(config.env_kwargs)
+    policy: Policy = as_policy(teacher, device=config.device, task=task, env_kwargs=options)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], options))
+    return LiveData(policy, _with_exploration(playable, config), path_of(teacher), on_play)
 
 
 def _with_exploration(playable: PlayableTask, config: DistillConfig) -> PlayableTask:

@@ -124,7 +124,7 @@ def evaluate(
     """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be 1 or more, got {num_episodes}.")
-    policies = policies_of(policy, device=device)
+    policies = policies_of(policy, device=device, task=task, env_kwargs=env_kwargs)
     if not policies:
         raise UsageError("evaluate needs at least one policy.")
     playables = tasks_to_play(policies[0], task, env_kwargs)

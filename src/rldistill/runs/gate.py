@@ -22,7 +22,7 @@ def require_teachers(
     Raises:
         UsageError: none was named for a task, and the first policy's file names none that is still there.
     """
-    student = as_policy(policies[0], device="cpu")
+    student = as_policy(policies[0], device="cpu", task=task, env_kwargs=env_kwargs)
     tasks = [playable.task for playable in tasks_to_play(student, task, env_kwargs)]
     teachers = teachers_for(tasks, student, teacher, device="cpu")
     _check_taught([task.name for task in tasks], teachers)

@@ -1,39 +1,129 @@
 """From what a user names to a policy and the task it plays."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from rldistill.adapters.detect import detect_kind
+from rldistill.adapters.load import Reading, load_with
 from rldistill.data import TeacherEntry
-from rldistill.envs import PlayableTask
-from rldistill.errors import MismatchError, PolicyFileError
-from rldistill.policies import Policy, TorchPolicy, fit_policy, load_policy
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import PolicyFileError, RldistillError, UsageError
+from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.tasks import Task
-from rldistill.types import resolve_device
-
-PolicyLike = str | Path | Policy
+from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
 
-def as_policy(policy: PolicyLike, *, device: str) -> Policy:
+@dataclass(frozen=True)
+class PolicyFile:
+    """A file, or a run folder, with what the user says of files that do not say it themselves."""
+
+    path: Path
+    reading: Reading
+
+
+class SaysOfFiles(Protocol):
+    """The options by which a verb is told what policy files of other libraries do not say."""
+
+    @property
+    def trust(self) -> bool:
+        """Whether a program may run."""
+        ...
+
+    @property
+    def outputs(self) -> str | None:
+        """What a policy gives."""
+        ...
+
+    @property
+    def input_scale(self) -> str | None:
+        """Factor on the observations of a program, as text."""
+        ...
+
+    @property
+    def activation(self) -> str | None:
+        """Activation of a checkpoint's hidden layers."""
+        ...
+
+    @property
+    def normalizer(self) -> Path | None:
+        """File with running statistics."""
+        ...
+
+
+PolicyLike = str | Path | PolicyFile | Policy
+
+
+def policy_file(path: Path, said: SaysOfFiles) -> PolicyFile:
+    """Return a file with what a configuration says of it.
+
+    Raises:
+        UsageError: the scale is no number.
+    """
+    scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
+    normalizer = None if said.normalizer is None else str(said.normalizer)
+    return PolicyFile(path, Reading(said.trust, said.outputs, scale, said.activation, normalizer))
+
+
+def parse_input_scale(text: str) -> float:
+    """Read a number, or one divided by another: `1/255`.
+
+    Raises:
+        UsageError: neither.
+    """
+    try:
+        scale = float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise UsageError(f"input_scale: got {text!r}, expected a number such as 1 or 1/255.") from error
+    return scale
+
+
+def path_of(policy: PolicyLike) -> Path | None:
+    """Return where a policy comes from; None for one that was given as an object."""
+    if isinstance(policy, PolicyFile):
+        return policy.path
+    return Path(policy) if isinstance(policy, str | Path) else None
+
+
+def as_policy(
+    policy: PolicyLike, *, device: str, task: object = None, env_kwargs: Mapping[str, Any] | None = None
+) -> Policy:
     """Return a policy: itself, from its file, or what a run folder ends in: the student, or the last policy.
+
+    Args:
+        policy: itself, a file of any library, or a run folder.
+        device: auto, cpu or cuda.
+        task: that it is to play, for files that do not say it; several of them say nothing.
+        env_kwargs: settings of the task.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
+        UsageError: the file does not say something that nobody said.
     """
-    if not isinstance(policy, str | Path):
+    if not isinstance(policy, str | Path | PolicyFile):
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
-    path = Path(policy)
+    reading = policy.reading if isinstance(policy, PolicyFile) else Reading()
+    path = policy.path if isinstance(policy, PolicyFile) else Path(policy)
     if path.is_dir():
         files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
         found = [file for file in files if file.is_file()]
         if not found:
             raise PolicyFileError(
-                f"Run folder {policy} holds neither student.safetensors nor last_policy.safetensors. "
-                "Did its run finish?"
+                f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
             )
         path = found[0]
-    return load_policy(path, device=device)
+    is_ours = detect_kind(path) == "policy"
+    return load_with(path, reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
+
+
+def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        task = task[0] if len(task) == 1 else None
+    if task is None or isinstance(task, Task):
+        return task
+    return make_task(task, env_kwargs).task
 
 
 def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
@@ -67,14 +157,20 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
     path = record.get("path")
     if not (path and isinstance(path, str)):
         return None
-    try:
-        teacher = as_policy(path, device=device)
-        # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
-        by_name = len(student.tasks) > 1 and "task" not in record
-        fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
-    except (PolicyFileError, MismatchError):
-        return None  # gone, or something else by now: the path is a hint, the hash decides
-    return teacher if teacher.hash == record.get("hash") else None
+    # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
+    by_name = len(student.tasks) > 1 and "task" not in record
+    # A program does not say what its outputs are; whether they were read so is seen from the hash.
+    for outputs in OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]:
+        try:
+            teacher = as_policy(PolicyFile(Path(path), Reading(outputs=outputs)), device=device, task=task)
+            fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
+        except RldistillError:
+            continue  # gone, something else by now, or a file that needs words: the path is a hint, the hash decides
+        if teacher.hash == record.get("hash"):
+            return teacher
+        if isinstance(teacher, TorchPolicy):
+            break
+    return None
 
 
 def _teacher_record(provenance: Mapping[str, Any], task_name: str) -> Mapping[str, Any]:

@@ -25,14 +25,23 @@ def is_several(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def policies_of(given: TeachersLike, *, device: str) -> list[Policy]:
+def policies_of(
+    given: TeachersLike, *, device: str, task: TasksLike | None = None, env_kwargs: Mapping[str, Any] | None = None
+) -> list[Policy]:
     """Return the policies that a user gave, one or several, as files or as they are.
+
+    Args:
+        given: one or several.
+        device: auto, cpu or cuda.
+        task: that they are to play, for files that do not say it.
+        env_kwargs: settings of the task.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
+        UsageError: a file does not say something that nobody said.
     """
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    return [as_policy(item, device=device) for item in items]
+    return [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
 
 
 def tasks_to_play(
@@ -108,7 +117,7 @@ def teachers_for(
         PolicyFileError: a file that was named is not there, or cannot be trusted.
         MismatchError: a teacher fits none of the tasks, or two fit one.
     """
-    teachers = [] if given is None else policies_of(given, device=device)
+    teachers = [] if given is None else policies_of(given, device=device, task=tasks)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
     found: dict[str, Policy] = {}

@@ -1,0 +1,155 @@
+"""Policies of other libraries in every verb: what their files do not say is asked for once, in one line."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tests.cli.conftest import TINY
+from tests.kit.commands import run, run_well
+from tests.kit.other_libraries import ActorCritic, QNetwork, randomised
+
+CART_POLE = ("--task", "CartPole-v1")
+
+
+class Balance(nn.Module):
+    """Pushes towards where the pole falls."""
+
+    def forward(self, observations):
+        lean = observations[:, 2:3] + 0.5 * observations[:, 3:4]
+        return torch.cat([-lean, lean], dim=1)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    path = tmp_path / "balance.pt2"
+    rows = torch.zeros(2, 4)
+    torch.export.save(torch.export.export(Balance(), (rows,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), path)
+    return path
+
+
+@pytest.fixture
+def q_network(tmp_path):
+    network = QNetwork()
+    network.network[4] = nn.Linear(10, 2)
+    torch.save(randomised(network).state_dict(), tmp_path / "dqn.cleanrl_model")
+    return tmp_path / "dqn.cleanrl_model"
+
+
+@pytest.fixture
+def balance_onnx(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    helper = pytest.importorskip("onnx").helper
+    import numpy as np
+    from onnx import numpy_helper
+
+    from tests.kit.onnx_files import FLOAT, model_of, saved
+
+    weight = numpy_helper.from_array(np.array([[0, 0], [0, 0], [-1, 1], [-0.5, 0.5]], np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["obs", "w"], ["scores"])]
+    ends = [helper.make_tensor_value_info(name, FLOAT, ["b", size]) for name, size in (("obs", 4), ("scores", 2))]
+    return saved(model_of(nodes, ends[:1], ends[1:], [weight]), tmp_path / "balance.onnx")
+
+
+def test_an_onnx_file_is_collected_distilled_and_compared_with_its_student(balance_onnx, tmp_path):
+    said = ("--outputs", "logits")
+    data, student = tmp_path / "data", tmp_path / "student"
+    collected = run_well("collect", balance_onnx, *CART_POLE, *said, "--num-steps", 600, "--out", data, "--json").json
+    run_well("distill", data, *TINY, "--out", student)
+    result = run_well(
+        "evaluate", student, "--teacher", balance_onnx, *CART_POLE, *said, "--num-episodes", 5, "--json"
+    ).json
+    teacher = next(policy for policy in result["policies"] if policy["role"] == "teacher")
+    assert teacher["policy_hash"] == collected["teacher_hash"]
+    assert teacher["mean"] > 400  # by hand, it balances
+    # The student's file names its teacher, which needs no more words than its record has.
+    again = run_well("evaluate", student, *CART_POLE, "--num-episodes", 5, "--json").json
+    assert [policy["role"] for policy in again["policies"]] == [policy["role"] for policy in result["policies"]]
+
+
+def test_a_live_teacher_may_be_a_program_that_is_trusted(exported, tmp_path):
+    live = ("--num-updates", 20, "--evaluate-period", 10, "--collect-period", 10, "--collect-steps", 600)
+    argv = ("distill", "--teacher", exported, *CART_POLE, "--outputs", "logits", "--student", "mlp:8", *live)
+    refused = run(*argv, "--out", tmp_path / "out")
+    assert refused.code == 1
+    assert "is a program, not data" in refused.line
+    run_well(*argv, "--trust", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "student.safetensors").is_file()
+
+
+def test_a_checkpoint_is_evaluated_beside_a_program(q_network, exported):
+    argv = ("evaluate", q_network, exported, *CART_POLE, "--trust", "--outputs", "logits", "--num-episodes", 5)
+    result = run_well(*argv, "--json").json
+    assert [policy["name"] for policy in result["policies"]] == ["dqn", "balance", "random"]
+    assert result["policies"][0]["num_parameters"] == 212
+    assert result["policies"][1]["num_parameters"] is None
+
+
+def test_inspect_says_what_a_checkpoint_is(q_network):
+    record = run_well("inspect", q_network, "--json").json
+    assert (record["kind"], record["name"], record["task"], record["heads"]) == (
+        "policy",
+        "dqn",
+        "unnamed",
+        {"unnamed": 2},
+    )
+    assert record["provenance"]["source"]["algorithm"] == "dqn"
+    assert run_well("inspect", q_network, *CART_POLE, "--json").json["task"] == "CartPole-v1"
+
+
+def test_inspect_says_what_a_program_is_without_running_it(exported):
+    record = run_well("inspect", exported, "--json").json
+    assert (record["kind"], record["format"], record["heads"]) == ("program", "torch_export", None)
+    assert record["note"] == "not run: it holds code of its maker. Add --trust if you trust where it came from."
+    trusted = run_well("inspect", exported, "--trust", "--outputs", "logits", "--json").json
+    assert trusted["heads"] == {"unnamed": 2}
+    assert trusted["outputs"] == "logits=output"
+    assert "torch_export" in run_well("inspect", exported).stdout
+
+
+def test_inspect_says_what_an_onnx_file_is(balance_onnx):
+    record = run_well("inspect", balance_onnx, "--outputs", "q_values", *CART_POLE, "--json").json
+    assert (record["kind"], record["format"], record["num_parameters"]) == ("program", "onnx", 8)
+    assert record["fingerprint"]["observation_shape"] == [4]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--outputs", "scores"], 2, "outputs: got 'scores', expected q_values|logits|gaussian|actions"),
+        ([], 2, "does not say what its outputs are: got scores [B, 2], expected --outputs q_values|logits"),
+        (["--outputs", "gaussian"], 1, "declared as gaussian, but discrete actions have q_values or logits"),
+        (
+            ["--outputs", "logits", "--input-scale", "x"],
+            2,
+            "input_scale: got 'x', expected a number such as 1 or 1/255.",
+        ),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told_in_one_line(balance_onnx, tmp_path, argv, code, message):
+    result = run("collect", balance_onnx, *CART_POLE, *argv, "--out", tmp_path / "out")
+    assert result.code == code
+    assert message in result.line
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_about_files_belong_with_a_teacher(files):
+    result = run("distill", files / "data", *TINY, "--out", "out", "--outputs", "logits")
+    assert (result.code, result.line) == (
+        2,
+        "rldistill distill: outputs belongs with --teacher, got it with data.",
+    )
+
+
+def test_a_warning_is_one_line(tmp_path):
+    path = tmp_path / "model_3.pt"
+    model = ActorCritic()
+    model.actor[-1], model.std = nn.Linear(8, 1), nn.Parameter(torch.ones(1))
+    model.actor[0] = nn.Linear(3, 12)
+    torch.save({"model_state_dict": randomised(model).state_dict()}, path)
+    result = run("inspect", path, "--task", "Pendulum-v1", "--json")
+    assert result.code == 0, result.stderr
+    assert result.line.startswith(f"warning: Policy file {path}: rsl_rl's checkpoints do not say their activation")
+    assert json.loads(result.stdout)["output_kind"] == "gaussian"
+    assert run("inspect", path, "--task", "Pendulum-v1", "--activation", "elu").stderr == ""
