@@ -153,3 +153,10 @@ def test_a_warning_is_one_line(tmp_path):
     assert result.line.startswith(f"warning: Policy file {path}: rsl_rl's checkpoints do not say their activation")
     assert json.loads(result.stdout)["output_kind"] == "gaussian"
     assert run("inspect", path, "--task", "Pendulum-v1", "--activation", "elu").stderr == ""
+
+
+def test_a_teacher_keeps_its_identity_under_another_protocol(q_network, tmp_path):
+    run_well("collect", q_network, *CART_POLE, "--num-steps", 600, "--out", tmp_path / "data")
+    run_well("distill", tmp_path / "data", *TINY, "--out", tmp_path / "student")
+    argv = ("evaluate", tmp_path / "student", "--exploration-epsilon", "0.5", "--num-episodes", 5, "--json")
+    assert [policy["role"] for policy in run_well(*argv).json["policies"]] == ["teacher", "student", "random"]

@@ -1,7 +1,7 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
-from rldistill.adapters.found import UNNAMED_TASK
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.outputs import OutputDeclaration, parse_outputs
@@ -42,10 +41,6 @@ _KIND_NAMES: Mapping[FileKind, str] = {
     "torch_export": "torch.export file",
     "weights": "checkpoint",
 }
-
-
-# What a fingerprint says of frames, and files of other libraries do not.
-_OF_FRAMES = frozenset({"action_set", "grayscale", "frame_stack", "stack_padding", "frame_skip", "max_pool"})
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def load_policy(
     if kind == "policy":
         policy = files.load_policy(path, device=device, module=module)
     elif kind == "sb3":
-        policy = _declared_for(load_sb3(path, device=device, normalizer=normalizer), named)
+        policy = load_sb3(path, device=device, task=named, normalizer=normalizer)
     else:
         policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation).to(target)
     return _of_its_own_word(policy, path, named, outputs=outputs, behaviour=behaviour)
@@ -137,7 +132,7 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
     if kind == "policy":
         return files.load_policy(path, device=device)
     if kind == "sb3":
-        return _declared_for(load_sb3(path, device=device, normalizer=reading.normalizer), task)
+        return load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
     words = {name: value for name, value in vars(reading).items() if kind in _HINTS.get(name, _PROGRAMS)}
     return load_policy(path, device=device, task=task, **words)
 
@@ -168,20 +163,6 @@ def _check_hints(path: Path, kind: FileKind, **hints: object) -> None:
     beyond = [name for name, value in hints.items() if value is not None and kind not in _HINTS[name]]
     if beyond:
         raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
-
-
-def _declared_for(policy: TorchPolicy, task: Task | None) -> TorchPolicy:
-    """Return a policy whose file says no name, or nothing of how frames were made, with what the task says of it."""
-    own = policy.tasks[0]
-    if task is None:
-        return policy
-    fingerprint = own.fingerprint
-    differs = {item.partition(":")[0] for item in fingerprint.differences(task.fingerprint)}
-    if fingerprint.grayscale is None and differs <= _OF_FRAMES:
-        fingerprint = replace(task.fingerprint, action_layout=fingerprint.action_layout)
-    name = task.name if own.name == UNNAMED_TASK else own.name
-    declared = replace(own, name=name, fingerprint=fingerprint)
-    return policy if declared == own else policy.with_spec(heads=(HeadSpec(declared),))
 
 
 def _of_its_own_word(

@@ -1,18 +1,20 @@
 """From what a user names to a policy and the task it plays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 from rldistill.adapters.detect import detect_kind
 from rldistill.adapters.load import Reading, load_with
 from rldistill.data import TeacherEntry
 from rldistill.envs import PlayableTask, make_task
+from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
-from rldistill.tasks import Task
+from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
 
@@ -24,7 +26,7 @@ class PolicyFile:
     reading: Reading
 
 
-class SaysOfFiles(Protocol):
+class SaysOfFiles(Interface):
     """The options by which a verb is told what policy files of other libraries do not say."""
 
     @property
@@ -119,11 +121,17 @@ def as_policy(
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
+    """Return the one task that is named, under its usual protocol.
+
+    A policy that takes its task from here has the same identity whatever the protocol of the moment.
+    """
     if isinstance(task, Sequence) and not isinstance(task, str):
         task = task[0] if len(task) == 1 else None
-    if task is None or isinstance(task, Task):
-        return task
-    return make_task(task, env_kwargs).task
+    if task is None:
+        return None
+    named = task if isinstance(task, Task) else make_task(task, env_kwargs).task
+    protocol = atari_task(named.name, {}).protocol if named.is_atari else Protocol()
+    return replace(named, protocol=protocol)
 
 
 def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
