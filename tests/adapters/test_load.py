@@ -1,0 +1,116 @@
+"""One function loads them all: by content, not by name, and words that are not needed are refused, not ignored."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rldistill as rd
+from rldistill.adapters.load import Reading, load_policy, load_with
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.policies import TorchPolicy
+from tests.kit.other_libraries import QNetwork, randomised
+from tests.kit.small_policies import small_policy, vector_task
+
+ROWS = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def own(tmp_path):
+    policy = small_policy(output_kind="logits")
+    policy.save(tmp_path / "own.safetensors")
+    return tmp_path / "own.safetensors"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save(randomised(QNetwork()).state_dict(), tmp_path / "dqn.pt")
+    return tmp_path / "dqn.pt"
+
+
+def refusal(source, error=UsageError, **options):
+    with pytest.raises(error) as caught:
+        load_policy(source, **options)
+    return str(caught.value).replace(str(source), "FILE")
+
+
+def test_it_is_the_public_function():
+    assert rd.load_policy is load_policy
+
+
+def test_a_policy_of_our_own_says_everything_itself(own):
+    assert load_policy(own).hash == small_policy(output_kind="logits").hash
+    assert load_policy(own, task=vector_task(), outputs="logits").hash == load_policy(own).hash
+    assert refusal(own, outputs="q_values") == ("FILE says itself that its outputs are logits: got outputs='q_values'.")
+    assert "observation_shape: [4] against [5]" in refusal(own, MismatchError, task=vector_task(num_inputs=5))
+
+
+def test_how_it_acts_may_be_changed_which_makes_it_another_policy(own, checkpoint):
+    for path in (own, checkpoint):
+        greedy, sampling = load_policy(path), load_policy(path, behaviour="sample")
+        assert (greedy.behaviour, sampling.behaviour) == ("greedy", "sample")
+        assert greedy.hash != sampling.hash
+        assert load_policy(path, behaviour="greedy").hash == greedy.hash
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("input_scale", 1.0, "FILE is a checkpoint, of which input_scale need not be said."),
+        ("normalizer", "none", "FILE is a checkpoint, of which normalizer need not be said."),
+        (
+            "activation",
+            "elu",
+            "Policy file FILE: activation belongs to checkpoints that do not say theirs, such as rsl_rl's.",
+        ),
+    ],
+)
+def test_words_that_a_file_does_not_need_are_refused(checkpoint, name, value, line):
+    assert refusal(checkpoint, **{name: value}) == line
+
+
+def test_of_a_file_that_says_it_itself_general_words_are_not_needed(own, checkpoint):
+    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="x.pkl")
+    for path in (own, checkpoint):
+        assert load_with(path, said, device="cpu", task=None).hash == load_policy(path).hash
+
+
+def test_words_about_files_do_not_fit_objects():
+    assert refusal(nn.Linear(4, 3), task=vector_task(), outputs="logits", input_scale=1.0) == (
+        "load_policy: module, input_scale, activation and normalizer belong with a file."
+    )
+
+
+def test_a_task_may_be_named(checkpoint):
+    two = QNetwork()
+    two.network[4] = nn.Linear(10, 2)
+    torch.save(two.state_dict(), checkpoint)
+    assert load_policy(checkpoint, task="CartPole-v1").tasks[0].name == "CartPole-v1"
+    assert "has actions discrete [2], task 'Acrobot-v1'" in refusal(
+        checkpoint, MismatchError, task=vector_task(name="Acrobot-v1")
+    )
+
+
+def test_a_device_that_is_not_there_is_refused(own, checkpoint):
+    for path in (own, checkpoint):
+        assert refusal(path, device="tpu") == "device: got 'tpu', expected auto, cpu or cuda."
+
+
+def test_a_zip_of_stable_baselines3_is_known_by_its_content(shared_teachers, tmp_path):
+    folder = shared_teachers / "sb3" / "dqn" / "CartPole-v1"
+    renamed = tmp_path / "model.bin"
+    shutil.copy(next(folder.glob("*.zip")), renamed)
+    policy = load_policy(renamed)
+    assert isinstance(policy, TorchPolicy)
+    assert policy.output_kind == "q_values"
+    assert policy(np.zeros((1, 4), np.float32))[0].q_values.shape == (1, 2)
+    assert (
+        refusal(renamed, activation="relu") == "FILE is a Stable-Baselines3 zip, of which activation need not be said."
+    )
+
+
+def test_what_nothing_can_read_is_one_line(tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"nothing known")
+    assert "Readable are policy files" in refusal(tmp_path / "x.bin", PolicyFileError)
