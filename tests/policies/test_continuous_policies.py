@@ -83,3 +83,20 @@ def test_old_descriptions_have_no_new_keys():
         "weights_dtype",
         "provenance",
     }
+
+
+def test_elements_that_are_left_untouched_are_neither_normalised_nor_clipped(tmp_path):
+    statistics = InputNormalization((0.0, 0.0, 5.0, 5.0), (4.0,) * 4, 1e-12, 1.0, untouched=((1, 3),))
+    policy = small_policy(TASK, output_kind="actions", normalization=statistics)
+    seen = policy.network.scale(torch.tensor([[1.0, 77.0, 9.0, 99.0]]))
+    torch.testing.assert_close(seen, torch.tensor([[0.5, 77.0, 9.0, 1.0]]))
+    policy.save(tmp_path / "p.safetensors")
+    loaded = load_policy(tmp_path / "p.safetensors")
+    assert loaded.normalization == statistics
+    assert loaded.hash == policy.hash
+
+
+@pytest.mark.parametrize("untouched", [((0, 5),), ((-1, 2),), ((2, 2),)])
+def test_spans_outside_the_vector_are_refused(untouched):
+    with pytest.raises(ValueError, match="untouched must be spans of a vector of 4"):
+        InputNormalization((0.0,) * 4, (1.0,) * 4, untouched=untouched)

@@ -1,7 +1,8 @@
 """The first layer: observations as an environment gives them become what the layers above compute with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,15 @@ class InputNormalization:
         variance: likewise, `[P]`, 0 or more.
         epsilon: added to the variance.
         clip: normalised values are clipped to ± this; infinite: they are not.
+        untouched: spans of the vector, each from its first element to the one behind its last, that are
+            neither normalised nor clipped.
     """
 
     mean: Sequence[float]
     variance: Sequence[float]
     epsilon: float = 1e-8
     clip: float = 10.0
+    untouched: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -29,6 +33,23 @@ class InputNormalization:
             raise ValueError(f"mean and variance must be of one length, got {len(self.mean)} and {len(self.variance)}.")
         if not (self.epsilon > 0 and self.clip > 0 and min(self.variance) >= 0):
             raise ValueError("epsilon and clip must be > 0, variances 0 or more.")
+        if not all(0 <= first < end <= len(self.mean) for first, end in self.untouched):
+            raise ValueError(f"untouched must be spans of a vector of {len(self.mean)}, got {list(self.untouched)}.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the statistics, as plain JSON data; `untouched` only where there are any."""
+        settings: dict[str, Any] = {"epsilon": self.epsilon, "clip": self.clip}
+        return settings | ({"untouched": [list(span) for span in self.untouched]} if self.untouched else {})
+
+    @classmethod
+    def from_settings(
+        cls, mean: Sequence[float], variance: Sequence[float], settings: Mapping[str, Any]
+    ) -> "InputNormalization":
+        """Return statistics with what `settings` said."""
+        untouched = tuple((first, end) for first, end in settings.get("untouched", ()))
+        others = {name: value for name, value in settings.items() if name != "untouched"}
+        return cls(tuple(mean), tuple(variance), untouched=untouched, **others)
 
 
 class ScaleInput(nn.Module):
@@ -64,6 +85,7 @@ class NormalizeInput(nn.Module):
         super().__init__()
         self.epsilon = normalization.epsilon
         self.clip = normalization.clip
+        self.untouched = normalization.untouched
         self.register_buffer("mean", torch.tensor(normalization.mean, dtype=torch.float64))
         self.register_buffer("variance", torch.tensor(normalization.variance, dtype=torch.float64))
 
@@ -71,8 +93,12 @@ class NormalizeInput(nn.Module):
         """Return normalised float32 observations of the same shape, `[B, *observation_shape]`."""
         flat = observations.flatten(1).double()
         normalised = (flat - self.mean) / (self.variance + self.epsilon).sqrt()
-        return normalised.clamp(-self.clip, self.clip).float().view(observations.shape)
+        normalised = normalised.clamp(-self.clip, self.clip)
+        for first, end in self.untouched:
+            normalised[:, first:end] = flat[:, first:end]
+        return normalised.float().view(observations.shape)
 
     def statistics(self) -> InputNormalization:
         """Return what it does, as plain data."""
-        return InputNormalization(tuple(self.mean.tolist()), tuple(self.variance.tolist()), self.epsilon, self.clip)
+        mean, variance = tuple(self.mean.tolist()), tuple(self.variance.tolist())
+        return InputNormalization(mean, variance, self.epsilon, self.clip, self.untouched)

@@ -55,7 +55,7 @@ class PolicySpec:
         output_kind: which action field the outputs are.
         behaviour: how its heads act by default.
         input_scale: factor on the observations.
-        normalization: epsilon and clip of the running statistics that observations are normalised by; the statistics
+        normalization: settings of the running statistics that observations are normalised by; the statistics
             themselves lie with the weights. None: there are none.
         gaussian: how Gaussian heads get their spread.
         atoms: of the distributions whose expectations the Q-values are; None: heads give them directly.
@@ -72,7 +72,7 @@ class PolicySpec:
     weights_dtype: str = "float32"
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     module: str | None = None
-    normalization: Mapping[str, float] | None = None
+    normalization: Mapping[str, Any] | None = None
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
     atoms: ValueAtoms | None = None
 
@@ -126,7 +126,7 @@ class PolicySpec:
         if self.normalization is None:
             return None
         size = math.prod(self.observation_shape)
-        return InputNormalization((0.0,) * size, (1.0,) * size, **self.normalization)
+        return InputNormalization.from_settings((0.0,) * size, (1.0,) * size, self.normalization)
 
     @property
     def stored_dtype(self) -> torch.dtype:

@@ -68,9 +68,7 @@ class TorchPolicy:
             behaviour=behaviour,
             input_scale=_input_scale(tasks[0], images_only=architecture.kind == "combined"),
             gaussian=gaussian,
-            normalization=None
-            if normalization is None
-            else {"epsilon": normalization.epsilon, "clip": normalization.clip},
+            normalization=None if normalization is None else normalization.settings,
         )
         network = PolicyNetwork(
             architecture,

@@ -100,9 +100,8 @@ def _normalization(data: TaskData) -> InputNormalization | None:
     recorded = data.teacher.normalization
     if recorded is None:
         return None
-    return InputNormalization(
-        tuple(recorded["mean"]), tuple(recorded["variance"]), recorded["epsilon"], recorded["clip"]
-    )
+    settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
+    return InputNormalization.from_settings(recorded["mean"], recorded["variance"], settings)
 
 
 def task_schedule(config: DistillConfig, names: Sequence[str]) -> TaskSchedule:

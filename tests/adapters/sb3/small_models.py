@@ -24,6 +24,13 @@ GOALS = spaces.Dict(
         "desired_goal": spaces.Box(-1, 1, (2,)),
     }
 )
+FAR_GOALS = spaces.Dict(
+    {
+        "observation": spaces.Box(-1, 1, (4,)),
+        "achieved_goal": spaces.Box(-np.inf, np.inf, (2,)),
+        "desired_goal": spaces.Box(-np.inf, np.inf, (2,)),
+    }
+)
 SIGHTS = spaces.Dict(
     {
         "view": IMAGE,

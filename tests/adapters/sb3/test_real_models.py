@@ -9,7 +9,19 @@ from torch import nn
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import PolicyFileError
 from rldistill.types import PolicyOutput
-from tests.adapters.sb3.small_models import BOX, DICT, GOALS, IMAGE, SIGHTS, TORQUES, VIEWS, flattened, samples, train
+from tests.adapters.sb3.small_models import (
+    BOX,
+    DICT,
+    FAR_GOALS,
+    GOALS,
+    IMAGE,
+    SIGHTS,
+    TORQUES,
+    VIEWS,
+    flattened,
+    samples,
+    train,
+)
 
 sb3 = pytest.importorskip("stable_baselines3")
 contrib = pytest.importorskip("sb3_contrib")
@@ -112,6 +124,22 @@ NORMALISED = {
         TORQUES,
         PPO,
         {"norm_obs_keys": ["position", "a matrix"]},
+    ),
+    "sac-her-observation-normalised": (
+        sb3.SAC,
+        "MultiInputPolicy",
+        FAR_GOALS,
+        TORQUES,
+        HER,
+        {"norm_obs_keys": ["observation"], "clip_obs": 1.5},
+    ),
+    "ppo-images-and-more-normalised": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        SIGHTS,
+        TORQUES,
+        kwargs(PPO, **SIGHT),
+        {"norm_obs_keys": ["speed"], "clip_obs": 0.9},
     ),
     "ppo-not-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {"norm_obs": False}),
 }

@@ -6,6 +6,7 @@ space, so the columns of the first layer are brought into ours.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -81,16 +82,13 @@ def observation_dtype(space: Space) -> str:
 
 
 def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormalization | None:
-    """Return the statistics for the network's inputs, in our order.
-
-    Parts that were not normalised get a mean of 0 and a spread of 1, as long as the bounds of
-    their space say that they are never clipped.
+    """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
     Returns:
         None where observations were not normalised at all.
 
     Raises:
-        ValueError: statistics that do not fit the observations, or parts that would be clipped.
+        ValueError: statistics that do not fit the observations.
     """
     if not record.norm_obs:
         return None
@@ -98,37 +96,30 @@ def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormali
     unknown = sorted(record.statistics.keys() - {part.key for part in parts})
     if unknown:
         raise ValueError(f"statistics of {', '.join(map(repr, unknown))}, and observations {space.description}")
-    statistics = [_statistics_of(part, record) for part in parts]
-    mean, variance = (
-        np.concatenate([getattr(each, name).reshape(-1) for each in statistics]) for name in ("mean", "variance")
-    )
-    # The wrapper divides by the root of variance + epsilon; without an epsilon by the variance alone.
-    epsilon = max(record.epsilon, np.finfo(np.float64).tiny)
-    return InputNormalization(tuple(mean.tolist()), tuple(variance.tolist()), epsilon, record.clip)
+    mean: list[float] = []
+    variance: list[float] = []
+    untouched: list[tuple[int, int]] = []
+    for part in parts:
+        statistics = record.statistics.get(part.key)
+        if statistics is None:
+            untouched.append((len(mean), len(mean) + part.size))
+            mean += [0.0] * part.size
+            variance += [1.0] * part.size
+        else:
+            _check_shape(statistics, part)
+            mean += statistics.mean.reshape(-1).tolist()
+            variance += statistics.variance.reshape(-1).tolist()
+    # The wrapper allows an epsilon of 0 where no variance is; the smallest number does the same.
+    epsilon = max(record.epsilon, sys.float_info.min)
+    return InputNormalization(tuple(mean), tuple(variance), epsilon, record.clip, tuple(untouched))
 
 
-def _statistics_of(part: Part, record: VecNormalizeRecord) -> RunningStatistics:
-    statistics = record.statistics.get(part.key)
-    if statistics is None:
-        return _untouched(part, record)
+def _check_shape(statistics: RunningStatistics, part: Part) -> None:
     if statistics.mean.shape != part.space.shape:
         raise ValueError(
             f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
             f"{list(part.space.shape)}"
         )
-    return statistics
-
-
-def _untouched(part: Part, record: VecNormalizeRecord) -> RunningStatistics:
-    space = part.space
-    bounds = (*space.low, *space.high) if space.kind == "box" else (0.0, 1.0)
-    if not bounds or max(map(abs, bounds)) > record.clip:
-        raise ValueError(
-            f"statistics that leave {part.key!r} alone, whose values may exceed ± {record.clip:g}, where all others "
-            "are clipped; such a mixture is not supported"
-        )
-    size = space.num_inputs
-    return RunningStatistics(np.zeros(size), np.full(size, 1.0 - record.epsilon), 0.0)
 
 
 def dead_inputs_at_end(record: VecNormalizeRecord | None, *, time_feature: bool) -> int:
