@@ -15,6 +15,7 @@ from rldistill.adapters.outputs import OutputDeclaration, parse_outputs
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.adapters.torch_programs import load_exported, load_torchscript
+from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import UsageError
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
@@ -176,7 +177,9 @@ def _of_its_own_word(
         policy = policy.with_spec(heads=heads, behaviour=behaviour)
     if task is None:
         return policy
-    fitted = fit_policy(policy, task)
+    # What a teacher saw beside its environment's observations, such as a clock, its file says itself.
+    head = policy.for_task(task.name) if task.name in [own.name for own in policy.tasks] else policy
+    fitted = fit_policy(policy, observed_as(task, head.tasks[0].fingerprint))
     assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
     return fitted
 

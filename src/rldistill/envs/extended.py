@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rldistill.envs.protocol import EpisodeEnvs, StepBatch
 from rldistill.errors import UsageError
-from rldistill.tasks import ObservationFingerprint
+from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import Actions
 
 
@@ -78,6 +78,26 @@ def extend_fingerprint(
         zero_padding=settings.zero_padding,
         time_feature=settings.time_feature,
     )
+
+
+def observed_as(task: Task, fingerprint: ObservationFingerprint) -> Task:
+    """Return a task's record with what a policy needs appended to its observations.
+
+    Args:
+        task: as its environment is, or extended by the user's own settings.
+        fingerprint: of the policy.
+
+    Returns:
+        The extended task where the two then match; else the task as it is, which the policy does not fit.
+    """
+    wanted = ObservationSettings.of(fingerprint)
+    if not wanted.num_appended or ObservationSettings.of(task.fingerprint).num_appended:
+        return task
+    try:
+        extended = extend_fingerprint(task.name, task.fingerprint, wanted)
+    except UsageError:  # not a vector: nothing can be appended
+        return task
+    return task if fingerprint.differences(extended) else replace(task, fingerprint=extended)
 
 
 def extend_envs(envs: EpisodeEnvs, settings: ObservationSettings) -> EpisodeEnvs:

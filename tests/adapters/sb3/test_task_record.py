@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError
@@ -63,6 +64,17 @@ def test_a_task_of_today_is_observed_as_the_teacher_did(shared_teachers, name):
     declared = load_sb3(path, task=vector_task("Ant-v4", 27, ANT_ACTIONS))
     assert fingerprint_of(declared) == own
     assert declared.tasks[0].name == "Ant-v4"
+
+
+@pytest.mark.parametrize(("name", "size"), [("ppo/Ant-v3", 27), ("trpo/Ant-v3", 27), ("ppo/Walker2d-v3", 17)])
+def test_the_one_function_that_loads_policies_takes_the_plain_task(shared_teachers, tmp_path, name, size):
+    path = shared_teachers / "sb3" / name / f"{name.split('/')[1]}.zip"
+    own = load_sb3(path)
+    task = vector_task("Today-v9", size, fingerprint_of(own).action_layout)
+    loaded = load_policy(path, task=task)
+    assert fingerprint_of(loaded) == fingerprint_of(own)
+    loaded.save(tmp_path / "p.safetensors")
+    assert fingerprint_of(load_policy(tmp_path / "p.safetensors", task=task)) == fingerprint_of(own)
 
 
 def test_inputs_that_moved_are_not_replaced_by_zeros(shared_teachers):
