@@ -135,6 +135,6 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]`."""
-        if self.architecture.kind != "mlp":
+        if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         return self.heads[head](self.torso(self.scale(observations)))
