@@ -50,7 +50,7 @@ $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,report)
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,dev$(comma)report$(comma)box2d)
+	$(call install,dev$(comma)report$(comma)box2d$(comma)export$(comma)sb3)
 
 comma := ,
 
