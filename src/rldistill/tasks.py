@@ -16,6 +16,8 @@ from rldistill.errors import UsageError
 from rldistill.types import ActionLayout
 
 ATARI_PREFIX = "atari:"
+UNNAMED_TASK = "unnamed"
+"""The task of a policy whose file says neither its environment nor how frames were made."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,21 @@ class ObservationFingerprint:
         if self.time_feature is not None:
             check_positive(self, "time_feature")
 
-    def differences(self, other: "ObservationFingerprint") -> list[str]:
+    def differences(self, other: "ObservationFingerprint", *, says_frames: bool = True) -> list[str]:
         """List what differs, as `name: mine against theirs`; empty when the two match.
 
         Of actions the kind and the sizes count. Bounds drifted between versions of environments, and
         how an output reaches its box is the policy's own affair.
+
+        Args:
+            other: theirs.
+            says_frames: whether mine says how frames are made and what actions mean; else these are not compared.
         """
         return [
             f"{item.name}: {_shown(getattr(self, item.name))} against {_shown(getattr(other, item.name))}"
             for item in fields(self)
             if _compared(getattr(self, item.name)) != _compared(getattr(other, item.name))
+            and (says_frames or item.name not in _OF_FRAMES)
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,6 +126,9 @@ class ObservationFingerprint:
 
 # Left out of records where they have these values, so that files and hashes from before them stay as they are.
 _LATER_FIELDS: Mapping[str, object] = {"observation_parts": [], "zero_padding": 0, "time_feature": None}
+
+
+_OF_FRAMES = frozenset({"action_set", "grayscale", "frame_stack", "stack_padding", "frame_skip", "max_pool"})
 
 
 def _compared(value: object) -> object:

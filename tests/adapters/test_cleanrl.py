@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from rldistill.adapters import checkpoints
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
-from rldistill.policies import TorchPolicy
+from rldistill.policies import TorchPolicy, fit_policy
 from rldistill.policies import load_policy as load_own
 from tests.kit.other_libraries import (
     PPO,
@@ -180,6 +181,14 @@ def test_images_take_the_fingerprint_of_the_task(path):
     assert load_policy(path, task=image_task()).tasks[0] == image_task()
 
 
+def test_without_a_name_the_users_word_for_the_frames_counts(path):
+    torch.save(QNetwork(atari=True).state_dict(), path)
+    policy = load_policy(path)
+    assert fit_policy(policy, image_task()) is policy
+    with pytest.raises(MismatchError, match=r"observation_shape: \[4, 84, 84\] against \[4\]"):
+        fit_policy(policy, vector_task(6))
+
+
 # What is refused.
 
 
@@ -291,6 +300,14 @@ def test_a_hostile_pickle_is_refused_unexecuted_and_names_what_it_wants(is_new, 
 def test_a_whole_pickled_module_is_refused_even_if_trusted(path):
     torch.save(QNetwork(), path)
     assert "is refused: its pickle wants tests.kit.other_libraries.QNetwork" in refusal(path, trust=True)
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_read(path, monkeypatch):
+    torch.save(QNetwork().state_dict(), path)
+    monkeypatch.setattr(checkpoints, "MAX_BYTES", 100)
+    assert refusal(path) == (
+        "Policy file FILE takes 0 MiB, the most that is read is 0 MiB. Save the state dict of the actor alone."
+    )
 
 
 def test_a_cut_off_file_is_one_line(path):

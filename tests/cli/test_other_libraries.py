@@ -101,11 +101,21 @@ def test_inspect_says_what_a_checkpoint_is(q_network):
 def test_inspect_says_what_a_program_is_without_running_it(exported):
     record = run_well("inspect", exported, "--json").json
     assert (record["kind"], record["format"], record["heads"]) == ("program", "torch_export", None)
-    assert record["note"] == "not run: it holds code of its maker. Add --trust if you trust where it came from."
+    assert record["note"] == "not loaded: it holds code of its maker. Add --trust if you trust where it came from."
     trusted = run_well("inspect", exported, "--trust", "--outputs", "logits", "--json").json
     assert trusted["heads"] == {"unnamed": 2}
     assert trusted["outputs"] == "logits=output"
     assert "torch_export" in run_well("inspect", exported).stdout
+
+
+def test_inspect_says_which_words_a_file_needs(balance_onnx):
+    record = run_well("inspect", balance_onnx, "--json").json
+    assert (record["kind"], record["format"], record["task"]) == ("program", "onnx", None)
+    assert record["note"].startswith(
+        f"not loaded: ONNX file {balance_onnx} does not say what its outputs are: got scores"
+    )
+    wrong = run("inspect", balance_onnx, *CART_POLE, "--outputs", "scores")
+    assert (wrong.code, wrong.line[:40]) == (2, "rldistill inspect: outputs: got 'scores'"[:40])
 
 
 def test_inspect_says_what_an_onnx_file_is(balance_onnx):

@@ -19,6 +19,8 @@ from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
 
+MAX_BYTES = 2**31
+"""Of a file: a policy of 500 million float32 weights, or a tenth of that with an optimiser's state."""
 # Under which a state dict lies in the files of several libraries.
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
 _OWN_MODULE = "Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
@@ -45,7 +47,7 @@ def load_checkpoint(
         UsageError: the task must be named, or the activation is unknown or not in question.
     """
     source = f"Policy file {path}"
-    content = read_torch_data(path.read_bytes(), source=source)
+    content = read_torch_data(_bytes_of(path), source=source)
     chosen = _activation(activation)
     try:
         checked, converted = _checked(content, source)
@@ -75,7 +77,7 @@ def load_into_module(
         UsageError: task or outputs are not said.
     """
     source = f"Policy file {path}"
-    checked, _ = _checked(read_torch_data(path.read_bytes(), source=source), source)
+    checked, _ = _checked(read_torch_data(_bytes_of(path), source=source), source)
     policy = module_policy(module, task, outputs=outputs, behaviour=behaviour or "greedy")
     dicts = _state_dicts(checked)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -88,6 +90,16 @@ def load_into_module(
         f"{source}: its tensors are not those of {type(module).__name__}: got {got}, expected "
         f"{shown_tensors(module.state_dict())}."
     )
+
+
+def _bytes_of(path: Path) -> bytes:
+    num_bytes = path.stat().st_size
+    if num_bytes > MAX_BYTES:
+        raise PolicyFileError(
+            f"Policy file {path} takes {num_bytes / 2**20:,.0f} MiB, the most that is read is {MAX_BYTES // 2**20} "
+            "MiB. Save the state dict of the actor alone."
+        )
+    return path.read_bytes()
 
 
 def _activation(name: str | None) -> Activation | None:

@@ -15,10 +15,9 @@ from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies import HeadSpec, PolicySpec, TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.storage import sha256_file
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, OutputKind
 
-UNNAMED_TASK = "unnamed"
 Layer = tuple[Tensor, Tensor]
 """Weight and bias."""
 

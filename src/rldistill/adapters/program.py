@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.adapters.found import UNNAMED_TASK
 from rldistill.adapters.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
@@ -26,7 +25,7 @@ from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
 

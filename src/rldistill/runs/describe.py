@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rldistill.adapters.detect import detect_kind
+from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.load import Reading
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
@@ -59,9 +59,15 @@ def describe(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32)."
         )
-    if path.is_file() and not reading.trust and (kind := detect_kind(path)) in ("torchscript", "torch_export"):
-        return _describe_untrusted(path, kind)
-    policy = as_policy(PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs)
+    kind = detect_kind(path) if path.is_file() else "policy"
+    if kind in ("torchscript", "torch_export") and not reading.trust:
+        return _describe_unread(path, kind, "it holds code of its maker. Add --trust if you trust where it came from.")
+    try:
+        policy = as_policy(PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs)
+    except UsageError as error:
+        if task is not None and reading.outputs is not None:
+            raise
+        return _describe_unread(path, kind, str(error))
     if isinstance(policy, ProgramPolicy):
         return _describe_program(policy)
     assert isinstance(policy, TorchPolicy), "files hold weights or programs"
@@ -136,16 +142,16 @@ def _describe_program(policy: ProgramPolicy) -> dict[str, Any]:
     }
 
 
-def _describe_untrusted(path: Path, kind: str) -> dict[str, Any]:
-    """Say what can be known of a program without running it."""
-    nothing = ("num_parameters", "num_macs", "heads", "task", "fingerprint")
+def _describe_unread(path: Path, kind: FileKind, note: str) -> dict[str, Any]:
+    """Say what can be known of a file that needs more words, and which."""
+    unknown = ("num_parameters", "num_macs", "heads", "task", "fingerprint")
     return {
-        "kind": "program",
+        "kind": "policy" if kind in ("policy", "sb3", "weights") else "program",
         "name": path.stem,
         "format": kind,
         "num_bytes": path.stat().st_size,
-        **dict.fromkeys(nothing),
-        "note": "not run: it holds code of its maker. Add --trust if you trust where it came from.",
+        **dict.fromkeys(unknown),
+        "note": f"not loaded: {note}",
     }
 
 

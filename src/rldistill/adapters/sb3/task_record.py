@@ -15,10 +15,9 @@ from rldistill.adapters.sb3.zoo_files import ZooFiles
 from rldistill.envs import make_task
 from rldistill.errors import TaskError
 from rldistill.networks.torsos import image_shape
-from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, ObservationPart, Task
+from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
 
-UNNAMED = "unnamed"
 # What the wrapper of the zoo does to an Atari game is what `atari:` tasks do.
 ATARI_WRAPPER = "AtariWrapper"
 _ATARI = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
@@ -70,7 +69,7 @@ def record_task(teacher: Teacher, task: str | Task | None) -> Task:
     """
     if isinstance(task, Task):
         return replace(task, fingerprint=_declared(teacher, task.fingerprint))
-    name = task or teacher.zoo.environment or UNNAMED
+    name = task or teacher.zoo.environment or UNNAMED_TASK
     return _atari_task(teacher, name) or Task(
         name, _own_fingerprint(teacher), environment_kwargs=teacher.zoo.environment_kwargs
     )
