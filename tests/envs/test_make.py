@@ -101,23 +101,37 @@ def test_a_recorded_task_that_was_an_object_in_python_cannot_be_made_again():
     )
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "error", "reason", "extra"),
+    [
+        ("Walker2d-v4", ModuleNotFoundError("No module named 'imageio'"), "No module named 'imageio'", "mujoco"),
+        (
+            "LunarLander-v3",
+            gymnasium.error.DependencyNotInstalled('Box2D is not installed, run `pip install "gymnasium[box2d]"`'),
+            'Box2D is not installed, run `pip install "gymnasium[box2d]"`',
+            "box2d",
+        ),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    monkeypatch, name, error, reason, extra
+):
     def make(*_, **__):
-        raise gymnasium.error.DependencyNotInstalled('run `pip install "gymnasium[mujoco]"`')
+        raise error
 
     monkeypatch.setattr(gymnasium, "make", make)
-    assert message_of(RldistillError, "Ant-v5") == (
-        "Task 'Ant-v5' needs a package that is not installed: run `pip install \"gymnasium[mujoco]\"`"
+    assert message_of(RldistillError, name) == (
+        f"Task {name!r} needs a package that is not installed ({reason}): pip install 'rldistill[{extra}]'."
     )
 
 
-def test_a_module_that_an_environment_imports_and_that_is_not_installed_is_named(monkeypatch):
+def test_a_package_of_somebody_elses_environment_that_is_not_installed_is_named(monkeypatch):
     def make(*_, **__):
-        raise ModuleNotFoundError("No module named 'imageio'")
+        raise ModuleNotFoundError("No module named 'panda_gym'")
 
     monkeypatch.setattr(gymnasium, "make", make)
-    assert message_of(RldistillError, "Ant-v5") == (
-        "Task 'Ant-v5' needs a package that is not installed: No module named 'imageio'"
+    assert message_of(RldistillError, "PandaReach-v3") == (
+        "Task 'PandaReach-v3' needs a package that is not installed: No module named 'panda_gym'"
     )
     with pytest.raises(ModuleNotFoundError):
         make_task(make)

@@ -16,6 +16,9 @@ from rldistill.envs.spaces import space_fingerprint
 from rldistill.errors import RldistillError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 
+# Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
+_EXTRAS = ("mujoco", "box2d")
+
 
 @dataclass(frozen=True)
 class PlayableTask:
@@ -151,7 +154,7 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         if name.startswith("python:") and isinstance(error, ModuleNotFoundError):
             raise  # a mistake in the user's own code
-        raise RldistillError(f"Task {name!r} needs a package that is not installed: {error}") from error
+        raise RldistillError(_missing_package(name, error)) from error
     except gymnasium.error.Error as error:
         raise TaskError(
             f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
@@ -168,6 +171,17 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     env.close()
     task = Task(name, fingerprint, Protocol(), kwargs)
     return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs))
+
+
+def _missing_package(name: str, error: Exception) -> str:
+    """Return the line about a package that is not installed, with the extra of ours that brings it."""
+    spec = gymnasium.registry.get(name)
+    entry_point = spec.entry_point if spec is not None and isinstance(spec.entry_point, str) else ""
+    extra = next((extra for extra in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{extra}")), None)
+    if extra is None:
+        return f"Task {name!r} needs a package that is not installed: {error}"
+    reason = _one_line(error).rstrip(".")
+    return f"Task {name!r} needs a package that is not installed ({reason}): pip install 'rldistill[{extra}]'."
 
 
 def _one_line(error: Exception) -> str:
