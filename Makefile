@@ -11,6 +11,10 @@ BIN := $(VENV)/bin
 LOG := build/step.log
 WHEEL := build/wheel
 
+comma := ,
+# Every extra: tests meet what they test against, and skip nothing for want of a package.
+DEV_EXTRAS := dev$(comma)report$(comma)sb3$(comma)box2d$(comma)mujoco$(comma)minari$(comma)export
+
 # One stamp per set of extras, renewed when the pins or the dependencies change. The developers' set holds the user's.
 USER_STAMP := $(VENV)/.installed-report
 DEV_STAMP := $(VENV)/.installed-dev
@@ -50,9 +54,7 @@ $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,report)
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,dev$(comma)report$(comma)box2d$(comma)export$(comma)sb3)
-
-comma := ,
+	$(call install,$(DEV_EXTRAS))
 
 quickstart: $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(USER_STAMP))
 	@$(BIN)/rldistill quickstart
@@ -115,7 +117,7 @@ format: $(DEV_STAMP)
 constraints:
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	@echo 'installing the newest releases that pyproject.toml allows'
-	@build/constraints/bin/pip install -q --disable-pip-version-check '.[dev,report,box2d,mujoco]'
+	@build/constraints/bin/pip install -q --disable-pip-version-check '.[$(DEV_EXTRAS)]'
 	@sed -n '/^#/!q; p' constraints.txt > build/constraints.txt
 	@build/constraints/bin/pip freeze --exclude rldistill | sed 's/+[A-Za-z0-9.]*$$//' | grep -viE '^(nvidia|cuda|triton)' >> build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -r build/constraints
