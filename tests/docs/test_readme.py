@@ -128,6 +128,7 @@ def reader_folder(tmp_path, monkeypatch):
     for name in ("zoo", "configs"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     return tmp_path
 
 

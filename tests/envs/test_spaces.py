@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rldistill.envs import make_task
+from rldistill.envs.spaces import SpaceCodec
 from rldistill.errors import TaskError
 from rldistill.tasks import ObservationPart
 from rldistill.types import ActionLayout
@@ -150,7 +151,7 @@ def test_action_spaces_become_layouts(space, layout):
     assert fingerprint_of(VECTORS, space).action_layout == layout
 
 
-@pytest.mark.parametrize(
+in_every_format = pytest.mark.parametrize(
     ("space", "actions", "expected"),
     [
         (spaces.Discrete(4, start=-1), [0, 3], [-1, 2]),
@@ -169,6 +170,9 @@ def test_action_spaces_become_layouts(space, layout):
     ],
     ids=str,
 )
+
+
+@in_every_format
 def test_environments_receive_actions_in_their_own_format(space, actions, expected):
     actions = np.array(actions, np.float32 if isinstance(space, spaces.Box) else np.int64)
     made = []
@@ -187,6 +191,15 @@ def test_environments_receive_actions_in_their_own_format(space, actions, expect
     vector.reset([0, 1], [0, 1])
     vector.step(actions)
     np.testing.assert_array_equal([env.actions[0] for env in made[-2:]], expected)
+
+
+@in_every_format
+def test_actions_that_somebody_recorded_are_numbered_and_shaped_as_ours(space, actions, expected):
+    codec = SpaceCodec(VECTORS, space, "float32")
+    wanted = np.array(actions, np.float32 if isinstance(space, spaces.Box) else np.int64)
+    recorded = np.array(expected, space.dtype)
+    assert codec.encode_actions(recorded).dtype == wanted.dtype
+    np.testing.assert_array_equal(codec.encode_actions(recorded), wanted)
 
 
 def test_pendulum_is_played_with_actions_in_its_box():

@@ -100,6 +100,22 @@ def observed_as(task: Task, fingerprint: ObservationFingerprint) -> Task:
     return task if fingerprint.differences(extended) else replace(task, fingerprint=extended)
 
 
+def extend_observations(
+    observations: NDArray[Any], num_steps: NDArray[np.int64], settings: ObservationSettings
+) -> NDArray[Any]:
+    """Return vectors `[N, D]` with zeros and a clock appended.
+
+    Args:
+        observations: `[N, D]`, as the environment gives them.
+        num_steps: `[N]`, steps since the reset.
+        settings: what is appended.
+    """
+    appended = np.zeros((len(observations), settings.num_appended))
+    if settings.time_feature is not None:
+        appended[:, -1] = 1 - num_steps / settings.time_feature
+    return np.concatenate([observations, appended.astype(observations.dtype)], axis=1)
+
+
 def extend_envs(envs: EpisodeEnvs, settings: ObservationSettings) -> EpisodeEnvs:
     """Return environments whose observations are extended; those given where nothing is appended."""
     return ExtendedEnvs(envs, settings) if settings.num_appended else envs
@@ -142,8 +158,4 @@ class ExtendedEnvs:
         self._envs.close()
 
     def _extended(self, observations: NDArray[Any]) -> NDArray[np.generic]:
-        settings = self._settings
-        appended = np.zeros((self.num_envs, settings.num_appended))
-        if settings.time_feature is not None:
-            appended[:, -1] = 1 - self._num_steps / settings.time_feature
-        return np.concatenate([observations, appended.astype(observations.dtype)], axis=1)
+        return extend_observations(observations, self._num_steps, self._settings)

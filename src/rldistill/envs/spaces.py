@@ -53,7 +53,7 @@ def space_fingerprint(name: str, observation_space: Space, action_space: Space) 
 
 
 class SpaceCodec:
-    """Turns a task's own observations and actions into arrays and back."""
+    """Turns a task's own observations into arrays, and its actions into arrays and back."""
 
     def __init__(self, observation_space: Space, action_space: Space, dtype: str) -> None:
         self._box_shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
@@ -83,6 +83,15 @@ class SpaceCodec:
         assert space.shape is not None, "checked by space_fingerprint"
         own = actions.reshape(len(actions), *space.shape).astype(space.dtype)
         return own + space.start if isinstance(space, spaces.MultiDiscrete) else own
+
+    def encode_actions(self, actions: NDArray[Any]) -> Actions:
+        """Return actions `[N, ...]` of the space as the library numbers and shapes them: what `decode` undoes."""
+        space = self._action_space
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+            actions = actions.astype(np.int64) - space.start
+        if isinstance(space, spaces.Discrete):
+            return actions.reshape(len(actions))
+        return actions.reshape(len(actions), -1).astype(np.float32 if isinstance(space, spaces.Box) else np.int64)
 
     def decode_each(self, actions: Actions) -> list[Any]:
         """Return actions as single environments take them: numbers of Discrete spaces, arrays of the others."""

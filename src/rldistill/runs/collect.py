@@ -11,10 +11,11 @@ from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.policies import Policy, as_played_by, fit_policy
+from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by, teacher_entry
+from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task

@@ -1,7 +1,7 @@
 """From what a user names to a policy and the task it plays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Protocol as Interface
 
 from rldistill.adapters.detect import detect_kind
 from rldistill.adapters.load import Reading, load_with
-from rldistill.data import TeacherEntry
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
@@ -139,18 +138,6 @@ def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
     name = playable.task.name
     head = policy.for_task(name) if name in [own.name for own in policy.tasks] else policy
     return playable.observed_as(head.tasks[0].fingerprint)
-
-
-def teacher_entry(policy: Policy, path: str | Path | None) -> TeacherEntry:
-    """Return what datasets and students record of a teacher."""
-    normalization = policy.normalization if isinstance(policy, TorchPolicy) else None
-    return TeacherEntry(
-        policy.name,
-        policy.hash,
-        policy.output_kind,
-        None if path is None else str(path),
-        None if normalization is None else asdict(normalization),
-    )
 
 
 def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:

@@ -14,8 +14,8 @@ from rldistill.distillation.live import OnPlay
 from rldistill.distillation.sources import held_out_sample
 from rldistill.envs import EpisodeEnvs, PlayableTask, make_task
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
+from rldistill.policies.entry import teacher_entry
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import teacher_entry
 from rldistill.runs.online import OnlineData
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_seed
