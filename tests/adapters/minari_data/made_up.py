@@ -60,8 +60,13 @@ def collect_with_minari(
                 shown[-1].append(observation)
                 if terminated or truncated:
                     break
+        # Minari leaves these folders to the garbage collector, which complains of it, whenever that is.
+        folders = [env._tmp_dir]
         dataset = env.create_dataset(dataset_id, **DESCRIPTION)
+        folders.append(env._tmp_dir)
         env.close()
+        for folder in folders:
+            folder.cleanup()
         return dataset, shown
     finally:
         for name, module in real.items():

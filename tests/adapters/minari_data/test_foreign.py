@@ -16,15 +16,13 @@ from rldistill.errors import DatasetError, MismatchError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.runs.distill import distill
 from tests.adapters.minari_data.made_up import collect_with_minari
-from tests.kit.cart_pole import hand_made_teacher, saved_teacher
+from tests.kit.cart_pole import MIRRORED_TASK, MirroredCartPole, hand_made_teacher, saved_teacher
+from tests.kit.other_libraries import QNetwork, randomised
 from tests.kit.small_policies import small_policy, vector_task
 from tests.kit.tiny_envs import Recorder, ShiftedSpaces
 
-pytestmark = [
-    # Minari's collector leaves its folders to the garbage collector, and wants all that it can be told.
-    pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*(is set to None|env_spec is None|out of date):UserWarning"),
-]
+# Minari's collector wants all that it can be told.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(is set to None|env_spec is None|out of date):UserWarning")
 
 
 def make_cart_pole():
@@ -160,6 +158,25 @@ def test_an_episode_that_was_neither_terminated_nor_truncated_counts_as_given_up
     dataset = from_minari("open-v0", tmp_path / "d", teacher=small_policy(vector_task(2)))
     assert (dataset.num_steps, dataset.manifest.num_interrupted) == (2, 1)
     assert dataset.last_observation(0) is None
+
+
+def test_a_teachers_file_may_be_another_librarys(tmp_path):
+    messages = []
+    collect_with_minari(MirroredCartPole, "cart-v0", num_episodes=1)
+    network = randomised(QNetwork())
+    torch.save(network.state_dict(), tmp_path / "dqn.cleanrl_model")
+    dataset = from_minari(
+        "cart-v0",
+        tmp_path / "d",
+        teacher=tmp_path / "dqn.cleanrl_model",
+        task=MIRRORED_TASK,
+        callbacks=[messages.append],
+    )
+    with torch.no_grad():
+        expected = network(torch.tensor(dataset.observations(range(dataset.num_steps))))
+    np.testing.assert_allclose(dataset.field("q_values"), expected.numpy(), rtol=1e-5, atol=1e-5)
+    assert dataset.provenance.task.name == MIRRORED_TASK
+    assert not any(isinstance(message, MessageEvent) for message in messages)
 
 
 def test_a_dataset_is_read_by_its_folder_too(tmp_path, minari_root):

@@ -39,8 +39,8 @@ def from_minari(
     Args:
         dataset: id of a local dataset, its folder, or a `MinariDataset` with the episodes that are wanted.
         out: dataset folder.
-        teacher: gives its outputs for the observations: a policy, or a file that says of itself what it is; load
-            others by `load_policy`, which takes what they do not say. May be None, or the same teacher, where
+        teacher: gives its outputs for the observations: a policy, or a file that says of itself what it is (load
+            others by `load_policy`, which takes what they do not say). May be None, or the same teacher, where
             `to_minari` wrote the dataset: its outputs lie there and are taken as they are. Another teacher labels
             them anew.
         task: which head of the teacher labels, or what it is to be recorded as playing; None: the teacher's own.
@@ -118,10 +118,10 @@ def _load(path: Path, task: str | None, device: str) -> Policy:
 def _doubts(source: MinariSource, task_name: str) -> list[str]:
     """List what may make a teacher's outputs for these observations worse than they look."""
     doubts: list[str] = []
-    if source.environment not in (None, task_name):
+    if source.environment not in (None, task_name.rpartition(":")[2]):
         doubts.append(
             f"{source.label} was played on {source.environment}, and is recorded as {task_name}, the teacher's task: "
-            "do both show the same observations?"
+            "do both show the same observations? task=… names another."
         )
     if source.has_altered_images:
         doubts.append(
