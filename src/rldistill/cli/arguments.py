@@ -13,11 +13,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from rldistill.errors import UsageError
-from rldistill.runs.config import CollectConfig, EvaluateConfig, QuickstartConfig
+from rldistill.runs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
-Machine = TypeVar("Machine", CollectConfig, EvaluateConfig, QuickstartConfig)
+Machine = TypeVar("Machine", CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import parse, require, write_result
+from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_result
 from rldistill.errors import UsageError
 from rldistill.runs.config import InspectConfig, parse_options
 
@@ -23,7 +23,12 @@ def run(argv: Sequence[str]) -> None:
 
     reading = policy_file(Path(target), config).reading
     options = parse_options(config.env_kwargs)
+    if config.verify and config.heads is not None:
+        raise UsageError("--verify plays a policy: --heads belongs with a preset.")
     description = describe(target, heads=config.head_sizes, reading=reading, task=config.task, env_kwargs=options)
+    if config.verify:
+        _verify(config, flags, description)
+        return
     if flags.json:
         write_result(flags, description, "")
         return
@@ -31,6 +36,37 @@ def run(argv: Sequence[str]) -> None:
     width = max(map(len, description))
     for key, value in _lines(description):
         sys.stdout.write(f"{key:<{width}}  {_shown(value)}\n")
+
+
+def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
+    """Play the policy; the result is printed before a gap becomes an error."""
+    from rldistill.cli.progress import callbacks
+    from rldistill.cli.verification import verification_text
+    from rldistill.runs.loading import policy_file
+    from rldistill.runs.verification import check_verified, verify
+
+    if description["kind"] not in ("policy", "program"):
+        raise UsageError(f"--verify plays a policy: {config.target} is a {description['kind']}.")
+    config = resolve_machine(config)
+    with callbacks(quiet=flags.quiet) as listeners:
+        result = verify(
+            policy_file(Path(config.target or ""), config),
+            config.task,
+            num_episodes=config.num_episodes,
+            expected_return=config.expected_return,
+            expected_standard_error=config.expected_standard_error,
+            seed=config.seed,
+            env_kwargs=parse_options(config.env_kwargs),
+            num_envs=config.num_envs,
+            num_threads=config.num_threads,
+            device=config.device,
+            callbacks=listeners,
+        )
+    if flags.json:
+        write_result(flags, description | {"verification": result.to_dict()}, "")
+    else:
+        sys.stdout.write(verification_text(result))
+    check_verified(result)
 
 
 def _lines(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -13,6 +13,7 @@ from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fin
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
+from rldistill.envs.versions import successor
 from rldistill.errors import RldistillError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 
@@ -151,11 +152,15 @@ def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]
 def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[str, Any]) -> PlayableTask:
     try:
         env = make()
-    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        if name.startswith("python:") and isinstance(error, ModuleNotFoundError):
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        if later := successor(name):
+            raise TaskError(_gone(name, later)) from error
+        if name.startswith("python:") and isinstance(error, ImportError):
             raise  # a mistake in the user's own code
         raise RldistillError(_missing_package(name, error)) from error
     except gymnasium.error.Error as error:
+        if later := successor(name):
+            raise TaskError(_gone(name, later)) from error
         raise TaskError(
             f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
         ) from error
@@ -182,6 +187,13 @@ def _missing_package(name: str, error: Exception) -> str:
         return f"Task {name!r} needs a package that is not installed: {error}"
     reason = _one_line(error).rstrip(".")
     return f"Task {name!r} needs a package that is not installed ({reason}): pip install 'rldistill[{extra}]'."
+
+
+def _gone(name: str, later: str) -> str:
+    return (
+        f"Task {name!r} cannot be made: this version is gone from Gymnasium {gymnasium.__version__}. The nearest that "
+        f"is there is {later}: --task {later}."
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
@@ -164,6 +164,29 @@ class InspectConfig:
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
     """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
+    num_episodes: int = 100
+    """With --verify: episodes of the policy and of random play."""
+    expected_return: float | None = None
+    """With --verify: what it is said to score; none: what was recorded beside its file."""
+    expected_standard_error: float | None = None
+    """With --verify: standard error of --expected-return, where it is known."""
+    seed: int = 0
+    """With --verify: episode i is a function of (seed, i)."""
+    num_envs: int = 16
+    """With --verify: environments stepped together; changes no result."""
+    num_threads: int = 0
+    """With --verify: threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """With --verify: auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_episodes", "num_envs")
+        check_not_negative(self, "seed", "num_threads")
+        for name in ("expected_return", "expected_standard_error"):
+            if getattr(self, name) is not None and not self.verify:
+                raise UsageError(f"{name} belongs with --verify, which plays the policy.")
 
     @property
     def head_sizes(self) -> tuple[int, ...]:

@@ -153,6 +153,34 @@ def evaluate(
     return result
 
 
+def evaluate_alone(
+    policy: Policy,
+    playable: PlayableTask,
+    *,
+    num_episodes: int,
+    seed: int,
+    num_envs: int | None = None,
+    num_threads: int = 0,
+    callbacks: Sequence[Callback] = (),
+) -> Evaluation:
+    """Play the same episodes with one policy and with random play, under the task's protocol as it is.
+
+    Args:
+        policy: plays by its own behaviour.
+        playable: what is played.
+        num_episodes: of each; of a census, at most that many starts.
+        seed: episode i is a function of (seed, i).
+        num_envs: environments stepped together; changes no result.
+        num_threads: of the emulator.
+        callbacks: receive events and may stop the run, by `StopRequestedError`.
+
+    Raises:
+        MismatchError: the policy does not fit the task.
+    """
+    run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, callbacks)
+    return run.compare([policy], None)
+
+
 def _naming(task_name: str, callback: Callback) -> Callback:
     """Return a callback that is told which of several tasks an event is about."""
 

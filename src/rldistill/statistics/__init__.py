@@ -11,6 +11,7 @@ from rldistill.statistics.aggregate import (
     point_estimate,
     relative_score,
     retention,
+    standard_error,
 )
 from rldistill.statistics.agreement import action_gap, agreement, greedy_choices, majority_share
 from rldistill.statistics.bootstrap import (
@@ -52,4 +53,5 @@ __all__ = [
     "retention",
     "retention_samples",
     "sample_interval",
+    "standard_error",
 ]

@@ -70,6 +70,12 @@ def point_estimate(values: ArrayLike, statistic: Statistic = mean) -> float | No
     return float(statistic(sample)) if sample.size else None
 
 
+def standard_error(values: ArrayLike) -> float | None:
+    """Return the standard error of the mean of one sample `[n]`, None for fewer than two values."""
+    sample = as_sample(values)
+    return float(sample.std(ddof=1) / math.sqrt(sample.size)) if sample.size > 1 else None
+
+
 def relative_score(student: ArrayLike, teacher: ArrayLike) -> float | None:
     """Return the student's mean score ÷ the teacher's, the paper's measure.
 

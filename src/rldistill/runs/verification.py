@@ -1,0 +1,345 @@
+"""Is it really that policy? Its score beside random play and beside the return that was recorded with it.
+
+The two returns agree where they are at most three combined standard errors apart. Where they do not, the usual silent
+mistakes (`mistakes`) are tried one by one, for a few episodes each, and what each would score is told.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from rldistill.envs import PlayableTask, TaskLike
+from rldistill.envs.versions import older_versions_allowed
+from rldistill.errors import GateError, MismatchError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.policies import Policy, fit_policy
+from rldistill.rollout.evaluate import play_episodes
+from rldistill.runs.evaluate import evaluate_alone
+from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
+from rldistill.runs.interrupt import stop_on_interrupt
+from rldistill.runs.loading import PolicyLike, as_policy, path_of
+from rldistill.runs.mistakes import Suspect, Trial, source_of, suspects
+from rldistill.runs.pairing import tasks_to_play
+from rldistill.runs.threads import use_threads
+from rldistill.statistics import standard_error
+from rldistill.tasks import UNNAMED_TASK, Task
+
+Verdict = Literal["agrees", "differs", "not compared"]
+
+ALLOWED_STANDARD_ERRORS = 3.0
+"""How many combined standard errors two returns may lie apart."""
+FEW_EPISODES = 30
+"""Fewer of them may all be of one kind, and then seem surer than they are."""
+_TRIAL_EPISODES = 20
+
+
+@dataclass(frozen=True)
+class ExpectedReturn:
+    """What a policy is said to score.
+
+    Attributes:
+        mean: in points.
+        standard_error: of the mean; None where nobody says it, which counts as 0.
+        source: who says it.
+    """
+
+    mean: float
+    standard_error: float | None
+    source: str
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit in the last digit that was given: published figures are rounded."""
+        exponent = Decimal(repr(self.mean)).normalize().as_tuple().exponent
+        return 0.5 * 10.0 ** min(0, int(exponent))
+
+    def agrees_with(self, mean: float, error: float) -> bool:
+        """Return whether a mean with its standard error is this return, as far as both are known."""
+        return abs(mean - self.mean) <= ALLOWED_STANDARD_ERRORS * self.combined(error) + self.rounding
+
+    def combined(self, error: float) -> float:
+        """Return the standard error of the difference to a mean that has the standard error `error`."""
+        return math.hypot(error, self.standard_error or 0.0)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What another reading of the file scores.
+
+    Attributes:
+        change: what differs.
+        mean: of its returns.
+        standard_error: of that mean.
+        num_episodes: how many were played.
+        would_explain: it agrees with the expected return, and is nearer to it than the policy as loaded.
+    """
+
+    change: str
+    mean: float
+    standard_error: float
+    num_episodes: int
+    would_explain: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of the usual mistakes, with what was found about it.
+
+    Attributes:
+        mistake: its name.
+        as_played: what is done here.
+        trials: what other readings score; only where there is a gap to explain.
+        note: what the files say about it, or why it was not tried.
+    """
+
+    mistake: str
+    as_played: str
+    trials: tuple[TrialResult, ...] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What playing a policy says about whether it is the one it is said to be; `to_dict` gives the JSON.
+
+    Attributes:
+        evaluation: the policy and random play, on the same episodes.
+        expected: what it is said to score; None: nobody says.
+        findings: the usual mistakes.
+    """
+
+    evaluation: Evaluation
+    expected: ExpectedReturn | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def played(self) -> PolicyEvaluation:
+        """The policy's episodes."""
+        return self.evaluation.students[0]
+
+    @property
+    def random(self) -> PolicyEvaluation:
+        """Random play on the same episodes."""
+        return self.evaluation.policies[-1]
+
+    @property
+    def standard_error(self) -> float:
+        """Of the policy's mean; 0 for a census."""
+        return _error_of(self.played)
+
+    @property
+    def random_standard_error(self) -> float:
+        """Of random play's mean."""
+        return _error_of(self.random)
+
+    @property
+    def difference(self) -> float | None:
+        """Mean − expected, in points."""
+        return None if self.expected is None else self.played.mean - self.expected.mean
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the policy scores what it is said to score."""
+        if self.expected is None:
+            return "not compared"
+        return "agrees" if self.expected.agrees_with(self.played.mean, self.standard_error) else "differs"
+
+    @property
+    def explanations(self) -> list[tuple[str, TrialResult]]:
+        """The mistakes that would explain the gap."""
+        return [(each.mistake, trial) for each in self.findings for trial in each.trials if trial.would_explain]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        expected = None if self.expected is None else asdict(self.expected)
+        return {
+            "verdict": self.verdict,
+            "expected": expected,
+            "difference": self.difference,
+            "standard_error": self.standard_error,
+            "combined_standard_error": None if self.expected is None else self.expected.combined(self.standard_error),
+            "allowed_standard_errors": ALLOWED_STANDARD_ERRORS,
+            "mistakes": [asdict(finding) for finding in self.findings],
+            "evaluation": self.evaluation.to_dict(),
+        }
+
+
+def verify(
+    policy: PolicyLike,
+    task: TaskLike | None = None,
+    *,
+    num_episodes: int = 100,
+    expected_return: float | None = None,
+    expected_standard_error: float | None = None,
+    seed: int = 0,
+    env_kwargs: Mapping[str, Any] | None = None,
+    num_envs: int | None = None,
+    num_threads: int = 0,
+    device: str = "auto",
+    callbacks: Sequence[Callback] = (),
+) -> Verification:
+    """Play a policy by its own behaviour, without exploration, and compare with what it is said to score.
+
+    Args:
+        policy: policy, file or run folder.
+        task: what to play; None: what its file says.
+        num_episodes: of the policy and of random play.
+        expected_return: what it is said to score; None: what was recorded with the file.
+        expected_standard_error: of `expected_return`, where it is known.
+        seed: episode i is a function of (seed, i), as in `evaluate`.
+        env_kwargs: settings of the task.
+        num_envs: environments stepped together; changes no result.
+        num_threads: of torch and the emulator; 0: one per processor.
+        device: auto, cpu or cuda.
+        callbacks: receive events and may stop the run.
+
+    Raises:
+        PolicyFileError: the file cannot be read as a policy.
+        MismatchError: the policy does not fit the task.
+        UsageError: a number out of range, or no task; the task's version is gone (names its successor).
+        KeyboardInterrupt: stopped.
+    """
+    _check_numbers(num_episodes, expected_return, expected_standard_error)
+    loaded = as_policy(policy, device=device, task=task, env_kwargs=env_kwargs)
+    playable = _playable(loaded, task, env_kwargs)
+    fitted = _fitted(loaded, playable.task)
+    expected = _expected(fitted, expected_return, expected_standard_error)
+    settings = {"seed": seed, "num_envs": num_envs or 16, "num_threads": num_threads}
+    if num_episodes < FEW_EPISODES:
+        text = (
+            f"{num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} or more."
+        )
+        notify(callbacks, MessageEvent(text, "warning"))
+    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
+        try:
+            evaluation = evaluate_alone(fitted, playable, num_episodes=num_episodes, callbacks=listeners, **settings)
+            result = Verification(evaluation, expected, ())
+            open_questions = suspects(fitted, playable, path_of(policy))
+            findings = tuple(_finding(suspect, result, settings, listeners) for suspect in open_questions)
+        except StopRequestedError:
+            raise KeyboardInterrupt from None
+    return Verification(evaluation, expected, findings)
+
+
+def check_verified(verification: Verification) -> None:
+    """Check that a policy scores what it is said to score, where somebody says it.
+
+    Raises:
+        GateError: it does not; names the mistakes that would explain it.
+    """
+    expected, played = verification.expected, verification.played
+    if expected is None or verification.verdict == "agrees":
+        return
+    would = "; ".join(
+        f"{trial.change}, {figure(trial.mean, trial.standard_error)}" for _, trial in verification.explanations
+    )
+    raise GateError(
+        f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
+        f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
+        f"({expected.source}). "
+        + (f"Would explain it: {would}." if would else "None of the usual mistakes that were tried would explain it.")
+    )
+
+
+def figure(mean: float, error: float | None) -> str:
+    """Return a mean with its standard error as text."""
+    text = f"{mean:,.0f}" if abs(mean) >= 10_000 else f"{mean:.1f}" if abs(mean) >= 10 else f"{mean:.3g}"
+    return text if error is None else f"{text} ± {error:.2g}" if error < 100 else f"{text} ± {error:.0f}"
+
+
+def _check_numbers(num_episodes: int, expected: float | None, error: float | None) -> None:
+    if num_episodes < 2:
+        raise UsageError(f"num_episodes must be 2 or more, got {num_episodes}: one episode has no standard error.")
+    if expected is not None and not math.isfinite(expected):
+        raise UsageError(f"expected_return must be a number such as 195.5, got {expected}.")
+    if error is not None and expected is None:
+        raise UsageError("expected_standard_error belongs with expected_return, which is missing.")
+    if error is not None and not (math.isfinite(error) and error >= 0):
+        raise UsageError(f"expected_standard_error must be 0 or more, got {error}.")
+
+
+def _playable(policy: Policy, task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> PlayableTask:
+    names = [own.name for own in policy.tasks]
+    if task is None and len(names) > 1:
+        raise UsageError(
+            f"Policy {policy.name!r} plays several tasks: name one of {', '.join(names)}, --task {names[0]}."
+        )
+    if task is None and names == [UNNAMED_TASK]:
+        raise UsageError(f"Policy {policy.name!r} does not say which task it plays. Name it: --task ID.")
+    (playable,) = tasks_to_play(policy, task, env_kwargs)
+    return playable.with_exploration(0.0)
+
+
+def _fitted(policy: Policy, task: Task) -> Policy:
+    try:
+        return fit_policy(policy, task)
+    except MismatchError as error:
+        own = policy.tasks[0].fingerprint.observation_shape
+        # v4 leaves the contact forces out unless told; teachers before it had them.
+        if task.name.startswith("Ant-v4") and own == (111,) and task.fingerprint.observation_shape == (27,):
+            raise MismatchError(
+                f"{str(error).rstrip()} Teachers of Ant-v3 saw contact forces, too: "
+                "--env-kwargs '{\"use_contact_forces\": true}' brings them back."
+            ) from error
+        raise
+
+
+def _expected(policy: Policy, given: float | None, error: float | None) -> ExpectedReturn | None:
+    if given is not None:
+        return ExpectedReturn(given, error, "--expected-return")
+    record = source_of(policy).get("recorded_return")
+    if not isinstance(record, Mapping):
+        return None
+    values: dict[str, Any] = dict(record)
+    mean, deviation, episodes = (values.get(key) for key in ("mean", "standard_deviation", "episodes"))
+    if not isinstance(mean, int | float) or not math.isfinite(mean):
+        return None
+    has_spread = isinstance(deviation, int | float) and isinstance(episodes, int) and episodes > 1
+    # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
+    spread = float(deviation) / math.sqrt(episodes - 1) if has_spread else None  # pyright: ignore[reportArgumentType, reportOptionalOperand]
+    count = f", {episodes} episodes" if isinstance(episodes, int) else ""
+    return ExpectedReturn(float(mean), spread, f"{values.get('file')}, {values.get('chosen')}{count}")
+
+
+def _finding(
+    suspect: Suspect, result: Verification, settings: Mapping[str, int], callbacks: Sequence[Callback]
+) -> Finding:
+    """Describe a mistake; where there is a gap, play what it would be otherwise."""
+    if result.expected is None or result.verdict != "differs":
+        return Finding(suspect.name, suspect.as_played, note=suspect.note)
+    num_episodes = min(len(result.played.played.episodes), _TRIAL_EPISODES)
+    trials = tuple(
+        _try(trial, result.expected, result.played.mean, num_episodes, settings, callbacks)
+        for trial in suspect.make_trials()
+    )
+    return Finding(suspect.name, suspect.as_played, trials, suspect.note)
+
+
+def _try(
+    trial: Trial,
+    expected: ExpectedReturn,
+    mean: float,
+    num_episodes: int,
+    settings: Mapping[str, int],
+    callbacks: Sequence[Callback],
+) -> TrialResult:
+    def report(num_finished: int) -> None:
+        notify(callbacks, ProgressEvent(f"try {trial.change}", num_finished, num_episodes, "episodes"))
+
+    with older_versions_allowed():
+        envs = trial.playable.make_envs(min(settings["num_envs"], num_episodes), settings["num_threads"])
+        try:
+            played = play_episodes(
+                trial.policy, envs, range(num_episodes), seed=settings["seed"], exploration_epsilon=0.0, on_step=report
+            )
+        finally:
+            envs.close()
+    score, error = float(played.scores.mean()), standard_error(played.scores) or 0.0
+    is_nearer = abs(score - expected.mean) < abs(mean - expected.mean)
+    return TrialResult(trial.change, score, error, num_episodes, is_nearer and expected.agrees_with(score, error))
+
+
+def _error_of(row: PolicyEvaluation) -> float:
+    return 0.0 if row.played.is_census else standard_error(row.played.scores) or 0.0

@@ -1,0 +1,57 @@
+"""`inspect --verify`: what it prints, and how it ends."""
+
+import pytest
+
+from tests.kit.cart_pole import saved_teacher
+from tests.kit.commands import run, run_well
+
+FEW = ("--verify", "--num-episodes", 5)
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    saved_teacher(tmp_path)
+    return tmp_path / "teacher.safetensors"
+
+
+def test_a_policy_that_scores_what_it_is_said_to_score(teacher):
+    record = run_well("inspect", teacher, *FEW, "--expected-return", 40, "--json").json
+    verification = record["verification"]
+    assert (record["kind"], verification["verdict"], verification["difference"]) == ("policy", "agrees", 0.0)
+    assert [policy["role"] for policy in verification["evaluation"]["policies"]] == ["student", "random"]
+
+
+def test_a_gap_is_printed_in_full_and_ends_with_1(teacher):
+    result = run("inspect", teacher, *FEW, "--expected-return", 20, "--quiet")
+    assert result.code == 1
+    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines() if not line.startswith(" "))
+    assert lines["score"].strip() == "40.0 ± 0 (standard error), 95 % interval 40.0 to 40.0"
+    assert lines["verdict"].strip() == (
+        "differs: 20.0 apart, at most 3 combined standard errors allowed; it is better than random play"
+    )
+    assert "explain the gap" in result.stdout
+    assert "Verification failed: hand-made scores 40.0 ± 0 on CartPole-v1, 20.0 expected" in result.stderr
+
+
+def test_without_a_recorded_return_it_says_what_was_not_checked(teacher):
+    result = run_well("inspect", teacher, *FEW)
+    assert "not compared: no return is recorded beside it, and none was given (--expected-return R)" in result.stdout
+    assert "is better than random play" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["net3", "--verify"], "--verify plays a policy: net3 is a network."),
+        (["net3", "--expected-return", "3"], "expected_return belongs with --verify, which plays the policy."),
+        (["net3", "--verify", "--num-episodes", "0"], "num_episodes must be"),
+    ],
+)
+def test_wrong_usage(argv, message):
+    result = run("inspect", *argv)
+    assert result.code == 2
+    assert message in result.line
+
+
+def test_a_negative_return_may_be_expected(teacher):
+    assert run("inspect", teacher, *FEW, "--expected-return", -20, "--quiet").code == 1

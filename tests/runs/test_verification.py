@@ -1,0 +1,318 @@
+"""Is it really that policy? Worked out on environments whose scores are known."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from rldistill.adapters.load import load_policy
+from rldistill.envs import make_task
+from rldistill.errors import GateError, MismatchError, TaskError, UsageError
+from rldistill.networks import InputNormalization, parse_architecture
+from rldistill.policies import TorchPolicy
+from rldistill.runs.mistakes import suspects
+from rldistill.runs.verification import ExpectedReturn, check_verified, verify
+from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
+from tests.kit.interruptions import StopAfter
+from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
+
+PUSH_TASK = "tests.runs.test_verification:Push-v2"
+
+
+class Push(gymnasium.Env):
+    """Ten pushes. Each pays the distance that was pushed, at most `largest`, and less where there is friction."""
+
+    def __init__(self, largest: float = 2.0, friction: float = 0.0) -> None:
+        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-largest, largest, (1,), np.float32)
+        self._friction = friction
+        self._steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self._steps += 1
+        return self._observation(), float(action[0]) - self._friction, self._steps == 10, False, {}
+
+    def _observation(self):
+        return np.array([5.0, self.np_random.uniform(5.0, 5.2)], np.float32)
+
+
+gymnasium.register("Push-v2", entry_point=Push)
+gymnasium.register("Push-v1", entry_point=Push, kwargs={"friction": 0.3})
+
+
+def push_policy(kind="gaussian", *, mapping="tanh_rescale", normalised=True, **options):
+    """Return a policy that sees 0 and 0.2 at most, and gives tanh(1) of the box's half width; else much more."""
+    task = make_task(PUSH_TASK).task
+    layout = replace(task.fingerprint.action_layout, mapping=mapping)
+    task = replace(task, fingerprint=replace(task.fingerprint, action_layout=layout))
+    normalization = InputNormalization((5.0, 5.1), (1.0, 1.0)) if normalised else None
+    policy = TorchPolicy.create(
+        replace(parse_architecture("mlp:2"), activation="tanh"),
+        [task],
+        output_kind=kind,
+        normalization=normalization,
+        generator=torch.Generator().manual_seed(0),
+        name="push",
+        **options,
+    )
+    state = policy.network.state_dict()
+    state["torso.1.weight"] = torch.eye(2)
+    state["heads.0.output.weight"] = torch.tensor([[-3.0, 0.0]])
+    state["heads.0.output.bias"] = torch.tensor([1.0])
+    if kind == "gaussian":
+        state["heads.0.rows.log_std_layer.bias"] = torch.tensor([-20.0])
+    policy.network.load_state_dict(state)
+    return policy
+
+
+SCORE = 10 * 2 * float(np.tanh(1.0))
+
+
+def results(verification):
+    return {trial.change: trial for finding in verification.findings for trial in finding.trials}
+
+
+def findings(verification):
+    return {finding.mistake: finding for finding in verification.findings}
+
+
+# The verdict
+
+
+def test_a_policy_that_scores_what_was_expected_agrees_and_nothing_is_tried():
+    task = payout_task()
+    verification = verify(constant_policy(task, 2), task, num_episodes=6, expected_return=10)
+    assert (verification.verdict, verification.difference) == ("agrees", 0.0)
+    assert (verification.played.mean, verification.random.mean) == (10, 2)
+    assert results(verification) == {}
+    check_verified(verification)
+
+
+def test_without_an_expected_return_nothing_is_compared():
+    task = payout_task()
+    verification = verify(constant_policy(task, 2), task, num_episodes=6)
+    assert (verification.verdict, verification.expected, verification.difference) == ("not compared", None, None)
+    assert verification.to_dict()["expected"] is None
+    check_verified(verification)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "agrees"),
+    [
+        (10.0, None, True),
+        (10.4, None, False),
+        (10.05, None, False),
+        (9.4, 0.2, True),
+        (9.3, 0.2, False),
+        (8.7, 0.5, True),
+    ],
+)
+def test_three_combined_standard_errors_and_half_a_unit_of_the_last_digit_are_allowed(mean, error, agrees):
+    assert ExpectedReturn(mean, error, "test").agrees_with(10.0, 0.0) == agrees
+
+
+@pytest.mark.parametrize(("mean", "rounding"), [(500.0, 0.5), (-153.1, 0.05), (93.48, 0.005), (1200.0, 0.5)])
+def test_a_figure_was_rounded_to_its_last_digit(mean, rounding):
+    assert ExpectedReturn(mean, None, "test").rounding == pytest.approx(rounding)
+
+
+def test_the_standard_errors_of_both_are_combined():
+    task = payout_task(noise=1.0)
+    verification = verify(
+        constant_policy(task, 2), task, num_episodes=20, expected_return=10.6, expected_standard_error=0.15
+    )
+    error = verification.played.played.scores.std(ddof=1) / np.sqrt(20)
+    assert verification.standard_error == pytest.approx(error)
+    assert verification.to_dict()["combined_standard_error"] == pytest.approx(np.hypot(error, 0.15))
+    assert verification.verdict == "agrees"
+    assert verify(constant_policy(task, 2), task, num_episodes=20, expected_return=11.5).verdict == "differs"
+
+
+def test_the_return_recorded_with_a_file_is_expected_unless_another_is_given():
+    task = payout_task()
+    record = {
+        "mean": 7.0,
+        "standard_deviation": 3.0,
+        "episodes": 10,
+        "chosen": "last of 4 evaluations",
+        "file": "e.npz",
+    }
+    policy = constant_policy(task, 2).with_provenance({"source": {"recorded_return": record}})
+    verification = verify(policy, task, num_episodes=6)
+    assert verification.expected == ExpectedReturn(7.0, 1.0, "e.npz, last of 4 evaluations, 10 episodes")
+    assert verification.verdict == "agrees"
+    assert verify(policy, task, num_episodes=6, expected_return=4).expected == ExpectedReturn(
+        4, None, "--expected-return"
+    )
+
+
+@pytest.mark.parametrize("record", [None, "10", {}, {"mean": "10"}])
+def test_what_a_stranger_wrote_in_place_of_a_record_is_ignored(record):
+    task = payout_task()
+    policy = constant_policy(task, 2).with_provenance({"source": {"recorded_return": record}})
+    assert verify(policy, task, num_episodes=6).expected is None
+
+
+def test_a_gap_is_one_line():
+    task = payout_task()
+    verification = verify(constant_policy(task, 1, "student"), task, num_episodes=6, expected_return=10)
+    with pytest.raises(GateError) as caught:
+        check_verified(verification)
+    assert str(caught.value) == (
+        "Verification failed: student scores 6 ± 0 on tests.kit.payout:Payout-v0, 10.0 expected (--expected-return). "
+        "None of the usual mistakes that were tried would explain it."
+    )
+
+
+# What would explain a gap
+
+
+def test_a_normaliser_that_should_not_be_there_would_explain_a_gap():
+    # Without it the hidden layer saturates: −3 tanh(5) + 1 = −2 before the tanh.
+    expected = 20 * float(np.tanh(1 - 3 * np.tanh(5.0)))
+    verification = verify(push_policy(), num_episodes=6, expected_return=expected, expected_standard_error=0.01)
+    assert verification.played.mean == pytest.approx(SCORE, rel=1e-5)
+    trial = results(verification)["without its normaliser"]
+    assert trial.mean == pytest.approx(expected, rel=1e-5)
+    assert (trial.would_explain, trial.num_episodes) == (True, 6)
+    with pytest.raises(GateError, match=r"Would explain it: without its normaliser, -19\.3 ± "):
+        check_verified(verification)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [("tanh, not rescaled", SCORE / 2), ("clipped, without tanh", 10.0), (f"on {PUSH_TASK[:-1]}1", SCORE - 3)],
+)
+def test_scaling_and_version_would_explain_a_gap(change, expected):
+    verification = verify(push_policy(), num_episodes=6, expected_return=expected, expected_standard_error=0.01)
+    explaining = [trial.change for _, trial in verification.explanations]
+    assert explaining == [change]
+
+
+def test_another_activation_would_explain_a_gap():
+    policy = push_policy(normalised=False)
+    expected = 20 * float(np.tanh(1 - 3 * 5.0))
+    assert verify(policy, num_episodes=6, expected_return=expected).verdict == "differs"
+    trial = results(verify(policy, num_episodes=6, expected_return=expected))["with relu"]
+    assert trial.mean == pytest.approx(expected)
+
+
+def test_sampling_is_tried_where_outputs_are_a_distribution():
+    assert "sampling" in results(verify(push_policy(), num_episodes=6, expected_return=0))
+    sampling = results(verify(push_policy(behaviour="sample"), num_episodes=6, expected_return=-1))
+    assert sampling["greedy"].mean == pytest.approx(SCORE, rel=1e-5)
+    deterministic = verify(push_policy("actions"), num_episodes=6, expected_return=0)
+    assert findings(deterministic)["greedy or sampling"].as_played == "deterministic"
+    assert "sampling" not in results(deterministic)
+
+
+def test_q_values_are_no_distribution_to_sample_from():
+    task = short_cart_pole()
+    verification = verify(hand_made_teacher(task), task, num_episodes=6, expected_return=1)
+    assert set(results(verification)) == {"with tanh", "on CartPole-v0"}
+
+
+def test_a_clock_is_tried_otherwise():
+    task = make_task("CartPole-v1", {"time_feature": 40, "max_episode_steps": 40})
+    policy = TorchPolicy.create(parse_architecture("mlp:4"), [task.task], output_kind="logits")
+    verification = verify(policy, task, num_episodes=6, expected_return=500)
+    assert findings(verification)["time feature"].as_played == "1 − t / 40"
+    assert {"with T = 500", "with a clock that stands still"} <= set(results(verification))
+
+
+def test_a_missing_normaliser_is_told_where_nothing_can_be_tried():
+    policy = push_policy(normalised=False).with_provenance({"source": {"notes": ["vecnormalize.pkl is missing."]}})
+    (note,) = {finding.note for finding in findings(verify(policy, num_episodes=6)).values()} - {None}
+    assert note == "missing, and nothing to try in its place"
+
+
+def test_quantiles_are_spoken_of_where_there_are_any():
+    policy = push_policy().with_provenance({"source": {"algorithm": "qrdqn"}})
+    names = [suspect.name for suspect in suspects(policy, make_task(PUSH_TASK))]
+    assert "quantile order" in names
+    assert "quantile order" not in [suspect.name for suspect in suspects(push_policy(), make_task(PUSH_TASK))]
+
+
+def test_trials_leave_the_policy_and_the_random_numbers_as_they_were():
+    policy = push_policy()
+    before, drawn = policy.hash, torch.get_rng_state()
+    verify(policy, num_episodes=6, expected_return=0)
+    assert policy.hash == before
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_a_program_is_tried_as_far_as_it_can_be_read_otherwise():
+    def push(observations):
+        return torch.cat([observations[:, :1] * 0 + 1, observations[:, :1] * 0 - 20], dim=1)
+
+    policy = load_policy(push, task=PUSH_TASK, outputs="gaussian")
+    verification = verify(policy, num_episodes=6, expected_return=SCORE, expected_standard_error=0.01)
+    assert verification.played.mean == 10
+    assert findings(verification)["activation"].as_played == "inside the program, not to be seen"
+    assert [trial.change for _, trial in verification.explanations] == ["tanh, then rescaled"]
+
+
+# What cannot be played
+
+
+def test_a_version_that_is_gone_is_named_with_its_successor():
+    task = replace(short_cart_pole().task, name="Pendulum-v0", environment_kwargs={})
+    policy = hand_made_teacher().with_spec(heads=(replace(hand_made_teacher().spec.heads[0], task=task),))
+    with pytest.warns(DeprecationWarning, match="out of date"), pytest.raises(TaskError, match="--task Pendulum-v1"):
+        verify(policy)
+
+
+def test_of_several_tasks_one_is_named():
+    tasks = payout_tasks(a={}, b={})
+    policy = constant_heads(tasks, (2, 1))
+    with pytest.raises(UsageError, match="plays several tasks: name one of tests"):
+        verify(policy)
+    assert verify(policy, tasks[1], num_episodes=6).played.mean == 6
+
+
+def test_a_file_that_names_no_task_is_asked_for_one():
+    unnamed = load_policy(
+        lambda rows: rows[:, :2], task=replace(short_cart_pole().task, name="unnamed"), outputs="logits"
+    )
+    with pytest.raises(UsageError, match="does not say which task it plays"):
+        verify(unnamed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_episodes": 1}, "num_episodes must be 2 or more, got 1"),
+        ({"expected_return": float("inf")}, "expected_return must be a number such as 195.5, got inf"),
+        ({"expected_standard_error": 1.0}, "expected_standard_error belongs with expected_return"),
+        (
+            {"expected_return": 1.0, "expected_standard_error": -1.0},
+            "expected_standard_error must be 0 or more, got -1",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        verify(push_policy(), **settings)
+
+
+def test_another_environment_is_refused():
+    with pytest.raises(MismatchError, match="does not fit task 'CartPole-v1'"):
+        verify(push_policy(), "CartPole-v1")
+
+
+def test_few_episodes_are_warned_about():
+    said = []
+    verify(push_policy(), num_episodes=5, callbacks=[lambda event: said.append(getattr(event, "text", ""))])
+    assert "5 episodes tell little of their own spread: a gap may be luck. Play 30 or more." in said
+
+
+def test_a_callback_may_stop_it():
+    with pytest.raises(KeyboardInterrupt):
+        verify(push_policy(), num_episodes=6, callbacks=[StopAfter(3)])
