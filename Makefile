@@ -1,7 +1,8 @@
 # make quickstart   teacher to proven student in one go         make test       everything CI runs
 # make test-all     the slow tests too                          make docs       links and snippets of README and docs/
 # make lint | type  one check alone                             make format     rewrite the sources in our style
-# make bench        the measurements, one after the other       make constraints  pin the newest releases
+# make bench        the measurements, one after the other       make teachers    play the published teachers: docs/results
+# make constraints  pin the newest releases
 #
 # Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
@@ -22,7 +23,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all checks lint type docs wheel bench format constraints clean
+.PHONY: help quickstart test test-all checks lint type docs wheel bench teachers format constraints clean
 
 # $(call check,name,command): one line when it passes; all that it printed, and its name, when it fails.
 define check
@@ -108,6 +109,14 @@ wheel: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python bench/run.py
+
+# Every teacher of a folder of zips beside its known return: hours. `make teachers TEACHERS=DIR WORKERS=8`
+TEACHERS ?= ../shared/teachers/sb3
+WORKERS ?= 1
+
+teachers: $(DEV_STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[mujoco]'
+	@$(BIN)/python scripts/teachers_page.py $(TEACHERS) --num-workers $(WORKERS)
 
 format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix --quiet --exit-zero
