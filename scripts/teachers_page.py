@@ -253,10 +253,10 @@ def page(
         "## Returns",
         "",
         "*Ours*, *measured* and *published* are means with their standard errors. *Measured* is the same zip on "
-        "today's environments, rebuilt apart from rldistill: 100 episodes, other seeds. *Published* is what the zoo said "
-        "of it, on the environments of that time (its number of episodes is taken as 100). *Apart*: (ours − measured) ÷ "
-        "combined standard error. A teacher *agrees* where that is at most 3 (and half a unit in the last digit of "
-        "*measured*); among 59 teachers that all agree, one beyond 3 is to be expected in one page of seven.",
+        "today's environments, rebuilt apart from rldistill: 100 episodes, other seeds. *Published* is what the zoo "
+        "said of it, on the environments of that time (its number of episodes is taken as 100). *Apart*: (ours − "
+        "measured) ÷ combined standard error. A teacher *agrees* where that is at most 3 (and half a unit in the last "
+        "digit of *measured*); among 59 teachers that all agree, one beyond 3 is to be expected in one page of seven.",
         "",
         "| teacher | played on | ours | measured | published | random play | apart | agrees |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,145 +1,378 @@
-"""Every kind of policy passes the kit, and the kit finds what is wrong with those that only look like policies."""
+"""The kit of adapters: all that we load passes it, and whatever a policy may get wrong is found."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from gymnasium import spaces
 
-from rldistill.adapters.conformance import NonconformingError, check_policy
+from rldistill.adapters.conformance import ConformanceError, Reference, check_policy, findings
 from rldistill.adapters.load import load_policy
-from rldistill.policies import TorchPolicy
-from tests.kit.other_libraries import (
-    ActorCritic,
-    CategoricalQNetwork,
-    MLPModel,
-    PPOAtari,
-    QDagger,
-    QNetwork,
-    SACActor,
-    TD3Actor,
-    randomised,
-)
-from tests.kit.small_policies import box_task, small_policy, vector_task
+from rldistill.adapters.sb3.load import load_sb3
+from rldistill.errors import MismatchError, UsageError
+from rldistill.networks import InputNormalization
+from rldistill.policies import files
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout, PolicyOutput
+from tests.kit.other_libraries import ActorCritic, PPOContinuous, QNetwork, randomised
+from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
-VECTORS = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-FRAMES = np.random.default_rng(0).integers(0, 256, (20, 4, 84, 84), np.uint8)
+NORMALIZATION = InputNormalization((1.0, 0.0, -1.0, 5.0), (1.0, 4.0, 0.1, 9.0))
 
 
-def answers(module, rows):
-    with torch.no_grad():
-        return torch.cat([module(part.float()) for part in torch.from_numpy(rows).split(16)]).numpy()
+def choices_task(kind, *sizes):
+    return Task("made-up", ObservationFingerprint((4,), "float32", ActionLayout(kind, sizes)))
 
 
-@pytest.mark.parametrize("make", [QNetwork, CategoricalQNetwork, SACActor, TD3Actor], ids=lambda make: make.__name__)
-def test_cleanrl_on_vectors(make, tmp_path):
-    module = randomised(make())
-    torch.save(module.state_dict(), tmp_path / "m.pt")
-    check_policy(load_policy(tmp_path / "m.pt"), VECTORS, reference=answers(module, VECTORS))
+# What passes
+
+NATIVE = {
+    "q_values": lambda: small_policy(),
+    "logits, sampling": lambda: small_policy(output_kind="logits", behaviour="sample"),
+    "images": lambda: small_policy(image_task(), network="conv:2-2-2:4"),
+    "several tasks": lambda: small_policy(vector_task(3, name="a"), vector_task(2, name="b")),
+    "multi_discrete": lambda: small_policy(choices_task("multi_discrete", 3, 2), output_kind="logits"),
+    "multi_binary": lambda: small_policy(choices_task("multi_binary", 3), output_kind="logits", behaviour="sample"),
+    "gaussian, sampling": lambda: small_policy(box_task(), output_kind="gaussian", behaviour="sample"),
+    "squashed gaussian": lambda: small_policy(box_task(mapping="tanh_rescale"), output_kind="gaussian"),
+    "actions": lambda: small_policy(box_task(mapping="tanh_rescale"), output_kind="actions"),
+    "normalised": lambda: small_policy(normalization=NORMALIZATION),
+    "a module": lambda: load_policy(randomised(QNetwork()), task=vector_task(), outputs="q_values"),
+    "a function": lambda: load_policy(lambda rows: rows[:, :3], task=vector_task(), outputs="logits"),
+}
 
 
-@pytest.mark.parametrize("make", [QDagger, PPOAtari], ids=lambda make: make.__name__)
-def test_cleanrl_on_images(make, tmp_path):
-    module = randomised(make())
-    torch.save(module.state_dict(), tmp_path / "m.pt")
-    check_policy(load_policy(tmp_path / "m.pt"), FRAMES, reference=answers(module, FRAMES))
+@pytest.mark.parametrize("name", NATIVE)
+def test_policies_of_our_own_pass(name):
+    check_policy(NATIVE[name])
 
 
-@pytest.mark.parametrize(("make", "key"), [(ActorCritic, "model_state_dict"), (MLPModel, "actor_state_dict")])
-def test_rsl_rl(make, key, tmp_path):
-    module = randomised(make())
-    torch.save({key: module.state_dict()}, tmp_path / "m.pt")
-    policy = load_policy(tmp_path / "m.pt", task=box_task(), activation="elu")
-    check_policy(policy, VECTORS, reference=answers(module, VECTORS))
+def rows(count=1000):
+    return np.random.default_rng(3).normal(size=(count, 4)).astype(np.float32)
 
 
-def test_onnx(tmp_path):
+CHECKPOINTS = {
+    "CleanRL dqn": (QNetwork, vector_task(), None),
+    "CleanRL ppo_continuous_action": (PPOContinuous, box_task(), None),
+    "rsl_rl": (lambda: ActorCritic(normalised=True), box_task(), "elu"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_pass_with_the_answers_of_their_library(tmp_path, name):
+    make, task, activation = CHECKPOINTS[name]
+    network, path = randomised(make()), tmp_path / "model_1.pt"
+    weights = network.state_dict()
+    torch.save(weights if activation is None else {"model_state_dict": weights}, path)
+    with torch.inference_mode():
+        reference = Reference(rows(), network(torch.from_numpy(rows())).numpy())
+    check_policy(lambda: load_policy(path, task=task, activation=activation), reference=reference)
+
+
+def test_an_onnx_file_passes(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     pytest.importorskip("onnx", reason="needs the extra `export`")
     from tests.kit.onnx_files import expected, layers, mlp_model, saved
 
-    path = saved(mlp_model(), tmp_path / "m.onnx")
-    policy = load_policy(path, task=vector_task(), outputs="logits", behaviour="sample")
-    check_policy(policy, VECTORS, reference=expected(layers(), VECTORS))
+    path = saved(mlp_model(), tmp_path / "p.onnx")
+    answers = expected(layers(), rows())
+    reference = Reference(rows(), answers, answers.argmax(axis=1))
+    check_policy(lambda: load_policy(path, task=vector_task(), outputs="q_values"), reference=reference)
 
 
-def test_an_exported_program_a_function_and_a_module(tmp_path):
-    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_and_torch_export_pass(tmp_path):
+    network = randomised(QNetwork())
+    torch.jit.save(torch.jit.script(network), tmp_path / "p.pt")
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
-    torch.export.save(torch.export.export(module, (torch.zeros(2, 4),), dynamic_shapes=dynamic), tmp_path / "m.pt2")
-    options = {"task": vector_task(), "outputs": "q_values"}
-    check_policy(load_policy(tmp_path / "m.pt2", trust=True, **options), VECTORS, reference=answers(module, VECTORS))
-    check_policy(load_policy(lambda rows: module(rows), **options), VECTORS, reference=answers(module, VECTORS))
-    check_policy(load_policy(module, **options), VECTORS, reference=answers(module, VECTORS))
+    torch.export.save(torch.export.export(network, (torch.zeros(2, 4),), dynamic_shapes=dynamic), tmp_path / "p.pt2")
+    with torch.inference_mode():
+        reference = Reference(rows(), network(torch.from_numpy(rows())).numpy())
+    for name in ("p.pt", "p.pt2"):
+        path = tmp_path / name
+        options = {"task": vector_task(), "outputs": "q_values", "trust": True}
+        check_policy(lambda path=path, options=options: load_policy(path, **options), reference=reference)
 
 
-def test_a_published_zip_of_stable_baselines3(shared_teachers):
-    folder = shared_teachers / "sb3" / "a2c" / "CartPole-v1"
-    check_policy(load_policy(next(folder.glob("*.zip"))), VECTORS)
+SHARED = [
+    "a2c/Pendulum-v1/Pendulum-v1.zip",
+    "ars/Walker2d-v3/Walker2d-v3.zip",
+    "ddpg/LunarLanderContinuous-v2/LunarLanderContinuous-v2.zip",
+    "ppo/Ant-v3/Ant-v3.zip",
+    "qrdqn/Acrobot-v1/Acrobot-v1.zip",
+    "tqc/MountainCarContinuous-v0/MountainCarContinuous-v0.zip",
+]
 
 
-class Altered:
-    """Passes everything on to a policy but what is replaced."""
+@pytest.mark.parametrize("name", SHARED)
+def test_published_teachers_pass(shared_teachers, name):
+    check_policy(lambda: load_sb3(shared_teachers / "sb3" / name))
 
-    def __init__(self, policy: TorchPolicy, **replaced):
-        self._policy, self._replaced = policy, replaced
 
-    def __getattr__(self, name):
-        return self._replaced[name] if name in self._replaced else getattr(self._policy, name)
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC", "DQN"])
+def test_models_of_the_real_library_pass_with_its_answers(tmp_path, algorithm):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from tests.adapters.sb3.small_models import BOX, TORQUES, samples, train
+
+    space = TORQUES if algorithm != "DQN" else spaces.Discrete(4)
+    on_policy = {"n_steps": 12, "batch_size": 12, "n_epochs": 1}
+    options = on_policy if algorithm == "PPO" else {"buffer_size": 50, "learning_starts": 5, "batch_size": 8}
+    model = train(getattr(sb3, algorithm), "MlpPolicy", BOX, space, policy_kwargs={"net_arch": [16]}, **options)
+    model.save(tmp_path / "model.zip")
+    observations = samples(BOX, 1000)
+    actions, _ = model.predict(observations, deterministic=True)
+    check_policy(lambda: load_sb3(tmp_path / "model.zip"), reference=Reference(observations, actions=actions))
+
+
+# What does not
+
+
+class Wrapped:
+    """A policy of ours, of which a test breaks one thing."""
+
+    def __init__(self, policy=None):
+        self.inner = policy or small_policy(output_kind="logits", behaviour="sample")
+
+    name = property(lambda self: self.inner.name)
+    tasks = property(lambda self: self.inner.tasks)
+    output_kind = property(lambda self: self.inner.output_kind)
+    behaviour = property(lambda self: self.inner.behaviour)
+    hash = property(lambda self: self.inner.hash)
 
     def __call__(self, observations, state=None):
-        call = self._replaced.get("call")
-        return self._policy(observations, state) if call is None else (call(self._policy, observations), state)
+        return self.inner(observations, state)
+
+    def act(self, observations, **options):
+        return self.inner.act(observations, **options)
+
+    def initial_state(self, num_envs):
+        return None
+
+    def for_task(self, name):
+        self.inner.for_task(name)
+        return self
+
+    def save(self, path):
+        self.inner.save(path)
 
 
-def noisy(policy, observations):
-    output, _ = policy(observations)
-    return replace(output, q_values=output.q_values + torch.rand(1))
+class ScalesInPlace(Wrapped):
+    def __call__(self, observations, state=None):
+        observations *= 0.5
+        return self.inner(observations, state)
 
 
-def centred(policy, observations):
-    output, _ = policy(observations)
-    return replace(output, q_values=output.q_values - output.q_values.mean(dim=0))
+class NormalisesOverTheBatch(Wrapped):
+    def __call__(self, observations, state=None):
+        observations = torch.as_tensor(observations)
+        return self.inner(observations - observations.mean(0), state)
 
 
-def careless(policy, observations):
-    output, _ = policy(observations)
-    observations *= 0.5
-    return output
+class DropsOut(Wrapped):
+    count = 0
+
+    def __call__(self, observations, state=None):
+        DropsOut.count += 1
+        output, state = self.inner(observations, state)
+        return replace(output, logits=output.logits + 1e-6 * DropsOut.count), state
 
 
-def trusting(policy, observations):
-    return policy(observations[:, :4])[0]
+class ActsOnItsOwn(Wrapped):
+    def act(self, observations, **options):
+        return np.zeros(len(observations), np.int64), None
 
 
-@pytest.mark.parametrize(
-    ("replaced", "line"),
-    [
-        ({"output_kind": "logits"}, "outputs are q_values, output_kind says logits"),
-        ({"call": noisy}, "the same observations had other outputs the second time"),
-        ({"call": centred}, "outputs depend on the rest of the batch"),
-        ({"call": careless}, "the same observations had other outputs the second time"),
-        ({"call": trusting}, "it took observations of another shape"),
-        ({"call": lambda policy, rows: policy(rows.reshape(-1, 4))[0]}, "it took observations of another shape"),
-        ({"hash": "abc"}, "the hash is no SHA-256, or not always the same"),
-        ({"act": lambda rows, **_: (np.zeros(len(rows)), None)}, "an action is not one of discrete [3]"),
-        ({"act": lambda rows, **_: (np.zeros((len(rows), 1), np.int64), None)}, "actions are [40, 1], expected [40]"),
-        ({"for_task": lambda name: None}, "it took a task that it has no head for"),
-    ],
-)
-def test_what_is_wrong_is_found(replaced, line):
-    with pytest.raises(NonconformingError) as caught:
-        check_policy(Altered(small_policy(), **replaced), VECTORS.copy())
-    assert str(caught.value) == line
+class ActsInFloats(Wrapped):
+    def act(self, observations, **options):
+        return np.zeros((len(observations), 1), np.float32), None
 
 
-def test_a_library_that_says_otherwise():
+class ActsOutside(Wrapped):
+    def act(self, observations, **options):
+        return np.full(len(observations), 3), None
+
+
+class DrawsGlobally(Wrapped):
+    def act(self, observations, **options):
+        torch.rand(1)
+        return self.inner.act(observations, **options)
+
+
+class DrawsTooMuch(Wrapped):
+    def act(self, observations, **options):
+        result = self.inner.act(observations, **options)
+        if isinstance(options.get("rng"), np.random.Generator):
+            options["rng"].random()
+        return result
+
+
+class HashOfItsAddress(Wrapped):
+    count = 0
+
+    def __init__(self):
+        super().__init__()
+        HashOfItsAddress.count += 1
+        self.own = f"{HashOfItsAddress.count:064x}"
+
+    hash = property(lambda self: self.own)
+
+
+class ShortHash(Wrapped):
+    hash = property(lambda self: "walker")
+
+
+class PlaysAnything(Wrapped):
+    def for_task(self, name):
+        return self
+
+
+class Broadcasts(Wrapped):
+    def __call__(self, observations, state=None):
+        return self.inner(observations[..., :4], state)
+
+
+class CrashesOnShapes(Wrapped):
+    def __call__(self, observations, state=None):
+        if observations.shape[-1] != 4:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return self.inner(observations, state)
+
+
+class SavesNothing(Wrapped):
+    def save(self, path):
+        pass
+
+
+class SavesAnother(Wrapped):
+    def save(self, path):
+        small_policy(output_kind="logits", seed=1).save(path)
+
+
+class LeavesAFile(Wrapped):
+    def save(self, path):
+        Path(path).write_text("half")
+        raise UsageError("cannot be saved")
+
+
+class CarriesGradients(Wrapped):
+    def __call__(self, observations, state=None):
+        output, state = self.inner(observations, state)
+        return replace(output, logits=output.logits.clone().requires_grad_()), state
+
+
+class AnswersInDoubles(Wrapped):
+    def __call__(self, observations, state=None):
+        output, state = self.inner(observations, state)
+        return replace(output, logits=output.logits.double()), state
+
+
+class AnswersNaN(Wrapped):
+    def __call__(self, observations, state=None):
+        output, state = self.inner(observations, state)
+        return replace(output, logits=output.logits / 0 * 0), state
+
+
+class CallsThemQValues(Wrapped):
+    def __call__(self, observations, state=None):
+        output, state = self.inner(observations, state)
+        return PolicyOutput(output.action_layout, q_values=output.logits), state
+
+
+class SaysNothing(Wrapped):
+    tasks = ()
+
+
+class GivesMeansOfChoices(Wrapped):
+    output_kind = "gaussian"
+
+
+FAULTS = {
+    ScalesInPlace: "observations: they were changed in place",
+    NormalisesOverTheBatch: "batches: rows answered alone differ by",
+    DropsOut: "repetition: the same observations gave outputs",
+    ActsOnItsOwn: "are not those that 'sample' chooses from the outputs. Use policies.choose_actions.",
+    ActsInFloats: "act with ε 0: got float32 [33, 1], expected int64 [33].",
+    ActsOutside: "act with ε 0: 100% of the actions lie outside their space.",
+    DrawsGlobally: "randomness: global random numbers were drawn",
+    DrawsTooMuch: "randomness: expected 3 uniforms drawn for each row, got another number.",
+    HashOfItsAddress: "hash: loading it again gave another one",
+    ShortHash: "hash: got 'walker', expected a SHA-256 in hexadecimal.",
+    PlaysAnything: "for_task('a task that no policy has'): nothing was raised, expected a MismatchError.",
+    Broadcasts: "observations of another shape: they were accepted, expected a MismatchError.",
+    CrashesOnShapes: "observations of another shape: got RuntimeError, expected a MismatchError.",
+    SavesNothing: "save: it wrote no file and raised nothing",
+    SavesAnother: "save: what was saved has another hash",
+    LeavesAFile: "save: it refused and left a file behind",
+    CarriesGradients: "outputs: they carry a gradient",
+    AnswersInDoubles: "outputs: got torch.float64, expected torch.float32.",
+    AnswersNaN: "outputs: got NaN or infinity",
+    CallsThemQValues: "outputs: got q_values, expected logits, which output_kind says.",
+    SaysNothing: "tasks: got none, expected at least one.",
+    GivesMeansOfChoices: "output_kind: got 'gaussian', expected q_values or logits of discrete actions.",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_is_found_and_told_in_one_line(fault):
+    found = findings(fault)
+    assert any(FAULTS[fault] in line for line in found), found
+    assert not any("\n" in line for line in found)
+
+
+def test_a_wrapped_policy_without_a_fault_passes():
+    check_policy(Wrapped)
+
+
+def test_all_findings_are_raised_at_once():
+    class Both(PlaysAnything, ShortHash):
+        pass
+
+    with pytest.raises(ConformanceError) as caught:
+        check_policy(Both)
+    assert len(str(caught.value).splitlines()) >= 2
+
+
+def test_loading_must_give_another_object():
     policy = small_policy()
-    with pytest.raises(NonconformingError, match=r"^outputs differ from the reference by up to 0\.1$"):
-        check_policy(policy, VECTORS, reference=policy(VECTORS)[0].raw.numpy() + 0.1)
+    assert findings(lambda: policy) == ["load: it returned the same object twice, expected another one."]
 
 
-def test_too_few_observations_prove_nothing():
-    with pytest.raises(NonconformingError, match="eight different observations"):
-        check_policy(small_policy(), np.ones((20, 4), np.float32))
+def test_outputs_that_are_not_the_references_are_found():
+    policy = small_policy()
+    right = policy(rows())[0].raw.numpy()
+    wrong = right.copy()
+    wrong[::4] += 0.01
+    check_policy(small_policy, reference=Reference(rows(), right))
+    (line,) = findings(small_policy, reference=Reference(rows(), wrong))
+    assert line.startswith("parity: 25.0% of the rows differ from the reference, by up to ")
+    (line,) = findings(small_policy, reference=Reference(rows(), right[:, :2]))
+    assert line == "parity: got outputs [1000, 3], expected [1000, 2]."
+
+
+def test_greedy_actions_count_where_the_best_two_differ():
+    actions, _ = small_policy().act(rows())
+    wrong = actions.copy()
+    wrong[:10] = (wrong[:10] + 1) % 3
+    check_policy(small_policy, reference=Reference(rows(), actions=actions))
+    assert findings(small_policy, reference=Reference(rows(), actions=wrong)) == [
+        "parity: 1.0% of the greedy actions are not those of the reference, expected all."
+    ]
+
+
+def test_equal_outputs_leave_the_choice_open():
+    def undecided():
+        return load_policy(lambda rows: rows[:, :3] * 0, task=vector_task(), outputs="logits")
+
+    check_policy(undecided, reference=Reference(rows(20), actions=np.full(20, 2)))
+
+
+def test_a_module_is_reloaded_where_it_is_said_how(tmp_path):
+    def load():
+        return load_policy(randomised(QNetwork()), task=vector_task(), outputs="q_values")
+
+    check_policy(load, reload=lambda path: files.load_policy(path, module=QNetwork()))
+    with pytest.raises(MismatchError):
+        load().for_task("another")

@@ -53,5 +53,9 @@ def test_wrong_usage(argv, message):
     assert message in result.line
 
 
+def test_a_dry_run_plays_nothing(teacher):
+    assert "expected_return = 40.0" in run_well("inspect", teacher, *FEW, "--expected-return", 40, "--dry-run").stdout
+
+
 def test_a_negative_return_may_be_expected(teacher):
     assert run("inspect", teacher, *FEW, "--expected-return", -20, "--quiet").code == 1

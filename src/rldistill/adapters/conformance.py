@@ -1,160 +1,348 @@
-"""What every policy must do, whatever made it: checks that an adapter's author runs on theirs.
+"""A kit that every adapter passes, ours and yours: is what it loads a policy as the library takes policies?
 
-```python
-from rldistill.adapters.conformance import check_policy
+Give it a function that loads one, and where there is something to compare with, what the original library computes:
 
-check_policy(my_policy, observations, reference=what_the_library_says)
-```
+    check_policy(lambda: load_mine("walker.ckpt"), reference=Reference(observations, outputs=rows))
 
-Nothing here knows any library: a policy is what `policies.Policy` says it is.
+It needs no environment and no test framework: in pytest, a call is a test. Every finding is one line.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.errors import RldistillError
-from rldistill.policies import Policy
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions
+from rldistill.adapters.load import load_policy
+from rldistill.adapters.parity import Array as Array
+from rldistill.adapters.parity import Reference as Reference
+from rldistill.adapters.parity import parity_findings
+from rldistill.errors import MismatchError, RldistillError
+from rldistill.policies import Policy, TorchPolicy
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, choose_actions, draws_per_decision
+from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions, PolicyOutput
 
-_RELATIVE = 1e-5
-# Times the largest output: sums in another order differ by that much.
-_ABSOLUTE = 1e-5
+# A row alone and the same row among others: sums in another order.
+BATCH_TOLERANCE = 1e-4
+_NUM_ROWS = 33
+_FOREIGN_TASK = "a task that no policy has"
 
 
-class NonconformingError(AssertionError):
-    """A policy does not do what every policy must; the text says what."""
+class ConformanceError(AssertionError):
+    """What is wrong with a policy, one line for each finding."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A policy at work.
+
+    Attributes:
+        load: makes it.
+        policy: what it made.
+        rows: `[B, *observation_shape]`.
+        output: for these rows.
+        reload: reads what the policy saved; None: nothing can.
+    """
+
+    load: Callable[[], Policy]
+    policy: Policy
+    rows: Array
+    output: PolicyOutput
+    reload: Callable[[Path], Policy] | None
+
+    @property
+    def layout(self) -> ActionLayout:
+        """Of its actions."""
+        return self.policy.tasks[0].fingerprint.action_layout
+
+    @property
+    def raw(self) -> NDArray[np.float32]:
+        """Its outputs, `[B, O]`."""
+        return self.output.raw.detach().cpu().numpy()
+
+    def raw_of(self, rows: Array | Tensor, policy: Policy | None = None) -> NDArray[np.float32]:
+        """Return outputs for some rows, of this policy or of another."""
+        return (policy or self.policy)(rows)[0].raw.detach().cpu().numpy()
 
 
 def check_policy(
-    policy: Policy, observations: NDArray[np.generic], *, reference: NDArray[np.generic] | None = None
+    load: Callable[[], Policy],
+    *,
+    reference: Reference | None = None,
+    observations: Array | None = None,
+    reload: Callable[[Path], Policy] | None = load_policy,
+    seed: int = 0,
 ) -> None:
-    """Check a policy on observations, eight or more of them different ones.
+    """Check that what an adapter loads is a policy, and that it answers as the original does.
 
     Args:
-        policy: to be checked.
-        observations: `[B, *observation_shape]`, as the environment gives them.
-        reference: raw rows `[B, O]` that the library itself gives for them, where that is known: outputs must
-            equal them within 1e-5, relative or of the largest, and so must greedy choices where the two best differ
-            by more.
+        load: returns the policy; called twice, and must return two that do not share what they remember.
+        reference: what the original library computes; None: nothing is compared.
+        observations: `[B, *observation_shape]` to work with; None: the reference's, or made up for
+            the task.
+        reload: reads the file that the policy's `save` wrote; None: not tried.
+        seed: of what is made up.
 
     Raises:
-        NonconformingError: the first thing that is not as it must be.
+        ConformanceError: one line for each finding.
     """
-    _require(
-        len(np.unique(observations.reshape(len(observations), -1), axis=0)) >= 8, "pass eight different observations"
-    )
-    for check in (_check_outputs, _check_repeatable, _check_batches, _check_untouched, _check_actions, _check_refusals):
-        check(policy, observations)
-    if reference is not None:
-        _check_parity(policy, observations, reference)
+    found = findings(load, reference=reference, observations=observations, reload=reload, seed=seed)
+    if found:
+        raise ConformanceError("\n".join(found))
 
 
-def _raw(policy: Policy, observations: NDArray[np.generic]) -> Tensor:
-    return policy(observations)[0].raw
+def findings(
+    load: Callable[[], Policy],
+    *,
+    reference: Reference | None = None,
+    observations: Array | None = None,
+    reload: Callable[[Path], Policy] | None = load_policy,
+    seed: int = 0,
+) -> list[str]:
+    """Return what is wrong with what an adapter loads, one line each; empty: nothing.
+
+    Args:
+        load: as in `check_policy`.
+        reference: likewise.
+        observations: likewise.
+        reload: likewise.
+        seed: likewise.
+    """
+    policy = load()
+    if problems := list(_description(policy)):
+        return problems
+    if observations is None and reference is not None:
+        observations = reference.observations[:_NUM_ROWS]
+    rows = _made_up(policy, seed) if observations is None else observations
+    before = rows.copy()
+    answer, _ = policy(rows, policy.initial_state(len(rows)))
+    if not np.array_equal(rows, before):
+        return ["observations: they were changed in place, expected them untouched. Copy before you scale."]
+    case = _Case(load, policy, rows, answer, reload)
+    if problems := list(_outputs(case)):
+        return problems
+    checks = (_batches, _repetition, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
+    found = [finding for check in checks for finding in check(case)]
+    return found if reference is None else [*found, *parity_findings(policy, reference)]
 
 
-def _check_outputs(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """Outputs have the declared kind, the task's layout and its width, are finite, and carry no gradient."""
-    layout = policy.tasks[0].fingerprint.action_layout
-    output, _ = policy(observations)
-    _require(output.kind == policy.output_kind, f"outputs are {output.kind}, output_kind says {policy.output_kind}")
-    _require(output.kind in OUTPUT_KINDS_OF_ACTIONS[layout.kind], f"{layout.kind} actions have no {output.kind}")
-    _require(output.action_layout == layout, "outputs have another action layout than the task")
-    expected = (len(observations), layout.num_outputs(output.kind))
-    _require(tuple(output.raw.shape) == expected, f"outputs are {list(output.raw.shape)}, expected {list(expected)}")
-    _require(bool(torch.isfinite(output.raw).all()), "an output is no number")
-    _require(not output.raw.requires_grad, "outputs carry a gradient")
-    _require(len(policy.hash) == 64 and policy.hash == policy.hash, "the hash is no SHA-256, or not always the same")
+def _description(policy: Policy) -> Iterator[str]:
+    """What the policy says of itself."""
+    if not policy.tasks:
+        yield "tasks: got none, expected at least one."
+        return
+    kind, layout = policy.output_kind, policy.tasks[0].fingerprint.action_layout
+    names = [task.name for task in policy.tasks]
+    if len(set(names)) != len(names):
+        yield f"tasks: got {names}, expected different names."
+    if kind not in OUTPUT_KINDS_OF_ACTIONS[layout.kind]:
+        fitting = " or ".join(OUTPUT_KINDS_OF_ACTIONS[layout.kind])
+        yield f"output_kind: got {kind!r}, expected {fitting} of {layout.kind} actions."
+    if policy.behaviour not in LEARNED_BEHAVIOURS:
+        yield f"behaviour: got {policy.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}."
+    if not policy.name or "\n" in policy.name:
+        yield f"name: got {policy.name!r}, expected a short line."
 
 
-def _check_repeatable(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """The same observations have the same outputs, to the last bit: no dropout, no noise, no memory."""
-    first = _raw(policy, observations)
-    _require(torch.equal(first, _raw(policy, observations)), "the same observations had other outputs the second time")
+def _outputs(case: _Case) -> Iterator[str]:
+    """Shapes, types and numbers of the outputs."""
+    output, count = case.output, len(case.rows)
+    if output.kind != case.policy.output_kind:
+        yield f"outputs: got {output.kind}, expected {case.policy.output_kind}, which output_kind says."
+        return
+    if output.action_layout != case.layout:
+        yield f"outputs: got the layout {output.action_layout}, expected the task's, {case.layout}."
+    expected = (count, case.layout.num_outputs(output.kind))
+    parts = {"outputs": (output.raw, expected), "value": (output.value, (count,))}
+    for name, (tensor, shape) in parts.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            yield f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}."
+        if tensor.dtype != torch.float32:
+            yield f"{name}: got {tensor.dtype}, expected torch.float32."
+        if not torch.isfinite(tensor).all():
+            yield f"{name}: got NaN or infinity, expected numbers."
+        if tensor.requires_grad:
+            yield f"{name}: they carry a gradient, expected none: a teacher is not trained."
+    if output.features is not None and (output.features.dim() != 2 or len(output.features) != count):
+        yield f"features: got shape {list(output.features.shape)}, expected [{count}, F]."
 
 
-def _check_batches(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """An observation's outputs do not depend on what stands beside it."""
-    whole = _raw(policy, observations)
-    for rows in (slice(0, 1), slice(3, 8), slice(len(observations) - 1, None)):
-        _require(torch.equal(_raw(policy, observations[rows]), whole[rows]), "outputs depend on the rest of the batch")
-    backwards = _raw(policy, observations[::-1].copy()).flip(0)
-    _require(torch.equal(backwards, whole), "outputs depend on the order of the batch")
-    _require(len(_raw(policy, observations[:0])) == 0, "no observations had outputs")
+def _batches(case: _Case) -> Iterator[str]:
+    """A row's answer does not depend on its neighbours, nor on being a tensor."""
+    largest = np.abs(case.raw).max()
+    order = np.arange(len(case.rows))[::-1]
+    readings = {
+        "alone": np.concatenate([case.raw_of(case.rows[[index]]) for index in range(min(5, len(case.rows)))]),
+        "in a batch of 3": case.raw_of(case.rows[:3]),
+        "in another order": case.raw_of(case.rows[order])[order],
+        "twice over": case.raw_of(np.concatenate([case.rows, case.rows]))[: len(case.rows)],
+        "as a tensor": case.raw_of(torch.from_numpy(case.rows.copy())),
+    }
+    for how, raw in readings.items():
+        gap = np.abs(raw - case.raw[: len(raw)]).max()
+        if gap > BATCH_TOLERANCE * largest:
+            yield (
+                f"batches: rows answered {how} differ by {gap:.2g}, expected at most {BATCH_TOLERANCE:g} × the largest "
+                f"output, {largest:.2g}. Does it normalise over the batch, or is it not in eval mode?"
+            )
 
 
-def _check_untouched(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """The caller's observations stay as they are."""
-    kept = observations.copy()
-    policy(observations)
-    policy.act(observations, rng=np.random.default_rng(0))
-    _require(bool(np.array_equal(observations, kept)), "the observations were changed")
-
-
-def _check_actions(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """Actions have the environment's format, follow the generator, and ε = 1 is random play."""
-    layout = policy.tasks[0].fingerprint.action_layout
-    for epsilon in (0.0, 1.0):
-        actions, _ = policy.act(observations, rng=np.random.default_rng(0), exploration_epsilon=epsilon)
-        again, _ = policy.act(observations, rng=np.random.default_rng(0), exploration_epsilon=epsilon)
-        _require(bool(np.array_equal(actions, again)), "the same generator drew other actions")
-        expected = (len(observations), *layout.action_shape)
-        _require(actions.shape == expected, f"actions are {list(actions.shape)}, expected {list(expected)}")
-        _require(_is_inside(layout, actions), f"an action is not one of {layout.kind} {list(layout.sizes)}")
-
-
-def _is_inside(layout: ActionLayout, actions: Actions) -> bool:
-    if layout.kind == "box":
-        low, high = np.array(layout.low, np.float32), np.array(layout.high, np.float32)
-        return actions.dtype == np.float32 and bool(np.all((actions >= low) & (actions <= high)))
-    sizes = np.array(layout.sizes) if layout.kind != "multi_binary" else np.array(2)
-    flat = actions if layout.kind != "discrete" else actions[:, None]
-    return actions.dtype == np.int64 and bool(np.all((flat >= 0) & (flat < sizes)))
-
-
-def _check_refusals(policy: Policy, observations: NDArray[np.generic]) -> None:
-    """Observations of another shape, and tasks it has no head for, are errors of ours in one line."""
-    flat = observations.reshape(len(observations), -1)
-    wider = np.concatenate([flat, flat], axis=1)
-    _refuses(lambda: policy(wider), "observations of another shape")
-    _refuses(lambda: policy.for_task("no task of this name"), "a task that it has no head for")
-    _require(policy.for_task(policy.tasks[0].name).hash == policy.hash, "its own task makes it another policy")
-
-
-def _refuses(call: Callable[[], object], what: str) -> None:
-    try:
-        call()
-    except RldistillError as error:
-        _require("\n" not in str(error), f"it refused {what} in several lines")
-    except Exception as error:
-        raise NonconformingError(f"it met {what} with {type(error).__name__}, expected an RldistillError") from error
-    else:
-        raise NonconformingError(f"it took {what}")
-
-
-def _check_parity(policy: Policy, observations: NDArray[np.generic], reference: NDArray[np.generic]) -> None:
-    """Outputs are the library's, and so are greedy choices that rounding cannot turn."""
-    expected = torch.as_tensor(np.asarray(reference, np.float32))
-    raw = _raw(policy, observations)
-    _require(raw.shape == expected.shape, f"outputs are {list(raw.shape)}, the reference is {list(expected.shape)}")
-    tolerance = _ABSOLUTE * float(expected.abs().max())
-    beyond = (raw - expected).abs() - tolerance - _RELATIVE * expected.abs()
-    _require(
-        float(beyond.max()) <= 0,
-        f"outputs differ from the reference by up to {float((raw - expected).abs().max()):.2g}",
-    )
-    if policy.tasks[0].fingerprint.action_layout.kind == "discrete" and expected.shape[1] > 1:
-        best = expected.topk(2, dim=1).values
-        clear = best[:, 0] - best[:, 1] > 2 * (tolerance + _RELATIVE * best[:, 0].abs())
-        _require(
-            torch.equal(raw.argmax(1)[clear], expected.argmax(1)[clear]), "greedy actions differ from the reference"
+def _repetition(case: _Case) -> Iterator[str]:
+    """The same observations give the same outputs, whatever was asked between."""
+    case.policy(np.zeros_like(case.rows))
+    gap = np.abs(case.raw_of(case.rows) - case.raw).max()
+    if gap:
+        yield (
+            f"repetition: the same observations gave outputs {gap:.2g} apart, expected the same. Does it drop out, "
+            "sample, remember, or update statistics?"
         )
 
 
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise NonconformingError(otherwise)
+def _actions(case: _Case) -> Iterator[str]:
+    """Actions lie in the space and follow from the outputs."""
+    policy, rows = case.policy, case.rows
+    for epsilon in (0.0, 0.5):
+        actions, _ = policy.act(rows, rng=np.random.default_rng(0), exploration_epsilon=epsilon)
+        problem = _outside(case.layout, actions, len(rows))
+        if problem is not None:
+            yield f"act with ε {epsilon:g}: {problem}"
+            return
+        expected = choose_actions(
+            case.output, policy.behaviour, rng=np.random.default_rng(0), exploration_epsilon=epsilon
+        )
+        if not np.array_equal(actions, expected):
+            share = float((actions != expected).mean())
+            yield (
+                f"act with ε {epsilon:g}: {share:.0%} of the actions are not those that {policy.behaviour!r} chooses "
+                "from the outputs. Use policies.choose_actions."
+            )
+
+
+def _outside(layout: ActionLayout, actions: Actions, count: int) -> str | None:
+    """Return what is wrong with actions, as far as the space says it."""
+    dtype = np.float32 if layout.is_continuous else np.int64
+    shape = (count, *layout.action_shape)
+    if not isinstance(actions, np.ndarray) or actions.dtype != dtype or actions.shape != shape:
+        got = f"{actions.dtype} {list(actions.shape)}" if isinstance(actions, np.ndarray) else type(actions).__name__
+        return f"got {got}, expected {np.dtype(dtype)} {list(shape)}."
+    if layout.is_continuous:
+        is_inside = (actions >= np.array(layout.low, np.float32)) & (actions <= np.array(layout.high, np.float32))
+    else:
+        limits = 2 if layout.kind == "multi_binary" else layout.sizes[0] if layout.kind == "discrete" else layout.sizes
+        is_inside = (actions >= 0) & (actions < np.array(limits))
+    return None if is_inside.all() else f"{(~is_inside).mean():.0%} of the actions lie outside their space."
+
+
+def _randomness(case: _Case) -> Iterator[str]:
+    """What is random comes from the generator that is passed, the same amount for every row, and nowhere else."""
+    policy, rows = case.policy, case.rows
+    before = _global_random_state()
+    generator = np.random.default_rng(1)
+    together, _ = policy.act(rows, rng=generator, exploration_epsilon=0.5)
+    after = _global_random_state()
+    if before != after:
+        yield "randomness: global random numbers were drawn, expected only those of rng."
+    witness = np.random.default_rng(1)
+    witness.random((len(rows), draws_per_decision(case.layout)))
+    if generator.bit_generator.state != witness.bit_generator.state:
+        yield f"randomness: expected {draws_per_decision(case.layout)} uniforms drawn for each row, got another number."
+    seeds = range(len(rows))
+    separate, _ = policy.act(rows, rng=[np.random.default_rng(seed) for seed in seeds], exploration_epsilon=0.5)
+    last, _ = policy.act(rows[-1:], rng=[np.random.default_rng(seeds[-1])], exploration_epsilon=0.5)
+    if not np.allclose(separate[-1:], last, rtol=BATCH_TOLERANCE, atol=BATCH_TOLERANCE):
+        yield "randomness: a row with a generator of its own acts otherwise among others, expected the same."
+    if not np.array_equal(together, policy.act(rows, rng=np.random.default_rng(1), exploration_epsilon=0.5)[0]):
+        yield "randomness: the same generator gave other actions, expected the same."
+
+
+def _global_random_state() -> tuple[bytes, str]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state())
+
+
+def _identity(case: _Case) -> Iterator[str]:
+    """The hash tells what the policy is: the same for what is the same, whatever it did."""
+    own = case.policy.hash
+    if len(own) != 64 or set(own) - set("0123456789abcdef"):
+        yield f"hash: got {own!r}, expected a SHA-256 in hexadecimal."
+    fresh = case.load()
+    if fresh is case.policy:
+        yield "load: it returned the same object twice, expected another one."
+    if fresh.hash != own:
+        yield "hash: loading it again gave another one, expected the same. Is it made of addresses, or of a clock?"
+    if not np.array_equal(case.raw_of(case.rows, fresh), case.raw):
+        yield "load: loaded again, it answers otherwise, expected the same."
+
+
+def _tasks(case: _Case) -> Iterator[str]:
+    """`for_task` finds what is there and refuses what is not."""
+    policy = case.policy
+    for task in policy.tasks:
+        chosen = policy.for_task(task.name)
+        if chosen.tasks[0].name != task.name:
+            yield f"for_task({task.name!r}): its first task is {chosen.tasks[0].name!r}, expected that one."
+        if chosen.hash != policy.hash:
+            yield f"for_task({task.name!r}): it has another hash, expected the same policy."
+    if not np.array_equal(case.raw_of(case.rows, policy.for_task(policy.tasks[0].name)), case.raw):
+        yield f"for_task({policy.tasks[0].name!r}): it answers otherwise, expected the same."
+    try:
+        policy.for_task(_FOREIGN_TASK)
+    except MismatchError:
+        return
+    yield f"for_task({_FOREIGN_TASK!r}): nothing was raised, expected a MismatchError."
+
+
+def _wrong_shape(case: _Case) -> Iterator[str]:
+    """Observations of another shape are refused, not broadcast."""
+    shape = case.policy.tasks[0].fingerprint.observation_shape
+    wrong = np.zeros((2, *shape[:-1], shape[-1] + 1), case.rows.dtype)
+    try:
+        case.policy(wrong)
+    except RldistillError as error:
+        if "\n" in str(error):
+            yield "observations of another shape: the message has several lines, expected one."
+        return
+    except Exception as error:
+        yield f"observations of another shape: got {type(error).__name__}, expected a MismatchError."
+        return
+    yield "observations of another shape: they were accepted, expected a MismatchError."
+
+
+def _saving(case: _Case) -> Iterator[str]:
+    """It is saved whole, or refused in one line and nothing is left behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.safetensors"
+        try:
+            case.policy.save(path)
+        except RldistillError as error:
+            if "\n" in str(error):
+                yield "save: the refusal has several lines, expected one."
+            if list(path.parent.iterdir()):
+                yield "save: it refused and left a file behind, expected none."
+            return
+        if not path.is_file():
+            yield "save: it wrote no file and raised nothing, expected one of the two."
+            return
+        # Without its module, weights of a module of one's own cannot be read back.
+        needs_module = isinstance(case.policy, TorchPolicy) and case.policy.spec.architecture is None
+        if case.reload is None or (needs_module and case.reload is load_policy):
+            return
+        again = case.reload(path)
+    if again.hash != case.policy.hash:
+        yield "save: what was saved has another hash, expected the same."
+    if not np.array_equal(case.raw_of(case.rows, again), case.raw):
+        yield "save: what was saved answers otherwise, expected the same."
+
+
+def _made_up(policy: Policy, seed: int) -> Array:
+    """Return observations of the right shape and type, `[B, *observation_shape]`."""
+    fingerprint, rng = policy.tasks[0].fingerprint, np.random.default_rng(seed)
+    shape = (_NUM_ROWS, *fingerprint.observation_shape)
+    if fingerprint.observation_dtype == "uint8":
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.normal(size=shape).astype(fingerprint.observation_dtype)

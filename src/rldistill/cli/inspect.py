@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_result
+from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import UsageError
 from rldistill.runs.config import InspectConfig, parse_options
 
@@ -15,9 +15,12 @@ _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 def run(argv: Sequence[str]) -> None:
     """Say what something is."""
     config, flags = parse("inspect", InspectConfig, argv, example=_EXAMPLE)
-    if flags.resume or flags.overwrite or flags.dry_run:
+    if flags.resume or flags.overwrite or (flags.dry_run and not config.verify):
         raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
     target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
+    if flags.dry_run:
+        write_configuration(resolve_machine(config))
+        return
     from rldistill.runs.describe import describe
     from rldistill.runs.loading import policy_file
 
