@@ -112,6 +112,8 @@ def test_the_written_configuration_gives_the_same_run(tmp_path, q_data, mirrored
     data = config.pop("data")
     for name in ("env_kwargs", "learner"):
         assert json.loads(config.pop(name)) == {}
+    # How a file is read, which in Python is `load_policy`'s matter.
+    assert config.pop("trust") is False
     assert distill(data, **config).stored_weights().keys() == first.stored_weights().keys()
     assert load_policy(tmp_path / "b" / "student.safetensors").hash == first.hash
 

@@ -32,14 +32,16 @@ _PLANNED = {"task", "tasks", "out", "env_kwargs", "seed", "device", "num_threads
 _TRAINING = (TrainTeacherConfig, frozenset({"init_from", "start_step"}))
 _ONLINE = {"online", "algorithm", "num_steps", "learner", "online_teacher", "judge_period"}
 _LIVE = {"collect_steps", "collect_period", "task_order", "held_out_fraction"}
+# How a file of another library is read: --teacher takes files that say everything themselves.
+_READING = {"trust", "outputs", "input_scale", "activation", "normalizer"}
 _NEVER = {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"}
 _SECTIONS: Mapping[str, tuple[type[Any], frozenset[str]]] = {
     "train_teacher": _TRAINING,
     "joint": _TRAINING,
-    "collect": (CollectConfig, frozenset({"num_envs"})),
-    "distill": (DistillConfig, frozenset(_NEVER | _ONLINE)),
-    "online": (DistillConfig, frozenset(_NEVER | _LIVE | {"online"})),
-    "evaluate": (EvaluateConfig, frozenset({"num_envs", "exploration_epsilon", "require_retention"})),
+    "collect": (CollectConfig, frozenset({"num_envs"} | _READING)),
+    "distill": (DistillConfig, frozenset(_NEVER | _ONLINE | _READING)),
+    "online": (DistillConfig, frozenset(_NEVER | _LIVE | _READING | {"online"})),
+    "evaluate": (EvaluateConfig, frozenset({"num_envs", "exploration_epsilon", "require_retention"} | _READING)),
 }
 
 
