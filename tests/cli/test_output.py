@@ -65,7 +65,10 @@ def test_quiet_still_warns(files):
 def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
     result = run_well(*verbs[verb])
     assert result.stdout == ""
-    following = {"collect": "next: rldistill distill d --out runs/d-net3", "distill": "next: rldistill evaluate r/"}
+    following = {
+        "collect": "next: rldistill distill d --student mlp:64x64 --out runs/d-mlp",
+        "distill": "next: rldistill evaluate r/",
+    }
     assert following.get(verb, "random") in result.stderr
 
 

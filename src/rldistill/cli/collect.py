@@ -1,6 +1,7 @@
 """`rldistill collect`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rldistill.cli.arguments import parse, require, resolve_machine, write_configuration, write_result
 from rldistill.runs.config import CollectConfig, parse_options
@@ -45,5 +46,14 @@ def run(argv: Sequence[str]) -> None:
         summary.to_dict(),
         f"{summary.path}: {summary.num_steps:,} steps of {summary.num_episodes} whole and "
         f"{summary.num_interrupted} cut episodes, {summary.num_bytes / 1e6:.1f} MB\n"
-        f"next: rldistill distill {summary.path} --out runs/{summary.path.name}-net3",
+        f"next: rldistill distill {summary.path} {_student(summary.path)}",
     )
+
+
+def _student(data: Path) -> str:
+    """Return the options of a small student that fits what was collected."""
+    from rldistill.data import load_manifest
+    from rldistill.networks.torsos import image_shape
+
+    is_image = image_shape(load_manifest(data).provenance.task.fingerprint.observation_shape) is not None
+    return f"--out runs/{data.name}-net3" if is_image else f"--student mlp:64x64 --out runs/{data.name}-mlp"
