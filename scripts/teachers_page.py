@@ -216,6 +216,13 @@ def distance(verified: dict[str, Any]) -> str:
     )
 
 
+def _summary(record: object) -> object:
+    """Return a record without its single episodes, which would make the page's file a hundred times as large."""
+    if isinstance(record, dict):
+        return {key: _summary(value) for key, value in record.items() if key != "episodes"}
+    return [_summary(value) for value in record] if isinstance(record, list) else record
+
+
 def write_page(teachers: list[dict[str, Any]], records: Path, settings: dict[str, int], out: Path) -> None:
     """Write `teachers.md` and `teachers.json` of all records that were made with these settings."""
     from rldistill.storage import write_atomically, write_json
@@ -226,7 +233,7 @@ def write_page(teachers: list[dict[str, Any]], records: Path, settings: dict[str
         if (record := read_record(teacher, records)) is not None and record["settings"] == settings
     ]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "teachers.json", {"schema_version": 1, "teachers": [record for _, record in measured]})
+    write_json(out / "teachers.json", {"schema_version": 1, "teachers": [_summary(record) for _, record in measured]})
     write_atomically(out / "teachers.md", page(teachers, measured, settings).encode())
 
 

@@ -123,7 +123,7 @@ def test_a_joint_arm_is_compared_with_teachers_of_as_many_steps_or_not_at_all(tm
         game: {"game": game, "origin": "file", "policy_hash": "0" * 64, "num_steps": steps}
         for game, steps in zip(plan.budget.games, steps_of_teachers, strict=True)
     }
-    students = {f"nll of 2 games, seed {seed}": {"num_steps": 64} for seed in plan.seeds}
+    students = {f"nll of 2 games, seed {seed}": {"num_steps_of_each_game": 64} for seed in plan.seeds}
     found = gather(plan, {"teachers": teachers, "students": students, "evaluations": evaluations(kl=same, nll=same)})
     joint = found["arms"][1]
     empty = [joint["mean_retention"]["value"], joint["geometric_mean"]["interval"], joint["games"]["pong"]["retention"]]

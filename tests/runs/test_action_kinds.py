@@ -8,7 +8,7 @@ import torch
 
 from rldistill.data import Dataset
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization
 from rldistill.policies import TorchPolicy, load_policy
@@ -186,3 +186,44 @@ def test_what_does_not_fit_is_refused(tmp_path, settings, message):
 def test_learners_here_learn_one_choice(tmp_path, kind):
     with pytest.raises(UsageError, match=rf"has {kind} actions, pqn learns one discrete choice"):
         train_teacher(targets_task(kind), out=tmp_path / "r", num_steps=64)
+
+
+def test_an_added_head_leaves_what_the_file_says_of_its_inputs_and_outputs(tmp_path):
+    limited = GaussianOptions("parameter", mean_limit=0.01)
+    another = replace(make_task(targets_task("box")).task, name="another")
+    old = small_policy(another, output_kind="gaussian", gaussian=limited, network="mlp:8")
+    old.with_spec(input_scale=0.5).save(tmp_path / "old.safetensors")
+    before = load_policy(tmp_path / "old.safetensors")
+    collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
+    settings = FAST | {
+        "student": "mlp:8",
+        "num_updates": 20,
+        "add_head": True,
+        "init_from": tmp_path / "old.safetensors",
+    }
+    student = distill(tmp_path / "data", out=tmp_path / "run", **settings)
+    assert (student.spec.input_scale, student.spec.gaussian) == (0.5, limited)
+    rows = torch.rand(20, 2)
+    assert torch.equal(student.for_task("another")(rows)[0].raw, before(rows)[0].raw)
+    with pytest.raises(MismatchError, match="gives gaussian, this loss makes a student of actions: one policy cannot"):
+        distill(tmp_path / "data", out=tmp_path / "other", loss="mean_mse", **settings)
+
+
+def test_a_file_that_scales_its_inputs_otherwise_is_no_beginning(tmp_path):
+    old = small_policy(make_task(targets_task("box")).task, output_kind="gaussian", network="mlp:32")
+    old.with_spec(input_scale=0.5).save(tmp_path / "old.safetensors")
+    collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
+    with pytest.raises(MismatchError, match=r"multiplies observations by 0\.5, a student of these data by 1: "):
+        distill(tmp_path / "data", out=tmp_path / "r", init_from=tmp_path / "old.safetensors", **FAST)
+
+
+def test_a_run_of_a_version_without_an_option_goes_on(tmp_path):
+    collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
+    settings = FAST | {"num_updates": 20}
+    distill(tmp_path / "data", out=tmp_path / "r", **settings)
+    config = tmp_path / "r" / "config.toml"
+    old = [line for line in config.read_text().splitlines() if not line.startswith(("std", "trust"))]
+    config.write_text("\n".join(old))
+    assert distill(tmp_path / "data", out=tmp_path / "r", resume=True, **settings).output_kind == "gaussian"
+    with pytest.raises(RldistillError, match="std was state, is fixed"):
+        distill(tmp_path / "data", out=tmp_path / "r", resume=True, std="fixed", **settings)

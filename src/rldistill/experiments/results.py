@@ -107,10 +107,12 @@ def _starved(plan: Plan, arm: Arm, stages: Mapping[str, Mapping[str, Any]]) -> d
     if arm.method != "joint":
         return None
     made = stages["students"][student_name(arm, plan.budget.games, plan.seeds[0])]
-    teachers = {game: teacher["num_steps"] for game, teacher in _teachers(plan, stages).items()}
+    # A record of an older version does not say it.
+    num_steps = made.get("num_steps_of_each_game", 0)
+    teachers = {game: teacher.get("num_steps") for game, teacher in _teachers(plan, stages).items()}
     # A learner ends with a whole rollout, some steps beyond its schedule.
-    enough = all(steps is not None and made["num_steps"] >= 0.99 * steps for steps in teachers.values())
-    return None if enough else {"num_steps": made["num_steps"], "teachers": teachers}
+    enough = all(steps is not None and num_steps >= 0.99 * steps for steps in teachers.values())
+    return None if enough else {"num_steps": num_steps, "teachers": teachers}
 
 
 def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations, starved: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -205,9 +205,8 @@ def train_jointly(
         callbacks=callbacks,
         **joint_settings,
     )
-    # Of each game, as in its configuration.
-    num_steps = result.num_steps // len(games)
-    return {"policy_hash": load_policy(result.last_policy).hash, "num_steps": num_steps}
+    made = {"policy_hash": load_policy(result.last_policy).hash, "num_steps": result.num_steps}
+    return made | {"num_steps_of_each_game": result.num_steps // len(games)}
 
 
 def evaluate_game(

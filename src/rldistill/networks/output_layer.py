@@ -84,7 +84,7 @@ class OutputLayer:
         self.layout.num_outputs(self.kind)  # refuses what does not belong together
         if self.atoms is not None and self.kind != "q_values":
             raise ValueError(f"atoms belong to q_values, got {self.kind}.")
-        if self.kind == "actions" and self.squashes and not self._is_bounded:
+        if self.kind in ("actions", "gaussian") and self.squashes and not self._is_bounded:
             raise ValueError(f"tanh_rescale needs finite bounds, got {self.layout.low} to {self.layout.high}.")
 
     @classmethod

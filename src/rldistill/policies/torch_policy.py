@@ -70,8 +70,21 @@ class TorchPolicy:
             gaussian=gaussian,
             normalization=None if normalization is None else normalization.settings,
         )
+        return cls.from_spec(spec, normalization=normalization, zero_output=zero_output, generator=generator)
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: PolicySpec,
+        *,
+        normalization: InputNormalization | None,
+        zero_output: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> "TorchPolicy":
+        """Return what a description declares, with freshly drawn weights; its network must be one of ours."""
+        assert spec.architecture is not None, "a module of its maker's own has no architecture"
         network = PolicyNetwork(
-            architecture,
+            spec.architecture,
             spec.observation_shape,
             spec.output_layers,
             parts=spec.observation_parts,

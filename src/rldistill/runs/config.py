@@ -6,7 +6,7 @@ The docstring of a field is its help on the command line.
 import json
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_type_hints
@@ -244,3 +244,8 @@ def config_values(config: object) -> dict[str, Any]:
     """Return a configuration's fields, in order."""
     assert is_dataclass(config)
     return {item.name: getattr(config, item.name) for item in fields(config)}
+
+
+def default_values(config_type: type[Any]) -> dict[str, Any]:
+    """Return the defaults of a configuration's options, without those that have none."""
+    return {item.name: item.default for item in fields(config_type) if item.default is not MISSING}

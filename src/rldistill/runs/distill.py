@@ -19,7 +19,7 @@ from rldistill.losses import CustomLoss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
-from rldistill.runs.config import config_values
+from rldistill.runs.config import config_values, default_values
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.distillation_inputs import (
     Data,
@@ -254,7 +254,9 @@ def run_distill(
         with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
             values = config_values(config) | dict(setup.resolved)
             if continues:
-                check_same_config(config.out, values, may_differ=may_differ(config))
+                check_same_config(
+                    config.out, values, may_differ=may_differ(config), defaults=default_values(DistillConfig)
+                )
             else:
                 write_config(config.out, "distill", values)
             return DistillationRun(config, setup, listeners, continues=continues).run()

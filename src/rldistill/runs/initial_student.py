@@ -10,7 +10,7 @@ from torch import nn
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
 from rldistill.networks.output_layer import StdKind
-from rldistill.policies import Behaviour, HeadSpec, TorchPolicy, load_policy
+from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -63,13 +63,13 @@ def initial_student(
         return _new_student(config, [_head(task) for task in tasks], output_kind, _normalization(tasks)), ()
     if config.add_head:
         _check_architecture(config, initial)
-        return _with_more_heads(config, initial, tasks)
+        return _with_more_heads(config, initial, tasks, output_kind)
     heads = _heads_in_order_of(initial, config, tasks)
     _check_architecture(config, initial)
     normalization = _normalization(tasks)
     student = _new_student(config, heads, output_kind, normalization)
-    _check_inputs(config, initial, normalization)
-    _check_output_layers(config, initial, student)
+    _check_inputs(config, initial, normalization, student.spec.input_scale)
+    _check_output_layers(config, initial, student.spec)
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
     student.network.load_state_dict(initial.network.state_dict())
     return student, ()
@@ -115,7 +115,14 @@ def _normalization(tasks: Sequence[StudentTask]) -> InputNormalization | None:
     return first.normalization
 
 
-def _check_inputs(config: DistillConfig, initial: TorchPolicy, normalization: InputNormalization | None) -> None:
+def _check_inputs(
+    config: DistillConfig, initial: TorchPolicy, normalization: InputNormalization | None, input_scale: float
+) -> None:
+    if initial.spec.input_scale != input_scale:
+        raise MismatchError(
+            f"--init-from {config.init_from} multiplies observations by {initial.spec.input_scale:g}, a student of "
+            f"these data by {input_scale:g}: its weights would see something else. Leave --init-from out."
+        )
     if initial.normalization != normalization:
         raise MismatchError(
             f"--init-from {config.init_from} normalises observations by other statistics than the teacher "
@@ -123,11 +130,16 @@ def _check_inputs(config: DistillConfig, initial: TorchPolicy, normalization: In
         )
 
 
-def _check_output_layers(config: DistillConfig, initial: TorchPolicy, student: TorchPolicy) -> None:
-    old, new = initial.spec, student.spec
-    if (old.head_sizes, old.gaussian.std) != (new.head_sizes, new.gaussian.std) and "gaussian" in (
-        old.output_kind,
+def _check_output_layers(config: DistillConfig, initial: TorchPolicy, new: PolicySpec) -> None:
+    old = initial.spec
+    if old.atoms != new.atoms:
+        raise MismatchError(
+            f"--init-from {config.init_from} gives distributions of values, of which no student is made here. "
+            "Distil it: --teacher."
+        )
+    if "gaussian" in (old.output_kind, new.output_kind) and (old.output_kind, old.gaussian) != (
         new.output_kind,
+        new.gaussian,
     ):
         raise MismatchError(
             f"--init-from {config.init_from} gives {old.output_kind} (std {old.gaussian.std}), this loss makes a "
@@ -150,11 +162,15 @@ def _new_student(
         behaviour=shared,
         gaussian=GaussianOptions(config.std),  # pyright: ignore[reportArgumentType] it checks
         normalization=normalization,
-        generator=torch.Generator().manual_seed(stream_seed(config.seed, "weights")),
+        generator=_generator(config),
     )
     return student.with_spec(
         heads=tuple(HeadSpec(head.task, None if head.behaviour == shared else head.behaviour) for head in heads)
     )
+
+
+def _generator(config: DistillConfig) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
 
 
 def _check_architecture(config: DistillConfig, initial: TorchPolicy) -> None:
@@ -191,7 +207,7 @@ def _check_fingerprint(config: DistillConfig, old: Task, new: Task) -> None:
 
 
 def _with_more_heads(
-    config: DistillConfig, initial: TorchPolicy, tasks: Sequence[StudentTask]
+    config: DistillConfig, initial: TorchPolicy, tasks: Sequence[StudentTask], output_kind: OutputKind
 ) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
     old_names = list(initial.spec.head_sizes)
     new = [task for task in tasks if task.task.name not in old_names]
@@ -213,12 +229,18 @@ def _with_more_heads(
         )
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
-    kind = initial.output_kind
-    _check_inputs(config, initial, _normalization(new))
-    fresh = _new_student(config, [*initial.spec.heads, *added], kind, initial.normalization)
-    student = TorchPolicy(
-        fresh.network,
-        replace(fresh.spec, heads=(*initial.spec.heads, *added), behaviour=behaviour),
+    _check_inputs(config, initial, _normalization(new), initial.spec.input_scale)
+    kinds = {initial.output_kind, output_kind}
+    if len(kinds) > 1 and not kinds <= {"q_values", "logits"}:
+        raise MismatchError(
+            f"--add-head: {config.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
+            "one policy cannot give both. Choose another --loss, or train a new student of all tasks."
+        )
+    # All that its description says stays: how it scales inputs, and what its outputs are.
+    student = TorchPolicy.from_spec(
+        replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(config.student).name),
+        normalization=initial.normalization,
+        generator=_generator(config),
     )
     missing, unexpected = student.network.load_state_dict(initial.network.state_dict(), strict=False)
     prefixes = tuple(f"heads.{index}." for index in range(len(old_names), len(student.spec.heads)))

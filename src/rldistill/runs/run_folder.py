@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
@@ -177,18 +177,23 @@ def _commit() -> str | None:
         return None
 
 
-def check_same_config(folder: Path, values: dict[str, Any], *, may_differ: frozenset[str]) -> None:
+def check_same_config(
+    folder: Path, values: dict[str, Any], *, may_differ: frozenset[str], defaults: Mapping[str, Any]
+) -> None:
     """Check that a resumed run has the configuration it began with.
 
     Args:
         folder: of the run.
         values: the resolved configuration of this call.
         may_differ: keys that do not change the result.
+        defaults: of the options; a run of a version that did not have one yet did what its default says.
 
     Raises:
         RldistillError: lists what differs.
     """
     before = read_config(folder / CONFIG_FILE)
+    later = {key: plain(value) for key, value in defaults.items() if key not in before and value is not None}
+    before |= {key: value for key, value in later.items() if values.get(key) is not None}
     changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
         raise RldistillError(

@@ -11,7 +11,7 @@ import torch
 from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.runs.config import config_values
+from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import check_same_config, run_folder, write_config
 from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
@@ -96,7 +96,9 @@ def run_train_teacher(
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
-            check_same_config(config.out, config_values(config), may_differ=_MAY_DIFFER)
+            check_same_config(
+                config.out, config_values(config), may_differ=_MAY_DIFFER, defaults=default_values(TrainTeacherConfig)
+            )
         else:
             write_config(config.out, "train-teacher", config_values(config))
         with stop_on_interrupt(callbacks) as listeners:
