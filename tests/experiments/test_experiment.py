@@ -67,7 +67,7 @@ def test_every_bundled_experiment_opens_with_its_command_and_has_all_budgets(nam
     lines = path.read_text().splitlines()
     assert lines[0] == f"# rldistill reproduce {name} --budget cpu --out runs/{name}"
     experiment = load_experiment(name)
-    assert set(experiment.budgets) == {"smoke", "cpu", "paper"}
+    assert set(experiment.budgets) >= {"smoke", "cpu", "paper"}
     assert {game for budget in experiment.budgets.values() for game in budget.games} <= REFERENCE_SCORES.keys()
     # The paper shows curves of online distillation, and no figure over games.
     assert experiment.budgets["paper"].games == experiment.paper_games or experiment.kind == "online"
