@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from rldistill.events import MessageEvent
+from rldistill.policies import load_policy
 from rldistill.reports.reproduce import reproduce
 from rldistill.runs.bundled import bundled_experiments
 from tests.experiments.small_experiment import write_experiment
@@ -66,6 +67,12 @@ def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
         reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, callbacks=[StopAfter(8)])
     assert not (tmp_path / "out/results.json").exists()
     one = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1).results
+    made = {
+        arm: load_policy(tmp_path / f"out/students/{arm}-pong-seed0/student.safetensors").spec.provenance
+        for arm in ("kl", "nll")
+    }
+    trivial = [arm for arm, said in made.items() if said["held_out_agreement"] <= said["majority_share"]]
+    assert one["learned_nothing"] == [{"arm": arm, "game": "pong", "seed": 0} for arm in trivial]
     before = contents(tmp_path / "out/students")
     two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, num_seeds=2).results
     assert before.items() <= contents(tmp_path / "out/students").items()

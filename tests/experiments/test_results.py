@@ -67,6 +67,19 @@ def test_a_hand_worked_experiment(plan):
     json.dumps(found, allow_nan=False)
 
 
+def test_students_that_learned_nothing_are_named_with_arm_game_and_seed(plan):
+    scores = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
+    stages = {
+        "teachers": {f"teacher of {game}": {"game": game, "origin": "zoo"} for game in plan.budget.games},
+        "students": {
+            "kl of pong, seed 0": {"learned_nothing": []},
+            "nll of breakout, seed 1": {"learned_nothing": ["breakout"]},
+        },
+        "evaluations": evaluations(kl=scores, nll=scores),
+    }
+    assert gather(plan, stages)["learned_nothing"] == [{"arm": "nll", "game": "breakout", "seed": 1}]
+
+
 def test_what_is_undefined_in_one_game_is_undefined_over_all(plan):
     found = gathered(
         plan,

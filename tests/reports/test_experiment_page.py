@@ -51,6 +51,7 @@ RESULTS = {
     },
     "random": {game: {"mean": -20.0} for game in ("pong", "space_invaders")},
     "arms": [_arm("kl", 0.955, paper=1.169), _arm("nll", 0.8)],
+    "learned_nothing": [],
     "left_out": [],
     "measure": "geometric_mean",
     "order": ["kl", "nll"],
@@ -74,6 +75,13 @@ def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row()
     assert "share one dataset per game and one teacher" in page
     assert "| Pong | the zoo | 17.0 | `abababababababab` |" in page
     assert "commit `0123456789ab+changes`; a processor, 2 processors, cpu; 1.50 hours of work" in page
+
+
+def test_the_page_names_students_that_learned_nothing():
+    assert "Learned nothing" not in experiment_page(RESULTS)
+    found = [{"arm": "nll", "game": "pong", "seed": 1}, {"arm": "nll", "game": "space_invaders", "seed": 0}]
+    page = experiment_page(RESULTS | {"learned_nothing": found})
+    assert "**Learned nothing**: nll of Pong, seed 1; nll of Space Invaders, seed 0. On held-out steps" in page
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class UniformSampler:
 
 
 def prefetch(
-    source: BatchSource[BatchT], first_update: int, num_updates: int, *, depth: int = 4, num_threads: int = 1
+    source: BatchSource[BatchT], first_update: int, num_updates: int, *, depth: int | None = None, num_threads: int = 1
 ) -> Generator[BatchT]:
     """Yield the batches of consecutive updates, in order, decoding ahead in background threads.
 
@@ -158,13 +158,14 @@ def prefetch(
         source: of the batches.
         first_update: number of the first update.
         num_updates: batches to yield.
-        depth: batches decoded ahead.
+        depth: batches decoded ahead; None: four for each thread.
         num_threads: threads that decode.
 
     Raises:
         Exception: whatever `source.batch` raised, when its batch is due.
     """
     last = first_update + num_updates
+    depth = depth or 4 * num_threads
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="rldistill-prefetch")
     try:
         waiting: deque[Future[BatchT]] = deque(

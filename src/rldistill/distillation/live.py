@@ -160,6 +160,7 @@ class LiveSource:
         collect_steps: steps of each task per collection.
         collect_period: updates between collections.
         on_play: told how far a collection is; may raise to stop.
+        num_decoders: threads that decode ahead; changes no batch.
     """
 
     def __init__(
@@ -173,8 +174,10 @@ class LiveSource:
         collect_steps: int,
         collect_period: int,
         on_play: OnPlay | None = None,
+        num_decoders: int = 1,
     ) -> None:
         self._tasks = tasks
+        self._num_decoders = num_decoders
         self._held_out = held_out
         self._held_out_steps = held_out_steps
         self._batch_size = batch_size
@@ -199,7 +202,8 @@ class LiveSource:
             for task in self._tasks:
                 task.play(num_steps=num_collections * self._collect_steps, on_play=self._on_play)
             until = min(last, num_collections * self._collect_period)
-            with contextlib.closing(prefetch(self, update, until - update)) as batches:
+            ahead = prefetch(self, update, until - update, num_threads=self._num_decoders)
+            with contextlib.closing(ahead) as batches:
                 yield from batches
             update = until
 

@@ -123,12 +123,15 @@ class Distiller:
             loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._max_gradient_norm)
+        # One transfer: each would wait for a GPU.
+        measured = torch.stack([loss.detach(), norm, *map(Tensor.detach, losses)])
+        mean_loss, gradient_norm, *task_losses = measured.tolist()
         record = UpdateRecord(
             update,
             tuple(part.head for part in batch),
-            tuple(float(each.detach()) for each in losses),
-            float(loss.detach()),
-            float(norm),
+            tuple(task_losses),
+            mean_loss,
+            gradient_norm,
             learning_rate,
             tuple(temperatures),
         )

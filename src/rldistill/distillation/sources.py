@@ -131,17 +131,26 @@ class StoredTask:
 
 
 class StoredSource:
-    """Batches from one dataset per task, decoded ahead in a background thread.
+    """Batches from one dataset per task, decoded ahead in background threads.
 
     Args:
         tasks: in the order of the student's heads.
         batch_size: rows per update, over all tasks.
         schedule: which tasks make up which batch; None: in turn.
+        num_decoders: threads that decode ahead; changes no batch.
     """
 
-    def __init__(self, tasks: Sequence[StoredTask], *, batch_size: int, schedule: TaskSchedule | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[StoredTask],
+        *,
+        batch_size: int,
+        schedule: TaskSchedule | None = None,
+        num_decoders: int = 1,
+    ) -> None:
         self._tasks = tasks
         self._batch_size = batch_size
+        self._num_decoders = num_decoders
         self._schedule = schedule or TaskSchedule("in_turn", (1.0,) * len(tasks))
 
     def batch(self, update: int) -> Minibatch:
@@ -151,7 +160,8 @@ class StoredSource:
     def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates."""
         # Closed with this generator: no decoding thread outlives the loop.
-        with contextlib.closing(prefetch(self, first_update, num_updates)) as batches:
+        ahead = prefetch(self, first_update, num_updates, num_threads=self._num_decoders)
+        with contextlib.closing(ahead) as batches:
             yield from batches
 
     @property

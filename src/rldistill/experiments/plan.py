@@ -78,7 +78,7 @@ class Plan:
                 self._student(arm, games, seed)
                 for arm in self.experiment.arms
                 if arm.method != "learner"
-                for games in self._game_sets
+                for games in self.game_sets
                 for seed in self.seeds
             ],
             "evaluations": [self._evaluation(game, seed) for game in self.budget.games for seed in self.seeds],
@@ -86,7 +86,7 @@ class Plan:
         return {name: jobs for name, jobs in stages.items() if jobs}
 
     @property
-    def _game_sets(self) -> list[tuple[str, ...]]:
+    def game_sets(self) -> list[tuple[str, ...]]:
         """What one student plays: a game, or all of them."""
         games = self.budget.games
         return [games] if self.experiment.kind == "multi_task" else [(game,) for game in games]
@@ -151,7 +151,7 @@ class Plan:
         return Job(what, distill_student, settings, places | self._machine, record)
 
     def _evaluation(self, game: str, seed: int) -> Job:
-        games = next(games for games in self._game_sets if game in games)
+        games = next(games for games in self.game_sets if game in games)
         settings = {
             "game": game,
             "arms": [arm.name for arm in self.experiment.arms],

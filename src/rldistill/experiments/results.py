@@ -70,6 +70,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         },
         "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
         "arms": arms,
+        "learned_nothing": _learned_nothing(plan, stages),
         "left_out": [{"name": arm.name, "method": arm.method, "paper": arm.paper} for arm in plan.left_out],
         **_steadiness(plan, stages),
         **_ranking(plan, arms),
@@ -83,6 +84,19 @@ def _teachers(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     first, seed = plan.experiment.arms[0], plan.seeds[0]
     made = {game: stages["students"][student_name(first, [game], seed)] for game in plan.budget.games}
     return {game: {"origin": "online", "policy_hash": result["best_hash"]} for game, result in made.items()}
+
+
+def _learned_nothing(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the students that came out no better than a constant action: their scores say little of their arm."""
+    made = stages.get("students", {})
+    # A record of an older version does not say it.
+    return [
+        {"arm": arm.name, "game": game, "seed": seed}
+        for arm in plan.experiment.arms
+        for games in plan.game_sets
+        for seed in plan.seeds
+        for game in made.get(student_name(arm, games, seed), {}).get("learned_nothing", [])
+    ]
 
 
 def _steadiness(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -134,7 +134,15 @@ def distill_student(
         "policy_hash": student.hash,
         "held_out_agreement": made.get("held_out_agreement"),
         "num_updates": made["num_updates"],
+        "learned_nothing": _learned_nothing(made, games),
     }
+
+
+def _learned_nothing(made: Mapping[str, Any], games: Sequence[str]) -> list[str]:
+    """Return the games in which a student agrees with its teacher no more than a constant action would."""
+    by_task = made.get("tasks") or {f"{ATARI_PREFIX}{games[0]}": made}
+    records = {game: by_task[f"{ATARI_PREFIX}{game}"] for game in games}
+    return [game for game, record in records.items() if record["held_out_agreement"] <= record["majority_share"]]
 
 
 def distill_online(

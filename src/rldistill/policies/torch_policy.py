@@ -172,6 +172,8 @@ class TorchPolicy:
         was_training = self.network.training
         self.network.eval()
         with torch.inference_mode():
+            # Moved before it is padded: what is padded need not travel.
+            rows = rows.to(self.device, non_blocking=True)
             outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
         self.network.train(was_training)
         assert outputs is not None, "every network has outputs"
@@ -179,7 +181,7 @@ class TorchPolicy:
         return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
 
     def _forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        output = self.network(rows.to(self.device, non_blocking=True), self._task_index)
+        output = self.network(rows, self._task_index)
         return output.outputs, output.features, output.value
 
     def act(

@@ -22,6 +22,7 @@ def experiment_page(results: Results) -> str:
         ),
         _over_games(results),
         ranking_sentences(results),
+        _learned_nothing(results),
         "## By game",
         _by_game(results),
         _steadiness(results),
@@ -128,6 +129,20 @@ def _by_game(results: Results) -> str:
             row = [pretty_game(game), arm["name"], _number(found["mean"]), by_seed, *others, *shares]
             rows.append([*row, share(found["agreement"])])
     return _table(header, rows)
+
+
+def _learned_nothing(results: Results) -> str:
+    """Return which students count although they are no better than a constant action."""
+    students = [
+        f"{found['arm']} of {pretty_game(found['game'])}, seed {found['seed']}" for found in results["learned_nothing"]
+    ]
+    if not students:
+        return ""
+    return (
+        f"**Learned nothing**: {'; '.join(students)}. On held-out steps they agree with the teacher no more than its "
+        "commonest action alone would. Their episodes count all the same; other seeds, a lower learning rate or more "
+        "updates may tell more."
+    )
 
 
 def _steadiness(results: Results) -> str:

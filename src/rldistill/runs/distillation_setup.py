@@ -76,9 +76,28 @@ def prepare(
         _distiller(config, student, trained, dict(zip(heads, losses, strict=True))),
         make_source(data, config, schedule, student),
         resolved_losses(names, losses),
-        tuple(text for text in [*(loss.warning for loss in losses), *(w for d in data for w in d.warnings)] if text),
+        tuple(
+            text
+            for text in [
+                _spoilt_heads(config, student, names),
+                *(loss.warning for loss in losses),
+                *(warning for item in data for warning in item.warnings),
+            ]
+            if text
+        ),
         tuple(loss.note for loss in losses if loss.note),
         kept,
+    )
+
+
+def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[str]) -> str | None:
+    """Return a warning where the torso is trained and heads that it had before are not."""
+    left = [name for name in student.spec.head_sizes if name not in taught]
+    if not (config.add_head and config.train_torso and left):
+        return None
+    return (
+        f"--train-torso changes what the heads of {', '.join(left)} see, and nothing teaches these: they will no longer "
+        "play as they did. Name their data too, or leave --train-torso out."
     )
 
 

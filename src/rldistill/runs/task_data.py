@@ -23,6 +23,8 @@ from rldistill.tasks import Task
 
 # Enough to know a median to some percent.
 _SAMPLE_SIZE = 10_000
+# A GPU learns from more frames than one thread decodes.
+_DECODERS_FOR_A_GPU = 4
 
 
 class TaskData(Protocol):
@@ -235,7 +237,7 @@ def make_source(
     stored = [item for item in data if isinstance(item, StoredData)]
     if stored:
         tasks = [StoredTask(item.dataset, item.train, seed=config.seed, head=item.head) for item in stored]
-        return StoredSource(tasks, batch_size=config.batch_size, schedule=schedule)
+        return StoredSource(tasks, batch_size=config.batch_size, schedule=schedule, num_decoders=_num_decoders(config))
     live = [item for item in data if isinstance(item, LiveData)]
     return LiveSource(
         [item.live for item in live],
@@ -246,4 +248,10 @@ def make_source(
         collect_steps=config.collect_steps,
         collect_period=config.collect_period,
         on_play=live[0].on_play,
+        num_decoders=_num_decoders(config),
     )
+
+
+def _num_decoders(config: DistillConfig) -> int:
+    """Return how many threads decode: on a GPU several, which one could not feed; else one, beside torch's own."""
+    return min(_DECODERS_FOR_A_GPU, config.num_threads) if config.device == "cuda" else 1

@@ -8,6 +8,7 @@ the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong te
 points when 5 % of its play is random).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,31 +137,31 @@ class PQNLearner:
             lambda_=settings.return_lambda,
             truncated=rollout.truncated,
         )
+        # A GPU gets the rollout once and is waited for once: minibatches are gathered where they are used.
         observations, actions, targets = (
-            rollout.observations.flatten(0, 1),
-            rollout.actions.flatten(),
-            returns.flatten(),
+            column.to(self._device)
+            for column in (rollout.observations.flatten(0, 1), rollout.actions.flatten(), returns.flatten())
         )
-        total = torch.zeros(())
+        total = torch.zeros((), device=self._device)
         for _ in range(settings.num_epochs):
-            order = torch.randperm(len(actions), generator=self._generator)
+            order = torch.randperm(len(actions), generator=self._generator).to(self._device)
             for rows in order.chunk(settings.num_minibatches):
                 total += self._update(observations[rows], actions[rows], targets[rows], head)
         mean_loss = float(total) / (settings.num_epochs * settings.num_minibatches)
-        if not torch.isfinite(total):
+        if not math.isfinite(mean_loss):
             raise NumericalError(f"PQN diverged: the loss of a rollout is {mean_loss}. Lower the learning rate.")
         return mean_loss
 
     def _update(self, observations: Tensor, actions: Tensor, targets: Tensor, head: int) -> Tensor:
         with self._autocast():
-            outputs = self.network(observations.to(self._device), head).outputs
-        taken = outputs.float().gather(1, actions.to(self._device)[:, None]).squeeze(1)
-        loss = 0.5 * (taken - targets.to(self._device)).square().mean()
+            outputs = self.network(observations, head).outputs
+        taken = outputs.float().gather(1, actions[:, None]).squeeze(1)
+        loss = 0.5 * (taken - targets).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         self.optimizer.step()
-        return loss.detach().cpu()
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while learning."""
