@@ -104,6 +104,8 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["collect", "t", "--out", "out", "--num-envs", "0"], "num_envs must be 1 or more, got 0."),
         (["collect", "t", "--out", "out", "--num-threads=-1"], "num_threads must be 0 or more, got -1."),
         (["collect", "t", "--out", "out", "--seed=-1"], "seed must be 0 or more, got -1."),
+        (["evaluate", "t", "--behaviour", "best"], "behaviour: got 'best', expected greedy or sample."),
+        (["distill", "d", "--out", "out", "--behaviour", "sample"], "behaviour belongs with --teacher, got it"),
         (["evaluate", "t", "--num-episodes", "0"], "num_episodes must be 1 or more, got 0."),
         (["evaluate", "t", "--require-retention", "nan"], "require_retention must be a number such as 0.95, got nan."),
         (["inspect", "net3", "--heads", "3,x"], "heads: got '3,x', expected positive integers such as 3,3,6."),
@@ -269,7 +271,7 @@ def test_nothing_to_inspect_says_what_there_could_have_been():
     )
 
 
-@pytest.mark.parametrize("verb", ["collect", "evaluate"])
+@pytest.mark.parametrize("verb", ["collect", "evaluate", "inspect"])
 def test_a_policy_for_other_actions_or_other_preprocessing_is_refused_with_both_sides(tmp_path, verb):
     out = ["--out", "out"] if verb == "collect" else []
     constant_policy(payout_task(), 1).save(tmp_path / "three.safetensors")

@@ -68,6 +68,21 @@ def test_an_onnx_file_is_collected_distilled_and_compared_with_its_student(balan
     assert [policy["role"] for policy in again["policies"]] == [policy["role"] for policy in result["policies"]]
 
 
+def test_a_policy_of_a_file_acts_as_it_is_told_to_and_its_student_too(balance_onnx, tmp_path):
+    said = ("--outputs", "logits", "--behaviour", "sample")
+    data, student = tmp_path / "data", tmp_path / "student"
+    run_well("collect", balance_onnx, *CART_POLE, *said, "--num-steps", 600, "--out", data)
+    run_well("distill", data, *TINY, "--out", student)
+    played = ("evaluate", student, *CART_POLE, "--num-episodes", 5)
+    result = run_well(*played, "--json").json["policies"]
+    # The teacher is found again although its file says nothing of sampling.
+    assert [(row["role"], row["behaviour"]) for row in result[:2]] == [("teacher", "sample"), ("student", "sample")]
+    greedy = run_well(*played, "--behaviour", "greedy", "--teacher", balance_onnx, "--outputs", "logits", "--json").json
+    assert [row["behaviour"] for row in greedy["policies"][:2]] == ["greedy", "greedy"]
+    assert greedy["policies"][0]["mean"] > 400 > result[0]["mean"]
+    assert run_well("inspect", student, "--behaviour", "greedy", "--json").json["behaviour"] == "greedy"
+
+
 def test_a_live_teacher_may_be_a_program_that_is_trusted(exported, tmp_path):
     live = ("--num-updates", 20, "--evaluate-period", 10, "--collect-period", 10, "--collect-steps", 600)
     argv = ("distill", "--teacher", exported, *CART_POLE, "--outputs", "logits", "--student", "mlp:8", *live)

@@ -177,6 +177,17 @@ def test_the_torso_is_trained_with_it_where_that_is_asked_for(tmp_path, trained,
     assert not torch.equal(after["heads.0.output.weight"], before["heads.0.output.weight"])
 
 
+def test_old_heads_over_a_torso_that_moves_are_warned_of_unless_they_are_taught_too(
+    tmp_path, trained, q_data, mirrored_data
+):
+    for data, expected in ((mirrored_data, 1), ([q_data, mirrored_data], 0)):
+        told = []
+        added(tmp_path, data, train_torso=True, overwrite=True, callbacks=[told.append])
+        warnings = [event.text for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
+        spoilt = f"--train-torso changes what the heads of {CART_POLE} see, and nothing teaches these"
+        assert sum(text.startswith(spoilt) for text in warnings) == expected
+
+
 def test_a_stopped_run_of_an_added_head_goes_on(tmp_path, trained, mirrored_data):
     whole = added(tmp_path, mirrored_data)
     path = tmp_path / "first" / "student.safetensors"

@@ -53,6 +53,7 @@ class Reading:
     input_scale: float | None = None
     activation: str | None = None
     normalizer: str | None = None
+    behaviour: Behaviour | None = None
 
 
 def load_policy(
@@ -131,10 +132,11 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
     """
     kind = detect_kind(path)
     if kind == "policy":
-        return files.load_policy(path, device=device)
+        return _acting(files.load_policy(path, device=device), reading.behaviour)
     if kind == "sb3":
-        return load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+        return _acting(load_sb3(path, device=device, task=task, normalizer=reading.normalizer), reading.behaviour)
     words = {name: value for name, value in vars(reading).items() if kind in _HINTS.get(name, _PROGRAMS)}
+    words["behaviour"] = reading.behaviour
     return load_policy(path, device=device, task=task, **words)
 
 
@@ -172,9 +174,7 @@ def _of_its_own_word(
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
     if outputs is not None and parse_outputs(outputs) != OutputDeclaration(policy.output_kind):
         raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
-    if behaviour is not None and any(policy.for_task(own.name).behaviour != behaviour for own in policy.tasks):
-        heads = tuple(HeadSpec(head.task) for head in policy.spec.heads)
-        policy = policy.with_spec(heads=heads, behaviour=behaviour)
+    policy = _acting(policy, behaviour)
     if task is None:
         return policy
     # What a teacher saw beside its environment's observations, such as a clock, its file says itself.
@@ -182,6 +182,13 @@ def _of_its_own_word(
     fitted = fit_policy(policy, observed_as(task, head.tasks[0].fingerprint))
     assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
     return fitted
+
+
+def _acting(policy: TorchPolicy, behaviour: Behaviour | None) -> TorchPolicy:
+    """Return a policy all of whose heads act so; None: as its file says."""
+    if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
+        return policy
+    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
 
 
 def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:

@@ -33,7 +33,7 @@ _TRAINING = (TrainTeacherConfig, frozenset({"init_from", "start_step"}))
 _ONLINE = {"online", "algorithm", "num_steps", "learner", "online_teacher", "judge_period"}
 _LIVE = {"collect_steps", "collect_period", "task_order", "held_out_fraction"}
 # How a file of another library is read: --teacher takes files that say everything themselves.
-_READING = {"trust", "outputs", "input_scale", "activation", "normalizer"}
+_READING = {"trust", "outputs", "input_scale", "activation", "normalizer", "behaviour"}
 _NEVER = {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"}
 _SECTIONS: Mapping[str, tuple[type[Any], frozenset[str]]] = {
     "train_teacher": _TRAINING,

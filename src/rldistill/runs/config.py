@@ -36,6 +36,8 @@ class CollectConfig:
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
     """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    behaviour: str | None = None
+    """How the teacher acts: greedy, or sample from its distribution; none: as its file says."""
     out: Path
     """Dataset folder."""
     num_steps: int = 50_000
@@ -79,6 +81,9 @@ class EvaluateConfig:
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
     """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    behaviour: str | None = None
+    """How the policies and teachers named here act: greedy, or sample from their distribution; none: as each file
+    says."""
     num_episodes: int = 30
     """Episodes of each policy."""
     exploration_epsilon: float | None = None
@@ -164,6 +169,8 @@ class InspectConfig:
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
     """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    behaviour: str | None = None
+    """How the policy acts: greedy, or sample from its distribution; none: as its file says."""
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
     num_episodes: int = 100

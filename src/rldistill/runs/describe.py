@@ -11,11 +11,12 @@ from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.load import Reading
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
+from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError, UsageError
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS
-from rldistill.policies import TorchPolicy
-from rldistill.runs.loading import PolicyFile, as_policy
+from rldistill.policies import TorchPolicy, fit_policy
+from rldistill.runs.loading import PolicyFile, as_policy, played_by
 
 # Presets are described on the paper's images and with all of Atari's actions unless told.
 _IMAGE_SHAPE = (4, 84, 84)
@@ -43,6 +44,7 @@ def describe(
     Raises:
         PolicyFileError: the file is not a policy that can be trusted.
         DatasetError: the folder's data are damaged.
+        MismatchError: the policy does not fit the task.
         UsageError: neither a path nor a network; `heads` for something that has its own; a file that does
             not say what its outputs or its task are.
     """
@@ -68,6 +70,8 @@ def describe(
         if task is not None and reading.outputs is not None:
             raise
         return _describe_unread(path, kind, str(error))
+    if task is not None:
+        fit_policy(policy, played_by(policy, make_task(task, env_kwargs)).task)
     if isinstance(policy, ProgramPolicy):
         return _describe_program(policy)
     assert isinstance(policy, TorchPolicy), "files hold weights or programs"

@@ -32,6 +32,8 @@ class DistillConfig:
     normalizer: Path | None = None
     """With --teacher: of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none:
     without."""
+    behaviour: str | None = None
+    """With --teacher: how it acts: greedy, or sample from its distribution; none: as its file says."""
     online: bool = False
     """Instead of a dataset: teach the student while its teacher learns --task."""
     algorithm: str | None = None

@@ -30,6 +30,7 @@ _OWNERS: Mapping[str, tuple[str, ...]] = {
     "input_scale": ("teacher",),
     "activation": ("teacher",),
     "normalizer": ("teacher",),
+    "behaviour": ("teacher",),
     "env_kwargs": ("teacher", "online"),
     "collect_steps": ("teacher",),
     "collect_period": ("teacher",),

@@ -96,8 +96,8 @@ def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[
     if not (config.add_head and config.train_torso and left):
         return None
     return (
-        f"--train-torso changes what the heads of {', '.join(left)} see, and nothing teaches these: they will no longer "
-        "play as they did. Name their data too, or leave --train-torso out."
+        f"--train-torso changes what the heads of {', '.join(left)} see, and nothing teaches these: they will no "
+        "longer play as they did. Name their data too, or leave --train-torso out."
     )
 
 

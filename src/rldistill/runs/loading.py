@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -13,6 +14,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
@@ -53,6 +55,11 @@ class SaysOfFiles(Interface):
         """File with running statistics."""
         ...
 
+    @property
+    def behaviour(self) -> str | None:
+        """How a policy acts."""
+        ...
+
 
 PolicyLike = str | Path | PolicyFile | Policy
 
@@ -61,11 +68,13 @@ def policy_file(path: Path, said: SaysOfFiles) -> PolicyFile:
     """Return a file with what a configuration says of it.
 
     Raises:
-        UsageError: the scale is no number.
+        UsageError: the scale is no number, or nobody knows the behaviour.
     """
+    if said.behaviour not in (None, *LEARNED_BEHAVIOURS):
+        raise UsageError(f"behaviour: got {said.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}.")
     scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
     normalizer = None if said.normalizer is None else str(said.normalizer)
-    return PolicyFile(path, Reading(said.trust, said.outputs, scale, said.activation, normalizer))
+    return PolicyFile(path, Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour))
 
 
 def parse_input_scale(text: str) -> float:
@@ -154,17 +163,18 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
         return None
     # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
     by_name = len(student.tasks) > 1 and "task" not in record
-    # A program does not say what its outputs are; whether they were read so is seen from the hash.
-    for outputs in OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]:
+    # A program does not say what its outputs are, and how a policy acted may have been said when it was read: whether
+    # it was read so is seen from the hash.
+    kinds = OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]
+    for outputs, behaviour in product(kinds, (None, *LEARNED_BEHAVIOURS)):
+        reading = Reading(outputs=outputs, behaviour=behaviour)
         try:
-            teacher = as_policy(PolicyFile(Path(path), Reading(outputs=outputs)), device=device, task=task)
+            teacher = as_policy(PolicyFile(Path(path), reading), device=device, task=task)
             fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
         except RldistillError:
             continue  # gone, something else by now, or a file that needs words: the path is a hint, the hash decides
         if teacher.hash == record.get("hash"):
             return teacher
-        if isinstance(teacher, TorchPolicy):
-            break
     return None
 
 
