@@ -246,7 +246,8 @@ def changed(module, change):
 def test_unknown_layers_are_listed_and_a_way_out_is_named(content, line, path):
     torch.save(content(), path)
     assert refusal(path) == (
-        f"Policy file FILE: {line} Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+        f"Policy file FILE: {line} Load them into a module of your own, in Python: "
+        "rd.load_policy(path, module=…, task=…, outputs=…)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: read as data, recognised by the names of their tensors, rebuilt as ours."""
+"""Files of `torch.save` and bare safetensors: read as data, recognised by their tensors' names, rebuilt as ours."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from rldistill.adapters.functions import module_policy
 from rldistill.adapters.notices import warn
 from rldistill.adapters.rsl_rl import RecurrentError, find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
-from rldistill.adapters.weights import read_torch_data, read_weights
+from rldistill.adapters.weights import read_tensors, read_weights
 from rldistill.errors import PolicyFileError, UsageError
 from rldistill.networks.architecture import Activation
 from rldistill.policies import TorchPolicy
@@ -23,7 +23,7 @@ MAX_BYTES = 2**31
 """Of a file: a policy of 500 million float32 weights, or a tenth of that with an optimiser's state."""
 # Under which a state dict lies in the files of several libraries.
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
-_OWN_MODULE = "Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+_OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
 
 
 def load_checkpoint(
@@ -47,7 +47,7 @@ def load_checkpoint(
         UsageError: the task must be named, or the activation is unknown or not in question.
     """
     source = f"Policy file {path}"
-    content = read_torch_data(_bytes_of(path), source=source)
+    content = read_tensors(_bytes_of(path), source=source)
     chosen = _activation(activation)
     try:
         checked, converted = _checked(content, source)
@@ -77,7 +77,7 @@ def load_into_module(
         UsageError: task or outputs are not said.
     """
     source = f"Policy file {path}"
-    checked, _ = _checked(read_torch_data(_bytes_of(path), source=source), source)
+    checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
     policy = module_policy(module, task, outputs=outputs, behaviour=behaviour or "greedy")
     dicts = _state_dicts(checked)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
