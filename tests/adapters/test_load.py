@@ -61,7 +61,6 @@ def test_how_it_acts_may_be_changed_which_makes_it_another_policy(own, checkpoin
     ("name", "value", "line"),
     [
         ("input_scale", 1.0, "FILE is a checkpoint, of which input_scale need not be said."),
-        ("normalizer", "none", "FILE is a checkpoint, of which normalizer need not be said."),
         (
             "activation",
             "elu",
@@ -74,7 +73,7 @@ def test_words_that_a_file_does_not_need_are_refused(checkpoint, name, value, li
 
 
 def test_of_a_file_that_says_it_itself_general_words_are_not_needed(own, checkpoint):
-    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="x.pkl")
+    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="none")
     for path in (own, checkpoint):
         assert load_with(path, said, device="cpu", task=None).hash == load_policy(path).hash
 

@@ -34,6 +34,11 @@ class Weights:
     converted_from: tuple[str, ...] = ()
 
 
+def is_safetensors(head: bytes) -> bool:
+    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does."""
+    return head[8:9] == b"{" and not head.startswith(b"\x80")
+
+
 def read_tensors(data: bytes, *, source: str) -> object:
     """Read a file of `torch.save` or safetensors, as data: nothing in it is executed.
 
@@ -47,8 +52,7 @@ def read_tensors(data: bytes, *, source: str) -> object:
     Raises:
         PolicyFileError: empty, damaged, or it wants more than data (names the global).
     """
-    # Before the brace stands the length of the safetensors' header; neither format of torch has one there.
-    if data[8:9] != b"{":
+    if not is_safetensors(data):
         return read_torch_data(data, source=source)
     try:
         tensors = safetensors.torch.load(data)

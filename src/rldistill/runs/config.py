@@ -35,7 +35,8 @@ class CollectConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     out: Path
     """Dataset folder."""
     num_steps: int = 50_000
@@ -78,7 +79,8 @@ class EvaluateConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     num_episodes: int = 30
     """Episodes of each policy."""
     exploration_epsilon: float | None = None
@@ -163,7 +165,8 @@ class InspectConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
     num_episodes: int = 100

@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import PolicyFileError
 from rldistill.types import PolicyOutput
@@ -233,6 +234,9 @@ def test_statistics_beside_the_zip_are_applied_as_the_library_does(case, tmp_pat
     observations = samples(observation_space, 1000)
     policy = load_sb3(tmp_path / "model.zip")
     compare(model, policy, wrapper.normalize_obs(observations), flattened(observation_space, observations))
+    policy.save(tmp_path / "own.safetensors")
+    again = load_policy(tmp_path / "own.safetensors")
+    assert (again.hash, again.normalization) == (policy.hash, policy.normalization)
 
 
 def test_values_travel_where_they_share_the_features(tmp_path):
