@@ -109,7 +109,7 @@ def test_ppo_continuous_is_clipped_to_the_tasks_box_and_warns_of_the_wrappers_th
     assert str(caught[0].message) == (
         f"Policy file {path}: CleanRL's ppo_continuous_action normalises observations by running statistics and clips "
         "them to ±10 in wrappers that the file does not hold. Unless this teacher was trained without them, it plays "
-        "about as well as at random."
+        "about as well as at random. Save their mean and var to an .npz and name it with normalizer."
     )
     assert_parity(policy, reference, VECTORS)
     assert policy.tasks[0].fingerprint.action_layout.mapping == "clip"
@@ -246,7 +246,8 @@ def changed(module, change):
 def test_unknown_layers_are_listed_and_a_way_out_is_named(content, line, path):
     torch.save(content(), path)
     assert refusal(path) == (
-        f"Policy file FILE: {line} Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+        f"Policy file FILE: {line} Load them into a module of your own, in Python: "
+        "rd.load_policy(path, module=…, task=…, outputs=…)."
     )
 
 

@@ -37,7 +37,8 @@ def saved(**options):
         (zipped("serialized_exported_program.json", "version"), "torch_export"),
         (saved(), "weights"),
         (saved(_use_new_zipfile_serialization=False), "weights"),
-        (safetensors.torch.save({"w": torch.zeros(1)}), "policy"),
+        (safetensors.torch.save({"w": torch.zeros(1)}), "weights"),
+        (safetensors.torch.save({"w": torch.zeros(1)}, {"format": "pt"}), "weights"),
     ],
 )
 def test_files_are_known_by_their_content(tmp_path, data, kind):

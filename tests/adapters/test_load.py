@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from rldistill.adapters.load import Reading, load_policy, load_with
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from tests.kit.other_libraries import QNetwork, randomised
+from tests.kit.shared_teachers import load_actor_critic
 from tests.kit.small_policies import small_policy, vector_task
 
 ROWS = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
@@ -59,7 +61,6 @@ def test_how_it_acts_may_be_changed_which_makes_it_another_policy(own, checkpoin
     ("name", "value", "line"),
     [
         ("input_scale", 1.0, "FILE is a checkpoint, of which input_scale need not be said."),
-        ("normalizer", "none", "FILE is a checkpoint, of which normalizer need not be said."),
         (
             "activation",
             "elu",
@@ -72,7 +73,7 @@ def test_words_that_a_file_does_not_need_are_refused(checkpoint, name, value, li
 
 
 def test_of_a_file_that_says_it_itself_general_words_are_not_needed(own, checkpoint):
-    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="x.pkl")
+    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="none")
     for path in (own, checkpoint):
         assert load_with(path, said, device="cpu", task=None).hash == load_policy(path).hash
 
@@ -114,3 +115,71 @@ def test_a_zip_of_stable_baselines3_is_known_by_its_content(shared_teachers, tmp
 def test_what_nothing_can_read_is_one_line(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"nothing known")
     assert "Readable are policy files" in refusal(tmp_path / "x.bin", PolicyFileError)
+
+
+# State dicts of networks that nobody described: a safetensors without our metadata, a checkpoint with other names.
+
+
+class Pair(nn.Module):
+    """A network with names of its maker's own; `judge` is no part of the policy."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.act, self.judge = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 1)
+
+    def forward(self, rows):
+        return self.act(self.body(rows).relu())
+
+
+@pytest.mark.parametrize("save", [safetensors.torch.save_file, torch.save], ids=["safetensors", "torch"])
+def test_a_bare_state_dict_says_what_to_do_and_loads_into_a_module(tmp_path, save):
+    trained, path = randomised(Pair()), tmp_path / "weights.safetensors"
+    save(dict(sorted(trained.state_dict().items())), path)
+    assert refusal(path, PolicyFileError) == (
+        "Policy file FILE: its layers are not known: got act.bias [3], act.weight [3, 8], body.bias [8], "
+        "body.weight [8, 4], judge.bias [1], judge.weight [1, 8], expected those of CleanRL or rsl_rl. Load them into "
+        "a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
+    )
+    policy = load_policy(path, module=Pair(), task=vector_task(), outputs="logits")
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ROWS.numpy())[0].logits, trained(ROWS))
+    assert "pass task=… and outputs=…" in refusal(path, module=Pair())
+    assert "its tensors are not those of QNetwork: got " in refusal(
+        path, PolicyFileError, module=QNetwork(), task=vector_task(), outputs="logits"
+    )
+
+
+def test_a_checkpoint_of_a_known_library_may_be_a_safetensors_file(checkpoint, tmp_path):
+    path = tmp_path / "dqn.safetensors"
+    safetensors.torch.save_file(torch.load(checkpoint), path)
+    np.testing.assert_array_equal(load_policy(path)(ROWS)[0].q_values, load_policy(checkpoint)(ROWS)[0].q_values)
+
+
+@pytest.mark.parametrize("place", [20, -9])
+def test_a_bare_safetensors_that_was_cut_off_is_one_line(tmp_path, place):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors.torch.save(Pair().state_dict())[:place])
+    assert "cannot be read" in refusal(path, PolicyFileError)
+
+
+class ActorCritic(nn.Module):
+    """The network of the shared Atari teachers, by the names in their files."""
+
+    def __init__(self, num_actions):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(4, 32, 8, stride=4), nn.Conv2d(32, 64, 4, stride=2)
+        self.conv3, self.fc = nn.Conv2d(64, 32, 3), nn.Linear(1568, 512)
+        self.pi, self.v = nn.Linear(512, num_actions), nn.Linear(512, 1)
+
+    def forward(self, x):
+        for layer in (self.conv1, self.conv2, self.conv3):
+            x = layer(x).relu()
+        return self.pi(self.fc(x.flatten(1)).relu())
+
+
+def test_weights_of_a_published_atari_teacher_load_into_its_module(shared_teachers):
+    path = shared_teachers / "atari" / "pong_acktr.safetensors"
+    policy = load_policy(path, module=ActorCritic(6), task="atari:pong", outputs="logits")
+    frames = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
+    expected = load_actor_critic(path)(frames)[0].logits
+    torch.testing.assert_close(policy(frames)[0].logits, expected, rtol=1e-4, atol=1e-4)

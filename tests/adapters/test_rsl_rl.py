@@ -135,8 +135,8 @@ def test_unknown_layers_are_listed(change, line, path):
     change(content["model_state_dict"])
     torch.save(content, path)
     assert refusal(path) == (
-        f"Policy file FILE: its layers are not known: {line}. Load them into a module of your own: "
-        "load_policy(path, module=…, task=…, outputs=…)."
+        f"Policy file FILE: its layers are not known: {line}. Load them into a module of your own, in Python: "
+        "rd.load_policy(path, module=…, task=…, outputs=…)."
     )
 
 

@@ -240,7 +240,7 @@ def _make_a_folder(path: Path) -> None:
         (_flip_a_weight, "was altered: its content has SHA-256 "),
         (_flip_the_description, "was altered: its content has SHA-256 "),
         (_write_words, "cannot be read: "),
-        (_write_foreign_weights, "is a safetensors file but not a policy: got no metadata key 'rldistill'"),
+        (_write_foreign_weights, "in Python: rd.load_policy(path, module=…, task=…, outputs=…)."),
         (_make_a_folder, "holds neither student.safetensors nor last_policy.safetensors"),
     ],
 )

@@ -185,3 +185,27 @@ def test_a_teacher_keeps_its_identity_under_another_protocol(q_network, tmp_path
     run_well("distill", tmp_path / "data", *TINY, "--out", tmp_path / "student")
     argv = ("evaluate", tmp_path / "student", "--exploration-epsilon", "0.5", "--num-episodes", 5, "--json")
     assert [policy["role"] for policy in run_well(*argv).json["policies"]] == ["teacher", "student", "random"]
+
+
+def test_named_statistics_travel_into_the_student(tmp_path):
+    import numpy as np
+
+    from rldistill.adapters.load import load_policy
+    from tests.kit.other_libraries import PPOContinuous
+
+    network = PPOContinuous()
+    network.actor_mean[0], network.actor_mean[4] = nn.Linear(3, 8), nn.Linear(8, 1)
+    network.actor_logstd = nn.Parameter(torch.zeros(1, 1))
+    torch.save(network.state_dict(), tmp_path / "ppo.cleanrl_model")
+    np.savez(tmp_path / "statistics.npz", mean=[0.1, 0.2, 0.3], var=[1.0, 2.0, 30.0])
+    said = ("--task", "Pendulum-v1", "--normalizer", tmp_path / "statistics.npz")
+    described = run_well("inspect", tmp_path / "ppo.cleanrl_model", *said, "--json").json
+    assert described["provenance"]["source"]["normalizer"]["file"] == "statistics.npz"
+    run_well("distill", "--teacher", tmp_path / "ppo.cleanrl_model", *said, *TINY, "--out", tmp_path / "student")
+    student = load_policy(tmp_path / "student" / "student.safetensors")
+    assert student.normalization.mean == (0.1, 0.2, 0.3)
+    np.savez(tmp_path / "statistics.npz", mean=[0.1], var=[1.0])
+    result = run("inspect", tmp_path / "ppo.cleanrl_model", *said)
+    assert result.code == 1
+    assert "has statistics of shape [1]" in result.line
+    assert "takes 3 numbers" in result.line

@@ -152,7 +152,7 @@ def test_a_pickle_is_not_executed(refusal, tmp_path):
 def test_other_peoples_weights(refusal, metadata):
     assert refusal(safetensors.torch.save(WEIGHTS, metadata)) == (
         "FILE is a safetensors file but not a policy: got no metadata key 'rldistill', which says how the weights are "
-        "to be used. Was it written by another library?"
+        "to be used. Load weights of another library in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
     )
 
 

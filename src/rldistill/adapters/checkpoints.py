@@ -1,6 +1,8 @@
-"""Files of `torch.save`: read as data, recognised by the names of their tensors, rebuilt as ours."""
+"""Files of `torch.save` and bare safetensors: read as data, recognised by their tensors' names, rebuilt as ours."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -9,11 +11,13 @@ from torch import Tensor, nn
 from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.found import FoundNetwork, build_policy
 from rldistill.adapters.functions import module_policy
+from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, normalization_for
 from rldistill.adapters.notices import warn
 from rldistill.adapters.rsl_rl import RecurrentError, find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
-from rldistill.adapters.weights import read_torch_data, read_weights
+from rldistill.adapters.weights import read_tensors, read_weights
 from rldistill.errors import PolicyFileError, UsageError
+from rldistill.networks import InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
@@ -23,7 +27,9 @@ MAX_BYTES = 2**31
 """Of a file: a policy of 500 million float32 weights, or a tenth of that with an optimiser's state."""
 # Under which a state dict lies in the files of several libraries.
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
-_OWN_MODULE = "Load them into a module of your own: load_policy(path, module=…, task=…, outputs=…)."
+# Not part of the note that the policy keeps: what can be done is no part of its identity.
+_SAVE_STATISTICS = "Save their mean and var to an .npz and name it with normalizer."
+_OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
 
 
 def load_checkpoint(
@@ -32,6 +38,7 @@ def load_checkpoint(
     *,
     behaviour: Behaviour | None,
     activation: str | None,
+    normalizer: str | Path | None = None,
 ) -> TorchPolicy:
     """Return the policy in a checkpoint of CleanRL or rsl_rl, as one of our own.
 
@@ -40,14 +47,15 @@ def load_checkpoint(
         task: that it plays; None: one without a name, where the weights say enough.
         behaviour: how it acts; None: as its library plays it.
         activation: after its hidden layers, for checkpoints that do not say it.
+        normalizer: file with the running statistics of its observations; None: those that it holds; `"none"`: without.
 
     Raises:
         PolicyFileError: it cannot be read as data, its layers are unknown (lists them), or it has a memory.
-        MismatchError: it does not fit the task.
+        MismatchError: it does not fit the task, or the statistics do not fit it.
         UsageError: the task must be named, or the activation is unknown or not in question.
     """
     source = f"Policy file {path}"
-    content = read_torch_data(_bytes_of(path), source=source)
+    content = read_tensors(_bytes_of(path), source=source)
     chosen = _activation(activation)
     try:
         checked, converted = _checked(content, source)
@@ -62,23 +70,49 @@ def load_checkpoint(
         ) from error
     except UnknownLayersError as error:
         raise PolicyFileError(f"{source}: its layers are not known: {error}. {_OWN_MODULE}") from error
+    found = _with_normalizer(found, source, normalizer)
     for note in found.notes:
-        warn(f"{source}: {note}")
+        remedy = f" {_SAVE_STATISTICS}" if note == found.without_normalizer else ""
+        warn(f"{source}: {note}{remedy}")
     return build_policy(found, path, task, behaviour, converted)
 
 
+def _with_normalizer(found: FoundNetwork, source: str, normalizer: str | Path | None) -> FoundNetwork:
+    """Return a network with the running statistics that its user names."""
+    if normalizer is None or normalizer == WITHOUT_NORMALIZER:
+        unsaid = found.without_normalizer if normalizer is None else None
+        return found if unsaid is None else replace(found, notes=(*found.notes, unsaid))
+    if found.normalization is not None:
+        raise UsageError(f"{source} holds the statistics of its observations itself: leave normalizer out.")
+    what = f"{source} ({found.library} {found.algorithm})"
+    if found.architecture.kind != "mlp":
+        raise UsageError(f"{what} takes images, which are not normalised by running statistics: leave normalizer out.")
+    num_inputs = math.prod(found.observation_shape)
+    normalization, entry = normalization_for(Path(normalizer), num_inputs, policy=what)
+    return replace(found, normalization=normalization, normalizer=entry)
+
+
 def load_into_module(
-    path: Path, module: nn.Module, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
+    path: Path,
+    module: nn.Module,
+    task: Task | None,
+    *,
+    outputs: str | None,
+    behaviour: Behaviour | None,
+    normalizer: str | Path | None = None,
 ) -> TorchPolicy:
     """Return a policy around a module of one's own, after replacing its weights by those of a file.
 
     Raises:
         PolicyFileError: the file holds no state dict, or not this module's.
+        MismatchError: the normaliser's statistics are of other observations.
         UsageError: task or outputs are not said.
     """
     source = f"Policy file {path}"
-    checked, _ = _checked(read_torch_data(_bytes_of(path), source=source), source)
-    policy = module_policy(module, task, outputs=outputs, behaviour=behaviour or "greedy")
+    checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
+    policy = module_policy(
+        module, task, outputs=outputs, behaviour=behaviour or "greedy", normalization=_of_task(task, source, normalizer)
+    )
     dicts = _state_dicts(checked)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for tensors in dicts:
@@ -90,6 +124,12 @@ def load_into_module(
         f"{source}: its tensors are not those of {type(module).__name__}: got {got}, expected "
         f"{shown_tensors(module.state_dict())}."
     )
+
+
+def _of_task(task: Task | None, source: str, normalizer: str | Path | None) -> InputNormalization | None:
+    if task is None or normalizer is None or normalizer == WITHOUT_NORMALIZER:
+        return None
+    return normalization_for(Path(normalizer), math.prod(task.fingerprint.observation_shape), policy=source)[0]
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -155,7 +155,7 @@ def _ppo_continuous(tensors: dict[str, Tensor]) -> FoundNetwork:
         gaussian=GaussianOptions("parameter"),
         behaviour="sample",
         unused=_take_critic(tensors),
-        notes=(_NOT_SAVED,),
+        without_normalizer=_NOT_SAVED,
     )
 
 

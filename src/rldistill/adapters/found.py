@@ -43,6 +43,8 @@ class FoundNetwork:
         normalization: of the observations.
         input_scale: factor on the observations.
         behaviour: how the library plays such a policy.
+        without_normalizer: what may make it play badly unless somebody names its running statistics.
+        normalizer: what is recorded of the file in which they were named.
         unused: tensors that belong to no actor.
         notes: what may make it play badly.
     """
@@ -63,6 +65,8 @@ class FoundNetwork:
     normalization: InputNormalization | None = None
     input_scale: float = 1.0
     behaviour: Behaviour = "greedy"
+    without_normalizer: str | None = None
+    normalizer: Mapping[str, Any] | None = None
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -93,7 +97,7 @@ def build_policy(
         output_kind=found.output_kind,
         behaviour=behaviour or found.behaviour,
         input_scale=found.input_scale,
-        normalization=None if normalization is None else {"epsilon": normalization.epsilon, "clip": normalization.clip},
+        normalization=None if normalization is None else normalization.settings,
         gaussian=found.gaussian,
         atoms=found.atoms,
         provenance={"source": _provenance(found, path, converted_from)},
@@ -183,7 +187,8 @@ def _pair(name: str, layer: Layer) -> dict[str, Tensor]:
 
 
 def _provenance(found: FoundNetwork, path: Path, converted_from: tuple[str, ...]) -> Mapping[str, Any]:
-    return {
+    named = {} if found.normalizer is None else {"normalizer": dict(found.normalizer)}
+    return named | {
         "format": found.library,
         "file": path.name,
         "sha256": sha256_file(path),

@@ -9,6 +9,7 @@ from rldistill.adapters.outputs import parse_outputs
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.torch_programs import named_outputs
 from rldistill.errors import MismatchError, UsageError
+from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
@@ -17,7 +18,14 @@ from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 Function = Callable[[Tensor], Any]
 
 
-def module_policy(module: nn.Module, task: Task | None, *, outputs: str | None, behaviour: Behaviour) -> TorchPolicy:
+def module_policy(
+    module: nn.Module,
+    task: Task | None,
+    *,
+    outputs: str | None,
+    behaviour: Behaviour,
+    normalization: InputNormalization | None = None,
+) -> TorchPolicy:
     """Return a policy around a module: float32 observations (bytes scaled to [0, 1]) to rows `[B, O]`.
 
     Args:
@@ -25,6 +33,7 @@ def module_policy(module: nn.Module, task: Task | None, *, outputs: str | None, 
         task: that it plays.
         outputs: what its rows are.
         behaviour: how it acts.
+        normalization: of its observations by running statistics, instead of the scale.
 
     Raises:
         UsageError: task or outputs are not said.
@@ -37,7 +46,9 @@ def module_policy(module: nn.Module, task: Task | None, *, outputs: str | None, 
     if declared.names:
         raise UsageError(f"{what}: outputs={outputs!r} names outputs; a module returns one tensor [B, O].")
     _check_kind(what, declared.kind, task)
-    return TorchPolicy.from_module(module, task, output_kind=declared.kind, behaviour=behaviour)
+    return TorchPolicy.from_module(
+        module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
+    )
 
 
 def function_policy(

@@ -32,7 +32,7 @@ _HINTS: Mapping[str, frozenset[FileKind]] = {
     "module": frozenset({"policy", "weights"}),
     "input_scale": _PROGRAMS,
     "activation": frozenset({"weights"}),
-    "normalizer": frozenset({"sb3"}),
+    "normalizer": frozenset({"sb3", "weights"}),
 }
 _KIND_NAMES: Mapping[FileKind, str] = {
     "policy": "policy file of rldistill",
@@ -83,7 +83,8 @@ def load_policy(
         behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
         input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
         activation: of checkpoints that do not say it (rsl_rl's): `elu`, `relu`, `tanh`, …
-        normalizer: of Stable-Baselines3 zips: their `vecnormalize.pkl`; None: the one beside it; `"none"`: without.
+        normalizer: of Stable-Baselines3 zips and of checkpoints: `vecnormalize.pkl`, or arrays `mean` and `var` in an
+            `.npz` or `.safetensors`; None: what lies beside a zip, what a checkpoint holds; `"none"`: without.
         env_kwargs: settings of the task.
 
     Raises:
@@ -106,13 +107,17 @@ def load_policy(
             program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
         )
     if kind == "weights" and module is not None:
-        return load_into_module(path, module, named, outputs=outputs, behaviour=behaviour).to(target)
+        return load_into_module(path, module, named, outputs=outputs, behaviour=behaviour, normalizer=normalizer).to(
+            target
+        )
     if kind == "policy":
         policy = files.load_policy(path, device=device, module=module)
     elif kind == "sb3":
         policy = load_sb3(path, device=device, task=named, normalizer=normalizer)
     else:
-        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation).to(target)
+        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation, normalizer=normalizer).to(
+            target
+        )
     return _of_its_own_word(policy, path, named, outputs=outputs, behaviour=behaviour)
 
 

@@ -1,4 +1,4 @@
-"""Tensors of strangers: `torch.load` as data, then checked and brought to float32 on the CPU."""
+"""Tensors of strangers: `torch.load` as data or safetensors, then checked and brought to float32 on the CPU."""
 
 import io
 import pickle
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -30,6 +32,37 @@ class Weights:
 
     tensors: Mapping[str, Tensor]
     converted_from: tuple[str, ...] = ()
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does."""
+    return head[8:9] == b"{" and not head.startswith(b"\x80")
+
+
+def read_tensors(data: bytes, *, source: str) -> object:
+    """Read a file of `torch.save` or safetensors, as data: nothing in it is executed.
+
+    Args:
+        data: the file's bytes.
+        source: what messages call the file.
+
+    Returns:
+        As `read_torch_data`.
+
+    Raises:
+        PolicyFileError: empty, damaged, or it wants more than data (names the global).
+    """
+    if not is_safetensors(data):
+        return read_torch_data(data, source=source)
+    try:
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise PolicyFileError(
+            f"{source} cannot be read as tensors: {error}. Its download or copy is incomplete, or another program "
+            "wrote it."
+        ) from error
+    # The library gives them in any order; messages list them.
+    return dict(sorted(tensors.items()))
 
 
 def read_torch_data(data: bytes, *, source: str) -> object:

@@ -1,5 +1,6 @@
 """The first layer: observations as an environment gives them become what the layers above compute with."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,13 @@ class InputNormalization:
             raise ValueError("epsilon and clip must be > 0, variances 0 or more.")
         if not all(0 <= first < end <= len(self.mean) for first, end in self.untouched):
             raise ValueError(f"untouched must be spans of a vector of {len(self.mean)}, got {list(self.untouched)}.")
+        # JSON, of which files are made, has no infinity; the largest number clips as little.
+        object.__setattr__(self, "clip", min(self.clip, sys.float_info.max))
+
+    @property
+    def clips(self) -> bool:
+        """Whether there are numbers that it clips."""
+        return self.clip < torch.finfo(torch.float32).max
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ with the module that it belongs to.
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
-from rldistill.networks.input_layer import ScaleInput
+from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 
 
@@ -19,14 +19,21 @@ class ModuleNetwork(nn.Module):
         observation_shape: of one observation.
         num_outputs: O, what the task's action layout needs.
         input_scale: factor on the inputs: 1/255 for bytes.
+        normalization: of the inputs by running statistics, instead of the factor.
     """
 
     def __init__(
-        self, module: nn.Module, observation_shape: tuple[int, ...], num_outputs: int, *, input_scale: float = 1.0
+        self,
+        module: nn.Module,
+        observation_shape: tuple[int, ...],
+        num_outputs: int,
+        *,
+        input_scale: float = 1.0,
+        normalization: InputNormalization | None = None,
     ) -> None:
         super().__init__()
         self.observation_shape = observation_shape
-        self.scale = ScaleInput(input_scale)
+        self.scale = ScaleInput(input_scale) if normalization is None else NormalizeInput(normalization)
         self.module = module
         self._num_outputs = num_outputs
 

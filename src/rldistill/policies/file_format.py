@@ -73,7 +73,8 @@ def unpack_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if METADATA_KEY not in metadata:
         raise PolicyFileError(
             f"{path} is a safetensors file but not a policy: got no metadata key {METADATA_KEY!r}, which says "
-            "how the weights are to be used. Was it written by another library?"
+            "how the weights are to be used. Load weights of another library in Python: "
+            "rd.load_policy(path, module=…, task=…, outputs=…)."
         )
     return _checked_description(path, metadata[METADATA_KEY], weights), weights
 

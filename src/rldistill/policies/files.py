@@ -61,7 +61,13 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
                 "file carries. Load it in Python: load_policy(path, module=…)."
             )
         num_outputs = next(iter(spec.head_sizes.values()))
-        return ModuleNetwork(module, spec.observation_shape, num_outputs, input_scale=spec.input_scale)
+        return ModuleNetwork(
+            module,
+            spec.observation_shape,
+            num_outputs,
+            input_scale=spec.input_scale,
+            normalization=spec.empty_normalization,
+        )
     if module is not None:
         raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")
     # On the meta device a network of any declared size costs nothing until its shapes are checked.

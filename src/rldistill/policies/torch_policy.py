@@ -97,9 +97,15 @@ class TorchPolicy:
 
     @classmethod
     def from_module(
-        cls, module: nn.Module, task: Task, *, output_kind: OutputKind, behaviour: Behaviour = "greedy"
+        cls,
+        module: nn.Module,
+        task: Task,
+        *,
+        output_kind: OutputKind,
+        behaviour: Behaviour = "greedy",
+        normalization: InputNormalization | None = None,
     ) -> "TorchPolicy":
-        """Return a policy around a module of one's own: scaled float32 observations to rows `[B, O]`."""
+        """Return a policy around a module of one's own: scaled or normalised float32 observations to rows `[B, O]`."""
         spec = PolicySpec(
             name=type(module).__name__,
             architecture=None,
@@ -108,9 +114,16 @@ class TorchPolicy:
             behaviour=behaviour,
             input_scale=_input_scale(task),
             module=module_name(module),
+            normalization=None if normalization is None else normalization.settings,
         )
-        num_outputs = spec.head_sizes[task.name]
-        return cls(ModuleNetwork(module, spec.observation_shape, num_outputs, input_scale=spec.input_scale), spec)
+        network = ModuleNetwork(
+            module,
+            spec.observation_shape,
+            spec.head_sizes[task.name],
+            input_scale=spec.input_scale,
+            normalization=normalization,
+        )
+        return cls(network, spec)
 
     @property
     def name(self) -> str:

@@ -35,7 +35,8 @@ class CollectConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """How the teacher acts: greedy, or sample from its distribution; none: as its file says."""
     out: Path
@@ -80,7 +81,8 @@ class EvaluateConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """How the policies and teachers named here act: greedy, or sample from their distribution; none: as each file
     says."""
@@ -168,7 +170,8 @@ class InspectConfig:
     activation: str | None = None
     """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """Of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none: without."""
+    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """How the policy acts: greedy, or sample from its distribution; none: as its file says."""
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -21,6 +21,8 @@ from rldistill.runs.loading import PolicyFile, as_policy, played_by
 # Presets are described on the paper's images and with all of Atari's actions unless told.
 _IMAGE_SHAPE = (4, 84, 84)
 _ALL_ACTIONS = 18
+# Of Stable-Baselines3, whose files have a state value.
+_ACTOR_CRITICS = ("a2c", "ppo", "ppo_mask", "trpo")
 _FREE_SIZE = re.compile(r"(mlp|conv|combined):")
 
 
@@ -111,6 +113,7 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "fingerprint": task.fingerprint.to_dict(),
         "output_kind": policy.output_kind,
         "behaviour": policy.behaviour,
+        "state_value": _state_value(policy),
         "tasks": [
             {
                 "task": own.name,
@@ -124,6 +127,19 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "architecture": policy.spec.to_dict()["architecture"],
         "provenance": dict(policy.spec.provenance),
     }
+
+
+def _state_value(policy: TorchPolicy) -> str | None:
+    """Say what became of an actor-critic's value; None where nothing says that there was one."""
+    architecture = policy.spec.architecture
+    if architecture is not None and architecture.value_head:
+        return "kept, on the policy's own features"
+    source = policy.spec.provenance.get("source")
+    if not isinstance(source, Mapping):
+        return None
+    unused = source.get("unused")
+    had_value = source.get("algorithm") in _ACTOR_CRITICS or (isinstance(unused, list) and bool(unused))
+    return "left out: its file computes it with layers of its own" if had_value else None
 
 
 def _describe_program(policy: ProgramPolicy) -> dict[str, Any]:

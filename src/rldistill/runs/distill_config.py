@@ -30,8 +30,8 @@ class DistillConfig:
     activation: str | None = None
     """With --teacher: of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
     normalizer: Path | None = None
-    """With --teacher: of a Stable-Baselines3 zip: its vecnormalize.pkl; none: the one beside it; the word none:
-    without."""
+    """With --teacher: running statistics of its observations: vecnormalize.pkl, or an .npz or .safetensors with mean
+    and var; none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """With --teacher: how it acts: greedy, or sample from its distribution; none: as its file says."""
     online: bool = False

@@ -90,7 +90,7 @@ def _normalizer(policy: Policy, playable: PlayableTask, path: Path | None) -> Su
         return Suspect("normaliser", _HIDDEN_INSIDE)
     statistics = policy.normalization
     if statistics is not None:
-        as_played = f"applied, clipped to ±{statistics.clip:g}"
+        as_played = f"applied, clipped to ±{statistics.clip:g}" if statistics.clips else "applied, not clipped"
 
         def without() -> list[Trial]:
             return [Trial("without its normaliser", _rebuilt(policy, normalization=None), playable)]
@@ -240,6 +240,7 @@ def _rebuilt(policy: TorchPolicy, **changes: object) -> TorchPolicy:
             spec.architecture,
             spec.observation_shape,
             spec.output_layers,
+            parts=spec.observation_parts,
             input_scale=spec.input_scale,
             normalization=spec.empty_normalization,
         )

@@ -279,7 +279,7 @@ def test_the_normaliser_is_found_by_itself(tmp_path, monkeypatch, name, place):
     (folder / place).write_bytes(b"statistics")
     (folder / name).write_bytes(pack())
     found = []
-    monkeypatch.setattr(load_module, "read_vec_normalize", lambda path: found.append(path))
+    monkeypatch.setattr(load_module, "read_normalizer", lambda path: found.append(path))
     monkeypatch.setattr(load_module, "_source", lambda *_: {})
     load_sb3(folder / name)
     assert found == [folder / place]

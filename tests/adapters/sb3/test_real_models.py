@@ -6,8 +6,10 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import PolicyFileError
+from rldistill.runs.describe import describe
 from rldistill.types import PolicyOutput
 from tests.adapters.sb3.small_models import (
     BOX,
@@ -72,6 +74,22 @@ CASES = {
     "qrdqn-images": (contrib.QRDQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7, **CNN)),
     "ppo": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, PPO),
     "ppo-dict-of-layers": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch={"pi": [9], "vf": [7, 7]})),
+    "a2c-layers-of-their-own": (
+        sb3.A2C,
+        "MlpPolicy",
+        BOX,
+        TORQUES,
+        kwargs(ON_POLICY, net_arch={"pi": [9, 5], "vf": [7]}),
+    ),
+    "ppo-value-with-layers": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch={"pi": [], "vf": [7]})),
+    "ppo-value-without-layers": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, net_arch={"pi": [9], "vf": []})),
+    "ppo-images-layers-of-their-own": (
+        sb3.PPO,
+        "CnnPolicy",
+        IMAGE,
+        DISCRETE,
+        kwargs(PPO, **CNN | {"net_arch": {"pi": [9], "vf": [7, 5]}}),
+    ),
     "ppo-linear": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch=[])),
     "ppo-gaussian": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO),
     "ppo-gelu": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, activation_fn=nn.GELU)),
@@ -233,6 +251,9 @@ def test_statistics_beside_the_zip_are_applied_as_the_library_does(case, tmp_pat
     observations = samples(observation_space, 1000)
     policy = load_sb3(tmp_path / "model.zip")
     compare(model, policy, wrapper.normalize_obs(observations), flattened(observation_space, observations))
+    policy.save(tmp_path / "own.safetensors")
+    again = load_policy(tmp_path / "own.safetensors")
+    assert (again.hash, again.normalization) == (policy.hash, policy.normalization)
 
 
 def test_values_travel_where_they_share_the_features(tmp_path):
@@ -243,14 +264,16 @@ def test_values_travel_where_they_share_the_features(tmp_path):
     with torch.inference_mode():
         expected = model.policy.predict_values(torch.from_numpy(observations)).squeeze(1)
     torch.testing.assert_close(output.value, expected, rtol=1e-5, atol=1e-5)
+    assert describe(tmp_path / "model.zip")["state_value"] == "kept, on the policy's own features"
 
 
-@pytest.mark.parametrize("case", ["ppo", "ppo-images-not-shared"])
+@pytest.mark.parametrize("case", ["ppo", "a2c-layers-of-their-own", "ppo-value-with-layers", "ppo-images-not-shared"])
 def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
     model = train(*CASES[case][:4], **CASES[case][4])
     model.save(tmp_path / "model.zip")
     output, _ = load_sb3(tmp_path / "model.zip")(samples(CASES[case][2], 2))
     assert output.value is None
+    assert describe(tmp_path / "model.zip")["state_value"] == "left out: its file computes it with layers of its own"
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,13 @@ def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormali
             _check_shape(statistics, part)
             mean += statistics.mean.reshape(-1).tolist()
             variance += statistics.variance.reshape(-1).tolist()
-    # The wrapper allows an epsilon of 0 where no variance is; the smallest number does the same.
-    epsilon = max(record.epsilon, sys.float_info.min)
+    epsilon = smallest_epsilon(record.epsilon)
     return InputNormalization(tuple(mean), tuple(variance), epsilon, record.clip, tuple(untouched))
+
+
+def smallest_epsilon(epsilon: float) -> float:
+    """Return a positive epsilon: wrappers allow 0 where no variance is; the smallest number does the same."""
+    return max(epsilon, sys.float_info.min)
 
 
 def _check_shape(statistics: RunningStatistics, part: Part) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, read_normalizer
 from rldistill.adapters.notices import warn
 from rldistill.adapters.sb3.actor import find_actor
 from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
 from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.layers import build_network, make_torso
-from rldistill.adapters.sb3.normalizer import VecNormalizeRecord, read_vec_normalize
+from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
 from rldistill.adapters.sb3.outputs import make_output
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
@@ -23,7 +24,6 @@ from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
-WITHOUT_NORMALIZER = "none"
 _OURS = ("stable_baselines3.", "sb3_contrib.")
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
@@ -68,7 +68,8 @@ def load_sb3(
         device: `auto`, `cpu` or `cuda`.
         task: the environment's id, where the files beside the zip do not say it, or say another; or a whole task,
             whose record counts where the files carry none (Atari, images with their channels last).
-        normalizer: its `vecnormalize.pkl`; None: the one that lies beside it; `"none"`: do without.
+        normalizer: its `vecnormalize.pkl`, or arrays as `read_normalizer` takes them; None: the one that lies beside
+            it; `"none"`: do without.
 
     Raises:
         PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
@@ -78,7 +79,7 @@ def load_sb3(
     file = read_sb3(path)
     zoo = read_zoo_files(folders_beside(path))
     normalizer_path = _normalizer_path(path, normalizer)
-    record = None if normalizer_path is None else read_vec_normalize(normalizer_path)
+    record = None if normalizer_path is None else read_normalizer(normalizer_path)
     remarks = _remarks(path, file, zoo, normalizer_path)
     for remark in remarks:
         warn(remark)
@@ -138,7 +139,7 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, na
         behaviour="greedy",
         input_scale=torso.input_scale,
         gaussian=output.gaussian,
-        normalization=None if normalization is None else {"epsilon": normalization.epsilon, "clip": normalization.clip},
+        normalization=None if normalization is None else normalization.settings,
     )
     return TorchPolicy(build_network(torso, output, actor, spec, normalization), spec)
 

@@ -1,0 +1,162 @@
+"""The normaliser that a user names: `vecnormalize.pkl`, or plain arrays in an `.npz` or a `.safetensors`.
+
+The arrays are `mean` and `var`, of the shape of an observation, and, where they differ from what
+Gymnasium's and Stable-Baselines3's wrappers do, the numbers `epsilon` (1e-8), `clip` (10; infinite: no
+clipping) and `count`. The file's content, not its name, says which it is.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rldistill.adapters.archive import open_archive
+from rldistill.adapters.sb3.inputs import smallest_epsilon
+from rldistill.adapters.sb3.normalizer import (
+    MAX_FILE_BYTES,
+    RunningStatistics,
+    VecNormalizeRecord,
+    read_vec_normalize,
+)
+from rldistill.adapters.weights import is_safetensors, read_tensors
+from rldistill.errors import MismatchError, PolicyFileError
+from rldistill.networks import InputNormalization
+from rldistill.storage import sha256_file
+
+WITHOUT_NORMALIZER = "none"
+"""Said in place of a file: do without."""
+_NEEDED = ("mean", "var")
+_OPTIONAL = ("count", "epsilon", "clip")
+_DEFAULTS: Mapping[str, float] = {"count": 0.0, "epsilon": 1e-8, "clip": 10.0}
+
+
+def read_normalizer(path: Path) -> VecNormalizeRecord:
+    """Read running statistics; nothing in the file is executed.
+
+    Raises:
+        PolicyFileError: missing, damaged, neither arrays of these names nor a `VecNormalize`, or statistics that
+            cannot be.
+    """
+    try:
+        num_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return read_vec_normalize(path)  # says what is wrong
+    if not (head.startswith(b"PK") or is_safetensors(head)):
+        return read_vec_normalize(path)
+    source = f"Normaliser file {path}"
+    if num_bytes > MAX_FILE_BYTES:
+        raise PolicyFileError(
+            f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {MAX_FILE_BYTES >> 20:,} MiB."
+        )
+    arrays = _from_npz(path) if head.startswith(b"PK") else _from_safetensors(path, source)
+    missing = [name for name in _NEEDED if name not in arrays]
+    unknown = [name for name in arrays if name not in (*_NEEDED, *_OPTIONAL)]
+    if missing or unknown:
+        raise PolicyFileError(
+            f"{source}: got arrays {', '.join(sorted(arrays)) or 'of no name'}, expected {' and '.join(_NEEDED)}, and "
+            f"perhaps {', '.join(_OPTIONAL)}. Save it again under these names."
+        )
+    try:
+        return _record(arrays)
+    except ValueError as error:
+        raise PolicyFileError(f"{source}: its statistics cannot be used: {error}.") from error
+
+
+def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[InputNormalization | None, dict[str, Any]]:
+    """Return what a file does to the inputs of a network, and what its policy records of the file.
+
+    Args:
+        path: of the file.
+        num_inputs: numbers in an observation.
+        policy: what messages call the policy.
+
+    Returns:
+        None in place of the statistics where the file says that observations were not normalised.
+
+    Raises:
+        PolicyFileError: as `read_normalizer`.
+        MismatchError: it is of other observations.
+    """
+    record = read_normalizer(path)
+    entry: dict[str, Any] = {"file": path.name, "sha256": sha256_file(path)}
+    if not record.norm_obs:
+        return None, entry
+    if list(record.statistics) != [""]:
+        raise MismatchError(
+            f"Normaliser file {path} has statistics of the parts {', '.join(map(repr, record.statistics))}, {policy} "
+            "takes observations of one part. Was it saved with another policy?"
+        )
+    statistics = record.statistics[""]
+    if statistics.mean.size != num_inputs:
+        raise MismatchError(
+            f"Normaliser file {path} has statistics of shape {list(statistics.mean.shape)}, {policy} takes "
+            f"{num_inputs} numbers. Was it saved with another policy?"
+        )
+    mean, variance = (tuple(array.reshape(-1).tolist()) for array in (statistics.mean, statistics.variance))
+    entry["num_observations"] = round(statistics.count)
+    return InputNormalization(mean, variance, smallest_epsilon(record.epsilon), record.clip), entry
+
+
+def _from_npz(path: Path) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    with open_archive(path) as archive:
+        for name in sorted(archive.names):
+            try:
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
+                    io.BytesIO(archive.read(name)), allow_pickle=False
+                )
+            except (ValueError, EOFError, MemoryError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise PolicyFileError(
+                    f"Normaliser file {path}: {name} in it is no array of numbers: {reason}."
+                ) from error
+    return arrays
+
+
+def _from_safetensors(path: Path, source: str) -> dict[str, NDArray[Any]]:
+    tensors = read_tensors(path.read_bytes(), source=source)
+    assert isinstance(tensors, dict), "of a safetensors file"
+    return {name: tensor.double().numpy() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def _record(arrays: Mapping[str, NDArray[Any]]) -> VecNormalizeRecord:
+    mean, variance = (_finite(name, arrays[name]) for name in _NEEDED)
+    if mean.shape != variance.shape or not mean.size:
+        raise ValueError(f"a mean of shape {list(mean.shape)} and a var of shape {list(variance.shape)}")
+    if (variance < 0).any():
+        raise ValueError("var holds negative numbers; it is the square of the spread")
+    numbers = {name: _number(name, arrays[name]) if name in arrays else _DEFAULTS[name] for name in _OPTIONAL}
+    if not (numbers["epsilon"] >= 0 and numbers["clip"] > 0 and numbers["count"] >= 0):
+        raise ValueError(f"epsilon {numbers['epsilon']:g} must be 0 or more and clip {numbers['clip']:g} positive")
+    return VecNormalizeRecord(
+        statistics={"": RunningStatistics(mean, variance, numbers["count"])},
+        epsilon=numbers["epsilon"],
+        clip=numbers["clip"],
+        norm_obs=True,
+        norm_reward=False,
+        observation_shapes={"": mean.shape},
+    )
+
+
+def _finite(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is {array.dtype.name}, expected numbers")
+    converted = array.astype(np.float64)
+    if not np.isfinite(converted).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return converted
+
+
+def _number(name: str, array: NDArray[Any]) -> float:
+    if array.size != 1 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is {array.dtype.name} {list(array.shape)}, expected one number")
+    number = float(array.reshape(-1)[0])
+    if not (np.isfinite(number) or (name == "clip" and number > 0)):
+        raise ValueError(f"{name} is {number}")
+    return number
