@@ -12,38 +12,43 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+import torch
 from kit import Rates, collect_for_bench, random_teacher, run_alone, show
 
 from rldistill.data import Dataset
 from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, StoredTask, UpdateRecord, distil
-from rldistill.distillation.sources import LabelledBatch, Source
+from rldistill.distillation.sources import Minibatch, Source
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks.precision import Precision
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import Constant
 
-_BATCH_SIZE = 128
+BATCH_SIZE = 128
 # More than the batches decoded ahead while the other source had its turn.
 _UNTIMED_UPDATES = 5
 _ENOUGH_UPDATES = 10**6
 
 
-class _Resident:
+class Resident:
     """The same batch for every update."""
 
-    def __init__(self, batch: LabelledBatch) -> None:
+    def __init__(self, batch: Minibatch) -> None:
         self._batch = batch
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[LabelledBatch]:
+    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+        """Yield it, so many times."""
         return itertools.repeat(self._batch, num_updates)
 
 
-def _training(source: Source, network: str, precision: Precision) -> Iterator[UpdateRecord]:
+def training(
+    source: Source, network: str, precision: Precision, *, device: str = "cpu", compiled: bool = False
+) -> Iterator[UpdateRecord]:
+    """Return the library's own loop with a student of Pong, to be driven update by update."""
     task = make_task("atari:pong")
-    student = random_teacher(task, network, layer_norm=False).network
+    student = random_teacher(task, network, layer_norm=False).network.to(device)
     distiller = Distiller(
-        student,
+        torch.compile(student) if compiled else student,
         [make_loss("sharpened_kl", "q_values", temperature=0.01)],
         OPTIMIZERS["adam"](student.parameters(), 1e-4, 0.0),
         learning_rate=Constant(1e-4),
@@ -55,7 +60,9 @@ def _training(source: Source, network: str, precision: Precision) -> Iterator[Up
     return distil(distiller, source, first_update=0, num_updates=_ENOUGH_UPDATES)
 
 
-def _piece(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tuple[int, float]]:
+def piece_of(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tuple[int, float]]:
+    """Return a piece for `Rates`: so many updates."""
+
     def piece() -> tuple[int, float]:
         for _ in itertools.islice(records, _UNTIMED_UPDATES):
             pass
@@ -68,14 +75,14 @@ def _piece(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tu
 
 
 def _measure(dataset: Dataset, network: str, precision: Precision, *, num_updates: int, num_rounds: int) -> Rates:
-    stored = StoredSource([StoredTask(dataset, np.arange(dataset.num_steps), seed=0)], batch_size=_BATCH_SIZE)
+    stored = StoredSource([StoredTask(dataset, np.arange(dataset.num_steps), seed=0)], batch_size=BATCH_SIZE)
     with closing(stored.batches(0, 1)) as batches:  # type: ignore[type-var]
-        resident = _Resident(next(batches))
+        resident = Resident(next(batches))
     with ExitStack() as stack:
         # A source that is left early has a thread to end.
-        trained = [stack.enter_context(closing(_training(source, network, precision))) for source in (stored, resident)]  # type: ignore[type-var]
+        trained = [stack.enter_context(closing(training(source, network, precision))) for source in (stored, resident)]  # type: ignore[type-var]
         pieces = {
-            name: _piece(records, num_updates) for name, records in zip(("stored", "resident"), trained, strict=True)
+            name: piece_of(records, num_updates) for name, records in zip(("stored", "resident"), trained, strict=True)
         }
         return Rates(pieces, num_rounds=num_rounds)
 
@@ -99,11 +106,11 @@ def main(*, quick: bool) -> None:
                         f"{speed:.1f}",
                         f"{rates.median('resident'):.1f}",
                         f"{rates.ratio('stored', 'resident'):.1%}",
-                        f"{speed * _BATCH_SIZE:,.0f}",
+                        f"{speed * BATCH_SIZE:,.0f}",
                     ]
                 )
     show(
-        f"Training on one thread, updates of {_BATCH_SIZE} (Pong, {num_steps:,} steps stored)",
+        f"Training on one thread, updates of {BATCH_SIZE} (Pong, {num_steps:,} steps stored)",
         ["student", "updates/s stored", "updates/s resident", "ratio", "samples/s stored"],
         rows,
         f"medians of {num_rounds} turns each; the ratio is the median of those within a turn",

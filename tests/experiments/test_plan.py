@@ -88,6 +88,16 @@ def test_without_collection_teachers_play_while_students_learn(plan_of):
     assert student.places["teacher_paths"] == [str(plan.teacher_file("pong"))]
 
 
+def test_a_budget_without_the_zoo_trains_every_teacher_that_is_not_named(plan_of, tmp_path):
+    without = ("evaluate = {", "without_zoo = true\nevaluate = {")
+    assert {source.origin for source in plan_of(without).teachers.values()} == {"trained"}
+    file = saved_teacher(tmp_path, "pong")
+    found = {game: source.origin for game, source in plan_of(without, teacher=(file,)).teachers.items()}
+    assert found == {"pong": "file", "breakout": "trained"}
+    with pytest.raises(UsageError, match="without_zoo is 1, expected bool"):
+        plan_of(("evaluate = {", "without_zoo = 1\nevaluate = {"))
+
+
 def test_a_named_teacher_comes_before_the_zoos_and_a_missing_one_is_trained(plan_of, tmp_path):
     file = saved_teacher(tmp_path, "pong")
     found = {game: source.origin for game, source in plan_of(teacher=(file,)).teachers.items()}

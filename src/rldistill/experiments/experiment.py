@@ -70,6 +70,7 @@ class Budget:
         games: Atari games by ale-py's names.
         num_seeds: students of each arm.
         train_teacher: for games without a teacher's file.
+        without_zoo: the zoo's teachers are no such files; so that teachers learn from as many steps as a joint arm.
         collect: one dataset per game; None: teachers play while students learn.
         distill: of arms of this method.
         joint: likewise; None: such arms are left out, and said to be.
@@ -87,6 +88,7 @@ class Budget:
     collect: Settings | None = None
     joint: Settings | None = None
     env: Settings = field(default_factory=dict[str, Any])
+    without_zoo: bool = False
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
         """Return the settings of an arm's method; a temperature only where its loss takes one."""
@@ -193,7 +195,11 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
         raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")
     sections = {name: _section(values[name], name, place) for name in _SECTIONS if name in values}
     games: tuple[str, ...] = tuple(values["games"])
-    return Budget(games=games, num_seeds=values["num_seeds"], env=values.get("env", {}), **sections)
+    without_zoo = values.get("without_zoo", False)
+    if not isinstance(without_zoo, bool):
+        raise UsageError(f"{place}: {wrong_type('without_zoo', without_zoo, {bool})}")
+    env = values.get("env", {})
+    return Budget(games=games, num_seeds=values["num_seeds"], env=env, without_zoo=without_zoo, **sections)
 
 
 def _section(table: object, name: str, place: str) -> dict[str, Any]:

@@ -215,7 +215,9 @@ def make_plan(config: ReproduceConfig) -> Plan:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
     if experiment.kind == "online" and config.teacher:
         raise UsageError(f"--teacher {config.teacher[0]}: {experiment.name} lets its teachers learn.")
-    teachers = {} if experiment.kind == "online" else find_teachers(games, config.teacher)
+    teachers = (
+        {} if experiment.kind == "online" else find_teachers(games, config.teacher, use_zoo=not budget.without_zoo)
+    )
     for game in games:
         make_task(f"{ATARI_PREFIX}{game}")
     if any(source.origin == "trained" for source in teachers.values()):

@@ -32,8 +32,8 @@ class TeacherSource:
     output_kind: OutputKind = "q_values"
 
 
-def find_teachers(games: Sequence[str], files: Sequence[Path]) -> dict[str, TeacherSource]:
-    """Return every game's teacher: a file that was named, else the zoo's, else one to be trained.
+def find_teachers(games: Sequence[str], files: Sequence[Path], *, use_zoo: bool = True) -> dict[str, TeacherSource]:
+    """Return every game's teacher: a file that was named, else the zoo's if those may be used, else one to be trained.
 
     Raises:
         UsageError: a game is not known, or named twice.
@@ -57,7 +57,7 @@ def find_teachers(games: Sequence[str], files: Sequence[Path]) -> dict[str, Teac
                 raise MismatchError(f"Two teachers for {game}: {found[game].path} and {path}. Leave one out.")
             found[game] = _source(game, path, "file")
     for game in games:
-        bundled = find_bundled_teacher(game)
+        bundled = find_bundled_teacher(game) if use_zoo else None
         if game not in found:
             found[game] = TeacherSource(game, "trained") if bundled is None else _source(game, bundled, "zoo")
     return {game: found[game] for game in games}
