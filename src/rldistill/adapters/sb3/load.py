@@ -14,6 +14,7 @@ from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.layers import build_network, make_torso
 from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
 from rldistill.adapters.sb3.outputs import make_output
+from rldistill.adapters.sb3.stacking import check_stacking
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
@@ -73,13 +74,15 @@ def load_sb3(
 
     Raises:
         PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
-            cannot be rebuilt: recurrent, of its maker's own, with unknown layers.
+            cannot be rebuilt: recurrent, of its maker's own, with unknown layers; or it saw joined
+            observations, which the task does not give.
     """
     path = Path(path)
     file = read_sb3(path)
     zoo = read_zoo_files(folders_beside(path))
     normalizer_path = _normalizer_path(path, normalizer)
     record = None if normalizer_path is None else read_normalizer(normalizer_path)
+    check_stacking(file.data.observation_space, zoo, record, task, source=file.source)
     remarks = _remarks(path, file, zoo, normalizer_path)
     for remark in remarks:
         warn(remark)
