@@ -149,14 +149,13 @@ def _check_tasks(data: Sequence[TaskData]) -> list[str]:
                 f"{first.label} and {data[index].label} are both of task {name!r}, expected one per task. "
                 "Collect more into one dataset with `rldistill collect … --resume`."
             )
-    first = data[0].task.fingerprint
+    first = data[0].task.fingerprint.observation_description
     for item in data[1:]:
-        own = item.task.fingerprint
-        if (own.observation_shape, own.observation_dtype) != (first.observation_shape, first.observation_dtype):
+        own = item.task.fingerprint.observation_description
+        if own != first:
             raise MismatchError(
-                f"{data[0].label} and {item.label} have different observations, {first.observation_dtype} "
-                f"{list(first.observation_shape)} and {own.observation_dtype} {list(own.observation_shape)}: one torso "
-                "cannot see both. Play both with the same preprocessing."
+                f"{data[0].label} and {item.label} have different observations, {first} and {own}: one torso cannot "
+                "see both. Play both with the same preprocessing."
             )
     return names
 
