@@ -106,6 +106,15 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["collect", "t", "--out", "out", "--seed=-1"], "seed must be 0 or more, got -1."),
         (["evaluate", "t", "--behaviour", "best"], "behaviour: got 'best', expected greedy or sample."),
         (["distill", "d", "--out", "out", "--behaviour", "sample"], "behaviour belongs with --teacher, got it"),
+        (["distill", "--teacher", "t", "--out", "out", "--temperature", "auto"], "temperature: auto is taken from the"),
+        (
+            ["distill", "--online", "--task", "CartPole-v1", "--out", "out", "--temperature", "auto"],
+            "one that still le",
+        ),
+        (
+            ["distill", "--teacher", "t", "--out", "out", "--std", "fixed"],
+            "std: fixed is the teacher's own spread in a",
+        ),
         (["evaluate", "t", "--num-episodes", "0"], "num_episodes must be 1 or more, got 0."),
         (["evaluate", "t", "--require-retention", "nan"], "require_retention must be a number such as 0.95, got nan."),
         (["inspect", "net3", "--heads", "3,x"], "heads: got '3,x', expected positive integers such as 3,3,6."),

@@ -237,6 +237,7 @@ def _with_more_heads(
             f"--add-head: {config.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
             "one policy cannot give both. Choose another --loss, or train a new student of all tasks."
         )
+    _check_added_std(config, initial)
     # All that its description says stays: how it scales inputs, and what its outputs are.
     student = TorchPolicy.from_spec(
         replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(config.student).name),
@@ -247,6 +248,16 @@ def _with_more_heads(
     prefixes = tuple(f"heads.{index}." for index in range(len(old_names), len(student.spec.heads)))
     assert not unexpected and all(name.startswith(prefixes) for name in missing), (missing, unexpected)
     return student, _recorded_teachers(initial, {task.task.name for task in tasks})
+
+
+def _check_added_std(config: DistillConfig, initial: TorchPolicy) -> None:
+    """Check that a new head's spread is what the user says, and that `fixed` is taken from this head's own teacher."""
+    own, said = initial.spec.gaussian.std, config.std
+    if initial.output_kind == "gaussian" and own != said and (own == "fixed" or said != DistillConfig.std):
+        raise MismatchError(
+            f"--add-head: {config.init_from} gives Gaussians of std {own}, --std says {said}: all heads of a policy "
+            f"have the same. Say --std {own}, or train a new student of all tasks."
+        )
 
 
 def _check_seen(config: DistillConfig, initial: TorchPolicy, new: Sequence[StudentTask]) -> None:
