@@ -4,7 +4,6 @@ The docstring of a field is its help on the command line.
 """
 
 import json
-import math
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ import tyro
 
 from rldistill.checks import check_not_negative, check_positive
 from rldistill.errors import UsageError
+
+# A student may be better than its teacher; a requirement beyond this is a percentage.
+_MOST_RETENTION = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class EvaluateConfig:
     exploration_epsilon: float | None = None
     """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
     require_retention: float | None = None
-    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this; of several tasks, of its mean."""
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several
+    tasks, of its mean."""
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     out: Path | None = None
@@ -108,8 +111,11 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_positive(self, "num_episodes", "num_envs")
         check_not_negative(self, "seed", "num_threads")
-        if self.require_retention is not None and not math.isfinite(self.require_retention):
-            raise UsageError(f"require_retention must be a number such as 0.95, got {self.require_retention}.")
+        if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
+            raise UsageError(
+                f"require_retention must lie in [0, {_MOST_RETENTION:g}], got {self.require_retention:g}. It is a "
+                "share of the teacher's skill: 0.95 asks for 95 %, 1 for as much as the teacher's."
+            )
         if self.task is not None and not all(name.strip() for name in self.task.split(",")):
             raise UsageError(f"task: got {self.task!r}, expected names with commas between, such as atari:pong.")
 
