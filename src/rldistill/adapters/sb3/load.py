@@ -83,7 +83,7 @@ def load_sb3(
     normalizer_path = _normalizer_path(path, normalizer)
     record = None if normalizer_path is None else read_normalizer(normalizer_path)
     check_stacking(file.data.observation_space, zoo, record, task, source=file.source)
-    remarks = _remarks(path, file, zoo, normalizer_path)
+    remarks = _remarks(path, file, zoo, is_normalizer_missing=normalizer_path is None and normalizer is None)
     for remark in remarks:
         warn(remark)
     try:
@@ -153,10 +153,10 @@ def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
     return None if normalizer == WITHOUT_NORMALIZER else Path(normalizer)
 
 
-def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | None) -> list[str]:
+def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing: bool) -> list[str]:
     """Return what may make the policy play badly, one line each."""
     remarks: list[str] = []
-    if normalizer_path is None and _was_normalised(file.data, zoo):
+    if is_normalizer_missing and _was_normalised(file.data, zoo):
         remarks.append(
             f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
             "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "
