@@ -35,7 +35,8 @@ class CollectConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
@@ -81,7 +82,8 @@ class EvaluateConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
@@ -174,7 +176,8 @@ class InspectConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
