@@ -83,6 +83,12 @@ class ObservationFingerprint:
         if self.time_feature is not None:
             check_positive(self, "time_feature")
 
+    @property
+    def observation_description(self) -> str:
+        """Type, shape and parts of an observation, as messages call them: what one torso can see."""
+        whole = f"{self.observation_dtype} {list(self.observation_shape)}"
+        return f"{whole} ({_shown(self.observation_parts)})" if self.observation_parts else whole
+
     def differences(self, other: "ObservationFingerprint", *, says_frames: bool = True) -> list[str]:
         """List what differs, as `name: mine against theirs`; empty when the two match.
 

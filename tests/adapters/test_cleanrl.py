@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rldistill.adapters import checkpoints
 from rldistill.adapters.load import load_policy
@@ -317,10 +318,65 @@ def test_a_cut_off_file_is_one_line(path):
     assert "FILE" in refusal(path)
 
 
-def test_activation_belongs_to_files_that_do_not_say_it(path):
-    torch.save(QNetwork().state_dict(), path)
-    assert refusal(path, UsageError, activation="tanh").endswith(
-        "activation belongs to checkpoints that do not say theirs, such as rsl_rl's."
+def changed_script(module, activation):
+    """Return a module whose hidden layers have another activation, as somebody who edits the script makes it."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.ReLU | nn.Tanh):
+                setattr(parent, name, activation())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "activation"),
+    [
+        (PPO, "relu", nn.ReLU),
+        (PPOContinuous, "relu", nn.ReLU),
+        (QNetwork, "tanh", nn.Tanh),
+        (lambda: QNetwork(norm=True), "elu", nn.ELU),
+        (lambda: QNetwork(atari=True), "silu", nn.SiLU),
+        (PPOAtari, "elu", nn.ELU),
+        (CategoricalQNetwork, "tanh", nn.Tanh),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+def test_the_activation_of_a_script_that_was_changed_is_said_by_the_user(make, name, activation, path, tmp_path):
+    reference = changed_script(randomised(make()), activation)
+    torch.save(reference.state_dict(), path)
+    task = {"task": box_task()} if make is PPOContinuous else {}
+    policy = load_policy(path, activation=name, **task)
+    rows = VECTORS if policy.spec.architecture.kind == "mlp" else FRAMES[:64]
+    assert_parity(policy, reference, rows)
+    as_written = load_policy(path, **task)
+    assert not torch.allclose(as_written(rows[:16])[0].raw, policy(rows[:16])[0].raw, rtol=1e-3)
+    assert as_written.hash != policy.hash
+    policy.save(tmp_path / "p.safetensors")
+    assert torch.equal(load_own(tmp_path / "p.safetensors")(rows[:16])[0].raw, policy(rows[:16])[0].raw)
+    own = as_written.spec.architecture.activation
+    assert load_policy(path, activation=own, **task).hash == as_written.hash
+
+
+@pytest.mark.parametrize("actor", [SACActor, TD3Actor])
+def test_actors_of_named_layers_take_another_activation_too(actor, path):
+    reference = randomised(actor())
+    torch.save(reference.state_dict(), path)
+    policy = load_policy(path, activation="tanh")
+    with torch.no_grad():
+        features = reference.fc2(reference.fc1(VECTORS[:16]).tanh()).tanh()
+        mean = reference.fc_mean(features) if actor is SACActor else reference.fc_mu(features)
+        expected = mean.tanh() * reference.action_scale + reference.action_bias
+    np.testing.assert_allclose(policy.act(VECTORS[:16])[0], expected, atol=1e-5)
+
+
+def test_an_activation_that_cannot_be_is_refused(path):
+    torch.save(QDagger().state_dict(), path)
+    assert refusal(path, UsageError, activation="tanh") == (
+        "Policy file FILE (CleanRL qdagger_atari): got activation tanh, and its residual blocks know relu alone. Leave "
+        "activation out."
+    )
+    assert load_policy(path, activation="relu").hash == load_policy(path).hash
+    assert refusal(path, UsageError, activation="mish").startswith(
+        "activation: got 'mish', expected one of relu, tanh,"
     )
 
 

@@ -57,19 +57,16 @@ def test_how_it_acts_may_be_changed_which_makes_it_another_policy(own, checkpoin
         assert load_policy(path, behaviour="greedy").hash == greedy.hash
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "line"),
-    [
-        ("input_scale", 1.0, "FILE is a checkpoint, of which input_scale need not be said."),
-        (
-            "activation",
-            "elu",
-            "Policy file FILE: activation belongs to checkpoints that do not say theirs, such as rsl_rl's.",
-        ),
-    ],
-)
-def test_words_that_a_file_does_not_need_are_refused(checkpoint, name, value, line):
-    assert refusal(checkpoint, **{name: value}) == line
+def test_words_that_a_file_does_not_need_are_refused(own, checkpoint):
+    assert refusal(checkpoint, input_scale=1.0) == "FILE is a checkpoint, of which input_scale need not be said."
+    assert refusal(own, activation="elu") == "FILE is a policy file of rldistill, of which activation need not be said."
+
+
+def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
+    said = {"module": QNetwork(), "task": vector_task(), "outputs": "q_values"}
+    assert refusal(checkpoint, activation="tanh", **said) == (
+        "load_policy: got activation='tanh' with a module of your own, which has its own. Leave it out."
+    )
 
 
 def test_of_a_file_that_says_it_itself_general_words_are_not_needed(own, checkpoint):

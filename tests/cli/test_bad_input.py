@@ -106,8 +106,28 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["collect", "t", "--out", "out", "--seed=-1"], "seed must be 0 or more, got -1."),
         (["evaluate", "t", "--behaviour", "best"], "behaviour: got 'best', expected greedy or sample."),
         (["distill", "d", "--out", "out", "--behaviour", "sample"], "behaviour belongs with --teacher, got it"),
+        (["distill", "--teacher", "t", "--out", "out", "--temperature", "auto"], "temperature: auto is taken from the"),
+        (
+            ["distill", "--online", "--task", "CartPole-v1", "--out", "out", "--temperature", "auto"],
+            "one that still le",
+        ),
+        (
+            ["distill", "--teacher", "t", "--out", "out", "--std", "fixed"],
+            "std: fixed is the teacher's own spread in a",
+        ),
         (["evaluate", "t", "--num-episodes", "0"], "num_episodes must be 1 or more, got 0."),
-        (["evaluate", "t", "--require-retention", "nan"], "require_retention must be a number such as 0.95, got nan."),
+        *(
+            (
+                ["evaluate", "t", f"--require-retention={value}"],
+                f"require_retention must lie in [0, 2], got {value}. It i",
+            )
+            for value in ("nan", "inf", "-0.5", "95")
+        ),
+        (
+            ["evaluate", "t", "--task", "pong"],
+            "Task 'pong' cannot be made: Atari games have a prefix. Did you mean ata",
+        ),
+        (["evaluate", "t", "--task", "atari:pong,ms_pacman"], "Did you mean atari:ms_pacman?"),
         (["inspect", "net3", "--heads", "3,x"], "heads: got '3,x', expected positive integers such as 3,3,6."),
         (["inspect", "mlp:64"], "the size of an mlp depends on its task"),
     ],

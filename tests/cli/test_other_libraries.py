@@ -180,6 +180,16 @@ def test_a_warning_is_one_line(tmp_path):
     assert run("inspect", path, "--task", "Pendulum-v1", "--activation", "elu").stderr == ""
 
 
+def test_the_activation_of_a_script_that_was_changed_goes_with_every_verb(q_network, tmp_path):
+    said = (*CART_POLE, "--activation", "tanh")
+    described = run_well("inspect", q_network, *said, "--json").json
+    assert described["policy_hash"] != run_well("inspect", q_network, *CART_POLE, "--json").json["policy_hash"]
+    collected = run_well("collect", q_network, *said, "--num-steps", 600, "--out", tmp_path / "data", "--json").json
+    assert collected["teacher_hash"] == described["policy_hash"]
+    result = run_well("evaluate", q_network, *said, "--num-episodes", 5, "--json").json
+    assert result["policies"][0]["policy_hash"] == described["policy_hash"]
+
+
 def test_a_teacher_keeps_its_identity_under_another_protocol(q_network, tmp_path):
     run_well("collect", q_network, *CART_POLE, "--num-steps", 600, "--out", tmp_path / "data")
     run_well("distill", tmp_path / "data", *TINY, "--out", tmp_path / "student")

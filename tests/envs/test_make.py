@@ -77,7 +77,6 @@ def test_another_exploration_changes_nothing_but_the_protocol():
         ("CartPol-v1", "Environment `CartPol` doesn't exist. Did you mean: `CartPole`?"),
         ("CartPole-v7", "Environment version `v7` for environment `CartPole` doesn't exist."),
         ("NoSuchThing", "Environment `NoSuchThing` doesn't exist."),
-        ("pong", "Environment `pong` doesn't exist. Did you mean: `Pong`?"),
         ("a/b/c", "Malformed environment ID: a/b/c."),
         ("", "Malformed environment ID: ."),
     ],
@@ -86,6 +85,15 @@ def test_an_id_without_environment_is_refused(name, message):
     line = message_of(TaskError, name)
     assert line.startswith(f"Task {name!r} cannot be made: {message}")
     assert line.endswith("Atari games are written atari:pong.")
+
+
+@pytest.mark.parametrize(
+    ("name", "game"), [("pong", "pong"), ("ms_pacman", "ms_pacman"), ("space-invaders", "space_invaders")]
+)
+def test_a_game_without_its_prefix_is_told_with_it(name, game):
+    assert message_of(TaskError, name) == (
+        f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean atari:{game}?"
+    )
 
 
 @pytest.mark.parametrize("name", ["no_such_module:Env-v0", ".relative:Env-v0", ":Env-v0"])

@@ -21,13 +21,24 @@ class Targets(gymnasium.Env[Any, Any]):
     Args:
         kind: of the actions.
         as_dict: show each number under a key of its own.
+        keys: what these are called.
+        sizes: numbers under each; those beyond the two that count are zeros.
     """
 
-    def __init__(self, kind: str = "box", *, as_dict: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str = "box",
+        *,
+        as_dict: bool = False,
+        keys: tuple[str, str] = ("left", "right"),
+        sizes: tuple[int, int] = (1, 1),
+    ) -> None:
         self.action_space = ACTION_SPACES[kind]
-        number = spaces.Box(-1, 1, (1,), np.float32)
+        self._parts = dict(zip(keys, sizes, strict=True))
         self.observation_space = (
-            spaces.Dict({"left": number, "right": number}) if as_dict else spaces.Box(-1, 1, (2,), np.float32)
+            spaces.Dict({key: spaces.Box(-1, 1, (size,), np.float32) for key, size in self._parts.items()})
+            if as_dict
+            else spaces.Box(-1, 1, (2,), np.float32)
         )
         self._kind, self._as_dict = kind, as_dict
         self._numbers, self._step = np.zeros(2, np.float32), 0
@@ -46,7 +57,10 @@ class Targets(gymnasium.Env[Any, Any]):
 
     def _show(self) -> Any:
         self._numbers = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return {"left": self._numbers[:1], "right": self._numbers[1:]} if self._as_dict else self._numbers.copy()
+        if not self._as_dict:
+            return self._numbers.copy()
+        shown = zip(self._parts.items(), self._numbers, strict=True)
+        return {key: np.pad([number], (0, size - 1)) for (key, size), number in shown}
 
 
 _WIDTHS = {"multi_discrete": np.array([1, 2]), "multi_binary": np.ones(2), "box": HIGH - LOW}
@@ -67,6 +81,13 @@ def best_action(kind: str, numbers: np.ndarray) -> np.ndarray:
 for _kind in ACTION_SPACES:
     gymnasium.register(f"Targets-{_kind}-v0", entry_point=Targets, kwargs={"kind": _kind})
     gymnasium.register(f"DictTargets-{_kind}-v0", entry_point=Targets, kwargs={"kind": _kind, "as_dict": True})
+# The same length of vector, made of other parts.
+for _name, _layout in {
+    "OtherKeys": {"keys": ("near", "far")},
+    "Wide": {"sizes": (1, 3)},
+    "WideOnTheLeft": {"sizes": (3, 1)},
+}.items():
+    gymnasium.register(f"{_name}-v0", entry_point=Targets, kwargs={"as_dict": True, **_layout})
 
 
 def targets_task(kind: str, *, as_dict: bool = False) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from rldistill.errors import RldistillError
 from rldistill.reports.canvas import DOTS_PER_INCH
+from rldistill.reports.extras import TASK_COLOURS
 from rldistill.reports.figures import learning_curve, training_curve
 
 pytest.importorskip("matplotlib")
@@ -135,6 +136,113 @@ def test_a_training_curve_is_drawn_from_the_first_game_on(tmp_path: Path, num_ga
     pixels = _pixels(out)
     assert pixels.shape == (int(6.6 * DOTS_PER_INCH), int(8.6 * DOTS_PER_INCH), 3)
     assert _has_colour(pixels, _TEACHER) == (num_games >= 32)
+
+
+def _joint_training(names: list[str]) -> list[dict[str, object]]:
+    """Tasks in turn; in each the score is 1,000 times the task's number, and 1 more in the second half."""
+    return [
+        {
+            "step": 64 * (index + 1),
+            "task": names[index % len(names)],
+            "loss": 0.1 * (1 + index % len(names)),
+            "exploration_epsilon": 0.1,
+            "scores": [1000.0 * (index % len(names)) + (index >= 100)],
+        }
+        for index in range(200)
+    ]
+
+
+def _joint_distillation(names: list[str], *, scores: bool, key: str = "held_out_agreement") -> list[dict[str, object]]:
+    return [
+        {
+            "update": update,
+            "loss": 0.5,
+            key: 0.5,
+            "tasks": {
+                name: {"loss": 0.5, "held_out_loss": 1 / update, key: (place + 1) / 10}
+                | ({"scores": [float(place)] * 3} if scores and update == 200 else {})
+                for place, name in enumerate(names)
+            },
+        }
+        for update in (100, 200)
+    ]
+
+
+_GAMES = [f"atari:{game}" for game in ("pong", "breakout", "ms_pacman", "qbert", "seaquest", "enduro", "freeway")]
+
+
+@pytest.mark.parametrize("names", [_GAMES[:2], _GAMES, ["module:Own-v0", "atari:pong"]], ids=["two", "seven", "own"])
+def test_a_joint_training_has_a_line_of_its_own_for_each_task(tmp_path: Path, names: list[str], monkeypatch) -> None:
+    drawn = _drawn_lines(monkeypatch)
+    config = f'tasks = "{",".join(names)}"\nalgorithm = "pqn"\nnetwork = "dqn"\nnum_envs = 32\nseed = 0\n'
+    out = training_curve(_write_run(tmp_path / "run", _joint_training(names), config), tmp_path / "curve.png")
+    games, _, losses = drawn
+    expected = dict(zip(names, TASK_COLOURS, strict=False))
+    long_enough = [name for place, name in enumerate(names) if len(range(place, 200, len(names))) >= 32]
+    assert [line.get_color() for line in games.get_lines()] == [expected[name] for name in long_enough]
+    assert [line.get_color() for line in losses.get_lines()] == list(expected.values())
+    for place, line in enumerate(losses.get_lines()):
+        np.testing.assert_allclose(line.get_ydata(), 0.1 * (1 + place))
+    labels = [text.get_text() for text in games.texts]
+    assert len(labels) == len(long_enough)
+    assert any(label.startswith("Pong ") for label in labels) == ("atari:pong" in long_enough)
+    assert not any("module" in label for label in labels)
+    assert _pixels(out).shape[1] == int(9.4 * DOTS_PER_INCH)
+
+
+@pytest.mark.parametrize(
+    ("names", "axis", "last"),
+    [
+        (_GAMES[:2], "0: random play, 1: a human tester", [(1 + 20.7) / (14.6 + 20.7), (1001 - 1.7) / (30.5 - 1.7)]),
+        (["module:Own-v0", "atari:pong"], "points of each task", [1.0, 1001.0]),
+    ],
+)
+def test_games_share_an_axis_only_between_random_play_and_a_human(tmp_path, names, axis, last, monkeypatch) -> None:
+    drawn = _drawn_lines(monkeypatch)
+    training_curve(
+        _write_run(tmp_path / "run", _joint_training(names), f'tasks = "{",".join(names)}"\n'), tmp_path / "curve.png"
+    )
+    assert drawn[0].get_ylabel() == axis
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in drawn[0].get_lines()], last)
+
+
+@pytest.mark.parametrize("key", ["held_out_agreement", "held_out_action_gap"])
+@pytest.mark.parametrize("scores", [True, False])
+def test_a_distillation_of_several_tasks_has_a_line_of_its_own_for_each(tmp_path, scores, key, monkeypatch) -> None:
+    drawn = _drawn_lines(monkeypatch)
+    records = _joint_distillation(_GAMES[:3], scores=scores, key=key)
+    learning_curve(_write_run(tmp_path / "run", records), tmp_path / "curve.png")
+    assert len(drawn) == (3 if scores else 2)
+    for axes in drawn:
+        assert [line.get_color() for line in axes.get_lines()] == list(TASK_COLOURS[:3])
+        assert {text.get_text().rpartition(" ")[0] for text in axes.texts} == {"Pong", "Breakout", "Ms Pacman"}
+    np.testing.assert_allclose([line.get_ydata() for line in drawn[1].get_lines()], [[10, 10], [20, 20], [30, 30]])
+
+
+def test_a_training_that_has_not_learned_yet_is_drawn_without_a_loss(tmp_path: Path, monkeypatch) -> None:
+    drawn = _drawn_lines(monkeypatch)
+    records = [{"step": 64, "exploration_epsilon": 1.0, "scores": []}]
+    training_curve(_write_run(tmp_path / "run", records, 'task = "atari:pong"\n'), tmp_path / "curve.png")
+    assert not drawn[2].get_lines()
+
+
+def test_an_evaluation_of_several_tasks_is_not_drawn_into_their_curve(tmp_path: Path) -> None:
+    run = _write_run(tmp_path / "run", _joint_distillation(_GAMES[:3], scores=True))
+    with pytest.raises(RldistillError) as caught:
+        learning_curve(run, tmp_path / "curve.png", evaluation=_evaluation())
+    assert str(caught.value) == (
+        "No evaluation can be drawn into a curve of 3 tasks, whose scores share no axis. Leave it out."
+    )
+
+
+def _drawn_lines(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Return the panels of the next figure that is drawn, from left to right and top to bottom."""
+    from matplotlib.figure import Figure
+
+    drawn: list = []
+    add_axes = Figure.add_axes
+    monkeypatch.setattr(Figure, "add_axes", lambda *arguments: drawn.append(add_axes(*arguments)) or drawn[-1])
+    return drawn
 
 
 def test_a_folder_without_measurements_is_refused_with_what_was_expected(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rldistill.data import Dataset
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.events import MessageEvent
-from rldistill.networks import Architecture, GaussianOptions, InputNormalization
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization, parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.collect import collect
 from rldistill.runs.distill import distill
@@ -155,16 +155,81 @@ def test_temperature_auto_is_said_and_kept(tmp_path):
     assert f'temperature = "{value:.3f}' in (tmp_path / "run" / "config.toml").read_text()
 
 
-def test_temperature_auto_needs_data(tmp_path):
-    teacher = linear_teacher("multi_binary", "logits")
-    with pytest.raises(UsageError, match="auto is taken from a dataset, and this teacher has not said anything yet"):
-        distill(teacher=teacher, task=targets_task("multi_binary"), out=tmp_path / "r", temperature="auto", **FAST)
+@pytest.mark.parametrize(
+    ("source", "who"),
+    [({"teacher": "no-file.zip"}, "one that plays live"), ({"online": True}, "one that still learns")],
+)
+def test_temperature_auto_needs_data(tmp_path, source, who):
+    for said in ("auto", {"CartPole-v1": "auto"}):
+        with pytest.raises(UsageError) as caught:
+            distill(task="CartPole-v1", out=tmp_path / "r", temperature=said, **source, **FAST)
+        assert str(caught.value) == (
+            f"temperature: auto is taken from the teacher's answers in a dataset, and {who} has not said anything yet. "
+            "Collect first, or give a number."
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_teacher_of_a_box_plays_live(tmp_path):
+def test_a_fixed_spread_needs_data(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        distill(teacher="no-file.zip", task="Pendulum-v1", out=tmp_path / "r", std="fixed", **FAST)
+    assert str(caught.value) == (
+        "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything yet. "
+        "Collect first, or choose state or parameter."
+    )
+
+
+@pytest.mark.parametrize("source", ["dataset", "live", "online"])
+def test_a_spread_for_a_student_that_has_none_is_not_ignored(tmp_path, source):
+    teacher, task = linear_teacher("multi_binary", "logits"), targets_task("multi_binary")
+    if source == "dataset":
+        collect(teacher, task, num_steps=500, out=tmp_path / "data")
+    given = {
+        "dataset": {"data": tmp_path / "data"},
+        "live": {"teacher": teacher, "task": task},
+        "online": {"online": True, "task": "CartPole-v1"},
+    }[source]
+    with pytest.raises(UsageError) as caught:
+        distill(**given, out=tmp_path / "r", std="parameter", **FAST)
+    assert str(caught.value) == (
+        "std: got 'parameter' for a student of logits, which has no spread. Leave it out, or use a loss of Gaussians: "
+        "diag_gaussian_kl."
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_module_of_ones_own_says_its_spread_itself(tmp_path):
+    collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
+    with pytest.raises(UsageError, match=r"^std: got 'parameter' for a module of your own, whose outputs say it all\."):
+        distill(tmp_path / "data", out=tmp_path / "r", std="parameter", **(FAST | {"student": torch.nn.Linear(2, 4)}))
+
+
+def test_an_added_head_has_the_spread_of_the_others(tmp_path):
+    task = make_task(targets_task("box")).task
+    another = replace(task, name="another")
+    for own, said in (("fixed", "state"), ("parameter", "fixed")):
+        TorchPolicy.create(
+            parse_architecture("mlp:32"), [another], output_kind="gaussian", gaussian=GaussianOptions(own)
+        ).save(tmp_path / "old.safetensors")
+        made_of = linear_teacher("box", "gaussian")
+        collect(made_of, targets_task("box"), num_steps=500, out=tmp_path / "data", overwrite=True)
+        settings = FAST | {"init_from": tmp_path / "old.safetensors", "add_head": True, "num_updates": 20}
+        with pytest.raises(MismatchError) as caught:
+            distill(tmp_path / "data", out=tmp_path / "r", std=said, **settings)
+        assert str(caught.value) == (
+            f"--add-head: {tmp_path / 'old.safetensors'} gives Gaussians of std {own}, --std says {said}: all heads of "
+            f"a policy have the same. Say --std {own}, or train a new student of all tasks."
+        )
+    student = distill(tmp_path / "data", out=tmp_path / "r", std="parameter", **settings)
+    assert list(student.spec.head_sizes) == ["another", task.name]
+
+
+@pytest.mark.parametrize("std", ["state", "parameter"])
+def test_a_teacher_of_a_box_plays_live(tmp_path, std):
     teacher = linear_teacher("box", "gaussian")
     live = {"collect_steps": 400, "collect_period": 150, "replay_capacity": 600}
-    student = distill(teacher=teacher, task=targets_task("box"), out=tmp_path / "r", **(FAST | live))
+    student = distill(teacher=teacher, task=targets_task("box"), out=tmp_path / "r", std=std, **(FAST | live))
+    assert student.spec.gaussian.std == std
     assert student.spec.provenance["held_out_action_gap"] < 0.05
 
 

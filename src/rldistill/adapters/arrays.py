@@ -40,8 +40,12 @@ def array_from(value: object) -> NDArray[Any]:
     raise ValueError(f"expected an array, got {_kind(value)}")
 
 
-def number_from(value: object) -> float:
-    """Return the finite number that a value or a record describes.
+def number_from(value: object, *, may_be_infinite: bool = False) -> float:
+    """Return the number that a value or a record describes.
+
+    Args:
+        value: as the unpickler read it.
+        may_be_infinite: whether ∞, which some settings use for "no limit", is one.
 
     Raises:
         ValueError: it describes none.
@@ -60,7 +64,7 @@ def number_from(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {_kind(value)}")
     number = float(value)
-    if not math.isfinite(number):
+    if math.isnan(number) or (math.isinf(number) and not may_be_infinite):
         raise ValueError(f"expected a finite number, got {number}")
     return number
 

@@ -46,13 +46,13 @@ def load_checkpoint(
         path: the file.
         task: that it plays; None: one without a name, where the weights say enough.
         behaviour: how it acts; None: as its library plays it.
-        activation: after its hidden layers, for checkpoints that do not say it.
+        activation: after its hidden layers; None: rsl_rl's default, or that of CleanRL's script.
         normalizer: file with the running statistics of its observations; None: those that it holds; `"none"`: without.
 
     Raises:
         PolicyFileError: it cannot be read as data, its layers are unknown (lists them), or it has a memory.
         MismatchError: it does not fit the task, or the statistics do not fit it.
-        UsageError: the task must be named, or the activation is unknown or not in question.
+        UsageError: the task must be named, or the activation is unknown or that of a network that has but one.
     """
     source = f"Policy file {path}"
     content = read_tensors(_bytes_of(path), source=source)
@@ -60,10 +60,8 @@ def load_checkpoint(
     try:
         checked, converted = _checked(content, source)
         found = find_rsl_rl(checked, activation=chosen)
-        if found is None and chosen is not None:
-            raise UsageError(f"{source}: activation belongs to checkpoints that do not say theirs, such as rsl_rl's.")
         if found is None:
-            found = _find_state_dict(checked, source)
+            found = _with_activation(_find_state_dict(checked, source), chosen, source)
     except RecurrentError as error:
         raise PolicyFileError(
             f"{source} is recurrent: it has {error}. Policies with a memory are not supported."
@@ -75,6 +73,19 @@ def load_checkpoint(
         remedy = f" {_SAVE_STATISTICS}" if note == found.without_normalizer else ""
         warn(f"{source}: {note}{remedy}")
     return build_policy(found, path, task, behaviour, converted)
+
+
+def _with_activation(found: FoundNetwork, activation: Activation | None, source: str) -> FoundNetwork:
+    """Return a network with the activation that its user trained it with, in a script that was changed."""
+    architecture = found.architecture
+    if activation in (None, architecture.activation):
+        return found
+    if architecture.kind == "impala":
+        raise UsageError(
+            f"{source} ({found.library} {found.algorithm}): got activation {activation}, and its residual blocks know "
+            f"{architecture.activation} alone. Leave activation out."
+        )
+    return replace(found, architecture=replace(architecture, activation=activation))
 
 
 def _with_normalizer(found: FoundNetwork, source: str, normalizer: str | Path | None) -> FoundNetwork:

@@ -82,7 +82,8 @@ def load_policy(
             of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`.
         behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
         input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
-        activation: of checkpoints that do not say it (rsl_rl's): `elu`, `relu`, `tanh`, …
+        activation: of checkpoints, which do not say it: `elu`, `relu`, `tanh`, …; None: rsl_rl's default, with a
+            warning, or that of CleanRL's script.
         normalizer: of Stable-Baselines3 zips and of checkpoints: `vecnormalize.pkl`, or arrays `mean` and `var` in an
             `.npz` or `.safetensors`; None: what lies beside a zip, what a checkpoint holds; `"none"`: without.
         env_kwargs: settings of the task.
@@ -107,6 +108,11 @@ def load_policy(
             program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
         )
     if kind == "weights" and module is not None:
+        if activation is not None:
+            raise UsageError(
+                f"load_policy: got activation={activation!r} with a module of your own, which has its own. Leave it "
+                "out."
+            )
         return load_into_module(path, module, named, outputs=outputs, behaviour=behaviour, normalizer=normalizer).to(
             target
         )

@@ -91,14 +91,25 @@ def check_game(game: str) -> None:
             f"Atari game {game!r} needs two players, which is not supported. Among those that play alone: {playable}."
         )
     if game not in known:
-        # `SpaceInvaders`, `space-invaders` and `SpaceInvadersNoFrameskip-v4` all mean one game.
-        wanted = re.sub(r"(noframeskip|deterministic)?-v\d+$", "", game.lower()).replace("ale/", "")
-        by_letters = {name.replace("_", ""): name for name in sorted(known - MULTI_PLAYER_GAMES)}
-        near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", wanted), by_letters, n=1, cutoff=0.5)
-        hint = f" Did you mean {ATARI_PREFIX}{by_letters[near[0]]}?" if near else ""
+        near = nearest_game(game, cutoff=0.5)
+        hint = f" Did you mean {near}?" if near else ""
         raise TaskError(
             f"Unknown Atari game: got {game!r}, expected ale-py's name of a game, such as space_invaders.{hint}"
         )
+
+
+def nearest_game(text: str, *, cutoff: float) -> str | None:
+    """Return the task of the game that a text probably means, `atari:space_invaders`; None where none is near.
+
+    Args:
+        text: `SpaceInvaders`, `space-invaders` and `SpaceInvadersNoFrameskip-v4` all mean one game.
+        cutoff: how alike the letters must be, from 0 to 1: the same.
+    """
+    wanted = re.sub(r"(noframeskip|deterministic)?-v\d+$", "", text.lower()).replace("ale/", "")
+    games = sorted(set(roms.get_all_rom_ids()) - MULTI_PLAYER_GAMES)
+    by_letters = {name.replace("_", ""): name for name in games}
+    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", wanted), by_letters, n=1, cutoff=cutoff)
+    return f"{ATARI_PREFIX}{by_letters[near[0]]}" if near else None
 
 
 def action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:

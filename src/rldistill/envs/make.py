@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from rldistill.envs.atari import AtariEnvs, atari_task
+from rldistill.envs.atari import AtariEnvs, atari_task, nearest_game
 from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
@@ -161,6 +161,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     except gymnasium.error.Error as error:
         if later := successor(name):
             raise TaskError(_gone(name, later)) from error
+        if game := nearest_game(name, cutoff=1.0):
+            raise TaskError(f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean {game}?") from error
         raise TaskError(
             f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
         ) from error

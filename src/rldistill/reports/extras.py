@@ -7,6 +7,8 @@ TEACHER_COLOUR = "#0072B2"
 STUDENT_COLOUR = "#D55E00"
 RANDOM_COLOUR = "#6E6E6E"
 POLICY_COLOURS = (TEACHER_COLOUR, STUDENT_COLOUR, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# As many as the paper has games: four more, of Tol's muted ones.
+TASK_COLOURS = (*POLICY_COLOURS, "#332288", "#882255", "#999933", "#444444")
 
 
 def missing_extra(package: str, purpose: str) -> RldistillError:

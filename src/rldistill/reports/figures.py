@@ -29,6 +29,7 @@ from rldistill.reports.canvas import (
     title_panel,
 )
 from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.reports.task_curves import GAMES_IN_MEAN, draw_games, draw_losses, learning_curve_of_tasks, pretty_tasks
 from rldistill.runs.metrics import read_metrics
 from rldistill.runs.run_folder import CONFIG_FILE, read_config
 
@@ -39,7 +40,6 @@ _TRAIN_COLOUR = "#A6A6A6"
 _ROLE_COLOURS = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR, "random": RANDOM_COLOUR}
 # On a linear axis a loss that fell this far hides all but its first moments.
 _LOGARITHMIC_FROM = 8.0
-_GAMES_IN_MEAN = 32
 
 
 def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any] | None = None) -> Path:
@@ -54,9 +54,17 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
         `out`.
 
     Raises:
-        RldistillError: the folder holds no measurement of a distillation, or matplotlib is missing.
+        RldistillError: the folder holds no measurement of a distillation, matplotlib is missing, or there
+            is an evaluation and the run has several tasks.
     """
-    config, records = _read_run(run_folder, needed="held_out_loss", verb="distill")
+    config, records = _read_run(run_folder, needed=("held_out_loss", "tasks"), verb="distill")
+    if "tasks" in records[-1]:
+        if evaluation is not None:
+            raise RldistillError(
+                f"No evaluation can be drawn into a curve of {len(records[-1]['tasks'])} tasks, whose scores share no "
+                "axis. Leave it out."
+            )
+        return learning_curve_of_tasks(config, records, out, subtitle=_distillation_subtitle(config, records))
     num_panels = 3 if evaluation is not None or any("scores" in record for record in records) else 2
     margins = Margins()
     figure = new_figure(margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1), 4.75)
@@ -94,10 +102,13 @@ def training_curve(run_folder: Path, out: Path) -> Path:
     Raises:
         RldistillError: the folder holds no record of a training, or matplotlib is missing.
     """
-    config, records = _read_run(run_folder, needed="exploration_epsilon", verb="train-teacher")
-    figure = new_figure(8.6, 6.6)
+    config, records = _read_run(run_folder, needed=("exploration_epsilon",), verb="train-teacher")
+    tasks = _trained_tasks(config)
+    # Names of tasks take more room beside the lines than a mean does.
+    width = 8.6 if len(tasks) == 1 else 9.4
+    figure = new_figure(width, 6.6)
     dressed = [
-        figure.add_axes((0.095, bottom, 0.765, height))
+        figure.add_axes((0.82 / width, bottom, 6.58 / width, height))
         for bottom, height in ((0.475, 0.375), (0.325, 0.1), (0.175, 0.1))
     ]
     steps = _column(records, "step")
@@ -107,37 +118,37 @@ def training_curve(run_folder: Path, out: Path) -> Path:
         count_ticks(axes, num_ticks=6)
     for axes in dressed[:2]:
         axes.tick_params(labelbottom=False)
-    num_games = _draw_games(dressed[0], records)
+    num_games = draw_games(dressed[0], records)
     epsilon = _column(records, "exploration_epsilon")
     dressed[1].plot(steps, epsilon, color=INK, linewidth=1.4)
     dressed[1].set_ylim(0, max(1.0, float(epsilon.max())) * 1.08)
     label_ends(dressed[1], [EndLabel(float(epsilon[-1]), f"ε = {epsilon[-1]:.3g}", INK)])
     title_panel(dressed[1], "", x_label="", y_label="exploration ε")
-    learned = [record for record in records if "loss" in record]  # a replay is filled before the first update
-    loss = _smoothed(_column(learned, "loss"), max(1, len(learned) // 200))
-    dressed[2].plot(_column(learned, "step"), loss, color=INK, linewidth=1.0)
-    dressed[2].set_ylim(0, float(np.quantile(loss, 0.99)) * 1.25 or 1.0)
-    label_ends(dressed[2], [EndLabel(float(loss[-1]), f"{loss[-1]:.2g}", INK)])
+    losses = draw_losses(dressed[2], records, INK)
+    dressed[2].set_ylim(0, max((float(np.quantile(loss, 0.99)) for loss in losses), default=0.0) * 1.25 or 1.0)
+    if len(losses) == 1:  # of several, the colours say which is which
+        label_ends(dressed[2], [EndLabel(float(losses[0][-1]), f"{losses[0][-1]:.2g}", INK)])
     title_panel(dressed[2], "", x_label="decisions of all environments", y_label="loss")
     for axes in dressed[1:]:
         axes.yaxis.label.set_fontsize(8.5)
     headline(
         figure,
-        f"{pretty_task(str(config.get('task', '')))}: training the teacher ({_algorithm(config)})",
+        f"{pretty_tasks(tasks)}: training the teacher ({_algorithm(config)})",
         f"{config.get('network', 'network')}{', LayerNorm' if config.get('layer_norm') else ''} · "
         f"{config.get('num_envs', '?')} environments · {num_games:,} games · one seed ({config.get('seed', '?')})",
         "Scores are those of training games: unclipped, exploration included, the policy changing meanwhile.\n"
-        "They say how training went; how well the teacher plays is for `rldistill evaluate` to say.",
+        "They say how training went; how well the teacher plays is for `rldistill evaluate` to say."
+        + ("" if len(tasks) == 1 else f" Lines: means of each task's last {GAMES_IN_MEAN} games."),
     )
     return save_png(figure, out)
 
 
-def _read_run(folder: Path, *, needed: str, verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_run(folder: Path, *, needed: Sequence[str], verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     path = folder / "metrics.jsonl"
-    records = [record for record in read_metrics(path) if needed in record]
+    records = [record for record in read_metrics(path) if any(key in record for key in needed)]
     if not records:
         raise RldistillError(
-            f"No curve can be drawn: {path} holds no record with {needed!r}. Expected the folder of a "
+            f"No curve can be drawn: {path} holds no record with {needed[0]!r}. Expected the folder of a "
             f"`rldistill {verb}` that has got as far as its first measurement."
         )
     return read_config(folder / CONFIG_FILE), records
@@ -279,28 +290,6 @@ def _draw_strips(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _draw_games(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> int:
-    """Draw a training's games and their running mean; returns how many there are."""
-    games = [(record["step"], score) for record in records for score in record.get("scores", [])]
-    title_panel(axes, "Score of each training game", x_label="", y_label="points")
-    if not games:
-        return 0
-    steps, scores = np.array(games, np.float64).T
-    faint = float(np.clip(300 / len(games), 0.08, 0.5))
-    axes.scatter(steps, scores, s=9, color=TEACHER_COLOUR, alpha=faint, linewidths=0, rasterized=True)
-    labels: list[EndLabel] = []
-    if len(scores) >= _GAMES_IN_MEAN:
-        means = np.convolve(scores, np.full(_GAMES_IN_MEAN, 1 / _GAMES_IN_MEAN), "valid")
-        axes.plot(steps[_GAMES_IN_MEAN - 1 :], means, color=TEACHER_COLOUR, linewidth=2.0)
-        labels = [
-            EndLabel(float(means[-1]), f"mean of the\nlast {_GAMES_IN_MEAN}: {number(means[-1])}", TEACHER_COLOUR)
-        ]
-    margin = 0.05 * (float(np.ptp(scores)) or 1.0)
-    axes.set_ylim(float(scores.min()) - margin, float(scores.max()) + margin)
-    label_ends(axes, labels)
-    return len(games)
-
-
 def _score_text(policy: Mapping[str, Any]) -> str:
     text = f"{policy['role']} {number(policy['mean'])}"
     if policy["interval"] is not None and not policy.get("degenerate"):
@@ -364,6 +353,10 @@ def _task_of(config: Mapping[str, Any], evaluation: Mapping[str, Any] | None) ->
     return None
 
 
+def _trained_tasks(config: Mapping[str, Any]) -> list[str]:
+    return [name.strip() for name in str(config.get("tasks") or config.get("task", "")).split(",")]
+
+
 def _algorithm(config: Mapping[str, Any]) -> str:
     return str(config.get("algorithm", "unknown algorithm")).upper()
 
@@ -387,11 +380,3 @@ def _logarithmic(axes: "Axes") -> None:
 
 def _column(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
     return np.array([record[key] for record in records], np.float64)
-
-
-def _smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Return running means over up to `width` values, as long as the input."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[begins]) / (ends - begins)

@@ -4,7 +4,6 @@ The docstring of a field is its help on the command line.
 """
 
 import json
-import math
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ import tyro
 
 from rldistill.checks import check_not_negative, check_positive
 from rldistill.errors import UsageError
+
+# A student may be better than its teacher; a requirement beyond this is a percentage.
+_MOST_RETENTION = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,8 @@ class CollectConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
@@ -79,7 +82,8 @@ class EvaluateConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
@@ -91,7 +95,8 @@ class EvaluateConfig:
     exploration_epsilon: float | None = None
     """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
     require_retention: float | None = None
-    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this; of several tasks, of its mean."""
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several
+    tasks, of its mean."""
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     out: Path | None = None
@@ -108,8 +113,11 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_positive(self, "num_episodes", "num_envs")
         check_not_negative(self, "seed", "num_threads")
-        if self.require_retention is not None and not math.isfinite(self.require_retention):
-            raise UsageError(f"require_retention must be a number such as 0.95, got {self.require_retention}.")
+        if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
+            raise UsageError(
+                f"require_retention must lie in [0, {_MOST_RETENTION:g}], got {self.require_retention:g}. It is a "
+                "share of the teacher's skill: 0.95 asks for 95 %, 1 for as much as the teacher's."
+            )
         if self.task is not None and not all(name.strip() for name in self.task.split(",")):
             raise UsageError(f"task: got {self.task!r}, expected names with commas between, such as atari:pong.")
 
@@ -168,7 +176,8 @@ class InspectConfig:
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
-    """Of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
+    CleanRL's."""
     normalizer: Path | None = None
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""

@@ -221,6 +221,11 @@ def resolve(config: DistillConfig) -> DistillConfig:
     check_losses(config)
     if config.std not in STUDENT_STDS:
         raise UsageError(f"std: got {config.std!r}, expected one of {', '.join(STUDENT_STDS)}.")
+    if config.std == "fixed" and not config.data:
+        raise UsageError(
+            "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything "
+            "yet. Collect first, or choose state or parameter."
+        )
     task_schedule(config, list(parse_per_task(config.task_weights, "task_weights")) or [""])
     if config.optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer: got {config.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}.")

@@ -28,7 +28,8 @@ class DistillConfig:
     """With --teacher: of a program that takes floats where the task gives bytes: 1 if it scales them itself,
     else 1/255."""
     activation: str | None = None
-    """With --teacher: of a checkpoint that does not say it (rsl_rl's): elu, relu, tanh, …"""
+    """With --teacher: of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the
+    script for CleanRL's."""
     normalizer: Path | None = None
     """With --teacher: running statistics of its observations: vecnormalize.pkl, or an .npz or .safetensors with mean
     and var; none: what lies beside a Stable-Baselines3 zip; the word none: without."""

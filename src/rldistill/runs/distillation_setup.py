@@ -10,15 +10,16 @@ from torch import nn
 from rldistill.distillation import OPTIMIZERS, Distiller, Source
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss
-from rldistill.networks import InputNormalization, PolicyNetwork
+from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
 from rldistill.policies import TorchPolicy
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.runs.per_task import check_tasks, parse_per_task, value_for
-from rldistill.runs.task_data import StoredData, TaskData, make_source
+from rldistill.runs.task_data import TaskData, make_source
 from rldistill.runs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
 from rldistill.schedules import TaskSchedule, parse_schedule
+from rldistill.types import OutputKind
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,15 @@ def prepare(
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(parse_per_task(getattr(config, option), option), names, option)
     student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
-    student, kept = initial_student(config, student_tasks, module, student_kind(names, losses))
+    kind = student_kind(names, losses)
+    _check_std(config, kind, module)
+    student, kept = initial_student(config, student_tasks, module, kind)
     student = student.to(torch.device(config.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     trained = freeze_old_parts(student, heads) if config.add_head and not config.train_torso else student.network
     for item, head in zip(data, heads, strict=True):
         item.teach(head, config)
-    if student.output_kind == "gaussian" and config.std == "fixed":
+    if config.std == "fixed":
         _fix_std(student, data, heads)
     schedule = task_schedule(config, names)
     return DistillationSetup(
@@ -101,18 +104,27 @@ def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[
     )
 
 
-def _fix_std(student: TorchPolicy, data: Sequence[TaskData], heads: Sequence[int]) -> None:
-    """Give every head the mean of its teacher's log std, which is not trained.
+def _check_std(config: DistillConfig, kind: OutputKind, module: nn.Module | None) -> None:
+    """Check that a choice of spread is not ignored.
 
     Raises:
-        UsageError: a teacher that plays while the student learns has not said anything yet.
+        UsageError: the student has none, or gives it itself.
     """
-    network = student.network
-    if not isinstance(network, PolicyNetwork) or not all(isinstance(item, StoredData) for item in data):
-        raise UsageError("std fixed takes the teacher's spread from a dataset, for a network of ours. Collect first.")
+    if config.std == DistillConfig.std or (kind == "gaussian" and module is None):
+        return
+    if module is not None:
+        raise UsageError(f"std: got {config.std!r} for a module of your own, whose outputs say it all. Leave std out.")
+    raise UsageError(
+        f"std: got {config.std!r} for a student of {kind}, which has no spread. Leave it out, or use a loss of "
+        "Gaussians: diag_gaussian_kl."
+    )
+
+
+def _fix_std(student: TorchPolicy, data: Sequence[TaskData], heads: Sequence[int]) -> None:
+    """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
         log_std = item.held_out.batch.targets.chunk(2, dim=-1)[1].mean(dim=0)
-        network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
+        student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 
 def _normalization(data: TaskData) -> InputNormalization | None:
@@ -149,14 +161,13 @@ def _check_tasks(data: Sequence[TaskData]) -> list[str]:
                 f"{first.label} and {data[index].label} are both of task {name!r}, expected one per task. "
                 "Collect more into one dataset with `rldistill collect … --resume`."
             )
-    first = data[0].task.fingerprint
+    first = data[0].task.fingerprint.observation_description
     for item in data[1:]:
-        own = item.task.fingerprint
-        if (own.observation_shape, own.observation_dtype) != (first.observation_shape, first.observation_dtype):
+        own = item.task.fingerprint.observation_description
+        if own != first:
             raise MismatchError(
-                f"{data[0].label} and {item.label} have different observations, {first.observation_dtype} "
-                f"{list(first.observation_shape)} and {own.observation_dtype} {list(own.observation_shape)}: one torso "
-                "cannot see both. Play both with the same preprocessing."
+                f"{data[0].label} and {item.label} have different observations, {first} and {own}: one torso cannot "
+                "see both. Play both with the same preprocessing."
             )
     return names
 

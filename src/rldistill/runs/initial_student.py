@@ -219,6 +219,7 @@ def _with_more_heads(
     for task in tasks:
         if task.task.name in old_names:
             _check_fingerprint(config, initial.spec.heads[old_names.index(task.task.name)].task, task.task)
+    _check_seen(config, initial, new)
     if not config.train_torso and len(new) < len(tasks):
         known = ", ".join(task.task.name for task in tasks if task.task.name in old_names)
         raise UsageError(f"--add-head leaves the head of {known} as it is: leave its data out, or add --train-torso.")
@@ -236,6 +237,7 @@ def _with_more_heads(
             f"--add-head: {config.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
             "one policy cannot give both. Choose another --loss, or train a new student of all tasks."
         )
+    _check_added_std(config, initial)
     # All that its description says stays: how it scales inputs, and what its outputs are.
     student = TorchPolicy.from_spec(
         replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(config.student).name),
@@ -246,6 +248,28 @@ def _with_more_heads(
     prefixes = tuple(f"heads.{index}." for index in range(len(old_names), len(student.spec.heads)))
     assert not unexpected and all(name.startswith(prefixes) for name in missing), (missing, unexpected)
     return student, _recorded_teachers(initial, {task.task.name for task in tasks})
+
+
+def _check_added_std(config: DistillConfig, initial: TorchPolicy) -> None:
+    """Check that a new head's spread is what the user says, and that `fixed` is taken from this head's own teacher."""
+    own, said = initial.spec.gaussian.std, config.std
+    if initial.output_kind == "gaussian" and own != said and (own == "fixed" or said != DistillConfig.std):
+        raise MismatchError(
+            f"--add-head: {config.init_from} gives Gaussians of std {own}, --std says {said}: all heads of a policy "
+            f"have the same. Say --std {own}, or train a new student of all tasks."
+        )
+
+
+def _check_seen(config: DistillConfig, initial: TorchPolicy, new: Sequence[StudentTask]) -> None:
+    """Check that the torso of a file can see the tasks that its student gets heads for."""
+    old = initial.tasks[0].fingerprint.observation_description
+    for task in new:
+        own = task.task.fingerprint.observation_description
+        if own != old:
+            raise MismatchError(
+                f"--add-head: {config.init_from} sees {old}, {task.task.name} gives {own}: one torso cannot see both. "
+                "Distil the new task into a student of its own."
+            )
 
 
 def _recorded_teachers(initial: TorchPolicy, taught: set[str]) -> tuple[Mapping[str, Any], ...]:

@@ -39,7 +39,7 @@ def check_losses(config: DistillConfig) -> None:
     """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known.
 
     Raises:
-        UsageError: a name is unknown, or a temperature out of range.
+        UsageError: a name is unknown, a temperature out of range, or `auto` without a dataset.
     """
     texts = parse_per_task(config.temperature, "temperature")
     schedules = {task: parse_schedule(text, "temperature") for task, text in texts.items() if text != AUTO}
@@ -50,6 +50,12 @@ def check_losses(config: DistillConfig) -> None:
     for task, name in parse_per_task(config.loss, "loss").items():
         schedule = schedules.get(task, schedules.get(""))
         check_loss(name, None if schedule is None else schedule(0.0))
+    if AUTO in texts.values() and not config.data:
+        who = "one that still learns" if config.online else "one that plays live"
+        raise UsageError(
+            f"temperature: auto is taken from the teacher's answers in a dataset, and {who} has not said anything yet. "
+            "Collect first, or give a number."
+        )
 
 
 def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | None) -> TaskLoss:
@@ -57,7 +63,7 @@ def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | N
 
     Raises:
         MismatchError: the loss does not fit what the teacher gives.
-        UsageError: a temperature for a loss that takes none, or `auto` where there is nothing to take it from.
+        UsageError: a temperature for a loss that takes none, or `auto` for a teacher that prefers no action.
     """
     name, kind, layout = data.task.name, data.teacher.output_kind, data.task.fingerprint.action_layout
     text = value_for(parse_per_task(config.temperature, "temperature"), name)
@@ -82,11 +88,7 @@ def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | N
 
 
 def _auto(data: TaskData) -> float:
-    if not isinstance(data, StoredData):
-        raise UsageError(
-            "temperature: auto is taken from a dataset, and this teacher has not said anything yet. Collect first, or "
-            "give a number."
-        )
+    assert isinstance(data, StoredData), "check_losses refuses the others"
     layout = data.task.fingerprint.action_layout
     return auto_temperature(torch.from_numpy(data.sample_of_targets()), layout)
 

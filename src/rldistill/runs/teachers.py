@@ -80,17 +80,15 @@ def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
                 f"task {task.name!r} has {kind} actions, {config.algorithm} learns one discrete choice. Bring a "
                 "teacher that another library trained: `rldistill inspect FILE`."
             )
+    seen = first.fingerprint.observation_description
     for other in (task.task for task in tasks[1:]):
-        if _observation(other) != _observation(first):
+        own = other.fingerprint.observation_description
+        if own != seen:
             raise UsageError(
-                f"tasks: one network needs one kind of observation, got {_observation(first)} of {first.name} "
-                f"and {_observation(other)} of {other.name}."
+                f"tasks: one network needs one kind of observation, got {seen} of {first.name} and {own} of "
+                f"{other.name}."
             )
     return tasks
-
-
-def _observation(task: Task) -> str:
-    return f"{task.fingerprint.observation_dtype} {list(task.fingerprint.observation_shape)}"
 
 
 def make_training(

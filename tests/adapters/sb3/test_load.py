@@ -311,8 +311,10 @@ def test_actions_that_were_masked_are_a_warning(load):
 
 
 def test_other_wrappers_are_a_warning(load, tmp_path):
-    (tmp_path / "config.yml").write_text("env_wrapper: rl_zoo3.wrappers.HistoryWrapper\n")
-    with pytest.warns(TeacherWarning, match=r"its environment was wrapped in HistoryWrapper, which is not done here"):
+    (tmp_path / "config.yml").write_text("env_wrapper: rl_zoo3.wrappers.MaskVelocityWrapper\n")
+    with pytest.warns(
+        TeacherWarning, match=r"its environment was wrapped in MaskVelocityWrapper, which is not done here"
+    ):
         load(pack())
 
 

@@ -1,15 +1,20 @@
 """`vecnormalize.pkl`: the statistics of real files, and nothing of hostile ones."""
 
+import math
 import os
 import pickle
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
+from rldistill.adapters.sb3.load import load_sb3
 from rldistill.adapters.sb3.normalizer import read_vec_normalize
 from rldistill.errors import PolicyFileError
+from rldistill.policies import load_policy
+from tests.adapters.sb3.made_up import pack
 
 
 class RandomObservations(gym.Env):
@@ -181,12 +186,30 @@ def changed(tmp_path, **attributes):
         ({"epsilon": -1.0}, "epsilon -1.0 must be 0 or more and clip_obs 10.0 positive"),
         ({"clip_obs": 0.0}, "epsilon 1e-08 must be 0 or more and clip_obs 0.0 positive"),
         ({"clip_obs": float("nan")}, "expected a finite number, got nan"),
+        ({"clip_obs": float("-inf")}, "epsilon 1e-08 must be 0 or more and clip_obs -inf positive"),
+        ({"epsilon": float("inf")}, "expected a finite number, got inf"),
         ({"obs_rms": None}, "expected running statistics, got NoneType"),
     ],
 )
 def test_statistics_that_cannot_be(refusal, tmp_path, attributes, reason):
     line = refusal(changed(tmp_path, **attributes))
     assert line.startswith(f"Normaliser file FILE: its statistics cannot be used: {reason}")
+
+
+@pytest.mark.parametrize("limit", [math.inf, np.float64(np.inf), np.array(np.inf)])
+def test_a_wrapper_that_clips_nothing_gives_a_policy_that_clips_nothing(tmp_path, limit):
+    wrapper = written_by_sb3(tmp_path / "vecnormalize.pkl", spaces.Box(-1, 1, (3,)), clip_obs=limit)
+    (tmp_path / "p.zip").write_bytes(pack())
+    policy = load_sb3(tmp_path / "p.zip")
+    assert not policy.normalization.clips
+    rows = np.array([[1e4, -1e4, 0.0], [0.5, 0.5, 0.5]], np.float32)
+    seen = torch.from_numpy(wrapper.normalize_obs(rows))
+    bare = load_sb3(tmp_path / "p.zip", normalizer="none")
+    torch.testing.assert_close(policy(rows)[0].logits, bare(seen)[0].logits, rtol=1e-5, atol=1e-5)
+    policy.save(tmp_path / "p.safetensors")
+    again = load_policy(tmp_path / "p.safetensors")
+    assert again.hash == policy.hash
+    assert torch.equal(again(rows)[0].logits, policy(rows)[0].logits)
 
 
 def test_an_array_of_objects_is_not_built(refusal, tmp_path):

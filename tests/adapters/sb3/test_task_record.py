@@ -235,8 +235,8 @@ def test_images_with_their_channels_last_are_declared_by_the_task(load):
     torch.testing.assert_close(last(images)[0].q_values, first(np.moveaxis(images, 3, 1).copy())[0].q_values)
 
 
-def test_stacks_of_vectors_are_a_warning(load):
+def test_stacks_of_images_that_are_not_atari_are_a_warning(load):
     from rldistill.adapters.notices import TeacherWarning
 
-    with pytest.warns(TeacherWarning, match=r"its environment was wrapped in VecFrameStack of 4, which is not done"):
-        load(pack(), "frame_stack: 4\n")
+    with pytest.warns(TeacherWarning, match=r"its environment was wrapped in VecFrameStack of 2, which is not done"):
+        load(image_zip(channels=3), "frame_stack: 2\n")

@@ -14,6 +14,7 @@ from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.layers import build_network, make_torso
 from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
 from rldistill.adapters.sb3.outputs import make_output
+from rldistill.adapters.sb3.stacking import check_stacking
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
@@ -73,14 +74,16 @@ def load_sb3(
 
     Raises:
         PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
-            cannot be rebuilt: recurrent, of its maker's own, with unknown layers.
+            cannot be rebuilt: recurrent, of its maker's own, with unknown layers; or it saw joined
+            observations, which the task does not give.
     """
     path = Path(path)
     file = read_sb3(path)
     zoo = read_zoo_files(folders_beside(path))
     normalizer_path = _normalizer_path(path, normalizer)
     record = None if normalizer_path is None else read_normalizer(normalizer_path)
-    remarks = _remarks(path, file, zoo, normalizer_path)
+    check_stacking(file.data.observation_space, zoo, record, task, source=file.source)
+    remarks = _remarks(path, file, zoo, is_normalizer_missing=normalizer_path is None and normalizer is None)
     for remark in remarks:
         warn(remark)
     try:
@@ -150,10 +153,10 @@ def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
     return None if normalizer == WITHOUT_NORMALIZER else Path(normalizer)
 
 
-def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, normalizer_path: Path | None) -> list[str]:
+def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing: bool) -> list[str]:
     """Return what may make the policy play badly, one line each."""
     remarks: list[str] = []
-    if normalizer_path is None and _was_normalised(file.data, zoo):
+    if is_normalizer_missing and _was_normalised(file.data, zoo):
         remarks.append(
             f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
             "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "

@@ -72,7 +72,7 @@ class VecNormalizeRecord:
         statistics: under the key of each normalised part of a Dict observation; under `""` for
             any other observation; empty where observations were not normalised.
         epsilon: added to the variance.
-        clip: bound on the normalised observation.
+        clip: bound on the normalised observation; infinite: there is none.
         norm_obs: whether observations were normalised.
         norm_reward: whether rewards were; of no concern to a policy.
         observation_shapes: shapes of the training environment's observations, under the same
@@ -117,7 +117,7 @@ def read_vec_normalize(path: Path) -> VecNormalizeRecord:
 
 def _record(state: dict[Any, Any]) -> VecNormalizeRecord:
     norm_obs = bool(state.get("norm_obs", True))
-    epsilon, clip = number_from(state["epsilon"]), number_from(state["clip_obs"])
+    epsilon, clip = number_from(state["epsilon"]), number_from(state["clip_obs"], may_be_infinite=True)
     if epsilon < 0 or clip <= 0:
         raise ValueError(f"epsilon {epsilon} must be 0 or more and clip_obs {clip} positive")
     return VecNormalizeRecord(

@@ -13,6 +13,7 @@ from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.adapters.sb3.zoo_files import ZooFiles
 from rldistill.envs import make_task
+from rldistill.envs.extended import observed_as
 from rldistill.errors import TaskError
 from rldistill.networks.torsos import image_shape
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, ObservationPart, Task
@@ -68,7 +69,11 @@ def record_task(teacher: Teacher, task: str | Task | None) -> Task:
         ValueError: a time feature in observations that cannot have one.
     """
     if isinstance(task, Task):
-        return replace(task, fingerprint=_declared(teacher, task.fingerprint))
+        seen = _declared(teacher, task.fingerprint)
+        if not seen.differences(observed_as(task, seen).fingerprint, says_frames=False):
+            return replace(task, fingerprint=seen)
+        # Whoever compares the two will refuse: with the name of the teacher's own environment, as far as it is known.
+        return Task(teacher.zoo.environment or UNNAMED_TASK, seen)
     name = task or teacher.zoo.environment or UNNAMED_TASK
     return _atari_task(teacher, name) or Task(
         name, _own_fingerprint(teacher), environment_kwargs=teacher.zoo.environment_kwargs

@@ -1,0 +1,215 @@
+"""Curves of several tasks in one panel: a line for each, in a colour of its own, named where it ends.
+
+Points of different games do not add up, nor share an axis. Where every task has a human reference
+score, games are therefore drawn between random play, 0, and a human tester, 1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.reports.canvas import (
+    EndLabel,
+    Margins,
+    add_panels,
+    count_ticks,
+    headline,
+    label_ends,
+    new_figure,
+    number,
+    pretty_task,
+    save_png,
+    title_panel,
+)
+from rldistill.reports.extras import TASK_COLOURS, TEACHER_COLOUR
+from rldistill.statistics import normalised_score
+from rldistill.tasks import ATARI_PREFIX
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Records = Sequence[Mapping[str, Any]]
+
+GAMES_IN_MEAN = 32
+Rescale = Callable[[str, float], float]
+"""A task's name and a score to what is drawn."""
+
+
+def task_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each task, the same in every panel; more tasks than colours begin again."""
+    return {name: TASK_COLOURS[place % len(TASK_COLOURS)] for place, name in enumerate(names)}
+
+
+def pretty_tasks(names: Sequence[str], most: int = 3) -> str:
+    """Return tasks for a headline: their names, or how many there are."""
+    return ", ".join(_short(name) for name in names) if len(names) <= most else f"{len(names)} tasks"
+
+
+def learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Path, *, subtitle: str) -> Path:
+    """Draw a distillation of several tasks: loss, likeness on held-out steps and, where there are any, games.
+
+    Args:
+        config: of the run.
+        records: of its measurements.
+        out: PNG file to write.
+        subtitle: how it was distilled.
+
+    Returns:
+        `out`.
+    """
+    tasks: Mapping[str, Mapping[str, Any]] = records[-1]["tasks"]
+    has_played = any("scores" in values for record in records for values in record["tasks"].values())
+    num_panels = 3 if has_played else 2
+    margins = Margins(right=1.9, between=2.5)
+    figure = new_figure(margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1), 4.75)
+    panels = add_panels(figure, num_panels, margins)
+    for axes in panels:
+        axes.set_xlim(0, records[-1]["update"])
+        count_ticks(axes)
+    _draw_held_out(panels[0], records, "held_out_loss", digits=3)
+    title_panel(panels[0], "Loss", x_label="updates", y_label="held-out steps, each by its own loss")
+    if "held_out_agreement" in next(iter(tasks.values())):
+        panels[1].set_ylim(0, 100)
+        _draw_held_out(panels[1], records, "held_out_agreement", factor=100)
+        title_panel(panels[1], "Agreement with the teacher", x_label="updates", y_label="same action, held out (%)")
+    else:
+        _draw_held_out(panels[1], records, "held_out_action_gap", factor=100)
+        title_panel(
+            panels[1], "Distance from the teacher", x_label="updates", y_label="action, held out (% of its box)"
+        )
+    if has_played:
+        _draw_play(panels[2], records)
+    headline(
+        figure,
+        f"{pretty_tasks(list(tasks))}: distilling into {config.get('student', 'student')}",
+        subtitle,
+        "Held-out steps: whole episodes that are never trained on; losses at the temperature of the moment: they may "
+        "rise while it falls.",
+    )
+    return save_png(figure, out)
+
+
+def _draw_held_out(axes: "Axes", records: Records, key: str, *, factor: float = 1.0, digits: int = 1) -> None:
+    """Draw a measurement on held-out steps over the updates, a line for each task.
+
+    Args:
+        axes: empty.
+        records: of a distillation of several tasks.
+        key: of the measurement in each task's record.
+        factor: to be multiplied with: 100 for percent.
+        digits: of the number at a line's end.
+    """
+    updates = [record["update"] for record in records]
+    labels: list[EndLabel] = []
+    for name, colour in task_colours(list(records[-1]["tasks"])).items():
+        values = [factor * record["tasks"][name][key] for record in records]
+        axes.plot(updates, values, color=colour, linewidth=1.8)
+        labels.append(_label(name, values[-1], colour, digits))
+    label_ends(axes, labels)
+
+
+def _draw_play(axes: "Axes", records: Records) -> None:
+    """Draw the mean score of the games that a student of several tasks played while it was trained."""
+    names = list(records[-1]["tasks"])
+    rescale, y_label = _common_scale(names)
+    labels: list[EndLabel] = []
+    for name, colour in task_colours(names).items():
+        played = [(record["update"], record["tasks"][name].get("scores")) for record in records]
+        points = [(update, rescale(name, float(np.mean(scores)))) for update, scores in played if scores]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3.2)
+            labels.append(_label(name, points[-1][1], colour, 2))
+    title_panel(axes, "Play, mean of the games", x_label="updates", y_label=y_label)
+    label_ends(axes, labels)
+
+
+def draw_games(axes: "Axes", records: Records) -> int:
+    """Draw a training's games and the running mean of each task; returns how many games there are."""
+    names = _task_names(records)
+    rescale, y_label = _common_scale(names) if len(names) > 1 else (_as_it_is, "points")
+    title_panel(axes, "Score of each training game", x_label="", y_label=y_label)
+    games = {name: _games_of(records, name, rescale) for name in names}
+    num_games = sum(len(steps) for steps, _ in games.values())
+    if not num_games:
+        return 0
+    colours = task_colours(names) if len(names) > 1 else dict.fromkeys(names, TEACHER_COLOUR)
+    faint = float(np.clip(300 / num_games, 0.08, 0.5))
+    labels: list[EndLabel] = []
+    for name, (steps, scores) in games.items():
+        colour = colours[name]
+        axes.scatter(steps, scores, s=9, color=colour, alpha=faint, linewidths=0, rasterized=True)
+        if len(scores) >= GAMES_IN_MEAN:
+            means = np.convolve(scores, np.full(GAMES_IN_MEAN, 1 / GAMES_IN_MEAN), "valid")
+            axes.plot(steps[GAMES_IN_MEAN - 1 :], means, color=colour, linewidth=2.0)
+            last = float(means[-1])
+            alone = EndLabel(last, f"mean of the\nlast {GAMES_IN_MEAN}: {number(last)}", colour)
+            labels.append(_label(name, last, colour, 2) if len(names) > 1 else alone)
+    drawn = np.concatenate([scores for _, scores in games.values()])
+    margin = 0.05 * (float(np.ptp(drawn)) or 1.0)
+    axes.set_ylim(float(drawn.min()) - margin, float(drawn.max()) + margin)
+    label_ends(axes, labels)
+    return num_games
+
+
+def draw_losses(axes: "Axes", records: Records, colour: str) -> list[NDArray[np.float64]]:
+    """Draw the smoothed loss of each task, one alone in the given colour; returns the lines."""
+    names = _task_names(records)
+    colours = task_colours(names) if len(names) > 1 else dict.fromkeys(names, colour)
+    lines: list[NDArray[np.float64]] = []
+    for name in names:
+        learned = [record for record in records if record.get("task", "") == name and "loss" in record]
+        if not learned:  # a replay is filled before the first update
+            continue
+        steps, losses = (np.array([record[key] for record in learned], np.float64) for key in ("step", "loss"))
+        lines.append(_smoothed(losses, max(1, len(learned) // 200)))
+        axes.plot(steps, lines[-1], color=colours[name], linewidth=1.0)
+    return lines
+
+
+def _task_names(records: Records) -> list[str]:
+    """Return the tasks of a training in the order of their first turn; of one alone, an empty name."""
+    return list(dict.fromkeys(str(record.get("task", "")) for record in records))
+
+
+def _games_of(records: Records, name: str, rescale: Rescale) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    own = [record for record in records if record.get("task", "") == name]
+    games = [(record["step"], rescale(name, score)) for record in own for score in record.get("scores", [])]
+    steps, scores = np.array(games, np.float64).reshape(-1, 2).T
+    return steps, scores
+
+
+def _common_scale(names: Sequence[str]) -> tuple[Rescale, str]:
+    """Return how scores of several tasks are brought to one axis, and what that axis is called."""
+    if all(normalised_score(0.0, name.removeprefix(ATARI_PREFIX)) is not None for name in names):
+        return _human_normalised, "0: random play, 1: a human tester"
+    return _as_it_is, "points of each task"
+
+
+def _as_it_is(_: str, score: float) -> float:
+    return score
+
+
+def _human_normalised(name: str, score: float) -> float:
+    value = normalised_score(score, name.removeprefix(ATARI_PREFIX))
+    assert value is not None, "asked only where every task has a reference"
+    return value
+
+
+def _label(name: str, value: float, colour: str, digits: int) -> EndLabel:
+    return EndLabel(value, f"{_short(name)} {number(value, digits)}", colour)
+
+
+def _short(name: str) -> str:
+    """Return a task's name without the module that registers it."""
+    return pretty_task(name).rpartition(":")[2]
+
+
+def _smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return running means over up to `width` values, as long as the input."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[begins]) / (ends - begins)
