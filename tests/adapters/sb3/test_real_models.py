@@ -8,9 +8,11 @@ from torch import nn
 
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
+from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError
+from rldistill.runs.collect import collect
 from rldistill.runs.describe import describe
-from rldistill.types import PolicyOutput
+from rldistill.runs.distill import distill
 from tests.adapters.sb3.small_models import (
     BOX,
     DICT,
@@ -20,6 +22,8 @@ from tests.adapters.sb3.small_models import (
     SIGHTS,
     TORQUES,
     VIEWS,
+    RandomObservations,
+    compare,
     flattened,
     samples,
     train,
@@ -163,70 +167,6 @@ NORMALISED = {
 }
 
 
-def heads_of(model, observations):
-    """Return what the real library's network computes, by our names."""
-    policy = model.policy
-    policy.set_training_mode(False)
-    tensors, _ = policy.obs_to_tensor(observations)
-    with torch.inference_mode():
-        match type(model).__name__:
-            case "DQN":
-                return {"q_values": policy.q_net(tensors)}
-            case "QRDQN":
-                return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
-            case "SAC" | "TQC":
-                mean, log_std, extra = policy.actor.get_action_dist_params(tensors)
-                gaussian = policy.actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
-                return {"mean": mean, "std": gaussian.stddev}
-            case "TD3" | "DDPG":
-                actions = policy.actor(tensors).numpy()
-                return {"actions": torch.from_numpy(policy.unscale_action(actions))}
-            case "ARS":
-                features = policy.extract_features(tensors, policy.features_extractor)
-                scores = policy.action_net(features)
-                if isinstance(model.action_space, spaces.Discrete):
-                    return {"logits": scores}
-                return (
-                    {"actions": torch.from_numpy(policy.unscale_action(scores.numpy()))}
-                    if policy.squash_output
-                    else {"actions": scores}
-                )
-        distribution = policy.get_distribution(tensors)
-        inner = distribution.distribution if hasattr(distribution, "distribution") else distribution.distributions
-        if isinstance(model.action_space, spaces.Box):
-            return {"mean": inner.mean, "std": inner.stddev}
-        if isinstance(inner, list):
-            return {"logits": torch.cat([each.logits for each in inner], dim=1)}
-        return {"logits": inner.logits}
-
-
-def normalised_logits(logits, layout):
-    """Return log-probabilities of each choice: the library subtracts their normaliser already."""
-    if layout.kind == "multi_binary":
-        return logits
-    return torch.cat([torch.log_softmax(part, 1) for part in logits.split(layout.sizes, dim=1)], dim=1)
-
-
-def compare(model, policy, observations, rows):
-    expected = heads_of(model, observations)
-    with torch.inference_mode():
-        raw = policy.network.eval()(torch.from_numpy(rows)).outputs
-    layout = policy.tasks[0].fingerprint.action_layout
-    output = PolicyOutput.from_raw(layout, policy.output_kind, raw)
-    for name, values in expected.items():
-        actual = output.log_std.exp() if name == "std" else getattr(output, name)
-        if name == "logits" and "ARS" not in type(model).__name__:
-            actual = normalised_logits(actual, layout)
-        torch.testing.assert_close(actual, values, rtol=1e-5, atol=1e-5 * values.abs().max().item())
-        assert values.std() > 1e-3, "a head without effect would prove nothing"
-    actions, _ = model.predict(observations, deterministic=True)
-    own, _ = policy.act(rows)
-    if layout.kind == "box":
-        np.testing.assert_allclose(own, actions, rtol=1e-5, atol=1e-4)
-    else:
-        assert (own == actions).mean() > 0.995, "greedy actions differ where two are equally good, and nowhere else"
-
-
 @pytest.mark.filterwarnings("ignore:.*MaskablePPO")
 @pytest.mark.parametrize("case", CASES)
 def test_the_head_is_that_of_the_real_model(case, tmp_path):
@@ -235,7 +175,10 @@ def test_the_head_is_that_of_the_real_model(case, tmp_path):
     model.save(tmp_path / "model.zip")
     observations = samples(observation_space, 1000)
     policy = load_sb3(tmp_path / "model.zip")
-    compare(model, policy, observations, flattened(observation_space, observations))
+    task = make_task(lambda: RandomObservations(observation_space, action_space)).task
+    rows = flattened(observation_space, observations).astype(task.fingerprint.observation_dtype)
+    compare(model, policy, observations, rows)
+    assert policy.tasks[0].fingerprint.differences(task.fingerprint) == []
     expected = {"MaskablePPO": "ppo_mask"}.get(type(model).__name__, type(model).__name__.lower())
     assert policy.spec.provenance["source"]["algorithm"] == expected
     assert policy.spec.provenance["source"]["library_version"] == sb3.__version__
@@ -254,6 +197,28 @@ def test_statistics_beside_the_zip_are_applied_as_the_library_does(case, tmp_pat
     policy.save(tmp_path / "own.safetensors")
     again = load_policy(tmp_path / "own.safetensors")
     assert (again.hash, again.normalization) == (policy.hash, policy.normalization)
+
+
+def test_statistics_of_some_parts_travel_into_the_student(tmp_path):
+    algorithm, kind, observation_space, action_space, options, normalised = NORMALISED["ppo-dict-normalised"]
+    model = train(algorithm, kind, observation_space, action_space, normalised=normalised, **options)
+    model.save(tmp_path / "model.zip")
+    model.get_vec_normalize_env().save(tmp_path / "vecnormalize.pkl")
+    task = make_task(lambda: RandomObservations(observation_space, action_space))
+    policy = load_sb3(tmp_path / "model.zip", task=task.task)
+    collect(policy, task, num_steps=80, out=tmp_path / "data", num_envs=2, num_threads=1)
+    distill(
+        tmp_path / "data",
+        student="mlp:4",
+        num_updates=2,
+        batch_size=8,
+        evaluate_episodes=0,
+        out=tmp_path / "run",
+        num_threads=1,
+    )
+    student = load_policy(tmp_path / "run" / "student.safetensors")
+    assert student.normalization == policy.normalization
+    assert student.normalization.untouched == ((4, 6), (9, 13))
 
 
 def test_values_travel_where_they_share_the_features(tmp_path):

@@ -126,11 +126,14 @@ def algorithm_name(data: Sb3Data, weights: Weights) -> str:
 def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, named: str | Task | None) -> TorchPolicy:
     data, space = file.data, file.data.observation_space
     actor = find_actor(file.weights.tensors)
+    # What the actions are does not depend on the order of the inputs, which the task decides.
+    task = record_task(Teacher(data, zoo, record, make_output(actor, data).layout), named)
+    # Convolutions get an image as the library did; fully connected layers get it as the task shows it.
+    seen = space.shape if actor.extractor else task.fingerprint.observation_shape
     if not actor.extractor or space.kind == "dict":
-        actor = in_our_order(actor, space)
+        actor = in_our_order(actor, space, seen)
     output, torso = make_output(actor, data), make_torso(actor, data)
-    normalization = None if record is None else make_normalization(record, space)
-    task = record_task(Teacher(data, zoo, record, output.layout), named)
+    normalization = None if record is None else make_normalization(record, space, seen)
     spec = PolicySpec(
         name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
         architecture=torso.architecture,

@@ -122,11 +122,23 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
         missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
         dead = dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
         own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
+        own = replace(own, observation_parts=_as_shown(own.observation_parts, task.observation_parts))
         return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
     turned = len(shape) == 3 and image_shape(task.observation_shape) == shape
     if (task.observation_shape == shape or turned) and _same_choices(teacher.layout, task):
         return replace(task, action_layout=teacher.layout)
     return _own_fingerprint(teacher)
+
+
+def _as_shown(own: tuple[ObservationPart, ...], shown: tuple[ObservationPart, ...]) -> tuple[ObservationPart, ...]:
+    """Return the parts of a Dict observation, those images turned whose channels a task shows last."""
+    last = {part.name: part for part in shown if part.is_image}
+    return tuple(
+        last[part.name]
+        if part.is_image and part.name in last and image_shape(last[part.name].shape) == part.shape
+        else part
+        for part in own
+    )
 
 
 def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
