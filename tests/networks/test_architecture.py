@@ -122,6 +122,7 @@ def test_sizes_must_be_positive(sizes):
             "Architecture 'x': activation must be relu or tanh or elu or leaky_relu or sigmoid or silu or gelu or selu "
             "or softplus or identity, got 'swish'.",
         ),
+        ({"float_images": True}, "Architecture 'x': float_images is for observations of several parts."),
         ({"head_activation": "swish"}, "Architecture 'x': head_activation is unknown: 'swish'."),
     ],
 )

@@ -41,6 +41,15 @@ SIGHTS = spaces.Dict(
         "zone": spaces.Discrete(3),
     }
 )
+FLOAT_IMAGE = spaces.Box(0, 1, (3, 36, 36))
+FLOAT_SIGHTS = spaces.Dict(
+    {
+        "view": FLOAT_IMAGE,
+        "speed": spaces.Box(-1, 1, (3,)),
+        "map": spaces.Box(0, 255, (1, 40, 36), np.uint8),
+        "a matrix": spaces.Box(-3, 3, (2, 2)),
+    }
+)
 VIEWS = spaces.Dict({"right": IMAGE, "left": spaces.Box(0, 255, (1, 36, 36), np.uint8)})
 TORQUES = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
 
@@ -119,6 +128,8 @@ def flattened(space, observations):
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[observations]
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.hstack([np.eye(size, dtype=np.float32)[observations[:, i]] for i, size in enumerate(space.nvec)])
     return observations
 
 

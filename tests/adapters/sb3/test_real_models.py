@@ -17,6 +17,8 @@ from tests.adapters.sb3.small_models import (
     BOX,
     DICT,
     FAR_GOALS,
+    FLOAT_IMAGE,
+    FLOAT_SIGHTS,
     GOALS,
     IMAGE,
     SIGHTS,
@@ -49,6 +51,7 @@ ARS = {"n_delta": 2, "policy_kwargs": {"net_arch": [8]}}
 CNN = {"net_arch": [], "features_extractor_kwargs": {"features_dim": 16}}
 SIGHT = SMALL | {"features_extractor_kwargs": {"cnn_output_dim": 11}}
 LINEAR = {"net_arch": []}
+UNSCALED = {"normalize_images": False}
 
 CASES = {
     "dqn": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, OFF_POLICY),
@@ -66,12 +69,42 @@ CASES = {
     ),
     "dqn-bytes": (sb3.DQN, "MlpPolicy", spaces.Box(0, 255, (6,), np.uint8), DISCRETE, OFF_POLICY),
     "dqn-dict": (sb3.DQN, "MultiInputPolicy", DICT, DISCRETE, OFF_POLICY),
+    "dqn-dict-of-tables": (
+        sb3.DQN,
+        "MultiInputPolicy",
+        spaces.Dict(switches=spaces.MultiBinary([2, 3]), choices=spaces.MultiDiscrete([2, 3])),
+        DISCRETE,
+        OFF_POLICY,
+    ),
     "dqn-her": (sb3.DQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
     "dqn-images-and-more": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-images-and-more-linear": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT | LINEAR)),
     "ppo-images-and-more": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT)),
     "ppo-images-and-more-gsde": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT | LINEAR) | GSDE),
     "sac-images-and-more": (sb3.SAC, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(OFF_POLICY, **SIGHT)),
+    "ppo-images-and-more-unscaled": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        SIGHTS,
+        DISCRETE,
+        kwargs(PPO, **SIGHT | UNSCALED),
+    ),
+    "ppo-float-images-and-more": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        FLOAT_SIGHTS,
+        DISCRETE,
+        kwargs(PPO, **SIGHT | UNSCALED),
+    ),
+    "sac-float-images-and-more": (
+        sb3.SAC,
+        "MultiInputPolicy",
+        FLOAT_SIGHTS,
+        TORQUES,
+        kwargs(OFF_POLICY, **SIGHT | UNSCALED),
+    ),
+    "ppo-float-images-as-vectors": (sb3.PPO, "MultiInputPolicy", spaces.Dict(a=FLOAT_IMAGE), DISCRETE, PPO),
+    "ppo-float-images": (sb3.PPO, "CnnPolicy", FLOAT_IMAGE, DISCRETE, kwargs(PPO, **CNN | UNSCALED)),
     "dqn-two-images": (sb3.DQN, "MultiInputPolicy", VIEWS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-of-a-choice": (sb3.DQN, "MlpPolicy", spaces.Discrete(6), DISCRETE, OFF_POLICY),
     "qrdqn": (contrib.QRDQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
@@ -162,6 +195,14 @@ NORMALISED = {
         TORQUES,
         kwargs(PPO, **SIGHT),
         {"norm_obs_keys": ["speed"], "clip_obs": 0.9},
+    ),
+    "ppo-float-images-and-more-normalised": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        FLOAT_SIGHTS,
+        TORQUES,
+        kwargs(PPO, **SIGHT | UNSCALED),
+        {"norm_obs_keys": ["speed", "view"]},
     ),
     "ppo-not-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {"norm_obs": False}),
 }

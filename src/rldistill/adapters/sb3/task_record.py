@@ -103,7 +103,7 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
     if space.kind != "dict":
         return ()
     parts = [
-        ObservationPart(part.key, observation_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
+        ObservationPart(part.key, _part_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
         for part in parts_of(space)
     ]
     if has_clock:
@@ -112,6 +112,10 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
             raise ValueError(f"a time feature that is not the last of its inputs: {space.description}")
         parts[-1] = replace(last, shape=(last.shape[0] - 1,))
     return tuple(parts)
+
+
+def _part_shape(space: Space) -> tuple[int, ...]:
+    return space.shape if space.kind == "multi_binary" else observation_shape(space)
 
 
 def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFingerprint:
