@@ -113,11 +113,18 @@ def read_sb3(path: Path) -> Sb3File:
 
 
 def algorithm_name(data: Sb3Data, weights: Weights) -> str:
-    """Return the algorithm as the zoo calls it: on-policy ones are told apart by their settings."""
+    """Return the algorithm as the zoo calls it: those that share a class of policies are told apart by their settings.
+
+    A zip with DDPG's settings and several critics may be of either class, and is `td3/ddpg`; so is one that does not
+    say them.
+    """
     if data.policy_module in _ALGORITHMS:
         return _ALGORITHMS[data.policy_module]
     if data.policy_module.startswith("stable_baselines3.td3"):
-        return "td3" if any(name.startswith("critic.qf1.") for name in weights.tensors) else "ddpg"
+        if data.learned_as_ddpg is False:
+            return "td3"
+        has_several_critics = any(name.startswith("critic.qf1.") for name in weights.tensors)
+        return "ddpg" if data.learned_as_ddpg and not has_several_critics else "td3/ddpg"
     if "clip_range" in data.field_names:
         return "ppo"
     return "trpo" if "cg_max_steps" in data.field_names else "a2c"
