@@ -14,7 +14,25 @@ from typing import Any, Literal, get_args
 from rldistill.errors import UsageError
 
 TorsoKind = Literal["conv", "impala", "mlp", "combined"]
-Activation = Literal["relu", "tanh", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "selu", "softplus", "identity"]
+Activation = Literal[
+    "relu",
+    "tanh",
+    "elu",
+    "leaky_relu",
+    "sigmoid",
+    "silu",
+    "gelu",
+    "selu",
+    "softplus",
+    "identity",
+    "mish",
+    "hardtanh",
+    "hardsigmoid",
+    "hardswish",
+    "softsign",
+    "celu",
+    "relu6",
+]
 
 _LATER_FIELDS = frozenset({"head_activation", "elementwise_norm", "float_images"})
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).

@@ -52,6 +52,7 @@ CNN = {"net_arch": [], "features_extractor_kwargs": {"features_dim": 16}}
 SIGHT = SMALL | {"features_extractor_kwargs": {"cnn_output_dim": 11}}
 LINEAR = {"net_arch": []}
 UNSCALED = {"normalize_images": False}
+PRELU = {"n_steps": 12, "batch_size": 12, "policy_kwargs": {"activation_fn": nn.PReLU}}
 
 CASES = {
     "dqn": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, OFF_POLICY),
@@ -130,6 +131,10 @@ CASES = {
     "ppo-linear": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch=[])),
     "ppo-gaussian": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO),
     "ppo-gelu": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, activation_fn=nn.GELU)),
+    **{
+        f"ppo-{activation.__name__}": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, activation_fn=activation))
+        for activation in (nn.Mish, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softsign, nn.CELU, nn.ReLU6)
+    },
     "ppo-gsde": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO | GSDE),
     "ppo-gsde-one-std": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, full_std=False) | GSDE),
     "ppo-gsde-expln": (sb3.PPO, "MlpPolicy", BOX, TORQUES, kwargs(PPO, use_expln=True) | GSDE),
@@ -160,7 +165,10 @@ CASES = {
     "tqc": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
     "tqc-gsde": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY | GSDE),
     "td3": (sb3.TD3, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
+    "td3-one-critic": (sb3.TD3, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, n_critics=1)),
     "td3-her": (sb3.TD3, "MultiInputPolicy", GOALS, TORQUES, HER),
+    "ddpg-two-critics": (sb3.DDPG, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, n_critics=2)),
+    "ddpg-her": (sb3.DDPG, "MultiInputPolicy", GOALS, TORQUES, HER),
     "ddpg": (sb3.DDPG, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
     "ars": (contrib.ARS, "MlpPolicy", BOX, TORQUES, ARS),
     "ars-choices": (contrib.ARS, "MlpPolicy", BOX, DISCRETE, ARS),
@@ -220,7 +228,8 @@ def test_the_head_is_that_of_the_real_model(case, tmp_path):
     rows = flattened(observation_space, observations).astype(task.fingerprint.observation_dtype)
     compare(model, policy, observations, rows)
     assert policy.tasks[0].fingerprint.differences(task.fingerprint) == []
-    expected = {"MaskablePPO": "ppo_mask"}.get(type(model).__name__, type(model).__name__.lower())
+    name = type(model).__name__
+    expected = {"MaskablePPO": "ppo_mask", "DDPG": ("ddpg", "td3/ddpg")["two-critics" in case]}.get(name, name.lower())
     assert policy.spec.provenance["source"]["algorithm"] == expected
     assert policy.spec.provenance["source"]["library_version"] == sb3.__version__
 
@@ -287,6 +296,7 @@ def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
     [
         ("RecurrentPPO", "MlpLstmPolicy", DISCRETE, {"n_steps": 12, "batch_size": 12}, "a recurrent network"),
         ("CrossQ", "MlpPolicy", TORQUES, {"learning_starts": 5, "buffer_size": 50}, "batch normalisation (CrossQ)"),
+        ("TRPO", "MlpPolicy", DISCRETE, PRELU, "activations that learn (PReLU)"),
     ],
 )
 def test_algorithms_that_are_not_supported_are_refused_by_name(

@@ -12,20 +12,11 @@ from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Output
 from rldistill.networks import Architecture, InputNormalization, PolicyNetwork
 from rldistill.networks.architecture import Activation
+from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.policies.spec import PolicySpec
 
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "ReLU": "relu",
-    "Tanh": "tanh",
-    "ELU": "elu",
-    "LeakyReLU": "leaky_relu",
-    "Sigmoid": "sigmoid",
-    "SiLU": "silu",
-    "GELU": "gelu",
-    "SELU": "selu",
-    "Softplus": "softplus",
-    "Identity": "identity",
-}
+# By the name of PyTorch's class: a zip can only name classes that need no settings, hence their defaults.
+_ACTIVATIONS: Mapping[str, Activation] = {module.__name__: name for name, module in ACTIVATIONS.items()}
 # The convolutions of NatureCNN; strides leave no trace in the weights.
 _KERNELS = (8, 4, 3)
 _STRIDES = (4, 2, 1)
