@@ -74,7 +74,7 @@ class RandomObservations(gym.Env):
 
     def action_masks(self):
         """Allow all actions, as MaskablePPO asks."""
-        return np.ones(self.action_space.n, dtype=bool)
+        return np.ones(spaces.flatdim(self.action_space), dtype=bool)
 
     def compute_reward(self, achieved, desired, info):
         return -np.linalg.norm(np.asarray(achieved) - desired, axis=-1)

@@ -59,7 +59,6 @@ CASES = {
     "dqn-elu": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, activation_fn=nn.ELU)),
     "dqn-linear": (sb3.DQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, net_arch=[])),
     "dqn-images": (sb3.DQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, **CNN)),
-    "dqn-images-and-layers": (sb3.DQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, **CNN | SMALL)),
     "dqn-flat-images": (sb3.DQN, "MlpPolicy", IMAGE, DISCRETE, OFF_POLICY),
     "dqn-flat-images-unscaled": (
         sb3.DQN,
@@ -78,11 +77,8 @@ CASES = {
         OFF_POLICY,
     ),
     "dqn-her": (sb3.DQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
-    "dqn-images-and-more": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-images-and-more-linear": (sb3.DQN, "MultiInputPolicy", SIGHTS, DISCRETE, kwargs(OFF_POLICY, **SIGHT | LINEAR)),
-    "ppo-images-and-more": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT)),
     "ppo-images-and-more-gsde": (sb3.PPO, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(PPO, **SIGHT | LINEAR) | GSDE),
-    "sac-images-and-more": (sb3.SAC, "MultiInputPolicy", SIGHTS, TORQUES, kwargs(OFF_POLICY, **SIGHT)),
     "ppo-images-and-more-unscaled": (
         sb3.PPO,
         "MultiInputPolicy",
@@ -109,6 +105,7 @@ CASES = {
     "dqn-two-images": (sb3.DQN, "MultiInputPolicy", VIEWS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-of-a-choice": (sb3.DQN, "MlpPolicy", spaces.Discrete(6), DISCRETE, OFF_POLICY),
     "qrdqn": (contrib.QRDQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
+    "qrdqn-her": (contrib.QRDQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
     "qrdqn-images": (contrib.QRDQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7, **CNN)),
     "ppo": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, PPO),
     "ppo-dict-of-layers": (sb3.PPO, "MlpPolicy", BOX, DISCRETE, kwargs(PPO, net_arch={"pi": [9], "vf": [7, 7]})),
@@ -142,7 +139,6 @@ CASES = {
     "ppo-several-choices": (sb3.PPO, "MlpPolicy", BOX, spaces.MultiDiscrete([3, 2, 4]), PPO),
     "ppo-switches": (sb3.PPO, "MlpPolicy", BOX, spaces.MultiBinary(3), PPO),
     "ppo-images": (sb3.PPO, "CnnPolicy", IMAGE, DISCRETE, kwargs(PPO, **CNN)),
-    "ppo-images-and-layers": (sb3.PPO, "CnnPolicy", IMAGE, TORQUES, kwargs(PPO, **CNN | SMALL)),
     "ppo-images-not-shared": (
         sb3.PPO,
         "CnnPolicy",
@@ -160,8 +156,8 @@ CASES = {
     "sac-linear": (sb3.SAC, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, net_arch=[])),
     "sac-gsde": (sb3.SAC, "MlpPolicy", BOX, TORQUES, OFF_POLICY | GSDE),
     "sac-gsde-unlimited": (sb3.SAC, "MlpPolicy", BOX, TORQUES, kwargs(OFF_POLICY, clip_mean=0.0) | GSDE),
-    "sac-images": (sb3.SAC, "CnnPolicy", IMAGE, TORQUES, kwargs(OFF_POLICY, **CNN | SMALL)),
     "sac-her": (sb3.SAC, "MultiInputPolicy", GOALS, TORQUES, HER),
+    "tqc-her": (contrib.TQC, "MultiInputPolicy", GOALS, TORQUES, HER),
     "tqc": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
     "tqc-gsde": (contrib.TQC, "MlpPolicy", BOX, TORQUES, OFF_POLICY | GSDE),
     "td3": (sb3.TD3, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
@@ -174,6 +170,28 @@ CASES = {
     "ars-choices": (contrib.ARS, "MlpPolicy", BOX, DISCRETE, ARS),
     "ars-linear": (contrib.ARS, "LinearPolicy", BOX, TORQUES, {"n_delta": 2}),
     "ars-linear-choices": (contrib.ARS, "LinearPolicy", BOX, DISCRETE, {"n_delta": 2}),
+}
+# Every algorithm that takes images, with each of the two features extractors that have convolutions.
+ALGORITHMS = {
+    "dqn": (sb3.DQN, DISCRETE, OFF_POLICY),
+    "qrdqn": (contrib.QRDQN, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
+    "ppo": (sb3.PPO, TORQUES, PPO),
+    "maskable-ppo": (contrib.MaskablePPO, spaces.MultiDiscrete([3, 2]), PPO),
+    "a2c": (sb3.A2C, DISCRETE, ON_POLICY),
+    "trpo": (contrib.TRPO, TORQUES, ON_POLICY | {"batch_size": 12}),
+    "sac": (sb3.SAC, TORQUES, OFF_POLICY),
+    "tqc": (contrib.TQC, TORQUES, OFF_POLICY),
+    "td3": (sb3.TD3, TORQUES, OFF_POLICY),
+    "ddpg": (sb3.DDPG, TORQUES, OFF_POLICY),
+}
+EXTRACTORS = {
+    "nature": ("CnnPolicy", IMAGE, {"features_extractor_kwargs": {"features_dim": 16}}),
+    "combined": ("MultiInputPolicy", SIGHTS, SIGHT),
+}
+CASES |= {
+    f"{name}-{extractor}": (algorithm, policy, observation_space, action_space, kwargs(options, **policy_kwargs))
+    for name, (algorithm, action_space, options) in ALGORITHMS.items()
+    for extractor, (policy, observation_space, policy_kwargs) in EXTRACTORS.items()
 }
 NORMALISED = {
     "ppo-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {}),
