@@ -230,6 +230,16 @@ NORMALISED = {
         kwargs(PPO, **SIGHT | UNSCALED),
         {"norm_obs_keys": ["speed", "view"]},
     ),
+    "ppo-dict-of-images-normalised-unscaled": (
+        sb3.PPO,
+        "MultiInputPolicy",
+        VIEWS,
+        TORQUES,
+        kwargs(PPO, **SIGHT | UNSCALED),
+        {},
+    ),
+    "ppo-dict-of-images-normalised": (sb3.PPO, "MultiInputPolicy", VIEWS, TORQUES, PPO, {}),
+    "ppo-images-normalised": (sb3.PPO, "CnnPolicy", IMAGE, TORQUES, kwargs(PPO, **CNN | UNSCALED), {}),
     "ppo-not-normalised": (sb3.PPO, "MlpPolicy", BOX, TORQUES, PPO, {"norm_obs": False}),
 }
 
@@ -260,11 +270,23 @@ def test_statistics_beside_the_zip_are_applied_as_the_library_does(case, tmp_pat
     wrapper = model.get_vec_normalize_env()
     wrapper.save(tmp_path / "vecnormalize.pkl")
     observations = samples(observation_space, 1000)
-    policy = load_sb3(tmp_path / "model.zip")
-    compare(model, policy, wrapper.normalize_obs(observations), flattened(observation_space, observations))
+    task = make_task(lambda: RandomObservations(observation_space, action_space)).task
+    policy = load_sb3(tmp_path / "model.zip", task=task)
+    assert policy.tasks[0].fingerprint.differences(task.fingerprint) == []
+    rows = flattened(observation_space, observations).astype(task.fingerprint.observation_dtype)
+    compare(model, policy, wrapper.normalize_obs(observations), rows)
     policy.save(tmp_path / "own.safetensors")
     again = load_policy(tmp_path / "own.safetensors")
     assert (again.hash, again.normalization) == (policy.hash, policy.normalization)
+
+
+def test_an_image_that_is_normalised_into_a_vector_beside_another_image_is_refused(tmp_path):
+    model = train(sb3.PPO, "MultiInputPolicy", SIGHTS, DISCRETE, normalised={"norm_obs_keys": ["view"]}, **PPO)
+    model.save(tmp_path / "model.zip")
+    model.get_vec_normalize_env().save(tmp_path / "vecnormalize.pkl")
+    task = make_task(lambda: RandomObservations(SIGHTS, DISCRETE)).task
+    with pytest.raises(PolicyFileError, match=r"it has 6 layers below its output, where its images need 10\.$"):
+        load_sb3(tmp_path / "model.zip", task=task)
 
 
 def test_statistics_of_some_parts_travel_into_the_student(tmp_path):

@@ -209,6 +209,8 @@ def _state(network: PolicyNetwork, torso: Torso, output: Output, actor: Actor) -
         for name, module in network.named_modules()
         if name.startswith(("torso.", "heads.0.hidden.")) and isinstance(module, nn.Conv2d | nn.Linear)
     ]
+    if len(below_output) != len(torso.layers):
+        raise ValueError(f"{len(torso.layers)} layers below its output, where its images need {len(below_output)}")
     layers = {name: pair for (name, _), pair in zip(below_output, torso.layers, strict=True)}
     layers["heads.0.output"] = (output.layer.weight, output.layer.bias)
     if actor.value is not None:

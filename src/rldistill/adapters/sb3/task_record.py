@@ -1,7 +1,7 @@
 """Which task a teacher plays, and what it saw of it: as far as the files say it, else as the user does."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -126,7 +126,7 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
         missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
         dead = dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
         own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
-        own = replace(own, observation_parts=_as_shown(own.observation_parts, task.observation_parts))
+        own = _as_shown(own, task, () if teacher.record is None else teacher.record.statistics.keys())
         return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
     turned = len(shape) == 3 and image_shape(task.observation_shape) == shape
     if (task.observation_shape == shape or turned) and _same_choices(teacher.layout, task):
@@ -134,15 +134,24 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
     return _own_fingerprint(teacher)
 
 
-def _as_shown(own: tuple[ObservationPart, ...], shown: tuple[ObservationPart, ...]) -> tuple[ObservationPart, ...]:
-    """Return the parts of a Dict observation, those images turned whose channels a task shows last."""
-    last = {part.name: part for part in shown if part.is_image}
-    return tuple(
-        last[part.name]
-        if part.is_image and part.name in last and image_shape(last[part.name].shape) == part.shape
-        else part
-        for part in own
-    )
+def _as_shown(
+    own: ObservationFingerprint, task: ObservationFingerprint, normalised: Collection[str]
+) -> ObservationFingerprint:
+    """Return the fingerprint of a vector with those images in it that a task shows in another way.
+
+    Their channels may be last, and they are bytes also where statistics make floats of them.
+    """
+    shown = {part.name: part for part in task.observation_parts if part.is_image}
+
+    def fits(part: ObservationPart) -> bool:
+        if part.name not in shown:
+            return False
+        image = shown[part.name].shape
+        return image_shape(image) == part.shape if part.is_image else part.name in normalised and image == part.shape
+
+    parts = tuple(shown[part.name] if fits(part) else part for part in own.observation_parts)
+    dtype = task.observation_dtype if parts and parts == task.observation_parts else own.observation_dtype
+    return replace(own, observation_parts=parts, observation_dtype=dtype)
 
 
 def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
