@@ -120,8 +120,10 @@ def test_sizes_must_be_positive(sizes):
         (
             {"activation": "swish"},
             "Architecture 'x': activation must be relu or tanh or elu or leaky_relu or sigmoid or silu or gelu or selu "
-            "or softplus or identity, got 'swish'.",
+            "or softplus or identity or mish or hardtanh or hardsigmoid or hardswish or softsign or celu or relu6, got "
+            "'swish'.",
         ),
+        ({"float_images": True}, "Architecture 'x': float_images is for observations of several parts."),
         ({"head_activation": "swish"}, "Architecture 'x': head_activation is unknown: 'swish'."),
     ],
 )

@@ -1,5 +1,7 @@
 """Observations of several parts: each image has convolutions of its own, everything else goes on as it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -114,6 +116,27 @@ def test_a_student_of_several_parts_is_created_saved_and_loaded(tmp_path):
     loaded = load_policy(tmp_path / "p.safetensors")
     assert loaded.hash == policy.hash
     torch.testing.assert_close(loaded(vectors())[0].raw, policy(vectors())[0].raw, rtol=0, atol=0)
+
+
+def test_images_of_floats_have_convolutions_where_the_architecture_says_so(tmp_path):
+    parts = (PARTS[0], replace(PARTS[1], dtype="float32"), PARTS[2])
+    floats = replace(parse_architecture("combined:4-4:8"), float_images=True)
+    task, bytes_task = task_of(parts), task_of()
+    policy = TorchPolicy.create(floats, [task], zero_output=False, generator=torch.Generator().manual_seed(0))
+    same = TorchPolicy.create(
+        replace(floats, float_images=False),
+        [bytes_task],
+        zero_output=False,
+        generator=torch.Generator().manual_seed(0),
+    )
+    rows = vectors()
+    scaled = rows.clone()
+    scaled[:, 3:-2] /= 255
+    assert policy.spec.input_scale == 1
+    torch.testing.assert_close(policy(scaled)[0].raw, same(rows)[0].raw, rtol=1e-5, atol=1e-5)
+    policy.save(tmp_path / "p.safetensors")
+    assert load_policy(tmp_path / "p.safetensors").spec.architecture.float_images
+    assert "float_images" not in same.spec.architecture.to_dict()
 
 
 def test_tasks_of_different_parts_cannot_share_a_torso():

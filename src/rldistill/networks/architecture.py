@@ -14,9 +14,27 @@ from typing import Any, Literal, get_args
 from rldistill.errors import UsageError
 
 TorsoKind = Literal["conv", "impala", "mlp", "combined"]
-Activation = Literal["relu", "tanh", "elu", "leaky_relu", "sigmoid", "silu", "gelu", "selu", "softplus", "identity"]
+Activation = Literal[
+    "relu",
+    "tanh",
+    "elu",
+    "leaky_relu",
+    "sigmoid",
+    "silu",
+    "gelu",
+    "selu",
+    "softplus",
+    "identity",
+    "mish",
+    "hardtanh",
+    "hardsigmoid",
+    "hardswish",
+    "softsign",
+    "celu",
+    "relu6",
+]
 
-_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm"})
+_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm", "float_images"})
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 
@@ -42,6 +60,7 @@ class Architecture:
         head_activation: after the hidden layers of the heads; None: as in the torso.
         elementwise_norm: the norms of convolutions have a weight for each pixel of each channel, as PyTorch's
             LayerNorm has.
+        float_images: combined: every part of three dimensions is an image, also where it is not of bytes.
     """
 
     name: str
@@ -56,6 +75,7 @@ class Architecture:
     value_head: bool = False
     head_activation: Activation | None = None
     elementwise_norm: bool = False
+    float_images: bool = False
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -66,6 +86,8 @@ class Architecture:
                 )
         if self.kind == "impala" and (self.layer_norm or not all(size % 2 for size in self.kernel_sizes)):
             raise UsageError(f"Architecture {self.name!r}: residual stages have odd kernels and no layer norm.")
+        if self.float_images and self.kind != "combined":
+            raise UsageError(f"Architecture {self.name!r}: float_images is for observations of several parts.")
         if self.head_activation not in (None, *get_args(Activation)):
             raise UsageError(f"Architecture {self.name!r}: head_activation is unknown: {self.head_activation!r}.")
         if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):

@@ -19,7 +19,7 @@ class CombinedTorso(nn.Module):
         architecture: of kind `combined`: the layers of each image.
         parts: what the vector is made of; what is appended to them (zeros, a clock) goes on as it is.
         num_inputs: P, length of the vector.
-        image_scale: factor on the images: 1/255 for bytes.
+        image_scale: factor on the images: 1/255 for bytes, 1 for floats.
 
     Raises:
         MismatchError: no part is an image, or the vector is shorter than its parts.
@@ -30,29 +30,33 @@ class CombinedTorso(nn.Module):
     ) -> None:
         super().__init__()
         self.image_scale = image_scale
+        self._float_images = architecture.float_images
         num_appended = num_inputs - sum(part.size for part in parts)
         self._parts = (*parts, ObservationPart("", (max(num_appended, 0),)))
-        images = [part for part in parts if part.is_image]
+        images = [part for part in parts if self._is_image(part)]
         if not images or num_appended < 0:
             listing = ", ".join(f"{part.name} {part.dtype} {list(part.shape)}" for part in parts) or "none"
             raise MismatchError(
                 f"Network {architecture.name!r} takes observations of several parts, some of them images, got parts: "
                 f"{listing} ({num_inputs} numbers). Choose mlp:64x64, or conv:8-8-8:32 for a single image."
             )
-        torsos = [make_torso(replace(architecture, kind="conv"), part.shape) for part in images]
+        torsos = [make_torso(replace(architecture, kind="conv", float_images=False), part.shape) for part in images]
         self.images = nn.ModuleList(torso for torso, _ in torsos)
         widths = iter(num_features for _, num_features in torsos)
-        self.num_features = sum(next(widths) if part.is_image else part.size for part in self._parts)
+        self.num_features = sum(next(widths) if self._is_image(part) else part.size for part in self._parts)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features `[B, F]` of float32 vectors `[B, P]`."""
         torsos = iter(self.images)
         sizes = [part.size for part in self._parts]
         features = [
-            self._image_features(next(torsos), values, part) if part.is_image else values
+            self._image_features(next(torsos), values, part) if self._is_image(part) else values
             for values, part in zip(observations.split(sizes, dim=1), self._parts, strict=True)
         ]
         return torch.cat(features, dim=1)
+
+    def _is_image(self, part: ObservationPart) -> bool:
+        return part.is_image or (self._float_images and len(part.shape) == 3)
 
     def _image_features(self, torso: nn.Module, values: Tensor, part: ObservationPart) -> Tensor:
         images = to_images(values.reshape(len(values), *part.shape) * self.image_scale)

@@ -21,6 +21,13 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "selu": nn.SELU,
     "softplus": nn.Softplus,
     "identity": nn.Identity,
+    "mish": nn.Mish,
+    "hardtanh": nn.Hardtanh,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+    "softsign": nn.Softsign,
+    "celu": nn.CELU,
+    "relu6": nn.ReLU6,
 }
 # What torch calls the gain of an activation's first weights; all others are close to a ReLU.
 INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "linear"]] = {

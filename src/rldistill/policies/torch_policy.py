@@ -66,7 +66,9 @@ class TorchPolicy:
             heads=tuple(HeadSpec(task) for task in tasks),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=_input_scale(tasks[0], images_only=architecture.kind == "combined"),
+            input_scale=_input_scale(
+                tasks[0], images_only=architecture.kind == "combined" and not architecture.float_images
+            ),
             gaussian=gaussian,
             normalization=None if normalization is None else normalization.settings,
         )

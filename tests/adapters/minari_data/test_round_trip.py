@@ -73,6 +73,41 @@ def test_teachers_of_every_kind_come_back_with_all_that_is_known_of_them(tmp_pat
     assert (back.provenance.seed, back.provenance.exploration_epsilon) == (5, 0.25)
 
 
+CLOCK = {"zero_padding": 2, "time_feature": 6}
+SEVERAL = {
+    "Dict": (
+        spaces.Dict(
+            b=spaces.Discrete(3), a=spaces.Box(-1.0, 1.0, (2, 2)), view=spaces.Box(0, 255, (5, 6, 3), np.uint8)
+        ),
+        {},
+    ),
+    "Dict with a clock": (spaces.Dict(b=spaces.Discrete(3), a=spaces.Box(-1.0, 1.0, (2,))), CLOCK),
+    "Dict of pictures": (
+        spaces.Dict(left=spaces.Box(0, 255, (3, 4, 4), np.uint8), right=spaces.Box(0, 255, (1, 5, 4), np.uint8)),
+        {},
+    ),
+    "Dict of Dicts": (spaces.Dict(a=spaces.Dict(x=spaces.Discrete(2)), b=spaces.Box(-1.0, 1.0, (3,))), {}),
+    "Tuple": (spaces.Tuple((spaces.Box(-1.0, 1.0, (3,)), spaces.MultiBinary(2))), {}),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_observations_of_several_parts_come_back_with_their_parts_and_the_teachers_outputs(tmp_path, name):
+    space, settings = SEVERAL[name]
+    task = make_task(lambda: TimeLimit(Recorder(space, spaces.Discrete(3)), 6), settings)
+    teacher = small_policy(task.task)
+    collect(teacher, task, num_steps=20, out=tmp_path / "d", exploration_epsilon=0.25, num_envs=2, num_threads=1)
+    ours, back = there_and_back(tmp_path / "d")
+    assert_same_episodes(ours, back)
+    assert back.provenance == ours.provenance
+    assert back.provenance.task.fingerprint.observation_parts == task.task.fingerprint.observation_parts != ()
+    other = small_policy(task.task, seed=1)
+    labelled = from_minari("test/there-v0", tmp_path / "labelled", teacher=other)
+    steps = np.arange(labelled.num_steps)
+    np.testing.assert_array_equal(labelled.targets(steps), other(labelled.observations(steps))[0].raw.numpy())
+    assert labelled.provenance.task == task.task
+
+
 def test_the_last_step_of_an_episode_that_was_given_up_comes_back_too(tmp_path):
     messages = []
     with DatasetWriter.create(tmp_path / "d", make_provenance(), target_num_steps=100) as writer:

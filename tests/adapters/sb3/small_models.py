@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from rldistill.types import PolicyOutput
+
 BOX = spaces.Box(-2, 2, (5,))
 IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
 DICT = spaces.Dict(
@@ -39,6 +41,15 @@ SIGHTS = spaces.Dict(
         "zone": spaces.Discrete(3),
     }
 )
+FLOAT_IMAGE = spaces.Box(0, 1, (3, 36, 36))
+FLOAT_SIGHTS = spaces.Dict(
+    {
+        "view": FLOAT_IMAGE,
+        "speed": spaces.Box(-1, 1, (3,)),
+        "map": spaces.Box(0, 255, (1, 40, 36), np.uint8),
+        "a matrix": spaces.Box(-3, 3, (2, 2)),
+    }
+)
 VIEWS = spaces.Dict({"right": IMAGE, "left": spaces.Box(0, 255, (1, 36, 36), np.uint8)})
 TORQUES = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
 
@@ -63,7 +74,7 @@ class RandomObservations(gym.Env):
 
     def action_masks(self):
         """Allow all actions, as MaskablePPO asks."""
-        return np.ones(self.action_space.n, dtype=bool)
+        return np.ones(spaces.flatdim(self.action_space), dtype=bool)
 
     def compute_reward(self, achieved, desired, info):
         return -np.linalg.norm(np.asarray(achieved) - desired, axis=-1)
@@ -117,4 +128,78 @@ def flattened(space, observations):
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[observations]
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.hstack([np.eye(size, dtype=np.float32)[observations[:, i]] for i, size in enumerate(space.nvec)])
     return observations
+
+
+def _heads_of(model, observations):
+    """Return what the real library's network computes, by our names."""
+    policy = model.policy
+    policy.set_training_mode(False)
+    tensors, _ = policy.obs_to_tensor(observations)
+    with torch.inference_mode():
+        match type(model).__name__:
+            case "DQN":
+                return {"q_values": policy.q_net(tensors)}
+            case "QRDQN":
+                return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
+            case "SAC" | "TQC":
+                mean, log_std, extra = policy.actor.get_action_dist_params(tensors)
+                gaussian = policy.actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
+                return {"mean": mean, "std": gaussian.stddev}
+            case "TD3" | "DDPG":
+                actions = policy.actor(tensors).numpy()
+                return {"actions": torch.from_numpy(policy.unscale_action(actions))}
+            case "ARS":
+                features = policy.extract_features(tensors, policy.features_extractor)
+                scores = policy.action_net(features)
+                if isinstance(model.action_space, spaces.Discrete):
+                    return {"logits": scores}
+                return (
+                    {"actions": torch.from_numpy(policy.unscale_action(scores.numpy()))}
+                    if policy.squash_output
+                    else {"actions": scores}
+                )
+        distribution = policy.get_distribution(tensors)
+        inner = distribution.distribution if hasattr(distribution, "distribution") else distribution.distributions
+        if isinstance(model.action_space, spaces.Box):
+            return {"mean": inner.mean, "std": inner.stddev}
+        if isinstance(inner, list):
+            return {"logits": torch.cat([each.logits for each in inner], dim=1)}
+        return {"logits": inner.logits}
+
+
+def _normalised_logits(logits, layout):
+    """Return log-probabilities of each choice: the library subtracts their normaliser already."""
+    if layout.kind == "multi_binary":
+        return logits
+    return torch.cat([torch.log_softmax(part, 1) for part in logits.split(layout.sizes, dim=1)], dim=1)
+
+
+def compare(model, policy, observations, rows):
+    """Check that a policy of ours computes and acts as a model of the library.
+
+    Args:
+        model: of the library.
+        policy: of ours.
+        observations: as the library takes them.
+        rows: the same as our policies take them.
+    """
+    expected = _heads_of(model, observations)
+    with torch.inference_mode():
+        raw = policy.network.eval()(torch.from_numpy(rows)).outputs
+    layout = policy.tasks[0].fingerprint.action_layout
+    output = PolicyOutput.from_raw(layout, policy.output_kind, raw)
+    for name, values in expected.items():
+        actual = output.log_std.exp() if name == "std" else getattr(output, name)
+        if name == "logits" and "ARS" not in type(model).__name__:
+            actual = _normalised_logits(actual, layout)
+        torch.testing.assert_close(actual, values, rtol=1e-5, atol=1e-5 * values.abs().max().item())
+        assert values.std() > 1e-3, "a head without effect would prove nothing"
+    actions, _ = model.predict(observations, deterministic=True)
+    own, _ = policy.act(rows)
+    if layout.kind == "box":
+        np.testing.assert_allclose(own, actions, rtol=1e-5, atol=1e-4)
+    else:
+        assert (own == actions).mean() > 0.995, "greedy actions differ where two are equally good, and nowhere else"

@@ -310,6 +310,26 @@ def test_actions_that_were_masked_are_a_warning(load):
     assert policy.spec.provenance["source"]["algorithm"] == "ppo_mask"
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_critics", "expected"),
+    [
+        ({"policy_delay": 1, "target_noise_clip": 0.0}, 1, "ddpg"),
+        ({"policy_delay": 1, "target_noise_clip": 0.0}, 2, "td3/ddpg"),
+        ({"policy_delay": 2, "target_noise_clip": 0.5}, 1, "td3"),
+        ({"policy_delay": 1, "target_noise_clip": 0.5}, 1, "td3"),
+        ({"policy_delay": 2, "target_noise_clip": 0.0}, 2, "td3"),
+        ({}, 1, "td3/ddpg"),
+    ],
+)
+def test_td3_and_ddpg_are_told_apart_by_how_they_learned(load, settings, num_critics, expected):
+    policy_class = {"__module__": "stable_baselines3.td3.policies", "__init__": "<function TD3Policy.__init__ at 0x7f>"}
+    weights = {"actor.mu.0.weight": torch.zeros(3, 3), "actor.mu.0.bias": torch.zeros(3)}
+    weights |= {f"critic.qf{index}.0.weight": torch.zeros(1, 6) for index in range(num_critics)}
+    data = ppo_data(policy_class=policy_class, action_space=BOX, **settings)
+    policy = load(pack(data, weights))
+    assert (policy.spec.provenance["source"]["algorithm"], policy.name) == (expected, f"{expected} unnamed")
+
+
 def test_other_wrappers_are_a_warning(load, tmp_path):
     (tmp_path / "config.yml").write_text("env_wrapper: rl_zoo3.wrappers.MaskVelocityWrapper\n")
     with pytest.warns(

@@ -89,6 +89,8 @@ def _labels(
     path = teacher if isinstance(teacher, str | Path) else None
     policy = _load(Path(teacher), task, device) if isinstance(teacher, str | Path) else teacher
     provenance = recorded_provenance(source.metadata, source.label)
+    if provenance is not None:
+        source.name_parts(provenance.task.fingerprint)
     if policy is None and provenance is None:
         raise UsageError(
             f"{source.label} holds no outputs of a teacher: pass teacher=…, a policy or its file, to label its "

@@ -6,7 +6,7 @@ program. Such a dataset is refused before Minari sees it; otherwise nothing in o
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rldistill.adapters.minari_data.record import import_minari
 from rldistill.envs.spaces import SpaceCodec, space_fingerprint
 from rldistill.errors import DatasetError, RldistillError
+from rldistill.tasks import ObservationFingerprint
 from rldistill.types import Actions
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class MinariSource:
         self.metadata: Mapping[str, Any] = dataset.storage.metadata
         self.fingerprint = space_fingerprint(self.label, dataset.observation_space, dataset.action_space)
         self._codec = SpaceCodec(dataset.observation_space, dataset.action_space, self.fingerprint.observation_dtype)
+
+    def name_parts(self, recorded: ObservationFingerprint) -> None:
+        """Say what its vectors were made of: `to_minari` writes them whole, and parts stand in its record alone."""
+        if not self.fingerprint.observation_parts:
+            self.fingerprint = replace(self.fingerprint, observation_parts=recorded.observation_parts)
 
     @property
     def num_steps(self) -> int:

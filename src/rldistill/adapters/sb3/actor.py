@@ -88,6 +88,8 @@ def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
         raise ValueError(f"no layer that acts among {_listing(tensors)}")
     extractor = _take_extractor(rest, _EXTRACTORS[family])
     log_std = _take_log_std(rest, family)
+    if rest and all(tensor.shape == (1,) for tensor in rest.values()):
+        raise ValueError(f"activations that learn (PReLU), which are not supported: {_listing(rest)}")
     if rest:
         raise ValueError(
             f"layers that no network of Stable-Baselines3 has: {_listing(rest)}. A policy or features extractor of "

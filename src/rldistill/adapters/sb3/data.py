@@ -28,6 +28,8 @@ class Sb3Data:
         observation_space: as the network sees it: images have their channels first.
         action_space: the environment's.
         field_names: all fields of the algorithm.
+        learned_as_ddpg: of TD3 and DDPG, whose networks are the same: whether the actor learned at every update and
+            the target's actions without noise, as DDPG sets it; None where the file does not say it.
         num_timesteps: steps of training; None where the file does not say it.
         saw_other_observations: whether the environment's own observations were kept beside those
             that the network saw: on-policy algorithms do so behind `VecNormalize` alone.
@@ -39,6 +41,7 @@ class Sb3Data:
     observation_space: Space
     action_space: Space
     field_names: frozenset[str]
+    learned_as_ddpg: bool | None
     num_timesteps: int | None
     saw_other_observations: bool
 
@@ -78,9 +81,15 @@ def _parse(values: dict[str, Any]) -> Sb3Data:
         observation_space=parse_space(values["observation_space"]),
         action_space=parse_space(values["action_space"]),
         field_names=frozenset(values),
+        learned_as_ddpg=_learned_as_ddpg(values),
         num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
         saw_other_observations=values.get("_last_original_obs") is not None,
     )
+
+
+def _learned_as_ddpg(values: Mapping[str, Any]) -> bool | None:
+    delay, noise_clip = values.get("policy_delay"), values.get("target_noise_clip")
+    return None if delay is None or noise_clip is None else (delay, noise_clip) == (1, 0)
 
 
 def _record(value: object) -> dict[str, Any]:

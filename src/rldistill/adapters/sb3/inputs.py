@@ -2,7 +2,8 @@
 
 Order: environment → padding with zeros → time feature (1 − t/T) → statistics → network. A Dict
 observation is one vector here, its keys sorted; the library concatenates them in the order of the
-space, so the columns of the first layer are brought into ours.
+space, so the columns of the first layer are brought into ours. So it is with an image that goes into
+fully connected layers: the library turns its channels to the front, a task may show them last.
 """
 
 import math
@@ -11,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rldistill.adapters.sb3.actor import Actor, image_extractors, reorder_inputs
 from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
+from rldistill.networks.torsos import to_images
 
 # An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
 # 1e-10 after a million steps. Inputs that moved have 1e-5 and more.
@@ -56,8 +59,13 @@ def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -
     return sorted(parts, key=lambda part: part.key)
 
 
-def in_our_order(actor: Actor, space: Space) -> Actor:
+def in_our_order(actor: Actor, space: Space, seen: tuple[int, ...]) -> Actor:
     """Return the actor with the columns of its lowest layers in the order of our inputs.
+
+    Args:
+        actor: whose lowest layers see the observation, or what a CombinedExtractor made of it.
+        space: of the observation, as the network saw it.
+        seen: shape of an observation as the task shows it: of an image, its channels may be last.
 
     Raises:
         ValueError: the layers take another number of inputs.
@@ -66,8 +74,16 @@ def in_our_order(actor: Actor, space: Space) -> Actor:
     parts = parts_of(space, image_features=features)
     if actor.num_inputs != sum(part.size for part in parts):
         raise ValueError(f"{actor.num_inputs} inputs, and observations of {space.description}")
-    order = [part.start + place for part in parts for place in range(part.size)]
+    order = _turned_order(space, seen) or [part.start + place for part in parts for place in range(part.size)]
     return actor if order == sorted(order) else reorder_inputs(actor, order)
+
+
+def _turned_order(space: Space, seen: tuple[int, ...]) -> list[int]:
+    """Return, for each element of an image as a task shows it, its place in that of the library; empty: the same."""
+    if len(space.shape) != 3 or seen == space.shape:
+        return []
+    shown = torch.arange(math.prod(seen)).reshape(1, *seen)
+    return to_images(shown).reshape(-1).argsort().tolist()
 
 
 def observation_shape(space: Space) -> tuple[int, ...]:
@@ -76,13 +92,27 @@ def observation_shape(space: Space) -> tuple[int, ...]:
 
 
 def observation_dtype(space: Space) -> str:
-    """Return its numpy name: float32 for all floating-point numbers, and for what is made into a vector."""
+    """Return its numpy name: float32 for all floating-point numbers, and for what is made into a vector.
+
+    A vector of nothing but images is one of bytes.
+    """
+    if space.kind == "dict":
+        return (
+            "uint8"
+            if all(len(part.shape) == 3 and part.dtype == "uint8" for part in space.parts.values())
+            else "float32"
+        )
     is_whole = space.kind == "box" and space.dtype and not space.dtype.startswith("float")
     return space.dtype if is_whole else "float32"
 
 
-def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormalization | None:
+def make_normalization(record: VecNormalizeRecord, space: Space, seen: tuple[int, ...]) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
+
+    Args:
+        record: of the file.
+        space: of the observation, as the network saw it.
+        seen: as for `in_our_order`.
 
     Returns:
         None where observations were not normalised at all.
@@ -109,6 +139,8 @@ def make_normalization(record: VecNormalizeRecord, space: Space) -> InputNormali
             _check_shape(statistics, part)
             mean += statistics.mean.reshape(-1).tolist()
             variance += statistics.variance.reshape(-1).tolist()
+    if order := _turned_order(space, seen):
+        mean, variance = ([values[place] for place in order] for values in (mean, variance))
     epsilon = smallest_epsilon(record.epsilon)
     return InputNormalization(tuple(mean), tuple(variance), epsilon, record.clip, tuple(untouched))
 

@@ -1,7 +1,7 @@
 """From the layers of an actor to an architecture of ours and the weights in it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,20 +12,11 @@ from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Output
 from rldistill.networks import Architecture, InputNormalization, PolicyNetwork
 from rldistill.networks.architecture import Activation
+from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.policies.spec import PolicySpec
 
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "ReLU": "relu",
-    "Tanh": "tanh",
-    "ELU": "elu",
-    "LeakyReLU": "leaky_relu",
-    "Sigmoid": "sigmoid",
-    "SiLU": "silu",
-    "GELU": "gelu",
-    "SELU": "selu",
-    "Softplus": "softplus",
-    "Identity": "identity",
-}
+# By the name of PyTorch's class: a zip can only name classes that need no settings, hence their defaults.
+_ACTIVATIONS: Mapping[str, Activation] = {module.__name__: name for name, module in ACTIVATIONS.items()}
 # The convolutions of NatureCNN; strides leave no trace in the weights.
 _KERNELS = (8, 4, 3)
 _STRIDES = (4, 2, 1)
@@ -106,14 +97,17 @@ def _nature_cnn(actor: Actor, data: Sb3Data, activation: Activation) -> Torso:
 def _combined(actor: Actor, data: Sb3Data, activation: Activation) -> Torso:
     """Return the torso of CombinedExtractor: a NatureCNN for each image, in the order of their sorted keys."""
     parts, images = data.observation_space.parts, image_extractors(actor)
-    wrong = [key for key in images if key not in parts or not parts[key].is_image]
-    if wrong or not images:
-        which = ", ".join(map(repr, wrong)) or "no part"
+    scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
+    # Where nothing is to be scaled, the library takes numbers of any type and range for an image.
+    float_images = not scales and any(key in parts and parts[key].dtype != "uint8" for key in images)
+    expected = {key for key, part in parts.items() if len(part.shape) == 3 and (float_images or part.dtype == "uint8")}
+    if images.keys() != expected or not images:
+        which = ", ".join(map(repr, sorted(images))) or "no part"
         raise ValueError(f"convolutions for {which} of observations {data.observation_space.description}")
     extractors = [_convolutions(images[key]) for key in sorted(images)]
-    scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
     convolutions, features = [each[0] for each in extractors], [each[1] for each in extractors]
-    return _with_images(actor, "combined", convolutions, features, activation, 1 / 255 if scales else 1.0)
+    torso = _with_images(actor, "combined", convolutions, features, activation, 1 / 255 if scales else 1.0)
+    return replace(torso, architecture=replace(torso.architecture, float_images=float_images))
 
 
 def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[_Convolutions, Layer]:
@@ -215,6 +209,8 @@ def _state(network: PolicyNetwork, torso: Torso, output: Output, actor: Actor) -
         for name, module in network.named_modules()
         if name.startswith(("torso.", "heads.0.hidden.")) and isinstance(module, nn.Conv2d | nn.Linear)
     ]
+    if len(below_output) != len(torso.layers):
+        raise ValueError(f"{len(torso.layers)} layers below its output, where its images need {len(below_output)}")
     layers = {name: pair for (name, _), pair in zip(below_output, torso.layers, strict=True)}
     layers["heads.0.output"] = (output.layer.weight, output.layer.bias)
     if actor.value is not None:

@@ -116,11 +116,18 @@ def read_sb3(path: Path) -> Sb3File:
 
 
 def algorithm_name(data: Sb3Data, weights: Weights) -> str:
-    """Return the algorithm as the zoo calls it: on-policy ones are told apart by their settings."""
+    """Return the algorithm as the zoo calls it: those that share a class of policies are told apart by their settings.
+
+    A zip with DDPG's settings and several critics may be of either class, and is `td3/ddpg`; so is one that does not
+    say them.
+    """
     if data.policy_module in _ALGORITHMS:
         return _ALGORITHMS[data.policy_module]
     if data.policy_module.startswith("stable_baselines3.td3"):
-        return "td3" if any(name.startswith("critic.qf1.") for name in weights.tensors) else "ddpg"
+        if data.learned_as_ddpg is False:
+            return "td3"
+        has_several_critics = any(name.startswith("critic.qf1.") for name in weights.tensors)
+        return "ddpg" if data.learned_as_ddpg and not has_several_critics else "td3/ddpg"
     if "clip_range" in data.field_names:
         return "ppo"
     return "trpo" if "cg_max_steps" in data.field_names else "a2c"
@@ -129,11 +136,14 @@ def algorithm_name(data: Sb3Data, weights: Weights) -> str:
 def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, named: str | Task | None) -> TorchPolicy:
     data, space = file.data, file.data.observation_space
     actor = find_actor(file.weights.tensors)
+    # What the actions are does not depend on the order of the inputs, which the task decides.
+    task = record_task(Teacher(data, zoo, record, make_output(actor, data).layout), named)
+    # Convolutions get an image as the library did; fully connected layers get it as the task shows it.
+    seen = space.shape if actor.extractor else task.fingerprint.observation_shape
     if not actor.extractor or space.kind == "dict":
-        actor = in_our_order(actor, space)
+        actor = in_our_order(actor, space, seen)
     output, torso = make_output(actor, data), make_torso(actor, data)
-    normalization = None if record is None else make_normalization(record, space)
-    task = record_task(Teacher(data, zoo, record, output.layout), named)
+    normalization = None if record is None else make_normalization(record, space, seen)
     spec = PolicySpec(
         name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
         architecture=torso.architecture,

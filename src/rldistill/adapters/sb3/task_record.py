@@ -1,7 +1,7 @@
 """Which task a teacher plays, and what it saw of it: as far as the files say it, else as the user does."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -108,7 +108,7 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
     if space.kind != "dict":
         return ()
     parts = [
-        ObservationPart(part.key, observation_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
+        ObservationPart(part.key, _part_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
         for part in parts_of(space)
     ]
     if has_clock:
@@ -119,6 +119,10 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
     return tuple(parts)
 
 
+def _part_shape(space: Space) -> tuple[int, ...]:
+    return space.shape if space.kind == "multi_binary" else observation_shape(space)
+
+
 def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFingerprint:
     """Return what a teacher saw of a task that the user names; what does not fit is left to be found unfit."""
     shape = observation_shape(teacher.space)
@@ -127,11 +131,32 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
         missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
         dead = dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
         own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
+        own = _as_shown(own, task, () if teacher.record is None else teacher.record.statistics.keys())
         return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
     turned = len(shape) == 3 and image_shape(task.observation_shape) == shape
     if (task.observation_shape == shape or turned) and _same_choices(teacher.layout, task):
         return replace(task, action_layout=teacher.layout)
     return _own_fingerprint(teacher)
+
+
+def _as_shown(
+    own: ObservationFingerprint, task: ObservationFingerprint, normalised: Collection[str]
+) -> ObservationFingerprint:
+    """Return the fingerprint of a vector with those images in it that a task shows in another way.
+
+    Their channels may be last, and they are bytes also where statistics make floats of them.
+    """
+    shown = {part.name: part for part in task.observation_parts if part.is_image}
+
+    def fits(part: ObservationPart) -> bool:
+        if part.name not in shown:
+            return False
+        image = shown[part.name].shape
+        return image_shape(image) == part.shape if part.is_image else part.name in normalised and image == part.shape
+
+    parts = tuple(shown[part.name] if fits(part) else part for part in own.observation_parts)
+    dtype = task.observation_dtype if parts and parts == task.observation_parts else own.observation_dtype
+    return replace(own, observation_parts=parts, observation_dtype=dtype)
 
 
 def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
