@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rldistill.adapters.load import load_policy
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from tests.kit.small_policies import box_task, image_task, vector_task
 
@@ -104,3 +104,59 @@ def test_a_modules_outputs_must_be_what_the_actions_have():
 def test_anything_else_is_refused():
     with pytest.raises(UsageError, match=r"got a int, expected a path, an nn\.Module, or a function of observations"):
         load_policy(3)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_module_with_a_weight_that_is_no_number_is_refused(value, dtype):
+    module = nn.Linear(4, 3).to(dtype)
+    module.bias.data[1] = float(value)
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == "Module Linear: weight bias holds NaN or infinity. Its training diverged."
+
+
+def test_a_mask_of_a_module_may_be_infinite_but_no_statistic():
+    module = nn.Linear(4, 3)
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    load_policy(module, task=vector_task(), outputs="logits")
+    module.register_buffer("variance", torch.tensor([1.0, torch.inf]))
+    with pytest.raises(NumericalError, match=r"weight variance holds NaN or infinity\."):
+        load_policy(module, task=vector_task(), outputs="logits")
+
+
+@pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(4, 3, device="meta")], ids=["lazy", "meta"])
+def test_a_module_whose_weights_have_no_values_is_refused(module):
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module {type(module).__name__}: weight weight has no values yet. Load its weights before you pass it."
+    )
+
+
+NO_NUMBERS = (
+    "Policy {name!r} answered logits [{answer}, 0, 1] to an observation, expected finite numbers. The observation is "
+    "finite, so the policy makes them: by an overflow, a division by zero, or a mask of -inf, for which -1e9 does as "
+    "well. Check the policy."
+)
+
+
+@pytest.mark.parametrize("answer", ["nan", "inf", "-inf"])
+def test_answers_that_are_no_finite_numbers_are_the_policys(answer):
+    # For one observation only: the others, and the zeros of loading, are answered.
+    def answered(observations):
+        rows = torch.tensor([1.0, 0, 1]).repeat(len(observations), 1)
+        rows[observations[:, 0] == 7, 0] = float(answer)
+        return rows
+
+    class Answering(nn.Module):
+        def forward(self, observations):
+            return answered(observations)
+
+    rows = ROWS.copy()
+    rows[20, 0] = 7
+    for source, name in ((answered, "answered"), (Answering(), "Answering")):
+        policy = load_policy(source, task=vector_task(), outputs="logits")
+        with pytest.raises(NumericalError) as caught:
+            policy(rows)
+        assert str(caught.value) == NO_NUMBERS.format(name=name, answer=answer)

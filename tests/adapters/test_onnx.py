@@ -223,8 +223,12 @@ def test_observations_are_left_as_they_were(onnx_path):
 
 def test_an_observation_that_is_no_number_is_not_answered_in_silence(onnx_path):
     policy = load_policy(saved(mlp_model(), onnx_path), task=vector_task(), outputs="q_values")
-    with pytest.raises(NumericalError, match="answered NaN to an observation"):
+    with pytest.raises(NumericalError) as caught:
         policy(np.full((1, 4), np.nan, np.float32))
+    assert str(caught.value) == (
+        "Policy 'policy' answered q_values [nan, nan, nan] to an observation, expected finite numbers. The observation "
+        "holds NaN or infinity itself. Check the environment."
+    )
 
 
 def test_it_is_known_by_its_content_whatever_its_name(tmp_path):

@@ -176,10 +176,11 @@ def test_a_memory_is_recognised_by_its_changing(save, jit_path):
 
 
 @pytest.mark.parametrize("save", [scripted, exported])
-def test_a_weight_that_is_no_number(save, jit_path):
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_no_number(save, value, jit_path):
     module = Actor()
-    module.mlp[0].weight.data[0, 0] = float("nan")
-    assert refusal(save(module, jit_path)).endswith("weight mlp.0.weight holds NaN. Its training diverged.")
+    module.mlp[0].weight.data[0, 0] = float(value)
+    assert refusal(save(module, jit_path)).endswith("weight mlp.0.weight holds NaN or infinity. Its training diverged.")
 
 
 def test_dimensions_that_are_not_fixed_are_named(pt2_path):

@@ -110,15 +110,14 @@ def load_into_module(
     """
     source = f"Policy file {path}"
     checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
-    policy = module_policy(
-        module, task, outputs=outputs, behaviour=behaviour or "greedy", normalization=_of_task(task, source, normalizer)
-    )
     dicts = _state_dicts(checked)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for tensors in dicts:
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} == expected:
             module.load_state_dict(tensors)
-            return policy
+            normalization = _of_task(task, source, normalizer)
+            acts = behaviour or "greedy"
+            return module_policy(module, task, outputs=outputs, behaviour=acts, normalization=normalization)
     got = shown_tensors(dicts[0]) if dicts else "none"
     raise PolicyFileError(
         f"{source}: its tensors are not those of {type(module).__name__}: got {got}, expected "

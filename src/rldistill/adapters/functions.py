@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from rldistill.adapters.outputs import parse_outputs
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.torch_programs import named_outputs
-from rldistill.errors import MismatchError, UsageError
+from rldistill.adapters.weights import check_module_weights
+from rldistill.errors import MismatchError, NumericalError, UsageError
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
@@ -38,6 +39,7 @@ def module_policy(
     Raises:
         UsageError: task or outputs are not said.
         MismatchError: the task's actions have no such outputs.
+        NumericalError: a weight is NaN or infinite.
     """
     what = f"Module {type(module).__name__}"
     if task is None or outputs is None:
@@ -46,6 +48,7 @@ def module_policy(
     if declared.names:
         raise UsageError(f"{what}: outputs={outputs!r} names outputs; a module returns one tensor [B, O].")
     _check_kind(what, declared.kind, task)
+    check_module_weights(what, module, NumericalError)
     return TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
     )

@@ -172,8 +172,12 @@ def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any]) -> int:  # noq
             raise PolicyFileError(
                 f"ONNX file {path}: weight {tensor.name} is damaged ({_first_line(error)}). Fetch it again."
             ) from error
-        if np.isnan(values.astype(np.float32)).any():
-            raise PolicyFileError(f"ONNX file {path}: weight {tensor.name} holds NaN. Its training diverged.")
+        numbers = values.astype(np.float64)
+        # A single infinity is a bound or a mask that an exporter wrote.
+        if np.isnan(numbers).any() or (np.isinf(numbers).any() and values.size > 1):
+            raise PolicyFileError(
+                f"ONNX file {path}: weight {tensor.name} holds NaN or infinity. Its training diverged."
+            )
         total += values.size
     return total
 

@@ -20,9 +20,9 @@ from rldistill.adapters.outputs import (
     raw_rows,
     resolve_outputs,
 )
-from rldistill.errors import MismatchError, NumericalError, UsageError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
@@ -172,16 +172,13 @@ class ProgramPolicy:
 
         Raises:
             MismatchError: observations of another shape, or no integers where the environment gives bytes.
-            NumericalError: the program answered NaN.
+            NumericalError: the program answered NaN or infinity.
         """
         rows = torch.as_tensor(observations).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
         (raw,) = run_padded(rows, self.program.batch_size, lambda part: (self._raw(part),))
         assert raw is not None, "a program always answers"
-        if raw.isnan().any():
-            raise NumericalError(
-                f"Policy {self.name!r} answered NaN to an observation: its weights or the observations are no numbers."
-            )
+        check_answers(self.name, self.output_kind, rows, raw)
         return PolicyOutput.from_raw(self._task.fingerprint.action_layout, self.output_kind, raw), state
 
     def _raw(self, rows: Tensor) -> Tensor:

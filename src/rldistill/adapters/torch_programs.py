@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rldistill.adapters.archive import open_archive
 from rldistill.adapters.program import Program
+from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
@@ -83,10 +84,8 @@ def _module_program(
     shape: tuple[int | None, ...] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Program:
+    check_module_weights(what, module, PolicyFileError)
     weights = module.state_dict()
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.isnan().any():
-            raise PolicyFileError(f"{what}: weight {name} holds NaN. Its training diverged.")
     floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(
         name=path.stem,

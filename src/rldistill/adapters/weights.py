@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, RldistillError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What a zip begins with, by which torch tells its two formats apart.
@@ -128,6 +129,26 @@ def read_weights(content: object, *, source: str) -> Weights:
             converted.add(str(tensor.dtype).removeprefix("torch."))
         tensors[name] = _finite_float32(name, tensor.detach(), source)
     return Weights(tensors, tuple(sorted(converted)))
+
+
+def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
+    """Check that the weights of a module are there, and numbers.
+
+    Args:
+        what: the module, as messages call it.
+        module: a masking buffer of it may hold -∞.
+        error: to raise.
+
+    Raises:
+        RldistillError: of that type; names the tensor.
+    """
+    for tensors, may_mask in ((module.named_parameters(), False), (module.named_buffers(), True)):
+        for name, tensor in tensors:
+            if is_lazy(tensor) or tensor.is_meta:
+                raise error(f"{what}: weight {name} has no values yet. Load its weights before you pass it.")
+            wrong = tensor.isnan() | tensor.isposinf() if may_mask else ~tensor.isfinite()
+            if wrong.any():
+                raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
 
 def _check_tensor(name: str, tensor: Tensor, source: str) -> None:

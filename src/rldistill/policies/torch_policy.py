@@ -1,5 +1,6 @@
 """A policy whose network is ours."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from rldistill.networks import (
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
-from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import write_atomically
@@ -154,7 +155,9 @@ class TorchPolicy:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.network.parameters()).device
+        weights = itertools.chain(self.network.parameters(), self.network.buffers())
+        # A module of somebody's own may have none.
+        return next((tensor.device for tensor in weights), torch.device("cpu"))
 
     @property
     def hash(self) -> str:
@@ -178,6 +181,7 @@ class TorchPolicy:
 
         Raises:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
+            NumericalError: it answered NaN or infinity.
         """
         rows = torch.as_tensor(observations)
         fingerprint = self.tasks[0].fingerprint
@@ -190,6 +194,7 @@ class TorchPolicy:
             outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
         self.network.train(was_training)
         assert outputs is not None, "every network has outputs"
+        check_answers(self.name, self.output_kind, rows, outputs)
         layout = fingerprint.action_layout
         return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
 
