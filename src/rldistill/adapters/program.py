@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.adapters.outputs import (
+from rldistill.errors import MismatchError, UsageError
+from rldistill.networks.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
     check_raw,
@@ -20,7 +21,6 @@ from rldistill.adapters.outputs import (
     raw_rows,
     resolve_outputs,
 )
-from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
@@ -233,7 +233,7 @@ def _run(program: Program, rows: Tensor, input_scale: float) -> Mapping[str, Ten
         rows = rows.to(program.input_dtype)
     if input_scale != 1:
         rows = rows * input_scale
-    return program.run(rows)
+    return {name: answer.detach().cpu() for name, answer in program.run(rows).items()}
 
 
 def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from rldistill.networks import (
     module_name,
 )
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
@@ -105,8 +106,12 @@ class TorchPolicy:
         output_kind: OutputKind,
         behaviour: Behaviour = "greedy",
         normalization: InputNormalization | None = None,
+        outputs: OutputDeclaration | None = None,
     ) -> "TorchPolicy":
-        """Return a policy around a module of one's own: scaled or normalised float32 observations to rows `[B, O]`."""
+        """Return a policy around a module of one's own: scaled or normalised observations to rows `[B, O]`.
+
+        `outputs` says which of several outputs make the rows; without it the module returns one tensor.
+        """
         spec = PolicySpec(
             name=type(module).__name__,
             architecture=None,
@@ -115,12 +120,14 @@ class TorchPolicy:
             behaviour=behaviour,
             input_scale=_input_scale(task),
             module=module_name(module),
+            module_outputs=None if outputs is None else outputs.text,
             normalization=None if normalization is None else normalization.settings,
         )
         network = ModuleNetwork(
             module,
             spec.observation_shape,
             spec.head_sizes[task.name],
+            outputs=outputs,
             input_scale=spec.input_scale,
             normalization=normalization,
         )
