@@ -281,6 +281,26 @@ def test_a_modules_outputs_must_be_what_the_actions_have():
         load_policy(nn.Linear(4, 3), task=vector_task(), outputs="logits=x")
 
 
+@pytest.mark.parametrize(
+    ("layer", "memory"),
+    [
+        (nn.LSTM(4, 3), "part.weight_ih_l0"),
+        (nn.GRU(4, 3, bidirectional=True), "part.weight_ih_l0"),
+        (nn.RNN(4, 3), "part.weight_ih_l0"),
+        (nn.LSTMCell(4, 3), "part.weight_ih"),
+        (nn.GRUCell(4, 3), "part.weight_ih"),
+        (nn.utils.parametrizations.weight_norm(nn.RNNCell(4, 3), "weight_hh"), "part.weight_ih"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_module_with_a_memory_is_refused_by_its_name(layer, memory):
+    with pytest.raises(UsageError) as caught:
+        load_policy(nn.ModuleDict({"part": layer}), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module ModuleDict is recurrent: it has {memory}. Policies with a memory are not supported."
+    )
+
+
 def test_anything_else_is_refused():
     with pytest.raises(UsageError, match=r"got a int, expected a path, an nn\.Module, or a function of observations"):
         load_policy(3)

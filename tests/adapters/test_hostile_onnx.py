@@ -81,6 +81,16 @@ def test_operators_beyond_the_standard_are_refused_however_deep_they_lie(onnx_pa
     )
 
 
+@pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("wrap", [lambda node: node, nested, lambda node: nested(nested(node))], ids=range(3))
+def test_a_memory_is_recognised_by_its_operator_however_deep_it_lies(onnx_path, operator, wrap):
+    model = mlp_model()
+    model.graph.node.insert(0, wrap(helper.make_node(operator, ["obs", "w", "r"], ["obs2"], hidden_size=4)))
+    assert refusal(saved(model, onnx_path)) == (
+        f"ONNX file FILE is recurrent: it has {operator}. Policies with a memory are not supported."
+    )
+
+
 def with_function(node):
     """Return a model that calls a function of its own made of one node."""
     model = mlp_model()

@@ -168,6 +168,25 @@ def test_a_memory_is_recognised_by_the_name_that_rsl_rl_gives_it_before_anything
     )
 
 
+class Forgetful(nn.Module):
+    """Recurrent, and exported without its memory: every call begins anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(x.unsqueeze(0))[0].squeeze(0)
+
+
+@pytest.mark.parametrize("save", [scripted, lambda *args: exported(*args, batch=2)], ids=["scripted", "exported"])
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # torch's, of its own layer
+def test_a_recurrent_layer_is_recognised_by_its_weights(save, jit_path):
+    assert refusal(save(Forgetful(), jit_path)).endswith(
+        "file FILE is recurrent: it has rnn.weight_ih_l0. Policies with a memory are not supported."
+    )
+
+
 @pytest.mark.parametrize("save", [scripted, exported])
 def test_a_memory_is_recognised_by_its_changing(save, jit_path):
     assert refusal(save(Counter(), jit_path)).endswith(

@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import MismatchError, NumericalError, UsageError
@@ -39,7 +40,7 @@ def module_policy(
         normalization: of its observations by running statistics, instead of the scale.
 
     Raises:
-        UsageError: task or outputs are not said, or not which of several outputs.
+        UsageError: task or outputs are not said, or not which of several outputs; or the module is recurrent.
         MismatchError: it does not take the task's observations, or its outputs are not those of the task's actions.
         NumericalError: a weight or an answer is NaN or infinite.
     """
@@ -48,6 +49,8 @@ def module_policy(
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
     _check_kind(what, declared.kind, task)
+    if memory := memory_among(module.state_dict()):
+        raise UsageError(recurrent(what, memory))
     check_module_weights(what, module, NumericalError)
     policy = TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization

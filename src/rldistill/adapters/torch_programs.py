@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program
 from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError
@@ -85,8 +86,10 @@ def _module_program(
     shape: tuple[int | None, ...] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Program:
-    check_module_weights(what, module, PolicyFileError)
     weights = module.state_dict()
+    if memory := memory_among(weights):
+        raise PolicyFileError(recurrent(what, memory))
+    check_module_weights(what, module, PolicyFileError)
     floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(
         name=path.stem,

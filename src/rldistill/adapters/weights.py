@@ -3,7 +3,7 @@
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import safetensors
@@ -129,6 +129,14 @@ def read_weights(content: object, *, source: str) -> Weights:
             converted.add(str(tensor.dtype).removeprefix("torch."))
         tensors[name] = _finite_float32(name, tensor.detach(), source)
     return Weights(tensors, tuple(sorted(converted)))
+
+
+def unwrapped_names(names: Collection[str]) -> list[str]:
+    """Return names of tensors as they are without the wrappers of `torch.compile` and of data parallel training."""
+    plain = [name.replace("_orig_mod.", "") for name in names]
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = [name.removeprefix("module.") for name in plain]
+    return plain if len(set(plain)) == len(plain) else list(names)
 
 
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
