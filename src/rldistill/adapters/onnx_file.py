@@ -210,7 +210,11 @@ def _only_input(path: Path, onnx: Any, graph: Any) -> tuple[list[int | str], np.
         raise PolicyFileError(
             f"ONNX file {path}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
         )
-    dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    # Some exporters write -1 for a size that is not fixed.
+    dims = [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
+        for dim in tensor.shape.dim
+    ]
     if not tensor.HasField("shape") or not dims or dims[0] == 0:
         raise PolicyFileError(
             f"ONNX file {path}: its input {names} has shape {dims}, expected a batch of observations [B, …]."

@@ -4,6 +4,7 @@ An ONNX graph, TorchScript, an exported program or a Python function can be play
 distilled. It has no weights that a policy file could keep.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.networks.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
@@ -27,6 +28,11 @@ from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
+
+MAX_BATCH_SIZE = 4096
+"""Rows of a call: where a file fixes them, each decision costs as many."""
+MAX_INPUT_VALUES = 2**28
+"""Numbers that go into a call: 1 GiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,13 @@ class ProgramPolicy:
 
         Raises:
             MismatchError: the program does not fit the task.
+            PolicyFileError: it takes larger batches than a policy could.
             UsageError: something must be said that neither program nor task tells.
             NumericalError: its outputs are no numbers.
         """
         declared = None if outputs is None else parse_outputs(outputs)
         shape = _observation_shape(program, task)
+        _check_batch(program, shape)
         input_scale = _input_scale(program, task, input_scale)
         layout = None if task is None else task.fingerprint.action_layout
         is_bytes = program.input_dtype == torch.uint8 if task is None else _gives_bytes(task)
@@ -248,6 +256,14 @@ def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
             f"{list(shape)}. Was it made for another task?"
         )
     return shape
+
+
+def _check_batch(program: Program, shape: tuple[int, ...]) -> None:
+    if program.batch_size > MAX_BATCH_SIZE or program.batch_size * math.prod(shape) > MAX_INPUT_VALUES:
+        raise PolicyFileError(
+            f"{program.what} takes {program.batch_size:,} observations of shape {list(shape)} in one call, the most "
+            f"are {MAX_BATCH_SIZE:,}, and {MAX_INPUT_VALUES:,} numbers. Export it with a batch of any size, or of 1."
+        )
 
 
 def _gives_bytes(task: Task) -> bool:
