@@ -301,6 +301,55 @@ def test_a_module_with_a_memory_is_refused_by_its_name(layer, memory):
     )
 
 
+class Remembering(nn.Module):
+    """Its memory is no buffer, so nothing but its answers tells of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.memory = nn.Linear(4, 3), torch.zeros(3)
+
+    def forward(self, observations):
+        self.memory = self.memory + self.layer(observations).mean(0)
+        return self.layer(observations) + self.memory
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (Remembering(), "Module Remembering"),
+        (lambda x: Remembering.forward(REMEMBERED, x), "Function <lambda>"),
+        (lambda x: torch.randn(len(x), 3), "Function <lambda>"),
+    ],
+    ids=["module", "function", "random"],
+)
+def test_who_answers_the_same_observations_differently_remembers_or_draws_and_is_refused(source, what):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(source, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
+        "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+    )
+
+
+REMEMBERED = Remembering()
+
+
+class Writing(nn.Module):
+    """Writes into its input."""
+
+    def forward(self, observations):
+        observations -= 1
+        return observations[:, :3]
+
+
+@pytest.mark.parametrize("source", [Writing(), Writing().forward], ids=["module", "function"])
+def test_observations_are_left_as_they_were_whatever_is_done_to_them(source):
+    rows = ROWS[:32].copy()
+    raw = load_policy(source, task=vector_task(), outputs="logits")(rows)[0].raw
+    np.testing.assert_array_equal(rows, ROWS[:32])
+    np.testing.assert_allclose(raw, ROWS[:32, :3] - 1)
+
+
 def test_anything_else_is_refused():
     with pytest.raises(UsageError, match=r"got a int, expected a path, an nn\.Module, or a function of observations"):
         load_policy(3)

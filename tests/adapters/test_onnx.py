@@ -214,6 +214,17 @@ def test_an_action_already_chosen_is_no_output_to_learn_from(onnx_path):
     )
 
 
+def test_an_output_that_is_drawn_is_refused_and_one_beside_it_is_not(onnx_path):
+    model = mlp_model(outputs=("logits",))
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["logits"], ["noise"], seed=1.0))
+    model.graph.node.append(helper.make_node("Add", ["logits", "noise"], ["sampled"]))
+    model.graph.output.append(helper.make_tensor_value_info("sampled", FLOAT, ["batch", 3]))
+    assert load_policy(saved(model, onnx_path), task=vector_task()).outputs.names == ("logits",)
+    assert refusal(onnx_path, MismatchError, outputs="logits=sampled").startswith(
+        "ONNX file FILE answers the same observations differently when it is asked again: "
+    )
+
+
 def test_its_identity_is_its_bytes_and_how_they_are_read(onnx_path, tmp_path):
     saved(mlp_model(), onnx_path)
     policy = load_policy(onnx_path, task=vector_task(), outputs="q_values")

@@ -12,7 +12,14 @@ from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import MismatchError, NumericalError, UsageError
 from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.foreign import call_foreign
-from rldistill.networks.outputs import check_kinds_of_values, check_raw, parse_outputs, raw_rows, resolve_outputs
+from rldistill.networks.outputs import (
+    check_kinds_of_values,
+    check_raw,
+    check_repeats,
+    parse_outputs,
+    raw_rows,
+    resolve_outputs,
+)
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.padded import ROWS_PER_BATCH
@@ -59,7 +66,9 @@ def module_policy(
     layout = task.fingerprint.action_layout
     resolved = resolve_outputs(what, declared, answers, layout)
     check_kinds_of_values(what, resolved, answers)
-    check_raw(what, resolved, raw_rows(what, resolved, answers), layout, ROWS_PER_BATCH["cpu"])
+    raw = raw_rows(what, resolved, answers)
+    check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
+    check_repeats(what, raw, raw_rows(what, resolved, _answers_to_zeros(policy)))
     if list(answers) == ["output"]:
         return policy
     return TorchPolicy.from_module(

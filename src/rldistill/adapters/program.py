@@ -18,6 +18,7 @@ from rldistill.networks.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
     check_raw,
+    check_repeats,
     parse_outputs,
     raw_rows,
     resolve_outputs,
@@ -95,7 +96,7 @@ class ProgramPolicy:
         behaviour: Behaviour = "greedy",
         input_scale: float | None = None,
     ) -> "ProgramPolicy":
-        """Return a policy around a program, after running it once on zeros to see that it fits.
+        """Return a policy around a program, after running it twice on zeros to see that it fits, and repeats itself.
 
         Args:
             program: the function.
@@ -121,12 +122,12 @@ class ProgramPolicy:
         answers = _run(program, zeros, input_scale)
         resolved = resolve_outputs(program.what, declared, answers, layout)
         check_kinds_of_values(program.what, resolved, answers)
+        raw = raw_rows(program.what, resolved, answers)
         if task is None:
-            task = _unnamed_task(
-                program.what, resolved, raw_rows(program.what, resolved, answers), shape, is_bytes=is_bytes
-            )
+            task = _unnamed_task(program.what, resolved, raw, shape, is_bytes=is_bytes)
         policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
-        policy(zeros[:1])
+        again, _ = policy(zeros[:1])
+        check_repeats(program.what, raw[:1], again.raw)
         return policy
 
     @property
@@ -237,8 +238,8 @@ class ProgramPolicy:
 @torch.inference_mode()
 def _run(program: Program, rows: Tensor, input_scale: float) -> Mapping[str, Tensor]:
     """Run a program on one batch, cast and scaled as it wants; the caller's rows stay as they are."""
-    if program.input_dtype is not None and rows.dtype != program.input_dtype:
-        rows = rows.to(program.input_dtype)
+    # A copy in any case: code that is not ours may write into what it is given.
+    rows = rows.to(program.input_dtype or rows.dtype, copy=True)
     if input_scale != 1:
         rows = rows * input_scale
     return {name: answer.detach().cpu() for name, answer in program.run(rows).items()}

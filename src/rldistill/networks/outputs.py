@@ -158,6 +158,19 @@ def check_raw(what: str, declared: OutputDeclaration, raw: Tensor, layout: Actio
     )
 
 
+def check_repeats(what: str, raw: Tensor, again: Tensor) -> None:
+    """Check that the same observations were answered the same twice, but for rounding.
+
+    Raises:
+        MismatchError: they were not: something is remembered, or drawn.
+    """
+    if raw.shape != again.shape or not torch.allclose(raw, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise MismatchError(
+            f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
+            "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+        )
+
+
 def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> None:
     """Refuse whole numbers: an action already chosen, which says nothing of the others.
 
