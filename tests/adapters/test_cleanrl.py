@@ -388,3 +388,57 @@ def test_weights_of_a_module_of_ones_own_are_read_into_it(path):
     assert refusal(path, module=QNetwork(), task=vector_task(), outputs="logits").startswith(
         "Policy file FILE: its tensors are not those of QNetwork: got critic.0.weight [8, 4], critic.0.bias [8], "
     )
+
+
+def test_an_actor_with_a_memory_is_refused_by_its_name(path):
+    memory = {f"lstm.{name}": tensor for name, tensor in nn.LSTM(16, 8).state_dict().items()}
+    torch.save(PPOAtari().state_dict() | memory, path)
+    assert refusal(path) == (
+        "Policy file FILE is recurrent: it has lstm.weight_ih_l0. Policies with a memory are not supported."
+    )
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("network.", "network._orig_mod."),
+    ],
+    ids=["compiled", "parallel", "both", "both, the other way round", "a part compiled"],
+)
+def test_wrappers_around_a_network_leave_no_trace(wrapped, path):
+    tensors = randomised(QNetwork()).state_dict()
+    torch.save(tensors, path)
+    expected = load_policy(path)(VECTORS)[0].q_values
+    torch.save({wrapped(name): tensor for name, tensor in tensors.items()}, path)
+    assert torch.equal(load_policy(path)(VECTORS)[0].q_values, expected)
+
+
+def test_names_that_would_become_one_stay_two(path):
+    tensors = QNetwork().state_dict()
+    torch.save(tensors | {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}, path)
+    assert "_orig_mod.network.0.weight [12, 4]" in refusal(path)
+
+
+@pytest.mark.parametrize("file_wrapper", ["", "_orig_mod.", "module."])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_go_into_a_module_whatever_is_wrapped_around_either(file_wrapper, compiled, path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Linear(4, 3)  # the name that data parallel training gives what it wraps
+
+        def forward(self, observations):
+            return self.module(observations)
+
+    saved, own = Own(), Own()
+    torch.save({f"{file_wrapper}{name}": tensor for name, tensor in saved.state_dict().items()}, path)
+    module = nn.ModuleDict({"_orig_mod": own}) if compiled else own
+    if compiled:
+        module.forward = own.forward
+    policy = load_policy(path, module=module, task=vector_task(), outputs="logits")
+    with torch.no_grad():
+        torch.testing.assert_close(policy(VECTORS)[0].logits, saved(VECTORS))

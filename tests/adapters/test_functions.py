@@ -1,16 +1,23 @@
 """Python functions and modules as policies: declared, checked once, never copied."""
 
+import copy
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rldistill.adapters.load import load_policy
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from tests.kit.small_policies import box_task, image_task, vector_task
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+NO_TENSORS = (
+    ", expected a tensor or an array [B, O], or several in a tuple or by name. Return its scores of all actions, or "
+    "its actions."
+)
 ROWS = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
 
 
@@ -70,16 +77,101 @@ def test_neither_says_its_task_or_its_outputs(source, options):
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        (lambda x: "no", "Function <lambda> answered str, expected a tensor, or several in a tuple or by name."),
+        (lambda x: "no", f"Function <lambda> answered a str{NO_TENSORS}"),
+        (lambda x: None, f"Function <lambda> answered None{NO_TENSORS}"),
+        (lambda x: {"logits": None}, f"Function <lambda> answered a dict{NO_TENSORS}"),
+        (
+            lambda x: {"logits": linear(x), "state": (1, x)},
+            f"Function <lambda> answered a dict with a tuple as 'state'{NO_TENSORS}",
+        ),
+        (lambda x: np.empty((len(x), 3), object), f"Function <lambda> answered a ndarray{NO_TENSORS}"),
+        (lambda x: [linear(x)] * 9, "has 9 outputs: 0 [B, 3], 1 [B, 3], 2 [B, 3], 3 [B, 3], 4 [B, 3], 5 [B, 3], 6 "),
         (lambda x: torch.zeros(len(x), 2), "Function <lambda>: logits=output is [16, 2] for 16 observations, expected"),
         (lambda x: torch.zeros(3), "Function <lambda>: logits=output is [3] for 16 observations, expected [16, 3]"),
         (lambda x: torch.zeros(len(x), 3, dtype=torch.int64), "output 'output' is int64: the actions it has chosen"),
     ],
 )
 def test_answers_that_are_no_rows_are_refused(answer, line):
-    with pytest.raises((MismatchError, PolicyFileError)) as caught:
+    with pytest.raises((MismatchError, PolicyFileError, UsageError)) as caught:
         load_policy(answer, task=vector_task(), outputs="logits")
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: linear(x).astype(np.float64),
+        lambda x: linear(x).tolist(),
+        lambda x: list(linear(x)),
+        lambda x: list(torch.from_numpy(linear(x))),
+        lambda x: torch.from_numpy(linear(x)).double().requires_grad_(),
+    ],
+    ids=["float64", "list", "list of arrays", "list of tensors", "with a gradient"],
+)
+def test_rows_may_come_as_any_kind_of_numbers(answer):
+    raw = load_policy(answer, task=vector_task(), outputs="logits")(ROWS)[0].raw
+    assert (raw.dtype, raw.requires_grad) == (torch.float32, False)
+    np.testing.assert_allclose(raw, linear(ROWS), rtol=1e-5)
+
+
+def takes_nothing():
+    """Return what nobody asked for."""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x @ torch.zeros(5, 3), "RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x4 and 5x3)"),
+        (lambda x: x["position"], "IndexError: too many indices for tensor of dimension 2"),
+        (lambda x: {}["logits"], "KeyError: 'logits'"),
+        (takes_nothing, "TypeError: takes_nothing() takes 0 positional arguments but 1 was given"),
+    ],
+)
+def test_what_a_function_fails_with_is_told_in_one_line(function, said):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(function, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Function {function.__name__} failed on observations [16, 4] of float32: {said}. It is called with one batch "
+        "[B, …] of its task's observations and nothing else. Was it made for others?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "task", "line"),
+    [
+        (
+            nn.Linear(5, 3),
+            vector_task(),
+            "Module Linear failed on observations [16, 4] of float32: RuntimeError: mat1 and mat2 shapes cannot be "
+            "multiplied (16x4 and 5x3). It is called with one batch [B, …] of its task's observations and nothing "
+            "else. Was it made for others?",
+        ),
+        (
+            nn.Embedding(4, 3),
+            vector_task(),
+            "Module Embedding failed on observations [16, 4] of float32: RuntimeError: Expected tensor for argument #1 "
+            "'indices' to have one of the following scalar types: Long, Int; but got torch.FloatTensor instead (while "
+            "checking arguments for embedding). It is called with one batch [B, …] of its task's observations and "
+            "nothing else. Was it made for others?",
+        ),
+        (
+            nn.Linear(4, 2),
+            vector_task(),
+            "Module Linear: logits=output is [16, 2] for 16 observations, expected [16, 3] (discrete [3]). Was it made "
+            "for another task?",
+        ),
+        (
+            nn.Linear(84, 6),
+            image_task(),
+            "Module Linear: logits=output is [16, 4, 84, 6] for 16 observations, expected [16, 6] (discrete [6]). Was "
+            "it made for another task?",
+        ),
+    ],
+)
+def test_a_module_that_does_not_fit_its_task_is_refused_when_it_is_loaded(module, task, line):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(module, task=task, outputs="logits")
+    assert str(caught.value) == line
 
 
 def test_a_module_becomes_a_policy_that_can_be_trained_and_saved(tmp_path):
@@ -94,13 +186,226 @@ def test_a_module_becomes_a_policy_that_can_be_trained_and_saved(tmp_path):
     assert torch.equal(other.weight, module.weight)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 5e-2)], ids=str
+)
+def test_a_module_of_other_floats_is_fed_what_it_takes(dtype, tolerance, tmp_path):
+    module = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
+    expected = load_policy(module, task=vector_task(), outputs="logits")(ROWS)[0].logits
+    policy = load_policy(copy.deepcopy(module).to(dtype), task=vector_task(), outputs="logits")
+    logits = policy(ROWS)[0].logits
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
+    policy.save(tmp_path / "p.safetensors")
+    again = load_policy(tmp_path / "p.safetensors", module=copy.deepcopy(module).to(dtype))
+    assert again.hash == policy.hash
+    assert torch.equal(again(ROWS)[0].logits, logits)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_module_stays_in_the_mode_that_it_was_in(is_training):
+    module = nn.Sequential(nn.Linear(4, 3), nn.Dropout()).train(is_training)
+    policy = load_policy(module, task=vector_task(), outputs="logits")
+    assert torch.equal(policy(ROWS)[0].raw, policy(ROWS)[0].raw)
+    assert [part.training for part in module] == [is_training] * 2
+
+
+class ActorCritic(nn.Module):
+    """Answers logits and a value, packed by a function."""
+
+    def __init__(self, pack=lambda logits, value: (logits, value)):
+        super().__init__()
+        self.pi, self.v, self.pack = nn.Linear(4, 3), nn.Linear(4, 1), pack
+
+    def forward(self, observations):
+        return self.pack(self.pi(observations), self.v(observations).squeeze(1))
+
+
+class Named(NamedTuple):
+    logits: torch.Tensor
+    value: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("pack", "outputs"),
+    [
+        (lambda logits, value: (logits, value), "logits=0"),
+        (lambda logits, value: [value, logits, None], "logits=1"),
+        (lambda logits, value: {"logits": logits, "value": value}, "logits"),
+        (lambda logits, value: {"pi": logits, "v": value}, "logits=pi"),
+        (Named, "logits"),
+    ],
+    ids=["tuple", "list", "by the name of a kind", "by name", "named tuple"],
+)
+def test_of_a_modules_outputs_the_user_chooses_and_the_policy_file_remembers(pack, outputs, tmp_path):
+    module = ActorCritic(pack)
+    policy = load_policy(module, task=vector_task(), outputs=outputs)
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ROWS)[0].logits, module.pi(torch.from_numpy(ROWS)))
+    policy.save(tmp_path / "p.safetensors")
+    again = load_policy(tmp_path / "p.safetensors", module=ActorCritic(pack))
+    assert again.hash == policy.hash
+    assert torch.equal(again(ROWS)[0].logits, policy(ROWS)[0].logits)
+
+
+def test_of_a_modules_outputs_one_must_be_chosen_that_is_there():
+    with pytest.raises(UsageError) as caught:
+        load_policy(ActorCritic(), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        "Module ActorCritic has 2 outputs: 0 [B, 3], 1 [B]. Say which of them are its logits: --outputs logits=NAME."
+    )
+    with pytest.raises(MismatchError, match=r"^Module ActorCritic has no output 'pi', only 0 \[B, 3\], 1 \[B\]\.$"):
+        load_policy(ActorCritic(), task=vector_task(), outputs="logits=pi")
+    with pytest.raises(MismatchError, match=r"logits=1 is \[16\] for 16 observations, expected \[16, 3\]"):
+        load_policy(ActorCritic(), task=vector_task(), outputs="logits=1")
+
+
+def test_a_gaussian_of_a_module_may_come_in_two_outputs():
+    module = ActorCritic(lambda logits, value: {"mu": logits, "std": torch.tensor([1.0, 2, 3])})
+    output, _ = load_policy(module, task=box_task(3), outputs="gaussian=mu,log(std)")(ROWS[:2])
+    torch.testing.assert_close(output.log_std, torch.tensor([[1.0, 2, 3]] * 2).log())
+
+
+def test_an_output_that_goes_missing_later_is_named():
+    module = ActorCritic(lambda logits, value: {"pi": logits, "v": value})
+    policy = load_policy(module, task=vector_task(), outputs="logits=pi")
+    module.pack = lambda logits, value: {"policy": logits}
+    with pytest.raises(MismatchError, match=r"^Module ActorCritic has no output 'pi', only policy \[B, 3\]\.$"):
+        policy(ROWS)
+
+
 def test_a_modules_outputs_must_be_what_the_actions_have():
     with pytest.raises(MismatchError, match="declared as gaussian, but discrete actions have q_values or logits"):
         load_policy(nn.Linear(4, 3), task=vector_task(), outputs="gaussian")
-    with pytest.raises(UsageError, match=r"names outputs; a module returns one tensor \[B, O\]\.$"):
+    with pytest.raises(MismatchError, match=r"^Module Linear has no output 'x', only output \[B, 3\]\.$"):
         load_policy(nn.Linear(4, 3), task=vector_task(), outputs="logits=x")
+
+
+@pytest.mark.parametrize(
+    ("layer", "memory"),
+    [
+        (nn.LSTM(4, 3), "part.weight_ih_l0"),
+        (nn.GRU(4, 3, bidirectional=True), "part.weight_ih_l0"),
+        (nn.RNN(4, 3), "part.weight_ih_l0"),
+        (nn.LSTMCell(4, 3), "part.weight_ih"),
+        (nn.GRUCell(4, 3), "part.weight_ih"),
+        (nn.utils.parametrizations.weight_norm(nn.RNNCell(4, 3), "weight_hh"), "part.weight_ih"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_module_with_a_memory_is_refused_by_its_name(layer, memory):
+    with pytest.raises(UsageError) as caught:
+        load_policy(nn.ModuleDict({"part": layer}), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module ModuleDict is recurrent: it has {memory}. Policies with a memory are not supported."
+    )
+
+
+class Remembering(nn.Module):
+    """Its memory is no buffer, so nothing but its answers tells of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.memory = nn.Linear(4, 3), torch.zeros(3)
+
+    def forward(self, observations):
+        self.memory = self.memory + self.layer(observations).mean(0)
+        return self.layer(observations) + self.memory
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (Remembering(), "Module Remembering"),
+        (lambda x: Remembering.forward(REMEMBERED, x), "Function <lambda>"),
+        (lambda x: torch.randn(len(x), 3), "Function <lambda>"),
+    ],
+    ids=["module", "function", "random"],
+)
+def test_who_answers_the_same_observations_differently_remembers_or_draws_and_is_refused(source, what):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(source, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
+        "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+    )
+
+
+REMEMBERED = Remembering()
+
+
+class Writing(nn.Module):
+    """Writes into its input."""
+
+    def forward(self, observations):
+        observations -= 1
+        return observations[:, :3]
+
+
+@pytest.mark.parametrize("source", [Writing(), Writing().forward], ids=["module", "function"])
+def test_observations_are_left_as_they_were_whatever_is_done_to_them(source):
+    rows = ROWS[:32].copy()
+    raw = load_policy(source, task=vector_task(), outputs="logits")(rows)[0].raw
+    np.testing.assert_array_equal(rows, ROWS[:32])
+    np.testing.assert_allclose(raw, ROWS[:32, :3] - 1)
 
 
 def test_anything_else_is_refused():
     with pytest.raises(UsageError, match=r"got a int, expected a path, an nn\.Module, or a function of observations"):
         load_policy(3)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_module_with_a_weight_that_is_no_number_is_refused(value, dtype):
+    module = nn.Linear(4, 3).to(dtype)
+    module.bias.data[1] = float(value)
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == "Module Linear: weight bias holds NaN or infinity. Its training diverged."
+
+
+def test_a_mask_of_a_module_may_be_infinite_but_no_statistic():
+    module = nn.Linear(4, 3)
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    load_policy(module, task=vector_task(), outputs="logits")
+    module.register_buffer("variance", torch.tensor([1.0, torch.inf]))
+    with pytest.raises(NumericalError, match=r"weight variance holds NaN or infinity\."):
+        load_policy(module, task=vector_task(), outputs="logits")
+
+
+@pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(4, 3, device="meta")], ids=["lazy", "meta"])
+def test_a_module_whose_weights_have_no_values_is_refused(module):
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module {type(module).__name__}: weight weight has no values yet. Load its weights before you pass it."
+    )
+
+
+NO_NUMBERS = (
+    "Policy {name!r} answered logits [{answer}, 0, 1] to an observation, expected finite numbers. The observation is "
+    "finite, so the policy makes them: by an overflow, a division by zero, or a mask of -inf, for which -1e9 does as "
+    "well. Check the policy."
+)
+
+
+@pytest.mark.parametrize("answer", ["nan", "inf", "-inf"])
+def test_answers_that_are_no_finite_numbers_are_the_policys(answer):
+    # For one observation only: the others, and the zeros of loading, are answered.
+    def answered(observations):
+        rows = torch.tensor([1.0, 0, 1]).repeat(len(observations), 1)
+        rows[observations[:, 0] == 7, 0] = float(answer)
+        return rows
+
+    class Answering(nn.Module):
+        def forward(self, observations):
+            return answered(observations)
+
+    rows = ROWS.copy()
+    rows[20, 0] = 7
+    for source, name in ((answered, "answered"), (Answering(), "Answering")):
+        policy = load_policy(source, task=vector_task(), outputs="logits")
+        with pytest.raises(NumericalError) as caught:
+            policy(rows)
+        assert str(caught.value) == NO_NUMBERS.format(name=name, answer=answer)

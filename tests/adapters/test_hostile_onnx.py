@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("onnx", reason="needs the extra `export`")
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rldistill.adapters import onnx_file
 from rldistill.adapters.load import load_policy
@@ -78,6 +78,16 @@ def test_operators_beyond_the_standard_are_refused_however_deep_they_lie(onnx_pa
     assert refusal(saved(model, onnx_path)) == (
         "ONNX file FILE needs operators beyond the ONNX standard: evil.corp.Run. They would run code of another "
         "library; export it with standard operators only."
+    )
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("wrap", [lambda node: node, nested, lambda node: nested(nested(node))], ids=range(3))
+def test_a_memory_is_recognised_by_its_operator_however_deep_it_lies(onnx_path, operator, wrap):
+    model = mlp_model()
+    model.graph.node.insert(0, wrap(helper.make_node(operator, ["obs", "w", "r"], ["obs2"], hidden_size=4)))
+    assert refusal(saved(model, onnx_path)) == (
+        f"ONNX file FILE is recurrent: it has {operator}. Policies with a memory are not supported."
     )
 
 
@@ -195,12 +205,22 @@ def test_external_weights_count_towards_the_limit(onnx_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, DOUBLE, HALF])
-def test_a_weight_that_is_no_number(onnx_path, dtype):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_no_number(onnx_path, dtype, value):
     weights = layers(dtype)
-    weights[0][0][1, 1] = np.nan
+    weights[0][0][1, 1] = value
     assert refusal(saved(mlp_model(weights=weights, dtype=dtype), onnx_path)) == (
-        "ONNX file FILE: weight w0 holds NaN. Its training diverged."
+        "ONNX file FILE: weight w0 holds NaN or infinity. Its training diverged."
     )
+
+
+def test_a_bound_may_be_infinite(onnx_path):
+    model = mlp_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(np.inf), "most"))
+    model.graph.node.insert(1, helper.make_node("Min", ["flat", "most"], ["bounded"]))
+    model.graph.node[2].input[0] = "bounded"
+    output, _ = load(saved(model, onnx_path))(ROWS)
+    np.testing.assert_allclose(output.q_values, expected(layers(), ROWS), rtol=1e-5, atol=1e-5)
 
 
 def test_files_that_are_no_onnx_model(onnx_path):

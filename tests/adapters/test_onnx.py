@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
-from tests.kit.onnx_files import BYTES, DOUBLE, FLOAT, HALF, expected, layers, mlp_model, saved
+from tests.kit.onnx_files import BYTES, DOUBLE, FLOAT, HALF, expected, layers, mlp_model, model_of, saved
 from tests.kit.small_policies import box_task, image_task, vector_task
 
 ROWS = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)
@@ -40,13 +40,38 @@ def test_its_answers_are_those_of_its_layers(onnx_path):
     assert (policy.name, policy.output_kind, policy.behaviour) == ("policy", "q_values", "greedy")
 
 
-@pytest.mark.parametrize("batch", ["batch", 1, 5])
+@pytest.mark.parametrize("batch", ["batch", -1, 1, 5, 16, 40])
 def test_an_observations_answer_does_not_depend_on_its_batch_whether_the_files_batch_is_fixed_or_not(onnx_path, batch):
     policy = load_policy(saved(mlp_model(batch=batch), onnx_path), task=vector_task(), outputs="logits")
     whole = policy(ROWS[:50])[0].logits
     assert torch.equal(policy(ROWS[7:14])[0].logits, whole[7:14])
     assert torch.equal(policy(ROWS[:50])[0].logits, whole)
     np.testing.assert_allclose(whole, expected(layers(), ROWS[:50]), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("batch", "observation"), [(2**31, (4,)), (4097, (4,)), (1, (2**40,))], ids=["memory", "rows", "observation"]
+)
+def test_batches_that_no_policy_could_take_are_refused_before_they_are_made(onnx_path, batch, observation):
+    node = helper.make_node("Identity", ["obs"], ["q"])
+    values = [helper.make_tensor_value_info(name, FLOAT, [batch, *observation]) for name in ("obs", "q")]
+    saved(model_of([node], values[:1], values[1:]), onnx_path)
+    assert refusal(onnx_path, task=None) == (
+        f"ONNX file FILE takes {batch:,} observations of shape {list(observation)} in one call, the most are 4,096, "
+        "and 268,435,456 numbers. Export it with a batch of any size, or of 1."
+    )
+
+
+def test_a_batch_that_the_file_runs_together_is_refused(onnx_path):
+    model = mlp_model(outputs=("q",))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "shape"))
+    model.graph.node.append(helper.make_node("Reshape", ["q", "shape"], ["together"]))
+    model.graph.output[0].name = "together"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert refusal(saved(model, onnx_path), MismatchError) == (
+        "ONNX file FILE: q_values=together is [1, 48] for 16 observations, expected [16, 3] (discrete [3]). Was it "
+        "made for another task?"
+    )
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(DOUBLE, 1e-6), (HALF, 2e-2)])
@@ -189,6 +214,17 @@ def test_an_action_already_chosen_is_no_output_to_learn_from(onnx_path):
     )
 
 
+def test_an_output_that_is_drawn_is_refused_and_one_beside_it_is_not(onnx_path):
+    model = mlp_model(outputs=("logits",))
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["logits"], ["noise"], seed=1.0))
+    model.graph.node.append(helper.make_node("Add", ["logits", "noise"], ["sampled"]))
+    model.graph.output.append(helper.make_tensor_value_info("sampled", FLOAT, ["batch", 3]))
+    assert load_policy(saved(model, onnx_path), task=vector_task()).outputs.names == ("logits",)
+    assert refusal(onnx_path, MismatchError, outputs="logits=sampled").startswith(
+        "ONNX file FILE answers the same observations differently when it is asked again: "
+    )
+
+
 def test_its_identity_is_its_bytes_and_how_they_are_read(onnx_path, tmp_path):
     saved(mlp_model(), onnx_path)
     policy = load_policy(onnx_path, task=vector_task(), outputs="q_values")
@@ -223,8 +259,12 @@ def test_observations_are_left_as_they_were(onnx_path):
 
 def test_an_observation_that_is_no_number_is_not_answered_in_silence(onnx_path):
     policy = load_policy(saved(mlp_model(), onnx_path), task=vector_task(), outputs="q_values")
-    with pytest.raises(NumericalError, match="answered NaN to an observation"):
+    with pytest.raises(NumericalError) as caught:
         policy(np.full((1, 4), np.nan, np.float32))
+    assert str(caught.value) == (
+        "Policy 'policy' answered q_values [nan, nan, nan] to an observation, expected finite numbers. The observation "
+        "holds NaN or infinity itself. Check the environment."
+    )
 
 
 def test_it_is_known_by_its_content_whatever_its_name(tmp_path):

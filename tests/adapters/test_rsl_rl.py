@@ -109,6 +109,68 @@ def test_its_task_must_be_named_and_fit(path):
     assert "has actions box [2], task 'made-up' has discrete [3]" in refusal(path, MismatchError, task=vector_task())
 
 
+def distillation_of_version_2(student):
+    teacher = ActorCritic().state_dict()
+    tensors = {name.replace("actor", "student"): tensor for name, tensor in student.state_dict().items()}
+    tensors |= {name.replace("actor", "teacher"): tensor for name, tensor in teacher.items() if "actor" in name}
+    return {"model_state_dict": {name: t for name, t in tensors.items() if "critic" not in name}, "iter": 3}
+
+
+def distillation_of_version_5(student):
+    return {"student_state_dict": student.state_dict(), "teacher_state_dict": MLPModel().state_dict(), "iter": 3}
+
+
+@pytest.mark.parametrize(
+    ("make", "content"),
+    [
+        (lambda: ActorCritic(), distillation_of_version_2),
+        (lambda: ActorCritic(normalised=True), distillation_of_version_2),
+        (MLPModel, distillation_of_version_5),
+    ],
+    ids=["version 2", "version 3, normalised", "version 4 and later"],
+)
+def test_of_a_distillation_the_student_is_loaded_and_said_to_be(make, content, path):
+    reference = randomised(make())
+    torch.save(content(reference), path)
+    with pytest.warns(TeacherWarning) as caught:
+        policy = load_policy(path, task=box_task(), activation="elu")
+    assert [str(warning.message) for warning in caught] == [
+        f"Policy file {path}: it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher."
+    ]
+    assert_parity(policy, reference)
+    source = policy.spec.provenance["source"]
+    assert source["algorithm"] == "distillation"
+    assert all("teacher" in name for name in source["unused"])
+
+
+def test_a_student_without_a_distribution_answers_actions(path):
+    module = randomised(MLPModel())
+    del module.distribution
+    torch.save(distillation_of_version_5(module), path)
+    with pytest.warns(TeacherWarning):
+        policy = load_policy(path, task=box_task(), activation="elu")
+    assert policy.output_kind == "actions"
+    with torch.no_grad():
+        expected = module.mlp(module.obs_normalizer(ROWS))
+    torch.testing.assert_close(policy(ROWS)[0].actions, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+def test_a_student_with_a_memory_is_refused(path):
+    content = distillation_of_version_2(ActorCritic())
+    content["model_state_dict"]["memory_s.rnn.weight_ih_l0"] = torch.zeros(8, 4)
+    torch.save(content, path)
+    assert refusal(path) == (
+        "Policy file FILE is recurrent: it has memory_s.rnn.weight_ih_l0. Policies with a memory are not supported."
+    )
+
+
+def test_a_critic_with_a_memory_is_left_out_like_any_other(path):
+    content = new(randomised(MLPModel()))
+    content["critic_state_dict"]["rnn.rnn.weight_ih_l0"] = torch.zeros(8, 4)
+    torch.save(content, path)
+    assert load_policy(path, task=box_task(), activation="elu").output_kind == "gaussian"
+
+
 @pytest.mark.parametrize("name", ["memory_a.rnn.weight_ih_l0", "rnn.rnn.weight_ih_l0"])
 def test_a_recurrent_policy_is_refused_by_the_name_of_its_memory(name, path):
     content = new(MLPModel())

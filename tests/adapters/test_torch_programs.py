@@ -168,6 +168,25 @@ def test_a_memory_is_recognised_by_the_name_that_rsl_rl_gives_it_before_anything
     )
 
 
+class Forgetful(nn.Module):
+    """Recurrent, and exported without its memory: every call begins anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(x.unsqueeze(0))[0].squeeze(0)
+
+
+@pytest.mark.parametrize("save", [scripted, lambda *args: exported(*args, batch=2)], ids=["scripted", "exported"])
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # torch's, of its own layer
+def test_a_recurrent_layer_is_recognised_by_its_weights(save, jit_path):
+    assert refusal(save(Forgetful(), jit_path)).endswith(
+        "file FILE is recurrent: it has rnn.weight_ih_l0. Policies with a memory are not supported."
+    )
+
+
 @pytest.mark.parametrize("save", [scripted, exported])
 def test_a_memory_is_recognised_by_its_changing(save, jit_path):
     assert refusal(save(Counter(), jit_path)).endswith(
@@ -176,10 +195,11 @@ def test_a_memory_is_recognised_by_its_changing(save, jit_path):
 
 
 @pytest.mark.parametrize("save", [scripted, exported])
-def test_a_weight_that_is_no_number(save, jit_path):
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_no_number(save, value, jit_path):
     module = Actor()
-    module.mlp[0].weight.data[0, 0] = float("nan")
-    assert refusal(save(module, jit_path)).endswith("weight mlp.0.weight holds NaN. Its training diverged.")
+    module.mlp[0].weight.data[0, 0] = float(value)
+    assert refusal(save(module, jit_path)).endswith("weight mlp.0.weight holds NaN or infinity. Its training diverged.")
 
 
 def test_dimensions_that_are_not_fixed_are_named(pt2_path):

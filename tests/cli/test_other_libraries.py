@@ -1,6 +1,7 @@
 """Policies of other libraries in every verb: what their files do not say is asked for once, in one line."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -91,6 +92,43 @@ def test_a_live_teacher_may_be_a_program_that_is_trusted(exported, tmp_path):
     assert "is a program, not data" in refused.line
     run_well(*argv, "--trust", "--out", tmp_path / "out")
     assert (tmp_path / "out" / "student.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kind", ["torch.export", "TorchScript"])
+@pytest.mark.parametrize("verb", [("collect", "--num-steps", 600), ("evaluate", "--num-episodes", 5)], ids=["c", "e"])
+def test_programs_run_in_no_verb_unless_they_are_trusted(kind, verb, exported, tmp_path):
+    path = exported if kind == "torch.export" else tmp_path / "balance.pt"
+    if kind == "TorchScript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch would rather have its makers export them differently
+            torch.jit.trace(Balance(), torch.zeros(2, 4)).save(path)
+    name, *options = verb
+    argv = (name, path, *CART_POLE, "--outputs", "logits", *options, "--out", tmp_path / "out")
+    refused = run(*argv)
+    assert (refused.code, refused.stdout) == (1, "")
+    assert refused.line.endswith(
+        f"{kind} file {path} is a program, not data: loading it runs code that its maker wrote, with all your rights. "
+        "If you trust where it came from, add --trust (Python: trust=True). A state dict, an ONNX or a .safetensors "
+        "file needs no trust."
+    )
+    assert not (tmp_path / "out").exists()
+    run_well(*argv, "--trust")
+
+
+@pytest.mark.parametrize("verb", [("collect", "--num-steps", 600), ("evaluate", "--num-episodes", 5)], ids=["c", "e"])
+def test_a_teacher_that_answers_no_numbers_while_it_plays_is_named(verb, balance_onnx, tmp_path):
+    import onnx
+
+    model = onnx.load(balance_onnx)
+    model.graph.node.insert(0, onnx.helper.make_node("Sqrt", ["obs"], ["roots"]))  # of a negative angle
+    model.graph.node[1].input[0] = "roots"
+    onnx.save(model, balance_onnx)
+    name, *options = verb
+    argv = (name, balance_onnx, *CART_POLE, "--outputs", "logits", *options, "--quiet", "--out", tmp_path / "out")
+    refused = run(*argv)
+    assert refused.code == 1
+    assert "Policy 'balance' answered logits [nan, nan] to an observation, expected finite numbers." in refused.line
+    assert "The observation is finite, so the policy makes them" in refused.line
 
 
 def test_a_checkpoint_is_evaluated_beside_a_program(q_network, exported):

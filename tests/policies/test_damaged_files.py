@@ -277,6 +277,9 @@ FINGERPRINT = ("heads", 0, "task", "fingerprint")
         (("provenance",), None),
         (("name",), None),
         (("surprise",), 1),
+        (("module_outputs",), 7),
+        (("module_outputs",), "q_values=0"),  # of a network of ours
+        (("module_outputs",), "scores"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.found import FoundNetwork, build_policy
 from rldistill.adapters.functions import module_policy
+from rldistill.adapters.memory import RecurrentError, memory_among, recurrent
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, normalization_for
 from rldistill.adapters.notices import warn
-from rldistill.adapters.rsl_rl import RecurrentError, find_rsl_rl
+from rldistill.adapters.rsl_rl import find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
-from rldistill.adapters.weights import read_tensors, read_weights
+from rldistill.adapters.weights import read_tensors, read_weights, unwrapped_names
 from rldistill.errors import PolicyFileError, UsageError
 from rldistill.networks import InputNormalization
 from rldistill.networks.architecture import Activation
@@ -63,9 +64,7 @@ def load_checkpoint(
         if found is None:
             found = _with_activation(_find_state_dict(checked, source), chosen, source)
     except RecurrentError as error:
-        raise PolicyFileError(
-            f"{source} is recurrent: it has {error}. Policies with a memory are not supported."
-        ) from error
+        raise PolicyFileError(recurrent(source, str(error))) from error
     except UnknownLayersError as error:
         raise PolicyFileError(f"{source}: its layers are not known: {error}. {_OWN_MODULE}") from error
     found = _with_normalizer(found, source, normalizer)
@@ -121,15 +120,15 @@ def load_into_module(
     """
     source = f"Policy file {path}"
     checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
-    policy = module_policy(
-        module, task, outputs=outputs, behaviour=behaviour or "greedy", normalization=_of_task(task, source, normalizer)
-    )
     dicts = _state_dicts(checked)
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    own = dict(zip(unwrapped_names(module.state_dict()), module.state_dict(), strict=True))
+    expected = {name: module.state_dict()[own[name]].shape for name in own}
     for tensors in dicts:
-        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} == expected:
-            module.load_state_dict(tensors)
-            return policy
+        if {name: tensor.shape for name, tensor in tensors.items()} == expected:
+            module.load_state_dict({own[name]: tensor for name, tensor in tensors.items()})
+            normalization = _of_task(task, source, normalizer)
+            acts = behaviour or "greedy"
+            return module_policy(module, task, outputs=outputs, behaviour=acts, normalization=normalization)
     got = shown_tensors(dicts[0]) if dicts else "none"
     raise PolicyFileError(
         f"{source}: its tensors are not those of {type(module).__name__}: got {got}, expected "
@@ -167,7 +166,7 @@ def _checked(content: object, source: str) -> tuple[object, tuple[str, ...]]:
         if _is_state_dict(value):
             weights = read_weights(value, source=f"{source}{name}")
             converted.update(weights.converted_from)
-            return weights.tensors
+            return dict(zip(unwrapped_names(weights.tensors), weights.tensors.values(), strict=True))
         if isinstance(value, Mapping):
             return {key: check(item, f", {key}") for key, item in value.items() if "optimizer" not in str(key)}
         if isinstance(value, list | tuple):
@@ -195,6 +194,8 @@ def _state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
 def _find_state_dict(content: object, source: str) -> FoundNetwork:
     dicts = _state_dicts(content)
     for tensors in dicts:
+        if memory := memory_among(tensors):
+            raise RecurrentError(memory)
         found = find_cleanrl(tensors)
         if found is not None:
             return found

@@ -3,15 +3,26 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from rldistill.adapters.outputs import parse_outputs
+from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.adapters.torch_programs import named_outputs
-from rldistill.errors import MismatchError, UsageError
-from rldistill.networks import InputNormalization
+from rldistill.adapters.weights import check_module_weights
+from rldistill.errors import MismatchError, NumericalError, UsageError
+from rldistill.networks import InputNormalization, ModuleNetwork
+from rldistill.networks.foreign import call_foreign
+from rldistill.networks.outputs import (
+    check_kinds_of_values,
+    check_raw,
+    check_repeats,
+    parse_outputs,
+    raw_rows,
+    resolve_outputs,
+)
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.tasks import Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 
@@ -26,29 +37,57 @@ def module_policy(
     behaviour: Behaviour,
     normalization: InputNormalization | None = None,
 ) -> TorchPolicy:
-    """Return a policy around a module: float32 observations (bytes scaled to [0, 1]) to rows `[B, O]`.
+    """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
 
     Args:
-        module: kept, not copied.
+        module: kept, not copied; observations are cast to the type of its weights.
         task: that it plays.
-        outputs: what its rows are.
+        outputs: what its rows are; of several outputs which, as `parse_outputs` reads it.
         behaviour: how it acts.
         normalization: of its observations by running statistics, instead of the scale.
 
     Raises:
-        UsageError: task or outputs are not said.
-        MismatchError: the task's actions have no such outputs.
+        UsageError: task or outputs are not said, or not which of several outputs; or the module is recurrent.
+        MismatchError: it does not take the task's observations, or its outputs are not those of the task's actions.
+        NumericalError: a weight or an answer is NaN or infinite.
     """
     what = f"Module {type(module).__name__}"
     if task is None or outputs is None:
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
-    if declared.names:
-        raise UsageError(f"{what}: outputs={outputs!r} names outputs; a module returns one tensor [B, O].")
     _check_kind(what, declared.kind, task)
-    return TorchPolicy.from_module(
+    if memory := memory_among(module.state_dict()):
+        raise UsageError(recurrent(what, memory))
+    check_module_weights(what, module, NumericalError)
+    policy = TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
     )
+    answers = _answers_to_zeros(policy)
+    layout = task.fingerprint.action_layout
+    resolved = resolve_outputs(what, declared, answers, layout)
+    check_kinds_of_values(what, resolved, answers)
+    raw = raw_rows(what, resolved, answers)
+    check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
+    check_repeats(what, raw, raw_rows(what, resolved, _answers_to_zeros(policy)))
+    if list(answers) == ["output"]:
+        return policy
+    return TorchPolicy.from_module(
+        module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization, outputs=resolved
+    )
+
+
+@torch.inference_mode()
+def _answers_to_zeros(policy: TorchPolicy) -> Mapping[str, Tensor]:
+    """Return what a module answers to a batch of zeros, by name: does it take the observations, and what is there?"""
+    network, fingerprint = policy.network, policy.tasks[0].fingerprint
+    assert isinstance(network, ModuleNetwork), "a module of somebody's own"
+    dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
+    zeros = torch.zeros(ROWS_PER_BATCH["cpu"], *fingerprint.observation_shape, dtype=dtype, device=policy.device)
+    was_training = network.training
+    try:
+        return network.eval().answers(zeros)
+    finally:
+        network.train(was_training)
 
 
 def function_policy(
@@ -73,7 +112,7 @@ def function_policy(
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a function says neither.")
 
     def run(rows: Tensor) -> Mapping[str, Tensor]:
-        return named_outputs(what, function(rows))
+        return call_foreign(what, function, rows)
 
     return ProgramPolicy.create(
         Program(cast(str, name), what, "python", run), task, outputs=outputs, behaviour=behaviour

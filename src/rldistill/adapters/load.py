@@ -11,13 +11,13 @@ from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.onnx_program import load_onnx
-from rldistill.adapters.outputs import OutputDeclaration, parse_outputs
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import UsageError
+from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task

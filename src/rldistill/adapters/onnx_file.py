@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from rldistill.adapters.extras import optional_import
+from rldistill.adapters.memory import recurrent
 from rldistill.errors import PolicyFileError
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+_RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
 
 
@@ -49,8 +51,8 @@ def read_onnx(path: Path) -> OnnxModel:
     """Read and check an ONNX file; nothing in it is run.
 
     Raises:
-        PolicyFileError: unreadable, too large, with operators beyond the standard, weights outside its folder,
-            weights that are no numbers, or inputs that are not one batch of observations.
+        PolicyFileError: unreadable, too large, recurrent, with operators beyond the standard, weights outside its
+            folder, weights that are no numbers, or inputs that are not one batch of observations.
         RldistillError: the package `onnx` is missing.
     """
     onnx = optional_import("onnx", what=f"ONNX file {path}", extra="export")
@@ -68,6 +70,7 @@ def read_onnx(path: Path) -> OnnxModel:
     nodes = [message for message in messages if isinstance(message, onnx.NodeProto)]
     tensors = [message for message in messages if isinstance(message, onnx.TensorProto)]
     _check_domains(path, model, nodes)
+    _check_no_memory(path, nodes)
     _include_external(path, onnx, tensors)
     num_parameters = _check_weights(path, onnx, tensors)
     dims, dtype = _only_input(path, onnx, model.graph)
@@ -113,6 +116,11 @@ def _check_domains(path: Path, model: Any, nodes: Sequence[Any]) -> None:  # noq
             f"ONNX file {path} needs operators beyond the ONNX standard: {', '.join(sorted(custom))}. They would run "
             "code of another library; export it with standard operators only."
         )
+
+
+def _check_no_memory(path: Path, nodes: Sequence[Any]) -> None:
+    if memory := sorted({node.op_type for node in nodes} & _RECURRENT_OPERATORS):
+        raise PolicyFileError(recurrent(f"ONNX file {path}", " and ".join(memory)))
 
 
 def _include_external(path: Path, onnx: Any, tensors: Sequence[Any]) -> None:  # noqa: ANN401
@@ -172,8 +180,12 @@ def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any]) -> int:  # noq
             raise PolicyFileError(
                 f"ONNX file {path}: weight {tensor.name} is damaged ({_first_line(error)}). Fetch it again."
             ) from error
-        if np.isnan(values.astype(np.float32)).any():
-            raise PolicyFileError(f"ONNX file {path}: weight {tensor.name} holds NaN. Its training diverged.")
+        numbers = values.astype(np.float64)
+        # A single infinity is a bound or a mask that an exporter wrote.
+        if np.isnan(numbers).any() or (np.isinf(numbers).any() and values.size > 1):
+            raise PolicyFileError(
+                f"ONNX file {path}: weight {tensor.name} holds NaN or infinity. Its training diverged."
+            )
         total += values.size
     return total
 
@@ -198,7 +210,11 @@ def _only_input(path: Path, onnx: Any, graph: Any) -> tuple[list[int | str], np.
         raise PolicyFileError(
             f"ONNX file {path}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
         )
-    dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    # Some exporters write -1 for a size that is not fixed.
+    dims = [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
+        for dim in tensor.shape.dim
+    ]
     if not tensor.HasField("shape") or not dims or dims[0] == 0:
         raise PolicyFileError(
             f"ONNX file {path}: its input {names} has shape {dims}, expected a batch of observations [B, …]."

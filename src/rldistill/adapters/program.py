@@ -4,6 +4,7 @@ An ONNX graph, TorchScript, an exported program or a Python function can be play
 distilled. It has no weights that a policy file could keep.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.adapters.outputs import (
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.networks.outputs import (
     OutputDeclaration,
     check_kinds_of_values,
     check_raw,
+    check_repeats,
     parse_outputs,
     raw_rows,
     resolve_outputs,
 )
-from rldistill.errors import MismatchError, NumericalError, UsageError
 from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
+
+MAX_BATCH_SIZE = 4096
+"""Rows of a call: where a file fixes them, each decision costs as many."""
+MAX_INPUT_VALUES = 2**28
+"""Numbers that go into a call: 1 GiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class ProgramPolicy:
         behaviour: Behaviour = "greedy",
         input_scale: float | None = None,
     ) -> "ProgramPolicy":
-        """Return a policy around a program, after running it once on zeros to see that it fits.
+        """Return a policy around a program, after running it twice on zeros to see that it fits, and repeats itself.
 
         Args:
             program: the function.
@@ -101,11 +108,13 @@ class ProgramPolicy:
 
         Raises:
             MismatchError: the program does not fit the task.
+            PolicyFileError: it takes larger batches than a policy could.
             UsageError: something must be said that neither program nor task tells.
             NumericalError: its outputs are no numbers.
         """
         declared = None if outputs is None else parse_outputs(outputs)
         shape = _observation_shape(program, task)
+        _check_batch(program, shape)
         input_scale = _input_scale(program, task, input_scale)
         layout = None if task is None else task.fingerprint.action_layout
         is_bytes = program.input_dtype == torch.uint8 if task is None else _gives_bytes(task)
@@ -113,12 +122,12 @@ class ProgramPolicy:
         answers = _run(program, zeros, input_scale)
         resolved = resolve_outputs(program.what, declared, answers, layout)
         check_kinds_of_values(program.what, resolved, answers)
+        raw = raw_rows(program.what, resolved, answers)
         if task is None:
-            task = _unnamed_task(
-                program.what, resolved, raw_rows(program.what, resolved, answers), shape, is_bytes=is_bytes
-            )
+            task = _unnamed_task(program.what, resolved, raw, shape, is_bytes=is_bytes)
         policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
-        policy(zeros[:1])
+        again, _ = policy(zeros[:1])
+        check_repeats(program.what, raw[:1], again.raw)
         return policy
 
     @property
@@ -172,16 +181,13 @@ class ProgramPolicy:
 
         Raises:
             MismatchError: observations of another shape, or no integers where the environment gives bytes.
-            NumericalError: the program answered NaN.
+            NumericalError: the program answered NaN or infinity.
         """
         rows = torch.as_tensor(observations).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
         (raw,) = run_padded(rows, self.program.batch_size, lambda part: (self._raw(part),))
         assert raw is not None, "a program always answers"
-        if raw.isnan().any():
-            raise NumericalError(
-                f"Policy {self.name!r} answered NaN to an observation: its weights or the observations are no numbers."
-            )
+        check_answers(self.name, self.output_kind, rows, raw)
         return PolicyOutput.from_raw(self._task.fingerprint.action_layout, self.output_kind, raw), state
 
     def _raw(self, rows: Tensor) -> Tensor:
@@ -232,11 +238,11 @@ class ProgramPolicy:
 @torch.inference_mode()
 def _run(program: Program, rows: Tensor, input_scale: float) -> Mapping[str, Tensor]:
     """Run a program on one batch, cast and scaled as it wants; the caller's rows stay as they are."""
-    if program.input_dtype is not None and rows.dtype != program.input_dtype:
-        rows = rows.to(program.input_dtype)
+    # A copy in any case: code that is not ours may write into what it is given.
+    rows = rows.to(program.input_dtype or rows.dtype, copy=True)
     if input_scale != 1:
         rows = rows * input_scale
-    return program.run(rows)
+    return {name: answer.detach().cpu() for name, answer in program.run(rows).items()}
 
 
 def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
@@ -251,6 +257,14 @@ def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
             f"{list(shape)}. Was it made for another task?"
         )
     return shape
+
+
+def _check_batch(program: Program, shape: tuple[int, ...]) -> None:
+    if program.batch_size > MAX_BATCH_SIZE or program.batch_size * math.prod(shape) > MAX_INPUT_VALUES:
+        raise PolicyFileError(
+            f"{program.what} takes {program.batch_size:,} observations of shape {list(shape)} in one call, the most "
+            f"are {MAX_BATCH_SIZE:,}, and {MAX_INPUT_VALUES:,} numbers. Export it with a batch of any size, or of 1."
+        )
 
 
 def _gives_bytes(task: Task) -> bool:

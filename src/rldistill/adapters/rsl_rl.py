@@ -1,33 +1,49 @@
 """rsl_rl's checkpoints: the actor among the state dicts of a runner, rebuilt as ours.
 
 Read are checkpoints of rsl_rl 1 to 3 (`model_state_dict`) and of 4 and later (`actor_state_dict`), with
-or without normalisation of observations. What a checkpoint does not say: the activation, and the
-bounds of actions. Layout as of rsl_rl's commit c281c32 and its tags v1.0 to v3.3.
+or without normalisation of observations; of those of its distillation, the student. What a checkpoint does
+not say: the activation, and the bounds of actions. Layout as of rsl_rl's commit c281c32 and its tags v1.0 to
+v3.3; of distillation also v5.5.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rldistill.adapters.found import FoundNetwork
+from rldistill.adapters.memory import RecurrentError, memory_among
 from rldistill.adapters.sequential import UnknownLayersError, describe_layers, flattened, take_layers
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
 
 DEFAULT_ACTIVATION: Activation = "elu"
 _LIBRARY = "rsl_rl"
-# What a recurrent actor's memory is called, from version 1 to 5.
-_MEMORIES = ("memory_", "rnn.", "memory.")
 _SMALLEST_STD = 1e-6
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
 _TINY = 1e-12
 
 
-class RecurrentError(Exception):
-    """The policy has a memory; the text names it."""
+@dataclass(frozen=True)
+class _Actor:
+    """What acts among the tensors of a checkpoint.
+
+    Attributes:
+        tensors: its own, and those that belong to no layer.
+        prefix: of its layers.
+        normalizer: prefix of its running statistics.
+        unused: what stands beside it.
+        is_student: of a distillation, not trained by PPO.
+    """
+
+    tensors: dict[str, Tensor]
+    prefix: str
+    normalizer: str
+    unused: tuple[str, ...]
+    is_student: bool = False
 
 
 def find_rsl_rl(content: object, *, activation: Activation | None) -> FoundNetwork | None:
@@ -41,70 +57,81 @@ def find_rsl_rl(content: object, *, activation: Activation | None) -> FoundNetwo
         RecurrentError: it has a memory.
         UnknownLayersError: it is a checkpoint of rsl_rl, with other layers.
     """
-    if not isinstance(content, Mapping):
+    actor = _find_actor(content) if isinstance(content, Mapping) else None
+    if actor is None:
         return None
-    if isinstance(actor := content.get("actor_state_dict"), Mapping):
-        tensors, prefix, normalizer = dict(actor), "mlp", "obs_normalizer"
-        unused: tuple[str, ...] = ("critic_state_dict",)
-    elif isinstance(model := content.get("model_state_dict"), Mapping):
-        tensors, prefix, normalizer = dict(model), "actor", "actor_obs_normalizer"
-        unused = tuple(name for name in tensors if name.startswith(("critic.", "critic_obs_normalizer.")))
-        statistics = content.get("obs_norm_state_dict")
-        if isinstance(statistics, Mapping):
-            tensors |= {f"{normalizer}.{name}": tensor for name, tensor in statistics.items()}
-    else:
-        return None
-    memory = next((name for name in tensors if any(word in name for word in _MEMORIES)), None)
-    if memory is not None:
+    if memory := memory_among(actor.tensors):
         raise RecurrentError(memory)
-    for name in unused:
-        tensors.pop(name, None)
-    return _actor(tensors, prefix, normalizer, unused, activation)
+    return _network(actor, activation)
 
 
-def _actor(
-    tensors: dict[str, Tensor], prefix: str, normalizer: str, unused: tuple[str, ...], activation: Activation | None
-) -> FoundNetwork:
-    layers = take_layers(tensors, prefix)
+def _find_actor(content: Mapping[str, Any]) -> _Actor | None:
+    if isinstance(actor := content.get("actor_state_dict"), Mapping):
+        return _Actor(dict(actor), "mlp", "obs_normalizer", ("critic_state_dict",))
+    if isinstance(student := content.get("student_state_dict"), Mapping):
+        return _Actor(dict(student), "mlp", "obs_normalizer", ("teacher_state_dict",), is_student=True)
+    if not isinstance(model := content.get("model_state_dict"), Mapping):
+        return None
+    is_student = any(name.startswith("student.") for name in model)
+    own, other = ("student", "teacher") if is_student else ("actor", "critic")
+    unused = tuple(name for name in model if name.startswith((f"{other}.", f"{other}_obs_normalizer.")))
+    tensors = {name: tensor for name, tensor in model.items() if name not in unused}
+    normalizer = f"{own}_obs_normalizer"
+    if isinstance(statistics := content.get("obs_norm_state_dict"), Mapping):
+        tensors |= {f"{normalizer}.{name}": tensor for name, tensor in statistics.items()}
+    return _Actor(tensors, own, normalizer, unused, is_student)
+
+
+def _network(actor: _Actor, activation: Activation | None) -> FoundNetwork:
+    tensors = dict(actor.tensors)
+    layers = take_layers(tensors, actor.prefix)
     architecture = describe_layers(layers, activation=activation or DEFAULT_ACTIVATION, has_output=True)
-    normalization = _take_normalization(tensors, normalizer)
+    normalization = _take_normalization(tensors, actor.normalizer)
     log_std = _take_log_std(tensors)
     if tensors:
         raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
     *torso, output = flattened(layers)
-    if log_std.shape != output[1].shape:
+    if log_std is None and not actor.is_student:
+        raise UnknownLayersError("no std or log_std: its spread depends on the state, or it is no Gaussian")
+    if log_std is not None and log_std.shape != output[1].shape:
         raise UnknownLayersError(f"{output[1].numel()} outputs and standard deviations of {log_std.numel()}")
-    notes: tuple[str, ...] = ()
-    if activation is None:
-        notes = (
-            f"rsl_rl's checkpoints do not say their activation: taken is {DEFAULT_ACTIVATION}, its default. If the "
-            "training's configuration says another, load it with activation=….",
-        )
     return FoundNetwork(
         _LIBRARY,
-        "ppo",
+        "distillation" if actor.is_student else "ppo",
         architecture,
         (flattened(layers)[0][0].shape[1],),
-        "gaussian",
+        "actions" if log_std is None else "gaussian",
         torso,
         output,
         layout=None,
         spread=log_std,
         gaussian=GaussianOptions("parameter"),
         normalization=normalization,
-        unused=unused,
-        notes=notes,
+        unused=actor.unused,
+        notes=_notes(actor, activation),
     )
 
 
-def _take_log_std(tensors: dict[str, Tensor]) -> Tensor:
+def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
+    notes: list[str] = []
+    if actor.is_student:
+        notes.append("it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher.")
+    if activation is None:
+        notes.append(
+            f"rsl_rl's checkpoints do not say their activation: taken is {DEFAULT_ACTIVATION}, its default. If the "
+            "training's configuration says another, load it with activation=…."
+        )
+    return tuple(notes)
+
+
+def _take_log_std(tensors: dict[str, Tensor]) -> Tensor | None:
     for name in ("std", "distribution.std_param"):
         if name in tensors:
             return tensors.pop(name).flatten().clamp(min=_SMALLEST_STD).log()
     for name in ("log_std", "distribution.log_std_param"):
         if name in tensors:
             return tensors.pop(name).flatten()
-    raise UnknownLayersError("no std or log_std: its spread depends on the state, or it is no Gaussian")
+    return None
 
 
 def _take_normalization(tensors: dict[str, Tensor], prefix: str) -> InputNormalization | None:

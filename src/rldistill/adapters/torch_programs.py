@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program
+from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError
+from rldistill.networks.foreign import named_outputs
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
 
@@ -84,9 +87,9 @@ def _module_program(
     dtype: torch.dtype | None = None,
 ) -> Program:
     weights = module.state_dict()
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.isnan().any():
-            raise PolicyFileError(f"{what}: weight {name} holds NaN. Its training diverged.")
+    if memory := memory_among(weights):
+        raise PolicyFileError(recurrent(what, memory))
+    check_module_weights(what, module, PolicyFileError)
     floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(
         name=path.stem,
@@ -123,26 +126,6 @@ def _runner(what: str, module: nn.Module) -> Callable[[Tensor], Mapping[str, Ten
         return named_outputs(what, answer)
 
     return run
-
-
-def named_outputs(what: str, answer: object) -> dict[str, Tensor]:
-    """Return what a program answered by name: of a tuple its positions, of one tensor `output`.
-
-    Raises:
-        PolicyFileError: neither tensors nor arrays.
-    """
-    if isinstance(answer, Mapping):
-        parts = {str(name): value for name, value in answer.items()}
-    elif isinstance(answer, tuple | list):
-        parts = {str(index): value for index, value in enumerate(answer)}
-    else:
-        parts = {"output": answer}
-    try:
-        return {name: torch.as_tensor(value).detach().cpu() for name, value in parts.items() if value is not None}
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PolicyFileError(
-            f"{what} answered {type(answer).__name__}, expected a tensor, or several in a tuple or by name."
-        ) from error
 
 
 def _check_trust(what: str, *, trust: bool) -> None:

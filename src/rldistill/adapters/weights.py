@@ -3,16 +3,17 @@
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, RldistillError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What a zip begins with, by which torch tells its two formats apart.
@@ -128,6 +129,34 @@ def read_weights(content: object, *, source: str) -> Weights:
             converted.add(str(tensor.dtype).removeprefix("torch."))
         tensors[name] = _finite_float32(name, tensor.detach(), source)
     return Weights(tensors, tuple(sorted(converted)))
+
+
+def unwrapped_names(names: Collection[str]) -> list[str]:
+    """Return names of tensors as they are without the wrappers of `torch.compile` and of data parallel training."""
+    plain = [name.replace("_orig_mod.", "") for name in names]
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = [name.removeprefix("module.") for name in plain]
+    return plain if len(set(plain)) == len(plain) else list(names)
+
+
+def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
+    """Check that the weights of a module are there, and numbers.
+
+    Args:
+        what: the module, as messages call it.
+        module: a masking buffer of it may hold -∞.
+        error: to raise.
+
+    Raises:
+        RldistillError: of that type; names the tensor.
+    """
+    for tensors, may_mask in ((module.named_parameters(), False), (module.named_buffers(), True)):
+        for name, tensor in tensors:
+            if is_lazy(tensor) or tensor.is_meta:
+                raise error(f"{what}: weight {name} has no values yet. Load its weights before you pass it.")
+            wrong = tensor.isnan() | tensor.isposinf() if may_mask else ~tensor.isfinite()
+            if wrong.any():
+                raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
 
 def _check_tensor(name: str, tensor: Tensor, source: str) -> None:

@@ -4,20 +4,24 @@ Its weights can be kept in a policy file; its code cannot: such a file loads onl
 with the module that it belongs to.
 """
 
+import torch
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
+from rldistill.networks.foreign import call_foreign
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
+from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 
 
 class ModuleNetwork(nn.Module):
-    """Calls a module with scaled float32 observations; it returns rows `[B, O]`.
+    """Calls a module with scaled observations, cast to the type of its weights; it returns rows `[B, O]`.
 
     Args:
         module: trained in place.
         observation_shape: of one observation.
         num_outputs: O, what the task's action layout needs.
+        outputs: which of several outputs make the rows; None: it has one.
         input_scale: factor on the inputs: 1/255 for bytes.
         normalization: of the inputs by running statistics, instead of the factor.
     """
@@ -28,6 +32,7 @@ class ModuleNetwork(nn.Module):
         observation_shape: tuple[int, ...],
         num_outputs: int,
         *,
+        outputs: OutputDeclaration | None = None,
         input_scale: float = 1.0,
         normalization: InputNormalization | None = None,
     ) -> None:
@@ -35,6 +40,9 @@ class ModuleNetwork(nn.Module):
         self.observation_shape = observation_shape
         self.scale = ScaleInput(input_scale) if normalization is None else NormalizeInput(normalization)
         self.module = module
+        # Whoever goes to evaluation and back must not find a module in training that was not.
+        self.training = module.training
+        self._outputs = outputs
         self._num_outputs = num_outputs
 
     def use_channels_last(self) -> None:
@@ -44,17 +52,40 @@ class ModuleNetwork(nn.Module):
         """Return the module's outputs for observations `[B, *observation_shape]`.
 
         Raises:
-            MismatchError: the module returned another shape.
+            MismatchError: the module failed, or returned another shape.
         """
         assert head == 0, "a module of one's own plays one task"
-        outputs = self.module(self.scale(observations))
-        if not isinstance(outputs, Tensor) or outputs.shape != (len(observations), self._num_outputs):
-            got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        rows = self._rows(self.answers(observations))
+        if rows.shape != (len(observations), self._num_outputs):
             raise MismatchError(
-                f"Module {type(self.module).__name__} returned {got} for {len(observations)} observations of shape "
+                f"{self._what} returned {list(rows.shape)} for {len(observations)} observations of shape "
                 f"{list(self.observation_shape)}, expected a tensor [{len(observations)}, {self._num_outputs}]."
             )
-        return NetworkOutput(outputs.float(), outputs.float())
+        return NetworkOutput(rows, rows)
+
+    def answers(self, observations: Tensor) -> dict[str, Tensor]:
+        """Return everything that the module answers, by name (`foreign.named_outputs`).
+
+        Raises:
+            MismatchError: it failed, or answered no tensors.
+        """
+        weights = (weight.dtype for weight in self.module.parameters() if weight.is_floating_point())
+        inputs = self.scale(observations).to(next(weights, torch.float32))
+        return call_foreign(self._what, self.module, inputs)
+
+    def _rows(self, answers: dict[str, Tensor]) -> Tensor:
+        if self._outputs is not None:
+            return raw_rows(self._what, self._outputs, answers)
+        if len(answers) > 1:
+            raise MismatchError(
+                f"{self._what} returned {len(answers)} outputs: {shown_outputs(answers)}, expected one tensor "
+                f"[B, {self._num_outputs}]. Return the one that acts alone."
+            )
+        return next(iter(answers.values())).float()
+
+    @property
+    def _what(self) -> str:
+        return f"Module {type(self.module).__name__}"
 
 
 Network = PolicyNetwork | ModuleNetwork

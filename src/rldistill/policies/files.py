@@ -65,6 +65,7 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
             module,
             spec.observation_shape,
             num_outputs,
+            outputs=spec.declared_outputs,
             input_scale=spec.input_scale,
             normalization=spec.empty_normalization,
         )

@@ -1,4 +1,4 @@
-"""Inference in batches of one fixed size, and the check of what enters them.
+"""Inference in batches of one fixed size, and the checks of what enters and leaves them.
 
 Matrix products differ in their last bits between batch sizes, enough to change a chaotic
 episode. All inference therefore runs in batches of exactly one size, the last one padded: an
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, NumericalError
 from rldistill.tasks import ObservationFingerprint
+from rldistill.types import OutputKind
 
 # 16 is within 10 % of the fastest size on the CPU for every preset; a GPU wants more.
 ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
@@ -68,3 +69,32 @@ def check_observations(name: str, rows: Tensor, fingerprint: ObservationFingerpr
             f"{str(rows.dtype).removeprefix('torch.')}. They were probably scaled before. "
             "Pass them as the environment gives them."
         )
+
+
+def check_answers(name: str, kind: OutputKind, rows: Tensor, raw: Tensor) -> None:
+    """Check that a policy answered numbers: an argmax would take NaN for the best action.
+
+    Args:
+        name: of the policy.
+        kind: what its outputs are.
+        rows: observations `[B, *observation_shape]`.
+        raw: its answers `[B, O]`.
+
+    Raises:
+        NumericalError: an answer is NaN or infinite; says whether its observation was, too.
+    """
+    is_finite = raw.isfinite()
+    if is_finite.all():
+        return
+    row = int((~is_finite.all(dim=1)).nonzero()[0])
+    shown = ", ".join(f"{value:g}" for value in raw[row, :6].tolist()) + (", …" if raw.shape[1] > 6 else "")
+    if rows[row].isfinite().all():
+        cause = (
+            "The observation is finite, so the policy makes them: by an overflow, a division by zero, or a mask of "
+            "-inf, for which -1e9 does as well. Check the policy."
+        )
+    else:
+        cause = "The observation holds NaN or infinity itself. Check the environment."
+    raise NumericalError(
+        f"Policy {name!r} answered {kind} [{shown}] to an observation, expected finite numbers. {cause}"
+    )

@@ -9,6 +9,7 @@ import torch
 
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer, ValueAtoms
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
+from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.tasks import ObservationPart, Task
 from rldistill.types import OutputKind
@@ -51,6 +52,7 @@ class PolicySpec:
         name: short, for tables.
         architecture: the layers; None where the network is a module of the user's own.
         module: the name of that module's class.
+        module_outputs: which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
         heads: one per task, in the network's order.
         output_kind: which action field the outputs are.
         behaviour: how its heads act by default.
@@ -75,6 +77,7 @@ class PolicySpec:
     normalization: Mapping[str, Any] | None = None
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
     atoms: ValueAtoms | None = None
+    module_outputs: str | None = None
 
     def __post_init__(self) -> None:
         # Also what a stranger's file declares comes this way.
@@ -96,6 +99,10 @@ class PolicySpec:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
         if len({head.task.fingerprint.observation_parts for head in self.heads}) != 1:
             raise ValueError("heads must have one kind of observation, got several of different parts.")
+        if self.declared_outputs is not None and (
+            self.module is None or self.declared_outputs.kind != self.output_kind
+        ):
+            raise ValueError(f"module_outputs must be {self.output_kind} of a module, got {self.module_outputs!r}.")
         # Both refuse what does not belong together.
         assert self.output_layers
         assert self.empty_normalization or self.normalization is None
@@ -104,6 +111,11 @@ class PolicySpec:
     def network_description(self) -> str:
         """Its layers, as messages call them."""
         return "a module of its maker's own" if self.architecture is None else self.architecture.description
+
+    @property
+    def declared_outputs(self) -> OutputDeclaration | None:
+        """Which of a module's outputs make the rows."""
+        return None if self.module_outputs is None else parse_outputs(self.module_outputs)
 
     @property
     def head_sizes(self) -> dict[str, int]:
@@ -157,6 +169,8 @@ class PolicySpec:
             later["gaussian"] = asdict(self.gaussian)
         if self.atoms is not None:
             later["atoms"] = asdict(self.atoms)
+        if self.module_outputs is not None:
+            later["module_outputs"] = self.module_outputs
         return later | {
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
@@ -188,4 +202,5 @@ class PolicySpec:
             normalization=data.get("normalization"),
             gaussian=GaussianOptions(**data.get("gaussian", {})),
             atoms=ValueAtoms(**data["atoms"]) if "atoms" in data else None,
+            module_outputs=data.get("module_outputs"),
         )

@@ -1,5 +1,6 @@
 """A policy whose network is ours."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from rldistill.networks import (
     module_name,
 )
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
-from rldistill.policies.padded import ROWS_PER_BATCH, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import write_atomically
@@ -106,8 +108,12 @@ class TorchPolicy:
         output_kind: OutputKind,
         behaviour: Behaviour = "greedy",
         normalization: InputNormalization | None = None,
+        outputs: OutputDeclaration | None = None,
     ) -> "TorchPolicy":
-        """Return a policy around a module of one's own: scaled or normalised float32 observations to rows `[B, O]`."""
+        """Return a policy around a module of one's own: scaled or normalised observations to rows `[B, O]`.
+
+        `outputs` says which of several outputs make the rows; without it the module returns one tensor.
+        """
         spec = PolicySpec(
             name=type(module).__name__,
             architecture=None,
@@ -116,12 +122,14 @@ class TorchPolicy:
             behaviour=behaviour,
             input_scale=_input_scale(task),
             module=module_name(module),
+            module_outputs=None if outputs is None else outputs.text,
             normalization=None if normalization is None else normalization.settings,
         )
         network = ModuleNetwork(
             module,
             spec.observation_shape,
             spec.head_sizes[task.name],
+            outputs=outputs,
             input_scale=spec.input_scale,
             normalization=normalization,
         )
@@ -156,7 +164,9 @@ class TorchPolicy:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.network.parameters()).device
+        weights = itertools.chain(self.network.parameters(), self.network.buffers())
+        # A module of somebody's own may have none.
+        return next((tensor.device for tensor in weights), torch.device("cpu"))
 
     @property
     def hash(self) -> str:
@@ -180,6 +190,7 @@ class TorchPolicy:
 
         Raises:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
+            NumericalError: it answered NaN or infinity.
         """
         rows = torch.as_tensor(observations)
         fingerprint = self.tasks[0].fingerprint
@@ -192,6 +203,7 @@ class TorchPolicy:
             outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
         self.network.train(was_training)
         assert outputs is not None, "every network has outputs"
+        check_answers(self.name, self.output_kind, rows, outputs)
         layout = fingerprint.action_layout
         return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
 

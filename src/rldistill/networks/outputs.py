@@ -1,4 +1,4 @@
-"""What the outputs of a program mean: declared by the user where the file cannot say it.
+"""What the outputs of a program or a module mean: declared by the user where they cannot say it.
 
 A declaration is written `q_values`, `logits`, `gaussian` or `actions`, and where a program has
 several outputs also which of them: `logits=policy`, `gaussian=mu,log_std`, `gaussian=mu,log(std)`.
@@ -99,9 +99,8 @@ def resolve_outputs(
             f"{what}: its outputs were declared as {declared.kind}, but {layout.kind} actions have "
             f"{' or '.join(kinds)}. Was another task meant?"
         )
-    missing = [name for name in declared.names if name not in outputs]
-    if missing:
-        raise MismatchError(f"{what} has no output {missing[0]!r}, only {shown_outputs(outputs)}.")
+    if missing := [name for name in declared.names if name not in outputs]:
+        raise MismatchError(_missing(what, missing[0], outputs))
     if declared.names:
         return declared
     if len(outputs) == 1:
@@ -121,8 +120,11 @@ def raw_rows(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tenso
     """Return the outputs that a resolved declaration names as raw rows `[B, O]`, float32.
 
     Raises:
-        MismatchError: mean and spread have different sizes.
+        MismatchError: an output is missing, or mean and spread have different sizes.
     """
+    if missing := [name for name in declared.names if name not in outputs]:
+        # A program that answers otherwise than it did when it was loaded.
+        raise MismatchError(_missing(what, missing[0], outputs))
     parts = [outputs[name].float() for name in declared.names]
     if len(parts) == 1:
         return parts[0]
@@ -156,6 +158,19 @@ def check_raw(what: str, declared: OutputDeclaration, raw: Tensor, layout: Actio
     )
 
 
+def check_repeats(what: str, raw: Tensor, again: Tensor) -> None:
+    """Check that the same observations were answered the same twice, but for rounding.
+
+    Raises:
+        MismatchError: they were not: something is remembered, or drawn.
+    """
+    if raw.shape != again.shape or not torch.allclose(raw, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise MismatchError(
+            f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
+            "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+        )
+
+
 def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> None:
     """Refuse whole numbers: an action already chosen, which says nothing of the others.
 
@@ -171,14 +186,19 @@ def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mappi
             )
 
 
-def shown_outputs(outputs: Mapping[str, Tensor]) -> str:
+def shown_outputs(outputs: Mapping[str, Tensor], most: int = 8) -> str:
     """Return names and sizes as messages list them; B stands for the batch."""
-    return ", ".join(f"{name} {['B', *tensor.shape[1:]]}".replace("'", "") for name, tensor in outputs.items())
+    shown = [f"{name} {['B', *tensor.shape[1:]]}".replace("'", "") for name, tensor in outputs.items()]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def shown_actions(layout: ActionLayout) -> str:
     """Return an action space as messages call it."""
     return f"{layout.kind} {list(layout.sizes)}"
+
+
+def _missing(what: str, name: str, outputs: Mapping[str, Tensor]) -> str:
+    return f"{what} has no output {name!r}, only {shown_outputs(outputs)}."
 
 
 def _tells(kind: OutputKind, outputs: Mapping[str, Tensor]) -> bool:

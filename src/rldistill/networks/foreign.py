@@ -1,0 +1,92 @@
+"""Code that is not ours, a module or a function of somebody's own: called, and what it answered by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rldistill.errors import MismatchError, RldistillError
+
+_MOST_SHOWN = 300
+
+
+def call_foreign(what: str, function: Callable[[Tensor], object], rows: Tensor) -> dict[str, Tensor]:
+    """Return what a function or a module answers to a batch of observations, by name.
+
+    Args:
+        what: the function, as messages call it.
+        function: is called once.
+        rows: observations `[B, *observation_shape]`.
+
+    Raises:
+        MismatchError: it failed (quotes what it said), or answered something else than tensors or arrays.
+    """
+    try:
+        answer = function(rows)
+    except (RldistillError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        said = " ".join(str(error).split())[:_MOST_SHOWN].rstrip(".")
+        raise MismatchError(
+            f"{what} failed on observations {list(rows.shape)} of {_name(rows.dtype)}: {type(error).__name__}"
+            f"{': ' if said else ''}{said}. It is called with one batch [B, …] of its task's observations and nothing "
+            "else. Was it made for others?"
+        ) from error
+    return named_outputs(what, answer)
+
+
+def named_outputs(what: str, answer: object) -> dict[str, Tensor]:
+    """Return an answer by name: of a named tuple its fields, of a tuple the positions, of one tensor `output`.
+
+    A list is read as a tuple, or as the rows of one output where none of its elements has rows itself. What is None
+    is left out.
+
+    Raises:
+        MismatchError: neither tensors nor arrays; says what there is.
+    """
+    named: dict[str, Tensor] = {}
+    for name, value in _parts(answer).items():
+        if value is None:
+            continue
+        try:
+            named[name] = _tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            within = "" if value is answer else f" with a {type(value).__name__} as {name!r}"
+            raise MismatchError(_no_tensors(what, answer, within)) from error
+    if not named:
+        raise MismatchError(_no_tensors(what, answer, ""))
+    return named
+
+
+def _parts(answer: object) -> Mapping[str, object]:
+    if isinstance(answer, Mapping):
+        return {str(name): value for name, value in cast(Mapping[object, object], answer).items()}
+    if not isinstance(answer, tuple | list) or _is_rows(cast(Any, answer)):
+        return {"output": answer}
+    values = cast(tuple[object, ...], answer)
+    names = getattr(values, "_fields", range(len(values)))
+    return dict(zip(map(str, names), values, strict=True))
+
+
+def _is_rows(answer: tuple[Any, ...] | list[Any]) -> bool:
+    return isinstance(answer, list) and all(np.ndim(part) < 2 for part in answer)
+
+
+def _tensor(value: Any) -> Tensor:  # noqa: ANN401 (somebody's own)
+    if isinstance(value, list):
+        return torch.stack([torch.as_tensor(row) for row in cast(list[Any], value)])
+    return torch.as_tensor(value)
+
+
+def _no_tensors(what: str, answer: object, within: str) -> str:
+    kind = "None" if answer is None else f"a {type(answer).__name__}{within}"
+    return (
+        f"{what} answered {kind}, expected a tensor or an array [B, O], or several in a tuple or by name. Return its "
+        "scores of all actions, or its actions."
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
