@@ -178,7 +178,7 @@ CASES = {
     "onnx: NaN": (
         onnx_that_is_no_number,
         SAID,
-        "ONNX file FILE: weight w0 holds NaN. Its training diverged.",
+        "ONNX file FILE: weight w0 holds NaN or infinity. Its training diverged.",
     ),
     "a zip bomb": (
         bomb,
