@@ -375,8 +375,8 @@ def test_an_activation_that_cannot_be_is_refused(path):
         "activation out."
     )
     assert load_policy(path, activation="relu").hash == load_policy(path).hash
-    assert refusal(path, UsageError, activation="mish").startswith(
-        "activation: got 'mish', expected one of relu, tanh,"
+    assert refusal(path, UsageError, activation="sine").startswith(
+        "activation: got 'sine', expected one of relu, tanh,"
     )
 
 

@@ -88,14 +88,20 @@ def test_without_collection_teachers_play_while_students_learn(plan_of):
     assert student.places["teacher_paths"] == [str(plan.teacher_file("pong"))]
 
 
-def test_a_budget_without_the_zoo_trains_every_teacher_that_is_not_named(plan_of, tmp_path):
-    without = ("evaluate = {", "without_zoo = true\nevaluate = {")
-    assert {source.origin for source in plan_of(without).teachers.values()} == {"trained"}
+def test_a_budget_may_leave_the_zoo_out_or_want_every_teacher_named(plan_of, tmp_path):
+    def among(teachers):
+        return ("evaluate = {", f'teachers = "{teachers}"\nevaluate = {{')
+
     file = saved_teacher(tmp_path, "pong")
-    found = {game: source.origin for game, source in plan_of(without, teacher=(file,)).teachers.items()}
+    assert {source.origin for source in plan_of(among("trained")).teachers.values()} == {"trained"}
+    found = {game: source.origin for game, source in plan_of(among("trained"), teacher=(file,)).teachers.items()}
     assert found == {"pong": "file", "breakout": "trained"}
-    with pytest.raises(UsageError, match="without_zoo is 1, expected bool"):
-        plan_of(("evaluate = {", "without_zoo = 1\nevaluate = {"))
+    with pytest.raises(UsageError, match=r"budget tiny is for teachers of yours, got none of breakout\. Name a file"):
+        plan_of(among("named"), teacher=(file,))
+    named = plan_of(among("named"), teacher=(file, saved_teacher(tmp_path, "breakout")))
+    assert {source.origin for source in named.teachers.values()} == {"file"}
+    with pytest.raises(UsageError, match="teachers is 'zoo', expected trained or named"):
+        plan_of(among("zoo"))
 
 
 def test_a_named_teacher_comes_before_the_zoos_and_a_missing_one_is_trained(plan_of, tmp_path):

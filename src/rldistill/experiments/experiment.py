@@ -26,6 +26,7 @@ Method = Literal["distill", "joint", "online", "learner"]
 """`distill`: a student learns from teachers; `joint`: without any, one network learns all games by playing them;
 `online`: a student learns while its teacher does; `learner`: that teacher at its last step."""
 Settings = Mapping[str, Any]
+TeacherChoice = Literal["trained", "named"]
 
 # What the plan itself decides for every job.
 _PLANNED = {"task", "tasks", "out", "env_kwargs", "seed", "device", "num_threads", "data", "teacher", "policies"}
@@ -70,7 +71,8 @@ class Budget:
         games: Atari games by ale-py's names.
         num_seeds: students of each arm.
         train_teacher: for games without a teacher's file.
-        without_zoo: the zoo's teachers are no such files; so that teachers learn from as many steps as a joint arm.
+        teachers: where they come from if not from files, else the zoo, else training: `trained`: never from the zoo,
+            so that they learn from as many steps as a joint arm; `named`: from files alone.
         collect: one dataset per game; None: teachers play while students learn.
         distill: of arms of this method.
         joint: likewise; None: such arms are left out, and said to be.
@@ -88,7 +90,7 @@ class Budget:
     collect: Settings | None = None
     joint: Settings | None = None
     env: Settings = field(default_factory=dict[str, Any])
-    without_zoo: bool = False
+    teachers: TeacherChoice | None = None
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
         """Return the settings of an arm's method; a temperature only where its loss takes one."""
@@ -195,11 +197,10 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
         raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")
     sections = {name: _section(values[name], name, place) for name in _SECTIONS if name in values}
     games: tuple[str, ...] = tuple(values["games"])
-    without_zoo = values.get("without_zoo", False)
-    if not isinstance(without_zoo, bool):
-        raise UsageError(f"{place}: {wrong_type('without_zoo', without_zoo, {bool})}")
-    env = values.get("env", {})
-    return Budget(games=games, num_seeds=values["num_seeds"], env=env, without_zoo=without_zoo, **sections)
+    teachers, env = values.get("teachers"), values.get("env", {})
+    if teachers not in (None, *get_args(TeacherChoice)):
+        raise UsageError(f"{place}: teachers is {teachers!r}, expected {' or '.join(get_args(TeacherChoice))}.")
+    return Budget(games=games, num_seeds=values["num_seeds"], env=env, teachers=teachers, **sections)
 
 
 def _section(table: object, name: str, place: str) -> dict[str, Any]:

@@ -215,9 +215,7 @@ def make_plan(config: ReproduceConfig) -> Plan:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
     if experiment.kind == "online" and config.teacher:
         raise UsageError(f"--teacher {config.teacher[0]}: {experiment.name} lets its teachers learn.")
-    teachers = (
-        {} if experiment.kind == "online" else find_teachers(games, config.teacher, use_zoo=not budget.without_zoo)
-    )
+    teachers = {} if experiment.kind == "online" else _teachers(games, budget, config)
     for game in games:
         make_task(f"{ATARI_PREFIX}{game}")
     if any(source.origin == "trained" for source in teachers.values()):
@@ -235,6 +233,17 @@ def make_plan(config: ReproduceConfig) -> Plan:
         config.num_envs,
         resolve_device(config.device).type,
     )
+
+
+def _teachers(games: Sequence[str], budget: Budget, config: ReproduceConfig) -> dict[str, TeacherSource]:
+    teachers = find_teachers(games, config.teacher, use_zoo=budget.teachers is None)
+    unnamed = [game for game, source in teachers.items() if source.origin != "file"]
+    if budget.teachers == "named" and unnamed:
+        raise UsageError(
+            f"budget {config.budget} is for teachers of yours, got none of {', '.join(unnamed)}. "
+            "Name a file for each with --teacher, or choose the --games of those that you have."
+        )
+    return teachers
 
 
 def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> None:
