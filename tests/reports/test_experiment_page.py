@@ -39,7 +39,12 @@ RESULTS = {
     "title": "Which loss",
     "section": "section 4.1",
     "budget": "cpu",
-    "settings": {"games": ["pong", "space_invaders"], "num_seeds": 1, "distill": {"num_updates": 8000}},
+    "settings": {
+        "games": ["pong", "space_invaders"],
+        "num_seeds": 1,
+        "teachers": "trained",
+        "distill": {"num_updates": 8000},
+    },
     "games": ["pong", "space_invaders"],
     "seeds": [0],
     "num_episodes": 30,
@@ -75,6 +80,10 @@ def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row()
     assert "share one dataset per game and one teacher" in page
     assert "| Pong | the zoo | 17.0 | `abababababababab` |" in page
     assert "commit `0123456789ab+changes`; a processor, 2 processors, cpu; 1.50 hours of work" in page
+
+
+def test_the_page_tells_the_settings_of_the_budget():
+    assert "- Settings: `teachers: trained; distill: num_updates 8000`." in experiment_page(RESULTS)
 
 
 def test_the_page_names_students_that_learned_nothing():

@@ -193,9 +193,12 @@ def _conditions(results: Results) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in settings.items() if key not in ("games", "num_seeds")}
-    return "; ".join(
-        f"{key}: {', '.join(f'{name} {item}' for name, item in value.items())}" for key, value in shown.items()
-    )
+    return "; ".join(f"{key}: {_setting(value)}" for key, value in shown.items())
+
+
+def _setting(value: Mapping[str, Any] | str) -> str:
+    """Return a section of a budget, or what it says in a word, as text."""
+    return value if isinstance(value, str) else ", ".join(f"{name} {item}" for name, item in value.items())
 
 
 def _by_seed(measure: Mapping[str, Any]) -> str:
