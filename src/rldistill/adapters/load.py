@@ -1,7 +1,7 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _HINTS: Mapping[str, frozenset[FileKind]] = {
     "activation": frozenset({"weights"}),
     "normalizer": frozenset({"sb3", "weights"}),
 }
+# Those of them that are said of all files of a command at once.
+_SHARED_WORDS = ("input_scale", "activation", "normalizer")
 _KIND_NAMES: Mapping[FileKind, str] = {
     "policy": "policy file of rldistill",
     "sb3": "Stable-Baselines3 zip",
@@ -128,27 +130,61 @@ def load_policy(
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
-    """Load a policy with what a user says of files in general; where a file says it itself, that counts.
+    """Load a policy with what a user says of this file; a task that it does not fit is no error yet.
 
     Args:
         path: the file.
-        reading: what the user says.
+        reading: what the user says of it.
         device: `auto`, `cpu` or `cuda`.
         task: that it is to play, if that is known.
 
     Raises:
         PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
-        UsageError: something must be said that neither file nor user tells.
-        MismatchError: the policy does not fit the task.
+        UsageError: something must be said that neither file nor user tells, or was said and does not apply.
+        MismatchError: a policy of another library does not fit the task.
     """
     kind = detect_kind(path)
+    if kind not in ("policy", "sb3"):
+        return load_policy(path, device=device, task=task, **vars(reading))
+    check_reading(path, kind, reading)
     if kind == "policy":
-        return _acting(files.load_policy(path, device=device), reading.behaviour)
-    if kind == "sb3":
-        return _acting(load_sb3(path, device=device, task=task, normalizer=reading.normalizer), reading.behaviour)
-    words = {name: value for name, value in vars(reading).items() if kind in _HINTS.get(name, _PROGRAMS)}
-    words["behaviour"] = reading.behaviour
-    return load_policy(path, device=device, task=task, **words)
+        policy = files.load_policy(path, device=device)
+    else:
+        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
+
+
+def check_reading(path: Path, kind: FileKind, reading: Reading) -> None:
+    """Check that what a user says of a file applies to files of its kind.
+
+    Raises:
+        UsageError: it does not; names the words.
+    """
+    _check_hints(path, kind, **{word: getattr(reading, word) for word in _SHARED_WORDS})
+
+
+def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
+    """Return, of what a user says of several files at once, what each of them does not say itself.
+
+    Raises:
+        PolicyFileError: one of the files is none.
+        UsageError: a word applies to none of them.
+    """
+    words = [word for word in ("outputs", *_SHARED_WORDS) if getattr(reading, word) is not None]
+    if len(paths) == 1 or not words:
+        return [reading] * len(paths)
+    kinds = [detect_kind(path) for path in paths]
+    readings = [reading] * len(paths)
+    for word in words:
+        takers = [kind in _HINTS.get(word, _PROGRAMS) for kind in kinds]
+        if any(takers):
+            readings = [
+                own if takes else replace(own, **{word: None}) for own, takes in zip(readings, takers, strict=True)
+            ]
+        elif word in _SHARED_WORDS:
+            shown = ", ".join(f"{path} ({_KIND_NAMES[kind]})" for path, kind in zip(paths, kinds, strict=True))
+            raise UsageError(f"{word} need not be said of any of these files: {shown}. Leave it out.")
+    return readings  # outputs that no program takes are compared with what each file says
 
 
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:

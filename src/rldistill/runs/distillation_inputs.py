@@ -14,7 +14,7 @@ from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_file
+from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_files
 from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
@@ -93,7 +93,7 @@ def task_name(task: TaskLike) -> str:
 def inputs_of(config: DistillConfig) -> DistillInputs:
     """Return what a configuration names."""
     tasks = [] if config.task is None else [name.strip() for name in config.task.split(",")]
-    return DistillInputs(config.data, [policy_file(path, config) for path in config.teacher], tasks)
+    return DistillInputs(config.data, policy_files(config.teacher, config), tasks)
 
 
 def check_inputs(config: DistillConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from rldistill.adapters.detect import detect_kind
-from rldistill.adapters.load import Reading, load_with
+from rldistill.adapters.load import Reading, load_with, share_words
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
@@ -70,11 +70,27 @@ def policy_file(path: Path, said: SaysOfFiles) -> PolicyFile:
     Raises:
         UsageError: the scale is no number, or nobody knows the behaviour.
     """
+    return PolicyFile(path, _reading(said))
+
+
+def policy_files(paths: Sequence[Path], said: SaysOfFiles) -> list[PolicyFile]:
+    """Return files, each with what a configuration says of files like it.
+
+    Raises:
+        PolicyFileError: there is no such file.
+        UsageError: as `policy_file`, or something that is said applies to none of them.
+    """
+    reading = _reading(said)
+    readings = share_words([_file_of(path) for path in paths], reading) if len(paths) > 1 else [reading] * len(paths)
+    return [PolicyFile(path, own) for path, own in zip(paths, readings, strict=True)]
+
+
+def _reading(said: SaysOfFiles) -> Reading:
     if said.behaviour not in (None, *LEARNED_BEHAVIOURS):
         raise UsageError(f"behaviour: got {said.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}.")
     scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
     normalizer = None if said.normalizer is None else str(said.normalizer)
-    return PolicyFile(path, Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour))
+    return Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour)
 
 
 def parse_input_scale(text: str) -> float:
@@ -115,17 +131,22 @@ def as_policy(
     if not isinstance(policy, str | Path | PolicyFile):
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     reading = policy.reading if isinstance(policy, PolicyFile) else Reading()
-    path = policy.path if isinstance(policy, PolicyFile) else Path(policy)
-    if path.is_dir():
-        files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
-        found = [file for file in files if file.is_file()]
-        if not found:
-            raise PolicyFileError(
-                f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
-            )
-        path = found[0]
+    path = _file_of(policy.path if isinstance(policy, PolicyFile) else Path(policy))
     is_ours = detect_kind(path) == "policy"
     return load_with(path, reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
+
+
+def _file_of(path: Path) -> Path:
+    """Return a file as it is, and of a run folder the policy that its run ended in."""
+    if not path.is_dir():
+        return path
+    files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise PolicyFileError(
+            f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
+        )
+    return found[0]
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
