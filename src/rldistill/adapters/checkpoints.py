@@ -88,10 +88,12 @@ def _with_activation(found: FoundNetwork, activation: Activation | None, source:
 
 
 def _with_normalizer(found: FoundNetwork, source: str, normalizer: str | Path | None) -> FoundNetwork:
-    """Return a network with the running statistics that its user names."""
-    if normalizer is None or normalizer == WITHOUT_NORMALIZER:
-        unsaid = found.without_normalizer if normalizer is None else None
+    """Return a network with the running statistics that its user names, or without any."""
+    if normalizer is None:
+        unsaid = found.without_normalizer
         return found if unsaid is None else replace(found, notes=(*found.notes, unsaid))
+    if normalizer == WITHOUT_NORMALIZER:
+        return replace(found, normalization=None)
     if found.normalization is not None:
         raise UsageError(f"{source} holds the statistics of its observations itself: leave normalizer out.")
     what = f"{source} ({found.library} {found.algorithm})"
