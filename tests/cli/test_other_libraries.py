@@ -306,3 +306,33 @@ def test_inspect_compares_outputs_that_are_said_with_those_of_the_file(q_network
         2,
         f"rldistill inspect: {q_network} says itself that its outputs are q_values: got outputs='logits'.",
     )
+
+
+def test_a_teacher_that_was_read_with_words_is_found_again_and_named_with_them(q_network, statistics, tmp_path):
+    data, student = tmp_path / "data", tmp_path / "student"
+    said = ("--activation", "tanh", "--normalizer", str(statistics))
+    collected = run_well("collect", q_network, *CART_POLE, *said, "--num-steps", 600, "--out", data, "--json").json
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["teacher"]["reading"] == {"activation": "tanh", "normalizer": str(statistics)}
+    for argv in (("distill", data), ("distill", "--teacher", q_network, *CART_POLE, *said)):
+        distilled = run_well(*argv, *TINY, "--out", student, "--overwrite")
+        following = distilled.stderr.splitlines()[-1].removeprefix("next: rldistill ").split()
+        assert following[2:] == ["--teacher", str(q_network), *said]
+        for words in (following, following[:2]):
+            result = run_well(*words, "--num-episodes", 5, "--json").json
+            assert result["policies"][0]["policy_hash"] == collected["teacher_hash"]
+
+
+def test_teachers_that_were_read_in_different_ways_are_left_to_the_record_of_their_student():
+    from pathlib import Path
+
+    from rldistill.cli.distill import _summary
+
+    likeness = {"held_out_agreement": 0.5}
+    teachers = [{"path": "a.pt", "reading": {"activation": "tanh"}}, {"path": "b.pt"}]
+    made = {"config": {"online": False}, "tasks": {"A": likeness, "B": likeness}, "teachers": teachers}
+    assert _summary(Path("s"), made).splitlines()[-1] == "next: rldistill evaluate s"
+    teachers[1]["reading"] = {"activation": "tanh"}
+    assert _summary(Path("s"), made).splitlines()[-1] == (
+        "next: rldistill evaluate s --teacher a.pt --teacher b.pt --activation tanh"
+    )
