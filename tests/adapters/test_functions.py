@@ -11,6 +11,7 @@ from torch import nn
 from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
+from rldistill.policies.file_format import pack_policy
 from tests.kit.small_policies import box_task, image_task, vector_task
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -365,13 +366,62 @@ def test_a_module_with_a_weight_that_is_no_number_is_refused(value, dtype):
     assert str(caught.value) == "Module Linear: weight bias holds NaN or infinity. Its training diverged."
 
 
-def test_a_mask_of_a_module_may_be_infinite_but_no_statistic():
-    module = nn.Linear(4, 3)
-    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-    load_policy(module, task=vector_task(), outputs="logits")
-    module.register_buffer("variance", torch.tensor([1.0, torch.inf]))
-    with pytest.raises(NumericalError, match=r"weight variance holds NaN or infinity\."):
-        load_policy(module, task=vector_task(), outputs="logits")
+class Masked(nn.Linear):
+    """Weighs its inputs by a softmax over those that a mask of -∞ leaves, within bounds that bound nothing."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0, 0.0]))
+        self.register_buffer("most", torch.full((4,), torch.inf))
+
+    def forward(self, rows):
+        return super().forward(rows.minimum(self.most) * (rows + self.mask).softmax(1))
+
+
+def test_buffers_of_a_module_may_be_infinite_also_in_files(tmp_path):
+    said = {"task": vector_task(), "outputs": "logits"}
+    policy = load_policy(Masked(), **said)
+    policy.save(tmp_path / "own.safetensors")
+    torch.save(
+        {f"module.{name}": tensor for name, tensor in policy.network.module.state_dict().items()}, tmp_path / "w"
+    )
+    rows = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    for again in (
+        load_policy(tmp_path / "own.safetensors", module=Masked()),
+        load_policy(tmp_path / "w", module=Masked(), **said),
+    ):
+        assert torch.equal(again.network.module.mask, Masked().mask)
+        assert torch.equal(again(rows)[0].logits, policy(rows)[0].logits)
+
+
+@pytest.mark.parametrize(("name", "value"), [("mask", torch.nan), ("bias", -torch.inf)])
+def test_nan_in_a_buffer_and_infinity_in_a_parameter_are_neither_loaded_nor_saved(name, value, tmp_path):
+    said = {"task": vector_task(), "outputs": "logits"}
+    policy = load_policy(Masked(), **said)
+    policy.network.module.state_dict()[name][1] = value
+    with pytest.raises(NumericalError, match=rf"weight module\.{name} holds NaN or infinity in float32\."):
+        policy.save(tmp_path / "own.safetensors")
+    (tmp_path / "own.safetensors").write_bytes(pack_policy(policy.spec.to_dict(), policy.stored_weights()))
+    with pytest.raises(PolicyFileError, match=rf"weight module\.{name} holds NaN or infinity\."):
+        load_policy(tmp_path / "own.safetensors", module=Masked())
+    torch.save(policy.network.module.state_dict(), tmp_path / "w")
+    with pytest.raises(PolicyFileError, match=rf"tensor {name} holds NaN or infinity\."):
+        load_policy(tmp_path / "w", module=Masked(), **said)
+    with pytest.raises(NumericalError, match=rf"weight {name} holds NaN or infinity\."):
+        load_policy(policy.network.module, **said)
+
+
+def test_a_number_of_a_buffer_that_would_become_infinite_is_refused(tmp_path):
+    said = {"task": vector_task(), "outputs": "logits"}
+    large, module = Masked(), Masked()
+    large.most = torch.full((4,), 1e300, dtype=torch.float64)
+    torch.save(large.state_dict(), tmp_path / "w")
+    with pytest.raises(PolicyFileError, match="tensor most holds numbers beyond the range of float32"):
+        load_policy(tmp_path / "w", module=Masked(), **said)
+    module.most = torch.full((4,), 1e5)
+    policy = load_policy(module, **said).with_spec(weights_dtype="float16")
+    with pytest.raises(NumericalError, match=r"weight module\.most holds NaN or infinity in float16"):
+        policy.save(tmp_path / "p.safetensors")
 
 
 @pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(4, 3, device="meta")], ids=["lazy", "meta"])

@@ -223,6 +223,25 @@ def test_a_bound_may_be_infinite(onnx_path):
     np.testing.assert_allclose(output.q_values, expected(layers(), ROWS), rtol=1e-5, atol=1e-5)
 
 
+def test_a_mask_may_be_infinite_also_where_it_is_a_row(onnx_path):
+    model = mlp_model()
+    mask = numpy_helper.from_array(np.array([0, -np.inf, 0, 0], np.float32), "mask")
+    model.graph.initializer.append(mask)
+    model.graph.node.insert(1, helper.make_node("Max", ["flat", "mask"], ["bounded"]))
+    model.graph.node[2].input[0] = "bounded"
+    output, _ = load(saved(model, onnx_path))(ROWS)
+    bounded = np.maximum(ROWS, [0, -np.inf, 0, 0]).astype(np.float32)
+    np.testing.assert_allclose(output.q_values, expected(layers(), bounded), rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_that_holds_nan_is_refused(onnx_path):
+    model = mlp_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, np.nan], np.float32), "mask"))
+    assert refusal(saved(model, onnx_path)) == (
+        "ONNX file FILE: weight mask holds NaN or infinity. Its training diverged."
+    )
+
+
 def test_files_that_are_no_onnx_model(onnx_path):
     onnx_path.write_bytes(b"")
     assert refusal(onnx_path) == (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import rldistill as rd
-from rldistill.adapters.load import Reading, load_policy, load_with
+from rldistill.adapters.load import Reading, load_policy, load_with, share_words
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from tests.kit.other_libraries import QNetwork, randomised
@@ -69,10 +69,45 @@ def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
     )
 
 
-def test_of_a_file_that_says_it_itself_general_words_are_not_needed(own, checkpoint):
-    said = Reading(trust=True, outputs="gaussian", input_scale=0.5, normalizer="none")
-    for path in (own, checkpoint):
-        assert load_with(path, said, device="cpu", task=None).hash == load_policy(path).hash
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"normalizer": "none"}, "FILE is a policy file of rldistill, of which normalizer need not be said."),
+        ({"activation": "elu"}, "FILE is a policy file of rldistill, of which activation need not be said."),
+        ({"input_scale": 0.5}, "FILE is a policy file of rldistill, of which input_scale need not be said."),
+        ({"outputs": "q_values"}, "FILE says itself that its outputs are logits: got outputs='q_values'."),
+    ],
+)
+def test_what_is_said_of_one_file_is_not_ignored(own, words, message):
+    with pytest.raises(UsageError) as caught:
+        load_with(own, Reading(trust=True, **words), device="cpu", task=None)
+    assert str(caught.value).replace(str(own), "FILE") == message
+
+
+def test_of_several_files_each_takes_the_words_that_it_needs(own, checkpoint):
+    said = Reading(trust=True, activation="tanh", normalizer="none", behaviour="sample")
+    of_own, of_checkpoint = share_words([own, checkpoint], said)
+    assert of_own == Reading(trust=True, behaviour="sample")
+    assert of_checkpoint == said
+    assert load_with(own, of_own, device="cpu", task=None).behaviour == "sample"
+    read = load_with(checkpoint, of_checkpoint, device="cpu", task=None)
+    assert read.hash == load_policy(checkpoint, activation="tanh", normalizer="none", behaviour="sample").hash
+
+
+def test_a_word_that_none_of_several_files_needs_is_refused(own, checkpoint):
+    with pytest.raises(UsageError) as caught:
+        share_words([own, checkpoint], Reading(input_scale=0.5))
+    assert str(caught.value) == (
+        f"input_scale need not be said of any of these files: {own} (policy file of rldistill), {checkpoint} "
+        "(checkpoint). Leave it out."
+    )
+
+
+def test_outputs_of_several_files_that_say_them_themselves_are_compared(own, checkpoint):
+    readings = share_words([own, checkpoint], Reading(outputs="logits"))
+    assert load_with(own, readings[0], device="cpu", task=None).output_kind == "logits"
+    with pytest.raises(UsageError, match="says itself that its outputs are q_values"):
+        load_with(checkpoint, readings[1], device="cpu", task=None)
 
 
 def test_words_about_files_do_not_fit_objects():

@@ -77,6 +77,18 @@ def test_statistics_beside_the_model_are_part_of_the_policy(path, tmp_path):
     assert torch.equal(load_policy(tmp_path / "p.safetensors")(ROWS)[0].raw, policy(ROWS)[0].raw)
 
 
+@pytest.mark.parametrize("place", ["inside", "beside"])
+def test_without_a_normaliser_its_statistics_are_left_out(path, place):
+    reference = randomised(ActorCritic(normalised=place == "inside"))
+    beside = {} if place == "inside" else {"obs_norm_state_dict": EmpiricalNormalizer().state_dict()}
+    torch.save(old(reference, **beside), path)
+    policy = load_policy(path, task=box_task(), activation="elu", normalizer="none")
+    assert policy.normalization is None
+    reference.actor_obs_normalizer = nn.Identity()
+    assert_parity(policy, reference)
+    assert policy.hash != load_policy(path, task=box_task(), activation="elu").hash
+
+
 def test_the_activation_is_not_in_the_file_and_a_guess_is_a_warning(path):
     reference = randomised(ActorCritic())
     torch.save(old(reference), path)

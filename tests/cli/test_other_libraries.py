@@ -257,3 +257,82 @@ def test_named_statistics_travel_into_the_student(tmp_path):
     assert result.code == 1
     assert "has statistics of shape [1]" in result.line
     assert "takes 3 numbers" in result.line
+
+
+@pytest.fixture
+def statistics(tmp_path):
+    import numpy as np
+
+    np.savez(tmp_path / "statistics.npz", mean=np.zeros(4), var=np.ones(4))
+    return tmp_path / "statistics.npz"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("inspect",),
+        ("evaluate", "--num-episodes", 5),
+        ("collect", "--num-steps", 600, "--out", "out"),
+        ("distill", *TINY, "--out", "out", "--teacher"),
+    ],
+    ids=["inspect", "evaluate", "collect", "distill"],
+)
+@pytest.mark.parametrize("word", ["--normalizer", "--activation"])
+def test_words_that_a_program_has_no_use_for_are_refused(verb, word, exported, statistics):
+    value = statistics if word == "--normalizer" else "tanh"
+    result = run(*verb, exported, *CART_POLE, "--trust", "--outputs", "logits", word, value)
+    assert (result.code, result.line) == (
+        2,
+        f"rldistill {verb[0]}: {exported} is a torch.export file, of which {word[2:]} need not be said.",
+    )
+
+
+def test_one_of_several_files_takes_the_word_or_it_is_refused(q_network, exported, statistics):
+    said = (*CART_POLE, "--trust", "--outputs", "logits", "--num-episodes", 5, "--normalizer", statistics)
+    result = run_well("evaluate", q_network, "--teacher", exported, *said, "--json").json
+    described = run_well("inspect", q_network, *CART_POLE, "--normalizer", statistics, "--json").json
+    assert described["policy_hash"] in [policy.get("policy_hash") for policy in result["policies"]]
+    refused = run("evaluate", exported, exported, *said)
+    assert (refused.code, refused.line) == (
+        2,
+        f"rldistill evaluate: normalizer need not be said of any of these files: {exported} (torch.export file), "
+        f"{exported} (torch.export file). Leave it out.",
+    )
+
+
+def test_inspect_compares_outputs_that_are_said_with_those_of_the_file(q_network):
+    refused = run("inspect", q_network, "--outputs", "logits")
+    assert (refused.code, refused.line) == (
+        2,
+        f"rldistill inspect: {q_network} says itself that its outputs are q_values: got outputs='logits'.",
+    )
+
+
+def test_a_teacher_that_was_read_with_words_is_found_again_and_named_with_them(q_network, statistics, tmp_path):
+    data, student = tmp_path / "data", tmp_path / "student"
+    said = ("--activation", "tanh", "--normalizer", str(statistics))
+    collected = run_well("collect", q_network, *CART_POLE, *said, "--num-steps", 600, "--out", data, "--json").json
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["teacher"]["reading"] == {"activation": "tanh", "normalizer": str(statistics)}
+    for argv in (("distill", data), ("distill", "--teacher", q_network, *CART_POLE, *said)):
+        distilled = run_well(*argv, *TINY, "--out", student, "--overwrite")
+        following = distilled.stderr.splitlines()[-1].removeprefix("next: rldistill ").split()
+        assert following[2:] == ["--teacher", str(q_network), *said]
+        for words in (following, following[:2]):
+            result = run_well(*words, "--num-episodes", 5, "--json").json
+            assert result["policies"][0]["policy_hash"] == collected["teacher_hash"]
+
+
+def test_teachers_that_were_read_in_different_ways_are_left_to_the_record_of_their_student():
+    from pathlib import Path
+
+    from rldistill.cli.distill import _summary
+
+    likeness = {"held_out_agreement": 0.5}
+    teachers = [{"path": "a.pt", "reading": {"activation": "tanh"}}, {"path": "b.pt"}]
+    made = {"config": {"online": False}, "tasks": {"A": likeness, "B": likeness}, "teachers": teachers}
+    assert _summary(Path("s"), made).splitlines()[-1] == "next: rldistill evaluate s"
+    teachers[1]["reading"] = {"activation": "tanh"}
+    assert _summary(Path("s"), made).splitlines()[-1] == (
+        "next: rldistill evaluate s --teacher a.pt --teacher b.pt --activation tanh"
+    )

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import safetensors
@@ -10,9 +13,12 @@ import torch
 from torch import nn
 
 from rldistill.errors import NumericalError, PolicyFileError, RldistillError
-from rldistill.networks import Architecture
-from rldistill.policies import TorchPolicy, load_policy
+from rldistill.networks import Architecture, InputNormalization
+from rldistill.networks.architecture import TorsoKind
+from rldistill.policies import PolicySpec, TorchPolicy, load_policy
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS
 from rldistill.storage import canonical_json
+from rldistill.types import OutputKind
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
 POLICIES = {
@@ -195,6 +201,21 @@ def test_saving_replaces_a_file_and_leaves_nothing_else(tmp_path):
     small_policy(seed=1).save(tmp_path / "p.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
     assert load_policy(tmp_path / "p.safetensors").hash == small_policy(seed=1).hash
+
+
+def test_the_page_of_the_format_names_every_key_and_every_choice():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "policy-file.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    assert rows.keys() == {"schema_version", "sha256", *(field.name for field in fields(PolicySpec))}
+    normalization = InputNormalization((0.0,) * 4, (1.0,) * 4, untouched=((1, 2),))
+    architecture = [field.name for field in fields(Architecture)]
+    for row, names in (
+        ("architecture", [*architecture, *get_args(TorsoKind)]),
+        ("output_kind", get_args(OutputKind)),
+        ("normalization", normalization.settings),
+        ("behaviour", LEARNED_BEHAVIOURS),
+    ):
+        assert [name for name in names if f"`{name}`" not in rows[row]] == []
 
 
 def test_a_folder_is_made_where_there_is_none(tmp_path):

@@ -1,7 +1,7 @@
 """Files of `torch.save` and bare safetensors: read as data, recognised by their tensors' names, rebuilt as ours."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -88,10 +88,12 @@ def _with_activation(found: FoundNetwork, activation: Activation | None, source:
 
 
 def _with_normalizer(found: FoundNetwork, source: str, normalizer: str | Path | None) -> FoundNetwork:
-    """Return a network with the running statistics that its user names."""
-    if normalizer is None or normalizer == WITHOUT_NORMALIZER:
-        unsaid = found.without_normalizer if normalizer is None else None
+    """Return a network with the running statistics that its user names, or without any."""
+    if normalizer is None:
+        unsaid = found.without_normalizer
         return found if unsaid is None else replace(found, notes=(*found.notes, unsaid))
+    if normalizer == WITHOUT_NORMALIZER:
+        return replace(found, normalization=None)
     if found.normalization is not None:
         raise UsageError(f"{source} holds the statistics of its observations itself: leave normalizer out.")
     what = f"{source} ({found.library} {found.algorithm})"
@@ -119,7 +121,8 @@ def load_into_module(
         UsageError: task or outputs are not said.
     """
     source = f"Policy file {path}"
-    checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
+    buffers = unwrapped_names([name for name, _ in module.named_buffers()])
+    checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source, may_be_infinite=buffers)
     dicts = _state_dicts(checked)
     own = dict(zip(unwrapped_names(module.state_dict()), module.state_dict(), strict=True))
     expected = {name: module.state_dict()[own[name]].shape for name in own}
@@ -158,13 +161,13 @@ def _activation(name: str | None) -> Activation | None:
     return cast(Activation | None, name)
 
 
-def _checked(content: object, source: str) -> tuple[object, tuple[str, ...]]:
+def _checked(content: object, source: str, *, may_be_infinite: Collection[str] = ()) -> tuple[object, tuple[str, ...]]:
     """Return the content with every state dict in it checked and in float32, and what it was converted from."""
     converted: set[str] = set()
 
     def check(value: object, name: str) -> object:
         if _is_state_dict(value):
-            weights = read_weights(value, source=f"{source}{name}")
+            weights = read_weights(value, source=f"{source}{name}", may_be_infinite=may_be_infinite)
             converted.update(weights.converted_from)
             return dict(zip(unwrapped_names(weights.tensors), weights.tensors.values(), strict=True))
         if isinstance(value, Mapping):

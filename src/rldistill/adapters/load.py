@@ -1,7 +1,7 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.functions import function_policy, module_policy
+from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.sb3.load import load_sb3
@@ -19,21 +20,24 @@ from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import UsageError
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
-from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
 PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
 LoadedPolicy = TorchPolicy | ProgramPolicy
 
-_PROGRAMS: frozenset[FileKind] = frozenset({"onnx", "torchscript", "torch_export"})
+PROGRAMS: frozenset[FileKind] = frozenset({"onnx", "torchscript", "torch_export"})
+"""Kinds of files that do not say what their outputs are."""
 # Which kinds of files need which words; of all others they are refused rather than ignored.
 _HINTS: Mapping[str, frozenset[FileKind]] = {
     "module": frozenset({"policy", "weights"}),
-    "input_scale": _PROGRAMS,
+    "input_scale": PROGRAMS,
     "activation": frozenset({"weights"}),
     "normalizer": frozenset({"sb3", "weights"}),
 }
+# Those of them that are said of all files of a command at once.
+_SHARED_WORDS = ("input_scale", "activation", "normalizer")
 _KIND_NAMES: Mapping[FileKind, str] = {
     "policy": "policy file of rldistill",
     "sb3": "Stable-Baselines3 zip",
@@ -54,6 +58,22 @@ class Reading:
     activation: str | None = None
     normalizer: str | None = None
     behaviour: Behaviour | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is said, to be recorded; trust is not: it is given anew each time."""
+        return {name: value for name, value in vars(self).items() if value is not None and name != "trust"}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
+        """Read what `to_dict` wrote; from a stranger's file, which may say anything, only what can be meant."""
+        kinds = {"outputs": str, "input_scale": float, "activation": str, "normalizer": str, "behaviour": str}
+        said = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
+        if said.get("behaviour") not in LEARNED_BEHAVIOURS:
+            said.pop("behaviour", None)
+        # Opening a pipe or a device might never end.
+        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not Path(said["normalizer"]).is_file():
+            del said["normalizer"]
+        return cls(**said)
 
 
 def load_policy(
@@ -102,7 +122,7 @@ def load_policy(
     kind = detect_kind(path)
     _check_hints(path, kind, module=module, input_scale=input_scale, activation=activation, normalizer=normalizer)
     target = resolve_device(device)
-    if kind in _PROGRAMS:
+    if kind in PROGRAMS:
         program = _load_program(path, kind, trust=trust)
         return ProgramPolicy.create(
             program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
@@ -128,27 +148,68 @@ def load_policy(
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
-    """Load a policy with what a user says of files in general; where a file says it itself, that counts.
+    """Load a policy with what a user says of this file; a task that it does not fit is no error yet.
 
     Args:
         path: the file.
-        reading: what the user says.
+        reading: what the user says of it.
         device: `auto`, `cpu` or `cuda`.
         task: that it is to play, if that is known.
 
     Raises:
         PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
-        UsageError: something must be said that neither file nor user tells.
-        MismatchError: the policy does not fit the task.
+        UsageError: something must be said that neither file nor user tells, or was said and does not apply.
+        MismatchError: a policy of another library does not fit the task.
     """
     kind = detect_kind(path)
+    if kind not in ("policy", "sb3"):
+        return load_policy(path, device=device, task=task, **vars(reading))
+    check_reading(path, kind, reading)
     if kind == "policy":
-        return _acting(files.load_policy(path, device=device), reading.behaviour)
-    if kind == "sb3":
-        return _acting(load_sb3(path, device=device, task=task, normalizer=reading.normalizer), reading.behaviour)
-    words = {name: value for name, value in vars(reading).items() if kind in _HINTS.get(name, _PROGRAMS)}
-    words["behaviour"] = reading.behaviour
-    return load_policy(path, device=device, task=task, **words)
+        policy = files.load_policy(path, device=device)
+    else:
+        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
+
+
+def check_reading(path: Path, kind: FileKind, reading: Reading) -> None:
+    """Check that what a user says of a file applies to files of its kind.
+
+    Raises:
+        UsageError: it does not; names the words.
+    """
+    _check_hints(path, kind, **{word: getattr(reading, word) for word in _SHARED_WORDS})
+
+
+def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
+    """Return a policy all of whose heads act so; None: as its file says."""
+    if isinstance(policy, TorchPolicy):
+        return _acting(policy, behaviour)
+    return policy if behaviour in (None, policy.behaviour) else policy.with_behaviour(behaviour)
+
+
+def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
+    """Return, of what a user says of several files at once, what each of them does not say itself.
+
+    Raises:
+        PolicyFileError: one of the files is none.
+        UsageError: a word applies to none of them.
+    """
+    words = [word for word in ("outputs", *_SHARED_WORDS) if getattr(reading, word) is not None]
+    if len(paths) == 1 or not words:
+        return [reading] * len(paths)
+    kinds: list[FileKind] = [detect_kind(path) for path in paths]
+    readings = [reading] * len(paths)
+    for word in words:
+        takers = [kind in _HINTS.get(word, PROGRAMS) for kind in kinds]
+        if any(takers):
+            readings = [
+                own if takes else replace(own, **{word: None}) for own, takes in zip(readings, takers, strict=True)
+            ]
+        elif word in _SHARED_WORDS:
+            shown = ", ".join(f"{path} ({_KIND_NAMES[kind]})" for path, kind in zip(paths, kinds, strict=True))
+            raise UsageError(f"{word} need not be said of any of these files: {shown}. Leave it out.")
+    return readings  # outputs that no program takes are compared with what each file says
 
 
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:
@@ -196,7 +257,6 @@ def _of_its_own_word(
 
 
 def _acting(policy: TorchPolicy, behaviour: Behaviour | None) -> TorchPolicy:
-    """Return a policy all of whose heads act so; None: as its file says."""
     if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
         return policy
     return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)

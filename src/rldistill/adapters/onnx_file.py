@@ -19,6 +19,13 @@ MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
+# Whose inputs are what training made, also of layers that were quantised.
+_LAYERS = frozenset(
+    {
+        *("Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"),
+        *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+    }
+)
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
 
 
@@ -72,7 +79,7 @@ def read_onnx(path: Path) -> OnnxModel:
     _check_domains(path, model, nodes)
     _check_no_memory(path, nodes)
     _include_external(path, onnx, tensors)
-    num_parameters = _check_weights(path, onnx, tensors)
+    num_parameters = _check_weights(path, onnx, tensors, nodes)
     dims, dtype = _only_input(path, onnx, model.graph)
     return OnnxModel(
         content=model.SerializeToString(),
@@ -167,8 +174,9 @@ def _file_beside(path: Path, location: str) -> Path:
     return file
 
 
-def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any]) -> int:  # noqa: ANN401
-    """Check that all weights are numbers; return how many there are."""
+def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any], nodes: Sequence[Any]) -> int:  # noqa: ANN401
+    """Check that all weights are numbers, and those of layers finite; return how many there are."""
+    of_layers = {name for node in nodes if node.op_type in _LAYERS for name in node.input}
     floats = {onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
     total = 0
     for tensor in tensors:
@@ -181,8 +189,8 @@ def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any]) -> int:  # noq
                 f"ONNX file {path}: weight {tensor.name} is damaged ({_first_line(error)}). Fetch it again."
             ) from error
         numbers = values.astype(np.float64)
-        # A single infinity is a bound or a mask that an exporter wrote.
-        if np.isnan(numbers).any() or (np.isinf(numbers).any() and values.size > 1):
+        # Elsewhere than in a layer an infinity is a bound or a mask.
+        if np.isnan(numbers).any() or (tensor.name in of_layers and np.isinf(numbers).any()):
             raise PolicyFileError(
                 f"ONNX file {path}: weight {tensor.name} holds NaN or infinity. Its training diverged."
             )

@@ -223,6 +223,10 @@ class ProgramPolicy:
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {self._task.name}.")
         return self
 
+    def with_behaviour(self, behaviour: Behaviour) -> "ProgramPolicy":
+        """Return the same program acting in another way."""
+        return ProgramPolicy(self.program, self._task, self.outputs, behaviour=behaviour, input_scale=self.input_scale)
+
     def save(self, path: str | Path) -> None:
         """Refuse: nothing of ours could be kept.
 

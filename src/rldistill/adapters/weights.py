@@ -103,12 +103,13 @@ def _refusal(source: str, message: str) -> str:
     return f"{source} is refused: its pickle holds more than tensors, numbers and texts. Nothing of it was executed."
 
 
-def read_weights(content: object, *, source: str) -> Weights:
+def read_weights(content: object, *, source: str, may_be_infinite: Collection[str] = ()) -> Weights:
     """Check a state dict and convert its floating tensors to float32.
 
     Args:
         content: what `read_torch_data` returned, or a part of it.
         source: what messages call the file.
+        may_be_infinite: unwrapped names of tensors that may hold infinity, such as masks.
 
     Raises:
         PolicyFileError: not a mapping of names to dense tensors, a tensor larger than what backs it,
@@ -119,6 +120,7 @@ def read_weights(content: object, *, source: str) -> Weights:
         raise PolicyFileError(f"{source}: got {kind}, expected a state dict: tensors by name.")
     tensors: dict[str, Tensor] = {}
     converted: set[str] = set()
+    unwrapped = dict(zip(content, unwrapped_names([str(name) for name in content]), strict=True))
     for name, tensor in content.items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor)):
             raise PolicyFileError(
@@ -127,7 +129,9 @@ def read_weights(content: object, *, source: str) -> Weights:
         _check_tensor(name, tensor, source)
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             converted.add(str(tensor.dtype).removeprefix("torch."))
-        tensors[name] = _finite_float32(name, tensor.detach(), source)
+        tensors[name] = _finite_float32(
+            name, tensor.detach(), source, may_be_infinite=unwrapped[name] in may_be_infinite
+        )
     return Weights(tensors, tuple(sorted(converted)))
 
 
@@ -144,7 +148,7 @@ def check_module_weights(what: str, module: nn.Module, error: type[RldistillErro
 
     Args:
         what: the module, as messages call it.
-        module: a masking buffer of it may hold -∞.
+        module: a buffer of it, such as a mask, may hold infinity.
         error: to raise.
 
     Raises:
@@ -154,7 +158,7 @@ def check_module_weights(what: str, module: nn.Module, error: type[RldistillErro
         for name, tensor in tensors:
             if is_lazy(tensor) or tensor.is_meta:
                 raise error(f"{what}: weight {name} has no values yet. Load its weights before you pass it.")
-            wrong = tensor.isnan() | tensor.isposinf() if may_mask else ~tensor.isfinite()
+            wrong = tensor.isnan() if may_mask else ~tensor.isfinite()
             if wrong.any():
                 raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
@@ -177,11 +181,12 @@ def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
         )
 
 
-def _finite_float32(name: str, tensor: Tensor, source: str) -> Tensor:
+def _finite_float32(name: str, tensor: Tensor, source: str, *, may_be_infinite: bool) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.contiguous()
     converted = tensor.float().contiguous()
-    if not torch.isfinite(converted).all():
+    allowed = converted.isfinite() | tensor.isinf() if may_be_infinite else converted.isfinite()
+    if not allowed.all():
         beyond = torch.isfinite(tensor).all()
         what = "numbers beyond the range of float32" if beyond else "NaN or infinity"
         raise PolicyFileError(f"{source}: tensor {name} holds {what}. Its training diverged, or the file is damaged.")

@@ -74,6 +74,14 @@ def _summary(path: Path, made: Mapping[str, Any]) -> str:
         lines += [f"  {task:<{width}}  {_in_words(record)}" for task, record in made["tasks"].items()]
     else:
         lines = [f"student: {path}, {_in_words(made)} in {steps}"]
-    teachers = [record["path"] or "FILE" for record in made.get("teachers", (made.get("teacher"),)) if record]
-    options = " ".join(f"--teacher {teacher}" for teacher in teachers)
-    return "\n".join([*lines, f"next: rldistill evaluate {path} {options}"])
+    return "\n".join([*lines, f"next: rldistill evaluate {path} {_teacher_options(made)}".rstrip()])
+
+
+def _teacher_options(made: Mapping[str, Any]) -> str:
+    records = [record for record in made.get("teachers", (made.get("teacher"),)) if record]
+    said: list[Mapping[str, Any]] = [record.get("reading", {}) for record in records]
+    if any(words != said[0] for words in said):
+        return ""  # options are said of all files at once; the student's file says how each of its teachers is read
+    words = said[0] if said else {}
+    options = [f"--teacher {record['path'] or 'FILE'}" for record in records]
+    return " ".join([*options, *(f"--{name.replace('_', '-')} {value}" for name, value in words.items())])

@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.envs import make_task
     from rldistill.runs.evaluate import evaluate
     from rldistill.runs.gate import check_retention, require_teachers
-    from rldistill.runs.loading import policy_file
+    from rldistill.runs.loading import policy_files
 
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():
@@ -32,8 +32,8 @@ def run(argv: Sequence[str]) -> None:
     if flags.dry_run:
         write_configuration(config)
         return
-    given = [policy_file(path, config) for path in policies]
-    teachers = [policy_file(path, config) for path in config.teacher]
+    files = policy_files([*policies, *config.teacher], config)
+    given, teachers = files[: len(policies)], files[len(policies) :]
     if config.require_retention is not None:
         # Known before anything is played: an hour's evaluation must not end in wrong usage.
         require_teachers(given, config.tasks, teachers, env_kwargs=options)

@@ -33,6 +33,8 @@ class TeacherEntry:
         path: where its file was, None if it had none: a hint, the hash decides.
         normalization: of observations, by the running statistics that it was trained with: `mean` and `variance` of
             every element, `epsilon` and `clip`; None: it takes observations as they are. The student takes it over.
+        reading: what a user said of a file that does not say it itself: `outputs`, `input_scale`, `activation`,
+            `normalizer`, `behaviour`, as far as they were said; None: nothing.
     """
 
     name: str
@@ -40,11 +42,12 @@ class TeacherEntry:
     output_kind: OutputKind
     path: str | None = None
     normalization: Mapping[str, Any] | None = None
+    reading: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; a normalization only where there is one."""
-        data = asdict(self)
-        return data if self.normalization is not None else {k: v for k, v in data.items() if k != "normalization"}
+        """Return plain JSON data; normalization and reading only where there is one."""
+        optional = ("normalization", "reading")
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in optional}
 
 
 @dataclass(frozen=True)

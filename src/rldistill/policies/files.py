@@ -9,7 +9,7 @@ from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
-from rldistill.policies.torch_policy import TorchPolicy, stored_dtype
+from rldistill.policies.torch_policy import TorchPolicy, names_of_masks, stored_dtype
 from rldistill.types import resolve_device
 
 
@@ -92,8 +92,10 @@ def _check_weights(path: Path, network: Network, weights: dict[str, Tensor], dty
             f"{name} {got.get(name, 'missing')} instead of {expected.get(name, 'nothing')}" for name in wrong[:4]
         )
         raise PolicyFileError(f"Policy file {path}: its weights do not fit the network it declares: {listing}.")
+    masks = names_of_masks(network)
     for name, tensor in weights.items():
-        if not torch.isfinite(tensor.float()).all():
+        numbers = tensor.float()
+        if not (numbers.isfinite() | numbers.isinf() if name in masks else numbers.isfinite()).all():
             raise PolicyFileError(f"Policy file {path}: weight {name} holds NaN or infinity. Its training diverged.")
 
 

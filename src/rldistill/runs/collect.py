@@ -15,7 +15,7 @@ from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by
+from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by, words_of
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -94,7 +94,7 @@ def collect(
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
     policy = fit_policy(policy, playable.task)
-    provenance = _provenance(policy, playable.task, seed, path_of(teacher))
+    provenance = _provenance(policy, playable.task, seed, teacher)
     writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         run = _CollectionRun(writer, policy, playable, num_steps, seed, listeners)
@@ -110,11 +110,11 @@ def collect(
     )
 
 
-def _provenance(policy: Policy, task: Task, seed: int, path: Path | None) -> Provenance:
+def _provenance(policy: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
     task = as_played_by(policy, task)
     return Provenance(
         task=task,
-        teacher=teacher_entry(policy, path),
+        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher)),
         behaviour=policy.behaviour,
         seed=seed,
         exploration_epsilon=task.protocol.exploration_epsilon,

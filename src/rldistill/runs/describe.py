@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rldistill.adapters.detect import FileKind, detect_kind
-from rldistill.adapters.load import Reading
+from rldistill.adapters.load import Reading, check_reading
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
@@ -63,13 +63,15 @@ def describe(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32)."
         )
-    kind = detect_kind(path) if path.is_file() else "policy"
+    kind: FileKind = detect_kind(path) if path.is_file() else "policy"
+    check_reading(path, kind, reading)
     if kind in ("torchscript", "torch_export") and not reading.trust:
         return _describe_unread(path, kind, "it holds code of its maker. Add --trust if you trust where it came from.")
     try:
         policy = as_policy(PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs)
     except UsageError as error:
-        if task is not None and reading.outputs is not None:
+        is_said = task is not None or kind in ("policy", "sb3", "weights")
+        if is_said and reading.outputs is not None:
             raise
         return _describe_unread(path, kind, str(error))
     if task is not None:

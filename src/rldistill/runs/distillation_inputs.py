@@ -14,7 +14,7 @@ from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_file
+from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_files, words_of
 from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
@@ -93,7 +93,7 @@ def task_name(task: TaskLike) -> str:
 def inputs_of(config: DistillConfig) -> DistillInputs:
     """Return what a configuration names."""
     tasks = [] if config.task is None else [name.strip() for name in config.task.split(",")]
-    return DistillInputs(config.data, [policy_file(path, config) for path in config.teacher], tasks)
+    return DistillInputs(config.data, policy_files(config.teacher, config), tasks)
 
 
 def check_inputs(config: DistillConfig) -> None:
@@ -158,7 +158,7 @@ def _live_data(
     options = parse_options(config.env_kwargs)
     policy: Policy = as_policy(teacher, device=config.device, task=task, env_kwargs=options)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], options))
-    return LiveData(policy, _with_exploration(playable, config), path_of(teacher), on_play)
+    return LiveData(policy, _with_exploration(playable, config), path_of(teacher), on_play, reading=words_of(teacher))
 
 
 def _with_exploration(playable: PlayableTask, config: DistillConfig) -> PlayableTask:

@@ -303,8 +303,9 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
 
 def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
     teacher = task.teacher
+    said = {} if teacher.reading is None else {"reading": dict(teacher.reading)}
     return {
-        "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path},
+        "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path, **said},
         "dataset": dict(task.record),
         **_likeness_record(task, measured),
     }

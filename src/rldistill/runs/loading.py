@@ -1,15 +1,14 @@
 """From what a user names to a policy and the task it plays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
 from rldistill.adapters.detect import detect_kind
-from rldistill.adapters.load import Reading, load_with
+from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, load_with, share_words
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
@@ -70,11 +69,27 @@ def policy_file(path: Path, said: SaysOfFiles) -> PolicyFile:
     Raises:
         UsageError: the scale is no number, or nobody knows the behaviour.
     """
+    return PolicyFile(path, _reading(said))
+
+
+def policy_files(paths: Sequence[Path], said: SaysOfFiles) -> list[PolicyFile]:
+    """Return files, each with what a configuration says of files like it.
+
+    Raises:
+        PolicyFileError: there is no such file.
+        UsageError: as `policy_file`, or something that is said applies to none of them.
+    """
+    reading = _reading(said)
+    readings = share_words([_file_of(path) for path in paths], reading) if len(paths) > 1 else [reading] * len(paths)
+    return [PolicyFile(path, own) for path, own in zip(paths, readings, strict=True)]
+
+
+def _reading(said: SaysOfFiles) -> Reading:
     if said.behaviour not in (None, *LEARNED_BEHAVIOURS):
         raise UsageError(f"behaviour: got {said.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}.")
     scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
     normalizer = None if said.normalizer is None else str(said.normalizer)
-    return PolicyFile(path, Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour))
+    return Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour)
 
 
 def parse_input_scale(text: str) -> float:
@@ -97,6 +112,11 @@ def path_of(policy: PolicyLike) -> Path | None:
     return Path(policy) if isinstance(policy, str | Path) else None
 
 
+def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:
+    """Return what a user said of a policy's file, to be recorded; None: nothing."""
+    return policy.reading.to_dict() or None if isinstance(policy, PolicyFile) else None
+
+
 def as_policy(
     policy: PolicyLike, *, device: str, task: object = None, env_kwargs: Mapping[str, Any] | None = None
 ) -> Policy:
@@ -114,18 +134,29 @@ def as_policy(
     """
     if not isinstance(policy, str | Path | PolicyFile):
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
-    reading = policy.reading if isinstance(policy, PolicyFile) else Reading()
-    path = policy.path if isinstance(policy, PolicyFile) else Path(policy)
-    if path.is_dir():
-        files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
-        found = [file for file in files if file.is_file()]
-        if not found:
-            raise PolicyFileError(
-                f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
-            )
-        path = found[0]
+    named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
+    return _from_file(named, device=device, task=task, env_kwargs=env_kwargs)
+
+
+def _from_file(
+    named: PolicyFile, *, device: str, task: object, env_kwargs: Mapping[str, Any] | None = None
+) -> LoadedPolicy:
+    path = _file_of(named.path)
     is_ours = detect_kind(path) == "policy"
-    return load_with(path, reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
+    return load_with(path, named.reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
+
+
+def _file_of(path: Path) -> Path:
+    """Return a file as it is, and of a run folder the policy that its run ended in."""
+    if not path.is_dir():
+        return path
+    files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise PolicyFileError(
+            f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
+        )
+    return found[0]
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
@@ -163,19 +194,38 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
         return None
     # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
     by_name = len(student.tasks) > 1 and "task" not in record
-    # A program does not say what its outputs are, and how a policy acted may have been said when it was read: whether
-    # it was read so is seen from the hash.
-    kinds = OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]
-    for outputs, behaviour in product(kinds, (None, *LEARNED_BEHAVIOURS)):
-        reading = Reading(outputs=outputs, behaviour=behaviour)
+    for teacher in _as_recorded(Path(path), record, task, device=device):
         try:
-            teacher = as_policy(PolicyFile(Path(path), reading), device=device, task=task)
             fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
         except RldistillError:
-            continue  # gone, something else by now, or a file that needs words: the path is a hint, the hash decides
-        if teacher.hash == record.get("hash"):
-            return teacher
+            continue
+        return teacher
     return None
+
+
+def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[LoadedPolicy]:
+    """Yield what a file holds, where that is the policy of the record: the path is a hint, the hash decides."""
+    try:
+        readings = _readings(path, record.get("reading"), task)
+    except RldistillError:
+        return
+    for reading in readings:
+        try:
+            policy = _from_file(PolicyFile(path, reading), device=device, task=task)
+        except RldistillError:
+            continue  # something else by now, or a program that nobody trusts here
+        # How a policy acts may have been said when it was read.
+        policies = (acting(policy, behaviour) for behaviour in (None, *LEARNED_BEHAVIOURS))
+        yield from (candidate for candidate in policies if candidate.hash == record.get("hash"))
+
+
+def _readings(path: Path, said: object, task: Task) -> list[Reading]:
+    """Return how a recorded file may have been read; records that say nothing of it leave a program's outputs open."""
+    if isinstance(said, Mapping):
+        return [Reading.from_dict(said)]
+    if detect_kind(_file_of(path)) not in PROGRAMS:
+        return [Reading()]
+    return [Reading(outputs=kind) for kind in OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]]
 
 
 def _teacher_record(provenance: Mapping[str, Any], task_name: str) -> Mapping[str, Any]:

@@ -155,16 +155,23 @@ class LiveData:
         playable: what it plays, under the protocol's exploration.
         path: of the teacher's file, if it has one.
         on_play: told how far a collection is; may raise to stop.
+        reading: what a user said of the file, if anything.
     """
 
     def __init__(
-        self, teacher: Policy, playable: PlayableTask, path: Path | None, on_play: OnPlay | None = None
+        self,
+        teacher: Policy,
+        playable: PlayableTask,
+        path: Path | None,
+        on_play: OnPlay | None = None,
+        *,
+        reading: Mapping[str, Any] | None = None,
     ) -> None:
         self._policy = fit_policy(teacher, playable.task)
         self.playable = playable
         self.on_play = on_play
         self.task = as_played_by(self._policy, playable.task)
-        self.teacher = teacher_entry(teacher, path)
+        self.teacher = teacher_entry(teacher, path, reading)
         self.samples = teacher.output_kind != "q_values" and self._policy.behaviour == "sample"
         self.label = f"Teacher {path or teacher.name}"
         self.description = f"{path or teacher.name} playing {self.task.name}"
