@@ -7,6 +7,7 @@ from torch import nn
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.runs.describe import describe
 from tests.kit.other_libraries import ActorCritic, EmpiricalNormalizer, MLPModel, randomised
 from tests.kit.small_policies import box_task, vector_task
 
@@ -153,6 +154,8 @@ def test_of_a_distillation_the_student_is_loaded_and_said_to_be(make, content, p
     source = policy.spec.provenance["source"]
     assert source["algorithm"] == "distillation"
     assert all("teacher" in name for name in source["unused"])
+    policy.save(path.with_name("student.safetensors"))
+    assert describe(path.with_name("student.safetensors"))["state_value"] is None
 
 
 def test_a_student_without_a_distribution_answers_actions(path):

@@ -139,8 +139,10 @@ def _state_value(policy: TorchPolicy) -> str | None:
     source = policy.spec.provenance.get("source")
     if not isinstance(source, Mapping):
         return None
-    unused = source.get("unused")
-    had_value = source.get("algorithm") in _ACTOR_CRITICS or (isinstance(unused, list) and bool(unused))
+    unused, algorithm = source.get("unused"), source.get("algorithm")
+    # What stands beside an actor is its critic; beside the student of rsl_rl's distillation, its teacher.
+    has_critic = isinstance(unused, list) and bool(unused) and algorithm != "distillation"
+    had_value = algorithm in _ACTOR_CRITICS or has_critic
     return "left out: its file computes it with layers of its own" if had_value else None
 
 
