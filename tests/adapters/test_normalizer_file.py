@@ -76,6 +76,15 @@ def test_arrays_may_say_how_they_are_used(checkpoint, tmp_path, suffix, clip):
     assert load_policy(tmp_path / "own.safetensors").hash == policy.hash
 
 
+@pytest.mark.parametrize("num_inputs", [4, 105, 111, 348, 376])
+def test_safetensors_are_known_whatever_the_length_of_their_header(tmp_path, num_inputs):
+    # With the larger ones the length, and so the file, begins with the byte that a pickle begins with.
+    path = tmp_path / "statistics.safetensors"
+    safetensors.numpy.save_file({"mean": np.zeros(num_inputs), "var": np.ones(num_inputs)}, path)
+    assert (path.read_bytes()[0] == 0x80) == (num_inputs > 4)
+    assert read_normalizer(path).statistics[""].mean.shape == (num_inputs,)
+
+
 def test_a_module_of_ones_own_may_have_them(statistics, tmp_path):
     reference = randomised(QNetwork())
     torch.save({"state_dict": reference.state_dict()}, tmp_path / "weights.pt")

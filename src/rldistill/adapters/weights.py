@@ -16,6 +16,8 @@ from rldistill.adapters.archive import check_archive
 from rldistill.errors import PolicyFileError, RldistillError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# The limit of the format of safetensors itself.
+_MOST_HEADER_BYTES = 100_000_000
 # What a zip begins with, by which torch tells its two formats apart.
 _ZIP = b"PK\x03\x04"
 # How torch names what a file wants and data do not need.
@@ -36,8 +38,13 @@ class Weights:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does."""
-    return head[8:9] == b"{" and not head.startswith(b"\x80")
+    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does.
+
+    Args:
+        head: the first 9 bytes at least.
+    """
+    # Read as a length, the first 8 bytes of a pickle or of text are far beyond the limit.
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MOST_HEADER_BYTES
 
 
 def read_tensors(data: bytes, *, source: str) -> object:
