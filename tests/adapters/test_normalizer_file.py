@@ -2,12 +2,15 @@
 
 import math
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 
+from rldistill.adapters import normalizer_file
+from rldistill.adapters.archive import Archive
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.normalizer_file import read_normalizer
 from rldistill.adapters.notices import TeacherWarning
@@ -168,9 +171,13 @@ def test_arrays_that_cannot_be_are_one_line(tmp_path, arrays, line):
     [
         (None, "cannot be read: No such file or directory. Is the path right?"),
         (b"", "is empty"),
-        (b"PK\x03\x04cut off", ""),
+        (
+            b"PK\x03\x04cut off",
+            "cannot be read: File is not a zip file. It is not a zip archive, or its download or copy is incomplete. "
+            "Fetch it again.",
+        ),
         (safetensors.numpy.save({"mean": MEAN})[:-3], "cannot be read as tensors"),
-        (b"mean,var\n1,2\n", ""),
+        (b"mean,var\n1,2\n", "cannot be read: it is no whole pickle (at position 0, opcode b'm' unknown)."),
     ],
 )
 def test_files_that_hold_none_are_one_line(tmp_path, data, line):
@@ -179,9 +186,36 @@ def test_files_that_hold_none_are_one_line(tmp_path, data, line):
         path.write_bytes(data)
     with pytest.raises(PolicyFileError) as caught:
         read_normalizer(path)
-    assert line in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"Normaliser file {path} {line}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        (
+            {f"a{index:02}.npy": 4 for index in range(9)},
+            "FILE: got arrays a00, a01, a02, a03, a04, a05, a06, a07 and 1 more, expected mean and var, and perhaps "
+            "count, epsilon, clip. Save it again under these names.",
+        ),
+        (
+            {"mean.npy": 3, "var.npy": 3, "count.npy": 3},
+            "FILE is refused: got 9 MiB, expected at most 8 MiB.",
+        ),
+    ],
+    ids=["other names", "too much together"],
+)
+def test_of_what_unpacks_to_too_much_nothing_is_unpacked(tmp_path, monkeypatch, members, line):
+    path = tmp_path / "statistics.npz"
+    block = np.random.default_rng(0).bytes(1 << 14)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, num_mebibytes in members.items():
+            archive.writestr(name, block * (num_mebibytes << 6))
+    monkeypatch.setattr(normalizer_file, "MAX_FILE_BYTES", 8 << 20)
+    monkeypatch.setattr(Archive, "read", lambda *_: pytest.fail("something was unpacked"))
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value) == f"Normaliser file {line.replace('FILE', str(path))}"
 
 
 def test_statistics_that_clip_nothing_can_be_saved(tmp_path):
