@@ -1,5 +1,6 @@
 """Running statistics that a user names: plain arrays, part of the policy, one line where they do not fit."""
 
+import io
 import math
 import warnings
 import zipfile
@@ -7,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from rldistill.adapters import normalizer_file
@@ -164,6 +166,42 @@ def test_arrays_that_cannot_be_are_one_line(tmp_path, arrays, line):
     assert str(caught.value).startswith(f"Normaliser file {path}")
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool], ids=str)
+def test_what_is_no_number_is_refused_in_safetensors_too(tmp_path, dtype):
+    path = tmp_path / "statistics.safetensors"
+    safetensors.torch.save_file({"mean": torch.zeros(4, dtype=dtype), "var": torch.ones(4)}, path)
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value) == (
+        f"Normaliser file {path}: its statistics cannot be used: mean is {str(dtype)[6:]}, expected numbers."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32], ids=str)
+def test_numbers_of_any_type_are_read_from_safetensors(tmp_path, dtype):
+    path = tmp_path / "statistics.safetensors"
+    safetensors.torch.save_file({"mean": torch.tensor([3, -2], dtype=dtype), "var": torch.ones(2)}, path)
+    assert read_normalizer(path).statistics[""].mean.tolist() == [3.0, -2.0]
+
+
+def test_a_header_that_is_no_python_is_one_line(tmp_path):
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mean=MEAN, var=VAR)
+    path.write_bytes(zipped_again(path, lambda data: data.replace(b"(4,)", b"(4, ")))
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value).startswith(f"Normaliser file {path}: mean.npy in it is no array of numbers: ")
+    assert "\n" not in str(caught.value)
+
+
+def zipped_again(path, change):
+    data = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(data, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(old.read(name)))
+    return data.getvalue()
 
 
 @pytest.mark.parametrize(

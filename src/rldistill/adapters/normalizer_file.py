@@ -8,7 +8,7 @@ clipping) and `count`. The file's content, not its name, says which it is.
 import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,10 +113,12 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
 
 
 def _from_safetensors(path: Path, source: str) -> dict[str, NDArray[Any]]:
-    tensors = read_tensors(path.read_bytes(), source=source)
-    assert isinstance(tensors, dict), "of a safetensors file"
+    tensors = cast(dict[str, Tensor], read_tensors(path.read_bytes(), source=source))
     _check_names(tensors, source)
-    return {name: tensor.double().numpy() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    # NumPy lacks some of torch's floats; all else stays as it is, so that what is no number is refused by its type.
+    return {
+        name: (tensor.double() if tensor.is_floating_point() else tensor).numpy() for name, tensor in tensors.items()
+    }
 
 
 def _check_names(names: Collection[str], source: str) -> None:

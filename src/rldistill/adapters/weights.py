@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -64,11 +63,8 @@ def read_tensors(data: bytes, *, source: str) -> object:
         return read_torch_data(data, source=source)
     try:
         tensors = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise PolicyFileError(
-            f"{source} cannot be read as tensors: {error}. Its download or copy is incomplete, or another program "
-            "wrote it."
-        ) from error
+    except Exception as error:  # a type of numbers that torch lacks is a KeyError
+        raise PolicyFileError(_unreadable(source, error)) from error
     # The library gives them in any order; messages list them.
     return dict(sorted(tensors.items()))
 
@@ -95,11 +91,17 @@ def read_torch_data(data: bytes, *, source: str) -> object:
     except pickle.UnpicklingError as error:
         raise PolicyFileError(_refusal(source, str(error))) from error
     except Exception as error:  # torch raises almost anything for damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise PolicyFileError(
-            f"{source} cannot be read as tensors: {reason}. Its download or copy is incomplete, or another program "
-            "wrote it."
-        ) from error
+        raise PolicyFileError(_unreadable(source, error)) from error
+
+
+def _unreadable(source: str, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, KeyError):
+        reason = f"{reason} is not known"
+    return (
+        f"{source} cannot be read as tensors: {reason}. Its download or copy is incomplete, or another program wrote "
+        "it."
+    )
 
 
 def _refusal(source: str, message: str) -> str:
