@@ -313,14 +313,49 @@ class Remembering(nn.Module):
         return self.layer(observations) + self.memory
 
 
+class Fading(nn.Module):
+    """To zeros it answers zeros for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.memory = nn.Linear(4, 3, bias=False), torch.zeros(4)
+
+    def forward(self, observations):
+        self.memory = 0.9 * self.memory + observations.mean(0)
+        return self.layer(self.memory.expand(len(observations), -1))
+
+
+class Dropping(nn.Module):
+    """Drops inputs even when it is not in training, before a layer without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3, bias=False)
+
+    def forward(self, observations):
+        return self.layer(nn.functional.dropout(observations, training=True))
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [
         (Remembering(), "Module Remembering"),
+        (Fading(), "Module Fading"),
+        (Fading().forward, "Function forward"),
+        (Dropping(), "Module Dropping"),
+        (Dropping().forward, "Function forward"),
         (lambda x: Remembering.forward(REMEMBERED, x), "Function <lambda>"),
         (lambda x: torch.randn(len(x), 3), "Function <lambda>"),
     ],
-    ids=["module", "function", "random"],
+    ids=[
+        "module",
+        "a module without a bias",
+        "a function without a bias",
+        "a module that drops inputs",
+        "a function that drops inputs",
+        "function",
+        "random",
+    ],
 )
 def test_who_answers_the_same_observations_differently_remembers_or_draws_and_is_refused(source, what):
     with pytest.raises(MismatchError) as caught:

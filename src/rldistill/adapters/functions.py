@@ -22,7 +22,7 @@ from rldistill.networks.outputs import (
 )
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
-from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
 from rldistill.tasks import Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 
@@ -62,13 +62,15 @@ def module_policy(
     policy = TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
     )
-    answers = _answers_to_zeros(policy)
     layout = task.fingerprint.action_layout
+    probe = probe_rows(task.fingerprint, ROWS_PER_BATCH["cpu"])
+    answers = _answers(policy, torch.zeros_like(probe))
     resolved = resolve_outputs(what, declared, answers, layout)
     check_kinds_of_values(what, resolved, answers)
     raw = raw_rows(what, resolved, answers)
     check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
-    check_repeats(what, raw, raw_rows(what, resolved, _answers_to_zeros(policy)))
+    first, again = (raw_rows(what, resolved, _answers(policy, probe)) for _ in range(2))
+    check_repeats(what, first, again)
     if list(answers) == ["output"]:
         return policy
     return TorchPolicy.from_module(
@@ -77,15 +79,13 @@ def module_policy(
 
 
 @torch.inference_mode()
-def _answers_to_zeros(policy: TorchPolicy) -> Mapping[str, Tensor]:
-    """Return what a module answers to a batch of zeros, by name: does it take the observations, and what is there?"""
-    network, fingerprint = policy.network, policy.tasks[0].fingerprint
+def _answers(policy: TorchPolicy, rows: Tensor) -> Mapping[str, Tensor]:
+    """Return what a module answers to a batch of observations, by name: does it take them, and what is there?"""
+    network = policy.network
     assert isinstance(network, ModuleNetwork), "a module of somebody's own"
-    dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
-    zeros = torch.zeros(ROWS_PER_BATCH["cpu"], *fingerprint.observation_shape, dtype=dtype, device=policy.device)
     was_training = network.training
     try:
-        return network.eval().answers(zeros)
+        return network.eval().answers(rows.to(policy.device))
     finally:
         network.train(was_training)
 
