@@ -1,8 +1,8 @@
 """The normaliser that a user names: `vecnormalize.pkl`, or plain arrays in an `.npz` or a `.safetensors`.
 
 The arrays are `mean` and `var`, of the shape of an observation, and, where they differ from what
-Gymnasium's and Stable-Baselines3's wrappers do, the numbers `epsilon` (1e-8), `clip` (10; infinite: no
-clipping) and `count`. The file's content, not its name, says which it is.
+Stable-Baselines3's wrapper does, the numbers `epsilon` (1e-8), `clip` (10; infinite: no clipping, as
+Gymnasium's wrapper alone does) and `count`. The file's content, not its name, says which it is.
 """
 
 import io
