@@ -13,6 +13,7 @@ from rldistill.errors import MismatchError, NumericalError, UsageError
 from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.foreign import call_foreign
 from rldistill.networks.outputs import (
+    OutputDeclaration,
     check_kinds_of_values,
     check_raw,
     check_repeats,
@@ -52,12 +53,7 @@ def module_policy(
         NumericalError: a weight or an answer is NaN or infinite.
     """
     what = f"Module {type(module).__name__}"
-    if task is None or outputs is None:
-        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
-    declared = parse_outputs(outputs)
-    _check_kind(what, declared.kind, task)
-    if memory := memory_among(module.state_dict()):
-        raise UsageError(recurrent(what, memory))
+    task, declared = check_module(module, task, outputs)
     check_module_weights(what, module, NumericalError)
     policy = TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
@@ -76,6 +72,26 @@ def module_policy(
     return TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization, outputs=resolved
     )
+
+
+def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> tuple[Task, OutputDeclaration]:
+    """Check what can be told of a module without calling it, whatever its weights are.
+
+    Returns:
+        Its task, and what its outputs were declared as.
+
+    Raises:
+        UsageError: task or outputs are not said, or the module is recurrent.
+        MismatchError: the task's actions have no such outputs.
+    """
+    what = f"Module {type(module).__name__}"
+    if task is None or outputs is None:
+        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
+    declared = parse_outputs(outputs)
+    _check_kind(what, declared.kind, task)
+    if memory := memory_among(module.state_dict()):
+        raise UsageError(recurrent(what, memory))
+    return task, declared
 
 
 @torch.inference_mode()
