@@ -409,6 +409,79 @@ def test_a_mask_of_a_module_may_be_infinite_but_no_statistic():
         load_policy(module, task=vector_task(), outputs="logits")
 
 
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        (torch.zeros(3).to(torch.float8_e4m3fn), "float8_e4m3fn of layout strided on cpu"),
+        (torch.eye(3).to_sparse(), "float32 of layout sparse_coo on cpu"),
+    ],
+    ids=["float8", "sparse"],
+)
+def test_a_module_with_weights_that_nothing_computes_with_is_refused(weight, kind):
+    module = nn.Linear(4, 3)
+    module.scale = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module Linear: weight scale is {kind}, expected dense float64, float32, float16 or bfloat16, or integers. "
+        "Convert it before you pass it."
+    )
+
+
+class Counting(nn.Linear):
+    """Keeps more than tensors in its state dict."""
+
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        """Leave it."""
+
+
+def test_a_module_that_keeps_more_than_tensors_is_refused_and_its_forward_is_a_function(tmp_path):
+    module, path = Counting(4, 3), tmp_path / "weights.pt"
+    torch.save(nn.Linear(4, 3).state_dict(), path)
+    for source, said in ((module, {}), (path, {"module": module})):
+        with pytest.raises(UsageError) as caught:
+            load_policy(source, task=vector_task(), outputs="logits", **said)
+        assert str(caught.value) == (
+            "Module Counting keeps a dict under '_extra_state' beside its weights, which no policy file can. Leave out "
+            "its get_extra_state, or pass its forward, a function."
+        )
+    load_policy(module.forward, task=vector_task(), outputs="logits")
+
+
+def test_a_module_whose_weights_have_no_shape_does_not_take_those_of_a_file(tmp_path):
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(UsageError) as caught:
+        load_policy(tmp_path / "weights.pt", module=nn.LazyLinear(3), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        "Module LazyLinear: weight weight has no shape yet. Call the module on a batch of observations before you "
+        "pass it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (torch.Tensor.to_sparse, "float32 of layout sparse_coo on cpu"),
+        (torch.Tensor.to_sparse_csr, "float32 of layout sparse_csr on cpu"),
+        (lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8), "qint8 of layout strided on cpu"),
+        (lambda rows: rows.to("meta"), "float32 of layout strided on meta"),
+        (lambda rows: torch.nested.nested_tensor(list(rows)), "nested float32 of layout strided on cpu"),
+    ],
+    ids=["sparse", "compressed", "quantised", "without values", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch says of some kinds that they are beta
+def test_answers_that_are_not_dense_are_refused(change, kind):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(lambda x: change(torch.from_numpy(linear(x))), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Function <lambda> answered {kind} as 'output', expected dense numbers. Return them by to_dense() or "
+        "dequantize()."
+    )
+
+
 @pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(4, 3, device="meta")], ids=["lazy", "meta"])
 def test_a_module_whose_weights_have_no_values_is_refused(module):
     with pytest.raises(NumericalError) as caught:

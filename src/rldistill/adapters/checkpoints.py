@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.found import FoundNetwork, build_policy
@@ -117,13 +118,18 @@ def load_into_module(
         PolicyFileError: the file holds no state dict, or not this module's.
         MismatchError: the normaliser's statistics are of other observations, or the task's actions have no such
             outputs.
-        UsageError: as `check_module`; nothing of the module was replaced then.
+        UsageError: as `check_module`, or a weight of the module has no shape; nothing of it was replaced then.
     """
     source = f"Policy file {path}"
     task, _ = check_module(module, task, outputs)
     normalization = _of_task(task, source, normalizer)
     checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source)
     dicts = _state_dicts(checked)
+    if lazy := [name for name, tensor in module.state_dict().items() if is_lazy(tensor)]:
+        raise UsageError(
+            f"Module {type(module).__name__}: weight {lazy[0]} has no shape yet. Call the module on a batch of "
+            "observations before you pass it."
+        )
     own = dict(zip(unwrapped_names(module.state_dict()), module.state_dict(), strict=True))
     expected = {name: module.state_dict()[own[name]].shape for name in own}
     for tensors in dicts:

@@ -81,7 +81,7 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         Its task, and what its outputs were declared as.
 
     Raises:
-        UsageError: task or outputs are not said, or the module is recurrent.
+        UsageError: task or outputs are not said, or the module is recurrent, or keeps more than tensors.
         MismatchError: the task's actions have no such outputs.
     """
     what = f"Module {type(module).__name__}"
@@ -89,8 +89,15 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
     _check_kind(what, declared.kind, task)
-    if memory := memory_among(module.state_dict()):
+    weights = cast(dict[str, object], module.state_dict())
+    if memory := memory_among(weights):
         raise UsageError(recurrent(what, memory))
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(
+                f"{what} keeps a {type(value).__name__} under {name!r} beside its weights, which no policy file can. "
+                "Leave out its get_extra_state, or pass its forward, a function."
+            )
     return task, declared
 
 

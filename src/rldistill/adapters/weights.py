@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
 from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.networks.foreign import is_dense, shown_kind
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # The limit of the format of safetensors itself.
@@ -149,7 +150,7 @@ def unwrapped_names(names: Collection[str]) -> list[str]:
 
 
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
-    """Check that the weights of a module are there, and numbers.
+    """Check that the weights of a module are there, of a type that can be computed with, and numbers.
 
     Args:
         what: the module, as messages call it.
@@ -163,16 +164,21 @@ def check_module_weights(what: str, module: nn.Module, error: type[RldistillErro
         for name, tensor in tensors:
             if is_lazy(tensor) or tensor.is_meta:
                 raise error(f"{what}: weight {name} has no values yet. Load its weights before you pass it.")
+            if not is_dense(tensor) or (tensor.is_floating_point() and tensor.dtype not in _FLOATS):
+                raise error(
+                    f"{what}: weight {name} is {shown_kind(tensor)}, expected dense float64, float32, float16 or "
+                    "bfloat16, or integers. Convert it before you pass it."
+                )
             wrong = tensor.isnan() | tensor.isposinf() if may_mask else ~tensor.isfinite()
             if wrong.any():
                 raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
 
 def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+    if not is_dense(tensor) or tensor.is_complex() or tensor.device.type != "cpu":
         raise PolicyFileError(
-            f"{source}: tensor {name} is {tensor.dtype} of layout {tensor.layout} on {tensor.device}, expected dense "
-            "numbers. Save its dequantised, dense weights."
+            f"{source}: tensor {name} is {shown_kind(tensor)}, expected dense numbers. Save its dequantised, dense "
+            "weights."
         )
     # Strides of zero make a tensor of any size out of a few bytes: converting it would fill the memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
