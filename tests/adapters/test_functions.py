@@ -202,6 +202,24 @@ def test_a_module_of_other_floats_is_fed_what_it_takes(dtype, tolerance, tmp_pat
     assert torch.equal(again(ROWS)[0].logits, logits)
 
 
+class Tempered(nn.Module):
+    """Layers of float32, and one number of float64 that stands before them."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature, self.layer = nn.Parameter(torch.tensor(2.0, dtype=torch.float64)), nn.Linear(4, 3)
+
+    def forward(self, observations):
+        return self.layer(observations) / self.temperature
+
+
+def test_a_module_of_several_floats_is_fed_float32():
+    module = Tempered()
+    policy = load_policy(module, task=vector_task(), outputs="logits")
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ROWS)[0].logits, module.layer(torch.from_numpy(ROWS)) / 2)
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 def test_a_module_stays_in_the_mode_that_it_was_in(is_training):
     module = nn.Sequential(nn.Linear(4, 3), nn.Dropout()).train(is_training)

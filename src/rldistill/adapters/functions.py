@@ -41,7 +41,8 @@ def module_policy(
     """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
 
     Args:
-        module: kept, not copied; observations are cast to the type of its weights.
+        module: kept, not copied; observations are cast to the type of its weights, to float32 where they have
+            several.
         task: that it plays.
         outputs: what its rows are; of several outputs which, as `parse_outputs` reads it.
         behaviour: how it acts.
