@@ -89,6 +89,10 @@ def test_neither_says_its_task_or_its_outputs(source, options):
         (lambda x: torch.zeros(len(x), 2), "Function <lambda>: logits=output is [16, 2] for 16 observations, expected"),
         (lambda x: torch.zeros(3), "Function <lambda>: logits=output is [3] for 16 observations, expected [16, 3]"),
         (lambda x: torch.zeros(len(x), 3, dtype=torch.int64), "output 'output' is int64: the actions it has chosen"),
+        (
+            lambda x: torch.zeros(len(x), 3, dtype=torch.complex64),
+            "Function <lambda>: output 'output' is complex64, expected real numbers. Return or export their real part.",
+        ),
     ],
 )
 def test_answers_that_are_no_rows_are_refused(answer, line):
@@ -293,8 +297,13 @@ def test_an_output_that_goes_missing_later_is_named():
 
 
 def test_a_modules_outputs_must_be_what_the_actions_have():
-    with pytest.raises(MismatchError, match="declared as gaussian, but discrete actions have q_values or logits"):
-        load_policy(nn.Linear(4, 3), task=vector_task(), outputs="gaussian")
+    for source, what in ((nn.Linear(4, 3), "Module Linear"), (linear, "Function linear")):
+        with pytest.raises(MismatchError) as caught:
+            load_policy(source, task=vector_task(), outputs="gaussian")
+        assert str(caught.value) == (
+            f"{what}: its outputs were declared as gaussian, but discrete actions have q_values or logits. Was another "
+            "task meant?"
+        )
     with pytest.raises(MismatchError, match=r"^Module Linear has no output 'x', only output \[B, 3\]\.$"):
         load_policy(nn.Linear(4, 3), task=vector_task(), outputs="logits=x")
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import MismatchError, NumericalError, UsageError
+from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.foreign import call_foreign
 from rldistill.networks.outputs import (
     OutputDeclaration,
+    check_kind,
     check_kinds_of_values,
     check_raw,
     check_repeats,
@@ -25,7 +26,6 @@ from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
 from rldistill.tasks import Task
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 
 Function = Callable[[Tensor], Any]
 
@@ -89,7 +89,7 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
     if task is None or outputs is None:
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
-    _check_kind(what, declared.kind, task)
+    check_kind(what, declared, task.fingerprint.action_layout)
     weights = cast(dict[str, object], module.state_dict())
     if memory := memory_among(weights):
         raise UsageError(recurrent(what, memory))
@@ -141,12 +141,3 @@ def function_policy(
     return ProgramPolicy.create(
         Program(cast(str, name), what, "python", run), task, outputs=outputs, behaviour=behaviour
     )
-
-
-def _check_kind(what: str, kind: str, task: Task) -> None:
-    layout = task.fingerprint.action_layout
-    fitting = OUTPUT_KINDS_OF_ACTIONS[layout.kind]
-    if kind not in fitting:
-        raise MismatchError(
-            f"{what}: its outputs were declared as {kind}, but {layout.kind} actions have {' or '.join(fitting)}."
-        )
