@@ -90,6 +90,10 @@ def test_neither_says_its_task_or_its_outputs(source, options):
         (lambda x: torch.zeros(len(x), 2), "Function <lambda>: logits=output is [16, 2] for 16 observations, expected"),
         (lambda x: torch.zeros(3), "Function <lambda>: logits=output is [3] for 16 observations, expected [16, 3]"),
         (lambda x: torch.zeros(len(x), 3, dtype=torch.int64), "output 'output' is int64: the actions it has chosen"),
+        (
+            lambda x: torch.zeros(len(x), 3, dtype=torch.complex64),
+            "Function <lambda>: output 'output' is complex64, expected real numbers. Return or export their real part.",
+        ),
     ],
 )
 def test_answers_that_are_no_rows_are_refused(answer, line):
@@ -203,6 +207,24 @@ def test_a_module_of_other_floats_is_fed_what_it_takes(dtype, tolerance, tmp_pat
     assert torch.equal(again(ROWS)[0].logits, logits)
 
 
+class Tempered(nn.Module):
+    """Layers of float32, and one number of float64 that stands before them."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature, self.layer = nn.Parameter(torch.tensor(2.0, dtype=torch.float64)), nn.Linear(4, 3)
+
+    def forward(self, observations):
+        return self.layer(observations) / self.temperature
+
+
+def test_a_module_of_several_floats_is_fed_float32():
+    module = Tempered()
+    policy = load_policy(module, task=vector_task(), outputs="logits")
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ROWS)[0].logits, module.layer(torch.from_numpy(ROWS)) / 2)
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 def test_a_module_stays_in_the_mode_that_it_was_in(is_training):
     module = nn.Sequential(nn.Linear(4, 3), nn.Dropout()).train(is_training)
@@ -276,8 +298,13 @@ def test_an_output_that_goes_missing_later_is_named():
 
 
 def test_a_modules_outputs_must_be_what_the_actions_have():
-    with pytest.raises(MismatchError, match="declared as gaussian, but discrete actions have q_values or logits"):
-        load_policy(nn.Linear(4, 3), task=vector_task(), outputs="gaussian")
+    for source, what in ((nn.Linear(4, 3), "Module Linear"), (linear, "Function linear")):
+        with pytest.raises(MismatchError) as caught:
+            load_policy(source, task=vector_task(), outputs="gaussian")
+        assert str(caught.value) == (
+            f"{what}: its outputs were declared as gaussian, but discrete actions have q_values or logits. Was another "
+            "task meant?"
+        )
     with pytest.raises(MismatchError, match=r"^Module Linear has no output 'x', only output \[B, 3\]\.$"):
         load_policy(nn.Linear(4, 3), task=vector_task(), outputs="logits=x")
 
@@ -314,14 +341,49 @@ class Remembering(nn.Module):
         return self.layer(observations) + self.memory
 
 
+class Fading(nn.Module):
+    """To zeros it answers zeros for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.memory = nn.Linear(4, 3, bias=False), torch.zeros(4)
+
+    def forward(self, observations):
+        self.memory = 0.9 * self.memory + observations.mean(0)
+        return self.layer(self.memory.expand(len(observations), -1))
+
+
+class Dropping(nn.Module):
+    """Drops inputs even when it is not in training, before a layer without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3, bias=False)
+
+    def forward(self, observations):
+        return self.layer(nn.functional.dropout(observations, training=True))
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [
         (Remembering(), "Module Remembering"),
+        (Fading(), "Module Fading"),
+        (Fading().forward, "Function forward"),
+        (Dropping(), "Module Dropping"),
+        (Dropping().forward, "Function forward"),
         (lambda x: Remembering.forward(REMEMBERED, x), "Function <lambda>"),
         (lambda x: torch.randn(len(x), 3), "Function <lambda>"),
     ],
-    ids=["module", "function", "random"],
+    ids=[
+        "module",
+        "a module without a bias",
+        "a function without a bias",
+        "a module that drops inputs",
+        "a function that drops inputs",
+        "function",
+        "random",
+    ],
 )
 def test_who_answers_the_same_observations_differently_remembers_or_draws_and_is_refused(source, what):
     with pytest.raises(MismatchError) as caught:
@@ -422,6 +484,79 @@ def test_a_number_of_a_buffer_that_would_become_infinite_is_refused(tmp_path):
     policy = load_policy(module, **said).with_spec(weights_dtype="float16")
     with pytest.raises(NumericalError, match=r"weight module\.most holds NaN or infinity in float16"):
         policy.save(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        (torch.zeros(3).to(torch.float8_e4m3fn), "float8_e4m3fn of layout strided on cpu"),
+        (torch.eye(3).to_sparse(), "float32 of layout sparse_coo on cpu"),
+    ],
+    ids=["float8", "sparse"],
+)
+def test_a_module_with_weights_that_nothing_computes_with_is_refused(weight, kind):
+    module = nn.Linear(4, 3)
+    module.scale = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(NumericalError) as caught:
+        load_policy(module, task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Module Linear: weight scale is {kind}, expected dense float64, float32, float16 or bfloat16, or integers. "
+        "Convert it before you pass it."
+    )
+
+
+class Counting(nn.Linear):
+    """Keeps more than tensors in its state dict."""
+
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        """Leave it."""
+
+
+def test_a_module_that_keeps_more_than_tensors_is_refused_and_its_forward_is_a_function(tmp_path):
+    module, path = Counting(4, 3), tmp_path / "weights.pt"
+    torch.save(nn.Linear(4, 3).state_dict(), path)
+    for source, said in ((module, {}), (path, {"module": module})):
+        with pytest.raises(UsageError) as caught:
+            load_policy(source, task=vector_task(), outputs="logits", **said)
+        assert str(caught.value) == (
+            "Module Counting keeps a dict under '_extra_state' beside its weights, which no policy file can. Leave out "
+            "its get_extra_state, or pass its forward, a function."
+        )
+    load_policy(module.forward, task=vector_task(), outputs="logits")
+
+
+def test_a_module_whose_weights_have_no_shape_does_not_take_those_of_a_file(tmp_path):
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(UsageError) as caught:
+        load_policy(tmp_path / "weights.pt", module=nn.LazyLinear(3), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        "Module LazyLinear: weight weight has no shape yet. Call the module on a batch of observations before you "
+        "pass it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (torch.Tensor.to_sparse, "float32 of layout sparse_coo on cpu"),
+        (torch.Tensor.to_sparse_csr, "float32 of layout sparse_csr on cpu"),
+        (lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8), "qint8 of layout strided on cpu"),
+        (lambda rows: rows.to("meta"), "float32 of layout strided on meta"),
+        (lambda rows: torch.nested.nested_tensor(list(rows)), "nested float32 of layout strided on cpu"),
+    ],
+    ids=["sparse", "compressed", "quantised", "without values", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch says of some kinds that they are beta
+def test_answers_that_are_not_dense_are_refused(change, kind):
+    with pytest.raises(MismatchError) as caught:
+        load_policy(lambda x: change(torch.from_numpy(linear(x))), task=vector_task(), outputs="logits")
+    assert str(caught.value) == (
+        f"Function <lambda> answered {kind} as 'output', expected dense numbers. Return them by to_dense() or "
+        "dequantize()."
+    )
 
 
 @pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(4, 3, device="meta")], ids=["lazy", "meta"])

@@ -181,6 +181,25 @@ def test_a_bare_state_dict_says_what_to_do_and_loads_into_a_module(tmp_path, sav
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "error", "line"),
+    [
+        ({}, UsageError, "pass task=… and outputs=…"),
+        ({"task": vector_task()}, UsageError, "pass task=… and outputs=…"),
+        ({"task": vector_task(), "outputs": "scores"}, UsageError, "outputs: got 'scores'"),
+        ({"task": vector_task(), "outputs": "gaussian"}, MismatchError, "declared as gaussian"),
+        ({"task": vector_task(), "outputs": "logits", "normalizer": "absent.npz"}, PolicyFileError, "absent.npz"),
+    ],
+    ids=["nothing", "task", "no outputs", "other outputs", "no statistics"],
+)
+def test_a_module_keeps_its_weights_where_what_is_said_of_it_is_refused(tmp_path, said, error, line):
+    module, path = Pair(), tmp_path / "weights.pt"
+    torch.save(randomised(Pair()).state_dict(), path)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert line in refusal(path, error, module=module, **said)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
 def test_a_checkpoint_of_a_known_library_may_be_a_safetensors_file(checkpoint, tmp_path):
     path = tmp_path / "dqn.safetensors"
     safetensors.torch.save_file(torch.load(checkpoint), path)

@@ -1,13 +1,18 @@
 """Running statistics that a user names: plain arrays, part of the policy, one line where they do not fit."""
 
+import io
 import math
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
+from rldistill.adapters import normalizer_file
+from rldistill.adapters.archive import Archive
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.normalizer_file import read_normalizer
 from rldistill.adapters.notices import TeacherWarning
@@ -74,6 +79,15 @@ def test_arrays_may_say_how_they_are_used(checkpoint, tmp_path, suffix, clip):
     assert policy.normalization.clips == math.isfinite(clip)
     policy.save(tmp_path / "own.safetensors")
     assert load_policy(tmp_path / "own.safetensors").hash == policy.hash
+
+
+@pytest.mark.parametrize("num_inputs", [4, 105, 111, 348, 376])
+def test_safetensors_are_known_whatever_the_length_of_their_header(tmp_path, num_inputs):
+    # With the larger ones the length, and so the file, begins with the byte that a pickle begins with.
+    path = tmp_path / "statistics.safetensors"
+    safetensors.numpy.save_file({"mean": np.zeros(num_inputs), "var": np.ones(num_inputs)}, path)
+    assert (path.read_bytes()[0] == 0x80) == (num_inputs > 4)
+    assert read_normalizer(path).statistics[""].mean.shape == (num_inputs,)
 
 
 def test_a_module_of_ones_own_may_have_them(statistics, tmp_path):
@@ -154,14 +168,54 @@ def test_arrays_that_cannot_be_are_one_line(tmp_path, arrays, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool], ids=str)
+def test_what_is_no_number_is_refused_in_safetensors_too(tmp_path, dtype):
+    path = tmp_path / "statistics.safetensors"
+    safetensors.torch.save_file({"mean": torch.zeros(4, dtype=dtype), "var": torch.ones(4)}, path)
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value) == (
+        f"Normaliser file {path}: its statistics cannot be used: mean is {str(dtype)[6:]}, expected numbers."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32], ids=str)
+def test_numbers_of_any_type_are_read_from_safetensors(tmp_path, dtype):
+    path = tmp_path / "statistics.safetensors"
+    safetensors.torch.save_file({"mean": torch.tensor([3, -2], dtype=dtype), "var": torch.ones(2)}, path)
+    assert read_normalizer(path).statistics[""].mean.tolist() == [3.0, -2.0]
+
+
+def test_a_header_that_is_no_python_is_one_line(tmp_path):
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mean=MEAN, var=VAR)
+    path.write_bytes(zipped_again(path, lambda data: data.replace(b"(4,)", b"(4, ")))
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value).startswith(f"Normaliser file {path}: mean.npy in it is no array of numbers: ")
+    assert "\n" not in str(caught.value)
+
+
+def zipped_again(path, change):
+    data = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(data, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(old.read(name)))
+    return data.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "line"),
     [
         (None, "cannot be read: No such file or directory. Is the path right?"),
         (b"", "is empty"),
-        (b"PK\x03\x04cut off", ""),
+        (
+            b"PK\x03\x04cut off",
+            "cannot be read: File is not a zip file. It is not a zip archive, or its download or copy is incomplete. "
+            "Fetch it again.",
+        ),
         (safetensors.numpy.save({"mean": MEAN})[:-3], "cannot be read as tensors"),
-        (b"mean,var\n1,2\n", ""),
+        (b"mean,var\n1,2\n", "cannot be read: it is no whole pickle (at position 0, opcode b'm' unknown)."),
     ],
 )
 def test_files_that_hold_none_are_one_line(tmp_path, data, line):
@@ -170,9 +224,36 @@ def test_files_that_hold_none_are_one_line(tmp_path, data, line):
         path.write_bytes(data)
     with pytest.raises(PolicyFileError) as caught:
         read_normalizer(path)
-    assert line in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"Normaliser file {path} {line}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        (
+            {f"a{index:02}.npy": 4 for index in range(9)},
+            "FILE: got arrays a00, a01, a02, a03, a04, a05, a06, a07 and 1 more, expected mean and var, and perhaps "
+            "count, epsilon, clip. Save it again under these names.",
+        ),
+        (
+            {"mean.npy": 3, "var.npy": 3, "count.npy": 3},
+            "FILE is refused: got 9 MiB, expected at most 8 MiB.",
+        ),
+    ],
+    ids=["other names", "too much together"],
+)
+def test_of_what_unpacks_to_too_much_nothing_is_unpacked(tmp_path, monkeypatch, members, line):
+    path = tmp_path / "statistics.npz"
+    block = np.random.default_rng(0).bytes(1 << 14)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, num_mebibytes in members.items():
+            archive.writestr(name, block * (num_mebibytes << 6))
+    monkeypatch.setattr(normalizer_file, "MAX_FILE_BYTES", 8 << 20)
+    monkeypatch.setattr(Archive, "read", lambda *_: pytest.fail("something was unpacked"))
+    with pytest.raises(PolicyFileError) as caught:
+        read_normalizer(path)
+    assert str(caught.value) == f"Normaliser file {line.replace('FILE', str(path))}"
 
 
 def test_statistics_that_clip_nothing_can_be_saved(tmp_path):

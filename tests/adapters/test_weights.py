@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rldistill.adapters.weights import read_torch_data, read_weights
+from rldistill.adapters.weights import read_tensors, read_torch_data, read_weights
 from rldistill.errors import PolicyFileError
 
 
@@ -177,6 +177,16 @@ def test_a_tensor_larger_than_its_bytes_is_refused_before_it_fills_the_memory():
 )
 def test_tensors_that_no_network_here_has(tensor):
     assert "tensor a is " in refusal({"a": tensor})
+
+
+def test_numbers_that_torch_does_not_know_are_one_line():
+    header = b'{"a":{"dtype":"F8_E8M0","shape":[4],"data_offsets":[0,4]}}'
+    with pytest.raises(PolicyFileError) as caught:
+        read_tensors(struct.pack("<Q", len(header)) + header + bytes(4), source="FILE")
+    assert str(caught.value) == (
+        "FILE cannot be read as tensors: 'F8_E8M0' is not known. Its download or copy is incomplete, or another "
+        "program wrote it."
+    )
 
 
 def test_a_huge_storage_in_the_old_format():

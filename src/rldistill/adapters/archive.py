@@ -44,6 +44,11 @@ class Archive:
         """Names of its members."""
         return frozenset(self._zip_file.namelist())
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """What all members together unpack to, as the archive declares; none of them is read beyond its part."""
+        return sum(member.file_size for member in self._zip_file.infolist())
+
     def read(self, name: str) -> bytes:
         """Return a member's bytes.
 
@@ -73,16 +78,20 @@ class Archive:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path) -> Generator[Archive]:
+def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]:
     """Open a zip file.
+
+    Args:
+        path: of the file.
+        kind: what messages call it, before its path.
 
     Raises:
         PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
     """
-    source = f"Policy file {path}"
+    source = f"{kind} {path}"
     if not path.is_file():
-        kind = "a folder" if path.is_dir() else "nothing"
-        raise PolicyFileError(f"{source}: found {kind} there, expected a zip file. Is the path right?")
+        found = "a folder" if path.is_dir() else "nothing"
+        raise PolicyFileError(f"{source}: found {found} there, expected a zip file. Is the path right?")
     try:
         with path.open("rb") as file, _opened(file, source, path.stat().st_size) as archive:
             yield archive

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.found import FoundNetwork, build_policy
-from rldistill.adapters.functions import module_policy
+from rldistill.adapters.functions import check_module, module_policy
 from rldistill.adapters.memory import RecurrentError, memory_among, recurrent
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, normalization_for
 from rldistill.adapters.notices import warn
@@ -117,19 +118,26 @@ def load_into_module(
 
     Raises:
         PolicyFileError: the file holds no state dict, or not this module's.
-        MismatchError: the normaliser's statistics are of other observations.
-        UsageError: task or outputs are not said.
+        MismatchError: the normaliser's statistics are of other observations, or the task's actions have no such
+            outputs.
+        UsageError: as `check_module`, or a weight of the module has no shape; nothing of it was replaced then.
     """
     source = f"Policy file {path}"
+    task, _ = check_module(module, task, outputs)
+    normalization = _of_task(task, source, normalizer)
     buffers = unwrapped_names([name for name, _ in module.named_buffers()])
     checked, _ = _checked(read_tensors(_bytes_of(path), source=source), source, may_be_infinite=buffers)
     dicts = _state_dicts(checked)
+    if lazy := [name for name, tensor in module.state_dict().items() if is_lazy(tensor)]:
+        raise UsageError(
+            f"Module {type(module).__name__}: weight {lazy[0]} has no shape yet. Call the module on a batch of "
+            "observations before you pass it."
+        )
     own = dict(zip(unwrapped_names(module.state_dict()), module.state_dict(), strict=True))
     expected = {name: module.state_dict()[own[name]].shape for name in own}
     for tensors in dicts:
         if {name: tensor.shape for name, tensor in tensors.items()} == expected:
             module.load_state_dict({own[name]: tensor for name, tensor in tensors.items()})
-            normalization = _of_task(task, source, normalizer)
             acts = behaviour or "greedy"
             return module_policy(module, task, outputs=outputs, behaviour=acts, normalization=normalization)
     got = shown_tensors(dicts[0]) if dicts else "none"
@@ -139,8 +147,8 @@ def load_into_module(
     )
 
 
-def _of_task(task: Task | None, source: str, normalizer: str | Path | None) -> InputNormalization | None:
-    if task is None or normalizer is None or normalizer == WITHOUT_NORMALIZER:
+def _of_task(task: Task, source: str, normalizer: str | Path | None) -> InputNormalization | None:
+    if normalizer is None or normalizer == WITHOUT_NORMALIZER:
         return None
     return normalization_for(Path(normalizer), math.prod(task.fingerprint.observation_shape), policy=source)[0]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.weights import is_safetensors
 from rldistill.errors import PolicyFileError
 from rldistill.policies.file_format import METADATA_KEY
 
@@ -16,8 +17,6 @@ _READABLE = (
     "TorchScript and torch.export files"
 )
 _NUM_HEAD_BYTES = 64
-# The limit of the format itself.
-_MOST_HEADER_BYTES = 100_000_000
 # What torch.save wrote before 2020 begins with: a pickle of its own magic number.
 _OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _KNOWN_STARTS = (
@@ -53,7 +52,7 @@ def detect_kind(path: Path) -> FileKind:
         return _kind_of_zip(path)
     if head.startswith(_OLD_TORCH):
         return "weights"
-    if path.suffix == ".safetensors" or _is_safetensors(path, head):
+    if path.suffix == ".safetensors" or is_safetensors(head):
         return "weights" if _is_bare_safetensors(path) else "policy"
     if path.suffix == ".onnx" or _is_onnx(path):
         return "onnx"
@@ -76,18 +75,15 @@ def _kind_of_zip(path: Path) -> FileKind:
     raise PolicyFileError(f"Policy file {path}: found a zip archive of {shown or 'nothing'}. {_READABLE}.")
 
 
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
-
-
 def _is_bare_safetensors(path: Path) -> bool:
     """Are these tensors by name that nobody said the use of? What is damaged is left to the reader of policy files."""
     with path.open("rb") as file:
-        num_bytes = int.from_bytes(file.read(8), "little")
-        if num_bytes > _MOST_HEADER_BYTES:
+        head = file.read(9)
+        if not is_safetensors(head):
             return False
+        file.seek(8)
         try:
-            header = json.loads(file.read(num_bytes))
+            header = json.loads(file.read(int.from_bytes(head[:8], "little")))
             return METADATA_KEY not in header.get("__metadata__", {})
         except (ValueError, AttributeError, TypeError, RecursionError):
             return False

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import MismatchError, NumericalError, UsageError
+from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.foreign import call_foreign
 from rldistill.networks.outputs import (
+    OutputDeclaration,
+    check_kind,
     check_kinds_of_values,
     check_raw,
     check_repeats,
@@ -22,9 +24,8 @@ from rldistill.networks.outputs import (
 )
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
-from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
 from rldistill.tasks import Task
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 
 Function = Callable[[Tensor], Any]
 
@@ -40,7 +41,8 @@ def module_policy(
     """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
 
     Args:
-        module: kept, not copied; observations are cast to the type of its weights.
+        module: kept, not copied; observations are cast to the type of its weights, to float32 where they have
+            several.
         task: that it plays.
         outputs: what its rows are; of several outputs which, as `parse_outputs` reads it.
         behaviour: how it acts.
@@ -52,23 +54,20 @@ def module_policy(
         NumericalError: a weight or an answer is NaN or infinite.
     """
     what = f"Module {type(module).__name__}"
-    if task is None or outputs is None:
-        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
-    declared = parse_outputs(outputs)
-    _check_kind(what, declared.kind, task)
-    if memory := memory_among(module.state_dict()):
-        raise UsageError(recurrent(what, memory))
+    task, declared = check_module(module, task, outputs)
     check_module_weights(what, module, NumericalError)
     policy = TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
     )
-    answers = _answers_to_zeros(policy)
     layout = task.fingerprint.action_layout
+    probe = probe_rows(task.fingerprint, ROWS_PER_BATCH["cpu"])
+    answers = _answers(policy, torch.zeros_like(probe))
     resolved = resolve_outputs(what, declared, answers, layout)
     check_kinds_of_values(what, resolved, answers)
     raw = raw_rows(what, resolved, answers)
     check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
-    check_repeats(what, raw, raw_rows(what, resolved, _answers_to_zeros(policy)))
+    first, again = (raw_rows(what, resolved, _answers(policy, probe)) for _ in range(2))
+    check_repeats(what, first, again)
     if list(answers) == ["output"]:
         return policy
     return TorchPolicy.from_module(
@@ -76,16 +75,41 @@ def module_policy(
     )
 
 
+def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> tuple[Task, OutputDeclaration]:
+    """Check what can be told of a module without calling it, whatever its weights are.
+
+    Returns:
+        Its task, and what its outputs were declared as.
+
+    Raises:
+        UsageError: task or outputs are not said, or the module is recurrent, or keeps more than tensors.
+        MismatchError: the task's actions have no such outputs.
+    """
+    what = f"Module {type(module).__name__}"
+    if task is None or outputs is None:
+        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
+    declared = parse_outputs(outputs)
+    check_kind(what, declared, task.fingerprint.action_layout)
+    weights = cast(dict[str, object], module.state_dict())
+    if memory := memory_among(weights):
+        raise UsageError(recurrent(what, memory))
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(
+                f"{what} keeps a {type(value).__name__} under {name!r} beside its weights, which no policy file can. "
+                "Leave out its get_extra_state, or pass its forward, a function."
+            )
+    return task, declared
+
+
 @torch.inference_mode()
-def _answers_to_zeros(policy: TorchPolicy) -> Mapping[str, Tensor]:
-    """Return what a module answers to a batch of zeros, by name: does it take the observations, and what is there?"""
-    network, fingerprint = policy.network, policy.tasks[0].fingerprint
+def _answers(policy: TorchPolicy, rows: Tensor) -> Mapping[str, Tensor]:
+    """Return what a module answers to a batch of observations, by name: does it take them, and what is there?"""
+    network = policy.network
     assert isinstance(network, ModuleNetwork), "a module of somebody's own"
-    dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
-    zeros = torch.zeros(ROWS_PER_BATCH["cpu"], *fingerprint.observation_shape, dtype=dtype, device=policy.device)
     was_training = network.training
     try:
-        return network.eval().answers(zeros)
+        return network.eval().answers(rows.to(policy.device))
     finally:
         network.train(was_training)
 
@@ -117,12 +141,3 @@ def function_policy(
     return ProgramPolicy.create(
         Program(cast(str, name), what, "python", run), task, outputs=outputs, behaviour=behaviour
     )
-
-
-def _check_kind(what: str, kind: str, task: Task) -> None:
-    layout = task.fingerprint.action_layout
-    fitting = OUTPUT_KINDS_OF_ACTIONS[layout.kind]
-    if kind not in fitting:
-        raise MismatchError(
-            f"{what}: its outputs were declared as {kind}, but {layout.kind} actions have {' or '.join(fitting)}."
-        )

@@ -1,14 +1,14 @@
 """The normaliser that a user names: `vecnormalize.pkl`, or plain arrays in an `.npz` or a `.safetensors`.
 
 The arrays are `mean` and `var`, of the shape of an observation, and, where they differ from what
-Gymnasium's and Stable-Baselines3's wrappers do, the numbers `epsilon` (1e-8), `clip` (10; infinite: no
-clipping) and `count`. The file's content, not its name, says which it is.
+Stable-Baselines3's wrapper does, the numbers `epsilon` (1e-8), `clip` (10; infinite: no clipping, as
+Gymnasium's wrapper alone does) and `count`. The file's content, not its name, says which it is.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,10 @@ from rldistill.storage import sha256_file
 
 WITHOUT_NORMALIZER = "none"
 """Said in place of a file: do without."""
+_KIND = "Normaliser file"
 _NEEDED = ("mean", "var")
 _OPTIONAL = ("count", "epsilon", "clip")
+_MOST_SHOWN = 8
 _DEFAULTS: Mapping[str, float] = {"count": 0.0, "epsilon": 1e-8, "clip": 10.0}
 
 
@@ -49,19 +51,9 @@ def read_normalizer(path: Path) -> VecNormalizeRecord:
         return read_vec_normalize(path)  # says what is wrong
     if not (head.startswith(b"PK") or is_safetensors(head)):
         return read_vec_normalize(path)
-    source = f"Normaliser file {path}"
-    if num_bytes > MAX_FILE_BYTES:
-        raise PolicyFileError(
-            f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {MAX_FILE_BYTES >> 20:,} MiB."
-        )
-    arrays = _from_npz(path) if head.startswith(b"PK") else _from_safetensors(path, source)
-    missing = [name for name in _NEEDED if name not in arrays]
-    unknown = [name for name in arrays if name not in (*_NEEDED, *_OPTIONAL)]
-    if missing or unknown:
-        raise PolicyFileError(
-            f"{source}: got arrays {', '.join(sorted(arrays)) or 'of no name'}, expected {' and '.join(_NEEDED)}, and "
-            f"perhaps {', '.join(_OPTIONAL)}. Save it again under these names."
-        )
+    source = f"{_KIND} {path}"
+    _check_bytes(num_bytes, source)
+    arrays = _from_npz(path, source) if head.startswith(b"PK") else _from_safetensors(path, source)
     try:
         return _record(arrays)
     except ValueError as error:
@@ -103,26 +95,48 @@ def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[Inpu
     return InputNormalization(mean, variance, smallest_epsilon(record.epsilon), record.clip), entry
 
 
-def _from_npz(path: Path) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    with open_archive(path) as archive:
-        for name in sorted(archive.names):
-            try:
-                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
-                    io.BytesIO(archive.read(name)), allow_pickle=False
-                )
-            except (ValueError, EOFError, MemoryError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-                raise PolicyFileError(
-                    f"Normaliser file {path}: {name} in it is no array of numbers: {reason}."
-                ) from error
-    return arrays
+def _from_npz(path: Path, source: str) -> dict[str, NDArray[Any]]:
+    with open_archive(path, kind=_KIND) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.names}
+        # Before anything is unpacked: the arrays of a small file may fill the memory.
+        _check_names(members, source)
+        _check_bytes(archive.unpacked_bytes, source)
+        return {name: _array(archive.read(member), f"{source}: {member}") for name, member in sorted(members.items())}
+
+
+def _array(data: bytes, member: str) -> NDArray[Any]:
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python, and raises almost anything for a damaged one
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise PolicyFileError(f"{member} in it is no array of numbers: {reason}.") from error
 
 
 def _from_safetensors(path: Path, source: str) -> dict[str, NDArray[Any]]:
-    tensors = read_tensors(path.read_bytes(), source=source)
-    assert isinstance(tensors, dict), "of a safetensors file"
-    return {name: tensor.double().numpy() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    tensors = cast(dict[str, Tensor], read_tensors(path.read_bytes(), source=source))
+    _check_names(tensors, source)
+    # NumPy lacks some of torch's floats; all else stays as it is, so that what is no number is refused by its type.
+    return {
+        name: (tensor.double() if tensor.is_floating_point() else tensor).numpy() for name, tensor in tensors.items()
+    }
+
+
+def _check_names(names: Collection[str], source: str) -> None:
+    if {*_NEEDED} <= {*names} <= {*_NEEDED, *_OPTIONAL}:
+        return
+    shown = ", ".join(sorted(names)[:_MOST_SHOWN]) or "of no name"
+    more = len(names) - _MOST_SHOWN
+    raise PolicyFileError(
+        f"{source}: got arrays {shown}{f' and {more} more' if more > 0 else ''}, expected {' and '.join(_NEEDED)}, and "
+        f"perhaps {', '.join(_OPTIONAL)}. Save it again under these names."
+    )
+
+
+def _check_bytes(num_bytes: int, source: str) -> None:
+    if num_bytes > MAX_FILE_BYTES:
+        raise PolicyFileError(
+            f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {MAX_FILE_BYTES >> 20:,} MiB."
+        )
 
 
 def _record(arrays: Mapping[str, NDArray[Any]]) -> VecNormalizeRecord:

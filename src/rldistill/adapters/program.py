@@ -24,7 +24,7 @@ from rldistill.networks.outputs import (
     resolve_outputs,
 )
 from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, probe_rows, run_padded
 from rldistill.policies.protocol import Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
@@ -96,7 +96,7 @@ class ProgramPolicy:
         behaviour: Behaviour = "greedy",
         input_scale: float | None = None,
     ) -> "ProgramPolicy":
-        """Return a policy around a program, after running it twice on zeros to see that it fits, and repeats itself.
+        """Return a policy around a program, after running it to see that it fits, and repeats itself.
 
         Args:
             program: the function.
@@ -126,8 +126,9 @@ class ProgramPolicy:
         if task is None:
             task = _unnamed_task(program.what, resolved, raw, shape, is_bytes=is_bytes)
         policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
-        again, _ = policy(zeros[:1])
-        check_repeats(program.what, raw[:1], again.raw)
+        policy(zeros[:1])  # are they numbers, and as many as the actions need?
+        probe = probe_rows(task.fingerprint, program.batch_size)
+        check_repeats(program.what, policy._raw(probe), policy._raw(probe))
         return policy
 
     @property

@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,11 @@ from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
 from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.networks.foreign import is_dense, shown_kind
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# The limit of the format of safetensors itself.
+_MOST_HEADER_BYTES = 100_000_000
 # What a zip begins with, by which torch tells its two formats apart.
 _ZIP = b"PK\x03\x04"
 # How torch names what a file wants and data do not need.
@@ -36,8 +38,13 @@ class Weights:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does."""
-    return head[8:9] == b"{" and not head.startswith(b"\x80")
+    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does.
+
+    Args:
+        head: the first 9 bytes at least.
+    """
+    # Read as a length, the first 8 bytes of a pickle or of text are far beyond the limit.
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MOST_HEADER_BYTES
 
 
 def read_tensors(data: bytes, *, source: str) -> object:
@@ -57,11 +64,8 @@ def read_tensors(data: bytes, *, source: str) -> object:
         return read_torch_data(data, source=source)
     try:
         tensors = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise PolicyFileError(
-            f"{source} cannot be read as tensors: {error}. Its download or copy is incomplete, or another program "
-            "wrote it."
-        ) from error
+    except Exception as error:  # a type of numbers that torch lacks is a KeyError
+        raise PolicyFileError(_unreadable(source, error)) from error
     # The library gives them in any order; messages list them.
     return dict(sorted(tensors.items()))
 
@@ -88,11 +92,17 @@ def read_torch_data(data: bytes, *, source: str) -> object:
     except pickle.UnpicklingError as error:
         raise PolicyFileError(_refusal(source, str(error))) from error
     except Exception as error:  # torch raises almost anything for damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise PolicyFileError(
-            f"{source} cannot be read as tensors: {reason}. Its download or copy is incomplete, or another program "
-            "wrote it."
-        ) from error
+        raise PolicyFileError(_unreadable(source, error)) from error
+
+
+def _unreadable(source: str, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, KeyError):
+        reason = f"{reason} is not known"
+    return (
+        f"{source} cannot be read as tensors: {reason}. Its download or copy is incomplete, or another program wrote "
+        "it."
+    )
 
 
 def _refusal(source: str, message: str) -> str:
@@ -144,7 +154,7 @@ def unwrapped_names(names: Collection[str]) -> list[str]:
 
 
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
-    """Check that the weights of a module are there, and numbers.
+    """Check that the weights of a module are there, of a type that can be computed with, and numbers.
 
     Args:
         what: the module, as messages call it.
@@ -158,16 +168,21 @@ def check_module_weights(what: str, module: nn.Module, error: type[RldistillErro
         for name, tensor in tensors:
             if is_lazy(tensor) or tensor.is_meta:
                 raise error(f"{what}: weight {name} has no values yet. Load its weights before you pass it.")
+            if not is_dense(tensor) or (tensor.is_floating_point() and tensor.dtype not in _FLOATS):
+                raise error(
+                    f"{what}: weight {name} is {shown_kind(tensor)}, expected dense float64, float32, float16 or "
+                    "bfloat16, or integers. Convert it before you pass it."
+                )
             wrong = tensor.isnan() if may_mask else ~tensor.isfinite()
             if wrong.any():
                 raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
 
 def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+    if not is_dense(tensor) or tensor.is_complex() or tensor.device.type != "cpu":
         raise PolicyFileError(
-            f"{source}: tensor {name} is {tensor.dtype} of layout {tensor.layout} on {tensor.device}, expected dense "
-            "numbers. Save its dequantised, dense weights."
+            f"{source}: tensor {name} is {shown_kind(tensor)}, expected dense numbers. Save its dequantised, dense "
+            "weights."
         )
     # Strides of zero make a tensor of any size out of a few bytes: converting it would fill the memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

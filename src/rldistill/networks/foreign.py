@@ -44,7 +44,7 @@ def named_outputs(what: str, answer: object) -> dict[str, Tensor]:
     is left out.
 
     Raises:
-        MismatchError: neither tensors nor arrays; says what there is.
+        MismatchError: neither dense tensors nor arrays; says what there is.
     """
     named: dict[str, Tensor] = {}
     for name, value in _parts(answer).items():
@@ -55,9 +55,25 @@ def named_outputs(what: str, answer: object) -> dict[str, Tensor]:
         except (TypeError, ValueError, RuntimeError) as error:
             within = "" if value is answer else f" with a {type(value).__name__} as {name!r}"
             raise MismatchError(_no_tensors(what, answer, within)) from error
+        if not is_dense(named[name]):
+            raise MismatchError(
+                f"{what} answered {shown_kind(named[name])} as {name!r}, expected dense numbers. Return them by "
+                "to_dense() or dequantize()."
+            )
     if not named:
         raise MismatchError(_no_tensors(what, answer, ""))
     return named
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Does a tensor hold a number for each of its places: neither sparse, nor quantised, nor without values?"""
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+
+
+def shown_kind(tensor: Tensor) -> str:
+    """Return what kind of a tensor it is, as messages call it: `float32 of layout sparse_coo on cpu`."""
+    nested = "nested " if tensor.is_nested else ""
+    return f"{nested}{_name(tensor.dtype)} of layout {str(tensor.layout).removeprefix('torch.')} on {tensor.device}"
 
 
 def _parts(answer: object) -> Mapping[str, object]:

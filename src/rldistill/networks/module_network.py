@@ -15,7 +15,9 @@ from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 
 
 class ModuleNetwork(nn.Module):
-    """Calls a module with scaled observations, cast to the type of its weights; it returns rows `[B, O]`.
+    """Calls a module with scaled observations; it returns rows `[B, O]`.
+
+    They are cast to the type of its weights, or to float32 where those have several.
 
     Args:
         module: trained in place.
@@ -69,8 +71,9 @@ class ModuleNetwork(nn.Module):
         Raises:
             MismatchError: it failed, or answered no tensors.
         """
-        weights = (weight.dtype for weight in self.module.parameters() if weight.is_floating_point())
-        inputs = self.scale(observations).to(next(weights, torch.float32))
+        dtypes = {weight.dtype for weight in self.module.parameters() if weight.is_floating_point()}
+        # Of several types none is the module's: it converts between them itself.
+        inputs = self.scale(observations).to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
         return call_foreign(self._what, self.module, inputs)
 
     def _rows(self, answers: dict[str, Tensor]) -> Tensor:

@@ -72,6 +72,20 @@ def parse_outputs(text: str) -> OutputDeclaration:
     return OutputDeclaration(output_kind, names)
 
 
+def check_kind(what: str, declared: OutputDeclaration, layout: ActionLayout) -> None:
+    """Check that actions of a layout have outputs of the declared kind.
+
+    Raises:
+        MismatchError: lists the kinds that they have.
+    """
+    kinds = _kinds(layout)
+    if declared.kind not in kinds:
+        raise MismatchError(
+            f"{what}: its outputs were declared as {declared.kind}, but {layout.kind} actions have "
+            f"{' or '.join(kinds)}. Was another task meant?"
+        )
+
+
 def resolve_outputs(
     what: str, declared: OutputDeclaration | None, outputs: Mapping[str, Tensor], layout: ActionLayout | None
 ) -> OutputDeclaration:
@@ -87,18 +101,13 @@ def resolve_outputs(
         UsageError: nothing says what the outputs are, or which of several is meant.
         MismatchError: the task's actions have no outputs of this kind, or the program not the output named.
     """
-    kinds = _kinds(layout)
     if declared is None:
-        telling = [OutputDeclaration(kind, _TELLING_NAMES[kind]) for kind in kinds if _tells(kind, outputs)]
+        telling = [OutputDeclaration(kind, _TELLING_NAMES[kind]) for kind in _kinds(layout) if _tells(kind, outputs)]
         if len(telling) != 1:
             raise UsageError(_undeclared(what, outputs, layout))
         return telling[0]
-    if declared.kind not in kinds:
-        assert layout is not None, "without a task every kind is allowed"
-        raise MismatchError(
-            f"{what}: its outputs were declared as {declared.kind}, but {layout.kind} actions have "
-            f"{' or '.join(kinds)}. Was another task meant?"
-        )
+    if layout is not None:
+        check_kind(what, declared, layout)
     if missing := [name for name in declared.names if name not in outputs]:
         raise MismatchError(_missing(what, missing[0], outputs))
     if declared.names:
@@ -172,14 +181,18 @@ def check_repeats(what: str, raw: Tensor, again: Tensor) -> None:
 
 
 def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> None:
-    """Refuse whole numbers: an action already chosen, which says nothing of the others.
+    """Refuse whole numbers, an action already chosen, which says nothing of the others; and complex ones.
 
     Raises:
         PolicyFileError: names the output.
     """
     for name in declared.names:
+        dtype = str(outputs[name].dtype).removeprefix("torch.")
+        if outputs[name].is_complex():
+            raise PolicyFileError(
+                f"{what}: output {name!r} is {dtype}, expected real numbers. Return or export their real part."
+            )
         if not outputs[name].is_floating_point():
-            dtype = str(outputs[name].dtype).removeprefix("torch.")
             raise PolicyFileError(
                 f"{what}: output {name!r} is {dtype}: the actions it has chosen, not scores of all of them. "
                 "Export it again with its Q-values or logits."

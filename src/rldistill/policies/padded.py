@@ -7,6 +7,7 @@ observation's output does not depend on its neighbours.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -44,6 +45,25 @@ def _run_part(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[C
     padding = [0] * (2 * rows.dim() - 1) + [missing]
     columns = forward(functional.pad(rows, padding) if missing else rows)
     return tuple(None if column is None else column[: len(rows)] for column in columns)
+
+
+def probe_rows(fingerprint: ObservationFingerprint, batch_size: int) -> Tensor:
+    """Return a batch of observations, the same at each call, by whose answers a memory or a draw can be told.
+
+    To zeros a memory adds nothing, and a layer without a bias hides a draw. Between 0 and 1 they are what the fewest
+    programs take for impossible: logarithms, roots, and indices are defined there.
+
+    Args:
+        fingerprint: of the task.
+        batch_size: B, 1 or more.
+
+    Returns:
+        `[B, *observation_shape]`, bytes from 0 to 255 or float32 from 0 to 1.
+    """
+    rng, shape = np.random.default_rng(0), (batch_size, *fingerprint.observation_shape)
+    if fingerprint.observation_dtype == "uint8":
+        return torch.from_numpy(rng.integers(0, 256, shape, np.uint8))
+    return torch.from_numpy(rng.random(shape, np.float32))
 
 
 def check_observations(name: str, rows: Tensor, fingerprint: ObservationFingerprint) -> None:

@@ -80,7 +80,7 @@ class RandomObservations(gym.Env):
         return -np.linalg.norm(np.asarray(achieved) - desired, axis=-1)
 
 
-def train(algorithm, policy, observation_space, action_space, *, num_steps=24, normalised=None, **options):
+def train(algorithm, policy, observation_space, action_space, *, num_steps=24, normalised=None, wrap=None, **options):
     """Train for a few steps, then shake all weights so that no layer is without effect.
 
     Args:
@@ -90,6 +90,7 @@ def train(algorithm, policy, observation_space, action_space, *, num_steps=24, n
         action_space: of the environment.
         num_steps: of training.
         normalised: options of `VecNormalize`; None: none.
+        wrap: makes another environment of the vectorised one; None: it is left as it is.
         **options: of the algorithm.
 
     Returns:
@@ -101,6 +102,8 @@ def train(algorithm, policy, observation_space, action_space, *, num_steps=24, n
     env = DummyVecEnv([lambda: RandomObservations(observation_space, action_space)])
     if normalised is not None:
         env = VecNormalize(env, **normalised)
+    if wrap is not None:
+        env = wrap(env)
     # The library writes into the options that it is given.
     model = algorithm(policy, env, seed=0, device="cpu", **copy.deepcopy(options))
     model.set_logger(Logger(folder=None, output_formats=[]))  # else it makes a folder for its logs

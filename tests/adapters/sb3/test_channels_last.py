@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from rldistill.adapters.sb3.load import load_sb3
@@ -11,7 +10,6 @@ from rldistill.envs.spaces import SpaceCodec
 from rldistill.errors import MismatchError
 from rldistill.policies import fit_policy
 from rldistill.rollout.evaluate import play_episodes
-from tests.adapters.sb3.made_up import BOX, pack, ppo_data, ppo_weights
 from tests.adapters.sb3.small_models import TORQUES, RandomObservations, compare, samples, train
 
 SCREEN = spaces.Box(0, 255, (36, 40, 3), np.uint8)
@@ -98,14 +96,42 @@ def test_images_of_another_size_are_refused_naming_both(saved, tmp_path):
         fit_policy(load_sb3(tmp_path / "model.zip", task=task), task)
 
 
-def test_statistics_of_turned_images_are_turned_with_them(tmp_path):
-    space = BOX | {"dtype": "uint8", "_shape": [3, 5, 6], "low": "[[[0 ... 0]]]", "high": "[[[255 ... 255]]]"}
-    (tmp_path / "p.zip").write_bytes(pack(ppo_data(observation_space=space), ppo_weights(num_inputs=90)))
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "n.npz", mean=rng.uniform(0, 255, (3, 5, 6)), var=rng.uniform(1, 99, (3, 5, 6)))
-    task = playable(spaces.Box(0, 255, (5, 6, 3), np.uint8), spaces.Discrete(2)).task
-    first, last = (load_sb3(tmp_path / "p.zip", normalizer=tmp_path / "n.npz", task=given) for given in (None, task))
-    images = rng.integers(0, 256, (9, 5, 6, 3), dtype=np.uint8)
-    expected = first(np.moveaxis(images, 3, 1).copy())[0].logits
-    torch.testing.assert_close(last(images)[0].logits, expected, rtol=1e-5, atol=1e-5)
-    assert expected.std() > 1e-3
+def turned_and_normalised(env, *, keeps_bytes):
+    """Return an environment whose images are turned, then normalised; old releases went on calling them bytes."""
+    from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage
+
+    turned = VecTransposeImage(env)
+    normalised = VecNormalize(turned, clip_obs=2.5)
+    if keeps_bytes:
+        normalised.observation_space = turned.observation_space
+    return normalised
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "keeps_bytes"),
+    [
+        ("MlpPolicy", {}, False),
+        ("MlpPolicy", {}, True),
+        ("MlpPolicy", {"net_arch": []}, True),
+        ("MlpPolicy", {"normalize_images": False}, True),
+        ("CnnPolicy", {}, True),
+        ("CnnPolicy", {"normalize_images": False}, False),
+    ],
+    ids=["flat", "flat bytes", "linear bytes", "unscaled bytes", "convolutions of bytes", "convolutions"],
+)
+def test_statistics_of_turned_images_are_applied_as_the_library_does(kind, kwargs, keeps_bytes, tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    model = train(
+        sb3.PPO,
+        kind,
+        SCREEN,
+        CHOICES,
+        wrap=lambda env: turned_and_normalised(env, keeps_bytes=keeps_bytes),
+        **PPO | {"policy_kwargs": {"net_arch": [16, 12]} | kwargs},
+    )
+    model.save(tmp_path / "model.zip")
+    wrapper = model.get_vec_normalize_env()
+    wrapper.save(tmp_path / "vecnormalize.pkl")
+    images = samples(SCREEN, 1000)
+    policy = load_sb3(tmp_path / "model.zip", task=playable(SCREEN, CHOICES).task)
+    compare(model, policy, wrapper.normalize_obs(np.moveaxis(images, 3, 1)), images)

@@ -106,13 +106,16 @@ def observation_dtype(space: Space) -> str:
     return space.dtype if is_whole else "float32"
 
 
-def make_normalization(record: VecNormalizeRecord, space: Space, seen: tuple[int, ...]) -> InputNormalization | None:
+def make_normalization(
+    record: VecNormalizeRecord, space: Space, seen: tuple[int, ...], *, scale: float = 1.0
+) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
     Args:
         record: of the file.
         space: of the observation, as the network saw it.
         seen: as for `in_our_order`.
+        scale: factor on the normalised observations, which the library has for whatever lies in a space of images.
 
     Returns:
         None where observations were not normalised at all.
@@ -141,8 +144,10 @@ def make_normalization(record: VecNormalizeRecord, space: Space, seen: tuple[int
             variance += statistics.variance.reshape(-1).tolist()
     if order := _turned_order(space, seen):
         mean, variance = ([values[place] for place in order] for values in (mean, variance))
-    epsilon = smallest_epsilon(record.epsilon)
-    return InputNormalization(tuple(mean), tuple(variance), epsilon, record.clip, tuple(untouched))
+    # A factor behind a division is another divisor, and another limit.
+    variances = tuple(value / scale**2 for value in variance)
+    epsilon = smallest_epsilon(record.epsilon / scale**2)
+    return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
 
 
 def smallest_epsilon(epsilon: float) -> float:

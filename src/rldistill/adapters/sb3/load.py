@@ -143,7 +143,8 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, na
     if not actor.extractor or space.kind == "dict":
         actor = in_our_order(actor, space, seen)
     output, torso = make_output(actor, data), make_torso(actor, data)
-    normalization = None if record is None else make_normalization(record, space, seen)
+    scale = torso.input_scale if space.kind == "box" else 1.0
+    normalization = None if record is None else make_normalization(record, space, seen, scale=scale)
     spec = PolicySpec(
         name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
         architecture=torso.architecture,
