@@ -48,8 +48,9 @@ def _sources(dataset: Dataset, device: str) -> dict[str, Source]:
 
 
 def main(*, quick: bool) -> None:
-    num_steps, num_rounds, num_updates = (1_600, 2, 8) if quick else (16_000, 3, 100)
     device = resolve_device("auto").type
+    num_steps, num_rounds = (1_600, 2) if quick else (16_000, 3)
+    num_updates = 100 if device == "cuda" and not quick else 8
     task = make_task("atari:pong")
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
