@@ -9,6 +9,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that tests run in.
+WORKERS ?= 2
 LOG := build/step.log
 WHEEL := build/wheel
 
@@ -31,9 +33,9 @@ define check
 @if $(2) > $(LOG) 2>&1; then echo 'ok      $(1)'; else cat $(LOG); echo 'FAILED  $(1)' >&2; exit 1; fi
 endef
 
-# $(call pytest,name,arguments): shown live.
+# $(call pytest,name,arguments): shown live. Each test computes on one thread, so processes may share the work.
 define pytest
-@$(BIN)/pytest -q --durations=5 --durations-min=2 $(2) || { echo 'FAILED  $(1)' >&2; exit 1; }
+@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=5 --durations-min=2 $(2) || { echo 'FAILED  $(1)' >&2; exit 1; }
 endef
 
 # $(call install,extras): with pip's progress where somebody watches.

@@ -4,6 +4,8 @@ import math
 
 from rldistill.errors import UsageError
 
+_MOST_ENVS = 4096
+
 
 def check_positive(record: object, *names: str) -> None:
     """Check that fields are 1 or more.
@@ -14,6 +16,18 @@ def check_positive(record: object, *names: str) -> None:
     for name in names:
         if getattr(record, name) < 1:
             raise UsageError(f"{name} must be 1 or more, got {getattr(record, name)}.")
+
+
+def check_num_envs(num_envs: int) -> None:
+    """Check a number of environments: each takes memory of its own, and a mistyped one would fill the machine's.
+
+    Raises:
+        UsageError: below 1, or above 4,096.
+    """
+    if num_envs < 1:
+        raise UsageError(f"num_envs must be 1 or more, got {num_envs}.")
+    if num_envs > _MOST_ENVS:
+        raise UsageError(f"num_envs must be {_MOST_ENVS} or less, got {num_envs}.")
 
 
 def check_not_negative(record: object, *names: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from rldistill.checks import check_not_negative, check_positive
+from rldistill.checks import check_not_negative, check_num_envs, check_positive
 from rldistill.errors import UsageError
 
 # A student may be better than its teacher; a requirement beyond this is a percentage.
@@ -60,7 +60,8 @@ class CollectConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_steps", "num_envs")
+        check_positive(self, "num_steps")
+        check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
 
 
@@ -111,7 +112,8 @@ class EvaluateConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_episodes", "num_envs")
+        check_positive(self, "num_episodes")
+        check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
         if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
             raise UsageError(
@@ -152,7 +154,8 @@ class QuickstartConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_steps", "num_updates", "num_episodes", "num_envs")
+        check_positive(self, "num_steps", "num_updates", "num_episodes")
+        check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
 
 
@@ -201,7 +204,8 @@ class InspectConfig:
     """With --verify: auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_episodes", "num_envs")
+        check_positive(self, "num_episodes")
+        check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
         for name in ("expected_return", "expected_standard_error"):
             if getattr(self, name) is not None and not self.verify:

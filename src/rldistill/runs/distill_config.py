@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from rldistill.checks import check_not_negative, check_positive
+from rldistill.checks import check_not_negative, check_num_envs, check_positive
 from rldistill.errors import UsageError
 
 
@@ -114,7 +114,8 @@ class DistillConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_updates", "batch_size", "evaluate_period", "num_envs")
+        check_positive(self, "num_updates", "batch_size", "evaluate_period")
+        check_num_envs(self.num_envs)
         check_positive(self, "collect_steps", "collect_period", "replay_capacity", "judge_period")
         check_not_negative(self, "weight_decay", "evaluate_episodes", "seed", "num_threads")
         if not self.max_gradient_norm > 0:

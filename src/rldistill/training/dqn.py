@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rldistill.checks import check_positive, check_share
+from rldistill.checks import check_num_envs, check_positive, check_share
 from rldistill.data import Replay, Transitions
 from rldistill.errors import UsageError
 from rldistill.networks import Network
@@ -69,8 +69,9 @@ class DQNSettings:
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
-        counts = ("num_envs", "replay_capacity", "learning_starts", "steps_per_update", "batch_size")
-        check_positive(self, *counts, "target_network_update_period", "num_return_steps", "exploration_steps")
+        check_num_envs(self.num_envs)
+        check_positive(self, "replay_capacity", "learning_starts", "steps_per_update", "batch_size")
+        check_positive(self, "target_network_update_period", "num_return_steps", "exploration_steps")
         check_share(self, "gamma", "exploration_start", "exploration_end")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be > 0, got {self.learning_rate}.")
