@@ -114,7 +114,6 @@ bench: $(DEV_STAMP)
 
 # Every teacher of a folder of zips beside its known return: hours. `make teachers TEACHERS=DIR WORKERS=8`
 TEACHERS ?= ../shared/teachers/sb3
-WORKERS ?= 1
 
 teachers: $(DEV_STAMP)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[mujoco]'

@@ -110,7 +110,8 @@ def test_ppo_continuous_is_clipped_to_the_tasks_box_and_warns_of_the_wrappers_th
     assert str(caught[0].message) == (
         f"Policy file {path}: CleanRL's ppo_continuous_action normalises observations by running statistics and clips "
         "them to ±10 in wrappers that the file does not hold. Unless this teacher was trained without them, it plays "
-        "about as well as at random. Save their mean and var to an .npz and name it with normalizer."
+        "about as well as at random. Save their mean and var to an .npz and name it with --normalizer (in Python "
+        "normalizer=)."
     )
     assert_parity(policy, reference, VECTORS)
     assert policy.tasks[0].fingerprint.action_layout.mapping == "clip"

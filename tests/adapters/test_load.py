@@ -1,6 +1,7 @@
 """One function loads them all: by content, not by name, and words that are not needed are refused, not ignored."""
 
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from torch import nn
 
 import rldistill as rd
 from rldistill.adapters.load import Reading, load_policy, load_with, share_words
+from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from tests.kit.other_libraries import QNetwork, randomised
 from tests.kit.shared_teachers import load_actor_critic
-from tests.kit.small_policies import small_policy, vector_task
+from tests.kit.small_policies import box_task, small_policy, vector_task
 
 ROWS = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 
@@ -51,10 +53,35 @@ def test_a_policy_of_our_own_says_everything_itself(own):
 
 def test_how_it_acts_may_be_changed_which_makes_it_another_policy(own, checkpoint):
     for path in (own, checkpoint):
-        greedy, sampling = load_policy(path), load_policy(path, behaviour="sample")
+        greedy = load_policy(path)
+        # The checkpoint's are Q-values, which say no chances.
+        warns = pytest.warns(TeacherWarning, match="gives Q-values, which are no chances")
+        with warns if path == checkpoint else nullcontext():
+            sampling = load_policy(path, behaviour="sample")
         assert (greedy.behaviour, sampling.behaviour) == ("greedy", "sample")
         assert greedy.hash != sampling.hash
         assert load_policy(path, behaviour="greedy").hash == greedy.hash
+
+
+def test_nothing_is_drawn_from_answers_that_are_actions(tmp_path):
+    path = tmp_path / "actions.safetensors"
+    small_policy(box_task(), network="mlp:8", output_kind="actions", name="steady").save(path)
+    assert refusal(path, behaviour="sample") == (
+        "behaviour: got 'sample' for policy 'steady', whose answers are its actions: there is nothing to draw from. "
+        "Leave it out."
+    )
+    with pytest.raises(UsageError, match="whose answers are its actions"):
+        load_with(path, Reading(behaviour="sample"), device="cpu", task=None)
+    with pytest.raises(UsageError, match="behaviour: got 'best', expected greedy or sample"):
+        load_policy(path, behaviour="best")
+
+
+def test_a_class_is_no_module(checkpoint):
+    assert refusal(checkpoint, module=QNetwork) == (
+        "load_policy: got module=the class QNetwork, expected an nn.Module, such as Net()."
+    )
+    with pytest.raises(UsageError, match=r"got the class QNetwork, expected a path, an nn\.Module, or"):
+        load_policy(QNetwork, task=vector_task(), outputs="q_values")
 
 
 def test_words_that_a_file_does_not_need_are_refused(own, checkpoint):
@@ -90,8 +117,9 @@ def test_of_several_files_each_takes_the_words_that_it_needs(own, checkpoint):
     assert of_own == Reading(trust=True, behaviour="sample")
     assert of_checkpoint == said
     assert load_with(own, of_own, device="cpu", task=None).behaviour == "sample"
-    read = load_with(checkpoint, of_checkpoint, device="cpu", task=None)
-    assert read.hash == load_policy(checkpoint, activation="tanh", normalizer="none", behaviour="sample").hash
+    with pytest.warns(TeacherWarning, match="no chances"):
+        read = load_with(checkpoint, of_checkpoint, device="cpu", task=None)
+        assert read.hash == load_policy(checkpoint, activation="tanh", normalizer="none", behaviour="sample").hash
 
 
 def test_a_word_that_none_of_several_files_needs_is_refused(own, checkpoint):

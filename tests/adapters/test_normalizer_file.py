@@ -58,7 +58,7 @@ def test_they_become_part_of_the_policy_and_nothing_is_missing_then(checkpoint, 
 
 
 def test_the_word_none_does_without_and_without_the_warning(checkpoint):
-    with pytest.warns(TeacherWarning, match="name it with normalizer"):
+    with pytest.warns(TeacherWarning, match="name it with --normalizer"):
         bare = load_policy(checkpoint, task=box_task())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from rldistill.adapters.notices import TeacherWarning
 from rldistill.cli.main import VERBS
 from rldistill.data import Dataset, DatasetWriter
 from rldistill.storage import folder_lock
@@ -525,3 +527,29 @@ def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_can_be_
     monkeypatch.setenv("RLDISTILL_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run("inspect", "net3")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 745. GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+    ids=["NumPy", "torch"],
+)
+def test_a_memory_that_is_too_small_is_said_with_what_to_do(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("rldistill.cli.inspect.run", fail)
+    monkeypatch.delenv("RLDISTILL_TRACEBACK", raising=False)
+    result = run("inspect", "net3")
+    assert (result.code, result.line) == (
+        1,
+        f"rldistill inspect: out of memory. Choose a smaller network, --batch-size or --num-envs ({error}).",
+    )
+
+
+def test_warnings_come_without_colours(monkeypatch):
+    def tell(*_):
+        warnings.warn("\x1b[33mWARN: the environment is out of date\x1b[0m", TeacherWarning, stacklevel=1)
+
+    monkeypatch.setattr("rldistill.cli.inspect.run", tell)
+    assert run("inspect", "net3").stderr == "warning: the environment is out of date\n"

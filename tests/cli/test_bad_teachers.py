@@ -254,7 +254,7 @@ def test_a_missing_normaliser_is_a_warning_that_names_the_file(tmp_path):
     assert result.line == (
         f"warning: Policy file {path}: its teacher saw normalised observations, but {tmp_path / 'vecnormalize.pkl'} is "
         "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "
-        "normalizer."
+        "--normalizer (in Python normalizer=)."
     )
     assert run_well("inspect", path, "--normalizer", "none").stderr == "", "whoever says so need not be warned"
 

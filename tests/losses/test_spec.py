@@ -451,3 +451,12 @@ def test_damaged_record_of_a_loss_is_refused(data, message):
 
 def test_usage_errors_exit_with_2_and_mismatches_with_1():
     assert (UsageError.exit_code, MismatchError.exit_code) == (2, 1)
+
+
+def test_a_temperature_that_float32_cannot_divide_by_is_refused():
+    with pytest.raises(UsageError) as caught:
+        make_loss("sharpened_kl", "q_values", temperature=1e-300)
+    assert str(caught.value) == (
+        "temperature: got 1e-300, expected 1e-20 or more: a teacher's outputs, divided by less, are beyond the range "
+        "of float32."
+    )

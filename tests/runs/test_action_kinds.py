@@ -238,6 +238,7 @@ def test_a_teacher_of_a_box_plays_live(tmp_path, std):
     [
         ({"loss": "sharpened_kl"}, "'sharpened_kl' fits q_values or logits, the teacher gives gaussian"),
         ({"loss": "mean_mse", "temperature": 1.0}, "for the loss 'mean_mse', which takes none"),
+        ({"loss": "mean_mse", "temperature": "auto"}, "got auto for the loss 'mean_mse', which takes none"),
         ({"std": "free"}, "std: got 'free', expected one of state, parameter, fixed"),
     ],
 )

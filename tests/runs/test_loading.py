@@ -9,7 +9,10 @@ import torch
 
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.runs.loading import recorded_teacher
+from rldistill.errors import PolicyFileError, UsageError
+from rldistill.runs.collect import collect
+from rldistill.runs.loading import as_policy, recorded_teacher
+from tests.kit.cart_pole import short_cart_pole
 from tests.kit.other_libraries import ActorCritic, QNetwork, randomised
 from tests.kit.small_policies import box_task, small_policy, vector_task
 
@@ -44,6 +47,7 @@ def test_its_file_is_read_once(tmp_path, changed):
     assert [warning.category for warning in caught] == [TeacherWarning]
 
 
+@pytest.mark.filterwarnings("ignore:.*Q-values, which are no chances")
 def test_it_is_read_with_the_words_that_were_said_of_it(checkpoint, statistics):
     said = {"activation": "tanh", "normalizer": str(statistics), "behaviour": "sample"}
     expected = load_policy(checkpoint, task=vector_task(), **said)
@@ -55,6 +59,7 @@ def test_it_is_read_with_the_words_that_were_said_of_it(checkpoint, statistics):
     assert found(checkpoint, expected.hash, vector_task(), reading=said) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*Q-values, which are no chances")
 def test_outputs_of_a_program_that_no_record_tells_are_found_by_the_hash(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     helper = pytest.importorskip("onnx").helper
@@ -100,3 +105,22 @@ def test_a_record_does_not_make_a_program_trusted(tmp_path):
     said = {"outputs": "q_values"}
     expected = load_policy(tmp_path / "p.pt", trust=True, task=vector_task(), **said)
     assert found(tmp_path / "p.pt", expected.hash, vector_task(), reading={"trust": True, **said}) is None
+
+
+def test_what_is_no_policy_is_refused_with_what_makes_one():
+    with pytest.raises(UsageError) as caught:
+        as_policy(torch.nn.Linear(4, 2), device="cpu")
+    assert str(caught.value) == (
+        "policy: got a Linear, expected a policy or its file. load_policy makes a policy of a module or a function."
+    )
+
+
+def test_a_dataset_is_no_run_folder(tmp_path):
+    dataset = tmp_path / "data"
+    task = short_cart_pole()
+    collect(small_policy(task.task, network="mlp:8"), task, num_steps=30, out=dataset, num_envs=2)
+    with pytest.raises(PolicyFileError) as caught:
+        as_policy(dataset, device="cpu")
+    assert str(caught.value) == (
+        f"{dataset} is a dataset, expected a policy file or a run folder. `distill` learns from it."
+    )

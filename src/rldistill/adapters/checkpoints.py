@@ -30,7 +30,7 @@ MAX_BYTES = 2**31
 # Under which a state dict lies in the files of several libraries.
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
 # Not part of the note that the policy keeps: what can be done is no part of its identity.
-_SAVE_STATISTICS = "Save their mean and var to an .npz and name it with normalizer."
+_SAVE_STATISTICS = "Save their mean and var to an .npz and name it with --normalizer (in Python normalizer=)."
 _OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
 
 

@@ -11,6 +11,7 @@ from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
+from rldistill.adapters.notices import warn
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.sb3.load import load_sb3
@@ -20,7 +21,7 @@ from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import UsageError
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -113,7 +114,38 @@ def load_policy(
         UsageError: something must be said that the source does not tell, or was said and does not apply.
         MismatchError: the policy does not fit the task.
     """
-    named = _task(task, env_kwargs)
+    check_behaviour(behaviour)
+    if module is not None and not isinstance(module, nn.Module):
+        raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
+    policy = _load(
+        source,
+        _task(task, env_kwargs),
+        device=device,
+        module=module,
+        trust=trust,
+        outputs=outputs,
+        behaviour=behaviour,
+        input_scale=input_scale,
+        activation=activation,
+        normalizer=normalizer,
+    )
+    _check_sampling(policy, behaviour)
+    return policy
+
+
+def _load(
+    source: PolicySource,
+    named: Task | None,
+    *,
+    device: str,
+    module: nn.Module | None,
+    trust: bool,
+    outputs: str | None,
+    behaviour: Behaviour | None,
+    input_scale: float | None,
+    activation: str | None,
+    normalizer: str | Path | None,
+) -> LoadedPolicy:
     if not isinstance(source, str | Path):
         if any(hint is not None for hint in (module, input_scale, activation, normalizer)):
             raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
@@ -169,6 +201,7 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
         policy = files.load_policy(path, device=device)
     else:
         policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+    _check_sampling(policy, reading.behaviour)
     return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
 
 
@@ -227,11 +260,27 @@ def _from_object(
 ) -> LoadedPolicy:
     if isinstance(source, nn.Module):
         return module_policy(source, task, outputs=outputs, behaviour=behaviour).to(resolve_device(device))
-    if not callable(source):
+    if not callable(source) or isinstance(source, type):
         raise UsageError(
-            f"load_policy: got a {type(source).__name__}, expected a path, an nn.Module, or a function of observations."
+            f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
         )
     return function_policy(source, task, outputs=outputs, behaviour=behaviour)
+
+
+def _shown(source: object) -> str:
+    return f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
+
+
+def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
+    """Check, where a user says that a policy draws its actions, that it says what to draw them from."""
+    if behaviour != "sample":
+        return
+    check_can_sample(policy.name, policy.output_kind)
+    if policy.output_kind == "q_values":
+        warn(
+            f"Policy {policy.name!r} gives Q-values, which are no chances: sampled, it draws from their softmax at "
+            "temperature 1."
+        )
 
 
 def _check_hints(path: Path, kind: FileKind, **hints: object) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -180,6 +181,11 @@ def resolve_machine(config: Machine) -> Machine:
 
     device = resolve_device(config.device).type
     return replace(config, device=device, num_threads=config.num_threads or torch.get_num_threads())
+
+
+def quoted(value: object) -> str:
+    """Return a path or a value as a shell takes it: what is printed to be pasted must survive a space."""
+    return shlex.quote(str(value))
 
 
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rldistill.cli.arguments import parse, require, resolve_machine, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, require, resolve_machine, write_configuration, write_result
 from rldistill.runs.config import CollectConfig, parse_options
 
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
         summary.to_dict(),
         f"{summary.path}: {summary.num_steps:,} steps of {summary.num_episodes} whole and "
         f"{summary.num_interrupted} cut episodes, {summary.num_bytes / 1e6:.1f} MB\n"
-        f"next: rldistill distill {summary.path} {_student(summary.path)}",
+        f"next: rldistill distill {quoted(summary.path)} {_student(summary.path)}",
     )
 
 
@@ -56,4 +56,8 @@ def _student(data: Path) -> str:
     from rldistill.networks.torsos import image_shape
 
     is_image = image_shape(load_manifest(data).provenance.task.fingerprint.observation_shape) is not None
-    return f"--out runs/{data.name}-net3" if is_image else f"--student mlp:64x64 --out runs/{data.name}-mlp"
+    return (
+        f"--out {quoted(f'runs/{data.name}-net3')}"
+        if is_image
+        else f"--student mlp:64x64 --out {quoted(f'runs/{data.name}-mlp')}"
+    )

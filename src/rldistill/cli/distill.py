@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import parse, require, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, require, write_configuration, write_result
 from rldistill.runs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
@@ -74,7 +74,7 @@ def _summary(path: Path, made: Mapping[str, Any]) -> str:
         lines += [f"  {task:<{width}}  {_in_words(record)}" for task, record in made["tasks"].items()]
     else:
         lines = [f"student: {path}, {_in_words(made)} in {steps}"]
-    return "\n".join([*lines, f"next: rldistill evaluate {path} {_teacher_options(made)}".rstrip()])
+    return "\n".join([*lines, f"next: rldistill evaluate {quoted(path)} {_teacher_options(made)}".rstrip()])
 
 
 def _teacher_options(made: Mapping[str, Any]) -> str:
@@ -83,5 +83,5 @@ def _teacher_options(made: Mapping[str, Any]) -> str:
     if any(words != said[0] for words in said):
         return ""  # options are said of all files at once; the student's file says how each of its teachers is read
     words = said[0] if said else {}
-    options = [f"--teacher {record['path'] or 'FILE'}" for record in records]
-    return " ".join([*options, *(f"--{name.replace('_', '-')} {value}" for name, value in words.items())])
+    options = [f"--teacher {quoted(record['path'] or 'FILE')}" for record in records]
+    return " ".join([*options, *(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in words.items())])

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -58,6 +59,9 @@ def _exit_code(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE):
             raise
+        if _is_out_of_memory(error):
+            what = "out of memory. Choose a smaller network, --batch-size or --num-envs"
+            return _fail(name, f"{what} ({error}).", 1, wants_json=wants_json)
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
         return _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
     except KeyboardInterrupt:
@@ -106,7 +110,14 @@ def help_text() -> str:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Tell what an adapter wants known of a policy, without the line of code that says so."""
-    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+    # Gymnasium colours its warnings, terminal or not.
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).removeprefix("WARN: ")
+    sys.stderr.write(f"warning: {' '.join(text.split())}\n")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Did an allocation fail? NumPy says so by type, torch on the CPU in words alone."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _fail(verb: str, message: str, code: int, *, wants_json: bool) -> int:

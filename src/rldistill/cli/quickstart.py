@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rldistill.cli.arguments import parse, resolve_machine, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, resolve_machine, write_configuration, write_result
 from rldistill.errors import UsageError
 from rldistill.runs.config import QuickstartConfig
 
@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
         sys.stderr.write(f"\n{table}\n{_summary(result.evaluation)}\n\n")
         sys.stderr.write("".join(f"{key:<8} {path}\n" for key, path in files.items()))
         sys.stderr.write(
-            f"\nnext: rldistill inspect {result.student}\n"
+            f"\nnext: rldistill inspect {quoted(result.student)}\n"
             f"      rldistill evaluate {result.student} --num-episodes 100 --require-retention 0.9\n"
             "      rldistill quickstart --num-steps 200000 --num-updates 40000 --out quickstart-long\n"
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rldistill.cli.arguments import parse, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, write_configuration, write_result
 from rldistill.runs.teacher_config import TrainTeacherConfig
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
@@ -30,5 +30,5 @@ def run(argv: Sequence[str]) -> None:
         result.to_dict(),
         f"{result.num_steps:,} steps, mean score of the last training games {mean}\nlast policy: {result.last_policy}\n"
         f"best policy: {result.best_policy or 'none'} (by {chosen_by})\n"
-        f"next: rldistill evaluate {result.last_policy}",
+        f"next: rldistill evaluate {quoted(result.last_policy)}",
     )

@@ -15,7 +15,7 @@ from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
 from rldistill.envs.versions import successor
 from rldistill.errors import RldistillError, TaskError, UsageError
-from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
+from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
 _EXTRAS = ("mujoco", "box2d")
@@ -95,6 +95,8 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     if isinstance(task, PlayableTask):
         return task
     if isinstance(task, Task):
+        if task.name == UNNAMED_TASK:
+            raise TaskError("The policy's file does not say which task it plays. Name it: --task ID, in Python task=.")
         return _from_record(task)
     if isinstance(task, VectorEnv):
         return _extend(_from_vector_env(task), settings)

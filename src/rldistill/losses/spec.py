@@ -23,6 +23,7 @@ from rldistill.types import ActionLayout, OutputKind
 CustomLoss = Callable[[Tensor, Tensor], Tensor]
 """A user's own loss: (student rows, target rows) → `[B]`, in Python only."""
 
+_LEAST_TEMPERATURE = 1e-20
 # At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
 _SHARP_TEMPERATURE = 0.05
 _CUSTOM_PREFIX = "custom:"
@@ -108,7 +109,7 @@ class LossSpec:
             raise UsageError(_unknown_loss(self.name))
         if self.temperature is not None:
             if is_custom or not _LOSSES[self.name].takes_temperature:
-                raise UsageError(_takes_no_temperature(self.name, self.temperature))
+                raise UsageError(takes_no_temperature(self.name, self.temperature))
             _check_temperature(self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class LossFunction:
         if temperature is None:
             temperature = self.spec.temperature
         elif self.spec.temperature is None:
-            raise UsageError(_takes_no_temperature(self.spec.name, temperature))
+            raise UsageError(takes_no_temperature(self.spec.name, temperature))
         else:
             _check_temperature(temperature)
         if temperature is None:
@@ -293,6 +294,11 @@ def _qualified_name(loss: CustomLoss) -> str:
 def _check_temperature(temperature: float) -> None:
     if not (temperature > 0 and math.isfinite(temperature)):
         raise UsageError(_bad_temperature(temperature))
+    if temperature < _LEAST_TEMPERATURE:
+        raise UsageError(
+            f"temperature: got {temperature!r}, expected {_LEAST_TEMPERATURE:g} or more: a teacher's outputs, divided "
+            "by less, are beyond the range of float32."
+        )
 
 
 def _bad_temperature(temperature: object) -> str:
@@ -302,7 +308,8 @@ def _bad_temperature(temperature: object) -> str:
     )
 
 
-def _takes_no_temperature(name: str, temperature: float) -> str:
+def takes_no_temperature(name: str, temperature: float | str) -> str:
+    """Return what to say of a temperature for a loss that has none."""
     return (
         f"temperature: got {temperature} for the loss {name!r}, which takes none. "
         f"Leave it out, or use a loss that takes one: {', '.join(TEMPERED_LOSS_NAMES)}."

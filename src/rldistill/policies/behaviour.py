@@ -12,12 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 
-from rldistill.types import ActionLayout, Actions, PolicyOutput
+from rldistill.errors import UsageError
+from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
 Behaviour = Literal["greedy", "sample", "random"]
 LEARNED_BEHAVIOURS: tuple[Behaviour, ...] = ("greedy", "sample")
 """What a policy with weights may do; random play has none."""
 Generators = np.random.Generator | Sequence[np.random.Generator]
+
+
+def check_behaviour(name: str | None) -> Behaviour | None:
+    """Return how a user says that a policy acts; None: as its file says.
+
+    Raises:
+        UsageError: nobody knows it.
+    """
+    for known in (None, *LEARNED_BEHAVIOURS):
+        if name == known:
+            return known
+    raise UsageError(f"behaviour: got {name!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}.")
+
+
+def check_can_sample(name: str, kind: OutputKind) -> None:
+    """Check that there is something to draw from.
+
+    Args:
+        name: of the policy.
+        kind: what its outputs are.
+
+    Raises:
+        UsageError: they are the actions themselves.
+    """
+    if kind == "actions":
+        raise UsageError(
+            f"behaviour: got 'sample' for policy {name!r}, whose answers are its actions: there is nothing to draw "
+            "from. Leave it out."
+        )
 
 
 def draws_per_decision(layout: ActionLayout) -> int:

@@ -9,11 +9,12 @@ from typing import Protocol as Interface
 
 from rldistill.adapters.detect import detect_kind
 from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, load_with, share_words
+from rldistill.data import is_dataset_folder
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.errors import PolicyFileError, RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, check_behaviour
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
@@ -85,11 +86,9 @@ def policy_files(paths: Sequence[Path], said: SaysOfFiles) -> list[PolicyFile]:
 
 
 def _reading(said: SaysOfFiles) -> Reading:
-    if said.behaviour not in (None, *LEARNED_BEHAVIOURS):
-        raise UsageError(f"behaviour: got {said.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}.")
     scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
     normalizer = None if said.normalizer is None else str(said.normalizer)
-    return Reading(said.trust, said.outputs, scale, said.activation, normalizer, said.behaviour)
+    return Reading(said.trust, said.outputs, scale, said.activation, normalizer, check_behaviour(said.behaviour))
 
 
 def parse_input_scale(text: str) -> float:
@@ -133,6 +132,11 @@ def as_policy(
         UsageError: the file does not say something that nobody said.
     """
     if not isinstance(policy, str | Path | PolicyFile):
+        if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method
+            raise UsageError(
+                f"policy: got a {type(policy).__name__}, expected a policy or its file. load_policy makes a policy of "
+                "a module or a function."
+            )
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
     return _from_file(named, device=device, task=task, env_kwargs=env_kwargs)
@@ -152,6 +156,8 @@ def _file_of(path: Path) -> Path:
         return path
     files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
     found = [file for file in files if file.is_file()]
+    if not found and is_dataset_folder(path):
+        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
     if not found:
         raise PolicyFileError(
             f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"

@@ -7,6 +7,7 @@ import torch
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss, LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
+from rldistill.losses.spec import takes_no_temperature
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.per_task import parse_per_task, value_for
@@ -71,7 +72,9 @@ def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | N
     note: str | None = None
     if text == AUTO:
         # Whether the loss takes a temperature at all is told first.
-        make_loss(custom_loss or named, kind, layout, temperature=1.0)
+        spec = make_loss(custom_loss or named, kind, layout).spec
+        if spec.temperature is None:
+            raise UsageError(takes_no_temperature(spec.name, AUTO))
         value = _auto(data)
         note = (
             f"temperature of {name}: {value:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the teacher's "

@@ -140,7 +140,7 @@ def test_a_missing_normaliser_is_a_warning_that_names_the_file_expected(folder, 
     expected = (
         f"Policy file {tmp_path / 'MountainCar-v0.zip'}: its teacher saw normalised observations, but "
         f"{tmp_path / 'vecnormalize.pkl'} is missing. Without these statistics it plays about as well as at random. "
-        "Fetch the file, or name it with normalizer."
+        "Fetch the file, or name it with --normalizer (in Python normalizer=)."
     )
     with pytest.warns(TeacherWarning) as caught:
         policy = load_sb3(tmp_path / "MountainCar-v0.zip")

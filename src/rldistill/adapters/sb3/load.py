@@ -171,7 +171,7 @@ def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing:
         remarks.append(
             f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
             "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "
-            "normalizer."
+            "--normalizer (in Python normalizer=)."
         )
     if algorithm_name(file.data, file.weights) == "ppo_mask":
         remarks.append(
