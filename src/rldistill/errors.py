@@ -52,3 +52,8 @@ class NumericalError(RldistillError):
 
 class GateError(RldistillError):
     """A requested guarantee (such as a minimum retention) was not met."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's error says first, without its full stop; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

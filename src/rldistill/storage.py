@@ -17,7 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from rldistill.errors import DiskFullError, LockedError, RldistillError
+from rldistill.errors import DiskFullError, LockedError, RldistillError, first_line
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY_SUFFIX = ".tmp"
@@ -146,7 +146,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise RldistillError(refusal.format("it holds more than numbers, texts and tensors")) from error
     except Exception as error:  # zipfile and torch raise almost anything for damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise RldistillError(refusal.format(reason)) from error
     if not isinstance(state, dict):
         kind = f"{damaged} in it was altered" if damaged else f"it holds a {type(state).__name__}"

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 
 MAX_MEMBERS = 10_000
 MAX_MEMBER_BYTES = 1 << 30
@@ -69,7 +69,7 @@ class Archive:
                     self._check_size(name, num_bytes)
                     chunks.append(chunk)
         except _DAMAGE as error:
-            raise PolicyFileError(_unreadable(self._source, f"{name} in it: {_first_line(error)}")) from error
+            raise PolicyFileError(_unreadable(self._source, f"{name} in it: {first_line(error)}")) from error
         return b"".join(chunks)
 
     def _check_size(self, name: str, num_bytes: int) -> None:
@@ -116,7 +116,7 @@ def _opened(file: BinaryIO, source: str, num_bytes: int) -> Generator[Archive]:
     try:
         zip_file = zipfile.ZipFile(file)
     except _DAMAGE as error:
-        raise PolicyFileError(_unreadable(source, _first_line(error))) from error
+        raise PolicyFileError(_unreadable(source, first_line(error))) from error
     with zip_file:
         _check_declared(zip_file, source, num_bytes)
         yield Archive(zip_file, source, num_bytes)
@@ -160,7 +160,3 @@ def _unreadable(source: str, reason: str) -> str:
         f"{source} cannot be read: {reason}. It is not a zip archive, or its download or copy is incomplete. "
         "Fetch it again."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

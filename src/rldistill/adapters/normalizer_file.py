@@ -23,7 +23,7 @@ from rldistill.adapters.sb3.normalizer import (
     read_vec_normalize,
 )
 from rldistill.adapters.weights import is_safetensors, read_tensors
-from rldistill.errors import MismatchError, PolicyFileError
+from rldistill.errors import MismatchError, PolicyFileError, first_line
 from rldistill.networks import InputNormalization
 from rldistill.storage import sha256_file
 
@@ -108,7 +108,7 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
     try:
         return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python, and raises almost anything for a damaged one
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise PolicyFileError(f"{member} in it is no array of numbers: {reason}.") from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rldistill.adapters.extras import optional_import
 from rldistill.adapters.memory import recurrent
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
@@ -68,7 +68,7 @@ def read_onnx(path: Path) -> OnnxModel:
         model = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's errors have no public base class
         raise PolicyFileError(
-            f"ONNX file {path} cannot be read: {_first_line(error)}. It is not an ONNX model, or its download or copy "
+            f"ONNX file {path} cannot be read: {first_line(error)}. It is not an ONNX model, or its download or copy "
             "is incomplete. Fetch it again."
         ) from error
     if not model.graph.output:
@@ -186,7 +186,7 @@ def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any], nodes: Sequenc
             values = onnx.numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise PolicyFileError(
-                f"ONNX file {path}: weight {tensor.name} is damaged ({_first_line(error)}). Fetch it again."
+                f"ONNX file {path}: weight {tensor.name} is damaged ({first_line(error)}). Fetch it again."
             ) from error
         numbers = values.astype(np.float64)
         # Elsewhere than in a layer an infinity is a bound or a mask.
@@ -237,7 +237,3 @@ def _fixed_size(path: Path, model: Any, index: int, size: int | str) -> int:  # 
             "only the batch, dimension 0, may be. Export it with the shape of the observations."
         )
     return size
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -17,7 +17,7 @@ from rldistill.adapters.archive import open_archive
 from rldistill.adapters.memory import memory_among, recurrent
 from rldistill.adapters.program import Program
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 from rldistill.networks.foreign import named_outputs
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
@@ -46,7 +46,7 @@ def load_torchscript(path: Path, *, trust: bool) -> Program:
             warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
             module = torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
-        raise PolicyFileError(f"{what} cannot be loaded: {_first_line(error)}. Fetch it again.") from error
+        raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
     module.eval()
     return _module_program(path, what, module)
 
@@ -70,7 +70,7 @@ def load_exported(path: Path, *, trust: bool) -> Program:
         module = exported.module()
     except Exception as error:  # torch's many parsers of this format raise many types
         raise PolicyFileError(
-            f"{what} cannot be loaded: {_first_line(error)}. It may be of another version of torch, or incomplete."
+            f"{what} cannot be loaded: {first_line(error)}. It may be of another version of torch, or incomplete."
         ) from error
     if exported.graph_signature.buffers_to_mutate:
         raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
@@ -167,10 +167,6 @@ def _only_input(what: str, exported: Any) -> tuple[tuple[int | None, ...], torch
                 "Export it with the shape of the observations."
             )
     return tuple(sizes), value.dtype
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _last_line(error: Exception) -> str:

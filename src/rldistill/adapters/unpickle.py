@@ -14,7 +14,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 
 _MARK: Final = object()
 
@@ -68,7 +68,7 @@ def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
     except _Refused as refusal:
         raise PolicyFileError(f"{source} is refused: its pickle {refusal}. Nothing of it was executed.") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise PolicyFileError(
             f"{source} cannot be read: it is no whole pickle ({reason}). Its download or copy is incomplete, or "
             "another program wrote it."

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
-from rldistill.errors import PolicyFileError, RldistillError
-from rldistill.networks.foreign import is_dense, shown_kind
+from rldistill.errors import PolicyFileError, RldistillError, first_line
+from rldistill.networks.foreign import holds_numbers, is_dense, shown_kind
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # The limit of the format of safetensors itself.
@@ -96,7 +96,7 @@ def read_torch_data(data: bytes, *, source: str) -> object:
 
 
 def _unreadable(source: str, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = first_line(error)
     if isinstance(error, KeyError):
         reason = f"{reason} is not known"
     return (
@@ -173,8 +173,7 @@ def check_module_weights(what: str, module: nn.Module, error: type[RldistillErro
                     f"{what}: weight {name} is {shown_kind(tensor)}, expected dense float64, float32, float16 or "
                     "bfloat16, or integers. Convert it before you pass it."
                 )
-            wrong = tensor.isnan() if may_mask else ~tensor.isfinite()
-            if wrong.any():
+            if not holds_numbers(tensor, may_be_infinite=may_mask):
                 raise error(f"{what}: weight {name} holds NaN or infinity. Its training diverged.")
 
 
@@ -200,8 +199,7 @@ def _finite_float32(name: str, tensor: Tensor, source: str, *, may_be_infinite: 
     if not tensor.is_floating_point():
         return tensor.contiguous()
     converted = tensor.float().contiguous()
-    allowed = converted.isfinite() | tensor.isinf() if may_be_infinite else converted.isfinite()
-    if not allowed.all():
+    if not holds_numbers(converted, may_be_infinite=may_be_infinite, before=tensor):
         beyond = torch.isfinite(tensor).all()
         what = "numbers beyond the range of float32" if beyond else "NaN or infinity"
         raise PolicyFileError(f"{source}: tensor {name} holds {what}. Its training diverged, or the file is damaged.")

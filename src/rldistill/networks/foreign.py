@@ -70,6 +70,20 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
+def holds_numbers(tensor: Tensor, *, may_be_infinite: bool = False, before: Tensor | None = None) -> bool:
+    """Are all values of a tensor numbers: finite, or where it is a mask, infinite?
+
+    Args:
+        tensor: dense, of any type.
+        may_be_infinite: whether infinity is one.
+        before: the same values before they were converted, which made none of them infinite; None: as they are.
+    """
+    allowed = tensor.isfinite()
+    if may_be_infinite:
+        allowed = allowed | (tensor if before is None else before).isinf()
+    return bool(allowed.all())
+
+
 def shown_kind(tensor: Tensor) -> str:
     """Return what kind of a tensor it is, as messages call it: `float32 of layout sparse_coo on cpu`."""
     nested = "nested " if tensor.is_nested else ""

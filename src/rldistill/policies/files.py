@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
+from rldistill.networks.foreign import holds_numbers
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
 from rldistill.policies.torch_policy import TorchPolicy, names_of_masks, stored_dtype
@@ -94,8 +95,7 @@ def _check_weights(path: Path, network: Network, weights: dict[str, Tensor], dty
         raise PolicyFileError(f"Policy file {path}: its weights do not fit the network it declares: {listing}.")
     masks = names_of_masks(network)
     for name, tensor in weights.items():
-        numbers = tensor.float()
-        if not (numbers.isfinite() | numbers.isinf() if name in masks else numbers.isfinite()).all():
+        if not holds_numbers(tensor.float(), may_be_infinite=name in masks):
             raise PolicyFileError(f"Policy file {path}: weight {name} holds NaN or infinity. Its training diverged.")
 
 

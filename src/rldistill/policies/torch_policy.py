@@ -21,6 +21,7 @@ from rldistill.networks import (
     PolicyNetwork,
     module_name,
 )
+from rldistill.networks.foreign import holds_numbers
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies.behaviour import Behaviour, choose_actions
@@ -282,8 +283,7 @@ class TorchPolicy:
         weights, own = self.stored_weights(), self.network.state_dict()
         masks = names_of_masks(self.network)
         for name, tensor in weights.items():
-            allowed = tensor.isfinite() | own[name].cpu().isinf() if name in masks else tensor.isfinite()
-            if not allowed.all():
+            if not holds_numbers(tensor, may_be_infinite=name in masks, before=own[name].cpu()):
                 raise NumericalError(
                     f"Policy {self.name!r} is not saved to {path}: weight {name} holds NaN or infinity in "
                     f"{self.spec.weights_dtype}. Its training diverged."

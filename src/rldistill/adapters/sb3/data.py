@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from rldistill.adapters.sb3.spaces import Space, parse_space
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 
 _FUNCTION = re.compile(r"<function (\w+)\.")
 _CLASS = re.compile(r"<class '([\w.]+)'>")
@@ -63,7 +63,7 @@ def parse_data(content: bytes, *, source: str) -> Sb3Data:
             "Was it written by another library?"
         ) from error
     except (ValueError, TypeError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise PolicyFileError(
             f"{source}: its data are not what Stable-Baselines3 writes: {reason}. Was it written by another library?"
         ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line
 
 MAX_FILE_BYTES = 1 << 20
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
@@ -95,7 +95,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_bytes(), _make_loader())
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise PolicyFileError(
             f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
         ) from error
