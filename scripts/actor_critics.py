@@ -7,6 +7,7 @@ Their files hold weights alone, named `conv1`, `conv2`, `conv3`, `fc`, `pi` (log
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -15,6 +16,7 @@ from rldistill.envs import make_task
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
+from rldistill.types import OutputKind
 
 ARCHITECTURE = Architecture(
     "a2c", "conv", (512,), (32, 64, 32), kernel_sizes=(8, 4, 3), strides=(4, 2, 1), value_head=True
@@ -30,11 +32,22 @@ LAYERS = {
 
 
 def load_actor_critic(path: Path, *, behaviour: Behaviour = "greedy") -> TorchPolicy:
+    return rebuild(path, ARCHITECTURE, LAYERS, output_kind="logits", behaviour=behaviour)
+
+
+def rebuild(
+    path: Path,
+    architecture: Architecture,
+    layers: Mapping[str, str],
+    *,
+    output_kind: OutputKind,
+    behaviour: Behaviour = "greedy",
+) -> TorchPolicy:
     game = path.stem.split("_")[0]
     policy = TorchPolicy.create(
-        ARCHITECTURE,
+        architecture,
         [make_task(f"atari:{game}").task],
-        output_kind="logits",
+        output_kind=output_kind,
         behaviour=behaviour,
         name=f"{game} teacher",
     )
@@ -42,7 +55,7 @@ def load_actor_critic(path: Path, *, behaviour: Behaviour = "greedy") -> TorchPo
     policy.network.load_state_dict(
         {
             f"{ours}.{part}": tensors[f"{theirs}.{part}"]
-            for ours, theirs in LAYERS.items()
+            for ours, theirs in layers.items()
             for part in ("weight", "bias")
         }
     )

@@ -5,12 +5,10 @@ Their files name layers in two ways; both are torsos that `Architecture` can des
 
 from pathlib import Path
 
-import safetensors.torch
-
-from rldistill.envs import make_task
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy
 from scripts.actor_critics import load_actor_critic as load_actor_critic
+from scripts.actor_critics import rebuild
 
 _PQN_LAYERS = {
     "torso.0": "c1",
@@ -29,14 +27,4 @@ _CONVOLUTIONS = {"kernel_sizes": (8, 4, 3), "strides": (4, 2, 1)}
 def load_pqn(path: Path) -> TorchPolicy:
     """Rebuild `atari_pqn/<game>….safetensors`: Q-values, LayerNorm after every layer."""
     architecture = Architecture("pqn", "conv", (512,), (32, 64, 64), **_CONVOLUTIONS, layer_norm=True)
-    game = path.stem.split("_")[0]
-    policy = TorchPolicy.create(architecture, [make_task(f"atari:{game}").task], name=f"{game} teacher")
-    tensors = safetensors.torch.load_file(path)
-    policy.network.load_state_dict(
-        {
-            f"{ours}.{part}": tensors[f"{theirs}.{part}"]
-            for ours, theirs in _PQN_LAYERS.items()
-            for part in ("weight", "bias")
-        }
-    )
-    return policy
+    return rebuild(path, architecture, _PQN_LAYERS, output_kind="q_values")

@@ -117,66 +117,47 @@ def load_policy(
     check_behaviour(behaviour)
     if module is not None and not isinstance(module, nn.Module):
         raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
-    policy = _load(
-        source,
-        _task(task, env_kwargs),
-        device=device,
-        module=module,
-        trust=trust,
-        outputs=outputs,
-        behaviour=behaviour,
-        input_scale=input_scale,
-        activation=activation,
-        normalizer=normalizer,
-    )
+    named = _task(task, env_kwargs)
+    if isinstance(source, str | Path):
+        said = None if normalizer is None else str(normalizer)
+        reading = Reading(trust, outputs, input_scale, activation, said, behaviour)
+        policy = _load_file(Path(source), detect_kind(Path(source)), reading, named, device=device, module=module)
+    elif any(hint is not None for hint in (module, input_scale, activation, normalizer)):
+        raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
+    else:
+        policy = _from_object(source, named, device=device, outputs=outputs, behaviour=behaviour or "greedy")
     _check_sampling(policy, behaviour)
     return policy
 
 
-def _load(
-    source: PolicySource,
-    named: Task | None,
-    *,
-    device: str,
-    module: nn.Module | None,
-    trust: bool,
-    outputs: str | None,
-    behaviour: Behaviour | None,
-    input_scale: float | None,
-    activation: str | None,
-    normalizer: str | Path | None,
+def _load_file(
+    path: Path, kind: FileKind, reading: Reading, task: Task | None, *, device: str, module: nn.Module | None = None
 ) -> LoadedPolicy:
-    if not isinstance(source, str | Path):
-        if any(hint is not None for hint in (module, input_scale, activation, normalizer)):
-            raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
-        return _from_object(source, named, device=device, outputs=outputs, behaviour=behaviour or "greedy")
-    path = Path(source)
-    kind = detect_kind(path)
-    _check_hints(path, kind, module=module, input_scale=input_scale, activation=activation, normalizer=normalizer)
-    target = resolve_device(device)
+    check_reading(path, kind, reading, module=module)
+    target, outputs, behaviour = resolve_device(device), reading.outputs, reading.behaviour
     if kind in PROGRAMS:
-        program = _load_program(path, kind, trust=trust)
+        program = _load_program(path, kind, trust=reading.trust)
         return ProgramPolicy.create(
-            program, named, outputs=outputs, behaviour=behaviour or "greedy", input_scale=input_scale
+            program, task, outputs=outputs, behaviour=behaviour or "greedy", input_scale=reading.input_scale
         )
     if kind == "weights" and module is not None:
-        if activation is not None:
+        if reading.activation is not None:
             raise UsageError(
-                f"load_policy: got activation={activation!r} with a module of your own, which has its own. Leave it "
-                "out."
+                f"load_policy: got activation={reading.activation!r} with a module of your own, which has its own. "
+                "Leave it out."
             )
-        return load_into_module(path, module, named, outputs=outputs, behaviour=behaviour, normalizer=normalizer).to(
-            target
-        )
+        return load_into_module(
+            path, module, task, outputs=outputs, behaviour=behaviour, normalizer=reading.normalizer
+        ).to(target)
     if kind == "policy":
         policy = files.load_policy(path, device=device, module=module)
     elif kind == "sb3":
-        policy = load_sb3(path, device=device, task=named, normalizer=normalizer)
+        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
     else:
-        policy = load_checkpoint(path, named, behaviour=behaviour, activation=activation, normalizer=normalizer).to(
-            target
-        )
-    return _of_its_own_word(policy, path, named, outputs=outputs, behaviour=behaviour)
+        policy = load_checkpoint(
+            path, task, behaviour=behaviour, activation=reading.activation, normalizer=reading.normalizer
+        ).to(target)
+    return _of_its_own_word(policy, path, task, outputs=outputs, behaviour=behaviour)
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
@@ -194,24 +175,30 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
         MismatchError: a policy of another library does not fit the task.
     """
     kind = detect_kind(path)
-    if kind not in ("policy", "sb3"):
-        return load_policy(path, device=device, task=task, **vars(reading))
-    check_reading(path, kind, reading)
-    if kind == "policy":
-        policy = files.load_policy(path, device=device)
+    if kind in ("policy", "sb3"):
+        check_reading(path, kind, reading)
+        policy: LoadedPolicy = (
+            files.load_policy(path, device=device)
+            if kind == "policy"
+            else load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+        )
+        policy = _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
     else:
-        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+        policy = _load_file(path, kind, reading, task, device=device)
     _check_sampling(policy, reading.behaviour)
-    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
+    return policy
 
 
-def check_reading(path: Path, kind: FileKind, reading: Reading) -> None:
+def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Module | None = None) -> None:
     """Check that what a user says of a file applies to files of its kind.
 
     Raises:
         UsageError: it does not; names the words.
     """
-    _check_hints(path, kind, **{word: getattr(reading, word) for word in _SHARED_WORDS})
+    said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
+    beyond = [name for name, value in said.items() if value is not None and kind not in _HINTS[name]]
+    if beyond:
+        raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
 
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
@@ -229,7 +216,7 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
         UsageError: a word applies to none of them.
     """
     words = [word for word in ("outputs", *_SHARED_WORDS) if getattr(reading, word) is not None]
-    if len(paths) == 1 or not words:
+    if not words:
         return [reading] * len(paths)
     kinds: list[FileKind] = [detect_kind(path) for path in paths]
     readings = [reading] * len(paths)
@@ -281,12 +268,6 @@ def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
             f"Policy {policy.name!r} gives Q-values, which are no chances: sampled, it draws from their softmax at "
             "temperature 1."
         )
-
-
-def _check_hints(path: Path, kind: FileKind, **hints: object) -> None:
-    beyond = [name for name, value in hints.items() if value is not None and kind not in _HINTS[name]]
-    if beyond:
-        raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
 
 
 def _of_its_own_word(

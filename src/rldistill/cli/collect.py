@@ -56,8 +56,5 @@ def _student(data: Path) -> str:
     from rldistill.networks.torsos import image_shape
 
     is_image = image_shape(load_manifest(data).provenance.task.fingerprint.observation_shape) is not None
-    return (
-        f"--out {quoted(f'runs/{data.name}-net3')}"
-        if is_image
-        else f"--student mlp:64x64 --out {quoted(f'runs/{data.name}-mlp')}"
-    )
+    student, suffix = ("", "net3") if is_image else ("--student mlp:64x64 ", "mlp")
+    return f"{student}--out {quoted(f'runs/{data.name}-{suffix}')}"

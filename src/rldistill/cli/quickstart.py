@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
         sys.stderr.write("".join(f"{key:<8} {path}\n" for key, path in files.items()))
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
-            f"      rldistill evaluate {result.student} --num-episodes 100 --require-retention 0.9\n"
+            f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
             "      rldistill quickstart --num-steps 200000 --num-updates 40000 --out quickstart-long\n"
         )
 

@@ -156,13 +156,13 @@ def _file_of(path: Path) -> Path:
         return path
     files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
     found = [file for file in files if file.is_file()]
-    if not found and is_dataset_folder(path):
+    if found:
+        return found[0]
+    if is_dataset_folder(path):
         raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    if not found:
-        raise PolicyFileError(
-            f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
-        )
-    return found[0]
+    raise PolicyFileError(
+        f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
+    )
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
