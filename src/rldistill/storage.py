@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rldistill.errors import DiskFullError, LockedError, RldistillError, first_l
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY_SUFFIX = ".tmp"
+_CHECKSUM = "sha256"
 
 
 def canonical_json(data: object) -> str:
@@ -31,6 +32,32 @@ def canonical_json(data: object) -> str:
 def sha256_bytes(data: bytes | memoryview) -> str:
     """Return the SHA-256 of a block of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def with_checksum(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON data with one key more, `sha256`: the checksum of the others as canonical JSON."""
+    others = {key: value for key, value in data.items() if key != _CHECKSUM}
+    return others | {_CHECKSUM: sha256_bytes(canonical_json(others).encode())}
+
+
+def check_checksum(data: Mapping[str, Any]) -> None:
+    """Check JSON data against the checksum in it; data of a version that wrote none pass.
+
+    Raises:
+        ValueError: it was altered.
+    """
+    if _CHECKSUM in data and with_checksum(data)[_CHECKSUM] != data[_CHECKSUM]:
+        raise ValueError("its checksum is not that of its contents")
+
+
+def temporary_files(folder: Path, pattern: str) -> list[Path]:
+    """Return what a kill left in a folder of half-written files that were to have names such as `shard-*`."""
+    return [path for path in folder.glob(f".*{_TEMPORARY_SUFFIX}") if is_temporary(path, pattern)]
+
+
+def is_temporary(path: Path, pattern: str) -> bool:
+    """Whether a path is what `write_atomically` writes before it renames it to a name such as `shard-*`."""
+    return path.match(f".{pattern}{_TEMPORARY_SUFFIX}") or path.match(f".{pattern}.*{_TEMPORARY_SUFFIX}")
 
 
 def sha256_file(path: Path) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from rldistill.data import Dataset, DatasetWriter, is_dataset_folder
+from rldistill.data import Dataset, DatasetWriter, is_dataset_folder, load_manifest
+from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.errors import (
     DatasetError,
     DiskFullError,
@@ -19,7 +20,7 @@ from rldistill.errors import (
     OutputExistsError,
     RldistillError,
 )
-from rldistill.storage import sha256_bytes
+from rldistill.storage import sha256_bytes, with_checksum
 from tests.data.made_up import Player, check_dataset, make_provenance, process_context, write_dataset
 
 AGAIN = r"Copy the dataset again, or collect anew with --overwrite\.$"
@@ -41,8 +42,9 @@ def the_line(error: type[RldistillError], path: Path, **options: bool) -> str:
 
 
 def change_manifest(folder: Path, **values) -> None:
+    """Change a manifest as a stranger does, who can also write the checksum that belongs to it."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(with_checksum(json.loads(path.read_text()) | values)))
 
 
 def change_shard(folder: Path, index: int, **tensors) -> None:
@@ -79,6 +81,51 @@ def test_a_damaged_manifest(folder, content):
     assert "its manifest.json is damaged" in the_line(DatasetError, folder)
 
 
+def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed_or_changes_nothing(folder):
+    path = folder / "manifest.json"
+    data, whole = path.read_bytes(), load_manifest(folder)
+    num_noticed = 0
+    for place in range(0, len(data), 5):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 7)
+        path.write_bytes(damaged)
+        try:
+            assert load_manifest(folder) == whole
+        except DatasetError as error:
+            num_noticed += 1
+            assert str(error).endswith(DATASET_REMEDY) or "upgrade rldistill" in str(error)
+    assert num_noticed > 0.99 * len(data) / 5
+
+
+def test_a_manifest_of_a_version_that_wrote_no_checksum_is_read(folder):
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text())
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    assert Dataset.open(folder).num_steps == 279
+
+
+def test_a_checksum_whose_own_name_was_altered_is_noticed(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('\n  "sha256"', '\n  "sha257"'))
+    assert "its key 'sha257' is unknown" in the_line(DatasetError, folder)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"{" + data[2:], lambda data: data[:40], lambda _data: b"", None])
+def test_a_dataset_whose_manifest_is_damaged_or_gone_can_be_replaced_and_is_not_without_a_word(folder, damage):
+    path = folder / "manifest.json"
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    assert is_dataset_folder(folder)
+    with pytest.raises(OutputExistsError, match=r"already holds a dataset\. Go on with it by --resume, or replace it"):
+        DatasetWriter.create(folder, make_provenance(), target_num_steps=1)
+    with DatasetWriter.create(folder, make_provenance(), target_num_steps=3, overwrite=True) as writer:
+        Player(writer, num_slots=3).step()
+    assert Dataset.open(folder).num_steps == 3
+
+
 def test_a_newer_schema(folder):
     change_manifest(folder, schema_version=2)
     assert the_line(DatasetError, folder) == (
@@ -100,6 +147,7 @@ def test_a_newer_schema(folder):
         ({"fields": {}}, "exactly one field must have the role 'observation'"),
         ({"shards": [{"file": "../../etc/passwd"}]}, ""),
         ({"task": 3}, ""),
+        ({"fields": {"observation": {"dtype": "uint16", "shape": [6, 5], "role": "observation"}}}, "the fingerprint's"),
     ],
 )
 def test_a_manifest_that_was_altered(folder, change, reason):

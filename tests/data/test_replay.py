@@ -299,6 +299,12 @@ def test_a_full_disk_leaves_the_replay_of_before(tmp_path):
     [
         (lambda folder: (folder / "replay.json").write_text("{"), r"^Replay .* cannot be read: its replay\.json: "),
         (lambda folder: (folder / "replay.json").write_text("{}"), r"^Replay .* cannot be read: 'schema_version'\."),
+        (
+            lambda folder: (folder / "replay.json").write_text(
+                (folder / "replay.json").read_text().replace('"next_episode": ', '"next_episode": 1')
+            ),
+            r"its replay\.json: its checksum is not that of its contents\. Begin anew with --overwrite\.$",
+        ),
         (lambda folder: (folder / "replay.json").unlink(), r"^Replay .* cannot be read: its replay\.json: "),
         (lambda folder: (folder / "chunk-000001.safetensors").unlink(), r"^Shard .*chunk-000001.* is missing, "),
         (
@@ -313,6 +319,15 @@ def test_a_damaged_replay_is_refused(tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises(DatasetError, match=message):
         Replay.load(tmp_path, replay.layout)
+
+
+def test_a_block_that_does_not_decompress_is_told_with_the_remedy_of_a_run(tmp_path):
+    replay, _ = filled()
+    replay.save(tmp_path)
+    loaded = Replay.load(tmp_path, replay.layout)
+    loaded._store._blocks[0] = loaded._store._blocks[0][:20]
+    with pytest.raises(DatasetError, match=r"^The replay is damaged: block 0, .*\. Begin anew with --overwrite\.$"):
+        loaded.observations(np.array([0]))
 
 
 def test_a_replay_of_other_fields_is_refused(tmp_path):

@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.data.layout import FieldSpec, StepLayout
+from rldistill.data.layout import FieldSpec, StepLayout, observation_field
 from rldistill.errors import DatasetError, RldistillError
-from rldistill.storage import canonical_json, sha256_bytes, write_json
+from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
 SCHEMA_VERSION = 1
+DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
+# Within these, a manifest and a shard's header say whose they are.
+_NUM_FIRST_BYTES = 10_000
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class Provenance:
         )
         if provenance.frame_stack != data["frame_stack"]:
             raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
+        if provenance.observation_field != observation_field(provenance.task.fingerprint):
+            raise ValueError("dtype and shape of its observation field are not the fingerprint's")
         return provenance
 
 
@@ -250,11 +255,27 @@ class Manifest:
 
 
 def is_dataset_folder(folder: Path) -> bool:
-    """Whether a folder holds a dataset of ours, of whatever version."""
+    """Whether a folder holds a dataset of ours, of whatever version, its manifest whole or damaged."""
     try:
         return _read_json(folder)["format"] == FORMAT_NAME
     except DatasetError:
-        return False
+        return _is_damaged_dataset(folder)
+
+
+def _is_damaged_dataset(folder: Path) -> bool:
+    """Whether a folder without a whole manifest holds what is left of a dataset: the beginning of one, or a shard."""
+    if FORMAT_NAME.encode() in _beginning(folder / MANIFEST_NAME):
+        return True
+    return any(b'"segment.episode"' in _beginning(path) for path in folder.glob("shard-*.safetensors"))
+
+
+def _beginning(path: Path) -> bytes:
+    """Return a file's first bytes, none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_NUM_FIRST_BYTES)
+    except OSError:
+        return b""
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
@@ -263,7 +284,7 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         DiskFullError: no space; the old manifest still stands.
     """
-    write_json(folder / MANIFEST_NAME, manifest.to_dict())
+    write_json(folder / MANIFEST_NAME, with_checksum(manifest.to_dict()))
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -282,12 +303,17 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {version!r}")
-        return Manifest.from_dict(data)
+        check_checksum(data)
+        manifest = Manifest.from_dict(data)
+        # Written by a version that had no checksum; or the very name of it was altered.
+        if "sha256" not in data and (unknown := data.keys() - manifest.to_dict().keys()):
+            raise ValueError(f"its key {min(unknown)!r} is unknown")
+        return manifest
     except (KeyError, TypeError, ValueError, AttributeError, RldistillError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).rstrip(".").split())
         raise DatasetError(
             f"Manifest of dataset {folder} contradicts itself: {reason}. It was altered after it was written. "
-            "Copy the dataset again, or collect anew with --overwrite."
+            f"{DATASET_REMEDY}"
         ) from error
 
 
@@ -303,12 +329,11 @@ def _read_json(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"Dataset {folder} cannot be read: its {MANIFEST_NAME} is damaged ({reason}). "
-            "Copy the dataset again, or collect anew with --overwrite."
+            f"Dataset {folder} cannot be read: its {MANIFEST_NAME} is damaged ({reason}). {DATASET_REMEDY}"
         ) from error
     if not isinstance(data, dict) or cast(dict[str, Any], data).get("format") != FORMAT_NAME:
-        raise DatasetError(
-            f"{folder} is not a dataset: its {MANIFEST_NAME} does not say format {FORMAT_NAME!r}. "
-            "Give the folder that `rldistill collect` wrote."
-        )
+        reason = f"its {MANIFEST_NAME} does not say format {FORMAT_NAME!r}"
+        if _is_damaged_dataset(folder):
+            raise DatasetError(f"Dataset {folder} cannot be read: {reason}. {DATASET_REMEDY}")
+        raise DatasetError(f"{folder} is not a dataset: {reason}. Give the folder that `rldistill collect` wrote.")
     return cast(dict[str, Any], data)

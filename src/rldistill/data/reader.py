@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
 from rldistill.data.layout import target_sizes
-from rldistill.data.manifest import Manifest, Provenance, load_manifest
+from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
 from rldistill.errors import DatasetError, NumericalError
@@ -205,6 +205,5 @@ class Dataset:
 
     def _inconsistent(self, reason: str) -> DatasetError:
         return DatasetError(
-            f"Dataset {self.path} contradicts itself: {reason}. It was altered after it was written. "
-            "Copy it again, or collect anew with --overwrite."
+            f"Dataset {self.path} contradicts itself: {reason}. It was altered after it was written. {DATASET_REMEDY}"
         )

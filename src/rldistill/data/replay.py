@@ -27,7 +27,7 @@ from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
 from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
-from rldistill.storage import write_json
+from rldistill.storage import check_checksum, is_temporary, temporary_files, with_checksum, write_json
 from rldistill.value_learning import n_step_returns
 
 MANIFEST_NAME = "replay.json"
@@ -205,7 +205,7 @@ class Replay:
         Raises:
             DiskFullError: no space; what the folder listed before is intact.
         """
-        write_json(folder / MANIFEST_NAME, self.write(folder))
+        write_json(folder / MANIFEST_NAME, with_checksum(self.write(folder)))
         self.prune(folder)
 
     @classmethod
@@ -217,6 +217,7 @@ class Replay:
         """
         try:
             state: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text())
+            check_checksum(state)
         except (OSError, ValueError) as error:
             raise DatasetError(f"Replay {folder} cannot be read: its {MANIFEST_NAME}: {error}. {_REMEDY}") from error
         replay = cls(layout, 1, num_return_steps=num_return_steps)
@@ -249,7 +250,7 @@ class Replay:
 
     def prune(self, folder: Path) -> None:
         """Delete the chunks in a folder that the last `write` or `read` did not list."""
-        for path in [*folder.glob(CHUNK_PATTERN), *folder.glob(".chunk-*.tmp")]:
+        for path in [*folder.glob(CHUNK_PATTERN), *temporary_files(folder, CHUNK_PATTERN)]:
             if path.name not in self._written:
                 path.unlink()
 
@@ -279,7 +280,7 @@ class Replay:
         return SegmentBuffer(self._next_episode - 1, 0, [], layout.observation_field, layout.frame_stack - 1)
 
     def _index(self) -> None:
-        self._store = StepStore(self.layout, self._chunks, origin="The replay")
+        self._store = StepStore(self.layout, self._chunks, origin="The replay", remedy=_REMEDY)
         self._drawable = np.arange(self._store.num_steps)
         if self._num_return_steps:
             next_steps = self._store.next_steps
@@ -292,7 +293,7 @@ class Replay:
 def is_replay_folder(folder: Path) -> bool:
     """Whether a folder holds chunks of a replay and nothing else."""
     return all(
-        path.match(CHUNK_PATTERN) or path.match(".chunk-*.tmp") or path.name in (MANIFEST_NAME, f".{MANIFEST_NAME}.tmp")
+        any(path.match(name) or is_temporary(path, name) for name in (CHUNK_PATTERN, MANIFEST_NAME))
         for path in folder.iterdir()
     )
 

@@ -20,11 +20,10 @@ from safetensors.numpy import save
 
 from rldistill.data.codec import find_bad_block
 from rldistill.data.layout import StepLayout
-from rldistill.data.manifest import ShardEntry
+from rldistill.data.manifest import DATASET_REMEDY, ShardEntry
 from rldistill.errors import DatasetError
 from rldistill.storage import sha256_bytes, sha256_file, write_atomically
 
-DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation", "first_block")
 _DTYPES = {
     "BOOL": "bool",

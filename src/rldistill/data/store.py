@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from rldistill.data.codec import decode_block
 from rldistill.data.layout import StepLayout
-from rldistill.data.shard import DATASET_REMEDY, SEGMENT_ARRAYS, Shard
+from rldistill.data.manifest import DATASET_REMEDY
+from rldistill.data.shard import SEGMENT_ARRAYS, Shard
 from rldistill.errors import DatasetError
 
 UNKNOWN = np.iinfo(np.int64).min
@@ -29,6 +30,7 @@ class StepStore:
         layout: what every step holds.
         shards: checked, in order.
         origin: whose steps, for messages.
+        remedy: what to do about damage, for messages.
 
     Attributes:
         layout: what every step holds.
@@ -38,9 +40,12 @@ class StepStore:
         steps_in_episode: `[num_steps]`, the place of every step in its episode, from 0.
     """
 
-    def __init__(self, layout: StepLayout, shards: Sequence[Shard], *, origin: str) -> None:
+    def __init__(
+        self, layout: StepLayout, shards: Sequence[Shard], *, origin: str, remedy: str = DATASET_REMEDY
+    ) -> None:
         self.layout = layout
         self._origin = origin
+        self._remedy = remedy
         self.segments = {name: _concatenated([s.segments[name] for s in shards], np.int64) for name in SEGMENT_ARRAYS}
         self._fields = {
             name: _concatenated([s.steps[name] for s in shards], np.dtype(spec.dtype), spec.shape)
@@ -165,7 +170,7 @@ class StepStore:
         except (ValueError, RuntimeError) as error:
             raise DatasetError(
                 f"{self._origin} is damaged: block {block}, counted over all shards, cannot be decompressed. "
-                f"{DATASET_REMEDY}"
+                f"{self._remedy}"
             ) from error
 
     def _block_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -29,10 +29,10 @@ from rldistill.data.reader import Dataset
 from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
 from rldistill.data.shard import shard_name, write_shard
 from rldistill.errors import MismatchError, NumericalError, OutputExistsError
-from rldistill.storage import folder_lock, sync_folder
+from rldistill.storage import folder_lock, is_temporary, sync_folder, temporary_files
 
 DEFAULT_STEPS_PER_SHARD = 8192
-_OWN_FILES = ("shard-*.safetensors", ".shard-*.tmp", f".{MANIFEST_NAME}.tmp")
+_SHARDS = "shard-*.safetensors"
 
 
 class DatasetWriter:
@@ -332,8 +332,7 @@ def _check_free(path: Path, *, overwrite: bool) -> bool:
     Raises:
         OutputExistsError: it holds something that is not ours, or a dataset that is not to be overwritten.
     """
-    leftovers = {".lock", f".{MANIFEST_NAME}.tmp"}
-    if all(entry.name in leftovers for entry in path.iterdir()):
+    if all(entry.name == ".lock" or is_temporary(entry, MANIFEST_NAME) for entry in path.iterdir()):
         return True
     if not is_dataset_folder(path):
         raise OutputExistsError(f"{path} exists and holds no dataset of ours. Choose another --out.")
@@ -350,13 +349,13 @@ def _clear(path: Path, *, overwrite: bool) -> None:
         return
     # The manifest goes last: until then the folder is recognisably ours, so a kill can be followed by another try.
     _delete_own_files(path, keep=set())
-    (path / MANIFEST_NAME).unlink()
+    (path / MANIFEST_NAME).unlink(missing_ok=True)
     sync_folder(path)
 
 
 def _delete_own_files(path: Path, *, keep: set[str]) -> None:
     """Delete shards that are not to be kept, and half-written files."""
-    for pattern in _OWN_FILES:
-        for file in path.glob(pattern):
-            if file.name not in keep:
-                file.unlink()
+    half_written = [*temporary_files(path, _SHARDS), *temporary_files(path, MANIFEST_NAME)]
+    for file in [*path.glob(_SHARDS), *half_written]:
+        if file.name not in keep:
+            file.unlink()
