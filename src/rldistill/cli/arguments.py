@@ -74,6 +74,11 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         raise UsageError(_one_line(errors.getvalue())) from None
     if parsed.flags.resume and parsed.flags.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
+    out = getattr(parsed.run, "out", None)
+    if out is not None and parsed.flags.config is not None:
+        from rldistill.runs.run_folder import keep_inputs
+
+        keep_inputs(out, [parsed.flags.config], overwrite=parsed.flags.overwrite)
     # A dataset named on the command line replaces the file's; two positionals would add up.
     missing = {name: value for name, value in positionals.items() if not getattr(parsed.run, name)}
     return replace(parsed.run, **missing), parsed.flags

@@ -18,6 +18,7 @@ from rldistill.runs.distill import distill
 from rldistill.runs.distillation_run import STUDENT_FILE
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.evaluation import Evaluation
+from rldistill.runs.run_folder import keep_inputs
 from rldistill.storage import write_json
 
 # Evaluation meets episodes that neither collection nor training has seen.
@@ -58,6 +59,7 @@ def quickstart(
         KeyboardInterrupt: stopped; the next call goes on.
     """
     teacher_path = config.teacher or bundled_teacher("pong")
+    keep_inputs(config.out, [teacher_path], overwrite=overwrite)
     teacher = load_policy(teacher_path)
     data, run = config.out / "data", config.out / "run"
     collect(

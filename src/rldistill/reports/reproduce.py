@@ -18,7 +18,7 @@ from rldistill.reports.experiment_figure import experiment_figure
 from rldistill.reports.experiment_page import experiment_page
 from rldistill.runs.config import config_values
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import provenance, run_folder, write_config
+from rldistill.runs.run_folder import keep_inputs, provenance, run_folder, write_config
 from rldistill.scale import finished_result, make_backend, run_stage
 from rldistill.storage import write_atomically, write_json
 
@@ -109,6 +109,8 @@ def run_reproduce(
         KeyboardInterrupt: stopped; the next call goes on.
     """
     plan = make_plan(config)
+    files = [Path(name) for name in (config.experiment or "",) if name.endswith(".toml")]
+    keep_inputs(plan.out, [*files, *config.teacher], overwrite=overwrite)
     made = _provenance(config, plan)
     with run_folder(plan.out, resume=not overwrite, overwrite=overwrite, folders=FOLDERS):
         write_config(plan.out, "reproduce", config_values(resolved(config, plan)))

@@ -15,7 +15,8 @@ from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by, words_of
+from rldistill.runs.loading import PolicyLike, as_policy, files_of, path_of, played_by, words_of
+from rldistill.runs.run_folder import keep_inputs
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -89,6 +90,7 @@ def collect(
     """
     if num_steps < 1:
         raise UsageError(f"num_steps must be 1 or more, got {num_steps}.")
+    keep_inputs(Path(out), files_of([teacher]), overwrite=overwrite)
     policy = as_policy(teacher, device=resolve_device(device).type, task=task, env_kwargs=env_kwargs)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
     if exploration_epsilon is not None:

@@ -35,10 +35,10 @@ from rldistill.runs.distillation_run import DistillationRun, may_differ
 from rldistill.runs.distillation_setup import prepare, task_schedule
 from rldistill.runs.initial_student import MODULE_PREFIX, STUDENT_STDS, student_name
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike
+from rldistill.runs.loading import PolicyLike, files_of
 from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
-from rldistill.runs.run_folder import check_same_config, run_folder, write_config
+from rldistill.runs.run_folder import check_same_config, keep_inputs, run_folder, write_config
 from rldistill.runs.task_losses import check_losses
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import parse_schedule
@@ -252,6 +252,7 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     config = resolve(config)
+    keep_inputs(config.out, _files_read(config, inputs), overwrite=overwrite)
     # Around all of it: a learner that teaches reports while it plays, and is to hear Ctrl-C there too.
     with stop_on_interrupt(callbacks) as listeners:
         data = open_inputs(inputs or inputs_of(config), config, listeners)
@@ -265,3 +266,9 @@ def run_distill(
             else:
                 write_config(config.out, "distill", values)
             return DistillationRun(config, setup, listeners, continues=continues).run()
+
+
+def _files_read(config: DistillConfig, inputs: DistillInputs | None) -> list[Path | None]:
+    learner = learner_config(config).init_from if config.online else None
+    named = files_of(inputs.teachers) if inputs else []
+    return [*config.data, *config.teacher, *named, config.normalizer, config.init_from, learner]

@@ -88,7 +88,9 @@ class DistillationRun:
             self._tell(f"{config.out} is finished")
             return self._finished()
         try:
-            with MetricsFile(config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at) as metrics:
+            with MetricsFile(
+                config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
+            ) as metrics:
                 records = distil(
                     setup.distiller, setup.source, first_update=self._update, num_updates=config.num_updates
                 )

@@ -111,6 +111,13 @@ def path_of(policy: PolicyLike) -> Path | None:
     return Path(policy) if isinstance(policy, str | Path) else None
 
 
+def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
+    """Return the files that policies are read from: their own, and of the statistics that were named with them."""
+    said = [policy.reading.normalizer for policy in policies if isinstance(policy, PolicyFile)]
+    own = [path for policy in policies if (path := path_of(policy)) is not None]
+    return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
+
+
 def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:
     """Return what a user said of a policy's file, to be recorded; None: nothing."""
     return policy.reading.to_dict() or None if isinstance(policy, PolicyFile) else None

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rldistill.events import Callback, MessageEvent, notify
 from rldistill.storage import canonical_json, write_atomically, writing
 
 
@@ -17,13 +19,19 @@ class MetricsFile:
         path: the file.
         counter: key of the counter that every record has: `update` or `step`.
         resume_at: records with a larger counter are dropped; None starts an empty file.
+        callbacks: are warned of lines that are damaged, which are dropped too.
     """
 
-    def __init__(self, path: Path, *, counter: str, resume_at: int | None) -> None:
+    def __init__(self, path: Path, *, counter: str, resume_at: int | None, callbacks: Sequence[Callback] = ()) -> None:
         self._counter = counter
         self._path = path
-        kept = [] if resume_at is None else [line for line in read_metrics(path) if line[counter] <= resume_at]
-        write_atomically(path, "".join(canonical_json(line) + "\n" for line in kept).encode())
+        lines = [] if resume_at is None else _whole_lines(path)
+        records = [record for line in lines if (record := _parsed(line, counter)) is not None]
+        if num_damaged := len(lines) - len(records):
+            text = f"{path}: {num_damaged} of {len(lines)} lines are damaged and are left out; the run itself is whole."
+            notify(callbacks, MessageEvent(text, "warning"))
+        kept = [record for record in records if record[counter] <= (resume_at or 0)]
+        write_atomically(path, "".join(canonical_json(record) + "\n" for record in kept).encode())
         self._file = path.open("a")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -53,8 +61,23 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read all whole records; a last line cut by a kill is left out."""
+    """Read all whole records; damaged lines are left out, as is a last one that was cut by a kill."""
+    return [record for line in _whole_lines(path) if (record := _parsed(line)) is not None]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that may not be there, without a last one that was cut by a kill."""
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line.strip()]
+    return [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
+
+
+def _parsed(line: bytes, counter: str | None = None) -> dict[str, Any] | None:
+    """Return the record of a line, None where it is damaged."""
+    try:
+        record = json.loads(line)
+        canonical_json(record)  # refuses numbers beyond all range
+    except (ValueError, RecursionError):
+        return None
+    is_whole = isinstance(record, dict) and (counter is None or type(record.get(counter)) is int)  # pyright: ignore[reportUnknownMemberType]
+    return record if is_whole else None  # pyright: ignore[reportUnknownVariableType]

@@ -208,7 +208,9 @@ class OnlineJudge:
 
     def _write(self, record: dict[str, Any]) -> None:
         # A run that was stopped may have judged beyond its checkpoint: what it wrote there goes.
-        with MetricsFile(self._path, counter="step", resume_at=record["step"] - 1) as metrics:
+        with MetricsFile(
+            self._path, counter="step", resume_at=record["step"] - 1, callbacks=self._callbacks
+        ) as metrics:
             metrics.write(record)
 
     def _play(self, policy: TorchPolicy, name: str, num_steps: int) -> list[float]:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +22,9 @@ from typing import Any
 import tomli_w
 
 from rldistill.errors import OutputExistsError, RldistillError, UsageError
-from rldistill.storage import folder_lock, write_atomically
+from rldistill.storage import folder_lock, is_temporary, temporary_files, write_atomically
 
 CONFIG_FILE = "config.toml"
-# What a kill in a run's first moments leaves, and what every run leaves.
-_LEFTOVERS = frozenset({".lock", f".{CONFIG_FILE}.tmp"})
 # What runs leave in their folder: one with anything else in it is not overwritten.
 _OWN_FILES = frozenset(
     {
@@ -45,6 +43,8 @@ _OWN_FILES = frozenset(
         "results.png",
     }
 )
+# Written by `evaluate`, which holds no lock: a half-written one may be under way.
+_UNLOCKED_FILE = "evaluation.json"
 # What a learner or a live source keeps of past play, a numbered folder for each.
 REPLAY_FOLDER = "replay"
 
@@ -96,32 +96,82 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collecti
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
+    _earlier_run(folder, may_stay=resume or overwrite)
+    # Before the lock is taken: a process that is being started holds it too, until it has become git.
+    _commit()
+    with folder_lock(folder):
+        # Again: another process may have made a run here meanwhile.
+        contents = _earlier_run(folder, may_stay=resume or overwrite)
+        if overwrite:
+            _delete_run(folder, contents, folders)
+        _delete_half_written(folder, folders)
+        yield bool(contents) and resume
+
+
+def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
+    """Check, before anything is touched, that `--overwrite` deletes nothing that the same command reads.
+
+    Args:
+        out: folder that is to be overwritten.
+        inputs: files and folders; those that are not there are no concern of this.
+        overwrite: whether it is; else nothing is checked.
+
+    Raises:
+        OutputExistsError: one lies in `out`, also by way of links, or `out` lies in one.
+    """
+    if not overwrite:
+        return
+    target = out.resolve()
+    for given in inputs:
+        if given is None or not given.exists():
+            continue
+        # A link in `out` is lost with it, and so is what a link elsewhere leads to.
+        places = [given.resolve(), given.parent.resolve() / given.name]
+        places += [item.resolve() for item in given.iterdir()] if given.is_dir() else []
+        if any(place.is_relative_to(target) for place in places):
+            raise OutputExistsError(
+                f"--overwrite would delete {given}, which this command reads: it lies in --out {out}. "
+                "Choose another --out."
+            )
+        if given.is_dir() and target.is_relative_to(places[0]):
+            raise OutputExistsError(f"--out {out} lies in {given}, which this command reads. Choose another --out.")
+
+
+def _earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
+    """Return what an earlier run left in a folder; nothing where there was none.
+
+    Raises:
+        OutputExistsError: it may not stay, or it is not ours.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
-    contents = [item for item in folder.iterdir() if item.name not in _LEFTOVERS] if folder.is_dir() else []
+    items = list(folder.iterdir()) if folder.is_dir() else []
+    # What a kill in a run's first moments leaves is no run yet.
+    contents = [item for item in items if item.name != ".lock" and not is_temporary(item, CONFIG_FILE)]
     is_ours = (folder / CONFIG_FILE).is_file()
     if contents and not is_ours:
         raise OutputExistsError(
             f"--out {folder} exists and is not an rldistill run: found {contents[0].name}, "
             f"expected {CONFIG_FILE}. Choose another --out."
         )
-    if contents and not (resume or overwrite):
+    if contents and not may_stay:
         raise OutputExistsError(
             f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it, or choose another."
         )
-    # Before the lock is taken: a process that is being started holds it too, until it has become git.
-    _commit()
-    with folder_lock(folder):
-        if overwrite:
-            _delete_run(folder, contents, folders)
-        yield bool(contents) and resume
+    return contents
+
+
+def _delete_half_written(folder: Path, folders: Collection[str]) -> None:
+    """Delete what a kill left of the files that only the holder of the lock writes."""
+    left = [path for name in _OWN_FILES - {_UNLOCKED_FILE} for path in temporary_files(folder, name)]
+    left += [path for name in folders for path in temporary_files(folder / name, "*")]
+    for path in left:
+        path.unlink()
 
 
 def _delete_run(folder: Path, contents: list[Path], folders: Collection[str]) -> None:
-    own = _OWN_FILES | {f".{name}.tmp" for name in _OWN_FILES}
     unknown = [item for item in contents if not (item.name in folders and item.is_dir())]
-    foreign = [item.name for item in unknown if item.name not in own and not _is_replays(item)]
-    foreign += [item.name for item in contents if item.name in own and item.is_dir()]
+    foreign = [item.name for item in unknown if not (_is_own_file(item) or _is_replays(item))]
     if foreign:
         raise OutputExistsError(
             f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. "
@@ -129,10 +179,16 @@ def _delete_run(folder: Path, contents: list[Path], folders: Collection[str]) ->
         )
     # What marks the folder as ours goes last: a kill before it can be followed by another --overwrite.
     for item in sorted(contents, key=lambda item: item.name == CONFIG_FILE):
-        if item.is_dir():
+        if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
         else:
             item.unlink()
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether a path is a file that runs write, or what a kill left of one."""
+    is_ours = path.name in _OWN_FILES or any(is_temporary(path, name) for name in _OWN_FILES)
+    return is_ours and not path.is_dir()
 
 
 def _is_replays(path: Path) -> bool:

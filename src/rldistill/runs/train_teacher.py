@@ -13,7 +13,7 @@ from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import check_same_config, run_folder, write_config
+from rldistill.runs.run_folder import check_same_config, keep_inputs, run_folder, write_config
 from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
 from rldistill.runs.teachers import make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
@@ -92,6 +92,7 @@ def run_train_teacher(
         RldistillError: the folder is taken, the task unknown, the learner diverged, …
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
+    keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     config = resolve(config)
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):

@@ -139,7 +139,12 @@ class TrainingRun:
         """Train to the end, saving at each period, after Ctrl-C, and at the end."""
         next_checkpoint = self._progress.step + self._config.checkpoint_period
         try:
-            with MetricsFile(self._config.out / "metrics.jsonl", counter="step", resume_at=self._resumed_at) as metrics:
+            with MetricsFile(
+                self._config.out / "metrics.jsonl",
+                counter="step",
+                resume_at=self._resumed_at,
+                callbacks=self._callbacks,
+            ) as metrics:
                 while min(self._progress.steps) < self._config.num_steps:
                     record = self._iteration()
                     metrics.write(record)
