@@ -1,12 +1,13 @@
 """Several tasks, one student: what each head learns, what is recorded, and what is refused."""
 
 import json
+import re
 import tomllib
 
 import pytest
 import torch
 
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
@@ -21,6 +22,7 @@ from tests.kit.cart_pole import (
     short_cart_pole,
     short_mirrored_cart_pole,
 )
+from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_policy, payout_task
 
 CART_POLE = "CartPole-v1"
@@ -262,6 +264,17 @@ def test_settings_that_cannot_be_say_why(tmp_path, q_data, mirrored_data, settin
     with pytest.raises(error, match=line):
         tiny([q_data, mirrored_data], tmp_path / "r", **settings)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_resume_with_another_number_of_datasets_is_told_so(tmp_path, q_data, mirrored_data):
+    both = [q_data, mirrored_data]
+    for begun, resumed, counts in ((both, q_data, (2, 1)), (q_data, both, (1, 2))):
+        out = tmp_path / str(counts[0])
+        with pytest.raises(KeyboardInterrupt):
+            tiny(begun, out, callbacks=[StopAfter(5)])
+        line = f"--resume {out}: data: the run began with {counts[0]}, this command names {counts[1]}. Name the same, "
+        with pytest.raises(RldistillError, match=f"^{re.escape(line)}or --overwrite\\.$"):
+            tiny(resumed, out, resume=True)
 
 
 def test_heads_that_do_not_match_are_refused(tmp_path, trained, q_data, mirrored_data):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rldistill.distillation import HeldOut
 from rldistill.errors import NumericalError, RldistillError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
@@ -102,6 +103,16 @@ def test_the_students_file_names_the_policy_that_taught_last(tmp_path, algorithm
     assert (tmp_path / "r" / "last_policy.safetensors").is_file()
     assert student.spec.provenance["num_updates"] == 40
     assert 0 <= made["held_out_agreement"] <= 1
+
+
+def test_a_measurement_decodes_and_labels_what_it_measures_on_once(tmp_path, monkeypatch):
+    labelled = []
+    of = HeldOut.of
+    monkeypatch.setattr(HeldOut, "of", lambda *arguments: labelled.append(arguments[1]) or of(*arguments))
+    online(tmp_path / "r")
+    # Four measurements, and the one for the student's file, after the last judgement has chosen the teacher.
+    assert len(labelled) in (4, 5)
+    assert labelled == sorted(labelled)
 
 
 def test_the_curves_are_drawn(tmp_path):

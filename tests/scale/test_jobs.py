@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import pytest
 
@@ -101,6 +102,17 @@ def test_a_process_that_is_killed_fails_its_job_alone(tmp_path):
         backend.close()
     assert (tmp_path / "2.json").exists()
     assert (tmp_path / "3.json").exists()
+
+
+def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced(tmp_path):
+    backend = make_backend(2)
+    try:
+        first = run_stage(squares(tmp_path, [2, 3]), backend)
+        for number in {result["process"] for result in first.values()}:
+            os.kill(number, signal.SIGKILL)
+        assert run_stage(squares(tmp_path, [4, 5]), backend)["square of 5"]["square"] == 25
+    finally:
+        backend.close()
 
 
 def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):

@@ -123,6 +123,7 @@ class OnlineSource:
         self._seed = seed
         self._head = head
         self._next_judgement = 0
+        self._recent: tuple[object, HeldOut] | None = None
         self._best = TorchPolicy(copy.deepcopy(learner.policy.network), learner.policy.spec)
 
     @property
@@ -157,10 +158,16 @@ class OnlineSource:
     def recent(self) -> HeldOut:
         """Return a sample of the states kept, labelled by today's teacher: some may have been trained on."""
         num_steps = self._learner.replay.num_steps
+        # All that the answer follows from: a measurement asks several times, and decodes and labels once.
+        state = (self._learner.num_steps, num_steps, self._judge.best_step)
+        if self._recent is not None and self._recent[0] == state:
+            return self._recent[1]
         chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
         policy = self._learner.policy
         layout = policy.tasks[0].fingerprint.action_layout
-        return HeldOut.of(self._labelled(chosen), num_steps, layout, policy.output_kind)
+        held_out = HeldOut.of(self._labelled(chosen), num_steps, layout, policy.output_kind)
+        self._recent = state, held_out
+        return held_out
 
     @property
     def replays(self) -> Sequence[Replay]:
@@ -183,6 +190,7 @@ class OnlineSource:
         self._best.network.load_state_dict(state["best"])
         self._next_judgement = state["next_judgement"]
         self._judge.load_state_dict(state["judge"])
+        self._recent = None
 
     def close(self) -> None:
         """Free the environments."""

@@ -17,7 +17,7 @@ from collections.abc import Collection, Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tomli_w
 
@@ -250,12 +250,23 @@ def check_same_config(
     before = read_config(folder / CONFIG_FILE)
     later = {key: plain(value) for key, value in defaults.items() if key not in before and value is not None}
     before |= {key: value for key, value in later.items() if values.get(key) is not None}
+    for key in sorted(may_differ & before.keys() & values.keys()):
+        then, now = _number_of(before[key]), _number_of(plain(values[key]))
+        if then != now:
+            raise RldistillError(
+                f"--resume {folder}: {key}: the run began with {then}, this command names {now}. "
+                "Name the same, or --overwrite."
+            )
     changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
         raise RldistillError(
             f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. "
             "Use the same, or --overwrite."
         )
+
+
+def _number_of(value: object) -> int:
+    return len(cast(list[object], value)) if isinstance(value, list) else 1
 
 
 def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:

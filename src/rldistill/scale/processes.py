@@ -49,7 +49,7 @@ class ProcessBackend:
         try:
             while waiting or self._busy:
                 while waiting and len(self._busy) < self._num_workers:
-                    worker = self._idle.pop() if self._idle else _Worker(self._context, self._stop)
+                    worker = self._free_worker()
                     worker.begin(waiting.popleft(), num_threads)
                     self._busy.append(worker)
                 yield from self._look(callbacks)
@@ -69,6 +69,15 @@ class ProcessBackend:
         for worker in [*self._idle, *self._busy]:
             worker.close(at_once=worker in self._busy)
         self._idle, self._busy = [], []
+
+    def _free_worker(self) -> "_Worker":
+        """Return an idle worker, or a new one where none is left; one that died meanwhile is replaced."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.answers():
+                return worker
+            worker.close(at_once=True)
+        return _Worker(self._context, self._stop)
 
     def _look(self, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
         """Pass on what busy workers tell; waits a moment for it."""
@@ -101,6 +110,15 @@ class _Worker:
     @property
     def is_alive(self) -> bool:
         return not self.pipe.closed
+
+    def answers(self) -> bool:
+        """Return whether the process, which has nothing to do, is still there."""
+        try:
+            self.pipe.send(None)
+            self.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        return True
 
     def begin(self, job: Job, num_threads: int) -> None:
         self._job_name = job.name
@@ -153,7 +171,11 @@ def _work(pipe: Connection, stop: StopFlag) -> None:
     relay = _Relay(pipe, stop)
     try:
         while True:
-            job, num_threads = pipe.recv()
+            asked = pipe.recv()
+            if asked is None:
+                pipe.send(None)
+                continue
+            job, num_threads = asked
             try:
                 outcome = perform(job, num_threads=num_threads, callbacks=[relay])
             except KeyboardInterrupt:
