@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rldistill.errors import UsageError
+
 
 @dataclass(frozen=True)
 class ProgressEvent:
@@ -44,6 +46,16 @@ Callback = Callable[[Event], bool | None]
 
 class StopRequestedError(Exception):
     """A callback asked the run to stop."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Check that callbacks are functions in a list, before a run begins that would call them.
+
+    Raises:
+        UsageError: one function without a list, or something that cannot be called.
+    """
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise UsageError(f"callbacks: got {callbacks!r}, expected a list of functions: callbacks=[f].")
 
 
 def notify(callbacks: Sequence[Callback], event: Event) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from rldistill.checks import check_not_negative
+from rldistill.checks import check_not_negative, check_num_envs, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,4 +36,6 @@ class ReproduceConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_num_envs(self.num_envs)
         check_not_negative(self, "seeds", "num_workers", "seed", "num_threads")

@@ -6,6 +6,7 @@ and fills in what was left open. The result is recorded as a `LossSpec` and appl
 """
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -239,6 +240,7 @@ def make_loss(
         MismatchError: the loss does not fit what the teacher gives.
     """
     if callable(name):
+        _check_arguments(name)
         spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), temperature)
         return LossFunction(spec, _checked(name), _CUSTOM_STUDENT_KINDS[output_kind])
     spec = resolve_loss(name, output_kind, temperature=temperature)
@@ -268,6 +270,18 @@ def _check_layout(output_kind: OutputKind, layout: ActionLayout | None) -> None:
     if is_box != needs_box:
         got, expected = "none" if layout is None else layout.kind, "box" if needs_box else "that of a choice"
         raise UsageError(f"layout: got {got} for a teacher that gives {output_kind}, expected {expected}.")
+
+
+def _check_arguments(loss: CustomLoss) -> None:
+    try:
+        inspect.signature(loss).bind(None, None)
+    except ValueError:
+        return  # a function of another language does not say what it takes
+    except TypeError as error:
+        raise UsageError(
+            f"loss: {_qualified_name(loss)} cannot be called as loss(student, target): {error}. "
+            "Expected a function of two tensors."
+        ) from error
 
 
 def _checked(loss: CustomLoss) -> CustomLoss:

@@ -147,6 +147,7 @@ PRESETS: Mapping[str, Architecture] = {
     "multitask10": _conv("multitask10", (64, 64, 64), (1500,), (128,)),
 }
 
+_WIDEST = 2**20
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
 _CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
@@ -186,4 +187,9 @@ def _parse(text: str) -> Architecture:
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
-    return tuple(int(size) for size in re.split("[-x]", text)) if text else ()
+    sizes = tuple(int(size) for size in re.split("[-x]", text)) if text else ()
+    if max(sizes, default=0) > _WIDEST:
+        raise UsageError(
+            f"Unknown network: a layer of {max(sizes):.3g} units is too wide, expected {_WIDEST:,} at most."
+        )
+    return sizes

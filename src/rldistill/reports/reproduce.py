@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.events import Callback, MessageEvent, notify
+from rldistill.events import Callback, MessageEvent, check_callbacks, notify
 from rldistill.experiments.config import ReproduceConfig
 from rldistill.experiments.plan import FOLDERS, Plan, make_plan
 from rldistill.experiments.results import gather
@@ -86,7 +86,7 @@ def reproduce(
     config = ReproduceConfig(
         experiment=experiment,
         budget=budget,
-        games=None if games is None else ",".join(games),
+        games=games if games is None or isinstance(games, str) else ",".join(games),
         seeds=num_seeds,
         teacher=tuple(map(Path, files)),
         out=None if out is None else Path(out),
@@ -108,6 +108,7 @@ def run_reproduce(
         RldistillError: as `reproduce`.
         KeyboardInterrupt: stopped; the next call goes on.
     """
+    check_callbacks(callbacks)
     plan = make_plan(config)
     files = [Path(name) for name in (config.experiment or "",) if name.endswith(".toml")]
     keep_inputs(plan.out, [*files, *config.teacher], overwrite=overwrite)

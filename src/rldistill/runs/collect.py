@@ -9,11 +9,12 @@ from typing import Any
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import OutputExistsError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
 from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
+from rldistill.runs.config import CollectConfig
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, as_policy, files_of, path_of, played_by, words_of
 from rldistill.runs.run_folder import keep_inputs
@@ -88,22 +89,30 @@ def collect(
         OutputExistsError: `out` holds something and neither flag was given.
         KeyboardInterrupt: stopped; what the manifest lists is there.
     """
-    if num_steps < 1:
-        raise UsageError(f"num_steps must be 1 or more, got {num_steps}.")
-    keep_inputs(Path(out), files_of([teacher]), overwrite=overwrite)
+    check_callbacks(callbacks)
+    # The numbers as the command line checks them.
+    config = CollectConfig(
+        out=Path(out),
+        num_steps=num_steps,
+        exploration_epsilon=exploration_epsilon,
+        seed=seed,
+        num_envs=_DEFAULT_NUM_ENVS if num_envs is None else num_envs,
+        num_threads=num_threads,
+    )
+    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
     policy = as_policy(teacher, device=resolve_device(device).type, task=task, env_kwargs=env_kwargs)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
-    if exploration_epsilon is not None:
-        playable = playable.with_exploration(exploration_epsilon)
+    if config.exploration_epsilon is not None:
+        playable = playable.with_exploration(config.exploration_epsilon)
     policy = fit_policy(policy, playable.task)
-    provenance = _provenance(policy, playable.task, seed, teacher)
-    writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
-    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
-        run = _CollectionRun(writer, policy, playable, num_steps, seed, listeners)
-        run.collect(playable.fixed_num_envs or num_envs or _DEFAULT_NUM_ENVS, num_threads)
-    manifest = load_manifest(Path(out))
+    provenance = _provenance(policy, playable.task, config.seed, teacher)
+    writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
+    with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
+        run = _CollectionRun(writer, policy, playable, config.num_steps, config.seed, listeners)
+        run.collect(playable.fixed_num_envs or config.num_envs, config.num_threads)
+    manifest = load_manifest(config.out)
     return CollectionSummary(
-        Path(out),
+        config.out,
         manifest.num_steps,
         manifest.num_episodes,
         manifest.num_interrupted,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from rldistill.checks import check_not_negative, check_num_envs, check_positive
+from rldistill.checks import check_not_negative, check_num_envs, check_positive, check_types
 from rldistill.errors import UsageError
 
 # A student may be better than its teacher; a requirement beyond this is a percentage.
@@ -60,6 +60,7 @@ class CollectConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "num_steps")
         check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
@@ -112,6 +113,7 @@ class EvaluateConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "num_episodes")
         check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
@@ -154,6 +156,7 @@ class QuickstartConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "num_steps", "num_updates", "num_episodes")
         check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")
@@ -204,6 +207,7 @@ class InspectConfig:
     """With --verify: auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "num_episodes")
         check_num_envs(self.num_envs)
         check_not_negative(self, "seed", "num_threads")

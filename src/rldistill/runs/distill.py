@@ -14,7 +14,7 @@ from rldistill.data.sampler import check_held_out_fraction
 from rldistill.distillation import OPTIMIZERS
 from rldistill.envs import TaskLike
 from rldistill.errors import UsageError
-from rldistill.events import Callback
+from rldistill.events import Callback, check_callbacks
 from rldistill.losses import CustomLoss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
@@ -251,6 +251,7 @@ def run_distill(
     callbacks: Sequence[Callback] = (),
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
+    check_callbacks(callbacks)
     config = resolve(config)
     keep_inputs(config.out, _files_read(config, inputs), overwrite=overwrite)
     # Around all of it: a learner that teaches reports while it plays, and is to hear Ctrl-C there too.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from rldistill.checks import check_not_negative, check_num_envs, check_positive
+from rldistill.checks import check_not_negative, check_num_envs, check_positive, check_types
 from rldistill.errors import UsageError
 
 
@@ -114,6 +114,7 @@ class DistillConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "num_updates", "batch_size", "evaluate_period")
         check_num_envs(self.num_envs)
         check_positive(self, "collect_steps", "collect_period", "replay_capacity", "judge_period")

@@ -11,11 +11,20 @@ import numpy as np
 
 from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike
 from rldistill.errors import OutputExistsError, UsageError
-from rldistill.events import Callback, Event, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import (
+    Callback,
+    Event,
+    MessageEvent,
+    ProgressEvent,
+    StopRequestedError,
+    check_callbacks,
+    notify,
+)
 from rldistill.networks import measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import measure_speed
+from rldistill.runs.config import EvaluateConfig
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike
@@ -122,8 +131,16 @@ def evaluate(
         UsageError: a number out of range.
         KeyboardInterrupt: stopped; nothing is written.
     """
-    if num_episodes < 1:
-        raise UsageError(f"num_episodes must be 1 or more, got {num_episodes}.")
+    check_callbacks(callbacks)
+    # The numbers as the command line checks them.
+    config = EvaluateConfig(
+        num_episodes=num_episodes,
+        seed=seed,
+        exploration_epsilon=exploration_epsilon,
+        num_envs=_DEFAULT_NUM_ENVS if num_envs is None else num_envs,
+        num_threads=num_threads,
+    )
+    num_episodes, seed, num_threads = config.num_episodes, config.seed, config.num_threads
     policies = policies_of(policy, device=device, task=task, env_kwargs=env_kwargs)
     if not policies:
         raise UsageError("evaluate needs at least one policy.")
@@ -142,7 +159,7 @@ def evaluate(
         for playable in playables:
             name = playable.task.name
             heard = [_naming(name, callback) for callback in listeners] if has_several else listeners
-            run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, heard)
+            run = _EvaluationRun(playable, num_episodes, seed, config.num_envs, num_threads, heard)
             try:
                 evaluations.append(run.compare(policies, teachers.get(name)))
             except StopRequestedError:

@@ -42,7 +42,13 @@ class StudentTask:
 
 def student_name(student: str | nn.Module) -> str:
     """Return a student as a configuration names it."""
-    return student if isinstance(student, str) else f"{MODULE_PREFIX}{module_name(student)}"
+    if isinstance(student, nn.Module):
+        return f"{MODULE_PREFIX}{module_name(student)}"
+    if not isinstance(student, str):  # pyright: ignore[reportUnnecessaryIsInstance] Python lets anything in
+        raise UsageError(
+            f"student: got {student!r}, expected a network's name such as mlp:64x64, or a torch.nn.Module."
+        )
+    return student
 
 
 def initial_student(

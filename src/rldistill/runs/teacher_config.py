@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from rldistill.checks import check_not_negative, check_positive
+from rldistill.checks import check_not_negative, check_positive, check_types
 from rldistill.errors import UsageError
 
 
@@ -93,6 +93,7 @@ class TrainTeacherConfig:
     """Steps between checkpoints, over all tasks."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.task is None) == (self.tasks is None):
             raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
         twice = [name for name in self.task_names if self.task_names.count(name) > 1]

@@ -8,7 +8,8 @@ from typing import Any, Unpack
 
 import torch
 
-from rldistill.events import Callback
+from rldistill.errors import UsageError
+from rldistill.events import Callback, check_callbacks
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
@@ -72,6 +73,11 @@ def train_teacher(
     """
     options = json.dumps(dict(env_kwargs or {}))
     is_one = isinstance(task, str)
+    if not is_one and (callable(task) or not all(isinstance(name, str) for name in task)):
+        raise UsageError(
+            f"task: got {task!r}, expected a name such as CartPole-v1, or a list of names. An environment of your own "
+            "gets a name by gymnasium.register."
+        )
     config = TrainTeacherConfig(
         task=task if is_one else None,
         tasks=None if is_one else ",".join(task),
@@ -92,6 +98,7 @@ def run_train_teacher(
         RldistillError: the folder is taken, the task unknown, the learner diverged, …
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
+    check_callbacks(callbacks)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     config = resolve(config)
     tasks = make_tasks(config)

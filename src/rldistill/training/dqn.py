@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rldistill.checks import check_num_envs, check_positive, check_share
+from rldistill.checks import check_num_envs, check_positive, check_share, check_types
 from rldistill.data import Replay, Transitions
 from rldistill.errors import UsageError
 from rldistill.networks import Network
@@ -69,6 +69,7 @@ class DQNSettings:
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_num_envs(self.num_envs)
         check_positive(self, "replay_capacity", "learning_starts", "steps_per_update", "batch_size")
         check_positive(self, "target_network_update_period", "num_return_steps", "exploration_steps")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.checks import check_num_envs, check_positive, check_share
+from rldistill.checks import check_num_envs, check_positive, check_share, check_types
 from rldistill.data import Replay
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Network
@@ -64,6 +64,7 @@ class PQNSettings:
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "rollout_length", "num_epochs", "num_minibatches")
         check_num_envs(self.num_envs)
         check_share(self, "gamma", "return_lambda", "exploration_start", "exploration_end", "exploration_fraction")
