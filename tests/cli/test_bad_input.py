@@ -72,7 +72,10 @@ def test_an_unknown_option_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["distill", "d", "--num-updates", "many", "--out", "out"], "--num-updates: invalid literal for int()"),
+        (
+            ["distill", "d", "--num-updates", "many", "--out", "out"],
+            "--num-updates: got 'many', expected a whole number.",
+        ),
         (["distill", "d", "--num-updates"], "--num-updates"),
         (["distill", "d"], "--out"),
         (
@@ -198,13 +201,19 @@ def test_exploration_out_of_range_is_wrong_usage(files):
     ("text", "message"),
     [
         ("num_updates = ", "Configuration c.toml is not TOML: "),
-        ('num_update = 3\nout = "out"', "Configuration c.toml: unknown key 'num_update', expected one of activation, "),
-        ('num_updates = "many"\nout = "out"', "--num-updates: invalid literal for int()"),
+        ('num_update = 3\nout = "out"', "Configuration c.toml: unknown key 'num_update'. Did you mean 'num_updates'?"),
+        ('qqq = 3\nout = "out"', "Configuration c.toml: unknown key 'qqq', expected one of activation, add_head, "),
+        ('num_updates = "many"\nout = "out"', "--num-updates: got 'many', expected a whole number."),
+        ("num_updates = 1.5", "--num-updates: got '1.5', expected a whole number."),
         ('num_updates = 0\nout = "out"', "num_updates must be 1 or more, got 0."),
         ('temperature = 0.0\nout = "out"', "temperature must stay > 0, got '0.0'"),
         ('resume = true\nout = "out"', "Configuration c.toml: unknown key 'resume'"),
-        ('student = ["net3"]\nout = "out"', "Unknown network: got"),
-        ('out = "out"\n[student]\nname = "net3"', "Unknown network: got \"{'name': 'net3'}\""),
+        ('student = ["net3", "net2"]', "Configuration c.toml: student is ['net3', 'net2'], expected one value."),
+        ('out = "out"\n[student]\nname = "net3"', 'Unknown network: got \'{"name": "net3"}\''),
+        ("[distil]", "Configuration c.toml: unknown section 'distil'. Did you mean 'distill'?"),
+        ("[d]", "Configuration c.toml: unknown section 'd', expected one of collect, distill, evaluate, "),
+        ("[distill]\nnum_update = 3", "Configuration c.toml, section distill: unknown key 'num_update'. Did you mean"),
+        ("[distill.distill]", "Configuration c.toml, section distill: unknown key 'distill'"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_wrong_usage(text, message):

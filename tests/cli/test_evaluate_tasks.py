@@ -84,7 +84,7 @@ def test_a_configuration_file_may_name_one_teacher_or_several_and_the_command_li
         assert tomllib.loads(run_well("evaluate", "--config", "c.toml", *options, "--dry-run").stdout)["teacher"] == [
             "a.safetensors"
         ]
-    Path("one.toml").write_text('policies = ["s"]\nteacher = "b.safetensors"\n')
+    Path("one.toml").write_text('policies = "student.safetensors"\nteacher = "b.safetensors"\n')
     assert tomllib.loads(run_well("evaluate", "--config", "one.toml", "--dry-run").stdout)["teacher"] == [
         "b.safetensors"
     ]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -165,19 +166,101 @@ def test_options_on_the_command_line_override_the_file(files):
     Path("c.toml").write_text(f'data = ["{files / "data"}"]\nout = "r"\nseed = 7\nbatch_size = 16\nstudent = "mlp:8"\n')
     config = tomllib.loads(run_well("distill", "--config", "c.toml", "--seed", "8", "--dry-run").stdout)
     assert (config["seed"], config["batch_size"], config["student"]) == (8, 16, "mlp:8")
+    shutil.copytree(files / "data", "other")
     config = tomllib.loads(run_well("distill", "other", "--seed", "8", "--config=c.toml", "--dry-run").stdout)
     assert (config["seed"], config["data"]) == (8, ["other"])
 
 
 def test_numbers_lists_and_texts_survive_a_file(files):
+    for name in ("a", "b c"):
+        shutil.copy(files / "teacher.safetensors", name)
     Path("c.toml").write_text(
-        'out = "e.json"\nrequire_retention = 0.5\npolicies = ["a", "b c"]\n'
+        'out = "e.json"\nrequire_retention = 0.5\npolicies = ["a", "b c"]\nteacher = "a"\n'
         'env_kwargs = \'{"max_episode_steps": 9}\'\ntask = "CartPole-v1"\n'
     )
     config = tomllib.loads(run_well("evaluate", "--config", "c.toml", "--dry-run").stdout)
     assert config["require_retention"] == 0.5
     assert config["policies"] == ["a", "b c"]
     assert json.loads(config["env_kwargs"]) == {"max_episode_steps": 9}
+
+
+def test_one_file_serves_several_verbs_and_may_name_one_value_where_several_could_stand(files):
+    Path("c.toml").write_text(
+        f"""
+        seed = 5
+        [collect]
+        teacher = "{files / "teacher.safetensors"}"
+        task = "CartPole-v1"
+        num-steps = 1e4
+        out = "d"
+        [collect.env_kwargs]
+        max_episode_steps = 9
+        [distill]
+        data = "{files / "data"}"
+        student = "mlp:8"
+        seed = 6
+        out = "r"
+        [train-teacher]
+        task = "CartPole-v1"
+        [train_teacher]
+        out = "t"
+        network = "mlp:8"
+        """
+    )
+    found = {
+        verb: run_well(verb, "--config", "c.toml", "--dry-run", "--json").json
+        for verb in ("collect", "distill", "train-teacher")
+    }
+    collect, distill, train = found.values()
+    assert (collect["num_steps"], collect["seed"], collect["env_kwargs"]) == (10_000, 5, '{"max_episode_steps": 9}')
+    assert (distill["data"], distill["seed"]) == ([str(files / "data")], 6)
+    assert (train["task"], train["out"], train["seed"]) == ("CartPole-v1", "t", 5)
+
+
+@pytest.mark.parametrize("text", ["1e3", "1_000", "1000.0", "1000"])
+def test_whole_numbers_may_be_written_as_people_do(files, text):
+    for words in (["--num-updates", text], [f"--num-updates={text}"]):
+        result = run_well("distill", files / "data", "--student", "mlp:8", "--out", "r", *words, "--dry-run", "--json")
+        assert result.json["num_updates"] == 1000
+
+
+def test_a_dry_run_checks_what_can_be_checked_without_playing(files, tmp_path):
+    teacher, data = files / "teacher.safetensors", files / "data"
+    cases = [
+        (["collect", "no.zip", "--out", "d"], "no.zip"),
+        (["collect", teacher, "--task", "Acrobot-v1", "--out", "d"], "Policy"),
+        (["collect", teacher, "--out", data], f"--out {data} already holds a dataset."),
+        (["distill", "--teacher", "no.zip", "--out", "r"], "no.zip"),
+        (["distill", "no", "--out", "r"], "no is not a dataset: it does not exist."),
+        (["distill", data, "--student", "net3", "--out", "r"], "Network 'net3' takes images"),
+        (["distill", data, data, "--student", "mlp:8", "--out", "r"], f"Dataset {data} and Dataset {data} are both of"),
+        (
+            ["distill", data, "--student", "mlp:8", "--out", files / "run"],
+            f"--out {files / 'run'} already holds a run.",
+        ),
+        (["distill", data, "--student", "mlp:8", "--init-from", "no", "--out", "r"], "Policy file no"),
+        (["train-teacher", "--task", "CartPole-v1", "--init-from", "no", "--network", "mlp:8", "--out", "t"], "Policy"),
+        (["evaluate", "no.safetensors"], "no.safetensors"),
+        (["evaluate", teacher, "--teacher", "no.safetensors"], "no.safetensors"),
+        (["evaluate", teacher, "--task", "Acrobot-v1"], "Policy"),
+        (["quickstart", "--teacher", "no.safetensors"], "no.safetensors"),
+    ]
+    for argv, message in cases:
+        result = run(*argv, "--dry-run")
+        assert (result.code, result.stdout) == (1, ""), (argv, result)
+        assert message in result.line
+        assert "RLDISTILL_TRACEBACK" not in result.line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_teacher_that_is_taken_for_a_dataset_is_told_so(files):
+    shutil.copy(files / "teacher.safetensors", "b.safetensors")
+    result = run("distill", "--teacher", files / "teacher.safetensors", "b.safetensors", "--out", "r")
+    assert (result.code, result.line) == (
+        2,
+        "rldistill distill: b.safetensors is taken for a dataset, which is a folder. Name each teacher with an "
+        f"option of its own: --teacher {files / 'teacher.safetensors'} --teacher b.safetensors.",
+    )
 
 
 def test_a_collection_from_a_file_is_the_same_collection(files):

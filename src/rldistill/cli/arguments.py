@@ -2,17 +2,19 @@
 
 import contextlib
 import io
+import json
+import math
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
+from rldistill.cli.configuration_file import flag, toml_values
 from rldistill.errors import UsageError
 from rldistill.runs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
 
@@ -32,7 +34,7 @@ class Flags:
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete an earlier run in --out first."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the resolved configuration and stop."""
+    """Check what can be checked without playing or training, print the resolved configuration and stop."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """No progress, no words but warnings and errors."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -57,7 +59,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         run: Annotated[config_type, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
         flags: Annotated[Flags, tyro.conf.arg(name="")]
 
-    options, positionals = _toml_values(argv, config_type)
+    options, positionals = toml_values(verb, argv, config_type)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -65,7 +67,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
                 Arguments,
                 prog=f"rldistill {verb}",
                 description=f"{(config_type.__doc__ or '').strip()}\n\nExample: {example}",
-                args=_spelled_out([*options, *argv], config_type),
+                args=_whole_numbers(_spelled_out([*options, *argv], config_type), config_type),
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
     except SystemExit as stop:
@@ -84,33 +86,6 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
     return replace(parsed.run, **missing), parsed.flags
 
 
-def _toml_values(argv: Sequence[str], config_type: type[Any]) -> tuple[list[str], dict[str, Any]]:
-    """Return what the `--config` file says: options as if typed before all others, and positionals by name."""
-    paths = [following for option, following in pairwise(argv) if option == "--config"]
-    paths += [option.removeprefix("--config=") for option in argv if option.startswith("--config=")]
-    if not paths:
-        return [], {}
-    from rldistill.runs.run_folder import read_config
-
-    hints = get_type_hints(config_type, include_extras=True)
-    options: list[str] = []
-    positionals: dict[str, Any] = {}
-    for key, value in read_config(Path(paths[-1])).items():
-        if key not in hints:
-            known = ", ".join(sorted(hints))
-            raise UsageError(f"Configuration {paths[-1]}: unknown key {key!r}, expected one of {known}.")
-        if tyro.conf.Positional in getattr(hints[key], "__metadata__", ()):
-            positionals[key] = tuple(map(Path, value)) if isinstance(value, list) else Path(value)
-        elif tyro.conf.UseAppendAction in getattr(hints[key], "__metadata__", ()):
-            # Repeated on the command line it would add to the file's values instead of replacing them.
-            if not any(word == _flag(key) or word.startswith(f"{_flag(key)}=") for word in argv):
-                values = value if isinstance(value, list) else [value]
-                options += [word for item in values for word in _as_option(_flag(key), item)]
-        else:
-            options += _as_option(_flag(key), value)
-    return options, positionals
-
-
 def repeated(argv: Sequence[str], option: str) -> list[str]:
     """Return a command line in which an option stands before each of its values: `-o a b` is `-o a -o b`.
 
@@ -126,10 +101,6 @@ def repeated(argv: Sequence[str], option: str) -> list[str]:
     return words
 
 
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
-
-
 def _spelled_out(argv: Sequence[str], config_type: type[Any]) -> list[str]:
     """Let `--layer-norm` and `--no-layer-norm` be written also where a third choice is to say nothing."""
     optional = {name.replace("_", "-") for name, hint in get_type_hints(config_type).items() if hint == bool | None}
@@ -143,11 +114,32 @@ def _spelled_out(argv: Sequence[str], config_type: type[Any]) -> list[str]:
     return words
 
 
-def _as_option(name: str, value: object) -> list[str]:
-    if isinstance(value, bool):
-        return [name if value else f"--no-{name[2:]}"]
-    # Joined by "=": a value such as -1 would look like an option of its own.
-    return [f"{name}={value}"]
+def _whole_numbers(argv: Sequence[str], config_type: type[Any]) -> list[str]:
+    """Let whole numbers be written as 1e4, and refuse others in words."""
+    hints = get_type_hints(config_type).items()
+    whole = {flag(name) for name, hint in hints if int in (get_args(hint) or (hint,))}
+    words: list[str] = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if equals and option.replace("_", "-") in whole:
+            words.append(f"{option}={_whole_number(option, value)}")
+        elif words and words[-1].replace("_", "-") in whole and not word.startswith("--"):
+            words.append(_whole_number(words[-1], word))
+        else:
+            words.append(word)
+    return words
+
+
+def _whole_number(option: str, text: str) -> str:
+    if text == "None" or re.fullmatch(r"[+-]?\d[\d_]*", text):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise UsageError(f"{option}: got {text!r}, expected a whole number.")
+    return str(int(number))
 
 
 def _one_line(text: str) -> str:
@@ -196,19 +188,17 @@ def quoted(value: object) -> str:
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
     """Print a result: JSON on stdout for programs, else words on stderr for people."""
     if flags.json:
-        import json
-
         sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     elif not flags.quiet:
         sys.stderr.write(text.rstrip("\n") + "\n")
 
 
-def write_configuration(config: object) -> None:
-    """Print a resolved configuration as TOML."""
+def write_configuration(config: object, flags: Flags) -> None:
+    """Print a resolved configuration, as TOML or as JSON."""
     import tomli_w
 
     from rldistill.runs.config import config_values
     from rldistill.runs.run_folder import plain
 
     values = {key: plain(value) for key, value in config_values(config).items() if value is not None}
-    sys.stdout.write(tomli_w.dumps(values))
+    sys.stdout.write(json.dumps(values) + "\n" if flags.json else tomli_w.dumps(values))

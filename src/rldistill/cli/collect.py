@@ -16,14 +16,16 @@ def run(argv: Sequence[str]) -> None:
     options = parse_options(config.env_kwargs)
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
-    from rldistill.runs.collect import collect
+    from rldistill.runs.collect import check_collection, collect
     from rldistill.runs.loading import policy_file
 
     config = resolve_machine(config)
     if config.task is not None:
         make_task(config.task, options)
     if flags.dry_run:
-        write_configuration(config)
+        file = policy_file(teacher, config)
+        check_collection(file, config, options, resume=flags.resume, overwrite=flags.overwrite)
+        write_configuration(config, flags)
         return
     with callbacks(quiet=flags.quiet) as listeners:
         summary = collect(

@@ -20,12 +20,13 @@ def run(argv: Sequence[str]) -> None:
         config.data or config.teacher or config.online or None, "a dataset folder, --teacher FILE or --online", _EXAMPLE
     )
     from rldistill.cli.progress import callbacks
-    from rldistill.runs.distill import resolve, run_distill
+    from rldistill.runs.distill import check_distillation, resolve, run_distill
     from rldistill.runs.distillation_run import STUDENT_FILE
 
     config = resolve(config)
     if flags.dry_run:
-        write_configuration(config)
+        check_distillation(config, resume=flags.resume, overwrite=flags.overwrite)
+        write_configuration(config, flags)
         return
     with callbacks(quiet=flags.quiet) as listeners:
         student = run_distill(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)

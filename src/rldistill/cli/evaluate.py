@@ -23,20 +23,22 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.runs.evaluate import evaluate
     from rldistill.runs.gate import check_retention, require_teachers
     from rldistill.runs.loading import policy_files
+    from rldistill.runs.pairing import check_pairing
 
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():
         config = replace(config, out=policies[0] / "evaluation.json")
     for task in () if config.task is None else config.task.split(","):
         make_task(task.strip(), options)
-    if flags.dry_run:
-        write_configuration(config)
-        return
     files = policy_files([*policies, *config.teacher], config)
     given, teachers = files[: len(policies)], files[len(policies) :]
     if config.require_retention is not None:
         # Known before anything is played: an hour's evaluation must not end in wrong usage.
         require_teachers(given, config.tasks, teachers, env_kwargs=options)
+    if flags.dry_run:
+        check_pairing(given, config.tasks, teachers, device=config.device, env_kwargs=options)
+        write_configuration(config, flags)
+        return
     with callbacks(quiet=flags.quiet) as listeners:
         result = evaluate(
             given,

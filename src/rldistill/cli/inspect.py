@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
     target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
     if flags.dry_run:
-        write_configuration(resolve_machine(config))
+        write_configuration(resolve_machine(config), flags)
         return
     from rldistill.runs.describe import describe
     from rldistill.runs.loading import policy_file

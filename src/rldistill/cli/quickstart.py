@@ -18,7 +18,13 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
     config = resolve_machine(config)
     if flags.dry_run:
-        write_configuration(config)
+        from rldistill.runs.loading import as_policy
+        from rldistill.runs.run_folder import keep_inputs
+
+        if config.teacher is not None:
+            keep_inputs(config.out, [config.teacher], overwrite=flags.overwrite)
+            as_policy(config.teacher, device=config.device)
+        write_configuration(config, flags)
         return
     from rldistill.cli.progress import callbacks
     from rldistill.cli.table import evaluation_table

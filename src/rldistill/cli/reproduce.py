@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
         if flags.json:
             sys.stdout.write(json.dumps({"jobs": jobs}) + "\n")
             return
-        write_configuration(resolved(config, plan))
+        write_configuration(resolved(config, plan), flags)
         sys.stdout.write(f"\n# {sum(job['done'] for job in jobs)} of {len(jobs)} jobs are done:\n")
         sys.stdout.write("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
         return

@@ -12,11 +12,12 @@ def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
     config, flags = parse("train-teacher", TrainTeacherConfig, argv, example=_EXAMPLE)
     from rldistill.cli.progress import callbacks
-    from rldistill.runs.train_teacher import resolve, run_train_teacher
+    from rldistill.runs.train_teacher import check_training, resolve, run_train_teacher
 
     config = resolve(config)
     if flags.dry_run:
-        write_configuration(config)
+        check_training(config, resume=flags.resume, overwrite=flags.overwrite)
+        write_configuration(config, flags)
         return
     with callbacks(quiet=flags.quiet) as listeners:
         result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)

@@ -100,11 +100,7 @@ def collect(
         num_threads=num_threads,
     )
     keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
-    policy = as_policy(teacher, device=resolve_device(device).type, task=task, env_kwargs=env_kwargs)
-    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
-    if config.exploration_epsilon is not None:
-        playable = playable.with_exploration(config.exploration_epsilon)
-    policy = fit_policy(policy, playable.task)
+    policy, playable = _fitted(teacher, task, config.exploration_epsilon, env_kwargs, resolve_device(device).type)
     provenance = _provenance(policy, playable.task, config.seed, teacher)
     writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
     with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
@@ -119,6 +115,52 @@ def collect(
         sum(shard.num_bytes for shard in manifest.shards),
         policy.hash,
     )
+
+
+def check_collection(
+    teacher: PolicyLike, config: CollectConfig, env_kwargs: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> None:
+    """Check all of a collection that can be checked without playing: its teacher, its task and its folder.
+
+    Raises:
+        RldistillError: as `collect`.
+    """
+    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
+    _fitted(teacher, config.task, config.exploration_epsilon, env_kwargs, config.device)
+    _holds_dataset(config.out, may_stay=resume or overwrite)
+
+
+def _fitted(
+    teacher: PolicyLike,
+    task: TaskLike | None,
+    exploration_epsilon: float | None,
+    env_kwargs: Mapping[str, Any] | None,
+    device: str,
+) -> tuple[Policy, PlayableTask]:
+    """Return the teacher as it plays its task, and the task as it is played.
+
+    Raises:
+        PolicyFileError: there is no such file, or it cannot be trusted.
+        MismatchError: the two do not fit.
+    """
+    policy = as_policy(teacher, device=device, task=task, env_kwargs=env_kwargs)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
+    if exploration_epsilon is not None:
+        playable = playable.with_exploration(exploration_epsilon)
+    return fit_policy(policy, playable.task), playable
+
+
+def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
+    """Return whether a folder holds a dataset.
+
+    Raises:
+        OutputExistsError: it does, and the dataset may not stay.
+    """
+    if is_dataset_folder(out) and not may_stay:
+        raise OutputExistsError(
+            f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, or choose another."
+        )
+    return is_dataset_folder(out)
 
 
 def _provenance(policy: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
@@ -138,12 +180,7 @@ def _open_writer(out: Path, provenance: Provenance, num_steps: int, *, resume: b
         raise UsageError(
             "--resume and --overwrite exclude each other: one goes on with a dataset, the other deletes it."
         )
-    if is_dataset_folder(out) and not overwrite:
-        if not resume:
-            raise OutputExistsError(
-                f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, "
-                "or choose another."
-            )
+    if _holds_dataset(out, may_stay=resume or overwrite) and not overwrite:
         return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
     return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=overwrite)
 

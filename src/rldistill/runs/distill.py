@@ -38,7 +38,7 @@ from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, files_of
 from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
-from rldistill.runs.run_folder import check_same_config, keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
 from rldistill.runs.task_losses import check_losses
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import parse_schedule
@@ -238,6 +238,18 @@ def resolve(config: DistillConfig) -> DistillConfig:
     return replace(
         config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
     )
+
+
+def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) -> None:
+    """Check all of a distillation that can be checked without playing or training: what it reads, fits and writes.
+
+    Raises:
+        RldistillError: as `distill`.
+    """
+    config = resolve(config)
+    keep_inputs(config.out, _files_read(config, None), overwrite=overwrite)
+    prepare(config, open_inputs(inputs_of(config), config, ()), None, None).source.close()
+    earlier_run(config.out, may_stay=resume or overwrite)
 
 
 def run_distill(

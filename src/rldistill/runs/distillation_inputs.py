@@ -108,6 +108,12 @@ def check_inputs(config: DistillConfig) -> None:
             "distill needs a dataset, a teacher that plays, or --online: "
             "rldistill distill data/pong --out runs/pong-net3."
         )
+    files = [path for path in config.data if path.suffix and not path.is_dir()]
+    if sources == ["data", "teacher"] and files:
+        raise UsageError(
+            f"{files[0]} is taken for a dataset, which is a folder. Name each teacher with an option of its "
+            f"own: --teacher {config.teacher[0]} --teacher {files[0]}."
+        )
     if len(sources) > 1:
         raise UsageError(
             f"distill takes one of datasets, --teacher and --online, got {' and '.join(sources)}. "

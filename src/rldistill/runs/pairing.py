@@ -90,6 +90,29 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
     return playable
 
 
+def check_pairing(
+    policies: TeachersLike,
+    task: TasksLike | None,
+    teacher: TeachersLike | None,
+    *,
+    device: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """Check all of an evaluation that can be checked without playing: that all load, and fit their tasks.
+
+    Raises:
+        RldistillError: as `evaluate`.
+    """
+    loaded = policies_of(policies, device=device, task=task, env_kwargs=env_kwargs)
+    tasks = [playable.task for playable in tasks_to_play(loaded[0], task, env_kwargs)]
+    teachers = teachers_for(tasks, loaded[0], teacher, device=device)
+    if is_several(task) or len(tasks) > 1:
+        check_heads(loaded, tasks)
+        return
+    for policy in [*loaded, *teachers.values()]:
+        fit_policy(policy, tasks[0])
+
+
 def check_heads(policies: Sequence[Policy], tasks: Sequence[Task]) -> None:
     """Check that every policy has a head for every task, before anything is played.
 

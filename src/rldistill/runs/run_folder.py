@@ -96,12 +96,12 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collecti
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
-    _earlier_run(folder, may_stay=resume or overwrite)
+    earlier_run(folder, may_stay=resume or overwrite)
     # Before the lock is taken: a process that is being started holds it too, until it has become git.
     _commit()
     with folder_lock(folder):
         # Again: another process may have made a run here meanwhile.
-        contents = _earlier_run(folder, may_stay=resume or overwrite)
+        contents = earlier_run(folder, may_stay=resume or overwrite)
         if overwrite:
             _delete_run(folder, contents, folders)
         _delete_half_written(folder, folders)
@@ -137,8 +137,12 @@ def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) ->
             raise OutputExistsError(f"--out {out} lies in {given}, which this command reads. Choose another --out.")
 
 
-def _earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
+def earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
     """Return what an earlier run left in a folder; nothing where there was none.
+
+    Args:
+        folder: where to look.
+        may_stay: whether it is to be gone on with, or overwritten.
 
     Raises:
         OutputExistsError: it may not stay, or it is not ours.

@@ -14,9 +14,9 @@ from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import check_same_config, keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
 from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
-from rldistill.runs.teachers import make_tasks, resolve_algorithm
+from rldistill.runs.teachers import initial_policy, make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
 from rldistill.runs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.runs.training_run import TrainingResult, TrainingRun
@@ -39,6 +39,18 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
     return replace(
         config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
     )
+
+
+def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool) -> None:
+    """Check all of a training that can be checked without playing: its tasks, its first policy and its folder.
+
+    Raises:
+        RldistillError: as `train_teacher`.
+    """
+    config = resolve(config)
+    keep_inputs(config.out, [config.init_from], overwrite=overwrite)
+    initial_policy(config, [playable.task for playable in make_tasks(config)])
+    earlier_run(config.out, may_stay=resume or overwrite)
 
 
 def train_teacher(
