@@ -159,6 +159,21 @@ def test_exploration_makes_a_constant_policy_change_its_mind(task):
     assert (student["mean"], student["exploration_epsilon"]) == (2, 1.0)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_exploration_of_the_data_is_not_that_of_the_evaluation(order):
+    """Two students of one teacher, one of data with ε 0.2: they and their order decide nothing."""
+    task = payout_task()
+    students = [constant_policy(task.with_exploration(epsilon), 1, f"data at {epsilon}") for epsilon in (0.2, 0.0)]
+    result = evaluate([students[index] for index in order], teacher=constant_policy(task, 2), num_episodes=5)
+    assert [row.mean for row in result.policies] == [10, 6, 6, 2]
+    assert [row.exploration_epsilon for row in result.policies] == [0, 0, 0, 1]
+    assert result.task.protocol.exploration_epsilon == 0
+    assert "exploration ε 0\n" in evaluation_table(result)
+    asked = evaluate([students[index] for index in order], num_episodes=5, exploration_epsilon=0.5)
+    assert [row.exploration_epsilon for row in asked.policies] == [0.5, 0.5, 1]
+    assert "exploration ε 0.5\n" in evaluation_table(asked)
+
+
 def test_several_students_are_compared_and_told_apart(task):
     students = [constant_policy(task, action, "twin") for action in (0, 1)]
     result = evaluate(students, task, teacher=constant_policy(task, 2), num_episodes=5).to_dict()

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.envs.make import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import Policy, fit_policy
 from rldistill.runs.loading import PolicyLike, as_policy, played_by, recorded_teacher
 from rldistill.tasks import Task
-
-# How `make_task` names what is given as an object in Python.
-_UNNAMED = "python:"
 
 TeachersLike = PolicyLike | Sequence[PolicyLike]
 TasksLike = TaskLike | Sequence[TaskLike]
@@ -66,6 +64,9 @@ def tasks_to_play(
     if not named:
         raise UsageError("task: got an empty sequence, expected at least one task.")
     heads = {own.name: own for own in policy.tasks} if others and not env_kwargs else {}
+    for each in named:
+        if isinstance(each, str) and each in heads:
+            import_task_module(each)  # named by the user, played as recorded
     made = (make_task(heads.get(each, each) if isinstance(each, str) else each, env_kwargs) for each in named)
     playables = [played_by(policy, playable) for playable in made]
     names = [playable.task.name for playable in playables]
@@ -147,7 +148,7 @@ def _tasks_of(teacher: Policy, tasks: Sequence[Task]) -> list[Task]:
     fitting = [task for task in tasks if task.name in names]
     if not fitting and len(names) == 1:
         own = teacher.tasks[0]
-        unnamed = [task for task in tasks if any(name.startswith(_UNNAMED) for name in (own.name, task.name))]
+        unnamed = [task for task in tasks if any(name.startswith(PYTHON_PREFIX) for name in (own.name, task.name))]
         fitting = [task for task in unnamed if not own.fingerprint.differences(task.fingerprint)]
         if len(fitting) > 1:
             fitting = []
