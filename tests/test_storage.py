@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -100,6 +101,28 @@ def test_a_full_disk_at_the_first_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_writers_of_one_file_wait_for_each_other(tmp_path):
+    """Each writes its own text a hundred times: none fails, and the file is one of them, whole."""
+    path = tmp_path / "file"
+
+    def write(letter: bytes) -> None:
+        for _ in range(100):
+            write_atomically(path, letter * 10_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        for written in [pool.submit(write, letter) for letter in (b"a", b"b", b"c", b"d")]:
+            written.result()
+    assert path.read_bytes() in {letter * 10_000 for letter in (b"a", b"b", b"c", b"d")}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    (tmp_path / ".file.tmp").write_bytes(b"half of something longer")
+    write_atomically(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 _WRITE_UNTIL_FULL = """
 import resource, sys
 from pathlib import Path
@@ -181,6 +204,14 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path} is being written by another process (id {os.getpid()}). Wait for it, or choose another --out."
     )
+
+
+def test_a_lock_that_does_not_fit_the_disk_is_told_in_one_line(tmp_path):
+    with full_disk(0), pytest.raises(DiskFullError) as caught, folder_lock(tmp_path):
+        pass
+    assert str(caught.value) == DISK_FULL.format(tmp_path)
+    with folder_lock(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
 def test_a_lock_is_free_after_its_block_and_after_an_error_in_it(tmp_path):

@@ -1,8 +1,8 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face;
-everything else may move. Importing this package imports nothing heavy: torch comes with the
-first use of a name.
+`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face, with
+`ProgressBar`, a callback that shows how far they are; everything else may move. Importing this package
+imports nothing heavy: torch comes with the first use of a name.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rldistill.adapters.load import load_policy as load_policy
+    from rldistill.cli.progress import ProgressBar as ProgressBar
     from rldistill.reports.reproduce import reproduce as reproduce
     from rldistill.runs.collect import collect as collect
     from rldistill.runs.distill import distill as distill
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rldistill.runs.train_teacher import train_teacher as train_teacher
 
 _HOMES = {
+    "ProgressBar": "rldistill.cli.progress",
     "load_policy": "rldistill.adapters.load",
     "train_teacher": "rldistill.runs.train_teacher",
     "collect": "rldistill.runs.collect",
@@ -25,7 +27,7 @@ _HOMES = {
     "reproduce": "rldistill.reports.reproduce",
 }
 
-__all__ = ["collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]
+__all__ = ["ProgressBar", "collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]
 
 
 def __getattr__(name: str) -> object:

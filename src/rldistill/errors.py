@@ -5,11 +5,20 @@ Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line 
 line and the configuration alone, 1 for everything else.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RldistillError(Exception):
-    """Base of every error raised for a user's input, files or data."""
+    """Base of every error raised for a user's input, files or data.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+        result: plain JSON data that the command had found before; `--json` prints it with the error.
+    """
 
     exit_code = 1
+    result: Mapping[str, Any] | None = None
 
 
 class UsageError(RldistillError):

@@ -14,6 +14,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Generator, Mapping
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +96,44 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace `path` by `data`, durably and in one step.
+    """Replace `path` by `data`, durably and in one step; of processes that do so at once each waits for its turn.
 
     Raises:
         DiskFullError: no space; the old file is untouched and no temporary file stays behind.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
     with writing(path):
-        try:
+        with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+        with _own_turn(temporary) as file:
+            try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _own_turn(temporary: Path) -> Generator[BufferedWriter]:
+    """Open a temporary file, empty, that no other process has open in its turn.
+
+    One name for all processes: what a killed one left behind is written over by the next.
+    """
+    while True:
+        file = temporary.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Whoever had the turn before may have renamed or deleted the file that this one waited for.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                break
+        file.close()
+    with file:
+        file.truncate(0)
+        yield file
 
 
 def write_json(path: Path, data: object) -> None:
@@ -131,19 +152,19 @@ def folder_lock(folder: Path) -> Generator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
+        file = (folder / ".lock").open("a+b", buffering=0)  # nothing is left to be written when it is closed
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode(errors="replace").strip() or "unknown"
             raise LockedError(
                 f"{folder} is being written by another process (id {holder}). Wait for it, or choose another --out."
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with writing(folder):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 

@@ -262,3 +262,18 @@ def test_weights_of_a_published_atari_teacher_load_into_its_module(shared_teache
     frames = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
     expected = load_actor_critic(path)(frames)[0].logits
     torch.testing.assert_close(policy(frames)[0].logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_folder_is_the_policy_that_its_run_ended_in(tmp_path):
+    with pytest.raises(PolicyFileError, match=r"holds neither student\.safetensors nor last_policy\.safetensors"):
+        load_policy(tmp_path)
+    for seed, name in enumerate(("last_policy", "student")):
+        policy = small_policy(seed=seed)
+        policy.save(tmp_path / f"{name}.safetensors")
+        assert load_policy(tmp_path).hash == load_policy(str(tmp_path)).hash == policy.hash
+
+
+def test_a_policy_shows_its_size_and_its_task():
+    assert repr(small_policy()) == "<TorchPolicy mlp:8: 67 parameters, plays made-up, greedy>"
+    function = load_policy(lambda rows: rows[:, :3], task=vector_task(), outputs="logits", behaviour="sample")
+    assert repr(function) == "<ProgramPolicy <lambda> (python): plays made-up, sample>"

@@ -16,6 +16,7 @@ import torch
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.cli.main import VERBS
 from rldistill.data import Dataset, DatasetWriter
+from rldistill.errors import DiskFullError
 from rldistill.storage import folder_lock
 from tests.cli.conftest import TINY
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher
@@ -481,10 +482,15 @@ def test_a_full_disk_is_one_line(files, tmp_path):
         collected = run("collect", files / "teacher.safetensors", *settings)
         distilled = run("distill", files / "data", *TINY, "--out", "r", "--quiet")
         evaluated = run("evaluate", files / "run", "--num-episodes", "30", "--out", "e.json", "--quiet")
-    for result, verb in ((collected, "collect"), (distilled, "distill"), (evaluated, "evaluate")):
+    for result, verb in ((collected, "collect"), (distilled, "distill")):
         assert result.code == 1
         assert result.line.startswith(f"rldistill {verb}: Writing ")
         assert "File too large. What was reported written before is intact." in result.line
+    assert (evaluated.code, evaluated.stdout) == (1, "")
+    assert evaluated.line == (
+        "rldistill evaluate: --out e.json cannot be written: File too large. Nothing was played. Make room there, or "
+        "choose another --out."
+    )
     assert not list(tmp_path.rglob("*.tmp"))
     assert not Path("e.json").exists()
 
@@ -499,17 +505,37 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
     argv = ["evaluate", "student.safetensors", "--teacher", "teacher.safetensors", "--num-episodes", "5"]
     line = (
         "rldistill evaluate: Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes narrow the interval; a better student raises it."
+        "student keeps 0.500: more episodes will not help, a better student will."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
     *warnings, last = result.stderr.splitlines()
-    assert (result.code, last, result.stdout) == (1, line, "")
+    assert (result.code, last) == (1, line)
     assert all("are copies" in warning for warning in warnings), "five times the same episode, which --quiet says too"
-    assert run(*argv, "--require-retention", "0.5", "--quiet").code == 0
-    words = run(*argv, "--require-retention", "0.51")
-    assert words.stderr.splitlines()[-1] == line
-    assert "95 % interval" in words.stderr, "the table is shown all the same"
-    assert run(*argv, "--require-retention", "0.5", "--quiet", "--json").json["policies"][1]["retention"] == 0.5
+    assert "retention [95 %]" in result.stdout, "the table is the result: shown all the same"
+    data = run(*argv, "--require-retention", "0.51", "--json")
+    assert data.json["policies"][1]["retention"] == 0.5
+    assert data.json["error"] == line.removeprefix("rldistill evaluate: ")
+    passed = run(*argv, "--require-retention", "0.5", "--quiet")
+    assert passed.code == 0
+    assert passed.stdout.splitlines()[-1] == (
+        "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5."
+    )
+    assert "error" not in run(*argv, "--require-retention", "0.5", "--json").json
+
+
+def test_a_result_that_cannot_be_written_in_the_end_is_printed(monkeypatch):
+    def full(_path, _data):
+        raise DiskFullError("no") from OSError(28, "No space left on device")
+
+    constant_policy(payout_task(), 1).save("student.safetensors")
+    monkeypatch.setattr("rldistill.runs.evaluate.write_json", full)
+    words = run("evaluate", "student.safetensors", "--num-episodes", "5", "--out", "e.json")
+    assert words.code == 1
+    assert "student      6 [6, 6]" in words.stdout
+    assert words.stderr.splitlines()[-1].startswith("rldistill evaluate: --out e.json could not be written: No space")
+    assert "--resume" not in words.stderr
+    data = run("evaluate", "student.safetensors", "--num-episodes", "5", "--out", "e.json", "--json")
+    assert (data.json["policies"][0]["mean"], "could not be written" in data.json["error"]) == (6, True)
 
 
 # From a shell.

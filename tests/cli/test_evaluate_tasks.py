@@ -41,17 +41,16 @@ def teachers_of(result):
 def test_teachers_are_named_one_by_one_or_in_a_row(argv):
     result = run_well(*argv, "--json").json
     json.dumps(result, allow_nan=False)
-    assert teachers_of(result) == [["teacher a"], ["teacher b"]]
+    assert teachers_of(result) == [["a"], ["b"]]
     assert result["policies"][0]["mean_retention"] == pytest.approx(0.35)
 
 
-def test_the_table_for_people_goes_to_stderr_and_the_json_to_its_file():
+def test_the_table_for_people_goes_to_stdout_and_the_json_to_its_file():
     words = run_well(*COMMAND, *TEACHERS, "--out", "e.json")
-    assert words.stdout == ""
-    assert [line.split(":")[0] for line in words.stderr.splitlines() if ": 5 episodes each" in line] == [
+    assert [line.split(":")[0] for line in words.stdout.splitlines() if ": 5 episodes each" in line] == [
         "tests.kit.payout"
     ] * 2
-    assert "all 2 tasks: geometric mean" in words.stderr
+    assert "all 2 tasks: geometric mean" in words.stdout
     assert json.loads(Path("e.json").read_text())["tasks"].keys() == {A, B}
     assert_copies_alone_are_told(run_well(*COMMAND, *TEACHERS, "--quiet").stderr.splitlines())
 
@@ -92,9 +91,14 @@ def test_a_configuration_file_may_name_one_teacher_or_several_and_the_command_li
 
 def test_the_gate_is_on_the_mean_over_the_tasks():
     opened = run_well(*COMMAND, *TEACHERS, "--require-retention", "0.35", "--quiet")
+    assert opened.stdout.splitlines()[-1] == (
+        "Retention gate passed: lower bound (one-sided 95 %) of the mean retention over 2 tasks of student 0.350, "
+        "required 0.35."
+    )
     assert_copies_alone_are_told(opened.stderr.splitlines())
     shut = run(*COMMAND, *TEACHERS, "--require-retention", "0.36", "--quiet")
-    assert (shut.code, shut.stdout) == (1, "")
+    assert shut.code == 1
+    assert "all 2 tasks: geometric mean" in shut.stdout
     *warnings, last = shut.stderr.splitlines()
     assert_copies_alone_are_told(warnings)
     assert "of the mean retention over 2 tasks of student 0.350, required 0.36" in last
@@ -109,7 +113,7 @@ def test_the_gate_is_on_the_mean_over_the_tasks():
         (1, ["--task", f"{A},CartPole-v1"], f"Policy 'student' has no head for 'CartPole-v1', only for {A}, {B}."),
         (1, ["--task", "CartPole-v1"], f"Policy 'student' has no head for 'CartPole-v1', only for {A}, {B}."),
         (1, ["--teacher", "c.safetensors"], "Policy file c.safetensors: found nothing there"),
-        (1, [*TEACHERS, "--teacher", "another.safetensors"], f"for task '{A}': 'teacher a' and 'another'."),
+        (1, [*TEACHERS, "--teacher", "another.safetensors"], f"for task '{A}': 'a' and 'another'."),
         (1, ["--teacher", "other.safetensors"], "Teacher 'other' (made for made-up) cannot be told to be for one of"),
         (2, ["--require-retention", "0.9", *TEACHERS[:2]], f"on every task: got none for {A}. Name each with"),
         (2, ["--env-kwargs", '{"noise": 1}'], "belong with a task's name"),

@@ -40,7 +40,7 @@ def test_json_is_exactly_one_object_on_stdout(verbs, verb):
     json.dumps(result.json, allow_nan=False)
 
 
-@pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
+@pytest.mark.parametrize("verb", ["collect", "distill"])
 def test_quiet_says_nothing_at_all_when_all_is_well(verbs, verb):
     result = run_well(*verbs[verb], *(["--learning-rate", "1e-2"] if verb == "distill" else []), "--quiet")
     assert (result.stdout, result.stderr) == ("", "")
@@ -62,7 +62,7 @@ def test_quiet_still_warns(files):
     assert starts == ["warning: after 10", "warning: after 20"]
 
 
-@pytest.mark.parametrize("verb", ["collect", "distill", "evaluate"])
+@pytest.mark.parametrize("verb", ["collect", "distill"])
 def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
     result = run_well(*verbs[verb])
     assert result.stdout == ""
@@ -70,15 +70,38 @@ def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
         "collect": "next: rldistill distill d --student mlp:64x64 --out runs/d-mlp",
         "distill": "next: rldistill evaluate r/",
     }
-    assert following.get(verb, "random") in result.stderr
+    assert following[verb] in result.stderr
+
+
+def test_the_table_of_an_evaluation_is_its_result_also_when_it_is_to_be_quiet(verbs):
+    loud, quiet = run_well(*verbs["evaluate"]), run_well(*verbs["evaluate"], "--quiet")
+    assert quiet.stderr == ""
+    assert "evaluate random" in loud.stderr
+    for result in (loud, quiet):
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("CartPole-v1: 5 episodes each, seed 0, exploration ε 0")
+        assert [line.split()[0] for line in lines if "[" in line] == ["policy", "teacher", "run", "random"]
+        assert "Retention gate" not in result.stdout
 
 
 def test_inspecting_is_reading_so_its_words_are_the_result(files):
     result = run_well("inspect", files / "run")
     assert result.stderr == ""
-    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    first, *others = result.stdout.split("\n\n")
+    lines = dict(line.split(maxsplit=1) for line in first.splitlines())
     assert (lines["kind"], lines["name"], lines["num_parameters"]) == ("policy", "mlp:8", "58")
+    assert [block.splitlines()[0] for block in others] == ["fingerprint", "architecture", "provenance"]
+    assert "settings of the run, with --full" in others[-1]
+    assert max(map(len, result.stdout.splitlines())) <= 80 or str(files) in result.stdout
+    assert "config.num_updates " in run_well("inspect", files / "run", "--full").stdout
     assert run_well("inspect", files / "data").stdout.startswith("kind ")
+
+
+def test_text_of_a_strangers_file_reaches_no_terminal_raw():
+    small_policy(name="\x1b[2J\nkind  dataset").with_provenance({"\x07": ["\x1b]0;title"]}).save("odd.safetensors")
+    text = run_well("inspect", "odd.safetensors").stdout
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "name            \\x1b[2J\\nkind  dataset" in text
 
 
 def test_what_inspect_says_of_a_dataset_a_run_and_a_preset(files):
@@ -107,11 +130,12 @@ def test_inspect_shows_every_head_with_its_task():
     assert data["tasks"] == [
         {"task": task.name, "fingerprint": task.fingerprint.to_dict(), "behaviour": "greedy"} for task in tasks
     ]
-    lines = [re.split(r" {2,}", line) for line in run_well("inspect", "three.safetensors").stdout.splitlines()]
+    text = run_well("inspect", "three.safetensors").stdout
+    lines = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
     assert ["heads", "atari:pong 6, atari:breakout 4, atari:freeway 3"] in lines
-    assert [value for key, value in lines if key == "task"] == [task.name for task in tasks]
-    shown = [value for key, value in lines if key == "fingerprint"]
-    assert ["'LEFT'" in value for value in shown] == [True, True, False]
+    assert [line[1] for line in lines if line[0] == "task"] == [task.name for task in tasks]
+    shown = [line[1] for line in lines if line[0].endswith("action_set")]
+    assert ["LEFT" in value.split(", ") for value in shown] == [True, True, False]
 
 
 def test_the_result_of_a_distillation_can_be_read_by_a_program(files):

@@ -1,11 +1,14 @@
 """What people see while a command works."""
 
 import io
+import re
+from collections.abc import Callable
 
 import pytest
 
+import rldistill
 from rldistill.cli import progress
-from rldistill.cli.progress import ProgressDisplay
+from rldistill.cli.progress import ProgressBar
 from rldistill.events import MessageEvent, ProgressEvent
 
 
@@ -22,7 +25,7 @@ def clock(monkeypatch):
 
 
 def show(capsys, *events, quiet: bool = False) -> str:
-    with ProgressDisplay(quiet=quiet) as display:
+    with ProgressBar(quiet=quiet) as display:
         for event in events:
             display(event)
     captured = capsys.readouterr()
@@ -31,7 +34,7 @@ def show(capsys, *events, quiet: bool = False) -> str:
 
 
 def test_a_log_gets_the_first_and_the_last_event_and_one_in_fifteen_seconds(capsys, clock):
-    with ProgressDisplay(quiet=False) as display:
+    with ProgressBar(quiet=False) as display:
         for done in range(1, 101):
             clock[0] += 1.0
             display(step(done, steps_per_second=1234.5678))
@@ -57,20 +60,94 @@ def test_quiet_shows_warnings_only(capsys, clock):
     assert show(capsys, *events, quiet=True) == "warning: look out\n"
 
 
-def test_a_terminal_gets_one_bar_a_phase(monkeypatch):
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of any width; a call gives the lines that it showed last."""
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
-    with ProgressDisplay(quiet=False) as display:
+    def of_width(columns: int) -> Callable[[], list[str]]:
+        stream = Terminal()
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        return lambda: re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").splitlines()
+
+    return of_width
+
+
+def test_a_terminal_gets_one_bar_a_phase(terminal):
+    lines = terminal(120)
+    with ProgressBar() as display:
         for done in (1, 50, 100):
             display(step(done, loss=0.25))
         display(step(100, "distill"))
-    screen = terminal.getvalue()
-    assert "100/100" in screen
-    assert "loss 0.25" in screen
-    assert "collect" in screen and "distill" in screen
+    *_, first, second = [line for line in lines() if line.strip()]
+    assert first.split()[0::2] == ["collect", "100/100", "0:00:00", "0.25"]
+    assert second.split()[0] == "distill"
+
+
+METRICS = {"loss": 0.002483, "updates_per_second": 359.2, "held_out_agreement": 0.8612}
+
+
+@pytest.mark.parametrize(
+    ("columns", "metrics"),
+    [
+        (200, "loss 0.002483  updates per second 359.2  held out agreement 0.8612"),
+        (100, "loss 0.002483  updates per second 359.2"),
+        (80, "loss 0.002483"),
+        (60, ""),
+    ],
+)
+def test_a_narrow_terminal_loses_metrics_first_and_never_half_a_number(terminal, columns, metrics):
+    lines = terminal(columns)
+    with ProgressBar() as display:
+        display(ProgressEvent("distill", 12, 12_000, "updates", METRICS))
+        display(ProgressEvent("distill", 12_000, 12_000, "updates", METRICS))
+    shown = [line for line in lines() if line.strip()]
+    assert max(map(len, shown)) <= columns
+    last = shown[-1].rstrip()
+    assert "12000/12000 updates 0:00:00" in last
+    assert "━━━━━━━━━━━━" in last
+    assert last.endswith(f"0:00:00 {metrics}".rstrip())
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_long_name_is_cut_in_the_middle_and_the_count_stays(terminal, columns):
+    lines = terminal(columns)
+    with ProgressBar() as display:
+        phase = "evaluate a-run-folder-of-a-long-name on LunarLander-v3"
+        display(ProgressEvent(phase, 30, 30, "episodes"))
+        display(ProgressEvent("play LunarLander-v3", 54_000, 54_000, "steps"))
+    shown = [line.rstrip() for line in lines() if line.strip()]
+    assert max(map(len, shown)) <= columns
+    first, second = shown[-2:]
+    assert re.match(r"evaluat.*….*-v3 +━━━━━━━━━━━━ ", first)
+    assert "30/30 episodes 0:00:00" in " ".join(first.split())
+    assert "54000/54000 steps" in " ".join(second.split())
+
+
+def test_without_a_block_bars_are_closed_when_all_is_done(terminal):
+    """As a script or a notebook uses it: nobody says when the last event has come."""
+    lines = terminal(80)
+    display = ProgressBar()
+    for phase in ("collect", "distill"):
+        for done in (1, 100):
+            display(step(done, phase))
+    shown = [line.split()[0] for line in lines() if "100/100" in line]
+    assert (shown[0], shown[-1]) == ("collect", "distill")
+    display(MessageEvent("done"))
+    assert lines()[-1] == "done"
+
+
+def test_it_is_a_public_callback(capsys):
+    assert rldistill.ProgressBar is ProgressBar
+    rldistill.ProgressBar()(step(100))
+    assert capsys.readouterr().err == "collect 100/100 steps\n"
+
+
+def test_text_of_a_file_does_not_reach_the_terminal_raw(capsys):
+    text = show(capsys, MessageEvent("name \x1b[2J\rend"), step(100, "evaluate \x1b]0;title"))
+    assert text == "name \\x1b[2J\\rend\nevaluate \\x1b]0;title 100/100 steps\n"

@@ -1,9 +1,12 @@
 """`inspect --verify`: what it prints, and how it ends."""
 
 import pytest
+import torch
+from torch import nn
 
 from tests.kit.cart_pole import saved_teacher
 from tests.kit.commands import run, run_well
+from tests.kit.other_libraries import QNetwork, randomised
 
 FEW = ("--verify", "--num-episodes", 5)
 
@@ -59,3 +62,22 @@ def test_a_dry_run_plays_nothing(teacher):
 
 def test_a_negative_return_may_be_expected(teacher):
     assert run("inspect", teacher, *FEW, "--expected-return", -20, "--quiet").code == 1
+
+
+def test_a_gap_is_one_json_object_with_the_error_in_it(teacher):
+    result = run("inspect", teacher, *FEW, "--expected-return", 20, "--json")
+    assert result.code == 1
+    assert result.json["verification"]["verdict"] == "differs"
+    assert result.json["error"].startswith("Verification failed: hand-made scores 40.0")
+
+
+def test_a_warning_of_an_adapter_is_told_once(tmp_path, monkeypatch):
+    """The file is read once to be described and once to be played."""
+    monkeypatch.chdir(tmp_path)
+    network = QNetwork()
+    network.network[4] = nn.Linear(10, 2)
+    torch.save(randomised(network).state_dict(), "dqn.pt")
+    options = ("--task", "CartPole-v1", "--behaviour", "sample")
+    warning = "Q-values, which are no chances"
+    assert run("inspect", "dqn.pt", *options).stderr.count(warning) == 1
+    assert run("inspect", "dqn.pt", *options, *FEW).stderr.count(warning) == 1

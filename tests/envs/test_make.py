@@ -48,12 +48,20 @@ def test_a_playable_task_stays_what_it_is():
     [("atari:pong", {"frame_skip": 2, "noop_max": 7}), ("CartPole-v1", {"max_episode_steps": 9}), (CHAIN_TASK, {})],
 )
 def test_a_recorded_task_is_made_again(name, options):
-    playable = make_task(name, options).with_exploration(0.3)
+    playable = make_task(name, options)
     again = make_task(type(playable.task).from_dict(playable.task.to_dict()))
     assert isinstance(again, PlayableTask)
     assert again.task == playable.task
-    assert again.task.protocol.exploration_epsilon == 0.3
     again.make_envs(1, 1).close()
+
+
+@pytest.mark.parametrize(("name", "epsilon"), [("atari:pong", 0.05), ("CartPole-v1", 0.0)])
+def test_the_exploration_of_a_record_is_not_that_of_its_task(name, epsilon):
+    """What was collected with ε 0.3 is not played with it for ever."""
+    recorded = make_task(name).with_exploration(0.3).task
+    assert recorded.protocol.exploration_epsilon == 0.3
+    assert make_task(recorded).task == make_task(name).task
+    assert make_task(recorded).task.protocol.exploration_epsilon == epsilon
 
 
 def test_keyword_arguments_reach_the_environment_and_the_record():

@@ -244,8 +244,8 @@ def _serve() -> None:
     for verb in ("collect", "distill", "evaluate"):
         importlib.import_module(f"rldistill.cli.{verb}")
         importlib.import_module(f"rldistill.runs.{verb}")
-    for module in ("progress", "table"):
-        importlib.import_module(f"rldistill.cli.{module}")
+    for module in ("cli.progress", "runs.evaluation_table"):
+        importlib.import_module(f"rldistill.{module}")
     _warm_up()
     for line in sys.stdin:
         request = json.loads(line)

@@ -24,8 +24,10 @@ from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.distill import distill
+from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.metrics import read_metrics
+from rldistill.runs.task_data import StoredData
 from rldistill.storage import folder_lock
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
 from tests.kit.small_policies import image_task, small_policy
@@ -519,3 +521,11 @@ def _image_provenance(task):
 
     teacher = TeacherEntry("made-up", "abc", "q_values")
     return Provenance(task, teacher, "greedy", 0, 0.05, step_fields(task.fingerprint, "q_values"))
+
+
+def test_the_student_is_played_under_the_exploration_of_its_task_not_of_its_data(q_data, tmp_path):
+    dataset = Dataset.open(q_data)
+    assert dataset.provenance.exploration_epsilon == 0.3
+    data = StoredData(dataset)
+    data.teach(0, DistillConfig(data=(q_data,), out=tmp_path / "r", evaluate_episodes=1))
+    assert data.playable.task.protocol.exploration_epsilon == 0

@@ -1,22 +1,34 @@
 """What an evaluation says, worked out by hand on an environment whose scores are known."""
 
+import errno
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
-from rldistill.cli.table import evaluation_table
 from rldistill.envs import make_task
-from rldistill.errors import GateError, MismatchError, OutputExistsError, PolicyFileError, UsageError
-from rldistill.events import ProgressEvent
+from rldistill.errors import (
+    DiskFullError,
+    GateError,
+    MismatchError,
+    OutputExistsError,
+    PolicyFileError,
+    RldistillError,
+    UsageError,
+)
+from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.runs.evaluate import evaluate
+from rldistill.runs.evaluation import EvaluationNotWrittenError
+from rldistill.runs.evaluation_table import evaluation_table, size_text
 from rldistill.runs.gate import check_retention, require_teachers
 from rldistill.seeding import episode_seed
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
-from tests.kit.interruptions import StopAfter
+from tests.kit.interruptions import StopAfter, full_disk
 from tests.kit.payout import constant_policy, payout_task
 from tests.kit.small_policies import image_task, small_policy
 
@@ -42,6 +54,7 @@ POLICY_KEYS = [
     "normalised_score",
     "agreement",
     "action_gap",
+    "network",
     "num_parameters",
     "num_bytes",
     "num_macs",
@@ -159,6 +172,21 @@ def test_exploration_makes_a_constant_policy_change_its_mind(task):
     assert (student["mean"], student["exploration_epsilon"]) == (2, 1.0)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_exploration_of_the_data_is_not_that_of_the_evaluation(order):
+    """Two students of one teacher, one of data with ε 0.2: they and their order decide nothing."""
+    task = payout_task()
+    students = [constant_policy(task.with_exploration(epsilon), 1, f"data at {epsilon}") for epsilon in (0.2, 0.0)]
+    result = evaluate([students[index] for index in order], teacher=constant_policy(task, 2), num_episodes=5)
+    assert [row.mean for row in result.policies] == [10, 6, 6, 2]
+    assert [row.exploration_epsilon for row in result.policies] == [0, 0, 0, 1]
+    assert result.task.protocol.exploration_epsilon == 0
+    assert "exploration ε 0," in evaluation_table(result)
+    asked = evaluate([students[index] for index in order], num_episodes=5, exploration_epsilon=0.5)
+    assert [row.exploration_epsilon for row in asked.policies] == [0.5, 0.5, 1]
+    assert "exploration ε 0.5," in evaluation_table(asked)
+
+
 def test_several_students_are_compared_and_told_apart(task):
     students = [constant_policy(task, action, "twin") for action in (0, 1)]
     result = evaluate(students, task, teacher=constant_policy(task, 2), num_episodes=5).to_dict()
@@ -185,7 +213,9 @@ def test_atari_scores_are_put_between_random_and_human_play():
 
 def test_the_json_has_exactly_the_documented_keys(task):
     result = compare(task, student=1).to_dict()
-    assert list(result) == ["schema_version", "task", "fingerprint", "protocol", "seed", "policies"]
+    assert list(result) == [
+        *("schema_version", "task", "fingerprint", "protocol", "environment_kwargs", "seed", "policies")
+    ]
     assert result["schema_version"] == 1
     assert result["task"] == "tests.kit.payout:Payout-v0"
     for policy in result["policies"]:
@@ -238,12 +268,14 @@ def test_a_file_that_is_no_evaluation_is_not_written_over(tmp_path, task, conten
 
 def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
     result = compare(task, student=1)
-    check_retention(result, 0.5)
+    assert check_retention(result, 0.5) == (
+        "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5."
+    )
     with pytest.raises(GateError) as caught:
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes narrow the interval; a better student raises it."
+        "student keeps 0.500: more episodes will not help, a better student will."
     )
 
 
@@ -269,6 +301,45 @@ def test_every_student_must_pass_the_gate(task):
     result = evaluate(students, task, teacher=reference, num_episodes=5)
     with pytest.raises(GateError, match=r"of always 1 0\.500, always 0 0\.000, required 0\.9"):
         check_retention(result, 0.9)
+
+
+def test_a_failed_gate_says_how_many_episodes_would_do():
+    """The bound lies as far below the estimate as the root of the number of episodes allows."""
+    task = payout_task(noise=1.0)
+    result = compare(task, student=1, num_episodes=20)
+    row = result.students[0]
+    required = row.retention - 0.5 * (row.retention - row.retention_lower_bound)
+    with pytest.raises(GateError) as caught:
+        check_retention(result, required)
+    assert str(caught.value).endswith(
+        f"About 84 episodes would do for student, if its retention of {row.retention:.3f} stays."
+    )
+    check_retention(compare(task, student=1, num_episodes=84), required)
+
+
+def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
+    students = [constant_policy(task, action) for action in (1, 0)]
+    result = evaluate(students, task, teacher=constant_policy(task, 2, "teacher"), num_episodes=5)
+    with pytest.raises(GateError) as caught:
+        check_retention(result, 0.5)
+    assert str(caught.value) == (
+        "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
+        "always 0 keeps 0.000: more episodes will not help, a better student will."
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_episodes", "advice"),
+    [
+        ({}, 4, "Fewer than 5 episodes show no bound: play more."),
+        ({"payouts": [3, 3, 3], "otherwise": 3}, 6,
+         "student has no bound: its teacher is not shown to be better than random play."),
+    ],
+)  # fmt: skip
+def test_a_gate_without_a_bound_says_why(settings, num_episodes, advice):
+    with pytest.raises(GateError) as caught:
+        check_retention(compare(payout_task(**settings), student=1, num_episodes=num_episodes), 0.4)
+    assert str(caught.value).endswith(f"of student unknown, required 0.4. {advice}")
 
 
 def test_a_gate_without_a_teacher_is_wrong_usage(task):
@@ -299,14 +370,59 @@ def test_the_teacher_that_a_student_names_is_found(files):
 
 def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_named(files, task):
     teacher, student = files
+
+    def told() -> str:
+        events = []
+        assert [policy.role for policy in evaluate(student, num_episodes=1, callbacks=[events.append]).policies] == [
+            "student",
+            "random",
+        ]
+        (warning,) = [event.text for event in events if isinstance(event, MessageEvent) and event.level == "warning"]
+        with pytest.raises(UsageError) as caught:
+            require_teachers([student])
+        reason = warning.removeprefix("no retention: ")
+        assert str(caught.value) == f"--require-retention compares with a teacher: {reason}."
+        return reason
+
+    other = f"teacher recorded at {teacher} is another policy now; name it with --teacher FILE"
     constant_policy(task, 0, "teacher").save(teacher)
-    assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["student", "random"]
+    assert told() == other
     teacher.write_bytes(b"no policy")
-    assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["student", "random"]
+    assert told() == other
     teacher.unlink()
-    assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["student", "random"]
-    with pytest.raises(UsageError, match="name it with --teacher FILE"):
-        require_teachers([student])
+    assert told() == f"teacher recorded at {teacher} is gone; name it with --teacher FILE"
+
+
+def test_a_teacher_that_had_no_file_is_told_of(task):
+    record = {"name": "teacher", "hash": "of an object", "path": None}
+    events = []
+    student = constant_policy(task, 1).with_provenance({"teacher": record})
+    evaluate(student, num_episodes=1, callbacks=[events.append])
+    assert "no retention: the recorded teacher was given as an object in Python and has no file; name it with " in str(
+        events[0]
+    )
+
+
+def test_a_behaviour_is_of_the_policies_that_are_named_and_a_recorded_teacher_keeps_its_own(tmp_path):
+    teacher = hand_made_teacher(kind="logits", behaviour="sample")
+    teacher.save(tmp_path / "teacher.safetensors")
+    record = {"name": "t", "hash": teacher.hash, "path": str(tmp_path / "teacher.safetensors")}
+    student = teacher.with_spec(name="s", provenance={"teacher": record})
+    student.save(tmp_path / "student.safetensors")
+    options = ("--behaviour", "greedy", "--num-episodes", "5")
+    alone = run("evaluate", tmp_path / "student.safetensors", *options).stdout
+    assert [row[:2] for row in rows_of(alone.split("\n\n")[1])[1:3]] == [
+        ["teacher (teacher)", "sample"],
+        ["student", "greedy"],
+    ]
+    named = run("evaluate", tmp_path / "student.safetensors", "--teacher", tmp_path / "teacher.safetensors", *options)
+    assert "all greedy" in named.stdout
+
+
+def test_a_student_that_names_no_teacher_is_evaluated_without_a_word(task):
+    events = []
+    evaluate(constant_policy(task, 1), num_episodes=1, callbacks=[events.append])
+    assert not [event for event in events if isinstance(event, MessageEvent) and "retention" in event.text]
 
 
 def test_a_teacher_that_is_named_must_be_there(files):
@@ -380,32 +496,153 @@ def test_a_callback_stops_an_evaluation_within_an_episode_and_nothing_is_written
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_has_one_unbroken_line_for_each_policy_and_fits_100_columns():
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of each row; two blanks stand between columns."""
+    return [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
+
+
+def test_the_table_has_a_line_for_each_policy_and_fits_80_columns():
     task = payout_task(payouts=[-2000.5, 6000.25, 12345], otherwise=-2000, noise=500.0)
     students = [constant_policy(task, 1, "pong-net3-seed1"), constant_policy(task, 0, "a student")]
-    teacher = constant_policy(task, 2, "the big teacher")
+    teacher = constant_policy(task, 2, "big")
     text = evaluation_table(evaluate(students, task, teacher=teacher, num_episodes=30))
     lines = text.splitlines()
-    assert lines[0] == "tests.kit.payout:Payout-v0: 30 episodes each, seed 0, exploration ε 0"
-    assert max(map(len, lines)) <= 100
-    scores, costs = (part.splitlines() for part in text.split("\n\n")[1:3])
-    assert [line.split("  ")[0] for line in scores] == [
-        "policy",
-        "the big teacher",
-        "pong-net3-seed1",
-        "a student",
-        "random",
+    assert lines[:4] == [
+        "tests.kit.payout:Payout-v0: 30 episodes each, seed 0, exploration ε 0,",
+        "  all greedy,",
+        '  settings {"payouts": [-2000.5, 6000.25, 12345], "otherwise": -2000, "noise": …',
+        "",
     ]
-    assert [line.split("  ")[0] for line in costs] == ["policy", "the big teacher", "pong-net3-seed1", "a student"]
-    assert " ".join(scores[0].split()) == "policy role score 95 % interval IQM retention 95 % interval agreement"
-    assert " ".join(costs[0].split()) == "policy parameters multiply-adds size latency decisions/s"
+    assert max(map(len, lines)) <= 80
+    scores, costs = (rows_of(part) for part in text.split("\n\n")[1:3])
+    assert scores[0] == ["policy", "score [95 %]", "retention [95 %]", "agreement"]
+    names = ["pong-net3-seed1", "a student"]
+    assert [row[0] for row in scores[1:]] == ["big (teacher)", *names, "random"]
+    assert costs[0] == ["policy", "network", "parameters", "MACs", "size", "latency", "per second"]
+    assert [row[:2] for row in costs[1:]] == [[name, "mlp:1"] for name in ("big", *names)]
 
 
 def test_a_table_of_known_scores(task):
     text = evaluation_table(compare(task, student=1))
-    rows = [line.split() for line in text.split("\n\n")[1].splitlines()[1:]]
-    assert rows == [
-        ["teacher", "teacher", "10", "10", "to", "10", "10", "-", "-", "-"],
-        ["student", "student", "6", "6", "to", "6", "6", "0.500", "0.500", "to", "0.500", "0.0%"],
-        ["random", "random", "2", "2", "to", "2", "2", "-", "-", "-"],
+    assert text.split("\n\n")[1].splitlines() == [
+        "policy             score [95 %]      retention [95 %]  agreement",
+        "teacher (teacher)   10 [10, 10]      -                         -",
+        "student              6 [6, 6]    0.500 [0.500, 0.500]       0.0%",
+        "random               2 [2, 2]        -                         -",
     ]
+    assert rows_of(text.split("\n\n")[2])[1][:5] == ["teacher", "mlp:1", "8", "4", "32 B"]
+
+
+def test_a_name_that_is_too_long_stands_whole_above_its_row(task):
+    long = "a-run-folder-of-a-name-that-is-longer-than-half-of-a-terminal-is-wide"
+    text = evaluation_table(evaluate([constant_policy(task, 1, long), constant_policy(task, 0, "b")], num_episodes=5))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[lines.index(long) + 1].split() == ["6", "[6,", "6]", "-", "-"]
+
+
+def test_names_of_another_script_take_two_columns_each(task):
+    text = evaluation_table(evaluate([constant_policy(task, 1, "学生"), constant_policy(task, 0, "b")], num_episodes=5))
+    first, second = text.split("\n\n")[1].splitlines()[1:3]
+    assert cell_len(first.partition("6")[0]) == cell_len(second.partition("2")[0])
+
+
+def test_who_acts_how_is_told_once_or_in_a_column():
+    task = short_cart_pole()
+    student, teacher = hand_made_teacher(kind="logits"), hand_made_teacher(kind="logits", behaviour="sample")
+    text = str(evaluate(student, task, teacher=teacher, num_episodes=5))
+    assert "all greedy" not in text
+    assert [row[:2] for row in rows_of(text.split("\n\n")[1])] == [
+        ["policy", "acts"],
+        ["hand-made (teacher)", "sample"],
+        ["hand-made", "greedy"],
+        ["random", "-"],
+    ]
+    assert "exploration ε 0, all sample" in str(evaluate(teacher, task, num_episodes=5))
+
+
+def test_control_characters_of_a_strangers_file_do_not_reach_a_terminal(task):
+    text = str(evaluate(constant_policy(task, 1, "\x1b[2Jred\rname"), task, num_episodes=1))
+    assert "\\x1b[2Jred\\rname" in text
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+
+
+def test_printing_an_evaluation_shows_the_table_and_its_representation_is_a_line(task):
+    result = compare(task, student=1)
+    assert str(result) == evaluation_table(result)
+    assert repr(result) == (
+        "<Evaluation of tests.kit.payout:Payout-v0, seed 0: <teacher: mean 10 of 8 episodes>, "
+        "<student: mean 6 of 8 episodes, retention 0.500>, <random: mean 2 of 8 episodes>>"
+    )
+    assert repr(compare(task, student=1, num_episodes=1).policies[1]) == (
+        "<student: mean 6 of 1 episodes, retention 0.500>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (232, "232 B"), (1000, "1 kB"), (5904, "5.9 kB"), (6_760_000, "6.76 MB"), (2 * 10**9, "2 GB")],
+)
+def test_sizes_are_told_in_the_unit_that_fits(num_bytes, text):
+    assert size_text(num_bytes) == text
+
+
+# What policies are called.
+
+
+def test_runs_are_called_by_their_folder_and_files_by_their_name(tmp_path, task, monkeypatch):
+    for folder in ("a/run", "b/run", "pend-mse"):
+        (tmp_path / folder).mkdir(parents=True)
+        constant_policy(task, 1, "mlp:1").save(tmp_path / folder / "student.safetensors")
+        (tmp_path / folder / "config.toml").touch()
+    constant_policy(task, 1, "mlp:1").save(tmp_path / "pend-mse/best_policy.safetensors")
+    constant_policy(task, 1, "mlp:1").save(tmp_path / "a file.safetensors")
+    monkeypatch.chdir(tmp_path / "pend-mse")
+    policies = [
+        tmp_path / "a/run",
+        "../b/run/student.safetensors",
+        ".",
+        "best_policy.safetensors",
+        tmp_path / "a file.safetensors",
+        constant_policy(task, 0, "an object"),
+    ]
+    result = evaluate(policies, num_episodes=1)
+    names = ["a/run", "b/run", "pend-mse", "pend-mse/best_policy", "a file", "an object"]
+    assert [row.name for row in result.students] == names
+    assert [row["name"] for row in result.to_dict()["policies"]] == [*names, "random"]
+    assert [row["network"] for row in result.to_dict()["policies"]] == ["mlp:1"] * 6 + [None]
+
+
+def test_one_file_named_twice_is_numbered(files):
+    _, student = files
+    assert [row.name for row in evaluate([student, student], num_episodes=1).students] == ["student", "student (2)"]
+
+
+# Nothing is lost.
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_played(tmp_path, task):
+    (tmp_path / "file").touch()
+    events = []
+    for out, reason in ((tmp_path / "file" / "e.json", "Not a directory"), (tmp_path / "e.json", "File too large")):
+        with full_disk(100), pytest.raises(RldistillError) as caught:
+            compare(task, student=1, out=out, callbacks=[events.append])
+        assert str(caught.value) == (
+            f"--out {out} cannot be written: {reason}. Nothing was played. Make room there, or choose another --out."
+        )
+    assert events == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_fills_up_while_it_plays_does_not_cost_the_result(tmp_path, task, monkeypatch):
+    def full(_path, _data):
+        raise DiskFullError("Writing failed: …") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rldistill.runs.evaluate.write_json", full)
+    with pytest.raises(EvaluationNotWrittenError) as caught:
+        compare(task, student=1, out=tmp_path / "e.json")
+    assert str(caught.value) == (
+        f"--out {tmp_path / 'e.json'} could not be written: No space left on device. What was found is not lost: it "
+        "is printed, and in Python this error's `evaluation`."
+    )
+    assert [row.mean for row in caught.value.evaluation.policies] == [10, 6, 2]

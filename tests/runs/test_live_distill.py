@@ -133,7 +133,11 @@ def test_another_teacher_is_not_the_one_a_run_began_with(tmp_path):
         ({"teacher": None, "task": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
         ({"teacher": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
         ({"data": "d"}, UsageError, "distill takes one of datasets, --teacher and --online, got data and teacher"),
-        ({"data": "d", "teacher": None}, UsageError, "task belongs with --teacher and --online, got it with data"),
+        (
+            {"data": "d", "teacher": None, "exploration_epsilon": 0.1},
+            UsageError,
+            "exploration_epsilon belongs with --teacher and --online, got it with data",
+        ),
         ({"task": ["a", "b", "c"], "teacher": ["t", "u"]}, UsageError, "--task names 3 tasks for 2 teachers"),
         ({"collect_steps": 0}, UsageError, "collect_steps must be 1 or more, got 0"),
         ({"teacher": "no.safetensors"}, PolicyFileError, "no.safetensors"),

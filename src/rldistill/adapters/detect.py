@@ -7,6 +7,7 @@ from typing import Literal
 
 from rldistill.adapters.archive import open_archive
 from rldistill.adapters.weights import is_safetensors
+from rldistill.data import is_dataset_folder
 from rldistill.errors import PolicyFileError
 from rldistill.policies.file_format import METADATA_KEY
 
@@ -31,6 +32,25 @@ _KNOWN_STARTS = (
 # Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _ONNX_NEEDED = frozenset({7, 8})
+
+
+def policy_file_of(path: Path) -> Path:
+    """Return a file as it is, and of a run folder the policy that its run ended in.
+
+    Raises:
+        PolicyFileError: a folder that holds none.
+    """
+    if not path.is_dir():
+        return path
+    files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
+    found = [file for file in files if file.is_file()]
+    if found:
+        return found[0]
+    if is_dataset_folder(path):
+        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
+    raise PolicyFileError(
+        f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
+    )
 
 
 def detect_kind(path: Path) -> FileKind:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
-from rldistill.adapters.detect import FileKind, detect_kind
+from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
 from rldistill.adapters.notices import warn
@@ -94,7 +94,8 @@ def load_policy(
     """Load a policy; nothing in a file is executed unless `trust` says so.
 
     Args:
-        source: a policy file, a file of another library, an `nn.Module`, or a function from observations to outputs.
+        source: a policy file, a run folder (its student, else its last policy), a file of another library, an
+            `nn.Module`, or a function from observations to outputs.
         device: `auto`, `cpu` or `cuda`; programs run on the CPU.
         module: for weights whose network is a module of one's own: that module, whose weights are replaced in place.
         trust: whether files that are programs (TorchScript, torch.export) may run.
@@ -121,7 +122,8 @@ def load_policy(
     if isinstance(source, str | Path):
         said = None if normalizer is None else str(normalizer)
         reading = Reading(trust, outputs, input_scale, activation, said, behaviour)
-        policy = _load_file(Path(source), detect_kind(Path(source)), reading, named, device=device, module=module)
+        path = policy_file_of(Path(source))
+        policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)
     elif any(hint is not None for hint in (module, input_scale, activation, normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     else:

@@ -86,6 +86,12 @@ class ProgramPolicy:
         self._behaviour: Behaviour = behaviour
         self._hash: str | None = None
 
+    def __repr__(self) -> str:
+        """Return name, size and task in a line."""
+        count = "" if self.program.num_parameters is None else f"{self.program.num_parameters:,} parameters, "
+        what = f"{self.name} ({self.program.format})"
+        return f"<ProgramPolicy {what}: {count}plays {self._task.name}, {self.behaviour}>"
+
     @classmethod
     def create(
         cls,

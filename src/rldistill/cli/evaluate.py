@@ -1,10 +1,11 @@
 """`rldistill evaluate`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rldistill.cli.arguments import parse, repeated, require, resolve_machine, write_configuration, write_result
-from rldistill.errors import UsageError
+from rldistill.errors import RldistillError, UsageError
 from rldistill.runs.config import EvaluateConfig, parse_options
 
 _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
@@ -18,9 +19,10 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("evaluate keeps no state: --resume and --overwrite do not apply. It is repeated as a whole.")
     options = parse_options(config.env_kwargs)
     from rldistill.cli.progress import callbacks
-    from rldistill.cli.table import evaluation_table
     from rldistill.envs import make_task
     from rldistill.runs.evaluate import evaluate
+    from rldistill.runs.evaluation import EvaluationNotWrittenError
+    from rldistill.runs.evaluation_table import evaluation_table
     from rldistill.runs.gate import check_retention, require_teachers
     from rldistill.runs.loading import policy_files
     from rldistill.runs.pairing import check_pairing
@@ -39,21 +41,36 @@ def run(argv: Sequence[str]) -> None:
         check_pairing(given, config.tasks, teachers, device=config.device, env_kwargs=options)
         write_configuration(config, flags)
         return
-    with callbacks(quiet=flags.quiet) as listeners:
-        result = evaluate(
-            given,
-            config.tasks,
-            teacher=teachers,
-            num_episodes=config.num_episodes,
-            seed=config.seed,
-            exploration_epsilon=config.exploration_epsilon,
-            env_kwargs=options,
-            num_envs=config.num_envs,
-            num_threads=config.num_threads,
-            device=config.device,
-            out=config.out,
-            callbacks=listeners,
-        )
-    write_result(flags, result.to_dict(), evaluation_table(result))
-    if config.require_retention is not None:
-        check_retention(result, config.require_retention)
+    error: RldistillError | None = None
+    try:
+        with callbacks(quiet=flags.quiet) as listeners:
+            result = evaluate(
+                given,
+                config.tasks,
+                teacher=teachers,
+                num_episodes=config.num_episodes,
+                seed=config.seed,
+                exploration_epsilon=config.exploration_epsilon,
+                env_kwargs=options,
+                num_envs=config.num_envs,
+                num_threads=config.num_threads,
+                device=config.device,
+                out=config.out,
+                callbacks=listeners,
+            )
+    except EvaluationNotWrittenError as failure:
+        result, error = failure.evaluation, failure
+    lines = [evaluation_table(result)]
+    if config.require_retention is not None and error is None:
+        try:
+            lines.append(check_retention(result, config.require_retention) + "\n")
+        except RldistillError as failure:
+            error = failure
+    # An hour's play is told whatever came of it: the error is told after it, or with --json in the same object.
+    if not flags.json:
+        sys.stdout.write("\n".join(lines))
+    elif error is None:
+        write_result(flags, result.to_dict(), "")
+    if error is not None:
+        error.result = result.to_dict()
+        raise error

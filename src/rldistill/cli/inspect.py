@@ -1,12 +1,13 @@
 """`rldistill inspect`."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
-from rldistill.errors import UsageError
+from rldistill.cli.description import description_text
+from rldistill.errors import RldistillError, UsageError
 from rldistill.runs.config import InspectConfig, parse_options
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
@@ -36,9 +37,7 @@ def run(argv: Sequence[str]) -> None:
         write_result(flags, description, "")
         return
     # What was asked for is the result, not progress: it belongs on stdout in words, too.
-    width = max(map(len, description))
-    for key, value in _lines(description):
-        sys.stdout.write(f"{key:<{width}}  {_shown(value)}\n")
+    sys.stdout.write(description_text(description, full=config.full))
 
 
 def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
@@ -65,27 +64,15 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
             device=config.device,
             callbacks=listeners,
         )
+    found = description | {"verification": result.to_dict()}
+    try:
+        check_verified(result)
+    except RldistillError as error:
+        error.result = found  # one object with --json, the error in it
+        if not flags.json:
+            sys.stdout.write(verification_text(result))
+        raise
     if flags.json:
-        write_result(flags, description | {"verification": result.to_dict()}, "")
+        write_result(flags, found, "")
     else:
         sys.stdout.write(verification_text(result))
-    check_verified(result)
-
-
-def _lines(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    for key, value in description.items():
-        if key == "tasks":
-            # The first has just been told; those of the other heads follow it in the same words.
-            for other in value[1:]:
-                yield from other.items()
-        else:
-            yield key, value
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        items: dict[object, object] = value  # pyright: ignore[reportUnknownVariableType]
-        return ", ".join(f"{key} {item}" for key, item in items.items())
-    return str(value)

@@ -10,7 +10,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import RldistillError, UsageError
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with warnings.catch_warnings():
         warnings.filterwarnings("default", category=TeacherWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _Warnings().show
         code = _exit_code(arguments)
     sys.exit(code)
 
@@ -51,7 +52,7 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except RldistillError as error:
-        return _fail(name, str(error), error.exit_code, wants_json=wants_json)
+        return _fail(name, str(error), error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,11 +109,19 @@ def help_text() -> str:
     )
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Tell what an adapter wants known of a policy, without the line of code that says so."""
-    # Gymnasium colours its warnings, terminal or not.
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).removeprefix("WARN: ")
-    sys.stderr.write(f"warning: {' '.join(text.split())}\n")
+class _Warnings:
+    """What an adapter wants known of a policy, without the line of code that says so; each is told once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def show(self, message: Warning | str, *_: object, **__: object) -> None:
+        # Gymnasium colours its warnings, terminal or not.
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).removeprefix("WARN: ")
+        line = f"warning: {' '.join(text.split())}\n"
+        if line not in self._told:
+            self._told.add(line)
+            sys.stderr.write(line)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -120,9 +129,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
 
 
-def _fail(verb: str, message: str, code: int, *, wants_json: bool) -> int:
+def _fail(verb: str, message: str, code: int, *, wants_json: bool, result: Mapping[str, Any] | None = None) -> int:
     line = " ".join(message.split())
     sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
     if wants_json:
-        sys.stdout.write(json.dumps({"error": line}) + "\n")
+        sys.stdout.write(json.dumps({**(result or {}), "error": line}) + "\n")
     return code

@@ -27,8 +27,8 @@ def run(argv: Sequence[str]) -> None:
         write_configuration(config, flags)
         return
     from rldistill.cli.progress import callbacks
-    from rldistill.cli.table import evaluation_table
     from rldistill.reports.quickstart import quickstart
+    from rldistill.runs.evaluation_table import evaluation_table
 
     with callbacks(quiet=flags.quiet) as listeners:
         result = quickstart(config, overwrite=flags.overwrite, callbacks=listeners)

@@ -1,6 +1,12 @@
-"""From what a user names to something that can be played."""
+"""From what a user names to something that can be played.
+
+Who names a task decides what may be imported. A text is what somebody typed, and `module:EnvId` in it imports the
+module. A `Task` is a record, perhaps from a stranger's file: it imports nothing, and plays only what is there already.
+"""
 
 import importlib
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from rldistill.envs.atari import AtariEnvs, atari_task, nearest_game
+from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
 from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
@@ -19,6 +25,8 @@ from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, 
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
 _EXTRAS = ("mujoco", "box2d")
+PYTHON_PREFIX = "python:"
+"""How tasks that were given as objects in Python are called."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +79,15 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     """Return something that can be played.
 
     Args:
-        task: `atari:<game>`; a Gymnasium id; `module:EnvId`; a callable that makes an `Env`;
-            a `VectorEnv`; or a `Task` that a file recorded.
+        task: `atari:<game>`; a Gymnasium id; `module:EnvId`, whose module is imported; a callable that makes an
+            `Env`; a `VectorEnv`; or a `Task` that a file recorded, which imports nothing and is played under the
+            exploration ε of its kind: 0.05 for Atari, else 0.
         options: `AtariOptions` by name, or keyword arguments of the environment; among the latter
             `zero_padding` and `time_feature` extend observations (`ObservationSettings`).
 
     Raises:
-        TaskError: there is no such environment, or its spaces are not supported.
+        TaskError: there is no such environment, or its spaces are not supported; a record's module is not
+            imported yet.
         UsageError: options that do not apply.
     """
     options = dict(options or {})
@@ -85,6 +95,7 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
         return _atari(atari_task(task, options))
     settings, kwargs = ObservationSettings.from_kwargs(options)
     if isinstance(task, str):
+        import_task_module(task)
         return _extend(_from_factory(task, _factory(task, kwargs), kwargs), settings)
     if kwargs or (options and isinstance(task, PlayableTask | Task)):
         shown = task.name if isinstance(task, Task) else "ID"
@@ -100,7 +111,9 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
         return _from_record(task)
     if isinstance(task, VectorEnv):
         return _extend(_from_vector_env(task), settings)
-    return _extend(_from_factory(f"python:{getattr(task, '__name__', type(task).__name__)}", task, {}), settings)
+    return _extend(
+        _from_factory(f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}", task, {}), settings
+    )
 
 
 def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
@@ -119,8 +132,12 @@ def _atari(task: Task) -> PlayableTask:
 
 
 def _from_record(task: Task) -> PlayableTask:
+    # A record's ε is that of the play which was recorded, such as a collection. It is not the task's.
+    epsilon = AtariOptions.exploration_epsilon if task.is_atari else Protocol.exploration_epsilon
+    task = replace(task, protocol=replace(task.protocol, exploration_epsilon=epsilon))
     if task.is_atari:
         return _atari(task)
+    _check_imports_nothing(task.name)
     kwargs = dict(task.environment_kwargs)
     plain = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
     playable = _extend(plain, ObservationSettings.of(task.fingerprint))
@@ -131,23 +148,54 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
     fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
     VectorEnvs(envs)  # refuses those that cannot be played
     spec = getattr(envs, "spec", None)
-    name = spec.id if spec is not None else f"python:{type(envs).__name__}"
+    name = spec.id if spec is not None else f"{PYTHON_PREFIX}{type(envs).__name__}"
     return PlayableTask(Task(name, fingerprint), lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
 
 
-def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:
+def import_task_module(name: str) -> None:
+    """Import the module of `module:EnvId`, which registers the environment; of other names do nothing.
+
+    Only for names that the user typed: this runs code.
+
+    Raises:
+        TaskError: there is no such module.
+    """
+    module = _module_of(name)
+    if module is None:
+        return
+    try:
+        importlib.import_module(module)
+    except (ImportError, TypeError, ValueError) as error:  # the last two: names like `.a` or ``
+        raise TaskError(
+            f"Task {name!r}: module {module!r} cannot be imported ({error}). Is it installed, or misspelt?"
+        ) from error
+
+
+def _check_imports_nothing(name: str) -> None:
+    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run.
+
+    Raises:
+        TaskError: it would; names the module, and how the user allows it.
+    """
+    module = _module_of(name)
+    if module is not None and module not in sys.modules:
+        raise TaskError(
+            f"Task {name!r} stands in a file, and playing it would import the module {module!r}, which runs its code. "
+            f"If you trust that module, name it yourself: --task {shlex.quote(name)} (Python: task={name!r})."
+        )
+
+
+def _module_of(name: str) -> str | None:
+    """Return the module that a task's name has before its colon; None where it has none."""
     module, colon, _ = name.rpartition(":")
-    if module == "python":
+    return module if colon and not name.startswith((ATARI_PREFIX, PYTHON_PREFIX)) else None
+
+
+def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:
+    if name.startswith(PYTHON_PREFIX):
         raise TaskError(
             f"Task {name!r} was given as an object in Python, which a file cannot bring back: pass it as task=…."
         )
-    if colon:
-        try:
-            importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:  # the last two: names like `.a` or ``
-            raise TaskError(
-                f"Task {name!r}: module {module!r} cannot be imported ({error}). Is it installed, or misspelt?"
-            ) from error
     return lambda: gymnasium.make(name, **kwargs)
 
 
@@ -157,7 +205,7 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         if later := successor(name):
             raise TaskError(_gone(name, later)) from error
-        if name.startswith("python:") and isinstance(error, ImportError):
+        if name.startswith(PYTHON_PREFIX) and isinstance(error, ImportError):
             raise  # a mistake in the user's own code
         raise RldistillError(_missing_package(name, error)) from error
     except gymnasium.error.Error as error:

@@ -136,6 +136,12 @@ class TorchPolicy:
         )
         return cls(network, spec)
 
+    def __repr__(self) -> str:
+        """Return name, size and tasks in a line."""
+        count = sum(parameter.numel() for parameter in self.network.parameters())
+        names = ", ".join(task.name for task in self.tasks)
+        return f"<TorchPolicy {self.name}: {count:,} parameters, plays {names}, {self.behaviour}>"
+
     @property
     def name(self) -> str:
         """A short name for tables."""

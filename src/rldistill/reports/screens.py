@@ -19,6 +19,7 @@ from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
 from rldistill.envs.extended import ObservationSettings, extend_envs
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
+from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
 from rldistill.errors import RldistillError
 from rldistill.tasks import Task
@@ -50,7 +51,7 @@ def make_filmed_envs(playable: PlayableTask) -> FilmedEnvs:
     task = playable.task
     if task.is_atari:
         return _AtariScreen(task)
-    if task.name.startswith("python:") or playable.fixed_num_envs is not None:
+    if task.name.startswith(PYTHON_PREFIX) or playable.fixed_num_envs is not None:
         raise RldistillError(
             f"Task {task.name!r} cannot be filmed: it was given as a Python object, and a film makes its own "
             'environment with render_mode="rgb_array". Register it with Gymnasium and give its id.'

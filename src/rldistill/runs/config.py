@@ -75,7 +75,7 @@ class EvaluateConfig:
     task: str | None = None
     """Task to play, or several with commas between; none: all that the first policy has heads for."""
     teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """The reference, once for each teacher; none: those a student's file names, if they are still there."""
+    """The reference, once for each teacher; none: those that the first policy's file names, if they are still there."""
     trust: bool = False
     """A policy that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None
@@ -91,11 +91,11 @@ class EvaluateConfig:
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """How the policies and teachers named here act: greedy, or sample from their distribution; none: as each file
-    says."""
+    says. A teacher that only a student's file names acts as it was recorded; the table shows who acts how."""
     num_episodes: int = 30
     """Episodes of each policy."""
     exploration_epsilon: float | None = None
-    """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
+    """Chance of a uniformly random action; none: 0.05 for Atari, else 0, whatever the data were collected with."""
     require_retention: float | None = None
     """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several
     tasks, of its mean."""
@@ -189,6 +189,8 @@ class InspectConfig:
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
     """How the policy acts: greedy, or sample from its distribution; none: as its file says."""
+    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show everything in words, too: the configuration of the run, and all numbers of long lists."""
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
     num_episodes: int = 100

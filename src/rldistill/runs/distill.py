@@ -101,7 +101,8 @@ def distill(
         data: dataset folder, or one per task.
         out: run folder.
         teacher: policy or file whose play is learned from, or one per task.
-        task: what the teachers play; None: each its own.
+        task: what the teachers play; None: each its own. With data: its task, which allows to import the module in
+            `module:EnvId`.
         online: instead of data, teach the student while its teacher learns `task`, a name.
         algorithm: with `online`, `pqn` or `dqn`; None: `pqn`.
         num_steps: with `online`, decisions of the learner; None: 2,500,000.

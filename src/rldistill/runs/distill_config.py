@@ -18,7 +18,8 @@ class DistillConfig:
     teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
     task: str | None = None
-    """With --teacher and --online: task to play, several separated by commas; none: the teacher's own."""
+    """With --teacher and --online: task to play, several separated by commas; none: the teacher's own. With a dataset:
+    its own task, to allow --evaluate-episodes to import the module in `module:EnvId`."""
     trust: bool = False
     """With --teacher: a file that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None

@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from rldistill.data import Dataset
 from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.envs.make import import_task_module
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
@@ -23,7 +24,7 @@ Data = str | Path | Dataset
 Item = TypeVar("Item")
 
 _OWNERS: Mapping[str, tuple[str, ...]] = {
-    "task": ("teacher", "online"),
+    "task": ("data", "teacher", "online"),
     "exploration_epsilon": ("teacher", "online"),
     "trust": ("teacher",),
     "outputs": ("teacher",),
@@ -53,7 +54,8 @@ class DistillInputs:
     Attributes:
         data: folders or open datasets.
         teachers: files or policies; empty where there are data.
-        tasks: what they play; empty: each its own; else as many, or one teacher plays them all.
+        tasks: what they play; empty: each its own; else as many, or one teacher plays them all. Of datasets: those
+            whose modules may be imported.
     """
 
     data: Sequence[Data]
@@ -128,7 +130,7 @@ def check_inputs(config: DistillConfig) -> None:
         learner_config(config)
         return
     num_tasks = 0 if config.task is None else len(config.task.split(","))
-    if num_tasks and num_tasks != len(config.teacher) != 1:
+    if config.teacher and num_tasks and num_tasks != len(config.teacher) != 1:
         raise UsageError(f"--task names {num_tasks} tasks for {len(config.teacher)} teachers, expected one for each.")
 
 
@@ -147,6 +149,7 @@ def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequenc
         return [OnlineData(learner, playable, callbacks)]
     if inputs.data:
         datasets = [item if isinstance(item, Dataset) else Dataset.open(item) for item in inputs.data]
+        _allow_modules(inputs.tasks, [dataset.provenance.task.name for dataset in datasets])
         return [StoredData(dataset) for dataset in datasets]
     teachers, tasks = list(inputs.teachers), list(inputs.tasks)
     if len(teachers) == 1:
@@ -156,6 +159,23 @@ def open_inputs(inputs: DistillInputs, config: DistillConfig, callbacks: Sequenc
         _live_data(teacher, tasks[number] if tasks else None, config, on_play)
         for number, teacher in enumerate(teachers)
     ]
+
+
+def _allow_modules(tasks: Sequence[TaskLike], recorded: Sequence[str]) -> None:
+    """Import the modules of datasets' tasks that the user names: a dataset by itself may import nothing.
+
+    Raises:
+        UsageError: a name is none of the datasets'.
+    """
+    for task in tasks:
+        name = task_name(task)
+        if name not in recorded:
+            raise UsageError(
+                f"task: got {name!r}, expected {' or '.join(map(repr, recorded))}: a dataset's task is the one it was "
+                "collected on. Leave it out, or name it as it stands there."
+            )
+        if isinstance(task, str):  # typed, and no record
+            import_task_module(name)
 
 
 def _live_data(

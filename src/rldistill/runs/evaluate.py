@@ -1,7 +1,9 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
+import contextlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
+from rldistill.adapters.program import ProgramPolicy
 from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike
-from rldistill.errors import OutputExistsError, UsageError
+from rldistill.errors import OutputExistsError, RldistillError, UsageError
 from rldistill.events import (
     Callback,
     Event,
@@ -25,10 +28,11 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import measure_speed
 from rldistill.runs.config import EvaluateConfig
-from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
+from rldistill.runs.evaluation import Evaluation, EvaluationNotWrittenError, PolicyEvaluation
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike
+from rldistill.runs.loading import PolicyLike, why_no_teacher
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation, combine
+from rldistill.runs.names import NamedPolicy
 from rldistill.runs.pairing import (
     TasksLike,
     TeachersLike,
@@ -53,8 +57,11 @@ from rldistill.statistics import (
     sample_interval,
 )
 from rldistill.storage import write_json
+from rldistill.tasks import Task
 
 _DEFAULT_NUM_ENVS = 16
+# Larger than most results: where this much can be written, an evaluation can.
+_PROBE_BYTES = 1 << 16
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -116,18 +123,19 @@ def evaluate(
             one that the first policy's file names, if it is still there.
         num_episodes: of each policy; of a census, at most that many starts.
         seed: episode i is a function of (seed, i).
-        exploration_epsilon: None takes the protocol's: 0.05 for Atari, else 0.
+        exploration_epsilon: None takes the task's: 0.05 for Atari, else 0, whatever data were collected with.
         env_kwargs: settings of the task.
         num_envs: environments stepped together; changes no result.
         num_threads: of torch and the emulator; 0: one per processor.
         device: auto, cpu or cuda.
-        out: JSON file to write.
+        out: JSON file to write; that it can be is checked before anything is played.
         callbacks: receive events and may stop the run.
 
     Raises:
         MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of
             the tasks, or two fit one.
         OutputExistsError: `out` holds something other than an evaluation.
+        EvaluationNotWrittenError: `out` could not be written after all; its `evaluation` is the result.
         UsageError: a number out of range.
         KeyboardInterrupt: stopped; nothing is written.
     """
@@ -144,18 +152,20 @@ def evaluate(
     policies = policies_of(policy, device=device, task=task, env_kwargs=env_kwargs)
     if not policies:
         raise UsageError("evaluate needs at least one policy.")
-    playables = tasks_to_play(policies[0], task, env_kwargs)
+    first = policies[0].policy
+    playables = tasks_to_play(first, task, env_kwargs)
     if exploration_epsilon is not None:
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
-    teachers = teachers_for(tasks, policies[0], teacher, device=device)
+    teachers = teachers_for(tasks, first, teacher, device=device)
     has_several = is_several(task) or len(tasks) > 1
     if has_several:
-        check_heads(policies, tasks)
+        check_heads([named.policy for named in policies], tasks)
     if out is not None:
         _check_out(Path(out))
     evaluations: list[Evaluation] = []
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
+        _tell_of_missing_teachers(first, [own for own in tasks if own.name not in teachers], listeners)
         for playable in playables:
             name = playable.task.name
             heard = [_naming(name, callback) for callback in listeners] if has_several else listeners
@@ -166,7 +176,7 @@ def evaluate(
                 raise KeyboardInterrupt from None
     result = combine(evaluations, seed=seed) if has_several else evaluations[0]
     if out is not None:
-        write_json(Path(out), result.to_dict())
+        _write(Path(out), result)
     return result
 
 
@@ -195,7 +205,7 @@ def evaluate_alone(
         MismatchError: the policy does not fit the task.
     """
     run = _EvaluationRun(playable, num_episodes, seed, num_envs or _DEFAULT_NUM_ENVS, num_threads, callbacks)
-    return run.compare([policy], None)
+    return run.compare([NamedPolicy(policy.name, policy)], None)
 
 
 def _naming(task_name: str, callback: Callback) -> Callback:
@@ -209,20 +219,52 @@ def _naming(task_name: str, callback: Callback) -> Callback:
     return told
 
 
+def _tell_of_missing_teachers(student: Policy, tasks: Sequence[Task], callbacks: Sequence[Callback]) -> None:
+    """Say why there is nothing to compare with where the student's file names a teacher."""
+    reasons = [why_no_teacher(student, task) for task in tasks]
+    for reason in dict.fromkeys(reason for reason in reasons if reason):
+        notify(callbacks, MessageEvent(f"no retention: {reason}", "warning"))
+
+
 def _check_out(path: Path) -> None:
-    """Check that nothing but an earlier evaluation would be lost, before an hour's play.
+    """Check that nothing but an earlier evaluation would be lost, and that the file can be written.
+
+    Before an hour's play, not after it.
 
     Raises:
         OutputExistsError: a folder, or a file of something else.
+        RldistillError: no space or no permission.
     """
-    if not path.exists():
-        return
+    if path.exists():
+        try:
+            is_ours = "policies" in json.loads(path.read_text())
+        except (OSError, ValueError, TypeError):
+            is_ours = False
+        if not is_ours:
+            raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
     try:
-        is_ours = "policies" in json.loads(path.read_text())
-    except (OSError, ValueError, TypeError):
-        is_ours = False
-    if not is_ours:
-        raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
+        with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".probe-") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        raise RldistillError(
+            f"--out {path} cannot be written: {error.strerror}. Nothing was played. Make room there, or choose "
+            "another --out."
+        ) from error
+
+
+def _write(path: Path, result: Evaluation | MultiTaskEvaluation) -> None:
+    try:
+        write_json(path, result.to_dict())
+    except RldistillError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
+        raise EvaluationNotWrittenError(
+            f"--out {path} could not be written: {reason}. What was found is not lost: it is printed, and in Python "
+            "this error's `evaluation`.",
+            result,
+        ) from error
 
 
 class _EvaluationRun:
@@ -246,25 +288,26 @@ class _EvaluationRun:
         self._epsilon = playable.task.protocol.exploration_epsilon
         self._starts: list[int] | None = None
 
-    def compare(self, students: Sequence[Policy], teacher: Policy | None) -> Evaluation:
+    def compare(self, students: Sequence[NamedPolicy], teacher: NamedPolicy | None) -> Evaluation:
         """Play all, then relate each to the teacher and to random play."""
         task = self._playable.task
-        fitted = [fit_policy(student, task) for student in students]
-        reference = None if teacher is None else fit_policy(teacher, task)
+        reference = None if teacher is None else fit_policy(teacher.policy, task)
+        label = "" if teacher is None else teacher.name
         # The teacher may also be named among the policies: it is played once, as the teacher.
-        fitted = [student for student in fitted if reference is None or student.hash != reference.hash]
-        names = _unique_names([student.name for student in fitted])
+        asked = [named for named in students if reference is None or named.policy.hash != reference.hash]
+        fitted = [fit_policy(named.policy, task) for named in asked]
+        names = _unique_names([named.name for named in asked])
         envs = self._playable.make_envs(self._num_envs, self._num_threads)
         try:
             compared = dict(zip(names, fitted, strict=True))
             random = self._play(RandomPolicy(task), envs, "random")
-            taught = None if reference is None else self._play(reference, envs, reference.name, compared)
+            taught = None if reference is None else self._play(reference, envs, label, compared)
             played = [self._play(student, envs, name) for name, student in compared.items()]
         finally:
             envs.close()
         rows: list[PolicyEvaluation] = []
         if reference is not None and taught is not None:
-            rows.append(self._describe(reference, "teacher", reference.name, taught))
+            rows.append(self._describe(reference, "teacher", label, taught))
         for name, student, episodes in zip(names, fitted, played, strict=True):
             row = self._describe(student, "student", name, episodes)
             rows.append(row if taught is None else self._relate(row, taught, random))
@@ -340,6 +383,7 @@ class _EvaluationRun:
             interval=None if played.is_census else bootstrap_interval(scores, mean, rng=self._rng("mean")),
             iqm_interval=None if played.is_census else bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
             normalised_score=normalised_score(average, task.game) if task.is_atari else None,
+            network=_network_name(policy),
             size=None
             if network is None
             else measure_size(network.network, head=network.head, bytes_per_parameter=network.spec.bytes_per_parameter),
@@ -364,6 +408,13 @@ class _EvaluationRun:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return stream_generator(self._seed, f"bootstrap {purpose}")
+
+
+def _network_name(policy: Policy) -> str | None:
+    """Return what a policy computes with, in a word: `mlp:64x64`, a module's class, or a program's format."""
+    if isinstance(policy, TorchPolicy):
+        return policy.spec.module if policy.spec.architecture is None else policy.spec.architecture.name
+    return policy.program.format if isinstance(policy, ProgramPolicy) else None
 
 
 def _unique_names(names: Sequence[str]) -> list[str]:

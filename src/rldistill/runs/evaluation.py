@@ -1,13 +1,17 @@
 """What an evaluation found, as frozen records and as the documented JSON."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+from rldistill.errors import RldistillError
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
 from rldistill.statistics import Interval, iqm, median, point_estimate
 from rldistill.tasks import Task
+
+if TYPE_CHECKING:
+    from rldistill.runs.multitask_evaluation import MultiTaskEvaluation
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class PolicyEvaluation:
     """One policy's episodes and what follows from them; `to_dict` gives the documented JSON.
 
     Attributes:
-        name: for tables.
+        name: of its run folder or its file, else its own.
         role: teacher, student or random.
         policy_hash: identity.
         behaviour: greedy or sample.
@@ -32,6 +36,7 @@ class PolicyEvaluation:
         agreement: of choices: share of the teacher's states with the same greedy action.
         action_gap: of continuous actions: mean distance of the greedy ones on the teacher's states, in widths of
             the box.
+        network: what it computes with: `mlp:64x64`, a module's class, or a program's format.
         size: of the network, where there is one.
         speed: of decisions, where there is a network.
     """
@@ -52,8 +57,15 @@ class PolicyEvaluation:
     normalised_score: float | None = None
     agreement: float | None = None
     action_gap: float | None = None
+    network: str | None = None
     size: NetworkSize | None = None
     speed: DecisionSpeed | None = None
+
+    def __repr__(self) -> str:
+        """Return the score, and what was kept, in a line."""
+        kept = "" if self.retention is None else f", retention {self.retention:.3f}"
+        who = self.name if self.name == self.role else f"{self.role} {self.name}"
+        return f"<{who}: mean {self.mean:.4g} of {len(self.played.episodes)} episodes{kept}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -80,6 +92,7 @@ class PolicyEvaluation:
             "normalised_score": self.normalised_score,
             "agreement": self.agreement,
             "action_gap": self.action_gap,
+            "network": self.network,
             "num_parameters": self.size.num_parameters if self.size else None,
             "num_bytes": self.size.num_bytes if self.size else None,
             "num_macs": self.size.num_macs if self.size else None,
@@ -90,7 +103,7 @@ class PolicyEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Several policies on the same episodes of one task.
+    """Several policies on the same episodes of one task; `print` shows the table.
 
     Attributes:
         task: with the protocol they were played under.
@@ -100,7 +113,17 @@ class Evaluation:
 
     task: Task
     seed: int
-    policies: tuple[PolicyEvaluation, ...] = field(repr=False)
+    policies: tuple[PolicyEvaluation, ...]
+
+    def __repr__(self) -> str:
+        """Return the scores in a line."""
+        return f"<Evaluation of {self.task.name}, seed {self.seed}: {', '.join(map(repr, self.policies))}>"
+
+    def __str__(self) -> str:
+        """Return the table that `rldistill evaluate` prints."""
+        from rldistill.runs.evaluation_table import evaluation_table  # it needs the records defined here
+
+        return evaluation_table(self)
 
     @property
     def students(self) -> tuple[PolicyEvaluation, ...]:
@@ -119,9 +142,18 @@ class Evaluation:
             "task": self.task.name,
             "fingerprint": self.task.fingerprint.to_dict(),
             "protocol": self.task.protocol.to_dict(),
+            "environment_kwargs": dict(self.task.environment_kwargs),
             "seed": self.seed,
             "policies": [policy.to_dict() for policy in self.policies],
         }
+
+
+class EvaluationNotWrittenError(RldistillError):
+    """An evaluation was played, and its file could not be written; `evaluation` is the result."""
+
+    def __init__(self, message: str, evaluation: "Evaluation | MultiTaskEvaluation") -> None:
+        super().__init__(message)
+        self.evaluation = evaluation
 
 
 def _ends(interval: Interval | None) -> list[float] | None:

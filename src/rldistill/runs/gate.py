@@ -1,13 +1,15 @@
 """A gate for CI: students must show, at 95 % confidence, that they keep a share of their teachers' skill."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rldistill.errors import GateError, UsageError
 from rldistill.runs.evaluation import Evaluation
-from rldistill.runs.loading import PolicyLike, as_policy
+from rldistill.runs.loading import PolicyLike, as_policy, why_no_teacher
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation
 from rldistill.runs.pairing import TasksLike, TeachersLike, tasks_to_play, teachers_for
+from rldistill.statistics.bootstrap import MIN_VALUES
 
 
 def require_teachers(
@@ -25,36 +27,86 @@ def require_teachers(
     student = as_policy(policies[0], device="cpu", task=task, env_kwargs=env_kwargs)
     tasks = [playable.task for playable in tasks_to_play(student, task, env_kwargs)]
     teachers = teachers_for(tasks, student, teacher, device="cpu")
+    reasons = [why_no_teacher(student, task) for task in tasks if task.name not in teachers]
+    if reason := next(filter(None, reasons), None):
+        raise UsageError(f"--require-retention compares with a teacher: {reason}.")
     _check_taught([task.name for task in tasks], teachers)
 
 
-def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: float) -> None:
+@dataclass(frozen=True)
+class _Kept:
+    """What one student was shown to keep.
+
+    Attributes:
+        name: as in the table.
+        retention: point estimate; None: there is none.
+        bound: lower, one-sided, 95 %; None: there is none.
+        num_episodes: that were played.
+    """
+
+    name: str
+    retention: float | None
+    bound: float | None
+    num_episodes: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} " + ("unknown" if self.bound is None else f"{self.bound:.3f}")
+
+    def advice(self, required: float) -> str:
+        """Say what would help a student below what is required."""
+        if self.num_episodes < MIN_VALUES:
+            return f"Fewer than {MIN_VALUES} episodes show no bound: play more."
+        if self.retention is None or self.bound is None:
+            return f"{self.name} has no bound: its teacher is not shown to be better than random play."
+        if self.retention <= required:
+            return f"{self.name} keeps {self.retention:.3f}: more episodes will not help, a better student will."
+        # The bound's distance falls with the square root of the number of episodes.
+        factor = ((self.retention - self.bound) / (self.retention - required)) ** 2
+        needed = float(f"{self.num_episodes * factor * 1.05:.1e}")
+        return f"About {needed:,.0f} episodes would do for {self.name}, if its retention of {self.retention:.3f} stays."
+
+
+def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: float) -> str:
     """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
 
     Of several tasks the mean retention must reach it: a loss in one may be made good in another.
 
+    Returns:
+        A line that says so, with the lower bounds.
+
     Raises:
         UsageError: there is no teacher to compare with, or no student.
-        GateError: names the students whose lower bound is below.
+        GateError: names the students whose lower bound is below, and what would help.
     """
     if isinstance(evaluation, MultiTaskEvaluation):
         taught = {name for name, played in evaluation.tasks.items() if played.teacher is not None}
         _check_taught(list(evaluation.tasks), taught)
         what = f" of the mean retention over {len(evaluation.tasks)} tasks"
-        bounds = [(policy.name, policy.mean_retention_lower_bound) for policy in evaluation.policies]
+        count = max(_num_episodes(played) for played in evaluation.tasks.values())
+        students = [
+            _Kept(policy.name, policy.mean_retention, policy.mean_retention_lower_bound, count)
+            for policy in evaluation.policies
+        ]
     else:
         _check_taught([evaluation.task.name], () if evaluation.teacher is None else (evaluation.task.name,))
-        what = ""
-        bounds = [(student.name, student.retention_lower_bound) for student in evaluation.students]
-    if not bounds:
+        what, count = "", _num_episodes(evaluation)
+        students = [_Kept(row.name, row.retention, row.retention_lower_bound, count) for row in evaluation.students]
+    if not students:
         raise UsageError("--require-retention got no student: every policy named is the teacher itself.")
-    failed = [(name, bound) for name, bound in bounds if bound is None or bound < required]
+    failed = [student for student in students if student.bound is None or student.bound < required]
+    bound = f"lower bound (one-sided 95 %){what} of"
+    passed = ", ".join(student.text for student in students if student not in failed)
     if failed:
-        listing = ", ".join(f"{name} " + ("unknown" if bound is None else f"{bound:.3f}") for name, bound in failed)
-        raise GateError(
-            f"Retention gate failed: lower bound (one-sided 95 %){what} of {listing}, required {required:g}. "
-            "More episodes narrow the interval; a better student raises it."
-        )
+        listing = ", ".join(student.text for student in failed)
+        others = f" Passed: {passed}." if passed else ""
+        advice = " ".join(dict.fromkeys(student.advice(required) for student in failed))
+        raise GateError(f"Retention gate failed: {bound} {listing}, required {required:g}.{others} {advice}")
+    return f"Retention gate passed: {bound} {passed}, required {required:g}."
+
+
+def _num_episodes(evaluation: Evaluation) -> int:
+    return max(len(row.played.episodes) for row in evaluation.policies)
 
 
 def _check_taught(names: Sequence[str], taught: Collection[str]) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from rldistill.adapters.detect import detect_kind
+from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
 from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, load_with, share_words
-from rldistill.data import is_dataset_folder
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
-from rldistill.errors import PolicyFileError, RldistillError, UsageError
+from rldistill.errors import RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, check_behaviour
 from rldistill.tasks import Protocol, Task
@@ -81,7 +80,9 @@ def policy_files(paths: Sequence[Path], said: SaysOfFiles) -> list[PolicyFile]:
         UsageError: as `policy_file`, or something that is said applies to none of them.
     """
     reading = _reading(said)
-    readings = share_words([_file_of(path) for path in paths], reading) if len(paths) > 1 else [reading] * len(paths)
+    readings = (
+        share_words([policy_file_of(path) for path in paths], reading) if len(paths) > 1 else [reading] * len(paths)
+    )
     return [PolicyFile(path, own) for path, own in zip(paths, readings, strict=True)]
 
 
@@ -152,24 +153,9 @@ def as_policy(
 def _from_file(
     named: PolicyFile, *, device: str, task: object, env_kwargs: Mapping[str, Any] | None = None
 ) -> LoadedPolicy:
-    path = _file_of(named.path)
+    path = policy_file_of(named.path)
     is_ours = detect_kind(path) == "policy"
     return load_with(path, named.reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
-
-
-def _file_of(path: Path) -> Path:
-    """Return a file as it is, and of a run folder the policy that its run ended in."""
-    if not path.is_dir():
-        return path
-    files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
-    found = [file for file in files if file.is_file()]
-    if found:
-        return found[0]
-    if is_dataset_folder(path):
-        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    raise PolicyFileError(
-        f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
-    )
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
@@ -199,9 +185,7 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
     A student of several tasks names a teacher for each of them (`teachers`), a student of one task its only
     one (`teacher`).
     """
-    if not isinstance(student, TorchPolicy):
-        return None
-    record = _teacher_record(student.spec.provenance, task.name)
+    record = teacher_record(student, task)
     path = record.get("path")
     if not (path and isinstance(path, str)):
         return None
@@ -214,6 +198,33 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
             continue
         return teacher
     return None
+
+
+def why_no_teacher(student: Policy, task: Task) -> str | None:
+    """Say what became of a teacher that a student's file names and `recorded_teacher` does not find.
+
+    None where the file names none.
+    """
+    record = teacher_record(student, task)
+    path = record.get("path")
+    if not record.get("hash"):
+        return None
+    if not (path and isinstance(path, str)):
+        return "the recorded teacher was given as an object in Python and has no file; name it with --teacher FILE"
+    kind = _kind_of(Path(path))
+    what = f"teacher recorded at {path if path.isprintable() else ascii(path)}"
+    if kind is None and not Path(path).exists():
+        return f"{what} is gone; name it with --teacher FILE"
+    if kind in ("torchscript", "torch_export"):
+        return f"{what} is a program, which runs only if you say so; name it with --teacher FILE --trust"
+    return f"{what} is another policy now; name it with --teacher FILE"
+
+
+def _kind_of(path: Path) -> FileKind | None:
+    try:
+        return detect_kind(policy_file_of(path))
+    except (RldistillError, OSError, ValueError):  # a stranger's record may name anything
+        return None
 
 
 def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[LoadedPolicy]:
@@ -236,14 +247,17 @@ def _readings(path: Path, said: object, task: Task) -> list[Reading]:
     """Return how a recorded file may have been read; records that say nothing of it leave a program's outputs open."""
     if isinstance(said, Mapping):
         return [Reading.from_dict(said)]
-    if detect_kind(_file_of(path)) not in PROGRAMS:
+    if detect_kind(policy_file_of(path)) not in PROGRAMS:
         return [Reading()]
     return [Reading(outputs=kind) for kind in OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]]
 
 
-def _teacher_record(provenance: Mapping[str, Any], task_name: str) -> Mapping[str, Any]:
+def teacher_record(student: Policy, task: Task) -> Mapping[str, Any]:
     """Return what a student's file says of a task's teacher; a stranger's file may say anything."""
+    if not isinstance(student, TorchPolicy):
+        return {}
+    provenance = student.spec.provenance
     listed = provenance.get("teachers")
     candidates = [*listed, provenance.get("teacher")] if isinstance(listed, list) else [provenance.get("teacher")]
     records = (record for record in candidates if isinstance(record, Mapping))
-    return next((record for record in records if record.get("task", task_name) == task_name), {})
+    return next((record for record in records if record.get("task", task.name) == task.name), {})

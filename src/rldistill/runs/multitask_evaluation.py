@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
@@ -67,7 +67,7 @@ class PolicyAggregate:
 
 @dataclass(frozen=True)
 class MultiTaskEvaluation:
-    """Several policies on the same episodes of each of several tasks.
+    """Several policies on the same episodes of each of several tasks; `print` shows the tables.
 
     Attributes:
         seed: of the episodes and of the bootstrap.
@@ -76,8 +76,18 @@ class MultiTaskEvaluation:
     """
 
     seed: int
-    tasks: Mapping[str, Evaluation] = field(repr=False)
+    tasks: Mapping[str, Evaluation]
     policies: tuple[PolicyAggregate, ...]
+
+    def __repr__(self) -> str:
+        """Return the tasks in a line."""
+        return f"<Evaluation of {len(self.tasks)} tasks, seed {self.seed}: {', '.join(self.tasks)}>"
+
+    def __str__(self) -> str:
+        """Return the tables that `rldistill evaluate` prints."""
+        from rldistill.runs.evaluation_table import evaluation_table  # it needs the records defined here
+
+        return evaluation_table(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.envs.make import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import Policy, fit_policy
-from rldistill.runs.loading import PolicyLike, as_policy, played_by, recorded_teacher
+from rldistill.runs.loading import PolicyLike, as_policy, played_by, recorded_teacher, teacher_record
+from rldistill.runs.names import NamedPolicy, names_of
 from rldistill.tasks import Task
-
-# How `make_task` names what is given as an object in Python.
-_UNNAMED = "python:"
 
 TeachersLike = PolicyLike | Sequence[PolicyLike]
 TasksLike = TaskLike | Sequence[TaskLike]
@@ -27,7 +26,7 @@ def is_several(value: object) -> bool:
 
 def policies_of(
     given: TeachersLike, *, device: str, task: TasksLike | None = None, env_kwargs: Mapping[str, Any] | None = None
-) -> list[Policy]:
+) -> list[NamedPolicy]:
     """Return the policies that a user gave, one or several, as files or as they are.
 
     Args:
@@ -41,7 +40,8 @@ def policies_of(
         UsageError: a file does not say something that nobody said.
     """
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    return [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
+    loaded = [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
+    return [NamedPolicy(name, policy) for name, policy in zip(names_of(items, loaded), loaded, strict=True)]
 
 
 def tasks_to_play(
@@ -66,6 +66,9 @@ def tasks_to_play(
     if not named:
         raise UsageError("task: got an empty sequence, expected at least one task.")
     heads = {own.name: own for own in policy.tasks} if others and not env_kwargs else {}
+    for each in named:
+        if isinstance(each, str) and each in heads:
+            import_task_module(each)  # named by the user, played as recorded
     made = (make_task(heads.get(each, each) if isinstance(each, str) else each, env_kwargs) for each in named)
     playables = [played_by(policy, playable) for playable in made]
     names = [playable.task.name for playable in playables]
@@ -126,7 +129,7 @@ def check_heads(policies: Sequence[Policy], tasks: Sequence[Task]) -> None:
 
 def teachers_for(
     tasks: Sequence[Task], student: Policy, given: TeachersLike | None, *, device: str
-) -> dict[str, Policy]:
+) -> dict[str, NamedPolicy]:
     """Return the teacher of each task, by the task's name; tasks without one are missing.
 
     Args:
@@ -143,20 +146,21 @@ def teachers_for(
     teachers = [] if given is None else policies_of(given, device=device, task=tasks)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
-    found: dict[str, Policy] = {}
+    found: dict[str, NamedPolicy] = {}
     for teacher in teachers:
-        for task in _tasks_of(teacher, tasks):
-            if task.name in found and found[task.name].hash != teacher.hash:
+        for task in _tasks_of(teacher.policy, tasks):
+            if task.name in found and found[task.name].policy.hash != teacher.policy.hash:
                 raise MismatchError(
                     f"Two teachers for task {task.name!r}: {found[task.name].name!r} and {teacher.name!r}. "
                     "A task is compared with one: leave the other out."
                 )
-            fit_policy(teacher, task)
+            fit_policy(teacher.policy, task)
             found[task.name] = teacher
     for task in tasks:
         recorded = None if task.name in found else recorded_teacher(student, task, device=device)
         if recorded is not None:
-            found[task.name] = recorded
+            path = str(teacher_record(student, task)["path"])
+            found[task.name] = NamedPolicy(names_of([path], [recorded])[0], recorded)
     return found
 
 
@@ -170,7 +174,7 @@ def _tasks_of(teacher: Policy, tasks: Sequence[Task]) -> list[Task]:
     fitting = [task for task in tasks if task.name in names]
     if not fitting and len(names) == 1:
         own = teacher.tasks[0]
-        unnamed = [task for task in tasks if any(name.startswith(_UNNAMED) for name in (own.name, task.name))]
+        unnamed = [task for task in tasks if any(name.startswith(PYTHON_PREFIX) for name in (own.name, task.name))]
         fitting = [task for task in unnamed if not own.fingerprint.differences(task.fingerprint)]
         if len(fitting) > 1:
             fitting = []
