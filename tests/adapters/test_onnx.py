@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("onnx", reason="needs the extra `export`")
-pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+pytest.importorskip("onnx", reason="needs the extra `onnx`")
+pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 
 from onnx import TensorProto, helper, numpy_helper
 
@@ -58,7 +58,7 @@ def test_batches_that_no_policy_could_take_are_refused_before_they_are_made(onnx
     saved(model_of([node], values[:1], values[1:]), onnx_path)
     assert refusal(onnx_path, task=None) == (
         f"ONNX file FILE takes {batch:,} observations of shape {list(observation)} in one call, the most are 4,096, "
-        "and 268,435,456 numbers. Export it with a batch of any size, or of 1."
+        "and 33,554,432 numbers. Export it with a batch of any size, or of 1."
     )
 
 

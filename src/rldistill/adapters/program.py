@@ -32,8 +32,8 @@ from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
 MAX_BATCH_SIZE = 4096
 """Rows of a call: where a file fixes them, each decision costs as many."""
-MAX_INPUT_VALUES = 2**28
-"""Numbers that go into a call: 1 GiB of float32."""
+MAX_INPUT_VALUES = 2**25
+"""Numbers that go into a call: 128 MiB of float32."""
 
 
 @dataclass(frozen=True)
