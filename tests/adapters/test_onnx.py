@@ -154,6 +154,22 @@ def test_actions_of_a_box_are_clipped_when_acting(onnx_path):
     np.testing.assert_allclose(policy.act(ROWS[:9])[0], raw.clamp(-1, 1))
 
 
+def test_actions_may_be_declared_as_parts_of_the_box(onnx_path):
+    saved(mlp_model(), onnx_path)
+    task = box_task(3, low=0.0, high=10.0)
+    scaled = load_policy(onnx_path, task=task, outputs="actions=rescale")
+    assert scaled.outputs.text == "actions=rescale(q)"
+    np.testing.assert_allclose(scaled(ROWS[:9])[0].actions, 5 * (expected(layers(), ROWS[:9]) + 1), **CLOSE)
+    np.testing.assert_allclose(scaled.act(ROWS[:9])[0], (5 * (expected(layers(), ROWS[:9]) + 1)).clip(0, 10), **CLOSE)
+    named = load_policy(onnx_path, task=task, outputs="actions=rescale(q)")
+    plain = load_policy(onnx_path, task=task, outputs="actions")
+    assert scaled.hash == named.hash != plain.hash
+    assert refusal(onnx_path, MismatchError, task=box_task(2, high=3.0), outputs="actions=rescale") == (
+        "ONNX file FILE: actions=rescale(q) is [16, 3] for 16 observations, expected [16, 2] (box [2]). Was it made "
+        "for another task?"
+    )
+
+
 def test_a_number_of_outputs_that_does_not_fit_says_what_it_could_be(onnx_path):
     saved(mlp_model(), onnx_path)
     assert refusal(onnx_path, MismatchError, task=vector_task(5)) == (

@@ -63,12 +63,12 @@ def module_policy(
     probe = probe_rows(task.fingerprint, ROWS_PER_BATCH["cpu"])
     answers = _answers(policy, torch.zeros_like(probe))
     resolved = resolve_outputs(what, declared, answers, layout)
-    check_kinds_of_values(what, resolved, answers)
-    raw = raw_rows(what, resolved, answers)
+    check_kinds_of_values(what, resolved, answers, is_python=True)
+    raw = raw_rows(what, resolved, answers, layout)
     check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
-    first, again = (raw_rows(what, resolved, _answers(policy, probe)) for _ in range(2))
+    first, again = (raw_rows(what, resolved, _answers(policy, probe), layout) for _ in range(2))
     check_repeats(what, first, again)
-    if list(answers) == ["output"]:
+    if list(answers) == ["output"] and not resolved.is_scaled:
         return policy
     return TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization, outputs=resolved

@@ -101,7 +101,8 @@ def load_policy(
             time and memory.
         task: that it plays, for sources that do not say it themselves.
         outputs: what its outputs are, for sources that do not say it: `q_values`, `logits`, `gaussian` or `actions`;
-            of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`.
+            of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`; of a box whose bounds -1
+            and 1 stand for, `actions=rescale` or `actions=rescale(NAME)`.
         behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
         input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
         activation: of checkpoints, which do not say it: `elu`, `relu`, `tanh`, …; None: rsl_rl's default, with a
