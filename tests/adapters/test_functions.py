@@ -554,7 +554,7 @@ def test_a_module_that_keeps_more_than_tensors_is_refused_and_its_forward_is_a_f
             load_policy(source, task=vector_task(), outputs="logits", **said)
         assert str(caught.value) == (
             "Module Counting keeps a dict under '_extra_state' beside its weights, which no policy file can. Leave out "
-            "its get_extra_state, or pass its forward, a function."
+            "its get_extra_state, or, of a teacher, pass its forward, a function."
         )
     load_policy(module.forward, task=vector_task(), outputs="logits")
 

@@ -90,6 +90,17 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
     check_kind(what, declared, task.fingerprint.action_layout)
+    check_module_state(module)
+    return task, declared
+
+
+def check_module_state(module: nn.Module) -> None:
+    """Check that a module has no memory, and keeps nothing that a policy file could not.
+
+    Raises:
+        UsageError: it has, or does; names it.
+    """
+    what = f"Module {type(module).__name__}"
     weights = cast(dict[str, object], module.state_dict())
     if memory := memory_among(weights):
         raise UsageError(recurrent(what, memory))
@@ -97,9 +108,8 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         if not isinstance(value, Tensor):
             raise UsageError(
                 f"{what} keeps a {type(value).__name__} under {name!r} beside its weights, which no policy file can. "
-                "Leave out its get_extra_state, or pass its forward, a function."
+                "Leave out its get_extra_state, or, of a teacher, pass its forward, a function."
             )
-    return task, declared
 
 
 @torch.inference_mode()
