@@ -16,7 +16,7 @@ WHEEL := build/wheel
 
 comma := ,
 # Every extra: tests meet what they test against, and skip nothing for want of a package.
-DEV_EXTRAS := dev$(comma)report$(comma)sb3$(comma)box2d$(comma)mujoco$(comma)minari$(comma)export
+DEV_EXTRAS := dev$(comma)report$(comma)sb3$(comma)box2d$(comma)mujoco$(comma)minari$(comma)onnx
 
 # One stamp per set of extras, renewed when the pins or the dependencies change. The developers' set holds the user's.
 USER_STAMP := $(VENV)/.installed-report

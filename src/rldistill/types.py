@@ -125,6 +125,11 @@ class ActionLayout:
             for low, high in zip(self.low, self.high, strict=True)
         )
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether each dimension of a box has bounds."""
+        return self.is_continuous and all(map(math.isfinite, self.widths))
+
 
 @dataclass(frozen=True)
 class PolicyOutput:

@@ -73,8 +73,8 @@ def test_checkpoints_pass_with_the_answers_of_their_library(tmp_path, name):
 
 
 def test_an_onnx_file_passes(tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
-    pytest.importorskip("onnx", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    pytest.importorskip("onnx", reason="needs the extra `onnx`")
     from tests.kit.onnx_files import expected, layers, mlp_model, saved
 
     path = saved(mlp_model(), tmp_path / "p.onnx")

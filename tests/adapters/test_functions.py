@@ -89,7 +89,12 @@ def test_neither_says_its_task_or_its_outputs(source, options):
         (lambda x: [linear(x)] * 9, "has 9 outputs: 0 [B, 3], 1 [B, 3], 2 [B, 3], 3 [B, 3], 4 [B, 3], 5 [B, 3], 6 "),
         (lambda x: torch.zeros(len(x), 2), "Function <lambda>: logits=output is [16, 2] for 16 observations, expected"),
         (lambda x: torch.zeros(3), "Function <lambda>: logits=output is [3] for 16 observations, expected [16, 3]"),
-        (lambda x: torch.zeros(len(x), 3, dtype=torch.int64), "output 'output' is int64: the actions it has chosen"),
+        (
+            lambda x: torch.zeros(len(x), dtype=torch.int64),
+            "Function <lambda>: output 'output' is int64: the actions it has chosen, not scores of all of them. Return "
+            "logits that choose them, with A actions: 10.0 * torch.nn.functional.one_hot(torch.as_tensor(chosen), A), "
+            "where chosen is [B], int64.",
+        ),
         (
             lambda x: torch.zeros(len(x), 3, dtype=torch.complex64),
             "Function <lambda>: output 'output' is complex64, expected real numbers. Return or export their real part.",
@@ -117,6 +122,32 @@ def test_rows_may_come_as_any_kind_of_numbers(answer):
     raw = load_policy(answer, task=vector_task(), outputs="logits")(ROWS)[0].raw
     assert (raw.dtype, raw.requires_grad) == (torch.float32, False)
     np.testing.assert_allclose(raw, linear(ROWS), rtol=1e-5)
+
+
+def test_logits_that_choose_an_action_are_read_as_the_message_advises():
+    def choosing(x):
+        chosen = linear(x).argmax(axis=1)
+        return 10.0 * torch.nn.functional.one_hot(torch.as_tensor(chosen), 3)
+
+    policy = load_policy(choosing, task=vector_task(), outputs="logits")
+    np.testing.assert_array_equal(policy.act(ROWS)[0], linear(ROWS).argmax(axis=1))
+
+
+@pytest.mark.parametrize("source", [linear, nn.Linear(4, 3)], ids=["function", "module"])
+def test_actions_may_be_declared_as_parts_of_the_box(source):
+    task = box_task(3, low=0.0, high=10.0)
+    parts = load_policy(source, task=task, outputs="actions")(ROWS)[0].actions
+    scaled = load_policy(source, task=task, outputs="actions=rescale")(ROWS)[0].actions
+    torch.testing.assert_close(scaled, 5 * (parts + 1))
+
+
+def test_a_modules_file_keeps_that_its_actions_are_parts_of_the_box(tmp_path):
+    task, module = box_task(3, low=0.0, high=10.0), nn.Linear(4, 3)
+    policy = load_policy(module, task=task, outputs="actions=rescale")
+    policy.save(tmp_path / "own.safetensors")
+    again = load_policy(tmp_path / "own.safetensors", module=nn.Linear(4, 3))
+    assert again.hash == policy.hash
+    assert torch.equal(again(ROWS)[0].actions, policy(ROWS)[0].actions)
 
 
 def takes_nothing():
@@ -523,7 +554,7 @@ def test_a_module_that_keeps_more_than_tensors_is_refused_and_its_forward_is_a_f
             load_policy(source, task=vector_task(), outputs="logits", **said)
         assert str(caught.value) == (
             "Module Counting keeps a dict under '_extra_state' beside its weights, which no policy file can. Leave out "
-            "its get_extra_state, or pass its forward, a function."
+            "its get_extra_state, or, of a teacher, pass its forward, a function."
         )
     load_policy(module.forward, task=vector_task(), outputs="logits")
 

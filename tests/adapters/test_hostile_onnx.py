@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("onnx", reason="needs the extra `export`")
-pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+pytest.importorskip("onnx", reason="needs the extra `onnx`")
+pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 
 from onnx import TensorProto, helper, numpy_helper
 
@@ -29,9 +29,10 @@ def load(path):
     return load_policy(path, task=vector_task(), outputs="q_values")
 
 
-def refusal(path, error=PolicyFileError):
+def refusal(path, error=PolicyFileError, *, read=onnx_file.read_onnx):
+    """Return how a file is refused; most of them before anything is run."""
     with pytest.raises(error) as caught:
-        load(path)
+        read(path)
     line = str(caught.value)
     assert "\n" not in line
     return line.replace(str(path), "FILE")
@@ -44,6 +45,35 @@ def test_a_dimension_that_is_not_fixed_is_named(onnx_path):
         "ONNX file FILE: dimension 1 of its input obs is not fixed ('width'); only the batch, dimension 0, may be. "
         "Export it with the shape of the observations."
     )
+
+
+def test_a_type_that_no_version_of_onnx_knows_is_told(onnx_path):
+    content = saved(mlp_model(), onnx_path).read_bytes()
+    # As a byte: protobuf does not write what it does not know.
+    place = content.index(b"\x08\x01\x12", content.rindex(b"obs"))
+    onnx_path.write_bytes(content[:place] + b"\x08\x63\x12" + content[place + 3 :])
+    assert refusal(onnx_path) == (
+        "ONNX file FILE: its input obs is of the unknown type 99, expected FLOAT, DOUBLE, FLOAT16, UINT8."
+    )
+
+
+def test_damaged_bytes_are_never_another_error_than_ours(onnx_path):
+    content, rng, refused = (
+        saved(with_function(helper.make_node("Neg", ["x"], ["y"])), onnx_path).read_bytes(),
+        np.random.default_rng(0),
+        0,
+    )
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), rng.integers(1, 6)):
+            damaged[place] = rng.integers(0, 256)
+        onnx_path.write_bytes(damaged)
+        try:
+            onnx_file.read_onnx(onnx_path)
+        except PolicyFileError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 500 + len(str(onnx_path))
+    assert refused > 100
 
 
 def test_several_inputs_are_refused_and_a_memory_is_recognised(onnx_path):
@@ -107,6 +137,25 @@ def test_functions_that_the_file_defines_are_looked_into(onnx_path):
     np.testing.assert_allclose(policy(ROWS)[0].q_values, expected(layers(), 2 * ROWS), rtol=1e-5, atol=1e-5)
     hostile = with_function(helper.make_node("Run", ["x"], ["y"], domain="evil.corp"))
     assert "beyond the ONNX standard: evil.corp.Run." in refusal(saved(hostile, onnx_path))
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx", "com.microsoft", "com.microsoft.nchwc", "org.pytorch.aten"])
+def test_a_function_may_not_bear_a_name_under_which_onnxruntime_has_an_operator(onnx_path, domain):
+    model = with_function(helper.make_node("Neg", ["x"], ["y"]))
+    model.functions[0].domain = model.graph.node[1].domain = domain
+    model.functions[0].name = model.graph.node[1].op_type = "Gelu"
+    assert refusal(saved(model, onnx_path)) == (
+        f"ONNX file FILE defines operators that have a meaning already: {domain}.Gelu. onnxruntime would run its own "
+        "in their place. Export it with functions of another domain, or without."
+    )
+
+
+def test_all_domains_of_onnxruntime_are_known():
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    domains = {schema.domain for schema in get_all_operator_schema()}
+    assert "com.microsoft" in domains
+    assert [domain for domain in sorted(domains) if not onnx_file.is_of_runtime(domain)] == []
 
 
 def external(model, location, *, offset=None, length=None):
@@ -181,6 +230,15 @@ def test_external_weights_that_are_not_all_there(onnx_path, options, line):
     assert f"ONNX file FILE: {line}" in refusal(saved(model, onnx_path))
 
 
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_name_of_external_weights_that_no_file_may_have_is_one_bounded_line(onnx_path, length):
+    model = mlp_model()
+    external(model, "w" * length)
+    assert refusal(saved(model, onnx_path)) == (
+        f"ONNX file FILE needs its weights from '{'w' * 60} … beside it: found nothing there."
+    )
+
+
 def test_missing_external_weights_are_named(onnx_path):
     model = mlp_model()
     external(model, "w.bin")
@@ -244,7 +302,7 @@ def test_a_mask_that_holds_nan_is_refused(onnx_path):
 
 def test_files_that_are_no_onnx_model(onnx_path):
     onnx_path.write_bytes(b"")
-    assert refusal(onnx_path) == (
+    assert refusal(onnx_path, read=load) == (
         "Policy file FILE is empty (0 bytes): its download or copy is incomplete. Fetch it again."
     )
     onnx_path.write_bytes(mlp_model().SerializeToString()[:-5])
@@ -256,13 +314,15 @@ def test_files_that_are_no_onnx_model(onnx_path):
 def test_a_graph_that_does_not_run_is_one_line(onnx_path):
     model = mlp_model()
     model.graph.node[2].op_type = "NoSuchOperator"
-    assert refusal(saved(model, onnx_path)).startswith("ONNX file FILE cannot be run: ")
+    line = refusal(saved(model, onnx_path), read=load)
+    assert line.startswith("ONNX file FILE cannot be run: [ONNXRuntimeError] : 10 : INVALID_GRAPH : ")
+    assert "No Op registered for NoSuchOperator" in line
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_asked_for_by_its_extra(onnx_path, monkeypatch, package):
     saved(mlp_model(), onnx_path)
     monkeypatch.setitem(sys.modules, package, None)
-    assert refusal(onnx_path, RldistillError) == (
-        f"ONNX file FILE needs {package}, which is not installed: pip install 'rldistill[export]'"
+    assert refusal(onnx_path, RldistillError, read=load) == (
+        f"ONNX file FILE needs {package}, which is not installed: pip install 'rldistill[onnx]'"
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("onnx", reason="needs the extra `export`")
-pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+pytest.importorskip("onnx", reason="needs the extra `onnx`")
+pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 
 from onnx import TensorProto, helper, numpy_helper
 
@@ -58,7 +58,7 @@ def test_batches_that_no_policy_could_take_are_refused_before_they_are_made(onnx
     saved(model_of([node], values[:1], values[1:]), onnx_path)
     assert refusal(onnx_path, task=None) == (
         f"ONNX file FILE takes {batch:,} observations of shape {list(observation)} in one call, the most are 4,096, "
-        "and 268,435,456 numbers. Export it with a batch of any size, or of 1."
+        "and 33,554,432 numbers. Export it with a batch of any size, or of 1."
     )
 
 
@@ -152,6 +152,22 @@ def test_actions_of_a_box_are_clipped_when_acting(onnx_path):
     raw = policy(ROWS[:9])[0].actions
     np.testing.assert_allclose(raw, expected(layers(), ROWS[:9]), **CLOSE)
     np.testing.assert_allclose(policy.act(ROWS[:9])[0], raw.clamp(-1, 1))
+
+
+def test_actions_may_be_declared_as_parts_of_the_box(onnx_path):
+    saved(mlp_model(), onnx_path)
+    task = box_task(3, low=0.0, high=10.0)
+    scaled = load_policy(onnx_path, task=task, outputs="actions=rescale")
+    assert scaled.outputs.text == "actions=rescale(q)"
+    np.testing.assert_allclose(scaled(ROWS[:9])[0].actions, 5 * (expected(layers(), ROWS[:9]) + 1), **CLOSE)
+    np.testing.assert_allclose(scaled.act(ROWS[:9])[0], (5 * (expected(layers(), ROWS[:9]) + 1)).clip(0, 10), **CLOSE)
+    named = load_policy(onnx_path, task=task, outputs="actions=rescale(q)")
+    plain = load_policy(onnx_path, task=task, outputs="actions")
+    assert scaled.hash == named.hash != plain.hash
+    assert refusal(onnx_path, MismatchError, task=box_task(2, high=3.0), outputs="actions=rescale") == (
+        "ONNX file FILE: actions=rescale(q) is [16, 3] for 16 observations, expected [16, 2] (box [2]). Was it made "
+        "for another task?"
+    )
 
 
 def test_a_number_of_outputs_that_does_not_fit_says_what_it_could_be(onnx_path):

@@ -95,6 +95,15 @@ def refusal(path, error=PolicyFileError, **options):
     return line.replace(str(path), "FILE")
 
 
+@pytest.mark.parametrize("write", [scripted, exported])
+def test_actions_may_be_declared_as_parts_of_the_box(jit_path, write):
+    write(Actor(), jit_path)
+    task = box_task(3, low=0.0, high=10.0)
+    parts = load_policy(jit_path, task=task, outputs="actions", trust=True)(ROWS[:9])[0].actions
+    scaled = load_policy(jit_path, task=task, outputs="actions=rescale", trust=True)(ROWS[:9])[0].actions
+    torch.testing.assert_close(scaled, 5 * (parts + 1))
+
+
 def test_programs_are_not_run_unless_trusted_and_the_message_says_why(jit_path, pt2_path):
     for path, kind in ((scripted(Actor(), jit_path), "TorchScript"), (exported(Actor(), pt2_path), "torch.export")):
         assert refusal(path, trust=False) == (

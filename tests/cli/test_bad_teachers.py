@@ -42,14 +42,14 @@ def rsl_rl(path, **extra):
 
 
 def onnx(path, **options):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     from tests.kit.onnx_files import mlp_model, saved
 
     saved(mlp_model(**options), path)
 
 
 def recurrent_onnx(path):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     from onnx import helper
 
     from tests.kit.onnx_files import FLOAT, model_of, saved
@@ -60,7 +60,7 @@ def recurrent_onnx(path):
 
 
 def onnx_that_is_no_number(path):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     from tests.kit.onnx_files import layers
 
     (w0, b0), last = layers()

@@ -40,7 +40,7 @@ def q_network(tmp_path):
 
 @pytest.fixture
 def balance_onnx(tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     helper = pytest.importorskip("onnx").helper
     import numpy as np
     from onnx import numpy_helper

@@ -13,9 +13,17 @@ def vector_task(num_actions: int = 3, num_inputs: int = 4, name: str = "made-up"
     return Task(name, ObservationFingerprint((num_inputs,), "float32", ActionLayout.discrete(num_actions)))
 
 
-def box_task(num_actions: int = 2, num_inputs: int = 4, name: str = "made-up", *, mapping: str = "clip") -> Task:
-    """Return a task with float vectors whose actions lie in [-1, 1]."""
-    layout = ActionLayout("box", (num_actions,), (-1.0,) * num_actions, (1.0,) * num_actions, mapping)
+def box_task(
+    num_actions: int = 2,
+    num_inputs: int = 4,
+    name: str = "made-up",
+    *,
+    mapping: str = "clip",
+    low: float = -1.0,
+    high: float = 1.0,
+) -> Task:
+    """Return a task with float vectors whose actions lie in [-1, 1], or between other bounds."""
+    layout = ActionLayout("box", (num_actions,), (low,) * num_actions, (high,) * num_actions, mapping)
     return Task(name, ObservationFingerprint((num_inputs,), "float32", layout))
 
 

@@ -1,8 +1,9 @@
 """Parameters and multiply-accumulates: the paper's numbers, and small networks counted by hand."""
 
 import pytest
+from torch import nn
 
-from rldistill.networks import Architecture, OutputLayer, PolicyNetwork, measure_size, parse_architecture
+from rldistill.networks import Architecture, ModuleNetwork, OutputLayer, PolicyNetwork, measure_size, parse_architecture
 
 ATARI = (4, 84, 84)
 
@@ -78,3 +79,8 @@ def test_bytes_follow_the_width_of_a_parameter():
     architecture = parse_architecture("net3")
     full, half = (size_of(architecture, ATARI, {"a": 18}, bytes_per_parameter=width) for width in (4, 2))
     assert (full.num_bytes, half.num_bytes) == (4 * 61_954, 2 * 61_954)
+
+
+def test_a_module_without_weights_has_the_size_0():
+    size = measure_size(ModuleNetwork(nn.Flatten(), (2,), 2))
+    assert (size.num_parameters, size.num_bytes, size.num_macs) == (0, 0, 0)

@@ -250,6 +250,14 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"precision": "float8"}, "precision: got 'float8', expected auto, float32 or bfloat16"),
         ({"device": "tpu"}, "device: got 'tpu', expected auto, cpu or cuda"),
         ({"student": "net4"}, "Unknown network: got 'net4', expected one of dqn, net1, net2, net3"),
+        (
+            {"student": "gru:64"},
+            "Unknown network: got 'gru:64'. Networks with a memory are not there yet: choose mlp:64x64",
+        ),
+        (
+            {"student": torch.nn.ModuleDict({"memory": torch.nn.GRU(4, 2)})},
+            "Module ModuleDict is recurrent: it has memory.weight_ih_l0. Policies with a memory are not supported.",
+        ),
         ({"num_updates": 0}, "num_updates must be 1 or more, got 0"),
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
         ({"evaluate_period": 0}, "evaluate_period must be 1 or more, got 0"),

@@ -61,7 +61,7 @@ def test_it_is_read_with_the_words_that_were_said_of_it(checkpoint, statistics):
 
 @pytest.mark.filterwarnings("ignore:.*Q-values, which are no chances")
 def test_outputs_of_a_program_that_no_record_tells_are_found_by_the_hash(tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     helper = pytest.importorskip("onnx").helper
     from onnx import numpy_helper
 

@@ -262,6 +262,42 @@ def test_a_program_is_tried_as_far_as_it_can_be_read_otherwise():
 # What cannot be played
 
 
+def squashed(observations):
+    return torch.tanh(observations[:, :1] / 20)
+
+
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_actions_in_parts_of_a_wider_box_are_named_as_the_likely_cause(kind):
+    class Module(torch.nn.Module):
+        def forward(self, observations):
+            return squashed(observations)
+
+    source = squashed if kind == "function" else Module()
+    policy = load_policy(source, task=PUSH_TASK, outputs="actions")
+    said = {"num_episodes": 5, "expected_return": 20 * float(np.tanh(0.25)), "expected_standard_error": 0.01}
+    verification = verify(policy, PUSH_TASK, **said)
+    likely = (
+        "its actions stay within ±1, and the box is [-2, 2]. If ±1 stands for the box's bounds, as in exports of "
+        "Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs 'actions=rescale(NAME)'"
+    )
+    assert findings(verification)["action scaling"].likely == likely
+    with pytest.raises(GateError) as caught:
+        check_verified(verification)
+    assert str(caught.value).endswith(f" Likely cause: {likely}.")
+    scaled = load_policy(source, task=PUSH_TASK, outputs="actions=rescale")
+    verification = verify(scaled, PUSH_TASK, **said)
+    assert findings(verification)["action scaling"].as_played == "rescaled from [-1, 1] to [-2, 2], as declared"
+    check_verified(verification)
+
+
+@pytest.mark.parametrize("source", [lambda x: x[:, :1] * 3, lambda x: 0.5 * torch.tanh(x[:, :1])])
+def test_other_actions_are_no_parts_of_the_box(source):
+    largest = 2.0 if float(source(torch.ones(1, 2))) > 1 else 1.0
+    playable = make_task(PUSH_TASK, {"largest": largest})
+    policy = load_policy(source, task=playable.task, outputs="actions")
+    assert [suspect.likely for suspect in suspects(policy, playable)] == [None] * len(suspects(policy, playable))
+
+
 def test_a_version_that_is_gone_is_named_with_its_successor():
     task = replace(short_cart_pole().task, name="Pendulum-v0", environment_kwargs={})
     policy = hand_made_teacher().with_spec(heads=(replace(hand_made_teacher().spec.heads[0], task=task),))

@@ -1,6 +1,7 @@
 """Packages that only some adapters need, asked for by name when they are missing."""
 
 import importlib
+import importlib.util
 from typing import Any
 
 from rldistill.errors import RldistillError
@@ -20,6 +21,23 @@ def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN4
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise RldistillError(
-            f"{what} needs {module}, which is not installed: pip install 'rldistill[{extra}]'"
-        ) from error
+        raise RldistillError(_missing(module, what=what, extra=extra)) from error
+
+
+def check_installed(module: str, *, what: str, extra: str) -> None:
+    """Check that an optional package can be found, without importing it.
+
+    Args:
+        module: its name.
+        what: needs it, as messages call it.
+        extra: of ours that installs it.
+
+    Raises:
+        RldistillError: it is not installed; says how to.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise RldistillError(_missing(module, what=what, extra=extra))
+
+
+def _missing(module: str, *, what: str, extra: str) -> str:
+    return f"{what} needs {module}, which is not installed: pip install 'rldistill[{extra}]'"

@@ -63,12 +63,12 @@ def module_policy(
     probe = probe_rows(task.fingerprint, ROWS_PER_BATCH["cpu"])
     answers = _answers(policy, torch.zeros_like(probe))
     resolved = resolve_outputs(what, declared, answers, layout)
-    check_kinds_of_values(what, resolved, answers)
-    raw = raw_rows(what, resolved, answers)
+    check_kinds_of_values(what, resolved, answers, is_python=True)
+    raw = raw_rows(what, resolved, answers, layout)
     check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
-    first, again = (raw_rows(what, resolved, _answers(policy, probe)) for _ in range(2))
+    first, again = (raw_rows(what, resolved, _answers(policy, probe), layout) for _ in range(2))
     check_repeats(what, first, again)
-    if list(answers) == ["output"]:
+    if list(answers) == ["output"] and not resolved.is_scaled:
         return policy
     return TorchPolicy.from_module(
         module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization, outputs=resolved
@@ -90,6 +90,17 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
     declared = parse_outputs(outputs)
     check_kind(what, declared, task.fingerprint.action_layout)
+    check_module_state(module)
+    return task, declared
+
+
+def check_module_state(module: nn.Module) -> None:
+    """Check that a module has no memory, and keeps nothing that a policy file could not.
+
+    Raises:
+        UsageError: it has, or does; names it.
+    """
+    what = f"Module {type(module).__name__}"
     weights = cast(dict[str, object], module.state_dict())
     if memory := memory_among(weights):
         raise UsageError(recurrent(what, memory))
@@ -97,9 +108,8 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
         if not isinstance(value, Tensor):
             raise UsageError(
                 f"{what} keeps a {type(value).__name__} under {name!r} beside its weights, which no policy file can. "
-                "Leave out its get_extra_state, or pass its forward, a function."
+                "Leave out its get_extra_state, or, of a teacher, pass its forward, a function."
             )
-    return task, declared
 
 
 @torch.inference_mode()

@@ -98,10 +98,12 @@ def load_policy(
             `nn.Module`, or a function from observations to outputs.
         device: `auto`, `cpu` or `cuda`; programs run on the CPU.
         module: for weights whose network is a module of one's own: that module, whose weights are replaced in place.
-        trust: whether files that are programs (TorchScript, torch.export) may run.
+        trust: whether files that are programs (TorchScript, torch.export) may run, and ONNX files without limits of
+            time and memory.
         task: that it plays, for sources that do not say it themselves.
         outputs: what its outputs are, for sources that do not say it: `q_values`, `logits`, `gaussian` or `actions`;
-            of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`.
+            of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`; of a box whose bounds -1
+            and 1 stand for, `actions=rescale` or `actions=rescale(NAME)`.
         behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
         input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
         activation: of checkpoints, which do not say it: `elu`, `relu`, `tanh`, …; None: rsl_rl's default, with a
@@ -299,4 +301,4 @@ def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:
         return load_torchscript(path, trust=trust)
     if kind == "torch_export":
         return load_exported(path, trust=trust)
-    return load_onnx(path)
+    return load_onnx(path, trust=trust)

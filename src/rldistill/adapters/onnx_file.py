@@ -4,7 +4,7 @@ Only operators of the ONNX standard are accepted, and weights that lie in the fi
 the same folder. What is given on is one block of bytes that refers to nothing else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -13,11 +13,14 @@ import numpy as np
 
 from rldistill.adapters.extras import optional_import
 from rldistill.adapters.memory import recurrent
-from rldistill.errors import PolicyFileError, first_line
+from rldistill.errors import PolicyFileError, RldistillError, first_line
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+RUNTIME_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch")
+"""With all below them: onnxruntime runs operators of its own of these names, whatever a file says that they are."""
+_MOST_NAME_BYTES = 256
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 # Whose inputs are what training made, also of layers that were quantised.
 _LAYERS = frozenset(
@@ -54,23 +57,34 @@ class OnnxModel:
     num_parameters: int
 
 
-def read_onnx(path: Path) -> OnnxModel:
+def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_bytes: None) -> OnnxModel:
     """Read and check an ONNX file; nothing in it is run.
+
+    Args:
+        path: of the file.
+        before_reading: is told how many bytes will be read next.
 
     Raises:
         PolicyFileError: unreadable, too large, recurrent, with operators beyond the standard, weights outside its
             folder, weights that are no numbers, or inputs that are not one batch of observations.
         RldistillError: the package `onnx` is missing.
     """
-    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="export")
-    _check_size(path, path.stat().st_size)
+    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="onnx")
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # protobuf's errors have no public base class
+        return _read(path, onnx, before_reading)
+    except RldistillError:
+        raise
+    except Exception as error:  # protobuf's errors have no public base class, and damaged files bring others
         raise PolicyFileError(
-            f"ONNX file {path} cannot be read: {first_line(error)}. It is not an ONNX model, or its download or copy "
-            "is incomplete. Fetch it again."
+            f"ONNX file {path} cannot be read: {first_line(error)[:200]}. It is not an ONNX model, or its download or "
+            "copy is incomplete. Fetch it again."
         ) from error
+
+
+def _read(path: Path, onnx: Any, before_reading: Callable[[int], None]) -> OnnxModel:  # noqa: ANN401
+    _check_size(path, path.stat().st_size)
+    before_reading(path.stat().st_size)
+    model = onnx.load_model_from_string(path.read_bytes())
     if not model.graph.output:
         raise PolicyFileError(f"ONNX file {path} holds no graph with outputs. It is not an ONNX model, or incomplete.")
     messages = list(_messages(model))
@@ -78,7 +92,7 @@ def read_onnx(path: Path) -> OnnxModel:
     tensors = [message for message in messages if isinstance(message, onnx.TensorProto)]
     _check_domains(path, model, nodes)
     _check_no_memory(path, nodes)
-    _include_external(path, onnx, tensors)
+    _include_external(path, onnx, tensors, before_reading)
     num_parameters = _check_weights(path, onnx, tensors, nodes)
     dims, dtype = _only_input(path, onnx, model.graph)
     return OnnxModel(
@@ -113,6 +127,11 @@ def _check_size(path: Path, num_bytes: int) -> None:
 def _check_domains(path: Path, model: Any, nodes: Sequence[Any]) -> None:  # noqa: ANN401
     # Functions that the file itself defines are made of nodes, which are checked like all others.
     defined = {(function.domain, function.name) for function in model.functions}
+    if reserved := sorted(f"{domain}.{name}" for domain, name in defined if is_of_runtime(domain)):
+        raise PolicyFileError(
+            f"ONNX file {path} defines operators that have a meaning already: {_shown(reserved)}. onnxruntime would "
+            "run its own in their place. Export it with functions of another domain, or without."
+        )
     custom = {
         f"{node.domain}.{node.op_type}"
         for node in nodes
@@ -120,9 +139,18 @@ def _check_domains(path: Path, model: Any, nodes: Sequence[Any]) -> None:  # noq
     }
     if custom:
         raise PolicyFileError(
-            f"ONNX file {path} needs operators beyond the ONNX standard: {', '.join(sorted(custom))}. They would run "
+            f"ONNX file {path} needs operators beyond the ONNX standard: {_shown(sorted(custom))}. They would run "
             "code of another library; export it with standard operators only."
         )
+
+
+def is_of_runtime(domain: str) -> bool:
+    """Return whether onnxruntime may have operators of its own in a domain."""
+    return domain == "" or any(domain == own or domain.startswith(f"{own}.") for own in RUNTIME_DOMAINS)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _check_no_memory(path: Path, nodes: Sequence[Any]) -> None:
@@ -130,7 +158,12 @@ def _check_no_memory(path: Path, nodes: Sequence[Any]) -> None:
         raise PolicyFileError(recurrent(f"ONNX file {path}", " and ".join(memory)))
 
 
-def _include_external(path: Path, onnx: Any, tensors: Sequence[Any]) -> None:  # noqa: ANN401
+def _include_external(
+    path: Path,
+    onnx: Any,  # noqa: ANN401
+    tensors: Sequence[Any],
+    before_reading: Callable[[int], None],
+) -> None:
     """Read weights that lie in files beside the model into it."""
     total = path.stat().st_size
     for tensor in tensors:
@@ -150,6 +183,7 @@ def _include_external(path: Path, onnx: Any, tensors: Sequence[Any]) -> None:  #
             )
         total += length
         _check_size(path, total)
+        before_reading(length)
         with file.open("rb") as stream:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
@@ -163,14 +197,17 @@ def _file_beside(path: Path, location: str) -> Path:
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
     leaves = posix.is_absolute() or bool(windows.anchor) or ".." in posix.parts or ".." in windows.parts
     file = path.parent / location
+    shown = repr(location) if len(location) <= 60 else f"{location[:60]!r}"[:-1] + " …"
     steps = [file, *list(file.parents)[: len(posix.parts) - 1]]
-    if not location or leaves or any(step.is_symlink() for step in steps):
+    # Of a name that no file may have, asking is an error.
+    may_be = len(location.encode(errors="replace")) < _MOST_NAME_BYTES and "\0" not in location
+    if not location or leaves or (may_be and any(step.is_symlink() for step in steps)):
         raise PolicyFileError(
-            f"ONNX file {path} wants weights from {location!r}, which may lie outside its own folder: refused. "
+            f"ONNX file {path} wants weights from {shown}, which may lie outside its own folder: refused. "
             "External weights must be plain files beside the model."
         )
-    if not file.is_file():
-        raise PolicyFileError(f"ONNX file {path} needs its weights from {location!r} beside it: found nothing there.")
+    if not (may_be and file.is_file()):
+        raise PolicyFileError(f"ONNX file {path} needs its weights from {shown} beside it: found nothing there.")
     return file
 
 
@@ -207,13 +244,15 @@ def _inputs(graph: Any) -> list[Any]:  # noqa: ANN401
 def _only_input(path: Path, onnx: Any, graph: Any) -> tuple[list[int | str], np.dtype[Any]]:  # noqa: ANN401
     """Return the dimensions of the only input (names where they are not fixed) and its type."""
     inputs = _inputs(graph)
-    names = ", ".join(value.name for value in inputs) or "none"
+    names = _shown([value.name for value in inputs]) or "none"
     if len(inputs) != 1:
         memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
         why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
         raise PolicyFileError(f"ONNX file {path} takes {len(inputs)} inputs ({names}). {why}")
     tensor = inputs[0].type.tensor_type
-    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    # A number that no version of ONNX knows has no name.
+    names_of_types = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    dtype = names_of_types.get(tensor.elem_type, f"of the unknown type {tensor.elem_type}")
     if dtype not in _OBSERVATION_TYPES:
         raise PolicyFileError(
             f"ONNX file {path}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."

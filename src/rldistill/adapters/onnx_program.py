@@ -1,6 +1,15 @@
-"""An ONNX file as a program, run by onnxruntime."""
+"""An ONNX file as a program, run by onnxruntime in a process of its own (`onnx_worker`)."""
 
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import weakref
 from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -8,67 +17,142 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.adapters.extras import optional_import
-from rldistill.adapters.onnx_file import OnnxModel, read_onnx
+from rldistill import errors
+from rldistill.adapters.extras import check_installed
 from rldistill.adapters.program import Program
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, RldistillError
 from rldistill.policies.padded import ROWS_PER_BATCH
-from rldistill.storage import sha256_bytes
+
+SECONDS_PER_CALL = 3.0
+"""Of processor time, for loading a small file, and for each batch of observations."""
+FREE_BYTES = 512 * 2**20
+"""What a file may take, in whatever shapes, beside copies of its weights and inputs."""
+# What is imported is what is imported here; a folder that somebody works in adds nothing.
+_COMMAND = (
+    "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
+    "from rldistill.adapters.onnx_worker import serve; serve(**arguments)"
+)
+_MOST_SHOWN = 480
 
 
-def load_onnx(path: Path) -> Program:
+def load_onnx(path: Path, *, trust: bool = False) -> Program:
     """Return the program of an ONNX file.
 
+    Args:
+        path: the file.
+        trust: whether it runs without limits of memory and time.
+
     Raises:
-        PolicyFileError: the file cannot be trusted, or run.
+        PolicyFileError: the file cannot be read, or run within the limits.
         RldistillError: `onnx` or `onnxruntime` is missing.
     """
     what = f"ONNX file {path}"
-    model = read_onnx(path)
-    onnxruntime = optional_import("onnxruntime", what=what, extra="export")
-    session = _session(onnxruntime, path, model)
-
-    def run(rows: Tensor) -> Mapping[str, Tensor]:
-        try:
-            answers = session.run(model.output_names, {model.input_name: rows.numpy()})
-        except Exception as error:  # onnxruntime's errors have no public base class
-            raise PolicyFileError(
-                f"{what} cannot be run on observations {list(rows.shape)}: {_one_line(error)}"
-            ) from error
-        return {
-            name: torch.from_numpy(answer)
-            for name, answer in zip(model.output_names, answers, strict=True)
-            if isinstance(answer, np.ndarray)
-        }
-
+    for module in ("onnx", "onnxruntime"):
+        check_installed(module, what=what, extra="onnx")
+    process = _OnnxProcess(path, what, trust=trust)
+    description = process.description
+    batch_size, *observation_shape = description["batch_shape"]
     return Program(
         name=path.stem,
         what=what,
         format="onnx",
-        run=run,
+        run=process.run,
         # Of the bytes that are run, so that external weights are part of the policy's identity.
-        content_hash=sha256_bytes(model.content),
-        observation_shape=model.observation_shape,
-        input_dtype=torch.from_numpy(np.empty(0, model.input_dtype)).dtype,
-        batch_size=model.batch_size or ROWS_PER_BATCH["cpu"],
-        num_parameters=model.num_parameters,
-        num_bytes=len(model.content),
+        content_hash=description["content_hash"],
+        observation_shape=tuple(observation_shape),
+        input_dtype=torch.from_numpy(np.empty(0, description["input_dtype"])).dtype,
+        batch_size=batch_size,
+        num_parameters=description["num_parameters"],
+        num_bytes=description["num_bytes"],
     )
 
 
-def _session(onnxruntime: Any, path: Path, model: OnnxModel) -> Any:  # noqa: ANN401 (no public types)
-    options = onnxruntime.SessionOptions()
-    # One thread: sums in another order differ in their last bits, and episodes must not depend on the machine.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what fails is raised; what it only remarks is nothing to a user
-    try:
-        return onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no public base class
-        raise PolicyFileError(f"ONNX file {path} cannot be run: {_one_line(error)}") from error
+class _OnnxProcess:
+    """The process that reads and runs a file: started here, and ended when nobody refers to it any more."""
+
+    def __init__(self, path: Path, what: str, *, trust: bool) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._connection, theirs = Pipe()
+        arguments = {
+            "descriptor": theirs.fileno(),
+            "path": str(path),
+            "rows_per_batch": ROWS_PER_BATCH["cpu"],
+            "seconds": 0 if trust else SECONDS_PER_CALL,
+            "free_bytes": FREE_BYTES,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _COMMAND, json.dumps([sys.path, arguments])],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal is for this process to hear
+        )
+        theirs.close()
+        self._end = weakref.finalize(self, _end, self._process, self._connection)
+        self.description, _ = self._exchange(None)
+
+    def run(self, rows: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs for one batch of observations, by name."""
+        header, content = self._exchange(rows)
+        outputs: dict[str, Tensor] = {}
+        start = 0
+        for name, dtype, shape in header["answers"]:
+            array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
+            start += array.nbytes
+            outputs[name] = torch.from_numpy(array)
+        return outputs
+
+    def _exchange(self, rows: Tensor | None) -> tuple[dict[str, Any], bytearray]:
+        """Ask, where there is something to ask, and return the reply.
+
+        Raises:
+            PolicyFileError: the file was refused, failed, or took more than the limits allow.
+        """
+        with self._lock:
+            if not self._end.alive:
+                raise PolicyFileError(f"{self._what} was stopped while it answered. Load it again.")
+            try:
+                if rows is not None:
+                    self._connection.send_bytes(rows.contiguous().numpy().data.cast("B"))
+                header = json.loads(self._connection.recv_bytes())
+                content = bytearray(self._connection.recv_bytes())
+            except (EOFError, OSError) as error:
+                status = self._process.wait()
+                self._end()
+                raise PolicyFileError(_death(self._what, status)) from error
+            except BaseException:
+                # What comes next would be the answer to another question.
+                self._end()
+                raise
+        if "error" in header:
+            kind: type[RldistillError] = getattr(errors, header["kind"])
+            raise kind(_bounded(header["error"]))
+        return header, content
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    connection.close()
+    process.kill()
+    process.wait()
+
+
+def _death(what: str, status: int) -> str:
+    lift = "If you trust where it came from, --trust (Python: trust=True) lifts the limits of time and memory."
+    if status == -signal.SIGPROF:
+        return (
+            f"{what} did not answer within {SECONDS_PER_CALL:g} s of processor time. It repeats something without end, "
+            f"or is no policy to play with. {lift}"
+        )
+    reason = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    return (
+        f"{what} made onnxruntime end its process ({reason}): the file is damaged, made to do so, or takes too much "
+        f"memory. Fetch it again. {lift}"
+    )
+
+
+def _bounded(text: str) -> str:
+    """Return a line that quotes a stranger's file as one that may be shown: short, and of characters that are seen."""
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN * 2 // 3]} … {line[-_MOST_SHOWN // 3 :]}"

@@ -32,8 +32,8 @@ from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
 MAX_BATCH_SIZE = 4096
 """Rows of a call: where a file fixes them, each decision costs as many."""
-MAX_INPUT_VALUES = 2**28
-"""Numbers that go into a call: 1 GiB of float32."""
+MAX_INPUT_VALUES = 2**25
+"""Numbers that go into a call: 128 MiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class ProgramPolicy:
         zeros = torch.zeros(program.batch_size, *shape, dtype=torch.uint8 if is_bytes else torch.float32)
         answers = _run(program, zeros, input_scale)
         resolved = resolve_outputs(program.what, declared, answers, layout)
-        check_kinds_of_values(program.what, resolved, answers)
-        raw = raw_rows(program.what, resolved, answers)
+        check_kinds_of_values(program.what, resolved, answers, is_python=program.format == "python")
+        raw = raw_rows(program.what, resolved, answers, layout)
         if task is None:
             task = _unnamed_task(program.what, resolved, raw, shape, is_bytes=is_bytes)
         policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
@@ -199,8 +199,9 @@ class ProgramPolicy:
 
     def _raw(self, rows: Tensor) -> Tensor:
         """Return raw rows `[batch_size, O]` for exactly one batch."""
-        raw = raw_rows(self.program.what, self.outputs, _run(self.program, rows, self.input_scale))
-        check_raw(self.program.what, self.outputs, raw, self._task.fingerprint.action_layout, len(rows))
+        layout = self._task.fingerprint.action_layout
+        raw = raw_rows(self.program.what, self.outputs, _run(self.program, rows, self.input_scale), layout)
+        check_raw(self.program.what, self.outputs, raw, layout, len(rows))
         return raw
 
     def act(

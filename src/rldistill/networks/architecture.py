@@ -148,6 +148,7 @@ PRESETS: Mapping[str, Architecture] = {
 }
 
 _WIDEST = 2**20
+_MEMORY = re.compile(r"(gru|lstm|rnn)\b", re.IGNORECASE)
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
 _CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
@@ -179,6 +180,11 @@ def _parse(text: str) -> Architecture:
     if found := _CONV.fullmatch(text):
         kind = "conv" if found[1] == "conv" else "combined"
         return _conv(text, _sizes(found[2]), _sizes(found[3]), _sizes(found[4]), kind=kind)
+    if _MEMORY.match(text):
+        raise UsageError(
+            f"Unknown network: got {text!r}. Networks with a memory are not there yet: choose mlp:64x64, conv:8-8-8:32 "
+            f"or {', '.join(PRESETS)}."
+        )
     near = difflib.get_close_matches(text, PRESETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(

@@ -12,6 +12,7 @@ from rldistill.networks.foreign import call_foreign
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
 from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
+from rldistill.types import ActionLayout
 
 
 class ModuleNetwork(nn.Module):
@@ -24,6 +25,7 @@ class ModuleNetwork(nn.Module):
         observation_shape: of one observation.
         num_outputs: O, what the task's action layout needs.
         outputs: which of several outputs make the rows; None: it has one.
+        layout: of the task's actions, where outputs are declared.
         input_scale: factor on the inputs: 1/255 for bytes.
         normalization: of the inputs by running statistics, instead of the factor.
     """
@@ -35,6 +37,7 @@ class ModuleNetwork(nn.Module):
         num_outputs: int,
         *,
         outputs: OutputDeclaration | None = None,
+        layout: ActionLayout | None = None,
         input_scale: float = 1.0,
         normalization: InputNormalization | None = None,
     ) -> None:
@@ -45,6 +48,7 @@ class ModuleNetwork(nn.Module):
         # Whoever goes to evaluation and back must not find a module in training that was not.
         self.training = module.training
         self._outputs = outputs
+        self._layout = layout
         self._num_outputs = num_outputs
 
     def use_channels_last(self) -> None:
@@ -78,7 +82,7 @@ class ModuleNetwork(nn.Module):
 
     def _rows(self, answers: dict[str, Tensor]) -> Tensor:
         if self._outputs is not None:
-            return raw_rows(self._what, self._outputs, answers)
+            return raw_rows(self._what, self._outputs, answers, self._layout)
         if len(answers) > 1:
             raise MismatchError(
                 f"{self._what} returned {len(answers)} outputs: {shown_outputs(answers)}, expected one tensor "

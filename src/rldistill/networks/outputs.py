@@ -1,12 +1,13 @@
 """What the outputs of a program or a module mean: declared by the user where they cannot say it.
 
 A declaration is written `q_values`, `logits`, `gaussian` or `actions`, and where a program has
-several outputs also which of them: `logits=policy`, `gaussian=mu,log_std`, `gaussian=mu,log(std)`.
+several outputs also which of them: `logits=policy`, `gaussian=mu,log_std`, `gaussian=mu,log(std)`. Of a box whose
+bounds -1 and 1 stand for, it is `actions=rescale` or `actions=rescale(NAME)`.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 import torch
@@ -16,6 +17,11 @@ from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, OutputKind
 
 _LOG = re.compile(r"log\((.+)\)")
+_RESCALE = re.compile(r"rescale(?:\((.+)\))?")
+_ONE_HOT = (
+    "Return logits that choose them, with A actions: 10.0 * torch.nn.functional.one_hot(torch.as_tensor(chosen), A), "
+    "where chosen is [B], int64."
+)
 # Outputs of these names say themselves what they are.
 _TELLING_NAMES: Mapping[OutputKind, tuple[str, ...]] = {
     "q_values": ("q_values",),
@@ -33,11 +39,13 @@ class OutputDeclaration:
         kind: the action field.
         names: of the outputs, in the order of the raw row; empty: the only one, or those that `kind` names.
         is_std: gaussian from two outputs: whether the second is a standard deviation, not its logarithm.
+        is_scaled: of a box: whether -1 and 1 stand for its bounds, whatever those are.
     """
 
     kind: OutputKind
     names: tuple[str, ...] = ()
     is_std: bool = False
+    is_scaled: bool = False
 
     @property
     def text(self) -> str:
@@ -45,11 +53,16 @@ class OutputDeclaration:
         names = list(self.names)
         if self.is_std:
             names[-1] = f"log({names[-1]})"
-        return f"{self.kind}={','.join(names)}" if names else self.kind
+        text = ",".join(names)
+        if self.is_scaled:
+            text = f"rescale({text})" if names else "rescale"
+        return f"{self.kind}={text}" if text else self.kind
 
 
 def parse_outputs(text: str) -> OutputDeclaration:
     """Read `KIND` or `KIND=NAME`, for a Gaussian also `gaussian=MEAN,LOG_STD` or `gaussian=MEAN,log(STD)`.
+
+    What is named may stand in `rescale(…)`, alone where it need not be named: a box's bounds are -1 and 1 in it.
 
     Raises:
         UsageError: another kind, or more names than it has parts.
@@ -60,16 +73,19 @@ def parse_outputs(text: str) -> OutputDeclaration:
             f"outputs: got {text!r}, expected {'|'.join(get_args(OutputKind))}, with the outputs' names where there "
             "are several, such as logits=policy or gaussian=mu,log_std."
         )
+    scaled = _RESCALE.fullmatch(rest.strip()) if kind in OUTPUT_KINDS_OF_ACTIONS["box"] else None
+    if scaled is not None:
+        equals, rest = (equals, scaled[1]) if scaled[1] else ("", "")
     names: tuple[str, ...] = tuple(name.strip() for name in rest.split(",")) if equals else ()
     most = 2 if kind == "gaussian" else 1
     if len(names) > most or not all(names):
         raise UsageError(
             f"outputs: got {text!r}, expected {kind}= and {'one or two names' if most == 2 else 'one name'}."
         )
-    output_kind = cast(OutputKind, kind)
+    output_kind, is_scaled = cast(OutputKind, kind), scaled is not None
     if len(names) == 2 and (std := _LOG.fullmatch(names[1])):
-        return OutputDeclaration(output_kind, (names[0], std[1]), is_std=True)
-    return OutputDeclaration(output_kind, names)
+        return OutputDeclaration(output_kind, (names[0], std[1]), is_std=True, is_scaled=is_scaled)
+    return OutputDeclaration(output_kind, names, is_scaled=is_scaled)
 
 
 def check_kind(what: str, declared: OutputDeclaration, layout: ActionLayout) -> None:
@@ -83,6 +99,11 @@ def check_kind(what: str, declared: OutputDeclaration, layout: ActionLayout) -> 
         raise MismatchError(
             f"{what}: its outputs were declared as {declared.kind}, but {layout.kind} actions have "
             f"{' or '.join(kinds)}. Was another task meant?"
+        )
+    if declared.is_scaled and not layout.is_bounded:
+        raise MismatchError(
+            f"{what}: its outputs were declared as {declared.text}, but the box of the task's actions has no bounds. "
+            f"Leave rescale out: --outputs {replace(declared, is_scaled=False).text}."
         )
 
 
@@ -113,9 +134,9 @@ def resolve_outputs(
     if declared.names:
         return declared
     if len(outputs) == 1:
-        return OutputDeclaration(declared.kind, tuple(outputs))
+        return replace(declared, names=tuple(outputs))
     if _tells(declared.kind, outputs):
-        return OutputDeclaration(declared.kind, _TELLING_NAMES[declared.kind])
+        return replace(declared, names=_TELLING_NAMES[declared.kind])
     example = (
         "gaussian=MEAN,LOG_STD or gaussian=MEAN,log(STD)" if declared.kind == "gaussian" else f"{declared.kind}=NAME"
     )
@@ -125,8 +146,16 @@ def resolve_outputs(
     )
 
 
-def raw_rows(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the outputs that a resolved declaration names as raw rows `[B, O]`, float32.
+def raw_rows(
+    what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor], layout: ActionLayout | None
+) -> Tensor:
+    """Return the outputs that a resolved declaration names as raw rows `[B, O]`, float32, in the environment's units.
+
+    Args:
+        what: the program, as messages call it.
+        declared: names every output it takes.
+        outputs: what the program returned, by name.
+        layout: of the task's actions, to whose bounds declared outputs are rescaled; None where no task was named.
 
     Raises:
         MismatchError: an output is missing, or mean and spread have different sizes.
@@ -134,6 +163,22 @@ def raw_rows(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tenso
     if missing := [name for name in declared.names if name not in outputs]:
         # A program that answers otherwise than it did when it was loaded.
         raise MismatchError(_missing(what, missing[0], outputs))
+    rows = _joined(what, declared, outputs)
+    if not declared.is_scaled or layout is None:
+        return rows
+    # Rows of another width are refused by `check_raw`.
+    return _rescaled(rows, layout) if rows.dim() == 2 and rows.shape[1] % layout.sizes[0] == 0 else rows
+
+
+def _rescaled(rows: Tensor, layout: ActionLayout) -> Tensor:
+    """Return actions, or means and logarithms of standard deviations, from [-1, 1] to [low, high]."""
+    low, high = rows.new_tensor(layout.low), rows.new_tensor(layout.high)
+    half_width = 0.5 * (high - low)
+    actions, *log_std = rows.split(layout.sizes[0], dim=1)
+    return torch.cat([low + half_width * (actions + 1), *(part + half_width.log() for part in log_std)], dim=1)
+
+
+def _joined(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> Tensor:
     parts = [outputs[name].float() for name in declared.names]
     if len(parts) == 1:
         return parts[0]
@@ -180,8 +225,16 @@ def check_repeats(what: str, raw: Tensor, again: Tensor) -> None:
         )
 
 
-def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor]) -> None:
+def check_kinds_of_values(
+    what: str, declared: OutputDeclaration, outputs: Mapping[str, Tensor], *, is_python: bool
+) -> None:
     """Refuse whole numbers, an action already chosen, which says nothing of the others; and complex ones.
+
+    Args:
+        what: the program, as messages call it.
+        declared: names every output it takes.
+        outputs: what the program returned, by name.
+        is_python: whether it is the user's own code, which can be told otherwise, not a file.
 
     Raises:
         PolicyFileError: names the output.
@@ -193,9 +246,10 @@ def check_kinds_of_values(what: str, declared: OutputDeclaration, outputs: Mappi
                 f"{what}: output {name!r} is {dtype}, expected real numbers. Return or export their real part."
             )
         if not outputs[name].is_floating_point():
+            way_on = "Return floats." if declared.kind in OUTPUT_KINDS_OF_ACTIONS["box"] else _ONE_HOT
             raise PolicyFileError(
                 f"{what}: output {name!r} is {dtype}: the actions it has chosen, not scores of all of them. "
-                "Export it again with its Q-values or logits."
+                + (way_on if is_python else "Export it again with its Q-values or logits.")
             )
 
 

@@ -40,7 +40,8 @@ def _count_macs(network: Network, head: int) -> int:
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        device = next(network.parameters()).device
+        # A module of somebody's own may have no weights.
+        device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
         with torch.inference_mode():
             network(torch.zeros(1, *network.observation_shape, device=device), head)
     finally:

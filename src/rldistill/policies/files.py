@@ -67,6 +67,7 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
             spec.observation_shape,
             num_outputs,
             outputs=spec.declared_outputs,
+            layout=spec.heads[0].task.fingerprint.action_layout,
             input_scale=spec.input_scale,
             normalization=spec.empty_normalization,
         )

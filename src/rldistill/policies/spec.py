@@ -99,10 +99,11 @@ class PolicySpec:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
         if len({head.task.fingerprint.observation_parts for head in self.heads}) != 1:
             raise ValueError("heads must have one kind of observation, got several of different parts.")
-        if self.declared_outputs is not None and (
-            self.module is None or self.declared_outputs.kind != self.output_kind
-        ):
+        declared = self.declared_outputs
+        if declared is not None and (self.module is None or declared.kind != self.output_kind):
             raise ValueError(f"module_outputs must be {self.output_kind} of a module, got {self.module_outputs!r}.")
+        if declared is not None and declared.is_scaled and not self.heads[0].task.fingerprint.action_layout.is_bounded:
+            raise ValueError(f"module_outputs need a box with bounds, got {self.module_outputs!r}.")
         # Both refuse what does not belong together.
         assert self.output_layers
         assert self.empty_normalization or self.normalization is None

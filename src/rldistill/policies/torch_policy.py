@@ -131,6 +131,7 @@ class TorchPolicy:
             spec.observation_shape,
             spec.head_sizes[task.name],
             outputs=outputs,
+            layout=task.fingerprint.action_layout,
             input_scale=spec.input_scale,
             normalization=normalization,
         )

@@ -31,7 +31,8 @@ class CollectConfig:
     """A teacher that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std."""
+    also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
+    actions=rescale."""
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
@@ -80,7 +81,8 @@ class EvaluateConfig:
     """A policy that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std."""
+    also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
+    actions=rescale."""
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None
@@ -178,7 +180,8 @@ class InspectConfig:
     """A policy that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std."""
+    also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
+    actions=rescale."""
     input_scale: str | None = None
     """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
     activation: str | None = None

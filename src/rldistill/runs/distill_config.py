@@ -24,7 +24,8 @@ class DistillConfig:
     """With --teacher: a file that is a program (TorchScript, torch.export) may run the code in it."""
     outputs: str | None = None
     """With --teacher: what a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std."""
+    also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
+    actions=rescale."""
     input_scale: str | None = None
     """With --teacher: of a program that takes floats where the task gives bytes: 1 if it scales them itself,
     else 1/255."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rldistill.adapters.functions import check_module_state
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
 from rldistill.networks.output_layer import StdKind
@@ -41,8 +42,14 @@ class StudentTask:
 
 
 def student_name(student: str | nn.Module) -> str:
-    """Return a student as a configuration names it."""
+    """Return a student as a configuration names it.
+
+    Raises:
+        UsageError: no name and no module, or a module that has a memory, of which batches of single steps would make
+            no use.
+    """
     if isinstance(student, nn.Module):
+        check_module_state(student)
         return f"{MODULE_PREFIX}{module_name(student)}"
     if not isinstance(student, str):  # pyright: ignore[reportUnnecessaryIsInstance] Python lets anything in
         raise UsageError(

@@ -20,8 +20,10 @@ from rldistill.envs.versions import older_versions_allowed, other_versions
 from rldistill.errors import RldistillError
 from rldistill.networks import PolicyNetwork
 from rldistill.networks.architecture import Activation
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies import HeadSpec, Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.padded import probe_rows
 from rldistill.tasks import Task
 from rldistill.types import ActionLayout
 
@@ -55,12 +57,14 @@ class Suspect:
         as_played: what is done here.
         make_trials: other readings that can be played.
         note: what the files say against it, or why it cannot be tried.
+        likely: what speaks for it, and what to do, where it cannot be tried.
     """
 
     name: str
     as_played: str
     make_trials: Callable[[], list[Trial]] = list
     note: str | None = None
+    likely: str | None = None
 
 
 def suspects(policy: Policy, playable: PlayableTask, path: Path | None = None) -> list[Suspect]:
@@ -131,7 +135,11 @@ def _action_scaling(policy: Policy, playable: PlayableTask) -> Suspect | None:
     has_own_units = policy.output_kind == "actions" and not _is_rebuildable(policy)
     bounds = f"[{min(layout.low):g}, {max(layout.high):g}]"
     if has_own_units:
-        return Suspect("action scaling", f"clipped to {bounds}", note="scaled inside the program, if at all")
+        declared = policy.outputs if isinstance(policy, ProgramPolicy) else _declared(policy)
+        if declared is not None and declared.is_scaled:
+            return Suspect("action scaling", f"rescaled from [-1, 1] to {bounds}, as declared")
+        note = "scaled inside the program, if at all"
+        return Suspect("action scaling", f"clipped to {bounds}", note=note, likely=_unscaled(policy, bounds))
     squashes = layout.mapping == "tanh_rescale"
     as_played = f"tanh, then rescaled to {bounds}" if squashes else f"clipped to {bounds}"
 
@@ -139,6 +147,32 @@ def _action_scaling(policy: Policy, playable: PlayableTask) -> Suspect | None:
         return [Trial(change, _with_layout(policy, other), playable) for change, other in _other_layouts(layout)]
 
     return Suspect("action scaling", as_played, others)
+
+
+def _declared(policy: Policy) -> OutputDeclaration | None:
+    return policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
+
+
+def _unscaled(policy: Policy, bounds: str) -> str | None:
+    """Return what speaks for answers of which ±1 stands for the bounds: they stay within it, whatever is observed."""
+    fingerprint = policy.tasks[0].fingerprint
+    layout = fingerprint.action_layout
+    ends = [abs(bound) for bound in (*layout.low, *layout.high)]
+    if not layout.is_bounded or set(ends) == {1.0}:
+        return None
+    rows = probe_rows(fingerprint, 64)
+    if rows.is_floating_point():
+        rows = (rows - 0.5) * torch.logspace(0, 1, len(rows)).reshape(-1, *[1] * (rows.dim() - 1))
+    try:
+        largest = float(policy(rows)[0].raw.abs().max())
+    except RldistillError:
+        return None  # it takes only what its environment shows
+    if largest > 1 or (max(ends) <= 1 and largest <= min(ends)):
+        return None
+    return (
+        f"its actions stay within ±1, and the box is {bounds}. If ±1 stands for the box's bounds, as in exports of "
+        "Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs 'actions=rescale(NAME)'"
+    )
 
 
 def _other_layouts(layout: ActionLayout) -> list[tuple[str, ActionLayout]]:

@@ -92,12 +92,14 @@ class Finding:
         as_played: what is done here.
         trials: what other readings score; only where there is a gap to explain.
         note: what the files say about it, or why it was not tried.
+        likely: what speaks for it, and what to do, where it cannot be tried.
     """
 
     mistake: str
     as_played: str
     trials: tuple[TrialResult, ...] = ()
     note: str | None = None
+    likely: str | None = None
 
 
 @dataclass(frozen=True)
@@ -239,8 +241,14 @@ def check_verified(verification: Verification) -> None:
         f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
         f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
         f"({expected.source}). "
-        + (f"Would explain it: {would}." if would else "None of the usual mistakes that were tried would explain it.")
+        + _explanation(would, "; ".join(each.likely for each in verification.findings if each.likely))
     )
+
+
+def _explanation(would: str, likely: str) -> str:
+    if would:
+        return f"Would explain it: {would}."
+    return f"Likely cause: {likely}." if likely else "None of the usual mistakes that were tried would explain it."
 
 
 def figure(mean: float, error: float | None) -> str:
@@ -308,13 +316,13 @@ def _finding(
 ) -> Finding:
     """Describe a mistake; where there is a gap, play what it would be otherwise."""
     if result.expected is None or result.verdict != "differs":
-        return Finding(suspect.name, suspect.as_played, note=suspect.note)
+        return Finding(suspect.name, suspect.as_played, note=suspect.note, likely=suspect.likely)
     num_episodes = min(len(result.played.played.episodes), _TRIAL_EPISODES)
     trials = tuple(
         _try(trial, result.expected, result.played.mean, num_episodes, settings, callbacks)
         for trial in suspect.make_trials()
     )
-    return Finding(suspect.name, suspect.as_played, trials, suspect.note)
+    return Finding(suspect.name, suspect.as_played, trials, suspect.note, suspect.likely)
 
 
 def _try(

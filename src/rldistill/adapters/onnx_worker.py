@@ -1,0 +1,215 @@
+"""An ONNX file in a process of its own, within limits of memory and of processor time.
+
+Operators of the ONNX standard alone can repeat for ever, and make 8 GB out of 300 bytes. Whether a file does so cannot
+be told by looking at it, so that what a stranger wrote is read and run here: whoever asks gets an answer, an error, or
+sees this process end. `onnx_program` starts it and asks; it ends when nobody is left who could ask.
+"""
+
+import json
+import math
+import re
+import resource
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.adapters.extras import optional_import
+from rldistill.adapters.onnx_file import OnnxModel, read_onnx
+from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.storage import sha256_bytes
+
+# Parsing, checking, optimising and packing weights hold several copies of them for a moment, and take their time.
+_COPIES_OF_WEIGHTS, _COPIES_OF_INPUTS = 8, 4
+_BYTES_PER_SECOND = 32 * 2**20
+_MOST_ANSWER_BYTES = 64 * 2**20
+_MOST_INPUT_BYTES = 256 * 2**20
+_MOST_SAID = 300
+_TOO_LARGE = re.compile(r"requested buffer of size (\d+)")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of this process; a file that its user trusts has none.
+
+    Attributes:
+        seconds: of processor time, for reading a small file, and for each batch of observations.
+        free_bytes: what reading and running may take, in whatever shapes, beside copies of weights and inputs.
+        own_bytes: address space of the interpreter and its libraries.
+    """
+
+    seconds: float
+    free_bytes: int
+    own_bytes: int
+
+    @property
+    def apply(self) -> bool:
+        """Whether there are any."""
+        return self.seconds > 0
+
+    def set_memory(self, weight_bytes: int, input_bytes: int = 0) -> None:
+        """Let this process take what weights and inputs of this size need, and no more."""
+        if not self.apply:
+            return
+        limit = self.own_bytes + self.free_bytes + _COPIES_OF_WEIGHTS * weight_bytes + _COPIES_OF_INPUTS * input_bytes
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+    def start_clock(self) -> None:
+        """End this process after so much processor time from now on: SIGPROF ends whoever has no handler for it."""
+        if self.apply:
+            signal.setitimer(signal.ITIMER_PROF, self.seconds)
+
+    def allow_reading(self, num_bytes: int) -> None:
+        """Let the clock that runs run on for what so many bytes take."""
+        if self.apply:
+            left, _ = signal.getitimer(signal.ITIMER_PROF)
+            signal.setitimer(signal.ITIMER_PROF, left + num_bytes / _BYTES_PER_SECOND)
+
+    def stop_clock(self) -> None:
+        """Let the next call have its own time."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, free_bytes: int) -> None:
+    """Read a file, say what it is, and answer batches of observations until nobody is left who could ask.
+
+    Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header.
+
+    Args:
+        descriptor: of the connection to whoever asks.
+        path: of the file.
+        rows_per_batch: of every batch, where the file does not fix it.
+        seconds: as in `Limits`; 0: without limits.
+        free_bytes: as in `Limits`.
+    """
+    # Ctrl-C reaches all processes of a terminal: it is for whoever asks to decide what it means.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    try:
+        onnxruntime = _import_libraries(path)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits = Limits(seconds, free_bytes, pages * resource.getpagesize())
+        model = _read(Path(path), limits)
+        batch = (model.batch_size or rows_per_batch, *model.observation_shape)
+        # What is larger is refused by whoever asks.
+        limits.set_memory(len(model.content), min(math.prod(batch) * model.input_dtype.itemsize, _MOST_INPUT_BYTES))
+        session = _session(onnxruntime, path, model)
+    except Exception as error:  # whatever a parser says of a stranger's bytes
+        _reply(connection, _error(f"ONNX file {path} cannot be read", error))
+        return
+    description = {
+        "content_hash": sha256_bytes(model.content),
+        "num_bytes": len(model.content),
+        "num_parameters": model.num_parameters,
+        "batch_shape": batch,
+        "input_dtype": model.input_dtype.name,
+    }
+    model = replace(model, content=b"")  # the session has them
+    limits.stop_clock()
+    _reply(connection, description)
+    _answer_all(connection, path, model, session, batch, limits)
+
+
+def _import_libraries(path: str) -> Any:  # noqa: ANN401 (a module)
+    """Import what reads and runs files, before any limit holds; return onnxruntime."""
+    for module in ("onnx", "onnx.numpy_helper"):
+        optional_import(module, what=f"ONNX file {path}", extra="onnx")
+    return optional_import("onnxruntime", what=f"ONNX file {path}", extra="onnx")
+
+
+def _read(path: Path, limits: Limits) -> OnnxModel:
+    total = 0
+
+    def begin(num_bytes: int) -> None:
+        nonlocal total
+        total += num_bytes
+        limits.set_memory(total)
+        limits.allow_reading(num_bytes)
+
+    limits.start_clock()
+    return read_onnx(path, before_reading=begin)
+
+
+def _session(onnxruntime: Any, path: str, model: OnnxModel) -> Any:  # noqa: ANN401 (no public types)
+    options = onnxruntime.SessionOptions()
+    # One thread: sums in another order differ in their last bits, and episodes must not depend on the machine.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # what fails is raised; what it only remarks is nothing to a user
+    try:
+        return onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no public base class
+        raise PolicyFileError(f"ONNX file {path} cannot be run: {_said(error)}") from error
+
+
+def _answer_all(
+    connection: Connection,
+    path: str,
+    model: OnnxModel,
+    session: Any,  # noqa: ANN401 (no public types)
+    batch: tuple[int, ...],
+    limits: Limits,
+) -> None:
+    rows: NDArray[Any] | None = None
+    while connection.poll(None):
+        try:
+            # Not before it is asked for: a shape beyond all reason is refused by whoever asks.
+            rows = np.empty(batch, model.input_dtype) if rows is None else rows
+            connection.recv_bytes_into(rows.data.cast("B"))
+        except EOFError:
+            return
+        limits.start_clock()
+        try:
+            answers = _arrays(path, model.output_names, session.run(model.output_names, {model.input_name: rows}))
+        except Exception as error:  # onnxruntime's errors have no public base class
+            _reply(connection, _error(f"ONNX file {path} cannot be run on observations {list(batch)}", error))
+            continue
+        finally:
+            limits.stop_clock()
+        header = {"answers": [[name, array.dtype.name, array.shape] for name, array in answers.items()]}
+        _reply(connection, header, b"".join(array.tobytes() for array in answers.values()))
+
+
+def _arrays(path: str, names: Sequence[str], answers: Sequence[object]) -> dict[str, NDArray[Any]]:
+    """Return the answers that are arrays of numbers, by name; text, sequences and maps are none."""
+    arrays = {
+        name: answer
+        for name, answer in zip(names, answers, strict=True)
+        if isinstance(answer, np.ndarray) and answer.dtype.kind in "biufc"
+    }
+    num_bytes = sum(array.nbytes for array in arrays.values())
+    if num_bytes > _MOST_ANSWER_BYTES:
+        raise PolicyFileError(
+            f"ONNX file {path} answers {num_bytes / 2**20:,.0f} MiB to one batch of observations, expected at most "
+            f"{_MOST_ANSWER_BYTES // 2**20} MiB. Is it a policy?"
+        )
+    return arrays
+
+
+def _error(what: str, error: Exception) -> dict[str, Any]:
+    if isinstance(error, RldistillError):
+        return {"error": str(error), "kind": type(error).__name__}
+    return {"error": f"{what}: {_said(error)}", "kind": PolicyFileError.__name__}
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if found := _TOO_LARGE.search(text):
+        text = f"one of its results takes {int(found[1]):,} bytes"
+    if found or isinstance(error, MemoryError) or "bad_alloc" in text:
+        text += ", more memory than a policy should need. --trust (Python: trust=True) lifts this limit"
+    return f"{text[:_MOST_SAID].rstrip('.')}."
+
+
+def _reply(connection: Connection, header: Mapping[str, Any], content: bytes = b"") -> None:
+    connection.send_bytes(json.dumps(header).encode())
+    connection.send_bytes(content)
