@@ -516,9 +516,8 @@ def test_what_neither_file_nor_user_says_is_a_warning(make, suffix, unsaid, way,
 def test_a_library_is_named_only_where_names_or_suffix_are_its_own(make, suffix, library, algorithm, tmp_path):
     path = tmp_path / f"policy{suffix}"
     torch.save(make().state_dict(), path)
-    source = load_policy(path, activation="relu", outputs="logits" if make is QNetwork else None).spec.provenance[
-        "source"
-    ]
+    policy = load_policy(path, activation="relu", outputs="q_values" if make is QNetwork else None)
+    source = policy.spec.provenance["source"]
     assert (source["format"], source["algorithm"]) == (library, algorithm)
 
 
