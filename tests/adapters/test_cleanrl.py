@@ -1,5 +1,6 @@
 """CleanRL's checkpoints become networks of ours that answer as CleanRL's do, on a thousand observations."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -256,8 +257,9 @@ def test_unknown_layers_are_listed_and_a_way_out_is_named(content, line, path):
 def test_layers_that_do_not_fit_their_observations(path):
     torch.save(changed(QNetwork(atari=True), lambda t: t.update({"network.7.weight": torch.zeros(16, 100)})), path)
     assert refusal(path) == (
-        "Policy file FILE looks like CleanRL's dqn_atari, but its layers do not fit observations [4, 84, 84]: "
-        "torso.7.weight [16, 100] instead of [16, 392]."
+        "Policy file FILE (CleanRL dqn_atari): its layers do not fit observations [4, 84, 84]: torso.7.weight [16, "
+        "100] instead of [16, 392]. Load them into a module of your own, in Python: "
+        "rd.load_policy(path, module=…, task=…, outputs=…)."
     )
 
 
@@ -276,6 +278,10 @@ def test_a_weight_that_is_no_number(bad, path):
         "Policy file FILE: tensor network.0.weight holds NaN or infinity. Its training diverged, or the file is "
         "damaged."
     )
+
+
+def box_space():
+    return gymnasium.spaces.Box(-1, 1, (2,))
 
 
 class Payload:
@@ -302,7 +308,19 @@ def test_a_hostile_pickle_is_refused_unexecuted_and_names_what_it_wants(is_new, 
 
 def test_a_whole_pickled_module_is_refused_even_if_trusted(path):
     torch.save(QNetwork(), path)
-    assert "is refused: its pickle wants tests.kit.other_libraries.QNetwork" in refusal(path, trust=True)
+    assert refusal(path, trust=True) == (
+        "Policy file FILE is refused: its pickle wants tests.kit.other_libraries.QNetwork, which weights do not need. "
+        "Nothing of it was executed. If you trust its maker, load it yourself (torch.load(path, weights_only=False)), "
+        "and pass its module to rd.load_policy or save the weights alone: torch.save(module.state_dict(), "
+        "'weights.pt')."
+    )
+
+
+def test_what_one_policy_of_stable_baselines3_saves_is_refused_with_what_to_save_instead(path):
+    torch.save({"state_dict": {}, "data": {"observation_space": box_space()}}, path)
+    assert refusal(path).endswith(
+        "If Stable-Baselines3's policy.save() wrote it: save the whole model instead, model.save('model.zip')."
+    )
 
 
 def test_a_file_over_the_limit_is_refused_before_it_is_read(path, monkeypatch):
@@ -443,3 +461,143 @@ def test_weights_go_into_a_module_whatever_is_wrapped_around_either(file_wrapper
     policy = load_policy(path, module=module, task=vector_task(), outputs="logits")
     with torch.no_grad():
         torch.testing.assert_close(policy(VECTORS)[0].logits, saved(VECTORS))
+
+
+# What nobody says is a guess, and said to be one.
+
+
+class SharedTorso(nn.Module):
+    """PPO on vectors with one torso, as many write it and no script of CleanRL does."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+        self.actor, self.critic = nn.Linear(8, 3), nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.actor(self.network(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix", "unsaid", "way"),
+    [
+        (SharedTorso, ".pt", "its activation (taken is relu), as in CleanRL's ppo", "--activation tanh (in Python a"),
+        (SharedTorso, ".cleanrl_model", "its activation (taken is relu)", "--activation tanh"),
+        (PPO, ".pt", "its activation (taken is tanh), as in CleanRL's ppo", "--activation relu"),
+        (
+            QNetwork,
+            ".pt",
+            "its activation (taken is relu) or what its outputs are (taken are Q-values), as in CleanRL's dqn",
+            "--activation tanh --outputs logits (in Python activation='tanh', outputs='logits')",
+        ),
+        (TD3Actor, ".pt", "its activation (taken is relu), as in CleanRL's td3_continuous_action", "--activation tanh"),
+    ],
+)
+def test_what_neither_file_nor_user_says_is_a_warning(make, suffix, unsaid, way, tmp_path):
+    path = tmp_path / f"policy{suffix}"
+    torch.save(make().state_dict(), path)
+    with pytest.warns(TeacherWarning) as caught:
+        load_policy(path)
+    (line,) = (str(warning.message) for warning in caught)
+    assert line.startswith(f"Policy file {path}: the file does not say {unsaid}")
+    assert f"If it was trained otherwise, say so: {way}" in line
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix", "library", "algorithm"),
+    [
+        (QNetwork, ".pt", "state dict", None),
+        (QNetwork, ".cleanrl_model", "CleanRL", "dqn"),
+        (PPO, ".pt", "state dict", None),
+        (SharedTorso, ".cleanrl_model", "state dict", None),
+        (SACActor, ".pt", "CleanRL", "sac_continuous_action"),
+    ],
+)
+def test_a_library_is_named_only_where_names_or_suffix_are_its_own(make, suffix, library, algorithm, tmp_path):
+    path = tmp_path / f"policy{suffix}"
+    torch.save(make().state_dict(), path)
+    policy = load_policy(path, activation="relu", outputs="q_values" if make is QNetwork else None)
+    source = policy.spec.provenance["source"]
+    assert (source["format"], source["algorithm"]) == (library, algorithm)
+
+
+def test_a_policy_that_looks_like_a_q_network_is_said_to_be_one(tmp_path):
+    path = tmp_path / "policy.pt"
+    reference = changed_script(randomised(QNetwork()), nn.Tanh)
+    torch.save(reference.state_dict(), path)
+    policy = load_policy(path, activation="tanh", outputs="logits")
+    assert policy.output_kind == "logits"
+    assert_parity(policy, reference, VECTORS)
+    shared = randomised(SharedTorso())
+    torch.save(shared.state_dict(), path)
+    assert_parity(load_policy(path, activation="tanh"), shared, VECTORS)
+
+
+# Statistics beside the weights.
+
+MEAN, VARIANCE = np.array([1.0, -2.0, 0.0, 30.0]), np.array([4.0, 0.25, 1.0, 100.0])
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"obs_rms_mean": MEAN, "obs_rms_var": VARIANCE, "obs_rms_count": np.float64(1000)},
+        {"obs_rms": {"mean": torch.tensor(MEAN), "var": torch.tensor(VARIANCE), "count": 1000.0}},
+        {"obs_mean": MEAN.tolist(), "obs_var": VARIANCE.tolist(), "args": {"seed": 1}},
+    ],
+    ids=["arrays", "nested", "lists"],
+)
+def test_statistics_beside_the_weights_are_used_where_the_script_says_how(statistics, path):
+    reference = randomised(PPOContinuous())
+    torch.save({"model_weights": reference.state_dict(), **statistics}, path)
+    policy = load_policy(path, task=box_task())
+    rows = 10 * VECTORS
+    expected = reference(((rows.double() - torch.tensor(MEAN)) / torch.tensor(VARIANCE).sqrt()).clip(-10, 10).float())
+    torch.testing.assert_close(policy(rows)[0].raw, expected.detach(), rtol=1e-5, atol=1e-5)
+    assert load_policy(path, task=box_task(), normalizer="none").normalization is None
+
+
+@pytest.mark.parametrize(
+    ("make", "beside", "names"),
+    [
+        (PPOContinuous, {"obs_mean": torch.zeros(5), "obs_var": torch.ones(5)}, "obs_mean, obs_var"),
+        (PPOContinuous, {"obs_rms": {"mean": [0.0] * 4, "std": [1.0] * 4}}, "obs_rms.mean, obs_rms.std"),
+        (PPO, {"norm": {"running_mean": torch.zeros(4), "running_var": torch.ones(4)}}, "norm.running_mean, norm."),
+    ],
+)
+def test_statistics_whose_use_is_not_known_are_asked_about(make, beside, names, path):
+    torch.save({"model_weights": make().state_dict(), **beside}, path)
+    line = refusal(path, UsageError, task=box_task() if make is PPOContinuous else vector_task())
+    assert line.startswith(f"Policy file FILE holds running statistics beside its weights ({names}")
+    assert "name it with --normalizer (in Python normalizer=); else say --normalizer none." in line
+    own = {"module": make(), "outputs": "logits", "task": vector_task()}
+    if make is PPO:
+        assert refusal(path, UsageError, **own) == line
+        assert load_policy(path, normalizer="none", **own).normalization is None
+
+
+def test_statistics_of_returns_and_counts_beside_the_weights_are_left_alone(path):
+    beside = {"ret_rms": {"mean": [0.0], "var": [1.0]}, "last_mean_rewards": np.float32(3), "step": torch.tensor(7)}
+    torch.save({"model_weights": randomised(PPO()).state_dict(), **beside}, path)
+    assert load_policy(path, task=vector_task()).normalization is None
+
+
+# Files of several state dicts.
+
+
+def test_an_agent_of_skrl_is_named_with_the_way_on(path):
+    scaler = {"running_mean": torch.zeros(4), "running_variance": torch.ones(4), "current_count": torch.ones(())}
+    agent = {"policy": PPO().state_dict(), "value": PPO().state_dict(), "optimizer": {"state": {}}}
+    torch.save(agent | {"observation_preprocessor": scaler, "value_preprocessor": scaler}, path)
+    line = refusal(path)
+    assert line.startswith("Policy file FILE is an agent of skrl (policy, value, observation_preprocessor, value_")
+    assert "torch.save(a['policy'], 'policy.pt')" in line and "normalizer='s.npz'" in line
+    assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line
+
+
+def test_of_several_state_dicts_none_is_guessed(path):
+    torch.save({"pi": PPO().state_dict(), "q": QNetwork().state_dict(), "optimizer": {}, "step": 3}, path)
+    line = refusal(path)
+    assert line.startswith("Policy file FILE holds the state dicts pi, q, and does not say which of them acts.")
+    assert "torch.save(torch.load(path, weights_only=True)['pi'], 'policy.pt')" in line
+    assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line

@@ -30,8 +30,8 @@ def own(tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    torch.save(randomised(QNetwork()).state_dict(), tmp_path / "dqn.pt")
-    return tmp_path / "dqn.pt"
+    torch.save(randomised(QNetwork()).state_dict(), tmp_path / "dqn.cleanrl_model")
+    return tmp_path / "dqn.cleanrl_model"
 
 
 def refusal(source, error=UsageError, **options):
@@ -231,7 +231,8 @@ def test_a_module_keeps_its_weights_where_what_is_said_of_it_is_refused(tmp_path
 def test_a_checkpoint_of_a_known_library_may_be_a_safetensors_file(checkpoint, tmp_path):
     path = tmp_path / "dqn.safetensors"
     safetensors.torch.save_file(torch.load(checkpoint), path)
-    np.testing.assert_array_equal(load_policy(path)(ROWS)[0].q_values, load_policy(checkpoint)(ROWS)[0].q_values)
+    policy = load_policy(path, activation="relu", outputs="q_values")
+    np.testing.assert_array_equal(policy(ROWS)[0].q_values, load_policy(checkpoint)(ROWS)[0].q_values)
 
 
 @pytest.mark.parametrize("place", [20, -9])

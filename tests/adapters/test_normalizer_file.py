@@ -123,7 +123,7 @@ def test_statistics_of_other_observations_are_refused_with_both_sides(checkpoint
 
 
 def test_where_they_have_no_place_they_are_refused(statistics, tmp_path):
-    path = tmp_path / "w.pt"
+    path = tmp_path / "w.cleanrl_model"
     torch.save(randomised(QNetwork(atari=True)).state_dict(), path)
     assert refusal(path, error=UsageError, task=image_task(), normalizer=statistics) == (
         "Policy file FILE (CleanRL dqn_atari) takes images, which are not normalised by running statistics: leave "

@@ -97,7 +97,7 @@ def test_the_activation_is_not_in_the_file_and_a_guess_is_a_warning(path):
         policy = load_policy(path, task=box_task())
     assert str(caught[0].message) == (
         f"Policy file {path}: rsl_rl's checkpoints do not say their activation: taken is elu, its default. If the "
-        "training's configuration says another, load it with activation=…."
+        "training's configuration says another, name it: --activation relu (in Python activation='relu')."
     )
     assert_parity(policy, reference)
 
@@ -197,7 +197,6 @@ def test_a_recurrent_policy_is_refused_by_the_name_of_its_memory(name, path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda t: t.pop("std"), "no std or log_std: its spread depends on the state, or it is no Gaussian"),
         (lambda t: t.update(std=torch.ones(3)), "2 outputs and standard deviations of 3"),
         (lambda t: t.update({"cnns.0.weight": torch.ones(3)}), "cnns.0.weight beside its layers"),
         (lambda t: t.pop("actor.4.bias"), "actor.4 has no bias"),
@@ -217,9 +216,54 @@ def test_unknown_layers_are_listed(change, line, path):
     )
 
 
-def test_a_standard_deviation_that_fell_below_zero_is_the_smallest_there_is(path):
+@pytest.mark.parametrize(
+    ("std", "read", "said"),
+    [
+        ([-1.0, 1.0], [1.0, 1.0], "-1 for action 0"),
+        ([-0.02, 0.0], [0.02, 1e-6], "-0.02 for action 0, 0 for action 1"),
+    ],
+)
+def test_a_standard_deviation_that_fell_to_0_or_below_is_said_and_read_by_its_size(std, read, said, path):
     module = ActorCritic()
-    module.std.data = torch.tensor([-1.0, 1.0])
+    module.std.data = torch.tensor(std)
     torch.save(old(module), path)
-    log_std = load_policy(path, task=box_task(), activation="elu")(ROWS[:1])[0].log_std
-    torch.testing.assert_close(log_std, torch.tensor([[1e-6, 1.0]]).log())
+    with pytest.warns(TeacherWarning) as caught:
+        policy = load_policy(path, task=box_task(), activation="elu")
+    assert str(caught[0].message) == (
+        f"Policy file {path}: its std fell to 0 or below in training: got {said}, read by size, 1e-06 at least. Its "
+        "mean acts as it did; distil it by its mean alone, --loss mean_mse (the default loss divides by the "
+        "variance), or take an earlier checkpoint."
+    )
+    torch.testing.assert_close(policy(ROWS[:1])[0].log_std, torch.tensor([read]).log())
+
+
+TWO_DISTRIBUTIONS = (
+    "With two outputs for each action, it is a Gaussian whose std depends on the state "
+    "(HeteroscedasticGaussianDistribution, state_dependent_std), or a Beta distribution (BetaDistribution): rsl_rl "
+    "writes both alike. Export the policy with rsl_rl (policy.pt or policy.onnx, which answer actions), and load that: "
+    "--outputs actions."
+)
+
+
+@pytest.mark.parametrize("content", [old, new])
+def test_a_policy_without_a_std_is_refused_by_the_two_distributions_that_it_may_be(content, path):
+    module = MLPModel() if content is new else ActorCritic()
+    saved = content(module)
+    tensors = saved["actor_state_dict" if content is new else "model_state_dict"]
+    del tensors["distribution.std_param" if content is new else "std"]
+    torch.save(saved, path)
+    assert refusal(path).startswith(
+        f"Policy file FILE: its layers are not known: 2 outputs and no std. {TWO_DISTRIBUTIONS}"
+    )
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+def test_a_student_of_two_outputs_for_each_action_is_not_taken_for_one_of_twice_as_many_actions(path):
+    module = randomised(MLPModel())
+    del module.distribution
+    torch.save(distillation_of_version_5(module), path)
+    assert refusal(path, task=box_task(1)) == (
+        f"Policy file FILE (rsl_rl distillation) has 2 outputs and no std, task 'made-up' has 1 actions. "
+        f"{TWO_DISTRIBUTIONS}"
+    )
+    assert "Was it trained on another task?" in refusal(path, MismatchError, task=box_task(3))

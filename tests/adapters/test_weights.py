@@ -113,7 +113,9 @@ def test_a_bare_pickle(tmp_path):
 def test_a_whole_module():
     assert refusal(nn.Linear(2, 2)) == (
         "FILE is refused: its pickle wants torch.nn.modules.linear.Linear, which weights do not need. "
-        "Nothing of it was executed."
+        "Nothing of it was executed. If you trust its maker, load it yourself (torch.load(path, weights_only=False)), "
+        "and pass its module to rd.load_policy or save the weights alone: torch.save(module.state_dict(), "
+        "'weights.pt')."
     )
 
 

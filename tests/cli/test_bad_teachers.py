@@ -110,12 +110,12 @@ CASES = {
     "cleanrl: another environment": (
         cleanrl,
         MOUNTAIN_CAR,
-        f"Policy file FILE (CleanRL dqn) takes 4 numbers, task 'MountainCar-v0' gives observations [2]. {OTHER_TASK}",
+        f"Policy file FILE (state dict) takes 4 numbers, task 'MountainCar-v0' gives observations [2]. {OTHER_TASK}",
     ),
     "cleanrl: other actions": (
         cleanrl_of_three,
         CART_POLE,
-        "Policy file FILE (CleanRL dqn) has actions discrete [3], task 'CartPole-v1' has discrete [2]. " + OTHER_TASK,
+        "Policy file FILE (state dict) has actions discrete [3], task 'CartPole-v1' has discrete [2]. " + OTHER_TASK,
     ),
     "rsl_rl: another environment": (
         rsl_rl,
@@ -266,6 +266,7 @@ def test_weights_of_another_precision_are_read_and_recorded(tmp_path, dtype, lib
     if library == "sb3":
         sb3(path, weights={name: tensor.to(dtype) for name, tensor in ppo_weights().items()})
     else:
+        path = tmp_path / "dqn.cleanrl_model"
         cleanrl(path, dtype=dtype)
     result = run_well("inspect", path, "--json")
     name = str(dtype).removeprefix("torch.")

@@ -19,8 +19,8 @@ from tests.kit.small_policies import box_task, small_policy, vector_task
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    torch.save(randomised(QNetwork()).state_dict(), tmp_path / "dqn.pt")
-    return tmp_path / "dqn.pt"
+    torch.save(randomised(QNetwork()).state_dict(), tmp_path / "dqn.cleanrl_model")
+    return tmp_path / "dqn.cleanrl_model"
 
 
 @pytest.fixture

@@ -1,10 +1,18 @@
-"""Numpy arrays and numbers out of the records of `unpickle`: built here, from checked parts."""
+"""Numpy arrays and numbers out of pickles of strangers: built here, from checked parts.
+
+Pickles are read by `unpickle`, whose records say what to build, or, where they hold tensors, by torch's own reader
+of data. To that one `NUMPY_AS_DATA` gives classes of ours under numpy's names: numpy's own constructors, to which a
+pickle could pass anything, are never called.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.adapters.unpickle import Record, Symbol
 
@@ -101,3 +109,48 @@ def _dtype_from(value: object) -> np.dtype[Any]:
 
 def _kind(value: object) -> str:
     return value.name if isinstance(value, Record | Symbol) else type(value).__name__
+
+
+class NumpyArray:
+    """An array in a file of `torch.save`."""
+
+    def __init__(self, *_: object) -> None:
+        self.tensor = torch.zeros(0)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (version, shape, NumpyType() as dtype, fortran, content):
+                described = (version, shape, dtype.record, fortran, content)
+            case _:
+                raise ValueError("an array without shape, type and bytes")
+        self.tensor: Tensor = torch.from_numpy(array_from(Record(min(_RECONSTRUCT), (), described)))
+
+
+class NumpyType:
+    """The type of an array's or a number's values, as a file of `torch.save` describes it."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.record = Record("numpy.dtype", arguments)
+
+    def __setstate__(self, state: object) -> None:
+        self.record.state = state
+
+
+class _ArrayClass:
+    """Stands where a pickle names `numpy.ndarray`."""
+
+
+def _plain_number(dtype: object, content: object) -> float:
+    """Return a NumPy number as a Python number; of infinity and NaN too: a checkpoint may count with them."""
+    if not (isinstance(dtype, NumpyType) and isinstance(content, bytes)):
+        raise ValueError("a number without type and bytes")
+    return _build((), _dtype_from(dtype.record), content, fortran=False).item()
+
+
+NUMPY_AS_DATA: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (NumpyType, "numpy.dtype"),
+    (_ArrayClass, "numpy.ndarray"),
+    *((NumpyArray, name) for name in _RECONSTRUCT),
+    *((_plain_number, name) for name in _SCALAR),
+]
+"""What stands for numpy's globals while torch reads a file."""

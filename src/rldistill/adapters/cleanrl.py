@@ -24,11 +24,15 @@ from rldistill.networks import Architecture, GaussianOptions, ValueAtoms
 from rldistill.types import ActionLayout
 
 _LIBRARY = "CleanRL"
+CLEANRL_SUFFIX = ".cleanrl_model"
+"""Of the files that its scripts write, and nobody else's."""
 _ATARI_SHAPE = (84, 84)
 _NOT_SAVED = (
     "CleanRL's ppo_continuous_action normalises observations by running statistics and clips them to ±10 in wrappers "
     "that the file does not hold. Unless this teacher was trained without them, it plays about as well as at random."
 )
+# Of its wrapper behind NormalizeObservation.
+_CLIP = 10.0
 _Finder = Callable[[dict[str, Tensor]], FoundNetwork]
 
 
@@ -55,7 +59,8 @@ def _q_network(tensors: dict[str, Tensor]) -> FoundNetwork:
     architecture = describe_layers(layers, activation="relu", has_output=True)
     algorithm = "pqn" if architecture.layer_norm else "dqn"
     *torso, output = flattened(layers)
-    return _with_inputs(architecture, algorithm, torso, output, ActionLayout.discrete(output[0].shape[0]))
+    found = _with_inputs(architecture, algorithm, torso, output, ActionLayout.discrete(output[0].shape[0]))
+    return replace(found, known_by="suffix")
 
 
 def _with_inputs(
@@ -127,7 +132,10 @@ def _ppo_atari(tensors: dict[str, Tensor]) -> FoundNetwork:
     layout = ActionLayout.discrete(output[0].shape[0])
     found = _with_inputs(architecture, "ppo", list(flattened(layers)), output, layout)
     # CleanRL evaluates PPO by sampling; forced to its best action, such a policy may get stuck.
-    return replace(found, output_kind="logits", behaviour="sample", value=take_layer(tensors, "critic"))
+    value = take_layer(tensors, "critic")
+    found = replace(found, output_kind="logits", behaviour="sample", value=value)
+    # Of CleanRL's networks with a shared torso, all have convolutions.
+    return replace(found, known_by="nothing" if architecture.kind == "mlp" else "suffix")
 
 
 def _ppo(tensors: dict[str, Tensor]) -> FoundNetwork:
@@ -135,7 +143,8 @@ def _ppo(tensors: dict[str, Tensor]) -> FoundNetwork:
     architecture = describe_layers(layers, activation="tanh", has_output=True)
     *torso, output = flattened(layers)
     found = _with_inputs(architecture, "ppo", torso, output, ActionLayout.discrete(output[0].shape[0]))
-    return replace(found, output_kind="logits", behaviour="sample", unused=_take_critic(tensors))
+    unused = _take_critic(tensors)
+    return replace(found, output_kind="logits", behaviour="sample", unused=unused, known_by="suffix")
 
 
 def _ppo_continuous(tensors: dict[str, Tensor]) -> FoundNetwork:
@@ -154,6 +163,7 @@ def _ppo_continuous(tensors: dict[str, Tensor]) -> FoundNetwork:
         spread=tensors.pop("actor_logstd").flatten(),
         gaussian=GaussianOptions("parameter"),
         behaviour="sample",
+        clip=_CLIP,
         unused=_take_critic(tensors),
         without_normalizer=_NOT_SAVED,
     )

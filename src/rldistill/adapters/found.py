@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from rldistill.storage import sha256_file
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, OutputKind
 
+OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
+
 Layer = tuple[Tensor, Tensor]
 """Weight and bias."""
 
@@ -28,7 +30,7 @@ class FoundNetwork:
 
     Attributes:
         library: that wrote it.
-        algorithm: as the library calls it.
+        algorithm: as the library calls it; None: nobody says it.
         architecture: of torso and head.
         observation_shape: as far as the weights say; the task says it better.
         observation_dtype: likewise.
@@ -43,6 +45,10 @@ class FoundNetwork:
         normalization: of the observations.
         input_scale: factor on the observations.
         behaviour: how the library plays such a policy.
+        clip: to which the library clips normalised observations, where it normalises them by statistics.
+        known_by: what tells that the library wrote it: names that nobody else gives, or, where others give them too,
+            the suffix of its files; `nothing`: no script of the library has such a network.
+        guesses: what was guessed because neither file nor user says it.
         without_normalizer: what may make it play badly unless somebody names its running statistics.
         normalizer: what is recorded of the file in which they were named.
         unused: tensors that belong to no actor.
@@ -50,7 +56,7 @@ class FoundNetwork:
     """
 
     library: str
-    algorithm: str
+    algorithm: str | None
     architecture: Architecture
     observation_shape: tuple[int, ...]
     output_kind: OutputKind
@@ -65,10 +71,18 @@ class FoundNetwork:
     normalization: InputNormalization | None = None
     input_scale: float = 1.0
     behaviour: Behaviour = "greedy"
+    clip: float | None = None
+    known_by: Literal["names", "suffix", "nothing"] = "names"
+    guesses: tuple[str, ...] = ()
     without_normalizer: str | None = None
     normalizer: Mapping[str, Any] | None = None
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        """Library and algorithm, as messages call them."""
+        return self.library if self.algorithm is None else f"{self.library} {self.algorithm}"
 
 
 def build_policy(
@@ -116,7 +130,7 @@ def build_policy(
 
 def _task_of(found: FoundNetwork, path: Path, task: Task | None) -> Task:
     """Return the task with the observations that the network takes and its own reading of the actions."""
-    what = f"Policy file {path} ({found.library} {found.algorithm})"
+    what = f"Policy file {path} ({found.label})"
     if task is None:
         if found.layout is None:
             raise UsageError(f"{what} does not say in which range its actions lie. Name its task: --task ID.")
@@ -156,8 +170,8 @@ def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
             f"{name} {got.get(name, 'missing')} instead of {expected.get(name, 'nothing')}" for name in wrong[:4]
         )
         raise PolicyFileError(
-            f"Policy file {path} looks like {found.library}'s {found.algorithm}, but its layers do not fit "
-            f"observations {list(network.observation_shape)}: {listing}."
+            f"Policy file {path} ({found.label}): its layers do not fit observations "
+            f"{list(network.observation_shape)}: {listing}. {OWN_MODULE}"
         )
     network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
     for parameter in network.parameters():

@@ -159,7 +159,12 @@ def _load_file(
         policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
     else:
         policy = load_checkpoint(
-            path, task, behaviour=behaviour, activation=reading.activation, normalizer=reading.normalizer
+            path,
+            task,
+            behaviour=behaviour,
+            activation=reading.activation,
+            normalizer=reading.normalizer,
+            outputs=outputs,
         ).to(target)
     return _of_its_own_word(policy, path, task, outputs=outputs, behaviour=behaviour)
 

@@ -16,8 +16,10 @@ from torch import Tensor
 from rldistill.adapters.found import FoundNetwork
 from rldistill.adapters.memory import RecurrentError, memory_among
 from rldistill.adapters.sequential import UnknownLayersError, describe_layers, flattened, take_layers
+from rldistill.errors import PolicyFileError
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
+from rldistill.tasks import Task
 
 DEFAULT_ACTIVATION: Activation = "elu"
 _LIBRARY = "rsl_rl"
@@ -25,6 +27,12 @@ _SMALLEST_STD = 1e-6
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
 _TINY = 1e-12
+_TWO_DISTRIBUTIONS = (
+    "With two outputs for each action, it is a Gaussian whose std depends on the state "
+    "(HeteroscedasticGaussianDistribution, state_dependent_std), or a Beta distribution (BetaDistribution): rsl_rl "
+    "writes both alike. Export the policy with rsl_rl (policy.pt or policy.onnx, which answer actions), and load that: "
+    "--outputs actions."
+)
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,12 @@ def _network(actor: _Actor, activation: Activation | None) -> FoundNetwork:
     layers = take_layers(tensors, actor.prefix)
     architecture = describe_layers(layers, activation=activation or DEFAULT_ACTIVATION, has_output=True)
     normalization = _take_normalization(tensors, actor.normalizer)
-    log_std = _take_log_std(tensors)
+    log_std, odd_std = _take_log_std(tensors)
     if tensors:
         raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
     *torso, output = flattened(layers)
     if log_std is None and not actor.is_student:
-        raise UnknownLayersError("no std or log_std: its spread depends on the state, or it is no Gaussian")
+        raise UnknownLayersError(f"{output[1].numel()} outputs and no std. {_TWO_DISTRIBUTIONS}")
     if log_std is not None and log_std.shape != output[1].shape:
         raise UnknownLayersError(f"{output[1].numel()} outputs and standard deviations of {log_std.numel()}")
     return FoundNetwork(
@@ -108,7 +116,7 @@ def _network(actor: _Actor, activation: Activation | None) -> FoundNetwork:
         gaussian=GaussianOptions("parameter"),
         normalization=normalization,
         unused=actor.unused,
-        notes=_notes(actor, activation),
+        notes=(*_notes(actor, activation), *odd_std),
     )
 
 
@@ -119,19 +127,52 @@ def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
     if activation is None:
         notes.append(
             f"rsl_rl's checkpoints do not say their activation: taken is {DEFAULT_ACTIVATION}, its default. If the "
-            "training's configuration says another, load it with activation=…."
+            "training's configuration says another, name it: --activation relu (in Python activation='relu')."
         )
     return tuple(notes)
 
 
-def _take_log_std(tensors: dict[str, Tensor]) -> Tensor | None:
+def _take_log_std(tensors: dict[str, Tensor]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Remove the spread from tensors; returns its logarithm, and what is odd about it."""
     for name in ("std", "distribution.std_param"):
         if name in tensors:
-            return tensors.pop(name).flatten().clamp(min=_SMALLEST_STD).log()
+            std = tensors.pop(name).flatten()
+            # Mean + std · noise is spread by the size of std, whatever its sign.
+            return std.abs().clamp(min=_SMALLEST_STD).log(), _odd_std(std)
     for name in ("log_std", "distribution.log_std_param"):
         if name in tensors:
-            return tensors.pop(name).flatten()
-    return None
+            return tensors.pop(name).flatten(), ()
+    return None, ()
+
+
+def _odd_std(std: Tensor) -> tuple[str, ...]:
+    """Say which standard deviations cannot be; rsl_rl learns them without a limit, until sampling fails."""
+    wrong = [(index, value) for index, value in enumerate(std.tolist()) if value < _SMALLEST_STD]
+    if not wrong:
+        return ()
+    listing = ", ".join(f"{value:.3g} for action {index}" for index, value in wrong[:4])
+    more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+    return (
+        f"its std fell to 0 or below in training: got {listing}{more}, read by size, {_SMALLEST_STD:g} at least. Its "
+        "mean acts as it did; distil it by its mean alone, --loss mean_mse (the default loss divides by the "
+        "variance), or take an earlier checkpoint.",
+    )
+
+
+def check_one_output_per_action(found: FoundNetwork, task: Task | None, source: str) -> None:
+    """Check that a network without a std answers one number for each action, not the two of a distribution.
+
+    Raises:
+        PolicyFileError: it answers two; names the distributions that it may be.
+    """
+    if found.library != _LIBRARY or found.output_kind != "actions" or task is None:
+        return
+    layout, num_outputs = task.fingerprint.action_layout, found.output[1].numel()
+    if layout.is_continuous and num_outputs == 2 * layout.sizes[0]:
+        raise PolicyFileError(
+            f"{source} ({found.label}) has {num_outputs} outputs and no std, task {task.name!r} has "
+            f"{layout.sizes[0]} actions. {_TWO_DISTRIBUTIONS}"
+        )
 
 
 def _take_normalization(tensors: dict[str, Tensor], prefix: str) -> InputNormalization | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from rldistill.adapters.archive import check_archive
+from rldistill.adapters.arrays import NUMPY_AS_DATA
 from rldistill.errors import PolicyFileError, RldistillError, first_line
 from rldistill.networks.foreign import holds_numbers, is_dense, shown_kind
 
@@ -20,6 +21,18 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _MOST_HEADER_BYTES = 100_000_000
 # What a zip begins with, by which torch tells its two formats apart.
 _ZIP = b"PK\x03\x04"
+# What the file of one policy of Stable-Baselines3 (`policy.save`) wants before anything else.
+_OF_SB3 = ("gym.", "gymnasium.", "stable_baselines3.", "sb3_contrib.")
+_SAVE_ZIP = "If Stable-Baselines3's policy.save() wrote it: save the whole model instead, model.save('model.zip')."
+_SAVE_WEIGHTS = (
+    "If you trust its maker, load it yourself (torch.load(path, weights_only=False)), and pass its module to "
+    "rd.load_policy or save the weights alone: torch.save(module.state_dict(), 'weights.pt')."
+)
+# Modules that no model is made of; torch names builtins without theirs.
+_OF_NO_MODEL = frozenset(
+    {"", "asyncio", "commands", "ctypes", "http", "importlib", "io", "nt", "operator", "os", "pdb", "pickle", "posix"}
+    | {"pty", "runpy", "shutil", "socket", "subprocess", "sys", "urllib", "webbrowser"}
+)
 # How torch names what a file wants and data do not need.
 _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -78,7 +91,7 @@ def read_torch_data(data: bytes, *, source: str) -> object:
         source: what messages call the file.
 
     Returns:
-        Tensors on the CPU, numbers, texts, and containers of them.
+        Tensors on the CPU, numbers, texts, NumPy arrays as `NumpyArray`, and containers of them.
 
     Raises:
         PolicyFileError: empty, damaged, or it wants more than data (names the global).
@@ -88,7 +101,8 @@ def read_torch_data(data: bytes, *, source: str) -> object:
     if data.startswith(_ZIP):
         check_archive(data, source=source)
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_AS_DATA):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PolicyFileError(_refusal(source, str(error))) from error
     except Exception as error:  # torch raises almost anything for damaged bytes
@@ -106,11 +120,13 @@ def _unreadable(source: str, error: Exception) -> str:
 
 
 def _refusal(source: str, message: str) -> str:
-    if found := _WANTED_GLOBAL.search(message):
-        return (
-            f"{source} is refused: its pickle wants {found[1]}, which weights do not need. Nothing of it was executed."
-        )
-    return f"{source} is refused: its pickle holds more than tensors, numbers and texts. Nothing of it was executed."
+    found = _WANTED_GLOBAL.search(message)
+    what = f"wants {found[1]}, which weights do not need" if found else "holds more than tensors, numbers and texts"
+    refusal = f"{source} is refused: its pickle {what}. Nothing of it was executed."
+    module = found[1].rpartition(".")[0] if found else ""
+    if module.partition(".")[0] in _OF_NO_MODEL:
+        return refusal  # nobody should open it by other means
+    return f"{refusal} {_SAVE_ZIP if f'{module}.'.startswith(_OF_SB3) else _SAVE_WEIGHTS}"
 
 
 def read_weights(content: object, *, source: str, may_be_infinite: Collection[str] = ()) -> Weights:

@@ -1,14 +1,19 @@
 """Does this policy belong to this task?"""
 
+import math
 from dataclasses import replace
 
 from rldistill.errors import MismatchError
 from rldistill.policies.protocol import Policy
 from rldistill.tasks import UNNAMED_TASK, Task
+from rldistill.types import ActionLayout
+
+# The text of a zip rounds its bounds.
+_BOUNDS_TOLERANCE = 1e-3
 
 
 def fit_policy(policy: Policy, task: Task) -> Policy:
-    """Return the policy playing this task, after checking that its network fits.
+    """Return the policy playing this task, after checking that its network and its actions fit.
 
     The head of the same task name plays. A policy with one head also plays a task of another
     name, provided that observations and actions are the same; of several, none is guessed. Of a policy whose
@@ -16,7 +21,7 @@ def fit_policy(policy: Policy, task: Task) -> Policy:
 
     Raises:
         MismatchError: lists what differs between the policy's fingerprint and the task's, or the
-            heads of a policy that has several and none for this task.
+            heads of a policy that has several and none for this task; or its actions lie in a box of other bounds.
     """
     names = [own.name for own in policy.tasks]
     fitted = policy.for_task(task.name) if task.name in names or len(names) > 1 else policy
@@ -27,7 +32,35 @@ def fit_policy(policy: Policy, task: Task) -> Policy:
             f"Policy {policy.name!r} (made for {own.name}) does not fit task {task.name!r}: {'; '.join(differences)}. "
             "Was it trained on another game, or with other preprocessing? See `rldistill inspect FILE`."
         )
+    _check_action_bounds(policy.name, own, task)
     return fitted
+
+
+def _check_action_bounds(name: str, own: Task, task: Task) -> None:
+    """Check that a policy's actions mean what the task's do: a box of other bounds is one in other units.
+
+    A policy without bounds has none to compare, and those of observations, which drifted between versions of
+    environments, are no matter here.
+    """
+    mine, theirs = own.fingerprint.action_layout, task.fingerprint.action_layout
+    if not mine.is_continuous or not all(math.isfinite(width) for width in mine.widths):
+        return
+    pairs = zip((*mine.low, *mine.high), (*theirs.low, *theirs.high), strict=True)
+    if all(math.isclose(bound, other, rel_tol=_BOUNDS_TOLERANCE, abs_tol=1e-6) for bound, other in pairs):
+        return
+    raise MismatchError(
+        f"Policy {name!r} has actions in {_shown_bounds(mine)}, task {task.name!r} in "
+        f"{_shown_bounds(theirs)}. Was its environment rescaled? Register one that is rescaled likewise, such as "
+        "gymnasium.wrappers.RescaleAction(env, low, high) with the policy's bounds, and name it: --task module:EnvId."
+    )
+
+
+def _shown_bounds(layout: ActionLayout) -> str:
+    sides = ([f"{bound:g}" for bound in side] for side in (layout.low, layout.high))
+    low, high = (
+        side[0] if len(set(side)) == 1 else f"({', '.join(side[:4])}{', …' * (len(side) > 4)})" for side in sides
+    )
+    return f"[{low}, {high}]"
 
 
 def as_played_by(policy: Policy, task: Task) -> Task:

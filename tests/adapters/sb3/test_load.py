@@ -13,6 +13,11 @@ from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import PolicyFileError
 from tests.adapters.sb3.made_up import BOX, DISCRETE, Intruder, pack, pickled, ppo_data, ppo_weights
 
+EXPORT_IT = (
+    "Export it to ONNX or TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: "
+    "rd.load_policy(module, task=…, outputs=…)."
+)
+
 
 @pytest.fixture
 def load(tmp_path):
@@ -177,7 +182,7 @@ def test_unknown_layers_are_listed(refusal):
     assert refusal(pack(weights=weights)) == (
         "Policy file FILE cannot be rebuilt: it has layers that no network of Stable-Baselines3 has: attention.weight, "
         "mlp_extractor.policy_net.1.weight. A policy or features extractor of its maker's own cannot be rebuilt from "
-        "its weights."
+        f"its weights. {EXPORT_IT}"
     )
     assert "a network that no algorithm of Stable-Baselines3 has: a, b." in refusal(
         pack(weights={"a": torch.zeros(1), "b": torch.zeros(1)})
@@ -193,7 +198,7 @@ def test_a_policy_of_its_makers_own_is_refused_by_name(refusal):
     policy_class = {"__module__": "my_code.policies", "__init__": "<function MyPolicy.__init__ at 0x7f>"}
     assert refusal(pack(ppo_data(policy_class=policy_class))) == (
         "Policy file FILE has a policy of its maker's own, my_code.policies.MyPolicy, which cannot be rebuilt from its "
-        "weights. Export it to ONNX or TorchScript, and load that."
+        f"weights. {EXPORT_IT}"
     )
 
 
@@ -213,8 +218,16 @@ def test_a_policy_of_its_makers_own_is_refused_by_name(refusal):
     ],
 )
 def test_what_the_zip_was_made_with_and_is_not_known(refusal, kwargs, reason):
-    assert refusal(pack(ppo_data(policy_kwargs=kwargs))).startswith(
-        f"Policy file FILE cannot be rebuilt: it has {reason}"
+    line = refusal(pack(ppo_data(policy_kwargs=kwargs)))
+    assert line.startswith(f"Policy file FILE cannot be rebuilt: it has {reason}")
+    assert line.endswith(EXPORT_IT)
+
+
+def test_features_of_their_own_for_noise_are_named(refusal):
+    weights = ppo_weights() | {"sde_features_extractor.0.weight": torch.zeros(16, 3), "log_std": torch.zeros(16, 2)}
+    assert refusal(pack(weights=weights)) == (
+        "Policy file FILE cannot be rebuilt: it has features of their own for its noise (gSDE with sde_net_arch, until "
+        f"1.8), which are not read. {EXPORT_IT}"
     )
 
 
@@ -377,3 +390,119 @@ def test_evaluations_that_are_pickled_are_not_executed(load, tmp_path):
     np.savez(tmp_path / "evaluations.npz", results=np.array([Intruder(target)], dtype=object))
     assert load(pack()).spec.provenance["source"]["recorded_return"] is None
     assert not target.exists()
+
+
+# Statistics of another run
+
+
+def statistics(path, shape=(3,)):
+    np.savez(path.with_suffix(".npz"), mean=np.ones(shape), var=np.ones(shape))
+    path.with_suffix(".npz").rename(path)
+
+
+def on_policy_data(last_original):
+    observation = {":type:": "<class 'numpy.ndarray'>", ":serialized:": pickled(np.zeros((1, 3), np.float32))}
+    return ppo_data(_last_obs=observation, _last_original_obs=observation if last_original else None)
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "says"),
+    [
+        ("gamma: 0.9", ppo_data(), "config.yml says"),
+        ("normalize: false", on_policy_data(last_original=True), "config.yml says"),
+        (None, on_policy_data(last_original=False), "the zip itself says"),
+    ],
+)
+def test_statistics_of_another_run_are_not_used_and_said_not_to_be(load, tmp_path, config, data, says):
+    statistics(tmp_path / "vec_normalize.pkl")
+    if config is not None:
+        (tmp_path / "config.yml").write_text(config)
+    with pytest.warns(TeacherWarning) as caught:
+        policy = load(pack(data))
+    path = tmp_path / "vec_normalize.pkl"
+    assert [str(warning.message) for warning in caught] == [
+        f"Policy file {tmp_path / 'p.zip'}: {path} lies beside it and is not used, since {says} that observations were "
+        "not normalised: it is probably of another run. If it belongs to this zip, name it: --normalizer "
+        f"{path}."
+    ]
+    assert policy.normalization is None
+    assert load(pack(data), normalizer=path).normalization is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "data"),
+    [("normalize: true", ppo_data()), (None, ppo_data()), (None, on_policy_data(last_original=True))],
+)
+def test_statistics_that_nothing_speaks_against_are_used(load, tmp_path, config, data):
+    statistics(tmp_path / "vecnormalize.pkl")
+    if config is not None:
+        (tmp_path / "config.yml").write_text(config)
+    assert load(pack(data)).normalization.mean == (1, 1, 1)
+
+
+def test_statistics_of_other_observations_name_their_file_and_the_way_on(refusal, tmp_path):
+    statistics(tmp_path / "vecnormalize.pkl", (17,))
+    assert refusal(pack()) == (
+        f"Policy file FILE: Normaliser file {tmp_path / 'vecnormalize.pkl'} has statistics of shape [17] for "
+        "observations of shape [3]. It is probably of another run: name the zip's own with --normalizer FILE (in "
+        "Python normalizer=), or do without: --normalizer none."
+    )
+
+
+def test_a_damaged_normaliser_beside_a_zip_can_be_done_without(refusal, load, tmp_path):
+    (tmp_path / "vecnormalize.pkl").write_bytes(b"\x80\x04")
+    assert refusal(pack()).endswith(
+        "It lies beside FILE: name another with --normalizer FILE, or do without: --normalizer none."
+    )
+    assert load(pack(), normalizer="none").normalization is None
+
+
+def off_policy_data(last, original):
+    policy_class = {"__module__": "stable_baselines3.sac.policies", "__init__": "<function SACPolicy.__init__ at 0x7>"}
+    kept = {"_last_obs": last, "_last_original_obs": original}
+    return ppo_data(
+        policy_class=policy_class,
+        action_space=BOX,
+        **{name: {":serialized:": pickled(value)} for name, value in kept.items() if value is not None},
+    )
+
+
+INSIDE, OUTSIDE = np.full((2, 3), 0.5, np.float32), np.full((2, 3), 1.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("last", "original", "warns"),
+    [
+        (OUTSIDE, INSIDE, True),  # the environment's own lie in its space of ±1, what the network saw does not
+        (INSIDE, INSIDE.astype(np.float64), True),  # the wrapper makes float32 of everything
+        (INSIDE + 0.1, INSIDE, False),  # one step later
+        (OUTSIDE, OUTSIDE, False),  # the environment does not keep to its space
+        (INSIDE + 0.504, INSIDE, False),  # rounding
+        (None, None, False),
+        (OUTSIDE, "no array", False),
+    ],
+)
+def test_an_off_policy_zip_that_saw_what_is_not_its_environments_is_missed_its_statistics(
+    load, recwarn, last, original, warns
+):
+    weights = {"actor.latent_pi.0.weight": torch.zeros(4, 3), "actor.latent_pi.0.bias": torch.zeros(4)}
+    for head in ("mu", "log_std"):
+        weights |= {f"actor.{head}.weight": torch.zeros(3, 4), f"actor.{head}.bias": torch.zeros(3)}
+    load(pack(off_policy_data(last, original), weights))
+    assert [str(warning.message).partition(": its ")[2][:37] for warning in recwarn] == [
+        "teacher saw normalised observations, "
+    ] * warns
+
+
+def test_options_that_nobody_understands_are_a_warning(load, tmp_path):
+    (tmp_path / "config.yml").write_text("delay_observations: 3\ngamma: 0.9\nvec_env_wrapper: my.Blur\n")
+    (tmp_path / "args.yml").write_text("env: Balance-v0\nenv_kwargs: !!python/tuple [1]\nseed: 3\n")
+    with pytest.warns(TeacherWarning) as caught:
+        load(pack())
+    wrapped, unknown = (str(warning.message) for warning in caught)
+    assert "its environment was wrapped in Blur, which is not done here" in wrapped
+    assert unknown == (
+        f"Policy file {tmp_path / 'p.zip'}: the files beside it name delay_observations (config.yml), env_kwargs "
+        "(args.yml), which is not understood here and was left out. Where it changes what its teacher saw or did, it "
+        "plays badly: let an environment of yours do the same (--task module:EnvId)."
+    )

@@ -126,7 +126,24 @@ def test_what_is_no_yaml_of_settings_is_one_line(read, tmp_path, text):
 def test_aliases_do_not_multiply(read):
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
-    assert read("\n".join(lines)) == ZooFiles(observations_normalised=False)
+    files = read("\n".join(lines))
+    assert files.observations_normalised is False
+    assert files.not_understood == (*(f"{name} (config.yml)" for name in "abcdef"), "3 more (config.yml)")
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "names"),
+    [
+        ("gamma: 0.9\nuse_sde: true\nframe_stack: null\n", "env: a\nalgo: ppo\nseed: 1\nenv_kwargs: null\n", ()),
+        ("frame_stack: four\n", None, ("frame_stack (config.yml)",)),
+        ("env_wrapper:\n- a.TimeFeatureWrapper:\n    max_steps: all\n    from: end\n", None,
+         ("from of TimeFeatureWrapper (config.yml)", "max_steps of TimeFeatureWrapper (config.yml)")),
+        (None, "env: !!python/name:os.system ''\nenv_kwargs: dict(a=1)\n", ("env (args.yml)", "env_kwargs (args.yml)")),
+        ('"\\e[2J": 1\n', None, ("\\x1b[2J (config.yml)",)),
+    ],
+)  # fmt: skip
+def test_what_nobody_understands_is_listed(read, config, arguments, names):
+    assert read(config, arguments).not_understood == names
 
 
 def test_too_large_a_file(read, tmp_path):

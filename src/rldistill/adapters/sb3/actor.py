@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rldistill.adapters.memory import RecurrentError
+
 Family = Literal["q_network", "quantile_network", "actor_critic", "stochastic_actor", "deterministic_actor", "search"]
 
 # The prefixes of the layers of each family, in the order in which an observation passes them; the last is the output.
@@ -80,6 +82,7 @@ def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
 
     Raises:
         ValueError: a kind of network that is not known; lists names that nothing explains.
+        RecurrentError: it has a memory.
     """
     rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
     family = _family(tensors)
@@ -88,6 +91,8 @@ def find_actor(tensors: Mapping[str, Tensor]) -> Actor:
         raise ValueError(f"no layer that acts among {_listing(tensors)}")
     extractor = _take_extractor(rest, _EXTRACTORS[family])
     log_std = _take_log_std(rest, family)
+    if any(name.startswith("sde_features_extractor.") for name in rest):
+        raise ValueError("features of their own for its noise (gSDE with sde_net_arch, until 1.8), which are not read")
     if rest and all(tensor.shape == (1,) for tensor in rest.values()):
         raise ValueError(f"activations that learn (PReLU), which are not supported: {_listing(rest)}")
     if rest:
@@ -142,7 +147,7 @@ def reorder_inputs(actor: Actor, order: Sequence[int]) -> Actor:
 def _family(tensors: Mapping[str, Tensor]) -> Family:
     names = tensors.keys()
     if any("lstm" in name for name in names):
-        raise ValueError(
+        raise RecurrentError(
             "a recurrent network (RecurrentPPO), which remembers what it saw; networks with memory are not supported"
         )
     if any(name.endswith((".ra_mean", ".running_mean")) for name in names):

@@ -1,7 +1,7 @@
 """The member `data` of a zip: JSON, of which only plain fields are read.
 
-What JSON cannot hold stands there twice: pickled (under `:serialized:`), which is never read, and
-as the text that Python prints, which is all that a network needs.
+What JSON cannot hold stands there twice: pickled (under `:serialized:`), of which only two arrays are read, as data
+(`last_observations`), and as the text that Python prints, which is all that a network needs.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from rldistill.adapters.sb3.last_observations import were_normalised
 from rldistill.adapters.sb3.spaces import Space, parse_space
 from rldistill.errors import PolicyFileError, first_line
 
@@ -33,6 +34,8 @@ class Sb3Data:
         num_timesteps: steps of training; None where the file does not say it.
         saw_other_observations: whether the environment's own observations were kept beside those
             that the network saw: on-policy algorithms do so behind `VecNormalize` alone.
+        saw_normalised_observations: whether the last observation that the network saw cannot be one of the
+            environment's own.
     """
 
     policy_module: str
@@ -44,6 +47,7 @@ class Sb3Data:
     learned_as_ddpg: bool | None
     num_timesteps: int | None
     saw_other_observations: bool
+    saw_normalised_observations: bool
 
 
 def parse_data(content: bytes, *, source: str) -> Sb3Data:
@@ -74,16 +78,18 @@ def _parse(values: dict[str, Any]) -> Sb3Data:
     function = _FUNCTION.match(str(policy_class.get("__init__", "")))
     kwargs = {key: value for key, value in _record(values.get("policy_kwargs")).items() if not key.startswith(":")}
     num_timesteps = values.get("num_timesteps")
+    observation_space = parse_space(values["observation_space"])
     return Sb3Data(
         policy_module=str(policy_class.get("__module__", "")),
         policy_class=function[1] if function else "",
         policy_kwargs=kwargs,
-        observation_space=parse_space(values["observation_space"]),
+        observation_space=observation_space,
         action_space=parse_space(values["action_space"]),
         field_names=frozenset(values),
         learned_as_ddpg=_learned_as_ddpg(values),
         num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
         saw_other_observations=values.get("_last_original_obs") is not None,
+        saw_normalised_observations=were_normalised(values, observation_space),
     )
 
 

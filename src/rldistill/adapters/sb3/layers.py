@@ -76,7 +76,8 @@ def _activation(actor: Actor, data: Sb3Data) -> Activation:
         return _ACTIVATIONS[short]
     if not actor.hidden:
         return "relu"  # after no layer
-    raise ValueError(f"the activation {str(name or given)[:80]}, expected one of {', '.join(_ACTIVATIONS)}")
+    known = ", ".join(_ACTIVATIONS)
+    raise ValueError(f"the activation {str(name or given)[:80]}, expected one of {known}, without settings of its own")
 
 
 def _input_scale(data: Sb3Data) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.memory import RecurrentError
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, read_normalizer
 from rldistill.adapters.notices import warn
 from rldistill.adapters.sb3.actor import find_actor
@@ -25,6 +26,10 @@ from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
+_EXPORT_IT = (
+    "Export it to ONNX or TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: "
+    "rd.load_policy(module, task=…, outputs=…)."
+)
 _OURS = ("stable_baselines3.", "sb3_contrib.")
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
@@ -62,7 +67,8 @@ def load_sb3(
 ) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
 
-    Nothing in it is executed: the pickled fields of its JSON are not read, tensors and statistics are read as data.
+    Nothing in it is executed: of the pickled fields of its JSON two observations are read, and they, tensors and
+    statistics as data.
 
     Args:
         path: the zip.
@@ -70,7 +76,7 @@ def load_sb3(
         task: the environment's id, where the files beside the zip do not say it, or say another; or a whole task,
             whose record counts where the files carry none (Atari, images with their channels last).
         normalizer: its `vecnormalize.pkl`, or arrays as `read_normalizer` takes them; None: the one that lies beside
-            it; `"none"`: do without.
+            it, unless zip or config.yml say that observations were not normalised; `"none"`: do without.
 
     Raises:
         PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
@@ -80,16 +86,20 @@ def load_sb3(
     path = Path(path)
     file = read_sb3(path)
     zoo = read_zoo_files(folders_beside(path))
-    normalizer_path = _normalizer_path(path, normalizer)
-    record = None if normalizer_path is None else read_normalizer(normalizer_path)
+    normalizer_path, record, stray = _find_statistics(path, file, zoo, normalizer)
     check_stacking(file.data.observation_space, zoo, record, task, source=file.source)
     remarks = _remarks(path, file, zoo, is_normalizer_missing=normalizer_path is None and normalizer is None)
+    remarks = [*([] if stray is None else [stray]), *remarks]
     for remark in remarks:
         warn(remark)
     try:
-        policy = _convert(file, zoo, record, task)
+        policy = _convert(file, zoo, record, task, normalizer_path)
+    except RecurrentError as error:
+        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {error}.") from error
     except (ValueError, MismatchError) as error:
-        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}.") from error
+        raise PolicyFileError(
+            f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}. {_EXPORT_IT}"
+        ) from error
     source = _source(path, file, zoo, normalizer_path, record, remarks)
     return policy.with_provenance({"source": source}).to(resolve_device(device))
 
@@ -110,7 +120,7 @@ def read_sb3(path: Path) -> Sb3File:
     if not data.policy_module.startswith(_OURS):
         raise PolicyFileError(
             f"{source} has a policy of its maker's own, {data.policy_module or 'unknown'}.{data.policy_class}, which "
-            "cannot be rebuilt from its weights. Export it to ONNX or TorchScript, and load that."
+            f"cannot be rebuilt from its weights. {_EXPORT_IT}"
         )
     return Sb3File(data, weights, version.decode("utf-8", "replace").strip()[:40] or None, source)
 
@@ -133,7 +143,13 @@ def algorithm_name(data: Sb3Data, weights: Weights) -> str:
     return "trpo" if "cg_max_steps" in data.field_names else "a2c"
 
 
-def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, named: str | Task | None) -> TorchPolicy:
+def _convert(
+    file: Sb3File,
+    zoo: ZooFiles,
+    record: VecNormalizeRecord | None,
+    named: str | Task | None,
+    normalizer_path: Path | None,
+) -> TorchPolicy:
     data, space = file.data, file.data.observation_space
     actor = find_actor(file.weights.tensors)
     # What the actions are does not depend on the order of the inputs, which the task decides.
@@ -144,7 +160,15 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, na
         actor = in_our_order(actor, space, seen)
     output, torso = make_output(actor, data), make_torso(actor, data)
     scale = torso.input_scale if space.kind == "box" else 1.0
-    normalization = None if record is None else make_normalization(record, space, seen, scale=scale)
+    normalization = None
+    if record is not None:
+        try:
+            normalization = make_normalization(record, space, seen, scale=scale)
+        except ValueError as error:
+            raise PolicyFileError(
+                f"{file.source}: Normaliser file {normalizer_path} has {error}. It is probably of another run: name "
+                "the zip's own with --normalizer FILE (in Python normalizer=), or do without: --normalizer none."
+            ) from error
     spec = PolicySpec(
         name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
         architecture=torso.architecture,
@@ -158,10 +182,40 @@ def _convert(file: Sb3File, zoo: ZooFiles, record: VecNormalizeRecord | None, na
     return TorchPolicy(build_network(torso, output, actor, spec, normalization), spec)
 
 
-def _normalizer_path(path: Path, normalizer: str | Path | None) -> Path | None:
-    if normalizer is None:
-        return find_normalizer(path)
-    return None if normalizer == WITHOUT_NORMALIZER else Path(normalizer)
+def _find_statistics(
+    path: Path, file: Sb3File, zoo: ZooFiles, normalizer: str | Path | None
+) -> tuple[Path | None, VecNormalizeRecord | None, str | None]:
+    """Return the normaliser of a zip and what it says, or, of one that is not its own, a line that says so."""
+    if normalizer == WITHOUT_NORMALIZER:
+        return None, None, None
+    if normalizer is not None:
+        return Path(normalizer), read_normalizer(Path(normalizer)), None
+    beside = find_normalizer(path)
+    if beside is None:
+        return None, None, None
+    try:
+        record = read_normalizer(beside)
+    except PolicyFileError as error:
+        raise PolicyFileError(
+            f"{error} It lies beside {path}: name another with --normalizer FILE, or do without: --normalizer none."
+        ) from error
+    reason = _why_not_normalised(file.data, zoo)
+    if reason is None or not record.norm_obs:
+        return beside, record, None
+    stray = (
+        f"{file.source}: {beside} lies beside it and is not used, since {reason} that observations were not "
+        f"normalised: it is probably of another run. If it belongs to this zip, name it: --normalizer {beside}."
+    )
+    return None, None, stray
+
+
+def _why_not_normalised(data: Sb3Data, zoo: ZooFiles) -> str | None:
+    """Return what says that a teacher saw its environment's own observations; None: nothing does."""
+    if zoo.observations_normalised is not None:
+        return None if zoo.observations_normalised else "config.yml says"
+    keeps_others = "_last_original_obs" in data.field_names and bool(data.num_timesteps)
+    says_no = _is_on_policy(data) and keeps_others and not data.saw_other_observations
+    return "the zip itself says" if says_no else None
 
 
 def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing: bool) -> list[str]:
@@ -183,6 +237,12 @@ def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing:
             f"{file.source}: its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays "
             "well only where the task does the same."
         )
+    if zoo.not_understood:
+        remarks.append(
+            f"{file.source}: the files beside it name {', '.join(zoo.not_understood)}, which is not understood here "
+            "and was left out. Where it changes what its teacher saw or did, it plays badly: let an environment of "
+            "yours do the same (--task module:EnvId)."
+        )
     return remarks
 
 
@@ -196,8 +256,11 @@ def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
 def _was_normalised(data: Sb3Data, zoo: ZooFiles) -> bool:
     if zoo.observations_normalised is not None:
         return zoo.observations_normalised
-    on_policy = data.policy_module.startswith(("stable_baselines3.common.", "sb3_contrib.ars.", "sb3_contrib.common."))
-    return on_policy and data.saw_other_observations
+    return data.saw_normalised_observations or (_is_on_policy(data) and data.saw_other_observations)
+
+
+def _is_on_policy(data: Sb3Data) -> bool:
+    return data.policy_module.startswith(("stable_baselines3.common.", "sb3_contrib.ars.", "sb3_contrib.common."))
 
 
 def _source(

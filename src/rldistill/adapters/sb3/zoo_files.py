@@ -18,6 +18,32 @@ MAX_FILE_BYTES = 1 << 20
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
 _TIME_FEATURE = "TimeFeatureWrapper"
+_MOST_SHOWN = 6
+# What config.yml may say: how the environment was wrapped, which is read here or stands in the zip, and settings of
+# training, which are of no concern to a policy: the arguments of all algorithms of Stable-Baselines3 and sb3-contrib.
+_SETTING_NAMES = (
+    "normalize env_wrapper vec_env_wrapper frame_stack policy policy_kwargs "
+    "n_timesteps n_envs callback monitor_kwargs noise_type noise_std n_episodes_rollout create_eval_env "
+    "action_noise alive_bonus_offset batch_size buffer_size cg_damping cg_max_steps clip_range clip_range_vf delta_std "
+    "device ent_coef exploration_final_eps exploration_fraction exploration_initial_eps gae_lambda gamma "
+    "gradient_steps learning_rate learning_starts line_search_max_iter line_search_shrinking_factor max_grad_norm "
+    "n_critic_updates n_delta n_epochs n_eval_episodes n_steps n_top normalize_advantage optimize_memory_usage "
+    "policy_delay prioritized_replay random_exploration replay_buffer_class replay_buffer_kwargs rms_prop_eps "
+    "rollout_buffer_class rollout_buffer_kwargs sde_sample_freq seed stats_window_size sub_sampling_factor "
+    "target_entropy target_kl target_noise_clip target_policy_noise target_update_interval tau tensorboard_log "
+    "top_quantiles_to_drop_per_net train_freq use_rms_prop use_sde use_sde_at_warmup verbose vf_coef "
+    "zero_policy"
+)
+# The options of the zoo's train.py, which args.yml holds.
+_ARGUMENT_NAMES = (
+    "algo env env_kwargs eval_env_kwargs tensorboard_log trained_agent truncate_last_trajectory n_timesteps "
+    "num_threads log_interval eval_freq optimization_log_path eval_episodes n_eval_envs save_freq save_replay_buffer "
+    "log_folder seed vec_env device n_trials max_total_trials optimize_hyperparameters no_optim_plots n_jobs sampler "
+    "pruner n_startup_trials n_evaluations n_min_trials storage study_name verbose gym_packages hyperparams conf_file "
+    "yaml_file uuid track wandb_project_name wandb_entity wandb_tags progress tags trial_id load_best "
+    "load_checkpoint load_last_checkpoint"
+)
+_SETTINGS, _ARGUMENTS = frozenset(_SETTING_NAMES.split()), frozenset(_ARGUMENT_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,7 @@ class ZooFiles:
         time_feature_steps: the T of that feature, where it is said.
         wrappers: other wrappers of the environment, by class name.
         frame_stack: consecutive observations stacked into one.
+        not_understood: what the files say and nobody here knows, as `name (file)`.
     """
 
     environment: str | None = None
@@ -43,6 +70,7 @@ class ZooFiles:
     time_feature_steps: int | None = None
     wrappers: tuple[str, ...] = ()
     frame_stack: int = 1
+    not_understood: tuple[str, ...] = ()
 
 
 class _Opaque(str):
@@ -63,21 +91,52 @@ def read_zoo_files(folders: list[Path]) -> ZooFiles:
     )
     if config is None and arguments is None:
         return ZooFiles()
-    config, arguments = config or {}, arguments or {}
-    wrappers = _wrappers(config.get("env_wrapper"))
+    config_, arguments_ = config or {}, arguments or {}
+    wrappers = _wrappers(config_.get("env_wrapper")) | _wrappers(config_.get("vec_env_wrapper"))
     time_options = wrappers.get(_TIME_FEATURE)
     steps = (time_options or {}).get("max_steps")
-    frame_stack = config.get("frame_stack")
+    frame_stack = config_.get("frame_stack")
     return ZooFiles(
-        environment=_text(arguments.get("env")),
-        algorithm=_text(arguments.get("algo")),
-        environment_kwargs=_plain_kwargs(arguments.get("env_kwargs")),
-        observations_normalised=_observations_normalised(config.get("normalize")) if config else None,
+        environment=_text(arguments_.get("env")),
+        algorithm=_text(arguments_.get("algo")),
+        environment_kwargs=_plain_kwargs(arguments_.get("env_kwargs")),
+        observations_normalised=_observations_normalised(config_.get("normalize")) if config_ else None,
         time_feature=time_options is not None,
         time_feature_steps=steps if isinstance(steps, int) else None,
         wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
         frame_stack=frame_stack if isinstance(frame_stack, int) and frame_stack > 0 else 1,
+        not_understood=(*_not_understood_config(config_, time_options or {}), *_not_understood_arguments(arguments_)),
     )
+
+
+def _not_understood_config(config: Mapping[str, Any], time_options: Mapping[str, Any]) -> list[str]:
+    names = [str(name) for name in config if name not in _SETTINGS]
+    frame_stack, steps = config.get("frame_stack"), time_options.get("max_steps")
+    if frame_stack is not None and not (isinstance(frame_stack, int) and frame_stack > 0):
+        names.append("frame_stack")
+    wrong_options = [str(name) for name in time_options if name not in ("max_steps", "test_mode")]
+    if steps is not None and not isinstance(steps, int):
+        wrong_options.append("max_steps")
+    return _listed([*names, *(f"{name} of {_TIME_FEATURE}" for name in wrong_options)], "config.yml")
+
+
+def _not_understood_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    names = [str(name) for name in arguments if name not in _ARGUMENTS]
+    names += [name for name in ("env", "algo") if arguments.get(name) is not None and _text(arguments[name]) is None]
+    kwargs = arguments.get("env_kwargs")
+    if kwargs and not _plain_kwargs(kwargs):
+        names.append("env_kwargs")
+    return _listed(names, "args.yml")
+
+
+def _listed(names: list[str], file: str) -> list[str]:
+    shown = [f"{_shown(name)} ({file})" for name in names[:_MOST_SHOWN]]
+    return [*shown, f"{len(names) - _MOST_SHOWN} more ({file})"] if len(names) > _MOST_SHOWN else shown
+
+
+def _shown(name: str) -> str:
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
