@@ -159,7 +159,8 @@ def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
             f"Policy file {path} looks like {found.library}'s {found.algorithm}, but its layers do not fit "
             f"observations {list(network.observation_shape)}: {listing}."
         )
-    network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    network.load_state_dict(own, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()
