@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import EnvironmentFaultError, RldistillError, UsageError
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -51,6 +51,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except RldistillError as error:
+        if os.environ.get(_TRACEBACK_VARIABLE) and isinstance(error, EnvironmentFaultError):
+            raise  # the lines that matter are the environment's
         return _fail(name, str(error), error.exit_code, wants_json=wants_json)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.

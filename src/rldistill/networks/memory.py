@@ -37,4 +37,4 @@ class AlignedLinear(nn.Linear):
         if is_askew and input.is_cpu and not torch.is_grad_enabled():
             num_inputs = input.shape[1]
             input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[:, :num_inputs]
-        return super().forward(input)
+        return functional.linear(input, self.weight, self.bias)

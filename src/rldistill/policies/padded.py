@@ -11,8 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rldistill.errors import MismatchError, NumericalError
+from rldistill.networks.memory import aligned
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import OutputKind
 
@@ -46,11 +48,9 @@ def run_padded(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[
 
 
 def _run_part(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[Column, ...]]) -> tuple[Column, ...]:
-    # A copy in any case: memory of PyTorch's own is aligned, the caller's need not be (`networks.memory`).
-    batch = torch.empty((batch_size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
-    batch[: len(rows)] = rows
-    batch[len(rows) :] = 0
-    columns = forward(batch)
+    missing = batch_size - len(rows)
+    padding = [0] * (2 * rows.dim() - 1) + [missing]
+    columns = forward(aligned(functional.pad(rows, padding) if missing else rows))
     return tuple(None if column is None else column[: len(rows)] for column in columns)
 
 
