@@ -59,6 +59,10 @@ class NumericalError(RldistillError):
     """A NaN or an infinity appeared in data, loss or weights."""
 
 
+class EnvironmentFaultError(RldistillError):
+    """An environment failed in its own code, or gave what its spaces do not declare."""
+
+
 class GateError(RldistillError):
     """A requested guarantee (such as a minimum retention) was not met."""
 

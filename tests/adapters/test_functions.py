@@ -47,6 +47,22 @@ def test_a_function_may_answer_by_name_or_in_a_tuple():
     assert torch.equal(named.log_std, placed.log_std)
 
 
+@pytest.mark.parametrize("offset", [0, 4, 8, 12])
+def test_a_function_gets_rows_in_memory_of_one_layout(offset):
+    seen = []
+
+    def remembering(observations):
+        seen.append((observations.data_ptr() % 64, observations.is_contiguous(), tuple(observations.shape)))
+        return observations[:, :3]
+
+    policy = load_policy(remembering, task=vector_task(), outputs="logits")
+    memory = np.zeros(40 * 4 + 16, np.float32)
+    rows = memory[offset // 4 : offset // 4 + 160].reshape(40, 4)
+    policy(rows)
+    policy(np.asfortranarray(rows))
+    assert set(seen) == {(0, True, (16, 4))}
+
+
 def test_its_answers_to_fixed_observations_identify_it():
     def twice(observations):
         return 2 * linear(observations)

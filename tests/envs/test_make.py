@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import RldistillError, TaskError, UsageError
+from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError
 from rldistill.tasks import Protocol
 from tests.kit.tiny_envs import CHAIN_TASK, TinyChain
 
@@ -149,8 +149,9 @@ def test_a_package_of_somebody_elses_environment_that_is_not_installed_is_named(
     assert message_of(RldistillError, "PandaReach-v3") == (
         "Task 'PandaReach-v3' needs a package that is not installed: No module named 'panda_gym'"
     )
-    with pytest.raises(ModuleNotFoundError):
-        make_task(make)
+    assert message_of(EnvironmentFaultError, make).startswith(
+        "Task 'python:make' failed: its environment raised ModuleNotFoundError in its constructor: No module named"
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,5 +183,19 @@ def test_an_error_inside_a_users_own_environment_is_not_disguised():
     def broken():
         raise TypeError("my own mistake")
 
-    with pytest.raises(TypeError, match=r"^my own mistake$"):
+    with pytest.raises(EnvironmentFaultError) as caught:
         make_task(broken)
+    assert str(caught.value) == (
+        "Task 'python:broken' failed: its environment raised TypeError in its constructor: my own mistake. Mend it, or "
+        "what it needs (a display, a simulator, another version of a package). Set RLDISTILL_TRACEBACK=1 to see where."
+    )
+    assert str(caught.value.__cause__) == "my own mistake"
+
+
+def test_an_environment_instead_of_what_makes_one_is_refused():
+    assert message_of(UsageError, gymnasium.make("CartPole-v1")) == (
+        "task: got an environment that is made already (CartPoleEnv), expected what makes one: several are played at "
+        "once. Pass 'CartPole-v1', or a callable without arguments that makes it."
+    )
+    assert "Pass its id, or a callable" in message_of(UsageError, TinyChain())
+    assert message_of(UsageError, 3).startswith("task: got a int, expected the id of an environment, such as")

@@ -40,7 +40,7 @@ def fingerprint_of(observation_space, action_space=TWO):
         (IMAGES, (8, 8, 3), "uint8"),
         (VECTORS, (2,), "float32"),
         (spaces.Box(-1, 1, (2, 3), np.float16), (2, 3), "float32"),
-        (spaces.Box(0, 9, (), np.int64), (), "int64"),
+        (spaces.Box(0, 9, (), np.int64), (1,), "int64"),
         (spaces.Discrete(7), (7,), "float32"),
         (spaces.MultiDiscrete([2, 3]), (5,), "float32"),
         (spaces.MultiBinary([2, 3]), (2, 3), "float32"),

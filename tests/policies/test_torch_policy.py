@@ -7,7 +7,7 @@ import torch
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
 from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
-from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
 
@@ -83,6 +83,86 @@ def test_arrays_and_tensors_give_the_same_and_stay_untouched(pong_like):
 def test_rows_of_a_larger_array_need_not_be_contiguous(pong_like):
     observations = frames(8)
     assert torch.equal(pong_like(observations[::2])[0].q_values, pong_like(observations)[0].q_values[::2])
+
+
+# Bytes behind a multiple of 64: where numpy's views and slices may lie.
+OFFSETS = (0, 4, 8, 12, 60)
+
+
+def at_offset(num_bytes, rows):
+    """Return rows of float32 with the same numbers, in memory that begins `num_bytes` behind a multiple of 64."""
+    memory = torch.empty(rows.numel() + 32)
+    behind = (-memory.data_ptr() % 64 + num_bytes) // 4
+    moved = memory[behind : behind + rows.numel()].view(rows.shape)
+    moved.copy_(rows)
+    assert moved.data_ptr() % 64 == num_bytes
+    return moved
+
+
+@pytest.mark.parametrize("num_inputs", [3, 4, 97])
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 20])
+def test_outputs_do_not_depend_on_where_observations_lie_in_memory(num_inputs, num_rows):
+    policy = small_policy(vector_task(num_inputs=num_inputs))
+    rows = torch.randn(num_rows, num_inputs, generator=torch.Generator().manual_seed(3))
+    expected = policy(rows)[0].raw
+    every_second = torch.zeros(2 * num_rows, num_inputs)
+    every_second[::2] = rows
+    for moved in (*(at_offset(offset, rows) for offset in OFFSETS), rows.T.contiguous().T, every_second[::2]):
+        assert torch.equal(policy(moved)[0].raw, expected)
+        assert torch.equal(policy(moved.numpy())[0].raw, expected)
+
+
+def test_outputs_do_not_depend_on_how_images_lie_in_memory(pong_like):
+    images = frames(3)
+    turned = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pong_like(turned)[0].q_values, pong_like(images)[0].q_values)
+    assert torch.equal(pong_like(turned.numpy())[0].q_values, pong_like(images)[0].q_values)
+
+
+@pytest.mark.parametrize("num_inputs", [4, 5, 97])
+def test_outputs_do_not_depend_on_the_place_in_the_batch(num_inputs):
+    policy = small_policy(vector_task(num_inputs=num_inputs), network="mlp:7x6")
+    row = torch.randn(1, num_inputs, generator=torch.Generator().manual_seed(3))
+    raw = policy(row.expand(37, num_inputs))[0].raw
+    assert torch.equal(raw, raw[:1].expand_as(raw))
+
+
+def test_a_network_gets_rows_in_memory_of_one_layout(monkeypatch):
+    seen = []
+    forward = PolicyNetwork.forward
+    monkeypatch.setattr(PolicyNetwork, "forward", lambda self, x, head=0: seen.append(x) or forward(self, x, head))
+    policy, rows = small_policy(), vectors(20)
+    for moved in (*(at_offset(offset, rows) for offset in OFFSETS), rows.T.contiguous().T, rows[:3], rows[:0]):
+        policy(moved)
+    assert len(seen) == 2 * 6 + 2
+    for batch in seen:
+        assert (batch.data_ptr() % 64, batch.is_contiguous(), tuple(batch.shape)) == (0, True, (16, 4))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 15, 16])
+def test_a_small_batch_holds_one_row_in_its_first_place_and_zeros(batch_size):
+    seen = []
+
+    def forward(batch):
+        seen.append(batch.clone())
+        return (batch[:, :1],)
+
+    rows = vectors(5)
+    (column,) = run_padded(rows, batch_size, forward)
+    assert torch.equal(column, rows[:, :1])
+    per_call = 5 if batch_size == 16 else 1
+    for index, batch in enumerate(seen):
+        assert torch.equal(batch[:per_call], rows[index * per_call :][:per_call])
+        assert tuple(batch.shape) == (batch_size, 4)
+        assert not batch[per_call:].any()
+
+
+def test_weights_of_a_file_lie_in_memory_of_their_own(tmp_path):
+    policy = small_policy(network="mlp:3x5")
+    policy.save(tmp_path / "p.safetensors")
+    loaded = load_policy(tmp_path / "p.safetensors")
+    assert {weight.data_ptr() % 64 for weight in loaded.network.parameters()} == {0}
+    assert torch.equal(loaded(vectors(20))[0].raw, policy(vectors(20))[0].raw)
 
 
 def test_outputs_carry_no_gradient_and_the_networks_mode_is_left_as_it_was():

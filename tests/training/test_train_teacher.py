@@ -538,3 +538,17 @@ def test_the_chain_pays_what_its_docstring_says():
     assert [step[2] for step in steps] == [False] * 4 + [True]
     env.reset(seed=0)
     assert env.step(TinyChain.LEFT)[1:3] == (0.3, True)
+
+
+@pytest.mark.parametrize("task", [TinyChain, 3, ["CartPole-v1", TinyChain]])
+def test_a_task_that_is_no_id_is_refused_with_the_way_to_register_it(tmp_path, task):
+    with pytest.raises(UsageError) as caught:
+        train_teacher(task, num_steps=100, out=tmp_path / "t")
+    assert str(caught.value) == (
+        f"task: got a {type(task).__name__}, expected an id, or a list of ids: a run writes down what it plays, "
+        f"to go on "
+        'with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a module of your own, '
+        "and pass "
+        "'module:Mine-v0'."
+    )
+    assert not (tmp_path / "t").exists()

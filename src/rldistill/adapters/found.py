@@ -173,7 +173,8 @@ def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
             f"Policy file {path} ({found.label}): its layers do not fit observations "
             f"{list(network.observation_shape)}: {listing}. {OWN_MODULE}"
         )
-    network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    network.load_state_dict(own, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import EnvironmentFaultError, RldistillError, UsageError
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -52,6 +52,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except RldistillError as error:
+        if os.environ.get(_TRACEBACK_VARIABLE) and isinstance(error, EnvironmentFaultError):
+            raise  # the lines that matter are the environment's
         return _fail(name, str(error), error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.

@@ -18,7 +18,9 @@ from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, So
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
+from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
+from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
 _MEASURE_ROWS = 256
@@ -144,12 +146,9 @@ class Distiller:
         """Return loss and likeness on held-out steps, in float32."""
         batch = held_out.batch
         self.network.eval()
-        outputs = torch.cat(
-            [
-                self.network(rows.to(self._device), batch.head).outputs.float()
-                for rows in batch.observations.split(_MEASURE_ROWS)
-            ]
-        )
+        rows = batch.observations.to(self._device)
+        (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
+        assert outputs is not None, "every network has outputs"
         targets = batch.targets.to(self._device)
         temperature = self._temperature(batch.head, min(update / self._num_updates, 1.0))
         function = self._losses[batch.head]
@@ -168,7 +167,8 @@ class Distiller:
 
     def _loss(self, batch: LabelledBatch, temperature: float | None) -> Tensor:
         with self._autocast():
-            outputs = self.network(batch.observations.to(self._device, non_blocking=True), batch.head).outputs
+            rows = aligned(batch.observations.to(self._device, non_blocking=True))
+            outputs = self.network(rows, batch.head).outputs
         losses = self._losses[batch.head](outputs, batch.targets.to(self._device), temperature=temperature)
         return mean_over_batch(losses)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rldistill.data import Replay
 from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, origin_of, sample_of_held_out
 from rldistill.policies import TorchPolicy
+from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.seeding import stream_generator
 
 OnlineTeacher = Literal["best", "current"]
@@ -228,6 +229,8 @@ def _q_values(teacher: TorchPolicy, observations: torch.Tensor) -> torch.Tensor:
     network, device = teacher.network, teacher.device
     was_training = network.training
     network.eval()
-    parts = [network(rows.to(device)).outputs.float().cpu() for rows in observations.split(_LABELLED_AT_ONCE)]
+    num_at_once = min(_LABELLED_AT_ONCE, max(len(observations), ROWS_PER_BATCH["cpu"]))
+    (q_values,) = run_padded(observations.to(device), num_at_once, lambda rows: (network(rows).outputs.float(),))
     network.train(was_training)
-    return torch.cat(parts)
+    assert q_values is not None, "every network has outputs"
+    return q_values.cpu()

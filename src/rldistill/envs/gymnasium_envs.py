@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from rldistill.envs.protocol import StepBatch
-from rldistill.envs.spaces import SpaceCodec, space_fingerprint
-from rldistill.errors import TaskError, UsageError
+from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
+from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
 from rldistill.types import Actions
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
@@ -24,17 +24,55 @@ GymnasiumEnv = gymnasium.Env[Any, Any]
 _STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
 
 
-class GymnasiumEnvs:
-    """N environments made by a function and stepped in turn, as `EpisodeEnvs`."""
+def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
+    """Return what is raised where an environment's own code raised.
 
-    def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int) -> None:
-        self._make = make
-        self._envs = [make() for _ in range(num_envs)]
+    Args:
+        what: as messages call the environment.
+        doing: where: `reset`, `step`, or what it was asked for.
+        error: its own.
+    """
+    said = f": {first_line(error)}" if str(error) else ""
+    return EnvironmentFaultError(
+        f"{what} failed: its environment raised {type(error).__name__} in {doing}{said}. Mend it, or what it needs (a "
+        "display, a simulator, another version of a package). Set RLDISTILL_TRACEBACK=1 to see where."
+    )
+
+
+def number(what: str, reward: object) -> float:
+    """Return a reward as a number; an array of one number is as good.
+
+    Raises:
+        EnvironmentFaultError: it is something else.
+    """
+    value = np.asarray(reward)
+    if value.size != 1 or value.dtype.kind not in "biuf":
+        got = f"shape {list(value.shape)}" if value.size != 1 else f"{reward!r}"[:60]
+        raise EnvironmentFaultError(f"{what} gave a reward of {got}, expected one number. Mend the environment.")
+    return float(value.reshape(()))
+
+
+class GymnasiumEnvs:
+    """N environments made by a function and stepped in turn, as `EpisodeEnvs`.
+
+    Args:
+        make: makes one.
+        num_envs: N.
+        name: of the task, for messages.
+
+    Raises:
+        EnvironmentFaultError: an environment raised, or gave what its spaces do not hold. So do `reset` and `step`.
+    """
+
+    def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int, name: str = "environment") -> None:
+        self._what = f"Task {name!r}"
+        self._make_own = make
+        self._envs = [self._make() for _ in range(num_envs)]
         first = self._envs[0]
         self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
         self._used = [False] * num_envs
-        fingerprint = space_fingerprint("task", first.observation_space, first.action_space)
-        self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype)
+        fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
+        self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
         self._observations = np.zeros((num_envs, *fingerprint.observation_shape), fingerprint.observation_dtype)
         self._ended = [False] * num_envs
 
@@ -50,9 +88,13 @@ class GymnasiumEnvs:
                 self._envs[slot].close()
                 self._envs[slot] = self._make()
             self._used[slot] = True
-            observation, _ = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
+            try:
+                observation, _ = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
+            except Exception as error:  # code that is not ours raises what it likes
+                raise failed(self._what, "reset", error) from error
             self._observations[slot] = self._codec.encode(observation)
             self._ended[slot] = False
+        check_finite(self._what, "observation", self._observations)
         return self._observations.copy()
 
     def step(self, actions: Actions) -> StepBatch:
@@ -63,11 +105,26 @@ class GymnasiumEnvs:
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
                 continue
-            observation, reward, is_terminated, is_truncated, _ = env.step(own_actions[slot])
+            try:
+                observation, reward, is_terminated, is_truncated, _ = env.step(own_actions[slot])
+                terminated[slot], truncated[slot] = bool(is_terminated), bool(is_truncated)
+            except Exception as error:
+                raise failed(self._what, "step", error) from error
             self._observations[slot] = self._codec.encode(observation)
-            rewards[slot], terminated[slot], truncated[slot] = float(reward), is_terminated, is_truncated
-            self._ended[slot] = is_terminated or is_truncated
+            rewards[slot] = reward if type(reward) is float else number(self._what, reward)
+            self._ended[slot] = bool(is_terminated) or bool(is_truncated)
+        # Of all slots at once: one look at each observation would cost as much as some environments' steps.
+        check_finite(self._what, "observation", self._observations)
+        check_finite(self._what, "reward", rewards)
         return StepBatch(self._observations.copy(), rewards, terminated, truncated & ~terminated)
+
+    def _make(self) -> GymnasiumEnv:
+        try:
+            return self._make_own()
+        except RldistillError:
+            raise
+        except Exception as error:
+            raise failed(self._what, "its constructor", error) from error
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
@@ -94,7 +151,10 @@ class VectorEnvs:
             )
         self._envs = envs
         fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
-        self._codec = SpaceCodec(envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype)
+        self._what = f"VectorEnv {type(envs).__name__}"
+        self._codec = SpaceCodec(
+            envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype, self._what
+        )
         self._disabled = mode is AutoresetMode.DISABLED
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self._is_fresh = True
@@ -120,22 +180,27 @@ class VectorEnvs:
         except (TypeError, ValueError, gymnasium.error.Error) as error:
             raise TaskError(
                 f"VectorEnv {type(self._envs).__name__} cannot begin single episodes by seed: {error}. "
-                "Use gymnasium.vector.SyncVectorEnv, or name the task, such as CartPole-v1 or atari:pong."
+                "Make it with gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
             ) from error
+        except Exception as error:
+            raise failed(self._what, "reset", error) from error
         self._ended[mask] = False
-        return self._codec.encode_batch(observations).copy()
+        return self._encoded(observations)
 
     def step(self, actions: Actions) -> StepBatch:
         """Apply one action per environment."""
         if self._disabled and self._ended.any():
             # Idle slots must not be stepped past their end: they begin an episode nobody counts.
             self.reset([int(slot) for slot in np.flatnonzero(self._ended)], None)
-        observations, rewards, terminated, truncated, _ = self._envs.step(self._codec.decode(actions))
-        terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
+        try:
+            observations, rewards, terminated, truncated, _ = self._envs.step(self._codec.decode(actions))
+            terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
+        except Exception as error:
+            raise failed(self._what, "step", error) from error
         self._ended = terminated | truncated
         return StepBatch(
-            self._codec.encode_batch(observations).copy(),
-            np.asarray(rewards, np.float64),
+            self._encoded(observations),
+            self._rewards(rewards),
             terminated,
             truncated & ~terminated,
         )
@@ -145,3 +210,13 @@ class VectorEnvs:
 
     def close(self) -> None:
         """Leave the environments open: they belong to the caller."""
+
+    def _encoded(self, observations: object) -> NDArray[np.generic]:
+        encoded = self._codec.encode_batch(observations).copy()
+        check_finite(self._what, "observation", encoded)
+        return encoded
+
+    def _rewards(self, rewards: object) -> NDArray[np.float64]:
+        found = np.asarray(rewards, np.float64)
+        check_finite(self._what, "reward", found)
+        return found

@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
 from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
-from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs
+from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, failed
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
 from rldistill.envs.versions import successor
@@ -111,6 +111,17 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
         return _from_record(task)
     if isinstance(task, VectorEnv):
         return _extend(_from_vector_env(task), settings)
+    if isinstance(task, gymnasium.Env):
+        shown = "its id" if task.spec is None else repr(task.spec.id)
+        raise UsageError(
+            f"task: got an environment that is made already ({type(task.unwrapped).__name__}), expected what makes "
+            f"one: several are played at once. Pass {shown}, or a callable without arguments that makes it."
+        )
+    if not callable(task):
+        raise UsageError(
+            f"task: got a {type(task).__name__}, expected the id of an environment, such as 'CartPole-v1' or "
+            "'atari:pong', or a callable that makes one."
+        )
     return _extend(
         _from_factory(f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}", task, {}), settings
     )
@@ -205,8 +216,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         if later := successor(name):
             raise TaskError(_gone(name, later)) from error
-        if name.startswith(PYTHON_PREFIX) and isinstance(error, ImportError):
-            raise  # a mistake in the user's own code
+        if name.startswith(PYTHON_PREFIX) and isinstance(error, ImportError):  # a mistake in the user's own code
+            raise failed(f"Task {name!r}", "its constructor", error) from error
         raise RldistillError(_missing_package(name, error)) from error
     except gymnasium.error.Error as error:
         if later := successor(name):
@@ -216,18 +227,18 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(
             f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
         ) from error
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
-        if not kwargs:
-            raise
-        raise UsageError(
-            f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {_one_line(error)}"
-        ) from error
+    except Exception as error:  # code that is not ours raises what it likes
+        if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
+            raise UsageError(
+                f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {_one_line(error)}"
+            ) from error
+        raise failed(f"Task {name!r}", "its constructor", error) from error
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
     env.close()
     task = Task(name, fingerprint, Protocol(), kwargs)
-    return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs))
+    return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs, name))
 
 
 def _missing_package(name: str, error: Exception) -> str:

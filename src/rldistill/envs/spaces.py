@@ -3,6 +3,10 @@
 Observations of a Box stay as they are. Everything else becomes one float32 vector: Discrete
 and MultiDiscrete as one-hot codes, MultiBinary as zeros and ones, Dict and Tuple as their
 parts one after the other, keys sorted. What the parts were stands in the fingerprint.
+
+What an environment gives is checked where it becomes an array: another shape would be broadcast, another type cast,
+and an index below `start` counted from the end. Numbers outside the bounds of a Box are kept as they are: many
+environments give them, and nothing is lost.
 """
 
 from collections.abc import Mapping
@@ -13,13 +17,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rldistill.errors import TaskError
+from rldistill.errors import EnvironmentFaultError, TaskError
 from rldistill.tasks import ObservationFingerprint, ObservationPart
 from rldistill.types import ActionLayout, Actions
 
 Space = spaces.Space[Any]
 
 _OBSERVATIONS = "Box, Discrete, MultiBinary, MultiDiscrete, Dict or Tuple"
+_LONGEST_SPACE = 300
 _ACTIONS = "Discrete, MultiDiscrete, MultiBinary or a Box of floating-point numbers"
 
 
@@ -36,11 +41,15 @@ def space_fingerprint(name: str, observation_space: Space, action_space: Space) 
         raise TaskError(
             f"Task {name!r}: got observations {_shown(observation_space)}{within}, expected {_OBSERVATIONS}."
         )
+    for space in (*(leaf.space for leaf in leaves), action_space):
+        if isinstance(space, spaces.Box) and 0 in space.shape:
+            raise TaskError(f"Task {name!r}: got the space {_shown(space)}, expected one of at least one number.")
     layout = _action_layout(action_space)
     if layout is None:
         raise TaskError(f"Task {name!r}: got actions {_shown(action_space)}, expected {_ACTIONS}.")
     if isinstance(observation_space, spaces.Box):
-        return ObservationFingerprint(observation_space.shape, _box_dtype(observation_space), layout)
+        # A single number is a vector of one.
+        return ObservationFingerprint(observation_space.shape or (1,), _box_dtype(observation_space), layout)
     parts = [ObservationPart(leaf.name, _leaf_shape(leaf.space), _leaf_dtype(leaf.space)) for leaf in leaves]
     # Bytes are scaled to [0, 1] on their way into a network, which is right for images alone.
     all_images = all(part.dtype == "uint8" and len(part.shape) == 3 for part in parts)
@@ -53,27 +62,71 @@ def space_fingerprint(name: str, observation_space: Space, action_space: Space) 
 
 
 class SpaceCodec:
-    """Turns a task's own observations into arrays, and its actions into arrays and back."""
+    """Turns a task's own observations into arrays, and its actions into arrays and back.
 
-    def __init__(self, observation_space: Space, action_space: Space, dtype: str) -> None:
-        self._box_shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
+    Args:
+        observation_space: of the environment.
+        action_space: of the environment.
+        dtype: of the fingerprint's observations.
+        what: as messages call the environment.
+    """
+
+    def __init__(
+        self, observation_space: Space, action_space: Space, dtype: str, what: str = "The environment"
+    ) -> None:
+        self._is_box = isinstance(observation_space, spaces.Box)
+        self._box_shape = (observation_space.shape or (1,)) if isinstance(observation_space, spaces.Box) else ()
         self._leaves = _leaves(observation_space)
         self._action_space = action_space
         self._dtype = np.dtype(dtype)
+        self._what = what
 
     def encode(self, observation: object) -> NDArray[np.generic]:
-        """Return one observation as an array."""
-        if self._box_shape is not None:
-            return np.asarray(observation, self._dtype)
-        parts = [_encode(leaf.space, np.asarray(leaf.value(observation))[None]) for leaf in self._leaves]
+        """Return one observation as an array.
+
+        Raises:
+            EnvironmentFaultError: it is not what the space declares, and could not be kept as it is.
+        """
+        if self._is_box:
+            # What most environments give at most steps needs no more than a look.
+            if (
+                isinstance(observation, np.ndarray)
+                and observation.dtype == self._dtype
+                and observation.shape == self._box_shape
+            ):
+                return observation
+            return self._of_leaf(self._leaves[0], observation, is_batch=False)[0].reshape(self._box_shape)
+        parts = [self._of_leaf(leaf, observation, is_batch=False) for leaf in self._leaves]
         return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")[0]
 
     def encode_batch(self, observations: object) -> NDArray[np.generic]:
-        """Return the observations of a vector environment as an array, `[N, ...]`."""
-        if self._box_shape is not None:
-            return np.asarray(observations, self._dtype)
-        parts = [_encode(leaf.space, np.asarray(leaf.value(observations))) for leaf in self._leaves]
+        """Return the observations of a vector environment as an array, `[N, ...]`.
+
+        Raises:
+            EnvironmentFaultError: they are not what the space declares, and could not be kept as they are.
+        """
+        parts = [self._of_leaf(leaf, observations, is_batch=True) for leaf in self._leaves]
+        if self._is_box:
+            return parts[0].reshape(-1, *self._box_shape)
         return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")
+
+    def _of_leaf(self, leaf: "_Leaf", observation: object, *, is_batch: bool) -> NDArray[Any]:
+        """Return one part of an observation, or of many, as rows `[N, size]`."""
+        space = leaf.space
+        try:
+            found = np.asarray(leaf.value(observation))
+            values = _checked(space, found if is_batch else found[None])
+        except _FaultError as fault:
+            got, expected = fault.args
+        except (KeyError, IndexError, TypeError, ValueError):  # no such part, or lists of different lengths
+            got, expected = f"a {type(observation).__name__}", "a value of it"
+        else:
+            return _encode(space, values)
+        part = f" of part {leaf.name!r}" if leaf.path else ""
+        raise EnvironmentFaultError(
+            f"{self._what} gave an observation that its space does not hold: got {got}{part}, expected {expected}, as "
+            f"{_shown(space)} declares. Mend the environment, or what it declares."
+        )
 
     def decode(self, actions: Actions) -> NDArray[Any]:
         """Return actions `[N, ...]` in the space's own numbering, dtype and shape."""
@@ -144,6 +197,80 @@ def _box_dtype(space: spaces.Box) -> str:
     return "float32" if dtype.startswith("float") else dtype
 
 
+class _FaultError(Exception):
+    """What was got, and what was expected."""
+
+
+def _checked(space: Space, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values of a leaf `[N, ...]`, in the type that they are kept in.
+
+    Raises:
+        _FaultError: another shape, or numbers that this type cannot hold, or that the space does not count.
+    """
+    if values.dtype.kind not in "biuf":
+        raise _FaultError(f"values of type {values.dtype}", "numbers")
+    shape = space.shape or ()
+    is_single = shape == () and values.size == len(values)  # an array of one number is as good as the number
+    if not is_single and values.shape[1:] != shape:
+        raise _FaultError(f"shape {list(values.shape[1:])}", f"shape {list(shape)}")
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return _checked_choices(space, values)
+    if isinstance(space, spaces.MultiBinary) or _box_dtype(cast(spaces.Box, space)) == "float32":
+        # Beyond float32 it becomes infinite, and is told as that.
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32, copy=False)
+    return _exact(values, np.dtype(_box_dtype(cast(spaces.Box, space))))
+
+
+def _checked_choices(space: "spaces.Discrete | spaces.MultiDiscrete", values: NDArray[Any]) -> NDArray[Any]:
+    """Return choices `[N, ...]` of the space's own counting."""
+    sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    chosen = _exact(values, np.dtype(np.int64)).reshape(len(values), *np.shape(space.start))
+    is_outside = (chosen < space.start) | (chosen >= space.start + sizes)
+    if is_outside.any():
+        place = np.unravel_index(int(is_outside.argmax()), is_outside.shape)
+        first, size = (int(np.broadcast_to(each, chosen.shape)[place]) for each in (space.start, sizes))
+        raise _FaultError(str(chosen[place]), f"{first} to {first + size - 1}")
+    return chosen
+
+
+def _exact(values: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
+    """Return whole numbers in the type that the space declares; none is altered."""
+    if np.can_cast(values.dtype, dtype):
+        return values.astype(dtype, copy=False)
+    with np.errstate(invalid="ignore"):
+        kept = values.astype(dtype)
+    if (wrong := kept != values).any():
+        limits = np.iinfo(dtype)
+        raise _FaultError(
+            f"{values[wrong].reshape(-1)[0]} ({values.dtype})", f"whole numbers from {limits.min} to {limits.max}"
+        )
+    return kept
+
+
+def check_finite(what: str, name: str, values: NDArray[Any]) -> None:
+    """Check that what an environment gave are numbers.
+
+    Args:
+        what: as messages call the environment.
+        name: of the values: `observation` or `reward`.
+        values: `[N, ...]`, one row per slot.
+
+    Raises:
+        EnvironmentFaultError: NaN or infinity.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    rows = values.reshape(len(values), -1)
+    row = rows[int((~np.isfinite(rows)).any(axis=1).argmax())]
+    shown = ", ".join(f"{value:g}" for value in row[:6].tolist()) + (", …" if len(row) > 6 else "")
+    got = f"[{shown}]" if name == "observation" else shown
+    raise EnvironmentFaultError(
+        f"{what} gave the {name} {got}, expected finite numbers: nothing can be learned from NaN or infinity. Mend the "
+        "environment; a simulation that diverges should end its episode before."
+    )
+
+
 def _leaf_dtype(space: Space) -> str:
     return "uint8" if isinstance(space, spaces.Box) and _box_dtype(space) == "uint8" else "float32"
 
@@ -151,7 +278,9 @@ def _leaf_dtype(space: Space) -> str:
 def _encode(space: Space, values: NDArray[Any]) -> NDArray[Any]:
     """Return values of a leaf `[N, ...]` as rows `[N, size]`."""
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n))[values.reshape(-1) - int(space.start)]
+        rows = np.zeros((len(values), int(space.n)), np.float32)
+        rows[np.arange(len(values)), values.reshape(-1) - int(space.start)] = 1
+        return rows
     rows = values.reshape(len(values), -1)
     if isinstance(space, spaces.MultiDiscrete):
         choices = zip((rows - space.start.reshape(-1)).T, space.nvec.reshape(-1), strict=True)
@@ -173,4 +302,5 @@ def _action_layout(space: Space) -> ActionLayout | None:
 
 
 def _shown(space: Space) -> str:
-    return " ".join(str(space).split())
+    text = " ".join(str(space).split())
+    return text if len(text) <= _LONGEST_SPACE else text[:_LONGEST_SPACE] + "…"

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rldistill.networks.memory import AlignedLinear
 from rldistill.types import ActionLayout, OutputKind
 
 StdKind = Literal["state", "state_tanh", "parameter", "fixed", "gsde"]
@@ -130,7 +131,7 @@ class OutputRows(nn.Module):
 
     def _make_std(self, std: StdKind, num_features: int, num_actions: int) -> None:
         if std in ("state", "state_tanh"):
-            self.log_std_layer = nn.Linear(num_features, num_actions)
+            self.log_std_layer = AlignedLinear(num_features, num_actions)
         elif std == "fixed":
             self.register_buffer("log_std", torch.zeros(num_actions))
         else:

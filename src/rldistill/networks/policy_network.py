@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rldistill.networks.architecture import Architecture
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
+from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
 from rldistill.tasks import ObservationPart
@@ -39,9 +40,9 @@ class Head(nn.Module):
         sizes = (num_features, *architecture.head_hidden)
         activation = architecture.head_activation or architecture.activation
         self.hidden = nn.Sequential(*dense_layers(sizes, activation=activation, layer_norm=False))
-        self.output = nn.Linear(sizes[-1], layer.num_linear)
+        self.output = AlignedLinear(sizes[-1], layer.num_linear)
         self.rows = OutputRows(layer, sizes[-1])
-        self.value = nn.Linear(sizes[-1], 1) if architecture.value_head else None
+        self.value = AlignedLinear(sizes[-1], 1) if architecture.value_head else None
 
     def forward(self, features: Tensor) -> NetworkOutput:
         """Map shared features `[B, F]` to this task's outputs, in float32 whatever the torso's precision.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rldistill.errors import MismatchError
 from rldistill.networks.architecture import Activation, Architecture
 from rldistill.networks.impala import ImpalaStage
+from rldistill.networks.memory import AlignedLinear
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -43,7 +44,7 @@ def dense_layers(sizes: tuple[int, ...], *, activation: Activation, layer_norm: 
     """Return fully connected layers, each with its norm (if any) and activation."""
     layers: list[nn.Module] = []
     for num_inputs, num_outputs in pairwise(sizes):
-        layers.append(nn.Linear(num_inputs, num_outputs))
+        layers.append(AlignedLinear(num_inputs, num_outputs))
         if layer_norm:
             layers.append(nn.LayerNorm(num_outputs))
         layers.append(ACTIVATIONS[activation]())

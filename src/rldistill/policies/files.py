@@ -45,7 +45,8 @@ def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | No
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PolicyFileError(f"Policy file {path}: its description does not make a network ({reason}).") from error
     _check_weights(path, network, weights, spec.stored_dtype)
-    state = {name: tensor.to(stored_dtype(tensor, torch.float32)) for name, tensor in weights.items()}
+    # Copied: a file's tensors lie where the file has them, and where weights lie may change an answer's last bits.
+    state = {name: tensor.to(stored_dtype(tensor, torch.float32), copy=True) for name, tensor in weights.items()}
     network.load_state_dict(state, assign=module is None)
     for parameter in network.parameters():
         parameter.requires_grad_(True)

@@ -1,8 +1,9 @@
 """Inference in batches of one fixed size, and the checks of what enters and leaves them.
 
-Matrix products differ in their last bits between batch sizes, enough to change a chaotic
-episode. All inference therefore runs in batches of exactly one size, the last one padded: an
-observation's output does not depend on its neighbours.
+Matrix products differ in their last bits between batch sizes, between places in a small batch, and
+with where rows lie in memory: enough to change a chaotic episode. All inference therefore runs in
+batches of exactly one size, the last one padded, in memory of one layout: an observation's output
+depends on neither its neighbours nor the array that it was cut from.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from rldistill.errors import MismatchError, NumericalError
+from rldistill.networks.memory import aligned
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import OutputKind
 
 # 16 is within 10 % of the fastest size on the CPU for every preset; a GPU wants more.
 ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
+
+# Below, a row's place in the batch changes its last bits.
+_FEWEST_ROWS = 16
 
 Column = Tensor | None
 
@@ -27,13 +32,15 @@ def run_padded(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[
 
     Args:
         rows: `[B, ...]`; none give one batch of padding, so that the shapes of the outputs are known.
-        batch_size: rows of every call, 1 or more.
-        forward: `[batch_size, ...]` to columns `[batch_size, ...]`; None where it has no such column.
+        batch_size: rows of every call, 1 or more; of fewer than 16 only the first is filled.
+        forward: `[batch_size, ...]`, contiguous and aligned, to columns `[batch_size, ...]`; None where it has no such
+            column.
 
     Returns:
         The columns, `[B, ...]` each.
     """
-    parts = [_run_part(part, batch_size, forward) for part in rows.split(batch_size)]
+    num_filled = batch_size if batch_size >= _FEWEST_ROWS else 1
+    parts = [_run_part(part, batch_size, forward) for part in rows.split(num_filled)]
     return tuple(
         None if column[0] is None else torch.cat([part for part in column if part is not None])
         for column in zip(*parts, strict=True)
@@ -43,7 +50,7 @@ def run_padded(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[
 def _run_part(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[Column, ...]]) -> tuple[Column, ...]:
     missing = batch_size - len(rows)
     padding = [0] * (2 * rows.dim() - 1) + [missing]
-    columns = forward(functional.pad(rows, padding) if missing else rows)
+    columns = forward(aligned(functional.pad(rows, padding) if missing else rows))
     return tuple(None if column is None else column[: len(rows)] for column in columns)
 
 

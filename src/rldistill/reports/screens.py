@@ -108,7 +108,7 @@ class _GymnasiumScreen:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._made: list[gymnasium.Env[Any, Any]] = []
-        self._envs = extend_envs(GymnasiumEnvs(self._make, 1), ObservationSettings.of(task.fingerprint))
+        self._envs = extend_envs(GymnasiumEnvs(self._make, 1, task.name), ObservationSettings.of(task.fingerprint))
 
     @property
     def num_envs(self) -> int:

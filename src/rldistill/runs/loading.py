@@ -11,7 +11,8 @@ from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
 from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, load_with, share_words
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
-from rldistill.errors import RldistillError, UsageError
+from rldistill.envs.extended import ObservationSettings
+from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, check_behaviour
 from rldistill.tasks import Protocol, Task
@@ -173,10 +174,22 @@ def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  
 
 
 def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
-    """Return a task with what a policy was trained to see beside the environment's observations, such as a clock."""
+    """Return a task with what a policy was trained to see beside the environment's observations, such as a clock.
+
+    Raises:
+        MismatchError: the user said that something else is appended, which the policy does not see.
+    """
     name = playable.task.name
     head = policy.for_task(name) if name in [own.name for own in policy.tasks] else policy
-    return playable.observed_as(head.tasks[0].fingerprint)
+    observed = playable.observed_as(head.tasks[0].fingerprint)
+    said, wanted = (ObservationSettings.of(each.task.fingerprint) for each in (playable, observed))
+    if said.num_appended and said != wanted:
+        raise MismatchError(
+            f"Task {name!r}: got zero_padding {said.zero_padding} and time_feature {said.time_feature}, policy "
+            f"{policy.name!r} was trained with {wanted.zero_padding} and {wanted.time_feature}. Leave both out: what a "
+            "policy sees beside its environment is appended without being told."
+        )
+    return observed
 
 
 def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:

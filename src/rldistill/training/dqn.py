@@ -22,6 +22,7 @@ from rldistill.checks import check_num_envs, check_positive, check_share, check_
 from rldistill.data import Replay, Transitions
 from rldistill.errors import UsageError
 from rldistill.networks import Network
+from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
@@ -126,7 +127,7 @@ class DQNLearner:
     def q_values(self, observations: Tensor, head: int = 0) -> Tensor:
         """Return one head's Q-values `[B, A]` for observations `[B, ...]`, without gradient."""
         with self._autocast():
-            return self.network(observations.to(self._device), head).outputs
+            return self.network(aligned(observations.to(self._device)), head).outputs
 
     def learn_from(self, replay: Replay, rng: np.random.Generator, head: int = 0) -> Tensor:
         """Draw a batch, take one gradient step with it; return the loss."""
@@ -145,7 +146,7 @@ class DQNLearner:
         """
         targets = self._targets(batch, head)
         with self._autocast():
-            outputs = self.network(torch.from_numpy(batch.observations).to(self._device), head).outputs
+            outputs = self.network(aligned(torch.from_numpy(batch.observations).to(self._device)), head).outputs
         actions = torch.from_numpy(batch.actions.astype(np.int64)).to(self._device)
         taken = outputs.float().gather(1, actions[:, None]).squeeze(1)
         loss = functional.huber_loss(taken, targets, delta=1.0)
@@ -159,7 +160,7 @@ class DQNLearner:
 
     @torch.no_grad()
     def _targets(self, batch: Transitions, head: int) -> Tensor:
-        next_observations = torch.from_numpy(batch.next_observations).to(self._device)
+        next_observations = aligned(torch.from_numpy(batch.next_observations).to(self._device))
         with self._autocast():
             next_q_values = self.target_network(next_observations, head).outputs.float()
             selector = self.network(next_observations, head).outputs.float() if self.settings.double_q else None

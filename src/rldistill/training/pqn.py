@@ -22,6 +22,7 @@ from rldistill.checks import check_num_envs, check_positive, check_share, check_
 from rldistill.data import Replay
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Network
+from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.schedules import Linear
 from rldistill.training.protocol import IterationRecord
@@ -113,7 +114,7 @@ class PQNLearner:
     def q_values(self, observations: Tensor, head: int = 0) -> Tensor:
         """Return one head's Q-values `[B, A]` for observations `[B, ...]`, without gradient."""
         with self._autocast():
-            return self.network(observations.to(self._device), head).outputs
+            return self.network(aligned(observations.to(self._device)), head).outputs
 
     def learn(self, rollout: Rollout, *, progress: float, head: int = 0) -> float:
         """Fit Q to the λ-returns of one rollout.

@@ -78,7 +78,9 @@ class MinariSource:
         self.label = f"Minari dataset {self.name!r}"
         self.metadata: Mapping[str, Any] = dataset.storage.metadata
         self.fingerprint = space_fingerprint(self.label, dataset.observation_space, dataset.action_space)
-        self._codec = SpaceCodec(dataset.observation_space, dataset.action_space, self.fingerprint.observation_dtype)
+        self._codec = SpaceCodec(
+            dataset.observation_space, dataset.action_space, self.fingerprint.observation_dtype, self.label
+        )
 
     def name_parts(self, recorded: ObservationFingerprint) -> None:
         """Say what its vectors were made of: `to_minari` writes them whole, and parts stand in its record alone."""

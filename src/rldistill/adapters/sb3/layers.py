@@ -196,7 +196,8 @@ def build_network(
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(f"{name} of {list(tensor.shape)} where {list(expected[name].shape)} is expected")
-    network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    network.load_state_dict(own, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()
