@@ -264,5 +264,6 @@ def test_a_missing_package_is_asked_for_by_its_extra(onnx_path, monkeypatch, pac
     saved(mlp_model(), onnx_path)
     monkeypatch.setitem(sys.modules, package, None)
     assert refusal(onnx_path, RldistillError) == (
-        f"ONNX file FILE needs {package}, which is not installed: pip install 'rldistill[export]'"
+        f"ONNX file FILE needs {package}, which is not installed: .venv/bin/pip install -e '.[export]' "
+        "in the checkout of rldistill"
     )

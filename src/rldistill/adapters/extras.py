@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from rldistill.errors import RldistillError
+from rldistill.errors import RldistillError, install_hint
 
 
 def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN401 (a module)
@@ -20,6 +20,4 @@ def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN4
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise RldistillError(
-            f"{what} needs {module}, which is not installed: pip install 'rldistill[{extra}]'"
-        ) from error
+        raise RldistillError(f"{what} needs {module}, which is not installed: {install_hint(extra)}") from error

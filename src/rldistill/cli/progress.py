@@ -66,7 +66,7 @@ class ProgressDisplay:
             for task in finished[:-_NUM_FINISHED_BARS]:
                 self._bars.update(task.id, visible=False)
         elif not self._quiet and self._is_due(event.phase, event.done >= event.total):
-            sys.stderr.write(f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}\n")
+            sys.stderr.write(f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}".rstrip() + "\n")
             sys.stderr.flush()
 
     def _is_due(self, phase: str, is_last: bool) -> bool:
@@ -85,6 +85,9 @@ class ProgressDisplay:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Leave the last state on the screen."""
+        """Leave the last state on the screen; of what was interrupted nothing, its message says how far it was."""
         if self._is_live:
+            if _type is not None and issubclass(_type, KeyboardInterrupt):
+                for task in self._bars.tasks:
+                    self._bars.update(task.id, visible=task.finished)
             self._bars.stop()

@@ -10,12 +10,22 @@ from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_ma
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.policies import Policy, as_played_by, fit_policy
+from rldistill.policies import Behaviour, Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, path_of, played_by, words_of
+from rldistill.runs.loading import (
+    PolicyLike,
+    as_policy,
+    path_of,
+    played_by,
+    said_behaviour,
+    sampling_note,
+    told_to_act,
+    while_recorded,
+    words_of,
+)
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -55,6 +65,7 @@ def collect(
     *,
     num_steps: int,
     out: str | Path,
+    behaviour: Behaviour | None = None,
     exploration_epsilon: float | None = None,
     seed: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -72,6 +83,8 @@ def collect(
         task: what to play; None takes the teacher's own.
         num_steps: decisions to store in all.
         out: dataset folder.
+        behaviour: how the teacher acts, `greedy` or `sample`; None: as it does, but a Gaussian is sampled while it is
+            recorded.
         exploration_epsilon: chance of a uniformly random action; None takes the protocol's.
         seed: episode i is a function of (seed, i).
         env_kwargs: settings of the task.
@@ -93,13 +106,21 @@ def collect(
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
-    policy = fit_policy(policy, playable.task)
-    provenance = _provenance(policy, playable.task, seed, teacher)
+    policy = told_to_act(fit_policy(policy, playable.task), behaviour)
+    player = while_recorded(policy, behaviour or said_behaviour(teacher))
+    provenance = _provenance(policy, player, playable.task, seed, teacher)
     writer = _open_writer(Path(out), provenance, num_steps, resume=resume, overwrite=overwrite)
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
-        run = _CollectionRun(writer, policy, playable, num_steps, seed, listeners)
-        run.collect(playable.fixed_num_envs or num_envs or _DEFAULT_NUM_ENVS, num_threads)
+        if note := sampling_note(policy, player):
+            notify(listeners, MessageEvent(note))
+        envs = playable.fixed_num_envs or num_envs or _DEFAULT_NUM_ENVS
+        run = _CollectionRun(writer, player, playable, num_steps, envs, seed, listeners)
+        run.collect(num_threads)
     manifest = load_manifest(Path(out))
+    if manifest.num_episodes == 0:
+        steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
+        text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
+        notify(callbacks, MessageEvent(text, "warning"))
     return CollectionSummary(
         Path(out),
         manifest.num_steps,
@@ -110,12 +131,12 @@ def collect(
     )
 
 
-def _provenance(policy: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
+def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
     task = as_played_by(policy, task)
     return Provenance(
         task=task,
-        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher)),
-        behaviour=policy.behaviour,
+        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher), played_as=player.behaviour),
+        behaviour=player.behaviour,
         seed=seed,
         exploration_epsilon=task.protocol.exploration_epsilon,
         fields=step_fields(task.fingerprint, policy.output_kind),
@@ -146,9 +167,11 @@ class _CollectionRun:
         teacher: Policy,
         playable: PlayableTask,
         num_steps: int,
+        num_envs: int,
         seed: int,
         callbacks: Sequence[Callback],
     ) -> None:
+        self.num_envs = num_envs
         self._writer = writer
         self._teacher = teacher
         self._playable = playable
@@ -158,7 +181,7 @@ class _CollectionRun:
         self._started = time.monotonic()
         self._first_steps = writer.num_steps
 
-    def collect(self, num_envs: int, num_threads: int) -> None:
+    def collect(self, num_threads: int) -> None:
         """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
         stopped = False
         with self._writer as writer:
@@ -168,7 +191,7 @@ class _CollectionRun:
                 return
             if writer.num_steps:
                 self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
-            envs = self._playable.make_envs(num_envs, num_threads)
+            envs = self._playable.make_envs(self.num_envs, num_threads)
             try:
                 task = self._playable.task
                 collect_steps(

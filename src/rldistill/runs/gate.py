@@ -53,7 +53,7 @@ def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: floa
         listing = ", ".join(f"{name} " + ("unknown" if bound is None else f"{bound:.3f}") for name, bound in failed)
         raise GateError(
             f"Retention gate failed: lower bound (one-sided 95 %){what} of {listing}, required {required:g}. "
-            "More episodes narrow the interval; a better student raises it."
+            "More episodes narrow the interval; a better student raises it: docs/worse-than-teacher.md."
         )
 
 
