@@ -67,6 +67,11 @@ class GateError(RldistillError):
     """A requested guarantee (such as a minimum retention) was not met."""
 
 
+def install_hint(extra: str) -> str:
+    """Return how to install what one of our extras brings; the package is on no index, so from a checkout."""
+    return f".venv/bin/pip install -e '.[{extra}]' in the checkout of rldistill"
+
+
 def first_line(error: BaseException) -> str:
     """Return what another library's error says first, without its full stop; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -228,6 +228,7 @@ def test_the_manifest_says_how_the_data_were_made(tmp_path):
         "hash": hand_made_teacher().hash,
         "output_kind": "q_values",
         "path": str(teacher),
+        "num_parameters": 16,
     }
     assert (manifest["seed"], manifest["exploration_epsilon"], manifest["behaviour"]) == (9, 0.25, "greedy")
     assert manifest["task"]["name"] == "CartPole-v1"

@@ -43,7 +43,8 @@ def folder(tmp_path_factory):
 def test_datasets_of_different_layouts_are_refused(folder, tmp_path, first, second):
     line = (
         f"Dataset {folder / first} and Dataset {folder / second} have different observations, {LAYOUTS[first]} and "
-        f"{LAYOUTS[second]}: one torso cannot see both. Play both with the same preprocessing."
+        f"{LAYOUTS[second]}: one torso cannot see both. A student of different vectors is not possible yet: distil "
+        "each task into a student of its own."
     )
     result = run("distill", folder / first, folder / second, *TINY, "--out", tmp_path / "out")
     assert (result.code, result.line) == (1, f"rldistill distill: {line}")

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from rldistill.errors import RldistillError
+from rldistill.errors import RldistillError, install_hint
 
 
 def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN401 (a module)
@@ -40,4 +40,4 @@ def check_installed(module: str, *, what: str, extra: str) -> None:
 
 
 def _missing(module: str, *, what: str, extra: str) -> str:
-    return f"{what} needs {module}, which is not installed: pip install 'rldistill[{extra}]'"
+    return f"{what} needs {module}, which is not installed: {install_hint(extra)}"

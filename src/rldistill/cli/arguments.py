@@ -180,6 +180,12 @@ def resolve_machine(config: Machine) -> Machine:
     return replace(config, device=device, num_threads=config.num_threads or torch.get_num_threads())
 
 
+def tell_if_new(flags: Flags, out: Path) -> None:
+    """Say that there is nothing to go on with where `--resume` begins anew."""
+    if flags.resume and not flags.quiet and not (out.is_dir() and any(out.iterdir())):
+        sys.stderr.write(f"--resume: nothing in {out} yet, beginning anew\n")
+
+
 def quoted(value: object) -> str:
     """Return a path or a value as a shell takes it: what is printed to be pasted must survive a space."""
     return shlex.quote(str(value))

@@ -1,9 +1,16 @@
 """`rldistill collect`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from rldistill.cli.arguments import parse, quoted, require, resolve_machine, write_configuration, write_result
+from rldistill.cli.arguments import (
+    parse,
+    quoted,
+    require,
+    resolve_machine,
+    tell_if_new,
+    write_configuration,
+    write_result,
+)
 from rldistill.runs.config import CollectConfig, parse_options
 
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
@@ -27,6 +34,7 @@ def run(argv: Sequence[str]) -> None:
         check_collection(file, config, options, resume=flags.resume, overwrite=flags.overwrite)
         write_configuration(config, flags)
         return
+    tell_if_new(flags, config.out)
     with callbacks(quiet=flags.quiet) as listeners:
         summary = collect(
             policy_file(teacher, config),
@@ -48,15 +56,5 @@ def run(argv: Sequence[str]) -> None:
         summary.to_dict(),
         f"{summary.path}: {summary.num_steps:,} steps of {summary.num_episodes} whole and "
         f"{summary.num_interrupted} cut episodes, {summary.num_bytes / 1e6:.1f} MB\n"
-        f"next: rldistill distill {quoted(summary.path)} {_student(summary.path)}",
+        f"next: rldistill distill {quoted(summary.path)} --out {quoted(f'runs/{summary.path.name}')}",
     )
-
-
-def _student(data: Path) -> str:
-    """Return the options of a small student that fits what was collected."""
-    from rldistill.data import load_manifest
-    from rldistill.networks.torsos import image_shape
-
-    is_image = image_shape(load_manifest(data).provenance.task.fingerprint.observation_shape) is not None
-    student, suffix = ("", "net3") if is_image else ("--student mlp:64x64 ", "mlp")
-    return f"{student}--out {quoted(f'runs/{data.name}-{suffix}')}"

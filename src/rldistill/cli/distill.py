@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import parse, quoted, require, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, require, tell_if_new, write_configuration, write_result
 from rldistill.runs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
@@ -28,6 +28,7 @@ def run(argv: Sequence[str]) -> None:
         check_distillation(config, resume=flags.resume, overwrite=flags.overwrite)
         write_configuration(config, flags)
         return
+    tell_if_new(flags, config.out)
     with callbacks(quiet=flags.quiet) as listeners:
         student = run_distill(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
     made = student.spec.provenance

@@ -18,22 +18,28 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
     config = resolve_machine(config)
     if flags.dry_run:
-        from rldistill.runs.loading import as_policy
+        from rldistill.runs.loading import as_policy, policy_file
         from rldistill.runs.run_folder import keep_inputs
 
         if config.teacher is not None:
             keep_inputs(config.out, [config.teacher], overwrite=flags.overwrite)
-            as_policy(config.teacher, device=config.device)
+            as_policy(policy_file(config.teacher, config), device=config.device, task=config.task)
         write_configuration(config, flags)
         return
     from rldistill.cli.progress import callbacks
     from rldistill.reports.quickstart import quickstart
     from rldistill.runs.evaluation_table import evaluation_table
+    from rldistill.storage import write_atomically
 
     with callbacks(quiet=flags.quiet) as listeners:
         result = quickstart(config, overwrite=flags.overwrite, callbacks=listeners)
-    table = "" if result.table is None else evaluation_table(result.table)
-    files = {"student": result.student, "figure": result.figure, "video": result.video}
+    # A second call shows what the first one measured.
+    shown = config.out / "evaluation.txt"
+    if result.table is not None:
+        write_atomically(shown, evaluation_table(result.table).encode())
+    table = shown.read_text() if shown.is_file() else ""
+    files = {"student": result.student, "figure": result.figure}
+    files |= {} if result.video is None else {"video": result.video}
     if flags.json:
         write_result(flags, {**{key: str(path) for key, path in files.items()}, "evaluation": result.evaluation}, "")
     elif not flags.quiet:
@@ -42,20 +48,24 @@ def run(argv: Sequence[str]) -> None:
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
             f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
-            "      rldistill quickstart --num-steps 200000 --num-updates 40000 --out quickstart-long\n"
+            f"      rldistill quickstart {_teacher(config)}--num-steps 200000 --num-updates 40000 "
+            f"--out {quoted(f'{config.out}-long')}\n"
         )
+
+
+def _teacher(config: QuickstartConfig) -> str:
+    """Return the options that name what was distilled."""
+    said = {"teacher": config.teacher, "task": config.task}
+    return "".join(f"--{name} {quoted(value)} " for name, value in said.items() if value is not None)
 
 
 def _summary(evaluation: dict[str, Any]) -> str:
     teacher, student = evaluation["policies"][:2]
-    smaller = teacher["num_parameters"] / student["num_parameters"]
+    size = f"{student['num_parameters']:,} parameters"
+    if teacher["num_parameters"]:
+        size = f"{teacher['num_parameters'] / student['num_parameters']:.2g} times fewer parameters"
     if student["retention"] is None:
-        return (
-            f"{smaller:.0f} times fewer parameters; retention is undefined: the teacher is no better than random play."
-        )
+        return f"{size}; retention is undefined: the teacher is no better than random play."
     interval = student["retention_interval"]
     shown = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
-    return (
-        f"{smaller:.0f} times fewer parameters; retention {student['retention']:.3f}{shown}, "
-        f"from {len(student['episodes'])} episodes each."
-    )
+    return f"{size}; retention {student['retention']:.3f}{shown}, from {len(student['episodes'])} episodes each."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rldistill.cli.arguments import parse, quoted, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, tell_if_new, write_configuration, write_result
 from rldistill.runs.teacher_config import TrainTeacherConfig
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> None:
         check_training(config, resume=flags.resume, overwrite=flags.overwrite)
         write_configuration(config, flags)
         return
+    tell_if_new(flags, config.out)
     with callbacks(quiet=flags.quiet) as listeners:
         result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
     few = "unknown (too few games ended)"

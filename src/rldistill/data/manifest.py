@@ -38,6 +38,8 @@ class TeacherEntry:
             every element, `epsilon` and `clip`; None: it takes observations as they are. The student takes it over.
         reading: what a user said of a file that does not say it itself: `outputs`, `input_scale`, `activation`,
             `normalizer`, `behaviour`, as far as they were said; None: nothing.
+        behaviour: how it acts, where the data were played otherwise; None: as the data were played.
+        num_parameters: of its network, as far as it is known.
     """
 
     name: str
@@ -46,10 +48,12 @@ class TeacherEntry:
     path: str | None = None
     normalization: Mapping[str, Any] | None = None
     reading: Mapping[str, Any] | None = None
+    behaviour: str | None = None
+    num_parameters: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; normalization and reading only where there is one."""
-        optional = ("normalization", "reading")
+        """Return plain JSON data; what came to the format later stands there only where it says something."""
+        optional = ("normalization", "reading", "behaviour", "num_parameters")
         return {key: value for key, value in asdict(self).items() if value is not None or key not in optional}
 
 

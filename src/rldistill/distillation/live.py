@@ -158,7 +158,7 @@ class LiveSource:
         batch_size: rows per update, over all tasks.
         schedule: which tasks make up which batch.
         collect_steps: steps of each task per collection.
-        collect_period: updates between collections.
+        collect_period: updates between collections; a remainder of less than half of that joins the last period.
         on_play: told how far a collection is; may raise to stop.
         num_decoders: threads that decode ahead; changes no batch.
     """
@@ -197,11 +197,13 @@ class LiveSource:
             task.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
             task.close()
         update, last = first_update, first_update + num_updates
+        # Whole periods, to the nearest: a collection for less than half of one is not worth its play.
+        most = max(1, (2 * last + self._collect_period) // (2 * self._collect_period))
         while update < last:
-            num_collections = update // self._collect_period + 1
+            num_collections = min(update // self._collect_period + 1, most)
             for task in self._tasks:
                 task.play(num_steps=num_collections * self._collect_steps, on_play=self._on_play)
-            until = min(last, num_collections * self._collect_period)
+            until = last if num_collections == most else num_collections * self._collect_period
             ahead = prefetch(self, update, until - update, num_threads=self._num_decoders)
             with contextlib.closing(ahead) as batches:
                 yield from batches

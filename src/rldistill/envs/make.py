@@ -20,7 +20,7 @@ from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnv
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
 from rldistill.envs.versions import successor
-from rldistill.errors import RldistillError, TaskError, UsageError
+from rldistill.errors import RldistillError, TaskError, UsageError, install_hint
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
@@ -249,7 +249,7 @@ def _missing_package(name: str, error: Exception) -> str:
     if extra is None:
         return f"Task {name!r} needs a package that is not installed: {error}"
     reason = _one_line(error).rstrip(".")
-    return f"Task {name!r} needs a package that is not installed ({reason}): pip install 'rldistill[{extra}]'."
+    return f"Task {name!r} needs a package that is not installed ({reason}): {install_hint(extra)}."
 
 
 def _gone(name: str, later: str) -> str:

@@ -15,7 +15,8 @@ class ReproduceConfig:
     experiment: tyro.conf.Positional[str | None] = None
     """losses, compression, multitask3, multitask10, online, or a TOML file like those in configs/."""
     budget: str = "cpu"
-    """smoke (a minute, proves nothing), cpu (under three hours on two cores) or paper (the paper's schedule)."""
+    """smoke (a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and of some
+    experiments cpu_actor_critic (strong teachers of another origin) or gpu (with the network that plays them all)."""
     games: str | None = None
     """Atari games with commas between; none: the budget's."""
     seeds: int = 0

@@ -331,8 +331,11 @@ def takes_no_temperature(name: str, temperature: float | str) -> str:
 
 
 def _unknown_loss(name: object) -> str:
-    nearest = difflib.get_close_matches(str(name), LOSS_NAMES, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    # What a name contains is nearer than what is spelled alike: kl is sharpened_kl, mse is q_mse.
+    words = str(name).lower().replace("-", "_")
+    containing = [known for known in LOSS_NAMES if words and words in known]
+    nearest = containing or difflib.get_close_matches(words, LOSS_NAMES, n=1)
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
     return f"loss: got {name!r}, expected one of {', '.join(LOSS_NAMES)}.{hint}"
 
 

@@ -151,6 +151,7 @@ _WIDEST = 2**20
 _MEMORY = re.compile(r"(gru|lstm|rnn)\b", re.IGNORECASE)
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
+_EXAMPLES = {"mlp": "mlp:64x64", "conv": "conv:8-8-8:32", "combined": "combined:8-8-8:32:64"}
 _CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
 
 
@@ -185,11 +186,23 @@ def _parse(text: str) -> Architecture:
             f"Unknown network: got {text!r}. Networks with a memory are not there yet: choose mlp:64x64, conv:8-8-8:32 "
             f"or {', '.join(PRESETS)}."
         )
-    near = difflib.get_close_matches(text, PRESETS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
-        f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, mlp:64x64 or conv:8-8-8:32.{hint}"
+        f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, or layers: mlp:64x64, conv:8-8-8:32, "
+        f"combined:8-8-8:32:64.{_did_you_mean(text)}"
     )
+
+
+def _did_you_mean(text: str) -> str:
+    """Return a question about the nearest name there is; empty where none is near."""
+    kind, colon, sizes = text.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(text, PRESETS, n=1)
+    else:
+        kinds = difflib.get_close_matches(kind, _EXAMPLES, n=1)
+        corrected = [f"{known}:{sizes}" for known in kinds]
+        # Sizes that are wrong too are shown as they should be.
+        near = [name if _MLP.fullmatch(name) or _CONV.fullmatch(name) else _EXAMPLES[kinds[0]] for name in corrected]
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:

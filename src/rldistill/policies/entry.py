@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.data import TeacherEntry
+from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import Policy
 from rldistill.policies.torch_policy import TorchPolicy
 
 
-def teacher_entry(policy: Policy, path: str | Path | None, reading: Mapping[str, Any] | None = None) -> TeacherEntry:
+def teacher_entry(
+    policy: Policy,
+    path: str | Path | None,
+    reading: Mapping[str, Any] | None = None,
+    *,
+    played_as: Behaviour | None = None,
+) -> TeacherEntry:
     """Return what datasets and students record of a teacher.
 
     Args:
         policy: the teacher.
         path: of its file, if it has one.
         reading: what a user said of that file, if anything.
+        played_as: how it acted while it was recorded; None: as it does.
     """
     normalization = policy.normalization if isinstance(policy, TorchPolicy) else None
     return TeacherEntry(
@@ -29,4 +37,15 @@ def teacher_entry(policy: Policy, path: str | Path | None, reading: Mapping[str,
         None if path is None else str(path),
         None if normalization is None else asdict(normalization),
         reading,
+        policy.behaviour if played_as not in (None, policy.behaviour) else None,
+        _num_parameters(policy),
     )
+
+
+def _num_parameters(policy: Policy) -> int | None:
+    """Return the size of a policy's network; None where only its answers are known."""
+    if isinstance(policy, TorchPolicy):
+        return sum(parameter.numel() for parameter in policy.network.parameters())
+    # Of a program its own word, if it has one; of a policy of somebody's own nothing.
+    program = getattr(policy, "program", None)
+    return getattr(program, "num_parameters", None) or None

@@ -1,6 +1,6 @@
 """The packages of the `report` extra, asked for by name when they are missing; and our colours."""
 
-from rldistill.errors import RldistillError
+from rldistill.errors import RldistillError, install_hint
 
 # Okabe and Ito's palette: told apart by people with any kind of colour vision, and in grey.
 TEACHER_COLOUR = "#0072B2"
@@ -13,4 +13,4 @@ TASK_COLOURS = (*POLICY_COLOURS, "#332288", "#882255", "#999933", "#444444")
 
 def missing_extra(package: str, purpose: str) -> RldistillError:
     """Return the error for a package that is not installed, with the command that installs it."""
-    return RldistillError(f"{purpose} needs {package}, which is not installed: pip install 'rldistill[report]'")
+    return RldistillError(f"{purpose} needs {package}, which is not installed: {install_hint('report')}")

@@ -10,13 +10,24 @@ from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_ma
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.errors import OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
-from rldistill.policies import Policy, as_played_by, fit_policy
+from rldistill.policies import Behaviour, Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.runs.config import CollectConfig
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.loading import PolicyLike, as_policy, files_of, path_of, played_by, words_of
+from rldistill.runs.loading import (
+    PolicyLike,
+    as_policy,
+    files_of,
+    path_of,
+    played_by,
+    said_behaviour,
+    sampling_note,
+    told_to_act,
+    while_recorded,
+    words_of,
+)
 from rldistill.runs.run_folder import keep_inputs
 from rldistill.runs.threads import use_threads
 from rldistill.seeding import stream_seed
@@ -57,6 +68,7 @@ def collect(
     *,
     num_steps: int,
     out: str | Path,
+    behaviour: Behaviour | None = None,
     exploration_epsilon: float | None = None,
     seed: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -74,6 +86,8 @@ def collect(
         task: what to play; None takes the teacher's own.
         num_steps: decisions to store in all.
         out: dataset folder.
+        behaviour: how the teacher acts, `greedy` or `sample`; None: as it does, but a Gaussian is sampled while it is
+            recorded.
         exploration_epsilon: chance of a uniformly random action; None takes the protocol's.
         seed: episode i is a function of (seed, i).
         env_kwargs: settings of the task.
@@ -101,12 +115,21 @@ def collect(
     )
     keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
     policy, playable = _fitted(teacher, task, config.exploration_epsilon, env_kwargs, resolve_device(device).type)
-    provenance = _provenance(policy, playable.task, config.seed, teacher)
+    policy = told_to_act(policy, behaviour)
+    player = while_recorded(policy, behaviour or said_behaviour(teacher))
+    provenance = _provenance(policy, player, playable.task, config.seed, teacher)
     writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
     with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
-        run = _CollectionRun(writer, policy, playable, config.num_steps, config.seed, listeners)
-        run.collect(playable.fixed_num_envs or config.num_envs, config.num_threads)
+        if note := sampling_note(policy, player):
+            notify(listeners, MessageEvent(note))
+        envs = playable.fixed_num_envs or config.num_envs
+        run = _CollectionRun(writer, player, playable, config.num_steps, envs, config.seed, listeners)
+        run.collect(config.num_threads)
     manifest = load_manifest(config.out)
+    if manifest.num_episodes == 0:
+        steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
+        text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
+        notify(callbacks, MessageEvent(text, "warning"))
     return CollectionSummary(
         config.out,
         manifest.num_steps,
@@ -163,12 +186,12 @@ def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
     return is_dataset_folder(out)
 
 
-def _provenance(policy: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
+def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
     task = as_played_by(policy, task)
     return Provenance(
         task=task,
-        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher)),
-        behaviour=policy.behaviour,
+        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher), played_as=player.behaviour),
+        behaviour=player.behaviour,
         seed=seed,
         exploration_epsilon=task.protocol.exploration_epsilon,
         fields=step_fields(task.fingerprint, policy.output_kind),
@@ -194,9 +217,11 @@ class _CollectionRun:
         teacher: Policy,
         playable: PlayableTask,
         num_steps: int,
+        num_envs: int,
         seed: int,
         callbacks: Sequence[Callback],
     ) -> None:
+        self.num_envs = num_envs
         self._writer = writer
         self._teacher = teacher
         self._playable = playable
@@ -206,7 +231,7 @@ class _CollectionRun:
         self._started = time.monotonic()
         self._first_steps = writer.num_steps
 
-    def collect(self, num_envs: int, num_threads: int) -> None:
+    def collect(self, num_threads: int) -> None:
         """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
         stopped = False
         with self._writer as writer:
@@ -216,7 +241,7 @@ class _CollectionRun:
                 return
             if writer.num_steps:
                 self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
-            envs = self._playable.make_envs(num_envs, num_threads)
+            envs = self._playable.make_envs(self.num_envs, num_threads)
             try:
                 task = self._playable.task
                 collect_steps(

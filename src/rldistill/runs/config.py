@@ -42,7 +42,8 @@ class CollectConfig:
     """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
-    """How the teacher acts: greedy, or sample from its distribution; none: as its file says."""
+    """How the teacher acts: greedy, or sample from its distribution. Default: as its file says, but a Gaussian is
+    sampled while it is recorded."""
     out: Path
     """Dataset folder."""
     num_steps: int = 50_000
@@ -136,10 +137,29 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
-    """Collect, distil, evaluate and film: the bundled Pong teacher becomes a net3; a second call goes on."""
+    """Collect, distil, evaluate and film: a teacher becomes a smaller student; a second call goes on."""
 
     teacher: Path | None = None
-    """Policy file of another teacher; none: the bundled Pong teacher."""
+    """Policy file of a teacher, of any library. Default: the bundled Pong teacher."""
+    task: str | None = None
+    """Task to play. Default: the teacher's own."""
+    student: str = "auto"
+    """Network of the student, such as mlp:32x32; auto: as `distill` chooses."""
+    trust: bool = False
+    """A teacher that is a program (TorchScript, torch.export) may run the code in it."""
+    outputs: str | None = None
+    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std."""
+    input_scale: str | None = None
+    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
+    activation: str | None = None
+    """Of a checkpoint, which does not say it: elu, relu, tanh, …"""
+    normalizer: Path | None = None
+    """Running statistics of the teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and
+    var. Default: what lies beside a Stable-Baselines3 zip; the word none: without."""
+    behaviour: str | None = None
+    """How the teacher acts: greedy, or sample from its distribution. Default: as its file says, but a Gaussian is
+    sampled while it is recorded."""
     out: Path = Path("quickstart")
     """Folder for data, student, figure and film."""
     num_steps: int = 60_000

@@ -18,9 +18,9 @@ from rldistill.events import Callback, check_callbacks
 from rldistill.losses import CustomLoss
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.policies import TorchPolicy
+from rldistill.policies import Behaviour, TorchPolicy
 from rldistill.runs.config import config_values, default_values
-from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.distill_config import AUTO_STUDENT, DistillConfig
 from rldistill.runs.distillation_inputs import (
     Data,
     DistillInputs,
@@ -51,7 +51,7 @@ def distill(
     out: str | Path,
     teacher: PolicyLike | Sequence[PolicyLike] | None = None,
     task: TaskLike | Sequence[TaskLike] | None = None,
-    student: str | nn.Module = "net3",
+    student: str | nn.Module = AUTO_STUDENT,
     loss: str | CustomLoss | Mapping[str, str] | None = None,
     temperature: float | str | Mapping[str, float | str] | None = None,
     std: str = "state",
@@ -66,6 +66,7 @@ def distill(
     online_teacher: str = "best",
     judge_period: int = 100_000,
     env_kwargs: Mapping[str, Any] | None = None,
+    behaviour: Behaviour | None = None,
     exploration_epsilon: float | None = None,
     collect_steps: int = 54_000,
     collect_period: int = 10_000,
@@ -79,7 +80,7 @@ def distill(
     precision: str = "auto",
     held_out_fraction: float = 0.1,
     evaluate_period: int = 500,
-    evaluate_episodes: int = 0,
+    evaluate_episodes: int | None = None,
     init_from: str | Path | None = None,
     seed: int = 0,
     num_envs: int = 16,
@@ -110,11 +111,14 @@ def distill(
         online_teacher: with `online`, `best` (the learner's best policy so far) or `current`.
         judge_period: with `online`, decisions between evaluations of learner and student.
         env_kwargs: with `teacher` or `online`, settings of the task.
+        behaviour: with `teacher`, how it acts, `greedy` or `sample`; None: as it does, but a Gaussian is sampled while
+            it is recorded.
         exploration_epsilon: with `teacher` or `online`, chance of a random action; None: the protocol's.
         collect_steps: with `teacher`, decisions of each task per collection.
         collect_period: with `teacher`, updates between collections.
         replay_capacity: with `teacher`, newest decisions of each task that are kept.
-        student: preset, `mlp:64x64`, `conv:8-8-8:32`, or a module of your own from scaled float32
+        student: `auto` (fits the observations, and has at most half as many parameters as its teacher), a preset,
+            `mlp:64x64`, `conv:8-8-8:32`, or a module of your own from scaled float32
             observations to `[B, A]` (its file then loads only with `module=`).
         loss: name, by task where they differ, or a callable (student `[B, A]`, target `[B, A]`) →
             `[B]`; None: what suits the teacher's outputs.
@@ -135,7 +139,8 @@ def distill(
         precision: `auto`, `float32` or `bfloat16`.
         held_out_fraction: share of steps never trained on, in whole episodes, ≥ 0.1.
         evaluate_period: updates between measurements on held-out steps.
-        evaluate_episodes: episodes the student plays now and then; 0: none.
+        evaluate_episodes: episodes of student, teacher and random play at the end, and of the student now and then; 0:
+            none; None: 10 at the end alone, none of Atari.
         init_from: policy file whose weights to begin with.
         seed: of everything random.
         num_envs: environments in which the student plays.
@@ -165,6 +170,7 @@ def distill(
         online_teacher=online_teacher,
         judge_period=judge_period,
         env_kwargs=json.dumps(dict(env_kwargs or {})),
+        behaviour=behaviour,
         exploration_epsilon=exploration_epsilon,
         collect_steps=collect_steps,
         collect_period=collect_period,
@@ -212,7 +218,7 @@ def resolve(config: DistillConfig) -> DistillConfig:
         UsageError: a value is unknown or out of range.
     """
     check_inputs(config)
-    if not config.student.startswith(MODULE_PREFIX):
+    if config.student != AUTO_STUDENT and not config.student.startswith(MODULE_PREFIX):
         parse_architecture(config.student)
     lowest, highest = parse_schedule(config.learning_rate, "learning_rate").bounds
     if lowest < 0 or highest == 0:
@@ -271,6 +277,7 @@ def run_distill(
     with stop_on_interrupt(callbacks) as listeners:
         data = open_inputs(inputs or inputs_of(config), config, listeners)
         setup = prepare(config, data, custom_loss, module)
+        config = replace(config, student=setup.resolved["student"])
         with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
             values = config_values(config) | dict(setup.resolved)
             if continues:

@@ -8,6 +8,9 @@ import tyro
 from rldistill.checks import check_not_negative, check_num_envs, check_positive, check_types
 from rldistill.errors import UsageError
 
+AUTO_STUDENT = "auto"
+"""A network that follows from the observations and the teachers' size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
@@ -36,7 +39,8 @@ class DistillConfig:
     """With --teacher: running statistics of its observations: vecnormalize.pkl, or an .npz or .safetensors with mean
     and var; none: what lies beside a Stable-Baselines3 zip; the word none: without."""
     behaviour: str | None = None
-    """With --teacher: how it acts: greedy, or sample from its distribution; none: as its file says."""
+    """With --teacher: how it acts: greedy, or sample from its distribution. Default: as its file says, but a Gaussian
+    is sampled while it is recorded."""
     online: bool = False
     """Instead of a dataset: teach the student while its teacher learns --task."""
     algorithm: str | None = None
@@ -57,14 +61,15 @@ class DistillConfig:
     collect_steps: int = 54_000
     """With --teacher: decisions of each task played before each collect-period of updates."""
     collect_period: int = 10_000
-    """With --teacher: updates between collections."""
+    """With --teacher: updates between collections; a last one for less than half as many is left out."""
     replay_capacity: int = 540_000
     """With --teacher: decisions of each task that are kept, the newest."""
     out: Path
     """Run folder."""
-    student: str = "net3"
-    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32; a last
-    :16 gives each head a hidden layer of its own."""
+    student: str = AUTO_STUDENT
+    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or combined:8-8-8:32:64; a
+    last :16 gives each head a hidden layer of its own; auto: one that fits the observations and has at most half as
+    many parameters as its teacher."""
     loss: str | None = None
     """nll, q_mse, sharpened_kl, softened_kl or reverse_kl, of continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber; for all tasks or as TASK=LOSS,…; none: what suits the
@@ -101,9 +106,10 @@ class DistillConfig:
     """Share of steps never trained on, in whole episodes; at least 0.1 and 5 episodes."""
     evaluate_period: int = 500
     """Updates between measurements on held-out steps; also between checkpoints."""
-    evaluate_episodes: int = 0
-    """Episodes the student plays at each fifth measurement, on seeds used for nothing else; with --online,
-    of learner, best policy and student at each evaluation, 10 if 0."""
+    evaluate_episodes: int | None = None
+    """Episodes of student, teacher and random play at the end, and of the student at each fifth measurement, on seeds
+    used for nothing else; 0: none. Default: 10 at the end alone, none of Atari. With --online: of learner, best policy
+    and student at each evaluation. Default: 10."""
     init_from: Path | None = None
     """Policy file whose weights to begin with."""
     seed: int = 0
@@ -120,7 +126,9 @@ class DistillConfig:
         check_positive(self, "num_updates", "batch_size", "evaluate_period")
         check_num_envs(self.num_envs)
         check_positive(self, "collect_steps", "collect_period", "replay_capacity", "judge_period")
-        check_not_negative(self, "weight_decay", "evaluate_episodes", "seed", "num_threads")
+        check_not_negative(self, "weight_decay", "seed", "num_threads")
+        if self.evaluate_episodes is not None:
+            check_not_negative(self, "evaluate_episodes")
         if not self.max_gradient_norm > 0:
             raise UsageError(f"max_gradient_norm must be > 0, got {self.max_gradient_norm}.")
         if self.online_teacher not in ("best", "current"):

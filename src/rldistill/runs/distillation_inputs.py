@@ -12,10 +12,21 @@ from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.make import import_task_module
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
-from rldistill.policies import Policy
+from rldistill.policies.behaviour import check_behaviour
 from rldistill.runs.config import parse_options
 from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.loading import PolicyFile, PolicyLike, as_policy, path_of, played_by, policy_files, words_of
+from rldistill.runs.loading import (
+    PolicyFile,
+    PolicyLike,
+    as_policy,
+    path_of,
+    played_by,
+    policy_files,
+    sampling_note,
+    told_to_act,
+    while_recorded,
+    words_of,
+)
 from rldistill.runs.online import OnlineData, learner_config
 from rldistill.runs.task_data import LiveData, StoredData, TaskData
 from rldistill.tasks import Task
@@ -182,9 +193,19 @@ def _live_data(
     teacher: PolicyLike, task: TaskLike | None, config: DistillConfig, on_play: Callable[[str, int, int], None]
 ) -> LiveData:
     options = parse_options(config.env_kwargs)
-    policy: Policy = as_policy(teacher, device=config.device, task=task, env_kwargs=options)
+    said = check_behaviour(config.behaviour)
+    policy = told_to_act(as_policy(teacher, device=config.device, task=task, env_kwargs=options), said)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], options))
-    return LiveData(policy, _with_exploration(playable, config), path_of(teacher), on_play, reading=words_of(teacher))
+    player = while_recorded(policy, said)
+    return LiveData(
+        policy,
+        _with_exploration(playable, config),
+        path_of(teacher),
+        on_play,
+        reading=words_of(teacher),
+        player=player,
+        note=sampling_note(policy, player),
+    )
 
 
 def _with_exploration(playable: PlayableTask, config: DistillConfig) -> PlayableTask:

@@ -19,6 +19,7 @@ from rldistill.rollout.evaluate import play_scores
 from rldistill.runs.config import config_values
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.distillation_setup import DistillationSetup
+from rldistill.runs.final_score import tell_scores
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.replay_files import ReplayFiles
 from rldistill.runs.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
@@ -29,7 +30,7 @@ from rldistill.storage import load_checkpoint, save_checkpoint
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
 # What does not change the result, or is checked by content: a resumed run may differ in it.
-_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher"})
+_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher", "evaluate_episodes"})
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
 # Share of the run before which a student that has learned nothing is not warned about.
@@ -105,10 +106,12 @@ class DistillationRun:
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         config = self._config
-        started, first = time.monotonic(), self._update
+        # From the first update on: the play before it is no time of updates.
+        started, first = 0.0, self._update
         alike: dict[str, float] = {}
         for record in self._saved_when_diverged(records):
             self._update = record.update + 1
+            started = started or time.monotonic()
             for head, loss in zip(record.heads, record.losses, strict=True):
                 self._losses[head].append(loss)
             is_last = self._update == config.num_updates
@@ -121,8 +124,10 @@ class DistillationRun:
                 if not is_last:
                     metrics.sync()
                     self._save()
-            speed = (self._update - first) / max(time.monotonic() - started, 1e-9)
-            shown = {"loss": record.loss, "updates_per_second": speed, **alike}
+            shown = {"loss": record.loss}
+            if self._update > first + 1:
+                shown["updates_per_second"] = (self._update - first - 1) / max(time.monotonic() - started, 1e-9)
+            shown |= alike
             notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
 
     def _measure(self) -> list[HeldOutRecord]:
@@ -177,7 +182,7 @@ class DistillationRun:
         return play_scores(
             self._setup.student,
             task.playable,
-            config.evaluate_episodes,
+            config.evaluate_episodes or 0,
             num_envs=config.num_envs,
             num_threads=config.num_threads,
             seed=stream_seed(config.seed, "evaluation while training"),
@@ -200,11 +205,15 @@ class DistillationRun:
             notify(self._callbacks, MessageEvent(f"after {self._update:,} updates {text}", "warning"))
 
     def _finish(self) -> TorchPolicy:
-        student = self._setup.student.with_provenance(self._student_provenance(self._measure()))
+        measured = self._measure()
+        student = self._setup.student.with_provenance(self._student_provenance(measured))
         student.save(self._config.out / STUDENT_FILE)
         for task in self._setup.tasks:
             task.save(self._config.out)
         self._save()
+        self._setup.source.close()
+        alike = [record.likeness for record in measured]
+        tell_scores(student, list(zip(self._setup.tasks, alike, strict=True)), self._config, self._callbacks)
         return student
 
     def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:

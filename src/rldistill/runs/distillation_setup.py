@@ -1,7 +1,7 @@
 """From a configuration and data to what is trained, on what, and by which losses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +12,16 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss
 from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
+from rldistill.networks.torsos import image_shape
 from rldistill.policies import TorchPolicy
+from rldistill.runs.default_student import choose_student
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.runs.per_task import check_tasks, parse_per_task, value_for
 from rldistill.runs.task_data import TaskData, make_source
 from rldistill.runs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
 from rldistill.schedules import TaskSchedule, parse_schedule
+from rldistill.tasks import Task
 from rldistill.types import OutputKind
 
 
@@ -64,6 +67,8 @@ def prepare(
     student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
     kind = student_kind(names, losses)
     _check_std(config, kind, module)
+    chosen, why = choose_student(config, student_tasks, kind, [item.teacher.num_parameters for item in data])
+    config = replace(config, student=chosen)
     student, kept = initial_student(config, student_tasks, module, kind)
     student = student.to(torch.device(config.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
@@ -78,7 +83,7 @@ def prepare(
         student,
         _distiller(config, student, trained, dict(zip(heads, losses, strict=True))),
         make_source(data, config, schedule, student),
-        resolved_losses(names, losses),
+        {**resolved_losses(names, losses), "student": chosen},
         tuple(
             text
             for text in [
@@ -88,9 +93,13 @@ def prepare(
             ]
             if text
         ),
-        tuple(loss.note for loss in losses if loss.note),
+        tuple(note for note in (why, *_notes(data), *(loss.note for loss in losses)) if note),
         kept,
     )
+
+
+def _notes(data: Sequence[TaskData]) -> list[str]:
+    return [note for item in data for note in item.notes]
 
 
 def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[str]) -> str | None:
@@ -167,9 +176,17 @@ def _check_tasks(data: Sequence[TaskData]) -> list[str]:
         if own != first:
             raise MismatchError(
                 f"{data[0].label} and {item.label} have different observations, {first} and {own}: one torso cannot "
-                "see both. Play both with the same preprocessing."
+                f"see both. {_how_to_see_both(data[0].task, item.task)}"
             )
     return names
+
+
+def _how_to_see_both(first: Task, other: Task) -> str:
+    """Return the way on for two tasks of different observations: frames can be made alike, vectors cannot."""
+    shapes = [task.fingerprint.observation_shape for task in (first, other)]
+    if all(image_shape(shape) is not None for shape in shapes):
+        return "Play both with the same preprocessing."
+    return "A student of different vectors is not possible yet: distil each task into a student of its own."
 
 
 def _distiller(

@@ -73,7 +73,7 @@ def initial_student(
         raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
     initial = None if config.init_from is None else load_policy(config.init_from)
     if initial is None:
-        return _new_student(config, [_head(task) for task in tasks], output_kind, _normalization(tasks)), ()
+        return new_student(config, tasks, output_kind), ()
     if config.add_head:
         _check_architecture(config, initial)
         return _with_more_heads(config, initial, tasks, output_kind)
@@ -86,6 +86,15 @@ def initial_student(
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
     student.network.load_state_dict(initial.network.state_dict())
     return student, ()
+
+
+def new_student(config: DistillConfig, tasks: Sequence[StudentTask], output_kind: OutputKind) -> TorchPolicy:
+    """Return a student of fresh weights, with a head for each task in their order.
+
+    Raises:
+        MismatchError: the network does not suit the observations, or teachers normalise them differently.
+    """
+    return _new_student(config, [_head(task) for task in tasks], output_kind, _normalization(tasks))
 
 
 def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Module:

@@ -14,7 +14,7 @@ from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import Policy, TorchPolicy, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, check_behaviour
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
@@ -120,6 +120,11 @@ def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
     return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
 
 
+def said_behaviour(policy: PolicyLike) -> Behaviour | None:
+    """Return how a user said that a policy's file acts; None: nothing."""
+    return policy.reading.behaviour if isinstance(policy, PolicyFile) else None
+
+
 def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:
     """Return what a user said of a policy's file, to be recorded; None: nothing."""
     return policy.reading.to_dict() or None if isinstance(policy, PolicyFile) else None
@@ -190,6 +195,48 @@ def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
             "policy sees beside its environment is appended without being told."
         )
     return observed
+
+
+def told_to_act(policy: Policy, behaviour: Behaviour | None) -> Policy:
+    """Return a policy that acts as the user says; None: as it does.
+
+    Raises:
+        UsageError: nobody knows that behaviour, or there is nothing to sample from.
+    """
+    if check_behaviour(behaviour) in (None, policy.behaviour):
+        return policy
+    if not isinstance(policy, LoadedPolicy):
+        raise UsageError(
+            f"behaviour: got {behaviour!r} for a {type(policy).__name__}, which acts as it does. Leave it out."
+        )
+    if behaviour == "sample":
+        check_can_sample(policy.name, policy.output_kind)
+    return acting(policy, behaviour)
+
+
+def while_recorded(policy: Policy, behaviour: Behaviour | None) -> Policy:
+    """Return a teacher as it plays while its steps are recorded.
+
+    A Gaussian that acts by its mean is sampled unless the user says how it acts: the mean alone visits the states of
+    perfect play, and the student's first error leads elsewhere. Targets stay what they are, the whole distribution.
+
+    Args:
+        policy: the teacher.
+        behaviour: what the user said of how it acts; None: nothing.
+    """
+    if behaviour is not None or policy.output_kind != "gaussian" or not isinstance(policy, LoadedPolicy):
+        return policy
+    return acting(policy, "sample")
+
+
+def sampling_note(teacher: Policy, player: Policy) -> str | None:
+    """Return what people should know where a teacher plays otherwise while it is recorded than it acts."""
+    if teacher.behaviour == player.behaviour:
+        return None
+    return (
+        f"{teacher.name} acts by the mean of its Gaussian; while it is recorded its actions are sampled, so that the "
+        "student also sees where errors lead. --behaviour greedy records the mean's own play."
+    )
 
 
 def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:

@@ -249,6 +249,7 @@ class OnlineData:
         self.description = f"{learner.algorithm} learning {self.task.name}"
         self.identity = f"{self.description} {self.task.to_dict()}"
         self.warnings: Sequence[str] = ()
+        self.notes: Sequence[str] = ()
         self._source: OnlineSource | None = None
         self._head = 0
 

@@ -49,11 +49,11 @@ _UNLOCKED_FILE = "evaluation.json"
 REPLAY_FOLDER = "replay"
 
 
-def write_config(folder: Path, verb: str, values: dict[str, Any]) -> None:
+def write_config(folder: Path, verb: str, values: dict[str, Any], *, name: str = CONFIG_FILE) -> None:
     """Write the resolved configuration, the command to repeat it in its first line."""
     text = tomli_w.dumps({key: plain(value) for key, value in values.items() if value is not None})
-    header = f"# rldistill {verb} --config {CONFIG_FILE}\n"
-    write_atomically(folder / CONFIG_FILE, (header + text).encode())
+    header = f"# rldistill {verb} --config {name}\n"
+    write_atomically(folder / name, (header + text).encode())
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class TaskData(Protocol):
         ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What was decided for the user."""
+        ...
+
+    @property
     def playable(self) -> PlayableTask:
         """What the student is played on while it is trained; after `teach`."""
         ...
@@ -100,11 +105,13 @@ class StoredData:
         self.dataset = dataset
         origin = dataset.provenance
         self.task, self.teacher = origin.task, origin.teacher
-        self.samples = origin.teacher.output_kind != "q_values" and origin.behaviour == "sample"
+        own = origin.teacher.behaviour or origin.behaviour
+        self.samples = origin.teacher.output_kind != "q_values" and own == "sample"
         self.label = f"Dataset {dataset.path}"
         self.description = f"{dataset.path} ({len(dataset.episode_numbers)} episodes, {dataset.num_steps:,} steps)"
         self.identity = dataset.manifest.identity
         self.record: Mapping[str, Any] = {"num_steps": dataset.num_steps, "seed": origin.seed}
+        self.notes: Sequence[str] = ()
         self.head = 0
         self.train: NDArray[np.int64]
         self.held_out: HeldOut
@@ -156,6 +163,8 @@ class LiveData:
         path: of the teacher's file, if it has one.
         on_play: told how far a collection is; may raise to stop.
         reading: what a user said of the file, if anything.
+        player: the teacher as it acts while it is recorded; None: as it does.
+        note: what people should know of that.
     """
 
     def __init__(
@@ -166,16 +175,22 @@ class LiveData:
         on_play: OnPlay | None = None,
         *,
         reading: Mapping[str, Any] | None = None,
+        player: Policy | None = None,
+        note: str | None = None,
     ) -> None:
-        self._policy = fit_policy(teacher, playable.task)
+        self._player = fit_policy(teacher if player is None else player, playable.task)
         self.playable = playable
         self.on_play = on_play
-        self.task = as_played_by(self._policy, playable.task)
+        self.notes = () if note is None else (note,)
+        self.task = as_played_by(self._player, playable.task)
         self.teacher = teacher_entry(teacher, path, reading)
-        self.samples = teacher.output_kind != "q_values" and self._policy.behaviour == "sample"
+        self.policy = fit_policy(teacher, playable.task)
+        acts = self.policy.behaviour
+        self.samples = teacher.output_kind != "q_values" and acts == "sample"
         self.label = f"Teacher {path or teacher.name}"
         self.description = f"{path or teacher.name} playing {self.task.name}"
-        self.identity = f"{teacher.hash} {self.task.to_dict()}"
+        played_as = "" if self._player.behaviour == acts else f" played as {self._player.behaviour}"
+        self.identity = f"{teacher.hash} {self.task.to_dict()}{played_as}"
         self.live: LiveTask
         self.measured: LiveTask
         self.num_held_out = 1
@@ -185,7 +200,7 @@ class LiveData:
     def warnings(self) -> list[str]:
         """Return what makes this play less than it seems."""
         has_chance = self._epsilon > 0 or self.task.protocol.sticky_action_probability > 0
-        if not self.task.is_atari or self._policy.behaviour != "greedy" or has_chance:
+        if not self.task.is_atari or self._player.behaviour != "greedy" or has_chance:
             return []
         return [
             f"{self.description} without chance: episodes repeat, and held-out ones may equal those trained on. "
@@ -225,7 +240,7 @@ class LiveData:
             return self.playable.make_envs(num_envs, config.num_threads)
 
         return LiveTask(
-            self._policy,
+            self._player,
             make_envs,
             capacity=capacity,
             seed=stream_seed(config.seed, stream, head),

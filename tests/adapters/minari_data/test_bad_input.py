@@ -50,7 +50,8 @@ def test_a_package_that_is_not_installed_is_named_with_our_extra(tmp_path, monke
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", import_module)
     expected = (
-        f"Reading or writing Minari datasets needs {package}, which is not installed: pip install 'rldistill[minari]'"
+        f"Reading or writing Minari datasets needs {package}, which is not installed: "
+        ".venv/bin/pip install -e '.[minari]' in the checkout of rldistill"
     )
     assert message_of(RldistillError, to_minari, tmp_path / "d", "x-v0") == expected
     assert message_of(RldistillError, from_minari, "x-v0", tmp_path / "d") == expected

@@ -154,5 +154,7 @@ def test_too_large_a_file(read, tmp_path):
 def test_without_pyyaml_the_message_names_the_file_and_the_extra(read, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert read() == ZooFiles()
-    with pytest.raises(PolicyFileError, match=r"config\.yml says how .* pip install 'rldistill\[sb3\]'\.$"):
+    with pytest.raises(
+        PolicyFileError, match=r"config\.yml says how .* pip install -e '\.\[sb3\]' in the checkout of \w+\.$"
+    ):
         read("normalize: true\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.errors import PolicyFileError, first_line
+from rldistill.errors import PolicyFileError, first_line, install_hint
 
 MAX_FILE_BYTES = 1 << 20
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
@@ -149,7 +149,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise PolicyFileError(
             f"{path} says how the teacher's environment was wrapped, and reading it needs pyyaml, which is not "
-            "installed: pip install 'rldistill[sb3]'."
+            f"installed: {install_hint('sb3')}."
         ) from error
     try:
         content = yaml.load(path.read_bytes(), _make_loader())
