@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rldistill.adapters.load import load_policy as load_policy
-    from rldistill.reports.reproduce import reproduce as reproduce
+    from rldistill.paper.reproduce import reproduce as reproduce
     from rldistill.runs.collect import collect as collect
     from rldistill.runs.distill import distill as distill
     from rldistill.runs.evaluate import evaluate as evaluate
@@ -22,7 +22,7 @@ _HOMES = {
     "collect": "rldistill.runs.collect",
     "distill": "rldistill.runs.distill",
     "evaluate": "rldistill.runs.evaluate",
-    "reproduce": "rldistill.reports.reproduce",
+    "reproduce": "rldistill.paper.reproduce",
 }
 
 __all__ = ["collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]
