@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from tests.scale import jobs_for_tests as work
+from tests.paper import jobs_for_tests as work
 
 from rldistill.errors import RldistillError
 from rldistill.events import MessageEvent, ProgressEvent
