@@ -6,7 +6,7 @@ dimensions, K tasks, C H W image.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -182,6 +182,12 @@ class PolicyOutput:
         raw = self.q_values if self.q_values is not None else self.logits if self.logits is not None else self.actions
         assert raw is not None, "exactly one action field is set"
         return raw
+
+    def rows(self, rows: NDArray[Any]) -> "PolicyOutput":
+        """Return the output of some of the observations, chosen by index or by mask `[B]`."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
+        chosen = {name: tensor[rows] for name, tensor in tensors.items() if tensor is not None}
+        return PolicyOutput(self.action_layout, **chosen)
 
     @property
     def kind(self) -> OutputKind:
