@@ -7,7 +7,7 @@ import argparse
 import importlib
 import time
 
-QUESTIONS = ("updates", "sampling", "replay", "collection", "storage", "usual_way", "gpu", "memory")
+QUESTIONS = ("updates", "vectors", "sampling", "replay", "collection", "storage", "usual_way", "gpu", "memory")
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import rldistill
 
+ZOO = Path(__file__).parents[1] / "zoo"
 VERBS = ["quickstart", "train-teacher", "collect", "distill", "evaluate", "reproduce", "inspect"]
 # Each of these costs tenths of a second or more; `--help` has half a second for everything.
 HEAVY_MODULES = {"torch", "scipy", "gymnasium", "ale_py", "blosc2", "matplotlib", "av"}
@@ -131,3 +133,10 @@ def test_a_public_function_can_be_called_twice_after_every_import(name):
                 inspect.signature(public).bind()
             with pytest.raises(TypeError, match=rf"{name}\(\) missing \d+ required"):
                 public()
+
+
+def test_loading_a_policy_does_not_pay_for_the_compiler_of_torch():
+    # A second of every verb: torch._dynamo comes with whatever draws numbers on the meta device.
+    script = "import sys, rldistill; rldistill.load_policy(sys.argv[1]); print('torch._dynamo' in sys.modules)"
+    ran = run_python("-c", script, str(ZOO / "pong.safetensors"))
+    assert (ran.returncode, ran.stdout.strip()) == (0, "False"), ran.stderr

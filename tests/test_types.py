@@ -123,6 +123,15 @@ def test_letters_stand_for_one_size_each():
     check_shapes("", scalar=torch.zeros(()))
 
 
+def test_three_dots_stand_for_the_same_leading_sizes_everywhere():
+    check_shapes("... A", rows=torch.zeros(4, 2, 3), others=torch.zeros(4, 2, 3))
+    check_shapes("... A", row=torch.zeros(3))
+    with pytest.raises(ValueError, match=r"^others must be \[\.\.\., A\], got rows \[4, 2, 3\], others \[2, 4, 3\]\.$"):
+        check_shapes("... A", rows=torch.zeros(4, 2, 3), others=torch.zeros(2, 4, 3))
+    with pytest.raises(ValueError, match=r"^rows must be \[\.\.\., B, A\], got rows \[3\]\.$"):
+        check_shapes("... B A", rows=torch.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("expected", "shapes", "message"),
     [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rldistill.adapters.load import load_policy as load_policy
     from rldistill.cli.progress import ProgressBar as ProgressBar
-    from rldistill.reports.reproduce import reproduce as reproduce
+    from rldistill.paper.reproduce import reproduce as reproduce
     from rldistill.runs.collect import collect as collect
     from rldistill.runs.distill import distill as distill
     from rldistill.runs.evaluate import evaluate as evaluate
@@ -24,7 +24,7 @@ _HOMES = {
     "collect": "rldistill.runs.collect",
     "distill": "rldistill.runs.distill",
     "evaluate": "rldistill.runs.evaluate",
-    "reproduce": "rldistill.reports.reproduce",
+    "reproduce": "rldistill.paper.reproduce",
 }
 
 __all__ = ["ProgressBar", "collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]

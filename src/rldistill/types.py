@@ -6,7 +6,7 @@ dimensions, K tasks, C H W image.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -188,6 +188,12 @@ class PolicyOutput:
         assert raw is not None, "exactly one action field is set"
         return raw
 
+    def rows(self, rows: NDArray[Any]) -> "PolicyOutput":
+        """Return the output of some of the observations, chosen by index or by mask `[B]`."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
+        chosen = {name: tensor[rows] for name, tensor in tensors.items() if tensor is not None}
+        return PolicyOutput(self.action_layout, **chosen)
+
     @property
     def kind(self) -> OutputKind:
         """Name of the action field that is set (`mean` with `log_std` is `gaussian`)."""
@@ -202,22 +208,30 @@ def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
     """Check that tensors have the expected shape, letters meaning the same size throughout.
 
     Args:
-        expected: letters separated by blanks, such as `"B A"`.
+        expected: letters separated by blanks, such as `"B A"`; `...` in front stands for any number of
+            dimensions, of the same sizes throughout: `"... A"`.
         **tensors: the tensors by name.
 
     Raises:
         ValueError: names the tensor, the letters and all sizes.
     """
-    letters = expected.split()
+    letters = [letter for letter in expected.split() if letter != "..."]
+    is_open = expected.startswith("...")
     sizes: dict[str, int] = {}
+    leading: tuple[int, ...] | None = None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name, shape in shapes.items():
-        fits = len(shape) == len(letters) and all(
-            sizes.setdefault(letter, size) == size for letter, size in zip(letters, shape, strict=True)
-        )
+        num_leading = len(shape) - len(letters)
+        fits = num_leading >= 0 if is_open else num_leading == 0
+        if fits:
+            leading = shape[:num_leading] if leading is None else leading
+            fits = shape[:num_leading] == leading and all(
+                sizes.setdefault(letter, size) == size
+                for letter, size in zip(letters, shape[num_leading:], strict=True)
+            )
         if not fits:
             listing = ", ".join(f"{other} {list(other_shape)}" for other, other_shape in shapes.items())
-            raise ValueError(f"{name} must be [{', '.join(letters)}], got {listing}.")
+            raise ValueError(f"{name} must be [{', '.join(expected.split())}], got {listing}.")
 
 
 def resolve_device(name: str) -> torch.device:

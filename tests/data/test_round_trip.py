@@ -96,6 +96,18 @@ def test_vectors_of_numbers_come_back_bit_for_bit(tmp_path):
     check_dataset(dataset, {0: 90, 1: 7, 2: 33})
 
 
+def test_vectors_that_are_kept_decoded_are_those_that_are_decoded_for_each_batch(tmp_path, monkeypatch):
+    provenance = make_provenance(frame_stack=1, vector=5)
+    write_dataset(tmp_path / "data", provenance, lengths=(40, 3, 77))
+    steps = np.random.default_rng(0).integers(0, 120, 200)
+    kept = Dataset.open(tmp_path / "data")
+    assert kept.store.is_decoded
+    monkeypatch.setattr("rldistill.data.store._MOST_BYTES_DECODED", 0)
+    anew = Dataset.open(tmp_path / "data")
+    assert not anew.store.is_decoded
+    np.testing.assert_array_equal(kept.observations(steps), anew.observations(steps))
+
+
 def test_the_segments_list_every_step_once_in_order(tmp_path):
     write_dataset(tmp_path / "d")
     dataset = Dataset.open(tmp_path / "d")

@@ -59,10 +59,11 @@ def test_rows_are_what_the_teacher_saw_and_said():
     seen = {}
     playable = short_cart_pole()
     envs = playable.make_envs(NUM_ENVS, 1)
-    player = EpisodePlayer(hand_made_teacher(), envs, range(100), seed=3, exploration_epsilon=0.3)
+    teacher = hand_made_teacher()
+    player = EpisodePlayer(teacher, envs, range(100), seed=3, exploration_epsilon=0.3, labellers={"teacher": teacher})
     for _, record in zip(range(50), player.play(), strict=False):
         for row in range(NUM_ENVS):
-            seen[record.observations[row].tobytes()] = record.output.raw[row]
+            seen[record.observations[row].tobytes()] = record.labels["teacher"].raw[row]
     envs.close()
     rows = task.draw(0, 64)
     assert rows.head == 0

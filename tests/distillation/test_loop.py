@@ -66,6 +66,19 @@ def test_a_gradient_that_is_too_long_keeps_its_direction():
     assert record.gradient_norm == pytest.approx(math.sqrt(13)), "the norm before it was clipped"
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9985, 0.9995, 1.0, 1.0000005, 1.5])
+def test_clipping_that_is_left_out_would_have_multiplied_by_one(share):
+    norm = make_distiller().update((BATCH,), 0).gradient_norm
+    distiller, expected = make_distiller(max_gradient_norm=norm / share), make_distiller()
+    distiller.update((BATCH,), 0)
+    module = expected.network.module
+    expected.network.zero_grad()
+    squared_error(module(BATCH.observations), BATCH.targets).mean().backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), norm / share)
+    module.weight.data -= 0.1 * module.weight.grad
+    assert weights(distiller) == weights(expected)
+
+
 def test_doubling_the_batch_changes_nothing():
     once, twice = make_distiller(), make_distiller()
     doubled = LabelledBatch(0, BATCH.observations.repeat(2, 1), BATCH.targets.repeat(2, 1), "")

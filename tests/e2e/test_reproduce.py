@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from rldistill.events import MessageEvent
+from rldistill.paper.reproduce import reproduce
 from rldistill.policies import load_policy
-from rldistill.reports.reproduce import reproduce
 from rldistill.runs.bundled import bundled_experiments
-from tests.experiments.small_experiment import write_experiment
 from tests.kit.commands import options, run, run_well
 from tests.kit.interruptions import StopAfter
+from tests.paper.small_experiment import write_experiment
 
 pytest.importorskip("matplotlib")
 

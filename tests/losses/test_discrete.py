@@ -260,12 +260,15 @@ def test_autocast_does_not_lower_the_precision(loss):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (nll, r"^teacher_scores must be \[B, A\], got student_logits \[2, 3\], teacher_scores \[2, 4\]\.$"),
-        (q_mse, r"^teacher_q_values must be \[B, A\], got student_q_values \[2, 3\], teacher_q_values \[2, 4\]\.$"),
+        (nll, r"^teacher_scores must be \[\.\.\., A\], got student_logits \[2, 3\], teacher_scores \[2, 4\]\.$"),
+        (
+            q_mse,
+            r"^teacher_q_values must be \[\.\.\., A\], got student_q_values \[2, 3\], teacher_q_values \[2, 4\]\.$",
+        ),
         *(
             (
                 partial(loss, temperature=1.0),
-                r"^teacher_scores must be \[B, A\], got student_logits \[2, 3\], teacher_scores \[2, 4\]\.$",
+                r"^teacher_scores must be \[\.\.\., A\], got student_logits \[2, 3\], teacher_scores \[2, 4\]\.$",
             )
             for loss in TEMPERED.values()
         ),

@@ -130,12 +130,12 @@ def test_loss_and_gradient_are_finite_for_scores_of_ten_thousand(loss):
 
 
 def test_shapes_that_do_not_fit_are_named():
-    message = r"^scores must be \[B, 7\] for sizes \(2, 1, 4\), got \[2, 6\]\.$"
+    message = r"^scores must be \[\.\.\., 7\] for sizes \(2, 1, 4\), got \[2, 6\]\.$"
     with pytest.raises(ValueError, match=message):
         multi_discrete_loss(nll, torch.zeros(2, 6), torch.zeros(2, 6), sizes=SIZES)
-    message = r"^teacher_scores must be \[B, S\], got student_scores \[2, 7\], teacher_scores \[2, 6\]\.$"
+    message = r"^teacher_scores must be \[\.\.\., S\], got student_scores \[2, 7\], teacher_scores \[2, 6\]\.$"
     with pytest.raises(ValueError, match=message):
         multi_discrete_loss(nll, torch.zeros(2, 7), torch.zeros(2, 6), sizes=SIZES)
-    message = r"^teacher_logits must be \[B, D\], got student_logits \[2, 3\], teacher_logits \[2, 4\]\.$"
+    message = r"^teacher_logits must be \[\.\.\., D\], got student_logits \[2, 3\], teacher_logits \[2, 4\]\.$"
     with pytest.raises(ValueError, match=message):
         multi_binary_loss(nll, torch.zeros(2, 3), torch.zeros(2, 4))

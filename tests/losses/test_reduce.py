@@ -48,8 +48,8 @@ def test_integer_and_boolean_weights_are_taken():
     ("losses", "weights", "message"),
     [
         (torch.zeros(0), None, r"^losses must hold at least one row, got none\.$"),
-        (torch.zeros(2, 3), None, r"^losses must be \[B\], got losses \[2, 3\]\.$"),
-        (torch.zeros(2), torch.ones(3), r"^weights must be \[B\], got losses \[2\], weights \[3\]\.$"),
+        (torch.zeros(2, 3), torch.ones(3, 2), r"^weights must be \[\.\.\.\], got losses \[2, 3\], weights \[3, 2\]\.$"),
+        (torch.zeros(2), torch.ones(3), r"^weights must be \[\.\.\.\], got losses \[2\], weights \[3\]\.$"),
         (torch.zeros(0), torch.zeros(0), r"^losses must hold at least one row, got none\.$"),
         (torch.zeros(2), torch.zeros(2), r"^weights must be >= 0 with a sum > 0, got lowest 0\.0, sum 0\.0\.$"),
         (

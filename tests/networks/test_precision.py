@@ -20,7 +20,8 @@ def give_processor(monkeypatch, tmp_path: Path, flags: str | None):
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"), [("amx_bf16 amx_tile", "bfloat16"), ("avx512_bf16", "float32"), (None, "float32")]
+    ("flags", "expected"),
+    [("amx_bf16 amx_tile", "bfloat16"), ("avx512f avx512_bf16", "bfloat16"), ("avx512f", "float32"), (None, "float32")],
 )
 def test_auto_on_a_processor_follows_its_flags(monkeypatch, tmp_path, flags, expected):
     give_processor(monkeypatch, tmp_path, flags)

@@ -10,7 +10,7 @@ import pytest
 from rldistill.errors import RldistillError
 from rldistill.reports.canvas import DOTS_PER_INCH
 from rldistill.reports.extras import TASK_COLOURS
-from rldistill.reports.figures import learning_curve, training_curve
+from rldistill.reports.figures import learning_curve
 
 pytest.importorskip("matplotlib")
 
@@ -120,38 +120,6 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
-@pytest.mark.parametrize("num_games", [0, 3, 80])
-def test_a_training_curve_is_drawn_from_the_first_game_on(tmp_path: Path, num_games: int) -> None:
-    records: list[dict[str, object]] = [
-        {
-            "step": 1024 * (index + 1),
-            "loss": 0.01,
-            "exploration_epsilon": max(0.05, 1 - index / 50),
-            "scores": [float(index)] if index < num_games else [],
-        }
-        for index in range(100)
-    ]
-    config = 'task = "atari:pong"\nalgorithm = "pqn"\nnetwork = "dqn"\nlayer_norm = true\nnum_envs = 32\nseed = 0\n'
-    out = training_curve(_write_run(tmp_path / "run", records, config), tmp_path / "curve.png")
-    pixels = _pixels(out)
-    assert pixels.shape == (int(6.6 * DOTS_PER_INCH), int(8.6 * DOTS_PER_INCH), 3)
-    assert _has_colour(pixels, _TEACHER) == (num_games >= 32)
-
-
-def _joint_training(names: list[str]) -> list[dict[str, object]]:
-    """Tasks in turn; in each the score is 1,000 times the task's number, and 1 more in the second half."""
-    return [
-        {
-            "step": 64 * (index + 1),
-            "task": names[index % len(names)],
-            "loss": 0.1 * (1 + index % len(names)),
-            "exploration_epsilon": 0.1,
-            "scores": [1000.0 * (index % len(names)) + (index >= 100)],
-        }
-        for index in range(200)
-    ]
-
-
 def _joint_distillation(names: list[str], *, scores: bool, key: str = "held_out_agreement") -> list[dict[str, object]]:
     return [
         {
@@ -171,41 +139,6 @@ def _joint_distillation(names: list[str], *, scores: bool, key: str = "held_out_
 _GAMES = [f"atari:{game}" for game in ("pong", "breakout", "ms_pacman", "qbert", "seaquest", "enduro", "freeway")]
 
 
-@pytest.mark.parametrize("names", [_GAMES[:2], _GAMES, ["module:Own-v0", "atari:pong"]], ids=["two", "seven", "own"])
-def test_a_joint_training_has_a_line_of_its_own_for_each_task(tmp_path: Path, names: list[str], monkeypatch) -> None:
-    drawn = _drawn_lines(monkeypatch)
-    config = f'tasks = "{",".join(names)}"\nalgorithm = "pqn"\nnetwork = "dqn"\nnum_envs = 32\nseed = 0\n'
-    out = training_curve(_write_run(tmp_path / "run", _joint_training(names), config), tmp_path / "curve.png")
-    games, _, losses = drawn
-    expected = dict(zip(names, TASK_COLOURS, strict=False))
-    long_enough = [name for place, name in enumerate(names) if len(range(place, 200, len(names))) >= 32]
-    assert [line.get_color() for line in games.get_lines()] == [expected[name] for name in long_enough]
-    assert [line.get_color() for line in losses.get_lines()] == list(expected.values())
-    for place, line in enumerate(losses.get_lines()):
-        np.testing.assert_allclose(line.get_ydata(), 0.1 * (1 + place))
-    labels = [text.get_text() for text in games.texts]
-    assert len(labels) == len(long_enough)
-    assert any(label.startswith("Pong ") for label in labels) == ("atari:pong" in long_enough)
-    assert not any("module" in label for label in labels)
-    assert _pixels(out).shape[1] == int(9.4 * DOTS_PER_INCH)
-
-
-@pytest.mark.parametrize(
-    ("names", "axis", "last"),
-    [
-        (_GAMES[:2], "0: random play, 1: a human tester", [(1 + 20.7) / (14.6 + 20.7), (1001 - 1.7) / (30.5 - 1.7)]),
-        (["module:Own-v0", "atari:pong"], "points of each task", [1.0, 1001.0]),
-    ],
-)
-def test_games_share_an_axis_only_between_random_play_and_a_human(tmp_path, names, axis, last, monkeypatch) -> None:
-    drawn = _drawn_lines(monkeypatch)
-    training_curve(
-        _write_run(tmp_path / "run", _joint_training(names), f'tasks = "{",".join(names)}"\n'), tmp_path / "curve.png"
-    )
-    assert drawn[0].get_ylabel() == axis
-    np.testing.assert_allclose([line.get_ydata()[-1] for line in drawn[0].get_lines()], last)
-
-
 @pytest.mark.parametrize("key", ["held_out_agreement", "held_out_action_gap"])
 @pytest.mark.parametrize("scores", [True, False])
 def test_a_distillation_of_several_tasks_has_a_line_of_its_own_for_each(tmp_path, scores, key, monkeypatch) -> None:
@@ -219,11 +152,18 @@ def test_a_distillation_of_several_tasks_has_a_line_of_its_own_for_each(tmp_path
     np.testing.assert_allclose([line.get_ydata() for line in drawn[1].get_lines()], [[10, 10], [20, 20], [30, 30]])
 
 
-def test_a_training_that_has_not_learned_yet_is_drawn_without_a_loss(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("names", "axis", "last"),
+    [
+        (_GAMES[:2], "0: random play, 1: a human tester", [20.7 / (14.6 + 20.7), (1 - 1.7) / (30.5 - 1.7)]),
+        (["module:Own-v0", "atari:pong"], "points of each task", [0.0, 1.0]),
+    ],
+)
+def test_games_share_an_axis_only_between_random_play_and_a_human(tmp_path, names, axis, last, monkeypatch) -> None:
     drawn = _drawn_lines(monkeypatch)
-    records = [{"step": 64, "exploration_epsilon": 1.0, "scores": []}]
-    training_curve(_write_run(tmp_path / "run", records, 'task = "atari:pong"\n'), tmp_path / "curve.png")
-    assert not drawn[2].get_lines()
+    learning_curve(_write_run(tmp_path / "run", _joint_distillation(names, scores=True)), tmp_path / "curve.png")
+    assert drawn[2].get_ylabel() == axis
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in drawn[2].get_lines()], last)
 
 
 def test_an_evaluation_of_several_tasks_is_not_drawn_into_their_curve(tmp_path: Path) -> None:
@@ -249,8 +189,6 @@ def test_a_folder_without_measurements_is_refused_with_what_was_expected(tmp_pat
     run = _write_run(tmp_path / "run", [])
     with pytest.raises(RldistillError, match=r"holds no record with 'held_out_loss'. Expected the folder of a `rldis"):
         learning_curve(run, tmp_path / "curve.png")
-    with pytest.raises(RldistillError, match="rldistill train-teacher"):
-        training_curve(run, tmp_path / "curve.png")
     assert not (tmp_path / "curve.png").exists()
 
 

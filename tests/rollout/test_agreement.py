@@ -31,11 +31,12 @@ def test_a_policy_agrees_with_itself_always_and_with_its_negation_never(task):
 def test_a_constant_policy_agrees_as_often_as_its_action_is_right(task):
     always_left = hand_made_teacher(task, scale=0.0)
     envs = task.make_envs(2, 1)
-    player = EpisodePlayer(hand_made_teacher(task), envs, range(6), seed=0, exploration_epsilon=0.1)
+    teacher = hand_made_teacher(task)
+    player = EpisodePlayer(teacher, envs, range(6), seed=0, exploration_epsilon=0.1, labellers={"policy": teacher})
     asked = [
         int(action)
         for step in player.play()
-        for action, number in zip(step.output.raw.argmax(dim=1), step.steps, strict=True)
+        for action, number in zip(step.labels["policy"].raw.argmax(dim=1), step.steps, strict=True)
         if number % 4 == 0
     ]
     share = agreement(task, {"left": always_left})["left"]

@@ -35,7 +35,7 @@ def game(request) -> tuple[PlayableTask, Policy, int]:
 def play(task: PlayableTask, policy: Policy, episodes, num_envs: int, *, seed: int = SEED, epsilon: float = EPSILON):
     """Return per episode all that was seen, said and done, step by step."""
     envs = task.make_envs(num_envs, 1)
-    player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=epsilon)
+    player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=epsilon, labellers={"policy": policy})
     return record(player.play(), envs)
 
 
@@ -48,7 +48,7 @@ def record(steps, envs):
             so_far.append(
                 (
                     step.observations[row].tobytes(),
-                    step.output.raw[row].numpy().tobytes(),
+                    step.labels["policy"].raw[row].numpy().tobytes(),
                     int(step.actions[row]),
                     float(step.rewards[row]),
                     bool(step.terminated[row]),
@@ -155,7 +155,7 @@ def test_an_environment_that_forgets_its_seed_is_reported_and_its_episodes_are_g
     whole = play(task, policy, range(2), 2)
     beginnings = begun(task, whole, {0: 5, 1: 2})
     envs = task.make_envs(2, 1)
-    player = EpisodePlayer(policy, envs, [7], seed=SEED, exploration_epsilon=EPSILON)
+    player = EpisodePlayer(policy, envs, [7], seed=SEED, exploration_epsilon=EPSILON, labellers={"policy": policy})
     assert player.wind_forward(beginnings) == [0, 1]
     assert sorted(record(player.play(), envs)) == [7], "a slot that was given up plays the next episode"
 

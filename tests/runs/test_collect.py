@@ -259,7 +259,7 @@ def test_a_python_factory_and_a_sampling_teacher_of_logits(tmp_path):
     summary = collect(teacher, factory, num_steps=2000, out=tmp_path / "d")
     dataset = Dataset.open(summary.path)
     assert dataset.provenance.behaviour == "sample"
-    assert dataset.target_names == ("logits",)
+    assert [name for name, spec in dataset.provenance.fields.items() if spec.role == "target"] == ["logits"]
     logits = dataset.field("logits").astype(np.float64)
     chance = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     spread = np.sqrt((chance * (1 - chance)).sum())

@@ -275,7 +275,7 @@ def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "student keeps 0.500: more episodes will not help, a better student will."
+        "student keeps 0.500: more episodes will not help, a better student will: docs/worse-than-teacher.md."
     )
 
 
@@ -324,7 +324,7 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
         check_retention(result, 0.5)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
-        "always 0 keeps 0.000: more episodes will not help, a better student will."
+        "always 0 keeps 0.000: more episodes will not help, a better student will: docs/worse-than-teacher.md."
     )
 
 

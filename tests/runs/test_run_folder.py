@@ -7,8 +7,8 @@ import pytest
 
 from rldistill.errors import OutputExistsError
 from rldistill.events import MessageEvent
+from rldistill.paper.reproduce import reproduce
 from rldistill.reports.quickstart import quickstart
-from rldistill.reports.reproduce import reproduce
 from rldistill.runs import run_folder as module
 from rldistill.runs.collect import collect
 from rldistill.runs.config import QuickstartConfig

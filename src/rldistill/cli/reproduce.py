@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rldistill.cli.arguments import parse, require, write_configuration, write_result
-from rldistill.experiments.config import ReproduceConfig
+from rldistill.paper.config import ReproduceConfig
 
 _EXAMPLE = "rldistill reproduce losses --budget smoke"
 
@@ -16,9 +16,9 @@ def run(argv: Sequence[str]) -> None:
     config, flags = parse("reproduce", ReproduceConfig, argv, example=_EXAMPLE)
     config = replace(config, experiment=str(require(config.experiment, "an experiment", _EXAMPLE)))
     from rldistill.cli.progress import callbacks
-    from rldistill.experiments.plan import make_plan
-    from rldistill.reports.experiment_page import experiment_page
-    from rldistill.reports.reproduce import listed_jobs, resolved, run_reproduce
+    from rldistill.paper.page import experiment_page
+    from rldistill.paper.plan import make_plan
+    from rldistill.paper.reproduce import listed_jobs, resolved, run_reproduce
 
     if flags.dry_run:
         plan = make_plan(config)

@@ -98,11 +98,6 @@ class Dataset:
         """Of one observation as a network sees it, the stack included."""
         return self.provenance.task.fingerprint.observation_shape
 
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        """Fields with the teacher's outputs, such as `("q_values",)` or `("mean", "log_std")`."""
-        return tuple(name for name, spec in self.provenance.fields.items() if spec.role == "target")
-
     def targets(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the teacher's outputs for some steps, as rows `[N, O]`: of a Gaussian its mean, then its log std."""
         origin = self.provenance

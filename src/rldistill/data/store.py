@@ -4,6 +4,8 @@ A store is made once from whole shards and never changes; what grows, as a repla
 itself a new one.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +18,10 @@ from rldistill.data.layout import StepLayout
 from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.data.shard import SEGMENT_ARRAYS, Shard
 from rldistill.errors import DatasetError
+
+# Observations that are not stacked and take no more than this are decoded once and kept: of a vector, one compressed
+# block of 32 rows would otherwise be unpacked for nearly every row that is drawn. Stacked frames stay compressed.
+_MOST_BYTES_DECODED = 256 * 2**20
 
 UNKNOWN = np.iinfo(np.int64).min
 """In `next_steps`: what came after this step is not in the store."""
@@ -74,8 +80,26 @@ class StepStore:
         """Return the values of a field for all steps, `[num_steps, …]`; not to be written to."""
         return self._fields[name]
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether observations are kept decoded, so that reading them costs no more than copying them."""
+        spec, num_rows = self.layout.observation_field, int(self._block_first_row[-1])
+        num_bytes = num_rows * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+        return self.layout.frame_stack == 1 and num_bytes <= _MOST_BYTES_DECODED
+
+    @cached_property
+    def _decoded_rows(self) -> NDArray[Any]:
+        """Every row of every block, `[num_rows, ...]`."""
+        spec, starts = self.layout.observation_field, self._block_first_row.tolist()
+        rows = np.empty((starts[-1], *spec.shape), np.dtype(spec.dtype))
+        for block, (begin, end) in enumerate(itertools.pairwise(starts)):
+            self._decode(block, rows[begin:end])
+        return rows
+
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
+        if self.is_decoded:
+            return self._decoded_rows[self._step_row[steps]]
         return self._stacked(self._step_row[steps], self.steps_in_episode[steps])
 
     def last_observations(self, segments: NDArray[np.int64]) -> NDArray[Any]:

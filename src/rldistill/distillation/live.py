@@ -24,6 +24,8 @@ from rldistill.rollout.player import EpisodePlayer, StepRecord
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator
 
+_TEACHER = "teacher"
+
 OnPlay = Callable[[str, int, int], None]
 """Told the task's name, its steps of this collection, and how many they will be; may raise to stop."""
 
@@ -124,14 +126,15 @@ class LiveTask:
                 itertools.count(self._first_episode),
                 seed=self._seed,
                 exploration_epsilon=self._epsilon,
+                labellers={_TEACHER: self._teacher},
             )
             self._records = player.play()
         record = next(self._records)
         order = self._in_order_of_slots(record)
-        ended = record.ended[order]
+        ended, targets = record.ended[order], record.labels[_TEACHER]
         self.replay.append(
             record.observations[order],
-            {record.output.kind: record.output.raw.float().cpu().numpy()[order]},
+            {targets.kind: targets.raw.float().cpu().numpy()[order]},
             ended=ended,
             next_observations=record.next_observations[order],
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from rldistill.distillation.likeness import Likeness, likeness
 from rldistill.distillation.randomness import drawn_for_update
@@ -24,6 +25,8 @@ from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
 _MEASURE_ROWS = 256
+# Below this share of the largest norm, clipping would multiply every gradient by exactly 1: it is left out.
+_SAFELY_BELOW = 0.999
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Distiller:
         self._num_updates = num_updates
         self._max_gradient_norm = max_gradient_norm
         self._seed = seed
-        self._device = next(network.parameters()).device
+        self._weights = list(network.parameters())
+        self._device = self._weights[0].device
         self._autocast = autocast(precision, self._device)
 
     def update(self, batch: Minibatch, update: int) -> UpdateRecord:
@@ -118,13 +122,14 @@ class Distiller:
         temperatures = [self._temperature(part.head, progress) for part in batch]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.network.train()
+        if not self.network.training:  # setting the mode walks over all modules
+            self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with drawn_for_update(self.network, self._seed, update):
             losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
             loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
             loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._max_gradient_norm)
+        norm = get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
         # One transfer: each would wait for a GPU.
         measured = torch.stack([loss.detach(), norm, *map(Tensor.detach, losses)])
         mean_loss, gradient_norm, *task_losses = measured.tolist()
@@ -138,6 +143,8 @@ class Distiller:
             tuple(temperatures),
         )
         _check_finite(record, batch)
+        if gradient_norm > _SAFELY_BELOW * self._max_gradient_norm:
+            clip_grads_with_norm_(self._weights, self._max_gradient_norm, norm)
         self.optimizer.step()
         return record
 

@@ -125,13 +125,18 @@ class StoredTask:
         own_seed = stream_seed(seed, "task", head) if head else seed
         self._sampler = UniformSampler(dataset, indices, seed=own_seed)
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether drawing rows costs no more than copying them."""
+        return self._dataset.store.is_decoded
+
     def draw(self, update: int, num_rows: int) -> LabelledBatch:
         """Return rows of one update; may be called from several threads."""
         return labelled(self._dataset, self._sampler.batch(update, num_rows), head=self._head)
 
 
 class StoredSource:
-    """Batches from one dataset per task, decoded ahead in background threads.
+    """Batches from one dataset per task, decoded ahead in background threads where they are compressed.
 
     Args:
         tasks: in the order of the student's heads.
@@ -159,6 +164,10 @@ class StoredSource:
 
     def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
         """Yield the batches of consecutive updates."""
+        if all(task.is_decoded for task in self._tasks):
+            # Handing a batch over from a thread would cost more than drawing it here.
+            yield from (self.batch(first_update + number) for number in range(num_updates))
+            return
         # Closed with this generator: no decoding thread outlives the loop.
         ahead = prefetch(self, first_update, num_updates, num_threads=self._num_decoders)
         with contextlib.closing(ahead) as batches:

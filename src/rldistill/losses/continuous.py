@@ -1,7 +1,7 @@
 """Distillation losses for actions in a box: Gaussian teachers and deterministic ones.
 
-Every loss takes student outputs first and teacher outputs second, `[B, D]` each, sums over
-the D action dimensions, returns one value per row, `[B]`, and leaves weighting and averaging
+Every loss takes student outputs first and teacher outputs second, `[..., D]` each, sums over
+the D action dimensions, returns one value per row, `[...]`, and leaves weighting and averaging
 to `losses.reduce`. Summed, because the dimensions of a diagonal Gaussian are independent and
 their divergences add up; an average would make a robot of 17 joints count each of them for a
 seventeenth. The teacher's outputs never carry gradient. Whatever the dtype of the inputs
@@ -42,13 +42,13 @@ def diag_gaussian_kl(
     for good, and errors of the mean count in units of its own std. Zero exactly when π = p.
 
     Args:
-        student_mean: `[B, D]`, before the action is clipped or squashed.
-        student_log_std: `[B, D]`, nats; beyond ±20 it counts as ±20 and gets no gradient.
-        teacher_mean: `[B, D]`, on the same scale as the student's.
-        teacher_log_std: `[B, D]`, nats, likewise limited to ±20.
+        student_mean: `[..., D]`, before the action is clipped or squashed.
+        student_log_std: `[..., D]`, nats; beyond ±20 it counts as ±20 and gets no gradient.
+        teacher_mean: `[..., D]`, on the same scale as the student's.
+        teacher_log_std: `[..., D]`, nats, likewise limited to ±20.
 
     Returns:
-        `[B]`, nats, non-negative up to rounding.
+        `[...]`, nats, non-negative up to rounding.
 
     Raises:
         ValueError: shapes do not fit.
@@ -71,13 +71,13 @@ def reverse_diag_gaussian_kl(
     teacher. Zero exactly when π = p.
 
     Args:
-        student_mean: `[B, D]`, before the action is clipped or squashed.
-        student_log_std: `[B, D]`, nats; beyond ±20 it counts as ±20 and gets no gradient.
-        teacher_mean: `[B, D]`, on the same scale as the student's.
-        teacher_log_std: `[B, D]`, nats, likewise limited to ±20; the loss grows like 1 ÷ σₜ².
+        student_mean: `[..., D]`, before the action is clipped or squashed.
+        student_log_std: `[..., D]`, nats; beyond ±20 it counts as ±20 and gets no gradient.
+        teacher_mean: `[..., D]`, on the same scale as the student's.
+        teacher_log_std: `[..., D]`, nats, likewise limited to ±20; the loss grows like 1 ÷ σₜ².
 
     Returns:
-        `[B]`, nats, non-negative up to rounding.
+        `[...]`, nats, non-negative up to rounding.
 
     Raises:
         ValueError: shapes do not fit.
@@ -96,13 +96,13 @@ def mean_mse(student_actions: Tensor, teacher_actions: Tensor, *, scale: Tensor 
     action instead of a distribution.
 
     Args:
-        student_actions: `[B, D]`, actions, or means, in any unit.
-        teacher_actions: `[B, D]`, in the same unit.
+        student_actions: `[..., D]`, actions, or means, in any unit.
+        teacher_actions: `[..., D]`, in the same unit.
         scale: `[D]`, > 0, in the same unit: what an error of 1 is. Half the width of the box
             makes one of width 200 and one of width 2 count alike. None: the unit itself.
 
     Returns:
-        `[B]`, squared multiples of the scale, non-negative.
+        `[...]`, squared multiples of the scale, non-negative.
 
     Raises:
         ValueError: shapes do not fit, or a scale is not a finite number > 0.
@@ -120,13 +120,13 @@ def mean_huber(
     outweigh all others. Within delta it is half of `mean_mse`.
 
     Args:
-        student_actions: `[B, D]`, actions, or means, in any unit.
-        teacher_actions: `[B, D]`, in the same unit.
+        student_actions: `[..., D]`, actions, or means, in any unit.
+        teacher_actions: `[..., D]`, in the same unit.
         scale: `[D]`, > 0, in the same unit: what an error of 1 is. None: the unit itself.
         delta: > 0, in multiples of the scale: from where on the loss is linear.
 
     Returns:
-        `[B]`, squared multiples of the scale, non-negative.
+        `[...]`, squared multiples of the scale, non-negative.
 
     Raises:
         ValueError: shapes do not fit, or a scale or delta is not a finite number > 0.
@@ -140,7 +140,7 @@ def mean_huber(
 
 
 def _kl(mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor) -> Tensor:
-    """Return KL(p ‖ q), `[B]`, of diagonal Gaussians `[B, D]`; both may carry gradient."""
+    """Return KL(p ‖ q), `[...]`, of diagonal Gaussians `[..., D]`; both may carry gradient."""
     log_std_p, log_std_q = (each.float().clamp(-_LOG_STD_LIMIT, _LOG_STD_LIMIT) for each in (log_std_p, log_std_q))
     # With r = ln(σp / σq): ½ (e^2r − 1 − 2r), by expm1 since near equality e^2r − 1 loses its digits.
     doubled = 2 * (log_std_p - log_std_q)
@@ -149,12 +149,12 @@ def _kl(mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor) ->
 
 
 def _scaled_error(student: Tensor, teacher: Tensor, scale: Tensor | None) -> Tensor:
-    check_shapes("B D", student_actions=student, teacher_actions=teacher)
+    check_shapes("... D", student_actions=student, teacher_actions=teacher)
     error = student.float() - teacher.detach().float()
     if scale is None:
         return error
-    if scale.shape != student.shape[1:]:
-        raise ValueError(f"scale must be [{student.shape[1]}], one number per dimension, got {list(scale.shape)}.")
+    if scale.shape != student.shape[-1:]:
+        raise ValueError(f"scale must be [{student.shape[-1]}], one number per dimension, got {list(scale.shape)}.")
     if not (scale.isfinite().all() and (scale > 0).all()):
         raise ValueError(f"scale must hold finite numbers > 0, got {scale.tolist()}.")
     return error / scale.detach().to(error)
@@ -164,7 +164,7 @@ def _check_gaussians(
     student_mean: Tensor, student_log_std: Tensor, teacher_mean: Tensor, teacher_log_std: Tensor
 ) -> None:
     check_shapes(
-        "B D",
+        "... D",
         student_mean=student_mean,
         student_log_std=student_log_std,
         teacher_mean=teacher_mean,

@@ -1,7 +1,8 @@
 """Distillation losses for discrete actions.
 
-Every loss takes student outputs first and teacher outputs second, both `[B, A]`, returns one
-value per row, `[B]`, and leaves weighting and averaging to `losses.reduce`. The teacher's
+Every loss takes student outputs first and teacher outputs second, both `[..., A]` (`[B, A]` rows, or `[T, B, A]`
+windows of time), returns one
+value per observation, `[...]`, and leaves weighting and averaging to `losses.reduce`. The teacher's
 scores are its Q-values or its logits. They never carry gradient. Whatever the dtype of the
 inputs (float16 and bfloat16 included), arithmetic and result are float32.
 
@@ -27,16 +28,20 @@ def nll(student_logits: Tensor, teacher_scores: Tensor) -> Tensor:
     scores the first counts, as in greedy play.
 
     Args:
-        student_logits: `[B, A]`, unnormalised log-probabilities.
-        teacher_scores: `[B, A]`, Q-values or logits, any scale: only their order matters.
+        student_logits: `[..., A]`, unnormalised log-probabilities.
+        teacher_scores: `[..., A]`, Q-values or logits, any scale: only their order matters.
 
     Returns:
-        `[B]`, nats, non-negative; 0 is reached only in the limit of a certain student.
+        `[...]`, nats, non-negative; 0 is reached only in the limit of a certain student.
 
     Source: Rusu et al. 2015, "Policy Distillation", section 3 (loss NLL).
     """
-    check_shapes("B A", student_logits=student_logits, teacher_scores=teacher_scores)
-    return functional.cross_entropy(student_logits.float(), teacher_scores.argmax(dim=-1), reduction="none")
+    check_shapes("... A", student_logits=student_logits, teacher_scores=teacher_scores)
+    greedy = teacher_scores.argmax(dim=-1)
+    # cross_entropy wants the actions in dimension 1: rows are laid out flat for it.
+    rows = student_logits.float().reshape(-1, student_logits.shape[-1])
+    losses = functional.cross_entropy(rows, greedy.flatten(), reduction="none")
+    return losses.view(greedy.shape)
 
 
 def q_mse(student_q_values: Tensor, teacher_q_values: Tensor) -> Tensor:
@@ -46,15 +51,15 @@ def q_mse(student_q_values: Tensor, teacher_q_values: Tensor) -> Tensor:
     Q-values on the teacher's scale, as good for a value-based learner as for play.
 
     Args:
-        student_q_values: `[B, A]`, expected returns.
-        teacher_q_values: `[B, A]`, expected returns on the scale that the student is to learn.
+        student_q_values: `[..., A]`, expected returns.
+        teacher_q_values: `[..., A]`, expected returns on the scale that the student is to learn.
 
     Returns:
-        `[B]`, squared units of the return, non-negative.
+        `[...]`, squared units of the return, non-negative.
 
     Source: Rusu et al. 2015, "Policy Distillation", section 3 (loss MSE).
     """
-    check_shapes("B A", student_q_values=student_q_values, teacher_q_values=teacher_q_values)
+    check_shapes("... A", student_q_values=student_q_values, teacher_q_values=teacher_q_values)
     return (student_q_values.float() - teacher_q_values.detach().float()).square().sum(dim=-1)
 
 
@@ -67,19 +72,19 @@ def sharpened_kl(student_logits: Tensor, teacher_scores: Tensor, *, temperature:
     temperature 1 leaves it as it is. Zero exactly when π = p.
 
     Args:
-        student_logits: `[B, A]`, unnormalised log-probabilities.
-        teacher_scores: `[B, A]`, Q-values or logits, any scale.
+        student_logits: `[..., A]`, unnormalised log-probabilities.
+        teacher_scores: `[..., A]`, Q-values or logits, any scale.
         temperature: > 0; the paper uses 0.01 on Q-values of reward-clipped Atari.
 
     Returns:
-        `[B]`, nats, non-negative up to rounding.
+        `[...]`, nats, non-negative up to rounding.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not a finite number > 0.
 
     Source: Rusu et al. 2015, "Policy Distillation", section 3 (loss KL).
     """
-    check_shapes("B A", student_logits=student_logits, teacher_scores=teacher_scores)
+    check_shapes("... A", student_logits=student_logits, teacher_scores=teacher_scores)
     _check_temperature(temperature)
     return _kl(_log_policy(teacher_scores.detach(), temperature), _log_policy(student_logits))
 
@@ -93,12 +98,12 @@ def softened_kl(student_logits: Tensor, teacher_scores: Tensor, *, temperature: 
     the centred scores ÷ 2A. Zero exactly when scores are equal up to a constant.
 
     Args:
-        student_logits: `[B, A]`, unnormalised log-probabilities.
-        teacher_scores: `[B, A]`, Q-values or logits; the student learns their scale.
+        student_logits: `[..., A]`, unnormalised log-probabilities.
+        teacher_scores: `[..., A]`, Q-values or logits; the student learns their scale.
         temperature: > 0; above 1 it softens, 1 makes the loss equal to `sharpened_kl` at 1.
 
     Returns:
-        `[B]`, nats · temperature², non-negative up to rounding.
+        `[...]`, nats · temperature², non-negative up to rounding.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not a finite number > 0.
@@ -106,7 +111,7 @@ def softened_kl(student_logits: Tensor, teacher_scores: Tensor, *, temperature: 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2, as a
     divergence where the paper writes a cross-entropy (same gradient, zero at equality).
     """
-    check_shapes("B A", student_logits=student_logits, teacher_scores=teacher_scores)
+    check_shapes("... A", student_logits=student_logits, teacher_scores=teacher_scores)
     _check_temperature(temperature)
     divergence = _kl(_log_policy(teacher_scores.detach(), temperature), _log_policy(student_logits, temperature))
     return divergence * temperature**2
@@ -120,12 +125,12 @@ def reverse_kl(student_logits: Tensor, teacher_scores: Tensor, *, temperature: f
     `sharpened_kl` must cover all. The student is not tempered. Zero exactly when π = p.
 
     Args:
-        student_logits: `[B, A]`, unnormalised log-probabilities.
-        teacher_scores: `[B, A]`, Q-values or logits, any scale.
+        student_logits: `[..., A]`, unnormalised log-probabilities.
+        teacher_scores: `[..., A]`, Q-values or logits, any scale.
         temperature: > 0; the loss grows like 1 ÷ temperature for a student that disagrees.
 
     Returns:
-        `[B]`, nats, non-negative up to rounding.
+        `[...]`, nats, non-negative up to rounding.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not a finite number > 0.
@@ -133,7 +138,7 @@ def reverse_kl(student_logits: Tensor, teacher_scores: Tensor, *, temperature: f
     Source: Czarnecki et al. 2019, "Distilling Policy Distillation", as the distance to the
     teacher under the student's own actions; the teacher's temperature is ours.
     """
-    check_shapes("B A", student_logits=student_logits, teacher_scores=teacher_scores)
+    check_shapes("... A", student_logits=student_logits, teacher_scores=teacher_scores)
     _check_temperature(temperature)
     return _kl(_log_policy(student_logits), _log_policy(teacher_scores.detach(), temperature))
 
@@ -146,7 +151,7 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _log_policy(scores: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return log softmax(scores / temperature), `[B, A]`, in float32."""
+    """Return log softmax(scores / temperature), `[..., A]`, in float32."""
     scores = scores.float()
     # Centre first: 1000.01 / 0.01 rounds away the digits that tell actions apart, 0.01 / 0.01 does not.
     centred = scores - scores.detach().amax(dim=-1, keepdim=True)
@@ -154,6 +159,6 @@ def _log_policy(scores: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p ‖ q), `[B]`, from log-probabilities `[B, A]`; both may carry gradient."""
+    """Return KL(p ‖ q), `[...]`, from log-probabilities `[..., A]`; both may carry gradient."""
     # log_target avoids log(0): at 0.01 most of a teacher's probabilities underflow.
     return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)

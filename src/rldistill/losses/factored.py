@@ -13,7 +13,7 @@ from torch import Tensor
 from rldistill.types import check_shapes
 
 ChoiceLoss = Callable[[Tensor, Tensor], Tensor]
-"""A loss for one choice: (student `[B, A]`, teacher `[B, A]`) → `[B]`."""
+"""A loss for one choice: (student `[..., A]`, teacher `[..., A]`) → `[...]`."""
 
 
 def multi_discrete_loss(
@@ -23,20 +23,20 @@ def multi_discrete_loss(
 
     Args:
         loss: for one choice, such as `functools.partial(sharpened_kl, temperature=1.0)`.
-        student_scores: `[B, S]`, the categoricals side by side, S = sum(sizes).
-        teacher_scores: `[B, S]`, likewise.
+        student_scores: `[..., S]`, the categoricals side by side, S = sum(sizes).
+        teacher_scores: `[..., S]`, likewise.
         sizes: choices in each dimension, in order.
 
     Returns:
-        `[B]`, in the unit of the loss.
+        `[...]`, in the unit of the loss.
 
     Raises:
         ValueError: shapes do not fit each other, the sizes or the loss.
     """
-    check_shapes("B S", student_scores=student_scores, teacher_scores=teacher_scores)
-    if student_scores.shape[1] != sum(sizes):
+    check_shapes("... S", student_scores=student_scores, teacher_scores=teacher_scores)
+    if student_scores.shape[-1] != sum(sizes):
         raise ValueError(
-            f"scores must be [B, {sum(sizes)}] for sizes {tuple(sizes)}, got {list(student_scores.shape)}."
+            f"scores must be [..., {sum(sizes)}] for sizes {tuple(sizes)}, got {list(student_scores.shape)}."
         )
     blocks = zip(student_scores.split(list(sizes), dim=-1), teacher_scores.split(list(sizes), dim=-1), strict=True)
     return torch.stack([loss(student, teacher) for student, teacher in blocks]).sum(dim=0)
@@ -50,16 +50,16 @@ def multi_binary_loss(loss: ChoiceLoss, student_logits: Tensor, teacher_logits: 
 
     Args:
         loss: for one choice, such as `functools.partial(sharpened_kl, temperature=1.0)`.
-        student_logits: `[B, D]`, one per dimension.
-        teacher_logits: `[B, D]`, likewise.
+        student_logits: `[..., D]`, one per dimension.
+        teacher_logits: `[..., D]`, likewise.
 
     Returns:
-        `[B]`, in the unit of the loss.
+        `[...]`, in the unit of the loss.
 
     Raises:
         ValueError: shapes do not fit each other, or the loss refuses them.
     """
-    check_shapes("B D", student_logits=student_logits, teacher_logits=teacher_logits)
+    check_shapes("... D", student_logits=student_logits, teacher_logits=teacher_logits)
     losses = loss(_off_and_on(student_logits), _off_and_on(teacher_logits))
     return losses.view(student_logits.shape).sum(dim=-1)
 

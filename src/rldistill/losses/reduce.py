@@ -15,8 +15,8 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     doubling the batch leaves the mean; a row of weight 0 might as well be absent.
 
     Args:
-        losses: `[B]`, at least one row.
-        weights: `[B]`, non-negative, not all 0: a mask, importance, or the share of a task.
+        losses: `[...]`, at least one row.
+        weights: `[...]`, non-negative, not all 0: a mask, importance, or the share of a task.
             They carry no gradient.
 
     Returns:
@@ -25,12 +25,12 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: no rows, shapes that differ, a negative weight, or weights that sum to 0.
     """
-    check_shapes("B", losses=losses)
-    if len(losses) == 0:
+    check_shapes("...", losses=losses)
+    if losses.numel() == 0:
         raise ValueError("losses must hold at least one row, got none.")
     if weights is None:
         return losses.mean()
-    check_shapes("B", losses=losses, weights=weights)
+    check_shapes("...", losses=losses, weights=weights)
     weights = weights.detach().to(losses.dtype)
     lowest, total = weights.min(), weights.sum()
     if not (lowest >= 0 and total > 0):

@@ -1,6 +1,6 @@
 """Losses on rows: what networks give and datasets keep, split as the layout of the actions says.
 
-A row is one flat vector per observation, `[B, O]`: the scores of one choice; the logits of
+A row is one flat vector per observation, `[..., O]`: the scores of one choice; the logits of
 several choices side by side; one logit per binary dimension; the mean, then the log std of a
 Gaussian; or the action itself. Here the functions of the other files are applied to rows.
 """
@@ -15,7 +15,7 @@ from rldistill.losses.factored import multi_binary_loss, multi_discrete_loss
 from rldistill.types import ActionLayout, OutputKind
 
 RowLoss = Callable[..., Tensor]
-"""A loss on rows: (student `[B, S]`, target `[B, O]`, and `temperature=` where it takes one) → `[B]`."""
+"""A loss on rows: (student `[..., S]`, target `[..., O]`, and `temperature=` where it takes one) → `[...]`."""
 
 
 def choice_loss(loss: RowLoss, layout: ActionLayout | None) -> RowLoss:
@@ -62,12 +62,12 @@ def greedy_actions(rows: Tensor, output_kind: OutputKind, layout: ActionLayout) 
     action of a deterministic policy is clipped.
 
     Args:
-        rows: `[B, O]`, a Gaussian's or a deterministic policy's outputs.
+        rows: `[..., O]`, a Gaussian's or a deterministic policy's outputs.
         output_kind: `gaussian` or `actions`.
         layout: of the policy that gave them.
 
     Returns:
-        `[B, D]`, float32, in the environment's units, inside the box.
+        `[..., D]`, float32, in the environment's units, inside the box.
     """
     actions = (rows.chunk(2, dim=-1)[0] if output_kind == "gaussian" else rows).float()
     low, high = actions.new_tensor(layout.low), actions.new_tensor(layout.high)

@@ -2,7 +2,7 @@
 
 A user names a loss and perhaps a temperature; the teacher's kind of output decides what fits
 and fills in what was left open. The result is recorded as a `LossSpec` and applied as a
-`LossFunction`, to rows `[B, O]` that the layout of the actions says how to read.
+`LossFunction`, to rows `[..., O]` that the layout of the actions says how to read.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from rldistill.losses.rows import RowLoss, action_loss, choice_loss, gaussian_lo
 from rldistill.types import ActionLayout, OutputKind
 
 CustomLoss = Callable[[Tensor, Tensor], Tensor]
-"""A user's own loss: (student rows, target rows) → `[B]`, in Python only."""
+"""A user's own loss: (student rows, target rows) → `[...]`, in Python only."""
 
 _LEAST_TEMPERATURE = 1e-20
 # At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
@@ -155,12 +155,12 @@ class LossFunction:
         """Return one loss per row.
 
         Args:
-            student: `[B, S]`, the student's rows, of `student_kind`.
-            target: `[B, O]`, the teacher's; they get no gradient.
+            student: `[..., S]`, the student's rows, of `student_kind`.
+            target: `[..., O]`, the teacher's; they get no gradient.
             temperature: > 0; overrides the spec's, for a schedule. None keeps it.
 
         Returns:
-            `[B]`, float32.
+            `[...]`, float32.
 
         Raises:
             UsageError: the loss takes no temperature, or the temperature is not a finite number > 0.
@@ -209,7 +209,7 @@ def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: floa
     spec = check_loss(_DEFAULT_LOSSES[output_kind] if name is None else name, temperature)
     fits = _LOSSES[spec.name].default_temperatures
     if output_kind not in fits:
-        raise MismatchError(_does_not_fit(spec.name, tuple(fits), output_kind))
+        raise MismatchError(_does_not_fit(spec.name, fitting_output_kinds(spec.name), output_kind))
     return spec if spec.temperature is not None else LossSpec(spec.name, fits[output_kind])
 
 
@@ -247,6 +247,11 @@ def make_loss(
     entry = _LOSSES[spec.name]
     _check_layout(output_kind, layout)
     return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind)
+
+
+def fitting_output_kinds(name: str) -> tuple[OutputKind, ...]:
+    """Return the kinds of teacher output that a loss of `LOSS_NAMES` fits."""
+    return tuple(_LOSSES[name].default_temperatures)
 
 
 def pairing_warning(
@@ -289,10 +294,10 @@ def _checked(loss: CustomLoss) -> CustomLoss:
 
     def checked(student: Tensor, target: Tensor) -> Tensor:
         losses = loss(student.float(), target.detach().float())
-        if not isinstance(losses, torch.Tensor) or losses.shape != student.shape[:1]:
+        if not isinstance(losses, torch.Tensor) or losses.shape != student.shape[:-1]:
             got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise UsageError(
-                f"loss: {_qualified_name(loss)} returned {got}, expected a tensor of shape {list(student.shape[:1])}, "
+                f"loss: {_qualified_name(loss)} returned {got}, expected a tensor of shape {list(student.shape[:-1])}, "
                 "one value per row. Sum over actions and leave the mean over the batch to the training loop."
             )
         return losses

@@ -107,6 +107,8 @@ class PolicyNetwork(nn.Module):
         self.use_channels_last()
 
     def _initialise(self, generator: torch.Generator | None, *, zero_output: bool) -> None:
+        if next(self.parameters()).is_meta:
+            return  # it is about to be given a file's weights, and drawing on this device imports torch._dynamo: 1 s
         gain = INITIAL_GAINS.get(self.architecture.activation, "relu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

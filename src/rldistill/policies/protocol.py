@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput
 
 Observations = NDArray[np.generic] | Tensor
-# Policies without memory keep no state; recurrent ones define their own.
-State = Any
+State = tuple[Tensor, ...] | None
+"""What a policy remembers: tensors `[B, ...]`, a row for each environment; None: it remembers nothing."""
 
 
 class Policy(Protocol):
@@ -61,7 +61,7 @@ class Policy(Protocol):
         ...
 
     def initial_state(self, num_envs: int) -> State:
-        """Return the state at the start of an episode."""
+        """Return the state `[B, ...]` at the start of an episode, tensors of its own; None: it remembers nothing."""
         ...
 
     def for_task(self, name: str) -> "Policy":

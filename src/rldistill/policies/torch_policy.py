@@ -47,6 +47,8 @@ class TorchPolicy:
         self.network = network
         self.spec = spec
         self._task_index = task_index
+        if isinstance(network, PolicyNetwork):
+            network.eval()  # once, and not around every call; a module of somebody's own keeps its mode
 
     @classmethod
     def create(
@@ -204,12 +206,14 @@ class TorchPolicy:
         fingerprint = self.tasks[0].fingerprint
         check_observations(self.name, rows, fingerprint)
         was_training = self.network.training
-        self.network.eval()
+        if was_training:  # setting the mode walks over all modules
+            self.network.eval()
         with torch.inference_mode():
             # Moved before it is padded: what is padded need not travel.
             rows = rows.to(self.device, non_blocking=True)
             outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
-        self.network.train(was_training)
+        if was_training:
+            self.network.train()
         assert outputs is not None, "every network has outputs"
         check_answers(self.name, self.output_kind, rows, outputs)
         layout = fingerprint.action_layout

@@ -1,4 +1,4 @@
-"""Curves of a run folder, as PNG: how a student was distilled, how a teacher was trained.
+"""Curves of a run folder, as PNG: how a student was distilled.
 
 A curve says what it is made of: which steps, how many episodes, which seed. Loss and
 agreement are measured on episodes that were never trained on; scores are those of whole games.
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from rldistill.data import load_manifest
 from rldistill.errors import RldistillError
 from rldistill.reports.canvas import (
-    INK,
     EndLabel,
     Margins,
     add_panels,
     count_ticks,
-    dress,
     headline,
     label_ends,
     new_figure,
@@ -29,7 +27,7 @@ from rldistill.reports.canvas import (
     title_panel,
 )
 from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
-from rldistill.reports.task_curves import GAMES_IN_MEAN, draw_games, draw_losses, learning_curve_of_tasks, pretty_tasks
+from rldistill.reports.task_curves import learning_curve_of_tasks
 from rldistill.runs.metrics import read_metrics
 from rldistill.runs.run_folder import CONFIG_FILE, read_config
 
@@ -57,7 +55,7 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
         RldistillError: the folder holds no measurement of a distillation, matplotlib is missing, or there
             is an evaluation and the run has several tasks.
     """
-    config, records = _read_run(run_folder, needed=("held_out_loss", "tasks"), verb="distill")
+    config, records = _read_run(run_folder, needed=("held_out_loss", "tasks"))
     if "tasks" in records[-1]:
         if evaluation is not None:
             raise RldistillError(
@@ -89,67 +87,13 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
     return save_png(figure, out)
 
 
-def training_curve(run_folder: Path, out: Path) -> Path:
-    """Draw the training of a teacher: scores of its games, its exploration ε and its loss.
-
-    Args:
-        run_folder: of `train-teacher`.
-        out: PNG file to write.
-
-    Returns:
-        `out`.
-
-    Raises:
-        RldistillError: the folder holds no record of a training, or matplotlib is missing.
-    """
-    config, records = _read_run(run_folder, needed=("exploration_epsilon",), verb="train-teacher")
-    tasks = _trained_tasks(config)
-    # Names of tasks take more room beside the lines than a mean does.
-    width = 8.6 if len(tasks) == 1 else 9.4
-    figure = new_figure(width, 6.6)
-    dressed = [
-        figure.add_axes((0.82 / width, bottom, 6.58 / width, height))
-        for bottom, height in ((0.475, 0.375), (0.325, 0.1), (0.175, 0.1))
-    ]
-    steps = _column(records, "step")
-    for axes in dressed:
-        dress(axes)
-        axes.set_xlim(float(config.get("start_step", 0)), steps[-1])
-        count_ticks(axes, num_ticks=6)
-    for axes in dressed[:2]:
-        axes.tick_params(labelbottom=False)
-    num_games = draw_games(dressed[0], records)
-    epsilon = _column(records, "exploration_epsilon")
-    dressed[1].plot(steps, epsilon, color=INK, linewidth=1.4)
-    dressed[1].set_ylim(0, max(1.0, float(epsilon.max())) * 1.08)
-    label_ends(dressed[1], [EndLabel(float(epsilon[-1]), f"ε = {epsilon[-1]:.3g}", INK)])
-    title_panel(dressed[1], "", x_label="", y_label="exploration ε")
-    losses = draw_losses(dressed[2], records, INK)
-    dressed[2].set_ylim(0, max((float(np.quantile(loss, 0.99)) for loss in losses), default=0.0) * 1.25 or 1.0)
-    if len(losses) == 1:  # of several, the colours say which is which
-        label_ends(dressed[2], [EndLabel(float(losses[0][-1]), f"{losses[0][-1]:.2g}", INK)])
-    title_panel(dressed[2], "", x_label="decisions of all environments", y_label="loss")
-    for axes in dressed[1:]:
-        axes.yaxis.label.set_fontsize(8.5)
-    headline(
-        figure,
-        f"{pretty_tasks(tasks)}: training the teacher ({_algorithm(config)})",
-        f"{config.get('network', 'network')}{', LayerNorm' if config.get('layer_norm') else ''} · "
-        f"{config.get('num_envs', '?')} environments · {num_games:,} games · one seed ({config.get('seed', '?')})",
-        "Scores are those of training games: unclipped, exploration included, the policy changing meanwhile.\n"
-        "They say how training went; how well the teacher plays is for `rldistill evaluate` to say."
-        + ("" if len(tasks) == 1 else f" Lines: means of each task's last {GAMES_IN_MEAN} games."),
-    )
-    return save_png(figure, out)
-
-
-def _read_run(folder: Path, *, needed: Sequence[str], verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_run(folder: Path, *, needed: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     path = folder / "metrics.jsonl"
     records = [record for record in read_metrics(path) if any(key in record for key in needed)]
     if not records:
         raise RldistillError(
             f"No curve can be drawn: {path} holds no record with {needed[0]!r}. Expected the folder of a "
-            f"`rldistill {verb}` that has got as far as its first measurement."
+            "`rldistill distill` that has got as far as its first measurement."
         )
     return read_config(folder / CONFIG_FILE), records
 
@@ -351,14 +295,6 @@ def _task_of(config: Mapping[str, Any], evaluation: Mapping[str, Any] | None) ->
         except (RldistillError, OSError):
             return None
     return None
-
-
-def _trained_tasks(config: Mapping[str, Any]) -> list[str]:
-    return [name.strip() for name in str(config.get("tasks") or config.get("task", "")).split(",")]
-
-
-def _algorithm(config: Mapping[str, Any]) -> str:
-    return str(config.get("algorithm", "unknown algorithm")).upper()
 
 
 def _spaced(name: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rldistill.reports.canvas import (
     EndLabel,
@@ -24,7 +23,7 @@ from rldistill.reports.canvas import (
     save_png,
     title_panel,
 )
-from rldistill.reports.extras import TASK_COLOURS, TEACHER_COLOUR
+from rldistill.reports.extras import TASK_COLOURS
 from rldistill.statistics import normalised_score
 from rldistill.tasks import ATARI_PREFIX
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 Records = Sequence[Mapping[str, Any]]
 
-GAMES_IN_MEAN = 32
 Rescale = Callable[[str, float], float]
 """A task's name and a score to what is drawn."""
 
@@ -126,61 +124,6 @@ def _draw_play(axes: "Axes", records: Records) -> None:
     label_ends(axes, labels)
 
 
-def draw_games(axes: "Axes", records: Records) -> int:
-    """Draw a training's games and the running mean of each task; returns how many games there are."""
-    names = _task_names(records)
-    rescale, y_label = _common_scale(names) if len(names) > 1 else (_as_it_is, "points")
-    title_panel(axes, "Score of each training game", x_label="", y_label=y_label)
-    games = {name: _games_of(records, name, rescale) for name in names}
-    num_games = sum(len(steps) for steps, _ in games.values())
-    if not num_games:
-        return 0
-    colours = task_colours(names) if len(names) > 1 else dict.fromkeys(names, TEACHER_COLOUR)
-    faint = float(np.clip(300 / num_games, 0.08, 0.5))
-    labels: list[EndLabel] = []
-    for name, (steps, scores) in games.items():
-        colour = colours[name]
-        axes.scatter(steps, scores, s=9, color=colour, alpha=faint, linewidths=0, rasterized=True)
-        if len(scores) >= GAMES_IN_MEAN:
-            means = np.convolve(scores, np.full(GAMES_IN_MEAN, 1 / GAMES_IN_MEAN), "valid")
-            axes.plot(steps[GAMES_IN_MEAN - 1 :], means, color=colour, linewidth=2.0)
-            last = float(means[-1])
-            alone = EndLabel(last, f"mean of the\nlast {GAMES_IN_MEAN}: {number(last)}", colour)
-            labels.append(_label(name, last, colour, 2) if len(names) > 1 else alone)
-    drawn = np.concatenate([scores for _, scores in games.values()])
-    margin = 0.05 * (float(np.ptp(drawn)) or 1.0)
-    axes.set_ylim(float(drawn.min()) - margin, float(drawn.max()) + margin)
-    label_ends(axes, labels)
-    return num_games
-
-
-def draw_losses(axes: "Axes", records: Records, colour: str) -> list[NDArray[np.float64]]:
-    """Draw the smoothed loss of each task, one alone in the given colour; returns the lines."""
-    names = _task_names(records)
-    colours = task_colours(names) if len(names) > 1 else dict.fromkeys(names, colour)
-    lines: list[NDArray[np.float64]] = []
-    for name in names:
-        learned = [record for record in records if record.get("task", "") == name and "loss" in record]
-        if not learned:  # a replay is filled before the first update
-            continue
-        steps, losses = (np.array([record[key] for record in learned], np.float64) for key in ("step", "loss"))
-        lines.append(_smoothed(losses, max(1, len(learned) // 200)))
-        axes.plot(steps, lines[-1], color=colours[name], linewidth=1.0)
-    return lines
-
-
-def _task_names(records: Records) -> list[str]:
-    """Return the tasks of a training in the order of their first turn; of one alone, an empty name."""
-    return list(dict.fromkeys(str(record.get("task", "")) for record in records))
-
-
-def _games_of(records: Records, name: str, rescale: Rescale) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    own = [record for record in records if record.get("task", "") == name]
-    games = [(record["step"], rescale(name, score)) for record in own for score in record.get("scores", [])]
-    steps, scores = np.array(games, np.float64).reshape(-1, 2).T
-    return steps, scores
-
-
 def _common_scale(names: Sequence[str]) -> tuple[Rescale, str]:
     """Return how scores of several tasks are brought to one axis, and what that axis is called."""
     if all(normalised_score(0.0, name.removeprefix(ATARI_PREFIX)) is not None for name in names):
@@ -205,11 +148,3 @@ def _label(name: str, value: float, colour: str, digits: int) -> EndLabel:
 def _short(name: str) -> str:
     """Return a task's name without the module that registers it."""
     return pretty_task(name).rpartition(":")[2]
-
-
-def _smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Return running means over up to `width` values, as long as the input."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[begins]) / (ends - begins)

@@ -11,6 +11,8 @@ from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import BegunEpisode, EpisodePlayer, StepRecord
 
+_TEACHER = "teacher"
+
 
 def collect_steps(
     teacher: Policy,
@@ -42,7 +44,12 @@ def collect_steps(
     """
     begun = _begun_episodes(writer, envs.num_envs)
     player = EpisodePlayer(
-        teacher, envs, itertools.count(writer.next_episode), seed=seed, exploration_epsilon=exploration_epsilon
+        teacher,
+        envs,
+        itertools.count(writer.next_episode),
+        seed=seed,
+        exploration_epsilon=exploration_epsilon,
+        labellers={_TEACHER: teacher},
     )
     diverged = player.wind_forward(begun)
     for episode in diverged:
@@ -77,7 +84,8 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
     """Append one lockstep, or the oldest episodes' part of it where that reaches the target."""
     # In the order of episodes, not of slots: which slot plays an episode depends on where a collection was taken up.
     kept = np.argsort(step.episodes)[:limit]
-    layout, actions = step.output.action_layout, step.actions[kept]
+    targets = step.labels[_TEACHER]
+    layout, actions = targets.action_layout, step.actions[kept]
     writer.append(
         step.episodes[kept],
         _rows(step.observations, is_stacked)[kept],
@@ -86,7 +94,7 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
             "reward": step.rewards[kept],
             "terminated": step.terminated[kept],
             "truncated": step.truncated[kept],
-            **as_targets(step.output.raw.float().cpu().numpy()[kept], layout, step.output.kind),
+            **as_targets(targets.raw.float().cpu().numpy()[kept], layout, targets.kind),
         },
     )
     last_rows = _rows(step.next_observations, is_stacked)

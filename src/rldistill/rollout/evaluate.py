@@ -17,6 +17,8 @@ from rldistill.types import Actions
 # Students are asked about every fourth state of the teacher: neighbours hardly differ, and
 # which states are asked depends on the episode alone, not on the number of environments.
 _AGREEMENT_STRIDE = 4
+# Name of the policy that plays, among those that are asked; no policy of a table has it.
+_PLAYING = ""
 # Starts are drawn until this many draws in a row brought none that is new.
 _DRAWS_WITHOUT_NEW_START = 150
 
@@ -76,17 +78,17 @@ class _Comparison:
 
     def __init__(self, policy: Policy, others: Mapping[str, Policy]) -> None:
         self._layout = policy.tasks[0].fingerprint.action_layout
-        self._others = others
+        # Nobody to compare with: then the player need not be asked what it would do.
+        self.labellers = {_PLAYING: policy, **others} if others else {}
         self._mine: list[Actions] = []
         self._theirs: dict[str, list[Actions]] = {name: [] for name in others}
 
     def record(self, step: StepRecord) -> None:
-        rows = step.steps % _AGREEMENT_STRIDE == 0
-        if not (self._others and rows.any()):
+        if not step.labels:
             return
-        self._mine.append(choose_actions(step.output, "greedy")[rows])
-        for name, other in self._others.items():
-            self._theirs[name].append(choose_actions(other(step.observations[rows])[0], "greedy"))
+        self._mine.append(choose_actions(step.labels[_PLAYING], "greedy"))
+        for name, theirs in self._theirs.items():
+            theirs.append(choose_actions(step.labels[name], "greedy"))
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -144,7 +146,15 @@ def play_episodes(
     traces = dict.fromkeys(episodes, 0)
     comparison = _Comparison(policy, compared or {})
     num_finished = 0
-    player = EpisodePlayer(policy, envs, episodes, seed=seed, exploration_epsilon=exploration_epsilon)
+    player = EpisodePlayer(
+        policy,
+        envs,
+        episodes,
+        seed=seed,
+        exploration_epsilon=exploration_epsilon,
+        labellers=comparison.labellers,
+        label_period=_AGREEMENT_STRIDE,
+    )
     for step in player.play():
         comparison.record(step)
         for row, episode in enumerate(step.episodes.tolist()):

@@ -1,22 +1,44 @@
 """Plays whole episodes in N slots; episode i is a function of (seed, i) alone.
 
-Its environment seed and its behaviour's generator come from (seed, i), and the network's
-answer does not depend on its neighbours in the batch (`policies.torch_policy`). The same
-episodes therefore result from any number of environments.
+Who acts and who labels are separate: an actor (a policy, or a mixture of two) decides what is done, and any number
+of labellers say what they would do of each observation. Every slot carries the state of every policy that has one.
+
+An episode's environment seed and the generators of its behaviour come from (seed, i), and a network's answer does not
+depend on its neighbours in the batch (`policies.padded`). The same episodes therefore result from any number of
+environments.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs
-from rldistill.errors import MismatchError
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
-from rldistill.seeding import episode_generator, episode_seed
+from rldistill.policies.protocol import State
+from rldistill.seeding import episode_generator, episode_seed, stream_generator
 from rldistill.types import Actions, PolicyOutput
+
+
+@dataclass
+class Mixture:
+    """Two policies that share the acting, as in DAgger (Ross et al. 2011).
+
+    Attributes:
+        first: acts with probability `fraction`, such as the teacher.
+        second: acts otherwise, such as the student.
+        fraction: in [0, 1]; may be changed between decisions.
+        per: whether who acts is drawn anew for each decision, or once for each episode.
+    """
+
+    first: Policy
+    second: Policy
+    fraction: float
+    per: Literal["decision", "episode"] = "decision"
 
 
 @dataclass(frozen=True)
@@ -27,7 +49,8 @@ class StepRecord:
         episodes: `[M]`, which episode each row belongs to.
         steps: `[M]`, how many decisions that episode had before this one.
         observations: `[M, ...]`, what was decided on.
-        output: the policy's output for it, M rows.
+        labelled: `[M]`, bool: rows that the labellers were asked about.
+        labels: by labeller, its output for the labelled rows; empty where there are none.
         actions: `[M, *action_shape]`, what was done, exploration included.
         rewards: `[M]`, float64.
         terminated: `[M]`, bool.
@@ -38,7 +61,8 @@ class StepRecord:
     episodes: NDArray[np.int64]
     steps: NDArray[np.int64]
     observations: NDArray[np.generic]
-    output: PolicyOutput
+    labelled: NDArray[np.bool_]
+    labels: Mapping[str, PolicyOutput]
     actions: Actions
     rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
@@ -64,24 +88,68 @@ class BegunEpisode:
     last_observation: NDArray[np.generic]
 
 
+class _Seated:
+    """A policy with its state in every slot."""
+
+    def __init__(self, policy: Policy, num_envs: int) -> None:
+        self.policy = policy
+        self._state = policy.initial_state(num_envs)
+
+    @property
+    def remembers(self) -> bool:
+        return self._state is not None
+
+    def begin(self, slots: Sequence[int]) -> None:
+        """Forget what these slots held: an episode begins in each."""
+        self._keep(self.policy.initial_state(len(slots)), np.array(slots, np.intp))
+
+    def answer(self, observations: NDArray[np.generic], slots: NDArray[np.intp]) -> PolicyOutput:
+        """Return the output for what these slots observe, `[M, ...]`, and keep their next states."""
+        state = None if self._state is None else tuple(part[slots] for part in self._state)
+        output, following = self.policy(observations, state)
+        self._keep(following, slots)
+        return output
+
+    @torch.inference_mode()
+    def _keep(self, state: State, slots: NDArray[np.intp]) -> None:
+        for part, own in zip(self._state or (), state or (), strict=True):
+            part[slots] = own
+
+
 class EpisodePlayer:
     """Plays episodes one after the other in every slot.
 
     Args:
-        policy: acts, by its own behaviour.
+        actor: acts, by its own behaviour; of a mixture, each policy by its own.
         envs: N slots.
         episodes: which to play, taken in order by whichever slot is free.
         seed: of all episodes.
-        exploration_epsilon: chance of a uniformly random action, in [0, 1].
+        exploration_epsilon: chance of a uniformly random action, in [0, 1], whoever acts.
+        labellers: by name, policies that are asked about what is observed.
+        label_period: they are asked at every step of an episode that is a multiple of this.
     """
 
     def __init__(
-        self, policy: Policy, envs: EpisodeEnvs, episodes: Iterable[int], *, seed: int, exploration_epsilon: float
+        self,
+        actor: Policy | Mixture,
+        envs: EpisodeEnvs,
+        episodes: Iterable[int],
+        *,
+        seed: int,
+        exploration_epsilon: float,
+        labellers: Mapping[str, Policy] | None = None,
+        label_period: int = 1,
     ) -> None:
-        if policy.initial_state(1) is not None:
-            raise MismatchError(f"Policy {policy.name!r} keeps a state between decisions, which is not supported yet.")
-        self._policy = policy
-        self._layout = policy.tasks[0].fingerprint.action_layout
+        self._mixture = actor if isinstance(actor, Mixture) else None
+        acting = (actor.first, actor.second) if isinstance(actor, Mixture) else (actor,)
+        labellers = labellers or {}
+        # A policy that both acts and labels is asked once.
+        seated = {id(policy): _Seated(policy, envs.num_envs) for policy in (*acting, *labellers.values())}
+        self._acting = [seated[id(policy)] for policy in acting]
+        self._labellers = {name: seated[id(policy)] for name, policy in labellers.items()}
+        self._seated = list(seated.values())
+        self._label_period = label_period
+        self._layout = acting[0].tasks[0].fingerprint.action_layout
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)
         self._seed = seed
@@ -89,6 +157,9 @@ class EpisodePlayer:
         self._episodes: list[int | None] = [None] * envs.num_envs
         self._steps = np.zeros(envs.num_envs, np.int64)
         self._generators: list[np.random.Generator | None] = [None] * envs.num_envs
+        # Of a mixture: from what each slot draws who acts, and what it drew last.
+        self._mixing: list[np.random.Generator | None] = [None] * envs.num_envs
+        self._first_acts = np.ones(envs.num_envs, bool)
         self._observations: NDArray[np.generic] | None = None
 
     def play(self) -> Iterator[StepRecord]:
@@ -120,15 +191,22 @@ class EpisodePlayer:
             for number, episode in begun.items():
                 if len(episode.actions) >= time:
                     actions[slots[number]] = episode.actions[len(episode.actions) - time]
+            assert self._observations is not None
+            last = self._observations
+            under_way = np.array([slots[n] for n, episode in begun.items() if len(episode.actions) >= time], np.intp)
+            for seat in self._seated:
+                if seat.remembers:  # a state is a function of all that was observed
+                    seat.answer(last[under_way], under_way)
             if time == 1:
-                assert self._observations is not None
-                last = self._observations
                 diverged = [n for n, e in begun.items() if not np.array_equal(last[slots[n]], e.last_observation)]
             self._observations = self._envs.step(actions).observations
         for number, episode in begun.items():
             generator = self._generators[slots[number]]
             assert generator is not None
             generator.random((len(episode.actions), draws_per_decision(self._layout)))
+            mixing = self._mixing[slots[number]]
+            if mixing is not None and self._mixture is not None and self._mixture.per == "decision":
+                mixing.random(len(episode.actions))
             self._steps[slots[number]] = len(episode.actions)
         for number in diverged:
             self._episodes[slots[number]] = None
@@ -144,7 +222,14 @@ class EpisodePlayer:
             self._episodes[slot] = episode
             self._steps[slot] = 0
             self._generators[slot] = episode_generator(self._seed, episode)
+            if self._mixture is not None:
+                mixing = stream_generator(self._seed, "who acts", episode)
+                self._mixing[slot] = mixing
+                if self._mixture.per == "episode":
+                    self._first_acts[slot] = mixing.random() < self._mixture.fraction
         if slots:
+            for seat in self._seated:
+                seat.begin(slots)
             self._observations = self._envs.reset(slots, [episode_seed(self._seed, episode) for episode in episodes])
 
     def _begin(self, free: list[int]) -> None:
@@ -155,21 +240,30 @@ class EpisodePlayer:
     def _step(self) -> StepRecord:
         # In the order of episodes, not of slots: where a target cuts a lockstep, the same episodes are cut.
         numbered = sorted((episode, slot) for slot, episode in enumerate(self._episodes) if episode is not None)
-        playing = [slot for _, slot in numbered]
+        playing = np.array([slot for _, slot in numbered], np.intp)
         assert self._observations is not None
         observations = self._observations[playing]
-        output, _ = self._policy(observations)
-        generators = [generator for generator in (self._generators[slot] for slot in playing) if generator is not None]
-        chosen = choose_actions(output, self._policy.behaviour, rng=generators, exploration_epsilon=self._epsilon)
+        labelled = self._steps[playing] % self._label_period == 0
+        # Labellers that neither act nor remember are asked below, about the labelled rows alone.
+        outputs = {
+            seat: seat.answer(observations, playing) for seat in self._seated if seat in self._acting or seat.remembers
+        }
+        labels = {
+            name: outputs[seat].rows(labelled)
+            if seat in outputs
+            else seat.answer(observations[labelled], playing[labelled])
+            for name, seat in (self._labellers.items() if labelled.any() else ())
+        }
+        chosen = self._choose([outputs[seat] for seat in self._acting], playing)
         actions = self._no_actions()
         actions[playing] = chosen
         step = self._envs.step(actions)
-        episodes = np.array([episode for episode, _ in numbered], np.int64)
         record = StepRecord(
-            episodes,
+            np.array([episode for episode, _ in numbered], np.int64),
             self._steps[playing],
             observations,
-            output,
+            labelled,
+            labels,
             chosen,
             step.rewards[playing],
             step.terminated[playing],
@@ -178,7 +272,35 @@ class EpisodePlayer:
         )
         self._observations = step.observations
         self._steps[playing] += 1
-        for slot, is_over in zip(playing, record.ended, strict=True):
+        for slot, is_over in zip(playing.tolist(), record.ended, strict=True):
             if is_over:
                 self._episodes[slot] = None
         return record
+
+    def _choose(self, outputs: Sequence[PolicyOutput], playing: NDArray[np.intp]) -> Actions:
+        """Return one action per row, each chosen by the policy that acts there."""
+        actions = self._no_actions()[playing]
+        for output, seat, rows in zip(outputs, self._acting, self._who_acts(playing), strict=True):
+            generators = [self._generators[slot] for slot in playing[rows].tolist()]
+            rng = [generator for generator in generators if generator is not None]
+            if not rng:
+                continue
+            behaviour = seat.policy.behaviour
+            actions[rows] = choose_actions(output.rows(rows), behaviour, rng=rng, exploration_epsilon=self._epsilon)
+            if self._mixture is not None and behaviour == "greedy" and self._epsilon == 0:
+                # Whoever acts, a decision moves its episode's generator by the same number of draws.
+                for generator in rng:
+                    generator.random(draws_per_decision(self._layout))
+        return actions
+
+    def _who_acts(self, playing: NDArray[np.intp]) -> tuple[NDArray[np.bool_], ...]:
+        """Return for each policy that may act, `[M]`: the rows where it does."""
+        if self._mixture is None:
+            return (np.ones(len(playing), bool),)
+        if self._mixture.per == "decision":
+            for slot in playing.tolist():
+                mixing = self._mixing[slot]
+                assert mixing is not None, "every slot that plays has an episode"
+                self._first_acts[slot] = mixing.random() < self._mixture.fraction
+        first = self._first_acts[playing]
+        return first, ~first

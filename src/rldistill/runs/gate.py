@@ -60,7 +60,8 @@ class _Kept:
         if self.retention is None or self.bound is None:
             return f"{self.name} has no bound: its teacher is not shown to be better than random play."
         if self.retention <= required:
-            return f"{self.name} keeps {self.retention:.3f}: more episodes will not help, a better student will: docs/worse-than-teacher.md."
+            what = "more episodes will not help, a better student will: docs/worse-than-teacher.md"
+            return f"{self.name} keeps {self.retention:.3f}: {what}."
         # The bound's distance falls with the square root of the number of episodes.
         factor = ((self.retention - self.bound) / (self.retention - required)) ** 2
         needed = float(f"{self.num_episodes * factor * 1.05:.1e}")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rldistill.adapters.conformance import ConformanceError, Reference, check_policy, findings
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import InputNormalization
 from rldistill.policies import files
 from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.testing import ConformanceError, Reference, check_policy, findings
 from rldistill.types import ActionLayout, PolicyOutput
 from tests.kit.other_libraries import ActorCritic, PPOContinuous, QNetwork, randomised
 from tests.kit.small_policies import box_task, image_task, small_policy, vector_task

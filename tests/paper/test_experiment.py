@@ -5,10 +5,10 @@ import tomllib
 import pytest
 
 from rldistill.errors import UsageError
-from rldistill.experiments.experiment import load_experiment
+from rldistill.paper.experiment import load_experiment
 from rldistill.runs.bundled import bundled_experiments
 from rldistill.statistics import REFERENCE_SCORES
-from tests.experiments.small_experiment import write_experiment
+from tests.paper.small_experiment import write_experiment
 
 
 def test_a_file_becomes_arms_and_budgets(tmp_path):

@@ -15,10 +15,12 @@ from typing import Any
 
 from rldistill.envs import make_task
 from rldistill.errors import UsageError
-from rldistill.experiments.config import ReproduceConfig
-from rldistill.experiments.experiment import Arm, Budget, Experiment, load_experiment
-from rldistill.experiments.teachers import TeacherSource, find_teachers
-from rldistill.experiments.work import (
+from rldistill.losses import make_loss
+from rldistill.paper.config import ReproduceConfig
+from rldistill.paper.experiment import Arm, Budget, Experiment, load_experiment
+from rldistill.paper.jobs import Job
+from rldistill.paper.teachers import TeacherSource, find_teachers
+from rldistill.paper.work import (
     collect_data,
     distill_online,
     distill_student,
@@ -26,13 +28,11 @@ from rldistill.experiments.work import (
     provide_teacher,
     train_jointly,
 )
-from rldistill.losses import make_loss
 from rldistill.runs.distill import resolve as resolve_distill
 from rldistill.runs.distill_config import DistillConfig
 from rldistill.runs.teacher_config import TrainTeacherConfig
 from rldistill.runs.train_teacher import resolve as resolve_training
 from rldistill.runs.training_run import BEST_FILE, LAST_FILE
-from rldistill.scale import Job
 from rldistill.schedules import parse_schedule
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import resolve_device

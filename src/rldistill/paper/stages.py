@@ -6,8 +6,8 @@ from typing import Any
 
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, MessageEvent, notify
-from rldistill.scale.backends import Backend
-from rldistill.scale.jobs import Job, finished_result
+from rldistill.paper.backends import Backend
+from rldistill.paper.jobs import Job, finished_result
 
 
 def run_stage(

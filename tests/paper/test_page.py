@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from rldistill.reports.experiment_figure import experiment_figure
-from rldistill.reports.experiment_page import experiment_page, ranking_sentences, share
+from rldistill.paper.figure import experiment_figure
+from rldistill.paper.page import experiment_page, ranking_sentences, share
 
 
 def _measure(value, interval=None):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.experiments.experiment import Arm
-from rldistill.experiments.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
+from rldistill.paper.experiment import Arm
+from rldistill.paper.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
 from rldistill.seeding import stream_generator
 from rldistill.statistics import (
     FloatArray,

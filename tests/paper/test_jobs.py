@@ -8,8 +8,10 @@ import pytest
 
 from rldistill.errors import RldistillError
 from rldistill.events import MessageEvent, ProgressEvent
-from rldistill.scale import Job, SerialBackend, finished_result, make_backend, run_stage
-from tests.scale import jobs_for_tests as work
+from rldistill.paper.backends import SerialBackend, make_backend
+from rldistill.paper.jobs import Job, finished_result
+from rldistill.paper.stages import run_stage
+from tests.paper import jobs_for_tests as work
 
 
 @pytest.fixture(params=[1, 2], ids=["serial", "processes"])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rldistill.paper.page import same_games
 from rldistill.reports.canvas import (
     INK,
     SOFT_INK,
@@ -19,7 +20,6 @@ from rldistill.reports.canvas import (
     save_png,
     title_panel,
 )
-from rldistill.reports.experiment_page import same_games
 from rldistill.reports.extras import POLICY_COLOURS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event as StopFlag
 
 from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify
-from rldistill.scale.jobs import Job, Outcome, perform
+from rldistill.paper.jobs import Job, Outcome, perform
 
 _SECONDS_BETWEEN_EVENTS = 0.25
 _SECONDS_BETWEEN_LOOKS = 0.5

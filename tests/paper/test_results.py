@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from rldistill.experiments.config import ReproduceConfig
-from rldistill.experiments.plan import make_plan
-from rldistill.experiments.results import gather
-from tests.experiments.small_experiment import write_experiment
+from rldistill.paper.config import ReproduceConfig
+from rldistill.paper.plan import make_plan
+from rldistill.paper.results import gather
+from tests.paper.small_experiment import write_experiment
 
 
 @pytest.fixture

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.events import Callback, MessageEvent, check_callbacks, notify
-from rldistill.experiments.config import ReproduceConfig
-from rldistill.experiments.plan import FOLDERS, Plan, make_plan
-from rldistill.experiments.results import gather
-from rldistill.reports.experiment_figure import experiment_figure
-from rldistill.reports.experiment_page import experiment_page
+from rldistill.paper.backends import make_backend
+from rldistill.paper.config import ReproduceConfig
+from rldistill.paper.figure import experiment_figure
+from rldistill.paper.jobs import finished_result
+from rldistill.paper.page import experiment_page
+from rldistill.paper.plan import FOLDERS, Plan, make_plan
+from rldistill.paper.results import gather
+from rldistill.paper.stages import run_stage
 from rldistill.runs.config import config_values
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.run_folder import keep_inputs, provenance, run_folder, write_config
-from rldistill.scale import finished_result, make_backend, run_stage
 from rldistill.storage import write_atomically, write_json
 
 RESULTS_FILE, PAGE_FILE, FIGURE_FILE = "results.json", "results.md", "results.png"

@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.adapters.load import load_policy
-from rldistill.adapters.parity import Array as Array
-from rldistill.adapters.parity import Reference as Reference
-from rldistill.adapters.parity import parity_findings
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, choose_actions, draws_per_decision
+from rldistill.testing.parity import Array, Reference, parity_findings
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions, PolicyOutput
 
 # A row alone and the same row among others: sums in another order.

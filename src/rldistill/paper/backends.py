@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rldistill.events import Callback
-from rldistill.scale.jobs import Job, Outcome, perform
+from rldistill.paper.jobs import Job, Outcome, perform
 
 
 class Backend(Protocol):
@@ -48,6 +48,6 @@ class SerialBackend:
 
 def make_backend(num_workers: int) -> Backend:
     """Return a backend for so many jobs at once: this process for one, others for more."""
-    from rldistill.scale.processes import ProcessBackend
+    from rldistill.paper.processes import ProcessBackend
 
     return SerialBackend() if num_workers == 1 else ProcessBackend(num_workers)
