@@ -137,6 +137,10 @@ def test_a_dataset_that_would_have_its_environment_made_is_refused_and_runs_noth
         ('["a"]', "its metadata.json has no observation_space and no action_space"),
         ('{"observation_space": "{}", "action_space": "{}"}', "cannot be read: "),
         ('{"observation_space": "[", "action_space": "{}", "data_format": "hdf5"}', "cannot be read: "),
+        (
+            f'{{"observation_space": "{"[" * 100_000}", "action_space": "{{}}", "data_format": "hdf5"}}',
+            "recursion depth",
+        ),
     ],
 )
 def test_metadata_that_are_damaged_are_one_line(written, tmp_path, content, reason):
@@ -159,6 +163,27 @@ def test_an_episode_whose_arrays_do_not_belong_together_is_refused(written, tmp_
         file["episode_0"]["observations"].resize(5, axis=0)
     assert message_of(DatasetError, from_minari, "ours-v0", tmp_path / "d") == (
         "Minari dataset 'ours-v0' is damaged: episode 0 cannot be read (6 rewards and 5 observations). Copy it again."
+    )
+
+
+@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize(
+    ("name", "rows", "reason"),
+    [
+        ("observations", np.zeros((7, 5), np.float32), "observations [7, 5], expected [7, 4]"),
+        ("rewards", np.zeros((6, 2)), "reward [6, 2], expected [6]"),
+        ("terminations", np.zeros((6, 2), bool), "terminated [6, 2], expected [6]"),
+    ],
+)
+def test_an_episode_whose_arrays_are_not_of_the_datasets_spaces_is_refused(
+    written, tmp_path, name, rows, reason, with_teacher
+):
+    with h5py.File(written / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_0"][name]
+        file["episode_0"][name] = rows
+    teacher = small_policy(vector_task(2)) if with_teacher else None
+    assert message_of(DatasetError, from_minari, "ours-v0", tmp_path / "d", teacher=teacher) == (
+        f"Minari dataset 'ours-v0' is damaged: episode 0 cannot be read ({reason}). Copy it again."
     )
 
 
@@ -187,6 +212,7 @@ def test_outputs_of_another_shape_or_none_are_refused(written, tmp_path):
             "observation_shape: [4] against [5]",
         ),
         (lambda record: record["provenance"]["teacher"].update(output_kind="logits"), "fields of other types"),
+        (lambda record: record["provenance"]["teacher"].update(output_kind="guess"), "have q_values or logits, got"),
     ],
 )
 def test_a_record_of_ours_that_was_altered_is_refused(written, tmp_path, change, reason):
@@ -194,6 +220,11 @@ def test_a_record_of_ours_that_was_altered_is_refused(written, tmp_path, change,
     line = message_of(DatasetError, from_minari, "ours-v0", tmp_path / "d")
     assert reason in line
     assert line.endswith("or pass teacher=… to label its observations anew.")
+    warnings = []
+    teacher = small_policy(vector_task(2, name="made-up"))
+    from_minari("ours-v0", tmp_path / "d", teacher=teacher, callbacks=[warnings.append])
+    assert reason in warnings[0].text
+    assert warnings[0].text.endswith("The teacher labels its observations anew.")
 
 
 def test_a_record_of_a_newer_version_is_refused(written, tmp_path):

@@ -1,40 +1,57 @@
-"""A dataset of ours as a Minari dataset, written a piece of an episode at a time."""
+"""What is written to Minari: a dataset of ours, an episode at a time, in pieces of bounded size.
+
+Minari has places for observations, actions, rewards and the two flags. The rest goes under the key `rldistill`:
+
+    metadata.json             {schema_version, provenance, identity}
+    metadata of an episode    {episode, last_step: {action, reward, terminated, truncated}}
+    infos                     {q_values or logits or mean, log_std or actions: [T + 1, …]}
+
+An episode in Minari ends with an observation. An episode of ours that was given up has none after its last step: the
+observation of that step becomes the last one, and what was done there becomes `last_step`.
+"""
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
-from numpy.typing import NDArray
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
-from rldistill.adapters.minari_data.record import (
-    KEY,
-    MINARI_ROLES,
-    action_space,
-    dataset_record,
-    environment_spec,
-    import_minari,
-    observation_space,
-)
+from rldistill.adapters.extras import optional_import
 from rldistill.data import Dataset
 from rldistill.errors import DatasetError, OutputExistsError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.storage import writing
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout
 
 if TYPE_CHECKING:
     from minari.dataset.minari_storage import MinariStorage
 
-# Of an Atari stack 29 MB: episodes of any length pass through a bounded memory.
+KEY = "rldistill"
+SCHEMA_VERSION = 1
+MINARI_FIELDS = ("action", "reward", "terminated", "truncated")
+"""Fields with a place of their own in a Minari episode; all others are infos."""
+
+# 29 MB of Atari stacks: memory is bounded, however long an episode is.
 _STEPS_PER_PIECE = 1024
+
+
+def import_minari() -> Any:  # noqa: ANN401 (a module)
+    """Import Minari, and check for what its HDF5 storage imports beside h5py without asking for it."""
+    what = "Reading or writing Minari datasets"
+    minari, *_ = [optional_import(name, what=what, extra="minari") for name in ("minari", "h5py", "PIL")]
+    return minari
 
 
 def to_minari(dataset: str | Path | Dataset, dataset_id: str, *, callbacks: Sequence[Callback] = ()) -> Path:
     """Write a dataset of ours into Minari's folder of local datasets.
 
-    The teacher's outputs become infos, task, teacher, seed and exploration stand in the metadata: `from_minari`
+    The teacher's outputs become infos; task, teacher, seed and exploration go into the metadata: `from_minari`
     makes the same dataset of it again. An episode that was given up is cut before its last step and marked as
     truncated; one of a single step is left out.
 
@@ -54,24 +71,21 @@ def to_minari(dataset: str | Path | Dataset, dataset_id: str, *, callbacks: Sequ
         KeyboardInterrupt: stopped; nothing stays behind.
     """
     import_minari()
-    target = _free_place(dataset_id)
+    target = _free_folder(dataset_id)
     source = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-    episodes = [_Episode.of(source, int(number)) for number in source.episode_numbers]
-    whole = [episode for episode in episodes if len(episode.steps)]
-    if not whole:
-        raise DatasetError(
-            f"{source.path} has nothing for Minari: none of its {len(episodes)} episodes ended or has a second step. "
-            "Collect more of it: `rldistill collect … --resume`."
-        )
-    for message in _messages(source, episodes):
-        notify(callbacks, message)
+    lengths = _lengths(source, callbacks)
     # A folder that begins with a dot is none of Minari's datasets.
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         with writing(target):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            _write(source, whole, temporary, dataset_id, callbacks)
+            storage = _new_storage(temporary / "data", source, dataset_id)
+            done, total = 0, sum(lengths.values())
+            for index, (number, num_steps) in enumerate(lengths.items()):
+                _write_episode(storage, index, source, number, num_steps)
+                done += num_steps
+                notify(callbacks, ProgressEvent("convert", done, total, "steps"))
             temporary.rename(target)
     except StopRequestedError:
         raise KeyboardInterrupt("stopped; nothing was written.") from None
@@ -80,42 +94,7 @@ def to_minari(dataset: str | Path | Dataset, dataset_id: str, *, callbacks: Sequ
     return target
 
 
-@dataclass(frozen=True)
-class _Episode:
-    """An episode as Minari can have it.
-
-    Attributes:
-        number: in our dataset.
-        steps: indices of those of its steps that become Minari's.
-        cut_step: index of the step whose observation becomes the last one; None where the episode ended by itself.
-    """
-
-    number: int
-    steps: NDArray[np.int64]
-    cut_step: int | None
-
-    @classmethod
-    def of(cls, source: Dataset, number: int) -> "_Episode":
-        steps = source.episode_steps(number)
-        if source.last_observation(number) is not None:
-            return cls(number, steps, None)
-        return cls(number, steps[:-1], int(steps[-1]))
-
-    def last_observation(self, source: Dataset) -> NDArray[Any]:
-        """Return the observation that ends it, `[1, *observation_shape]`."""
-        if self.cut_step is not None:
-            return source.observations([self.cut_step])
-        last = source.last_observation(self.number)
-        assert last is not None, "as found by `of`"
-        return last[None]
-
-    def pieces(self) -> Iterator[tuple[NDArray[np.int64], bool]]:
-        """Yield its steps, some at a time, and whether they are the last ones."""
-        for begin in range(0, len(self.steps), _STEPS_PER_PIECE):
-            yield self.steps[begin : begin + _STEPS_PER_PIECE], begin + _STEPS_PER_PIECE >= len(self.steps)
-
-
-def _free_place(dataset_id: str) -> Path:
+def _free_folder(dataset_id: str) -> Path:
     """Return the folder of a Minari dataset that does not exist yet, in a namespace that does."""
     from minari.dataset.minari_dataset import parse_dataset_id
     from minari.namespace import create_namespace, list_local_namespaces
@@ -139,40 +118,50 @@ def _free_place(dataset_id: str) -> Path:
     return target
 
 
-def _messages(source: Dataset, episodes: Sequence[_Episode]) -> Iterator[MessageEvent]:
+def _lengths(source: Dataset, callbacks: Sequence[Callback]) -> dict[int, int]:
+    """Return how many steps of each episode are written, by number; tell the user what that costs and leaves out."""
+    numbers, counts = np.unique(source.episodes, return_counts=True)
+    ended = {segment.episode for segment in source.segments() if segment.has_last_observation}
+    all_lengths = {
+        number: count - (number not in ended) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+    }
+    lengths = {number: length for number, length in all_lengths.items() if length}
+    if not lengths:
+        raise DatasetError(
+            f"{source.path} has nothing for Minari: none of its {len(all_lengths)} episodes ended or has a second "
+            "step. Collect more of it: `rldistill collect … --resume`."
+        )
     fingerprint = source.provenance.task.fingerprint
     row = math.prod(fingerprint.observation_shape) * np.dtype(fingerprint.observation_dtype).itemsize
     ours = sum(shard.num_bytes for shard in source.manifest.shards)
     stacked = ", stacks of frames included" if fingerprint.frame_stack > 1 else ""
-    yield MessageEvent(
+    text = (
         f"Minari keeps whole observations, uncompressed{stacked}: about {_size(row * source.num_steps)} for what takes "
         f"{_size(ours)} in {source.path}."
     )
-    cut = [episode for episode in episodes if episode.cut_step is not None]
-    left_out = sum(not len(episode.steps) for episode in cut)
-    if cut:
-        yield MessageEvent(
-            f"{len(cut)} episodes had not ended: cut before their last step, and marked as truncated"
-            + (f"; {left_out} of them had one step and are left out." if left_out else ".")
-        )
+    notify(callbacks, MessageEvent(text))
+    left_out = len(all_lengths) - len(lengths)
+    if num_cut := len(all_lengths) - len(ended):
+        text = f"{num_cut} episodes had not ended: cut before their last step, and marked as truncated"
+        text += f"; {left_out} of them had one step and are left out." if left_out else "."
+        notify(callbacks, MessageEvent(text))
+    return lengths
 
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
-def _write(
-    source: Dataset, episodes: Sequence[_Episode], folder: Path, dataset_id: str, callbacks: Sequence[Callback]
-) -> None:
+def _new_storage(folder: Path, source: Dataset, dataset_id: str) -> "MinariStorage":
     from minari import __version__
     from minari.dataset.minari_storage import MinariStorage
 
     origin = source.provenance
     storage = MinariStorage.new(
-        folder / "data",
-        observation_space=observation_space(origin.task.fingerprint),
-        action_space=action_space(origin.task.fingerprint.action_layout),
-        env_spec=environment_spec(origin.task),
+        folder,
+        observation_space=_observation_space(origin.task.fingerprint),
+        action_space=_action_space(origin.task.fingerprint.action_layout),
+        env_spec=_environment_spec(origin.task),
         data_format="hdf5",
         jpeg_encoding=False,  # Minari's default alters the pixels
     )
@@ -183,63 +172,85 @@ def _write(
             "algorithm_name": origin.teacher.name,
             "description": f"Teacher {origin.teacher.name} ({origin.teacher.hash[:12]}) playing {origin.task.name}, "
             f"with its {origin.teacher.output_kind} as infos of rldistill.",
-            KEY: dataset_record(source.manifest),
+            KEY: {
+                "schema_version": SCHEMA_VERSION,
+                "provenance": origin.to_dict(),
+                "identity": source.manifest.identity,
+            },
         }
     )
-    num_steps, done = sum(len(episode.steps) for episode in episodes), 0
-    for index, episode in enumerate(episodes):
-        _write_episode(source, storage, index, episode)
-        done += len(episode.steps)
-        notify(callbacks, ProgressEvent("convert", done, num_steps, "steps"))
+    return storage
 
 
-def _write_episode(source: Dataset, storage: "MinariStorage", index: int, episode: _Episode) -> None:
+def _observation_space(fingerprint: ObservationFingerprint) -> spaces.Box:
+    """Return the space of whole observations, stacks included: bytes and integers bounded by their type."""
+    dtype = np.dtype(fingerprint.observation_dtype)
+    low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" else (-np.inf, np.inf)
+    return spaces.Box(low, high, fingerprint.observation_shape, dtype.type)
+
+
+def _action_space(layout: ActionLayout) -> spaces.Space[Any]:
+    """Return the space of actions as we number and shape them: from 0, and flat."""
+    match layout.kind:
+        case "discrete":
+            return spaces.Discrete(layout.sizes[0])
+        case "multi_discrete":
+            return spaces.MultiDiscrete(list(layout.sizes))
+        case "multi_binary":
+            return spaces.MultiBinary(layout.sizes[0])
+        case "box":
+            return spaces.Box(np.array(layout.low, np.float32), np.array(layout.high, np.float32), dtype=np.float32)
+
+
+def _environment_spec(task: Task) -> EnvSpec | None:
+    """Return the specification from which Minari makes a task's environment again; None where it cannot.
+
+    Our Atari is no environment of Gymnasium, and one that was given as an object in Python has no name there.
+    """
+    registered = None if task.is_atari else gymnasium.registry.get(task.name.rpartition(":")[2])
+    if registered is None or not isinstance(registered.entry_point, str):
+        return None
+    kwargs = dict(task.environment_kwargs)
+    spec = EnvSpec.from_json(registered.to_json())
+    spec.max_episode_steps = kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    spec.kwargs = {**spec.kwargs, **kwargs}
+    return spec
+
+
+def _write_episode(storage: "MinariStorage", index: int, source: Dataset, number: int, num_steps: int) -> None:
+    """Write an episode's first `num_steps` steps: all of them where it ended, else all but the last."""
     from minari.data_collector import EpisodeBuffer
 
-    names = _names_by_role(source)
-    for steps, is_last in episode.pieces():
-        observations, infos = source.observations(steps), _infos(source, steps)
-        truncated = source.field(names["truncated"])[steps]
-        if is_last:
-            observations = np.concatenate([observations, episode.last_observation(source)])
-            last_infos = _last_infos(source, episode)
-            infos = {name: np.concatenate([rows, last_infos[name]]) for name, rows in infos.items()}
-            truncated[-1] |= episode.cut_step is not None
-        actions = source.field(names["action"])[steps]
-        piece: dict[str, Any] = {  # arrays, where Minari's annotations say lists
+    steps = source.episode_steps(number)
+    last_observation = source.last_observation(number)
+    for begin in range(0, num_steps, _STEPS_PER_PIECE):
+        end = min(begin + _STEPS_PER_PIECE, num_steps)
+        is_last = end == num_steps
+        # The last piece has one observation more than steps; a cut episode has it in its own last step.
+        seen = steps[begin : end + is_last]
+        observations = source.observations(seen)
+        infos = {name: source.field(name)[seen] for name in source.provenance.step_fields if name not in MINARI_FIELDS}
+        action, reward, terminated, truncated = (source.field(name)[steps[begin:end]] for name in MINARI_FIELDS)
+        if is_last and last_observation is not None:
+            observations = np.concatenate([observations, last_observation[None]])
+            # The teacher was never asked about it.
+            infos = {
+                name: np.concatenate([rows, np.full_like(rows[:1], np.nan if rows.dtype.kind == "f" else 0)])
+                for name, rows in infos.items()
+            }
+        elif is_last:
+            truncated[-1] = True
+        piece: Mapping[str, Any] = {  # arrays, where Minari's annotations say lists
             "observations": observations,
-            "actions": actions if actions.dtype.kind == "f" else actions.astype(np.int64),
-            "rewards": source.field(names["reward"])[steps],
-            "terminations": source.field(names["terminated"])[steps],
+            "actions": action if action.dtype.kind == "f" else action.astype(np.int64),
+            "rewards": reward,
+            "terminations": terminated,
             "truncations": truncated,
             "infos": {KEY: infos},
         }
         storage.update_episodes([EpisodeBuffer(id=index, **piece)])
     # Minari counts the steps of the last piece only.
-    metadata = {"total_steps": len(episode.steps), f"{KEY}/episode": episode.number}
-    if episode.cut_step is not None:
-        metadata |= {f"{KEY}/last_step/{role}": source.field(name)[episode.cut_step] for role, name in names.items()}
+    metadata = {"total_steps": num_steps, f"{KEY}/episode": number}
+    if last_observation is None:
+        metadata |= {f"{KEY}/last_step/{name}": source.field(name)[steps[-1]] for name in MINARI_FIELDS}
     storage.update_episode_metadata([metadata], [index])
-
-
-def _names_by_role(source: Dataset) -> dict[str, str]:
-    fields = source.provenance.step_fields
-    return {role: next(name for name, spec in fields.items() if spec.role == role) for role in MINARI_ROLES}
-
-
-def _infos(source: Dataset, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    fields = source.provenance.step_fields
-    return {name: source.field(name)[steps] for name, spec in fields.items() if spec.role not in MINARI_ROLES}
-
-
-def _last_infos(source: Dataset, episode: _Episode) -> dict[str, NDArray[Any]]:
-    """Return the infos of the last observation, `[1, …]`: Minari has one more of them than steps.
-
-    Of an episode that ended the teacher never saw it: NaN.
-    """
-    if episode.cut_step is not None:
-        return _infos(source, np.array([episode.cut_step]))
-    return {
-        name: np.full_like(rows, np.nan if rows.dtype.kind == "f" else 0)
-        for name, rows in _infos(source, episode.steps[-1:]).items()
-    }
