@@ -1,7 +1,7 @@
 """Is it really that policy? Its score beside random play and beside the return that was recorded with it.
 
-Where the two returns do not agree, the usual silent mistakes (`mistakes`) are tried one by one, for a few episodes each,
-and what each would score is told.
+Where the two returns do not agree, the usual silent mistakes (`mistakes`) are tried one by one, for a few episodes
+each, and what each would score is told.
 """
 
 import math
