@@ -90,7 +90,7 @@ def box(low, high):
 def test_actions_of_a_box_with_other_bounds_are_refused_with_the_way_on():
     policy = small_policy(box([-1.0, -1.0], [1.0, 1.0]), output_kind="gaussian", name="push")
     assert refusal(policy, box([-2.0, -1.0], [2.0, 1.0])) == (
-        "Policy 'push' has actions in [-1, 1], task 'made-up' in [(-2, -1), (2, 1)]. Was its environment rescaled? "
+        "Policy 'push' has actions in [-1, 1], task 'made-up' in [-2, 2] × [-1, 1]. Was its environment rescaled? "
         "Register one that is rescaled likewise, such as gymnasium.wrappers.RescaleAction(env, low, high) with the "
         "policy's bounds, and name it: --task module:EnvId."
     )
