@@ -92,8 +92,8 @@ class ObservationFingerprint:
     def differences(self, other: "ObservationFingerprint", *, says_frames: bool = True) -> list[str]:
         """List what differs, as `name: mine against theirs`; empty when the two match.
 
-        Of actions the kind and the sizes count. Bounds drifted between versions of environments, and
-        how an output reaches its box is the policy's own affair.
+        Of actions the kind and the sizes count. How an output reaches its box is the policy's own affair, and the
+        bounds are compared where a policy meets the task that it is to play (`fit_policy`).
 
         Args:
             other: theirs.

@@ -95,6 +95,11 @@ def test_constructors_of_numpy_are_never_called(call):
     assert np.dtype("f8").byteorder == "="
 
 
+def test_an_array_that_was_made_and_never_filled_is_empty():
+    # As the instruction NEWOBJ of a pickle makes it.
+    assert NumpyArray.__new__(NumpyArray, "anything").tensor.numel() == 0
+
+
 def test_torch_itself_reads_as_before():
     data = saved({"x": np.float32(1)})
     read_torch_data(data, source="FILE")

@@ -103,6 +103,13 @@ def test_actions_reach_the_box_that_the_actor_says(actor, path):
     np.testing.assert_allclose(policy.act(VECTORS)[0], expected, atol=1e-5)
 
 
+def test_the_box_that_the_actor_says_must_be_that_of_the_task(path):
+    torch.save(SACActor().state_dict(), path)
+    assert refusal(path, MismatchError, task=box_task()).startswith(
+        "Policy 'model' has actions in [-1, 3] × [-1, 0], task 'made-up' in [-1, 1]. Was its environment rescaled?"
+    )
+
+
 def test_ppo_continuous_is_clipped_to_the_tasks_box_and_warns_of_the_wrappers_that_its_file_does_not_hold(path):
     reference = randomised(PPOContinuous())
     torch.save(reference.state_dict(), path)

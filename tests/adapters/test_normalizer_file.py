@@ -115,7 +115,7 @@ def test_statistics_of_other_observations_are_refused_with_both_sides(checkpoint
     np.savez(statistics, mean=MEAN[:3], var=VAR[:3])
     assert refusal(checkpoint, task=box_task(), normalizer=statistics) == (
         "Normaliser file STATISTICS has statistics of shape [3], Policy file FILE (CleanRL ppo_continuous_action) "
-        "takes 4 numbers. Was it saved with another policy?"
+        "takes 4 numbers. Was it saved with another policy? Name this one's own, or do without: --normalizer none."
     )
     torch.save(randomised(QNetwork()).state_dict(), tmp_path / "w.pt")
     said = {"module": QNetwork(), "task": vector_task(), "outputs": "logits", "normalizer": statistics}
@@ -175,7 +175,8 @@ def test_what_is_no_number_is_refused_in_safetensors_too(tmp_path, dtype):
     with pytest.raises(PolicyFileError) as caught:
         read_normalizer(path)
     assert str(caught.value) == (
-        f"Normaliser file {path}: its statistics cannot be used: mean is {str(dtype)[6:]}, expected numbers."
+        f"Normaliser file {path}: its statistics cannot be used: mean is {str(dtype)[6:]}, expected numbers. Save its "
+        "mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
     )
 
 

@@ -238,9 +238,8 @@ def test_a_standard_deviation_that_fell_to_0_or_below_is_said_and_read_by_its_si
 
 
 TWO_DISTRIBUTIONS = (
-    "With two outputs for each action, it is a Gaussian whose std depends on the state "
-    "(HeteroscedasticGaussianDistribution, state_dependent_std), or a Beta distribution (BetaDistribution): rsl_rl "
-    "writes both alike. Export the policy with rsl_rl (policy.pt or policy.onnx, which answer actions), and load that: "
+    "With two outputs for each action it is a Gaussian whose std depends on the state (state_dependent_std), or a Beta "
+    "distribution: rsl_rl writes both alike. Export it with rsl_rl (policy.pt or policy.onnx), and load that: "
     "--outputs actions."
 )
 

@@ -231,7 +231,9 @@ def test_several_inputs_are_refused(pt2_path):
             return x + goal
 
     torch.export.save(torch.export.export(Sum(), (torch.zeros(2, 3), torch.zeros(2, 3))), pt2_path)
-    assert refusal(pt2_path) == "torch.export file FILE takes 2 inputs (x, goal). Policies take one."
+    assert refusal(pt2_path) == (
+        "torch.export file FILE takes 2 inputs (x, goal). Policies take one: export it with its observations alone."
+    )
 
 
 @pytest.mark.parametrize("save", [scripted, exported])

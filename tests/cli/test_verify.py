@@ -29,9 +29,7 @@ def test_a_gap_is_printed_in_full_and_ends_with_1(teacher):
     assert result.code == 1
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines() if not line.startswith(" "))
     assert lines["score"].strip() == "40.0 ± 0 (standard error), 95 % interval 40.0 to 40.0"
-    assert lines["verdict"].strip() == (
-        "differs: 20.0 apart, at most 3 combined standard errors allowed; it is better than random play"
-    )
+    assert lines["verdict"].strip() == ("differs: 20.0 apart, at most 0.1 allowed; it is better than random play")
     assert "explain the gap" in result.stdout
     assert "Verification failed: hand-made scores 40.0 ± 0 on CartPole-v1, 20.0 expected" in result.stderr
 

@@ -1,5 +1,6 @@
 """A policy plays a task whose fingerprint is its own; otherwise one line says what differs."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from rldistill.errors import MismatchError
 from rldistill.policies import RandomPolicy, fit_policy
 from rldistill.tasks import Protocol
-from tests.kit.small_policies import image_task, small_policy, vector_task
+from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
 
 def refusal(policy, task):
@@ -78,3 +79,31 @@ def test_random_play_fits_its_own_task():
     policy = RandomPolicy(image_task())
     assert fit_policy(policy, image_task()) is policy
     assert "frame_skip: 4 against 2" in refusal(policy, image_task(frame_skip=2))
+
+
+def box(low, high):
+    task = box_task(len(low))
+    layout = replace(task.fingerprint.action_layout, low=tuple(low), high=tuple(high))
+    return replace(task, fingerprint=replace(task.fingerprint, action_layout=layout))
+
+
+def test_actions_of_a_box_with_other_bounds_are_refused_with_the_way_on():
+    policy = small_policy(box([-1.0, -1.0], [1.0, 1.0]), output_kind="gaussian", name="push")
+    assert refusal(policy, box([-2.0, -1.0], [2.0, 1.0])) == (
+        "Policy 'push' has actions in [-1, 1], task 'made-up' in [-2, 2] × [-1, 1]. Was its environment rescaled? "
+        "Register one that is rescaled likewise, such as gymnasium.wrappers.RescaleAction(env, low, high) with the "
+        "policy's bounds, and name it: --task module:EnvId."
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "task"),
+    [
+        (([-0.4], [0.4]), ([-0.4000000059604645], [0.4000000059604645])),  # as a zip's text prints float32
+        (([-math.inf], [math.inf]), ([-1.0], [1.0])),  # without bounds, there are none to compare
+        (([-3.4e38], [3.4e38]), ([-1.0], [1.0])),
+    ],
+)
+def test_bounds_that_are_rounded_or_say_nothing_are_no_reason_to_refuse(own, task):
+    policy = small_policy(box(*own), output_kind="gaussian")
+    assert fit_policy(policy, box(*task)).hash == policy.hash

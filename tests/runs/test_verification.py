@@ -12,8 +12,9 @@ from rldistill.envs import make_task
 from rldistill.errors import GateError, MismatchError, TaskError, UsageError
 from rldistill.networks import InputNormalization, parse_architecture
 from rldistill.policies import TorchPolicy
+from rldistill.runs.expected_return import ExpectedReturn
 from rldistill.runs.mistakes import suspects
-from rldistill.runs.verification import ExpectedReturn, check_verified, verify
+from rldistill.runs.verification import check_verified, verify
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
@@ -103,26 +104,6 @@ def test_without_an_expected_return_nothing_is_compared():
     check_verified(verification)
 
 
-@pytest.mark.parametrize(
-    ("mean", "error", "agrees"),
-    [
-        (10.0, None, True),
-        (10.4, None, False),
-        (10.05, None, False),
-        (9.4, 0.2, True),
-        (9.3, 0.2, False),
-        (8.7, 0.5, True),
-    ],
-)
-def test_three_combined_standard_errors_and_half_a_unit_of_the_last_digit_are_allowed(mean, error, agrees):
-    assert ExpectedReturn(mean, error, "test").agrees_with(10.0, 0.0) == agrees
-
-
-@pytest.mark.parametrize(("mean", "rounding"), [(500.0, 0.5), (-153.1, 0.05), (93.48, 0.005), (1200.0, 0.5)])
-def test_a_figure_was_rounded_to_its_last_digit(mean, rounding):
-    assert ExpectedReturn(mean, None, "test").rounding == pytest.approx(rounding)
-
-
 def test_the_standard_errors_of_both_are_combined():
     task = payout_task(noise=1.0)
     verification = verify(
@@ -146,7 +127,7 @@ def test_the_return_recorded_with_a_file_is_expected_unless_another_is_given():
     }
     policy = constant_policy(task, 2).with_provenance({"source": {"recorded_return": record}})
     verification = verify(policy, task, num_episodes=6)
-    assert verification.expected == ExpectedReturn(7.0, 1.0, "e.npz, last of 4 evaluations, 10 episodes")
+    assert verification.expected == ExpectedReturn(7.0, 1.0, "e.npz, last of 4 evaluations, 10 episodes", 10)
     assert verification.verdict == "agrees"
     assert verify(policy, task, num_episodes=6, expected_return=4).expected == ExpectedReturn(
         4, None, "--expected-return"
@@ -169,6 +150,42 @@ def test_a_gap_is_one_line():
         "Verification failed: student scores 6 ± 0 on tests.kit.payout:Payout-v0, 10.0 expected (--expected-return). "
         "None of the usual mistakes that were tried would explain it."
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (
+            {"environment": "tests.kit.payout:Payout-v7"},
+            "another version of the environment: it was made for tests.kit.payout:Payout-v7, "
+            "tests.kit.payout:Payout-v0 was played",
+        ),
+        (
+            {"library_version": "1.8.0"},
+            "another version of the environment: Stable-Baselines3 1.8.0 trained on gym's tests.kit.payout:Payout-v0, "
+            f"that of gymnasium {gymnasium.__version__} was played",
+        ),
+        (
+            {"recorded_return": {"mean": 10}},
+            "another version of the environment: the file does not say with which release its return was recorded, "
+            f"gymnasium {gymnasium.__version__} was played",
+        ),
+        (
+            {"algorithm": "sac"},
+            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
+            "(name them with --normalizer)",
+        ),
+        ({"environment": "Other-v7"}, None),
+    ],
+)
+def test_a_gap_names_what_the_file_tells_of_its_cause(source, cause):
+    task = payout_task()
+    policy = constant_policy(task, 1, "student").with_provenance({"source": source})
+    verification = verify(policy, task, num_episodes=6, expected_return=10)
+    assert verification.likely_causes == (() if cause is None else (cause,))
+    with pytest.raises(GateError) as caught:
+        check_verified(verification)
+    assert str(caught.value).endswith(f"Likely cause: {cause}." if cause else "would explain it.")
 
 
 # What would explain a gap

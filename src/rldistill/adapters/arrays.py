@@ -18,6 +18,7 @@ from rldistill.adapters.unpickle import Record, Symbol
 
 # numpy moved its core between versions 1 and 2; pickles of both are about.
 _CORES = ("numpy.core.", "numpy._core.")
+_A_RECONSTRUCT = "numpy._core.multiarray._reconstruct"
 _RECONSTRUCT = frozenset(f"{core}multiarray._reconstruct" for core in _CORES)
 _SCALAR = frozenset(f"{core}multiarray.scalar" for core in _CORES)
 _FROM_BUFFER = frozenset(f"{core}numeric._frombuffer" for core in _CORES)
@@ -112,10 +113,16 @@ def _kind(value: object) -> str:
 
 
 class NumpyArray:
-    """An array in a file of `torch.save`."""
+    """An array in a file of `torch.save`.
+
+    Attributes:
+        tensor: its values; empty where the file makes an array and never says them.
+    """
+
+    tensor: Tensor = torch.zeros(0)
 
     def __init__(self, *_: object) -> None:
-        self.tensor = torch.zeros(0)
+        """Take what numpy's constructor would be given: a class and an empty shape, which say nothing."""
 
     def __setstate__(self, state: object) -> None:
         match state:
@@ -123,7 +130,7 @@ class NumpyArray:
                 described = (version, shape, dtype.record, fortran, content)
             case _:
                 raise ValueError("an array without shape, type and bytes")
-        self.tensor: Tensor = torch.from_numpy(array_from(Record(min(_RECONSTRUCT), (), described)))
+        self.tensor = torch.from_numpy(array_from(Record(_A_RECONSTRUCT, (), described)))
 
 
 class NumpyType:

@@ -79,7 +79,7 @@ def load_checkpoint(
     except RecurrentError as error:
         raise PolicyFileError(recurrent(source, str(error))) from error
     except UnknownLayersError as error:
-        raise PolicyFileError(f"{source}: its layers are not known: {error}. {OWN_MODULE}") from error
+        raise PolicyFileError(f"{source}: its layers are not known: {str(error).rstrip('.')}. {OWN_MODULE}") from error
     found = _with_normalizer(found, source, normalizer)
     check_one_output_per_action(found, task, source)
     policy = build_policy(found, path, task, behaviour, converted)
@@ -223,7 +223,7 @@ def load_into_module(
             return module_policy(module, task, outputs=outputs, behaviour=acts, normalization=normalization)
     raise PolicyFileError(
         f"{source}: its tensors are not those of {type(module).__name__}: got {shown_tensors(dicts[0])}, expected "
-        f"{shown_tensors(module.state_dict())}."
+        f"{shown_tensors(module.state_dict())}. Pass the module that it was saved from."
     )
 
 

@@ -18,6 +18,7 @@ from rldistill.adapters.archive import open_archive
 from rldistill.adapters.sb3.inputs import smallest_epsilon
 from rldistill.adapters.sb3.normalizer import (
     MAX_FILE_BYTES,
+    OTHER_STATISTICS,
     RunningStatistics,
     VecNormalizeRecord,
     read_vec_normalize,
@@ -30,6 +31,7 @@ from rldistill.storage import sha256_file
 WITHOUT_NORMALIZER = "none"
 """Said in place of a file: do without."""
 _KIND = "Normaliser file"
+_OF_ANOTHER_POLICY = "Was it saved with another policy? Name this one's own, or do without: --normalizer none."
 _NEEDED = ("mean", "var")
 _OPTIONAL = ("count", "epsilon", "clip")
 _MOST_SHOWN = 8
@@ -57,7 +59,7 @@ def read_normalizer(path: Path) -> VecNormalizeRecord:
     try:
         return _record(arrays)
     except ValueError as error:
-        raise PolicyFileError(f"{source}: its statistics cannot be used: {error}.") from error
+        raise PolicyFileError(f"{source}: its statistics cannot be used: {error}. {OTHER_STATISTICS}") from error
 
 
 def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[InputNormalization | None, dict[str, Any]]:
@@ -82,13 +84,13 @@ def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[Inpu
     if list(record.statistics) != [""]:
         raise MismatchError(
             f"Normaliser file {path} has statistics of the parts {', '.join(map(repr, record.statistics))}, {policy} "
-            "takes observations of one part. Was it saved with another policy?"
+            f"takes observations of one part. {_OF_ANOTHER_POLICY}"
         )
     statistics = record.statistics[""]
     if statistics.mean.size != num_inputs:
         raise MismatchError(
             f"Normaliser file {path} has statistics of shape {list(statistics.mean.shape)}, {policy} takes "
-            f"{num_inputs} numbers. Was it saved with another policy?"
+            f"{num_inputs} numbers. {_OF_ANOTHER_POLICY}"
         )
     mean, variance = (tuple(array.reshape(-1).tolist()) for array in (statistics.mean, statistics.variance))
     entry["num_observations"] = round(statistics.count)

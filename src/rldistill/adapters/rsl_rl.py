@@ -28,9 +28,8 @@ _SMALLEST_STD = 1e-6
 _NORMALIZER_EPSILON = 1e-2
 _TINY = 1e-12
 _TWO_DISTRIBUTIONS = (
-    "With two outputs for each action, it is a Gaussian whose std depends on the state "
-    "(HeteroscedasticGaussianDistribution, state_dependent_std), or a Beta distribution (BetaDistribution): rsl_rl "
-    "writes both alike. Export the policy with rsl_rl (policy.pt or policy.onnx, which answer actions), and load that: "
+    "With two outputs for each action it is a Gaussian whose std depends on the state (state_dependent_std), or a Beta "
+    "distribution: rsl_rl writes both alike. Export it with rsl_rl (policy.pt or policy.onnx), and load that: "
     "--outputs actions."
 )
 

@@ -155,10 +155,15 @@ def _only_input(what: str, exported: Any) -> tuple[tuple[int | None, ...], torch
     """Return the dimensions of the only input, None for a batch of any size, and its type."""
     names = exported.graph_signature.user_inputs
     if len(names) != 1:
-        raise PolicyFileError(f"{what} takes {len(names)} inputs ({', '.join(map(str, names))}). Policies take one.")
+        raise PolicyFileError(
+            f"{what} takes {len(names)} inputs ({', '.join(map(str, names))}). Policies take one: export it with its "
+            "observations alone."
+        )
     value = next(node.meta["val"] for node in exported.graph.nodes if node.name == names[0])
     if not isinstance(value, Tensor) or value.dim() == 0 or value.dtype not in _OBSERVATION_TYPES:
-        raise PolicyFileError(f"{what}: its input {names[0]} is {value}, expected a batch of observations [B, …].")
+        raise PolicyFileError(
+            f"{what}: its input {names[0]} is {value}, expected a batch of observations [B, …]. Export it with one."
+        )
     sizes = [size if isinstance(size, int) else None for size in value.shape]
     for index, size in enumerate(sizes[1:], start=1):
         if size is None:

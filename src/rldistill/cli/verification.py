@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
-from rldistill.runs.verification import ALLOWED_STANDARD_ERRORS, Finding, Verification, figure
+from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS
+from rldistill.runs.verification import Finding, Verification, figure
 from rldistill.statistics import Interval
 
 
 def verification_text(verification: Verification) -> str:
     """Return the scores, the verdict and the usual mistakes as aligned lines."""
-    rows = [*_scores(verification), ("verdict", _verdict(verification)), *_findings(verification)]
+    rows = [*_scores(verification), ("verdict", _verdict(verification)), *_causes(verification)]
+    rows += _findings(verification)
     width = max(len(name) for name, _ in rows)
     return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
 
@@ -25,7 +27,7 @@ def _scores(verification: Verification) -> Iterator[tuple[str, str]]:
     yield "score", f"{figure(played.mean, verification.standard_error)}{_interval(played.interval)}"
     yield "random play", f"{figure(random.mean, verification.random_standard_error)}{_interval(random.interval)}"
     if expected is not None:
-        error = "" if expected.standard_error is not None else "; its standard error is not known"
+        error = "" if expected.standard_error is not None else "; its standard error is not known: as that of the score"
         yield "expected", f"{figure(expected.mean, expected.standard_error)} ({expected.source}{error})"
 
 
@@ -36,14 +38,16 @@ def _verdict(verification: Verification) -> str:
             "not compared: no return is recorded beside it, and none was given (--expected-return R). Only that it "
             f"{_beside_random(verification)} random play was seen"
         )
-    error = expected.combined(verification.standard_error)
-    apart = f"{abs(difference) / error:.1f} combined standard errors" if error > 0 else figure(abs(difference), None)
-    text = (
-        f"{verification.verdict}: {apart} apart, at most {ALLOWED_STANDARD_ERRORS:g} combined standard errors allowed"
-    )
+    allowed = figure(verification.allowed_difference or 0.0, None)
+    text = f"{verification.verdict}: {figure(abs(difference), None)} apart, at most {allowed} allowed"
     if verification.verdict == "differs":
         text += f"; it {_beside_random(verification)} random play"
     return text
+
+
+def _causes(verification: Verification) -> Iterator[tuple[str, str]]:
+    if verification.verdict == "differs":
+        yield from (("likely cause", cause) for cause in verification.likely_causes)
 
 
 def _beside_random(verification: Verification) -> str:

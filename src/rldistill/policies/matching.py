@@ -56,11 +56,8 @@ def _check_action_bounds(name: str, own: Task, task: Task) -> None:
 
 
 def _shown_bounds(layout: ActionLayout) -> str:
-    sides = ([f"{bound:g}" for bound in side] for side in (layout.low, layout.high))
-    low, high = (
-        side[0] if len(set(side)) == 1 else f"({', '.join(side[:4])}{', …' * (len(side) > 4)})" for side in sides
-    )
-    return f"[{low}, {high}]"
+    sides = [f"[{low:g}, {high:g}]" for low, high in zip(layout.low, layout.high, strict=True)]
+    return sides[0] if len(set(sides)) == 1 else " × ".join(sides[:4]) + (" × …" if len(sides) > 4 else "")
 
 
 def as_played_by(policy: Policy, task: Task) -> Task:

@@ -255,9 +255,15 @@ def _with_more_heads(
     _check_inputs(config, initial, _normalization(new), initial.spec.input_scale)
     kinds = {initial.output_kind, output_kind}
     if len(kinds) > 1 and not kinds <= {"q_values", "logits"}:
+        is_mixed = bool(kinds & {"q_values", "logits"})
+        way = (
+            "Choices and continuous actions in one student are not possible yet: distil one student of each."
+            if is_mixed
+            else "Choose another --loss, or train a new student of all tasks."
+        )
         raise MismatchError(
             f"--add-head: {config.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
-            "one policy cannot give both. Choose another --loss, or train a new student of all tasks."
+            f"one policy cannot give both. {way}"
         )
     _check_added_std(config, initial)
     # All that its description says stays: how it scales inputs, and what its outputs are.

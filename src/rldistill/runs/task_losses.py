@@ -108,7 +108,13 @@ def student_kind(names: Sequence[str], losses: Sequence[TaskLoss]) -> OutputKind
         return "q_values" if set(kinds.values()) == {"q_values"} else "logits"
     if len(set(kinds.values())) > 1:
         shown = ", ".join(f"{kind} of {name}" for name, kind in kinds.items())
-        raise MismatchError(f"These losses make a student of {shown}: one policy cannot give both. Name one --loss.")
+        is_mixed = bool(set(kinds.values()) & {"q_values", "logits"})
+        way = (
+            "Name one --loss."
+            if not is_mixed
+            else ("Choices and continuous actions in one student are not possible yet: distil one student of each.")
+        )
+        raise MismatchError(f"These losses make a student of {shown}: one policy cannot give both. {way}")
     return next(iter(kinds.values()))
 
 

@@ -1,23 +1,26 @@
 """Is it really that policy? Its score beside random play and beside the return that was recorded with it.
 
-The two returns agree where they are at most three combined standard errors apart. Where they do not, the usual silent
-mistakes (`mistakes`) are tried one by one, for a few episodes each, and what each would score is told.
+Where the two returns do not agree, the usual silent mistakes (`mistakes`) are tried one by one, for a few episodes
+each, and what each would score is told.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from decimal import Decimal
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+import gymnasium
 
 from rldistill.envs import PlayableTask, TaskLike
 from rldistill.envs.versions import older_versions_allowed
 from rldistill.errors import GateError, MismatchError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.policies import Policy, fit_policy
+from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.runs.evaluate import evaluate_alone
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
+from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, as_policy, path_of
 from rldistill.runs.mistakes import Suspect, Trial, source_of, suspects
@@ -28,40 +31,11 @@ from rldistill.tasks import UNNAMED_TASK, Task
 
 Verdict = Literal["agrees", "differs", "not compared"]
 
-ALLOWED_STANDARD_ERRORS = 3.0
-"""How many combined standard errors two returns may lie apart."""
 FEW_EPISODES = 30
 """Fewer of them may all be of one kind, and then seem surer than they are."""
 _TRIAL_EPISODES = 20
-
-
-@dataclass(frozen=True)
-class ExpectedReturn:
-    """What a policy is said to score.
-
-    Attributes:
-        mean: in points.
-        standard_error: of the mean; None where nobody says it, which counts as 0.
-        source: who says it.
-    """
-
-    mean: float
-    standard_error: float | None
-    source: str
-
-    @property
-    def rounding(self) -> float:
-        """Half a unit in the last digit that was given: published figures are rounded."""
-        exponent = Decimal(repr(self.mean)).normalize().as_tuple().exponent
-        return 0.5 * 10.0 ** min(0, int(exponent))
-
-    def agrees_with(self, mean: float, error: float) -> bool:
-        """Return whether a mean with its standard error is this return, as far as both are known."""
-        return abs(mean - self.mean) <= ALLOWED_STANDARD_ERRORS * self.combined(error) + self.rounding
-
-    def combined(self, error: float) -> float:
-        """Return the standard error of the difference to a mean that has the standard error `error`."""
-        return math.hypot(error, self.standard_error or 0.0)
+_OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
+_VERSION = re.compile(r"-v\d+$")
 
 
 @dataclass(frozen=True)
@@ -110,11 +84,13 @@ class Verification:
         evaluation: the policy and random play, on the same episodes.
         expected: what it is said to score; None: nobody says.
         findings: the usual mistakes.
+        likely_causes: of a gap, as far as the file tells: what cannot be tried here.
     """
 
     evaluation: Evaluation
     expected: ExpectedReturn | None
     findings: tuple[Finding, ...]
+    likely_causes: tuple[str, ...] = ()
 
     @property
     def played(self) -> PolicyEvaluation:
@@ -146,7 +122,18 @@ class Verification:
         """Whether the policy scores what it is said to score."""
         if self.expected is None:
             return "not compared"
-        return "agrees" if self.expected.agrees_with(self.played.mean, self.standard_error) else "differs"
+        agrees = self.expected.agrees_with(self.played.mean, self.standard_error, self.num_episodes)
+        return "agrees" if agrees else "differs"
+
+    @property
+    def num_episodes(self) -> int:
+        """Of the policy."""
+        return len(self.played.played.episodes)
+
+    @property
+    def allowed_difference(self) -> float | None:
+        """How many points mean and expected return may lie apart."""
+        return None if self.expected is None else self.expected.allowed(self.standard_error, self.num_episodes)
 
     @property
     def explanations(self) -> list[tuple[str, TrialResult]]:
@@ -163,6 +150,8 @@ class Verification:
             "standard_error": self.standard_error,
             "combined_standard_error": None if self.expected is None else self.expected.combined(self.standard_error),
             "allowed_standard_errors": ALLOWED_STANDARD_ERRORS,
+            "allowed_difference": self.allowed_difference,
+            "likely_causes": list(self.likely_causes),
             "mistakes": [asdict(finding) for finding in self.findings],
             "evaluation": self.evaluation.to_dict(),
         }
@@ -217,12 +206,12 @@ def verify(
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         try:
             evaluation = evaluate_alone(fitted, playable, num_episodes=num_episodes, callbacks=listeners, **settings)
-            result = Verification(evaluation, expected, ())
+            result = Verification(evaluation, expected, (), _likely_causes(fitted, playable))
             open_questions = suspects(fitted, playable, path_of(policy))
             findings = tuple(_finding(suspect, result, settings, listeners) for suspect in open_questions)
         except StopRequestedError:
             raise KeyboardInterrupt from None
-    return Verification(evaluation, expected, findings)
+    return replace(result, findings=findings)
 
 
 def check_verified(verification: Verification) -> None:
@@ -241,14 +230,15 @@ def check_verified(verification: Verification) -> None:
         f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
         f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
         f"({expected.source}). "
-        + _explanation(would, "; ".join(each.likely for each in verification.findings if each.likely))
+        + _explanation(
+            would, [*verification.likely_causes, *(each.likely for each in verification.findings if each.likely)]
+        )
     )
 
 
-def _explanation(would: str, likely: str) -> str:
-    if would:
-        return f"Would explain it: {would}."
-    return f"Likely cause: {likely}." if likely else "None of the usual mistakes that were tried would explain it."
+def _explanation(would: str, likely: Sequence[str]) -> str:
+    tried = f"Would explain it: {would}." if would else "None of the usual mistakes that were tried would explain it."
+    return tried + "".join(f" Likely cause: {cause}." for cause in likely)
 
 
 def figure(mean: float, error: float | None) -> str:
@@ -308,7 +298,35 @@ def _expected(policy: Policy, given: float | None, error: float | None) -> Expec
     # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
     spread = float(deviation) / math.sqrt(episodes - 1) if has_spread else None  # pyright: ignore[reportArgumentType, reportOptionalOperand]
     count = f", {episodes} episodes" if isinstance(episodes, int) else ""
-    return ExpectedReturn(float(mean), spread, f"{values.get('file')}, {values.get('chosen')}{count}")
+    source = f"{values.get('file')}, {values.get('chosen')}{count}"
+    return ExpectedReturn(float(mean), spread, source, episodes if has_spread else None)
+
+
+def _likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
+    """Return what may make a policy score otherwise that no other reading of its file would show."""
+    source, played = source_of(policy), playable.task.name
+    made_for = source.get("environment") or policy.tasks[0].name
+    version = source.get("library_version")
+    causes: list[str] = []
+    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
+        causes.append(f"another version of the environment: it was made for {made_for}, {played} was played")
+    elif isinstance(version, str) and version.startswith(("0.", "1.")):
+        causes.append(
+            f"another version of the environment: Stable-Baselines3 {version} trained on gym's {made_for}, that of "
+            f"gymnasium {gymnasium.__version__} was played"
+        )
+    elif source.get("recorded_return") is not None:
+        causes.append(
+            "another version of the environment: the file does not say with which release its return was recorded, "
+            f"gymnasium {gymnasium.__version__} was played"
+        )
+    is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
+    if is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None:
+        causes.append(
+            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
+            "(name them with --normalizer)"
+        )
+    return tuple(causes)
 
 
 def _finding(
@@ -346,7 +364,8 @@ def _try(
             envs.close()
     score, error = float(played.scores.mean()), standard_error(played.scores) or 0.0
     is_nearer = abs(score - expected.mean) < abs(mean - expected.mean)
-    return TrialResult(trial.change, score, error, num_episodes, is_nearer and expected.agrees_with(score, error))
+    explains = is_nearer and expected.agrees_with(score, error, num_episodes)
+    return TrialResult(trial.change, score, error, num_episodes, explains)
 
 
 def _error_of(row: PolicyEvaluation) -> float:

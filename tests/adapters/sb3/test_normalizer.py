@@ -129,12 +129,15 @@ class Intruder:
         return os.mkdir, (self._path,)
 
 
+OTHER_STATISTICS = "Save its mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
+
+
 def test_a_hostile_file_is_refused_by_name_and_not_executed(refusal, tmp_path):
     target = tmp_path / "broken in"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert refusal(pickle.dumps(Intruder(str(target)), protocol)) == (
             "Normaliser file FILE is refused: its pickle wants posix.mkdir, which is not allowed there. "
-            "Nothing of it was executed."
+            f"Nothing of it was executed. {OTHER_STATISTICS}"
         )
     assert not target.exists()
 
@@ -161,7 +164,7 @@ def test_nothing_there(tmp_path):
 
 def test_something_else(refusal):
     assert refusal(pickle.dumps({"mean": 1})) == (
-        "Normaliser file FILE: got a dict, expected a VecNormalize of Stable-Baselines3."
+        f"Normaliser file FILE: got a dict, expected a VecNormalize of Stable-Baselines3. {OTHER_STATISTICS}"
     )
 
 

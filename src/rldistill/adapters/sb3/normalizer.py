@@ -18,6 +18,8 @@ from rldistill.adapters.unpickle import Record, read_pickle
 from rldistill.errors import PolicyFileError
 
 MAX_FILE_BYTES = 256 << 20
+OTHER_STATISTICS = "Save its mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
+"""What whoever has a normaliser that cannot be used may do."""
 
 _VEC_NORMALIZE = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 _STATISTICS = "stable_baselines3.common.running_mean_std.RunningMeanStd"
@@ -104,15 +106,22 @@ def read_vec_normalize(path: Path) -> VecNormalizeRecord:
         data = path.read_bytes()
     except OSError as error:
         raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}. Is the path right?") from error
-    content = read_pickle(data, allowed=ALLOWED_GLOBALS, source=source)
+    try:
+        content = read_pickle(data, allowed=ALLOWED_GLOBALS, source=source)
+    except PolicyFileError as error:
+        if str(error).startswith(f"{source} is refused"):
+            raise PolicyFileError(f"{error} {OTHER_STATISTICS}") from error
+        raise
     if not (isinstance(content, Record) and content.name == _VEC_NORMALIZE and isinstance(content.state, dict)):
         kind = content.name if isinstance(content, Record) else type(content).__name__
-        raise PolicyFileError(f"{source}: got a {kind}, expected a VecNormalize of Stable-Baselines3.")
+        raise PolicyFileError(
+            f"{source}: got a {kind}, expected a VecNormalize of Stable-Baselines3. {OTHER_STATISTICS}"
+        )
     try:
         return _record(cast(dict[Any, Any], content.state))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise PolicyFileError(f"{source}: its statistics cannot be used: {reason}.") from error
+        raise PolicyFileError(f"{source}: its statistics cannot be used: {reason}. {OTHER_STATISTICS}") from error
 
 
 def _record(state: dict[Any, Any]) -> VecNormalizeRecord:
