@@ -152,3 +152,6 @@ def test_damaged_records_are_left_out_with_a_warning_that_counts_them(tmp_path):
     assert told == [MessageEvent(text, "warning")]
     with MetricsFile(path, counter="update", resume_at=40, callbacks=[told.append]):
         assert len(told) == 1
+    path.write_bytes(bytes(path.stat().st_size))
+    with MetricsFile(path, counter="update", resume_at=40, callbacks=[told.append]):
+        assert told[1].text.startswith(f"{path}: 1 of 1 lines are damaged")
