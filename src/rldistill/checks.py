@@ -1,7 +1,7 @@
 """Ranges of settings, checked where they are declared; nothing heavy is imported: the command line comes here first."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import get_args, get_type_hints
@@ -36,9 +36,12 @@ def _converted(value: object, types: tuple[type, ...]) -> object:
         return Path(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
+    if float not in types and isinstance(value, Integral):
+        return int(value)
+    number = float(value)
     if float in types:
-        return float(value)
-    return int(value) if int in types and math.isfinite(value) and value == int(value) else value
+        return number
+    return int(number) if int in types and number.is_integer() else value
 
 
 def check_positive(record: object, *names: str) -> None:

@@ -58,7 +58,7 @@ def temporary_files(folder: Path, pattern: str) -> list[Path]:
 
 def is_temporary(path: Path, pattern: str) -> bool:
     """Whether a path is what `write_atomically` writes before it renames it to a name such as `shard-*`."""
-    return path.match(f".{pattern}{_TEMPORARY_SUFFIX}") or path.match(f".{pattern}.*{_TEMPORARY_SUFFIX}")
+    return path.match(f".{pattern}{_TEMPORARY_SUFFIX}")
 
 
 def sha256_file(path: Path) -> str:

@@ -263,6 +263,10 @@ def test_a_dry_run_checks_what_can_be_checked_without_playing(files, tmp_path):
             f"--out {files / 'run'} already holds a run.",
         ),
         (["distill", data, "--student", "mlp:8", "--init-from", "no", "--out", "r"], "Policy file no"),
+        (
+            ["distill", data, *TINY, "--seed", "7", "--resume", "--out", files / "run"],
+            "configuration: seed was 0, is 7",
+        ),
         (["train-teacher", "--task", "CartPole-v1", "--init-from", "no", "--network", "mlp:8", "--out", "t"], "Policy"),
         (["evaluate", "no.safetensors"], "no.safetensors"),
         (["evaluate", teacher, "--teacher", "no.safetensors"], "no.safetensors"),

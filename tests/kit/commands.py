@@ -241,7 +241,7 @@ def _server() -> _Server:
 
 
 def _serve() -> None:
-    for verb in ("collect", "distill", "evaluate"):
+    for verb in ("collect", "distill", "evaluate", "train_teacher"):
         importlib.import_module(f"rldistill.cli.{verb}")
         importlib.import_module(f"rldistill.runs.{verb}")
     for module in ("cli.progress", "runs.evaluation_table"):

@@ -1,5 +1,6 @@
 """Collect, distil and evaluate with teachers of every kind of action, from the environment's format to the report."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from rldistill.data import Dataset
+from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError, RldistillError, UsageError
+from rldistill.errors import DatasetError, MismatchError, RldistillError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
@@ -16,6 +18,7 @@ from rldistill.runs.collect import collect
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.train_teacher import train_teacher
+from rldistill.storage import with_checksum
 from rldistill.types import ActionLayout
 from tests.kit.small_policies import small_policy
 from tests.kit.targets import EPISODE_LENGTH, HIGH, LOW, targets_task
@@ -130,6 +133,31 @@ def test_the_teachers_normalisation_travels_into_the_student(tmp_path):
     collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "plain")
     with pytest.raises(MismatchError, match="normalises observations by other statistics than the teacher"):
         distill(tmp_path / "plain", out=tmp_path / "r", init_from=tmp_path / "run/student.safetensors", **FAST)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ersilon": 1.0}, "InputNormalization.__init__() got an unexpected keyword argument 'ersilon'"),
+        ({"mean": None}, "'mean' is missing"),
+        ({"mean": [1.0]}, "mean and variance must be of one length, got 1 and 2"),
+        ({"variance": ["a", "b"]}, "'>=' not supported between instances of 'str' and 'int'"),
+    ],
+)
+def test_a_normalisation_that_a_stranger_altered_is_told_in_one_line(tmp_path, change, reason):
+    task = targets_task("box")
+    teacher = small_policy(make_task(task).task, output_kind="gaussian", normalization=STATISTICS, network="mlp:8")
+    collect(teacher, task, num_steps=200, out=tmp_path / "data", num_threads=1)
+    path = tmp_path / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    said = manifest["teacher"]["normalization"] | change
+    manifest["teacher"]["normalization"] = {name: value for name, value in said.items() if value is not None}
+    path.write_text(json.dumps(with_checksum(manifest)))
+    with pytest.raises(DatasetError) as caught:
+        distill(tmp_path / "data", out=tmp_path / "r", **FAST)
+    line = f"Dataset {tmp_path / 'data'}: the normalization of its teacher cannot be used: {reason}. {DATASET_REMEDY}"
+    assert str(caught.value) == line
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("std", ["state", "parameter", "fixed"])

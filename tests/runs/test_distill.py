@@ -423,7 +423,7 @@ def test_resuming_with_another_configuration_names_every_key_that_differs(tmp_pa
     with pytest.raises(RldistillError) as caught:
         tiny(q_data, tmp_path / "r", resume=True, seed=1, batch_size=32, temperature=0.02, student="mlp:16")
     assert str(caught.value) == (
-        f"--resume {tmp_path / 'r'}: the run began with another configuration: batch_size was 16, is 32; "
+        f"{tmp_path / 'r'}: the run began with another configuration: batch_size was 16, is 32; "
         "seed was 0, is 1; student was mlp:8, is mlp:16; temperature was 0.01, is 0.02. Use the same, or --overwrite."
     )
 

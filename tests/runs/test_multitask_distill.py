@@ -272,7 +272,7 @@ def test_a_resume_with_another_number_of_datasets_is_told_so(tmp_path, q_data, m
         out = tmp_path / str(counts[0])
         with pytest.raises(KeyboardInterrupt):
             tiny(begun, out, callbacks=[StopAfter(5)])
-        line = f"--resume {out}: data: the run began with {counts[0]}, this command names {counts[1]}. Name the same, "
+        line = f"{out}: the run began with {counts[0]} of data, this command names {counts[1]}. Name the same, "
         with pytest.raises(RldistillError, match=f"^{re.escape(line)}or --overwrite\\.$"):
             tiny(resumed, out, resume=True)
 

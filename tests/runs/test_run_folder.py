@@ -111,13 +111,13 @@ def test_a_run_that_was_finished_while_another_waited_to_begin_is_not_replaced(t
     assert (tmp_path / "r" / "config.toml").read_text() == "seed = 1\n"
 
 
-LEFT = (".best_policy.safetensors.tmp", ".checkpoint.ckpt.123.tmp", ".metrics.jsonl.7-ab.tmp", ".config.toml.9.tmp")
+LEFT = (".best_policy.safetensors.tmp", ".checkpoint.ckpt.tmp", ".metrics.jsonl.tmp", ".config.toml.tmp")
 
 
 def test_what_a_kill_left_of_half_written_files_goes_with_the_next_start(finished):
     for name in LEFT:
         (finished / name).write_bytes(b"half")
-    (finished / ".evaluation.json.5.tmp").write_text("an evaluation is writing")
+    (finished / ".evaluation.json.tmp").write_text("an evaluation is writing")
     (finished / ".mine.tmp").write_text("a stranger's")
     with run_folder(finished, resume=True, overwrite=False) as continues:
         assert continues
@@ -125,14 +125,14 @@ def test_what_a_kill_left_of_half_written_files_goes_with_the_next_start(finishe
     assert names == {
         ".lock",
         ".mine.tmp",
-        ".evaluation.json.5.tmp",
+        ".evaluation.json.tmp",
         "config.toml",
         "last_policy.safetensors",
     }
 
 
 def test_what_a_kill_left_does_not_stop_an_overwrite(finished):
-    for name in (*LEFT, ".evaluation.json.5.tmp"):
+    for name in (*LEFT, ".evaluation.json.tmp"):
         (finished / name).write_bytes(b"half")
     with run_folder(finished, resume=False, overwrite=True):
         assert [path.name for path in finished.iterdir()] == [".lock"]
@@ -152,3 +152,6 @@ def test_damaged_records_are_left_out_with_a_warning_that_counts_them(tmp_path):
     assert told == [MessageEvent(text, "warning")]
     with MetricsFile(path, counter="update", resume_at=40, callbacks=[told.append]):
         assert len(told) == 1
+    path.write_bytes(bytes(path.stat().st_size))
+    with MetricsFile(path, counter="update", resume_at=40, callbacks=[told.append]):
+        assert told[1].text.startswith(f"{path}: 1 of 1 lines are damaged")

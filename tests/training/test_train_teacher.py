@@ -298,7 +298,7 @@ def test_a_resumed_run_must_have_the_configuration_it_began_with(tmp_path):
     with pytest.raises(RldistillError) as caught:
         run(tmp_path / "run", resume=True, learning_rate=0.5, seed=3)
     assert str(caught.value) == (
-        f"--resume {tmp_path / 'run'}: the run began with another configuration: learning_rate was 0.01, is 0.5; "
+        f"{tmp_path / 'run'}: the run began with another configuration: learning_rate was 0.01, is 0.5; "
         "seed was 0, is 3. Use the same, or --overwrite."
     )
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before

@@ -32,7 +32,7 @@ from rldistill.runs.distillation_inputs import (
     task_name,
 )
 from rldistill.runs.distillation_run import DistillationRun, may_differ
-from rldistill.runs.distillation_setup import prepare, task_schedule
+from rldistill.runs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.runs.initial_student import MODULE_PREFIX, STUDENT_STDS, student_name
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, files_of
@@ -255,8 +255,10 @@ def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) 
     """
     config = resolve(config)
     keep_inputs(config.out, _files_read(config, None), overwrite=overwrite)
-    prepare(config, open_inputs(inputs_of(config), config, ()), None, None).source.close()
-    earlier_run(config.out, may_stay=resume or overwrite)
+    setup = prepare(config, open_inputs(inputs_of(config), config, ()), None, None)
+    setup.source.close()
+    if earlier_run(config.out, may_stay=resume or overwrite) and resume:
+        _check_same(config, setup)
 
 
 def run_distill(
@@ -279,14 +281,21 @@ def run_distill(
         setup = prepare(config, data, custom_loss, module)
         config = replace(config, student=setup.resolved["student"])
         with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
-            values = config_values(config) | dict(setup.resolved)
             if continues:
-                check_same_config(
-                    config.out, values, may_differ=may_differ(config), defaults=default_values(DistillConfig)
-                )
+                _check_same(config, setup)
             else:
-                write_config(config.out, "distill", values)
+                write_config(config.out, "distill", _values(config, setup))
             return DistillationRun(config, setup, listeners, continues=continues).run()
+
+
+def _values(config: DistillConfig, setup: DistillationSetup) -> dict[str, Any]:
+    return config_values(config) | dict(setup.resolved)
+
+
+def _check_same(config: DistillConfig, setup: DistillationSetup) -> None:
+    """Check that a run that is to go on began as this one would."""
+    defaults = default_values(DistillConfig)
+    check_same_config(config.out, _values(config, setup), may_differ=may_differ(config), defaults=defaults)
 
 
 def _files_read(config: DistillConfig, inputs: DistillInputs | None) -> list[Path | None]:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.distillation import OPTIMIZERS, Distiller, Source
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
 from rldistill.losses import CustomLoss
 from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
@@ -141,7 +142,12 @@ def _normalization(data: TaskData) -> InputNormalization | None:
     if recorded is None:
         return None
     settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
-    return InputNormalization.from_settings(recorded["mean"], recorded["variance"], settings)
+    try:
+        return InputNormalization.from_settings(recorded["mean"], recorded["variance"], settings)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        what = f"{data.label}: the normalization of its teacher cannot be used"
+        raise DatasetError(f"{what}: {reason}. {DATASET_REMEDY}") from error
 
 
 def task_schedule(config: DistillConfig, names: Sequence[str]) -> TaskSchedule:

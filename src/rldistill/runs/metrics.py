@@ -69,7 +69,9 @@ def _whole_lines(path: Path) -> list[bytes]:
     """Return the lines of a file that may not be there, without a last one that was cut by a kill."""
     if not path.is_file():
         return []
-    return [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
+    *lines, last = path.read_bytes().split(b"\n")
+    # A kill cuts a line, a power cut may leave zeros in its place: those are damage.
+    return [line for line in (*lines, *([last] if b"\0" in last else [])) if line.strip()]
 
 
 def _parsed(line: bytes, counter: str | None = None) -> dict[str, Any] | None:

@@ -258,14 +258,13 @@ def check_same_config(
         then, now = _number_of(before[key]), _number_of(plain(values[key]))
         if then != now:
             raise RldistillError(
-                f"--resume {folder}: {key}: the run began with {then}, this command names {now}. "
+                f"{folder}: the run began with {then} of {key}, this command names {now}. "
                 "Name the same, or --overwrite."
             )
     changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
         raise RldistillError(
-            f"--resume {folder}: the run began with another configuration: {'; '.join(changed)}. "
-            "Use the same, or --overwrite."
+            f"{folder}: the run began with another configuration: {'; '.join(changed)}. Use the same, or --overwrite."
         )
 
 

@@ -50,7 +50,8 @@ def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool)
     config = resolve(config)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     initial_policy(config, [playable.task for playable in make_tasks(config)])
-    earlier_run(config.out, may_stay=resume or overwrite)
+    if earlier_run(config.out, may_stay=resume or overwrite) and resume:
+        _check_same(config)
 
 
 def train_teacher(
@@ -117,10 +118,14 @@ def run_train_teacher(
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
-            check_same_config(
-                config.out, config_values(config), may_differ=_MAY_DIFFER, defaults=default_values(TrainTeacherConfig)
-            )
+            _check_same(config)
         else:
             write_config(config.out, "train-teacher", config_values(config))
         with stop_on_interrupt(callbacks) as listeners:
             return TrainingRun(config, tasks, listeners, continues=continues).run()
+
+
+def _check_same(config: TrainTeacherConfig) -> None:
+    """Check that a run that is to go on began as this one would."""
+    defaults = default_values(TrainTeacherConfig)
+    check_same_config(config.out, config_values(config), may_differ=_MAY_DIFFER, defaults=defaults)
