@@ -61,12 +61,12 @@ def run(argv: Sequence[str]) -> None:
     lines = [evaluation_table(result)]
     if config.require_retention is not None and error is None:
         try:
-            lines.append(check_retention(result, config.require_retention) + "\n")
+            lines.append(check_retention(result, config.require_retention))
         except RldistillError as failure:
             error = failure
     # An hour's play is told whatever came of it: the error is told after it, or with --json in the same object.
     if not flags.json:
-        sys.stdout.write("\n".join(lines))
+        sys.stdout.write("\n\n".join(lines) + "\n")
     elif error is None:
         write_result(flags, result.to_dict(), "")
     if error is not None:
