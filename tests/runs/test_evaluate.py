@@ -384,7 +384,9 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
         assert str(caught.value) == f"--require-retention compares with a teacher: {reason}."
         return reason
 
-    other = f"teacher recorded at {teacher} is another policy now; name it with --teacher FILE"
+    other = (
+        f"teacher recorded at {teacher} is another policy now, or cannot play this task; name it with --teacher FILE"
+    )
     constant_policy(task, 0, "teacher").save(teacher)
     assert told() == other
     teacher.write_bytes(b"no policy")
@@ -648,7 +650,7 @@ def test_a_disk_that_fills_up_while_it_plays_does_not_cost_the_result(tmp_path, 
     def full(_path, _data):
         raise DiskFullError("Writing failed: …") from OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("rldistill.runs.evaluate.write_json", full)
+    monkeypatch.setattr("rldistill.runs.evaluation_file.write_json", full)
     with pytest.raises(EvaluationNotWrittenError) as caught:
         compare(task, student=1, out=tmp_path / "e.json")
     assert str(caught.value) == (

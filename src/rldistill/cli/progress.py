@@ -130,9 +130,12 @@ class ProgressBar:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Leave the last state on the screen."""
+        """Leave the last state on the screen; of what was interrupted nothing, its message says how far it was."""
         self._keeps_open = False
         if self._bars.live.is_started:
+            if _type is not None and issubclass(_type, KeyboardInterrupt):
+                for task in self._bars.tasks:
+                    self._bars.update(task.id, visible=task.finished and task.visible)
             self._close()
 
 
