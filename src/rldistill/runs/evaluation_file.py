@@ -23,14 +23,9 @@ def check_out(path: Path) -> None:
         OutputExistsError: a folder, or a file of something else.
         RldistillError: no space or no permission.
     """
-    if path.exists():
-        try:
-            is_ours = "policies" in json.loads(path.read_text())
-        except (OSError, ValueError, TypeError):
-            is_ours = False
-        if not is_ours:
-            raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
     try:
+        if path.exists() and not _is_evaluation(path):
+            raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
         with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
             path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".probe-") as file:
@@ -41,6 +36,13 @@ def check_out(path: Path) -> None:
             f"--out {path} cannot be written: {error.strerror}. Nothing was played. Make room there, or choose "
             "another --out."
         ) from error
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        return "policies" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def write_evaluation(path: Path, result: Evaluation | MultiTaskEvaluation) -> None:
