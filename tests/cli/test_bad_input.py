@@ -505,7 +505,7 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
     argv = ["evaluate", "student.safetensors", "--teacher", "teacher.safetensors", "--num-episodes", "5"]
     line = (
         "rldistill evaluate: Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "student keeps 0.500: more episodes will not help, a better student will: docs/worse-than-teacher.md."
+        "More episodes will not help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
     *warnings, last = result.stderr.splitlines()
@@ -528,7 +528,7 @@ def test_a_result_that_cannot_be_written_in_the_end_is_printed(monkeypatch):
         raise DiskFullError("no") from OSError(28, "No space left on device")
 
     constant_policy(payout_task(), 1).save("student.safetensors")
-    monkeypatch.setattr("rldistill.runs.evaluate.write_json", full)
+    monkeypatch.setattr("rldistill.runs.evaluation_file.write_json", full)
     words = run("evaluate", "student.safetensors", "--num-episodes", "5", "--out", "e.json")
     assert words.code == 1
     assert "student      6 [6, 6]" in words.stdout

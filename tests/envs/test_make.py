@@ -1,5 +1,7 @@
 """From what a user names to something that can be played, or to one line that says why not."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -109,6 +111,13 @@ def test_an_id_whose_module_cannot_be_imported_is_refused(name):
     line = message_of(TaskError, name)
     assert line.startswith(f"Task {name!r}: module {name.rpartition(':')[0]!r} cannot be imported (")
     assert line.endswith("Is it installed, or misspelt?")
+
+
+def test_a_record_does_not_choose_an_environment_of_another_library():
+    task = replace(
+        make_task("CartPole-v1").task, name="GymV26Environment-v0", environment_kwargs={"env_id": "evil:A-v0"}
+    )
+    assert "makes an environment of another library that its settings name" in message_of(TaskError, task)
 
 
 def test_a_recorded_task_that_was_an_object_in_python_cannot_be_made_again():

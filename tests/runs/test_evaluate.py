@@ -275,7 +275,7 @@ def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "student keeps 0.500: more episodes will not help, a better student will: docs/worse-than-teacher.md."
+        "More episodes will not help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
     )
 
 
@@ -312,7 +312,7 @@ def test_a_failed_gate_says_how_many_episodes_would_do():
     with pytest.raises(GateError) as caught:
         check_retention(result, required)
     assert str(caught.value).endswith(
-        f"About 84 episodes would do for student, if its retention of {row.retention:.3f} stays."
+        f"More episodes would do, if retention stays: about 84 for student at {row.retention:.3f}."
     )
     check_retention(compare(task, student=1, num_episodes=84), required)
 
@@ -324,7 +324,7 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
         check_retention(result, 0.5)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
-        "always 0 keeps 0.000: more episodes will not help, a better student will: docs/worse-than-teacher.md."
+        "More episodes will not help, a better student will (docs/worse-than-teacher.md): always 0 keeps 0.000."
     )
 
 
@@ -333,7 +333,7 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
     [
         ({}, 4, "Fewer than 5 episodes show no bound: play more."),
         ({"payouts": [3, 3, 3], "otherwise": 3}, 6,
-         "student has no bound: its teacher is not shown to be better than random play."),
+         "No bound where the teacher is not shown to be better than random play: student."),
     ],
 )  # fmt: skip
 def test_a_gate_without_a_bound_says_why(settings, num_episodes, advice):
@@ -384,7 +384,9 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
         assert str(caught.value) == f"--require-retention compares with a teacher: {reason}."
         return reason
 
-    other = f"teacher recorded at {teacher} is another policy now; name it with --teacher FILE"
+    other = (
+        f"teacher recorded at {teacher} is another policy now, or cannot play this task; name it with --teacher FILE"
+    )
     constant_policy(task, 0, "teacher").save(teacher)
     assert told() == other
     teacher.write_bytes(b"no policy")
@@ -581,7 +583,17 @@ def test_printing_an_evaluation_shows_the_table_and_its_representation_is_a_line
 
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
-    [(0, "0 B"), (232, "232 B"), (1000, "1 kB"), (5904, "5.9 kB"), (6_760_000, "6.76 MB"), (2 * 10**9, "2 GB")],
+    [
+        (0, "0 B"),
+        (232, "232 B"),
+        (1000, "1 kB"),
+        (5904, "5.9 kB"),
+        (999_499, "999 kB"),
+        (999_999, "1 MB"),
+        (6_760_000, "6.76 MB"),
+        (2 * 10**9, "2 GB"),
+        (12 * 10**12, "12,000 GB"),
+    ],
 )
 def test_sizes_are_told_in_the_unit_that_fits(num_bytes, text):
     assert size_text(num_bytes) == text
@@ -630,6 +642,8 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_played(tmp_pat
         assert str(caught.value) == (
             f"--out {out} cannot be written: {reason}. Nothing was played. Make room there, or choose another --out."
         )
+    with pytest.raises(RldistillError, match=r"cannot be written: File name too long\. Nothing was played"):
+        compare(task, student=1, out=tmp_path / ("e" * 300), callbacks=[events.append])
     assert events == []
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -638,7 +652,7 @@ def test_a_disk_that_fills_up_while_it_plays_does_not_cost_the_result(tmp_path, 
     def full(_path, _data):
         raise DiskFullError("Writing failed: …") from OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("rldistill.runs.evaluate.write_json", full)
+    monkeypatch.setattr("rldistill.runs.evaluation_file.write_json", full)
     with pytest.raises(EvaluationNotWrittenError) as caught:
         compare(task, student=1, out=tmp_path / "e.json")
     assert str(caught.value) == (

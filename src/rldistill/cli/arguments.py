@@ -36,7 +36,7 @@ class Flags:
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Check what can be checked without playing or training, print the resolved configuration and stop."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No progress, no words but warnings and errors."""
+    """No progress and no words but warnings, errors, and the results of evaluate and inspect."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the result as JSON on stdout."""
 

@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
     from rldistill.runs.collect import check_collection, collect
+    from rldistill.runs.evaluation_table import size_text
     from rldistill.runs.loading import policy_file
 
     config = resolve_machine(config)
@@ -55,6 +56,6 @@ def run(argv: Sequence[str]) -> None:
         flags,
         summary.to_dict(),
         f"{summary.path}: {summary.num_steps:,} steps of {summary.num_episodes} whole and "
-        f"{summary.num_interrupted} cut episodes, {summary.num_bytes / 1e6:.1f} MB\n"
+        f"{summary.num_interrupted} cut episodes, {size_text(summary.num_bytes)}\n"
         f"next: rldistill distill {quoted(summary.path)} --out {quoted(f'runs/{summary.path.name}')}",
     )

@@ -1,10 +1,11 @@
 """What `inspect` says, for people: aligned lines in blocks, at most 80 columns wide where words allow it."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rldistill.events import printable
+from rldistill.runs.evaluation_table import size_text
 
 _WIDTH = 80
 _INDENT = "  "
@@ -21,12 +22,11 @@ def description_text(description: Mapping[str, Any], *, full: bool = False) -> s
         description: plain data, perhaps of a stranger's file.
         full: with the configuration of its run and all numbers of long lists.
     """
-    parts = {key: value for key, value in _told(description).items() if _is_part(key, value)}
-    whole = [(key, _shown(key, value, full)) for key, value in _told(description).items() if key not in parts]
-    blocks = [_aligned(whole, "")]
-    for key, value in parts.items():
-        lines = list(_flat(value, full))
-        blocks += [f"{printable(key)}\n{_aligned(lines, _INDENT)}"] if lines else []
+    told = _told(description)
+    whole = [(key, _shown(key, value, full)) for key, value in told.items() if not _is_part(key, value)]
+    blocks = [aligned(whole)]
+    for key, value in told.items():
+        blocks += _blocks(key, value, full) if _is_part(key, value) else []
     return "\n".join(blocks)
 
 
@@ -42,23 +42,27 @@ def _is_part(key: str, value: object) -> bool:
     return isinstance(value, Mapping) and key not in _IN_ONE_LINE
 
 
-def _flat(part: Mapping[str, Any], full: bool, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield what a part says, names of nested parts joined by dots; nothing of what is not set."""
+def _blocks(title: str, part: Mapping[str, Any], full: bool) -> list[str]:
+    """Return what a part says, then what the parts in it say; nothing of what is not set."""
+    lines: _Lines = []
+    inner: list[str] = []
     for name, value in part.items():
-        key = f"{prefix}{name}"
         if value is None or value in ({}, [], (), ""):
             continue
         if name == "config" and not full:
-            yield key, f"{len(value)} settings of the run, with --full"
+            lines.append((name, f"{len(value)} settings of the run, with --full"))
         elif _is_part(name, value):
-            yield from _flat(value, full, f"{key}.")
+            inner += _blocks(f"{title}.{name}", value, full)
         else:
-            yield key, _shown(name, value, full)
+            lines.append((name, _shown(name, value, full)))
+    return [*([f"{printable(title)}\n{aligned(lines, _INDENT)}"] if lines else []), *inner]
 
 
 def _shown(key: str, value: object, full: bool) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int) and key == "num_bytes":
+        return f"{size_text(value)} ({value:,} bytes)" if value >= 1000 else size_text(value)
     if isinstance(value, int):
         return str(value) if key.endswith(("seed", "version")) else f"{value:,}"
     if isinstance(value, float):
@@ -74,12 +78,12 @@ def _shown(key: str, value: object, full: bool) -> str:
     return str(value)
 
 
-def _aligned(lines: _Lines, indent: str) -> str:
+def aligned(lines: Sequence[tuple[str, str]], indent: str = "") -> str:
+    """Return `key  value` lines, long values wrapped below themselves; a path or a hash stays whole, to be copied."""
     width = max(len(printable(key)) for key, _ in lines)
     text = ""
     for key, value in lines:
         start = f"{indent}{printable(key):<{width}}  "
-        # A path or a hash stays whole, so that it can be copied.
         text += textwrap.fill(
             printable(value) or "-",
             _WIDTH,

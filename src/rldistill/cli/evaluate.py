@@ -3,10 +3,15 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rldistill.cli.arguments import parse, repeated, require, resolve_machine, write_configuration, write_result
+from rldistill.cli.arguments import Flags, parse, repeated, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import RldistillError, UsageError
 from rldistill.runs.config import EvaluateConfig, parse_options
+
+if TYPE_CHECKING:
+    from rldistill.runs.evaluation import Evaluation
+    from rldistill.runs.multitask_evaluation import MultiTaskEvaluation
 
 _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
 
@@ -22,7 +27,6 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.envs import make_task
     from rldistill.runs.evaluate import evaluate
     from rldistill.runs.evaluation import EvaluationNotWrittenError
-    from rldistill.runs.evaluation_table import evaluation_table
     from rldistill.runs.gate import check_retention, require_teachers
     from rldistill.runs.loading import policy_files
     from rldistill.runs.pairing import check_pairing
@@ -41,7 +45,6 @@ def run(argv: Sequence[str]) -> None:
         check_pairing(given, config.tasks, teachers, device=config.device, env_kwargs=options)
         write_configuration(config, flags)
         return
-    error: RldistillError | None = None
     try:
         with callbacks(quiet=flags.quiet) as listeners:
             result = evaluate(
@@ -58,19 +61,26 @@ def run(argv: Sequence[str]) -> None:
                 out=config.out,
                 callbacks=listeners,
             )
-    except EvaluationNotWrittenError as failure:
-        result, error = failure.evaluation, failure
-    lines = [evaluation_table(result)]
-    if config.require_retention is not None and error is None:
-        try:
-            lines.append(check_retention(result, config.require_retention) + "\n")
-        except RldistillError as failure:
-            error = failure
-    # An hour's play is told whatever came of it: the error is told after it, or with --json in the same object.
+    except EvaluationNotWrittenError as error:
+        _print(error.evaluation, flags, error=error)
+        raise
+    if config.require_retention is None:
+        _print(result, flags)
+        return
+    try:
+        _print(result, flags, gate=check_retention(result, config.require_retention))
+    except RldistillError as error:
+        _print(result, flags, error=error)
+        raise
+
+
+def _print(
+    result: "Evaluation | MultiTaskEvaluation", flags: Flags, *, gate: str = "", error: RldistillError | None = None
+) -> None:
+    """Print a result, whatever came of it; the error is told after it, or with `--json` in the same object."""
     if not flags.json:
-        sys.stdout.write("\n".join(lines))
+        sys.stdout.write(f"{result}\n\n{gate}\n" if gate else f"{result}\n")
     elif error is None:
         write_result(flags, result.to_dict(), "")
-    if error is not None:
+    else:
         error.result = result.to_dict()
-        raise error

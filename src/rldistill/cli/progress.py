@@ -136,6 +136,9 @@ class ProgressBar:
             for task in self._bars.tasks:
                 self._bars.update(task.id, visible=task.finished)
         if self._bars.live.is_started:
+            if _type is not None and issubclass(_type, KeyboardInterrupt):
+                for task in self._bars.tasks:
+                    self._bars.update(task.id, visible=task.finished and task.visible)
             self._close()
 
 

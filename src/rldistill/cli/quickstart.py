@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     if flags.json:
         write_result(flags, {**{key: str(path) for key, path in files.items()}, "evaluation": result.evaluation}, "")
     elif not flags.quiet:
-        sys.stderr.write(f"\n{table}\n{_summary(result.evaluation)}\n\n")
+        sys.stderr.write(f"\n{table}\n\n{_summary(result.evaluation)}\n\n")
         sys.stderr.write("".join(f"{key:<8} {path}\n" for key, path in files.items()))
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rldistill.cli.description import aligned
 from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS
 from rldistill.runs.verification import Finding, Verification, figure
 from rldistill.statistics import Interval
@@ -9,10 +10,14 @@ from rldistill.statistics import Interval
 
 def verification_text(verification: Verification) -> str:
     """Return the scores, the verdict and the usual mistakes as aligned lines."""
-    rows = [*_scores(verification), ("verdict", _verdict(verification)), *_causes(verification)]
-    rows += _findings(verification)
-    width = max(len(name) for name, _ in rows)
-    return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
+    return aligned(
+        [
+            *_scores(verification),
+            ("verdict", _verdict(verification)),
+            *_causes(verification),
+            *_findings(verification),
+        ]
+    )
 
 
 def _scores(verification: Verification) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,8 @@ from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, 
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
 _EXTRAS = ("mujoco", "box2d")
+# Ids of Gymnasium that take another library's id among their settings, and import its module.
+_BRIDGES = ("GymV21Environment", "GymV26Environment")
 PYTHON_PREFIX = "python:"
 """How tasks that were given as objects in Python are called."""
 
@@ -189,6 +191,11 @@ def _check_imports_nothing(name: str) -> None:
         TaskError: it would; names the module, and how the user allows it.
     """
     module = _module_of(name)
+    if name.startswith(_BRIDGES):
+        raise TaskError(
+            f"Task {name!r} stands in a file, and makes an environment of another library that its settings name. If "
+            f"you trust its code, name it yourself: --task {shlex.quote(name)} with its --env-kwargs."
+        )
     if module is not None and module not in sys.modules:
         raise TaskError(
             f"Task {name!r} stands in a file, and playing it would import the module {module!r}, which runs its code. "

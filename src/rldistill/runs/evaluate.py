@@ -1,9 +1,6 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
-import contextlib
-import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +10,7 @@ import numpy as np
 
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.envs import EpisodeEnvs, PlayableTask, TaskLike
-from rldistill.errors import OutputExistsError, RldistillError, UsageError
+from rldistill.errors import UsageError
 from rldistill.events import (
     Callback,
     Event,
@@ -28,7 +25,8 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import measure_speed
 from rldistill.runs.config import EvaluateConfig
-from rldistill.runs.evaluation import Evaluation, EvaluationNotWrittenError, PolicyEvaluation
+from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
+from rldistill.runs.evaluation_file import check_out, write_evaluation
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, why_no_teacher
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation, combine
@@ -56,12 +54,9 @@ from rldistill.statistics import (
     retention_samples,
     sample_interval,
 )
-from rldistill.storage import write_json
 from rldistill.tasks import Task
 
 _DEFAULT_NUM_ENVS = 16
-# Larger than most results: where this much can be written, an evaluation can.
-_PROBE_BYTES = 1 << 16
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -162,7 +157,7 @@ def evaluate(
     if has_several:
         check_heads([named.policy for named in policies], tasks)
     if out is not None:
-        _check_out(Path(out))
+        check_out(Path(out))
     evaluations: list[Evaluation] = []
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         _tell_of_missing_teachers(first, [own for own in tasks if own.name not in teachers], listeners)
@@ -176,7 +171,7 @@ def evaluate(
                 raise KeyboardInterrupt from None
     result = combine(evaluations, seed=seed) if has_several else evaluations[0]
     if out is not None:
-        _write(Path(out), result)
+        write_evaluation(Path(out), result)
     return result
 
 
@@ -224,47 +219,6 @@ def _tell_of_missing_teachers(student: Policy, tasks: Sequence[Task], callbacks:
     reasons = [why_no_teacher(student, task) for task in tasks]
     for reason in dict.fromkeys(reason for reason in reasons if reason):
         notify(callbacks, MessageEvent(f"no retention: {reason}", "warning"))
-
-
-def _check_out(path: Path) -> None:
-    """Check that nothing but an earlier evaluation would be lost, and that the file can be written.
-
-    Before an hour's play, not after it.
-
-    Raises:
-        OutputExistsError: a folder, or a file of something else.
-        RldistillError: no space or no permission.
-    """
-    if path.exists():
-        try:
-            is_ours = "policies" in json.loads(path.read_text())
-        except (OSError, ValueError, TypeError):
-            is_ours = False
-        if not is_ours:
-            raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
-    try:
-        with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".probe-") as file:
-            file.write(bytes(_PROBE_BYTES))
-            file.flush()
-    except OSError as error:
-        raise RldistillError(
-            f"--out {path} cannot be written: {error.strerror}. Nothing was played. Make room there, or choose "
-            "another --out."
-        ) from error
-
-
-def _write(path: Path, result: Evaluation | MultiTaskEvaluation) -> None:
-    try:
-        write_json(path, result.to_dict())
-    except RldistillError as error:
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
-        raise EvaluationNotWrittenError(
-            f"--out {path} could not be written: {reason}. What was found is not lost: it is printed, and in Python "
-            "this error's `evaluation`.",
-            result,
-        ) from error
 
 
 class _EvaluationRun:

@@ -30,10 +30,12 @@ def evaluation_table(evaluation: Evaluation | MultiTaskEvaluation) -> str:
 
 def size_text(num_bytes: int) -> str:
     """Return a size as people read it: 232 B, 5.90 kB, 6.76 MB."""
-    for unit, factor in (("B", 1), ("kB", 10**3), ("MB", 10**6)):
-        if num_bytes < 1000 * factor:
-            return f"{num_bytes} B" if factor == 1 else f"{num_bytes / factor:.3g} {unit}"
-    return f"{num_bytes / 10**9:.3g} GB"
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    for unit, factor in (("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+        if num_bytes < 999.5 * factor:  # rounded to three digits it would be the next unit's
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes / 10**9:,.0f} GB"
 
 
 def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:

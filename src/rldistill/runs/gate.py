@@ -53,19 +53,30 @@ class _Kept:
     def text(self) -> str:
         return f"{self.name} " + ("unknown" if self.bound is None else f"{self.bound:.3f}")
 
-    def advice(self, required: float) -> str:
-        """Say what would help a student below what is required."""
+    def advice(self, required: float) -> tuple[str, str]:
+        """Return what would help students like this one, and what is to be said of this one."""
         if self.num_episodes < MIN_VALUES:
-            return f"Fewer than {MIN_VALUES} episodes show no bound: play more."
+            return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
         if self.retention is None or self.bound is None:
-            return f"{self.name} has no bound: its teacher is not shown to be better than random play."
+            return "No bound where the teacher is not shown to be better than random play", self.name
         if self.retention <= required:
-            what = "more episodes will not help, a better student will: docs/worse-than-teacher.md"
-            return f"{self.name} keeps {self.retention:.3f}: {what}."
+            what = "More episodes will not help, a better student will (docs/worse-than-teacher.md)"
+            return what, f"{self.name} keeps {self.retention:.3f}"
         # The bound's distance falls with the square root of the number of episodes.
         factor = ((self.retention - self.bound) / (self.retention - required)) ** 2
         needed = float(f"{self.num_episodes * factor * 1.05:.1e}")
-        return f"About {needed:,.0f} episodes would do for {self.name}, if its retention of {self.retention:.3f} stays."
+        return (
+            "More episodes would do, if retention stays",
+            f"about {needed:,.0f} for {self.name} at {self.retention:.3f}",
+        )
+
+
+def _advice(failed: Sequence[_Kept], required: float) -> str:
+    whom: dict[str, list[str]] = {}
+    for student in failed:
+        what, who = student.advice(required)
+        whom.setdefault(what, []).append(who)
+    return " ".join(f"{what}{': ' if any(who) else ''}{', '.join(filter(None, who))}." for what, who in whom.items())
 
 
 def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: float) -> str:
@@ -101,7 +112,7 @@ def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: floa
     if failed:
         listing = ", ".join(student.text for student in failed)
         others = f" Passed: {passed}." if passed else ""
-        advice = " ".join(dict.fromkeys(student.advice(required) for student in failed))
+        advice = _advice(failed, required)
         raise GateError(f"Retention gate failed: {bound} {listing}, required {required:g}.{others} {advice}")
     return f"Retention gate passed: {bound} {passed}, required {required:g}."
 

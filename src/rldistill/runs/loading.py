@@ -277,7 +277,7 @@ def why_no_teacher(student: Policy, task: Task) -> str | None:
         return f"{what} is gone; name it with --teacher FILE"
     if kind in ("torchscript", "torch_export"):
         return f"{what} is a program, which runs only if you say so; name it with --teacher FILE --trust"
-    return f"{what} is another policy now; name it with --teacher FILE"
+    return f"{what} is another policy now, or cannot play this task; name it with --teacher FILE"
 
 
 def _kind_of(path: Path) -> FileKind | None:
