@@ -179,3 +179,16 @@ def test_a_dimension_without_bounds_is_infinitely_wide():
     layout = ActionLayout("box", (4,), (-1.0, -math.inf, 0.0, -3.4e38), (1.0, 0.0, 200.0, 3.4e38), "clip")
     assert layout.widths == (2.0, math.inf, 200.0, math.inf)
     assert ActionLayout.discrete(3).widths == ()
+
+
+@pytest.mark.parametrize(
+    ("layout", "is_bounded"),
+    [
+        (ActionLayout("box", (2,), (-1.0, 0.0), (1.0, 5.0), "clip"), True),
+        (ActionLayout("box", (2,), (-1.0, -np.inf), (1.0, 5.0), "clip"), False),
+        (ActionLayout("box", (1,), (-3.4e38,), (3.4e38,), "clip"), False),
+        (ActionLayout.discrete(3), False),
+    ],
+)
+def test_a_box_is_bounded_where_each_dimension_is(layout, is_bounded):
+    assert layout.is_bounded == is_bounded

@@ -1,5 +1,6 @@
 """What an ONNX file may not be: nothing beyond it is reached or run, and every refusal is one line."""
 
+import random
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rldistill.adapters import onnx_file
 from rldistill.adapters.load import load_policy
 from rldistill.errors import PolicyFileError, RldistillError
+from tests.fuzz import onnx_cases
 from tests.kit.onnx_files import DOUBLE, FLOAT, HALF, expected, layers, mlp_model, saved
 from tests.kit.small_policies import vector_task
 
@@ -74,6 +76,19 @@ def test_damaged_bytes_are_never_another_error_than_ours(onnx_path):
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 500 + len(str(onnx_path))
     assert refused > 100
+
+
+def test_whatever_field_is_damaged_it_is_read_or_refused_by_an_error_of_ours(onnx_path):
+    (onnx_path.parent / "w.bin").write_bytes(bytes(128))
+    works = 0
+    for number in range(200):
+        onnx_path.write_bytes(onnx_cases.cases(random.Random(number)))
+        try:
+            onnx_file.read_onnx(onnx_path)
+            works += 1
+        except PolicyFileError as error:
+            assert "\n" not in str(error).replace("a\nb", "")
+    assert 20 < works < 180
 
 
 def test_several_inputs_are_refused_and_a_memory_is_recognised(onnx_path):

@@ -190,6 +190,21 @@ def test_its_process_ends_with_it(onnx_path):
     assert children() <= before
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_leaves_it_to_the_process_that_loaded_it(onnx_path):
+    policy = load(saved(mlp_model(), onnx_path))
+    if (child := os.fork()) == 0:
+        try:
+            policy(ROWS)
+            os._exit(1)
+        except PolicyFileError as error:
+            said = "was loaded by the process that this one was forked from. Load it here." in str(error)
+            policy.program.run.__self__._end()
+            os._exit(0 if said else 2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert policy(ROWS)[0].q_values.shape == (5, 3)
+
+
 @pytest.mark.parametrize("trust", [False, True])
 def test_only_trust_lifts_the_limits(onnx_path, trust):
     before = children()

@@ -42,6 +42,21 @@ def test_without_a_recorded_return_it_says_what_was_not_checked(teacher):
     assert "is better than random play" in text
 
 
+def test_actions_that_may_be_parts_of_the_box_are_pointed_out_also_where_nothing_is_compared(tmp_path):
+    class Actor(torch.nn.Module):
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(observations[:, :1])
+
+    exported = torch.export.export(Actor(), (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(exported, tmp_path / "actor.pt2")
+    said = ("inspect", tmp_path / "actor.pt2", "--trust", "--task", "Pendulum-v1", *FEW)
+    hint = "its actions stay within ±1, and the box is [-2, 2]. If ±1 stands for the box's bounds"
+    assert hint in " ".join(run_well(*said, "--outputs", "actions").stdout.split())
+    result = " ".join(run_well(*said, "--outputs", "actions=rescale").stdout.split())
+    assert hint not in result
+    assert "rescaled from [-1, 1] to [-2, 2], as declared" in result
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -98,6 +98,17 @@ def test_what_cannot_be_meant_by_a_record_is_passed_over(checkpoint, reading, tm
     assert teacher.hash == expected.hash
 
 
+def test_that_actions_are_parts_of_the_box_is_recorded(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    from tests.kit.onnx_files import mlp_model, saved
+
+    path, task = saved(mlp_model(), tmp_path / "policy.onnx"), box_task(3, high=10.0)
+    expected = load_policy(path, task=task, outputs="actions=rescale")
+    teacher = found(path, expected.hash, task, reading={"outputs": "actions=rescale"})
+    assert teacher is not None and teacher.hash == expected.hash
+    assert found(path, expected.hash, task) is None
+
+
 def test_a_record_does_not_make_a_program_trusted(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have its makers export them differently

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,7 @@ class _OnnxProcess:
 
     def __init__(self, path: Path, what: str, *, trust: bool) -> None:
         self._what = what
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._connection, theirs = Pipe()
         arguments = {
@@ -82,7 +84,7 @@ class _OnnxProcess:
             "free_bytes": FREE_BYTES,
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _COMMAND, json.dumps([sys.path, arguments])],
+            [sys.executable, "-P", "-c", _COMMAND, json.dumps([list(map(str, sys.path)), arguments])],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -90,7 +92,7 @@ class _OnnxProcess:
             process_group=0,  # Ctrl-C in a terminal is for this process to hear
         )
         theirs.close()
-        self._end = weakref.finalize(self, _end, self._process, self._connection)
+        self._end = weakref.finalize(self, _end, self._owner, self._process, self._connection)
         self.description, _ = self._exchange(None)
 
     def run(self, rows: Tensor) -> Mapping[str, Tensor]:
@@ -110,6 +112,10 @@ class _OnnxProcess:
         Raises:
             PolicyFileError: the file was refused, failed, or took more than the limits allow.
         """
+        if os.getpid() != self._owner:
+            raise PolicyFileError(
+                f"{self._what} was loaded by the process that this one was forked from. Load it here."
+            )
         with self._lock:
             if not self._end.alive:
                 raise PolicyFileError(f"{self._what} was stopped while it answered. Load it again.")
@@ -132,8 +138,10 @@ class _OnnxProcess:
         return header, content
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
     connection.close()
+    if os.getpid() != owner:
+        return  # forked: the process is still another's
     process.kill()
     process.wait()
 

@@ -91,6 +91,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     # Ctrl-C reaches all processes of a terminal: it is for whoever asks to decide what it means.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whoever ignores it hands that down
     connection = Connection(descriptor)
     try:
         onnxruntime = _import_libraries(path)

@@ -66,6 +66,8 @@ def _beside_random(verification: Verification) -> str:
 def _findings(verification: Verification) -> Iterator[tuple[str, str]]:
     for finding in verification.findings:
         yield finding.mistake, finding.as_played + ("" if finding.note is None else f" ({finding.note})")
+        if finding.likely is not None and verification.verdict != "agrees":
+            yield "", finding.likely
         yield from (("", text) for text in _trials(finding))
 
 

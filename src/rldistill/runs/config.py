@@ -28,7 +28,7 @@ class CollectConfig:
     task: str | None = None
     """Task to play; none: the teacher's own."""
     trust: bool = False
-    """A teacher that is a program (TorchScript, torch.export) may run the code in it."""
+    """A teacher that is a program (TorchScript, torch.export) may run the code in it; ONNX runs without limits."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
     also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
@@ -79,7 +79,7 @@ class EvaluateConfig:
     teacher: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """The reference, once for each teacher; none: those that the first policy's file names, if they are still there."""
     trust: bool = False
-    """A policy that is a program (TorchScript, torch.export) may run the code in it."""
+    """A policy that is a program (TorchScript, torch.export) may run the code in it; ONNX runs without limits."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
     also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
@@ -197,7 +197,7 @@ class InspectConfig:
     env_kwargs: str = "{}"
     """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
     trust: bool = False
-    """A policy that is a program (TorchScript, torch.export) may run the code in it."""
+    """A policy that is a program (TorchScript, torch.export) may run the code in it; ONNX runs without limits."""
     outputs: str | None = None
     """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
     also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:

@@ -24,7 +24,8 @@ class DistillConfig:
     """With --teacher and --online: task to play, several separated by commas; none: the teacher's own. With a dataset:
     its own task, to allow --evaluate-episodes to import the module in `module:EnvId`."""
     trust: bool = False
-    """With --teacher: a file that is a program (TorchScript, torch.export) may run the code in it."""
+    """With --teacher: a file that is a program (TorchScript, torch.export) may run the code in it; ONNX runs without
+    limits."""
     outputs: str | None = None
     """With --teacher: what a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
     also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
