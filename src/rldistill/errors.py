@@ -63,6 +63,10 @@ class EnvironmentFaultError(RldistillError):
     """An environment failed in its own code, or gave what its spaces do not declare."""
 
 
+class UnendingEpisodeWarning(UserWarning):
+    """An episode goes on for so long that its environment may never end one."""
+
+
 class GateError(RldistillError):
     """A requested guarantee (such as a minimum retention) was not met."""
 

@@ -141,3 +141,9 @@ def test_a_kind_or_activation_that_does_not_exist_is_refused(change, message):
     with pytest.raises(UsageError) as caught:
         Architecture(**{"name": "x", "kind": "mlp", "hidden": (8,)} | change)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["mlp:99999999999999999999", "mlp:64x1000001", "conv:8-8-8:9999999", "mlp:8:1000001"])
+def test_a_layer_that_no_memory_holds_is_refused(text):
+    with pytest.raises(UsageError, match=r"^network: got a layer of \d{7,20}, expected at most 1,000,000\.$"):
+        parse_architecture(text)

@@ -1,13 +1,18 @@
 """Episode i is a function of (seed, i), from any number of environments and from any place in it."""
 
 import itertools
+import warnings
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
+from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
 from rldistill.policies import Policy
+from rldistill.rollout import player as player_module
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.rollout.player import BegunEpisode, EpisodePlayer
 from rldistill.seeding import episode_seed
@@ -168,3 +173,73 @@ def test_slots_without_an_episode_stay_idle():
     player = EpisodePlayer(policy, envs, range(2), seed=SEED, exploration_epsilon=0.0)
     sizes = [len(step.episodes) for step in player.play()]
     assert max(sizes) == 2
+
+
+class Endless(gymnasium.Env[np.ndarray, int]):
+    """Ends an episode after `num_steps`, or never."""
+
+    def __init__(self, num_steps: int | None = None) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._num_steps, self._step = num_steps, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        return np.zeros(2, np.float32), 1.0, self._step == self._num_steps, False, {}
+
+
+gymnasium.register("Endless-v0", entry_point=Endless)
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    """Look every 5 steps, tell after 10, give up after 30."""
+    for name, value in (("_STEPS_BETWEEN_LOOKS", 5), ("LONG_EPISODE", 10), ("LONGEST_EPISODE", 30)):
+        monkeypatch.setattr(player_module, name, value)
+
+
+def played_of(task, num_episodes=2, num_envs=2):
+    envs = task.make_envs(num_envs, 1)
+    return play_episodes(small_policy(task.task), envs, range(num_episodes), seed=0, exploration_epsilon=0.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "way"),
+    [
+        ("Endless-v0", """--env-kwargs '{"max_episode_steps": 1000}' (in Python env_kwargs=)"""),
+        (Endless, "wrap what the callable makes in gymnasium.wrappers.TimeLimit"),
+    ],
+)
+def test_an_environment_that_never_ends_is_told_once_and_then_given_up(short_patience, task, way):
+    playable = make_task(task)
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(EnvironmentFaultError) as stopped:
+        warnings.simplefilter("always")
+        played_of(playable)
+    name = playable.task.name
+    assert [str(warning.message) for warning in caught if warning.category is UnendingEpisodeWarning] == [
+        f"Task {name!r}: an episode has not ended after 10 decisions. If the environment never ends one, give it a "
+        f"limit: {way}. After 30 decisions the episode is given up with an error."
+    ]
+    assert str(stopped.value) == (
+        f"Task {name!r}: an episode has not ended after 30 decisions, expected an end. The environment seems to have "
+        f"none. Give it one: {way}."
+    )
+
+
+def test_the_limit_that_is_named_works_for_ids_without_one(short_patience):
+    played = played_of(make_task("Endless-v0", {"max_episode_steps": 7}), num_episodes=9)
+    assert [episode.length for episode in played.episodes] == [7] * 9
+
+
+def test_many_short_episodes_are_no_long_one(short_patience):
+    played = played_of(make_task(lambda: Endless(9)), num_episodes=12, num_envs=1)
+    assert [episode.length for episode in played.episodes] == [9] * 12
+
+
+def test_patience_is_longer_than_any_episode_of_atari():
+    assert player_module.LONGEST_EPISODE > 10 * 108_000 // 4

@@ -77,11 +77,9 @@ def test_zeros_and_a_clock_that_a_policy_was_not_trained_with_are_never_dropped(
         with pytest.raises(MismatchError) as caught:
             call()
         assert str(caught.value) == (
-            f"Task 'CartPole-v1': got zero_padding {said['zero_padding']} and time_feature "
-            f"{said['time_feature']}, policy "
-            f"'mlp:8' was trained with {own['zero_padding']} and {own['time_feature']}. Leave both out: what a "
-            f"policy sees "
-            "beside its environment is appended without being told."
+            f"Task 'CartPole-v1': got zero_padding {said['zero_padding']} and time_feature {said['time_feature']}, "
+            f"policy 'mlp:8' was trained with {own['zero_padding']} and {own['time_feature']}. Leave both out: what a "
+            "policy sees beside its environment is appended without being told."
         ), verb
     assert not (tmp_path / "out").exists()
 

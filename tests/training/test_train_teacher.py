@@ -545,10 +545,8 @@ def test_a_task_that_is_no_id_is_refused_with_the_way_to_register_it(tmp_path, t
     with pytest.raises(UsageError) as caught:
         train_teacher(task, num_steps=100, out=tmp_path / "t")
     assert str(caught.value) == (
-        f"task: got a {type(task).__name__}, expected an id, or a list of ids: a run writes down what it plays, "
-        f"to go on "
-        'with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a module of your own, '
-        "and pass "
-        "'module:Mine-v0'."
+        f"task: got a {type(task).__name__}, expected an id, or a list of ids: a run writes down what it plays, to go "
+        'on with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a module of your own, and '
+        "pass 'module:Mine-v0'."
     )
     assert not (tmp_path / "t").exists()

@@ -17,9 +17,10 @@ from gymnasium.vector import VectorEnv
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
 from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, failed
+from rldistill.envs.mujoco_remarks import take_over_remarks
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
-from rldistill.envs.versions import successor
+from rldistill.envs.versions import older_versions_allowed, successor
 from rldistill.errors import RldistillError, TaskError, UsageError, install_hint
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
@@ -214,10 +215,17 @@ def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]
         raise TaskError(
             f"Task {name!r} was given as an object in Python, which a file cannot bring back: pass it as task=…."
         )
-    return lambda: gymnasium.make(name, **kwargs)
+
+    def make() -> GymnasiumEnv:
+        # Which version is played was chosen, by the user or by what a teacher was trained on.
+        with older_versions_allowed():
+            return gymnasium.make(name, **kwargs)
+
+    return make
 
 
 def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[str, Any]) -> PlayableTask:
+    take_over_remarks(name)
     try:
         env = make()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -240,6 +248,7 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
                 f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {_one_line(error)}"
             ) from error
         raise failed(f"Task {name!r}", "its constructor", error) from error
+    take_over_remarks(name)  # of MuJoCo, if it was loaded only now
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)

@@ -147,9 +147,9 @@ PRESETS: Mapping[str, Architecture] = {
     "multitask10": _conv("multitask10", (64, 64, 64), (1500,), (128,)),
 }
 
-_WIDEST = 2**20
 _MEMORY = re.compile(r"(gru|lstm|rnn)\b", re.IGNORECASE)
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
+_LARGEST_WIDTH = 1_000_000
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
 _EXAMPLES = {"mlp": "mlp:64x64", "conv": "conv:8-8-8:32", "combined": "combined:8-8-8:32:64"}
 _CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
@@ -206,9 +206,8 @@ def _did_you_mean(text: str) -> str:
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in re.split("[-x]", text)) if text else ()
-    if max(sizes, default=0) > _WIDEST:
-        raise UsageError(
-            f"Unknown network: a layer of {max(sizes):.3g} units is too wide, expected {_WIDEST:,} at most."
-        )
-    return sizes
+    sizes = re.split("[-x]", text) if text else []
+    for size in sizes:
+        if len(size) > 9 or int(size) > _LARGEST_WIDTH:
+            raise UsageError(f"network: got a layer of {size[:20]}, expected at most {_LARGEST_WIDTH:,}.")
+    return tuple(map(int, sizes))

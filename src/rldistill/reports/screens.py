@@ -21,6 +21,7 @@ from rldistill.envs.extended import ObservationSettings, extend_envs
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
 from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
+from rldistill.envs.versions import older_versions_allowed
 from rldistill.errors import RldistillError
 from rldistill.tasks import Task
 from rldistill.types import Actions
@@ -137,14 +138,16 @@ class _GymnasiumScreen:
     def _make(self) -> gymnasium.Env[Any, Any]:
         name, kwargs = self._task.name, self._task.environment_kwargs
         # Asked of one without a screen first: Gymnasium only warns about a mode that an environment lacks.
-        plain = gymnasium.make(name, **kwargs)
+        with older_versions_allowed():
+            plain = gymnasium.make(name, **kwargs)
         modes: list[str] = list(plain.metadata.get("render_modes") or [])
         plain.close()
         if "rgb_array" not in modes:
             raise RldistillError(
                 f"Task {name!r} cannot be filmed: it renders as {', '.join(modes) or 'nothing'}, expected 'rgb_array'."
             )
-        self._made.append(gymnasium.make(name, render_mode="rgb_array", **kwargs))
+        with older_versions_allowed():
+            self._made.append(gymnasium.make(name, render_mode="rgb_array", **kwargs))
         return self._made[-1]
 
 

@@ -8,6 +8,7 @@ depend on its neighbours in the batch (`policies.padded`). The same episodes the
 environments.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,11 +18,19 @@ import torch
 from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs
+from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
 from rldistill.policies.protocol import State
 from rldistill.seeding import episode_generator, episode_seed, stream_generator
+from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import Actions, PolicyOutput
+
+LONG_EPISODE = 10_000
+"""Decisions after which a person is told that an episode may never end."""
+LONGEST_EPISODE = 1_000_000
+"""Decisions after which an episode is given up. Atari ends its own: by default after 27,000."""
+_STEPS_BETWEEN_LOOKS = 1000
 
 
 @dataclass
@@ -127,6 +136,9 @@ class EpisodePlayer:
         exploration_epsilon: chance of a uniformly random action, in [0, 1], whoever acts.
         labellers: by name, policies that are asked about what is observed.
         label_period: they are asked at every step of an episode that is a multiple of this.
+
+    Raises:
+        EnvironmentFaultError: while playing: an episode does not end.
     """
 
     def __init__(
@@ -150,6 +162,8 @@ class EpisodePlayer:
         self._seated = list(seated.values())
         self._label_period = label_period
         self._layout = acting[0].tasks[0].fingerprint.action_layout
+        self._num_locksteps = 0
+        self._is_told = False
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)
         self._seed = seed
@@ -167,6 +181,9 @@ class EpisodePlayer:
         self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
         while any(episode is not None for episode in self._episodes):
             yield self._step()
+            self._num_locksteps += 1
+            if self._num_locksteps % _STEPS_BETWEEN_LOOKS == 0:
+                self._look_for_the_end()
             self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
 
     def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
@@ -211,6 +228,34 @@ class EpisodePlayer:
         for number in diverged:
             self._episodes[slots[number]] = None
         return diverged
+
+    def _look_for_the_end(self) -> None:
+        """Tell a person of an episode that goes on and on, and give it up in the end."""
+        playing = [slot for slot, episode in enumerate(self._episodes) if episode is not None]
+        longest = int(self._steps[playing].max(initial=0))
+        name = self._acting[0].policy.tasks[0].name
+        if longest < LONG_EPISODE:
+            return
+        limit = "max_frames" if name.startswith(ATARI_PREFIX) else "max_episode_steps"
+        way = (
+            "wrap what the callable makes in gymnasium.wrappers.TimeLimit"
+            if name.startswith("python:")
+            else f"""--env-kwargs '{{"{limit}": 1000}}' (in Python env_kwargs=)"""
+        )
+        if longest >= LONGEST_EPISODE:
+            raise EnvironmentFaultError(
+                f"Task {name!r}: an episode has not ended after {longest:,} decisions, expected an end. The environment"
+                f" seems to have none. Give it one: {way}."
+            )
+        if not self._is_told:
+            self._is_told = True
+            warnings.warn(
+                f"Task {name!r}: an episode has not ended after {longest:,} decisions. If the environment never ends "
+                f"one, give it a limit: {way}. After {LONGEST_EPISODE:,} decisions the episode is given up with an "
+                "error.",
+                UnendingEpisodeWarning,
+                stacklevel=2,
+            )
 
     def _no_actions(self) -> Actions:
         """Return what idle slots are given, which they ignore."""

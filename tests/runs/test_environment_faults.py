@@ -1,0 +1,46 @@
+"""What an environment does wrong is told by every verb that plays, in one line."""
+
+import pytest
+
+from rldistill.envs import make_task
+from tests.kit.commands import run
+from tests.kit.small_policies import small_policy
+from tests.kit.unruly_envs import DIVERGING_TASK
+
+TASK = ("--task", DIVERGING_TASK)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("collect", "TEACHER", *TASK, "--num-steps", "50", "--out", "OUT"),
+        ("evaluate", "TEACHER", *TASK, "--num-episodes", "2"),
+        ("distill", "--teacher", "TEACHER", *TASK, "--student", "mlp:4", "--num-updates", "5", "--out", "OUT"),
+        ("train-teacher", *TASK, "--network", "mlp:4", "--num-steps", "2000", "--num-envs", "2", "--out", "OUT"),
+        ("train-teacher", *TASK, "--algorithm", "dqn", "--network", "mlp:4", "--num-steps", "100", "--out", "OUT"),
+    ],
+    ids=lambda argv: " ".join(argv[:4:3]),
+)
+def test_every_verb_that_plays_names_the_environment_and_what_it_gave(tmp_path, argv):
+    teacher = tmp_path / "teacher.safetensors"
+    small_policy(make_task(DIVERGING_TASK).task).save(teacher)
+    places = {"TEACHER": teacher, "OUT": tmp_path / "out"}
+    result = run(*(places.get(word, word) for word in argv))
+    assert result.code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"rldistill {argv[0]}: Task {DIVERGING_TASK!r} gave the observation [1, nan], expected finite numbers: nothing "
+        "can be learned from NaN or infinity. Mend the environment; a simulation that diverges should end its episode "
+        "before."
+    )
+
+
+def test_the_environments_own_lines_are_shown_on_request(tmp_path, monkeypatch):
+    teacher = tmp_path / "teacher.safetensors"
+    small_policy(make_task(DIVERGING_TASK).task).save(teacher)
+    monkeypatch.setattr("tests.kit.unruly_envs.Diverging.step", lambda self, action: 1 / 0)
+    argv = ("evaluate", teacher, *TASK, "--num-episodes", "2")
+    assert "failed: its environment raised ZeroDivisionError in step: division by zero. Mend it" in run(*argv).stderr
+    monkeypatch.setenv("RLDISTILL_TRACEBACK", "1")
+    with pytest.raises(Exception, match="raised ZeroDivisionError") as caught:
+        run(*argv)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
