@@ -409,7 +409,7 @@ def test_a_loss_that_does_not_fit_the_teachers_outputs_is_refused(tmp_path):
 
 
 def test_a_network_that_does_not_fit_the_observations_is_refused(files):
-    assert "takes images [C, H, W]" in refused(1, "distill", files / "data", "--out", "out")
+    assert "takes images [C, H, W]" in refused(1, "distill", files / "data", "--student", "net3", "--out", "out")
 
 
 def test_a_dataset_that_another_process_writes_is_refused(files, data):
@@ -490,7 +490,7 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
     argv = ["evaluate", "student.safetensors", "--teacher", "teacher.safetensors", "--num-episodes", "5"]
     line = (
         "rldistill evaluate: Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes narrow the interval; a better student raises it."
+        "More episodes narrow the interval; a better student raises it: docs/worse-than-teacher.md."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
     *warnings, last = result.stderr.splitlines()

@@ -74,3 +74,23 @@ def test_a_terminal_gets_one_bar_a_phase(monkeypatch):
     assert "100/100" in screen
     assert "loss 0.25" in screen
     assert "collect" in screen and "distill" in screen
+
+
+def test_lines_of_a_log_have_no_blanks_at_their_end(capsys, clock):
+    assert show(capsys, step(100)) == "collect 100/100 steps\n"
+
+
+def test_an_interrupted_bar_is_not_left_behind(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with pytest.raises(KeyboardInterrupt), ProgressDisplay(quiet=False) as display:
+        display(step(100, "done"))
+        display(step(50, "dead"))
+        terminal.truncate(0)
+        raise KeyboardInterrupt
+    assert "done" in terminal.getvalue() and "dead" not in terminal.getvalue()

@@ -243,7 +243,7 @@ def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes narrow the interval; a better student raises it."
+        "More episodes narrow the interval; a better student raises it: docs/worse-than-teacher.md."
     )
 
 

@@ -453,7 +453,7 @@ def test_the_gate_asks_for_the_mean_over_the_tasks(result):
         check_retention(result, 0.32)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
-        "required 0.32. More episodes narrow the interval; a better student raises it."
+        "required 0.32. More episodes narrow the interval; a better student raises it: docs/worse-than-teacher.md."
     )
 
 

@@ -58,9 +58,9 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         flags: Annotated[Flags, tyro.conf.arg(name="")]
 
     options, positionals = _toml_values(argv, config_type)
-    errors = io.StringIO()
+    errors, shown = io.StringIO(), _Page()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
             parsed: Any = tyro.cli(
                 Arguments,
                 prog=f"rldistill {verb}",
@@ -70,6 +70,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
             )
     except SystemExit as stop:
         if stop.code in (0, None):
+            sys.stdout.write(_readable_help(shown.getvalue()))
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
     if parsed.flags.resume and parsed.flags.overwrite:
@@ -77,6 +78,20 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
     # A dataset named on the command line replaces the file's; two positionals would add up.
     missing = {name: value for name, value in positionals.items() if not getattr(parsed.run, name)}
     return replace(parsed.run, **missing), parsed.flags
+
+
+def _readable_help(text: str) -> str:
+    """Return a help text without what only says that an option may be left out, its columns as they are."""
+    text = re.sub(r"\{None\}\|(\S+)", lambda found: found[1] + " " * len("{None}|"), text)
+    text = re.sub(r"\{None,(\S+)\}", lambda found: "{" + found[1] + "}" + " " * len("None,"), text)
+    # Also where it is broken into two lines, with the box's edge between them.
+    return re.sub(r"\(default:([ │]*\n?[ │]*)None\)", lambda found: " " * 9 + found[1] + " " * 5, text)
+
+
+class _Page(io.StringIO):
+    """Text that may hold anything: without an encoding its writer would draw boxes of plain dashes."""
+
+    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def _toml_values(argv: Sequence[str], config_type: type[Any]) -> tuple[list[str], dict[str, Any]]:
@@ -185,7 +200,8 @@ def resolve_machine(config: Machine) -> Machine:
 
 def tell_if_new(flags: Flags, out: Path) -> None:
     """Say that there is nothing to go on with where `--resume` begins anew."""
-    if flags.resume and not flags.quiet and not (out.is_dir() and any(out.iterdir())):
+    is_new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if flags.resume and not flags.quiet and is_new:
         sys.stderr.write(f"--resume: nothing in {out} yet, beginning anew\n")
 
 
