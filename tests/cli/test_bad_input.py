@@ -72,7 +72,10 @@ def test_an_unknown_option_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["distill", "d", "--num-updates", "many", "--out", "out"], "--num-updates: invalid literal for int()"),
+        (
+            ["distill", "d", "--num-updates", "many", "--out", "out"],
+            "--num-updates: got 'many', expected a whole number.",
+        ),
         (["distill", "d", "--num-updates"], "--num-updates"),
         (["distill", "d"], "--out"),
         (
@@ -199,7 +202,7 @@ def test_exploration_out_of_range_is_wrong_usage(files):
     [
         ("num_updates = ", "Configuration c.toml is not TOML: "),
         ('num_update = 3\nout = "out"', "Configuration c.toml: unknown key 'num_update', expected one of activation, "),
-        ('num_updates = "many"\nout = "out"', "--num-updates: invalid literal for int()"),
+        ('num_updates = "many"\nout = "out"', "--num-updates: got 'many', expected a whole number."),
         ('num_updates = 0\nout = "out"', "num_updates must be 1 or more, got 0."),
         ('temperature = 0.0\nout = "out"', "temperature must stay > 0, got '0.0'"),
         ('resume = true\nout = "out"', "Configuration c.toml: unknown key 'resume'"),

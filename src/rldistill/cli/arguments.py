@@ -170,7 +170,12 @@ def _one_line(text: str) -> str:
         if words and not re.fullmatch(r"[-─╭╮╰╯ ]+", words):
             parts.append(words.strip())
     # The first part is the box's title, such as "Value error".
-    return " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    line = " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    return re.sub(
+        r"Error parsing (--\S+): (invalid literal for int\(\) with base 10|could not convert string to float): ('.*')",
+        lambda found: f"{found[1]}: got {found[3]}, expected a {'whole number' if 'int' in found[2] else 'number'}.",
+        line,
+    )
 
 
 def require(value: Value | None, what: str, example: str) -> Value:
