@@ -419,7 +419,7 @@ def test_a_loss_that_does_not_fit_the_teachers_outputs_is_refused(tmp_path):
 
 
 def test_a_network_that_does_not_fit_the_observations_is_refused(files):
-    assert "takes images [C, H, W]" in refused(1, "distill", files / "data", "--out", "out")
+    assert "takes images [C, H, W]" in refused(1, "distill", files / "data", "--student", "net3", "--out", "out")
 
 
 def test_a_dataset_that_another_process_writes_is_refused(files, data):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rldistill.cli.main import VERBS
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
 from tests.kit.commands import run, run_alone, run_well
@@ -319,3 +320,30 @@ def test_a_collection_can_be_resumed_and_replaced(files):
     assert run_well(*command, "--num-steps", "100").json["num_steps"] == 100
     assert run_well(*command, "--num-steps", "150", "--resume").json["num_steps"] == 150
     assert run_well(*command, "--num-steps", "120", "--overwrite").json["num_steps"] == 120
+
+
+def test_help_says_nothing_of_options_that_may_be_left_out_but_what_they_take():
+    for verb in VERBS:
+        result = run(verb, "--help")
+        assert result.code == 0 and "None" not in result.stdout, verb
+    widths = {len(line) for line in run("collect", "--help").stdout.splitlines() if line.startswith("│")}
+    assert len(widths) == 1, "the box keeps its edge"
+
+
+def test_resuming_where_nothing_is_says_that_it_begins_anew(verbs, tmp_path):
+    (tmp_path / "r").mkdir()
+    for verb in ("collect", "distill"):
+        first = run_well(*verbs[verb], "--resume")
+        out = verbs[verb][-1]
+        assert f"--resume: nothing in {out} yet, beginning anew\n" in first.stderr
+        assert "beginning anew" not in run_well(*verbs[verb], "--resume").stderr
+
+
+def test_a_collection_without_a_whole_episode_is_warned_about(files, tmp_path):
+    command = ["collect", files / "teacher.safetensors", "--num-envs", 16, "--out", tmp_path / "d"]
+    result = run_well(*command, "--num-steps", 160)
+    assert (
+        "warning: no episode came to its end: 160 steps in 16 environments are too few. Raise --num-steps, or lower "
+        "--num-envs.\n"
+    ) in result.stderr
+    assert "no episode" not in run_well(*command, "--num-steps", 1600, "--resume").stderr

@@ -151,3 +151,19 @@ def test_it_is_a_public_callback(capsys):
 def test_text_of_a_file_does_not_reach_the_terminal_raw(capsys):
     text = show(capsys, MessageEvent("name \x1b[2J\rend"), step(100, "evaluate \x1b]0;title"))
     assert text == "name \\x1b[2J\\rend\nevaluate \\x1b]0;title 100/100 steps\n"
+
+
+def test_an_interrupted_bar_is_not_left_behind(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with pytest.raises(KeyboardInterrupt), ProgressBar() as display:
+        display(step(100, "done"))
+        display(step(50, "dead"))
+        screen.truncate(0)
+        raise KeyboardInterrupt
+    assert "done" in screen.getvalue() and "dead" not in screen.getvalue()

@@ -272,8 +272,10 @@ def test_callable_sees_the_rows_of_a_gaussian_as_they_are():
     [
         ("sharpend_kl", " Did you mean 'sharpened_kl'?"),
         ("soft_kl", " Did you mean 'softened_kl'?"),
-        ("mse", " Did you mean 'q_mse'?"),
-        ("NLL", ""),
+        ("mse", " Did you mean 'q_mse' or 'mean_mse'?"),
+        ("sharpened-kl", " Did you mean 'sharpened_kl'?"),
+        ("NLL", " Did you mean 'nll'?"),
+        ("huber", " Did you mean 'mean_huber'?"),
         ("hinge", ""),
         ("", ""),
     ],
@@ -441,7 +443,11 @@ def test_spec_survives_the_way_through_plain_data(spec, data):
             "temperature: got True, expected a finite number > 0. "
             "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits.",
         ),
-        ({"name": "kl"}, f"loss: got 'kl', expected one of {ALL_NAMES}."),
+        (
+            {"name": "kl"},
+            f"loss: got 'kl', expected one of {ALL_NAMES}. Did you mean 'sharpened_kl' or 'softened_kl' or "
+            "'reverse_kl' or 'diag_gaussian_kl' or 'reverse_diag_gaussian_kl'?",
+        ),
     ],
 )
 def test_damaged_record_of_a_loss_is_refused(data, message):

@@ -64,14 +64,28 @@ def test_plain_data_and_back(text):
     assert Architecture.from_dict(architecture.to_dict()) == architecture
 
 
-@pytest.mark.parametrize(("text", "near"), [("nte3", "net3"), ("net4", "net3"), ("DQN", None), ("Net3", "net3")])
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("nte3", "net3"),
+        ("net4", "net3"),
+        ("DQN", "dqn"),
+        ("Net3", "net3"),
+        ("transformer", None),
+        ("mpl:64", "mlp:64"),
+        ("MLP:8x8", "mlp:8x8"),
+        ("conf:8-8:32", "conv:8-8:32"),
+        ("mlp:64-64", "mlp:64x64"),
+        ("mlp:0", "mlp:64x64"),
+    ],
+)
 def test_an_unknown_name_is_refused_with_the_nearest_preset(text, near):
     with pytest.raises(UsageError) as caught:
         parse_architecture(text)
     hint = f" Did you mean {near!r}?" if near else ""
     assert str(caught.value) == (
-        f"Unknown network: got {text!r}, expected one of dqn, net1, net2, net3, multitask3, multitask10, mlp:64x64 "
-        f"or conv:8-8-8:32.{hint}"
+        f"Unknown network: got {text!r}, expected one of dqn, net1, net2, net3, multitask3, multitask10, or layers: "
+        f"mlp:64x64, conv:8-8-8:32, combined:8-8-8:32:64.{hint}"
     )
 
 

@@ -191,7 +191,7 @@ def test_the_students_scores_are_recorded_where_it_is_to_play(tmp_path, q_data):
 
 def test_progress_reaches_callbacks(tmp_path, q_data):
     events = []
-    tiny(q_data, tmp_path / "r", callbacks=[events.append])
+    tiny(q_data, tmp_path / "r", callbacks=[events.append], evaluate_episodes=0)
     progress = [event for event in events if isinstance(event, ProgressEvent)]
     assert [event.done for event in progress] == list(range(1, 21))
     assert {(event.phase, event.total, event.unit) for event in progress} == {("distill", 20, "updates")}

@@ -12,6 +12,7 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.metrics import read_metrics
+from rldistill.runs.task_data import num_collections
 from tests.kit.cart_pole import (
     MIRRORED_TASK,
     hand_made_teacher,
@@ -37,6 +38,19 @@ SMALL = {
 def live(out, **settings) -> TorchPolicy:
     given = {"teacher": hand_made_teacher(), "task": short_cart_pole()} | SMALL | settings
     return distill(out=out, **given)
+
+
+@pytest.mark.parametrize(
+    ("num_updates", "expected"), [(1, 1), (12_000, 1), (14_999, 1), (15_000, 2), (20_000, 2), (50_000, 5)]
+)
+def test_a_last_collection_for_less_than_half_a_period_is_left_out(num_updates, expected):
+    assert num_collections(num_updates, 10_000) == expected
+
+
+def test_the_last_period_takes_the_updates_of_a_collection_that_is_left_out(tmp_path):
+    student = live(tmp_path / "r", num_updates=29, collect_period=12, evaluate_period=29)
+    assert student.spec.provenance["num_updates"] == 29
+    assert student.spec.provenance["dataset"]["num_steps"] == 600
 
 
 @pytest.mark.learning

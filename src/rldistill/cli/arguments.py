@@ -60,9 +60,9 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         flags: Annotated[Flags, tyro.conf.arg(name="")]
 
     options, positionals = toml_values(verb, argv, config_type)
-    errors = io.StringIO()
+    errors, shown = io.StringIO(), _Page()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
             parsed: Any = tyro.cli(
                 Arguments,
                 prog=f"rldistill {verb}",
@@ -72,6 +72,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
             )
     except SystemExit as stop:
         if stop.code in (0, None):
+            sys.stdout.write(_readable_help(shown.getvalue()))
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
     if parsed.flags.resume and parsed.flags.overwrite:
@@ -84,6 +85,20 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
     # A dataset named on the command line replaces the file's; two positionals would add up.
     missing = {name: value for name, value in positionals.items() if not getattr(parsed.run, name)}
     return replace(parsed.run, **missing), parsed.flags
+
+
+def _readable_help(text: str) -> str:
+    """Return a help text without what only says that an option may be left out, its columns as they are."""
+    text = re.sub(r"\{None\}\|(\S+)", lambda found: found[1] + " " * len("{None}|"), text)
+    text = re.sub(r"\{None,(\S+)\}", lambda found: "{" + found[1] + "}" + " " * len("None,"), text)
+    # Also where it is broken into two lines, with the box's edge between them.
+    return re.sub(r"\(default:([ │]*\n?[ │]*)None\)", lambda found: " " * 9 + found[1] + " " * 5, text)
+
+
+class _Page(io.StringIO):
+    """Text that may hold anything: without an encoding its writer would draw boxes of plain dashes."""
+
+    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def repeated(argv: Sequence[str], option: str) -> list[str]:
@@ -152,7 +167,12 @@ def _one_line(text: str) -> str:
         if words and not re.fullmatch(r"[-─╭╮╰╯ ]+", words):
             parts.append(words.strip())
     # The first part is the box's title, such as "Value error".
-    return " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    line = " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    return re.sub(
+        r"Error parsing (--\S+): (invalid literal for int\(\) with base 10|could not convert string to float): ('.*')",
+        lambda found: f"{found[1]}: got {found[3]}, expected a {'whole number' if 'int' in found[2] else 'number'}.",
+        line,
+    )
 
 
 def require(value: Value | None, what: str, example: str) -> Value:
@@ -182,7 +202,8 @@ def resolve_machine(config: Machine) -> Machine:
 
 def tell_if_new(flags: Flags, out: Path) -> None:
     """Say that there is nothing to go on with where `--resume` begins anew."""
-    if flags.resume and not flags.quiet and not (out.is_dir() and any(out.iterdir())):
+    is_new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if flags.resume and not flags.quiet and is_new:
         sys.stderr.write(f"--resume: nothing in {out} yet, beginning anew\n")
 
 

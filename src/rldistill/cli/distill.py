@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import parse, quoted, require, tell_if_new, write_configuration, write_result
+from rldistill.cli.arguments import parse, quoted, repeated, require, tell_if_new, write_configuration, write_result
 from rldistill.runs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
@@ -15,7 +15,7 @@ _LIKENESSES = ("held_out_agreement", "held_out_action_gap")
 
 def run(argv: Sequence[str]) -> None:
     """Distil a dataset into a student."""
-    config, flags = parse("distill", DistillConfig, argv, example=_EXAMPLE)
+    config, flags = parse("distill", DistillConfig, _several_teachers(argv), example=_EXAMPLE)
     require(
         config.data or config.teacher or config.online or None, "a dataset folder, --teacher FILE or --online", _EXAMPLE
     )
@@ -45,6 +45,11 @@ def run(argv: Sequence[str]) -> None:
     if config.online:
         text += f"\ncurves: {_draw_curves(config.out)}"
     write_result(flags, result, text)
+
+
+def _several_teachers(argv: Sequence[str]) -> list[str]:
+    """Let `--teacher A B` name two teachers: datasets, which go with none, are not meant."""
+    return repeated(["distill", *argv], "--teacher")[1:]
 
 
 def _draw_curves(folder: Path) -> str:

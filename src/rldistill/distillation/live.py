@@ -8,6 +8,7 @@ batches are decoded ahead as they are from a stored dataset.
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -161,7 +162,8 @@ class LiveSource:
         batch_size: rows per update, over all tasks.
         schedule: which tasks make up which batch.
         collect_steps: steps of each task per collection.
-        collect_period: updates between collections; a remainder of less than half of that joins the last period.
+        collect_period: updates between collections.
+        max_collections: after so many nothing more is played; None: one for every period that is begun.
         on_play: told how far a collection is; may raise to stop.
         num_decoders: threads that decode ahead; changes no batch.
     """
@@ -176,6 +178,7 @@ class LiveSource:
         held_out_steps: int = 1,
         collect_steps: int,
         collect_period: int,
+        max_collections: int | None = None,
         on_play: OnPlay | None = None,
         num_decoders: int = 1,
     ) -> None:
@@ -187,6 +190,7 @@ class LiveSource:
         self._schedule = schedule
         self._collect_steps = collect_steps
         self._collect_period = collect_period
+        self._max_collections = sys.maxsize if max_collections is None else max_collections
         self._on_play = on_play
 
     def batch(self, update: int) -> Minibatch:
@@ -200,13 +204,12 @@ class LiveSource:
             task.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
             task.close()
         update, last = first_update, first_update + num_updates
-        # Whole periods, to the nearest: a collection for less than half of one is not worth its play.
-        most = max(1, (2 * last + self._collect_period) // (2 * self._collect_period))
         while update < last:
-            num_collections = min(update // self._collect_period + 1, most)
+            num_collections = min(update // self._collect_period + 1, self._max_collections)
             for task in self._tasks:
                 task.play(num_steps=num_collections * self._collect_steps, on_play=self._on_play)
-            until = last if num_collections == most else num_collections * self._collect_period
+            is_last = num_collections == self._max_collections
+            until = last if is_last else min(last, num_collections * self._collect_period)
             ahead = prefetch(self, update, until - update, num_threads=self._num_decoders)
             with contextlib.closing(ahead) as batches:
                 yield from batches

@@ -196,9 +196,9 @@ def _did_you_mean(text: str) -> str:
     """Return a question about the nearest name there is; empty where none is near."""
     kind, colon, sizes = text.partition(":")
     if not colon:
-        near = difflib.get_close_matches(text, PRESETS, n=1)
+        near = difflib.get_close_matches(text.lower(), PRESETS, n=1)
     else:
-        kinds = difflib.get_close_matches(kind, _EXAMPLES, n=1)
+        kinds = difflib.get_close_matches(kind.lower(), _EXAMPLES, n=1)
         corrected = [f"{known}:{sizes}" for known in kinds]
         # Sizes that are wrong too are shown as they should be.
         near = [name if _MLP.fullmatch(name) or _CONV.fullmatch(name) else _EXAMPLES[kinds[0]] for name in corrected]

@@ -106,7 +106,9 @@ def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Map
     if both.min() > 0 and both.max() / both.min() > _LOGARITHMIC_FROM:
         _logarithmic(axes)
     else:
-        axes.set_ylim(min(0.0, float(both.min())), float(both.max()) * 1.06)
+        lowest, highest = min(0.0, float(both.min())), float(both.max()) * 1.06
+        # Nothing to learn and nothing left to learn: zeros from the first update on.
+        axes.set_ylim(lowest, highest if highest > lowest else lowest + 1.0)
     unit = "squared units of Q" if loss == "q_mse" else "nats per decision"
     title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)} ({unit})")
     label_ends(
@@ -137,7 +139,7 @@ def _draw_action_gap(axes: "Axes", updates: NDArray[np.float64], records: Sequen
     gap, constant = 100 * _column(records, "held_out_action_gap"), 100 * float(records[-1]["constant_action_gap"])
     axes.axhline(constant, color=RANDOM_COLOUR, linestyle=(0, (5, 3)), linewidth=1.3)
     axes.plot(updates, gap, color=STUDENT_COLOUR, linewidth=2.0)
-    axes.set_ylim(0, 1.1 * max(constant, float(gap.max())))
+    axes.set_ylim(0, 1.1 * max(constant, float(gap.max())) or 1.0)
     title_panel(axes, "Distance from the teacher", x_label="updates", y_label="action, held-out steps (% of its box)")
     label_ends(
         axes,

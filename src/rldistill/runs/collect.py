@@ -126,7 +126,7 @@ def collect(
         run = _CollectionRun(writer, player, playable, config.num_steps, envs, config.seed, listeners)
         run.collect(config.num_threads)
     manifest = load_manifest(config.out)
-    if manifest.num_episodes == 0:
+    if manifest.num_episodes == 0 and manifest.num_steps > run.first_steps:
         steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
         text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
         notify(callbacks, MessageEvent(text, "warning"))
@@ -229,7 +229,7 @@ class _CollectionRun:
         self._seed = seed
         self._callbacks = callbacks
         self._started = time.monotonic()
-        self._first_steps = writer.num_steps
+        self.first_steps = writer.num_steps
 
     def collect(self, num_threads: int) -> None:
         """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
@@ -268,7 +268,7 @@ class _CollectionRun:
 
     def _report(self, _step: StepRecord) -> None:
         done = self._writer.num_steps
-        speed = (done - self._first_steps) / max(time.monotonic() - self._started, 1e-9)
+        speed = (done - self.first_steps) / max(time.monotonic() - self._started, 1e-9)
         notify(self._callbacks, ProgressEvent("collect", done, self._num_steps, "steps", {"steps_per_second": speed}))
 
     def _warn_diverged(self, episodes: list[int]) -> None:

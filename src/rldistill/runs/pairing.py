@@ -106,7 +106,7 @@ def check_pairing(
     Raises:
         RldistillError: as `evaluate`.
     """
-    loaded = policies_of(policies, device=device, task=task, env_kwargs=env_kwargs)
+    loaded = [named.policy for named in policies_of(policies, device=device, task=task, env_kwargs=env_kwargs)]
     tasks = [playable.task for playable in tasks_to_play(loaded[0], task, env_kwargs)]
     teachers = teachers_for(tasks, loaded[0], teacher, device=device)
     if is_several(task) or len(tasks) > 1:

@@ -269,9 +269,15 @@ def make_source(
         held_out_steps=live[0].num_held_out,
         collect_steps=config.collect_steps,
         collect_period=config.collect_period,
+        max_collections=num_collections(config.num_updates, config.collect_period),
         on_play=live[0].on_play,
         num_decoders=_num_decoders(config),
     )
+
+
+def num_collections(num_updates: int, collect_period: int) -> int:
+    """Return how often teachers play: a last collection for less than half a period is not worth its play."""
+    return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
 
 
 def _num_decoders(config: DistillConfig) -> int:
