@@ -112,7 +112,7 @@ def check_pairing(
     if is_several(task) or len(tasks) > 1:
         check_heads(loaded, tasks)
         return
-    for policy in [*loaded, *teachers.values()]:
+    for policy in [*loaded, *(named.policy for named in teachers.values())]:
         fit_policy(policy, tasks[0])
 
 
