@@ -24,7 +24,7 @@ from rldistill.adapters.program import Program
 from rldistill.errors import PolicyFileError, RldistillError
 from rldistill.policies.padded import ROWS_PER_BATCH
 
-SECONDS_PER_CALL = 3.0
+SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
 FREE_BYTES = 512 * 2**20
 """What a file may take, in whatever shapes, beside copies of its weights and inputs."""
