@@ -147,8 +147,8 @@ PRESETS: Mapping[str, Architecture] = {
     "multitask10": _conv("multitask10", (64, 64, 64), (1500,), (128,)),
 }
 
-_WIDEST = 2**20
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
+_LARGEST_WIDTH = 1_000_000
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
 _CONV = re.compile(rf"(conv|combined):([1-9]\d*(?:-[1-9]\d*)*):{_WIDTHS}(?::{_WIDTHS})?")
 
@@ -187,9 +187,8 @@ def _parse(text: str) -> Architecture:
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in re.split("[-x]", text)) if text else ()
-    if max(sizes, default=0) > _WIDEST:
-        raise UsageError(
-            f"Unknown network: a layer of {max(sizes):.3g} units is too wide, expected {_WIDEST:,} at most."
-        )
-    return sizes
+    sizes = re.split("[-x]", text) if text else []
+    for size in sizes:
+        if len(size) > 9 or int(size) > _LARGEST_WIDTH:
+            raise UsageError(f"network: got a layer of {size[:20]}, expected at most {_LARGEST_WIDTH:,}.")
+    return tuple(map(int, sizes))

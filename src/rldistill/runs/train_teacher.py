@@ -86,10 +86,11 @@ def train_teacher(
     """
     options = json.dumps(dict(env_kwargs or {}))
     is_one = isinstance(task, str)
-    if not is_one and (callable(task) or not all(isinstance(name, str) for name in task)):
+    if not is_one and not (isinstance(task, Sequence) and all(isinstance(each, str) for each in task)):
         raise UsageError(
-            f"task: got {task!r}, expected a name such as CartPole-v1, or a list of names. An environment of your own "
-            "gets a name by gymnasium.register."
+            f"task: got a {type(task).__name__}, expected an id, or a list of ids: a run writes down what it plays, to "
+            'go on with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a module of your '
+            "own, and pass 'module:Mine-v0'."
         )
     config = TrainTeacherConfig(
         task=task if is_one else None,
