@@ -3,7 +3,8 @@
     python -m tests.fuzz.fuzz_kills --count 100 --seed 0
 
 Not part of `make test`. Commands are `rldistill …` in processes of their own, forked from one that has imported
-everything, and the kill is a real SIGKILL. A chain is one run that is killed up to four times and then finished.
+everything, and the kill is a real SIGKILL. A chain is one run that is killed up to four times and then finished. Leave
+the sources alone meanwhile: a student's file says whether they were changed since the commit.
 """
 
 import argparse

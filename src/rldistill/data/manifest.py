@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.data.layout import FieldSpec, StepLayout, observation_field
+from rldistill.data.layout import FieldSpec, StepLayout
 from rldistill.errors import DatasetError, RldistillError
 from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
 from rldistill.tasks import Task
@@ -151,8 +151,6 @@ class Provenance:
         )
         if provenance.frame_stack != data["frame_stack"]:
             raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
-        if provenance.observation_field != observation_field(provenance.task.fingerprint):
-            raise ValueError("dtype and shape of its observation field are not the fingerprint's")
         return provenance
 
 

@@ -113,7 +113,7 @@ def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) ->
 
     Args:
         out: folder that is to be overwritten.
-        inputs: files and folders; those that are not there are no concern of this.
+        inputs: files and folders, as far as there are any.
         overwrite: whether it is; else nothing is checked.
 
     Raises:
@@ -123,18 +123,26 @@ def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) ->
         return
     target = out.resolve()
     for given in inputs:
-        if given is None or not given.exists():
-            continue
-        # A link in `out` is lost with it, and so is what a link elsewhere leads to.
-        places = [given.resolve(), given.parent.resolve() / given.name]
-        places += [item.resolve() for item in given.iterdir()] if given.is_dir() else []
+        places = [] if given is None else _places(given)
         if any(place.is_relative_to(target) for place in places):
             raise OutputExistsError(
                 f"--overwrite would delete {given}, which this command reads: it lies in --out {out}. "
                 "Choose another --out."
             )
-        if given.is_dir() and target.is_relative_to(places[0]):
+        if given is not None and places and target.is_relative_to(places[0]):
             raise OutputExistsError(f"--out {out} lies in {given}, which this command reads. Choose another --out.")
+
+
+def _places(path: Path) -> list[Path]:
+    """Return where a file or a folder lies, and what lies in it; nothing where it cannot be read: a reader says why."""
+    try:
+        if not path.exists():
+            return []
+        # A link in a folder is lost with it, and so is what a link elsewhere leads to.
+        inside = [item.resolve() for item in path.iterdir()] if path.is_dir() else []
+        return [path.resolve(), path.parent.resolve() / path.name, *inside]
+    except OSError:
+        return []
 
 
 def earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
