@@ -131,7 +131,9 @@ CASES = {
         lambda path: sb3(path, weights=ppo_weights() | ATTENTION),
         CART_POLE,
         "Policy file FILE cannot be rebuilt: it has layers that no network of Stable-Baselines3 has: attention.weight. "
-        "A policy or features extractor of its maker's own cannot be rebuilt from its weights.",
+        "A policy or features extractor of its maker's own cannot be rebuilt from its weights. Export it to ONNX or "
+        "TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: rd.load_policy(module, "
+        "task=…, outputs=…).",
     ),
     "cleanrl: unknown layers": (
         lambda path: cleanrl(path, lambda tensors: tensors.update(ATTENTION)),
@@ -155,7 +157,8 @@ CASES = {
         hostile_normalizer,
         CART_POLE,
         "Normaliser file FOLDER/vecnormalize.pkl is refused: its pickle wants posix.mkdir, which is not allowed there. "
-        "Nothing of it was executed.",
+        "Nothing of it was executed. Save its mean and var to an .npz and name that with --normalizer, or do without: "
+        "--normalizer none.",
     ),
     "cleanrl: a hostile pickle": (
         hostile,

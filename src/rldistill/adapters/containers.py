@@ -102,9 +102,9 @@ def no_known_state_dict(path: Path, content: object, state_dicts: Sequence[str])
 
 _SKRL_WAY = (
     "whose policy is a module of your own. Save its parts: a = torch.load(path, weights_only=True); "
-    "torch.save(a['policy'], 'policy.pt'); s = a['observation_preprocessor'] (or 'state_preprocessor'); "
-    "np.savez('s.npz', mean=s['running_mean'], var=s['running_variance'], clip=5). Then: "
-    "rd.load_policy('policy.pt', module=…, task=…, outputs=…, normalizer='s.npz')."
+    "torch.save(a['policy'], 'p.pt'); s = a['observation_preprocessor'] (or 'state_…'); "
+    "np.savez('s.npz', mean=s['running_mean'], var=s['running_variance'], clip=5). Load them: "
+    "rd.load_policy('p.pt', module=…, task=…, outputs=…, normalizer='s.npz')."
 )
 
 

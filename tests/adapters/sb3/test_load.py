@@ -452,7 +452,7 @@ def test_statistics_of_other_observations_name_their_file_and_the_way_on(refusal
 def test_a_damaged_normaliser_beside_a_zip_can_be_done_without(refusal, load, tmp_path):
     (tmp_path / "vecnormalize.pkl").write_bytes(b"\x80\x04")
     assert refusal(pack()).endswith(
-        "It lies beside FILE: name another with --normalizer FILE, or do without: --normalizer none."
+        "Save its mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
     )
     assert load(pack(), normalizer="none").normalization is None
 

@@ -285,7 +285,7 @@ def test_an_image_that_is_normalised_into_a_vector_beside_another_image_is_refus
     model.save(tmp_path / "model.zip")
     model.get_vec_normalize_env().save(tmp_path / "vecnormalize.pkl")
     task = make_task(lambda: RandomObservations(SIGHTS, DISCRETE)).task
-    with pytest.raises(PolicyFileError, match=r"it has 6 layers below its output, where its images need 10\.$"):
+    with pytest.raises(PolicyFileError, match=r"it has 6 layers below its output, where its images need 10\. "):
         load_sb3(tmp_path / "model.zip", task=task)
 
 

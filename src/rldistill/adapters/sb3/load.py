@@ -193,12 +193,7 @@ def _find_statistics(
     beside = find_normalizer(path)
     if beside is None:
         return None, None, None
-    try:
-        record = read_normalizer(beside)
-    except PolicyFileError as error:
-        raise PolicyFileError(
-            f"{error} It lies beside {path}: name another with --normalizer FILE, or do without: --normalizer none."
-        ) from error
+    record = read_normalizer(beside)
     reason = _why_not_normalised(file.data, zoo)
     if reason is None or not record.norm_obs:
         return beside, record, None

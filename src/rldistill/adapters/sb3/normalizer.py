@@ -109,9 +109,9 @@ def read_vec_normalize(path: Path) -> VecNormalizeRecord:
     try:
         content = read_pickle(data, allowed=ALLOWED_GLOBALS, source=source)
     except PolicyFileError as error:
-        if str(error).startswith(f"{source} is refused"):
-            raise PolicyFileError(f"{error} {OTHER_STATISTICS}") from error
-        raise
+        if not data:
+            raise  # it says what to do
+        raise PolicyFileError(f"{error} {OTHER_STATISTICS}") from error
     if not (isinstance(content, Record) and content.name == _VEC_NORMALIZE and isinstance(content.state, dict)):
         kind = content.name if isinstance(content, Record) else type(content).__name__
         raise PolicyFileError(
