@@ -22,6 +22,8 @@ GymnasiumEnv = gymnasium.Env[Any, Any]
 
 # Reset by seed restores these completely; building a MuJoCo model costs more than an episode's start.
 _STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
+# What a reward mostly is, told at a glance.
+_NUMBERS = (float, int, np.floating, np.integer)
 
 
 def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
@@ -111,7 +113,7 @@ class GymnasiumEnvs:
             except Exception as error:
                 raise failed(self._what, "step", error) from error
             self._observations[slot] = self._codec.encode(observation)
-            rewards[slot] = reward if type(reward) is float else number(self._what, reward)
+            rewards[slot] = reward if isinstance(reward, _NUMBERS) else number(self._what, reward)
             self._ended[slot] = bool(is_terminated) or bool(is_truncated)
         # Of all slots at once: one look at each observation would cost as much as some environments' steps.
         check_finite(self._what, "observation", self._observations)

@@ -89,12 +89,12 @@ class SpaceCodec:
         """
         if self._is_box:
             # What most environments give at most steps needs no more than a look.
-            if (
-                isinstance(observation, np.ndarray)
-                and observation.dtype == self._dtype
-                and observation.shape == self._box_shape
-            ):
-                return observation
+            if isinstance(observation, np.ndarray) and observation.shape == self._box_shape:
+                if observation.dtype == self._dtype:
+                    return observation
+                if observation.dtype == np.float64 and self._dtype == np.float32:
+                    with np.errstate(over="ignore"):
+                        return observation.astype(np.float32)
             return self._of_leaf(self._leaves[0], observation, is_batch=False)[0].reshape(self._box_shape)
         parts = [self._of_leaf(leaf, observation, is_batch=False) for leaf in self._leaves]
         return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")[0]
