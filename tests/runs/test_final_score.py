@@ -1,6 +1,7 @@
 """What the end of a distillation says: how alike student and teacher are, and how well each plays."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from rldistill.runs import final_score
 from rldistill.runs.collect import collect
 from rldistill.runs.distill import distill
 from rldistill.runs.distill_config import DistillConfig
-from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
+from tests.kit.cart_pole import hand_made_teacher, mirrored_teacher, short_cart_pole
+from tests.kit.small_policies import image_task
 
 TINY = {
     "student": "mlp:4",
@@ -100,3 +102,15 @@ def test_a_score_that_is_too_low_says_where_to_read_on():
     assert in_words(1.0, 2.0, 3.0, agreement=0.9) == (
         "score 1 of 2 (10 episodes each; the teacher is no better than random play); agreement 90.0 %"
     )
+
+
+def test_atari_is_played_only_when_asked_for():
+    data = SimpleNamespace(task=image_task())
+    assert final_score._playable(data, DistillConfig(out="unused")) is None
+    assert final_score._playable(data, DistillConfig(out="unused", evaluate_episodes=0)) is None
+
+
+def test_a_module_that_a_dataset_names_is_not_imported_for_a_score(tmp_path, monkeypatch):
+    collect(mirrored_teacher(), num_steps=600, out=tmp_path / "d", exploration_epsilon=0.4, num_envs=4)
+    monkeypatch.setattr(final_score, "make_task", lambda task: pytest.fail(f"{task.name} was made"))
+    assert messages(tmp_path / "r", tmp_path / "d") == []
