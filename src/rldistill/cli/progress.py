@@ -132,9 +132,6 @@ class ProgressBar:
     ) -> None:
         """Leave the last state on the screen; of what was interrupted nothing, its message says how far it was."""
         self._keeps_open = False
-        if _type is not None and issubclass(_type, KeyboardInterrupt):
-            for task in self._bars.tasks:
-                self._bars.update(task.id, visible=task.finished)
         if self._bars.live.is_started:
             if _type is not None and issubclass(_type, KeyboardInterrupt):
                 for task in self._bars.tasks:
