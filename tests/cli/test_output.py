@@ -19,7 +19,7 @@ from tests.kit.small_policies import image_task, small_policy
 def verbs(files) -> dict[str, list[object]]:
     """One small command for each verb that reads or makes a policy's data."""
     return {
-        "collect": ["collect", files / "teacher.safetensors", "--num-steps", "200", "--out", "d"],
+        "collect": ["collect", files / "teacher.safetensors", "--num-steps", "200", "--num-envs", "2", "--out", "d"],
         "distill": ["distill", files / "data", *TINY, "--out", "r"],
         "evaluate": ["evaluate", files / "run", "--num-episodes", "5"],
         "inspect": ["inspect", files / "run"],
@@ -68,7 +68,7 @@ def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
     result = run_well(*verbs[verb])
     assert result.stdout == ""
     following = {
-        "collect": "next: rldistill distill d --student mlp:64x64 --out runs/d-mlp",
+        "collect": "next: rldistill distill d --out runs/d",
         "distill": "next: rldistill evaluate r/",
     }
     assert following[verb] in result.stderr
