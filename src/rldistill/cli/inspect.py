@@ -5,11 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
-from rldistill.errors import UsageError
+from rldistill.cli.arguments import (
+    Flags,
+    parse,
+    plain_line,
+    require,
+    resolve_machine,
+    write_configuration,
+    write_result,
+)
+from rldistill.errors import UsageError, printable
 from rldistill.runs.config import InspectConfig, parse_options
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
+# Characters of one value: what a file says of itself may be of any length.
+_MOST_SHOWN = 4000
 
 
 def run(argv: Sequence[str]) -> None:
@@ -38,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
     # What was asked for is the result, not progress: it belongs on stdout in words, too.
     width = max(map(len, description))
     for key, value in _lines(description):
-        sys.stdout.write(f"{key:<{width}}  {_shown(value)}\n")
+        sys.stdout.write(f"{printable(key):<{width}}  {printable(_shown(value), _MOST_SHOWN)}\n")
 
 
 def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
@@ -68,7 +78,7 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
     if flags.json:
         write_result(flags, description | {"verification": result.to_dict()}, "")
     else:
-        sys.stdout.write(verification_text(result))
+        sys.stdout.write("".join(f"{plain_line(line)}\n" for line in verification_text(result).splitlines()))
     check_verified(result)
 
 

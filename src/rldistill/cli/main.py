@@ -9,11 +9,12 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import MAX_MESSAGE, RldistillError, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -51,6 +52,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except RldistillError as error:
+        if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
+            traceback.print_exception(error)
         return _fail(name, str(error), error.exit_code, wants_json=wants_json)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
@@ -62,8 +65,12 @@ def _exit_code(arguments: list[str]) -> int:
         if _is_out_of_memory(error):
             what = "out of memory. Choose a smaller network, --batch-size or --num-envs"
             return _fail(name, f"{what} ({error}).", 1, wants_json=wants_json)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename} cannot be used: {error.strerror}. Check the path, and what you may do there."
+            return _fail(name, message, 1, wants_json=wants_json)
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
-        return _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
+        message = f"unexpected {type(error).__name__}: {error}. {hint}"
+        return _fail(name, message, 1, wants_json=wants_json)
     except KeyboardInterrupt:
         how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
         message = f"interrupted; what was reported written is there. {how}"
@@ -112,7 +119,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Tell what an adapter wants known of a policy, without the line of code that says so."""
     # Gymnasium colours its warnings, terminal or not.
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).removeprefix("WARN: ")
-    sys.stderr.write(f"warning: {' '.join(text.split())}\n")
+    sys.stderr.write(f"warning: {printable(text, 2 * MAX_MESSAGE)}\n")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -121,7 +128,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _fail(verb: str, message: str, code: int, *, wants_json: bool) -> int:
-    line = " ".join(message.split())
+    line = printable(message, MAX_MESSAGE)
     sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
     if wants_json:
         sys.stdout.write(json.dumps({"error": line}) + "\n")

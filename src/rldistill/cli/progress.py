@@ -9,12 +9,14 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from rldistill.errors import printable
 from rldistill.events import Callback, Event, MessageEvent
 from rldistill.runs.interrupt import stop_on_interrupt
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 # A reproduction has more phases than a terminal has lines: of those that are finished the newest stay.
 _NUM_FINISHED_BARS = 8
+_MOST_PHASE = 80
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ class ProgressDisplay:
         self._console = Console(stderr=True, highlight=False)
         self._is_live = self._console.is_terminal and not quiet
         self._bars = Progress(
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -53,20 +55,19 @@ class ProgressDisplay:
             if not self._quiet or event.level == "warning":
                 style = "yellow" if event.level == "warning" else None
                 prefix = "warning: " if event.level == "warning" else ""
-                self._console.print(f"{prefix}{event.text}", style=style, markup=False, soft_wrap=True)
+                self._console.print(f"{prefix}{printable(event.text)}", style=style, markup=False, soft_wrap=True)
             return
+        phase = printable(event.phase, _MOST_PHASE)
         metrics = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.metrics.items())
         if self._is_live:
             if event.phase not in self._tasks:
-                self._tasks[event.phase] = self._bars.add_task(
-                    event.phase, total=event.total, unit=event.unit, metrics=""
-                )
+                self._tasks[event.phase] = self._bars.add_task(phase, total=event.total, unit=event.unit, metrics="")
             self._bars.update(self._tasks[event.phase], completed=event.done, total=event.total, metrics=metrics)
             finished = [task for task in self._bars.tasks if task.finished and task.visible]
             for task in finished[:-_NUM_FINISHED_BARS]:
                 self._bars.update(task.id, visible=False)
         elif not self._quiet and self._is_due(event.phase, event.done >= event.total):
-            sys.stderr.write(f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}\n")
+            sys.stderr.write(f"{phase} {event.done:,}/{event.total:,} {event.unit}  {metrics}\n")
             sys.stderr.flush()
 
     def _is_due(self, phase: str, is_last: bool) -> bool:

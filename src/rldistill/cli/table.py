@@ -80,7 +80,7 @@ def _cost_block(evaluations: Sequence[Evaluation]) -> list[list[str]]:
 
 def _lines(table: Table) -> list[str]:
     buffer = io.StringIO()
-    Console(file=buffer, width=_WIDTH, highlight=False).print(table)
+    Console(file=buffer, width=_WIDTH, highlight=False, markup=False, emoji=False).print(table)
     return [line.rstrip() for line in buffer.getvalue().splitlines()]
 
 

@@ -12,7 +12,7 @@ from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, loa
 from rldistill.data import is_dataset_folder
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
-from rldistill.errors import PolicyFileError, RldistillError, UsageError
+from rldistill.errors import PolicyFileError, RldistillError, UsageError, reading_file
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, check_behaviour
 from rldistill.tasks import Protocol, Task
@@ -152,8 +152,9 @@ def _from_file(
 
 def _file_of(path: Path) -> Path:
     """Return a file as it is, and of a run folder the policy that its run ended in."""
-    if not path.is_dir():
-        return path
+    with reading_file(f"Policy file {path}", PolicyFileError):
+        if not path.is_dir():
+            return path
     files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
     found = [file for file in files if file.is_file()]
     if found:
