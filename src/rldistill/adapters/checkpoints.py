@@ -18,7 +18,7 @@ from rldistill.adapters.notices import warn
 from rldistill.adapters.rsl_rl import find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
 from rldistill.adapters.weights import read_tensors, read_weights, unwrapped_names
-from rldistill.errors import PolicyFileError, UsageError
+from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.networks import InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.policies import TorchPolicy
@@ -68,11 +68,16 @@ def load_checkpoint(
         raise PolicyFileError(recurrent(source, str(error))) from error
     except UnknownLayersError as error:
         raise PolicyFileError(f"{source}: its layers are not known: {error}. {_OWN_MODULE}") from error
+    except (ValueError, LookupError) as error:  # shapes that no layer has, numbers that no description holds
+        raise PolicyFileError(f"{source}: its layers are not known: {first_line(error)}. {_OWN_MODULE}") from error
     found = _with_normalizer(found, source, normalizer)
     for note in found.notes:
         remedy = f" {_SAVE_STATISTICS}" if note == found.without_normalizer else ""
         warn(f"{source}: {note}{remedy}")
-    return build_policy(found, path, task, behaviour, converted)
+    try:
+        return build_policy(found, path, task, behaviour, converted)
+    except ValueError as error:
+        raise PolicyFileError(f"{source} makes no policy: {first_line(error)}. {_OWN_MODULE}") from error
 
 
 def _with_activation(found: FoundNetwork, activation: Activation | None, source: str) -> FoundNetwork:

@@ -106,6 +106,8 @@ class PolicyNetwork(nn.Module):
         self.use_channels_last()
 
     def _initialise(self, generator: torch.Generator | None, *, zero_output: bool) -> None:
+        if next(self.parameters()).is_meta:
+            return  # nothing to draw, and torch would import a compiler to draw it
         gain = INITIAL_GAINS.get(self.architecture.activation, "relu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

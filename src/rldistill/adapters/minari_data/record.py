@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rldistill.adapters.extras import optional_import
 from rldistill.data import Manifest, Provenance
-from rldistill.errors import DatasetError
+from rldistill.errors import DatasetError, UsageError
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import ActionLayout
 
@@ -69,7 +69,7 @@ def recorded_provenance(metadata: Mapping[str, Any], label: str) -> Provenance |
                 "It was written by a newer version: upgrade rldistill."
             )
         return Provenance.from_dict(record["provenance"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).rstrip(".").split())
         raise DatasetError(
             f"{label}: its record of ours contradicts itself: {reason}. It was altered after it was written. "
