@@ -2,7 +2,7 @@
 # make test-all     the slow tests too                          make docs       links and snippets of README and docs/
 # make lint | type  one check alone                             make format     rewrite the sources in our style
 # make bench        the measurements, one after the other       make teachers    play the published teachers: docs/results
-# make constraints  pin the newest releases
+# make constraints  pin the newest releases                     make fuzz       20,000 damaged files and 100 kills
 #
 # Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
@@ -25,7 +25,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all checks lint type docs wheel bench teachers format constraints clean
+.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench teachers format constraints clean
 
 # $(call check,name,command): one line when it passes; all that it printed, and its name, when it fails.
 define check
@@ -67,6 +67,13 @@ test: checks
 
 test-all: checks
 	$(call pytest,tests with the slow ones,-o faulthandler_timeout=0)
+
+# Under half an hour on two cores; cases that are not clean are kept in build/fuzz. Other cases: `make fuzz SEED=1`
+SEED ?= 0
+FUZZ := $(wildcard tests/fuzz/fuzz_*.py)
+
+fuzz: $(DEV_STAMP)
+	@for file in $(notdir $(basename $(FUZZ))); do $(BIN)/python -m tests.fuzz.$$file --seed $(SEED) || { echo "FAILED  $$file" >&2; failed=1; }; done; exit $${failed:-0}
 
 checks: lint type wheel
 

@@ -142,7 +142,15 @@ def test_probabilities_reach_from_0_to_1(epsilon):
     assert Protocol(exploration_epsilon=epsilon, sticky_action_probability=epsilon).exploration_epsilon == epsilon
 
 
-@pytest.mark.parametrize(("key", "value"), [("name", 7), ("environment_kwargs", 7)])
-def test_a_record_of_the_wrong_types_is_refused(key, value):
-    with pytest.raises(TypeError, match=r"^name must be a text and environment_kwargs a mapping$"):
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("name", 7, r"^name must be a text, got 7\.$"),
+        ("name", "a\x1b[31m", r"^name must be at most 255 printable characters, got 6: a\\x1b\[31m\.$"),
+        ("name", "a" * 256, r"^name must be at most 255 printable characters, got 256: a+ … a+\.$"),
+        ("environment_kwargs", 7, r"^environment_kwargs must be a Mapping, got 7\.$"),
+    ],
+)
+def test_a_record_of_the_wrong_types_is_refused(key, value, line):
+    with pytest.raises(UsageError, match=line):
         Task.from_dict(vector_task().to_dict() | {key: value})

@@ -5,12 +5,20 @@ Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line 
 line and the configuration alone, 1 for everything else.
 """
 
-from collections.abc import Mapping
+import contextlib
+import struct
+from collections.abc import Generator, Mapping
 from typing import Any
+
+MAX_MESSAGE = 500
+"""Characters of an error: it is one line, whatever the file says that it is about."""
 
 
 class RldistillError(Exception):
     """Base of every error raised for a user's input, files or data.
+
+    Its message is shown in terminals and may quote a stranger's file: it is cut to one line of at most `MAX_MESSAGE`
+    printable characters.
 
     Attributes:
         exit_code: of a command that ends with it.
@@ -19,6 +27,9 @@ class RldistillError(Exception):
 
     exit_code = 1
     result: Mapping[str, Any] | None = None
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, MAX_MESSAGE))
 
 
 class UsageError(RldistillError):
@@ -76,6 +87,83 @@ def install_hint(extra: str) -> str:
     return f".venv/bin/pip install -e '.[{extra}]' in the checkout of rldistill"
 
 
+def printable(text: str, most: int | None = None) -> str:
+    """Return text as one line that a terminal shows as it is: controls, colours and bidi marks are spelt out.
+
+    Args:
+        text: from anywhere.
+        most: characters to keep, of a longer text its beginning and its end; None: all.
+    """
+    line = text if most is None else _shortened(text, 4 * most)  # spelling out a huge text takes seconds
+    line = " ".join(line.split())
+    if not line.isprintable():
+        line = "".join(
+            character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
+            for character in line
+        )
+    return line if most is None else _shortened(line, most)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Return what a file holds in some place as messages quote it: texts and numbers, of all else the type.
+
+    Printing a container of a stranger may never end: it may hold the same list a thousand million times.
+    """
+    if isinstance(value, str):
+        return repr(printable(value, most))
+    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:  # Python refuses to print huge ones
+        return "a number of too many digits"
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    return f"a {type(value).__name__}"
+
+
 def first_line(error: BaseException) -> str:
     """Return what another library's error says first, without its full stop; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def reading_file(what: str, error_type: type[RldistillError]) -> Generator[None]:
+    """Turn whatever reading a stranger's file raises into one line; our own errors pass as they are.
+
+    Args:
+        what: the file, as messages call it.
+        error_type: to raise.
+    """
+    try:
+        yield
+    except RldistillError:
+        raise
+    except OSError as error:
+        raise error_type(f"{what} cannot be read: {error.strerror or first_line(error)}.") from error
+    except MemoryError as error:
+        raise error_type(f"{what} cannot be read: it does not fit into the memory.") from error
+    except _OF_CONTENT as error:
+        raise error_type(
+            f"{what} cannot be read: its content is not what its kind of file holds ({type(error).__name__}: "
+            f"{first_line(error)}). It is damaged, or another program wrote it. If it is sound, report it with what "
+            "RLDISTILL_TRACEBACK=1 shows."
+        ) from error
+
+
+# What Python, NumPy and torch raise for values that they did not expect; other errors are ours to see.
+_OF_CONTENT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+)
+_PRINTED_BITS = 128
+
+
+def _shortened(text: str, most: int) -> str:
+    """Return a text with its middle left out: messages end with what to do."""
+    if len(text) <= most:
+        return text
+    end = most * 2 // 5
+    return f"{text[: most - end - 3]} … {text[len(text) - end :]}"

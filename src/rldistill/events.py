@@ -67,8 +67,3 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
     answers = [callback(event) for callback in callbacks]
     if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
         raise StopRequestedError
-
-
-def printable(text: str) -> str:
-    """Return a text as a terminal may show it: what moves the cursor or changes colours is written as an escape."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

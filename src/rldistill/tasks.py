@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from rldistill.checks import check_not_negative, check_positive, check_share
-from rldistill.errors import UsageError
+from rldistill.checks import check_kind, check_name, check_shape, check_share, check_whole
+from rldistill.errors import UsageError, shown
 from rldistill.types import ActionLayout
 
 ATARI_PREFIX = "atari:"
+# A file may declare anything; these are what environments and networks compute with.
+_DTYPES = frozenset({"bool", "float16", "float32", "float64"}) | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 UNNAMED_TASK = "unnamed"
 """The task of a policy whose file says neither its environment nor how frames were made."""
 
@@ -33,6 +37,10 @@ class ObservationPart:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_name(self, "name", "dtype")
+        check_shape(self, "shape", least=0)
 
     @property
     def size(self) -> int:
@@ -79,9 +87,16 @@ class ObservationFingerprint:
     time_feature: int | None = None
 
     def __post_init__(self) -> None:
-        check_not_negative(self, "zero_padding")
-        if self.time_feature is not None:
-            check_positive(self, "time_feature")
+        # Also what a file declares comes this way.
+        check_shape(self, "observation_shape", least=0)
+        check_whole(self, "zero_padding", least=0)
+        check_whole(self, "frame_stack", "frame_skip", *(("time_feature",) if self.time_feature is not None else ()))
+        if self.observation_dtype not in _DTYPES:
+            raise UsageError(f"observation_dtype must be a type of numbers, got {shown(self.observation_dtype)}.")
+        check_name(self, *(("stack_padding",) if self.stack_padding is not None else ()))
+        check_kind(self, bool, "max_pool", *(("grayscale",) if self.grayscale is not None else ()))
+        if not all(isinstance(meaning, str) for meaning in self.action_set):
+            raise UsageError("action_set must hold texts.")
 
     @property
     def observation_description(self) -> str:
@@ -173,10 +188,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_share(self, "sticky_action_probability", "exploration_epsilon")
-        if self.noop_max is not None and self.noop_max < 0:
-            raise UsageError(f"noop_max must be 0 or more, got {self.noop_max}.")
-        if self.max_frames is not None and self.max_frames < 1:
-            raise UsageError(f"max_frames must be 1 or more, got {self.max_frames}.")
+        if self.noop_max is not None:
+            check_whole(self, "noop_max", least=0)
+        if self.max_frames is not None:
+            check_whole(self, "max_frames")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -204,6 +219,10 @@ class Task:
     protocol: Protocol = field(default_factory=Protocol)
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def __post_init__(self) -> None:
+        check_name(self, "name")
+        check_kind(self, Mapping, "environment_kwargs")
+
     @property
     def is_atari(self) -> bool:
         """Whether the task runs on the Atari emulator."""
@@ -226,8 +245,6 @@ class Task:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Task":
         """Read what `to_dict` wrote."""
-        if not (isinstance(data["name"], str) and isinstance(data["environment_kwargs"], Mapping)):
-            raise TypeError("name must be a text and environment_kwargs a mapping")
         return cls(
             data["name"],
             ObservationFingerprint.from_dict(data["fingerprint"]),

@@ -7,6 +7,7 @@ dimensions, K tasks, C H W image.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.errors import UsageError
+from rldistill.checks import is_whole
+from rldistill.errors import UsageError, shown
 
 ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
@@ -33,6 +35,8 @@ OUTPUT_KINDS_OF_ACTIONS: Mapping[ActionKind, tuple[OutputKind, ...]] = {
 
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
+# Whole numbers beyond these are none that a float holds exactly.
+_LARGEST_WHOLE = 2**53
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,23 @@ class ActionLayout:
             raise ValueError(f"kind must be one of {', '.join(get_args(ActionKind))}, got {self.kind!r}.")
         if self.kind != "multi_discrete" and len(self.sizes) > 1:
             raise ValueError(f"{self.kind} actions have one size, got {self.sizes}.")
-        if not self.sizes or min(self.sizes) < 1:
+        if not self.sizes or not all(map(is_whole, self.sizes)):
             raise ValueError(f"sizes must hold positive integers, got {self.sizes}.")
         is_box = self.kind == "box"
         if is_box and not (len(self.low) == len(self.high) == self.sizes[0]):
             raise ValueError(
                 f"a box of {self.sizes[0]} dimensions needs as many bounds, got low {self.low}, high {self.high}."
             )
+        if not all(map(_is_bound, (*self.low, *self.high))):
+            raise ValueError(f"bounds must be numbers, got low {self.low}, high {self.high}.")
+        if not all(low <= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"a box needs lower bounds below its upper ones, got low {self.low}, high {self.high}.")
         if is_box != (self.mapping is not None):
             raise ValueError(
                 f"mapping belongs to box actions and to them alone, got kind {self.kind!r}, mapping {self.mapping!r}."
             )
+        if self.mapping not in (None, *get_args(BoxMapping)):
+            raise ValueError(f"mapping must be {' or '.join(get_args(BoxMapping))}, got {shown(self.mapping)}.")
 
     @classmethod
     def discrete(cls, num_actions: int) -> "ActionLayout":
@@ -129,6 +139,13 @@ class ActionLayout:
     def is_bounded(self) -> bool:
         """Whether each dimension of a box has bounds."""
         return self.is_continuous and all(map(math.isfinite, self.widths))
+
+
+def _is_bound(value: object) -> bool:
+    """Whether a value is a number, infinite perhaps; whole ones of JSON may have any size, which arrays do not take."""
+    if isinstance(value, int):
+        return -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE
+    return isinstance(value, Real)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import io
 import re
 import zipfile
 
+import numpy as np
 import pytest
 
 from rldistill.adapters import archive as archive_module
-from rldistill.adapters.archive import check_archive, open_archive
+from rldistill.adapters.archive import open_archive, opened_archive
 from rldistill.errors import PolicyFileError
 
 
@@ -147,6 +148,33 @@ def test_small_members_may_compress_well(tmp_path):
 
 
 def test_bytes_in_memory_are_checked_alike():
-    check_archive(make_zip({"data": b"{}"}), source="FILE")
-    with pytest.raises(PolicyFileError, match=r"^FILE is refused: data unpacks to more than 200 times"):
-        check_archive(make_zip({"data": bytes(4 << 20)}), source="FILE")
+    with opened_archive(make_zip({"data": b"{}"}), source="FILE") as archive:
+        assert archive.read("data") == b"{}"
+    with (
+        pytest.raises(PolicyFileError, match=r"^FILE is refused: data unpacks to more than 200 times"),
+        opened_archive(make_zip({"data": bytes(4 << 20)}), source="FILE"),
+    ):
+        pass
+
+
+def test_members_that_are_each_within_their_limits_are_not_together(monkeypatch):
+    monkeypatch.setattr(archive_module, "FREE_UNPACKED_BYTES", 2 << 20)
+    member = np.random.default_rng(0).bytes(1 << 14) + bytes(900 << 10)
+    several = make_zip({str(index): member for index in range(3)})
+    line = (
+        r"^FILE is refused: its members unpack to 2 MiB, expected at most 2 MiB for [\d,]+ bytes\. Weights do not "
+        r"compress like that: it was made to exhaust its reader\. Save it uncompressed if it is yours\.$"
+    )
+    with pytest.raises(PolicyFileError, match=line), opened_archive(several, source="FILE"):
+        pass
+    with opened_archive(several, source="FILE", num_bytes=1 << 20) as archive:
+        assert len(archive.names) == 3
+
+
+def test_a_member_may_be_given_a_limit_of_its_own(tmp_path):
+    path = tmp_path / "p.zip"
+    path.write_bytes(make_zip({"data": bytes((2 << 20) + 1)}, zipfile.ZIP_STORED))
+    line = f"Policy file {path} is refused: data unpacks to more than 2 MiB, the most that is read of it."
+    with open_archive(path) as archive, pytest.raises(PolicyFileError) as caught:
+        archive.read("data", most=2 << 20)
+    assert str(caught.value) == line

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+import zipfile
 
 import pytest
 import torch
@@ -196,3 +197,87 @@ def test_a_huge_storage_in_the_old_format():
     huge = data.replace(b"K\x4d", b"\x8a\x06" + struct.pack("<q", 2**46)[:6])
     assert huge != data
     assert refusal(huge).startswith("FILE ")
+
+
+# What asks more of its reader than a policy needs, in either format: refused before torch makes anything of it
+
+MADE_TO_EXHAUST = "No policy needs that: it was made to exhaust its reader."
+
+
+def torch_zip(data):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+def storage_of(count):
+    key = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + b"0X\x03\0\0\0cpu"
+    return key + b"\x8a\x08" + count.to_bytes(8, "little") + b"tQ"
+
+
+HOSTILE = [
+    (
+        b"Nq\x000" + b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(45)) + b"h\x2d.",
+        "holds more than 500,000 values",
+    ),
+    (b"]q\x00h\x00a.", "holds itself"),
+    (b"]" * 5000 + b"a" * 4999 + b".", "is nested more than 64 deep"),
+    (b"}K\x01" * 3000 + b"}" + b"s" * 3000 + b".", "is nested more than 64 deep"),
+    (b"(" + b"K\x01" * 500_000 + b"t.", "has more than 500,000 instructions"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), HOSTILE, ids=[reason for _, reason in HOSTILE])
+@pytest.mark.parametrize("pack", [torch_zip, bytes], ids=["zip", "pickle"])
+def test_pickles_that_keep_their_reader_busy(pack, data, reason):
+    assert refusal(pack(b"\x80\x02" + data)) == f"FILE is refused: its pickle {reason}. {MADE_TO_EXHAUST}"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"}K\x01\x85\x85Ns.", "its pickle has a tuple as a key. Nothing of it was executed."),
+        (
+            b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+            "its pickle makes room with builtins.bytearray. Weights do not.",
+        ),
+        (
+            b"ctorch\nFloatTensor\nJ\xff\xff\xff\x7f\x85R.",
+            "its pickle makes room with torch.FloatTensor. Weights do not.",
+        ),
+        (
+            storage_of(10**12) + b".",
+            "its tensors are declared to hold 1,000,000,000,000 numbers and lie in 57 bytes. It was made to exhaust "
+            "its reader.",
+        ),
+    ],
+)
+def test_room_that_is_made_out_of_nothing(data, reason):
+    data = b"\x80\x02" + data
+    line = refusal(torch_zip(data))
+    assert line == f"FILE is refused: {reason}".replace("57 bytes", f"{len(data) + 2} bytes")
+
+
+def test_pairs_of_numbers_may_be_keys():
+    content = {"model": STATE, "visits": {(0, 1): 3, (1, 1): 4}}
+    assert read_torch_data(saved(content), source="FILE")["visits"] == content["visits"]
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_checkpoint_with_an_optimiser_and_shared_tensors_is_read(new_format):
+    module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(50)))
+    module[1].weight = module[0].weight
+    optimizer = torch.optim.Adam(module.parameters())
+    sum(layer(torch.ones(4)).sum() for layer in module).backward()
+    optimizer.step()
+    content = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "returns": [0.5] * 10_000}
+    read = read_torch_data(saved(content, _use_new_zipfile_serialization=new_format), source="FILE")
+    torch.testing.assert_close(read["model"]["1.weight"], module[0].weight.detach(), rtol=0, atol=0)
+
+
+def test_a_safetensors_header_that_takes_more_than_any_tensors_need():
+    text = b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"
+    with pytest.raises(PolicyFileError, match=r"^FILE is refused: its header takes 9,000,010 bytes, expected at most"):
+        read_tensors(len(text).to_bytes(8, "little") + text, source="FILE")

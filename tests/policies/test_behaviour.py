@@ -175,3 +175,10 @@ def test_generators_must_be_as_many_as_rows(num_generators):
         ValueError, match=rf"^rng must be one generator or one per row: got {num_generators} for 3 rows\.$"
     ):
         choose(rows_of(SCORES, 3), "logits", "sample", rng=rng)
+
+
+def test_a_spread_beyond_all_floats_still_gives_actions_in_the_box():
+    layout = ActionLayout("box", (2,), (-1.0, -1.0), (1.0, 1.0), "clip")
+    output = PolicyOutput(layout, mean=torch.zeros(64, 2), log_std=torch.full((64, 2), 1e38))
+    actions = choose_actions(output, "sample", rng=np.random.default_rng(0))
+    assert set(np.unique(actions)) == {-1.0, 1.0}

@@ -159,7 +159,7 @@ def test_other_peoples_weights(refusal, metadata):
 @pytest.mark.parametrize("version", [2, 99, "2", 0, None])
 def test_another_schema_version(refusal, version):
     assert refusal(with_metadata(metadata_text(schema_version=version))) == (
-        f"Policy file FILE: got schema version {version}, this version reads 1. Upgrade rldistill."
+        f"Policy file FILE: got schema version {version!r}, this version reads 1. Upgrade rldistill."
     )
 
 
@@ -280,6 +280,25 @@ FINGERPRINT = ("heads", 0, "task", "fingerprint")
         (("module_outputs",), 7),
         (("module_outputs",), "q_values=0"),  # of a network of ours
         (("module_outputs",), "scores"),
+        (("name",), "x" * 256),
+        (("name",), "a\x1b[2J"),
+        (("name",), "a\nb"),
+        (("heads", 0, "task", "name"), "\u202e"),
+        (("architecture", "name"), ["mlp"]),
+        (("architecture", "hidden"), [2.0]),
+        (("architecture", "hidden"), [True]),
+        (("architecture", "value_head"), "no"),
+        (("input_scale",), True),
+        ((*FINGERPRINT, "observation_dtype"), "S8"),
+        ((*FINGERPRINT, "observation_shape"), [10**250] * 20_000),  # whose product takes minutes
+        ((*FINGERPRINT, "observation_shape"), [4.0]),
+        ((*FINGERPRINT, "frame_stack"), 0),
+        ((*FINGERPRINT, "max_pool"), "no"),
+        ((*FINGERPRINT, "action_set"), [1, 2, 3]),
+        (("heads", 0, "task", "protocol", "noop_max"), 2.5),
+        (("normalization",), {"epsilon": 1e-8, "clip": 10.0, "untouched": [[0.0, 1.0]]}),
+        (("normalization",), {"epsilon": "small", "clip": 10.0}),
+        (("atoms",), {"low": -1.0, "high": 1.0, "count": 3.0}),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -292,5 +311,89 @@ def test_a_description_without_one_of_its_keys(refusal):
     for key in DESCRIPTION:
         rest = {name: value for name, value in DESCRIPTION.items() if name != key}
         assert refusal(pack_policy(rest, WEIGHTS)) == (
-            f"Policy file FILE: its description does not make a network ('{key}')."
+            f"Policy file FILE: its description does not make a network ('{key}' is missing)."
         )
+
+
+def box_of(low, high, mapping):
+    fingerprint = DESCRIPTION["heads"][0]["task"]["fingerprint"]
+    layout = {"kind": "box", "sizes": [1], "low": [low], "high": [high], "mapping": mapping}
+    task = {**DESCRIPTION["heads"][0]["task"], "fingerprint": {**fingerprint, "action_layout": layout}}
+    return pack_policy({**DESCRIPTION, "heads": [{"task": task}], "output_kind": "actions"}, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mapping", "reason"),
+    [
+        (1.0, -1.0, "clip", "a box needs lower bounds below its upper ones, got low (1.0,), high (-1.0,)"),
+        (-1.0, 1.0, "round", "mapping must be clip or tanh_rescale, got 'round'"),
+        (None, 1.0, "tanh_rescale", "tanh_rescale needs finite bounds, got (-inf,) to (1.0,)"),
+    ],
+)
+def test_a_box_that_no_action_lies_in(refusal, low, high, mapping, reason):
+    line = refusal(box_of(low, high, mapping))
+    assert line == f"Policy file FILE: its description does not make a network ({reason})."
+
+
+# More than any network has: refused before it is made
+
+
+def many_heads(count):
+    (head,) = DESCRIPTION["heads"]
+    return [{"task": {**head["task"], "name": str(number)}} for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("architecture", {**DESCRIPTION["architecture"], "hidden": [1] * 100_000}, "got 100,001 layers"),
+        ("architecture", {**DESCRIPTION["architecture"], "head_hidden": [1] * 1024}, "got 1,026 layers"),
+        ("heads", many_heads(1024), "got 1,025 layers"),
+    ],
+)
+def test_more_layers_than_any_network_has(refusal, key, value, reason):
+    line = refusal(changed(key, value))
+    assert line == f"Policy file FILE: its description does not make a network ({reason}, expected at most 1,024)."
+
+
+@pytest.mark.parametrize("size", [1 << 23, 1 << 40, 10**30])
+def test_statistics_of_more_numbers_than_any_observation_has_are_not_made_room_for(refusal, size):
+    description = copy.deepcopy(DESCRIPTION) | {"normalization": {"epsilon": 1e-8, "clip": 10.0}}
+    description["heads"][0]["task"]["fingerprint"]["observation_shape"] = [size]
+    assert refusal(pack_policy(description, WEIGHTS)) == (
+        "Policy file FILE: its description does not make a network (normalization is for observations of at most "
+        "4,194,304 numbers)."
+    )
+
+
+def test_feature_maps_that_fit_no_memory(refusal):
+    description = copy.deepcopy(DESCRIPTION)
+    description["architecture"] |= {"kind": "conv", "channels": [64, 1], "kernel_sizes": [1, 1], "strides": [1, 4000]}
+    description["heads"][0]["task"]["fingerprint"]["observation_shape"] = [1, 4000, 4000]
+    assert refusal(pack_policy(description, WEIGHTS)) == (
+        "Policy file FILE: its description does not make a network (Network 'mlp:2' makes feature maps of "
+        "1,024,000,000 numbers of each observation, at most 16,777,216 are supported. Choose fewer channels, larger "
+        "strides or smaller images)."
+    )
+
+
+def test_a_number_that_no_float_can_hold(refusal):
+    text = json.dumps(DESCRIPTION | {"schema_version": 1, "sha256": "x", "input_scale": 10**400})
+    assert refusal(with_metadata(text)).startswith(
+        "Policy file FILE was altered: its description is not the JSON that was written."
+    )
+
+
+def test_a_header_that_takes_more_than_any_policys(refusal):
+    text = b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"
+    assert refusal(len(text).to_bytes(8, "little") + text) == (
+        "Policy file FILE is refused: its header takes 9,000,010 bytes, expected at most 8,388,608. No policy needs "
+        "that: it was made to exhaust its reader."
+    )
+
+
+def test_a_refusal_quotes_no_control_characters_and_not_everything(refusal):
+    line = refusal(changed("surprise\x1b[31m\n" + "x" * 100_000, 1))
+    assert line.isprintable()
+    assert len(line) < 500
+    assert "surprise\\x1b[31m" in line

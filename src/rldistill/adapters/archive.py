@@ -2,19 +2,20 @@
 
 An archive holds at most `MAX_MEMBERS` members. One of them may unpack to at most
 `MAX_MEMBER_BYTES`, and, beyond its first MiB, to at most `MAX_RATIO` times what it takes in the
-archive. The sizes that the archive declares are checked first; what really comes out is counted
-while it is read, because a declaration can lie.
+archive; all together to what `limits` allows for its size. The sizes that the archive declares are
+checked first; what really comes out is counted while it is read, because a declaration can lie.
 """
 
 import contextlib
 import io
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import BinaryIO
 
-from rldistill.errors import PolicyFileError, first_line
+from rldistill.errors import PolicyFileError, first_line, printable, shown
+from rldistill.limits import FREE_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 
 MAX_MEMBERS = 10_000
 MAX_MEMBER_BYTES = 1 << 30
@@ -49,16 +50,29 @@ class Archive:
         """What all members together unpack to, as the archive declares; none of them is read beyond its part."""
         return sum(member.file_size for member in self._zip_file.infolist())
 
-    def read(self, name: str) -> bytes:
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole archive."""
+        return self._num_bytes
+
+    def read(self, name: str, *, most: int = MAX_MEMBER_BYTES) -> bytes:
         """Return a member's bytes.
+
+        Args:
+            name: of the member.
+            most: bytes that it may unpack to.
 
         Raises:
             PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
         """
         if name not in self.names:
-            listing = ", ".join(sorted(self.names)[:8]) or "nothing"
             raise PolicyFileError(
-                f"{self._source} holds no {name!r}, only {listing}. Was it written by another library?"
+                f"{self._source} holds no {name!r}, only {listed(self.names)}. Was it written by another library?"
+            )
+        if self._zip_file.getinfo(name).file_size > most:
+            raise PolicyFileError(
+                f"{self._source} is refused: {printable(name, 60)} unpacks to more than {most >> 20:,} MiB, the most "
+                "that is read of it."
             )
         chunks: list[bytes] = []
         num_bytes = 0
@@ -99,14 +113,25 @@ def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]
         raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}.") from error
 
 
-def check_archive(data: bytes, *, source: str) -> None:
-    """Check the declared sizes of an archive in memory, before another library unpacks it.
+@contextlib.contextmanager
+def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
+    """Open an archive in memory, its declared sizes checked, before another library unpacks it.
+
+    Args:
+        data: the archive.
+        source: what messages call it.
+        num_bytes: of the file that it takes part of, by which its unpacked size is measured; None: its own.
 
     Raises:
         PolicyFileError: not a whole zip archive, or it declares more than the limits.
     """
-    with _opened(io.BytesIO(data), source, len(data)):
-        pass
+    with _opened(io.BytesIO(data), source, len(data) if num_bytes is None else num_bytes) as archive:
+        yield archive
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names of members as messages list them."""
+    return ", ".join(printable(name, 60) for name in sorted(names)[:8]) or "nothing"
 
 
 @contextlib.contextmanager
@@ -136,22 +161,30 @@ def _check_declared(zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> N
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise PolicyFileError(
-            f"{source} is refused: it holds {twice!r} twice, and readers differ in which one they take."
+            f"{source} is refused: it holds {shown(twice)} twice, and readers differ in which one they take."
         )
     for member in members:
         _check_size(source, member.filename, member.file_size, min(member.compress_size, num_bytes))
+    unpacked, most = sum(member.file_size for member in members), FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * num_bytes
+    if unpacked > most:
+        raise PolicyFileError(
+            f"{source} is refused: its members unpack to {unpacked >> 20:,} MiB, expected at most {most >> 20:,} MiB "
+            f"for {num_bytes:,} bytes. Weights do not compress like that: it was made to exhaust its reader. Save it "
+            "uncompressed if it is yours."
+        )
 
 
 def _check_size(source: str, name: str, num_bytes: int, packed_bytes: int) -> None:
     """Refuse what unpacks to too much, absolutely or for the room that it takes in the archive."""
     if num_bytes > MAX_MEMBER_BYTES:
         raise PolicyFileError(
-            f"{source} is refused: {name} unpacks to more than {MAX_MEMBER_BYTES >> 20:,} MiB, the most that is read."
+            f"{source} is refused: {printable(name, 60)} unpacks to more than {MAX_MEMBER_BYTES >> 20:,} MiB, the most "
+            "that is read."
         )
     if num_bytes > _CHUNK_BYTES and num_bytes > MAX_RATIO * packed_bytes:
         raise PolicyFileError(
-            f"{source} is refused: {name} unpacks to more than {MAX_RATIO} times its {packed_bytes:,} bytes. "
-            "Weights do not compress like that: it was made to exhaust its reader."
+            f"{source} is refused: {printable(name, 60)} unpacks to more than {MAX_RATIO} times its "
+            f"{packed_bytes:,} bytes. Weights do not compress like that: it was made to exhaust its reader."
         )
 
 

@@ -5,6 +5,7 @@ of data. To that one `NUMPY_AS_DATA` gives classes of ours under numpy's names: 
 pickle could pass anything, are never called.
 """
 
+import io
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.adapters.unpickle import Record, Symbol
+from rldistill.errors import shown
 
 # numpy moved its core between versions 1 and 2; pickles of both are about.
 _CORES = ("numpy.core.", "numpy._core.")
@@ -72,15 +74,36 @@ def number_from(value: object, *, may_be_infinite: bool = False) -> float:
         value = array.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {_kind(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("expected a finite number, got one beyond all floats") from error
     if math.isnan(number) or (math.isinf(number) and not may_be_infinite):
         raise ValueError(f"expected a finite number, got {number}")
     return number
 
 
+def read_npy(data: bytes) -> NDArray[Any]:
+    """Read an array of NumPy's own format, once its declared size is known to be that of its bytes.
+
+    Raises:
+        ValueError: it is none, of plain numbers.
+    """
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"version {version} of NumPy's format, expected 1.0 or 2.0")
+    shape, fortran, dtype = read_header[version](file)
+    if dtype.hasobject:
+        raise ValueError("an array of objects, which would have to be executed")
+    content = data[file.tell() :]
+    return _build(shape, dtype, content, fortran=fortran)
+
+
 def _build(shape: tuple[Any, ...], dtype: np.dtype[Any], content: bytes | bytearray, *, fortran: bool) -> NDArray[Any]:
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape) or len(shape) > 8:
-        raise ValueError(f"an array of shape {str(shape)[:60]}")
+        raise ValueError(f"an array of shape ({', '.join(map(shown, shape[:8]))})")
     if math.prod(shape) * dtype.itemsize != len(content):
         raise ValueError(f"an array {list(shape)} of {dtype.name} in {len(content)} bytes")
     array = np.frombuffer(bytes(content), dtype=dtype).reshape(shape, order="F" if fortran else "C")
@@ -101,7 +124,7 @@ def _dtype_from(value: object) -> np.dtype[Any]:
         case _:
             raise ValueError("an array of structures")
     if not (isinstance(code, str) and len(code) <= 3 and code[:1] in _KINDS and code[1:].isdecimal()):
-        raise ValueError(f"an array of type {str(code)[:20]!r}")
+        raise ValueError(f"an array of type {shown(code, 20)}")
     try:
         return np.dtype(code).newbyteorder(order)
     except TypeError as error:

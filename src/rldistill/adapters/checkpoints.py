@@ -26,7 +26,7 @@ from rldistill.adapters.notices import warn
 from rldistill.adapters.rsl_rl import check_one_output_per_action, find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
 from rldistill.adapters.weights import read_tensors, read_weights, unwrapped_names
-from rldistill.errors import PolicyFileError, UsageError
+from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.networks import Architecture, InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
@@ -80,9 +80,14 @@ def load_checkpoint(
         raise PolicyFileError(recurrent(source, str(error))) from error
     except UnknownLayersError as error:
         raise PolicyFileError(f"{source}: its layers are not known: {str(error).rstrip('.')}. {OWN_MODULE}") from error
+    except (ValueError, LookupError) as error:  # shapes that no layer has, numbers that no description holds
+        raise PolicyFileError(f"{source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
     found = _with_normalizer(found, source, normalizer)
     check_one_output_per_action(found, task, source)
-    policy = build_policy(found, path, task, behaviour, converted)
+    try:
+        policy = build_policy(found, path, task, behaviour, converted)
+    except ValueError as error:
+        raise PolicyFileError(f"{source} makes no policy: {first_line(error)}. {OWN_MODULE}") from error
     for guess in found.guesses:
         warn(f"{source}: {guess}")
     for note in found.notes:

@@ -46,7 +46,10 @@ def find_cleanrl(tensors: Mapping[str, Tensor]) -> FoundNetwork | None:
     if finder is None:
         return None
     rest = dict(tensors)
-    found = finder(rest)
+    try:
+        found = finder(rest)
+    except KeyError as error:
+        raise UnknownLayersError(f"{error.args[0]} is missing") from error
     if rest:
         raise UnknownLayersError(f"{', '.join(rest)} beside its layers")
     return found

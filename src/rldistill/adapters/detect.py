@@ -1,14 +1,14 @@
 """What a file is, told by its content and without running anything of it."""
 
-import json
 import re
 from pathlib import Path
 from typing import Literal
 
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.weights import is_safetensors
+from rldistill.adapters.weights import check_header, is_safetensors
 from rldistill.data import is_dataset_folder
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, reading_file
+from rldistill.limits import HEADER, read_json
 from rldistill.policies.file_format import METADATA_KEY
 
 FileKind = Literal["policy", "sb3", "onnx", "torchscript", "torch_export", "weights"]
@@ -32,6 +32,8 @@ _KNOWN_STARTS = (
 # Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _ONNX_NEEDED = frozenset({7, 8})
+# One for each operator set, function and entry of its metadata.
+_MOST_ONNX_FIELDS = 100_000
 
 
 def policy_file_of(path: Path) -> Path:
@@ -40,8 +42,9 @@ def policy_file_of(path: Path) -> Path:
     Raises:
         PolicyFileError: a folder that holds none.
     """
-    if not path.is_dir():
-        return path
+    with reading_file(f"Policy file {path}", PolicyFileError):
+        if not path.is_dir():
+            return path
     files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
     found = [file for file in files if file.is_file()]
     if found:
@@ -59,11 +62,12 @@ def detect_kind(path: Path) -> FileKind:
     Raises:
         PolicyFileError: there is no file, or none of a kind that is readable; says what was found.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise PolicyFileError(f"Policy file {path}: found {found} there, expected a file. Is the path right?")
-    with path.open("rb") as file:
-        head = file.read(_NUM_HEAD_BYTES)
+    with reading_file(f"Policy file {path}", PolicyFileError):
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing"
+            raise PolicyFileError(f"Policy file {path}: found {found} there, expected a file. Is the path right?")
+        with path.open("rb") as file:
+            head = file.read(_NUM_HEAD_BYTES)
     if not head:
         raise PolicyFileError(
             f"Policy file {path} is empty (0 bytes): its download or copy is incomplete. Fetch it again."
@@ -101,11 +105,12 @@ def _is_bare_safetensors(path: Path) -> bool:
         head = file.read(9)
         if not is_safetensors(head):
             return False
+        check_header(head, source=f"Policy file {path}")
         file.seek(8)
         try:
-            header = json.loads(file.read(int.from_bytes(head[:8], "little")))
+            header = read_json(file.read(int.from_bytes(head[:8], "little")), HEADER)
             return METADATA_KEY not in header.get("__metadata__", {})
-        except (ValueError, AttributeError, TypeError, RecursionError):
+        except (ValueError, AttributeError, TypeError):
             return False
 
 
@@ -113,6 +118,7 @@ def _is_onnx(path: Path) -> bool:
     """Walk over the outermost fields of a protobuf message: are they those of an ONNX model?"""
     size = path.stat().st_size
     found: set[int] = set()
+    num_fields = 0
     with path.open("rb") as file:
         while (position := file.tell()) < size:
             key = _read_varint(file.read(10))
@@ -121,7 +127,8 @@ def _is_onnx(path: Path) -> bool:
             number, wire_type = key[0] >> 3, key[0] & 7
             file.seek(position + key[1])
             value = _read_varint(file.read(10))
-            if number not in _ONNX_FIELDS or wire_type not in (0, 2) or value is None:
+            num_fields += 1
+            if number not in _ONNX_FIELDS or wire_type not in (0, 2) or value is None or num_fields > _MOST_ONNX_FIELDS:
                 return False
             found.add(number)
             file.seek(position + key[1] + value[1] + (value[0] if wire_type == 2 else 0))

@@ -162,9 +162,9 @@ def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
 
 def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
     """Give a network on the meta device its weights."""
-    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = {name: _kind(tensor) for name, tensor in network.state_dict().items()}
     state = _state(found, [name for name in expected if name.startswith("torso.")])
-    got = {name: list(tensor.shape) for name, tensor in state.items()}
+    got = {name: _kind(tensor) for name, tensor in state.items()}
     if wrong := [name for name in expected | got if expected.get(name) != got.get(name)]:
         listing = ", ".join(
             f"{name} {got.get(name, 'missing')} instead of {expected.get(name, 'nothing')}" for name in wrong[:4]
@@ -178,6 +178,11 @@ def _fill(network: PolicyNetwork, found: FoundNetwork, path: Path) -> None:
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return the shape of a tensor, and its type where that is none of a weight."""
+    return f"{list(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
 
 
 def _state(found: FoundNetwork, torso_names: Sequence[str]) -> dict[str, Tensor]:

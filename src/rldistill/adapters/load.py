@@ -18,7 +18,8 @@ from rldistill.adapters.sb3.load import load_sb3
 from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
-from rldistill.errors import UsageError
+from rldistill.errors import PolicyFileError, UsageError, reading_file
+from rldistill.limits import is_file
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
@@ -72,7 +73,7 @@ class Reading:
         if said.get("behaviour") not in LEARNED_BEHAVIOURS:
             said.pop("behaviour", None)
         # Opening a pipe or a device might never end.
-        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not Path(said["normalizer"]).is_file():
+        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not is_file(said["normalizer"]):
             del said["normalizer"]
         return cls(**said)
 
@@ -124,8 +125,9 @@ def load_policy(
     if isinstance(source, str | Path):
         said = None if normalizer is None else str(normalizer)
         reading = Reading(trust, outputs, input_scale, activation, said, behaviour)
-        path = policy_file_of(Path(source))
-        policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)
+        with reading_file(f"Policy file {source}", PolicyFileError):
+            path = policy_file_of(Path(source))
+            policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)
     elif any(hint is not None for hint in (module, input_scale, activation, normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     else:
@@ -183,19 +185,23 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
         UsageError: something must be said that neither file nor user tells, or was said and does not apply.
         MismatchError: a policy of another library does not fit the task.
     """
-    kind = detect_kind(path)
-    if kind in ("policy", "sb3"):
-        check_reading(path, kind, reading)
-        policy: LoadedPolicy = (
-            files.load_policy(path, device=device)
-            if kind == "policy"
-            else load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
-        )
-        policy = _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
-    else:
-        policy = _load_file(path, kind, reading, task, device=device)
+    with reading_file(f"Policy file {path}", PolicyFileError):
+        policy = _load_for(path, reading, device=device, task=task)
     _check_sampling(policy, reading.behaviour)
     return policy
+
+
+def _load_for(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
+    kind = detect_kind(path)
+    if kind not in ("policy", "sb3"):
+        return _load_file(path, kind, reading, task, device=device)
+    check_reading(path, kind, reading)
+    policy = (
+        files.load_policy(path, device=device)
+        if kind == "policy"
+        else load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
+    )
+    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
 
 
 def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Module | None = None) -> None:

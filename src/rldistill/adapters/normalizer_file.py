@@ -5,7 +5,6 @@ Stable-Baselines3's wrapper does, the numbers `epsilon` (1e-8), `clip` (10; infi
 Gymnasium's wrapper alone does) and `count`. The file's content, not its name, says which it is.
 """
 
-import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,16 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.adapters.archive import open_archive
+from rldistill.adapters.arrays import read_npy
 from rldistill.adapters.sb3.inputs import smallest_epsilon
 from rldistill.adapters.sb3.normalizer import (
-    MAX_FILE_BYTES,
     OTHER_STATISTICS,
     RunningStatistics,
     VecNormalizeRecord,
     read_vec_normalize,
 )
 from rldistill.adapters.weights import is_safetensors, read_tensors
-from rldistill.errors import MismatchError, PolicyFileError, first_line
+from rldistill.errors import MismatchError, PolicyFileError, first_line, reading_file
+from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, check_file
 from rldistill.networks import InputNormalization
 from rldistill.storage import sha256_file
 
@@ -45,16 +45,20 @@ def read_normalizer(path: Path) -> VecNormalizeRecord:
         PolicyFileError: missing, damaged, neither arrays of these names nor a `VecNormalize`, or statistics that
             cannot be.
     """
+    with reading_file(f"{_KIND} {path}", PolicyFileError):
+        return _read(path)
+
+
+def _read(path: Path) -> VecNormalizeRecord:
+    source = f"{_KIND} {path}"
     try:
-        num_bytes = path.stat().st_size
+        check_file(path, STATISTICS.num_bytes)
         with path.open("rb") as file:
             head = file.read(9)
-    except OSError:
+    except (OSError, BeyondLimitsError):
         return read_vec_normalize(path)  # says what is wrong
     if not (head.startswith(b"PK") or is_safetensors(head)):
         return read_vec_normalize(path)
-    source = f"{_KIND} {path}"
-    _check_bytes(num_bytes, source)
     arrays = _from_npz(path, source) if head.startswith(b"PK") else _from_safetensors(path, source)
     try:
         return _record(arrays)
@@ -108,7 +112,7 @@ def _from_npz(path: Path, source: str) -> dict[str, NDArray[Any]]:
 
 def _array(data: bytes, member: str) -> NDArray[Any]:
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return read_npy(data)
     except Exception as error:  # NumPy parses the header as Python, and raises almost anything for a damaged one
         reason = first_line(error)
         raise PolicyFileError(f"{member} in it is no array of numbers: {reason}.") from error
@@ -135,13 +139,15 @@ def _check_names(names: Collection[str], source: str) -> None:
 
 
 def _check_bytes(num_bytes: int, source: str) -> None:
-    if num_bytes > MAX_FILE_BYTES:
+    if num_bytes > STATISTICS.num_bytes:
         raise PolicyFileError(
-            f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {MAX_FILE_BYTES >> 20:,} MiB."
+            f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {STATISTICS.num_bytes >> 20:,} MiB."
         )
 
 
 def _record(arrays: Mapping[str, NDArray[Any]]) -> VecNormalizeRecord:
+    if max(arrays[name].size for name in _NEEDED) > MAX_NORMALISED:
+        raise ValueError(f"more than {MAX_NORMALISED:,} numbers")
     mean, variance = (_finite(name, arrays[name]) for name in _NEEDED)
     if mean.shape != variance.shape or not mean.size:
         raise ValueError(f"a mean of shape {list(mean.shape)} and a var of shape {list(variance.shape)}")

@@ -9,14 +9,25 @@ pickles have (INST, OBJ, EXT, persistent ids, out-of-band buffers) are refused.
 Source: the instruction set of `pickletools` (pickle protocols 0 to 5).
 """
 
+import io
 import pickletools
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 
-from rldistill.errors import PolicyFileError, first_line
+from rldistill.errors import PolicyFileError, first_line, printable
+from rldistill.limits import STATISTICS, TENSORS, BeyondLimitsError, Budget, check_tree, plain_children
 
 _MARK: Final = object()
+# Keys of a dict that differ by multiples of 2^61 - 1 collide: a few hundred thousand of them keep it busy for ever.
+_KEY_BITS = 60
+_LARGE_BITS = 64
+_MOST_BITS = 2048  # generators of random numbers have states of 128
+_MOST_LARGE_INTEGERS = 1000
+# What torch.save wrote before 2020 is five pickles, then the tensors.
+_MOST_PICKLES = 5
+STORAGE = "storage"
+"""Name of the record that stands for the bytes of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class _Refused(Exception):
 
 
 def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
-    """Return what a pickle describes, as data.
+    """Return what a pickle describes, as data; as a tree it keeps the budget of running statistics.
 
     Args:
         data: the file's bytes.
@@ -60,11 +71,48 @@ def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
     """
     if not data:
         raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
-    machine = _Machine(allowed)
+    return _run(_Machine(allowed, STATISTICS), io.BytesIO(data), source)
+
+
+def read_torch_pickles(file: io.BytesIO, *, source: str) -> list[object]:
+    """Return what the pickles of `torch.save` describe, as data: for checks, before torch reads them itself.
+
+    Any global may be named, since torch decides which it looks up; tensors' bytes are `Record`s named `STORAGE`.
+
+    Args:
+        file: one pickle, or at its beginning the five of the format before 2020.
+        source: what messages call the file.
+
+    Raises:
+        PolicyFileError: damaged, or one of them asks more of its reader than a policy needs.
+    """
+    machine = _Machine(None, TENSORS)
+    contents: list[object] = []
+    size = len(file.getbuffer())
+    while not contents or (file.tell() < size and len(contents) < _MOST_PICKLES):
+        contents.append(_run(machine.restarted(), file, source))
+        if len(contents) == 1 and not isinstance(contents[0], int):  # the old format begins with a magic number
+            break
+    return contents
+
+
+def children(value: object) -> list[Any]:
+    """Return what a value of a pickle holds."""
+    if isinstance(value, Record):
+        pairs = [part for pair in value.entries for part in pair]
+        return [*value.arguments, value.state, *pairs]
+    return plain_children(value)
+
+
+def _run(machine: "_Machine", file: io.BytesIO, source: str) -> object:
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for opcode, argument, _ in pickletools.genops(file):
             machine.execute(opcode.name, argument)
         return machine.result()
+    except BeyondLimitsError as error:
+        raise PolicyFileError(
+            f"{source} is refused: its pickle {error}. No policy needs that: it was made to exhaust its reader."
+        ) from error
     except _Refused as refusal:
         raise PolicyFileError(f"{source} is refused: its pickle {refusal}. Nothing of it was executed.") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
@@ -78,13 +126,30 @@ def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
 class _Machine:
     """Carries out the instructions of a pickle on plain data."""
 
-    def __init__(self, allowed: Set[str]) -> None:
+    def __init__(self, allowed: Set[str] | None, budget: Budget) -> None:
         self._allowed = allowed
+        self._budget = budget
+        self._num_instructions = 0
+        self._num_large_integers = 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
+    def restarted(self) -> "_Machine":
+        """Return itself, ready for another pickle out of the same budget."""
+        self._stack, self._memo = [], {}
+        return self
+
     def execute(self, name: str, argument: object) -> None:
         """Carry out one instruction."""
+        self._num_instructions += 1
+        if self._num_instructions > self._budget.num_items:
+            raise BeyondLimitsError(f"has more than {self._budget.num_items:,} instructions")
+        if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
+            raise BeyondLimitsError(f"has an integer of {argument.bit_length():,} bits")
+        if isinstance(argument, int) and argument.bit_length() > _LARGE_BITS:
+            self._num_large_integers += 1
+            if self._num_large_integers > _MOST_LARGE_INTEGERS:
+                raise BeyondLimitsError(f"has more than {_MOST_LARGE_INTEGERS:,} integers beyond 64 bits")
         if name in _VALUES:
             self._stack.append(argument if name not in _CONSTANTS else _CONSTANTS[name]())
         elif name in self._steps:
@@ -97,6 +162,7 @@ class _Machine:
         """Return the one value that is left."""
         if len(self._stack) != 1:
             raise ValueError(f"{len(self._stack)} values are left, expected 1")
+        check_tree(self._stack[0], self._budget, children)
         return self._stack[0]
 
     def _pop_to_mark(self) -> list[Any]:
@@ -206,9 +272,16 @@ class _Machine:
 
     def _push_symbol(self, module: str, name: str) -> None:
         full_name = f"{module}.{name}"
-        if full_name not in self._allowed:
+        if self._allowed is not None and full_name not in self._allowed:
             raise _Refused(f"wants {_shown(full_name)}, which is not allowed there")
         self._push(Symbol(full_name))
+
+    def _name_storage(self, _: object) -> None:
+        if self._allowed is not None:
+            raise _Refused("has the instruction BINPERSID, which data do not need")
+        key = self._take()
+        # An old file names by a number the storage that it described before.
+        self._push(Record(STORAGE, cast(tuple[Any, ...], key) if isinstance(key, tuple) else ()))
 
     def _call(self, _: object) -> None:
         arguments, target = self._take(), self._take()
@@ -261,6 +334,7 @@ class _Machine:
         "NEWOBJ": _call,
         "NEWOBJ_EX": _call_with_keywords,
         "BUILD": _set_state,
+        "BINPERSID": _name_storage,
     }
 
 
@@ -271,15 +345,18 @@ def _kind(value: object) -> str:
 def _checked_keys(keys: list[Any]) -> list[Any]:
     """Return keys and members that are plain: hashing deeply nested tuples would end the interpreter itself."""
     for key in keys:
-        if not isinstance(key, str | bytes | int | float | None):
-            raise _Refused(f"has a {_kind(key)} as a key")
+        # A pair of numbers may be a key, too: (row, column) of a table.
+        parts = cast(tuple[Any, ...], key) if isinstance(key, tuple) else (key,)
+        for part in parts:
+            if not isinstance(part, str | bytes | int | float | None):
+                raise _Refused(f"has a {_kind(key)} as a key")
+            if isinstance(part, int) and part.bit_length() > _KEY_BITS:
+                raise BeyondLimitsError("has keys of very large integers")
     return keys
 
 
 def _shown(name: str) -> str:
-    """Return a name that fits into a line, whatever the file put into it."""
-    text = name if name.isprintable() else ascii(name)[1:-1]
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return printable(name, 100)
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -294,7 +371,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 _ARGUMENTS = (
     "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT "
     "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINSTRING"
 )
 _VALUES = frozenset(_ARGUMENTS.split()) | _CONSTANTS.keys()
 _IGNORED = frozenset({"PROTO", "FRAME", "STOP"})

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from rldistill.adapters.archive import check_archive
+from rldistill.adapters.archive import Archive, opened_archive
 from rldistill.adapters.arrays import NUMPY_AS_DATA
-from rldistill.errors import PolicyFileError, RldistillError, first_line
+from rldistill.adapters.unpickle import STORAGE, Record, children, read_torch_pickles
+from rldistill.errors import PolicyFileError, RldistillError, first_line, shown
+from rldistill.limits import HEADER, TENSORS
 from rldistill.networks.foreign import holds_numbers, is_dense, shown_kind
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# The limit of the format of safetensors itself.
-_MOST_HEADER_BYTES = 100_000_000
 # What a zip begins with, by which torch tells its two formats apart.
 _ZIP = b"PK\x03\x04"
 # What the file of one policy of Stable-Baselines3 (`policy.save`) wants before anything else.
@@ -33,6 +33,8 @@ _OF_NO_MODEL = frozenset(
     {"", "asyncio", "commands", "ctypes", "http", "importlib", "io", "nt", "operator", "os", "pdb", "pickle", "posix"}
     | {"pty", "runpy", "shutil", "socket", "subprocess", "sys", "urllib", "webbrowser"}
 )
+# What makes room for as many numbers as it is told, out of nothing.
+_ALLOCATES = re.compile(r"(bytearray|Tensor|Storage)$")
 # How torch names what a file wants and data do not need.
 _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -56,8 +58,8 @@ def is_safetensors(head: bytes) -> bool:
     Args:
         head: the first 9 bytes at least.
     """
-    # Read as a length, the first 8 bytes of a pickle or of text are far beyond the limit.
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MOST_HEADER_BYTES
+    # Read as a length, the first 8 bytes of a pickle or of text are far beyond the limit of the format itself.
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
 
 
 def read_tensors(data: bytes, *, source: str) -> object:
@@ -75,6 +77,7 @@ def read_tensors(data: bytes, *, source: str) -> object:
     """
     if not is_safetensors(data):
         return read_torch_data(data, source=source)
+    check_header(data, source=source)
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # a type of numbers that torch lacks is a KeyError
@@ -83,12 +86,27 @@ def read_tensors(data: bytes, *, source: str) -> object:
     return dict(sorted(tensors.items()))
 
 
-def read_torch_data(data: bytes, *, source: str) -> object:
+def check_header(head: bytes, *, source: str) -> None:
+    """Check the length of a safetensors header, before it is read: as JSON it takes twenty times as much.
+
+    Raises:
+        PolicyFileError: longer than any tensors need.
+    """
+    num_bytes = int.from_bytes(head[:8], "little")
+    if num_bytes > HEADER.num_bytes:
+        raise PolicyFileError(
+            f"{source} is refused: its header takes {num_bytes:,} bytes, expected at most "
+            f"{HEADER.num_bytes:,}. No policy needs that: it was made to exhaust its reader."
+        )
+
+
+def read_torch_data(data: bytes, *, source: str, num_bytes: int | None = None) -> object:
     """Read what `torch.save` wrote, as data: nothing in it is executed.
 
     Args:
         data: the file's bytes, in torch's zip format or the one before it.
         source: what messages call the file.
+        num_bytes: of the file that it takes part of, by which its unpacked size is measured; None: its own.
 
     Returns:
         Tensors on the CPU, numbers, texts, NumPy arrays as `NumpyArray`, and containers of them.
@@ -99,7 +117,10 @@ def read_torch_data(data: bytes, *, source: str) -> object:
     if not data:
         raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
     if data.startswith(_ZIP):
-        check_archive(data, source=source)
+        with opened_archive(data, source=source, num_bytes=num_bytes) as archive:
+            _check_pickles(_pickle_in(archive, source), archive.unpacked_bytes, source)
+    else:
+        _check_pickles(data, len(data), source)
     try:
         with torch.serialization.safe_globals(NUMPY_AS_DATA):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -107,6 +128,38 @@ def read_torch_data(data: bytes, *, source: str) -> object:
         raise PolicyFileError(_refusal(source, str(error))) from error
     except Exception as error:  # torch raises almost anything for damaged bytes
         raise PolicyFileError(_unreadable(source, error)) from error
+
+
+def _pickle_in(archive: Archive, source: str) -> bytes:
+    """Return the pickle in an archive of torch, which lies in a folder of any name."""
+    found = [name for name in archive.names if name.partition("/")[2] == "data.pkl"]
+    if len(found) != 1:
+        raise PolicyFileError(
+            f"{source} holds {len(found)} pickles of tensors, expected one. Another program wrote it."
+        )
+    return archive.read(found[0], most=TENSORS.num_bytes)
+
+
+def _check_pickles(data: bytes, num_bytes: int, source: str) -> None:
+    """Check, before torch makes anything, that what is to be made has room in the file that describes it."""
+    storages: dict[object, int] = {}
+    values = read_torch_pickles(io.BytesIO(data), source=source)
+    while values:
+        value = values.pop()
+        values += children(value)
+        if not isinstance(value, Record):
+            continue
+        if _ALLOCATES.search(value.name) and any(isinstance(size, int) for size in value.arguments):
+            raise PolicyFileError(f"{source} is refused: its pickle makes room with {value.name}. Weights do not.")
+        if value.name == STORAGE and len(value.arguments) >= 5:
+            _, _, key, _, count, *_ = value.arguments
+            if isinstance(key, str | int) and isinstance(count, int):
+                storages[key] = max(count, storages.get(key, 0))
+    if sum(storages.values()) > num_bytes:
+        raise PolicyFileError(
+            f"{source} is refused: its tensors are declared to hold {sum(storages.values()):,} numbers and lie in "
+            f"{num_bytes:,} bytes. It was made to exhaust its reader."
+        )
 
 
 def _unreadable(source: str, error: Exception) -> str:
@@ -150,7 +203,7 @@ def read_weights(content: object, *, source: str, may_be_infinite: Collection[st
     for name, tensor in content.items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor)):
             raise PolicyFileError(
-                f"{source}: got a {type(tensor).__name__} under {name!r}, expected a state dict: tensors by name."
+                f"{source}: got a {type(tensor).__name__} under {shown(name)}, expected a state dict: tensors by name."
             )
         _check_tensor(name, tensor, source)
         if tensor.is_floating_point() and tensor.dtype != torch.float32:

@@ -14,8 +14,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
+from rldistill.checks import check_path
 from rldistill.cli.configuration_file import flag, toml_values
-from rldistill.errors import UsageError
+from rldistill.errors import UsageError, printable
 from rldistill.runs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
 
 Config = TypeVar("Config")
@@ -84,7 +85,17 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         keep_inputs(out, [parsed.flags.config], overwrite=parsed.flags.overwrite)
     # A dataset named on the command line replaces the file's; two positionals would add up.
     missing = {name: value for name, value in positionals.items() if not getattr(parsed.run, name)}
-    return replace(parsed.run, **missing), parsed.flags
+    config = replace(parsed.run, **missing)
+    _check_paths(config)
+    return config, parsed.flags
+
+
+def _check_paths(config: object) -> None:
+    """Check every path of a configuration before anything is opened or made there."""
+    for name, value in vars(config).items():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Path):
+                check_path(name, item)
 
 
 def _readable_help(text: str) -> str:
@@ -217,7 +228,13 @@ def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
     if flags.json:
         sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     elif not flags.quiet:
-        sys.stderr.write(text.rstrip("\n") + "\n")
+        # Names in it may come from a stranger's file.
+        sys.stderr.write("".join(f"{plain_line(line)}\n" for line in text.rstrip("\n").split("\n")))
+
+
+def plain_line(line: str) -> str:
+    """Return one line of a result as a terminal shows it, its columns kept: controls and bidi marks are spelt out."""
+    return " ".join(printable(part) for part in line.split(" "))
 
 
 def write_configuration(config: object, flags: Flags) -> None:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from rldistill.events import printable
+from rldistill.errors import printable
 from rldistill.runs.evaluation_table import size_text
 
 _WIDTH = 80

@@ -11,6 +11,8 @@ from rldistill.errors import RldistillError, UsageError
 from rldistill.runs.config import InspectConfig, parse_options
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
+# Characters of one value: what a file says of itself may be of any length.
+_MOST_SHOWN = 4000
 
 
 def run(argv: Sequence[str]) -> None:

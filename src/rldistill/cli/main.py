@@ -9,12 +9,13 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import EnvironmentFaultError, RldistillError, UsageError
+from rldistill.errors import MAX_MESSAGE, RldistillError, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -52,8 +53,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except RldistillError as error:
-        if os.environ.get(_TRACEBACK_VARIABLE) and isinstance(error, EnvironmentFaultError):
-            raise  # the lines that matter are the environment's
+        if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
+            traceback.print_exception(error)
         return _fail(name, str(error), error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
@@ -65,8 +66,12 @@ def _exit_code(arguments: list[str]) -> int:
         if _is_out_of_memory(error):
             what = "out of memory. Choose a smaller network, --batch-size or --num-envs"
             return _fail(name, f"{what} ({error}).", 1, wants_json=wants_json)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename} cannot be used: {error.strerror}. Check the path, and what you may do there."
+            return _fail(name, message, 1, wants_json=wants_json)
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
-        return _fail(name, f"unexpected {type(error).__name__}: {error}. {hint}", 1, wants_json=wants_json)
+        message = f"unexpected {type(error).__name__}: {error}. {hint}"
+        return _fail(name, message, 1, wants_json=wants_json)
     except KeyboardInterrupt:
         how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
         message = f"interrupted; what was reported written is there. {how}"
@@ -120,7 +125,7 @@ class _Warnings:
     def show(self, message: Warning | str, *_: object, **__: object) -> None:
         # Gymnasium colours its warnings, terminal or not.
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).removeprefix("WARN: ")
-        line = f"warning: {' '.join(text.split())}\n"
+        line = f"warning: {printable(text, 2 * MAX_MESSAGE)}\n"
         if line not in self._told:
             self._told.add(line)
             sys.stderr.write(line)
@@ -132,7 +137,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _fail(verb: str, message: str, code: int, *, wants_json: bool, result: Mapping[str, Any] | None = None) -> int:
-    line = " ".join(message.split())
+    line = printable(message, MAX_MESSAGE)
     sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
     if wants_json:
         sys.stdout.write(json.dumps({**(result or {}), "error": line}) + "\n")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from rldistill.events import Callback, Event, MessageEvent, ProgressEvent, printable
+from rldistill.errors import printable
+from rldistill.events import Callback, Event, MessageEvent, ProgressEvent
 from rldistill.runs.interrupt import stop_on_interrupt
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
@@ -65,8 +66,8 @@ class ProgressBar:
         elif self._is_live:
             self._draw(event)
         elif not self._quiet and self._is_due(event.phase, event.done >= event.total):
-            line = f"{event.phase} {event.done:,}/{event.total:,} {event.unit}  {'  '.join(_metrics(event))}"
-            sys.stderr.write(f"{printable(line).rstrip()}\n")
+            count = f"{printable(event.phase)} {event.done:,}/{event.total:,} {event.unit}"
+            sys.stderr.write("  ".join([count, *_metrics(event)]) + "\n")
             sys.stderr.flush()
 
     def _say(self, event: MessageEvent) -> None:

@@ -13,12 +13,19 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.limits import MAX_BLOCK_BYTES
+
 ROWS_PER_BLOCK = 32
 _COMPRESSION_LEVEL = 5
 _ONE_THREAD: dict[str, Any] = {"nthreads": 1}
 _HEADER_BYTES = 32
 _LARGEST_BUILTIN_CODEC = 4
 _LARGEST_BUILTIN_FILTER = 4
+
+
+def rows_per_block(row_bytes: int) -> int:
+    """Return how many rows a block holds: fewer of rows that are so large that a reader would refuse the block."""
+    return max(1, min(ROWS_PER_BLOCK, MAX_BLOCK_BYTES // max(row_bytes, 1)))
 
 
 def release_gil() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.checks import check_name, check_shape
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import ActionLayout, OutputKind
 
@@ -30,10 +31,10 @@ class FieldSpec:
     def __post_init__(self) -> None:
         if self.role not in get_args(FieldRole):
             raise ValueError(f"role must be one of {', '.join(get_args(FieldRole))}, got {self.role!r}.")
+        check_name(self, "dtype")
         if np.dtype(self.dtype).kind not in "biuf":
             raise ValueError(f"dtype must be a boolean or a number, got {self.dtype!r}.")
-        if any(size < 1 for size in self.shape):
-            raise ValueError(f"shape must hold positive sizes, got {self.shape}.")
+        check_shape(self, "shape")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "FieldSpec":

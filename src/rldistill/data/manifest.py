@@ -5,14 +5,15 @@ reported written. A shard file that it does not list is left over from a kill an
 nothing. The format is described for strangers in `docs/dataset-format.md`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from rldistill.data.layout import FieldSpec, StepLayout
-from rldistill.errors import DatasetError, RldistillError
+from rldistill.checks import check_kind, check_name, check_share, check_whole
+from rldistill.data.layout import FieldSpec, StepLayout, observation_field, step_fields
+from rldistill.errors import DatasetError, RldistillError, shown
+from rldistill.limits import JSON, read_file, read_json
 from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
@@ -51,6 +52,14 @@ class TeacherEntry:
     behaviour: str | None = None
     num_parameters: int | None = None
 
+    def __post_init__(self) -> None:
+        check_name(self, "name", "hash")
+        if self.output_kind not in get_args(OutputKind):
+            raise ValueError(f"output_kind must be {' or '.join(get_args(OutputKind))}, got {shown(self.output_kind)}.")
+        for name, kind in (("path", str), ("normalization", Mapping), ("reading", Mapping)):
+            if getattr(self, name) is not None:
+                check_kind(self, kind, name)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; what came to the format later stands there only where it says something."""
         optional = ("normalization", "reading", "behaviour", "num_parameters")
@@ -80,6 +89,12 @@ class Provenance:
     def __post_init__(self) -> None:
         if [spec.role for spec in self.fields.values()].count("observation") != 1:
             raise ValueError(f"exactly one field must have the role 'observation', got {dict(self.fields)}.")
+        stack, shape = self.frame_stack, self.task.fingerprint.observation_shape
+        if stack > 1 and shape[:1] != (stack,):
+            raise ValueError(f"observations of shape {list(shape)} are no stacks of {stack} frames")
+        check_name(self, "behaviour")
+        check_whole(self, "seed", least=0)
+        check_share(self, "exploration_epsilon")
 
     @property
     def frame_stack(self) -> int:
@@ -149,8 +164,13 @@ class Provenance:
             data["exploration_epsilon"],
             {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
         )
+        wanted = step_fields(provenance.task.fingerprint, provenance.teacher.output_kind)
+        if provenance.step_fields != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
+            raise ValueError("its fields are not those of its task's actions and its teacher's outputs")
         if provenance.frame_stack != data["frame_stack"]:
             raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
+        if provenance.observation_field != observation_field(provenance.task.fingerprint):
+            raise ValueError("dtype and shape of its observation field are not the fingerprint's")
         return provenance
 
 
@@ -165,9 +185,11 @@ class ShardEntry:
     num_segments: int
 
     def __post_init__(self) -> None:
+        check_whole(self, "num_bytes", "num_steps", "num_segments", least=0)
         # A manifest is data from strangers: no name in it may lead out of the folder.
+        check_name(self, "file")
         if Path(self.file).name != self.file or not self.file.endswith(".safetensors"):
-            raise ValueError(f"{self.file!r} is not the name of a shard")
+            raise ValueError(f"{shown(self.file)} is not the name of a shard")
 
 
 @dataclass(frozen=True)
@@ -176,6 +198,9 @@ class RunningEpisode:
 
     episode: int
     num_steps: int
+
+    def __post_init__(self) -> None:
+        check_whole(self, "episode", "num_steps", least=0)
 
 
 @dataclass(frozen=True)
@@ -205,6 +230,8 @@ class Manifest:
     shards: tuple[ShardEntry, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        check_whole(self, "target_num_steps", "num_steps", "num_episodes", "num_interrupted", "next_episode", least=0)
+        check_kind(self, bool, "is_complete")
         listed = sum(shard.num_steps for shard in self.shards)
         if listed != self.num_steps:
             raise ValueError(f"num_steps is {self.num_steps}, but its shards hold {listed}")
@@ -304,7 +331,7 @@ def load_manifest(folder: Path) -> Manifest:
         )
     try:
         if version != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is {version!r}")
+            raise ValueError(f"schema_version is {shown(version)}")
         check_checksum(data)
         manifest = Manifest.from_dict(data)
         # Written by a version that had no checksum; or the very name of it was altered.
@@ -322,7 +349,7 @@ def load_manifest(folder: Path) -> Manifest:
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(read_file(path, JSON.num_bytes))
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "does not exist" if not folder.exists() else f"has no {MANIFEST_NAME}"
         raise DatasetError(

@@ -14,7 +14,7 @@ from rldistill.data.layout import target_sizes
 from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
-from rldistill.errors import DatasetError, NumericalError
+from rldistill.errors import DatasetError, NumericalError, reading_file
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ class Dataset:
             DatasetError: not a dataset, damaged, of a newer version, or empty; says which shard and what to do.
             NumericalError: a NaN or an infinity in a target or a reward; says where.
         """
-        path = Path(path)
+        with reading_file(f"Dataset {path}", DatasetError):
+            return cls._open(Path(path), verify=verify, allow_empty=allow_empty)
+
+    @classmethod
+    def _open(cls, path: Path, *, verify: bool, allow_empty: bool) -> Self:
         manifest = load_manifest(path)
         if not manifest.num_steps and not allow_empty:
             raise DatasetError(

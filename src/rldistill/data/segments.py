@@ -6,12 +6,13 @@ never pile up raw frames.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.data.codec import ROWS_PER_BLOCK, encode_block
+from rldistill.data.codec import encode_block, rows_per_block
 from rldistill.data.layout import FieldSpec
 
 
@@ -38,7 +39,8 @@ class SegmentBuffer:
         self.block_num_rows: list[int] = []
         self._spec = spec
         self._context: deque[NDArray[Any]] = deque(maxlen=num_context_rows)
-        self._pending = np.empty((ROWS_PER_BLOCK, *spec.shape), np.dtype(spec.dtype))
+        dtype = np.dtype(spec.dtype)
+        self._pending = np.empty((rows_per_block(dtype.itemsize * prod(spec.shape)), *spec.shape), dtype)
         self._num_pending = 0
         for row in lead_rows:
             self._add_row(row)
@@ -77,7 +79,7 @@ class SegmentBuffer:
         self._num_pending += 1
         if self._context.maxlen:
             self._context.append(row.copy())
-        if self._num_pending == ROWS_PER_BLOCK:
+        if self._num_pending == len(self._pending):
             self._compress()
 
     def _compress(self) -> None:

@@ -6,7 +6,6 @@ then one row per step, then, where the episode ended, its last observation. Its 
 blocks of their own.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -22,9 +21,11 @@ from rldistill.data.codec import find_bad_block
 from rldistill.data.layout import StepLayout
 from rldistill.data.manifest import DATASET_REMEDY, ShardEntry
 from rldistill.errors import DatasetError
+from rldistill.limits import HEADER, MAX_BLOCK_BYTES, read_json
 from rldistill.storage import sha256_bytes, sha256_file, write_atomically
 
 SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation", "first_block")
+_MOST_DIMENSIONS = 8
 _DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -128,6 +129,8 @@ def open_shard(
 
 def _checked_tensors(path: Path, entry: ShardEntry, layout: StepLayout, *, verify: bool) -> dict[str, NDArray[Any]]:
     num_bytes = path.stat().st_size
+    if not path.is_file():
+        raise _DamageError("it is no file")
     if num_bytes != entry.num_bytes:
         raise _DamageError(f"it has {num_bytes} bytes, the manifest lists {entry.num_bytes}")
     if verify and sha256_file(path) != entry.sha256:
@@ -156,9 +159,9 @@ def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= num_bytes - 8:
+        if not 2 <= length <= min(num_bytes - 8, HEADER.num_bytes):
             raise ValueError("header length")
-        header: dict[str, Any] = json.loads(file.read(length))
+        header: dict[str, Any] = read_json(file.read(length), HEADER)
     header.pop("__metadata__", None)
     # The safetensors package copies whatever it hands to numpy; blocks are to stay on disk until they are decoded.
     # Python's mmap would keep a file descriptor for each shard, of which a process may have no more than 1,024.
@@ -167,6 +170,8 @@ def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for name, item in header.items():
         dtype, shape, (begin, end) = np.dtype(_DTYPES[item["dtype"]]), tuple(item["shape"]), item["data_offsets"]
+        if len(shape) > _MOST_DIMENSIONS:
+            raise ValueError(f"shape of {name}")
         count = prod(shape)
         is_inside = 0 <= begin <= end <= num_bytes - 8 - length
         if not is_inside or min(shape, default=0) < 0 or count * dtype.itemsize != end - begin:
@@ -206,9 +211,12 @@ def _check_rows(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, layout: 
     if (lead != np.minimum(stack - 1, first_step)).any():
         raise _DamageError("a segment has another number of lead rows than its first step needs")
     row_bytes = int(np.dtype(spec.dtype).itemsize * prod(spec.shape))
-    # A block's size must fit the 31 bits of its header; bounding rows first also keeps the product from wrapping.
-    if (block_rows < 1).any() or (block_rows > (2**31 - 1) // row_bytes).any():
-        raise _DamageError("a block has an impossible number of rows")
+    # Bounding rows first keeps the product with their bytes from wrapping.
+    most_rows = MAX_BLOCK_BYTES // row_bytes
+    if (block_rows < 1).any() or (block_rows > most_rows).any():
+        raise _DamageError(
+            f"a block has an impossible number of rows, of {row_bytes:,} bytes each at most {most_rows:,}"
+        )
     borders = np.append(segments["first_block"], len(block_rows))
     rows_before = np.concatenate([[0], np.cumsum(block_rows)])
     if (np.diff(borders) < 0).any() or (len(borders) and (borders[0] != 0 or borders[-1] != len(block_rows))):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from rldistill.checks import check_kind, check_name, is_whole
 from rldistill.errors import UsageError
 
 TorsoKind = Literal["conv", "impala", "mlp", "combined"]
@@ -95,8 +96,11 @@ class Architecture:
                 f"Architecture {self.name!r}: got {len(self.channels)} channels, {len(self.kernel_sizes)} kernel sizes "
                 f"and {len(self.strides)} strides, expected as many of each."
             )
-        if min((*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden), default=1) < 1:
+        check_name(self, "name")
+        sizes = (*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden)
+        if not all(map(is_whole, sizes)):
             raise UsageError(f"Architecture {self.name!r}: sizes must be positive.")
+        check_kind(self, bool, "layer_norm", "value_head", "elementwise_norm", "float_images")
 
     @property
     def description(self) -> str:

@@ -29,7 +29,7 @@ class CombinedTorso(nn.Module):
         self, architecture: Architecture, parts: Sequence[ObservationPart], num_inputs: int, image_scale: float
     ) -> None:
         super().__init__()
-        self.image_scale = image_scale
+        self.image_scale = float(image_scale)
         self._float_images = architecture.float_images
         num_appended = num_inputs - sum(part.size for part in parts)
         self._parts = (*parts, ObservationPart("", (max(num_appended, 0),)))

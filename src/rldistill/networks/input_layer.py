@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rldistill.checks import is_finite
+
 
 @dataclass(frozen=True)
 class InputNormalization:
@@ -32,12 +34,15 @@ class InputNormalization:
         # Also what a file declares comes this way.
         if len(self.mean) != len(self.variance) or not self.mean:
             raise ValueError(f"mean and variance must be of one length, got {len(self.mean)} and {len(self.variance)}.")
-        if not (self.epsilon > 0 and self.clip > 0 and min(self.variance) >= 0):
+        if not (is_finite(self.epsilon) and self.epsilon > 0 and self.clip > 0 and min(self.variance) >= 0):
             raise ValueError("epsilon and clip must be > 0, variances 0 or more.")
+        if not all(isinstance(place, int) for span in self.untouched for place in span):
+            raise ValueError("untouched must be spans of whole numbers.")
         if not all(0 <= first < end <= len(self.mean) for first, end in self.untouched):
             raise ValueError(f"untouched must be spans of a vector of {len(self.mean)}, got {list(self.untouched)}.")
         # JSON, of which files are made, has no infinity; the largest number clips as little.
-        object.__setattr__(self, "clip", min(self.clip, sys.float_info.max))
+        object.__setattr__(self, "clip", float(min(self.clip, sys.float_info.max)))
+        object.__setattr__(self, "epsilon", float(self.epsilon))
 
     @property
     def clips(self) -> bool:
@@ -68,7 +73,7 @@ class ScaleInput(nn.Module):
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale = float(scale)  # a file may declare a whole number, of any size
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return float32 observations of the same shape, in the module's memory format."""

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rldistill.checks import is_finite, is_whole
+from rldistill.errors import shown
 from rldistill.networks.memory import AlignedLinear
 from rldistill.types import ActionLayout, OutputKind
 
@@ -38,8 +40,9 @@ class GaussianOptions:
         # Also what a file declares comes this way.
         if self.std not in get_args(StdKind):
             raise ValueError(f"std must be {' or '.join(get_args(StdKind))}, got {self.std!r}.")
-        if self.mean_limit is not None and not self.mean_limit > 0:
-            raise ValueError(f"mean_limit must be a number > 0, got {self.mean_limit!r}.")
+        limit = self.mean_limit
+        if limit is not None and not (is_finite(limit) and 0 < limit <= torch.finfo(torch.float32).max):
+            raise ValueError(f"mean_limit must be a number > 0, got {shown(limit)}.")
 
 
 DEFAULT_GAUSSIAN = GaussianOptions()
@@ -61,7 +64,8 @@ class ValueAtoms:
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high and self.count > 1):
+        are_numbers = is_finite(self.low) and is_finite(self.high) and is_whole(self.count, least=2)
+        if not (are_numbers and self.low < self.high):
             raise ValueError(f"atoms must be two or more between finite bounds, got {self}.")
 
 
@@ -148,7 +152,7 @@ class OutputRows(nn.Module):
         layer = self._layer
         if layer.kind == "gaussian":
             limit = layer.gaussian.mean_limit
-            mean = linear if limit is None else linear.clamp(-limit, limit)
+            mean = linear if limit is None else linear.clamp(-float(limit), float(limit))
             return torch.cat([mean, self._log_std(features).expand_as(mean)], dim=-1)
         if layer.kind == "actions" and layer.squashes:
             # From [-1, 1] to [low, high], as the environment takes them.
@@ -171,5 +175,5 @@ class OutputRows(nn.Module):
 def _expectation(logits: Tensor, atoms: ValueAtoms) -> Tensor:
     """Return Q-values `[B, A]` of the logits of their distributions, `[B, A · atoms]`, actions outermost."""
     probabilities = logits.unflatten(-1, (-1, atoms.count)).softmax(dim=-1)
-    support = torch.linspace(atoms.low, atoms.high, atoms.count, device=logits.device)
+    support = torch.linspace(float(atoms.low), float(atoms.high), atoms.count, device=logits.device)
     return (probabilities * support).sum(dim=-1)

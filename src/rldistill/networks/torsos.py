@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
+from rldistill.limits import MAX_FEATURE_MAP
 from rldistill.networks.architecture import Activation, Architecture
 from rldistill.networks.impala import ImpalaStage
 from rldistill.networks.memory import AlignedLinear
@@ -125,6 +126,7 @@ def _convolutions(architecture: Architecture, image: tuple[int, int, int]) -> tu
     """Return unpadded convolutions, each with its norm (if any) and activation, and the number of their outputs."""
     num_channels, *size = image
     last_size = conv_output_size(architecture, *size)
+    _check_images(architecture, image)
     layers: list[nn.Module] = []
     for index, num_outputs in enumerate(architecture.channels):
         kernel, stride = architecture.kernel_sizes[index], architecture.strides[index]
@@ -139,6 +141,24 @@ def _convolutions(architecture: Architecture, image: tuple[int, int, int]) -> tu
     return layers, num_channels * math.prod(last_size)
 
 
+def _check_images(architecture: Architecture, image: tuple[int, int, int]) -> None:
+    _, height, width = image
+    for num_channels, kernel, stride in zip(
+        architecture.channels, architecture.kernel_sizes, architecture.strides, strict=True
+    ):
+        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        _check_feature_maps(architecture, num_channels * height * width)
+
+
+def _check_feature_maps(architecture: Architecture, size: int) -> None:
+    """Check that one observation's feature maps fit into the memory: those of a tiny file may not."""
+    if size > MAX_FEATURE_MAP:
+        raise MismatchError(
+            f"Network {architecture.name!r} makes feature maps of {size:,} numbers of each observation, at most "
+            f"{MAX_FEATURE_MAP:,} are supported. Choose fewer channels, larger strides or smaller images."
+        )
+
+
 def _stages(architecture: Architecture, image: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
     """Return residual stages with an activation after the last, and the number of their outputs."""
     num_channels, height, width = image
@@ -146,6 +166,7 @@ def _stages(architecture: Architecture, image: tuple[int, int, int]) -> tuple[li
     for num_outputs, kernel, stride in zip(
         architecture.channels, architecture.kernel_sizes, architecture.strides, strict=True
     ):
+        _check_feature_maps(architecture, num_outputs * height * width)
         layers.append(ImpalaStage(num_channels, num_outputs, kernel, stride))
         num_channels, height, width = num_outputs, -(-height // stride), -(-width // stride)
     return [*layers, ACTIVATIONS[architecture.activation]()], num_channels * height * width

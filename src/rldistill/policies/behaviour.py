@@ -18,6 +18,8 @@ from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 Behaviour = Literal["greedy", "sample", "random"]
 LEARNED_BEHAVIOURS: tuple[Behaviour, ...] = ("greedy", "sample")
 """What a policy with weights may do; random play has none."""
+# Weights may give any: beyond this a standard deviation is no float64, and infinity times 0 is no action.
+_LARGEST_LOG_STD = 700.0
 Generators = np.random.Generator | Sequence[np.random.Generator]
 
 
@@ -152,7 +154,7 @@ def _sample(layout: ActionLayout, raw: NDArray[np.float32], kind: str, uniforms:
         return _deterministic(layout, raw, kind)
     if layout.kind == "box":
         mean, log_std = np.split(raw.astype(np.float64), 2, axis=1)
-        return to_box(layout, mean + np.exp(log_std) * _normal(uniforms))
+        return to_box(layout, mean + np.exp(np.minimum(log_std, _LARGEST_LOG_STD)) * _normal(uniforms))
     if layout.kind == "multi_binary":
         return (uniforms < expit(raw.astype(np.float64))).astype(np.int64)
     drawn = [_sample_choice(part, uniforms[:, index]) for index, part in enumerate(_choices(layout, raw))]

@@ -7,7 +7,6 @@ at load (safetensors itself lets a flipped bit through) and is the policy's iden
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, first_line, shown
+from rldistill.limits import HEADER, read_json
 from rldistill.storage import canonical_json
 
 SCHEMA_VERSION = 1
@@ -62,13 +62,21 @@ def unpack_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"Policy file {path}: found {kind} there, expected a .safetensors file. Is the path right?"
         )
     try:
+        with path.open("rb") as start:
+            num_header_bytes = int.from_bytes(start.read(8), "little")
+        # Whatever is no safetensors says a length beyond its own limit: the library tells it better.
+        if HEADER.num_bytes < num_header_bytes < path.stat().st_size:
+            raise PolicyFileError(
+                f"Policy file {path} is refused: its header takes {num_header_bytes:,} bytes, expected at most "
+                f"{HEADER.num_bytes:,}. No policy needs that: it was made to exhaust its reader."
+            )
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (safetensors.SafetensorError, OSError) as error:
         raise PolicyFileError(
-            f"Policy file {path} cannot be read: {error}. It is not a safetensors file, or its download or copy is "
-            "incomplete. Fetch it again."
+            f"Policy file {path} cannot be read: {first_line(error)}. It is not a safetensors file, or its download or "
+            "copy is incomplete. Fetch it again."
         ) from error
     if METADATA_KEY not in metadata:
         raise PolicyFileError(
@@ -82,13 +90,14 @@ def unpack_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _checked_description(path: Path, text: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     altered = f"Policy file {path} was altered: {{}}. A flipped bit or an edit; fetch it again from where it came."
     try:
-        content = json.loads(text)
+        content = read_json(text, HEADER)
         recorded, version = content.pop("sha256"), content.pop("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise PolicyFileError(altered.format("its description is not the JSON that was written")) from error
     if version != SCHEMA_VERSION:
         raise PolicyFileError(
-            f"Policy file {path}: got schema version {version}, this version reads {SCHEMA_VERSION}. Upgrade rldistill."
+            f"Policy file {path}: got schema version {shown(version)}, this version reads {SCHEMA_VERSION}. Upgrade "
+            "rldistill."
         )
     try:
         actual = policy_hash(content, weights)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, UsageError, first_line
 from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
 from rldistill.networks.foreign import holds_numbers
 from rldistill.policies.file_format import unpack_policy
@@ -42,7 +42,7 @@ def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | No
         UsageError,
         MismatchError,
     ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
         raise PolicyFileError(f"Policy file {path}: its description does not make a network ({reason}).") from error
     _check_weights(path, network, weights, spec.stored_dtype)
     # Copied: a file's tensors lie where the file has them, and where weights lie may change an answer's last bits.

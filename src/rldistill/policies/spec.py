@@ -7,6 +7,9 @@ from typing import Any, get_args
 
 import torch
 
+from rldistill.checks import check_name, is_finite
+from rldistill.errors import shown
+from rldistill.limits import MAX_LAYERS, MAX_NORMALISED
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer, ValueAtoms
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
@@ -88,12 +91,15 @@ class PolicySpec:
         ):
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key} must be {' or '.join(choices)}, got {getattr(self, key)!r}.")
-        if not (isinstance(self.name, str) and isinstance(self.provenance, Mapping)):
-            raise ValueError(f"name must be a text and provenance a mapping, got {self.name!r}, {self.provenance!r}.")
-        if not (isinstance(self.input_scale, int | float) and math.isfinite(self.input_scale)):
-            raise ValueError(f"input_scale must be a finite number, got {self.input_scale!r}.")
+        check_name(self, "name", *(("module",) if self.module is not None else ()))
+        if not is_finite(self.input_scale):
+            raise ValueError(f"input_scale must be a finite number, got {shown(self.input_scale)}.")
+        if not isinstance(self.provenance, Mapping):
+            raise ValueError(f"provenance must be a mapping, got {shown(self.provenance)}.")
         if not self.heads or len({head.task.name for head in self.heads}) != len(self.heads):
             raise ValueError(f"heads must be of one or more different tasks, got {[h.task.name for h in self.heads]}.")
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"got {self.num_layers:,} layers, expected at most {MAX_LAYERS:,}.")
         shapes = {head.task.fingerprint.observation_shape for head in self.heads}
         if len(shapes) != 1 or min(self.observation_shape, default=1) < 1:
             raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
@@ -104,9 +110,23 @@ class PolicySpec:
             raise ValueError(f"module_outputs must be {self.output_kind} of a module, got {self.module_outputs!r}.")
         if declared is not None and declared.is_scaled and not self.heads[0].task.fingerprint.action_layout.is_bounded:
             raise ValueError(f"module_outputs need a box with bounds, got {self.module_outputs!r}.")
+        if self.normalization is not None and math.prod(self.observation_shape) > MAX_NORMALISED:
+            raise ValueError(f"normalization is for observations of at most {MAX_NORMALISED:,} numbers.")
         # Both refuse what does not belong together.
         assert self.output_layers
         assert self.empty_normalization or self.normalization is None
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that the description declares, over all heads; of a module of somebody's own the heads alone."""
+        network = self.architecture
+        if network is None:
+            return len(self.heads)
+        per_stage = 5 if network.kind == "impala" else 1
+        is_combined = network.kind == "combined"
+        num_torsos = sum(len(part.shape) == 3 for part in self.observation_parts) if is_combined else 1
+        torso = num_torsos * (per_stage * len(network.channels) + len(network.hidden))
+        return torso + len(self.heads) * (len(network.head_hidden) + 1)
 
     @property
     def network_description(self) -> str:

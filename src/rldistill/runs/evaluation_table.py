@@ -6,7 +6,7 @@ from typing import Literal
 
 from rich.cells import cell_len
 
-from rldistill.events import printable
+from rldistill.errors import printable
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.runs.multitask_evaluation import MultiTaskEvaluation
 from rldistill.statistics import Interval

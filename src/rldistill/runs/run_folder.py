@@ -21,10 +21,12 @@ from typing import Any, cast
 
 import tomli_w
 
-from rldistill.errors import OutputExistsError, RldistillError, UsageError
+from rldistill.errors import OutputExistsError, RldistillError, UsageError, first_line
+from rldistill.limits import BeyondLimitsError, read_file
 from rldistill.storage import folder_lock, is_temporary, temporary_files, write_atomically
 
 CONFIG_FILE = "config.toml"
+_MOST_CONFIG_BYTES = 1 << 20
 # What runs leave in their folder: one with anything else in it is not overwritten.
 _OWN_FILES = frozenset(
     {
@@ -63,11 +65,14 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: missing, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_file(path, _MOST_CONFIG_BYTES).decode())
     except OSError as error:
         raise UsageError(f"Configuration {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"Configuration {path} is not TOML: {error}.") from error
+    except BeyondLimitsError as error:
+        raise UsageError(f"Configuration {path} cannot be read: it {error}.") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise UsageError(f"Configuration {path} is not TOML: {reason}.") from error
 
 
 def plain(value: object) -> object:

@@ -209,10 +209,12 @@ def test_outputs_of_another_shape_or_none_are_refused(written, tmp_path):
         (lambda record: record["provenance"]["task"].update(name=3), "name must be a text"),
         (
             lambda record: record["provenance"]["task"]["fingerprint"].update(observation_shape=[5]),
-            "observation_shape: [4] against [5]",
+            "dtype and shape of its observation field are not the fingerprint's",
         ),
-        (lambda record: record["provenance"]["teacher"].update(output_kind="logits"), "fields of other types"),
-        (lambda record: record["provenance"]["teacher"].update(output_kind="guess"), "have q_values or logits, got"),
+        (
+            lambda record: record["provenance"]["teacher"].update(output_kind="logits"),
+            "its fields are not those of its task's actions and its teacher's outputs",
+        ),
     ],
 )
 def test_a_record_of_ours_that_was_altered_is_refused(written, tmp_path, change, reason):

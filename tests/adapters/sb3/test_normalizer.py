@@ -185,7 +185,7 @@ def changed(tmp_path, **attributes):
         ({"var": np.ones(3)}, "a mean of shape [2] and a variance of shape [3]"),
         ({"mean": None}, "expected an array, got NoneType"),
         ({"count": None}, "expected a number, got NoneType"),
-        ({"count": 10**400}, "int too large to convert to float"),
+        ({"count": 10**400}, "expected a finite number, got one beyond all floats"),
         ({"epsilon": -1.0}, "epsilon -1.0 must be 0 or more and clip_obs 10.0 positive"),
         ({"clip_obs": 0.0}, "epsilon 1e-08 must be 0 or more and clip_obs 0.0 positive"),
         ({"clip_obs": float("nan")}, "expected a finite number, got nan"),

@@ -121,3 +121,12 @@ def test_parts_with_bounds_of_their_own_and_several_choices():
 def test_spaces_that_are_not_supported(data, reason):
     with pytest.raises(ValueError, match=reason):
         parse_space(data)
+
+
+@pytest.mark.parametrize("kind", ["Box", "MultiBinary"])
+def test_a_space_of_more_dimensions_than_any_array_has(kind):
+    # Multiplying as many sizes as a file may list takes minutes.
+    sizes = ", ".join(["999999999999999999"] * 100_000)
+    data = {":type:": f"<class 'gym.spaces.{kind}'>", "_shape": sizes, "n": sizes}
+    with pytest.raises(ValueError, match=r"^a space of 100,000 dimensions, expected at most 8$"):
+        parse_space(data)

@@ -126,9 +126,29 @@ def test_what_is_no_yaml_of_settings_is_one_line(read, tmp_path, text):
 def test_aliases_do_not_multiply(read):
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
-    files = read("\n".join(lines))
-    assert files.observations_normalised is False
-    assert files.not_understood == (*(f"{name} (config.yml)" for name in "abcdef"), "3 more (config.yml)")
+    line = (
+        r"config\.yml is not YAML of plain data: it holds more than 10,000 values\. Move it away to load without it\.$"
+    )
+    with pytest.raises(PolicyFileError, match=line):
+        read("\n".join(lines))
+
+
+def test_a_few_aliases_are_read(read):
+    assert read("a: &a [x, x]\nb: *a\nframe_stack: 2") == ZooFiles(observations_normalised=False, frame_stack=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("normalize: !!bool maybe", r"is not YAML of plain data: 'maybe' is no value of its tag\."),
+        ("normalize: !!int ''", r"is not YAML of plain data: "),
+        ("frame_stack: 1" + ":59" * 1000, r"frame_stack is a number of too many digits, expected at most 1,000\."),
+        ("a: " + "[" * 10_000, r"is not YAML of plain data: "),
+    ],
+)
+def test_values_that_are_none_of_their_tag_are_one_line(read, text, reason):
+    with pytest.raises(PolicyFileError, match=reason):
+        read(text)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +167,7 @@ def test_what_nobody_understands_is_listed(read, config, arguments, names):
 
 
 def test_too_large_a_file(read, tmp_path):
-    with pytest.raises(PolicyFileError, match=r"is refused: got 2,048 KiB, expected at most 1,024 KiB"):
+    with pytest.raises(PolicyFileError, match=r"is refused: it takes 2,097,152 bytes, at most 32,768 are read\."):
         read("#" * (2 << 20))
 
 

@@ -5,15 +5,17 @@ published form (all in one folder), the Hugging Face hub's (`vec_normalize.pkl`,
 `CheckpointCallback`'s (`rl_model_1000_steps.zip`, `rl_model_vecnormalize_1000_steps.pkl`).
 """
 
-import io
-import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+
+from rldistill.adapters.archive import opened_archive
+from rldistill.adapters.arrays import read_npy
+from rldistill.errors import PolicyFileError
+from rldistill.limits import read_json
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
 _CHECKPOINT = re.compile(r"(.+)_(\d+_steps)")
@@ -51,18 +53,15 @@ def recorded_return(path: Path) -> dict[str, Any] | None:
             if file.is_file() and file.stat().st_size <= _MAX_RECORD_BYTES:
                 try:
                     record = read(file.read_bytes(), is_best=path.stem == "best_model")
-                except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, RecursionError):
+                except (PolicyFileError, ValueError, SyntaxError, KeyError, TypeError, OSError, OverflowError):
                     continue
                 return {**record, "file": name}
     return None
 
 
 def _from_evaluations(content: bytes, *, is_best: bool) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MAX_RECORD_BYTES:
-            raise ValueError("evaluations that unpack to too much")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        results = np.asarray(arrays["results"], dtype=np.float64)
+    with opened_archive(content, source="evaluations.npz") as archive:
+        results = read_npy(archive.read("results.npy", most=_MAX_RECORD_BYTES)).astype(np.float64)
     if results.ndim != 2 or not results.size or not np.isfinite(results).all():
         raise ValueError("no table of returns")
     means = results.mean(axis=1)
@@ -76,7 +75,7 @@ def _from_evaluations(content: bytes, *, is_best: bool) -> dict[str, Any]:
 
 
 def _from_results(content: bytes, *, is_best: bool) -> dict[str, Any]:
-    values: object = json.loads(content)
+    values: object = read_json(content)
     if not isinstance(values, Mapping):
         raise ValueError("no record")
     record = cast(Mapping[str, Any], values)

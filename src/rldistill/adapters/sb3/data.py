@@ -4,7 +4,6 @@ What JSON cannot hold stands there twice: pickled (under `:serialized:`), of whi
 (`last_observations`), and as the text that Python prints, which is all that a network needs.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, cast
 from rldistill.adapters.sb3.last_observations import were_normalised
 from rldistill.adapters.sb3.spaces import Space, parse_space
 from rldistill.errors import PolicyFileError, first_line
+from rldistill.limits import read_json
 
 _FUNCTION = re.compile(r"<function (\w+)\.")
 _CLASS = re.compile(r"<class '([\w.]+)'>")
@@ -57,7 +57,8 @@ def parse_data(content: bytes, *, source: str) -> Sb3Data:
         PolicyFileError: no JSON, or not what the library writes.
     """
     try:
-        values = json.loads(content)
+        # NaN stands there in honest files, in fields that no network needs.
+        values = read_json(content, finite=False)
         if not isinstance(values, dict):
             raise ValueError(f"a {type(values).__name__}")
         return _parse(cast(dict[str, Any], values))

@@ -194,6 +194,8 @@ def build_network(
     expected = network.state_dict()
     assert expected.keys() == state.keys(), "every layer of the network has one in the file"
     for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} of whole numbers, which are no weights")
         if tensor.shape != expected[name].shape:
             raise ValueError(f"{name} of {list(tensor.shape)} where {list(expected[name].shape)} is expected")
     own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}

@@ -19,7 +19,8 @@ from rldistill.adapters.sb3.stacking import check_stacking
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
-from rldistill.errors import MismatchError, PolicyFileError
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.limits import JSON
 from rldistill.policies import TorchPolicy
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import sha256_file
@@ -31,6 +32,7 @@ _EXPORT_IT = (
     "rd.load_policy(module, task=…, outputs=…)."
 )
 _OURS = ("stable_baselines3.", "sb3_contrib.")
+_MOST_VERSION_BYTES = 1 << 10
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
     "sb3_contrib.qrdqn.policies": "qrdqn",
@@ -96,7 +98,7 @@ def load_sb3(
         policy = _convert(file, zoo, record, task, normalizer_path)
     except RecurrentError as error:
         raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {error}.") from error
-    except (ValueError, MismatchError) as error:
+    except (ValueError, MismatchError, UsageError) as error:
         raise PolicyFileError(
             f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}. {_EXPORT_IT}"
         ) from error
@@ -112,11 +114,12 @@ def read_sb3(path: Path) -> Sb3File:
     """
     source = f"Policy file {path}"
     with open_archive(path) as archive:
-        data = parse_data(archive.read("data"), source=source)
+        data = parse_data(archive.read("data", most=JSON.num_bytes), source=source)
         member = f"policy.pth in {path}"
-        weights = read_weights(read_torch_data(archive.read("policy.pth"), source=member), source=member)
-        names = archive.names
-        version = archive.read("_stable_baselines3_version") if "_stable_baselines3_version" in names else b""
+        content = read_torch_data(archive.read("policy.pth"), source=member, num_bytes=archive.num_bytes)
+        weights = read_weights(content, source=member)
+        name = "_stable_baselines3_version"
+        version = archive.read(name, most=_MOST_VERSION_BYTES) if name in archive.names else b""
     if not data.policy_module.startswith(_OURS):
         raise PolicyFileError(
             f"{source} has a policy of its maker's own, {data.policy_module or 'unknown'}.{data.policy_class}, which "

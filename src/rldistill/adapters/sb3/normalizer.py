@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from, number_from
 from rldistill.adapters.unpickle import Record, read_pickle
 from rldistill.errors import PolicyFileError
+from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, read_file
 
-MAX_FILE_BYTES = 256 << 20
 OTHER_STATISTICS = "Save its mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
 """What whoever has a normaliser that cannot be used may do."""
 
@@ -98,12 +98,9 @@ def read_vec_normalize(path: Path) -> VecNormalizeRecord:
     """
     source = f"Normaliser file {path}"
     try:
-        num_bytes = path.stat().st_size
-        if num_bytes > MAX_FILE_BYTES:
-            raise PolicyFileError(
-                f"{source} is refused: got {num_bytes >> 20:,} MiB, expected at most {MAX_FILE_BYTES >> 20:,} MiB."
-            )
-        data = path.read_bytes()
+        data = read_file(path, STATISTICS.num_bytes)
+    except BeyondLimitsError as error:
+        raise PolicyFileError(f"{source} is refused: it {error}.") from error
     except OSError as error:
         raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}. Is the path right?") from error
     try:
@@ -142,7 +139,12 @@ def _record(state: dict[Any, Any]) -> VecNormalizeRecord:
 def _statistics(value: object, chosen_keys: object) -> dict[str, RunningStatistics]:
     if not isinstance(value, dict):
         return {"": _running_statistics(value)}
-    parts = {str(key): _running_statistics(part) for key, part in cast(dict[Any, Any], value).items()}
+    parts: dict[str, RunningStatistics] = {}
+    for key, part in cast(dict[Any, Any], value).items():
+        parts[str(key)] = _running_statistics(part)
+        # Parts may share one array, which costs the file nothing.
+        if sum(statistics.mean.size for statistics in parts.values()) > MAX_NORMALISED:
+            raise ValueError(f"more than {MAX_NORMALISED:,} numbers")
     if not isinstance(chosen_keys, list):
         return parts
     # The wrapper keeps statistics of keys it was told to leave alone in one old version only: the list decides.
@@ -154,7 +156,10 @@ def _running_statistics(value: object) -> RunningStatistics:
         kind = value.name if isinstance(value, Record) else type(value).__name__
         raise ValueError(f"expected running statistics, got {kind}")
     state = cast(dict[Any, Any], value.state)
-    mean, variance = (array_from(state[key]).astype(np.float64) for key in ("mean", "var"))
+    arrays = [array_from(state[key]) for key in ("mean", "var")]
+    if max(array.size for array in arrays) > MAX_NORMALISED:
+        raise ValueError(f"more than {MAX_NORMALISED:,} numbers")
+    mean, variance = (array.astype(np.float64) for array in arrays)
     if mean.shape != variance.shape:
         raise ValueError(f"a mean of shape {list(mean.shape)} and a variance of shape {list(variance.shape)}")
     if not (np.isfinite(mean).all() and np.isfinite(variance).all() and (variance >= 0).all()):

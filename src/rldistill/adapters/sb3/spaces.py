@@ -20,6 +20,7 @@ _KINDS: Mapping[str, SpaceKind] = {
     "MultiBinary": "multi_binary",
     "Dict": "dict",
 }
+_MOST_DIMENSIONS = 8
 _CLASS = re.compile(r"<class '[\w.]*?(\w+)'>")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf|nan)", re.IGNORECASE)
 # A part of a Dict space: its key, then the name of its class and a parenthesis.
@@ -102,7 +103,7 @@ def parse_space(data: Any) -> Space:  # noqa: ANN401 (JSON of a stranger)
     if kind == "box":
         return Space(
             "box",
-            _integers(values.get("_shape", values.get("shape"))),
+            _shape(values.get("_shape", values.get("shape"))),
             dtype=str(values.get("dtype") or ""),
             low=_bounds(values.get("low"), values.get("low_repr")),
             high=_bounds(values.get("high"), values.get("high_repr")),
@@ -120,7 +121,7 @@ def _choices(kind: SpaceKind, sizes: object, start: object) -> Space:
         if any(_integers(start)):
             raise ValueError("a multi_discrete space that does not start at 0")
         return Space("multi_discrete", (len(numbers),), "int64", numbers)
-    return Space("multi_binary", numbers, "int8")
+    return Space("multi_binary", _shape(sizes), "int8")
 
 
 def _parse_parts(text: str) -> dict[str, Space]:
@@ -156,10 +157,10 @@ def _parse_part(name: str, text: str) -> Space:
         return _choices(kind, sizes, start or 0)
     shape = re.search(r"\(([\d, ]*)\)", text)
     if shape is None:  # gym before 0.18 prints `Box(3,)` and nothing else
-        return Space("box", _integers(text))
+        return Space("box", _shape(text))
     low, high = _two_bounds(text[: shape.start()])
     dtype = text[shape.end() :].strip(", ")
-    return Space("box", _integers(shape[1]), dtype=dtype, low=low, high=high)
+    return Space("box", _shape(shape[1]), dtype=dtype, low=low, high=high)
 
 
 def _two_bounds(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -183,6 +184,13 @@ def _bounds(value: object, short: object) -> tuple[float, ...]:
 
 def _numbers(value: object) -> tuple[float, ...]:
     return tuple(float(number) for number in _NUMBER.findall(str(value)))
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    sizes = _integers(value)
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise ValueError(f"a space of {len(sizes):,} dimensions, expected at most {_MOST_DIMENSIONS}")
+    return sizes
 
 
 def _integers(value: object) -> tuple[int, ...]:

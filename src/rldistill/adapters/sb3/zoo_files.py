@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.errors import PolicyFileError, first_line, install_hint
+from rldistill.errors import PolicyFileError, first_line, install_hint, shown
+from rldistill.limits import YAML, BeyondLimitsError, check_tree, read_file
 
-MAX_FILE_BYTES = 1 << 20
+_MOST_FRAMES = 1000
+_MOST_STEPS = 1 << 40
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
 _TIME_FEATURE = "TimeFeatureWrapper"
@@ -95,16 +97,15 @@ def read_zoo_files(folders: list[Path]) -> ZooFiles:
     wrappers = _wrappers(config_.get("env_wrapper")) | _wrappers(config_.get("vec_env_wrapper"))
     time_options = wrappers.get(_TIME_FEATURE)
     steps = (time_options or {}).get("max_steps")
-    frame_stack = config_.get("frame_stack")
     return ZooFiles(
         environment=_text(arguments_.get("env")),
         algorithm=_text(arguments_.get("algo")),
         environment_kwargs=_plain_kwargs(arguments_.get("env_kwargs")),
         observations_normalised=_observations_normalised(config_.get("normalize")) if config_ else None,
         time_feature=time_options is not None,
-        time_feature_steps=steps if isinstance(steps, int) else None,
+        time_feature_steps=steps if isinstance(steps, int) and 0 < steps < _MOST_STEPS else None,
         wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
-        frame_stack=frame_stack if isinstance(frame_stack, int) and frame_stack > 0 else 1,
+        frame_stack=_frame_stack(config_.get("frame_stack")),
         not_understood=(*_not_understood_config(config_, time_options or {}), *_not_understood_arguments(arguments_)),
     )
 
@@ -140,10 +141,10 @@ def _shown(name: str) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise PolicyFileError(
-            f"{path} is refused: got {path.stat().st_size >> 10:,} KiB, expected at most {MAX_FILE_BYTES >> 10:,} KiB."
-        )
+    try:
+        text = read_file(path, YAML.num_bytes)
+    except BeyondLimitsError as error:
+        raise PolicyFileError(f"{path} is refused: it {error}. Move it away to load without it.") from error
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -152,9 +153,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"installed: {install_hint('sb3')}."
         ) from error
     try:
-        content = yaml.load(path.read_bytes(), _make_loader())
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
-        reason = first_line(error)
+        content = yaml.load(text, _make_loader())
+        check_tree(content, YAML)  # aliases multiply
+    except Exception as error:  # yaml raises almost anything for a value that its tag does not fit
+        reason = f"it {error}" if isinstance(error, BeyondLimitsError) else first_line(error)
+        if isinstance(error, KeyError):
+            reason = f"{reason} is no value of its tag"
         raise PolicyFileError(
             f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
         ) from error
@@ -185,6 +189,15 @@ def _make_loader() -> Any:  # noqa: ANN401 (a class that exists only where pyyam
     Loader.add_constructor(_ORDERED_DICT, ordered_dict)
     Loader.add_multi_constructor(_PYTHON_TAG, opaque)
     return Loader
+
+
+def _frame_stack(value: object) -> int:
+    """Return the frames in one observation; what is no number of frames stands for one."""
+    if not isinstance(value, int) or value < 1:
+        return 1
+    if value > _MOST_FRAMES:
+        raise PolicyFileError(f"config.yml: frame_stack is {shown(value)}, expected at most {_MOST_FRAMES:,}.")
+    return value
 
 
 def _text(value: object) -> str | None:
