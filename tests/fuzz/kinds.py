@@ -20,6 +20,8 @@ import torch
 import rldistill as rd
 from rldistill.data import Dataset
 from rldistill.policies.file_format import pack_policy, unpack_policy
+from rldistill.storage import with_checksum
+from tests.fuzz import onnx_cases
 from tests.fuzz.mutators import any_value, damage_archive, damage_bytes, damage_json, damage_pickle, damage_value
 from tests.fuzz.seeds import Seeds
 
@@ -39,14 +41,14 @@ class Kind:
 
     make: Callable[[random.Random, Seeds], Files]
     read: Callable[[Path], None]
-    weight: int = 1
+    weight: float = 1
 
 
 KINDS: dict[str, Kind] = {}
 
 
 def register(
-    name: str, make: Callable[[random.Random, Seeds], Files], read: Callable[[Path], None], weight: int = 1
+    name: str, make: Callable[[random.Random, Seeds], Files], read: Callable[[Path], None], weight: float = 1
 ) -> None:
     """Add a kind of file to those that are drawn."""
     assert name not in KINDS, name
@@ -231,8 +233,11 @@ def _dataset(rng: random.Random, seeds: Seeds) -> Files:
             if shard["file"] == name:
                 shard.update(sha256=hashlib.sha256(files[name]).hexdigest(), num_bytes=len(files[name]))
     else:
-        manifest.pop("sha256", None)  # of a manifest: as if it came from a version that had none
         manifest = damage_value(rng, manifest)
+    if isinstance(manifest, dict):
+        manifest.pop("sha256", None)
+        # Half of them with a right checksum, the others as a version wrote them that had none.
+        manifest = with_checksum(manifest) if rng.random() < 0.5 else manifest
     text = json.dumps(manifest).encode()
     return {**files, "manifest.json": damage_bytes(rng, text) if rng.random() < 0.1 else text}
 
@@ -274,3 +279,14 @@ def _read_dataset(folder: Path) -> None:
 
 
 register("dataset", _dataset, _read_dataset, weight=4)
+
+
+# ONNX files, with weights beside them: endless ones take seconds each, so they are few
+
+
+register(
+    "onnx",
+    lambda rng, _seeds: {"p.onnx": onnx_cases.cases(rng), "w.bin": bytes(128)},
+    lambda folder: onnx_cases.read(folder / "p.onnx"),
+    weight=0.25,
+)
