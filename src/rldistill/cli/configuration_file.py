@@ -40,7 +40,8 @@ def toml_values(verb: str, argv: Sequence[str], config_type: type[Any]) -> tuple
         if not takes_several and len(values) != 1:
             raise UsageError(f"{place}: {key} is {value!r}, expected one value.")
         if tyro.conf.Positional in marks:
-            given = tuple(Path(str(item)) for item in values)
+            is_text = str in get_args(get_args(hints[key])[0])
+            given = tuple(str(item) if is_text else Path(str(item)) for item in values)
             positionals[key] = given if takes_several else given[0]
         # Repeated on the command line it would add to the file's values instead of replacing them.
         elif not (takes_several and _is_given(key, argv)):
