@@ -102,10 +102,10 @@ def test_inspecting_is_reading_so_its_words_are_the_result(files):
 
 
 def test_text_of_a_strangers_file_reaches_no_terminal_raw():
-    small_policy(name="\x1b[2J\nkind  dataset").with_provenance({"\x07": ["\x1b]0;title"]}).save("odd.safetensors")
+    small_policy().with_provenance({"\x07": ["\x1b]0;title", "\nkind  dataset"]}).save("odd.safetensors")
     text = run_well("inspect", "odd.safetensors").stdout
     assert all(letter.isprintable() or letter == "\n" for letter in text)
-    assert "name            \\x1b[2J\\nkind  dataset" in text
+    assert "\\x1b]0;title, kind dataset" in text
 
 
 def test_what_inspect_says_of_a_dataset_a_run_and_a_preset(files):
@@ -287,7 +287,7 @@ def test_a_dry_run_checks_what_can_be_checked_without_playing(files, tmp_path):
 
 def test_a_second_teacher_that_is_taken_for_a_dataset_is_told_so(files):
     shutil.copy(files / "teacher.safetensors", "b.safetensors")
-    result = run("distill", "--teacher", files / "teacher.safetensors", "b.safetensors", "--out", "r")
+    result = run("distill", "b.safetensors", "--teacher", files / "teacher.safetensors", "--out", "r")
     assert (result.code, result.line) == (
         2,
         "rldistill distill: b.safetensors is taken for a dataset, which is a folder. Name each teacher with an "

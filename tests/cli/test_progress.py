@@ -150,7 +150,7 @@ def test_it_is_a_public_callback(capsys):
 
 def test_text_of_a_file_does_not_reach_the_terminal_raw(capsys):
     text = show(capsys, MessageEvent("name \x1b[2J\rend"), step(100, "evaluate \x1b]0;title"))
-    assert text == "name \\x1b[2J\\rend\nevaluate \\x1b]0;title 100/100 steps\n"
+    assert text == "name \\x1b[2J end\nevaluate \\x1b]0;title 100/100 steps\n"
 
 
 def test_an_interrupted_bar_is_not_left_behind(monkeypatch):

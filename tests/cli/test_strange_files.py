@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.cli import table as table_module
 from rldistill.cli.arguments import plain_line
-from rldistill.cli.progress import ProgressDisplay
+from rldistill.cli.progress import ProgressBar
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies.file_format import pack_policy
 from tests.kit.commands import run
@@ -109,23 +108,17 @@ def test_a_recorded_teacher_whose_path_no_file_can_have_is_no_teacher(policy):
 
 
 def test_warnings_and_progress_are_shown_as_a_terminal_can(capsys):
-    main_module._show_warning(TeacherWarning(f"Policy {RED}red\nblue\u202e" + "x" * 10_000))
+    main_module._Warnings().show(TeacherWarning(f"Policy {RED}red\nblue\u202e" + "x" * 10_000))
     line = capsys.readouterr().err.removesuffix("\n")
     assert line.startswith("warning: Policy red blue\\u202ex")
     assert line.isprintable()
     assert len(line) < 1100
-    with ProgressDisplay(quiet=False) as display:
+    with ProgressBar() as display:
         display(MessageEvent(f"played \x1b]0;title\a{RED}red"))
         display(ProgressEvent(f"{RED}phase", 1, 1, "steps", {}))
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
     assert "played \\x1b]0;title\\x07\\x1b[31mred" in shown
-
-
-def test_brackets_in_a_name_are_no_markup():
-    table = table_module._table("policy")
-    table.add_row("[/red] [bold]x[/bold] :smile:")
-    assert table_module._lines(table) == ["policy", "[/red] [bold]x[/bold] :smile:"]
 
 
 def test_lines_of_a_result_keep_their_columns():

@@ -12,7 +12,7 @@ from rldistill.data import Dataset
 from rldistill.data import shard as shard_module
 from rldistill.data.codec import encode_block, rows_per_block
 from rldistill.errors import DatasetError
-from rldistill.storage import sha256_bytes
+from rldistill.storage import sha256_bytes, with_checksum
 from tests.data.made_up import FRAME, write_dataset
 
 
@@ -33,7 +33,7 @@ def the_line(path: Path) -> str:
 
 def change_manifest(folder: Path, **values) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(with_checksum(json.loads(path.read_text()) | values)))
 
 
 def one_block(num_rows: int) -> dict[str, np.ndarray]:

@@ -51,9 +51,9 @@ def test_extended_observations_stand_in_the_fingerprint_and_not_among_the_enviro
 
 
 def test_an_extended_task_is_made_again_from_its_record():
-    task = make_task("CartPole-v1", BOTH).with_exploration(0.2).task
-    again = make_task(Task.from_dict(task.to_dict()))
-    assert again.task == task
+    played = make_task("CartPole-v1", BOTH)
+    again = make_task(Task.from_dict(played.with_exploration(0.2).task.to_dict()))
+    assert again.task == played.task, "the exploration of a record is that of its own episodes"
     assert again.make_envs(1, 1).reset([0], [0]).shape == (1, 8)
 
 

@@ -563,9 +563,10 @@ def test_who_acts_how_is_told_once_or_in_a_column():
     assert "exploration ε 0, all sample" in str(evaluate(teacher, task, num_episodes=5))
 
 
-def test_control_characters_of_a_strangers_file_do_not_reach_a_terminal(task):
-    text = str(evaluate(constant_policy(task, 1, "\x1b[2Jred\rname"), task, num_episodes=1))
-    assert "\\x1b[2Jred\\rname" in text
+def test_control_characters_of_a_files_name_do_not_reach_a_terminal(task, tmp_path):
+    constant_policy(task, 1, "odd").save(tmp_path / "\x1b[2Jred\rname.safetensors")
+    text = str(evaluate(tmp_path / "\x1b[2Jred\rname.safetensors", task, num_episodes=1))
+    assert "\\x1b[2Jred name" in text
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 

@@ -16,6 +16,7 @@ from rldistill.runs.config import QuickstartConfig
 from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from rldistill.runs.verification import verify
+from rldistill.storage import with_checksum
 from rldistill.tasks import Task
 from tests.adapters.sb3.made_up import pack
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
@@ -69,7 +70,7 @@ def dataset() -> Path:
     collect_cart_pole(Path("data"), hand_made_teacher(), num_steps=300)
     manifest = json.loads(Path("data/manifest.json").read_text())
     manifest["task"] |= {"name": EVIL, "environment_kwargs": {}}
-    Path("data/manifest.json").write_text(json.dumps(manifest))
+    Path("data/manifest.json").write_text(json.dumps(with_checksum(manifest)))
     return Path("data")
 
 

@@ -147,7 +147,7 @@ def test_an_option_that_does_not_fit_the_algorithm_is_refused_before_anything_is
 
 
 def test_the_command_line_says_on_and_off(tmp_path):
-    command = ("train-teacher", "--task", CHAIN_TASK, "--out", tmp_path / "run", "--dry-run")
+    command = ("train-teacher", "--task", CHAIN_TASK, "--network", "mlp:8", "--out", tmp_path / "run", "--dry-run")
     plain = tomllib.loads(run_command(*command, "--algorithm", "dqn").stdout)
     assert (plain["layer_norm"], plain["double_q"], plain["clip_rewards"]) == (False, False, True)
     told = run_command(*command, "--algorithm", "dqn", "--layer-norm", "--double-q", "True", "--no-clip-rewards").stdout

@@ -11,6 +11,8 @@ _WIDTH = 80
 _INDENT = "  "
 # Shown as they are, in one line each.
 _IN_ONE_LINE = frozenset({"heads", "environment_kwargs"})
+# Of one value: a file of a stranger may say anything at any length.
+_MOST_SHOWN = 4000
 _MOST_ITEMS = 8
 _Lines = list[tuple[str, str]]
 
@@ -85,7 +87,7 @@ def aligned(lines: Sequence[tuple[str, str]], indent: str = "") -> str:
     for key, value in lines:
         start = f"{indent}{printable(key):<{width}}  "
         text += textwrap.fill(
-            printable(value) or "-",
+            printable(value, _MOST_SHOWN) or "-",
             _WIDTH,
             initial_indent=start,
             subsequent_indent=" " * len(start),

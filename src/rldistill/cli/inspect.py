@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
-from rldistill.cli.description import description_text
 from rldistill.errors import RldistillError, UsageError
 from rldistill.runs.config import InspectConfig, parse_options
 
@@ -39,6 +38,8 @@ def run(argv: Sequence[str]) -> None:
         write_result(flags, description, "")
         return
     # What was asked for is the result, not progress: it belongs on stdout in words, too.
+    from rldistill.cli.description import description_text  # here: tables need torch, which --help has no time for
+
     sys.stdout.write(description_text(description, full=config.full))
 
 

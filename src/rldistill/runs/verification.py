@@ -237,8 +237,10 @@ def check_verified(verification: Verification) -> None:
 
 
 def _explanation(would: str, likely: Sequence[str]) -> str:
-    tried = f"Would explain it: {would}." if would else "None of the usual mistakes that were tried would explain it."
-    return tried + "".join(f" Likely cause: {cause}." for cause in likely)
+    if not (would or likely):
+        return "None of the usual mistakes that were tried would explain it."
+    known = [f"Would explain it: {would}."] if would else []
+    return " ".join([*known, *(f"Likely cause: {cause}." for cause in likely)])
 
 
 def figure(mean: float, error: float | None) -> str:

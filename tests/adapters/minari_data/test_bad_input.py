@@ -170,7 +170,12 @@ def test_an_episode_whose_arrays_do_not_belong_together_is_refused(written, tmp_
 @pytest.mark.parametrize(
     ("name", "rows", "reason"),
     [
-        ("observations", np.zeros((7, 5), np.float32), "observations [7, 5], expected [7, 4]"),
+        (
+            "observations",
+            np.zeros((7, 5), np.float32),
+            "it gave an observation that its space does not hold: got shape [5], expected shape [4], as Box(-inf, inf, "
+            "(4,), float32) declares. Mend the environment, or what it declares",
+        ),
         ("rewards", np.zeros((6, 2)), "reward [6, 2], expected [6]"),
         ("terminations", np.zeros((6, 2), bool), "terminated [6, 2], expected [6]"),
     ],

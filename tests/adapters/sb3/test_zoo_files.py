@@ -134,7 +134,8 @@ def test_aliases_do_not_multiply(read):
 
 
 def test_a_few_aliases_are_read(read):
-    assert read("a: &a [x, x]\nb: *a\nframe_stack: 2") == ZooFiles(observations_normalised=False, frame_stack=2)
+    files = read("a: &a [x, x]\nb: *a\nframe_stack: 2")
+    assert (files.observations_normalised, files.frame_stack) == (False, 2)
 
 
 @pytest.mark.parametrize(

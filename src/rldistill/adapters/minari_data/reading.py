@@ -23,7 +23,7 @@ from rldistill.data import Dataset, DatasetWriter, FieldSpec, Provenance, as_tar
 from rldistill.envs import make_task
 from rldistill.envs.extended import ObservationSettings, extend_observations, observed_as
 from rldistill.envs.spaces import SpaceCodec, space_fingerprint
-from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
+from rldistill.errors import DatasetError, EnvironmentFaultError, MismatchError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from minari import MinariDataset
 
 # What Minari, h5py, json and gymnasium raise for files that were altered, and our own records too.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, ImportError)
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, ImportError),
+    *(UsageError, EnvironmentFaultError),
+)
 
 
 def from_minari(
@@ -272,7 +275,7 @@ class _Episode:
 
 def _episodes(source: "MinariDataset", fingerprint: ObservationFingerprint, label: str) -> Iterator[_Episode]:
     """Yield the episodes that hold a step, each read when it is asked for."""
-    codec = SpaceCodec(source.observation_space, source.action_space, fingerprint.observation_dtype, label)
+    codec = SpaceCodec(source.observation_space, source.action_space, fingerprint.observation_dtype, "it")
     shapes = {"observations": fingerprint.observation_shape, "action": fingerprint.action_layout.action_shape}
     for index in source.episode_indices.tolist():
         try:
