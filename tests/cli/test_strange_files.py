@@ -97,14 +97,16 @@ def test_a_policy_with_a_name_that_no_table_can_show_is_refused(policy):
 
 
 def test_a_recorded_teacher_whose_path_no_file_can_have_is_no_teacher(policy):
-    from rldistill.runs.loading import recorded_teacher
+    from rldistill.runs.loading import recorded_teacher, why_no_teacher
 
     made = small_policy()
     task = made.tasks[0]
     reading = {"outputs": "q_values", "normalizer": "a" * 5000}
     for path in ("a" * 5000, "a\0b", "\udcff", "p.safetensors"):
         record = {"name": "x", "hash": "0" * 64, "path": path, "reading": reading}
-        assert recorded_teacher(made.with_provenance({"teacher": record}), task, device="cpu") is None
+        student = made.with_provenance({"teacher": record})
+        assert recorded_teacher(student, task, device="cpu") is None
+        assert "name it with --teacher FILE" in (why_no_teacher(student, task) or "")
 
 
 def test_warnings_and_progress_are_shown_as_a_terminal_can(capsys):

@@ -1,5 +1,6 @@
 """From what a user names to a policy and the task it plays."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,11 +13,15 @@ from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, loa
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
-from rldistill.errors import MismatchError, RldistillError, UsageError
+from rldistill.errors import MismatchError, RldistillError, UsageError, printable
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
+
+
+# A path in a stranger's file may have any length.
+_MOST_OF_A_PATH = 200
 
 
 @dataclass(frozen=True)
@@ -272,8 +277,8 @@ def why_no_teacher(student: Policy, task: Task) -> str | None:
     if not (path and isinstance(path, str)):
         return "the recorded teacher was given as an object in Python and has no file; name it with --teacher FILE"
     kind = _kind_of(Path(path))
-    what = f"teacher recorded at {path if path.isprintable() else ascii(path)}"
-    if kind is None and not Path(path).exists():
+    what = f"teacher recorded at {printable(path, _MOST_OF_A_PATH)}"
+    if kind is None and not os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         return f"{what} is gone; name it with --teacher FILE"
     if kind in ("torchscript", "torch_export"):
         return f"{what} is a program, which runs only if you say so; name it with --teacher FILE --trust"
