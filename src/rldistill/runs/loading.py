@@ -19,7 +19,6 @@ from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_be
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
-
 # A path in a stranger's file may have any length.
 _MOST_OF_A_PATH = 200
 
