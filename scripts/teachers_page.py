@@ -292,18 +292,13 @@ def played_on(teacher: dict[str, Any]) -> str:
 
 
 def explanations(measured: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """Return, for those that do not agree, what other readings of their files score."""
+    """Return, for those that do not agree, what their files speak for."""
     lines: list[str] = []
     for teacher, record in measured:
         if record["verification"]["verdict"] == "agrees":
             continue
-        trials = [trial for mistake in record["verification"]["mistakes"] for trial in mistake["trials"]]
-        tried = [
-            f"{trial['change']} {trial['mean']:.1f} ± {trial['standard_error']:.1f} ({trial['num_episodes']} episodes)"
-            + (", which would explain it" if trial["would_explain"] else "")
-            for trial in trials
-        ]
-        lines.append(f"- {name_of(teacher)} does not agree. Tried: {'; '.join(tried) or 'nothing'}.")
+        causes = "; ".join(record["verification"]["likely_causes"])
+        lines.append(f"- {name_of(teacher)} does not agree. Likely causes: {causes or 'its file speaks for none'}.")
     return ["Those that do not agree:", "", *lines, ""] if lines else []
 
 

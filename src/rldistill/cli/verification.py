@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rldistill.cli.description import aligned
 from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS
-from rldistill.runs.verification import Finding, Verification, figure
+from rldistill.runs.verification import Verification, figure
 from rldistill.statistics import Interval
 
 
@@ -51,8 +51,9 @@ def _verdict(verification: Verification) -> str:
 
 
 def _causes(verification: Verification) -> Iterator[tuple[str, str]]:
-    if verification.verdict == "differs":
-        yield from (("likely cause", cause) for cause in verification.likely_causes)
+    if verification.verdict != "agrees":
+        name = "likely cause" if verification.verdict == "differs" else "to check"
+        yield from ((name, cause) for cause in verification.likely_causes)
 
 
 def _beside_random(verification: Verification) -> str:
@@ -66,15 +67,6 @@ def _beside_random(verification: Verification) -> str:
 def _findings(verification: Verification) -> Iterator[tuple[str, str]]:
     for finding in verification.findings:
         yield finding.mistake, finding.as_played + ("" if finding.note is None else f" ({finding.note})")
-        if finding.likely is not None and verification.verdict != "agrees":
-            yield "", finding.likely
-        yield from (("", text) for text in _trials(finding))
-
-
-def _trials(finding: Finding) -> Iterator[str]:
-    for trial in finding.trials:
-        score = f"{figure(trial.mean, trial.standard_error)} ({trial.num_episodes} episodes)"
-        yield f"{trial.change}: {score}: {'would' if trial.would_explain else 'would not'} explain the gap"
 
 
 def _interval(interval: Interval | None) -> str:

@@ -1,11 +1,10 @@
-"""The usual silent mistakes between a teacher's file and the teacher: what is done here, and what else could be tried.
+"""The usual silent mistakes between a teacher's file and the teacher: what is done here, and what speaks for one.
 
-None of them raises an error by itself; each may turn a good policy into one that plays at random. What another
-reading would score is found by playing it, and says what *would explain* a gap, not what does.
+None of them raises an error by itself; each may turn a good policy into one that plays at random.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,143 +13,137 @@ import torch
 
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.adapters.sb3.beside import find_normalizer
-from rldistill.adapters.sb3.load import load_sb3
-from rldistill.envs import PlayableTask, make_task
-from rldistill.envs.versions import older_versions_allowed, other_versions
+from rldistill.envs import PlayableTask
 from rldistill.errors import RldistillError
-from rldistill.networks import PolicyNetwork
-from rldistill.networks.architecture import Activation
 from rldistill.networks.outputs import OutputDeclaration
-from rldistill.policies import HeadSpec, Policy, TorchPolicy, fit_policy
-from rldistill.policies.behaviour import Behaviour
+from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import probe_rows
-from rldistill.tasks import Task
-from rldistill.types import ActionLayout
 
-# A clock that is at its beginning for ever.
-_STANDING_CLOCK = 10**9
-_USUAL_ACTIVATIONS: tuple[Activation, ...] = ("relu", "tanh")
 _HIDDEN_INSIDE = "inside the program, not to be seen"
+_OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
+_VERSION = re.compile(r"-v\d+$")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Another reading of the same file.
+class Finding:
+    """How a file was read where one of the usual mistakes is made.
 
     Attributes:
-        change: what differs: `without its normaliser`.
-        policy: read so.
-        playable: what it plays.
-    """
-
-    change: str
-    policy: Policy
-    playable: PlayableTask
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """One of the usual mistakes.
-
-    Attributes:
-        name: of what may be wrong.
+        mistake: its name.
         as_played: what is done here.
-        make_trials: other readings that can be played.
-        note: what the files say against it, or why it cannot be tried.
-        likely: what speaks for it, and what to do, where it cannot be tried.
+        note: what the files say against it.
     """
 
-    name: str
+    mistake: str
     as_played: str
-    make_trials: Callable[[], list[Trial]] = list
     note: str | None = None
-    likely: str | None = None
 
 
-def suspects(policy: Policy, playable: PlayableTask, path: Path | None = None) -> list[Suspect]:
-    """Return the usual mistakes, in the order of how often they are made.
+def findings(policy: Policy, playable: PlayableTask, path: Path | None = None) -> tuple[Finding, ...]:
+    """Return how a policy was read and played, in the order of how often mistakes are made there.
 
     Args:
         policy: that plays, with its head of the task.
         playable: what it plays.
         path: of its file, where there is one.
     """
-    if isinstance(policy, TorchPolicy):
-        policy = policy.single_task(policy.tasks[0].name)
+    length, played = policy.tasks[0].fingerprint.time_feature, playable.task.name
+    made_for = source_of(policy).get("environment") or policy.tasks[0].name
     found = [
-        _normalizer(policy, playable, path),
-        _activation(policy, playable),
-        _action_scaling(policy, playable),
-        _quantile_order(policy),
-        _time_feature(policy, playable),
-        _environment_version(policy, playable),
-        _behaviour(policy, playable),
+        _normalizer(policy, path),
+        _activation(policy),
+        _action_scaling(policy),
+        Finding("quantile order", "averaged for each action, quantiles outermost")
+        if source_of(policy).get("algorithm") == "qrdqn"
+        else None,
+        Finding("time feature", "none" if length is None else f"1 − t / {length}"),
+        Finding("environment version", played if made_for == played else f"{played}, made for {made_for}"),
+        Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour),
     ]
-    return [suspect for suspect in found if suspect is not None]
+    return tuple(finding for finding in found if finding is not None)
 
 
-def _normalizer(policy: Policy, playable: PlayableTask, path: Path | None) -> Suspect:
+def _normalizer(policy: Policy, path: Path | None) -> Finding:
     if not isinstance(policy, TorchPolicy):
-        return Suspect("normaliser", _HIDDEN_INSIDE)
-    statistics = policy.normalization
-    if statistics is not None:
-        as_played = f"applied, clipped to ±{statistics.clip:g}" if statistics.clips else "applied, not clipped"
-
-        def without() -> list[Trial]:
-            return [Trial("without its normaliser", _rebuilt(policy, normalization=None), playable)]
-
-        return Suspect("normaliser", as_played, without)
-    beside = None if path is None or source_of(policy).get("format") != "stable-baselines3" else find_normalizer(path)
-    if path is not None and beside is not None:
-
-        def with_it() -> list[Trial]:
-            loaded = load_sb3(path, task=playable.task, normalizer=beside)
-            return [Trial(f"with {beside.name}", fit_policy(loaded, playable.task), playable)]
-
-        return Suspect("normaliser", "none", with_it, f"{beside.name} lies beside it and is not used")
-    notes = source_of(policy).get("notes")
-    missing = [str(note) for note in notes if "missing" in str(note)] if isinstance(notes, list) else []
-    return Suspect("normaliser", "none", note="missing, and nothing to try in its place" if missing else None)
+        return Finding("normaliser", _HIDDEN_INSIDE)
+    if (statistics := policy.normalization) is not None:
+        clipped = f"clipped to ±{statistics.clip:g}" if statistics.clips else "not clipped"
+        return Finding("normaliser", f"applied, {clipped}")
+    source = source_of(policy)
+    beside = None if path is None or source.get("format") != "stable-baselines3" else find_normalizer(path)
+    if beside is not None:
+        return Finding("normaliser", "none", f"{beside.name} lies beside it and is not used")
+    notes = source.get("notes")
+    is_missing = isinstance(notes, list) and any("missing" in str(note) for note in notes)
+    return Finding("normaliser", "none", "missing" if is_missing else None)
 
 
-def _activation(policy: Policy, playable: PlayableTask) -> Suspect | None:
+def _activation(policy: Policy) -> Finding | None:
     if not isinstance(policy, TorchPolicy) or policy.spec.architecture is None:
-        return Suspect("activation", _HIDDEN_INSIDE)
+        return Finding("activation", _HIDDEN_INSIDE)
     architecture = policy.spec.architecture
-    if not (architecture.hidden or architecture.channels or architecture.head_hidden):
-        return None
-
-    def others() -> list[Trial]:
-        readings = [name for name in _USUAL_ACTIVATIONS if name != architecture.activation]
-        changed = [(name, replace(architecture, activation=name)) for name in readings]
-        return [Trial(f"with {name}", _rebuilt(policy, architecture=other), playable) for name, other in changed]
-
-    return Suspect("activation", architecture.activation, others)
+    has_any = architecture.hidden or architecture.channels or architecture.head_hidden
+    return Finding("activation", architecture.activation) if has_any else None
 
 
-def _action_scaling(policy: Policy, playable: PlayableTask) -> Suspect | None:
+def _action_scaling(policy: Policy) -> Finding | None:
     layout = policy.tasks[0].fingerprint.action_layout
     if not layout.is_continuous:
         return None
-    has_own_units = policy.output_kind == "actions" and not _is_rebuildable(policy)
     bounds = f"[{min(layout.low):g}, {max(layout.high):g}]"
-    if has_own_units:
-        declared = policy.outputs if isinstance(policy, ProgramPolicy) else _declared(policy)
-        if declared is not None and declared.is_scaled:
-            return Suspect("action scaling", f"rescaled from [-1, 1] to {bounds}, as declared")
-        note = "scaled inside the program, if at all"
-        return Suspect("action scaling", f"clipped to {bounds}", note=note, likely=_unscaled(policy, bounds))
+    if _own_units(policy):
+        return Finding("action scaling", f"clipped to {bounds}", "scaled inside the program, if at all")
+    if _is_declared_scaled(policy):
+        return Finding("action scaling", f"rescaled from [-1, 1] to {bounds}, as declared")
     squashes = layout.mapping == "tanh_rescale"
-    as_played = f"tanh, then rescaled to {bounds}" if squashes else f"clipped to {bounds}"
+    return Finding("action scaling", f"tanh, then rescaled to {bounds}" if squashes else f"clipped to {bounds}")
 
-    def others() -> list[Trial]:
-        return [Trial(change, _with_layout(policy, other), playable) for change, other in _other_layouts(layout)]
 
-    return Suspect("action scaling", as_played, others)
+def _is_declared_scaled(policy: Policy) -> bool:
+    declared = policy.outputs if isinstance(policy, ProgramPolicy) else _declared(policy)
+    return declared is not None and declared.is_scaled
+
+
+def _own_units(policy: Policy) -> str | None:
+    """Return the bounds of the box where a policy that is not ours gives actions in units that nobody declared."""
+    layout = policy.tasks[0].fingerprint.action_layout
+    is_ours = isinstance(policy, TorchPolicy) and policy.spec.architecture is not None
+    if not layout.is_continuous or policy.output_kind != "actions" or is_ours or _is_declared_scaled(policy):
+        return None
+    return f"[{min(layout.low):g}, {max(layout.high):g}]"
 
 
 def _declared(policy: Policy) -> OutputDeclaration | None:
     return policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
+
+
+def likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
+    """Return what its file and its outputs say for a policy that scores otherwise than it is said to."""
+    source, played = source_of(policy), playable.task.name
+    made_for = source.get("environment") or policy.tasks[0].name
+    version = source.get("library_version")
+    causes: list[str] = []
+    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
+        causes.append(f"another version of the environment: it was made for {made_for}, {played} was played")
+    elif isinstance(version, str) and version.startswith(("0.", "1.")):
+        causes.append(
+            f"another version of the environment: Stable-Baselines3 {version} trained on gym's {made_for}, that of "
+            f"gymnasium {gymnasium.__version__} was played"
+        )
+    elif source.get("recorded_return") is not None:
+        causes.append(
+            "another version of the environment: the file does not say with which release its return was recorded, "
+            f"gymnasium {gymnasium.__version__} was played"
+        )
+    is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
+    if is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None:
+        causes.append(
+            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
+            "(name them with --normalizer)"
+        )
+    if (bounds := _own_units(policy)) and (unscaled := _unscaled(policy, bounds)):
+        causes.append(unscaled)
+    return tuple(causes)
 
 
 def _unscaled(policy: Policy, bounds: str) -> str | None:
@@ -175,146 +168,7 @@ def _unscaled(policy: Policy, bounds: str) -> str | None:
     )
 
 
-def _other_layouts(layout: ActionLayout) -> list[tuple[str, ActionLayout]]:
-    ones = (1.0,) * len(layout.low)
-    minus_ones = tuple(-one for one in ones)
-    unscaled = replace(layout, low=minus_ones, high=ones, mapping="tanh_rescale")
-    if layout.mapping == "tanh_rescale":
-        others = [("clipped, without tanh", replace(layout, mapping="clip"))]
-        return others if unscaled == layout else [*others, ("tanh, not rescaled", unscaled)]
-    is_bounded = all(width < float("inf") for width in layout.widths)
-    return [("tanh, then rescaled", replace(layout, mapping="tanh_rescale"))] if is_bounded else []
-
-
-def _quantile_order(policy: Policy) -> Suspect | None:
-    if source_of(policy).get("algorithm") != "qrdqn":
-        return None
-    return Suspect(
-        "quantile order", "averaged for each action, quantiles outermost", note="folded into the weights: not tried"
-    )
-
-
-def _time_feature(policy: Policy, playable: PlayableTask) -> Suspect:
-    fingerprint = policy.tasks[0].fingerprint
-    length = fingerprint.time_feature
-    if length is None:
-        return Suspect("time feature", "none")
-
-    def others() -> list[Trial]:
-        limit = _time_limit(playable.task.name)
-        lengths = {f"with T = {limit}": limit} if limit not in (None, length) else {}
-        return [
-            trial
-            for change, other in {**lengths, "with a clock that stands still": _STANDING_CLOCK}.items()
-            if (trial := _with_clock(policy, playable, change, other)) is not None
-        ]
-
-    return Suspect("time feature", f"1 − t / {length}", others)
-
-
-def _with_clock(policy: Policy, playable: PlayableTask, change: str, length: int | None) -> Trial | None:
-    task = policy.tasks[0]
-    read = _with_task(policy, replace(task, fingerprint=replace(task.fingerprint, time_feature=length)))
-    return None if read is None else Trial(change, read, playable.observed_as(read.tasks[0].fingerprint))
-
-
-def _environment_version(policy: Policy, playable: PlayableTask) -> Suspect:
-    made_for, played = policy.tasks[0].name, playable.task.name
-    environment = source_of(policy).get("environment")
-    made_for = environment if isinstance(environment, str) else made_for
-    as_played = played if made_for == played else f"{played}, made for {made_for}"
-
-    def others() -> list[Trial]:
-        trials: list[Trial] = []
-        for name in [] if playable.task.is_atari else other_versions(played):
-            try:
-                with older_versions_allowed():
-                    made = make_task(name, playable.task.environment_kwargs)
-                other = made.observed_as(policy.tasks[0].fingerprint)
-                trials.append(Trial(f"on {name}", fit_policy(policy, other.task), other))
-            except RldistillError:
-                continue  # gone, of other observations, or without these settings: it is not the one
-        return trials
-
-    return Suspect("environment version", as_played, others)
-
-
-def _behaviour(policy: Policy, playable: PlayableTask) -> Suspect:
-    if policy.output_kind == "actions":
-        return Suspect("greedy or sampling", "deterministic")
-    # Q-values are no distribution: a softmax of them plays at a temperature that nobody chose.
-    if policy.output_kind == "q_values" and policy.behaviour == "greedy":
-        return Suspect("greedy or sampling", policy.behaviour)
-    other: Behaviour = "sample" if policy.behaviour == "greedy" else "greedy"
-
-    def others() -> list[Trial]:
-        changed = _with_behaviour(policy, other)
-        return [] if changed is None else [Trial("sampling" if other == "sample" else "greedy", changed, playable)]
-
-    return Suspect("greedy or sampling", policy.behaviour, others)
-
-
 def source_of(policy: Policy) -> dict[str, Any]:
     """Return what a policy's file says of the file that it was converted from; a stranger's may say anything."""
     source = policy.spec.provenance.get("source") if isinstance(policy, TorchPolicy) else None
     return dict(source) if isinstance(source, dict) else {}
-
-
-def _is_rebuildable(policy: Policy) -> bool:
-    return isinstance(policy, TorchPolicy) and policy.spec.architecture is not None
-
-
-def _rebuilt(policy: TorchPolicy, **changes: object) -> TorchPolicy:
-    """Return the same weights under a changed description; those that it has no place for are left out."""
-    spec = replace(policy.spec, **changes)
-    assert spec.architecture is not None, "only networks of ours are rebuilt"
-    # On the meta device nothing is drawn: the caller's random numbers are left alone.
-    with torch.device("meta"):
-        network = PolicyNetwork(
-            spec.architecture,
-            spec.observation_shape,
-            spec.output_layers,
-            parts=spec.observation_parts,
-            input_scale=spec.input_scale,
-            normalization=spec.empty_normalization,
-        )
-    names = network.state_dict().keys()
-    state = {name: tensor for name, tensor in policy.network.state_dict().items() if name in names}
-    network.load_state_dict(state, assign=True)
-    network.use_channels_last()
-    return TorchPolicy(network, spec)
-
-
-def _with_layout(policy: Policy, layout: ActionLayout) -> Policy:
-    task = policy.tasks[0]
-    changed = _with_task(policy, replace(task, fingerprint=replace(task.fingerprint, action_layout=layout)))
-    assert changed is not None, "only policies that can be read otherwise are asked to"
-    return changed
-
-
-def _with_task(policy: Policy, task: Task) -> Policy | None:
-    if isinstance(policy, ProgramPolicy):
-        return ProgramPolicy(
-            policy.program, task, policy.outputs, behaviour=policy.behaviour, input_scale=policy.input_scale
-        )
-    if not isinstance(policy, TorchPolicy):
-        return None
-    heads: Sequence[HeadSpec] = (replace(policy.spec.heads[0], task=task),)
-    if policy.spec.architecture is None:
-        return policy.with_spec(heads=heads)
-    return _rebuilt(policy, heads=heads)
-
-
-def _with_behaviour(policy: Policy, behaviour: Behaviour) -> Policy | None:
-    if isinstance(policy, ProgramPolicy):
-        return ProgramPolicy(
-            policy.program, policy.tasks[0], policy.outputs, behaviour=behaviour, input_scale=policy.input_scale
-        )
-    if isinstance(policy, TorchPolicy):
-        return policy.with_spec(heads=(HeadSpec(policy.tasks[0], behaviour),))
-    return None
-
-
-def _time_limit(name: str) -> int | None:
-    spec = gymnasium.registry.get(name)
-    return None if spec is None else spec.max_episode_steps

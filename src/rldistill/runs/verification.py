@@ -1,29 +1,24 @@
 """Is it really that policy? Its score beside random play and beside the return that was recorded with it.
 
-Where the two returns do not agree, the usual silent mistakes (`mistakes`) are tried one by one, for a few episodes
-each, and what each would score is told.
+Where the two returns do not agree, it says how the file was read where the usual silent mistakes are made
+(`mistakes`), and which of them its file or its outputs speak for.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import gymnasium
-
 from rldistill.envs import PlayableTask, TaskLike
-from rldistill.envs.versions import older_versions_allowed
 from rldistill.errors import GateError, MismatchError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.policies import Policy, TorchPolicy, fit_policy
-from rldistill.rollout.evaluate import play_episodes
+from rldistill.events import Callback, MessageEvent, StopRequestedError, notify
+from rldistill.policies import Policy, fit_policy
 from rldistill.runs.evaluate import evaluate_alone
 from rldistill.runs.evaluation import Evaluation, PolicyEvaluation
 from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, as_policy, path_of
-from rldistill.runs.mistakes import Suspect, Trial, source_of, suspects
+from rldistill.runs.mistakes import Finding, findings, likely_causes, source_of
 from rldistill.runs.pairing import tasks_to_play
 from rldistill.runs.threads import use_threads
 from rldistill.statistics import standard_error
@@ -33,47 +28,10 @@ Verdict = Literal["agrees", "differs", "not compared"]
 
 FEW_EPISODES = 30
 """Fewer of them may all be of one kind, and then seem surer than they are."""
-_TRIAL_EPISODES = 20
-_OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
-_VERSION = re.compile(r"-v\d+$")
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What another reading of the file scores.
-
-    Attributes:
-        change: what differs.
-        mean: of its returns.
-        standard_error: of that mean.
-        num_episodes: how many were played.
-        would_explain: it agrees with the expected return, and is nearer to it than the policy as loaded.
-    """
-
-    change: str
-    mean: float
-    standard_error: float
-    num_episodes: int
-    would_explain: bool
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One of the usual mistakes, with what was found about it.
-
-    Attributes:
-        mistake: its name.
-        as_played: what is done here.
-        trials: what other readings score; only where there is a gap to explain.
-        note: what the files say about it, or why it was not tried.
-        likely: what speaks for it, and what to do, where it cannot be tried.
-    """
-
-    mistake: str
-    as_played: str
-    trials: tuple[TrialResult, ...] = ()
-    note: str | None = None
-    likely: str | None = None
+_NO_CAUSE = (
+    "Its file speaks for no cause: compare how it was read (normaliser, activation, scaling of actions, version of the "
+    "environment, behaviour) with how it was trained."
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +41,8 @@ class Verification:
     Attributes:
         evaluation: the policy and random play, on the same episodes.
         expected: what it is said to score; None: nobody says.
-        findings: the usual mistakes.
-        likely_causes: of a gap, as far as the file tells: what cannot be tried here.
+        findings: how it was read, where the usual mistakes are made.
+        likely_causes: of a gap, as far as the file and the outputs tell.
     """
 
     evaluation: Evaluation
@@ -134,11 +92,6 @@ class Verification:
     def allowed_difference(self) -> float | None:
         """How many points mean and expected return may lie apart."""
         return None if self.expected is None else self.expected.allowed(self.standard_error, self.num_episodes)
-
-    @property
-    def explanations(self) -> list[tuple[str, TrialResult]]:
-        """The mistakes that would explain the gap."""
-        return [(each.mistake, trial) for each in self.findings for trial in each.trials if trial.would_explain]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -206,41 +159,30 @@ def verify(
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         try:
             evaluation = evaluate_alone(fitted, playable, num_episodes=num_episodes, callbacks=listeners, **settings)
-            result = Verification(evaluation, expected, (), _likely_causes(fitted, playable))
-            open_questions = suspects(fitted, playable, path_of(policy))
-            findings = tuple(_finding(suspect, result, settings, listeners) for suspect in open_questions)
         except StopRequestedError:
             raise KeyboardInterrupt from None
-    return replace(result, findings=findings)
+    read = findings(fitted, playable, path_of(policy))
+    return Verification(evaluation, expected, read, likely_causes(fitted, playable))
 
 
 def check_verified(verification: Verification) -> None:
     """Check that a policy scores what it is said to score, where somebody says it.
 
     Raises:
-        GateError: it does not; names the mistakes that would explain it.
+        GateError: it does not; names the likely causes.
     """
     expected, played = verification.expected, verification.played
     if expected is None or verification.verdict == "agrees":
         return
-    would = "; ".join(
-        f"{trial.change}, {figure(trial.mean, trial.standard_error)}" for _, trial in verification.explanations
-    )
     raise GateError(
         f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
         f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
-        f"({expected.source}). "
-        + _explanation(
-            would, [*verification.likely_causes, *(each.likely for each in verification.findings if each.likely)]
-        )
+        f"({expected.source}). " + (_causes(verification.likely_causes) or _NO_CAUSE)
     )
 
 
-def _explanation(would: str, likely: Sequence[str]) -> str:
-    if not (would or likely):
-        return "None of the usual mistakes that were tried would explain it."
-    known = [f"Would explain it: {would}."] if would else []
-    return " ".join([*known, *(f"Likely cause: {cause}." for cause in likely)])
+def _causes(causes: Sequence[str]) -> str:
+    return " ".join(f"Likely cause: {cause}." for cause in causes)
 
 
 def figure(mean: float, error: float | None) -> str:
@@ -302,72 +244,6 @@ def _expected(policy: Policy, given: float | None, error: float | None) -> Expec
     count = f", {episodes} episodes" if isinstance(episodes, int) else ""
     source = f"{values.get('file')}, {values.get('chosen')}{count}"
     return ExpectedReturn(float(mean), spread, source, episodes if has_spread else None)
-
-
-def _likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
-    """Return what may make a policy score otherwise that no other reading of its file would show."""
-    source, played = source_of(policy), playable.task.name
-    made_for = source.get("environment") or policy.tasks[0].name
-    version = source.get("library_version")
-    causes: list[str] = []
-    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
-        causes.append(f"another version of the environment: it was made for {made_for}, {played} was played")
-    elif isinstance(version, str) and version.startswith(("0.", "1.")):
-        causes.append(
-            f"another version of the environment: Stable-Baselines3 {version} trained on gym's {made_for}, that of "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
-    elif source.get("recorded_return") is not None:
-        causes.append(
-            "another version of the environment: the file does not say with which release its return was recorded, "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
-    is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
-    if is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None:
-        causes.append(
-            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
-            "(name them with --normalizer)"
-        )
-    return tuple(causes)
-
-
-def _finding(
-    suspect: Suspect, result: Verification, settings: Mapping[str, int], callbacks: Sequence[Callback]
-) -> Finding:
-    """Describe a mistake; where there is a gap, play what it would be otherwise."""
-    if result.expected is None or result.verdict != "differs":
-        return Finding(suspect.name, suspect.as_played, note=suspect.note, likely=suspect.likely)
-    num_episodes = min(len(result.played.played.episodes), _TRIAL_EPISODES)
-    trials = tuple(
-        _try(trial, result.expected, result.played.mean, num_episodes, settings, callbacks)
-        for trial in suspect.make_trials()
-    )
-    return Finding(suspect.name, suspect.as_played, trials, suspect.note, suspect.likely)
-
-
-def _try(
-    trial: Trial,
-    expected: ExpectedReturn,
-    mean: float,
-    num_episodes: int,
-    settings: Mapping[str, int],
-    callbacks: Sequence[Callback],
-) -> TrialResult:
-    def report(num_finished: int) -> None:
-        notify(callbacks, ProgressEvent(f"try {trial.change}", num_finished, num_episodes, "episodes"))
-
-    with older_versions_allowed():
-        envs = trial.playable.make_envs(min(settings["num_envs"], num_episodes), settings["num_threads"])
-        try:
-            played = play_episodes(
-                trial.policy, envs, range(num_episodes), seed=settings["seed"], exploration_epsilon=0.0, on_step=report
-            )
-        finally:
-            envs.close()
-    score, error = float(played.scores.mean()), standard_error(played.scores) or 0.0
-    is_nearer = abs(score - expected.mean) < abs(mean - expected.mean)
-    explains = is_nearer and expected.agrees_with(score, error, num_episodes)
-    return TrialResult(trial.change, score, error, num_episodes, explains)
 
 
 def _error_of(row: PolicyEvaluation) -> float:
