@@ -141,7 +141,7 @@ def reading_file(what: str, error_type: type[RldistillError]) -> Generator[None]
         raise error_type(f"{what} cannot be read: it does not fit into the memory.") from error
     except _OF_CONTENT as error:
         raise error_type(
-            f"{what} cannot be read: its content is not what its kind of file holds ({type(error).__name__}: "
+            f"{what} cannot be read: its content does not have the expected structure ({type(error).__name__}: "
             f"{first_line(error)}). It is damaged, or another program wrote it. If it is sound, report it with what "
             "RLDISTILL_TRACEBACK=1 shows."
         ) from error
@@ -162,8 +162,8 @@ _PRINTED_BITS = 128
 
 
 def _shortened(text: str, most: int) -> str:
-    """Return a text with its middle left out: messages end with what to do."""
+    """Return a text with its middle left out: messages begin with a path of any length and end with what to do."""
     if len(text) <= most:
         return text
-    end = most * 2 // 5
+    end = most * 3 // 5
     return f"{text[: most - end - 3]} … {text[len(text) - end :]}"

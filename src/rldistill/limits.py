@@ -41,8 +41,15 @@ YAML = Budget(num_bytes=32 << 10, num_items=10_000)
 """The zoo's `config.yml` and `args.yml` (1 kB). Its reader is pure Python: 32 KiB may take a second."""
 STATISTICS = Budget(num_bytes=64 << 20, num_items=100_000)
 """`vecnormalize.pkl` (600 instructions, 20 kB; images in it take megabytes)."""
-TENSORS = Budget(num_bytes=2 << 30, num_items=500_000)
-"""Pickles of `torch.save`, without the tensors' bytes (40 instructions for each tensor and each optimiser moment)."""
+TENSORS = Budget(num_bytes=2 << 30, num_items=2_000_000)
+"""Pickles of `torch.save`, without the tensors' bytes (40 instructions for each tensor and each optimiser moment; one
+or two for each number of a list of losses). Two million take 4 seconds."""
+
+TOO_MUCH = (
+    "This is far more than a policy needs, so it was not read. If the file is yours, save its weights alone: "
+    "torch.save(model.state_dict(), 'weights.pt')."
+)
+"""What to say of a file beyond a budget."""
 
 MAX_LAYERS = 1024
 """Of a declared network, over all heads (57 games with two layers each: 117). Making one takes a millisecond."""

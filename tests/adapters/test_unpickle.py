@@ -12,6 +12,7 @@ import pytest
 from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from, number_from
 from rldistill.adapters.unpickle import Record, Symbol, read_pickle
 from rldistill.errors import PolicyFileError
+from rldistill.limits import TOO_MUCH
 
 ALLOWED = ARRAY_GLOBALS | {"collections.OrderedDict", "builtins.set"}
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -305,7 +306,7 @@ def test_what_is_no_pickle(data):
     assert refusal(data).startswith("FILE cannot be read: it is no whole pickle (")
 
 
-MADE_TO_EXHAUST = "No policy needs that: it was made to exhaust its reader."
+MADE_TO_EXHAUST = TOO_MUCH
 P = (1 << 61) - 1
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from rldistill.adapters.weights import read_tensors, read_torch_data, read_weights
 from rldistill.errors import PolicyFileError
+from rldistill.limits import TOO_MUCH
 
 
 def saved(content, **options):
@@ -201,7 +202,7 @@ def test_a_huge_storage_in_the_old_format():
 
 # What asks more of its reader than a policy needs, in either format: refused before torch makes anything of it
 
-MADE_TO_EXHAUST = "No policy needs that: it was made to exhaust its reader."
+MADE_TO_EXHAUST = TOO_MUCH
 
 
 def torch_zip(data):
@@ -220,12 +221,12 @@ def storage_of(count):
 HOSTILE = [
     (
         b"Nq\x000" + b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(45)) + b"h\x2d.",
-        "holds more than 500,000 values",
+        "holds more than 2,000,000 values",
     ),
     (b"]q\x00h\x00a.", "holds itself"),
     (b"]" * 5000 + b"a" * 4999 + b".", "is nested more than 64 deep"),
     (b"}K\x01" * 3000 + b"}" + b"s" * 3000 + b".", "is nested more than 64 deep"),
-    (b"(" + b"K\x01" * 500_000 + b"t.", "has more than 500,000 instructions"),
+    (b"(" + b"K\x01" * 2_000_000 + b"t.", "has more than 2,000,000 instructions"),
 ]
 
 

@@ -209,3 +209,31 @@ def test_an_environment_instead_of_what_makes_one_is_refused():
     )
     assert "Pass its id, or a callable" in message_of(UsageError, TinyChain())
     assert message_of(UsageError, 3).startswith("task: got a int, expected the id of an environment, such as")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("CartPole-v1", {"xml_file": "/tmp/evil.xml"}),
+        ("CartPole-v1", {"render_mode": "human"}),
+        ("FrozenLake-v1", {"desc": ["SF", "FG"]}),
+        ("HalfCheetah-v5", {"frame_skip": 10**9}),
+        ("CartPole-v1", {"text": "x" * 2000}),
+    ],
+)
+def test_settings_that_a_file_may_not_choose_are_the_users(name, settings):
+    recorded = replace(make_task("CartPole-v1").task, name=name, environment_kwargs=settings)
+    with pytest.raises(TaskError, match=r"which only you may choose\. Name both yourself: --task "):
+        make_task(recorded)
+
+
+def test_a_recorded_atari_protocol_ends():
+    task = make_task("atari:pong").task
+    with pytest.raises(TaskError, match="noop_max=1000000000, which only you may choose"):
+        make_task(replace(task, protocol=replace(task.protocol, noop_max=10**9)))
+    assert make_task(task).task == task
+
+
+def test_a_recorded_limit_of_an_episode_may_be_large():
+    task = make_task("CartPole-v1", {"max_episode_steps": 10**6}).task
+    assert make_task(task).task == task

@@ -101,9 +101,8 @@ def no_known_state_dict(path: Path, content: object, state_dicts: Sequence[str])
 
 
 _SKRL_WAY = (
-    "whose policy is a module of yours. Save its parts: a = torch.load(path); torch.save(a['policy'], 'p.pt'); "
-    "s = a['observation_preprocessor'] (or 'state_…'); np.savez('s.npz', mean=s['running_mean'], "
-    "var=s['running_variance'], clip=5). Load: rd.load_policy('p.pt', module=…, task=…, outputs=…, normalizer='s.npz')."
+    "whose policy is a module of your own. Save the state dict in its 'policy' and the statistics in its preprocessor, "
+    "and load both with module= and normalizer=: the lines of Python stand in docs/other-libraries.md."
 )
 
 

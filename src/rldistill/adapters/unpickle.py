@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 
 from rldistill.errors import PolicyFileError, first_line, printable
-from rldistill.limits import STATISTICS, TENSORS, BeyondLimitsError, Budget, check_tree, plain_children
+from rldistill.limits import STATISTICS, TENSORS, TOO_MUCH, BeyondLimitsError, Budget, check_tree, plain_children
 
 _MARK: Final = object()
 # Keys of a dict that differ by multiples of 2^61 - 1 collide: a few hundred thousand of them keep it busy for ever.
@@ -110,9 +110,7 @@ def _run(machine: "_Machine", file: io.BytesIO, source: str) -> object:
             machine.execute(opcode.name, argument)
         return machine.result()
     except BeyondLimitsError as error:
-        raise PolicyFileError(
-            f"{source} is refused: its pickle {error}. No policy needs that: it was made to exhaust its reader."
-        ) from error
+        raise PolicyFileError(f"{source} is refused: its pickle {error}. {TOO_MUCH}") from error
     except _Refused as refusal:
         raise PolicyFileError(f"{source} is refused: its pickle {refusal}. Nothing of it was executed.") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:

@@ -15,7 +15,7 @@ from rldistill.adapters.archive import Archive, opened_archive
 from rldistill.adapters.arrays import NUMPY_AS_DATA
 from rldistill.adapters.unpickle import STORAGE, Record, children, read_torch_pickles
 from rldistill.errors import PolicyFileError, RldistillError, first_line, shown
-from rldistill.limits import HEADER, TENSORS
+from rldistill.limits import HEADER, TENSORS, TOO_MUCH
 from rldistill.networks.foreign import holds_numbers, is_dense, shown_kind
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -96,7 +96,7 @@ def check_header(head: bytes, *, source: str) -> None:
     if num_bytes > HEADER.num_bytes:
         raise PolicyFileError(
             f"{source} is refused: its header takes {num_bytes:,} bytes, expected at most "
-            f"{HEADER.num_bytes:,}. No policy needs that: it was made to exhaust its reader."
+            f"{HEADER.num_bytes:,}. {TOO_MUCH}"
         )
 
 

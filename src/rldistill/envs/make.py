@@ -21,13 +21,17 @@ from rldistill.envs.mujoco_remarks import take_over_remarks
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
 from rldistill.envs.versions import older_versions_allowed, successor
-from rldistill.errors import RldistillError, TaskError, UsageError, install_hint
+from rldistill.errors import RldistillError, TaskError, UsageError, install_hint, printable
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
 _EXTRAS = ("mujoco", "box2d")
 # Ids of Gymnasium that take another library's id among their settings, and import its module.
 _BRIDGES = ("GymV21Environment", "GymV26Environment")
+# Settings that a file may not choose: what opens another file or a window, and maps, which are drawn in full.
+_NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
+_HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
+_LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 PYTHON_PREFIX = "python:"
 """How tasks that were given as objects in Python are called."""
 
@@ -149,6 +153,7 @@ def _from_record(task: Task) -> PlayableTask:
     # A record's ε is that of the play which was recorded, such as a collection. It is not the task's.
     epsilon = AtariOptions.exploration_epsilon if task.is_atari else Protocol.exploration_epsilon
     task = replace(task, protocol=replace(task.protocol, exploration_epsilon=epsilon))
+    _check_recorded_settings(task)
     if task.is_atari:
         return _atari(task)
     _check_imports_nothing(task.name)
@@ -156,6 +161,24 @@ def _from_record(task: Task) -> PlayableTask:
     plain = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
     playable = _extend(plain, ObservationSettings.of(task.fingerprint))
     return replace(playable, task=replace(playable.task, protocol=task.protocol))
+
+
+def _check_recorded_settings(task: Task) -> None:
+    """Check that playing a recorded task ends: a stranger's settings could ask for a step that takes hours.
+
+    Raises:
+        TaskError: a setting that names a file or a window, or is far beyond what tasks have.
+    """
+    fingerprint, protocol = task.fingerprint, task.protocol
+    frames = {"noop_max": protocol.noop_max, "frame_skip": fingerprint.frame_skip, "stack": fingerprint.frame_stack}
+    settings = {name: value for name, value in task.environment_kwargs.items() if name not in _HARMLESS_AT_ANY_SIZE}
+    for name, value in {**frames, **settings}.items():
+        is_large = isinstance(value, int | float) and abs(value) > _LARGEST_RECORDED
+        if name in _NEVER_FROM_A_FILE or is_large or len(str(value)) > _LONGEST_RECORDED:
+            raise TaskError(
+                f"Task {task.name!r} stands in a file with the setting {name}={printable(str(value), 60)}, which only "
+                f"you may choose. Name both yourself: --task {shlex.quote(task.name)} with --env-kwargs."
+            )
 
 
 def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rldistill.errors import PolicyFileError, first_line, shown
-from rldistill.limits import HEADER, read_json
+from rldistill.limits import HEADER, TOO_MUCH, read_json
 from rldistill.storage import canonical_json
 
 SCHEMA_VERSION = 1
@@ -68,7 +68,7 @@ def unpack_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if HEADER.num_bytes < num_header_bytes < path.stat().st_size:
             raise PolicyFileError(
                 f"Policy file {path} is refused: its header takes {num_header_bytes:,} bytes, expected at most "
-                f"{HEADER.num_bytes:,}. No policy needs that: it was made to exhaust its reader."
+                f"{HEADER.num_bytes:,}. {TOO_MUCH}"
             )
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
