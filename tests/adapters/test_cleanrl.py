@@ -605,6 +605,6 @@ def test_an_agent_of_skrl_is_named_with_the_way_on(path):
 def test_of_several_state_dicts_none_is_guessed(path):
     torch.save({"pi": PPO().state_dict(), "q": QNetwork().state_dict(), "optimizer": {}, "step": 3}, path)
     line = refusal(path)
-    assert line.startswith("Policy file FILE holds the state dicts pi, q, and does not say which of them acts.")
+    assert line.startswith("Policy file FILE holds the state dicts pi, q, and does not say which one is the policy.")
     assert "torch.save(torch.load(path, weights_only=True)['pi'], 'policy.pt')" in line
     assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line

@@ -104,7 +104,7 @@ def test_an_observation_that_its_space_does_not_hold_is_refused(space, first, gi
     assert message.startswith(
         f"Task 'python:liar' gave an observation that its space does not hold: got {got}, expected {expected}"
     )
-    assert message.endswith(" declares. Mend the environment, or what it declares.")
+    assert message.endswith(" declares. Fix the environment, or its declared space.")
 
 
 @pytest.mark.parametrize(

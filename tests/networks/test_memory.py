@@ -85,3 +85,11 @@ def test_parts_of_a_vector_are_moved_too():
 def test_weights_of_layers_keep_their_names():
     names = set(small_policy(network=parse_architecture("mlp:6")).network.state_dict())
     assert names == {"torso.1.weight", "torso.1.bias", "heads.0.output.weight", "heads.0.output.bias"}
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (3, 5, 7)])
+@pytest.mark.parametrize("has_gradient", [True, False])
+def test_a_layer_takes_any_leading_dimensions(shape, has_gradient):
+    layer, rows = AlignedLinear(7, 3), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.set_grad_enabled(has_gradient):
+        torch.testing.assert_close(layer(rows), functional.linear(rows, layer.weight, layer.bias))

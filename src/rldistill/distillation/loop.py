@@ -25,8 +25,8 @@ from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
 _MEASURE_ROWS = 256
-# Below this share of the largest norm, clipping would multiply every gradient by exactly 1: it is left out.
-_SAFELY_BELOW = 0.999
+# Clipping adds this to the norm; safely below the largest one it would multiply every gradient by exactly 1.
+_CLIPPING_EPSILON, _SAFELY_BELOW = 1e-6, 0.999
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Distiller:
             tuple(temperatures),
         )
         _check_finite(record, batch)
-        if gradient_norm > _SAFELY_BELOW * self._max_gradient_norm:
+        if gradient_norm + _CLIPPING_EPSILON > _SAFELY_BELOW * self._max_gradient_norm:
             clip_grads_with_norm_(self._weights, self._max_gradient_norm, norm)
         self.optimizer.step()
         return record

@@ -50,7 +50,7 @@ def number(what: str, reward: object) -> float:
     value = np.asarray(reward)
     if value.size != 1 or value.dtype.kind not in "biuf":
         got = f"shape {list(value.shape)}" if value.size != 1 else f"{reward!r}"[:60]
-        raise EnvironmentFaultError(f"{what} gave a reward of {got}, expected one number. Mend the environment.")
+        raise EnvironmentFaultError(f"{what} gave a reward of {got}, expected one number. Fix the environment.")
     return float(value.reshape(()))
 
 

@@ -125,7 +125,7 @@ class SpaceCodec:
         part = f" of part {leaf.name!r}" if leaf.path else ""
         raise EnvironmentFaultError(
             f"{self._what} gave an observation that its space does not hold: got {got}{part}, expected {expected}, as "
-            f"{_shown(space)} declares. Mend the environment, or what it declares."
+            f"{_shown(space)} declares. Fix the environment, or its declared space."
         )
 
     def decode(self, actions: Actions) -> NDArray[Any]:

@@ -32,9 +32,11 @@ class AlignedLinear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return `[B, O]` for `[B, I]`."""
-        is_askew = input.stride(0) % _ALIGNED_NUMBERS or input.storage_offset() % _ALIGNED_NUMBERS
+        """Return `[..., O]` for `[..., I]`."""
+        is_askew = input.storage_offset() % _ALIGNED_NUMBERS or any(
+            stride % _ALIGNED_NUMBERS for stride in input.stride()[:-1]
+        )
         if is_askew and input.is_cpu and not torch.is_grad_enabled():
-            num_inputs = input.shape[1]
-            input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[:, :num_inputs]
+            num_inputs = input.shape[-1]
+            input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[..., :num_inputs]
         return functional.linear(input, self.weight, self.bias)

@@ -174,7 +174,7 @@ def test_an_episode_whose_arrays_do_not_belong_together_is_refused(written, tmp_
             "observations",
             np.zeros((7, 5), np.float32),
             "it gave an observation that its space does not hold: got shape [5], expected shape [4], as Box(-inf, inf, "
-            "(4,), float32) declares. Mend the environment, or what it declares",
+            "(4,), float32) declares. Fix the environment, or its declared space",
         ),
         ("rewards", np.zeros((6, 2)), "reward [6, 2], expected [6]"),
         ("terminations", np.zeros((6, 2), bool), "terminated [6, 2], expected [6]"),

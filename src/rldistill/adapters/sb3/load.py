@@ -196,9 +196,14 @@ def _find_statistics(
     beside = find_normalizer(path)
     if beside is None:
         return None, None, None
-    record = read_normalizer(beside)
     reason = _why_not_normalised(file.data, zoo)
-    if reason is None or not record.norm_obs:
+    try:
+        record = read_normalizer(beside)
+    except PolicyFileError:
+        if reason is None:
+            raise
+        record = None  # another run's, and damaged: it is not used anyway
+    if record is not None and (reason is None or not record.norm_obs):
         return beside, record, None
     stray = (
         f"{file.source}: {beside} lies beside it and is not used, since {reason} that observations were not "
