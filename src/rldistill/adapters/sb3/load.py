@@ -203,7 +203,7 @@ def _find_statistics(
         if reason is None:
             raise
         record = None  # another run's, and damaged: it is not used anyway
-    if record is not None and (reason is None or not record.norm_obs):
+    if reason is None or (record is not None and not record.norm_obs):
         return beside, record, None
     stray = (
         f"{file.source}: {beside} lies beside it and is not used, since {reason} that observations were not "
