@@ -1,6 +1,7 @@
 """Files are whole or absent, writers exclude each other, and what is read is data."""
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from rldistill import storage
 from rldistill.errors import DiskFullError, LockedError, RldistillError
 from rldistill.storage import (
     canonical_json,
@@ -195,6 +197,66 @@ def test_data_reach_the_disk_before_the_name_and_the_name_before_the_return(tmp_
     assert order == ["file", "name", "folder"]
 
 
+# Folders of strangers
+
+
+def stranger_made(kind, path, victim):
+    if kind == "link":
+        path.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("name", [".file.tmp", ".lock"])
+def test_nothing_is_written_through_what_a_stranger_put_in_a_folder(tmp_path, kind, exists, name):
+    victim, folder = tmp_path / "victim", tmp_path / "stranger"
+    if exists:
+        victim.write_bytes(b"the user's own")
+    folder.mkdir()
+    stranger_made(kind, folder / name, victim)
+    with pytest.raises(RldistillError) as caught:
+        if name == ".lock":
+            with folder_lock(folder):
+                pass
+        else:
+            write_atomically(folder / "file", b"ours")
+    assert str(caught.value) == (
+        f"Writing {folder / name} failed: got a link, a pipe or a folder there, expected a plain file or nothing. No "
+        "rldistill wrote it: whoever made the folder did. Delete it, and run the same command again."
+    )
+    assert victim.exists() is exists
+    assert not exists or victim.read_bytes() == b"the user's own"
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_link_in_the_place_of_the_file_itself_is_replaced(tmp_path):
+    (tmp_path / "victim").write_bytes(b"the user's own")
+    (tmp_path / "file").symlink_to(tmp_path / "victim")
+    write_atomically(tmp_path / "file", b"ours")
+    assert (tmp_path / "victim").read_bytes() == b"the user's own"
+    assert (tmp_path / "file").read_bytes() == b"ours"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_a_writer_that_was_suspended_is_not_waited_for_forever(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "LONGEST_WAIT", 0.02)
+    with (tmp_path / ".file.tmp").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(LockedError) as caught:
+            write_atomically(tmp_path / "file", b"new")
+    assert str(caught.value) == (
+        f"Writing {tmp_path / '.file.tmp'} failed: another process has had it open for 0.02 seconds. Was it suspended? "
+        "Let it go on or end it, and run the same command again."
+    )
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 # Locks
 
 
@@ -292,6 +354,11 @@ def refusal(path):
 def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", STATE)
     assert_equal_states(load_checkpoint(tmp_path / "a.ckpt"))
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.ckpt")
+    assert refusal(tmp_path / "a.ckpt") == "it is no regular file"
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):

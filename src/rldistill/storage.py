@@ -12,16 +12,22 @@ import io
 import json
 import os
 import pickle
+import stat
+import time
 import zipfile
 from collections.abc import Generator, Mapping
-from io import BufferedWriter
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
 from rldistill.errors import DiskFullError, LockedError, RldistillError, first_line
+from rldistill.limits import is_file
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY_SUFFIX = ".tmp"
+LONGEST_WAIT = 30.0
+"""Seconds in which another process must have written a file; one that was suspended would be waited for forever."""
+_PAUSE = 0.005
 _CHECKSUM = "sha256"
 
 
@@ -100,8 +106,10 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
     Raises:
         DiskFullError: no space; the old file is untouched and no temporary file stays behind.
+        LockedError: another process does not come to an end with it.
+        RldistillError: any other refusal, such as a link in place of the temporary file.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+    temporary = _temporary(path)
     with writing(path):
         with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,23 +125,78 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         sync_folder(path.parent)
 
 
+def check_temporary(path: Path) -> None:
+    """Check, before an hour's work, that nothing stands in the place of `path`'s temporary file but one of ours.
+
+    Raises:
+        RldistillError: a link, a pipe or a folder, which nothing of ours leaves there.
+    """
+    temporary = _temporary(path)
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(temporary.lstat().st_mode):
+            raise _no_file(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+
+
+def _no_file(path: Path) -> RldistillError:
+    return RldistillError(
+        f"Writing {path} failed: got a link, a pipe or a folder there, expected a plain file or nothing. No rldistill "
+        "wrote it: whoever made the folder did. Delete it, and run the same command again."
+    )
+
+
+def _open_own(path: Path) -> int:
+    """Open a file of ours for reading and writing, made where there is none; returns its descriptor.
+
+    The folder may be a stranger's: a link in it leads to any file of its user, and a pipe would be waited for.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_file(path)
+    return descriptor
+
+
 @contextlib.contextmanager
 def _own_turn(temporary: Path) -> Generator[BufferedWriter]:
     """Open a temporary file, empty, that no other process has open in its turn.
 
     One name for all processes: what a killed one left behind is written over by the next.
     """
-    while True:
-        file = temporary.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        # Whoever had the turn before may have renamed or deleted the file that this one waited for.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
-                break
-        file.close()
+    until = time.monotonic() + LONGEST_WAIT
+    while (file := _locked(temporary)) is None:
+        if time.monotonic() > until:
+            raise LockedError(
+                f"Writing {temporary} failed: another process has had it open for {LONGEST_WAIT:g} seconds. "
+                "Was it suspended? Let it go on or end it, and run the same command again."
+            )
+        time.sleep(_PAUSE)
     with file:
         file.truncate(0)
         yield file
+
+
+def _locked(temporary: Path) -> BufferedWriter | None:
+    """Return a temporary file, opened and locked; None where it is another process's turn."""
+    with contextlib.ExitStack() as closed:
+        file = closed.enter_context(os.fdopen(_open_own(temporary), "wb"))
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had the turn before may have renamed or deleted the file that was opened here.
+            if os.path.samestat(os.fstat(file.fileno()), temporary.lstat()):
+                closed.pop_all()
+                return file
+    return None
 
 
 def write_json(path: Path, data: object) -> None:
@@ -152,7 +215,7 @@ def folder_lock(folder: Path) -> Generator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+b", buffering=0)  # nothing is left to be written when it is closed
+        file = FileIO(_open_own(folder / ".lock"), "r+")  # unbuffered: nothing is left to be written at its close
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,6 +249,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     refusal = f"Checkpoint {path} cannot be read: {{}}. Start anew with --overwrite."
+    if path.exists() and not is_file(path):
+        raise RldistillError(refusal.format("it is no regular file"))
     try:
         # A checkpoint is a zip archive whose checksums torch itself does not look at.
         with zipfile.ZipFile(path) as archive:

@@ -139,6 +139,15 @@ def test_a_member_twice(refusal):
     assert "it holds 'data' twice" in refusal(buffer.getvalue())
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_one_of_many_members_that_is_there_twice_is_named(refusal):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in [*range(50), 49]:
+            archive.writestr(str(number), "")
+    assert "it holds '49' twice" in refusal(buffer.getvalue())
+
+
 def test_small_members_may_compress_well(tmp_path):
     # A policy that starts at zero, deflated by somebody's script, is no bomb.
     path = tmp_path / "p.zip"

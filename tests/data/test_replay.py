@@ -340,3 +340,9 @@ def test_a_replay_of_other_fields_is_refused(tmp_path):
 def test_a_capacity_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"^capacity must be ≥ 1 and num_return_steps ≥ 0, got 0 and 1\.$"):
         Replay(make_layout(), 0, num_return_steps=1)
+
+
+def test_a_pipe_in_place_of_a_replays_list_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "replay.json")
+    with pytest.raises(DatasetError, match=r"cannot be read: its replay\.json: is no regular file"):
+        Replay.load(tmp_path, make_layout())

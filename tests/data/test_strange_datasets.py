@@ -11,6 +11,7 @@ from safetensors.numpy import save
 from rldistill.data import Dataset
 from rldistill.data import shard as shard_module
 from rldistill.data.codec import encode_block, rows_per_block
+from rldistill.data.manifest import is_dataset_folder
 from rldistill.errors import DatasetError
 from rldistill.storage import sha256_bytes, with_checksum
 from tests.data.made_up import FRAME, write_dataset
@@ -132,6 +133,12 @@ def test_a_pipe_in_a_dataset_is_not_opened(folder, name, reason):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     assert reason in the_line(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shard-000000.safetensors"])
+def test_a_folder_with_nothing_but_a_pipe_is_told_without_opening_it(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert not is_dataset_folder(tmp_path)
 
 
 def test_a_dataset_whose_name_no_folder_can_have():

@@ -10,6 +10,7 @@ import contextlib
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -159,7 +160,7 @@ def _check_declared(zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> N
         )
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise PolicyFileError(
             f"{source} is refused: it holds {shown(twice)} twice, and readers differ in which one they take."
         )

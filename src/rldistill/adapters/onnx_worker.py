@@ -88,9 +88,8 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         seconds: as in `Limits`; 0: without limits.
         free_bytes: as in `Limits`.
     """
-    # Ctrl-C reaches all processes of a terminal: it is for whoever asks to decide what it means.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C is for whoever asks, who decides what it means; SIGTERM ends this process, as any other.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whoever ignores it hands that down
     connection = Connection(descriptor)
     try:

@@ -219,8 +219,9 @@ def tell_if_new(flags: Flags, out: Path) -> None:
 
 
 def quoted(value: object) -> str:
-    """Return a path or a value as a shell takes it: what is printed to be pasted must survive a space."""
-    return shlex.quote(str(value))
+    """Return a path or a value as a shell takes it, in one line: what is printed to be pasted must survive a space."""
+    text = str(value)
+    return shlex.quote(text if text.isprintable() else printable(text))
 
 
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 from rldistill.checks import check_kind, check_name, check_share, check_whole
 from rldistill.data.layout import FieldSpec, StepLayout, observation_field, step_fields
 from rldistill.errors import DatasetError, RldistillError, shown
-from rldistill.limits import JSON, read_file, read_json
+from rldistill.limits import JSON, is_file, read_file, read_json
 from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
@@ -299,7 +299,9 @@ def _is_damaged_dataset(folder: Path) -> bool:
 
 
 def _beginning(path: Path) -> bytes:
-    """Return a file's first bytes, none where it cannot be read."""
+    """Return a file's first bytes, none where it cannot be read or is no file: a pipe might never end."""
+    if not is_file(path):
+        return b""
     try:
         with path.open("rb") as file:
             return file.read(_NUM_FIRST_BYTES)

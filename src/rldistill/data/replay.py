@@ -10,7 +10,6 @@ chunk goes. Two consequences of storing chunks whole:
   the last n of an episode that was broken off by a stop.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
 from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
+from rldistill.limits import JSON, read_file, read_json
 from rldistill.storage import check_checksum, is_temporary, temporary_files, with_checksum, write_json
 from rldistill.value_learning import n_step_returns
 
@@ -216,7 +216,7 @@ class Replay:
             DatasetError: not a replay, of other fields, or damaged.
         """
         try:
-            state: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text())
+            state: dict[str, Any] = read_json(read_file(folder / MANIFEST_NAME, JSON.num_bytes))
             check_checksum(state)
         except (OSError, ValueError) as error:
             raise DatasetError(f"Replay {folder} cannot be read: its {MANIFEST_NAME}: {error}. {_REMEDY}") from error

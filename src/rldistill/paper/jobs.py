@@ -16,6 +16,7 @@ from typing import Any
 
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError
+from rldistill.limits import JSON, read_file
 from rldistill.storage import canonical_json, write_json
 
 
@@ -63,7 +64,7 @@ def finished_result(job: Job) -> Mapping[str, Any] | None:
         RldistillError: it was done with other settings, or the record cannot be read.
     """
     try:
-        record = json.loads(job.record.read_text())
+        record = json.loads(read_file(job.record, JSON.num_bytes))
         before, result = _flat(record["settings"]), record["result"]
     except FileNotFoundError:
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.events import Callback, MessageEvent, check_callbacks, notify
+from rldistill.limits import JSON, read_file
 from rldistill.paper.backends import make_backend
 from rldistill.paper.config import ReproduceConfig
 from rldistill.paper.figure import experiment_figure
@@ -134,7 +135,7 @@ def run_reproduce(
 def _left_out(plan: Plan) -> str:
     """Return the games and seeds of earlier results that these do not have."""
     try:
-        before = json.loads((plan.out / RESULTS_FILE).read_text())
+        before = json.loads(read_file(plan.out / RESULTS_FILE, JSON.num_bytes))
     except (OSError, ValueError):
         return ""
     games = [game for game in before["games"] if game not in plan.budget.games]
