@@ -14,7 +14,14 @@ from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import (
+    begun_precision,
+    check_same_config,
+    earlier_run,
+    keep_inputs,
+    run_folder,
+    write_config,
+)
 from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
 from rldistill.runs.teachers import initial_policy, make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
@@ -47,7 +54,7 @@ def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool)
     Raises:
         RldistillError: as `train_teacher`.
     """
-    config = resolve(config)
+    config = resolve(_as_begun(config, resume=resume))
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     initial_policy(config, [playable.task for playable in make_tasks(config)])
     if earlier_run(config.out, may_stay=resume or overwrite) and resume:
@@ -114,7 +121,7 @@ def run_train_teacher(
     """
     check_callbacks(callbacks)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
-    config = resolve(config)
+    config = resolve(_as_begun(config, resume=resume))
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
@@ -123,6 +130,11 @@ def run_train_teacher(
             write_config(config.out, "train-teacher", config_values(config))
         with stop_on_interrupt(callbacks) as listeners:
             return TrainingRun(config, tasks, listeners, continues=continues).run()
+
+
+def _as_begun(config: TrainTeacherConfig, *, resume: bool) -> TrainTeacherConfig:
+    """Return a configuration whose `auto` precision stands for that of the run it goes on with, if there is one."""
+    return replace(config, precision=begun_precision(config.out, config.precision)) if resume else config
 
 
 def _check_same(config: TrainTeacherConfig) -> None:
