@@ -17,7 +17,7 @@ from rldistill.runs.metrics import MetricsFile, read_metrics
 from rldistill.runs.run_folder import begun_precision, keep_inputs, run_folder, write_config
 from rldistill.runs.train_teacher import train_teacher
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.commands import REPOSITORY, run
+from tests.kit.commands import REPOSITORY, options, run
 
 PONG = REPOSITORY / "zoo" / "pong.safetensors"
 
@@ -100,6 +100,8 @@ def test_a_run_goes_on_where_auto_means_another_precision(tmp_path, monkeypatch)
     for computes_bfloat16, resume in ((False, False), (True, True)):
         monkeypatch.setattr("rldistill.networks.precision._computes_bfloat16", lambda here=computes_bfloat16: here)
         distill(tmp_path / "d", out=tmp_path / "r", num_updates=10, device="cpu", resume=resume, **small)
+    result = run("distill", tmp_path / "d", "--resume", *options(out=tmp_path / "r", num_updates=10, **small))
+    assert result.code == 0 and "is finished" in result.stderr
 
 
 def test_links_hide_no_input(tmp_path, finished):

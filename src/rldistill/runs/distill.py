@@ -219,7 +219,7 @@ def distill(
     )
 
 
-def resolve(config: DistillConfig) -> DistillConfig:
+def resolve(config: DistillConfig, *, resume: bool = False) -> DistillConfig:
     """Check what can be checked without data; replace every `auto` by what it stands for here.
 
     Raises:
@@ -250,9 +250,9 @@ def resolve(config: DistillConfig) -> DistillConfig:
         config = replace(config, algorithm=learner.algorithm, num_steps=learner.num_steps)
     device = resolve_device(config.device)
     num_threads = config.num_threads or torch.get_num_threads()
-    return replace(
-        config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
-    )
+    # What `auto` stands for may differ on this processor: a run goes on as it began.
+    precision = begun_precision(config.out, config.precision) if resume else config.precision
+    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
 
 
 def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) -> None:
@@ -261,7 +261,7 @@ def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) 
     Raises:
         RldistillError: as `distill`.
     """
-    config = resolve(_as_begun(config, resume=resume))
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, _files_read(config, None), overwrite=overwrite)
     data = open_inputs(inputs_of(config), config, ())
     keep_inputs(config.out, _recorded_teachers(data), overwrite=overwrite)
@@ -283,7 +283,7 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     check_callbacks(callbacks)
-    config = resolve(_as_begun(config, resume=resume))
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, _files_read(config, inputs), overwrite=overwrite)
     # Around all of it: a learner that teaches reports while it plays, and is to hear Ctrl-C there too.
     with stop_on_interrupt(callbacks) as listeners:
@@ -307,11 +307,6 @@ def _check_same(config: DistillConfig, setup: DistillationSetup) -> None:
     """Check that a run that is to go on began as this one would."""
     defaults = default_values(DistillConfig)
     check_same_config(config.out, _values(config, setup), may_differ=may_differ(config), defaults=defaults)
-
-
-def _as_begun(config: DistillConfig, *, resume: bool) -> DistillConfig:
-    """Return a configuration whose `auto` precision stands for that of the run it goes on with, if there is one."""
-    return replace(config, precision=begun_precision(config.out, config.precision)) if resume else config
 
 
 def _recorded_teachers(data: Sequence[TaskData]) -> list[Path]:

@@ -32,7 +32,7 @@ from rldistill.types import resolve_device
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
 
 
-def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
+def resolve(config: TrainTeacherConfig, *, resume: bool = False) -> TrainTeacherConfig:
     """Return the configuration with every `auto` replaced by what it stands for here.
 
     Raises:
@@ -43,9 +43,9 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
     parse_architecture(config.network)
     config = resolve_algorithm(config)
     num_threads = config.num_threads or torch.get_num_threads()
-    return replace(
-        config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
-    )
+    # What `auto` stands for may differ on this processor: a run goes on as it began.
+    precision = begun_precision(config.out, config.precision) if resume else config.precision
+    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
 
 
 def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool) -> None:
@@ -54,7 +54,7 @@ def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool)
     Raises:
         RldistillError: as `train_teacher`.
     """
-    config = resolve(_as_begun(config, resume=resume))
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     initial_policy(config, [playable.task for playable in make_tasks(config)])
     if earlier_run(config.out, may_stay=resume or overwrite) and resume:
@@ -121,7 +121,7 @@ def run_train_teacher(
     """
     check_callbacks(callbacks)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
-    config = resolve(_as_begun(config, resume=resume))
+    config = resolve(config, resume=resume)
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
@@ -130,11 +130,6 @@ def run_train_teacher(
             write_config(config.out, "train-teacher", config_values(config))
         with stop_on_interrupt(callbacks) as listeners:
             return TrainingRun(config, tasks, listeners, continues=continues).run()
-
-
-def _as_begun(config: TrainTeacherConfig, *, resume: bool) -> TrainTeacherConfig:
-    """Return a configuration whose `auto` precision stands for that of the run it goes on with, if there is one."""
-    return replace(config, precision=begun_precision(config.out, config.precision)) if resume else config
 
 
 def _check_same(config: TrainTeacherConfig) -> None:
