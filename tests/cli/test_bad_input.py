@@ -505,7 +505,7 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
     argv = ["evaluate", "student.safetensors", "--teacher", "teacher.safetensors", "--num-episodes", "5"]
     line = (
         "rldistill evaluate: Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes will not help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
     *warnings, last = result.stderr.splitlines()

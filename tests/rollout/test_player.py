@@ -231,6 +231,14 @@ def test_an_environment_that_never_ends_is_told_once_and_then_given_up(short_pat
     )
 
 
+def test_atari_ends_its_own_episodes_and_nobody_is_told(short_patience):
+    playable = make_task("atari:breakout", {"max_frames": 200})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        played = played_of(playable, num_episodes=1, num_envs=1)
+    assert played.episodes[0].length > 30
+
+
 def test_the_limit_that_is_named_works_for_ids_without_one(short_patience):
     played = played_of(make_task("Endless-v0", {"max_episode_steps": 7}), num_episodes=9)
     assert [episode.length for episode in played.episodes] == [7] * 9

@@ -2,6 +2,7 @@
 
 import tomllib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rldistill.runs.collect import collect
 from rldistill.runs.default_student import choose_student
 from rldistill.runs.distill import distill
 from rldistill.runs.distill_config import DistillConfig
+from rldistill.runs.distillation_setup import _teacher_sizes
 from rldistill.runs.initial_student import StudentTask
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
@@ -67,8 +69,8 @@ def test_a_line_says_what_was_chosen_and_why():
         "student: mlp:32x32, 1,315 parameters; nothing records its teacher's size. --student names another."
     )
     assert chosen(vector_task(), [20, 11])[1] == (
-        "student: mlp:2, 19 parameters, the smallest default: no default has half of its teachers' 31. "
-        "--student names another."
+        "student: mlp:2, 19 parameters, the smallest default network; none is half the size of the teachers "
+        "(31 parameters). --student names another."
     )
     assert chosen(vector_task(), [9_350], student="mlp:8") == ("mlp:8", None)
 
@@ -82,6 +84,15 @@ def test_a_gaussian_student_is_counted_with_its_spread():
 
 def test_what_a_strangers_dataset_says_of_sizes_is_no_error():
     assert chosen(vector_task(), ["many"])[0] == "mlp:32x32"
+
+
+def test_a_teacher_of_several_tasks_is_counted_once():
+    def taught_by(teacher, size):
+        return SimpleNamespace(teacher=SimpleNamespace(hash=teacher, num_parameters=size))
+
+    data = [taught_by("a", 100), taught_by("a", 100), taught_by("b", 20), taught_by("a", None)]
+    assert _teacher_sizes(data) == [100, 20]
+    assert _teacher_sizes([taught_by("a", None)]) == [None]
 
 
 def test_a_student_that_goes_on_keeps_its_network(tmp_path):

@@ -275,7 +275,7 @@ def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes will not help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
     )
 
 
@@ -324,7 +324,7 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
         check_retention(result, 0.5)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
-        "More episodes will not help, a better student will (docs/worse-than-teacher.md): always 0 keeps 0.000."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): always 0 keeps 0.000."
     )
 
 
@@ -333,7 +333,7 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
     [
         ({}, 4, "Fewer than 5 episodes show no bound: play more."),
         ({"payouts": [3, 3, 3], "otherwise": 3}, 6,
-         "No bound where the teacher is not shown to be better than random play: student."),
+         "There is no lower bound because the teacher is not clearly better than random play: student."),
     ],
 )  # fmt: skip
 def test_a_gate_without_a_bound_says_why(settings, num_episodes, advice):

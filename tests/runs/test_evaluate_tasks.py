@@ -454,7 +454,7 @@ def test_the_gate_asks_for_the_mean_over_the_tasks(result):
         check_retention(result, 0.32)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
-        "required 0.32. More episodes will not help, a better student will (docs/worse-than-teacher.md): "
+        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): "
         "student keeps 0.317."
     )
 

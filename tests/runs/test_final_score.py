@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -83,7 +84,31 @@ def test_stopping_the_play_keeps_the_student(data, tmp_path):
 def test_an_environment_that_fails_or_never_ends_does_not_fail_the_run(data, tmp_path, monkeypatch):
     monkeypatch.setattr(final_score, "_MOST_STEPS", 5)
     (line,) = messages(tmp_path / "r", data)
-    assert re.match(r"no score of CartPole-v1: the (student|teacher)'s 10 episodes did not end within 5 steps", line)
+    assert line == (
+        "no score of CartPole-v1: gave up: the student's 10 episodes did not end within 5 steps. "
+        f"`rldistill evaluate {tmp_path / 'r'}` plays without this limit"
+    )
+
+
+def test_play_that_nobody_asked_for_is_given_up_after_a_minute(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(final_score, "_MOST_SECONDS", -1.0)
+    (line,) = messages(tmp_path / "r", data)
+    assert line == (
+        "no score of CartPole-v1: gave up: the play did not end within -1 s. "
+        f"`rldistill evaluate {tmp_path / 'r'}` plays without this limit"
+    )
+    (line,) = messages(tmp_path / "asked", data, evaluate_episodes=10)
+    assert re.match(LINE, line), line
+
+
+def test_an_environment_given_as_an_object_is_played_only_when_asked_for(tmp_path):
+    def own_cart_pole():
+        return gymnasium.make("CartPole-v1", max_episode_steps=40)
+
+    live = {"teacher": hand_made_teacher(), "task": own_cart_pole, "collect_steps": 300, "exploration_epsilon": 0.4}
+    assert messages(tmp_path / "r", **live) == []
+    (line,) = messages(tmp_path / "asked", **live, evaluate_episodes=10)
+    assert " of 40 (" in line, line
 
 
 def in_words(student, teacher, random, **likeness) -> str:

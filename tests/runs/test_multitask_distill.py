@@ -272,8 +272,9 @@ def test_a_resume_with_another_number_of_datasets_is_told_so(tmp_path, q_data, m
         out = tmp_path / str(counts[0])
         with pytest.raises(KeyboardInterrupt):
             tiny(begun, out, callbacks=[StopAfter(5)])
-        line = f"{out}: the run began with {counts[0]} of data, this command names {counts[1]}. Name the same, "
-        with pytest.raises(RldistillError, match=f"^{re.escape(line)}or --overwrite\\.$"):
+        noun = "dataset" if counts[0] == 1 else "datasets"
+        line = f"{out}: the run was started with {counts[0]} {noun}, this command gives {counts[1]}. "
+        with pytest.raises(RldistillError, match=f"^{re.escape(line)}Give the same number, or --overwrite\\.$"):
             tiny(resumed, out, resume=True)
 
 

@@ -14,10 +14,10 @@ from rldistill.runs.collect import collect
 from rldistill.runs.config import QuickstartConfig
 from rldistill.runs.distill import distill
 from rldistill.runs.metrics import MetricsFile, read_metrics
-from rldistill.runs.run_folder import keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import begun_precision, keep_inputs, run_folder, write_config
 from rldistill.runs.train_teacher import train_teacher
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.commands import REPOSITORY, run
+from tests.kit.commands import REPOSITORY, options, run
 
 PONG = REPOSITORY / "zoo" / "pong.safetensors"
 
@@ -73,6 +73,35 @@ def test_a_dataset_and_a_configuration_are_inputs_too(tmp_path, finished):
         f"lies in --out {finished}. Choose another --out.",
     )
     assert contents(finished) == before
+
+
+def test_the_teacher_that_a_dataset_names_is_an_input_too(tmp_path, finished):
+    collect(finished, num_steps=600, num_envs=4, out=tmp_path / "d")
+    before = contents(finished)
+    small = ("--num-updates", 5, "--overwrite")
+    for more in ((), ("--dry-run",)):
+        result = run("distill", tmp_path / "d", "--out", finished, *small, *more)
+        assert result.code == 1 and result.line.startswith("rldistill distill: --overwrite would delete "), result.line
+        assert f"which this command reads: it lies in --out {finished}. Choose another --out." in result.line
+        assert contents(finished) == before
+
+
+@pytest.mark.parametrize("here", ["float32", "bfloat16"])
+def test_a_run_that_goes_on_keeps_the_precision_that_auto_stood_for(tmp_path, here):
+    assert begun_precision(tmp_path, "auto") == "auto", "there is no run"
+    write_config(tmp_path, "distill", {"precision": here})
+    assert begun_precision(tmp_path, "auto") == here
+    assert begun_precision(tmp_path, "float32") == "float32", "what was typed stays"
+
+
+def test_a_run_goes_on_where_auto_means_another_precision(tmp_path, monkeypatch):
+    collect(hand_made_teacher(), num_steps=600, num_envs=4, out=tmp_path / "d")
+    small = {"student": "mlp:4", "batch_size": 16, "evaluate_period": 5, "evaluate_episodes": 0}
+    for computes_bfloat16, resume in ((False, False), (True, True)):
+        monkeypatch.setattr("rldistill.networks.precision._computes_bfloat16", lambda here=computes_bfloat16: here)
+        distill(tmp_path / "d", out=tmp_path / "r", num_updates=10, device="cpu", resume=resume, **small)
+    result = run("distill", tmp_path / "d", "--resume", *options(out=tmp_path / "r", num_updates=10, **small))
+    assert result.code == 0 and "is finished" in result.stderr
 
 
 def test_links_hide_no_input(tmp_path, finished):

@@ -1,13 +1,15 @@
 """A Gaussian teacher that acts by its mean is sampled while it is recorded, and in nothing else."""
 
+import importlib
 import json
+import re
 
 import numpy as np
 import pytest
 
 from rldistill.data import Dataset
 from rldistill.envs import make_task
-from rldistill.errors import UsageError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy, load_policy
@@ -16,6 +18,7 @@ from rldistill.runs.distill import distill
 from rldistill.runs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
+from tests.kit.interruptions import StopAfter
 
 TASK = "tests.kit.targets:Targets-box-v0"
 TINY = {"student": "mlp:4", "num_updates": 20, "evaluate_period": 10, "batch_size": 16, "precision": "float32"}
@@ -36,8 +39,8 @@ def test_its_actions_are_drawn_and_its_targets_and_identity_stay(teacher, tmp_pa
             callbacks=[lambda event: heard.append(event.text) if isinstance(event, MessageEvent) else None],
         )  # fmt: skip
     assert heard == [
-        f"{load_policy(teacher).name} acts by the mean of its Gaussian; while it is recorded its actions are sampled, "
-        "so that the student also sees where errors lead. --behaviour greedy records the mean's own play."
+        f"{load_policy(teacher).name} acts greedily, but while it is recorded its actions are sampled so that the data "
+        "cover more states. --behaviour greedy turns this off."
     ]
     by_name = {name: Dataset.open(tmp_path / name) for name in ("default", "greedy", "sample")}
     greedy, default = by_name["greedy"], by_name["default"]
@@ -70,6 +73,42 @@ def test_live_play_says_so_and_can_be_told_otherwise(teacher, tmp_path):
     command = ("distill", "--teacher", teacher, "--task", TASK, *small, "--student", "mlp:4")
     assert "its actions are sampled" in run_well(*command, "--out", tmp_path / "a").stderr
     assert "sampled" not in run_well(*command, "--behaviour", "greedy", "--out", tmp_path / "b").stderr
+
+
+def before_sampling(monkeypatch, module):
+    """Let a module record as versions did that knew no sampling while recorded."""
+    monkeypatch.setattr(module, "while_recorded", lambda policy, behaviour: policy)
+
+
+def test_a_greedy_dataset_of_an_earlier_version_is_gone_on_with(teacher, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        before_sampling(patch, importlib.import_module("rldistill.runs.collect"))
+        collect(teacher, num_steps=100, num_envs=4, out=tmp_path / "data")
+    collect(teacher, num_steps=200, num_envs=4, out=tmp_path / "data", resume=True)
+    collect(teacher, num_steps=200, num_envs=4, out=tmp_path / "greedy", behaviour="greedy")
+    data, greedy = (Dataset.open(tmp_path / name) for name in ("data", "greedy"))
+    assert data.provenance == greedy.provenance
+    assert np.array_equal(data.field("action"), greedy.field("action"))
+
+
+def test_a_live_run_of_an_earlier_version_is_gone_on_with(teacher, tmp_path):
+    settings = {"teacher": teacher, "task": TASK, "collect_steps": 100, "num_envs": 4, "evaluate_episodes": 0} | TINY
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        before_sampling(patch, importlib.import_module("rldistill.runs.distillation_inputs"))
+        with pytest.raises(KeyboardInterrupt):
+            distill(out=out, callbacks=[StopAfter(12)], **settings)
+    name = f"{teacher} playing {TASK}"
+    line = (
+        f"--resume {out}: {name} was played greedily when the run began, and would now be sampled while it is "
+        "recorded. Add --behaviour greedy, or --overwrite."
+    )
+    with pytest.raises(MismatchError, match=f"^{re.escape(line)}$"):
+        distill(out=out, resume=True, **settings)
+    distill(out=out, resume=True, behaviour="greedy", **settings)
+    distill(out=tmp_path / "at_once", behaviour="greedy", **settings)
+    metrics = [(folder / "metrics.jsonl").read_bytes() for folder in (out, tmp_path / "at_once")]
+    assert metrics[0] == metrics[1]
 
 
 def test_choices_are_recorded_as_their_teacher_acts(tmp_path):

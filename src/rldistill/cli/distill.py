@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.runs.distill import check_distillation, resolve, run_distill
     from rldistill.runs.distillation_run import STUDENT_FILE
 
-    config = resolve(config)
+    config = resolve(config, resume=flags.resume)
     if flags.dry_run:
         check_distillation(config, resume=flags.resume, overwrite=flags.overwrite)
         write_configuration(config, flags)

@@ -14,7 +14,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.runs.train_teacher import check_training, resolve, run_train_teacher
 
-    config = resolve(config)
+    config = resolve(config, resume=flags.resume)
     if flags.dry_run:
         check_training(config, resume=flags.resume, overwrite=flags.overwrite)
         write_configuration(config, flags)

@@ -234,13 +234,13 @@ class EpisodePlayer:
         playing = [slot for slot, episode in enumerate(self._episodes) if episode is not None]
         longest = int(self._steps[playing].max(initial=0))
         name = self._acting[0].policy.tasks[0].name
-        if longest < LONG_EPISODE:
+        # The emulator ends every episode of Atari by its own limit of frames, 27,000 decisions by default.
+        if longest < LONG_EPISODE or name.startswith(ATARI_PREFIX):
             return
-        limit = "max_frames" if name.startswith(ATARI_PREFIX) else "max_episode_steps"
         way = (
             "wrap what the callable makes in gymnasium.wrappers.TimeLimit"
             if name.startswith("python:")
-            else f"""--env-kwargs '{{"{limit}": 1000}}' (in Python env_kwargs=)"""
+            else """--env-kwargs '{"max_episode_steps": 1000}' (in Python env_kwargs=)"""
         )
         if longest >= LONGEST_EPISODE:
             raise EnvironmentFaultError(

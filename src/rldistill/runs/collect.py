@@ -116,7 +116,8 @@ def collect(
     keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
     policy, playable = _fitted(teacher, task, config.exploration_epsilon, env_kwargs, resolve_device(device).type)
     policy = told_to_act(policy, behaviour)
-    player = while_recorded(policy, behaviour or said_behaviour(teacher))
+    said = behaviour or said_behaviour(teacher)
+    player = while_recorded(policy, said or (_greedy_before(config.out) if resume else None))
     provenance = _provenance(policy, player, playable.task, config.seed, teacher)
     writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
     with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
@@ -184,6 +185,12 @@ def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
             f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, or choose another."
         )
     return is_dataset_folder(out)
+
+
+def _greedy_before(out: Path) -> Behaviour | None:
+    """Return `greedy` where a dataset that is gone on with was played so: the rest of it is too."""
+    is_greedy = is_dataset_folder(out) and load_manifest(out).provenance.behaviour == "greedy"
+    return "greedy" if is_greedy else None
 
 
 def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:

@@ -30,7 +30,7 @@ def choose_student(
         config: of the run.
         tasks: that are taught.
         kind: of the student's outputs.
-        teacher_sizes: parameters of each task's teacher, None where nobody knows.
+        teacher_sizes: parameters of each teacher, None where nobody knows.
     """
     if config.student != AUTO_STUDENT:
         return config.student, None
@@ -47,7 +47,8 @@ def choose_student(
         name, why = small[0], f", at most half of {whose} {teachers:,}"
     else:
         name = min(sizes, key=lambda name: sizes[name])
-        why = f", the smallest default: no default has half of {whose} {teachers:,}"
+        whom = "the teacher" if len(teacher_sizes) == 1 else "the teachers"
+        why = f", the smallest default network; none is half the size of {whom} ({teachers:,} parameters)"
     return name, f"student: {name}, {sizes[name]:,} parameters{why}. --student names another."
 
 

@@ -38,7 +38,15 @@ from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, files_of
 from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
-from rldistill.runs.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import (
+    begun_precision,
+    check_same_config,
+    earlier_run,
+    keep_inputs,
+    run_folder,
+    write_config,
+)
+from rldistill.runs.task_data import StoredData, TaskData
 from rldistill.runs.task_losses import check_losses
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import parse_schedule
@@ -140,7 +148,7 @@ def distill(
         held_out_fraction: share of steps never trained on, in whole episodes, ≥ 0.1.
         evaluate_period: updates between measurements on held-out steps.
         evaluate_episodes: episodes of student, teacher and random play at the end, and of the student now and then; 0:
-            none; None: 10 at the end alone, none of Atari.
+            none; None: 10 at the end alone, within a minute, none of Atari nor of an environment given as an object.
         init_from: policy file whose weights to begin with.
         seed: of everything random.
         num_envs: environments in which the student plays.
@@ -211,7 +219,7 @@ def distill(
     )
 
 
-def resolve(config: DistillConfig) -> DistillConfig:
+def resolve(config: DistillConfig, *, resume: bool = False) -> DistillConfig:
     """Check what can be checked without data; replace every `auto` by what it stands for here.
 
     Raises:
@@ -242,9 +250,9 @@ def resolve(config: DistillConfig) -> DistillConfig:
         config = replace(config, algorithm=learner.algorithm, num_steps=learner.num_steps)
     device = resolve_device(config.device)
     num_threads = config.num_threads or torch.get_num_threads()
-    return replace(
-        config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
-    )
+    # What `auto` stands for may differ on this processor: a run goes on as it began.
+    precision = begun_precision(config.out, config.precision) if resume else config.precision
+    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
 
 
 def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) -> None:
@@ -253,9 +261,11 @@ def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) 
     Raises:
         RldistillError: as `distill`.
     """
-    config = resolve(config)
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, _files_read(config, None), overwrite=overwrite)
-    setup = prepare(config, open_inputs(inputs_of(config), config, ()), None, None)
+    data = open_inputs(inputs_of(config), config, ())
+    keep_inputs(config.out, _recorded_teachers(data), overwrite=overwrite)
+    setup = prepare(config, data, None, None)
     setup.source.close()
     if earlier_run(config.out, may_stay=resume or overwrite) and resume:
         _check_same(config, setup)
@@ -273,11 +283,12 @@ def run_distill(
 ) -> TorchPolicy:
     """Distil as configured, in `config.out`; see `distill`."""
     check_callbacks(callbacks)
-    config = resolve(config)
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, _files_read(config, inputs), overwrite=overwrite)
     # Around all of it: a learner that teaches reports while it plays, and is to hear Ctrl-C there too.
     with stop_on_interrupt(callbacks) as listeners:
         data = open_inputs(inputs or inputs_of(config), config, listeners)
+        keep_inputs(config.out, _recorded_teachers(data), overwrite=overwrite)
         setup = prepare(config, data, custom_loss, module)
         config = replace(config, student=setup.resolved["student"])
         with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
@@ -296,6 +307,12 @@ def _check_same(config: DistillConfig, setup: DistillationSetup) -> None:
     """Check that a run that is to go on began as this one would."""
     defaults = default_values(DistillConfig)
     check_same_config(config.out, _values(config, setup), may_differ=may_differ(config), defaults=defaults)
+
+
+def _recorded_teachers(data: Sequence[TaskData]) -> list[Path]:
+    """Return the files of the teachers that datasets name: the score at the end reads them."""
+    paths = [item.teacher.path for item in data if isinstance(item, StoredData)]
+    return [Path(path) for path in paths if path]
 
 
 def _files_read(config: DistillConfig, inputs: DistillInputs | None) -> list[Path | None]:

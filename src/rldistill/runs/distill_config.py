@@ -109,8 +109,9 @@ class DistillConfig:
     """Updates between measurements on held-out steps; also between checkpoints."""
     evaluate_episodes: int | None = None
     """Episodes of student, teacher and random play at the end, and of the student at each fifth measurement, on seeds
-    used for nothing else; 0: none. Default: 10 at the end alone, none of Atari. With --online: of learner, best policy
-    and student at each evaluation. Default: 10."""
+    used for nothing else; 0: none. Default: 10 at the end alone, as far as they end within a minute, none of Atari
+    nor of an environment given as a Python object. With --online: of learner, best policy and student at each
+    evaluation. Default: 10."""
     init_from: Path | None = None
     """Policy file whose weights to begin with."""
     seed: int = 0

@@ -23,14 +23,16 @@ from rldistill.runs.final_score import tell_scores
 from rldistill.runs.metrics import MetricsFile
 from rldistill.runs.replay_files import ReplayFiles
 from rldistill.runs.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
-from rldistill.runs.task_data import TaskData
+from rldistill.runs.task_data import PLAYED_AS, TaskData
 from rldistill.seeding import stream_seed
 from rldistill.storage import load_checkpoint, save_checkpoint
 
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
 # What does not change the result, or is checked by content: a resumed run may differ in it.
-_MAY_DIFFER = frozenset({"out", "device", "num_threads", "num_envs", "data", "teacher", "evaluate_episodes"})
+_MAY_DIFFER = frozenset(
+    {"out", "device", "num_threads", "num_envs", "data", "teacher", "behaviour", "evaluate_episodes"}
+)
 # Playing costs far more than measuring held-out steps.
 _MEASUREMENTS_PER_PLAY = 5
 # Share of the run before which a student that has learned nothing is not warned about.
@@ -266,10 +268,7 @@ class DistillationRun:
         state = load_checkpoint(self._checkpoint)
         for task, identity in zip(self._setup.tasks, state["data"], strict=True):
             if task.identity != identity:
-                raise MismatchError(
-                    f"--resume {self._config.out}: {task.description} is not what the run began with, or has grown. "
-                    "Use the same data, or --overwrite."
-                )
+                raise MismatchError(f"--resume {self._config.out}: {_what_differs(task, identity)}, or --overwrite.")
         self._setup.distiller.load_state_dict(state["distiller"])
         self._setup.source.load_state_dict(state["source"])
         self._replays.read(state["replays"])
@@ -297,6 +296,16 @@ def _likeness_record(task: TaskData, measured: HeldOutRecord) -> dict[str, float
     alike, constant = measured.likeness, task.held_out.constant
     baseline = "majority_share" if constant.name == "agreement" else "constant_action_gap"
     return {f"held_out_{alike.name}": alike.value, baseline: constant.value}
+
+
+def _what_differs(task: TaskData, begun: str) -> str:
+    """Return what to say of data that are not those that the run began with."""
+    if task.identity == f"{begun}{PLAYED_AS}sample":
+        return (
+            f"{task.description} was played greedily when the run began, and would now be sampled while it is "
+            "recorded. Add --behaviour greedy"
+        )
+    return f"{task.description} is not what the run began with, or has grown. Use the same data"
 
 
 def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:

@@ -68,7 +68,7 @@ def prepare(
     student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
     kind = student_kind(names, losses)
     _check_std(config, kind, module)
-    chosen, why = choose_student(config, student_tasks, kind, [item.teacher.num_parameters for item in data])
+    chosen, why = choose_student(config, student_tasks, kind, _teacher_sizes(data))
     config = replace(config, student=chosen)
     student, kept = initial_student(config, student_tasks, module, kind)
     student = student.to(torch.device(config.device))
@@ -97,6 +97,14 @@ def prepare(
         tuple(note for note in (why, *_notes(data), *(loss.note for loss in losses)) if note),
         kept,
     )
+
+
+def _teacher_sizes(data: Sequence[TaskData]) -> list[int | None]:
+    """Return the parameters of each teacher, once of one that teaches several tasks."""
+    sizes: dict[str, int | None] = {}
+    for item in data:
+        sizes[item.teacher.hash] = sizes.get(item.teacher.hash) or item.teacher.num_parameters
+    return list(sizes.values())
 
 
 def _notes(data: Sequence[TaskData]) -> list[str]:

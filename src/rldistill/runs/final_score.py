@@ -3,6 +3,7 @@
 A student may choose like its teacher in 97 % of steps and lose every game by the others.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ DEFAULT_EPISODES = 10
 WORSE_THAN_TEACHER_PAGE = "docs/worse-than-teacher.md"
 # An environment without a time limit may never end with this student, and nobody asked for this play.
 _MOST_STEPS = 20_000
+_MOST_SECONDS = 60.0
 # Below this share of its teacher's skill a user will want to know what to do.
 _GOOD_ENOUGH = 0.95
 
@@ -38,15 +40,17 @@ def tell_scores(
     Args:
         student: finished and saved.
         tasks: that it was taught, with its likeness to each teacher.
-        config: of the run; `evaluate_episodes` None: 10, but none of Atari, whose games take minutes.
+        config: of the run; `evaluate_episodes` None: 10 as far as they end within a minute, but none of Atari, whose
+            games take minutes, nor of an environment that was given as an object in Python.
         callbacks: told; one that asks to stop ends the play alone.
     """
+    started = time.monotonic()
     for data, alike in tasks:
         playable = _playable(data, config)
         if playable is None:
             continue
         try:
-            text = _score_line(student, data, alike, playable, config, callbacks)
+            text = _score_line(student, data, alike, playable, config, callbacks, started)
         except StopRequestedError:
             notify(callbacks, MessageEvent("stopped; the student is saved, its score was not finished"))
             return
@@ -58,7 +62,9 @@ def tell_scores(
 def _playable(data: TaskData, config: DistillConfig) -> PlayableTask | None:
     """Return what is to be played, without exploration but for Atari; None: nothing, or nothing that can be."""
     task = data.task
-    if config.evaluate_episodes == 0 or (config.evaluate_episodes is None and task.is_atari):
+    # Nobody asked for this play: it neither takes minutes nor moves an environment of the user's own.
+    is_not_played_unasked = task.is_atari or task.name.startswith("python:")
+    if config.evaluate_episodes == 0 or (config.evaluate_episodes is None and is_not_played_unasked):
         return None
     if isinstance(data, LiveData):
         playable = data.playable
@@ -82,6 +88,7 @@ def _score_line(
     playable: PlayableTask,
     config: DistillConfig,
     callbacks: Sequence[Callback],
+    started: float,
 ) -> str:
     task, num_episodes = playable.task, config.evaluate_episodes or DEFAULT_EPISODES
     teacher = data.policy if isinstance(data, LiveData) else recorded_teacher(student, task, device=config.device)
@@ -89,7 +96,7 @@ def _score_line(
     if teacher is not None:
         policies |= {"teacher": fit_policy(teacher, task), "random": RandomPolicy(task)}
     scores = {
-        role: _scores(policy, playable, num_episodes, config, _reporter(role, num_episodes, callbacks))
+        role: _scores(policy, playable, num_episodes, config, _reporter(role, config, callbacks, started))
         for role, policy in policies.items()
     }
     return _in_words(scores, alike, config, of=f" of {task.name}" if len(student.tasks) > 1 else "")
@@ -114,14 +121,18 @@ def _scores(
     return played.scores
 
 
-def _reporter(role: str, num_episodes: int, callbacks: Sequence[Callback]) -> Callable[[int], None]:
-    num_steps = 0
+def _reporter(role: str, config: DistillConfig, callbacks: Sequence[Callback], started: float) -> Callable[[int], None]:
+    num_episodes, num_steps = config.evaluate_episodes or DEFAULT_EPISODES, 0
+    how = f"`rldistill evaluate {config.out}` plays without this limit"
 
     def report(num_finished: int) -> None:
         nonlocal num_steps
         num_steps += 1
         if num_steps > _MOST_STEPS:
-            raise RldistillError(f"the {role}'s {num_episodes} episodes did not end within {_MOST_STEPS:,} steps")
+            text = f"gave up: the {role}'s {num_episodes} episodes did not end within {_MOST_STEPS:,} steps. {how}"
+            raise RldistillError(text)
+        if config.evaluate_episodes is None and time.monotonic() - started > _MOST_SECONDS:
+            raise RldistillError(f"gave up: the play did not end within {_MOST_SECONDS:.0f} s. {how}")
         notify(callbacks, ProgressEvent(f"score {role}", num_finished, num_episodes, "episodes"))
 
     return report

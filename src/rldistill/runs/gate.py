@@ -58,9 +58,10 @@ class _Kept:
         if self.num_episodes < MIN_VALUES:
             return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
         if self.retention is None or self.bound is None:
-            return "No bound where the teacher is not shown to be better than random play", self.name
+            why = "There is no lower bound because the teacher is not clearly better than random play"
+            return why, self.name
         if self.retention <= required:
-            what = "More episodes will not help, a better student will (docs/worse-than-teacher.md)"
+            what = "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md)"
             return what, f"{self.name} keeps {self.retention:.3f}"
         # The bound's distance falls with the square root of the number of episodes.
         factor = ((self.retention - self.bound) / (self.retention - required)) ** 2

@@ -238,8 +238,8 @@ def sampling_note(teacher: Policy, player: Policy) -> str | None:
     if teacher.behaviour == player.behaviour:
         return None
     return (
-        f"{teacher.name} acts by the mean of its Gaussian; while it is recorded its actions are sampled, so that the "
-        "student also sees where errors lead. --behaviour greedy records the mean's own play."
+        f"{teacher.name} acts greedily, but while it is recorded its actions are sampled so that the data cover more "
+        "states. --behaviour greedy turns this off."
     )
 
 

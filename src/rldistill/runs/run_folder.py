@@ -49,6 +49,8 @@ _OWN_FILES = frozenset(
 _UNLOCKED_FILE = "evaluation.json"
 # What a learner or a live source keeps of past play, a numbered folder for each.
 REPLAY_FOLDER = "replay"
+# What messages call the values of an option.
+_NOUNS: Mapping[str, str] = {"data": "dataset"}
 
 
 def write_config(folder: Path, verb: str, values: dict[str, Any], *, name: str = CONFIG_FILE) -> None:
@@ -271,8 +273,8 @@ def check_same_config(
         then, now = _number_of(before[key]), _number_of(plain(values[key]))
         if then != now:
             raise RldistillError(
-                f"{folder}: the run began with {then} of {key}, this command names {now}. "
-                "Name the same, or --overwrite."
+                f"{folder}: the run was started with {then} {_NOUNS.get(key, key)}{'' if then == 1 else 's'}, this "
+                f"command gives {now}. Give the same number, or --overwrite."
             )
     changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
@@ -283,6 +285,14 @@ def check_same_config(
 
 def _number_of(value: object) -> int:
     return len(cast(list[object], value)) if isinstance(value, list) else 1
+
+
+def begun_precision(folder: Path, precision: str) -> str:
+    """Return the precision of a run that goes on: what `auto` stands for may differ on this processor."""
+    path = folder / CONFIG_FILE
+    if precision != "auto" or not path.is_file():
+        return precision
+    return str(read_config(path).get("precision", precision))
 
 
 def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ from rldistill.tasks import Task
 _SAMPLE_SIZE = 10_000
 # A GPU learns from more frames than one thread decodes.
 _DECODERS_FOR_A_GPU = 4
+# In the identity of a teacher that plays otherwise while it is recorded than it acts.
+PLAYED_AS = " played as "
 
 
 class TaskData(Protocol):
@@ -189,7 +191,7 @@ class LiveData:
         self.samples = teacher.output_kind != "q_values" and acts == "sample"
         self.label = f"Teacher {path or teacher.name}"
         self.description = f"{path or teacher.name} playing {self.task.name}"
-        played_as = "" if self._player.behaviour == acts else f" played as {self._player.behaviour}"
+        played_as = "" if self._player.behaviour == acts else f"{PLAYED_AS}{self._player.behaviour}"
         self.identity = f"{teacher.hash} {self.task.to_dict()}{played_as}"
         self.live: LiveTask
         self.measured: LiveTask

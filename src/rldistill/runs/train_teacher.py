@@ -14,7 +14,14 @@ from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.runs.run_folder import (
+    begun_precision,
+    check_same_config,
+    earlier_run,
+    keep_inputs,
+    run_folder,
+    write_config,
+)
 from rldistill.runs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
 from rldistill.runs.teachers import initial_policy, make_tasks, resolve_algorithm
 from rldistill.runs.threads import use_threads
@@ -25,7 +32,7 @@ from rldistill.types import resolve_device
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
 
 
-def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
+def resolve(config: TrainTeacherConfig, *, resume: bool = False) -> TrainTeacherConfig:
     """Return the configuration with every `auto` replaced by what it stands for here.
 
     Raises:
@@ -36,9 +43,9 @@ def resolve(config: TrainTeacherConfig) -> TrainTeacherConfig:
     parse_architecture(config.network)
     config = resolve_algorithm(config)
     num_threads = config.num_threads or torch.get_num_threads()
-    return replace(
-        config, device=device.type, precision=resolve_precision(config.precision, device), num_threads=num_threads
-    )
+    # What `auto` stands for may differ on this processor: a run goes on as it began.
+    precision = begun_precision(config.out, config.precision) if resume else config.precision
+    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
 
 
 def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool) -> None:
@@ -47,7 +54,7 @@ def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool)
     Raises:
         RldistillError: as `train_teacher`.
     """
-    config = resolve(config)
+    config = resolve(config, resume=resume)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
     initial_policy(config, [playable.task for playable in make_tasks(config)])
     if earlier_run(config.out, may_stay=resume or overwrite) and resume:
@@ -114,7 +121,7 @@ def run_train_teacher(
     """
     check_callbacks(callbacks)
     keep_inputs(config.out, [config.init_from], overwrite=overwrite)
-    config = resolve(config)
+    config = resolve(config, resume=resume)
     tasks = make_tasks(config)
     with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
         if continues:
