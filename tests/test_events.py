@@ -2,7 +2,8 @@
 
 import pytest
 
-from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.errors import UsageError
+from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
 
 PROGRESS = ProgressEvent("collect", 3, 10, "steps", {"steps_per_second": 5.0})
 
@@ -25,3 +26,14 @@ def test_a_message_is_only_told_the_last_one_of_a_run_that_stops_among_them():
 
 def test_without_callbacks_nothing_happens():
     notify([], PROGRESS)
+
+
+def test_a_class_in_place_of_a_callback_is_told_so():
+    class Told:
+        def __call__(self, event):
+            return None
+
+    check_callbacks([Told()])
+    with pytest.raises(UsageError) as caught:
+        check_callbacks([Told])
+    assert str(caught.value) == "callbacks: got the class Told, expected one of it: callbacks=[Told()]."

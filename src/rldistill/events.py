@@ -56,6 +56,10 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """
     if callable(callbacks) or not all(map(callable, callbacks)):
         raise UsageError(f"callbacks: got {callbacks!r}, expected a list of functions: callbacks=[f].")
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise UsageError(f"callbacks: got the class {name}, expected one of it: callbacks=[{name}()].")
 
 
 def notify(callbacks: Sequence[Callback], event: Event) -> None:

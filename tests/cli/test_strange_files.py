@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,25 @@ def test_an_error_of_the_system_is_told_with_its_path(monkeypatch):
         "rldistill inspect: some/folder cannot be used: Read-only file system. Check the path, and what you may do "
         "there."
     )
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_result_that_cannot_be_written_is_one_line(policy, options):
+    command = [sys.executable, "-m", "rldistill", "inspect", str(policy), *options]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "rldistill inspect: the result cannot be written to standard output: No space left on device.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("--require-retention", "90%"), "--require-retention: got '90%', expected a number."),
+        (("--exploration-epsilon", "abc"), "--exploration-epsilon: got 'abc', expected a number."),
+    ],
+)
+def test_a_number_that_is_none_is_one_line(policy, argv, line):
+    assert the_line(2, "evaluate", policy, *argv) == f"rldistill evaluate: {line}"

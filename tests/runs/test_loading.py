@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,16 @@ def test_its_file_is_read_once(tmp_path, changed):
         teacher = found(path, "another" if changed else sampling.hash, box_task())
     assert (None if teacher is None else teacher.behaviour) == (None if changed else "sample")
     assert [warning.category for warning in caught] == [TeacherWarning]
+
+
+def test_it_is_found_where_the_task_is_played_with_other_settings(checkpoint):
+    task = vector_task()
+    heavy = replace(task, environment_kwargs={"gravity": -2.0})
+    expected = load_policy(checkpoint, task=task)
+    record = {"path": str(checkpoint), "hash": expected.hash}
+    student = small_policy(task).with_provenance({"teacher": record})
+    teacher = recorded_teacher(student, heavy, device="cpu")
+    assert teacher is not None and teacher.hash == expected.hash
 
 
 @pytest.mark.filterwarnings("ignore:.*Q-values, which are no chances")

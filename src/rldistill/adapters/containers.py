@@ -95,8 +95,8 @@ def no_known_state_dict(path: Path, content: object, state_dicts: Sequence[str])
         return PolicyFileError(f"{source} is an agent of skrl ({listing}), {_SKRL_WAY}")
     return PolicyFileError(
         f"{source} holds the state dicts {listing}, and does not say which one is the policy. Save that one alone, "
-        f"such as torch.save(torch.load(path, weights_only=True)[{state_dicts[0]!r}], 'policy.pt'), and load it into its "
-        "module: rd.load_policy('policy.pt', module=…, task=…, outputs=…)."
+        f"such as torch.save(torch.load(path, weights_only=True)[{state_dicts[0]!r}], 'policy.pt'), and load it into "
+        "its module: rd.load_policy('policy.pt', module=…, task=…, outputs=…)."
     )
 
 

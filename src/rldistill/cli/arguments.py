@@ -179,6 +179,11 @@ def _one_line(text: str) -> str:
             parts.append(words.strip())
     # The first part is the box's title, such as "Value error".
     line = " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    line = re.sub(
+        r"Error parsing (--\S+): no type matching \{None\}\|(INT|FLOAT) could be instantiated from \[('.*?')\].*",
+        lambda found: f"{found[1]}: got {found[3]}, expected a {'whole number' if found[2] == 'INT' else 'number'}.",
+        line,
+    )
     return re.sub(
         r"Error parsing (--\S+): (invalid literal for int\(\) with base 10|could not convert string to float): ('.*')",
         lambda found: f"{found[1]}: got {found[3]}, expected a {'whole number' if 'int' in found[2] else 'number'}.",

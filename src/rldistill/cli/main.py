@@ -4,6 +4,7 @@
 """
 
 import difflib
+import errno
 import importlib
 import json
 import os
@@ -28,6 +29,8 @@ VERBS = {
     "inspect": ("rldistill.cli.inspect", "say what a policy file, a dataset or a preset is"),
 }
 
+# A disk behind `>` that is full, or that takes no more.
+_OF_A_FULL_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 _RESUMABLE = frozenset({"train-teacher", "collect", "distill"})
 _TRACEBACK_VARIABLE = "RLDISTILL_TRACEBACK"
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
@@ -51,7 +54,9 @@ def _exit_code(arguments: list[str]) -> int:
     wants_json = "--json" in arguments
     name = arguments[0] if arguments and arguments[0] in VERBS else ""
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()  # what cannot be written is told here, not by the interpreter as it ends
+        return code
     except RldistillError as error:
         if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
             traceback.print_exception(error)
@@ -69,6 +74,9 @@ def _exit_code(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename} cannot be used: {error.strerror}. Check the path, and what you may do there."
             return _fail(name, message, 1, wants_json=wants_json)
+        if isinstance(error, OSError) and error.errno in _OF_A_FULL_OUTPUT:
+            message = f"the result cannot be written to standard output: {error.strerror}."
+            return _fail(name, message, 1, wants_json=False)
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
         message = f"unexpected {type(error).__name__}: {error}. {hint}"
         return _fail(name, message, 1, wants_json=wants_json)
@@ -139,6 +147,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _fail(verb: str, message: str, code: int, *, wants_json: bool, result: Mapping[str, Any] | None = None) -> int:
     line = printable(message, MAX_MESSAGE)
     sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
-    if wants_json:
-        sys.stdout.write(json.dumps({**(result or {}), "error": line}) + "\n")
+    try:
+        if wants_json:
+            sys.stdout.write(json.dumps({**(result or {}), "error": line}) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        # Nothing more can be said there, and the line on stderr says what happened.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -255,7 +255,9 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
         return None
     # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
     by_name = len(student.tasks) > 1 and "task" not in record
-    for teacher in _as_recorded(Path(path), record, task, device=device):
+    # A file that names no task takes it from here, and has the recorded hash only with the settings of that time.
+    known = [own for own in student.tasks if own.name == task.name and own.fingerprint == task.fingerprint]
+    for teacher in _as_recorded(Path(path), record, known[0] if known else task, device=device):
         try:
             fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
         except RldistillError:
