@@ -199,3 +199,50 @@ def test_without_matplotlib_the_error_names_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(RldistillError, match=r"needs matplotlib.*pip install -e '\.\[report\]' in the checkout"):
         learning_curve(run, tmp_path / "curve.png")
+
+
+def _drawn_figure(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Return a list that receives the next figure that is drawn."""
+    from matplotlib.figure import Figure
+
+    drawn: list = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *arguments, **more: drawn.append(figure) or savefig(figure, *arguments, **more),
+    )
+    return drawn
+
+
+def test_the_longest_label_is_not_cut_off_at_the_right_edge(tmp_path, monkeypatch) -> None:
+    drawn = _drawn_figure(monkeypatch)
+    evaluation = _evaluation()
+    for scale in (1.0, 1000.0):
+        for policy in evaluation["policies"]:
+            policy["mean"] *= scale
+            policy["interval"] = [policy["mean"] - 101.5 * scale, policy["mean"] + 101.5 * scale]
+        run = _write_run(tmp_path / f"{scale:g}", _distillation(scores=True))
+        learning_curve(run, tmp_path / "curve.png", evaluation=evaluation)
+    short, long = drawn
+    for figure in drawn:
+        texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+        assert all(text.get_window_extent().x1 <= figure.bbox.width - 10 for text in texts)
+    assert long.bbox.width > short.bbox.width
+    for one, other in zip(short.axes, long.axes, strict=True):
+        np.testing.assert_allclose(one.bbox.bounds, other.bbox.bounds)
+
+
+@pytest.mark.parametrize("has_temperature", [True, False])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_footnote_tells_of_a_temperature_only_where_there_is_one(tmp_path, monkeypatch, several, has_temperature):
+    drawn = _drawn_figure(monkeypatch)
+    records = _joint_distillation(_GAMES[:2], scores=False) if several else _distillation(scores=False)
+    for values in [values for record in records for values in (record["tasks"].values() if several else [record])]:
+        values.pop("temperature", None)
+        values |= {"temperature": 0.2} if has_temperature else {}
+    learning_curve(_write_run(tmp_path / "run", records), tmp_path / "curve.png")
+    footnote = drawn[0].texts[-1].get_text()
+    assert footnote.startswith("Held-out steps: whole episodes that are never trained on")
+    assert footnote.endswith("at the temperature of the moment: they may rise while it falls.") == has_temperature
+    assert ("temperature" in footnote) == has_temperature

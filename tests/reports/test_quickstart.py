@@ -1,6 +1,7 @@
 """`quickstart` with any teacher and task: from its file to a figure in one call, and what later calls say."""
 
 import json
+import shutil
 import tomllib
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from rldistill.envs import make_task
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy
+from rldistill.reports.quickstart import quickstart
+from rldistill.runs.config import QuickstartConfig
 from tests.kit.commands import run, run_well
 
 pytest.importorskip("matplotlib")
@@ -62,3 +65,51 @@ def test_a_call_with_other_settings_is_refused_without_a_word_of_options_that_it
         f"rldistill quickstart: quickstart goes on with what {out} holds, which began with other settings: num_steps "
         "was 300, is 400. Use the same, name another --out, or delete the earlier run with --overwrite.",
     )
+
+
+def test_a_second_call_does_not_offer_another_network(made, teacher):
+    out, first = made
+    again = run_well("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--out", out)
+    assert "--student names another" in first.stderr and "--student names another" not in again.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",), ("--dry-run",)])
+@pytest.mark.parametrize("name", ["evaluation.txt", "learning_curve.png", "quickstart.toml"])
+def test_a_folder_that_is_not_a_quickstarts_is_refused_and_keeps_what_it_holds(tmp_path, teacher, name, flags):
+    out = tmp_path / "q"
+    (out / "data").mkdir(parents=True)
+    (out / name).write_text("# my own")
+    result = run("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--out", out, *flags)
+    assert (result.code, result.line) == (
+        1,
+        f"rldistill quickstart: --out {out} exists and is not a quickstart's: found {name}. Choose another --out.",
+    )
+    assert sorted(path.name for path in out.iterdir()) == sorted(["data", name])
+    assert (out / name).read_text() == "# my own"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, teacher):
+    out = tmp_path / "q"
+    out.touch()
+    result = run("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--out", out)
+    assert result.line == f"rldistill quickstart: --out {out} is a file, expected a folder. Choose another --out."
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_call_that_was_stopped_while_it_collected_is_followed_by_another(
+    made, teacher, tmp_path, monkeypatch, overwrite
+):
+    def stopped(*_, out, **__):
+        out.mkdir(parents=True, exist_ok=True)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "q"
+    if overwrite:
+        shutil.copytree(made[0], out)
+    config = QuickstartConfig(teacher=teacher, task=TASK, out=out, num_steps=200)
+    monkeypatch.setattr("rldistill.reports.quickstart.collect", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart(config, overwrite=overwrite)
+    assert (out / "quickstart.toml").exists() == overwrite
+    with pytest.raises(KeyboardInterrupt):  # it gets as far as the first
+        quickstart(config)

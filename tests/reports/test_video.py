@@ -1,5 +1,6 @@
 """Films: the promised number and size of pictures, and the very play that an evaluation scores."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -158,3 +159,21 @@ def test_without_the_extra_the_error_names_the_command_that_installs_it(
         side_by_side([("random", RandomPolicy(task.task))], task, tmp_path / "film.mp4", seed=0,
                      exploration_epsilon=0.0, max_steps=2)  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("variables", "seen"),
+    [({}, "dummy"), ({"DISPLAY": ":0"}, None), ({"WAYLAND_DISPLAY": "w"}, None), ({"SDL_VIDEODRIVER": "x11"}, "x11")],
+)
+def test_where_there_is_no_display_none_is_searched_while_a_film_is_drawn(tmp_path, monkeypatch, variables, seen):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    drivers: list[str | None] = []
+    task = make_task("atari:pong")
+    film = [("random", RandomPolicy(task.task))], task, tmp_path / "film.mp4"
+    side_by_side(*film, seed=0, exploration_epsilon=0.0, max_steps=1,
+                 on_step=lambda _: drivers.append(os.environ.get("SDL_VIDEODRIVER")))  # fmt: skip
+    assert drivers == [seen]
+    assert os.environ.get("SDL_VIDEODRIVER") == variables.get("SDL_VIDEODRIVER")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.runs.collect import collect
@@ -119,10 +120,13 @@ def large_teacher(tmp_path_factory):
 
 
 def test_the_most_natural_command_works_and_its_folder_says_what_was_made(large_teacher, tmp_path):
-    result = run_well(
+    command = (
         "distill", "--teacher", large_teacher, "--out", tmp_path / "run", "--num-updates", 20,
         "--evaluate-period", 10, "--collect-steps", 300, "--precision", "float32", "--evaluate-episodes", 0,
     )  # fmt: skip
+    result = run_well(*command)
+    # A run that goes on is bound to its network.
+    assert "student: mlp" not in run_well(*command, "--resume").stderr
     assert "student: mlp:16x16, 386 parameters, at most half of its teacher's 1,282." in result.stderr
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["student"] == "mlp:16x16"
     student = load_policy(tmp_path / "run" / "student.safetensors")
@@ -131,10 +135,14 @@ def test_the_most_natural_command_works_and_its_folder_says_what_was_made(large_
 
 def test_a_dataset_remembers_the_size_of_its_teacher(large_teacher, tmp_path):
     collect(large_teacher, num_steps=600, out=tmp_path / "data", exploration_epsilon=0.3, num_envs=4)
-    student = distill(tmp_path / "data", out=tmp_path / "run", **TINY)
-    assert student.name == "mlp:16x16"
-    resumed = distill(tmp_path / "data", out=tmp_path / "run", resume=True, **TINY)
+    told: list[str] = []
+    listen = {"callbacks": [lambda event: told.append(event.text) if isinstance(event, MessageEvent) else None]}
+    student = distill(tmp_path / "data", out=tmp_path / "run", **TINY, **listen)
+    assert student.name == "mlp:16x16" and any("--student names another" in text for text in told)
+    told.clear()
+    resumed = distill(tmp_path / "data", out=tmp_path / "run", resume=True, **TINY, **listen)
     assert resumed.hash == student.hash
+    assert told and not any("--student" in text for text in told)
 
 
 def test_collect_proposes_the_default(tmp_path):

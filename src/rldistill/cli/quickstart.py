@@ -18,11 +18,14 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
     config = resolve_machine(config)
     if flags.dry_run:
+        from rldistill.reports.quickstart import check_folder
         from rldistill.runs.loading import as_policy, policy_file
         from rldistill.runs.run_folder import keep_inputs
 
         if config.teacher is not None:
             keep_inputs(config.out, [config.teacher], overwrite=flags.overwrite)
+        check_folder(config.out)
+        if config.teacher is not None:
             as_policy(policy_file(config.teacher, config), device=config.device, task=config.task)
         write_configuration(config, flags)
         return

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INK, SOFT_INK, GRID = "#222222", "#666666", "#E4E4E4"
 DOTS_PER_INCH = 150
 _LABEL_GAP = 0.062
+# Inches that stay free right of the longest label.
+_EDGE = 0.1
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,30 @@ def headline(figure: "Figure", title: str, subtitle: str, footnote: str) -> None
 
 
 def save_png(figure: "Figure", out: Path) -> Path:
-    """Write the figure as a whole PNG; returns `out`."""
+    """Write the figure as a whole PNG, wide enough for all that is written in it; returns `out`."""
+    _make_room(figure)
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, equal runs give equal files.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     write_atomically(out, buffer.getbuffer())
     return out
+
+
+def _make_room(figure: "Figure") -> None:
+    """Widen a figure whose words would be cut off at its right edge; panels keep their place and size in inches."""
+    width, height = figure.get_size_inches()
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    ends = [text.get_window_extent().x1 / figure.dpi for text in texts]
+    needed = max(ends, default=0.0) + _EDGE
+    if needed <= width:
+        return
+    share = width / needed
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0 * share, box.y0, box.width * share, box.height))
+    for text in figure.texts:
+        text.set_x(text.get_position()[0] * share)
+    figure.set_size_inches(needed, height)
 
 
 def pretty_task(name: str) -> str:

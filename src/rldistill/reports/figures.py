@@ -258,7 +258,9 @@ def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[
 
 def _distillation_footnote(records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
     text = "Held-out steps: whole episodes that are never trained on; training loss: mean since the last point"
-    lines = [f"{text}; both at the temperature of the moment: they may rise while it falls."]
+    if any("temperature" in record for record in records):
+        text += "; both at the temperature of the moment: they may rise while it falls"
+    lines = [f"{text}."]
     num_played = max((len(record.get("scores") or []) for record in records), default=0)
     parts: list[str] = []
     if num_played:

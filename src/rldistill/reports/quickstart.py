@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import RldistillError, first_line
+from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.figures import learning_curve
@@ -21,7 +21,7 @@ from rldistill.runs.evaluate import evaluate
 from rldistill.runs.evaluation import Evaluation
 from rldistill.runs.loading import as_policy, played_by, policy_file
 from rldistill.runs.run_folder import keep_inputs, plain, read_config, write_config
-from rldistill.storage import write_json
+from rldistill.storage import is_temporary, write_json
 
 # Evaluation meets episodes that neither collection nor training has seen.
 _EVALUATION_SEED = 1_000
@@ -60,11 +60,13 @@ def quickstart(
     """Collect, distil, evaluate, draw and film; what an earlier call finished is not done again.
 
     Raises:
+        OutputExistsError: `config.out` holds something that is not a quickstart's.
         RldistillError: an earlier call in `config.out` had other settings, …
         KeyboardInterrupt: stopped; the next call goes on.
     """
     path = config.teacher or bundled_teacher("pong")
     keep_inputs(config.out, [path], overwrite=overwrite)
+    check_folder(config.out)
     source = policy_file(path, config)
     teacher = as_policy(source, device=config.device, task=config.task)
     playable = played_by(teacher, make_task(teacher.tasks[0] if config.task is None else config.task))
@@ -110,6 +112,33 @@ def quickstart(
     return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video)
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds a quickstart, or nothing: files in it may be replaced.
+
+    Raises:
+        OutputExistsError: it is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
+    if not folder.is_dir() or _is_ours(folder / _CONFIG_FILE):
+        return
+    # A call that was stopped while it collected leaves `data` alone, which `collect` checks.
+    foreign = [item.name for item in folder.iterdir() if item.name != "data" and not is_temporary(item, _CONFIG_FILE)]
+    if foreign:
+        raise OutputExistsError(
+            f"--out {folder} exists and is not a quickstart's: found {min(foreign)}. Choose another --out."
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a configuration is one that `write_config` wrote, not a user's own of the same name."""
+    header = b"# rldistill quickstart "
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
 def _is_scored_like_atari(teacher: Policy, playable: PlayableTask) -> bool:
     return teacher.output_kind == "q_values" and playable.task.is_atari
 
@@ -121,11 +150,14 @@ def _check_begun(config: QuickstartConfig, *, overwrite: bool) -> None:
         RldistillError: names those that differ.
     """
     path = config.out / _CONFIG_FILE
-    if overwrite:
-        path.unlink(missing_ok=True)
     if not path.is_file():
         return
+    if overwrite:
+        # No settings yet, but the folder stays ours: a stop before the next ones are written can be followed by a call.
+        write_config(config.out, "quickstart", {}, name=_CONFIG_FILE)
     before = read_config(path)
+    if not before:
+        return
     now = {name: plain(value) for name, value in config_values(config).items() if value is not None}
     changed = [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"

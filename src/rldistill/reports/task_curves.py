@@ -84,10 +84,16 @@ def learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Pa
         figure,
         f"{pretty_tasks(list(tasks))}: distilling into {config.get('student', 'student')}",
         subtitle,
-        "Held-out steps: whole episodes that are never trained on; losses at the temperature of the moment: they may "
-        "rise while it falls.",
+        _footnote(tasks),
     )
     return save_png(figure, out)
+
+
+def _footnote(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    text = "Held-out steps: whole episodes that are never trained on"
+    if any("temperature" in values for values in tasks.values()):
+        text += "; losses at the temperature of the moment: they may rise while it falls"
+    return f"{text}."
 
 
 def _draw_held_out(axes: "Axes", records: Records, key: str, *, factor: float = 1.0, digits: int = 1) -> None:

@@ -4,9 +4,11 @@ Each policy plays by its own behaviour through `EpisodePlayer`: the episode is t
 `evaluate` plays for the same seed and index, and its score is the same.
 """
 
+import contextlib
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +45,21 @@ class _Moment:
     is_over: bool
 
 
+@contextlib.contextmanager
+def _no_display_searched() -> Generator[None]:
+    """Let SDL, with which many environments draw, search for no display where there is none: it would complain."""
+    if any(name in os.environ for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY")):
+        yield
+        return
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        yield
+    finally:
+        # An environment of the user may have changed it too.
+        os.environ.pop("SDL_VIDEODRIVER", None)
+
+
+@_no_display_searched()
 def side_by_side(
     policies: Sequence[tuple[str, Policy]],
     task: PlayableTask,

@@ -62,6 +62,8 @@ class DistillationRun:
         self._resumed_at: int | None = None
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
+        # A run that goes on keeps its network: that another can be named would be no help.
+        self._notes = (*([setup.student_note] if setup.student_note and not continues else []), *setup.notes)
         self._continues = continues and self._checkpoint.is_file()
         if continues and not self._continues and (config.out / STUDENT_FILE).is_file():
             raise RldistillError(
@@ -80,7 +82,7 @@ class DistillationRun:
 
     def _run(self) -> TorchPolicy:
         config, setup = self._config, self._setup
-        for note in setup.notes:
+        for note in self._notes:
             self._tell(note)
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))

@@ -38,6 +38,7 @@ class DistillationSetup:
         resolved: settings that followed from the data, for `config.toml`.
         warnings: for people, before anything is trained.
         notes: likewise, of what was found out.
+        student_note: likewise, why this network was chosen: of use only while it can still be another.
         kept_teachers: records of heads that the student had before.
     """
 
@@ -48,6 +49,7 @@ class DistillationSetup:
     resolved: Mapping[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    student_note: str | None
     kept_teachers: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -94,7 +96,8 @@ def prepare(
             ]
             if text
         ),
-        tuple(note for note in (why, *_notes(data), *(loss.note for loss in losses)) if note),
+        tuple(note for note in (*_notes(data), *(loss.note for loss in losses)) if note),
+        why,
         kept,
     )
 
