@@ -29,7 +29,7 @@ _EDGE = 0.1
 class Margins:
     """Inches around and between panels; `right` and `between` leave room for labels beside the lines."""
 
-    left: float = 0.75
+    left: float = 0.9
     right: float = 1.35
     top: float = 1.15
     bottom: float = 1.0
