@@ -268,6 +268,9 @@ def test_weights_of_a_published_atari_teacher_load_into_its_module(shared_teache
 def test_a_run_folder_is_the_policy_that_its_run_ended_in(tmp_path):
     with pytest.raises(PolicyFileError, match=r"holds neither student\.safetensors nor last_policy\.safetensors"):
         load_policy(tmp_path)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(PolicyFileError, match="its run has not finished: repeat its command with --resume"):
+        load_policy(tmp_path)
     for seed, name in enumerate(("last_policy", "student")):
         policy = small_policy(seed=seed)
         policy.save(tmp_path / f"{name}.safetensors")

@@ -300,7 +300,7 @@ def test_a_policy_file_that_cannot_be_trusted_is_refused_by_every_verb(files, tm
 def test_nothing_to_inspect_says_what_there_could_have_been():
     assert refused(1, "inspect", "net33") == (
         "Nothing to inspect: net33 is neither a file, a folder, nor a network "
-        "(dqn, net1, net2, net3, multitask3, multitask10, conv:8-8-8:32)."
+        "(dqn, net1, net2, net3, multitask3, multitask10, conv:8-8-8:32). Did you mean 'net3'?"
     )
 
 

@@ -442,7 +442,7 @@ def test_the_student_of_a_run_folder_is_evaluated_and_its_teacher_found_in_anoth
     constant_policy(task, 1).with_provenance({"teacher": record}).save(tmp_path / "run" / "student.safetensors")
     assert [policy.mean for policy in evaluate(tmp_path / "run", num_episodes=5).policies] == [10, 6, 2]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PolicyFileError, match="Did its run finish"):
+    with pytest.raises(PolicyFileError, match="not a run folder"):
         evaluate(tmp_path / "empty", num_episodes=5)
 
 

@@ -51,9 +51,9 @@ def policy_file_of(path: Path) -> Path:
         return found[0]
     if is_dataset_folder(path):
         raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    raise PolicyFileError(
-        f"Run folder {path} holds neither student.safetensors nor last_policy.safetensors. Did its run finish?"
-    )
+    is_run = (path / "config.toml").is_file()
+    way_on = "its run has not finished: repeat its command with --resume." if is_run else "this is not a run folder."
+    raise PolicyFileError(f"{path} holds neither student.safetensors nor last_policy.safetensors; {way_on}")
 
 
 def detect_kind(path: Path) -> FileKind:

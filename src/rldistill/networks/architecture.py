@@ -192,11 +192,11 @@ def _parse(text: str) -> Architecture:
         )
     raise UsageError(
         f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, or layers: mlp:64x64, conv:8-8-8:32, "
-        f"combined:8-8-8:32:64.{_did_you_mean(text)}"
+        f"combined:8-8-8:32:64.{did_you_mean(text)}"
     )
 
 
-def _did_you_mean(text: str) -> str:
+def did_you_mean(text: str) -> str:
     """Return a question about the nearest name there is; empty where none is near."""
     kind, colon, sizes = text.partition(":")
     if not colon:

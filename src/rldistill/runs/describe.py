@@ -14,7 +14,7 @@ from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError, UsageError
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
-from rldistill.networks.architecture import PRESETS
+from rldistill.networks.architecture import PRESETS, did_you_mean
 from rldistill.policies import TorchPolicy, fit_policy
 from rldistill.runs.loading import PolicyFile, as_policy, played_by
 
@@ -61,7 +61,7 @@ def describe(
     if not path.exists():
         raise PolicyFileError(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
-            f"({', '.join(PRESETS)}, conv:8-8-8:32)."
+            f"({', '.join(PRESETS)}, conv:8-8-8:32).{did_you_mean(text)}"
         )
     kind: FileKind = detect_kind(path) if path.is_file() else "policy"
     check_reading(path, kind, reading)
