@@ -54,7 +54,7 @@ def nested(depth):
     ("value", "text"),
     [
         ("a\nb", "'a b'"),
-        ("x" * 100, f"'{'x' * 33} … {'x' * 24}'"),
+        ("x" * 100, f"'{'x' * 21} … {'x' * 36}'"),
         (7, "7"),
         (True, "True"),
         (None, "None"),
@@ -81,7 +81,7 @@ def test_an_errors_first_line_is_what_it_says_first():
         (MemoryError(), "File p cannot be read: it does not fit into the memory."),
         (
             OverflowError("too\nlarge"),
-            "File p cannot be read: its content is not what its kind of file holds (OverflowError: too). It is "
+            "File p cannot be read: its content does not have the expected structure (OverflowError: too). It is "
             "damaged, or another program wrote it. If it is sound, report it with what RLDISTILL_TRACEBACK=1 shows.",
         ),
     ],

@@ -33,7 +33,7 @@ MOST_SECONDS = 5
 MOST_BYTES = 1 << 30
 MOST_CHARACTERS = 500
 # Of the error by which `reading_file` tells what no reader foresaw: one line, but not one that helps.
-UNFORESEEN = "its content is not what its kind of file holds"
+UNFORESEEN = "its content does not have the expected structure"
 # Cases of one child: its memory is measured over all of them, and a death costs the fork of another.
 CASES_PER_CHILD = 250
 
