@@ -3,6 +3,7 @@
 import pytest
 
 from rldistill.errors import MAX_MESSAGE, DatasetError, PolicyFileError, first_line, printable, reading_file, shown
+from tests.fuzz.fuzz_files import UNFORESEEN
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_an_errors_first_line_is_what_it_says_first():
         (MemoryError(), "File p cannot be read: it does not fit into the memory."),
         (
             OverflowError("too\nlarge"),
-            "File p cannot be read: its content does not have the expected structure (OverflowError: too). It is "
+            f"File p cannot be read: {UNFORESEEN} (OverflowError: too). It is "
             "damaged, or another program wrote it. If it is sound, report it with what RLDISTILL_TRACEBACK=1 shows.",
         ),
     ],
