@@ -240,6 +240,10 @@ def changed(module, change):
             "its layers are not known: 153 outputs for 50 atoms.",
         ),
         (
+            lambda: changed(CategoricalQNetwork(), lambda t: t.update(atoms=torch.ones(51, dtype=torch.bool))),
+            "its layers are not known: atoms of torch.bool, expected floats.",
+        ),
+        (
             lambda: changed(TD3Actor(), lambda t: t.update(action_bias=torch.zeros(3))),
             "its layers are not known: action_scale of 2 and action_bias of 3.",
         ),

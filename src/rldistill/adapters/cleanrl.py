@@ -94,6 +94,8 @@ def _c51(tensors: dict[str, Tensor]) -> FoundNetwork:
     num_actions, beyond = divmod(output[0].shape[0], max(len(support), 1))
     if len(support) < 2 or beyond:
         raise UnknownLayersError(f"{output[0].shape[0]} outputs for {len(support)} atoms")
+    if not support.is_floating_point():
+        raise UnknownLayersError(f"atoms of {support.dtype}, expected floats")
     low, high = support[0].item(), support[-1].item()
     if not torch.allclose(support, torch.linspace(low, high, len(support)), atol=1e-4):
         raise UnknownLayersError("atoms at unequal distances")
