@@ -291,7 +291,7 @@ def test_a_lock_makes_its_folder(tmp_path):
 
 def test_folders_are_locked_one_by_one(tmp_path):
     with folder_lock(tmp_path / "a"), folder_lock(tmp_path / "b"):
-        pass
+        assert (tmp_path / "b").is_dir(), "the lock of one keeps none from another"
 
 
 _HOLD = """

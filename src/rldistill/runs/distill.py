@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from rldistill.data import Dataset
@@ -17,7 +16,6 @@ from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
 from rldistill.losses import CustomLoss
 from rldistill.networks import parse_architecture
-from rldistill.networks.precision import resolve_precision
 from rldistill.policies import Behaviour, TorchPolicy
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.distill_config import AUTO_STUDENT, DistillConfig
@@ -36,10 +34,10 @@ from rldistill.runs.distillation_setup import DistillationSetup, prepare, task_s
 from rldistill.runs.initial_student import MODULE_PREFIX, STUDENT_STDS, student_name
 from rldistill.runs.interrupt import stop_on_interrupt
 from rldistill.runs.loading import PolicyLike, files_of
+from rldistill.runs.machine import resolve_training_machine
 from rldistill.runs.online import learner_config
 from rldistill.runs.per_task import parse_per_task, per_task_text
 from rldistill.runs.run_folder import (
-    begun_precision,
     check_same_config,
     earlier_run,
     keep_inputs,
@@ -50,7 +48,6 @@ from rldistill.runs.task_data import StoredData, TaskData
 from rldistill.runs.task_losses import check_losses
 from rldistill.runs.threads import use_threads
 from rldistill.schedules import parse_schedule
-from rldistill.types import resolve_device
 
 
 def distill(
@@ -248,11 +245,7 @@ def resolve(config: DistillConfig, *, resume: bool = False) -> DistillConfig:
     if config.online:
         learner = learner_config(config)
         config = replace(config, algorithm=learner.algorithm, num_steps=learner.num_steps)
-    device = resolve_device(config.device)
-    num_threads = config.num_threads or torch.get_num_threads()
-    # What `auto` stands for may differ on this processor: a run goes on as it began.
-    precision = begun_precision(config.out, config.precision) if resume else config.precision
-    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
+    return resolve_training_machine(config, resume=resume)
 
 
 def check_distillation(config: DistillConfig, *, resume: bool, overwrite: bool) -> None:

@@ -2,20 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
-
-import torch
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
 from rldistill.networks import parse_architecture
-from rldistill.networks.precision import resolve_precision
 from rldistill.runs.config import config_values, default_values
 from rldistill.runs.interrupt import stop_on_interrupt
+from rldistill.runs.machine import resolve_training_machine
 from rldistill.runs.run_folder import (
-    begun_precision,
     check_same_config,
     earlier_run,
     keep_inputs,
@@ -27,7 +23,6 @@ from rldistill.runs.teachers import initial_policy, make_tasks, resolve_algorith
 from rldistill.runs.threads import use_threads
 from rldistill.runs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.runs.training_run import TrainingResult, TrainingRun
-from rldistill.types import resolve_device
 
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
 
@@ -38,14 +33,9 @@ def resolve(config: TrainTeacherConfig, *, resume: bool = False) -> TrainTeacher
     Raises:
         UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
-    device = resolve_device(config.device)
     make_tasks(config)
     parse_architecture(config.network)
-    config = resolve_algorithm(config)
-    num_threads = config.num_threads or torch.get_num_threads()
-    # What `auto` stands for may differ on this processor: a run goes on as it began.
-    precision = begun_precision(config.out, config.precision) if resume else config.precision
-    return replace(config, device=device.type, precision=resolve_precision(precision, device), num_threads=num_threads)
+    return resolve_training_machine(resolve_algorithm(config), resume=resume)
 
 
 def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool) -> None:
