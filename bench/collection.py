@@ -18,7 +18,7 @@ from kit import Rates, random_teacher, run_alone, show
 from rldistill.envs import PlayableTask, make_task
 from rldistill.events import Event, ProgressEvent
 from rldistill.policies import TorchPolicy
-from rldistill.runs.collect import collect
+from rldistill.verbs.collect import collect
 
 _NUM_ENVS = 16
 

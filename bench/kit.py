@@ -21,7 +21,7 @@ from rich.table import Table
 from rldistill.envs import PlayableTask
 from rldistill.networks import parse_architecture
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.runs.collect import CollectionSummary, collect
+from rldistill.verbs.collect import CollectionSummary, collect
 
 _CONSOLE = Console(width=118, highlight=False)
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from rldistill.data import Dataset, UniformSampler
 from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
-from rldistill.runs.collect import collect
+from rldistill.verbs.collect import collect
 
 _NUM_ENVS = 16
 _BATCH_SIZE = 128

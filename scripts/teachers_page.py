@@ -115,7 +115,7 @@ def measure_one(job: tuple[dict[str, Any], Path, Path, dict[str, int]]) -> tuple
 
 def measure(teacher: dict[str, Any], folder: Path, *, num_episodes: int, seed: int) -> dict[str, Any]:
     """Compare a teacher's outputs with its library's, play it, and return both as plain JSON."""
-    from rldistill.runs.verification import verify
+    from rldistill.verbs.verification import verify
 
     mean, deviation = teacher["measured"]
     # Without the warning that a version is out of date, once for each environment.

@@ -10,6 +10,8 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
+pytest_plugins = ["tests.kit.datasets"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

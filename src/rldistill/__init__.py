@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from rldistill.adapters.load import load_policy as load_policy
     from rldistill.cli.progress import ProgressBar as ProgressBar
     from rldistill.paper.reproduce import reproduce as reproduce
-    from rldistill.runs.collect import collect as collect
-    from rldistill.runs.distill import distill as distill
-    from rldistill.runs.evaluate import evaluate as evaluate
-    from rldistill.runs.train_teacher import train_teacher as train_teacher
+    from rldistill.verbs.collect import collect as collect
+    from rldistill.verbs.distill import distill as distill
+    from rldistill.verbs.evaluate import evaluate as evaluate
+    from rldistill.verbs.train_teacher import train_teacher as train_teacher
 
 _HOMES = {
     "ProgressBar": "rldistill.cli.progress",
     "load_policy": "rldistill.adapters.load",
-    "train_teacher": "rldistill.runs.train_teacher",
-    "collect": "rldistill.runs.collect",
-    "distill": "rldistill.runs.distill",
-    "evaluate": "rldistill.runs.evaluate",
+    "train_teacher": "rldistill.verbs.train_teacher",
+    "collect": "rldistill.verbs.collect",
+    "distill": "rldistill.verbs.distill",
+    "evaluate": "rldistill.verbs.evaluate",
     "reproduce": "rldistill.paper.reproduce",
 }
 

@@ -7,7 +7,7 @@ from torch import nn
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
-from rldistill.runs.describe import describe
+from rldistill.inspection.describe import describe
 from tests.kit.other_libraries import ActorCritic, EmpiricalNormalizer, MLPModel, randomised
 from tests.kit.small_policies import box_task, vector_task
 

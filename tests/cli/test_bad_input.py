@@ -528,7 +528,7 @@ def test_a_result_that_cannot_be_written_in_the_end_is_printed(monkeypatch):
         raise DiskFullError("no") from OSError(28, "No space left on device")
 
     constant_policy(payout_task(), 1).save("student.safetensors")
-    monkeypatch.setattr("rldistill.runs.evaluation_file.write_json", full)
+    monkeypatch.setattr("rldistill.evaluation.file.write_json", full)
     words = run("evaluate", "student.safetensors", "--num-episodes", "5", "--out", "e.json")
     assert words.code == 1
     assert "student      6 [6, 6]" in words.stdout

@@ -4,7 +4,7 @@ import pytest
 
 from rldistill.cli.arguments import parse
 from rldistill.cli.distill import _several_teachers
-from rldistill.runs.distill_config import DistillConfig
+from rldistill.verbs.distill_config import DistillConfig
 
 
 @pytest.mark.parametrize(

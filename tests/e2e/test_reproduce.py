@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from rldistill.events import MessageEvent
+from rldistill.loading.bundled import bundled_experiments
 from rldistill.paper.reproduce import reproduce
 from rldistill.policies import load_policy
-from rldistill.runs.bundled import bundled_experiments
 from tests.kit.commands import options, run, run_well
 from tests.kit.interruptions import StopAfter
 from tests.paper.small_experiment import write_experiment

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rldistill import evaluate, load_policy
-from rldistill.runs.teacher_config import TrainTeacherConfig
-from rldistill.runs.train_teacher import run_train_teacher
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.train_teacher import run_train_teacher
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
 TEACHERS = sorted(path.stem for path in ZOO.glob("*.safetensors"))

@@ -23,7 +23,7 @@ import numpy as np
 
 from rldistill.data import Dataset, load_manifest
 from rldistill.policies import load_policy
-from rldistill.runs.metrics import read_metrics
+from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
 from tests.kit.cart_pole import saved_teacher
 from tests.kit.commands import options, run_alone, start

@@ -10,7 +10,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from rldistill.envs import PlayableTask, make_task
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy
-from rldistill.runs.collect import collect
+from rldistill.verbs.collect import collect
 
 # Position, velocity, angle, angular velocity: push to where the pole falls. Balances for as long as anyone looks.
 _CONTROLLER = (0.1, 0.2, 1.0, 1.0)

@@ -165,7 +165,7 @@ def write_small_shards() -> None:
 
 def collect_a_little() -> None:
     """For `prepare`: small shards, at most 5,400 steps a second, and after 400 steps it waits to be stopped."""
-    from rldistill.runs import collect
+    from rldistill.verbs import collect
 
     write_small_shards()
     first: list[int] = []
@@ -179,14 +179,14 @@ def collect_a_little() -> None:
 
 def distill_almost_to_the_end() -> None:
     """For `prepare`: at most 500 updates a second, and ten updates before the end it waits to be stopped."""
-    from rldistill.runs import distillation_run
+    from rldistill.verbs import distillation_run
 
     report_slowly(distillation_run, seconds=0.002, until=lambda event: event.done >= event.total - 10)
 
 
 def evaluate_one_episode() -> None:
     """For `prepare`: once an episode has ended, it waits to be stopped."""
-    from rldistill.runs import evaluate
+    from rldistill.verbs import evaluate
 
     report_slowly(evaluate, seconds=0.002, until=lambda event: event.done > 0)
 
@@ -243,7 +243,7 @@ def _server() -> _Server:
 def _serve() -> None:
     for verb in ("collect", "distill", "evaluate", "train_teacher"):
         importlib.import_module(f"rldistill.cli.{verb}")
-        importlib.import_module(f"rldistill.runs.{verb}")
+        importlib.import_module(f"rldistill.verbs.{verb}")
     for module in ("cli.progress", "runs.evaluation_table"):
         importlib.import_module(f"rldistill.{module}")
     _warm_up()

@@ -5,8 +5,8 @@ import tomllib
 import pytest
 
 from rldistill.errors import UsageError
+from rldistill.loading.bundled import bundled_experiments
 from rldistill.paper.experiment import load_experiment
-from rldistill.runs.bundled import bundled_experiments
 from rldistill.statistics import REFERENCE_SCORES
 from tests.paper.small_experiment import write_experiment
 

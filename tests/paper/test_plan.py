@@ -4,10 +4,10 @@ import pytest
 
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, TaskError, UsageError
+from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.paper import teachers
 from rldistill.paper.config import ReproduceConfig
 from rldistill.paper.plan import make_plan
-from rldistill.runs.bundled import find_bundled_teacher
 from tests.kit.small_policies import small_policy
 from tests.paper.small_experiment import write_experiment
 

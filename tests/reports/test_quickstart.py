@@ -10,7 +10,7 @@ from rldistill.envs import make_task
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy
 from rldistill.reports.quickstart import quickstart
-from rldistill.runs.config import QuickstartConfig
+from rldistill.verbs.config import QuickstartConfig
 from tests.kit.commands import run, run_well
 
 pytest.importorskip("matplotlib")

@@ -5,7 +5,7 @@ import pytest
 from rldistill.envs import make_task
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.rollout.evaluate import distinct_starts, is_deterministic
-from rldistill.runs.evaluate import evaluate
+from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.payout import constant_policy, payout_task
 from tests.kit.small_policies import small_policy

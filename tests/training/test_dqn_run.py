@@ -10,14 +10,14 @@ import torch
 from rldistill.data import Replay, StepLayout, replay
 from rldistill.errors import DatasetError, DiskFullError, OutputExistsError, UsageError
 from rldistill.policies import load_policy
-from rldistill.runs import training_run
-from rldistill.runs.config import config_values
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.teacher_config import TrainTeacherConfig
-from rldistill.runs.train_teacher import resolve, run_train_teacher
+from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
 from rldistill.training import DQNSettings, PQNSettings
 from rldistill.training.dqn_training import REPLAY_FIELDS
+from rldistill.verbs import training_run
+from rldistill.verbs.config import config_values
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.train_teacher import resolve, run_train_teacher
 from tests.kit.commands import run as run_command
 from tests.kit.interruptions import StopAfter, full_disk
 from tests.kit.tiny_envs import CHAIN_TASK

@@ -10,11 +10,11 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import play_episodes
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.teacher_config import TrainTeacherConfig
-from rldistill.runs.train_teacher import run_train_teacher, train_teacher
-from rldistill.runs.training_run import TrainingRun
+from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.train_teacher import run_train_teacher, train_teacher
+from rldistill.verbs.training_run import TrainingRun
 from tests.kit.interruptions import StopAfter
 from tests.kit.tiny_envs import CHAIN_TASK, TURNED_CHAIN_TASK, TinyChain
 

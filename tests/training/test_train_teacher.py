@@ -18,11 +18,11 @@ from rldistill.errors import (
 )
 from rldistill.events import MessageEvent
 from rldistill.policies import load_policy
-from rldistill.runs.config import config_values
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.teacher_config import TrainTeacherConfig
-from rldistill.runs.train_teacher import GAMES_PER_MEAN, run_train_teacher, train_teacher
+from rldistill.session.metrics import read_metrics
 from rldistill.storage import folder_lock, load_checkpoint
+from rldistill.verbs.config import config_values
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.train_teacher import GAMES_PER_MEAN, run_train_teacher, train_teacher
 from tests.kit.interruptions import StopAfter, full_disk
 from tests.kit.small_policies import small_policy
 from tests.kit.tiny_envs import CHAIN_TASK, TinyChain

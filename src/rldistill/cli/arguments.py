@@ -17,7 +17,7 @@ import tyro
 from rldistill.checks import check_path
 from rldistill.cli.configuration_file import flag, toml_values
 from rldistill.errors import UsageError, printable
-from rldistill.runs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
+from rldistill.verbs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
@@ -80,7 +80,7 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str], *, example:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
     out = getattr(parsed.run, "out", None)
     if out is not None and parsed.flags.config is not None:
-        from rldistill.runs.run_folder import keep_inputs
+        from rldistill.session.run_folder import keep_inputs
 
         keep_inputs(out, [parsed.flags.config], overwrite=parsed.flags.overwrite)
     # A dataset named on the command line replaces the file's; two positionals would add up.
@@ -247,8 +247,8 @@ def write_configuration(config: object, flags: Flags) -> None:
     """Print a resolved configuration, as TOML or as JSON."""
     import tomli_w
 
-    from rldistill.runs.config import config_values
-    from rldistill.runs.run_folder import plain
+    from rldistill.session.run_folder import plain
+    from rldistill.verbs.config import config_values
 
     values = {key: plain(value) for key, value in config_values(config).items() if value is not None}
     sys.stdout.write(json.dumps(values) + "\n" if flags.json else tomli_w.dumps(values))

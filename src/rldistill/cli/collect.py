@@ -11,7 +11,7 @@ from rldistill.cli.arguments import (
     write_configuration,
     write_result,
 )
-from rldistill.runs.config import CollectConfig, parse_options
+from rldistill.verbs.config import CollectConfig, parse_options
 
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
 
@@ -23,9 +23,9 @@ def run(argv: Sequence[str]) -> None:
     options = parse_options(config.env_kwargs)
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
-    from rldistill.runs.collect import check_collection, collect
-    from rldistill.runs.evaluation_table import size_text
-    from rldistill.runs.loading import policy_file
+    from rldistill.evaluation.table import size_text
+    from rldistill.loading.named import policy_file
+    from rldistill.verbs.collect import check_collection, collect
 
     config = resolve_machine(config)
     if config.task is not None:

@@ -28,7 +28,7 @@ def toml_values(verb: str, argv: Sequence[str], config_type: type[Any]) -> tuple
     paths += [option.removeprefix("--config=") for option in argv if option.startswith("--config=")]
     if not paths:
         return [], {}
-    from rldistill.runs.run_folder import read_config
+    from rldistill.session.run_folder import read_config
 
     place = f"Configuration {paths[-1]}"
     hints = get_type_hints(config_type, include_extras=True)

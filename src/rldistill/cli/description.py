@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rldistill.errors import printable
-from rldistill.runs.evaluation_table import size_text
+from rldistill.evaluation.table import size_text
 
 _WIDTH = 80
 _INDENT = "  "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.cli.arguments import parse, quoted, repeated, require, tell_if_new, write_configuration, write_result
-from rldistill.runs.distill_config import DistillConfig
+from rldistill.verbs.distill_config import DistillConfig
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 
@@ -20,8 +20,8 @@ def run(argv: Sequence[str]) -> None:
         config.data or config.teacher or config.online or None, "a dataset folder, --teacher FILE or --online", _EXAMPLE
     )
     from rldistill.cli.progress import callbacks
-    from rldistill.runs.distill import check_distillation, resolve, run_distill
-    from rldistill.runs.distillation_run import STUDENT_FILE
+    from rldistill.verbs.distill import check_distillation, resolve, run_distill
+    from rldistill.verbs.distillation_run import STUDENT_FILE
 
     config = resolve(config, resume=flags.resume)
     if flags.dry_run:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from rldistill.cli.arguments import Flags, parse, repeated, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import RldistillError, UsageError
-from rldistill.runs.config import EvaluateConfig, parse_options
+from rldistill.verbs.config import EvaluateConfig, parse_options
 
 if TYPE_CHECKING:
-    from rldistill.runs.evaluation import Evaluation
-    from rldistill.runs.multitask_evaluation import MultiTaskEvaluation
+    from rldistill.evaluation.multitask import MultiTaskEvaluation
+    from rldistill.evaluation.records import Evaluation
 
 _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
 
@@ -25,11 +25,11 @@ def run(argv: Sequence[str]) -> None:
     options = parse_options(config.env_kwargs)
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
-    from rldistill.runs.evaluate import evaluate
-    from rldistill.runs.evaluation import EvaluationNotWrittenError
-    from rldistill.runs.gate import check_retention, require_teachers
-    from rldistill.runs.loading import policy_files
-    from rldistill.runs.pairing import check_pairing
+    from rldistill.evaluation.gate import check_retention, require_teachers
+    from rldistill.evaluation.pairing import check_pairing
+    from rldistill.evaluation.records import EvaluationNotWrittenError
+    from rldistill.loading.named import policy_files
+    from rldistill.verbs.evaluate import evaluate
 
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():

@@ -7,7 +7,7 @@ from typing import Any
 
 from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import RldistillError, UsageError
-from rldistill.runs.config import InspectConfig, parse_options
+from rldistill.verbs.config import InspectConfig, parse_options
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 # Characters of one value: what a file says of itself may be of any length.
@@ -23,8 +23,8 @@ def run(argv: Sequence[str]) -> None:
     if flags.dry_run:
         write_configuration(resolve_machine(config), flags)
         return
-    from rldistill.runs.describe import describe
-    from rldistill.runs.loading import policy_file
+    from rldistill.inspection.describe import describe
+    from rldistill.loading.named import policy_file
 
     reading = policy_file(Path(target), config).reading
     options = parse_options(config.env_kwargs)
@@ -47,8 +47,8 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
     """Play the policy; the result is printed before a gap becomes an error."""
     from rldistill.cli.progress import callbacks
     from rldistill.cli.verification import verification_text
-    from rldistill.runs.loading import policy_file
-    from rldistill.runs.verification import check_verified, verify
+    from rldistill.loading.named import policy_file
+    from rldistill.verbs.verification import check_verified, verify
 
     if description["kind"] not in ("policy", "program"):
         raise UsageError(f"--verify plays a policy: {config.target} is a {description['kind']}.")

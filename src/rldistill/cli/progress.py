@@ -13,7 +13,7 @@ from rich.table import Column
 
 from rldistill.errors import printable
 from rldistill.events import Callback, Event, MessageEvent, ProgressEvent
-from rldistill.runs.interrupt import stop_on_interrupt
+from rldistill.session.interrupts import stop_on_interrupt
 
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 # A reproduction has more phases than a terminal has lines: of those that are finished the newest stay.

@@ -6,7 +6,7 @@ from typing import Any
 
 from rldistill.cli.arguments import parse, quoted, resolve_machine, write_configuration, write_result
 from rldistill.errors import UsageError
-from rldistill.runs.config import QuickstartConfig
+from rldistill.verbs.config import QuickstartConfig
 
 _EXAMPLE = "rldistill quickstart"
 
@@ -18,9 +18,9 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
     config = resolve_machine(config)
     if flags.dry_run:
+        from rldistill.loading.named import as_policy, policy_file
         from rldistill.reports.quickstart import check_folder
-        from rldistill.runs.loading import as_policy, policy_file
-        from rldistill.runs.run_folder import keep_inputs
+        from rldistill.session.run_folder import keep_inputs
 
         if config.teacher is not None:
             keep_inputs(config.out, [config.teacher], overwrite=flags.overwrite)
@@ -30,8 +30,8 @@ def run(argv: Sequence[str]) -> None:
         write_configuration(config, flags)
         return
     from rldistill.cli.progress import callbacks
+    from rldistill.evaluation.table import evaluation_table
     from rldistill.reports.quickstart import quickstart
-    from rldistill.runs.evaluation_table import evaluation_table
     from rldistill.storage import write_atomically
 
     with callbacks(quiet=flags.quiet) as listeners:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rldistill.cli.arguments import parse, quoted, tell_if_new, write_configuration, write_result
-from rldistill.runs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.teacher_config import TrainTeacherConfig
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
 
@@ -12,7 +12,7 @@ def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
     config, flags = parse("train-teacher", TrainTeacherConfig, argv, example=_EXAMPLE)
     from rldistill.cli.progress import callbacks
-    from rldistill.runs.train_teacher import check_training, resolve, run_train_teacher
+    from rldistill.verbs.train_teacher import check_training, resolve, run_train_teacher
 
     config = resolve(config, resume=flags.resume)
     if flags.dry_run:

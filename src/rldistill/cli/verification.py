@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from rldistill.cli.description import aligned
-from rldistill.runs.expected_return import ALLOWED_STANDARD_ERRORS
-from rldistill.runs.verification import Verification, figure
+from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS
 from rldistill.statistics import Interval
+from rldistill.verbs.verification import Verification, figure
 
 
 def verification_text(verification: Verification) -> str:

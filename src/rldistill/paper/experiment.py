@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from rldistill.errors import UsageError
+from rldistill.loading.bundled import bundled_experiments
 from rldistill.losses.spec import TEMPERED_LOSS_NAMES
-from rldistill.runs.bundled import bundled_experiments
-from rldistill.runs.config import CollectConfig, EvaluateConfig, value_types, wrong_type
-from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.run_folder import read_config
-from rldistill.runs.teacher_config import TrainTeacherConfig
+from rldistill.session.run_folder import read_config
+from rldistill.verbs.config import CollectConfig, EvaluateConfig, value_types, wrong_type
+from rldistill.verbs.distill_config import DistillConfig
+from rldistill.verbs.teacher_config import TrainTeacherConfig
 
 Kind = Literal["single_task", "multi_task", "online"]
 Method = Literal["distill", "joint", "online", "learner"]

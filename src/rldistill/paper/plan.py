@@ -28,14 +28,14 @@ from rldistill.paper.work import (
     provide_teacher,
     train_jointly,
 )
-from rldistill.runs.distill import resolve as resolve_distill
-from rldistill.runs.distill_config import DistillConfig
-from rldistill.runs.teacher_config import TrainTeacherConfig
-from rldistill.runs.train_teacher import resolve as resolve_training
-from rldistill.runs.training_run import BEST_FILE, LAST_FILE
 from rldistill.schedules import parse_schedule
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import resolve_device
+from rldistill.verbs.distill import resolve as resolve_distill
+from rldistill.verbs.distill_config import DistillConfig
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.verbs.train_teacher import resolve as resolve_training
+from rldistill.verbs.training_run import BEST_FILE, LAST_FILE
 
 # Evaluation meets episodes that no teacher, dataset or student has seen.
 EVALUATION_SEED = 1_000

@@ -20,10 +20,10 @@ from rldistill.paper.page import experiment_page
 from rldistill.paper.plan import FOLDERS, Plan, make_plan
 from rldistill.paper.results import gather
 from rldistill.paper.stages import run_stage
-from rldistill.runs.config import config_values
-from rldistill.runs.interrupt import stop_on_interrupt
-from rldistill.runs.run_folder import keep_inputs, provenance, run_folder, write_config
+from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
 from rldistill.storage import write_atomically, write_json
+from rldistill.verbs.config import config_values
 
 RESULTS_FILE, PAGE_FILE, FIGURE_FILE = "results.json", "results.md", "results.png"
 

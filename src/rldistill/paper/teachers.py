@@ -7,8 +7,8 @@ from typing import Literal
 
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
+from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.policies import fit_policy, load_policy
-from rldistill.runs.bundled import find_bundled_teacher
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import OutputKind
 

@@ -12,15 +12,15 @@ import numpy as np
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent
 from rldistill.policies import load_policy
-from rldistill.runs.collect import collect
-from rldistill.runs.config import parse_options
-from rldistill.runs.distill import distill
-from rldistill.runs.evaluate import evaluate
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.online import CURVES_FILE
-from rldistill.runs.train_teacher import train_teacher
+from rldistill.session.metrics import read_metrics
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
+from rldistill.verbs.collect import collect
+from rldistill.verbs.config import parse_options
+from rldistill.verbs.distill import distill
+from rldistill.verbs.evaluate import evaluate
+from rldistill.verbs.online import CURVES_FILE
+from rldistill.verbs.train_teacher import train_teacher
 
 Callbacks = Sequence[Callback]
 

@@ -28,8 +28,8 @@ from rldistill.reports.canvas import (
 )
 from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.reports.task_curves import learning_curve_of_tasks
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.run_folder import CONFIG_FILE, read_config
+from rldistill.session.metrics import read_metrics
+from rldistill.session.run_folder import CONFIG_FILE, read_config
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,11 +22,11 @@ from rldistill.reports.canvas import (
     title_panel,
 )
 from rldistill.reports.extras import STUDENT_COLOUR, TEACHER_COLOUR
-from rldistill.runs.metrics import read_metrics
-from rldistill.runs.online import CURVES_FILE
-from rldistill.runs.run_folder import CONFIG_FILE, read_config
 from rldistill.seeding import stream_generator
+from rldistill.session.metrics import read_metrics
+from rldistill.session.run_folder import CONFIG_FILE, read_config
 from rldistill.statistics import bootstrap_interval, mean
+from rldistill.verbs.online import CURVES_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

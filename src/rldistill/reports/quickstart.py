@@ -8,20 +8,20 @@ from typing import Any
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import OutputExistsError, RldistillError, first_line
+from rldistill.evaluation.records import Evaluation
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.loading.bundled import bundled_teacher
+from rldistill.loading.named import as_policy, played_by, policy_file
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.runs.bundled import bundled_teacher
-from rldistill.runs.collect import collect
-from rldistill.runs.config import QuickstartConfig, config_values
-from rldistill.runs.distill import distill
-from rldistill.runs.distillation_run import STUDENT_FILE
-from rldistill.runs.evaluate import evaluate
-from rldistill.runs.evaluation import Evaluation
-from rldistill.runs.loading import as_policy, played_by, policy_file
-from rldistill.runs.run_folder import keep_inputs, plain, read_config, write_config
+from rldistill.session.run_folder import keep_inputs, plain, read_config, write_config
 from rldistill.storage import is_temporary, write_json
+from rldistill.verbs.collect import collect
+from rldistill.verbs.config import QuickstartConfig, config_values
+from rldistill.verbs.distill import distill
+from rldistill.verbs.distillation_run import STUDENT_FILE
+from rldistill.verbs.evaluate import evaluate
 
 # Evaluation meets episodes that neither collection nor training has seen.
 _EVALUATION_SEED = 1_000

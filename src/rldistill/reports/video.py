@@ -22,7 +22,7 @@ from rldistill.policies import Policy, RandomPolicy, fit_policy
 from rldistill.reports.extras import POLICY_COLOURS, RANDOM_COLOUR, missing_extra
 from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
 from rldistill.rollout.player import EpisodePlayer
-from rldistill.runs.threads import use_threads
+from rldistill.session.threads import use_threads
 from rldistill.storage import write_atomically
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rldistill.adapters.minari_data import from_minari, to_minari
 from rldistill.adapters.minari_data import writing as writing_module
 from rldistill.data import Dataset, DatasetWriter
 from rldistill.envs import make_task
-from rldistill.runs.collect import collect
+from rldistill.verbs.collect import collect
 from tests.adapters.minari_data.made_up import assert_same_episodes
 from tests.data.made_up import Player, make_provenance, write_dataset
 from tests.kit.cart_pole import collect_cart_pole

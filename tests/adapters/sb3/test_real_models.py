@@ -10,9 +10,9 @@ from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError
-from rldistill.runs.collect import collect
-from rldistill.runs.describe import describe
-from rldistill.runs.distill import distill
+from rldistill.inspection.describe import describe
+from rldistill.verbs.collect import collect
+from rldistill.verbs.distill import distill
 from tests.adapters.sb3.small_models import (
     BOX,
     DICT,

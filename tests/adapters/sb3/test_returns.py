@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rldistill.runs.verification import verify
+from rldistill.verbs.verification import verify
 
 _PAGE = Path(__file__).resolve().parents[3] / "scripts" / "teachers_page.py"
 _SPEC = importlib.util.spec_from_file_location("teachers_page", _PAGE)

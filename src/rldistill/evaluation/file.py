@@ -1,0 +1,64 @@
+"""The file of an evaluation: tried before an hour's play, and written after it."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+from rldistill.errors import OutputExistsError, RldistillError
+from rldistill.evaluation.multitask import MultiTaskEvaluation
+from rldistill.evaluation.records import Evaluation, EvaluationNotWrittenError
+from rldistill.limits import JSON, read_file, read_json
+from rldistill.storage import check_temporary, write_json
+
+# Larger than most results: where this much can be written, an evaluation can.
+_PROBE_BYTES = 1 << 16
+
+
+def check_out(path: Path) -> None:
+    """Check that nothing but an earlier evaluation would be lost, and that the file can be written.
+
+    Before an hour's play, not after it.
+
+    Raises:
+        OutputExistsError: a folder, or a file of something else.
+        RldistillError: no space, no permission, or a link or a pipe in the place of its temporary file.
+    """
+    try:
+        if path.exists() and not _is_evaluation(path):
+            raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
+        with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
+            path.parent.mkdir(parents=True, exist_ok=True)
+        check_temporary(path)
+        # Without a name: a kill leaves nothing behind.
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        raise RldistillError(
+            f"--out {path} cannot be written: {error.strerror}. Nothing was played. Make room there, or choose "
+            "another --out."
+        ) from error
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        return "policies" in read_json(read_file(path, JSON.num_bytes))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def write_evaluation(path: Path, result: Evaluation | MultiTaskEvaluation) -> None:
+    """Write an evaluation's JSON.
+
+    Raises:
+        EvaluationNotWrittenError: it could not be written; holds the result.
+    """
+    try:
+        write_json(path, result.to_dict())
+    except RldistillError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error).rstrip(".")
+        raise EvaluationNotWrittenError(
+            f"--out {path} could not be written: {reason}. What was found is not lost: it is printed, and in Python "
+            "this error's `evaluation`.",
+            result,
+        ) from error

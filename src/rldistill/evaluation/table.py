@@ -1,0 +1,206 @@
+"""The tables of an evaluation, for people: what it scores, and what it costs. They fit a terminal of 80 columns."""
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.cells import cell_len
+
+from rldistill.errors import printable
+from rldistill.evaluation.multitask import MultiTaskEvaluation
+from rldistill.evaluation.records import Evaluation, PolicyEvaluation
+from rldistill.statistics import Interval
+
+_WIDTH = 80
+_GAP = "  "
+_LONGEST_NETWORK = 16
+_UNKNOWN = "-"
+_Row = Sequence[str]
+
+
+def evaluation_table(evaluation: Evaluation | MultiTaskEvaluation) -> str:
+    """Return tables as text: scores with intervals and what was kept, by task; over all tasks; size and speed."""
+    if isinstance(evaluation, MultiTaskEvaluation):
+        evaluations = list(evaluation.tasks.values())
+        parts = [*_score_blocks(evaluations), *_aggregate_block(evaluation), *_cost_block(evaluations)]
+    else:
+        parts = [*_score_blocks([evaluation]), *_cost_block([evaluation])]
+    return "\n".join("\n".join([*part, ""]) for part in parts).removesuffix("\n")
+
+
+def size_text(num_bytes: int) -> str:
+    """Return a size as people read it: 232 B, 5.90 kB, 6.76 MB."""
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    for unit, factor in (("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+        if num_bytes < 999.5 * factor:  # rounded to three digits it would be the next unit's
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes / 10**9:,.0f} GB"
+
+
+def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Return, for each task, its caption and its rows; all stand in the same columns."""
+    rows = [row for evaluation in evaluations for row in evaluation.policies]
+    is_continuous = any(row.action_gap is not None for row in rows)
+    differ = len(_behaviours(rows)) > 1
+    scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
+    kept = _with_intervals([_share(row.retention) for row in rows], [_interval(row.retention_interval) for row in rows])
+    table: list[_Row] = [
+        [
+            "policy",
+            *["acts"] * differ,
+            "score [95 %]",
+            "retention [95 %]",
+            "action gap" if is_continuous else "agreement",
+        ]
+    ]
+    for row, score, share in zip(rows, scores, kept, strict=True):
+        acts = [_UNKNOWN if row.role == "random" else row.behaviour] * differ
+        table.append([_label(row), *acts, score, share, _likeness(row)])
+    header, *lines = _lines(table, left=1 + differ)
+    blocks: list[list[str]] = []
+    for evaluation in evaluations:
+        captions = _caption(evaluation, None if differ else next(iter(_behaviours(rows)), None))
+        own, lines = lines[: len(evaluation.policies)], lines[len(evaluation.policies) :]
+        blocks += [captions, ["\n".join([header, *own])]]
+    return blocks
+
+
+def _behaviours(rows: Sequence[PolicyEvaluation]) -> set[str]:
+    return {row.behaviour for row in rows if row.role != "random"}
+
+
+def _label(row: PolicyEvaluation) -> str:
+    name = printable(row.name)
+    return f"{name} (teacher)" if row.role == "teacher" else name
+
+
+def _aggregate_block(evaluation: MultiTaskEvaluation) -> list[list[str]]:
+    num_tasks, policies = len(evaluation.tasks), evaluation.policies
+    if not policies:
+        return []
+    means = _with_intervals(
+        [_over_tasks(row.geometric_mean, row.num_relative_scores, num_tasks) for row in policies],
+        [_interval(row.geometric_mean_interval) for row in policies],
+    )
+    shares = _with_intervals(
+        [_over_tasks(row.mean_retention, row.num_retentions, num_tasks) for row in policies],
+        [_interval(row.mean_retention_interval) for row in policies],
+    )
+    table: list[_Row] = [["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]]
+    for row, mean, share in zip(policies, means, shares, strict=True):
+        table.append([printable(row.name), mean, share, _share(row.mean_retention_lower_bound)])
+    caption = [f"all {num_tasks} tasks: geometric mean of student ÷ teacher, mean of retention"]
+    if any(policy.geometric_mean is None or policy.mean_retention is None for policy in policies):
+        caption.append("(where a task has none: in how many there is one)")
+    return [caption, _lines(table)]
+
+
+def _over_tasks(value: float | None, num_defined: int, num_tasks: int) -> str:
+    return f"in {num_defined} of {num_tasks}" if value is None else f"{value:.3f}"
+
+
+def _cost_block(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Return size and speed of each network; one that plays several tasks is shown for the first of them."""
+    table: list[_Row] = [["policy", "network", "parameters", "MACs", "size", "latency", "per second"]]
+    shown: set[tuple[str, str]] = set()
+    for row in (row for evaluation in evaluations for row in evaluation.policies):
+        if row.size is not None and (row.name, row.policy_hash) not in shown:
+            shown.add((row.name, row.policy_hash))
+            network = printable(row.network or _UNKNOWN)
+            network = network if len(network) <= _LONGEST_NETWORK else f"{network[: _LONGEST_NETWORK - 1]}…"
+            table.append([printable(row.name), network, *_cost_cells(row)])
+    return [_lines(table, left=2)] if len(table) > 1 else []
+
+
+def _cost_cells(row: PolicyEvaluation) -> list[str]:
+    assert row.size is not None
+    speed = row.speed
+    return [
+        f"{row.size.num_parameters:,}",
+        f"{row.size.num_macs:,}",
+        size_text(row.size.num_bytes),
+        _UNKNOWN if speed is None else f"{speed.latency_seconds * 1e3:.2f} ms",
+        _UNKNOWN if speed is None else f"{speed.decisions_per_second:,.0f}",
+    ]
+
+
+def _lines(table: Sequence[_Row], *, left: int = 1) -> list[str]:
+    """Return each row as text: the first `left` cells to the left, all others to the right.
+
+    A first cell that is too long for the width stands in a line of its own, whole, above the rest of its row.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*[row[1:] for row in table], strict=True)]
+    room = max(cell_len(table[0][0]), _WIDTH - sum(widths) - len(_GAP) * len(widths))
+    first = max(length for row in table if (length := cell_len(row[0])) <= room)
+    lines: list[str] = []
+    for row in table:
+        is_long = cell_len(row[0]) > room
+        cells = [_pad("" if is_long else row[0], first)]
+        for number, (cell, width) in enumerate(zip(row[1:], widths, strict=True), start=1):
+            cells.append(_pad(cell, width if number < left else -width))
+        line = _GAP.join(cells).rstrip()
+        lines.append(f"{row[0]}\n{line}" if is_long else line)
+    return lines
+
+
+def _pad(text: str, width: int) -> str:
+    """Fill up with blanks on the right, or, to a negative width, on the left; letters may be two columns wide."""
+    blanks = " " * (abs(width) - cell_len(text))
+    return text + blanks if width >= 0 else blanks + text
+
+
+def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str]:
+    """Return cells in which values and intervals stand below each other."""
+    widths = [max(map(len, texts)) for texts in (values, intervals)]
+    if not widths[1]:
+        return list(values)
+    return [f"{value:>{widths[0]}} {interval:<{widths[1]}}" for value, interval in zip(values, intervals, strict=True)]
+
+
+def _caption(evaluation: Evaluation, behaviour: str | None) -> list[str]:
+    """Return what was played, wrapped at commas."""
+    protocol, task = evaluation.task.protocol, evaluation.task
+    counts = sorted({len(row.played.episodes) for row in evaluation.policies})
+    parts = [f"{' or '.join(map(str, counts))} episodes each", f"seed {evaluation.seed}"]
+    parts += [f"exploration ε {protocol.exploration_epsilon:g}"]
+    parts += [f"all {behaviour}"] if behaviour else []
+    parts += [f"{protocol.noop_max} no-op starts"] if protocol.noop_max is not None else []
+    parts += [f"at most {protocol.max_frames:,} frames"] if protocol.max_frames is not None else []
+    if protocol.sticky_action_probability:
+        parts.append(f"sticky actions {protocol.sticky_action_probability:g}")
+    if task.environment_kwargs:
+        parts.append(f"settings {json.dumps(dict(task.environment_kwargs), default=repr)}")
+    lines = [f"{printable(task.name)}: {parts[0]}"]
+    for part in map(printable, parts[1:]):
+        part = part if len(part) <= _WIDTH - 2 else f"{part[: _WIDTH - 3]}…"  # whole in the JSON
+        if cell_len(f"{lines[-1]}, {part},") <= _WIDTH:
+            lines[-1] += f", {part}"
+        else:
+            lines[-1] += ","
+            lines.append(f"  {part}")
+    return lines
+
+
+def _score_interval(row: PolicyEvaluation) -> str:
+    if row.played.is_census:
+        return "(census)"
+    return "" if row.interval is None else f"[{_number(row.interval.low, 3)}, {_number(row.interval.high, 3)}]"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _share(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _likeness(row: PolicyEvaluation) -> str:
+    value = row.agreement if row.action_gap is None else row.action_gap
+    return _UNKNOWN if value is None else f"{value:.1%}"
+
+
+def _number(value: float, num_digits: Literal[3, 4]) -> str:
+    # Scores of some games are large: 12,345 reads better than 1.23e+04.
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{num_digits}g}"

@@ -1,0 +1,1 @@
+"""What a file is, and whether its policy plays as it is said to."""

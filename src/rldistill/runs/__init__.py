@@ -1,1 +1,0 @@
-"""Runs: a configuration becomes objects, and their work becomes a folder."""

@@ -1,0 +1,1 @@
+"""What a run folder is: its lock, records, checkpoints, interrupts and machine settings."""

@@ -1,0 +1,1 @@
+"""What the public face does: one file per verb, from options to files."""

@@ -1,0 +1,286 @@
+"""Collect a dataset, going on where an earlier collection stopped."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
+from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.errors import OutputExistsError, UsageError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
+from rldistill.loading.named import (
+    PolicyLike,
+    as_policy,
+    files_of,
+    path_of,
+    played_by,
+    said_behaviour,
+    sampling_note,
+    told_to_act,
+    while_recorded,
+    words_of,
+)
+from rldistill.policies import Behaviour, Policy, as_played_by, fit_policy
+from rldistill.policies.entry import teacher_entry
+from rldistill.rollout.collect import collect_steps
+from rldistill.rollout.player import StepRecord
+from rldistill.seeding import stream_seed
+from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.run_folder import keep_inputs
+from rldistill.session.threads import use_threads
+from rldistill.tasks import Task
+from rldistill.types import resolve_device
+from rldistill.verbs.config import CollectConfig
+
+_DEFAULT_NUM_ENVS = 16
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """What a dataset folder holds.
+
+    Attributes:
+        path: of the folder.
+        num_steps: listed in its manifest.
+        num_episodes: that came to their end.
+        num_interrupted: that were given up before their end, when the target was reached.
+        num_bytes: of all shards.
+        teacher_hash: identity of the policy that gave the targets.
+    """
+
+    path: Path
+    num_steps: int
+    num_episodes: int
+    num_interrupted: int
+    num_bytes: int
+    teacher_hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def collect(
+    teacher: PolicyLike,
+    task: TaskLike | None = None,
+    *,
+    num_steps: int,
+    out: str | Path,
+    behaviour: Behaviour | None = None,
+    exploration_epsilon: float | None = None,
+    seed: int = 0,
+    env_kwargs: Mapping[str, Any] | None = None,
+    num_envs: int | None = None,
+    num_threads: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> CollectionSummary:
+    """Let a teacher play and store observations, its outputs, actions and rewards.
+
+    Args:
+        teacher: policy or policy file; acts by its own behaviour.
+        task: what to play; None takes the teacher's own.
+        num_steps: decisions to store in all.
+        out: dataset folder.
+        behaviour: how the teacher acts, `greedy` or `sample`; None: as it does, but a Gaussian is sampled while it is
+            recorded.
+        exploration_epsilon: chance of a uniformly random action; None takes the protocol's.
+        seed: episode i is a function of (seed, i).
+        env_kwargs: settings of the task.
+        num_envs: environments stepped together; None: 16.
+        num_threads: of torch and the emulator; 0: one per processor.
+        device: auto, cpu or cuda.
+        resume: go on with what is in `out`, if anything is.
+        overwrite: delete a dataset in `out` first.
+        callbacks: receive events and may stop the run.
+
+    Raises:
+        MismatchError: teacher and task do not fit, or `out` was begun with other settings.
+        OutputExistsError: `out` holds something and neither flag was given.
+        KeyboardInterrupt: stopped; what the manifest lists is there.
+    """
+    check_callbacks(callbacks)
+    # The numbers as the command line checks them.
+    config = CollectConfig(
+        out=Path(out),
+        num_steps=num_steps,
+        exploration_epsilon=exploration_epsilon,
+        seed=seed,
+        num_envs=_DEFAULT_NUM_ENVS if num_envs is None else num_envs,
+        num_threads=num_threads,
+    )
+    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
+    policy, playable = _fitted(teacher, task, config.exploration_epsilon, env_kwargs, resolve_device(device).type)
+    policy = told_to_act(policy, behaviour)
+    said = behaviour or said_behaviour(teacher)
+    player = while_recorded(policy, said or (_greedy_before(config.out) if resume else None))
+    provenance = _provenance(policy, player, playable.task, config.seed, teacher)
+    writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
+    with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
+        if note := sampling_note(policy, player):
+            notify(listeners, MessageEvent(note))
+        envs = playable.fixed_num_envs or config.num_envs
+        run = _CollectionRun(writer, player, playable, config.num_steps, envs, config.seed, listeners)
+        run.collect(config.num_threads)
+    manifest = load_manifest(config.out)
+    if manifest.num_episodes == 0 and manifest.num_steps > run.first_steps:
+        steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
+        text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
+        notify(callbacks, MessageEvent(text, "warning"))
+    return CollectionSummary(
+        config.out,
+        manifest.num_steps,
+        manifest.num_episodes,
+        manifest.num_interrupted,
+        sum(shard.num_bytes for shard in manifest.shards),
+        policy.hash,
+    )
+
+
+def check_collection(
+    teacher: PolicyLike, config: CollectConfig, env_kwargs: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> None:
+    """Check all of a collection that can be checked without playing: its teacher, its task and its folder.
+
+    Raises:
+        RldistillError: as `collect`.
+    """
+    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
+    _fitted(teacher, config.task, config.exploration_epsilon, env_kwargs, config.device)
+    _holds_dataset(config.out, may_stay=resume or overwrite)
+
+
+def _fitted(
+    teacher: PolicyLike,
+    task: TaskLike | None,
+    exploration_epsilon: float | None,
+    env_kwargs: Mapping[str, Any] | None,
+    device: str,
+) -> tuple[Policy, PlayableTask]:
+    """Return the teacher as it plays its task, and the task as it is played.
+
+    Raises:
+        PolicyFileError: there is no such file, or it cannot be trusted.
+        MismatchError: the two do not fit.
+    """
+    policy = as_policy(teacher, device=device, task=task, env_kwargs=env_kwargs)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
+    if exploration_epsilon is not None:
+        playable = playable.with_exploration(exploration_epsilon)
+    return fit_policy(policy, playable.task), playable
+
+
+def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
+    """Return whether a folder holds a dataset.
+
+    Raises:
+        OutputExistsError: it does, and the dataset may not stay.
+    """
+    if is_dataset_folder(out) and not may_stay:
+        raise OutputExistsError(
+            f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, or choose another."
+        )
+    return is_dataset_folder(out)
+
+
+def _greedy_before(out: Path) -> Behaviour | None:
+    """Return `greedy` where a dataset that is gone on with was played so: the rest of it is too."""
+    is_greedy = is_dataset_folder(out) and load_manifest(out).provenance.behaviour == "greedy"
+    return "greedy" if is_greedy else None
+
+
+def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
+    task = as_played_by(policy, task)
+    return Provenance(
+        task=task,
+        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher), played_as=player.behaviour),
+        behaviour=player.behaviour,
+        seed=seed,
+        exploration_epsilon=task.protocol.exploration_epsilon,
+        fields=step_fields(task.fingerprint, policy.output_kind),
+    )
+
+
+def _open_writer(out: Path, provenance: Provenance, num_steps: int, *, resume: bool, overwrite: bool) -> DatasetWriter:
+    if resume and overwrite:
+        raise UsageError(
+            "--resume and --overwrite exclude each other: one goes on with a dataset, the other deletes it."
+        )
+    if _holds_dataset(out, may_stay=resume or overwrite) and not overwrite:
+        return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
+    return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=overwrite)
+
+
+class _CollectionRun:
+    """One process's part of a collection."""
+
+    def __init__(
+        self,
+        writer: DatasetWriter,
+        teacher: Policy,
+        playable: PlayableTask,
+        num_steps: int,
+        num_envs: int,
+        seed: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.num_envs = num_envs
+        self._writer = writer
+        self._teacher = teacher
+        self._playable = playable
+        self._num_steps = num_steps
+        self._seed = seed
+        self._callbacks = callbacks
+        self._started = time.monotonic()
+        self.first_steps = writer.num_steps
+
+    def collect(self, num_threads: int) -> None:
+        """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
+        stopped = False
+        with self._writer as writer:
+            if writer.num_steps >= self._num_steps:
+                self._tell(f"{writer.path} already holds {writer.num_steps:,} steps")
+                writer.finish()
+                return
+            if writer.num_steps:
+                self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
+            envs = self._playable.make_envs(self.num_envs, num_threads)
+            try:
+                task = self._playable.task
+                collect_steps(
+                    self._teacher,
+                    envs,
+                    writer,
+                    num_steps=self._num_steps,
+                    # Streams of its own: at the same seed, evaluation meets other episodes than training did.
+                    seed=stream_seed(self._seed, "collection"),
+                    exploration_epsilon=task.protocol.exploration_epsilon,
+                    is_stacked=task.fingerprint.frame_stack > 1,
+                    on_step=self._report,
+                    on_diverged=self._warn_diverged,
+                )
+                writer.finish()
+            except StopRequestedError:
+                stopped = True
+            finally:
+                envs.close()
+        if stopped:
+            text = f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume."
+            self._tell(text)
+            raise KeyboardInterrupt(text)
+
+    def _report(self, _step: StepRecord) -> None:
+        done = self._writer.num_steps
+        speed = (done - self.first_steps) / max(time.monotonic() - self._started, 1e-9)
+        notify(self._callbacks, ProgressEvent("collect", done, self._num_steps, "steps", {"steps_per_second": speed}))
+
+    def _warn_diverged(self, episodes: list[int]) -> None:
+        text = f"{len(episodes)} episodes came out differently when repeated and were ended where they stood"
+        notify(self._callbacks, MessageEvent(f"{text}: this environment is not a function of its seed.", "warning"))
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))

@@ -1,0 +1,333 @@
+"""One run of a distillation: training, measuring, saving, stopping, going on."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from rldistill.distillation import Likeness, UpdateRecord, distil, mean_likeness
+from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
+from rldistill.errors import MismatchError, RldistillError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.networks import ModuleNetwork
+from rldistill.policies import TorchPolicy, load_policy
+from rldistill.rollout.evaluate import play_scores
+from rldistill.seeding import stream_seed
+from rldistill.session.metrics import MetricsFile
+from rldistill.session.replay_files import ReplayFiles
+from rldistill.session.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
+from rldistill.storage import load_checkpoint, save_checkpoint
+from rldistill.verbs.config import config_values
+from rldistill.verbs.distill_config import DistillConfig
+from rldistill.verbs.distillation_setup import DistillationSetup
+from rldistill.verbs.final_score import tell_scores
+from rldistill.verbs.task_data import PLAYED_AS, TaskData
+
+STUDENT_FILE = "student.safetensors"
+CHECKPOINT_FILE = "checkpoint.ckpt"
+# What does not change the result, or is checked by content: a resumed run may differ in it.
+_MAY_DIFFER = frozenset(
+    {"out", "device", "num_threads", "num_envs", "data", "teacher", "behaviour", "evaluate_episodes"}
+)
+# Playing costs far more than measuring held-out steps.
+_MEASUREMENTS_PER_PLAY = 5
+# Share of the run before which a student that has learned nothing is not warned about.
+_WARN_FROM = 0.1
+
+
+def may_differ(config: DistillConfig) -> frozenset[str]:
+    """Return the settings in which a resumed run may differ from the one it goes on with."""
+    # Which episodes fill a replay depends on how many are played at once.
+    return _MAY_DIFFER if config.data else _MAY_DIFFER - {"num_envs"}
+
+
+class DistillationRun:
+    """One run: student, source, counters and folder."""
+
+    def __init__(
+        self, config: DistillConfig, setup: DistillationSetup, callbacks: Sequence[Callback], *, continues: bool
+    ) -> None:
+        self._config = config
+        self._setup = setup
+        self._callbacks = callbacks
+        self._checkpoint = config.out / CHECKPOINT_FILE
+        self._update = 0
+        self._warned = False
+        # Since the last measurement, by head.
+        self._losses: defaultdict[int, list[float]] = defaultdict(list)
+        self._resumed_at: int | None = None
+        # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
+        self._versions = provenance("distill", {})
+        # A run that goes on keeps its network: that another can be named would be no help.
+        self._notes = (*([setup.student_note] if setup.student_note and not continues else []), *setup.notes)
+        self._continues = continues and self._checkpoint.is_file()
+        if continues and not self._continues and (config.out / STUDENT_FILE).is_file():
+            raise RldistillError(
+                f"--resume {config.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace "
+                f"{STUDENT_FILE}. Put the checkpoint back, or --overwrite."
+            )
+
+    def run(self) -> TorchPolicy:
+        """Train to the end, saving at each measurement, after a stop, and at the end."""
+        try:
+            if self._continues:
+                self._load()
+            return self._run()
+        finally:
+            self._setup.source.close()
+
+    def _run(self) -> TorchPolicy:
+        config, setup = self._config, self._setup
+        for note in self._notes:
+            self._tell(note)
+        for warning in setup.warnings:
+            notify(self._callbacks, MessageEvent(warning, "warning"))
+        if self._update < config.num_updates:
+            data = " and ".join(task.description for task in setup.tasks)
+            self._tell(f"{data} into {config.student}, {config.precision} on {config.device}")
+        if self._update == config.num_updates and (config.out / STUDENT_FILE).is_file():
+            self._tell(f"{config.out} is finished")
+            return self._finished()
+        try:
+            with MetricsFile(
+                config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
+            ) as metrics:
+                records = distil(
+                    setup.distiller, setup.source, first_update=self._update, num_updates=config.num_updates
+                )
+                with closing(records):
+                    self._train(records, metrics)
+            return self._finish()
+        except StopRequestedError:
+            self._save()
+            text = f"stopped after update {self._update:,}; saved. Go on with --resume."
+            self._tell(text)
+            raise KeyboardInterrupt(text) from None
+
+    def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
+        config = self._config
+        # From the first update on: the play before it is no time of updates.
+        started, first = 0.0, self._update
+        alike: dict[str, float] = {}
+        for record in self._saved_when_diverged(records):
+            self._update = record.update + 1
+            started = started or time.monotonic()
+            for head, loss in zip(record.heads, record.losses, strict=True):
+                self._losses[head].append(loss)
+            is_last = self._update == config.num_updates
+            if self._update % config.evaluate_period == 0 or is_last:
+                measured = self._measure()
+                alike = _mean_likeness(measured)
+                metrics.write(self._measurement(record, measured))
+                self._losses.clear()
+                self._warn_if_trivial(measured, is_last=is_last)
+                if not is_last:
+                    metrics.sync()
+                    self._save()
+            shown = {"loss": record.loss}
+            if self._update > first + 1:
+                shown["updates_per_second"] = (self._update - first - 1) / max(time.monotonic() - started, 1e-9)
+            shown |= alike
+            notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
+
+    def _measure(self) -> list[HeldOutRecord]:
+        """Return loss and likeness on held-out steps of each task."""
+        return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.tasks]
+
+    def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
+        """Yield the records; an update that fails changed nothing, so the state before it is saved."""
+        try:
+            yield from records
+        except UpdateDivergedError:
+            self._save()
+            raise
+
+    def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
+        tasks = self._setup.tasks
+        plays = bool(self._config.evaluate_episodes) and not self._config.online and self._is_time_to_play()
+        values = [
+            self._task_values(task, held_out, plays=plays) for task, held_out in zip(tasks, measured, strict=True)
+        ]
+        shared = {
+            "update": self._update,
+            "loss": float(np.mean([loss for losses in self._losses.values() for loss in losses])),
+            "gradient_norm": record.gradient_norm,
+            "learning_rate": record.learning_rate,
+        }
+        if len(tasks) == 1:
+            return values[0] | shared
+        by_task = {task.task.name: value for task, value in zip(tasks, values, strict=True)}
+        return shared | _mean_likeness(measured) | {"tasks": by_task}
+
+    def _task_values(self, task: TaskData, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
+        losses = self._losses.get(task.held_out.batch.head)
+        values: dict[str, Any] = {
+            "loss": float(np.mean(losses)) if losses else None,
+            "held_out_loss": measured.loss,
+            **_likeness_record(task, measured),
+        }
+        if measured.temperature is not None:
+            values["temperature"] = measured.temperature
+        if plays:
+            values["scores"] = self._play(task)
+        return values
+
+    def _is_time_to_play(self) -> bool:
+        period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
+        return self._update % period == 0 or self._update == self._config.num_updates
+
+    def _play(self, task: TaskData) -> list[float]:
+        """Return scores of a few episodes, whose seeds serve this purpose alone."""
+        config = self._config
+        return play_scores(
+            self._setup.student,
+            task.playable,
+            config.evaluate_episodes or 0,
+            num_envs=config.num_envs,
+            num_threads=config.num_threads,
+            seed=stream_seed(config.seed, "evaluation while training"),
+        )
+
+    def _warn_if_trivial(self, measured: Sequence[HeldOutRecord], *, is_last: bool) -> None:
+        trivial = [
+            (task, record.likeness)
+            for task, record in zip(self._setup.tasks, measured, strict=True)
+            if not record.likeness.is_better_than(task.held_out.constant)
+        ]
+        # While the learning rate warms up nobody has learned anything.
+        is_early = self._update < _WARN_FROM * self._config.num_updates
+        if not trivial or is_early or (self._warned and not is_last):
+            return
+        self._warned = True
+        for task, alike in trivial:
+            of = "" if len(measured) == 1 else f" of {task.task.name}"
+            text = _trivial_text(alike, task.held_out.constant, of)
+            notify(self._callbacks, MessageEvent(f"after {self._update:,} updates {text}", "warning"))
+
+    def _finish(self) -> TorchPolicy:
+        measured = self._measure()
+        student = self._setup.student.with_provenance(self._student_provenance(measured))
+        student.save(self._config.out / STUDENT_FILE)
+        for task in self._setup.tasks:
+            task.save(self._config.out)
+        self._save()
+        self._setup.source.close()
+        alike = [record.likeness for record in measured]
+        tell_scores(student, list(zip(self._setup.tasks, alike, strict=True)), self._config, self._callbacks)
+        return student
+
+    def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
+        """Return what made the student, without what differs between a run and its resumption."""
+        values, left_out = config_values(self._config), may_differ(self._config)
+        settings = {name: value for name, value in values.items() if name not in left_out}
+        settings |= self._setup.resolved
+        made = {key: value for key, value in self._versions.items() if key != "command"}
+        made |= {
+            "config": {key: plain(value) for key, value in settings.items() if value is not None},
+            "num_updates": self._update,
+            "chosen_by": "last update",
+        }
+        records = [_task_record(task, held_out) for task, held_out in zip(self._setup.tasks, measured, strict=True)]
+        if len(self._setup.student.spec.heads) == 1:
+            return made | records[0]
+        teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.tasks, records, strict=True)]
+        return made | {
+            "teachers": [*self._setup.kept_teachers, *teachers],
+            "tasks": {task.task.name: record for task, record in zip(self._setup.tasks, records, strict=True)},
+            **_mean_likeness(measured),
+        }
+
+    def _finished(self) -> TorchPolicy:
+        """Return the student of a run that had come to its end, as its file has it."""
+        network = self._setup.student.network
+        module = network.module if isinstance(network, ModuleNetwork) else None
+        return load_policy(self._config.out / STUDENT_FILE, device=self._config.device, module=module)
+
+    @property
+    def _replays(self) -> ReplayFiles:
+        """Of the moment: a learner that is taken up makes itself a new one."""
+        return ReplayFiles(self._config.out / REPLAY_FOLDER, self._setup.source.replays)
+
+    def _save(self) -> None:
+        state = {
+            "distiller": self._setup.distiller.state_dict(),
+            "replays": self._replays.write(),
+            "source": self._setup.source.state_dict(),
+            "update": self._update,
+            "warned": self._warned,
+            "losses": dict(self._losses),
+            "data": [task.identity for task in self._setup.tasks],
+            "versions": json.dumps(self._versions),
+        }
+        save_checkpoint(self._checkpoint, state)
+        self._replays.prune()
+
+    def _load(self) -> None:
+        state = load_checkpoint(self._checkpoint)
+        for task, identity in zip(self._setup.tasks, state["data"], strict=True):
+            if task.identity != identity:
+                raise MismatchError(f"--resume {self._config.out}: {_what_differs(task, identity)}, or --overwrite.")
+        self._setup.distiller.load_state_dict(state["distiller"])
+        self._setup.source.load_state_dict(state["source"])
+        self._replays.read(state["replays"])
+        self._update, self._warned = state["update"], state["warned"]
+        self._losses.update(state["losses"])
+        self._versions = json.loads(state["versions"])
+        self._resumed_at = self._update
+        moved = changes_since_begun(
+            self._config.out, {"device": self._config.device, "num_threads": self._config.num_threads}
+        )
+        note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
+        self._tell(f"going on from update {self._update:,}{note}")
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))
+
+
+def _mean_likeness(measured: Sequence[HeldOutRecord]) -> dict[str, float]:
+    mean = mean_likeness([record.likeness for record in measured])
+    return {} if mean is None else {f"held_out_{mean.name}": mean.value}
+
+
+def _likeness_record(task: TaskData, measured: HeldOutRecord) -> dict[str, float]:
+    """Return how alike student and teacher are, and what a constant would reach."""
+    alike, constant = measured.likeness, task.held_out.constant
+    baseline = "majority_share" if constant.name == "agreement" else "constant_action_gap"
+    return {f"held_out_{alike.name}": alike.value, baseline: constant.value}
+
+
+def _what_differs(task: TaskData, begun: str) -> str:
+    """Return what to say of data that are not those that the run began with."""
+    if task.identity == f"{begun}{PLAYED_AS}sample":
+        return (
+            f"{task.description} was played greedily when the run began, and would now be sampled while it is "
+            "recorded. Add --behaviour greedy"
+        )
+    return f"{task.description} is not what the run began with, or has grown. Use the same data"
+
+
+def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
+    if alike.name == "agreement":
+        return (
+            f"the student agrees with the teacher in {alike.value:.1%} of held-out steps{of}, always naming the "
+            f"commonest action in {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning "
+            "rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+        )
+    return (
+        f"the student's actions are {alike.value:.1%} of the box from the teacher's in held-out steps{of}, always its "
+        f"median action {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning rate."
+    )
+
+
+def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
+    teacher = task.teacher
+    said = {} if teacher.reading is None else {"reading": dict(teacher.reading)}
+    return {
+        "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path, **said},
+        "dataset": dict(task.record),
+        **_likeness_record(task, measured),
+    }

@@ -1,0 +1,156 @@
+"""The end of a distillation: how alike student and teacher are and how well each plays, in one line per task.
+
+A student may choose like its teacher in 97 % of steps and lose every game by the others.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rldistill.distillation import Likeness
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import RldistillError, first_line
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.loading.named import recorded_teacher
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
+from rldistill.rollout.evaluate import play_episodes
+from rldistill.seeding import stream_generator, stream_seed
+from rldistill.statistics import retention, retention_samples, sample_interval
+from rldistill.verbs.distill_config import DistillConfig
+from rldistill.verbs.task_data import LiveData, StoredData, TaskData
+
+DEFAULT_EPISODES = 10
+WORSE_THAN_TEACHER_PAGE = "docs/worse-than-teacher.md"
+# An environment without a time limit may never end with this student, and nobody asked for this play.
+_MOST_STEPS = 20_000
+_MOST_SECONDS = 60.0
+# Below this share of its teacher's skill a user will want to know what to do.
+_GOOD_ENOUGH = 0.95
+
+
+def tell_scores(
+    student: TorchPolicy,
+    tasks: Sequence[tuple[TaskData, Likeness]],
+    config: DistillConfig,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Play a few episodes with student, teacher and random play, and tell the scores; never fails the run.
+
+    Args:
+        student: finished and saved.
+        tasks: that it was taught, with its likeness to each teacher.
+        config: of the run; `evaluate_episodes` None: 10 as far as they end within a minute, but none of Atari, whose
+            games take minutes, nor of an environment that was given as an object in Python.
+        callbacks: told; one that asks to stop ends the play alone.
+    """
+    started = time.monotonic()
+    for data, alike in tasks:
+        playable = _playable(data, config)
+        if playable is None:
+            continue
+        try:
+            text = _score_line(student, data, alike, playable, config, callbacks, started)
+        except StopRequestedError:
+            notify(callbacks, MessageEvent("stopped; the student is saved, its score was not finished"))
+            return
+        except Exception as error:  # an environment of anybody's: the student is finished whatever happens here
+            text = f"no score of {data.task.name}: {first_line(error)}"
+        notify(callbacks, MessageEvent(text))
+
+
+def _playable(data: TaskData, config: DistillConfig) -> PlayableTask | None:
+    """Return what is to be played, without exploration but for Atari; None: nothing, or nothing that can be."""
+    task = data.task
+    # Nobody asked for this play: it neither takes minutes nor moves an environment of the user's own.
+    is_not_played_unasked = task.is_atari or task.name.startswith("python:")
+    if config.evaluate_episodes == 0 or (config.evaluate_episodes is None and is_not_played_unasked):
+        return None
+    if isinstance(data, LiveData):
+        playable = data.playable
+    elif isinstance(data, StoredData) and (task.is_atari or ":" not in task.name):
+        # A name with a colon is a Python object that is gone, or a module that a dataset must not have imported.
+        try:
+            playable = make_task(task)
+        except RldistillError:
+            return None
+    else:
+        return None
+    if playable.fixed_num_envs is not None:
+        return None
+    return playable.with_exploration(0.05 if task.is_atari else 0.0)
+
+
+def _score_line(
+    student: TorchPolicy,
+    data: TaskData,
+    alike: Likeness,
+    playable: PlayableTask,
+    config: DistillConfig,
+    callbacks: Sequence[Callback],
+    started: float,
+) -> str:
+    task, num_episodes = playable.task, config.evaluate_episodes or DEFAULT_EPISODES
+    teacher = data.policy if isinstance(data, LiveData) else recorded_teacher(student, task, device=config.device)
+    policies: dict[str, Policy] = {"student": fit_policy(student, task)}
+    if teacher is not None:
+        policies |= {"teacher": fit_policy(teacher, task), "random": RandomPolicy(task)}
+    scores = {
+        role: _scores(policy, playable, num_episodes, config, _reporter(role, config, callbacks, started))
+        for role, policy in policies.items()
+    }
+    return _in_words(scores, alike, config, of=f" of {task.name}" if len(student.tasks) > 1 else "")
+
+
+def _scores(
+    policy: Policy, playable: PlayableTask, num_episodes: int, config: DistillConfig, on_step: Callable[[int], None]
+) -> np.ndarray:
+    envs = playable.make_envs(min(config.num_envs, num_episodes), config.num_threads)
+    try:
+        played = play_episodes(
+            policy,
+            envs,
+            range(num_episodes),
+            # Of this purpose alone: evaluations meet other episodes.
+            seed=stream_seed(config.seed, "score of the finished student"),
+            exploration_epsilon=playable.task.protocol.exploration_epsilon,
+            on_step=on_step,
+        )
+    finally:
+        envs.close()
+    return played.scores
+
+
+def _reporter(role: str, config: DistillConfig, callbacks: Sequence[Callback], started: float) -> Callable[[int], None]:
+    num_episodes, num_steps = config.evaluate_episodes or DEFAULT_EPISODES, 0
+    how = f"`rldistill evaluate {config.out}` plays without this limit"
+
+    def report(num_finished: int) -> None:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps > _MOST_STEPS:
+            text = f"gave up: the {role}'s {num_episodes} episodes did not end within {_MOST_STEPS:,} steps. {how}"
+            raise RldistillError(text)
+        if config.evaluate_episodes is None and time.monotonic() - started > _MOST_SECONDS:
+            raise RldistillError(f"gave up: the play did not end within {_MOST_SECONDS:.0f} s. {how}")
+        notify(callbacks, ProgressEvent(f"score {role}", num_finished, num_episodes, "episodes"))
+
+    return report
+
+
+def _in_words(scores: dict[str, np.ndarray], alike: Likeness, config: DistillConfig, *, of: str) -> str:
+    likeness = f"{alike.name.replace('_', ' ')} {100 * alike.value:.1f} %"
+    student, num_episodes = scores["student"], len(scores["student"])
+    if "teacher" not in scores:
+        return f"score{of} {student.mean():.4g} ({num_episodes} episodes; its teacher is not at hand); {likeness}"
+    teacher, random = scores["teacher"], scores["random"]
+    kept = retention(student, teacher, random)
+    shown = f"score{of} {student.mean():.4g} of {teacher.mean():.4g}"
+    if kept is None:
+        return f"{shown} ({num_episodes} episodes each; the teacher is no better than random play); {likeness}"
+    rng = stream_generator(config.seed, "interval of the finished student's score")
+    samples = retention_samples(student, teacher, random, rng=rng)
+    interval = None if samples is None else sample_interval(samples)
+    ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
+    advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {WORSE_THAN_TEACHER_PAGE}"
+    return f"{shown} (retention {kept:.2f}{ends}, {num_episodes} episodes each); {likeness}{advice}"

@@ -1,0 +1,176 @@
+"""From a configuration to the objects of a training: the first policy and the algorithm."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import MismatchError, UsageError
+from rldistill.networks import parse_architecture
+from rldistill.networks.precision import resolve_precision
+from rldistill.policies import HeadSpec, TorchPolicy, load_policy
+from rldistill.seeding import stream_seed
+from rldistill.tasks import Task
+from rldistill.training import (
+    LEARNING_RATES,
+    DQNLearner,
+    DQNSettings,
+    DQNTraining,
+    PQNLearner,
+    PQNSettings,
+    PQNTraining,
+    StreamStep,
+    Training,
+    TrainingStream,
+)
+from rldistill.types import resolve_device
+from rldistill.verbs.config import parse_options
+from rldistill.verbs.teacher_config import TrainTeacherConfig
+
+_SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
+# A policy of more tasks is named by their number.
+_LARGEST_NAME = 3
+_LAYER_NORM = {"pqn": True, "dqn": False}
+
+
+def resolve_algorithm(config: TrainTeacherConfig) -> TrainTeacherConfig:
+    """Return the configuration with every option of its algorithm set.
+
+    Raises:
+        UsageError: an option belongs to another algorithm, or is out of range.
+    """
+    layer_norm = _LAYER_NORM[config.algorithm] if config.layer_norm is None else config.layer_norm
+    return replace(config, layer_norm=layer_norm, **vars(algorithm_settings(config)))
+
+
+def algorithm_settings(config: TrainTeacherConfig) -> PQNSettings | DQNSettings:
+    """Return the algorithm's part of a configuration, its own defaults for what is not set.
+
+    Raises:
+        UsageError: an option belongs to another algorithm, or is out of range.
+    """
+    known = {algorithm: [item.name for item in fields(kind)] for algorithm, kind in _SETTINGS.items()}
+    options = {name: getattr(config, name) for names in known.values() for name in names}
+    given = {name: value for name, value in options.items() if value is not None}
+    mine = known[config.algorithm]
+    for name in given:
+        if name not in mine:
+            owner = next(algorithm for algorithm, names in known.items() if name in names)
+            raise UsageError(f"{name} belongs to {owner}; {config.algorithm} takes {', '.join(sorted(mine))}.")
+    if config.algorithm == "dqn" and given.get("optimizer") in LEARNING_RATES:
+        given.setdefault("learning_rate", LEARNING_RATES[given["optimizer"]])
+    return _SETTINGS[config.algorithm](**given)
+
+
+def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
+    """Return the tasks of a configuration.
+
+    Raises:
+        UsageError: one of them cannot be played, or they show different kinds of observations.
+    """
+    options = parse_options(config.env_kwargs)
+    tasks = [make_task(name, options) for name in config.task_names]
+    first = tasks[0].task
+    for task in (playable.task for playable in tasks):
+        kind = task.fingerprint.action_layout.kind
+        if kind != "discrete":
+            raise UsageError(
+                f"task {task.name!r} has {kind} actions, {config.algorithm} learns one discrete choice. Bring a "
+                "teacher that another library trained: `rldistill inspect FILE`."
+            )
+    seen = first.fingerprint.observation_description
+    for other in (task.task for task in tasks[1:]):
+        own = other.fingerprint.observation_description
+        if own != seen:
+            raise UsageError(
+                f"tasks: one network needs one kind of observation, got {seen} of {first.name} and {own} of "
+                f"{other.name}."
+            )
+    return tasks
+
+
+def make_training(
+    config: TrainTeacherConfig,
+    policy: TorchPolicy,
+    tasks: Sequence[PlayableTask],
+    *,
+    steps: Sequence[int],
+    rng: np.random.Generator,
+    on_step: Callable[[StreamStep], None] | None = None,
+) -> Training:
+    """Return the algorithm, ready to play.
+
+    Args:
+        config: resolved.
+        policy: trained in place; a head per task.
+        tasks: to be played.
+        steps: of each task so far: environments begin with seeds not used before.
+        rng: draws the exploration.
+        on_step: shown every step.
+    """
+    settings = algorithm_settings(config)
+    streams = [
+        TrainingStream(
+            task.make_envs(settings.num_envs, config.num_threads),
+            task.task.fingerprint.action_layout.num_outputs("q_values"),
+            first_seed=stream_seed(config.seed, "training environments", steps[number], *([number] if number else [])),
+            gamma=settings.gamma,
+            clip_rewards=settings.clip_rewards,
+            cut_at_life_loss=settings.cut_at_life_loss,
+            on_step=on_step,
+        )
+        for number, task in enumerate(tasks)
+    ]
+    precision = resolve_precision(config.precision, resolve_device(config.device))
+    if isinstance(settings, DQNSettings):
+        dqn = DQNLearner(policy.network, settings, precision=precision)
+        return DQNTraining(
+            dqn, streams, [task.task for task in tasks], num_steps=config.num_steps, seed=config.seed, rng=rng
+        )
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, "minibatches"))
+    pqn = PQNLearner(policy.network, settings, precision=precision, generator=generator)
+    return PQNTraining(pqn, streams, num_steps=config.num_steps, rng=rng)
+
+
+def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPolicy:
+    """Return the policy that a training begins with: fresh weights, or those of `init_from`.
+
+    Raises:
+        MismatchError: the file's policy does not fit the tasks.
+        UsageError: it has other layers than the configuration says.
+    """
+    architecture = parse_architecture(config.network, layer_norm=bool(config.layer_norm))
+    name = _policy_name(tasks)
+    if config.init_from is None:
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
+        policy = TorchPolicy.create(architecture, tasks, name=name, zero_output=config.zero_output, generator=generator)
+        return policy.with_spec(weights_dtype="float16")
+    policy = load_policy(config.init_from)
+    heads = policy.spec.heads
+    if len(heads) != len(tasks):
+        raise MismatchError(
+            f"--init-from {config.init_from} has heads for {', '.join(policy.spec.head_sizes)}, expected one for each "
+            f"of {', '.join(config.task_names)}."
+        )
+    for head, task in zip(heads, tasks, strict=True):
+        differences = head.task.fingerprint.differences(task.fingerprint)
+        if differences:
+            raise MismatchError(f"--init-from {config.init_from} does not fit {task.name}: {'; '.join(differences)}.")
+    if policy.output_kind != "q_values":
+        raise MismatchError(
+            f"--init-from {config.init_from} gives {policy.output_kind}, {config.algorithm} goes on from q_values."
+        )
+    if policy.spec.architecture != architecture:
+        raise UsageError(
+            f"--init-from {config.init_from} holds {policy.spec.network_description}, "
+            f"--network says {architecture.description}."
+        )
+    # Its weights, not its story: two games may share a fingerprint.
+    return policy.with_spec(heads=tuple(HeadSpec(task) for task in tasks), name=name)
+
+
+def _policy_name(tasks: Sequence[Task]) -> str:
+    names = [task.name.removeprefix("atari:") for task in tasks]
+    return "+".join(names) if len(names) <= _LARGEST_NAME else f"{len(names)} tasks"

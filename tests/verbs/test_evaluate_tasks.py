@@ -1,0 +1,549 @@
+"""An evaluation on several tasks: what it says of each, what of all, and who is whose teacher."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from rldistill.envs import make_task
+from rldistill.errors import GateError, MismatchError, PolicyFileError, RldistillError, UsageError
+from rldistill.evaluation.gate import check_retention, require_teachers
+from rldistill.evaluation.multitask import MultiTaskEvaluation, combine
+from rldistill.evaluation.records import Evaluation, PolicyEvaluation
+from rldistill.evaluation.table import evaluation_table
+from rldistill.events import MessageEvent, ProgressEvent
+from rldistill.policies import load_policy
+from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
+from rldistill.statistics import mean
+from rldistill.verbs.distill import distill
+from rldistill.verbs.evaluate import evaluate
+from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, mirrored_teacher
+from tests.kit.interruptions import StopAfter
+from tests.kit.payout import constant_heads, constant_policy, payout_tasks
+from tests.kit.small_policies import image_task, small_policy, vector_task
+
+A, B, C = (f"tests.kit.payout:Payout{letter}-v0" for letter in "ABC")
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Random play scores 2, 1 and 0."""
+    return payout_tasks(a={}, b={"payouts": [1, 5, 21], "otherwise": 1}, c={"payouts": [0, 3, 4, 12], "otherwise": 0})
+
+
+@pytest.fixture(scope="module")
+def teachers(tasks):
+    """They score 10, 21 and 12."""
+    best = zip("ABC", tasks, (2, 2, 3), strict=True)
+    return [constant_policy(task, action, f"teacher {letter}") for letter, task, action in best]
+
+
+@pytest.fixture(scope="module")
+def student(tasks):
+    """Scores 6, 5 and 3: retention ½, 1/5 and ¼; relative score 3/5, 5/21 and ¼."""
+    return constant_heads(tasks, (1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def result(student, teachers):
+    return evaluate(student, teacher=teachers, num_episodes=6)
+
+
+def without_speed(data):
+    for policy in data["policies"]:
+        del policy["latency_seconds"], policy["decisions_per_second"]
+    return data
+
+
+def refusal(error, *arguments, **settings):
+    events = []
+    with pytest.raises(error) as caught:
+        evaluate(*arguments, num_episodes=5, callbacks=[events.append], **settings)
+    assert events == [], "nothing is played first"
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The numbers.
+
+
+def test_every_task_is_played_and_the_aggregates_are_those_worked_out_by_hand(result):
+    assert isinstance(result, MultiTaskEvaluation)
+    assert list(result.tasks) == [A, B, C]
+    assert [[row.mean for row in task.policies] for task in result.tasks.values()] == [
+        [10, 6, 2],
+        [21, 5, 1],
+        [12, 3, 0],
+    ]
+    (policy,) = result.policies
+    assert (policy.name, policy.num_tasks, policy.num_relative_scores, policy.num_retentions) == ("student", 3, 3, 3)
+    assert policy.geometric_mean == pytest.approx((3 / 5 * 5 / 21 / 4) ** (1 / 3))
+    assert policy.mean_retention == pytest.approx((1 / 2 + 1 / 5 + 1 / 4) / 3)
+    # Constant scores: every resample is the same.
+    assert policy.geometric_mean_interval.to_list() == pytest.approx([policy.geometric_mean] * 2)
+    assert policy.mean_retention_interval.to_list() == pytest.approx([policy.mean_retention] * 2)
+    assert policy.mean_retention_lower_bound == pytest.approx(policy.mean_retention)
+
+
+def test_the_json_has_exactly_the_documented_keys(result):
+    data = result.to_dict()
+    json.dumps(data, allow_nan=False)
+    assert list(data) == ["schema_version", "seed", "tasks", "policies"]
+    assert (data["schema_version"], data["seed"]) == (1, 0)
+    assert {name: evaluation["task"] for name, evaluation in data["tasks"].items()} == {A: A, B: B, C: C}
+    assert [list(policy) for policy in data["policies"]] == [
+        [
+            "name",
+            "policy_hash",
+            "num_tasks",
+            "geometric_mean",
+            "geometric_mean_interval",
+            "num_relative_scores",
+            "mean_retention",
+            "mean_retention_interval",
+            "mean_retention_lower_bound",
+            "num_retentions",
+        ]
+    ]
+
+
+def test_each_task_is_what_an_evaluation_of_it_alone_gives():
+    tasks = payout_tasks(a={"noise": 1.0}, b={"noise": 2.0, "payouts": [1, 5]})
+    student, teacher = constant_heads(tasks, (1, 0)), constant_heads(tasks, (2, 1), "teacher")
+    together = evaluate(student, teacher=teacher, num_episodes=7, seed=3, exploration_epsilon=0.01)
+    for name, evaluation in together.tasks.items():
+        for task in (name, student.for_task(name).tasks[0]):
+            alone = evaluate(student, task, teacher=teacher, num_episodes=7, seed=3, exploration_epsilon=0.01)
+            assert without_speed(alone.to_dict()) == without_speed(evaluation.to_dict())
+
+
+def test_scores_with_spread_give_intervals_that_are_the_same_for_the_same_seed():
+    tasks = payout_tasks(a={"noise": 1.0}, b={"noise": 1.0, "payouts": [1, 5, 21], "otherwise": 1})
+    student, teacher = constant_heads(tasks, (1, 1)), constant_heads(tasks, (2, 2), "teacher")
+    first, again, other = (
+        evaluate(student, teacher=teacher, num_episodes=30, seed=seed).policies[0] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    low, high = first.mean_retention_interval.to_list()
+    assert low < first.mean_retention_lower_bound < first.mean_retention < high
+    assert first.mean_retention == pytest.approx(0.35, abs=0.1)
+    low, high = first.geometric_mean_interval.to_list()
+    assert low < first.geometric_mean < high
+    assert first.geometric_mean == pytest.approx(math.sqrt(3 / 5 * 5 / 21), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("payouts", "student_action"),
+    [([-9, 0, 8], 1), ([-9, -5, 8], 1), ([-9, -5, -1], 1), ([-9, -5, 0], 1)],
+    ids=["student 0", "student below 0", "teacher below 0", "teacher 0"],
+)
+def test_one_task_without_a_positive_ratio_leaves_no_geometric_mean_and_says_how_many_there_are(
+    payouts, student_action
+):
+    tasks = payout_tasks(a={}, b={"payouts": payouts, "otherwise": -9})
+    student, teacher = constant_heads(tasks, (1, student_action)), constant_heads(tasks, (2, 2), "teacher")
+    data = evaluate(student, teacher=teacher, num_episodes=5).to_dict()
+    json.dumps(data, allow_nan=False)
+    (policy,) = data["policies"]
+    assert policy["geometric_mean"] is policy["geometric_mean_interval"] is None
+    assert (policy["num_relative_scores"], policy["num_retentions"], policy["num_tasks"]) == (1, 2, 2)
+    share = (payouts[1] + 9) / (payouts[2] + 9)
+    assert policy["mean_retention"] == pytest.approx((0.5 + share) / 2)
+    assert policy["mean_retention_lower_bound"] == pytest.approx((0.5 + share) / 2)
+
+
+def test_one_teacher_no_better_than_random_play_leaves_no_mean_retention():
+    tasks = payout_tasks(a={}, b={"payouts": [3, 3, 3], "otherwise": 3})
+    student, teacher = constant_heads(tasks, (1, 1)), constant_heads(tasks, (2, 2), "teacher")
+    (policy,) = evaluate(student, teacher=teacher, num_episodes=5).to_dict()["policies"]
+    keys = ("mean_retention", "mean_retention_interval", "mean_retention_lower_bound")
+    assert [policy[key] for key in keys] == [None] * 3
+    assert (policy["num_retentions"], policy["num_relative_scores"]) == (1, 2)
+    assert policy["geometric_mean"] == pytest.approx(math.sqrt(0.6))
+
+
+def test_fewer_than_five_episodes_give_no_intervals(student, teachers):
+    (policy,) = evaluate(student, teacher=teachers, num_episodes=4).policies
+    assert policy.geometric_mean is not None
+    assert policy.mean_retention is not None
+    assert policy.geometric_mean_interval is policy.mean_retention_interval is policy.mean_retention_lower_bound is None
+
+
+def test_without_a_teacher_on_one_task_nothing_is_said_of_all(student, teachers):
+    result = evaluate(student, teacher=teachers[:2], num_episodes=5)
+    (policy,) = result.policies
+    assert (policy.mean_retention, policy.geometric_mean, policy.mean_retention_interval) == (None, None, None)
+    assert (policy.num_retentions, policy.num_relative_scores, policy.num_tasks) == (2, 2, 3)
+    assert [task.teacher is not None for task in result.tasks.values()] == [True, True, False]
+
+
+def hand_made(name, **scores):
+    """Return an evaluation with these scores; all but random play's are known exactly."""
+    rows = []
+    for role, values in scores.items():
+        played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0) for value in values), is_census=role != "random")
+        row = PolicyEvaluation(role, role, role, "greedy", 0.0, played, float(mean(played.scores)), None, None)
+        rows.append(replace(row, relative_score=0.5, retention=0.5))
+    return Evaluation(vector_task(name=name), 0, tuple(rows))
+
+
+def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
+    one = hand_made("one", teacher=[20.0, 0.0], student=[9.0, 1.0], random=[0.0] * 5)
+    two = hand_made("two", teacher=[9.0, 11.0], student=[1.0, 9.0], random=[-1.0, 1.0] * 5)
+    (policy,) = combine([one, two], seed=0).policies
+    assert policy.geometric_mean_interval.to_list() == pytest.approx([0.5, 0.5])
+    assert policy.mean_retention_interval.low < 0.5 < policy.mean_retention_interval.high
+    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one.policies]
+    (policy,) = combine([replace(one, policies=tuple(sampled)), two], seed=0).policies
+    assert policy.geometric_mean_interval is None, "two episodes are too few to resample"
+
+
+# Which policies.
+
+
+def test_several_students_are_told_apart_in_every_task_and_over_all(tasks, teachers):
+    students = [constant_heads(tasks, (1, 1, 1), "twin"), constant_heads(tasks, (0, 1, 2), "twin")]
+    result = evaluate([*students, students[0]], teacher=teachers, num_episodes=5)
+    assert [policy.name for policy in result.policies] == ["twin", "twin (2)", "twin (3)"]
+    shares = [policy.mean_retention for policy in result.policies]
+    assert shares == pytest.approx([0.95 / 3, (0 + 1 / 5 + 1 / 3) / 3, 0.95 / 3])
+    assert [row.name for row in result.tasks[B].policies] == ["teacher B", "twin", "twin (2)", "twin (3)", "random"]
+
+
+def test_a_teacher_of_all_tasks_that_is_also_named_is_no_student(tasks, student):
+    teacher = constant_heads(tasks, (2, 2, 3), "teacher")
+    result = evaluate([teacher, student], teacher=teacher, num_episodes=5)
+    assert [policy.name for policy in result.policies] == ["student"]
+    assert [len(task.students) for task in result.tasks.values()] == [1, 1, 1]
+
+
+def test_a_teacher_of_one_task_is_not_counted_as_a_student_of_all(tasks, teachers, student, tmp_path):
+    whole = constant_heads(tasks, (2, 0, 0), "whole")
+    whole.save(tmp_path / "whole.safetensors")
+    record = {"task": A, "hash": whole.hash, "path": str(tmp_path / "whole.safetensors")}
+    naming = student.with_provenance({"teachers": [record]})
+    result = evaluate([naming, whole], teacher=teachers[1:], num_episodes=5)
+    assert [task.teacher.name for task in result.tasks.values()] == ["whole", "teacher B", "teacher C"]
+    assert [len(task.students) for task in result.tasks.values()] == [1, 2, 2]
+    assert [policy.name for policy in result.policies] == ["student"]
+
+
+def test_a_policy_without_a_head_for_a_task_is_refused(student, teachers, tasks):
+    message = refusal(MismatchError, [student, teachers[0]])
+    assert message == f"Policy 'teacher A' has no head for '{B}', only for {A}."
+    assert refusal(MismatchError, student, [A, "CartPole-v1"]) == (
+        f"Policy 'student' has no head for 'CartPole-v1', only for {A}, {B}, {C}."
+    )
+    assert "has no head for 'CartPole-v1'" in refusal(MismatchError, student, "CartPole-v1")
+
+
+def test_a_head_for_other_actions_than_the_tasks_is_refused(student, tasks):
+    others = [tasks[0], make_task(B, {"payouts": [1, 2]})]
+    message = refusal(MismatchError, student, others)
+    assert f"Policy 'student' (made for {B}) does not fit task '{B}'" in message
+    assert "discrete [3] against discrete [2]" in message
+
+
+# Which tasks.
+
+
+def test_one_head_alone_is_an_evaluation_of_one_task(student, teachers):
+    result = evaluate(student, B, teacher=teachers[1], num_episodes=5)
+    assert isinstance(result, Evaluation)
+    # The head's task as it was recorded, not the default payouts of that name.
+    assert [row.mean for row in result.policies] == [21, 5, 1]
+    assert [row.mean for row in evaluate(student.single_task(B), teacher=teachers[1], num_episodes=5).policies] == [
+        21,
+        5,
+        1,
+    ]
+
+
+def test_settings_make_the_named_tasks_anew(student):
+    result = evaluate(student, [A, B], env_kwargs={"payouts": [7, 8, 9]}, num_episodes=1)
+    assert [task.students[0].mean for task in result.tasks.values()] == [8, 8]
+    assert "belong with a task's name" in refusal(UsageError, student, env_kwargs={"payouts": [7, 8, 9]})
+
+
+def test_several_tasks_are_played_in_the_order_they_are_named(student, tasks):
+    assert list(evaluate(student, [C, A], num_episodes=1).tasks) == [C, A]
+    assert list(evaluate(student, (tasks[1], tasks[2].task), num_episodes=1).tasks) == [B, C]
+    assert list(evaluate(student.for_task(B), num_episodes=1).tasks) == [B, A, C]
+
+
+def test_a_sequence_of_one_task_is_still_a_sequence(student):
+    assert isinstance(evaluate(student, [B], num_episodes=1), MultiTaskEvaluation)
+
+
+def test_a_policy_of_one_task_is_evaluated_as_ever(teachers):
+    assert isinstance(evaluate(teachers[0], num_episodes=1), Evaluation)
+
+
+def test_no_task_and_a_task_named_twice_are_wrong_usage(student):
+    assert refusal(UsageError, student, []) == "task: got an empty sequence, expected at least one task."
+    assert refusal(UsageError, student, [A, B, A]) == (
+        f"task: got {A} more than once. An evaluation plays each task once."
+    )
+
+
+@pytest.mark.parametrize("name", ["python:make_my_env", "NoSuchEnv-v0", "no_such_module:Env-v0"])
+def test_a_head_whose_task_cannot_be_made_here_is_named_with_those_that_can(tmp_path, tasks, name):
+    strange = replace(tasks[1].task, name=name, environment_kwargs={})
+    small_policy(tasks[0].task, strange, tasks[2].task, name="three").save(tmp_path / "three.safetensors")
+    message = refusal(RldistillError, tmp_path / "three.safetensors")
+    assert message.startswith(f"Policy 'three' has a head for '{name}', which cannot be played here: Task '{name}'")
+    assert message.endswith(f"Name the tasks to play instead, such as --task {A},{C}.")
+    assert list(evaluate(tmp_path / "three.safetensors", [A, C], num_episodes=1).tasks) == [A, C]
+
+
+def test_an_atari_head_for_a_game_or_actions_that_do_not_exist_is_refused_before_anything_is_played():
+    for other, reason in (
+        (image_task(name="atari:no_such_game"), "Unknown Atari game: got 'no_such_game'"),
+        (image_task(5, name="atari:breakout"), "but the game knows NOOP/FIRE/RIGHT/LEFT"),
+        (image_task(name="atari:combat"), "needs two players"),
+    ):
+        policy = small_policy(image_task(), other, network="conv:4:4")
+        message = refusal(RldistillError, policy)
+        assert f"has a head for '{other.name}', which cannot be played here: " in message
+        assert reason in message
+
+
+# Which teachers.
+
+
+def names_of_teachers(result):
+    return [None if task.teacher is None else task.teacher.name for task in result.tasks.values()]
+
+
+def test_teachers_are_matched_by_their_tasks_in_any_order(student, teachers):
+    result = evaluate(student, teacher=teachers[::-1], num_episodes=1)
+    assert names_of_teachers(result) == ["teacher A", "teacher B", "teacher C"]
+    assert names_of_teachers(evaluate(student, [B, A], teacher=teachers[1], num_episodes=1)) == ["teacher B", None]
+
+
+def test_one_teacher_may_be_for_several_tasks(tasks, student, teachers):
+    pair = constant_heads(tasks[:2], (2, 2), "pair")
+    assert names_of_teachers(evaluate(student, teacher=[teachers[2], pair], num_episodes=1)) == [
+        "pair",
+        "pair",
+        "teacher C",
+    ]
+
+
+def test_a_teacher_that_is_for_none_of_the_tasks_is_refused_though_observations_and_actions_fit(student, teachers):
+    assert refusal(MismatchError, student, [A, C], teacher=teachers) == (
+        f"Teacher 'teacher B' (made for {B}) cannot be told to be for one of the tasks: {A}, {C}. "
+        "See `rldistill inspect FILE`, or evaluate one task at a time."
+    )
+    assert evaluate(student, A, teacher=teachers[1], num_episodes=1).teacher.name == "teacher B"
+
+
+def test_two_teachers_for_one_task_are_refused(student, teachers, tasks):
+    other = constant_policy(tasks[0], 0, "other")
+    assert refusal(MismatchError, student, teacher=[*teachers, other]) == (
+        f"Two teachers for task '{A}': 'teacher A' and 'other'. A task is compared with one: leave the other out."
+    )
+    assert "Two teachers for task" in refusal(MismatchError, student, A, teacher=[teachers[0], other])
+
+
+def test_the_same_teacher_twice_is_one_teacher(student, teachers):
+    result = evaluate(student, teacher=[*teachers, teachers[0]], num_episodes=1)
+    assert names_of_teachers(result) == ["teacher A", "teacher B", "teacher C"]
+
+
+def test_a_teacher_of_another_name_is_matched_where_its_fingerprint_fits_one_task_alone(tasks, student, teachers):
+    unnamed = small_policy(replace(tasks[2].task, name="python:four_actions"), name="unnamed")
+    result = evaluate(student, teacher=[*teachers[:2], unnamed], num_episodes=1)
+    assert names_of_teachers(result) == ["teacher A", "teacher B", "unnamed"]
+    three = small_policy(replace(tasks[0].task, name="python:three_actions"), name="three")
+    assert "cannot be told to be for one of the tasks" in refusal(MismatchError, student, teacher=[three])
+
+
+def test_games_that_share_all_actions_are_told_apart_by_name():
+    tasks = [make_task(f"atari:{game}", {"max_frames": 40}).task for game in ("seaquest", "pong")]
+    student = small_policy(*tasks, network="conv:4:4")
+    river = small_policy(replace(tasks[0], name="atari:riverraid"), network="conv:4:4", name="river")
+    message = refusal(MismatchError, student, teacher=[river])
+    assert message.startswith("Teacher 'river' (made for atari:riverraid) cannot be told to be for one of the tasks: ")
+
+
+def test_a_teacher_of_the_right_name_with_other_actions_is_refused(student, teachers):
+    wrong = constant_policy(make_task(A, {"payouts": [1, 2]}), 1, "wrong")
+    assert "Policy 'wrong'" in refusal(MismatchError, student, teacher=[wrong, *teachers[1:]])
+
+
+@pytest.fixture
+def recorded(tmp_path, student, teachers):
+    """A student whose file names its teachers, and their files."""
+    files = [tmp_path / f"{letter}.safetensors" for letter in "abc"]
+    for teacher, file in zip(teachers, files, strict=True):
+        teacher.save(file)
+    records = [
+        {"task": teacher.tasks[0].name, "name": teacher.name, "hash": teacher.hash, "path": str(file)}
+        for teacher, file in zip(teachers, files, strict=True)
+    ]
+    student.with_provenance({"teachers": records}).save(tmp_path / "student.safetensors")
+    return tmp_path / "student.safetensors", files
+
+
+def test_the_teachers_that_a_student_names_are_found_task_by_task(recorded, teachers):
+    student, files = recorded
+    assert names_of_teachers(evaluate(student, num_episodes=1)) == ["a", "b", "c"]
+    assert evaluate(student, B, num_episodes=1).teacher.name == "b"
+    teachers[0].save(files[1])
+    files[2].unlink()
+    assert names_of_teachers(evaluate(student, num_episodes=1)) == ["a", None, None]
+
+
+def test_the_run_folder_of_a_student_of_several_datasets_is_all_an_evaluation_needs(tmp_path):
+    data = []
+    for name, teacher in (("one", hand_made_teacher()), ("other", mirrored_teacher())):
+        teacher.save(tmp_path / f"{name}.safetensors")
+        data.append(collect_cart_pole(tmp_path / name, tmp_path / f"{name}.safetensors", num_steps=400))
+    settings = {"student": "mlp:8:4", "num_updates": 20, "evaluate_period": 10, "precision": "float32"}
+    student = distill(data, out=tmp_path / "run", **settings)
+    result = evaluate(tmp_path / "run", num_episodes=5)
+    assert list(result.tasks) == list(student.spec.head_sizes)
+    assert [task.teacher.policy_hash for task in result.tasks.values()] == [
+        load_policy(tmp_path / f"{name}.safetensors").hash for name in ("one", "other")
+    ]
+    assert result.policies[0].mean_retention is not None
+
+
+def test_a_teacher_that_is_named_stands_before_the_one_that_is_recorded(recorded, tasks):
+    student, files = recorded
+    other = constant_policy(tasks[1], 0, "other")
+    assert names_of_teachers(evaluate(student, teacher=other, num_episodes=1)) == ["a", "other", "c"]
+    with pytest.raises(PolicyFileError):
+        evaluate(student, teacher=[other, files[0].with_name("no.safetensors")], num_episodes=1)
+
+
+def test_the_student_of_one_head_still_finds_its_teacher(recorded):
+    student, _ = recorded
+    assert evaluate(load_policy(student).single_task(C), num_episodes=1).teacher.name == "c"
+
+
+def test_one_recorded_teacher_is_that_of_the_tasks_it_has_heads_for(tmp_path, tasks, student):
+    teacher = constant_heads(tasks[1:], (2, 3), "pair")
+    teacher.save(tmp_path / "pair.safetensors")
+    record = {"name": "pair", "hash": teacher.hash, "path": str(tmp_path / "pair.safetensors")}
+    assert names_of_teachers(evaluate(student.with_provenance({"teacher": record}), num_episodes=1)) == [
+        None,
+        "pair",
+        "pair",
+    ]
+
+
+@pytest.mark.parametrize(
+    "teachers", [None, 3, "text", {}, [3, None, "x", [], {}], [{"task": A}], [{"task": A, "path": 3}]]
+)
+def test_a_record_of_teachers_that_makes_no_sense_names_none(student, teachers):
+    for provenance in ({"teachers": teachers}, {"teacher": teachers}, {"teachers": teachers, "teacher": teachers}):
+        assert names_of_teachers(evaluate(student.with_provenance(provenance), num_episodes=1)) == [None] * 3
+
+
+# The gate.
+
+
+def test_the_gate_asks_for_the_mean_over_the_tasks(result):
+    bound = result.policies[0].mean_retention_lower_bound
+    check_retention(result, bound)
+    with pytest.raises(GateError) as caught:
+        check_retention(result, 0.32)
+    assert str(caught.value) == (
+        "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
+        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): "
+        "student keeps 0.317."
+    )
+
+
+def test_the_gate_stays_shut_where_one_task_has_no_retention():
+    tasks = payout_tasks(a={}, b={"payouts": [3, 3, 3], "otherwise": 3})
+    result = evaluate(constant_heads(tasks, (2, 2)), teacher=constant_heads(tasks, (2, 1), "t"), num_episodes=5)
+    with pytest.raises(GateError, match="over 2 tasks of student unknown, required 0"):
+        check_retention(result, 0)
+
+
+def test_a_gate_needs_a_teacher_on_every_task_and_a_student(student, teachers, tasks):
+    message = rf"^--require-retention compares with a teacher on every task: got none for {A}, {C}\. Name each with"
+    with pytest.raises(UsageError, match=message):
+        require_teachers([student], None, teachers[1])
+    with pytest.raises(UsageError, match=message):
+        check_retention(evaluate(student, teacher=teachers[1], num_episodes=1), 0.5)
+    require_teachers([student], None, teachers)
+    require_teachers([student], [B], teachers[1])
+    with pytest.raises(UsageError, match="every policy named is the teacher itself"):
+        check_retention(evaluate(student, teacher=student, num_episodes=1), 0.5)
+
+
+# Callbacks.
+
+
+def test_events_say_which_task_they_are_about(student):
+    events = []
+    evaluate(student, num_episodes=2, callbacks=[events.append])
+    phases = {event.phase for event in events if isinstance(event, ProgressEvent)}
+    assert phases == {f"evaluate {name} on {task}" for name in ("random", "student") for task in (A, B, C)}
+
+
+def test_messages_say_which_task_they_are_about():
+    options = {"max_frames": 40, "noop_max": 1}
+    tasks = [make_task(f"atari:{game}", options) for game in ("pong", "breakout")]
+    events = []
+    student = small_policy(*(task.task for task in tasks), network="conv:4:4", name="student")
+    settings = {"num_episodes": 1, "num_envs": 1, "num_threads": 1, "exploration_epsilon": 0.0}
+    evaluate(student, callbacks=[events.append], **settings)
+    texts = [event.text for event in events if isinstance(event, MessageEvent)]
+    assert [text.partition(" plays")[0] for text in texts] == ["atari:pong: student", "atari:breakout: student"]
+
+
+def test_a_callback_stops_an_evaluation_on_its_second_task_and_nothing_is_written(tmp_path, student):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(student, num_episodes=2, out=tmp_path / "e.json", callbacks=[StopAfter(100)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_result_is_written_and_may_be_written_over(tmp_path, student):
+    for num_episodes in (1, 2):
+        result = evaluate(student, num_episodes=num_episodes, out=tmp_path / "e.json")
+    assert json.loads((tmp_path / "e.json").read_text()) == result.to_dict()
+
+
+# The table for people.
+
+
+def test_the_table_has_a_block_for_each_task_in_the_same_columns_then_one_over_all_and_fits_80_columns():
+    tasks = payout_tasks(a={"noise": 1.0}, b={"payouts": [-2000.5, 6000.25, 12345], "otherwise": -2000, "noise": 500.0})
+    teachers = [constant_policy(task, 2, name) for task, name in zip(tasks, ("pong", "big"), strict=True)]
+    students = [constant_heads(tasks, (1, 1), "multitask3-seed1"), constant_heads(tasks, (0, 0), "a student")]
+    text = evaluation_table(evaluate(students, teacher=teachers, num_episodes=30))
+    assert max(map(len, text.splitlines())) <= 80
+    parts = [part.splitlines() for part in text.split("\n\n")]
+    assert [part[0] for part in parts[:6:2]] == [
+        f"{A}: 30 episodes each, seed 0, exploration ε 0,",
+        f"{B}: 30 episodes each, seed 0, exploration ε 0,",
+        "all 2 tasks: geometric mean of student ÷ teacher, mean of retention",
+    ]
+    names = [[line.split("  ")[0] for line in part[1:]] for part in parts]
+    both = ["multitask3-seed1", "a student"]
+    assert names[1:7:2] == [["pong (teacher)", *both, "random"], ["big (teacher)", *both, "random"], both]
+    assert parts[1][0] == parts[3][0]
+    assert names[6] == ["pong", *both, "big"], "what a policy costs is told once"
+
+
+def test_a_table_of_known_scores(result, student, teachers):
+    def last_rows(found):
+        return evaluation_table(found).split("\n\n")[7].splitlines()
+
+    header, row = last_rows(result)
+    assert re.split(r" {2,}", header) == ["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]
+    assert " ".join(row.split()) == "student 0.329 [0.329, 0.329] 0.317 [0.317, 0.317] 0.317"
+    partly = evaluate(student, teacher=teachers[:2], num_episodes=5)
+    assert " ".join(last_rows(partly)[1].split()) == "student in 2 of 3 in 2 of 3 -"
+    assert "(where a task has none: in how many there is one)" in str(partly)
+
+
+def test_without_a_student_of_all_tasks_there_is_no_block_over_all(student):
+    assert "all 3 tasks" not in evaluation_table(evaluate(student, teacher=student, num_episodes=1))
