@@ -244,7 +244,7 @@ def _serve() -> None:
     for verb in ("collect", "distill", "evaluate", "train_teacher"):
         importlib.import_module(f"rldistill.cli.{verb}")
         importlib.import_module(f"rldistill.verbs.{verb}")
-    for module in ("cli.progress", "runs.evaluation_table"):
+    for module in ("cli.progress", "evaluation.table"):
         importlib.import_module(f"rldistill.{module}")
     _warm_up()
     for line in sys.stdin:
