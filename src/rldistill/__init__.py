@@ -1,7 +1,8 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face, with
-`ProgressBar`, a callback that shows how far they are; everything else may move. Importing this package
+`load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face, with the
+sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows how far a verb
+is; everything else may move. Importing this package
 imports nothing heavy: torch comes with the first use of a name.
 """
 
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rldistill.adapters.load import load_policy as load_policy
     from rldistill.cli.progress import ProgressBar as ProgressBar
+    from rldistill.options.distill import Live as Live
+    from rldistill.options.distill import Online as Online
+    from rldistill.options.distill import Stored as Stored
     from rldistill.paper.reproduce import reproduce as reproduce
     from rldistill.verbs.collect import collect as collect
     from rldistill.verbs.distill import distill as distill
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from rldistill.verbs.train_teacher import train_teacher as train_teacher
 
 _HOMES = {
+    "Live": "rldistill.options.distill",
+    "Online": "rldistill.options.distill",
+    "Stored": "rldistill.options.distill",
     "ProgressBar": "rldistill.cli.progress",
     "load_policy": "rldistill.adapters.load",
     "train_teacher": "rldistill.verbs.train_teacher",
@@ -27,7 +34,18 @@ _HOMES = {
     "reproduce": "rldistill.paper.reproduce",
 }
 
-__all__ = ["ProgressBar", "collect", "distill", "evaluate", "load_policy", "reproduce", "train_teacher"]
+__all__ = [
+    "Live",
+    "Online",
+    "ProgressBar",
+    "Stored",
+    "collect",
+    "distill",
+    "evaluate",
+    "load_policy",
+    "reproduce",
+    "train_teacher",
+]
 
 
 def __getattr__(name: str) -> object:

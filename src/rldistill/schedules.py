@@ -40,8 +40,8 @@ class Schedule(Protocol):
         """The lowest and the highest value of the whole run."""
         ...
 
-    def to_text(self) -> str:
-        """Return the text from which `parse_schedule` makes an equal schedule."""
+    def to_value(self) -> float | str:
+        """Return the number or the text from which `as_schedule` makes an equal schedule."""
         ...
 
 
@@ -68,9 +68,9 @@ class Constant:
         """The lowest and the highest value of the whole run."""
         return self.value, self.value
 
-    def to_text(self) -> str:
-        """Return the text from which `parse_schedule` makes an equal schedule."""
-        return _number_text(self.value)
+    def to_value(self) -> float | str:
+        """Return the number or the text from which `as_schedule` makes an equal schedule."""
+        return float(self.value)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Linear:
         """The lowest and the highest value of the whole run."""
         return min(self.start, self.end), max(self.start, self.end)
 
-    def to_text(self) -> str:
-        """Return the text from which `parse_schedule` makes an equal schedule."""
+    def to_value(self) -> float | str:
+        """Return the number or the text from which `as_schedule` makes an equal schedule."""
         return f"linear:{_way_text(self.start, self.end, self.fraction)}"
 
 
@@ -136,8 +136,8 @@ class Cosine:
         """The lowest and the highest value of the whole run."""
         return min(self.start, self.end), max(self.start, self.end)
 
-    def to_text(self) -> str:
-        """Return the text from which `parse_schedule` makes an equal schedule."""
+    def to_value(self) -> float | str:
+        """Return the number or the text from which `as_schedule` makes an equal schedule."""
         return f"cosine:{_way_text(self.start, self.end, self.fraction)}"
 
 
@@ -178,9 +178,22 @@ class OneCycle:
         """The lowest and the highest value of the whole run."""
         return self.peak / _ONE_CYCLE_END_DIVISOR, self.peak
 
-    def to_text(self) -> str:
-        """Return the text from which `parse_schedule` makes an equal schedule."""
+    def to_value(self) -> float | str:
+        """Return the number or the text from which `as_schedule` makes an equal schedule."""
         return f"one_cycle:{_number_text(self.peak)}{_fraction_text(self.warmup_fraction, _ONE_CYCLE_WARMUP)}"
+
+
+def as_schedule(value: "float | str | Schedule", name: str) -> Schedule:
+    """Return a schedule itself, or the one that a number or a text stands for.
+
+    Raises:
+        UsageError: it is none of them, or the text has none of the forms at the head of this file.
+    """
+    if isinstance(value, Constant | Linear | Cosine | OneCycle):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | float | int):
+        raise UsageError(f"{name}: got {value!r}, expected a number, a text such as 'linear:0.2->0.01', or a schedule.")
+    return parse_schedule(value, name)
 
 
 def parse_schedule(text: str | float, name: str) -> Schedule:

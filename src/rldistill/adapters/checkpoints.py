@@ -21,7 +21,7 @@ from rldistill.adapters.containers import (
 from rldistill.adapters.found import OWN_MODULE, FoundNetwork, build_policy
 from rldistill.adapters.functions import check_module, module_policy
 from rldistill.adapters.memory import RecurrentError, memory_among, recurrent
-from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, normalization_for
+from rldistill.adapters.normalizer_file import normalization_for
 from rldistill.adapters.notices import warn
 from rldistill.adapters.rsl_rl import check_one_output_per_action, find_rsl_rl
 from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
@@ -30,6 +30,7 @@ from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.networks import Architecture, InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
+from rldistill.options.reading import WITHOUT_NORMALIZER
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task

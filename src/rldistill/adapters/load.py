@@ -1,7 +1,7 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
 from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
 from rldistill.adapters.functions import function_policy, module_policy
-from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
 from rldistill.adapters.notices import warn
 from rldistill.adapters.onnx_program import load_onnx
 from rldistill.adapters.program import Program, ProgramPolicy
@@ -19,10 +18,10 @@ from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import PolicyFileError, UsageError, reading_file
-from rldistill.limits import is_file
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
+from rldistill.options.reading import Reading
 from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
+from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -48,34 +47,6 @@ _KIND_NAMES: Mapping[FileKind, str] = {
     "torch_export": "torch.export file",
     "weights": "checkpoint",
 }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a user says of files that do not say it themselves: arguments of `load_policy`."""
-
-    trust: bool = False
-    outputs: str | None = None
-    input_scale: float | None = None
-    activation: str | None = None
-    normalizer: str | None = None
-    behaviour: Behaviour | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is said, to be recorded; trust is not: it is given anew each time."""
-        return {name: value for name, value in vars(self).items() if value is not None and name != "trust"}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
-        """Read what `to_dict` wrote; from a stranger's file, which may say anything, only what can be meant."""
-        kinds = {"outputs": str, "input_scale": float, "activation": str, "normalizer": str, "behaviour": str}
-        said = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
-        if said.get("behaviour") not in LEARNED_BEHAVIOURS:
-            said.pop("behaviour", None)
-        # Opening a pipe or a device might never end.
-        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not is_file(said["normalizer"]):
-            del said["normalizer"]
-        return cls(**said)
 
 
 def load_policy(
@@ -118,13 +89,18 @@ def load_policy(
         UsageError: something must be said that the source does not tell, or was said and does not apply.
         MismatchError: the policy does not fit the task.
     """
-    check_behaviour(behaviour)
     if module is not None and not isinstance(module, nn.Module):
         raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
     named = _task(task, env_kwargs)
     if isinstance(source, str | Path):
-        said = None if normalizer is None else str(normalizer)
-        reading = Reading(trust, outputs, input_scale, activation, said, behaviour)
+        reading = Reading(
+            trust=trust,
+            outputs=outputs,
+            input_scale=input_scale,
+            activation=activation,
+            normalizer=None if normalizer is None else str(normalizer),
+            behaviour=check_behaviour(behaviour),
+        )
         with reading_file(f"Policy file {source}", PolicyFileError):
             path = policy_file_of(Path(source))
             policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)

@@ -28,8 +28,6 @@ from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, chec
 from rldistill.networks import InputNormalization
 from rldistill.storage import sha256_file
 
-WITHOUT_NORMALIZER = "none"
-"""Said in place of a file: do without."""
 _KIND = "Normaliser file"
 _OF_ANOTHER_POLICY = "Was it saved with another policy? Name this one's own, or do without: --normalizer none."
 _NEEDED = ("mean", "var")

@@ -17,11 +17,11 @@ import tyro
 from rldistill.checks import check_path
 from rldistill.cli.configuration_file import flag, toml_values
 from rldistill.errors import UsageError, printable
-from rldistill.verbs.config import CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig
+from rldistill.verbs.config import EvaluateConfig, InspectConfig
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
-Machine = TypeVar("Machine", CollectConfig, EvaluateConfig, InspectConfig, QuickstartConfig)
+Machine = TypeVar("Machine", EvaluateConfig, InspectConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,13 +28,11 @@ def toml_values(verb: str, argv: Sequence[str], config_type: type[Any]) -> tuple
     paths += [option.removeprefix("--config=") for option in argv if option.startswith("--config=")]
     if not paths:
         return [], {}
-    from rldistill.session.run_folder import read_config
-
     place = f"Configuration {paths[-1]}"
     hints = get_type_hints(config_type, include_extras=True)
     options: list[str] = []
     positionals: dict[str, Any] = {}
-    for key, value in _values_for(verb, read_config(Path(paths[-1])), hints, place).items():
+    for key, value in values_for_verb(verb, Path(paths[-1]), hints).items():
         marks, values = getattr(hints[key], "__metadata__", ()), _several(value)
         takes_several = get_origin(get_args(hints[key])[0] if marks else hints[key]) is tuple
         if not takes_several and len(values) != 1:
@@ -49,13 +47,20 @@ def toml_values(verb: str, argv: Sequence[str], config_type: type[Any]) -> tuple
     return options, positionals
 
 
-def flag(key: str) -> str:
-    """Return a field's name as an option."""
-    return "--" + key.replace("_", "-")
+def values_for_verb(verb: str, path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Return what a file says to one verb: its keys at the top, and over them those in the section of its name.
 
+    Args:
+        verb: that is called.
+        path: of the file.
+        known: names of the verb's options.
 
-def _values_for(verb: str, data: Mapping[str, Any], known: Collection[str], place: str) -> dict[str, Any]:
-    """Return what a file says to one verb: its keys at the top, and over them those in the section of its name."""
+    Raises:
+        UsageError: the file cannot be read, or names something that the verb does not have.
+    """
+    from rldistill.session.run_folder import read_config  # here: --help reads no file
+
+    place, data = f"Configuration {path}", read_config(path)
     sections = {key: value for key, value in data.items() if isinstance(value, dict) and key not in known}
     for key in sections:
         if _verb(key) not in VERBS:
@@ -65,6 +70,11 @@ def _values_for(verb: str, data: Mapping[str, Any], known: Collection[str], plac
         if _verb(key) == verb:
             values |= _checked(cast(dict[str, Any], section), known, f"{place}, section {key}")
     return values
+
+
+def flag(key: str) -> str:
+    """Return a field's name as an option."""
+    return "--" + key.replace("_", "-")
 
 
 def _checked(values: Mapping[str, Any], known: Collection[str], place: str) -> dict[str, Any]:

@@ -1,38 +1,60 @@
 """`rldistill distill`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rldistill.cli.arguments import parse, quoted, repeated, require, tell_if_new, write_configuration, write_result
-from rldistill.verbs.distill_config import DistillConfig
+from rldistill.cli.options import Given, read_options, repeated
+from rldistill.cli.output import quoted, tell_if_new, write_options, write_result
+from rldistill.errors import UsageError
+from rldistill.options.declaration import Options, option_types
+from rldistill.options.distill import DistillOptions, Live, Online, Stored
+
+if TYPE_CHECKING:
+    from rldistill.options.distill import Source
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
-
 # Of choices and of continuous actions; a student has one of the two.
 _LIKENESSES = ("held_out_agreement", "held_out_action_gap")
+# What a command line calls each kind of source.
+_WORDS: Mapping[type[Any], str] = {Stored: "a dataset", Live: "--teacher", Online: "--online"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources(Options):
+    """What the student learns from: datasets, teachers that play, or one that still learns."""
+
+    data: tuple[Path, ...] = ()
+    """Dataset folder; several, one for each task, for a student with a head for each."""
+    teacher: tuple[Path, ...] = ()
+    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
+    online: bool = False
+    """Instead of a dataset: teach the student while its teacher learns --task."""
+    task: str | Sequence[str] | None = None
+    """With --teacher and --online: task to play, several with commas between. Default: the teacher's own. With a
+    dataset: its own task, to allow to import the module in module:EnvId."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Distil a dataset into a student."""
-    config, flags = parse("distill", DistillConfig, _several_teachers(argv), example=_EXAMPLE)
-    require(
-        config.data or config.teacher or config.online or None, "a dataset folder, --teacher FILE or --online", _EXAMPLE
-    )
+    """Distil what a teacher says into a student."""
+    given = read_given(argv)
+    source = _source(given)
     from rldistill.cli.progress import callbacks
-    from rldistill.verbs.distill import check_distillation, resolve, run_distill
+    from rldistill.verbs.distill import check_distillation, distill, resolve_distillation
     from rldistill.verbs.distillation_run import STUDENT_FILE
 
-    config = resolve(config, resume=flags.resume)
-    if flags.dry_run:
-        check_distillation(config, resume=flags.resume, overwrite=flags.overwrite)
-        write_configuration(config, flags)
+    options = given.make(DistillOptions, source=source)
+    resolve_distillation(options)
+    if given.flags.dry_run:
+        write_options(dict(check_distillation(options).values), given.flags)
         return
-    tell_if_new(flags, config.out)
-    with callbacks(quiet=flags.quiet) as listeners:
-        student = run_distill(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
+    out = Path(options.out)
+    tell_if_new(options, out, given.flags)
+    with callbacks(quiet=given.flags.quiet) as listeners:
+        student = distill.of(given.make(DistillOptions, source=source, callbacks=listeners))
     made = student.spec.provenance
-    path = config.out / STUDENT_FILE
+    path = out / STUDENT_FILE
     result = {
         "student": str(path),
         "policy_hash": student.hash,
@@ -41,15 +63,90 @@ def run(argv: Sequence[str]) -> None:
     }
     if "tasks" in made:
         result["tasks"] = {task: _likeness(record) for task, record in made["tasks"].items()}
-    text = _summary(path, made)
-    if config.online:
-        text += f"\ncurves: {_draw_curves(config.out)}"
-    write_result(flags, result, text)
+    text = _summary(path, made, is_online=isinstance(source, Online))
+    if isinstance(source, Online):
+        text += f"\ncurves: {_draw_curves(out)}"
+    write_result(given.flags, result, text)
 
 
-def _several_teachers(argv: Sequence[str]) -> list[str]:
-    """Let `--teacher A B` name two teachers: datasets, which go with none, are not meant."""
-    return repeated(["distill", *argv], "--teacher")[1:]
+def read_given(argv: Sequence[str]) -> Given:
+    """Return what a command line of `distill` says."""
+    # `--teacher A B` names two teachers: datasets, which go with none, are not meant.
+    words = repeated(["distill", *argv], "--teacher")[1:]
+    return read_options(
+        "distill",
+        [DistillOptions, Sources, Live, Online],
+        words,
+        example=_EXAMPLE,
+        positional="data",
+        left_out=("source",),
+    )
+
+
+def _source(given: Given) -> "Source | list[Any]":
+    """Return what a command line names as one source, or a list of them.
+
+    Raises:
+        UsageError: none, several kinds, or an option of another kind.
+    """
+    said = given.make(Sources)
+    kinds = [kind for kind, named in ((Stored, said.data), (Live, said.teacher), (Online, said.online)) if named]
+    if not kinds:
+        raise UsageError(
+            f"missing argument: expected a dataset folder, --teacher FILE or --online, such as in `{_EXAMPLE}`."
+        )
+    files = [path for path in said.data if path.suffix and not path.is_dir()]
+    if kinds == [Stored, Live] and files:
+        raise UsageError(
+            f"{files[0]} is taken for a dataset, which is a folder. Name each teacher with an option of its "
+            f"own: --teacher {said.teacher[0]} --teacher {files[0]}."
+        )
+    if len(kinds) > 1:
+        shown = " and ".join(_WORDS[kind] for kind in kinds)
+        raise UsageError(
+            f"distill takes one of datasets, --teacher and --online, got {shown}. A dataset knows its own teacher, and "
+            "--online makes one."
+        )
+    kind = kinds[0]
+    _check_belongs(given, kind)
+    tasks = [said.task] if isinstance(said.task, str) else [*(said.task or ())]
+    if kind is Online:
+        if len(tasks) != 1:
+            raise UsageError(f"--online needs one task: --task atari:pong, got {', '.join(tasks) or None}.")
+        return given.make(Online, task=tasks[0])
+    if kind is Stored:
+        return [Stored(path, task=next((name for name in tasks), None)) for path in said.data]
+    return _live(given, said.teacher, tasks)
+
+
+def _check_belongs(given: Given, kind: type[Any]) -> None:
+    """Check that no option of another kind of source is given: it would be ignored.
+
+    Raises:
+        UsageError: names the first, and the kinds that it belongs to.
+    """
+    for name in given.values:
+        owners = [owner for owner in _WORDS if name in option_types(owner)]
+        if owners and kind not in owners and name not in option_types(DistillOptions):
+            shown = " and ".join(_WORDS[owner] for owner in owners)
+            raise UsageError(f"{name} belongs with {shown}, got it with {_WORDS[kind]}.")
+
+
+def _live(given: Given, teachers: Sequence[Path], tasks: Sequence[str]) -> list[Live]:
+    """Return a source for each teacher, or for each task of one teacher of several."""
+    if tasks and len(tasks) != len(teachers) != 1:
+        raise UsageError(f"--task names {len(tasks)} tasks for {len(teachers)} teachers, expected one for each.")
+    from rldistill.loading.named import policy_files
+
+    pairs: list[tuple[Path, str | None]] = [
+        (teachers[number if len(teachers) > 1 else 0], tasks[number] if tasks else None)
+        for number in range(max(len(teachers), len(tasks)))
+    ]
+    shared = given.make(Live, teacher=teachers[0], task=None)
+    files = policy_files(list(teachers), shared.as_reading())
+    # What is said of several files at once counts for those that leave it open.
+    words = {file.path: vars(file.reading) for file in files}
+    return [given.make(Live, teacher=path, task=task, **words[path]) for path, task in pairs]
 
 
 def _draw_curves(folder: Path) -> str:
@@ -73,8 +170,8 @@ def _in_words(record: Mapping[str, Any]) -> str:
     return f"{record['held_out_action_gap']:.2%} of the box from the teacher's action"
 
 
-def _summary(path: Path, made: Mapping[str, Any]) -> str:
-    steps = "recent steps, some of them trained on" if made["config"]["online"] else "held-out steps"
+def _summary(path: Path, made: Mapping[str, Any], *, is_online: bool) -> str:
+    steps = "recent steps, some of them trained on" if is_online else "held-out steps"
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
         lines = [f"student: {path}, in held-out steps of"]

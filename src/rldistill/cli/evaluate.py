@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rldistill.cli.arguments import Flags, parse, repeated, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import RldistillError, UsageError
-from rldistill.verbs.config import EvaluateConfig, parse_options
+from rldistill.verbs.config import EvaluateConfig, parse_options, reading_of
 
 if TYPE_CHECKING:
     from rldistill.evaluation.multitask import MultiTaskEvaluation
@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
         config = replace(config, out=policies[0] / "evaluation.json")
     for task in () if config.task is None else config.task.split(","):
         make_task(task.strip(), options)
-    files = policy_files([*policies, *config.teacher], config)
+    files = policy_files([*policies, *config.teacher], reading_of(config))
     given, teachers = files[: len(policies)], files[len(policies) :]
     if config.require_retention is not None:
         # Known before anything is played: an hour's evaluation must not end in wrong usage.

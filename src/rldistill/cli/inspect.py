@@ -7,7 +7,7 @@ from typing import Any
 
 from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
 from rldistill.errors import RldistillError, UsageError
-from rldistill.verbs.config import InspectConfig, parse_options
+from rldistill.verbs.config import InspectConfig, parse_options, reading_of
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 # Characters of one value: what a file says of itself may be of any length.
@@ -24,9 +24,8 @@ def run(argv: Sequence[str]) -> None:
         write_configuration(resolve_machine(config), flags)
         return
     from rldistill.inspection.describe import describe
-    from rldistill.loading.named import policy_file
 
-    reading = policy_file(Path(target), config).reading
+    reading = reading_of(config)
     options = parse_options(config.env_kwargs)
     if config.verify and config.heads is not None:
         raise UsageError("--verify plays a policy: --heads belongs with a preset.")
@@ -47,7 +46,7 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
     """Play the policy; the result is printed before a gap becomes an error."""
     from rldistill.cli.progress import callbacks
     from rldistill.cli.verification import verification_text
-    from rldistill.loading.named import policy_file
+    from rldistill.loading.named import PolicyFile
     from rldistill.verbs.verification import check_verified, verify
 
     if description["kind"] not in ("policy", "program"):
@@ -55,7 +54,7 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
     config = resolve_machine(config)
     with callbacks(quiet=flags.quiet) as listeners:
         result = verify(
-            policy_file(Path(config.target or ""), config),
+            PolicyFile(Path(config.target or ""), reading_of(config)),
             config.task,
             num_episodes=config.num_episodes,
             expected_return=config.expected_return,

@@ -2,32 +2,34 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import parse, quoted, resolve_machine, write_configuration, write_result
-from rldistill.errors import UsageError
-from rldistill.verbs.config import QuickstartConfig
+from rldistill.cli.options import read_options
+from rldistill.cli.output import quoted, write_options, write_result
+from rldistill.options.quickstart import QuickstartOptions
 
 _EXAMPLE = "rldistill quickstart"
 
 
 def run(argv: Sequence[str]) -> None:
     """Take the bundled teacher to a proven student."""
-    config, flags = parse("quickstart", QuickstartConfig, argv, example=_EXAMPLE)
-    if flags.resume:
-        raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
-    config = resolve_machine(config)
+    given = read_options("quickstart", [QuickstartOptions], argv, example=_EXAMPLE)
+    options, flags = given.make(QuickstartOptions), given.flags
+    from rldistill.session.machine import resolve_machine
+
+    options, out = resolve_machine(options), Path(options.out)
     if flags.dry_run:
-        from rldistill.loading.named import as_policy, policy_file
+        from rldistill.loading.named import as_named, as_policy
         from rldistill.reports.quickstart import check_folder
         from rldistill.session.run_folder import keep_inputs
 
-        if config.teacher is not None:
-            keep_inputs(config.out, [config.teacher], overwrite=flags.overwrite)
-        check_folder(config.out)
-        if config.teacher is not None:
-            as_policy(policy_file(config.teacher, config), device=config.device, task=config.task)
-        write_configuration(config, flags)
+        keep_inputs(out, [options.teacher], overwrite=options.overwrite)
+        check_folder(out)
+        if options.teacher is not None:
+            as_policy(as_named(options.teacher, options), device=options.device, task=options.task)
+        write_options(options, flags)
         return
     from rldistill.cli.progress import callbacks
     from rldistill.evaluation.table import evaluation_table
@@ -35,9 +37,9 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.storage import write_atomically
 
     with callbacks(quiet=flags.quiet) as listeners:
-        result = quickstart(config, overwrite=flags.overwrite, callbacks=listeners)
+        result = quickstart(replace(options, callbacks=listeners))
     # A second call shows what the first one measured.
-    shown = config.out / "evaluation.txt"
+    shown = out / "evaluation.txt"
     if result.table is not None:
         write_atomically(shown, evaluation_table(result.table).encode())
     table = shown.read_text() if shown.is_file() else ""
@@ -51,14 +53,14 @@ def run(argv: Sequence[str]) -> None:
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
             f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
-            f"      rldistill quickstart {_teacher(config)}--num-steps 200000 --num-updates 40000 "
-            f"--out {quoted(f'{config.out}-long')}\n"
+            f"      rldistill quickstart {_teacher(options)}--num-steps 200000 --num-updates 40000 "
+            f"--out {quoted(f'{out}-long')}\n"
         )
 
 
-def _teacher(config: QuickstartConfig) -> str:
+def _teacher(options: QuickstartOptions) -> str:
     """Return the options that name what was distilled."""
-    said = {"teacher": config.teacher, "task": config.task}
+    said = {"teacher": options.teacher, "task": options.task}
     return "".join(f"--{name} {quoted(value)} " for name, value in said.items() if value is not None)
 
 

@@ -3,34 +3,45 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from rldistill.cli.arguments import parse, require, write_configuration, write_result
-from rldistill.paper.config import ReproduceConfig
+from rldistill.cli.options import read_options
+from rldistill.cli.output import write_options, write_result
+from rldistill.options.reproduce import ReproduceOptions
 
 _EXAMPLE = "rldistill reproduce losses --budget smoke"
 
 
 def run(argv: Sequence[str]) -> None:
     """Do one of the paper's experiments."""
-    config, flags = parse("reproduce", ReproduceConfig, argv, example=_EXAMPLE)
-    config = replace(config, experiment=str(require(config.experiment, "an experiment", _EXAMPLE)))
+    given = read_options(
+        "reproduce",
+        [ReproduceOptions],
+        argv,
+        example=_EXAMPLE,
+        positional="experiment",
+        expected="an experiment",
+    )
+    # A command may use all processors; a call in Python uses its own process unless it is asked for more.
+    made_of = {} if "num_workers" in given.values else {"num_workers": 0}
+    options = given.make(ReproduceOptions, **made_of)
     from rldistill.cli.progress import callbacks
     from rldistill.paper.page import experiment_page
     from rldistill.paper.plan import make_plan
-    from rldistill.paper.reproduce import listed_jobs, resolved, run_reproduce
+    from rldistill.paper.reproduce import listed_jobs, reproduce, resolved
 
-    if flags.dry_run:
-        plan = make_plan(config)
+    if given.flags.dry_run:
+        plan = make_plan(options)
         jobs = listed_jobs(plan)
-        if flags.json:
+        if given.flags.json:
             sys.stdout.write(json.dumps({"jobs": jobs}) + "\n")
             return
-        write_configuration(resolved(config, plan), flags)
+        write_options(resolved(options, plan), given.flags)
         sys.stdout.write(f"\n# {sum(job['done'] for job in jobs)} of {len(jobs)} jobs are done:\n")
         sys.stdout.write("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
         return
-    with callbacks(quiet=flags.quiet) as listeners:
-        made = run_reproduce(config, overwrite=flags.overwrite, callbacks=listeners)
+    with callbacks(quiet=given.flags.quiet) as listeners:
+        made = reproduce.of(given.make(ReproduceOptions, **made_of, callbacks=listeners))
     page = experiment_page(made.results)
-    write_result(flags, made.results, f"\n{page}\nresults: {made.table}\npage:    {made.page}\nfigure:  {made.figure}")
+    write_result(
+        given.flags, made.results, f"\n{page}\nresults: {made.table}\npage:    {made.page}\nfigure:  {made.figure}"
+    )

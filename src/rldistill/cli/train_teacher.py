@@ -1,34 +1,48 @@
 """`rldistill train-teacher`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from rldistill.cli.arguments import parse, quoted, tell_if_new, write_configuration, write_result
-from rldistill.verbs.teacher_config import TrainTeacherConfig
+from rldistill.cli.options import read_options
+from rldistill.cli.output import quoted, tell_if_new, write_options, write_result
+from rldistill.errors import UsageError
+from rldistill.options.declaration import Options
+from rldistill.options.train_teacher import TrainTeacherOptions
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Several(Options):
+    """Several tasks."""
+
+    tasks: str | Sequence[str] | None = None
+    """Several tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
+
+
 def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
-    config, flags = parse("train-teacher", TrainTeacherConfig, argv, example=_EXAMPLE)
+    given = read_options("train-teacher", [TrainTeacherOptions, _Several], argv, example=_EXAMPLE)
+    if ("task" in given.values) == ("tasks" in given.values):
+        raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
     from rldistill.cli.progress import callbacks
-    from rldistill.verbs.train_teacher import check_training, resolve, run_train_teacher
+    from rldistill.verbs.train_teacher import check_training, train_teacher
 
-    config = resolve(config, resume=flags.resume)
-    if flags.dry_run:
-        check_training(config, resume=flags.resume, overwrite=flags.overwrite)
-        write_configuration(config, flags)
+    options = given.make(TrainTeacherOptions, task=given.values.get("task") or given.values["tasks"])
+    if given.flags.dry_run:
+        write_options(check_training(options), given.flags)
         return
-    tell_if_new(flags, config.out)
-    with callbacks(quiet=flags.quiet) as listeners:
-        result = run_train_teacher(config, resume=flags.resume, overwrite=flags.overwrite, callbacks=listeners)
+    tell_if_new(options, Path(options.out), given.flags)
+    with callbacks(quiet=given.flags.quiet) as listeners:
+        result = train_teacher.of(replace(options, callbacks=listeners))
     few = "unknown (too few games ended)"
     means = {task: few if mean is None else f"{mean:.4g}" for task, mean in result.mean_scores.items()}
     is_joint = len(means) > 1
     mean = ", ".join(f"{task} {mean}" if is_joint else mean for task, mean in means.items())
     chosen_by = "mean normalised training score" if is_joint else "mean training score"
     write_result(
-        flags,
+        given.flags,
         result.to_dict(),
         f"{result.num_steps:,} steps, mean score of the last training games {mean}\nlast policy: {result.last_policy}\n"
         f"best policy: {result.best_policy or 'none'} (by {chosen_by})\n"

@@ -3,15 +3,14 @@
 from rldistill.distillation.likeness import Likeness as Likeness
 from rldistill.distillation.likeness import mean_likeness as mean_likeness
 from rldistill.distillation.live import LiveSource as LiveSource
-from rldistill.distillation.live import LiveTask as LiveTask
 from rldistill.distillation.loop import Distiller as Distiller
 from rldistill.distillation.loop import UpdateRecord as UpdateRecord
 from rldistill.distillation.loop import distil as distil
 from rldistill.distillation.online import OnlineSource as OnlineSource
 from rldistill.distillation.optimizers import OPTIMIZERS as OPTIMIZERS
+from rldistill.distillation.sources import Batches as Batches
 from rldistill.distillation.sources import HeldOut as HeldOut
 from rldistill.distillation.sources import LabelledBatch as LabelledBatch
 from rldistill.distillation.sources import Minibatch as Minibatch
 from rldistill.distillation.sources import Source as Source
-from rldistill.distillation.sources import StoredSource as StoredSource
-from rldistill.distillation.sources import StoredTask as StoredTask
+from rldistill.distillation.stored import StoredSource as StoredSource

@@ -1,38 +1,182 @@
-"""The paper's live schedule: teachers go on playing, and the student learns from their newest steps.
+"""A teacher that plays on as a source: the paper's live schedule.
 
-"The teacher plays an hour, the student takes 10,000 updates, the last ten hours are kept"
-(Rusu et al. 2015): before every `collect_period` updates each teacher plays `collect_steps`
-more steps, of which a replay keeps the newest. Between two collections nothing changes, so
-batches are decoded ahead as they are from a stored dataset.
+"The teacher plays an hour, the student takes 10,000 updates, the last ten hours are kept" (Rusu et al. 2015): before
+every `collect_period` updates the teacher plays `collect_steps` more steps, of which a replay keeps the newest.
 """
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rldistill.data import FieldSpec, Replay, StepLayout, prefetch
+from rldistill.data import FieldSpec, Replay, StepLayout
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, draw_batch, origin_of, sample_of_held_out
-from rldistill.envs import EpisodeEnvs
-from rldistill.policies import Policy
+from rldistill.distillation.sources import HeldOut, LabelledBatch, origin_of, sample_of_held_out
+from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
+from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.player import EpisodePlayer, StepRecord
-from rldistill.schedules import TaskSchedule
-from rldistill.seeding import stream_generator
+from rldistill.seeding import stream_generator, stream_seed
 
+# In the identity of a teacher that plays otherwise while it is recorded than it acts.
+PLAYED_AS = " played as "
 _TEACHER = "teacher"
 
 OnPlay = Callable[[str, int, int], None]
-"""Told the task's name, its steps of this collection, and how many they will be; may raise to stop."""
+"""Receives the task's name, its steps of this collection, and how many they will be; may raise to stop."""
 
 
-class LiveTask:
-    """One task whose teacher goes on playing, with its newest steps.
+class LiveSource:
+    """A teacher that plays on, as the teacher of one task.
+
+    Args:
+        teacher: labels what is met, and says how the student is to act.
+        player: acts: the teacher as it plays while it is recorded.
+        playable: what is played, under the protocol's exploration.
+        path: of the teacher's file, if it has one.
+        reading: what the user said of that file, if anything.
+        seed: of the episodes, and of the rows of each update.
+        num_envs: environments stepped together, unless the task brings its own.
+        num_threads: of the emulator.
+        collect_steps: steps per collection.
+        collect_period: updates between collections.
+        num_collections: after so many nothing more is played.
+        replay_capacity: newest steps that are kept.
+        held_out_steps: steps played first that no batch is drawn from, at least, and five whole episodes.
+        on_play: receives how far a collection is; may raise to stop.
+        notes: what was decided for the user.
+    """
+
+    policies: Mapping[str, TorchPolicy] = {}
+    # Frames are compressed, and between two collections nothing changes: threads decode ahead.
+    is_decoded = False
+
+    def __init__(
+        self,
+        teacher: Policy,
+        player: Policy,
+        playable: PlayableTask,
+        *,
+        path: Path | None = None,
+        reading: Mapping[str, Any] | None = None,
+        seed: int,
+        num_envs: int = 16,
+        num_threads: int = 0,
+        collect_steps: int,
+        collect_period: int,
+        num_collections: int = sys.maxsize,
+        replay_capacity: int = 540_000,
+        held_out_steps: int = 1,
+        on_play: OnPlay | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._player = fit_policy(player, playable.task)
+        self.policy = fit_policy(teacher, playable.task)
+        self.playable, self.notes = playable, notes
+        self.task = as_played_by(self._player, playable.task)
+        self.teacher = teacher_entry(teacher, path, reading)
+        acts = self.policy.behaviour
+        self.samples = teacher.output_kind != "q_values" and acts == "sample"
+        self.label = f"Teacher {path or teacher.name}"
+        self.description = f"{path or teacher.name} playing {self.task.name}"
+        played_as = "" if self._player.behaviour == acts else f"{PLAYED_AS}{self._player.behaviour}"
+        self.identity = f"{teacher.hash} {self.task.to_dict()}{played_as}"
+        self._seed, self._num_threads = seed, num_threads
+        self._num_envs = playable.fixed_num_envs or num_envs
+        self._collect_steps, self._collect_period = collect_steps, collect_period
+        self._num_collections = num_collections
+        self._replay_capacity, self._held_out_steps = replay_capacity, held_out_steps
+        self._on_play = on_play
+        self._held_out: HeldOut | None = None
+
+    def teach(self, head: int, student: TorchPolicy) -> None:
+        """Lay out the play that is learned from, and that which is held out."""
+        del student  # the teacher plays, whoever learns
+        self._learned = self._play(head, "live", self._num_envs, self._replay_capacity)
+        # Steps in whole episodes: the capacity is no limit here.
+        few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
+        self._measured = self._play(head, "held-out play", few_envs, 2**62)
+
+    def advance(self, update: int) -> int:
+        """Play before each period of updates, and what is held out before all else; goes on where a stop cut it."""
+        # The environments are free again before the play that is learned from takes its own: they may be the same.
+        self._measured.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
+        self._measured.close()
+        collections = min(update // self._collect_period + 1, self._num_collections)
+        self._learned.play(num_steps=collections * self._collect_steps, on_play=self._on_play)
+        return sys.maxsize if collections == self._num_collections else collections * self._collect_period
+
+    def finish(self) -> None:
+        """Do nothing: what was drawn from is complete."""
+
+    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+        """Return rows of one update; may be called from several threads while nothing is played."""
+        return self._learned.draw(update, num_rows)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """A sample of the steps that the teacher played for this alone."""
+        if self._held_out is None:
+            self._held_out = self._measured.sample()
+        return self._held_out
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What was played so far."""
+        return {"num_steps": self._learned.replay.num_appended, "exploration_epsilon": self._epsilon}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what makes this play less than it seems."""
+        has_chance = self._epsilon > 0 or self.task.protocol.sticky_action_probability > 0
+        if not self.task.is_atari or self._player.behaviour != "greedy" or has_chance:
+            return []
+        return [
+            f"{self.description} without chance: episodes repeat, and held-out ones may equal those trained on. "
+            "Play with --exploration-epsilon 0.05."
+        ]
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What is kept of past play, and what was held out."""
+        return self._learned.replay, self._measured.replay
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, but for replays and environments."""
+        return {"learned": self._learned.state_dict(), "measured": self._measured.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned: with new episodes, for those under way were broken off."""
+        self._learned.load_state_dict(state["learned"])
+        self._measured.load_state_dict(state["measured"])
+
+    def close(self) -> None:
+        """Free the environments."""
+        self._learned.close()
+        self._measured.close()
+
+    @property
+    def _epsilon(self) -> float:
+        return self.task.protocol.exploration_epsilon
+
+    def _play(self, head: int, stream: str, num_envs: int, capacity: int) -> "LivePlay":
+        return LivePlay(
+            self._player,
+            lambda: self.playable.make_envs(num_envs, self._num_threads),
+            capacity=capacity,
+            seed=stream_seed(self._seed, stream, head),
+            exploration_epsilon=self._epsilon,
+            head=head,
+        )
+
+
+class LivePlay:
+    """The play of one teacher, with its newest steps.
 
     Args:
         teacher: acts by its own behaviour, and labels.
@@ -40,7 +184,7 @@ class LiveTask:
         capacity: steps to keep.
         seed: of the episodes, and of the rows of each update.
         exploration_epsilon: chance of a uniformly random action.
-        head: which head of the student this task teaches.
+        head: which head of the student is taught.
     """
 
     def __init__(
@@ -88,21 +232,21 @@ class LiveTask:
         """Return rows of one update; may be called from several threads while nothing is played."""
         return self._labelled(self.replay.draw(num_rows, stream_generator(self._seed, "batch", update)))
 
-    def held_out(self) -> HeldOut:
-        """Return a sample of all steps played, to measure a student on: for a task that nothing is drawn from."""
+    def sample(self) -> HeldOut:
+        """Return a sample of all steps played, to measure a student on: for play that nothing is drawn from."""
         num_steps = self.replay.num_steps
         chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
         layout = self._teacher.tasks[0].fingerprint.action_layout
         return HeldOut.of(self._labelled(chosen), num_steps, layout, self._teacher.output_kind)
 
-    @property
-    def next_episode(self) -> int:
-        """The first episode that was never begun."""
-        return max(self._slots, default=self._first_episode - 1) + 1
+    def state_dict(self) -> dict[str, int]:
+        """Return the first episode that was never begun, and how many were ended."""
+        next_episode = max(self._slots, default=self._first_episode - 1) + 1
+        return {"next_episode": next_episode, "num_episodes": self.num_episodes}
 
-    def go_on_from(self, episode: int, num_episodes: int) -> None:
-        """Begin with an episode that was not begun before; for a task that has not played yet."""
-        self._first_episode, self.num_episodes = episode, num_episodes
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin with an episode that was not begun before; nothing has been played yet."""
+        self._first_episode, self.num_episodes = state["next_episode"], state["num_episodes"]
 
     def close(self) -> None:
         """Free the environments."""
@@ -150,87 +294,3 @@ class LiveTask:
             episode: self._slots[episode] if episode in self._slots else next(places) for episode in episodes
         }
         return np.argsort([self._slots[episode] for episode in episodes])
-
-
-class LiveSource:
-    """Batches from what teachers play while the student learns.
-
-    Args:
-        tasks: in the order of the data; each keeps its own pool of environments and its own store.
-        held_out: tasks whose steps no batch is drawn from; played once, before all else.
-        held_out_steps: of each of those, at least, and five ended episodes.
-        batch_size: rows per update, over all tasks.
-        schedule: which tasks make up which batch.
-        collect_steps: steps of each task per collection.
-        collect_period: updates between collections.
-        max_collections: after so many nothing more is played; None: one for every period that is begun.
-        on_play: told how far a collection is; may raise to stop.
-        num_decoders: threads that decode ahead; changes no batch.
-    """
-
-    def __init__(
-        self,
-        tasks: Sequence[LiveTask],
-        *,
-        batch_size: int,
-        schedule: TaskSchedule,
-        held_out: Sequence[LiveTask] = (),
-        held_out_steps: int = 1,
-        collect_steps: int,
-        collect_period: int,
-        max_collections: int | None = None,
-        on_play: OnPlay | None = None,
-        num_decoders: int = 1,
-    ) -> None:
-        self._tasks = tasks
-        self._num_decoders = num_decoders
-        self._held_out = held_out
-        self._held_out_steps = held_out_steps
-        self._batch_size = batch_size
-        self._schedule = schedule
-        self._collect_steps = collect_steps
-        self._collect_period = collect_period
-        self._max_collections = sys.maxsize if max_collections is None else max_collections
-        self._on_play = on_play
-
-    def batch(self, update: int) -> Minibatch:
-        """Return the batch of one update of the period that was last played for."""
-        return draw_batch(self._tasks, self._schedule.rows(update, self._batch_size), update)
-
-    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
-        """Yield the batches of consecutive updates, playing before each period; plays on where a stop cut it short."""
-        for task in self._held_out:
-            # The environments are free again before the tasks that are learned from take theirs: they may be the same.
-            task.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
-            task.close()
-        update, last = first_update, first_update + num_updates
-        while update < last:
-            num_collections = min(update // self._collect_period + 1, self._max_collections)
-            for task in self._tasks:
-                task.play(num_steps=num_collections * self._collect_steps, on_play=self._on_play)
-            is_last = num_collections == self._max_collections
-            until = last if is_last else min(last, num_collections * self._collect_period)
-            ahead = prefetch(self, update, until - update, num_threads=self._num_decoders)
-            with contextlib.closing(ahead) as batches:
-                yield from batches
-            update = until
-
-    @property
-    def replays(self) -> Sequence[Replay]:
-        """What is kept of past play, one per task, and what was held out."""
-        return [task.replay for task in (*self._tasks, *self._held_out)]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that changes, but for replays and environments."""
-        return {"episodes": [[task.next_episode, task.num_episodes] for task in (*self._tasks, *self._held_out)]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned: with new episodes, for those under way were broken off."""
-        tasks = (*self._tasks, *self._held_out)
-        for task, (next_episode, num_episodes) in zip(tasks, state["episodes"], strict=True):
-            task.go_on_from(next_episode, num_episodes)
-
-    def close(self) -> None:
-        """Free the environments."""
-        for task in (*self._tasks, *self._held_out):
-            task.close()

@@ -5,7 +5,7 @@ the loss, and in the schedules; none of them in the loop.
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from rldistill.distillation.likeness import Likeness, likeness
 from rldistill.distillation.randomness import drawn_for_update
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, Source
+from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
@@ -184,16 +184,14 @@ class Distiller:
         return None if schedule is None else schedule(progress)
 
 
-def distil(distiller: Distiller, source: Source, *, first_update: int, num_updates: int) -> Generator[UpdateRecord]:
+def distil(distiller: Distiller, batches: Iterable[Minibatch], *, first_update: int = 0) -> Generator[UpdateRecord]:
     """Train, yielding a record after each update; stop by closing the iterator.
 
     Args:
         distiller: trained in place.
-        source: of the batches.
+        batches: of the updates from `first_update` on, to the end of the run.
         first_update: number of the first update: 0, or where a checkpoint stands.
-        num_updates: of the whole run.
     """
-    batches = source.batches(first_update, num_updates - first_update)
     for update, batch in enumerate(batches, start=first_update):
         yield distiller.update(batch, update)
 

@@ -1,28 +1,31 @@
-"""Where labelled batches come from. Whoever adds a variant of distillation adds a source.
+"""Where labelled batches come from: a source teaches one task, and `Batches` makes batches of the sources of a run.
 
-A source gives the batch of each update, in order. A stored dataset is one; a live rollout, a
-learner that is still learning, or several tasks in turn are others: the loop sees no difference.
+Stored data, a teacher that plays on and a learner that still learns are one class each. To add a variant of
+distillation, add a source; neither the loop nor the run knows which kind it is.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.data import Batch, Dataset, Replay, UniformSampler, prefetch
-from rldistill.data.sampler import read_batch
+from rldistill.data import Replay, TeacherEntry, prefetch
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
+from rldistill.envs import PlayableTask
+from rldistill.policies import Policy, TorchPolicy
 from rldistill.schedules import TaskSchedule
-from rldistill.seeding import stream_generator, stream_seed
+from rldistill.seeding import stream_generator
+from rldistill.tasks import Task
 from rldistill.types import ActionLayout, OutputKind
 
 # Enough for a standard error of agreement below 0.008; as Atari observations, 116 MB.
 _MAX_HELD_OUT_STEPS = 4096
+# A GPU learns from more frames than one thread decodes.
+_DECODERS_FOR_A_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,6 @@ class LabelledBatch:
 
 Minibatch = tuple[LabelledBatch, ...]
 """What one update fits: the rows of one task, or parts of several."""
-
-
-class Source(Protocol):
-    """Gives labelled batches, in the order of updates."""
-
-    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
-        """Yield the batches of consecutive updates; close the iterator to stop early."""
-        ...
-
-    @property
-    def replays(self) -> Sequence[Replay]:
-        """What it keeps of past play, one per task; none where data are stored."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that changes, but for replays and environments."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        ...
-
-    def close(self) -> None:
-        """Free environments, if it has any."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,127 +73,193 @@ class HeldOut:
         return cls(batch, num_steps, layout, teacher_kind, likeness_of_a_constant(batch.targets, teacher_kind, layout))
 
 
-class TaskRows(Protocol):
-    """Gives rows of one task."""
+class Source(Protocol):
+    """What teaches one task of a student.
+
+    It is made from what the user named, is told which head it teaches, gives rows, and is closed.
+    """
+
+    @property
+    def task(self) -> Task:
+        """With the action layout of the teacher."""
+        ...
+
+    @property
+    def teacher(self) -> TeacherEntry:
+        """Who labels, as the student's file records it."""
+        ...
+
+    @property
+    def policy(self) -> Policy | None:
+        """The teacher, where it is at hand."""
+        ...
+
+    @property
+    def samples(self) -> bool:
+        """Whether the student is to sample its actions, as its teacher does."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it is, for people."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Identity of what is learned from: a resumed run must have the same."""
+        ...
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What was learned from, for the student's file."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What to know before trusting a student of this source."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was decided for the user."""
+        ...
+
+    @property
+    def playable(self) -> PlayableTask | None:
+        """What the student is played on while it is trained, where it can be."""
+        ...
+
+    def teach(self, head: int, student: TorchPolicy) -> None:
+        """Get ready to teach a head of a student.
+
+        Raises:
+            DatasetError: there are too few episodes to hold some out.
+        """
+        ...
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Steps to measure the student on; after `teach`."""
+        ...
+
+    def advance(self, update: int) -> int:
+        """Play or learn until the rows of an update can be drawn.
+
+        Returns:
+            The number of the update before which it is to be called again.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Do what is due after the last update of the run."""
+        ...
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether drawing rows costs no more than copying them."""
+        ...
 
     def draw(self, update: int, num_rows: int) -> LabelledBatch:
         """Return rows of one update; may be called from several threads."""
         ...
 
-
-def draw_batch(tasks: Sequence[TaskRows], num_rows: Sequence[int], update: int) -> Minibatch:
-    """Return the batch of one update: so many rows of each task, nothing of those that give none."""
-    return tuple(task.draw(update, count) for task, count in zip(tasks, num_rows, strict=True) if count)
-
-
-class StoredTask:
-    """One task's dataset, of which rows are drawn uniformly.
-
-    Args:
-        dataset: read at random.
-        indices: steps that may be drawn.
-        seed: the rows of update u are a function of (seed, head, u).
-        head: which head of the student this dataset teaches.
-    """
-
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, head: int = 0) -> None:
-        self._dataset = dataset
-        self._head = head
-        # Tasks draw from streams of their own: two datasets of equal length would give the same places.
-        own_seed = stream_seed(seed, "task", head) if head else seed
-        self._sampler = UniformSampler(dataset, indices, seed=own_seed)
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What it keeps of past play; nothing where data are stored."""
+        ...
 
     @property
-    def is_decoded(self) -> bool:
-        """Whether drawing rows costs no more than copying them."""
-        return self._dataset.store.is_decoded
+    def policies(self) -> Mapping[str, TorchPolicy]:
+        """Policies to save beside the student, by the names of their files."""
+        ...
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
-        """Return rows of one update; may be called from several threads."""
-        return labelled(self._dataset, self._sampler.batch(update, num_rows), head=self._head)
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, but for replays and environments."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Free environments, if it has any."""
+        ...
 
 
-class StoredSource:
-    """Batches from one dataset per task, decoded ahead in background threads where they are compressed.
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a run, each a function of its update.
 
-    Args:
-        tasks: in the order of the student's heads.
+    Attributes:
+        sources: one for each task that is taught, in the order of the data.
+        schedule: which sources' rows make up which batch.
         batch_size: rows per update, over all tasks.
-        schedule: which tasks make up which batch; None: in turn.
         num_decoders: threads that decode ahead; changes no batch.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[StoredTask],
-        *,
-        batch_size: int,
-        schedule: TaskSchedule | None = None,
-        num_decoders: int = 1,
-    ) -> None:
-        self._tasks = tasks
-        self._batch_size = batch_size
-        self._num_decoders = num_decoders
-        self._schedule = schedule or TaskSchedule("in_turn", (1.0,) * len(tasks))
+    sources: Sequence[Source]
+    schedule: TaskSchedule
+    batch_size: int
+    num_decoders: int = 1
 
     def batch(self, update: int) -> Minibatch:
-        """Return the batch of one update; may be called from several threads."""
-        return draw_batch(self._tasks, self._schedule.rows(update, self._batch_size), update)
+        """Return the batch of one update, for which the sources are ready; may be called from several threads."""
+        counts = self.schedule.rows(update, self.batch_size)
+        return tuple(source.draw(update, count) for source, count in zip(self.sources, counts, strict=True) if count)
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
-        """Yield the batches of consecutive updates."""
-        if all(task.is_decoded for task in self._tasks):
-            # Handing a batch over from a thread would cost more than drawing it here.
-            yield from (self.batch(first_update + number) for number in range(num_updates))
-            return
-        # Closed with this generator: no decoding thread outlives the loop.
-        ahead = prefetch(self, first_update, num_updates, num_threads=self._num_decoders)
-        with contextlib.closing(ahead) as batches:
-            yield from batches
+    def of_updates(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+        """Yield the batches from an update to the end of the run, which has `num_updates`.
+
+        Between two advances of its sources nothing changes, and batches are decoded ahead in background threads.
+        """
+        update = first_update
+        while update < num_updates:
+            until = min(num_updates, *(source.advance(update) for source in self.sources))
+            if until == update + 1 or all(source.is_decoded for source in self.sources):
+                # Handing a batch over from a thread would cost more than drawing it here.
+                yield from (self.batch(number) for number in range(update, until))
+            else:
+                # Closed with this generator: no decoding thread outlives the loop.
+                ahead = prefetch(self, update, until - update, num_threads=self.num_decoders)
+                with contextlib.closing(ahead) as decoded:
+                    yield from decoded
+            update = until
+        for source in self.sources:
+            source.finish()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return all that changes in the sources, but for replays and environments."""
+        return [source.state_dict() for source in self.sources]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from what `state_dict` returned."""
+        for source, state in zip(self.sources, states, strict=True):
+            source.load_state_dict(state)
 
     @property
-    def replays(self) -> Sequence[Replay]:
-        """None: the data are stored."""
-        return ()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: a batch is a function of its update."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up nothing."""
+    def replays(self) -> list[Replay]:
+        """What the sources keep of past play."""
+        return [replay for source in self.sources for replay in source.replays]
 
     def close(self) -> None:
-        """Free nothing."""
+        """Free the environments of all sources."""
+        for source in self.sources:
+            source.close()
 
 
-def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
-    """Return a batch as tensors that share its memory."""
-    return LabelledBatch(
-        head,
-        torch.from_numpy(batch.observations),
-        torch.from_numpy(batch.targets),
-        origin_of(batch.indices, str(dataset.path)),
-    )
+def num_decoders(num_threads: int, device: str) -> int:
+    """Return how many threads decode: on a GPU several, which one could not feed; else one, beside torch's own."""
+    return min(_DECODERS_FOR_A_GPU, num_threads) if device == "cuda" else 1
 
 
 def origin_of(steps: NDArray[np.int64], where: str) -> str:
     """Return what a message calls rows: the first of their steps, and where they come from."""
     return f"steps {', '.join(map(str, steps[:5].tolist()))}, … of {where}"
-
-
-def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head: int = 0) -> HeldOut:
-    """Draw the sample on which a student is measured, without repeats.
-
-    Args:
-        dataset: read at random.
-        indices: of the steps held out.
-        seed: of the draw.
-        head: which head of the student is measured.
-    """
-    chosen = sample_of_held_out(indices, seed=stream_seed(seed, "task", head) if head else seed)
-    batch, origin = labelled(dataset, read_batch(dataset, chosen), head=head), dataset.provenance
-    return HeldOut.of(batch, len(indices), origin.task.fingerprint.action_layout, origin.teacher.output_kind)
 
 
 def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:

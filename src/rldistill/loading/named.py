@@ -3,17 +3,16 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Interface
 
 from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
-from rldistill.adapters.load import PROGRAMS, LoadedPolicy, Reading, acting, load_with, share_words
+from rldistill.adapters.load import PROGRAMS, LoadedPolicy, acting, load_with, share_words
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, RldistillError, UsageError, printable
+from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Protocol, Task
@@ -31,83 +30,34 @@ class PolicyFile:
     reading: Reading
 
 
-class SaysOfFiles(Interface):
-    """The options by which a verb is told what policy files of other libraries do not say."""
-
-    @property
-    def trust(self) -> bool:
-        """Whether a program may run."""
-        ...
-
-    @property
-    def outputs(self) -> str | None:
-        """What a policy gives."""
-        ...
-
-    @property
-    def input_scale(self) -> str | None:
-        """Factor on the observations of a program, as text."""
-        ...
-
-    @property
-    def activation(self) -> str | None:
-        """Activation of a checkpoint's hidden layers."""
-        ...
-
-    @property
-    def normalizer(self) -> Path | None:
-        """File with running statistics."""
-        ...
-
-    @property
-    def behaviour(self) -> str | None:
-        """How a policy acts."""
-        ...
-
-
 PolicyLike = str | Path | PolicyFile | Policy
 
 
-def policy_file(path: Path, said: SaysOfFiles) -> PolicyFile:
-    """Return a file with what a configuration says of it.
-
-    Raises:
-        UsageError: the scale is no number, or nobody knows the behaviour.
-    """
-    return PolicyFile(path, _reading(said))
-
-
-def policy_files(paths: Sequence[Path], said: SaysOfFiles) -> list[PolicyFile]:
-    """Return files, each with what a configuration says of files like it.
+def policy_files(paths: Sequence[Path], reading: Reading) -> list[PolicyFile]:
+    """Return files, each with what is said of files like it.
 
     Raises:
         PolicyFileError: there is no such file.
-        UsageError: as `policy_file`, or something that is said applies to none of them.
+        UsageError: something that is said applies to none of them.
     """
-    reading = _reading(said)
-    readings = (
-        share_words([policy_file_of(path) for path in paths], reading) if len(paths) > 1 else [reading] * len(paths)
-    )
+    if len(paths) == 1:
+        return [PolicyFile(paths[0], reading)]
+    readings = share_words([policy_file_of(path) for path in paths], reading)
     return [PolicyFile(path, own) for path, own in zip(paths, readings, strict=True)]
 
 
-def _reading(said: SaysOfFiles) -> Reading:
-    scale = None if said.input_scale is None else parse_input_scale(said.input_scale)
-    normalizer = None if said.normalizer is None else str(said.normalizer)
-    return Reading(said.trust, said.outputs, scale, said.activation, normalizer, check_behaviour(said.behaviour))
-
-
-def parse_input_scale(text: str) -> float:
-    """Read a number, or one divided by another: `1/255`.
+def as_named(policy: PolicyLike, reading: Reading) -> PolicyLike:
+    """Return a policy with what is said of its file; a policy that is given as an object has none.
 
     Raises:
-        UsageError: neither.
+        UsageError: something is said of an object that only files leave open.
     """
-    try:
-        scale = float(Fraction(text.replace(" ", "")))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UsageError(f"input_scale: got {text!r}, expected a number such as 1 or 1/255.") from error
-    return scale
+    if isinstance(policy, str | Path):
+        return PolicyFile(Path(policy), reading.as_reading())
+    said = [name for name in reading.to_dict() if name != "behaviour"]
+    if said:
+        raise UsageError(f"{said[0]} is said of policy files, got a {type(policy).__name__}. Leave it out.")
+    return policy
 
 
 def path_of(policy: PolicyLike) -> Path | None:
@@ -122,11 +72,6 @@ def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
     said = [policy.reading.normalizer for policy in policies if isinstance(policy, PolicyFile)]
     own = [path for policy in policies if (path := path_of(policy)) is not None]
     return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
-
-
-def said_behaviour(policy: PolicyLike) -> Behaviour | None:
-    """Return how a user said that a policy's file acts; None: nothing."""
-    return policy.reading.behaviour if isinstance(policy, PolicyFile) else None
 
 
 def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:

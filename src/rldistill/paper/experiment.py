@@ -16,10 +16,14 @@ from typing import Any, Literal, cast, get_args
 from rldistill.errors import UsageError
 from rldistill.loading.bundled import bundled_experiments
 from rldistill.losses.spec import TEMPERED_LOSS_NAMES
+from rldistill.options.collect import CollectOptions
+from rldistill.options.declaration import check_option, option_types
+from rldistill.options.distill import DistillOptions, Live, Online
+from rldistill.options.evaluate import EvaluateOptions
+from rldistill.options.reading import Reading
+from rldistill.options.shared import Folder, Told
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.session.run_folder import read_config
-from rldistill.verbs.config import CollectConfig, EvaluateConfig, value_types, wrong_type
-from rldistill.verbs.distill_config import DistillConfig
-from rldistill.verbs.teacher_config import TrainTeacherConfig
 
 Kind = Literal["single_task", "multi_task", "online"]
 Method = Literal["distill", "joint", "online", "learner"]
@@ -28,22 +32,24 @@ Method = Literal["distill", "joint", "online", "learner"]
 Settings = Mapping[str, Any]
 TeacherChoice = Literal["trained", "named"]
 
-# What the plan itself decides for every job.
-_PLANNED = {"task", "tasks", "out", "env_kwargs", "seed", "device", "num_threads", "data", "teacher", "policies"}
-_TRAINING = (TrainTeacherConfig, frozenset({"init_from", "start_step"}))
-_ONLINE = {"online", "algorithm", "num_steps", "learner", "online_teacher", "judge_period"}
-_LIVE = {"collect_steps", "collect_period", "task_order", "held_out_fraction"}
-# How a file of another library is read: --teacher takes files that say everything themselves.
-_READING = {"trust", "outputs", "input_scale", "activation", "normalizer", "behaviour"}
-_NEVER = {"num_envs", "exploration_epsilon", "task_weights", "init_from", "add_head", "train_torso"}
-_SECTIONS: Mapping[str, tuple[type[Any], frozenset[str]]] = {
-    "train_teacher": _TRAINING,
-    "joint": _TRAINING,
-    "collect": (CollectConfig, frozenset({"num_envs"} | _READING)),
-    "distill": (DistillConfig, frozenset(_NEVER | _ONLINE | _READING)),
-    "online": (DistillConfig, frozenset(_NEVER | _LIVE | _READING | {"online"})),
-    "evaluate": (EvaluateConfig, frozenset({"num_envs", "exploration_epsilon", "require_retention"} | _READING)),
+# What the plan itself decides for every job, and what says how files of other libraries are read: --teacher takes files
+# that say everything themselves.
+_PLANNED = {
+    *("task", "out", "env_kwargs", "seed", "device", "num_threads", "num_envs", "source", "teacher", "policies"),
+    *("exploration_epsilon", "init_from", *option_types(Reading), *option_types(Folder), *option_types(Told)),
 }
+_ALONE = frozenset({"task_weights", "add_head", "train_torso"})
+# The records whose options a section takes, without those of the second.
+_SECTIONS: Mapping[str, tuple[tuple[type[Any], ...], frozenset[str]]] = {
+    "train_teacher": ((TrainTeacherOptions,), frozenset({"start_step"})),
+    "joint": ((TrainTeacherOptions,), frozenset({"start_step"})),
+    "collect": ((CollectOptions,), frozenset()),
+    "distill": ((DistillOptions, Live), _ALONE),
+    "online": ((DistillOptions, Online), _ALONE | {"task_order", "held_out_fraction"}),
+    "evaluate": ((EvaluateOptions,), frozenset({"require_retention"})),
+}
+# These learn as they were told for themselves: an algorithm has a number of environments of its own.
+_OF_TRAINING = frozenset({"num_envs"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +210,18 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
 
 
 def _section(table: object, name: str, place: str) -> dict[str, Any]:
-    """Check a section against the configuration of its verb: names and types; ranges are the verb's matter."""
-    config_type, refused = _SECTIONS[name]
-    known = {key: types for key, types in value_types(config_type).items() if key not in _PLANNED | refused}
+    """Check a section against the options of its verb: names, types and ranges."""
+    records, refused = _SECTIONS[name]
+    planned = _PLANNED - (_OF_TRAINING if records == (TrainTeacherOptions,) else frozenset())
+    owners = {key: record for record in reversed(records) for key in option_types(record)}
+    known = {key: record for key, record in owners.items() if key not in planned | refused}
     place = f"{place}.{name}" if "budgets" in place else place
     values = _table(table, place, required=(), known=known.keys())
     for key, value in values.items():
-        # A learning rate or a temperature is a number or the text of a schedule.
-        types = known[key] | ({float} if str in known[key] else set())
-        if type(value) not in types:
-            raise UsageError(f"{place}: {wrong_type(key, value, types)}")
+        try:
+            check_option(known[key], key, value)
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}") from error
     return values
 
 

@@ -16,7 +16,9 @@ from typing import Any
 from rldistill.envs import make_task
 from rldistill.errors import UsageError
 from rldistill.losses import make_loss
-from rldistill.paper.config import ReproduceConfig
+from rldistill.options.distill import DistillOptions, Live, Online
+from rldistill.options.reproduce import ReproduceOptions
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.paper.experiment import Arm, Budget, Experiment, load_experiment
 from rldistill.paper.jobs import Job
 from rldistill.paper.teachers import TeacherSource, find_teachers
@@ -26,15 +28,14 @@ from rldistill.paper.work import (
     distill_student,
     evaluate_game,
     provide_teacher,
+    split_settings,
     train_jointly,
 )
-from rldistill.schedules import parse_schedule
+from rldistill.schedules import as_schedule
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import resolve_device
-from rldistill.verbs.distill import resolve as resolve_distill
-from rldistill.verbs.distill_config import DistillConfig
-from rldistill.verbs.teacher_config import TrainTeacherConfig
-from rldistill.verbs.train_teacher import resolve as resolve_training
+from rldistill.verbs.distill import resolve_distillation
+from rldistill.verbs.train_teacher import resolve_training
 from rldistill.verbs.training_run import BEST_FILE, LAST_FILE
 
 # Evaluation meets episodes that no teacher, dataset or student has seen.
@@ -193,54 +194,54 @@ def evaluation_name(game: str, seed: int) -> str:
     return f"evaluation of {game}, seed {seed}"
 
 
-def make_plan(config: ReproduceConfig) -> Plan:
+def make_plan(options: ReproduceOptions) -> Plan:
     """Decide everything, and check all that can be checked before an hour's work.
 
     Raises:
         UsageError: no such experiment, budget or game; a setting that a verb would refuse.
         RldistillError: a teacher's file cannot be used.
     """
-    experiment = load_experiment(config.experiment or "")
-    budget = experiment.budgets.get(config.budget)
+    experiment = load_experiment(options.experiment)
+    budget = experiment.budgets.get(options.budget)
     if budget is None:
-        raise UsageError(f"budget: got {config.budget!r}, {experiment.name} has {', '.join(experiment.budgets)}.")
-    games = budget.games if config.games is None else tuple(game.strip() for game in config.games.split(","))
+        raise UsageError(f"budget: got {options.budget!r}, {experiment.name} has {', '.join(experiment.budgets)}.")
+    games = options.game_names or budget.games
     budget = replace(budget, games=games)
     # A baseline that learns by playing costs as much as all teachers; where it cannot have that, it has no cell.
     left_out = tuple(arm for arm in experiment.arms if arm.method == "joint" and budget.joint is None)
     experiment = replace(experiment, arms=tuple(arm for arm in experiment.arms if arm not in left_out))
     if not experiment.arms:
-        raise UsageError(f"{experiment.name}: budget {config.budget} has no section joint, and no other arm is left.")
+        raise UsageError(f"{experiment.name}: budget {options.budget} has no section joint, and no other arm is left.")
     if experiment.kind == "multi_task" and len(games) < 2:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
-    if experiment.kind == "online" and config.teacher:
-        raise UsageError(f"--teacher {config.teacher[0]}: {experiment.name} lets its teachers learn.")
-    teachers = {} if experiment.kind == "online" else _teachers(games, budget, config)
+    if experiment.kind == "online" and options.teachers:
+        raise UsageError(f"--teacher {options.teachers[0]}: {experiment.name} lets its teachers learn.")
+    teachers = {} if experiment.kind == "online" else _teachers(games, budget, options)
     for game in games:
         make_task(f"{ATARI_PREFIX}{game}")
     if any(source.origin == "trained" for source in teachers.values()):
-        resolve_training(TrainTeacherConfig(task=f"{ATARI_PREFIX}{games[0]}", out=Path("out"), **budget.train_teacher))
+        resolve_training(TrainTeacherOptions(f"{ATARI_PREFIX}{games[0]}", out="out", **budget.train_teacher))
     for arm in experiment.arms:
         _check_arm(arm, budget, teachers)
     return Plan(
         experiment,
         left_out,
         budget,
-        config.budget,
-        tuple(range(config.seed, config.seed + (config.seeds or budget.num_seeds))),
+        options.budget,
+        tuple(range(options.seed, options.seed + (options.seeds or budget.num_seeds))),
         teachers,
-        config.out or Path("reproduce") / f"{experiment.name}-{config.budget}",
-        config.num_envs,
-        resolve_device(config.device).type,
+        Path(options.out or f"reproduce/{experiment.name}-{options.budget}"),
+        options.num_envs,
+        resolve_device(options.device).type,
     )
 
 
-def _teachers(games: Sequence[str], budget: Budget, config: ReproduceConfig) -> dict[str, TeacherSource]:
-    teachers = find_teachers(games, config.teacher, use_zoo=budget.teachers is None)
+def _teachers(games: Sequence[str], budget: Budget, options: ReproduceOptions) -> dict[str, TeacherSource]:
+    teachers = find_teachers(games, [Path(file) for file in options.teachers], use_zoo=budget.teachers is None)
     unnamed = [game for game, source in teachers.items() if source.origin != "file"]
     if budget.teachers == "named" and unnamed:
         raise UsageError(
-            f"budget {config.budget} is for teachers of yours, got none of {', '.join(unnamed)}. "
+            f"budget {options.budget} is for teachers of yours, got none of {', '.join(unnamed)}. "
             "Name a file for each with --teacher, or choose the --games of those that you have."
         )
     return teachers
@@ -257,16 +258,16 @@ def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> 
     if arm.method == "learner":
         return
     if arm.method == "joint":
-        tasks = ",".join(f"{ATARI_PREFIX}{game}" for game in budget.games)
-        resolve_training(TrainTeacherConfig(tasks=tasks, out=Path("out"), **settings))
+        resolve_training(TrainTeacherOptions([f"{ATARI_PREFIX}{game}" for game in budget.games], out="out", **settings))
         return
-    settings |= {key: str(settings[key]) for key in ("learning_rate", "temperature") if key in settings}
+    of_source, of_student = split_settings(settings, Online if arm.method == "online" else Live)
     if arm.method == "online":
-        task = f"{ATARI_PREFIX}{budget.games[0]}"
-        resolve_distill(DistillConfig(online=True, task=task, out=Path("out"), **settings))
+        source = Online(f"{ATARI_PREFIX}{budget.games[0]}", **of_source)
+        resolve_distillation(DistillOptions(source, out="out", **of_student))
         return
-    resolve_distill(DistillConfig(data=(Path("data"),), out=Path("out"), **settings))
+    source = "data" if budget.collect is not None else Live("teacher", **of_source)
+    resolve_distillation(DistillOptions(source, out="out", **of_student))
     temperature = settings.get("temperature")
-    lowest = None if temperature is None else parse_schedule(temperature, "temperature").bounds[0]
+    lowest = None if temperature is None else as_schedule(temperature, "temperature").bounds[0]
     for source in teachers.values():
         make_loss(settings.get("loss"), source.output_kind, temperature=lowest)

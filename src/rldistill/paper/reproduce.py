@@ -4,16 +4,18 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.events import Callback, MessageEvent, check_callbacks, notify
+from rldistill.events import MessageEvent, notify
 from rldistill.limits import JSON, read_file
+from rldistill.options.declaration import default_values, verb
+from rldistill.options.reproduce import ReproduceOptions
+from rldistill.options.shared import recorded
 from rldistill.paper.backends import make_backend
-from rldistill.paper.config import ReproduceConfig
 from rldistill.paper.figure import experiment_figure
 from rldistill.paper.jobs import finished_result
 from rldistill.paper.page import experiment_page
@@ -23,7 +25,6 @@ from rldistill.paper.stages import run_stage
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
 from rldistill.storage import write_atomically, write_json
-from rldistill.verbs.config import config_values
 
 RESULTS_FILE, PAGE_FILE, FIGURE_FILE = "results.json", "results.md", "results.png"
 
@@ -45,89 +46,32 @@ class Reproduction:
     figure: Path
 
 
-def reproduce(
-    experiment: str,
-    *,
-    budget: str = "cpu",
-    games: Sequence[str] | None = None,
-    num_seeds: int = 0,
-    teacher: str | Path | Sequence[str | Path] = (),
-    out: str | Path | None = None,
-    num_workers: int = 1,
-    seed: int = 0,
-    num_envs: int = 16,
-    num_threads: int = 0,
-    device: str = "auto",
-    overwrite: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> Reproduction:
+@verb(ReproduceOptions)
+def reproduce(options: ReproduceOptions) -> Reproduction:
     """Do one of the paper's experiments: teachers, data, students, evaluation, table and plot.
-
-    Args:
-        experiment: `losses`, `compression`, `multitask3`, `multitask10`, `online`, or a TOML file like those
-            in `configs/`.
-        budget: `smoke`, `cpu` or `paper`.
-        games: Atari games by ale-py's names; None: the budget's.
-        num_seeds: students of each arm; 0: the budget's.
-        teacher: policy files, each of one of the games; where there is none, the zoo's, else one is trained.
-        out: folder of everything; None: `reproduce/<experiment>-<budget>`. What is finished there is not done again.
-        num_workers: jobs at once, each in a process of its own; 0: one per processor. More than one needs
-            the usual `if __name__ == "__main__":` in a script.
-        seed: first of the seeds.
-        num_envs: environments stepped together; changes no result.
-        num_threads: of each job; 0: the processors shared among the jobs at once.
-        device: auto, cpu or cuda.
-        overwrite: delete an earlier reproduction in `out` first.
-        callbacks: receive events and may stop it.
 
     Raises:
         UsageError: an unknown name, or a value out of range.
         RldistillError: jobs failed, or `out` was begun with other settings.
         KeyboardInterrupt: stopped; the next call goes on.
     """
-    files = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
-    config = ReproduceConfig(
-        experiment=experiment,
-        budget=budget,
-        games=games if games is None or isinstance(games, str) else ",".join(games),
-        seeds=num_seeds,
-        teacher=tuple(map(Path, files)),
-        out=None if out is None else Path(out),
-        num_workers=num_workers,
-        seed=seed,
-        num_envs=num_envs,
-        num_threads=num_threads,
-        device=device,
-    )
-    return run_reproduce(config, overwrite=overwrite, callbacks=callbacks)
-
-
-def run_reproduce(
-    config: ReproduceConfig, *, overwrite: bool = False, callbacks: Sequence[Callback] = ()
-) -> Reproduction:
-    """Do an experiment as configured.
-
-    Raises:
-        RldistillError: as `reproduce`.
-        KeyboardInterrupt: stopped; the next call goes on.
-    """
-    check_callbacks(callbacks)
-    plan = make_plan(config)
-    files = [Path(name) for name in (config.experiment or "",) if name.endswith(".toml")]
-    keep_inputs(plan.out, [*files, *config.teacher], overwrite=overwrite)
-    made = _provenance(config, plan)
-    with run_folder(plan.out, resume=not overwrite, overwrite=overwrite, folders=FOLDERS):
-        write_config(plan.out, "reproduce", config_values(resolved(config, plan)))
+    plan = make_plan(options)
+    files = [Path(name) for name in (options.experiment,) if name.endswith(".toml")]
+    keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
+    made = _provenance(options, plan)
+    with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite, folders=FOLDERS):
+        write_config(plan.out, "reproduce", recorded(resolved(options, plan)))
         found: dict[str, Mapping[str, Any]] = {}
-        backend = make_backend(config.num_workers or os.cpu_count() or 1)
-        with closing(backend), stop_on_interrupt(callbacks) as listeners:
+        backend = make_backend(options.num_workers or os.cpu_count() or 1)
+        with closing(backend), stop_on_interrupt(options.callbacks) as listeners:
             for name, jobs in plan.stages.items():
-                found[name] = run_stage(jobs, backend, num_threads=config.num_threads, callbacks=listeners)
+                found[name] = run_stage(jobs, backend, num_threads=options.num_threads, callbacks=listeners)
         results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
         if lost := _left_out(plan):
             text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone"
             notify(
-                callbacks, MessageEvent(f"{text}; their jobs stay, and the earlier command brings it back.", "warning")
+                options.callbacks,
+                MessageEvent(f"{text}; their jobs stay, and the earlier command brings it back.", "warning"),
             )
         return _written(results, plan.out)
 
@@ -143,14 +87,14 @@ def _left_out(plan: Plan) -> str:
     return ", ".join([*games, *seeds])
 
 
-def resolved(config: ReproduceConfig, plan: Plan) -> ReproduceConfig:
+def resolved(options: ReproduceOptions, plan: Plan) -> ReproduceOptions:
     """Return the configuration with everything that was left open as it will be."""
     return replace(
-        config,
-        games=",".join(plan.budget.games),
+        options,
+        games=list(plan.budget.games),
         seeds=len(plan.seeds),
         out=plan.out,
-        num_workers=config.num_workers or os.cpu_count() or 1,
+        num_workers=options.num_workers or os.cpu_count() or 1,
         device=plan.device,
     )
 
@@ -182,7 +126,7 @@ def _seconds(plan: Plan) -> float:
     return sum(json.loads(record.read_text())["seconds"] for record in records)
 
 
-def _provenance(config: ReproduceConfig, plan: Plan) -> dict[str, Any]:
+def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:
     """Return command, versions, commit and machine: no folder, no name of a host or a person."""
     made = provenance("reproduce", {})
     device = plan.device
@@ -191,7 +135,7 @@ def _provenance(config: ReproduceConfig, plan: Plan) -> dict[str, Any]:
 
         device = torch.cuda.get_device_name()
     return {
-        "command": _command(config),
+        "command": _command(options),
         "versions": made["versions"],
         "commit": made["commit"],
         "machine": {
@@ -203,15 +147,15 @@ def _provenance(config: ReproduceConfig, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _command(config: ReproduceConfig) -> str:
+def _command(options: ReproduceOptions) -> str:
     """Return the command that does this, whoever called: files by their names, without folders."""
-    words = ["rldistill", "reproduce", Path(config.experiment or "").name]
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name in ("experiment", "out") or value == item.default:
+    words = ["rldistill", "reproduce", Path(options.experiment).name]
+    defaults = default_values(ReproduceOptions)
+    for name, value in recorded(options).items():
+        if name in ("experiment", "out", "overwrite") or value == defaults[name]:
             continue
-        for single in value if isinstance(value, tuple) else (value,):
-            words += [f"--{item.name.replace('_', '-')}", single.name if isinstance(single, Path) else str(single)]
+        for single in value if isinstance(value, tuple | list) else (value,):
+            words += [f"--{name.replace('_', '-')}", single.name if isinstance(single, Path) else str(single)]
     return shlex.join(words)
 
 

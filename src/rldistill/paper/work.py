@@ -11,15 +11,16 @@ import numpy as np
 
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent
+from rldistill.options.declaration import option_types
+from rldistill.options.distill import Live, Online
 from rldistill.policies import load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.verbs.collect import collect
-from rldistill.verbs.config import parse_options
 from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
-from rldistill.verbs.online import CURVES_FILE
+from rldistill.verbs.sources import CURVES_FILE
 from rldistill.verbs.train_teacher import train_teacher
 
 Callbacks = Sequence[Callback]
@@ -114,11 +115,13 @@ def distill_student(
     callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Make a student of one game or of several, from stored data, or where there are none, from teachers that play."""
-    source: dict[str, Any] = {"data": data_paths}
-    if not data_paths:
-        tasks = [f"{ATARI_PREFIX}{game}" for game in games]
-        source = {"teacher": teacher_paths, "task": tasks, "env_kwargs": env}
+    of_source, of_student = split_settings(distill_settings, Live)
+    live = [
+        Live(path, f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source)
+        for game, path in zip(games, teacher_paths, strict=False)
+    ]
     student = distill(
+        live or list(data_paths),
         out=out_path,
         seed=seed,
         device=device,
@@ -126,8 +129,7 @@ def distill_student(
         num_threads=num_threads,
         resume=True,
         callbacks=callbacks,
-        **source,
-        **distill_settings,
+        **of_student,
     )
     made = student.spec.provenance
     return {
@@ -136,6 +138,15 @@ def distill_student(
         "num_updates": made["num_updates"],
         "learned_nothing": _learned_nothing(made, games),
     }
+
+
+def split_settings(
+    settings: Mapping[str, Any], source: type[Live] | type[Online]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a source, and those of the student that learns from it."""
+    own = option_types(source)
+    of_source = {name: value for name, value in settings.items() if name in own}
+    return of_source, {name: value for name, value in settings.items() if name not in own}
 
 
 def _learned_nothing(made: Mapping[str, Any], games: Sequence[str]) -> list[str]:
@@ -158,20 +169,17 @@ def distill_online(
     callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Make a student of one game while its teacher learns it."""
-    settings = dict(online_settings)
-    settings["learner"] = parse_options(settings.pop("learner", "{}"), "learner")
+    of_source, of_student = split_settings(online_settings, Online)
     student = distill(
+        Online(f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source),
         out=out_path,
-        online=True,
-        task=f"{ATARI_PREFIX}{game}",
         seed=seed,
-        env_kwargs=env,
         device=device,
         num_envs=num_envs,
         num_threads=num_threads,
         resume=True,
         callbacks=callbacks,
-        **settings,
+        **of_student,
     )
     made = student.spec.provenance
     records = read_metrics(Path(out_path) / CURVES_FILE)

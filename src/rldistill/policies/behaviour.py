@@ -16,14 +16,15 @@ from rldistill.errors import UsageError
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
 Behaviour = Literal["greedy", "sample", "random"]
-LEARNED_BEHAVIOURS: tuple[Behaviour, ...] = ("greedy", "sample")
+LearnedBehaviour = Literal["greedy", "sample"]
+LEARNED_BEHAVIOURS: tuple[LearnedBehaviour, ...] = ("greedy", "sample")
 """What a policy with weights may do; random play has none."""
 # Weights may give any: beyond this a standard deviation is no float64, and infinity times 0 is no action.
 _LARGEST_LOG_STD = 700.0
 Generators = np.random.Generator | Sequence[np.random.Generator]
 
 
-def check_behaviour(name: str | None) -> Behaviour | None:
+def check_behaviour(name: str | None) -> LearnedBehaviour | None:
     """Return how a user says that a policy acts; None: as its file says.
 
     Raises:

@@ -26,7 +26,7 @@ from rldistill.seeding import stream_generator
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config
 from rldistill.statistics import bootstrap_interval, mean
-from rldistill.verbs.online import CURVES_FILE
+from rldistill.verbs.sources import CURVES_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

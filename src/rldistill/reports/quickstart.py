@@ -1,7 +1,6 @@
 """From a teacher to a proven student in one call; each phase goes on where it stopped."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,17 @@ from typing import Any
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.evaluation.records import Evaluation
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.bundled import bundled_teacher
-from rldistill.loading.named import as_policy, played_by, policy_file
+from rldistill.loading.named import as_named, as_policy, played_by
+from rldistill.options.quickstart import QuickstartOptions
+from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
 from rldistill.session.run_folder import keep_inputs, plain, read_config, write_config
 from rldistill.storage import is_temporary, write_json
 from rldistill.verbs.collect import collect
-from rldistill.verbs.config import QuickstartConfig, config_values
 from rldistill.verbs.distill import distill
 from rldistill.verbs.distillation_run import STUDENT_FILE
 from rldistill.verbs.evaluate import evaluate
@@ -31,6 +31,8 @@ _FILMED_STEPS = 600
 _ATARI_TEMPERATURE = "linear:0.2->0.01@0.5"
 _LEARNING_RATE = "one_cycle:1e-3@0.1"
 _CONFIG_FILE = "quickstart.toml"
+# What every phase takes as it is given.
+_SHARED = ("seed", "num_envs", "num_threads", "device", "overwrite", "callbacks")
 # A second call may evaluate longer, or on another machine.
 _MAY_DIFFER = frozenset({"out", "num_episodes", "num_threads", "device", "trust"})
 
@@ -54,60 +56,43 @@ class QuickstartResult:
     video: Path | None
 
 
-def quickstart(
-    config: QuickstartConfig, *, overwrite: bool = False, callbacks: Sequence[Callback] = ()
-) -> QuickstartResult:
+def quickstart(options: QuickstartOptions) -> QuickstartResult:
     """Collect, distil, evaluate, draw and film; what an earlier call finished is not done again.
 
     Raises:
-        OutputExistsError: `config.out` holds something that is not a quickstart's.
-        RldistillError: an earlier call in `config.out` had other settings, …
+        OutputExistsError: `out` holds something that is not a quickstart's.
+        RldistillError: an earlier call in `out` had other settings, …
         KeyboardInterrupt: stopped; the next call goes on.
     """
-    path = config.teacher or bundled_teacher("pong")
-    keep_inputs(config.out, [path], overwrite=overwrite)
-    check_folder(config.out)
-    source = policy_file(path, config)
-    teacher = as_policy(source, device=config.device, task=config.task)
-    playable = played_by(teacher, make_task(teacher.tasks[0] if config.task is None else config.task))
-    _check_begun(config, overwrite=overwrite)
-    data, run = config.out / "data", config.out / "run"
-    collect(
-        source,
-        config.task,
-        num_steps=config.num_steps,
-        out=data,
-        seed=config.seed,
-        num_envs=config.num_envs,
-        num_threads=config.num_threads,
-        device=config.device,
-        resume=not overwrite,
-        overwrite=overwrite,
-        callbacks=callbacks,
-    )
-    write_config(config.out, "quickstart", config_values(config), name=_CONFIG_FILE)
+    out = Path(options.out)
+    path = Path(options.teacher or bundled_teacher("pong"))
+    keep_inputs(out, [path], overwrite=options.overwrite)
+    check_folder(out)
+    source = as_named(path, options)
+    teacher = as_policy(source, device=options.device, task=options.task)
+    playable = played_by(teacher, make_task(teacher.tasks[0] if options.task is None else options.task))
+    _check_begun(out, options)
+    data, run = out / "data", out / "run"
+    # Every phase goes on where an earlier call stopped.
+    shared: dict[str, Any] = {name: getattr(options, name) for name in _SHARED} | {"resume": not options.overwrite}
+    collect(source, options.task, num_steps=options.num_steps, out=data, behaviour=options.behaviour, **shared)
+    write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
     student = distill(
         data,
         out=run,
-        student=config.student,
+        student=options.student,
         temperature=_ATARI_TEMPERATURE if _is_scored_like_atari(teacher, playable) else None,
         learning_rate=_LEARNING_RATE,
-        num_updates=config.num_updates,
-        evaluate_period=max(1, min(500, config.num_updates // 4)),
+        num_updates=options.num_updates,
+        evaluate_period=max(1, min(500, options.num_updates // 4)),
         evaluate_episodes=0,  # of more episodes below
-        seed=config.seed,
-        num_envs=config.num_envs,
-        num_threads=config.num_threads,
-        device=config.device,
-        resume=not overwrite,
-        overwrite=overwrite,
-        callbacks=callbacks,
+        **shared,
     )
-    evaluation, table = _evaluated(config, playable, student, teacher, callbacks)
-    figure = learning_curve(run, config.out / "learning_curve.png", evaluation=evaluation)
-    video = config.out / "teacher_and_student.mp4"
-    is_filmed = video.is_file() and table is None and not overwrite
-    if not is_filmed and not _film(teacher, student, playable, video, config, callbacks):
+    evaluation, table = _evaluated(out, options, playable, student, teacher)
+    figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
+    video = out / "teacher_and_student.mp4"
+    is_filmed = video.is_file() and table is None and not options.overwrite
+    if not is_filmed and not _film(teacher, student, playable, video, options):
         return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, None)
     return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video)
 
@@ -143,22 +128,22 @@ def _is_scored_like_atari(teacher: Policy, playable: PlayableTask) -> bool:
     return teacher.output_kind == "q_values" and playable.task.is_atari
 
 
-def _check_begun(config: QuickstartConfig, *, overwrite: bool) -> None:
+def _check_begun(out: Path, options: QuickstartOptions) -> None:
     """Check that an earlier call in this folder had these settings.
 
     Raises:
         RldistillError: names those that differ.
     """
-    path = config.out / _CONFIG_FILE
+    path = out / _CONFIG_FILE
     if not path.is_file():
         return
-    if overwrite:
+    if options.overwrite:
         # No settings yet, but the folder stays ours: a stop before the next ones are written can be followed by a call.
-        write_config(config.out, "quickstart", {}, name=_CONFIG_FILE)
+        write_config(out, "quickstart", {}, name=_CONFIG_FILE)
     before = read_config(path)
     if not before:
         return
-    now = {name: plain(value) for name, value in config_values(config).items() if value is not None}
+    now = {name: plain(value) for name, value in recorded(options).items() if value is not None}
     changed = [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"
         for name in sorted((before.keys() | now.keys()) - _MAY_DIFFER)
@@ -166,35 +151,31 @@ def _check_begun(config: QuickstartConfig, *, overwrite: bool) -> None:
     ]
     if changed:
         raise RldistillError(
-            f"quickstart goes on with what {config.out} holds, which began with other settings: {'; '.join(changed)}. "
+            f"quickstart goes on with what {options.out} holds, which began with other settings: {'; '.join(changed)}. "
             "Use the same, name another --out, or delete the earlier run with --overwrite."
         )
 
 
 def _evaluated(
-    config: QuickstartConfig,
-    playable: PlayableTask,
-    student: TorchPolicy,
-    teacher: Policy,
-    callbacks: Sequence[Callback],
+    out: Path, options: QuickstartOptions, playable: PlayableTask, student: TorchPolicy, teacher: Policy
 ) -> tuple[dict[str, Any], Evaluation | None]:
-    path = config.out / "run" / "evaluation.json"
+    path = out / "run" / "evaluation.json"
     if path.is_file():
         found = json.loads(path.read_text())
         played = [(row["policy_hash"], len(row["episodes"])) for row in found["policies"][:2]]
-        if played == [(policy.hash, config.num_episodes) for policy in (teacher, student)]:
-            notify(callbacks, MessageEvent(f"{path} already holds this student's evaluation"))
+        if played == [(policy.hash, options.num_episodes) for policy in (teacher, student)]:
+            notify(options.callbacks, MessageEvent(f"{path} already holds this student's evaluation"))
             return found, None
     result = evaluate(
         student,
         playable,
         teacher=teacher,
-        num_episodes=config.num_episodes,
-        seed=config.seed + _EVALUATION_SEED,
-        num_envs=config.num_envs,
-        num_threads=config.num_threads,
-        device=config.device,
-        callbacks=callbacks,
+        num_episodes=options.num_episodes,
+        seed=options.seed + _EVALUATION_SEED,
+        num_envs=options.num_envs,
+        num_threads=options.num_threads,
+        device=options.device,
+        callbacks=options.callbacks,
     )
     write_json(path, result.to_dict())
     return result.to_dict(), result
@@ -205,20 +186,19 @@ def _film(
     student: TorchPolicy,
     playable: PlayableTask,
     out: Path,
-    config: QuickstartConfig,
-    callbacks: Sequence[Callback],
+    options: QuickstartOptions,
 ) -> bool:
     """Film teacher and student; return whether the task can be filmed here, after telling why not."""
 
     def report(num_filmed: int) -> None:
-        notify(callbacks, ProgressEvent("film", num_filmed, _FILMED_STEPS, "steps"))
+        notify(options.callbacks, ProgressEvent("film", num_filmed, _FILMED_STEPS, "steps"))
 
     try:
         side_by_side(
             [("teacher", teacher), (f"student {student.name}", student)],
             playable,
             out,
-            seed=config.seed + _EVALUATION_SEED,
+            seed=options.seed + _EVALUATION_SEED,
             exploration_epsilon=playable.task.protocol.exploration_epsilon,
             max_steps=_FILMED_STEPS,
             on_step=report,
@@ -226,6 +206,6 @@ def _film(
     except StopRequestedError:
         raise KeyboardInterrupt from None
     except Exception as error:  # an environment draws with packages of its own, and all else is done
-        notify(callbacks, MessageEvent(f"no film: {first_line(error)}"))
+        notify(options.callbacks, MessageEvent(f"no film: {first_line(error)}"))
         return False
     return True

@@ -78,12 +78,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def plain(value: object) -> object:
-    """Return a value as TOML and JSON know it: paths become texts, tuples lists."""
+    """Return a value as TOML and JSON know it: paths become texts, tuples lists, mappings tables."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
         items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
         return [plain(item) for item in items]
+    if isinstance(value, Mapping):
+        settings = cast(Mapping[str, Any], value)
+        return {key: plain(item) for key, item in settings.items()}
     return value
 
 
@@ -115,12 +118,12 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collecti
         yield bool(contents) and resume
 
 
-def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
+def keep_inputs(out: Path, inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
     """Check, before anything is touched, that `--overwrite` deletes nothing that the same command reads.
 
     Args:
         out: folder that is to be overwritten.
-        inputs: files and folders, as far as there are any.
+        inputs: files and folders; None for one that was not named.
         overwrite: whether it is; else nothing is checked.
 
     Raises:
@@ -129,14 +132,14 @@ def keep_inputs(out: Path, inputs: Iterable[Path | None], *, overwrite: bool) ->
     if not overwrite:
         return
     target = out.resolve()
-    for given in inputs:
-        places = [] if given is None else _places(given)
+    for given in (Path(path) for path in inputs if path is not None):
+        places = _places(given)
         if any(place.is_relative_to(target) for place in places):
             raise OutputExistsError(
                 f"--overwrite would delete {given}, which this command reads: it lies in --out {out}. "
                 "Choose another --out."
             )
-        if given is not None and places and target.is_relative_to(places[0]):
+        if places and target.is_relative_to(places[0]):
             raise OutputExistsError(f"--out {out} lies in {given}, which this command reads. Choose another --out.")
 
 

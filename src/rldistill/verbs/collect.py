@@ -1,40 +1,39 @@
 """Collect a dataset, going on where an earlier collection stopped."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
-from rldistill.envs import PlayableTask, TaskLike, make_task
-from rldistill.errors import OutputExistsError, UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import OutputExistsError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import (
     PolicyLike,
+    as_named,
     as_policy,
     files_of,
     path_of,
     played_by,
-    said_behaviour,
     sampling_note,
     told_to_act,
     while_recorded,
     words_of,
 )
+from rldistill.options.collect import CollectOptions
+from rldistill.options.declaration import verb
 from rldistill.policies import Behaviour, Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs
 from rldistill.session.threads import use_threads
 from rldistill.tasks import Task
-from rldistill.types import resolve_device
-from rldistill.verbs.config import CollectConfig
-
-_DEFAULT_NUM_ENVS = 16
 
 
 @dataclass(frozen=True)
@@ -62,77 +61,37 @@ class CollectionSummary:
         return {**vars(self), "path": str(self.path)}
 
 
-def collect(
-    teacher: PolicyLike,
-    task: TaskLike | None = None,
-    *,
-    num_steps: int,
-    out: str | Path,
-    behaviour: Behaviour | None = None,
-    exploration_epsilon: float | None = None,
-    seed: int = 0,
-    env_kwargs: Mapping[str, Any] | None = None,
-    num_envs: int | None = None,
-    num_threads: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> CollectionSummary:
+@verb(CollectOptions)
+def collect(options: CollectOptions) -> CollectionSummary:
     """Let a teacher play and store observations, its outputs, actions and rewards.
 
-    Args:
-        teacher: policy or policy file; acts by its own behaviour.
-        task: what to play; None takes the teacher's own.
-        num_steps: decisions to store in all.
-        out: dataset folder.
-        behaviour: how the teacher acts, `greedy` or `sample`; None: as it does, but a Gaussian is sampled while it is
-            recorded.
-        exploration_epsilon: chance of a uniformly random action; None takes the protocol's.
-        seed: episode i is a function of (seed, i).
-        env_kwargs: settings of the task.
-        num_envs: environments stepped together; None: 16.
-        num_threads: of torch and the emulator; 0: one per processor.
-        device: auto, cpu or cuda.
-        resume: go on with what is in `out`, if anything is.
-        overwrite: delete a dataset in `out` first.
-        callbacks: receive events and may stop the run.
-
     Raises:
+        UsageError: an option is out of range.
         MismatchError: teacher and task do not fit, or `out` was begun with other settings.
-        OutputExistsError: `out` holds something and neither flag was given.
+        OutputExistsError: `out` holds something and neither `resume` nor `overwrite` was given.
         KeyboardInterrupt: stopped; what the manifest lists is there.
     """
-    check_callbacks(callbacks)
-    # The numbers as the command line checks them.
-    config = CollectConfig(
-        out=Path(out),
-        num_steps=num_steps,
-        exploration_epsilon=exploration_epsilon,
-        seed=seed,
-        num_envs=_DEFAULT_NUM_ENVS if num_envs is None else num_envs,
-        num_threads=num_threads,
-    )
-    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
-    policy, playable = _fitted(teacher, task, config.exploration_epsilon, env_kwargs, resolve_device(device).type)
-    policy = told_to_act(policy, behaviour)
-    said = behaviour or said_behaviour(teacher)
-    player = while_recorded(policy, said or (_greedy_before(config.out) if resume else None))
-    provenance = _provenance(policy, player, playable.task, config.seed, teacher)
-    writer = _open_writer(config.out, provenance, config.num_steps, resume=resume, overwrite=overwrite)
-    with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
+    options = resolve_machine(options)
+    out, teacher = Path(options.out), as_named(options.teacher, options)
+    keep_inputs(out, files_of([teacher]), overwrite=options.overwrite)
+    policy, playable = _fitted(teacher, options)
+    # Targets are what the policy says; what it does while it is recorded may be more varied.
+    player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
+    provenance = _provenance(policy, player, playable.task, options.seed, teacher)
+    writer = _open_writer(out, provenance, options)
+    with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
             notify(listeners, MessageEvent(note))
-        envs = playable.fixed_num_envs or config.num_envs
-        run = _CollectionRun(writer, player, playable, config.num_steps, envs, config.seed, listeners)
-        run.collect(config.num_threads)
-    manifest = load_manifest(config.out)
+        envs = playable.fixed_num_envs or options.num_envs
+        run = _CollectionRun(writer, player, playable, options.num_steps, envs, options.seed, listeners)
+        run.collect(options.num_threads)
+    manifest = load_manifest(out)
     if manifest.num_episodes == 0 and manifest.num_steps > run.first_steps:
         steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
         text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
-        notify(callbacks, MessageEvent(text, "warning"))
+        notify(options.callbacks, MessageEvent(text, "warning"))
     return CollectionSummary(
-        config.out,
+        out,
         manifest.num_steps,
         manifest.num_episodes,
         manifest.num_interrupted,
@@ -141,37 +100,36 @@ def collect(
     )
 
 
-def check_collection(
-    teacher: PolicyLike, config: CollectConfig, env_kwargs: Mapping[str, Any], *, resume: bool, overwrite: bool
-) -> None:
+def check_collection(options: CollectOptions) -> CollectOptions:
     """Check all of a collection that can be checked without playing: its teacher, its task and its folder.
+
+    Returns:
+        The options with what `auto` stands for here.
 
     Raises:
         RldistillError: as `collect`.
     """
-    keep_inputs(config.out, files_of([teacher]), overwrite=overwrite)
-    _fitted(teacher, config.task, config.exploration_epsilon, env_kwargs, config.device)
-    _holds_dataset(config.out, may_stay=resume or overwrite)
+    options = resolve_machine(options)
+    teacher = as_named(options.teacher, options)
+    keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
+    _fitted(teacher, options)
+    _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
+    return options
 
 
-def _fitted(
-    teacher: PolicyLike,
-    task: TaskLike | None,
-    exploration_epsilon: float | None,
-    env_kwargs: Mapping[str, Any] | None,
-    device: str,
-) -> tuple[Policy, PlayableTask]:
+def _fitted(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, PlayableTask]:
     """Return the teacher as it plays its task, and the task as it is played.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
         MismatchError: the two do not fit.
     """
-    policy = as_policy(teacher, device=device, task=task, env_kwargs=env_kwargs)
-    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
-    if exploration_epsilon is not None:
-        playable = playable.with_exploration(exploration_epsilon)
-    return fit_policy(policy, playable.task), playable
+    task, settings = options.task, options.env_kwargs
+    policy = as_policy(teacher, device=options.device, task=task, env_kwargs=settings)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], settings))
+    if options.exploration_epsilon is not None:
+        playable = playable.with_exploration(options.exploration_epsilon)
+    return told_to_act(fit_policy(policy, playable.task), options.behaviour), playable
 
 
 def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
@@ -205,14 +163,10 @@ def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: 
     )
 
 
-def _open_writer(out: Path, provenance: Provenance, num_steps: int, *, resume: bool, overwrite: bool) -> DatasetWriter:
-    if resume and overwrite:
-        raise UsageError(
-            "--resume and --overwrite exclude each other: one goes on with a dataset, the other deletes it."
-        )
-    if _holds_dataset(out, may_stay=resume or overwrite) and not overwrite:
-        return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
-    return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=overwrite)
+def _open_writer(out: Path, provenance: Provenance, options: CollectOptions) -> DatasetWriter:
+    if _holds_dataset(out, may_stay=options.resume or options.overwrite) and options.resume:
+        return DatasetWriter.resume(out, provenance, target_num_steps=options.num_steps)
+    return DatasetWriter.create(out, provenance, target_num_steps=options.num_steps, overwrite=options.overwrite)
 
 
 class _CollectionRun:

@@ -6,6 +6,7 @@ The docstring of a field is its help on the command line.
 import json
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_type_hints
@@ -14,58 +15,11 @@ import tyro
 
 from rldistill.checks import check_not_negative, check_num_envs, check_positive, check_types
 from rldistill.errors import UsageError
+from rldistill.options.declaration import option_types
+from rldistill.options.reading import Reading
 
 # A student may be better than its teacher; a requirement beyond this is a percentage.
 _MOST_RETENTION = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """Let a teacher play and store what it saw, said and did."""
-
-    teacher: tyro.conf.Positional[Path | None] = None
-    """Policy file of the teacher."""
-    task: str | None = None
-    """Task to play; none: the teacher's own."""
-    trust: bool = False
-    """A teacher that is a program (TorchScript, torch.export) may run the code in it; ONNX runs without limits."""
-    outputs: str | None = None
-    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std. Of a box whose bounds -1 and 1 stand for:
-    actions=rescale."""
-    input_scale: str | None = None
-    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
-    activation: str | None = None
-    """Of a checkpoint, which does not say it: elu, relu, tanh, …; none: elu for rsl_rl's, that of the script for
-    CleanRL's."""
-    normalizer: Path | None = None
-    """Running statistics of a teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
-    none: what lies beside a Stable-Baselines3 zip; the word none: without."""
-    behaviour: str | None = None
-    """How the teacher acts: greedy, or sample from its distribution. Default: as its file says, but a Gaussian is
-    sampled while it is recorded."""
-    out: Path
-    """Dataset folder."""
-    num_steps: int = 50_000
-    """Decisions to store in all."""
-    exploration_epsilon: float | None = None
-    """Chance of a uniformly random action; none: the protocol's, 0.05 for Atari."""
-    env_kwargs: str = "{}"
-    """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
-    seed: int = 0
-    """Episode i is a function of (seed, i)."""
-    num_envs: int = 16
-    """Environments stepped together."""
-    num_threads: int = 0
-    """Threads of torch and of the emulator; 0: one per processor."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "num_steps")
-        check_num_envs(self.num_envs)
-        check_not_negative(self, "seed", "num_threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,55 +90,6 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuickstartConfig:
-    """Collect, distil, evaluate and film: a teacher becomes a smaller student; a second call goes on."""
-
-    teacher: Path | None = None
-    """Policy file of a teacher, of any library. Default: the bundled Pong teacher."""
-    task: str | None = None
-    """Task to play. Default: the teacher's own."""
-    student: str = "auto"
-    """Network of the student, such as mlp:32x32; auto: as `distill` chooses."""
-    trust: bool = False
-    """A teacher that is a program (TorchScript, torch.export) may run the code in it."""
-    outputs: str | None = None
-    """What a file gives that does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std."""
-    input_scale: str | None = None
-    """Of a program that takes floats where the task gives bytes: 1 if it scales them itself, else 1/255."""
-    activation: str | None = None
-    """Of a checkpoint, which does not say it: elu, relu, tanh, …"""
-    normalizer: Path | None = None
-    """Running statistics of the teacher's observations: vecnormalize.pkl, or an .npz or .safetensors with mean and
-    var. Default: what lies beside a Stable-Baselines3 zip; the word none: without."""
-    behaviour: str | None = None
-    """How the teacher acts: greedy, or sample from its distribution. Default: as its file says, but a Gaussian is
-    sampled while it is recorded."""
-    out: Path = Path("quickstart")
-    """Folder for data, student, figure and film."""
-    num_steps: int = 60_000
-    """Decisions to store."""
-    num_updates: int = 12_000
-    """Gradient steps."""
-    num_episodes: int = 30
-    """Episodes of each policy in the evaluation."""
-    seed: int = 0
-    """Seed of everything random."""
-    num_envs: int = 16
-    """Environments stepped together."""
-    num_threads: int = 0
-    """Threads of torch and of the emulator; 0: one per processor."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "num_steps", "num_updates", "num_episodes")
-        check_num_envs(self.num_envs)
-        check_not_negative(self, "seed", "num_threads")
-
-
-@dataclass(frozen=True, kw_only=True)
 class InspectConfig:
     """Say what a policy file, a dataset folder, a run folder or a preset is."""
 
@@ -251,6 +156,15 @@ class InspectConfig:
         if not all(text.strip().isdigit() and int(text) > 0 for text in texts):
             raise UsageError(f"heads: got {self.heads!r}, expected positive integers such as 3,3,6.")
         return tuple(int(text) for text in texts)
+
+
+def reading_of(config: "EvaluateConfig | InspectConfig") -> Reading:
+    """Return what is said of files."""
+    said = {name: getattr(config, name) for name in option_types(Reading)}
+    if said["input_scale"] is not None:
+        said["input_scale"] = float(Fraction(said["input_scale"]))
+    said["normalizer"] = None if said["normalizer"] is None else str(said["normalizer"])
+    return Reading(**said)
 
 
 _EXAMPLES = {"env_kwargs": "'{\"frame_skip\": 4}'", "learner": "'{\"learning_rate\": 1e-4}'"}

@@ -4,15 +4,14 @@ A fixed rule, never a timing: the first network of a list that has at most half 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.networks.torsos import image_shape
+from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.types import OutputKind
-from rldistill.verbs.distill_config import AUTO_STUDENT, DistillConfig
-from rldistill.verbs.initial_student import StudentTask, new_student
+from rldistill.verbs.initial_student import StudentTask, new_student, student_name
 
 _MLPS = ("mlp:64x64", "mlp:32x32", "mlp:16x16", "mlp:8x8", "mlp:4x4", "mlp:2")
 _CONVS = ("net3", "conv:8-8-8:32", "conv:4-4-4:16")
@@ -22,23 +21,23 @@ _MLP_OF_UNKNOWN_TEACHER = "mlp:32x32"
 
 
 def choose_student(
-    config: DistillConfig, tasks: Sequence[StudentTask], kind: OutputKind, teacher_sizes: Sequence[int | None]
+    options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind, teacher_sizes: Sequence[int | None]
 ) -> tuple[str, str | None]:
     """Return the name of the student's network, and a line that says why where it was chosen here.
 
     Args:
-        config: of the run.
+        options: of the run.
         tasks: that are taught.
         kind: of the student's outputs.
         teacher_sizes: parameters of each teacher, None where nobody knows.
     """
-    if config.student != AUTO_STUDENT:
-        return config.student, None
-    if config.init_from is not None and (named := _network_of(load_policy(config.init_from))):
+    if options.student != AUTO:
+        return student_name(options.student), None
+    if options.init_from is not None and (named := _network_of(load_policy(options.init_from))):
         return named, f"student: {named}, the network of --init-from"
     known = [size for size in teacher_sizes if isinstance(size, int)]
     teachers = sum(known) if len(known) == len(teacher_sizes) else None
-    sizes = _sizes_that_fit(config, tasks, kind)
+    sizes = _sizes_that_fit(options, tasks, kind)
     whose = "its teacher's" if len(teacher_sizes) == 1 else "its teachers'"
     if teachers is None:
         name = _MLP_OF_UNKNOWN_TEACHER if next(iter(sizes)) == _MLPS[0] else next(iter(sizes))
@@ -61,7 +60,7 @@ def _network_of(initial: TorchPolicy) -> str | None:
         return None
 
 
-def _sizes_that_fit(config: DistillConfig, tasks: Sequence[StudentTask], kind: OutputKind) -> dict[str, int]:
+def _sizes_that_fit(options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind) -> dict[str, int]:
     """Return the defaults that can see the observation, largest of each kind first, with their parameters."""
     fingerprint = tasks[0].task.fingerprint
     if any(part.is_image for part in fingerprint.observation_parts):
@@ -73,7 +72,7 @@ def _sizes_that_fit(config: DistillConfig, tasks: Sequence[StudentTask], kind: O
     sizes: dict[str, int] = {}
     for name in names:
         try:
-            student = new_student(replace(config, student=name), tasks, kind)
+            student = new_student(options, name, tasks, kind)
         except MismatchError:
             continue  # images too small for its kernels
         sizes[name] = sum(parameter.numel() for parameter in student.network.parameters())

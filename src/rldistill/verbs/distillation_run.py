@@ -3,17 +3,22 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rldistill.distillation import Likeness, UpdateRecord, distil, mean_likeness
+from rldistill.distillation.live import PLAYED_AS
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
+from rldistill.distillation.sources import Source
+from rldistill.envs import PlayableTask
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import ModuleNetwork
+from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_seed
@@ -21,11 +26,8 @@ from rldistill.session.metrics import MetricsFile
 from rldistill.session.replay_files import ReplayFiles
 from rldistill.session.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
 from rldistill.storage import load_checkpoint, save_checkpoint
-from rldistill.verbs.config import config_values
-from rldistill.verbs.distill_config import DistillConfig
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.final_score import tell_scores
-from rldistill.verbs.task_data import PLAYED_AS, TaskData
 
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
@@ -39,22 +41,23 @@ _MEASUREMENTS_PER_PLAY = 5
 _WARN_FROM = 0.1
 
 
-def may_differ(config: DistillConfig) -> frozenset[str]:
+def may_differ(values: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings in which a resumed run may differ from the one it goes on with."""
     # Which episodes fill a replay depends on how many are played at once.
-    return _MAY_DIFFER if config.data else _MAY_DIFFER - {"num_envs"}
+    return _MAY_DIFFER if "data" in values else _MAY_DIFFER - {"num_envs"}
 
 
 class DistillationRun:
     """One run: student, source, counters and folder."""
 
     def __init__(
-        self, config: DistillConfig, setup: DistillationSetup, callbacks: Sequence[Callback], *, continues: bool
+        self, options: DistillOptions, setup: DistillationSetup, callbacks: Sequence[Callback], *, continues: bool
     ) -> None:
-        self._config = config
+        self._options = options
+        self._folder = Path(options.out)
         self._setup = setup
         self._callbacks = callbacks
-        self._checkpoint = config.out / CHECKPOINT_FILE
+        self._checkpoint = self._folder / CHECKPOINT_FILE
         self._update = 0
         self._warned = False
         # Since the last measurement, by head.
@@ -65,9 +68,9 @@ class DistillationRun:
         # A run that goes on keeps its network: that another can be named would be no help.
         self._notes = (*([setup.student_note] if setup.student_note and not continues else []), *setup.notes)
         self._continues = continues and self._checkpoint.is_file()
-        if continues and not self._continues and (config.out / STUDENT_FILE).is_file():
+        if continues and not self._continues and (self._folder / STUDENT_FILE).is_file():
             raise RldistillError(
-                f"--resume {config.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace "
+                f"--resume {options.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace "
                 f"{STUDENT_FILE}. Put the checkpoint back, or --overwrite."
             )
 
@@ -78,27 +81,26 @@ class DistillationRun:
                 self._load()
             return self._run()
         finally:
-            self._setup.source.close()
+            self._setup.batches.close()
 
     def _run(self) -> TorchPolicy:
-        config, setup = self._config, self._setup
+        options, setup, folder = self._options, self._setup, self._folder
         for note in self._notes:
             self._tell(note)
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))
-        if self._update < config.num_updates:
-            data = " and ".join(task.description for task in setup.tasks)
-            self._tell(f"{data} into {config.student}, {config.precision} on {config.device}")
-        if self._update == config.num_updates and (config.out / STUDENT_FILE).is_file():
-            self._tell(f"{config.out} is finished")
+        if self._update < options.num_updates:
+            data = " and ".join(task.description for task in setup.sources)
+            self._tell(f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
+        if self._update == options.num_updates and (folder / STUDENT_FILE).is_file():
+            self._tell(f"{folder} is finished")
             return self._finished()
         try:
             with MetricsFile(
-                config.out / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
+                folder / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
             ) as metrics:
-                records = distil(
-                    setup.distiller, setup.source, first_update=self._update, num_updates=config.num_updates
-                )
+                batches = setup.batches.of_updates(self._update, options.num_updates)
+                records = distil(setup.distiller, batches, first_update=self._update)
                 with closing(records):
                     self._train(records, metrics)
             return self._finish()
@@ -109,7 +111,7 @@ class DistillationRun:
             raise KeyboardInterrupt(text) from None
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
-        config = self._config
+        options = self._options
         # From the first update on: the play before it is no time of updates.
         started, first = 0.0, self._update
         alike: dict[str, float] = {}
@@ -118,8 +120,8 @@ class DistillationRun:
             started = started or time.monotonic()
             for head, loss in zip(record.heads, record.losses, strict=True):
                 self._losses[head].append(loss)
-            is_last = self._update == config.num_updates
-            if self._update % config.evaluate_period == 0 or is_last:
+            is_last = self._update == options.num_updates
+            if self._update % options.evaluate_period == 0 or is_last:
                 measured = self._measure()
                 alike = _mean_likeness(measured)
                 metrics.write(self._measurement(record, measured))
@@ -132,11 +134,11 @@ class DistillationRun:
             if self._update > first + 1:
                 shown["updates_per_second"] = (self._update - first - 1) / max(time.monotonic() - started, 1e-9)
             shown |= alike
-            notify(self._callbacks, ProgressEvent("distill", self._update, config.num_updates, "updates", shown))
+            notify(self._callbacks, ProgressEvent("distill", self._update, options.num_updates, "updates", shown))
 
     def _measure(self) -> list[HeldOutRecord]:
         """Return loss and likeness on held-out steps of each task."""
-        return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.tasks]
+        return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.sources]
 
     def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
         """Yield the records; an update that fails changed nothing, so the state before it is saved."""
@@ -147,8 +149,8 @@ class DistillationRun:
             raise
 
     def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
-        tasks = self._setup.tasks
-        plays = bool(self._config.evaluate_episodes) and not self._config.online and self._is_time_to_play()
+        tasks = self._setup.sources
+        plays = bool(self._options.evaluate_episodes) and self._is_time_to_play()
         values = [
             self._task_values(task, held_out, plays=plays) for task, held_out in zip(tasks, measured, strict=True)
         ]
@@ -163,7 +165,7 @@ class DistillationRun:
         by_task = {task.task.name: value for task, value in zip(tasks, values, strict=True)}
         return shared | _mean_likeness(measured) | {"tasks": by_task}
 
-    def _task_values(self, task: TaskData, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
+    def _task_values(self, task: Source, measured: HeldOutRecord, *, plays: bool) -> dict[str, Any]:
         losses = self._losses.get(task.held_out.batch.head)
         values: dict[str, Any] = {
             "loss": float(np.mean(losses)) if losses else None,
@@ -172,34 +174,34 @@ class DistillationRun:
         }
         if measured.temperature is not None:
             values["temperature"] = measured.temperature
-        if plays:
-            values["scores"] = self._play(task)
+        if plays and task.playable is not None:
+            values["scores"] = self._play(task.playable)
         return values
 
     def _is_time_to_play(self) -> bool:
-        period = self._config.evaluate_period * _MEASUREMENTS_PER_PLAY
-        return self._update % period == 0 or self._update == self._config.num_updates
+        period = self._options.evaluate_period * _MEASUREMENTS_PER_PLAY
+        return self._update % period == 0 or self._update == self._options.num_updates
 
-    def _play(self, task: TaskData) -> list[float]:
+    def _play(self, playable: PlayableTask) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
-        config = self._config
+        options = self._options
         return play_scores(
             self._setup.student,
-            task.playable,
-            config.evaluate_episodes or 0,
-            num_envs=config.num_envs,
-            num_threads=config.num_threads,
-            seed=stream_seed(config.seed, "evaluation while training"),
+            playable,
+            options.evaluate_episodes or 0,
+            num_envs=options.num_envs,
+            num_threads=options.num_threads,
+            seed=stream_seed(options.seed, "evaluation while training"),
         )
 
     def _warn_if_trivial(self, measured: Sequence[HeldOutRecord], *, is_last: bool) -> None:
         trivial = [
             (task, record.likeness)
-            for task, record in zip(self._setup.tasks, measured, strict=True)
+            for task, record in zip(self._setup.sources, measured, strict=True)
             if not record.likeness.is_better_than(task.held_out.constant)
         ]
         # While the learning rate warms up nobody has learned anything.
-        is_early = self._update < _WARN_FROM * self._config.num_updates
+        is_early = self._update < _WARN_FROM * self._options.num_updates
         if not trivial or is_early or (self._warned and not is_last):
             return
         self._warned = True
@@ -211,33 +213,33 @@ class DistillationRun:
     def _finish(self) -> TorchPolicy:
         measured = self._measure()
         student = self._setup.student.with_provenance(self._student_provenance(measured))
-        student.save(self._config.out / STUDENT_FILE)
-        for task in self._setup.tasks:
-            task.save(self._config.out)
+        student.save(self._folder / STUDENT_FILE)
+        for source in self._setup.sources:
+            for name, policy in source.policies.items():
+                policy.save(self._folder / f"{name}.safetensors")
         self._save()
-        self._setup.source.close()
+        self._setup.batches.close()
         alike = [record.likeness for record in measured]
-        tell_scores(student, list(zip(self._setup.tasks, alike, strict=True)), self._config, self._callbacks)
+        tell_scores(student, list(zip(self._setup.sources, alike, strict=True)), self._options, self._callbacks)
         return student
 
     def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         """Return what made the student, without what differs between a run and its resumption."""
-        values, left_out = config_values(self._config), may_differ(self._config)
-        settings = {name: value for name, value in values.items() if name not in left_out}
-        settings |= self._setup.resolved
+        values = self._setup.values
+        settings = {name: value for name, value in values.items() if name not in may_differ(values)}
         made = {key: value for key, value in self._versions.items() if key != "command"}
         made |= {
             "config": {key: plain(value) for key, value in settings.items() if value is not None},
             "num_updates": self._update,
             "chosen_by": "last update",
         }
-        records = [_task_record(task, held_out) for task, held_out in zip(self._setup.tasks, measured, strict=True)]
+        records = [_task_record(task, held_out) for task, held_out in zip(self._setup.sources, measured, strict=True)]
         if len(self._setup.student.spec.heads) == 1:
             return made | records[0]
-        teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.tasks, records, strict=True)]
+        teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.sources, records, strict=True)]
         return made | {
             "teachers": [*self._setup.kept_teachers, *teachers],
-            "tasks": {task.task.name: record for task, record in zip(self._setup.tasks, records, strict=True)},
+            "tasks": {task.task.name: record for task, record in zip(self._setup.sources, records, strict=True)},
             **_mean_likeness(measured),
         }
 
@@ -245,22 +247,22 @@ class DistillationRun:
         """Return the student of a run that had come to its end, as its file has it."""
         network = self._setup.student.network
         module = network.module if isinstance(network, ModuleNetwork) else None
-        return load_policy(self._config.out / STUDENT_FILE, device=self._config.device, module=module)
+        return load_policy(self._folder / STUDENT_FILE, device=self._options.device, module=module)
 
     @property
     def _replays(self) -> ReplayFiles:
         """Of the moment: a learner that is taken up makes itself a new one."""
-        return ReplayFiles(self._config.out / REPLAY_FOLDER, self._setup.source.replays)
+        return ReplayFiles(self._folder / REPLAY_FOLDER, self._setup.batches.replays)
 
     def _save(self) -> None:
         state = {
             "distiller": self._setup.distiller.state_dict(),
             "replays": self._replays.write(),
-            "source": self._setup.source.state_dict(),
+            "source": self._setup.batches.state_dict(),
             "update": self._update,
             "warned": self._warned,
             "losses": dict(self._losses),
-            "data": [task.identity for task in self._setup.tasks],
+            "data": [task.identity for task in self._setup.sources],
             "versions": json.dumps(self._versions),
         }
         save_checkpoint(self._checkpoint, state)
@@ -268,18 +270,18 @@ class DistillationRun:
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
-        for task, identity in zip(self._setup.tasks, state["data"], strict=True):
+        for task, identity in zip(self._setup.sources, state["data"], strict=True):
             if task.identity != identity:
-                raise MismatchError(f"--resume {self._config.out}: {_what_differs(task, identity)}, or --overwrite.")
+                raise MismatchError(f"--resume {self._folder}: {_what_differs(task, identity)}, or --overwrite.")
         self._setup.distiller.load_state_dict(state["distiller"])
-        self._setup.source.load_state_dict(state["source"])
+        self._setup.batches.load_state_dict(state["source"])
         self._replays.read(state["replays"])
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
         self._resumed_at = self._update
         moved = changes_since_begun(
-            self._config.out, {"device": self._config.device, "num_threads": self._config.num_threads}
+            self._folder, {"device": self._options.device, "num_threads": self._options.num_threads}
         )
         note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
         self._tell(f"going on from update {self._update:,}{note}")
@@ -293,14 +295,14 @@ def _mean_likeness(measured: Sequence[HeldOutRecord]) -> dict[str, float]:
     return {} if mean is None else {f"held_out_{mean.name}": mean.value}
 
 
-def _likeness_record(task: TaskData, measured: HeldOutRecord) -> dict[str, float]:
+def _likeness_record(task: Source, measured: HeldOutRecord) -> dict[str, float]:
     """Return how alike student and teacher are, and what a constant would reach."""
     alike, constant = measured.likeness, task.held_out.constant
     baseline = "majority_share" if constant.name == "agreement" else "constant_action_gap"
     return {f"held_out_{alike.name}": alike.value, baseline: constant.value}
 
 
-def _what_differs(task: TaskData, begun: str) -> str:
+def _what_differs(task: Source, begun: str) -> str:
     """Return what to say of data that are not those that the run began with."""
     if task.identity == f"{begun}{PLAYED_AS}sample":
         return (
@@ -323,7 +325,7 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
     )
 
 
-def _task_record(task: TaskData, measured: HeldOutRecord) -> dict[str, Any]:
+def _task_record(task: Source, measured: HeldOutRecord) -> dict[str, Any]:
     teacher = task.teacher
     said = {} if teacher.reading is None else {"reading": dict(teacher.reading)}
     return {

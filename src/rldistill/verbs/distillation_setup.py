@@ -1,108 +1,120 @@
-"""From a configuration and data to what is trained, on what, and by which losses."""
+"""From options and sources to what is trained, on what, and by which losses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from rldistill.data.manifest import DATASET_REMEDY
-from rldistill.distillation import OPTIMIZERS, Distiller, Source
+from rldistill.distillation import OPTIMIZERS, Batches, Distiller
+from rldistill.distillation.sources import Source, num_decoders
 from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
-from rldistill.losses import CustomLoss
 from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
+from rldistill.options.distill import DistillOptions, Online
+from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
-from rldistill.schedules import TaskSchedule, parse_schedule
+from rldistill.schedules import TaskSchedule, as_schedule
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 from rldistill.verbs.default_student import choose_student
-from rldistill.verbs.distill_config import DistillConfig
 from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student
-from rldistill.verbs.per_task import check_tasks, parse_per_task, value_for
-from rldistill.verbs.task_data import TaskData, make_source
+from rldistill.verbs.per_task import check_tasks, value_for
+from rldistill.verbs.sources import DEFAULT_HELD_OUT, Named, source_values
 from rldistill.verbs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
 
 
 @dataclass(frozen=True)
 class DistillationSetup:
-    """What a configuration and its data make together.
+    """What options and data make together.
 
     Attributes:
-        tasks: that are taught, in the order in which the data were named.
+        batches: of the sources that teach, in the order in which the data were named.
         student: with a head for each of them, and perhaps more.
         distiller: trains it.
-        source: of the batches.
-        resolved: settings that followed from the data, for `config.toml`.
+        values: the options, with what followed from the data, for `options.toml`.
         warnings: for people, before anything is trained.
-        notes: likewise, of what was found out.
-        student_note: likewise, why this network was chosen: of use only while it can still be another.
+        notes: likewise, of what was decided.
+        student_note: why this network was chosen: of use only while it can still be another.
         kept_teachers: records of heads that the student had before.
     """
 
-    tasks: tuple[TaskData, ...]
+    batches: Batches
     student: TorchPolicy
     distiller: Distiller
-    source: Source
-    resolved: Mapping[str, Any]
+    values: Mapping[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     student_note: str | None
     kept_teachers: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def sources(self) -> Sequence[Source]:
+        """One for each task that is taught."""
+        return self.batches.sources
 
-def prepare(
-    config: DistillConfig, data: Sequence[TaskData], custom_loss: CustomLoss | None, module: nn.Module | None
-) -> DistillationSetup:
+
+def prepare(options: DistillOptions, named: Sequence[Named], sources: Sequence[Source]) -> DistillationSetup:
     """Make everything that a run trains with.
+
+    Args:
+        options: resolved.
+        named: what the sources were opened from.
+        sources: opened; the run closes them.
 
     Raises:
         MismatchError: data, losses, student and `init_from` do not fit each other.
-        DatasetError: too few episodes to hold some out.
         UsageError: a value is out of range.
     """
-    names = _check_tasks(data)
-    losses = [task_loss(config, item, custom_loss) for item in data]
+    names = _check_tasks(sources)
     for option in ("loss", "temperature", "task_weights"):
-        check_tasks(parse_per_task(getattr(config, option), option), names, option)
-    student_tasks = [StudentTask(item.task, item.samples, _normalization(item)) for item in data]
+        check_tasks(getattr(options, option), names, option)
+    losses = [task_loss(options, source) for source in sources]
+    tasks = [StudentTask(source.task, source.samples, _normalization(source)) for source in sources]
     kind = student_kind(names, losses)
-    _check_std(config, kind, module)
-    chosen, why = choose_student(config, student_tasks, kind, _teacher_sizes(data))
-    config = replace(config, student=chosen)
-    student, kept = initial_student(config, student_tasks, module, kind)
-    student = student.to(torch.device(config.device))
+    module = options.student if isinstance(options.student, nn.Module) else None
+    _check_std(options, kind, module)
+    chosen, why = choose_student(options, tasks, kind, _teacher_sizes(sources))
+    student, kept = initial_student(options, chosen, tasks, kind)
+    student = student.to(torch.device(options.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
-    trained = freeze_old_parts(student, heads) if config.add_head and not config.train_torso else student.network
-    for item, head in zip(data, heads, strict=True):
-        item.teach(head, config)
-    if config.std == "fixed":
-        _fix_std(student, data, heads)
-    schedule = task_schedule(config, names)
+    # With --add-head alone the rest of the student stays as it is.
+    trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
+    for source, head in zip(sources, heads, strict=True):
+        source.teach(head, student)
+    if options.std == "fixed":
+        _fix_std(student, sources, heads)
+    schedule = task_schedule(options, names)
+    warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
+    warnings += [warning for source in sources for warning in source.warnings]
+    notes = [note for source in sources for note in source.notes] + [loss.note for loss in losses]
     return DistillationSetup(
-        tuple(data),
+        Batches(sources, schedule, options.batch_size, num_decoders(options.num_threads, options.device)),
         student,
-        _distiller(config, student, trained, dict(zip(heads, losses, strict=True))),
-        make_source(data, config, schedule, student),
-        {**resolved_losses(names, losses), "student": chosen},
-        tuple(
-            text
-            for text in [
-                _spoilt_heads(config, student, names),
-                *(loss.warning for loss in losses),
-                *(warning for item in data for warning in item.warnings),
-            ]
-            if text
-        ),
-        tuple(note for note in (*_notes(data), *(loss.note for loss in losses)) if note),
+        _distiller(options, student, trained, dict(zip(heads, losses, strict=True))),
+        _values(options, named, schedule) | resolved_losses(names, losses) | {"student": chosen},
+        tuple(text for text in warnings if text),
+        tuple(note for note in notes if note),
         why,
         kept,
     )
 
 
-def _teacher_sizes(data: Sequence[TaskData]) -> list[int | None]:
+def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSchedule) -> dict[str, Any]:
+    """Return the options as `options.toml` holds them: what was left open is filled in where it applies."""
+    own = recorded(options)
+    del own["source"]
+    if not isinstance(named[0], Online):
+        fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+        own |= {"task_order": schedule.order, "held_out_fraction": fraction}
+    learning_rate = as_schedule(options.learning_rate, "learning_rate").to_value()
+    return source_values(named) | own | {"learning_rate": learning_rate}
+
+
+def _teacher_sizes(data: Sequence[Source]) -> list[int | None]:
     """Return the parameters of each teacher, once of one that teaches several tasks."""
     sizes: dict[str, int | None] = {}
     for item in data:
@@ -110,14 +122,10 @@ def _teacher_sizes(data: Sequence[TaskData]) -> list[int | None]:
     return list(sizes.values())
 
 
-def _notes(data: Sequence[TaskData]) -> list[str]:
-    return [note for item in data for note in item.notes]
-
-
-def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[str]) -> str | None:
+def _spoilt_heads(options: DistillOptions, student: TorchPolicy, taught: Sequence[str]) -> str | None:
     """Return a warning where the torso is trained and heads that it had before are not."""
     left = [name for name in student.spec.head_sizes if name not in taught]
-    if not (config.add_head and config.train_torso and left):
+    if not (options.add_head and options.train_torso and left):
         return None
     return (
         f"--train-torso changes what the heads of {', '.join(left)} see, and nothing teaches these: they will no "
@@ -125,30 +133,30 @@ def _spoilt_heads(config: DistillConfig, student: TorchPolicy, taught: Sequence[
     )
 
 
-def _check_std(config: DistillConfig, kind: OutputKind, module: nn.Module | None) -> None:
+def _check_std(options: DistillOptions, kind: OutputKind, module: nn.Module | None) -> None:
     """Check that a choice of spread is not ignored.
 
     Raises:
         UsageError: the student has none, or gives it itself.
     """
-    if config.std == DistillConfig.std or (kind == "gaussian" and module is None):
+    if options.std == "state" or (kind == "gaussian" and module is None):
         return
     if module is not None:
-        raise UsageError(f"std: got {config.std!r} for a module of your own, whose outputs say it all. Leave std out.")
+        raise UsageError(f"std: got {options.std!r} for a module of your own, whose outputs say it all. Leave std out.")
     raise UsageError(
-        f"std: got {config.std!r} for a student of {kind}, which has no spread. Leave it out, or use a loss of "
+        f"std: got {options.std!r} for a student of {kind}, which has no spread. Leave it out, or use a loss of "
         "Gaussians: diag_gaussian_kl."
     )
 
 
-def _fix_std(student: TorchPolicy, data: Sequence[TaskData], heads: Sequence[int]) -> None:
+def _fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
     """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
         log_std = item.held_out.batch.targets.chunk(2, dim=-1)[1].mean(dim=0)
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 
-def _normalization(data: TaskData) -> InputNormalization | None:
+def _normalization(data: Source) -> InputNormalization | None:
     recorded = data.teacher.normalization
     if recorded is None:
         return None
@@ -161,23 +169,17 @@ def _normalization(data: TaskData) -> InputNormalization | None:
         raise DatasetError(f"{what}: {reason}. {DATASET_REMEDY}") from error
 
 
-def task_schedule(config: DistillConfig, names: Sequence[str]) -> TaskSchedule:
+def task_schedule(options: DistillOptions, names: Sequence[str]) -> TaskSchedule:
     """Return which task's rows make up which batch.
 
     Raises:
-        UsageError: a weight is no positive number, or weights with `in_turn`.
+        UsageError: a weight is no positive number, or there are weights with `in_turn`.
     """
-    texts = parse_per_task(config.task_weights, "task_weights")
-    try:
-        weights = tuple(float(value_for(texts, name) or 1.0) for name in names)
-    except ValueError:
-        raise UsageError(
-            f"task_weights: got {config.task_weights!r}, expected TASK=WEIGHT pairs such as atari:pong=2."
-        ) from None
-    return TaskSchedule(config.task_order, weights, config.seed)  # pyright: ignore[reportArgumentType] it checks
+    weights = tuple(float(value_for(options.task_weights or {}, name) or 1.0) for name in names)
+    return TaskSchedule(options.task_order or "in_turn", weights, options.seed)
 
 
-def _check_tasks(data: Sequence[TaskData]) -> list[str]:
+def _check_tasks(data: Sequence[Source]) -> list[str]:
     """Return the tasks' names, after checking that one student can have a head for each."""
     names = [item.task.name for item in data]
     for index, name in enumerate(names):
@@ -207,18 +209,18 @@ def _how_to_see_both(first: Task, other: Task) -> str:
 
 
 def _distiller(
-    config: DistillConfig, student: TorchPolicy, trained: nn.Module, losses: Mapping[int, TaskLoss]
+    options: DistillOptions, student: TorchPolicy, trained: nn.Module, losses: Mapping[int, TaskLoss]
 ) -> Distiller:
-    learning_rate = parse_schedule(config.learning_rate, "learning_rate")
+    learning_rate = as_schedule(options.learning_rate, "learning_rate")
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     return Distiller(
         student.network,
         {head: loss.function for head, loss in losses.items()},
-        OPTIMIZERS[config.optimizer](parameters, learning_rate.bounds[1], config.weight_decay),
+        OPTIMIZERS[options.optimizer](parameters, learning_rate.bounds[1], options.weight_decay),
         learning_rate=learning_rate,
         temperatures={head: loss.temperature for head, loss in losses.items()},
-        num_updates=config.num_updates,
-        max_gradient_norm=config.max_gradient_norm,
-        precision=resolve_precision(config.precision, torch.device(config.device)),
-        seed=config.seed,
+        num_updates=options.num_updates,
+        max_gradient_norm=options.max_gradient_norm,
+        precision=resolve_precision(options.precision, torch.device(options.device)),
+        seed=options.seed,
     )

@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rldistill.distillation import Likeness
+from rldistill.distillation.live import LiveSource
+from rldistill.distillation.sources import Source
+from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import recorded_teacher
+from rldistill.options.distill import DistillOptions
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.statistics import retention, retention_samples, sample_interval
-from rldistill.verbs.distill_config import DistillConfig
-from rldistill.verbs.task_data import LiveData, StoredData, TaskData
 
 DEFAULT_EPISODES = 10
 WORSE_THAN_TEACHER_PAGE = "docs/worse-than-teacher.md"
@@ -31,8 +33,8 @@ _GOOD_ENOUGH = 0.95
 
 def tell_scores(
     student: TorchPolicy,
-    tasks: Sequence[tuple[TaskData, Likeness]],
-    config: DistillConfig,
+    tasks: Sequence[tuple[Source, Likeness]],
+    options: DistillOptions,
     callbacks: Sequence[Callback],
 ) -> None:
     """Play a few episodes with student, teacher and random play, and tell the scores; never fails the run.
@@ -40,17 +42,17 @@ def tell_scores(
     Args:
         student: finished and saved.
         tasks: that it was taught, with its likeness to each teacher.
-        config: of the run; `evaluate_episodes` None: 10 as far as they end within a minute, but none of Atari, whose
+        options: of the run; `evaluate_episodes` None: 10 as far as they end within a minute, but none of Atari, whose
             games take minutes, nor of an environment that was given as an object in Python.
         callbacks: told; one that asks to stop ends the play alone.
     """
     started = time.monotonic()
     for data, alike in tasks:
-        playable = _playable(data, config)
+        playable = _playable(data, options)
         if playable is None:
             continue
         try:
-            text = _score_line(student, data, alike, playable, config, callbacks, started)
+            text = _score_line(student, data, alike, playable, options, callbacks, started)
         except StopRequestedError:
             notify(callbacks, MessageEvent("stopped; the student is saved, its score was not finished"))
             return
@@ -59,16 +61,16 @@ def tell_scores(
         notify(callbacks, MessageEvent(text))
 
 
-def _playable(data: TaskData, config: DistillConfig) -> PlayableTask | None:
+def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:
     """Return what is to be played, without exploration but for Atari; None: nothing, or nothing that can be."""
     task = data.task
     # Nobody asked for this play: it neither takes minutes nor moves an environment of the user's own.
     is_not_played_unasked = task.is_atari or task.name.startswith("python:")
-    if config.evaluate_episodes == 0 or (config.evaluate_episodes is None and is_not_played_unasked):
+    if options.evaluate_episodes == 0 or (options.evaluate_episodes is None and is_not_played_unasked):
         return None
-    if isinstance(data, LiveData):
+    if isinstance(data, LiveSource):
         playable = data.playable
-    elif isinstance(data, StoredData) and (task.is_atari or ":" not in task.name):
+    elif isinstance(data, StoredSource) and (task.is_atari or ":" not in task.name):
         # A name with a colon is a Python object that is gone, or a module that a dataset must not have imported.
         try:
             playable = make_task(task)
@@ -83,36 +85,36 @@ def _playable(data: TaskData, config: DistillConfig) -> PlayableTask | None:
 
 def _score_line(
     student: TorchPolicy,
-    data: TaskData,
+    data: Source,
     alike: Likeness,
     playable: PlayableTask,
-    config: DistillConfig,
+    options: DistillOptions,
     callbacks: Sequence[Callback],
     started: float,
 ) -> str:
-    task, num_episodes = playable.task, config.evaluate_episodes or DEFAULT_EPISODES
-    teacher = data.policy if isinstance(data, LiveData) else recorded_teacher(student, task, device=config.device)
+    task, num_episodes = playable.task, options.evaluate_episodes or DEFAULT_EPISODES
+    teacher = data.policy or recorded_teacher(student, task, device=options.device)
     policies: dict[str, Policy] = {"student": fit_policy(student, task)}
     if teacher is not None:
         policies |= {"teacher": fit_policy(teacher, task), "random": RandomPolicy(task)}
     scores = {
-        role: _scores(policy, playable, num_episodes, config, _reporter(role, config, callbacks, started))
+        role: _scores(policy, playable, num_episodes, options, _reporter(role, options, callbacks, started))
         for role, policy in policies.items()
     }
-    return _in_words(scores, alike, config, of=f" of {task.name}" if len(student.tasks) > 1 else "")
+    return _in_words(scores, alike, options, of=f" of {task.name}" if len(student.tasks) > 1 else "")
 
 
 def _scores(
-    policy: Policy, playable: PlayableTask, num_episodes: int, config: DistillConfig, on_step: Callable[[int], None]
+    policy: Policy, playable: PlayableTask, num_episodes: int, options: DistillOptions, on_step: Callable[[int], None]
 ) -> np.ndarray:
-    envs = playable.make_envs(min(config.num_envs, num_episodes), config.num_threads)
+    envs = playable.make_envs(min(options.num_envs, num_episodes), options.num_threads)
     try:
         played = play_episodes(
             policy,
             envs,
             range(num_episodes),
             # Of this purpose alone: evaluations meet other episodes.
-            seed=stream_seed(config.seed, "score of the finished student"),
+            seed=stream_seed(options.seed, "score of the finished student"),
             exploration_epsilon=playable.task.protocol.exploration_epsilon,
             on_step=on_step,
         )
@@ -121,9 +123,11 @@ def _scores(
     return played.scores
 
 
-def _reporter(role: str, config: DistillConfig, callbacks: Sequence[Callback], started: float) -> Callable[[int], None]:
-    num_episodes, num_steps = config.evaluate_episodes or DEFAULT_EPISODES, 0
-    how = f"`rldistill evaluate {config.out}` plays without this limit"
+def _reporter(
+    role: str, options: DistillOptions, callbacks: Sequence[Callback], started: float
+) -> Callable[[int], None]:
+    num_episodes, num_steps = options.evaluate_episodes or DEFAULT_EPISODES, 0
+    how = f"`rldistill evaluate {options.out}` plays without this limit"
 
     def report(num_finished: int) -> None:
         nonlocal num_steps
@@ -131,14 +135,14 @@ def _reporter(role: str, config: DistillConfig, callbacks: Sequence[Callback], s
         if num_steps > _MOST_STEPS:
             text = f"gave up: the {role}'s {num_episodes} episodes did not end within {_MOST_STEPS:,} steps. {how}"
             raise RldistillError(text)
-        if config.evaluate_episodes is None and time.monotonic() - started > _MOST_SECONDS:
+        if options.evaluate_episodes is None and time.monotonic() - started > _MOST_SECONDS:
             raise RldistillError(f"gave up: the play did not end within {_MOST_SECONDS:.0f} s. {how}")
         notify(callbacks, ProgressEvent(f"score {role}", num_finished, num_episodes, "episodes"))
 
     return report
 
 
-def _in_words(scores: dict[str, np.ndarray], alike: Likeness, config: DistillConfig, *, of: str) -> str:
+def _in_words(scores: dict[str, np.ndarray], alike: Likeness, options: DistillOptions, *, of: str) -> str:
     likeness = f"{alike.name.replace('_', ' ')} {100 * alike.value:.1f} %"
     student, num_episodes = scores["student"], len(scores["student"])
     if "teacher" not in scores:
@@ -148,7 +152,7 @@ def _in_words(scores: dict[str, np.ndarray], alike: Likeness, config: DistillCon
     shown = f"score{of} {student.mean():.4g} of {teacher.mean():.4g}"
     if kept is None:
         return f"{shown} ({num_episodes} episodes each; the teacher is no better than random play); {likeness}"
-    rng = stream_generator(config.seed, "interval of the finished student's score")
+    rng = stream_generator(options.seed, "interval of the finished student's score")
     samples = retention_samples(student, teacher, random, rng=rng)
     interval = None if samples is None else sample_interval(samples)
     ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"

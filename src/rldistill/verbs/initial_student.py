@@ -11,11 +11,11 @@ from rldistill.adapters.functions import check_module_state
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
 from rldistill.networks.output_layer import StdKind
+from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
-from rldistill.verbs.distill_config import DistillConfig
 
 MODULE_PREFIX = "module:"
 STUDENT_STDS: tuple[StdKind, ...] = ("state", "parameter", "fixed")
@@ -59,7 +59,7 @@ def student_name(student: str | nn.Module) -> str:
 
 
 def initial_student(
-    config: DistillConfig, tasks: Sequence[StudentTask], module: nn.Module | None, output_kind: OutputKind
+    options: DistillOptions, named: str, tasks: Sequence[StudentTask], output_kind: OutputKind
 ) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
     """Return the student to train, and the records of teachers of heads that it had before.
 
@@ -67,34 +67,36 @@ def initial_student(
         MismatchError: `init_from` has other heads, observations or layers.
         UsageError: settings that exclude each other.
     """
-    if module is not None:
-        return _module_student(config, tasks, module, output_kind), ()
-    if config.student.startswith(MODULE_PREFIX):
-        raise UsageError(f"student: got {config.student!r}, a Python module that its name cannot bring back.")
-    initial = None if config.init_from is None else load_policy(config.init_from)
+    if isinstance(options.student, nn.Module):
+        return _module_student(options, tasks, options.student, output_kind), ()
+    if named.startswith(MODULE_PREFIX):
+        raise UsageError(f"student: got {named!r}, a Python module that its name cannot bring back.")
+    initial = None if options.init_from is None else load_policy(options.init_from)
     if initial is None:
-        return new_student(config, tasks, output_kind), ()
-    if config.add_head:
-        _check_architecture(config, initial)
-        return _with_more_heads(config, initial, tasks, output_kind)
-    heads = _heads_in_order_of(initial, config, tasks)
-    _check_architecture(config, initial)
+        return new_student(options, named, tasks, output_kind), ()
+    if options.add_head:
+        _check_architecture(options, named, initial)
+        return _with_more_heads(options, named, initial, tasks, output_kind)
+    heads = _heads_in_order_of(initial, options, tasks)
+    _check_architecture(options, named, initial)
     normalization = _normalization(tasks)
-    student = _new_student(config, heads, output_kind, normalization)
-    _check_inputs(config, initial, normalization, student.spec.input_scale)
-    _check_output_layers(config, initial, student.spec)
+    student = _new_student(options, named, heads, output_kind, normalization)
+    _check_inputs(options, initial, normalization, student.spec.input_scale)
+    _check_output_layers(options, initial, student.spec)
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
     student.network.load_state_dict(initial.network.state_dict())
     return student, ()
 
 
-def new_student(config: DistillConfig, tasks: Sequence[StudentTask], output_kind: OutputKind) -> TorchPolicy:
+def new_student(
+    options: DistillOptions, named: str, tasks: Sequence[StudentTask], output_kind: OutputKind
+) -> TorchPolicy:
     """Return a student of fresh weights, with a head for each task in their order.
 
     Raises:
         MismatchError: the network does not suit the observations, or teachers normalise them differently.
     """
-    return _new_student(config, [_head(task) for task in tasks], output_kind, _normalization(tasks))
+    return _new_student(options, named, [_head(task) for task in tasks], output_kind, _normalization(tasks))
 
 
 def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Module:
@@ -107,9 +109,9 @@ def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Mo
 
 
 def _module_student(
-    config: DistillConfig, tasks: Sequence[StudentTask], module: nn.Module, output_kind: OutputKind
+    options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module, output_kind: OutputKind
 ) -> TorchPolicy:
-    if config.init_from is not None:
+    if options.init_from is not None:
         raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
     if len(tasks) > 1:
         names = ", ".join(task.task.name for task in tasks)
@@ -138,25 +140,25 @@ def _normalization(tasks: Sequence[StudentTask]) -> InputNormalization | None:
 
 
 def _check_inputs(
-    config: DistillConfig, initial: TorchPolicy, normalization: InputNormalization | None, input_scale: float
+    options: DistillOptions, initial: TorchPolicy, normalization: InputNormalization | None, input_scale: float
 ) -> None:
     if initial.spec.input_scale != input_scale:
         raise MismatchError(
-            f"--init-from {config.init_from} multiplies observations by {initial.spec.input_scale:g}, a student of "
+            f"--init-from {options.init_from} multiplies observations by {initial.spec.input_scale:g}, a student of "
             f"these data by {input_scale:g}: its weights would see something else. Leave --init-from out."
         )
     if initial.normalization != normalization:
         raise MismatchError(
-            f"--init-from {config.init_from} normalises observations by other statistics than the teacher "
+            f"--init-from {options.init_from} normalises observations by other statistics than the teacher "
             "(one of the two may have none): its weights would see something else. Leave --init-from out."
         )
 
 
-def _check_output_layers(config: DistillConfig, initial: TorchPolicy, new: PolicySpec) -> None:
+def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: PolicySpec) -> None:
     old = initial.spec
     if old.atoms != new.atoms:
         raise MismatchError(
-            f"--init-from {config.init_from} gives distributions of values, of which no student is made here. "
+            f"--init-from {options.init_from} gives distributions of values, of which no student is made here. "
             "Distil it: --teacher."
         )
     if "gaussian" in (old.output_kind, new.output_kind) and (old.output_kind, old.gaussian) != (
@@ -164,13 +166,14 @@ def _check_output_layers(config: DistillConfig, initial: TorchPolicy, new: Polic
         new.gaussian,
     ):
         raise MismatchError(
-            f"--init-from {config.init_from} gives {old.output_kind} (std {old.gaussian.std}), this loss makes a "
+            f"--init-from {options.init_from} gives {old.output_kind} (std {old.gaussian.std}), this loss makes a "
             f"student of {new.output_kind} (std {new.gaussian.std}). Choose the loss and --std that it was made with."
         )
 
 
 def _new_student(
-    config: DistillConfig,
+    options: DistillOptions,
+    named: str,
     heads: Sequence[HeadSpec],
     output_kind: OutputKind,
     normalization: InputNormalization | None,
@@ -178,33 +181,33 @@ def _new_student(
     # Where all heads act alike, the policy says it once.
     shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
     student = TorchPolicy.create(
-        parse_architecture(config.student),
+        parse_architecture(named),
         [head.task for head in heads],
         output_kind=output_kind,
         behaviour=shared,
-        gaussian=GaussianOptions(config.std),  # pyright: ignore[reportArgumentType] it checks
+        gaussian=GaussianOptions(options.std),  # pyright: ignore[reportArgumentType] it checks
         normalization=normalization,
-        generator=_generator(config),
+        generator=_generator(options),
     )
     return student.with_spec(
         heads=tuple(HeadSpec(head.task, None if head.behaviour == shared else head.behaviour) for head in heads)
     )
 
 
-def _generator(config: DistillConfig) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
+def _generator(options: DistillOptions) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(options.seed, "weights"))
 
 
-def _check_architecture(config: DistillConfig, initial: TorchPolicy) -> None:
-    wanted = parse_architecture(config.student)
+def _check_architecture(options: DistillOptions, named: str, initial: TorchPolicy) -> None:
+    wanted = parse_architecture(named)
     if initial.spec.architecture != wanted:
         raise MismatchError(
-            f"--init-from {config.init_from} holds {initial.spec.network_description}, "
+            f"--init-from {options.init_from} holds {initial.spec.network_description}, "
             f"--student says {wanted.description}."
         )
 
 
-def _heads_in_order_of(initial: TorchPolicy, config: DistillConfig, tasks: Sequence[StudentTask]) -> list[HeadSpec]:
+def _heads_in_order_of(initial: TorchPolicy, options: DistillOptions, tasks: Sequence[StudentTask]) -> list[HeadSpec]:
     """Return this run's heads in the order in which the file has them."""
     by_name = {task.task.name: task for task in tasks}
     old = initial.spec.heads
@@ -212,47 +215,47 @@ def _heads_in_order_of(initial: TorchPolicy, config: DistillConfig, tasks: Seque
     names = [tasks[0].task.name] if len(tasks) == len(old) == 1 else [head.task.name for head in old]
     if set(names) != set(by_name):
         raise MismatchError(
-            f"--init-from {config.init_from} has heads for {', '.join(names)}, the data are of {', '.join(by_name)}. "
+            f"--init-from {options.init_from} has heads for {', '.join(names)}, the data are of {', '.join(by_name)}. "
             "Add heads for new tasks with --add-head."
         )
     for head, name in zip(old, names, strict=True):
-        _check_fingerprint(config, head.task, by_name[name].task)
+        _check_fingerprint(options, head.task, by_name[name].task)
     return [_head(by_name[name]) for name in names]
 
 
-def _check_fingerprint(config: DistillConfig, old: Task, new: Task) -> None:
+def _check_fingerprint(options: DistillOptions, old: Task, new: Task) -> None:
     differences = old.fingerprint.differences(new.fingerprint)
     if differences:
         raise MismatchError(
-            f"--init-from {config.init_from} does not fit the data of {new.name}: {'; '.join(differences)}."
+            f"--init-from {options.init_from} does not fit the data of {new.name}: {'; '.join(differences)}."
         )
 
 
 def _with_more_heads(
-    config: DistillConfig, initial: TorchPolicy, tasks: Sequence[StudentTask], output_kind: OutputKind
+    options: DistillOptions, named: str, initial: TorchPolicy, tasks: Sequence[StudentTask], output_kind: OutputKind
 ) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
     old_names = list(initial.spec.head_sizes)
     new = [task for task in tasks if task.task.name not in old_names]
     if not new:
         raise MismatchError(
-            f"--add-head: {config.init_from} has a head for each of {', '.join(t.task.name for t in tasks)} already. "
+            f"--add-head: {options.init_from} has a head for each of {', '.join(t.task.name for t in tasks)} already. "
             "Leave --add-head out to train them on."
         )
     for task in tasks:
         if task.task.name in old_names:
-            _check_fingerprint(config, initial.spec.heads[old_names.index(task.task.name)].task, task.task)
-    _check_seen(config, initial, new)
-    if not config.train_torso and len(new) < len(tasks):
+            _check_fingerprint(options, initial.spec.heads[old_names.index(task.task.name)].task, task.task)
+    _check_seen(options, initial, new)
+    if not options.train_torso and len(new) < len(tasks):
         known = ", ".join(task.task.name for task in tasks if task.task.name in old_names)
         raise UsageError(f"--add-head leaves the head of {known} as it is: leave its data out, or add --train-torso.")
     if initial.output_kind == "q_values" and any(task.samples for task in new):
         raise MismatchError(
-            f"--add-head: {config.init_from} gives q_values, and {new[0].task.name} has a teacher that samples from "
+            f"--add-head: {options.init_from} gives q_values, and {new[0].task.name} has a teacher that samples from "
             "logits: one policy cannot give both. Train a new student of all tasks."
         )
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
-    _check_inputs(config, initial, _normalization(new), initial.spec.input_scale)
+    _check_inputs(options, initial, _normalization(new), initial.spec.input_scale)
     kinds = {initial.output_kind, output_kind}
     if len(kinds) > 1 and not kinds <= {"q_values", "logits"}:
         is_mixed = bool(kinds & {"q_values", "logits"})
@@ -262,15 +265,15 @@ def _with_more_heads(
             else "Choose another --loss, or train a new student of all tasks."
         )
         raise MismatchError(
-            f"--add-head: {config.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
+            f"--add-head: {options.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
             f"one policy cannot give both. {way}"
         )
-    _check_added_std(config, initial)
+    _check_added_std(options, initial)
     # All that its description says stays: how it scales inputs, and what its outputs are.
     student = TorchPolicy.from_spec(
-        replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(config.student).name),
+        replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(named).name),
         normalization=initial.normalization,
-        generator=_generator(config),
+        generator=_generator(options),
     )
     missing, unexpected = student.network.load_state_dict(initial.network.state_dict(), strict=False)
     prefixes = tuple(f"heads.{index}." for index in range(len(old_names), len(student.spec.heads)))
@@ -278,24 +281,24 @@ def _with_more_heads(
     return student, _recorded_teachers(initial, {task.task.name for task in tasks})
 
 
-def _check_added_std(config: DistillConfig, initial: TorchPolicy) -> None:
+def _check_added_std(options: DistillOptions, initial: TorchPolicy) -> None:
     """Check that a new head's spread is what the user says, and that `fixed` is taken from this head's own teacher."""
-    own, said = initial.spec.gaussian.std, config.std
-    if initial.output_kind == "gaussian" and own != said and (own == "fixed" or said != DistillConfig.std):
+    own, said = initial.spec.gaussian.std, options.std
+    if initial.output_kind == "gaussian" and own != said and (own == "fixed" or said != "state"):
         raise MismatchError(
-            f"--add-head: {config.init_from} gives Gaussians of std {own}, --std says {said}: all heads of a policy "
+            f"--add-head: {options.init_from} gives Gaussians of std {own}, --std says {said}: all heads of a policy "
             f"have the same. Say --std {own}, or train a new student of all tasks."
         )
 
 
-def _check_seen(config: DistillConfig, initial: TorchPolicy, new: Sequence[StudentTask]) -> None:
+def _check_seen(options: DistillOptions, initial: TorchPolicy, new: Sequence[StudentTask]) -> None:
     """Check that the torso of a file can see the tasks that its student gets heads for."""
     old = initial.tasks[0].fingerprint.observation_description
     for task in new:
         own = task.task.fingerprint.observation_description
         if own != old:
             raise MismatchError(
-                f"--add-head: {config.init_from} sees {old}, {task.task.name} gives {own}: one torso cannot see both. "
+                f"--add-head: {options.init_from} sees {old}, {task.task.name} gives {own}: one torso cannot see both. "
                 "Distil the new task into a student of its own."
             )
 

@@ -1,59 +1,50 @@
-"""Settings that may differ between tasks: `0.01` for all, or `atari:pong=0.01,atari:qbert=0.1`."""
+"""Values that may differ between tasks: one for all, or a mapping by task, in which `pong` stands for `atari:pong`."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar, cast
 
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError
 from rldistill.tasks import ATARI_PREFIX
 
-
-def per_task_text(value: float | str | Mapping[str, float | str] | None) -> str | None:
-    """Return a value given in Python, one for all or one by task, as a configuration keeps it."""
-    if isinstance(value, Mapping):
-        return ",".join(f"{task}={single}" for task, single in value.items())
-    return None if value is None else str(value)
+Value = TypeVar("Value")
 
 
-def parse_per_task(text: str | None, name: str) -> dict[str, str]:
-    """Return values by task; one for all stands under the empty name.
-
-    Args:
-        text: as on the command line, None for nothing at all.
-        name: of the option, for error messages.
-
-    Raises:
-        UsageError: a part without a task, or a task named twice.
-    """
-    if text is None:
-        return {}
-    if "=" not in text:
-        return {"": text}
-    values: dict[str, str] = {}
-    for part in text.split(","):
-        task, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (equals and task and value):
-            raise UsageError(f"{name}: got {part!r} in {text!r}, expected TASK=VALUE pairs such as atari:pong=0.01.")
-        if task in values:
-            raise UsageError(f"{name}: task {task!r} occurs twice in {text!r}.")
-        values[task] = value
-    return values
+def value_for(values: Value | Mapping[str, Value] | None, task: str) -> Value | None:
+    """Return a task's own value, or the one for all; None where there is none."""
+    if not isinstance(values, Mapping):
+        return values
+    by_task = cast(Mapping[str, Value], values)
+    return by_task.get(task, by_task.get(task.removeprefix(ATARI_PREFIX)))
 
 
-def value_for(values: Mapping[str, str], task: str) -> str | None:
-    """Return a task's own value, else the one for all, else None; `pong` stands for `atari:pong`."""
-    return values.get(task, values.get(task.removeprefix(ATARI_PREFIX), values.get("")))
+def all_values(values: Value | Mapping[str, Value] | None) -> list[Value]:
+    """Return every value that is given."""
+    if values is None:
+        return []
+    return [*cast(Mapping[str, Value], values).values()] if isinstance(values, Mapping) else [values]
 
 
-def check_tasks(values: Mapping[str, str], tasks: Sequence[str], name: str) -> None:
+def check_tasks(values: object, tasks: Sequence[str], name: str) -> None:
     """Check that every task that has a value of its own takes part.
 
     Raises:
         MismatchError: names the first that does not, and lists those that do.
     """
+    if not isinstance(values, Mapping):
+        return
+    named = cast(Mapping[str, object], values)
     for task in tasks:
         short = task.removeprefix(ATARI_PREFIX)
-        if short != task and short in values and task in values:
+        if short != task and short in named and task in named:
             raise MismatchError(f"{name}: got values for {short!r} and for {task!r}, which are the same task.")
-    known = {*tasks, *(task.removeprefix(ATARI_PREFIX) for task in tasks), ""}
-    for task in values:
+    known = {*tasks, *(task.removeprefix(ATARI_PREFIX) for task in tasks)}
+    for task in named:
         if task not in known:
             raise MismatchError(f"{name}: got a value for task {task!r}, this run has {', '.join(tasks)}.")
+
+
+def shortest(values: Mapping[str, Value], num_tasks: int) -> Value | dict[str, Value]:
+    """Return values by task as a record keeps them: one where all tasks have the same."""
+    different = [*values.values()]
+    is_one = len(values) == num_tasks and all(value == different[0] for value in different)
+    return different[0] if is_one else dict(values)

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
+from rldistill.distillation.sources import Source
+from rldistill.distillation.stored import StoredSource
 from rldistill.errors import MismatchError, UsageError
-from rldistill.losses import CustomLoss, LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
+from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
 from rldistill.losses.spec import takes_no_temperature
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
-from rldistill.schedules import Constant, Schedule, parse_schedule
+from rldistill.options.distill import AUTO, DistillOptions
+from rldistill.schedules import Constant, Schedule, as_schedule
 from rldistill.types import OutputKind
-from rldistill.verbs.distill_config import DistillConfig
-from rldistill.verbs.per_task import parse_per_task, value_for
-from rldistill.verbs.task_data import StoredData, TaskData
-
-AUTO = "auto"
-"""A temperature that follows from the gaps between the teacher's own actions."""
+from rldistill.verbs.per_task import shortest, value_for
 
 
 @dataclass(frozen=True)
@@ -36,64 +35,66 @@ class TaskLoss:
     note: str | None = None
 
 
-def check_losses(config: DistillConfig) -> None:
+def check_losses(options: DistillOptions, *, has_data: bool) -> None:
     """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known.
 
     Raises:
         UsageError: a name is unknown, a temperature out of range, or `auto` without a dataset.
     """
-    texts = parse_per_task(config.temperature, "temperature")
-    schedules = {task: parse_schedule(text, "temperature") for task, text in texts.items() if text != AUTO}
-    for task, schedule in schedules.items():
-        if not schedule.bounds[0] > 0:
-            lowest = schedule.bounds[0]
-            raise UsageError(f"temperature must stay > 0, got {texts[task]!r}, whose lowest value is {lowest:g}.")
-    for task, name in parse_per_task(config.loss, "loss").items():
-        schedule = schedules.get(task, schedules.get(""))
-        check_loss(name, None if schedule is None else schedule(0.0))
-    if AUTO in texts.values() and not config.data:
-        who = "one that still learns" if config.online else "one that plays live"
-        raise UsageError(
-            f"temperature: auto is taken from the teacher's answers in a dataset, and {who} has not said anything yet. "
-            "Collect first, or give a number."
-        )
+    for name in ("loss", "temperature"):
+        if not all(isinstance(task, str) for task in _tasks_of(getattr(options, name))):
+            raise UsageError(f"{name}: got {getattr(options, name)!r}, expected values by task name.")
+    for task in {"", *_tasks_of(options.loss), *_tasks_of(options.temperature)}:
+        temperature, loss = value_for(options.temperature, task), value_for(options.loss, task)
+        if temperature == AUTO and not has_data:
+            raise UsageError(
+                "temperature: auto is taken from the teacher's answers in a dataset, and one that plays live or still "
+                "learns has not said anything yet. Collect first, or give a number."
+            )
+        schedule = None if temperature in (None, AUTO) else _temperature(temperature)
+        if loss is not None and not callable(loss):
+            check_loss(loss, None if schedule is None else schedule(0.0))
 
 
-def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | None) -> TaskLoss:
+def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
     """Return the loss of one task.
 
     Raises:
         MismatchError: the loss does not fit what the teacher gives.
         UsageError: a temperature for a loss that takes none, or `auto` for a teacher that prefers no action.
     """
-    name, kind, layout = data.task.name, data.teacher.output_kind, data.task.fingerprint.action_layout
-    text = value_for(parse_per_task(config.temperature, "temperature"), name)
-    named = value_for(parse_per_task(config.loss, "loss"), name)
+    name, kind, layout = source.task.name, source.teacher.output_kind, source.task.fingerprint.action_layout
+    temperature, named = value_for(options.temperature, name), value_for(options.loss, name)
     note: str | None = None
-    if text == AUTO:
+    if temperature == AUTO:
         # Whether the loss takes a temperature at all is told first.
-        spec = make_loss(custom_loss or named, kind, layout).spec
+        spec = make_loss(named, kind, layout).spec
         if spec.temperature is None:
             raise UsageError(takes_no_temperature(spec.name, AUTO))
-        value = _auto(data)
+        assert isinstance(source, StoredSource), "check_losses refuses the others"
+        temperature = auto_temperature(torch.from_numpy(source.sample_of_targets()), layout)
         note = (
-            f"temperature of {name}: {value:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the teacher's "
-            "best two actions"
+            f"temperature of {name}: {temperature:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the "
+            "teacher's best two actions"
         )
-        text = repr(value)
-    schedule = None if text is None else parse_schedule(text, "temperature")
-    loss = make_loss(custom_loss or named, kind, layout, temperature=None if schedule is None else schedule(0.0))
+    schedule = None if temperature is None else _temperature(temperature)
+    loss = make_loss(named, kind, layout, temperature=None if schedule is None else schedule(0.0))
     if schedule is None and loss.spec.temperature is not None:
         schedule = Constant(loss.spec.temperature)
     lowest = None if schedule is None else schedule.bounds[0]
-    warning = None if custom_loss or note else pairing_warning(loss.spec.name, kind, lowest)
+    warning = None if callable(named) or note else pairing_warning(loss.spec.name, kind, lowest)
     return TaskLoss(loss, schedule, warning, note)
 
 
-def _auto(data: TaskData) -> float:
-    assert isinstance(data, StoredData), "check_losses refuses the others"
-    layout = data.task.fingerprint.action_layout
-    return auto_temperature(torch.from_numpy(data.sample_of_targets()), layout)
+def _temperature(given: float | str | Schedule) -> Schedule:
+    schedule = as_schedule(given, "temperature")
+    if not schedule.bounds[0] > 0:
+        raise UsageError(f"temperature must stay > 0, got {given!r}, whose lowest value is {schedule.bounds[0]:g}.")
+    return schedule
+
+
+def _tasks_of(values: object) -> list[str]:
+    return list(cast(Mapping[str, object], values)) if isinstance(values, Mapping) else []
 
 
 def student_kind(names: Sequence[str], losses: Sequence[TaskLoss]) -> OutputKind:
@@ -118,20 +119,14 @@ def student_kind(names: Sequence[str], losses: Sequence[TaskLoss]) -> OutputKind
     return next(iter(kinds.values()))
 
 
-def resolved_losses(names: Sequence[str], losses: Sequence[TaskLoss]) -> dict[str, str]:
+def resolved_losses(names: Sequence[str], losses: Sequence[TaskLoss]) -> dict[str, Any]:
     """Return the losses and temperatures that were used, as `config.toml` keeps them."""
     by_task = {
         "loss": {name: loss.function.spec.name for name, loss in zip(names, losses, strict=True)},
         "temperature": {
-            name: loss.temperature.to_text()
+            name: loss.temperature.to_value()
             for name, loss in zip(names, losses, strict=True)
             if loss.temperature is not None
         },
     }
-    return {key: _shortest(values, len(names)) for key, values in by_task.items() if values}
-
-
-def _shortest(values: Mapping[str, str], num_tasks: int) -> str:
-    if len(values) == num_tasks and len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    return ",".join(f"{task}={value}" for task, value in values.items())
+    return {key: shortest(values, len(names)) for key, values in by_task.items() if values}

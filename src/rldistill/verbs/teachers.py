@@ -10,6 +10,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
@@ -26,8 +27,6 @@ from rldistill.training import (
     TrainingStream,
 )
 from rldistill.types import resolve_device
-from rldistill.verbs.config import parse_options
-from rldistill.verbs.teacher_config import TrainTeacherConfig
 
 _SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
 # A policy of more tasks is named by their number.
@@ -35,7 +34,7 @@ _LARGEST_NAME = 3
 _LAYER_NORM = {"pqn": True, "dqn": False}
 
 
-def resolve_algorithm(config: TrainTeacherConfig) -> TrainTeacherConfig:
+def resolve_algorithm(config: TrainTeacherOptions) -> TrainTeacherOptions:
     """Return the configuration with every option of its algorithm set.
 
     Raises:
@@ -45,7 +44,7 @@ def resolve_algorithm(config: TrainTeacherConfig) -> TrainTeacherConfig:
     return replace(config, layer_norm=layer_norm, **vars(algorithm_settings(config)))
 
 
-def algorithm_settings(config: TrainTeacherConfig) -> PQNSettings | DQNSettings:
+def algorithm_settings(config: TrainTeacherOptions) -> PQNSettings | DQNSettings:
     """Return the algorithm's part of a configuration, its own defaults for what is not set.
 
     Raises:
@@ -64,14 +63,13 @@ def algorithm_settings(config: TrainTeacherConfig) -> PQNSettings | DQNSettings:
     return _SETTINGS[config.algorithm](**given)
 
 
-def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
+def make_tasks(config: TrainTeacherOptions) -> list[PlayableTask]:
     """Return the tasks of a configuration.
 
     Raises:
         UsageError: one of them cannot be played, or they show different kinds of observations.
     """
-    options = parse_options(config.env_kwargs)
-    tasks = [make_task(name, options) for name in config.task_names]
+    tasks = [make_task(name, config.env_kwargs) for name in config.task_names]
     first = tasks[0].task
     for task in (playable.task for playable in tasks):
         kind = task.fingerprint.action_layout.kind
@@ -92,7 +90,7 @@ def make_tasks(config: TrainTeacherConfig) -> list[PlayableTask]:
 
 
 def make_training(
-    config: TrainTeacherConfig,
+    config: TrainTeacherOptions,
     policy: TorchPolicy,
     tasks: Sequence[PlayableTask],
     *,
@@ -134,7 +132,7 @@ def make_training(
     return PQNTraining(pqn, streams, num_steps=config.num_steps, rng=rng)
 
 
-def initial_policy(config: TrainTeacherConfig, tasks: Sequence[Task]) -> TorchPolicy:
+def initial_policy(config: TrainTeacherOptions, tasks: Sequence[Task]) -> TorchPolicy:
     """Return the policy that a training begins with: fresh weights, or those of `init_from`.
 
     Raises:

@@ -1,14 +1,13 @@
 """Train a teacher, with everything it takes to go on after a stop."""
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
 
-from rldistill.errors import UsageError
-from rldistill.events import Callback, check_callbacks
 from rldistill.networks import parse_architecture
+from rldistill.options.declaration import default_values, verb
+from rldistill.options.shared import recorded
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.machine import resolve_training_machine
 from rldistill.session.run_folder import (
     check_same_config,
     earlier_run,
@@ -17,9 +16,6 @@ from rldistill.session.run_folder import (
     write_config,
 )
 from rldistill.session.threads import use_threads
-from rldistill.verbs.config import config_values, default_values
-from rldistill.verbs.machine import resolve_training_machine
-from rldistill.verbs.teacher_config import TrainTeacherConfig, TrainTeacherSettings
 from rldistill.verbs.teachers import initial_policy, make_tasks, resolve_algorithm
 from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
@@ -27,102 +23,62 @@ from rldistill.verbs.training_run import TrainingResult, TrainingRun
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
 
 
-def resolve(config: TrainTeacherConfig, *, resume: bool = False) -> TrainTeacherConfig:
-    """Return the configuration with every `auto` replaced by what it stands for here.
+@verb(TrainTeacherOptions)
+def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
+    """Train a teacher for a task, or one network for several; `out` holds its policies, records and checkpoint.
 
     Raises:
-        UsageError: the task, the network, the algorithm's settings or the device cannot be.
+        UsageError: a value is unknown or out of range.
+        OutputExistsError: `out` holds something and neither `resume` nor `overwrite` was given.
+        NumericalError: the learner diverged.
+        KeyboardInterrupt: stopped; the state is saved.
     """
-    make_tasks(config)
-    parse_architecture(config.network)
-    return resolve_training_machine(resolve_algorithm(config), resume=resume)
+    out = Path(options.out)
+    keep_inputs(out, [options.init_from], overwrite=options.overwrite)
+    options = resolve_training(options)
+    tasks = make_tasks(options)
+    with (
+        run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
+        use_threads(options.num_threads),
+    ):
+        if continues:
+            _check_same(options)
+        else:
+            write_config(out, "train-teacher", recorded(options))
+        with stop_on_interrupt(options.callbacks) as listeners:
+            return TrainingRun(options, tasks, listeners, continues=continues).run()
 
 
-def check_training(config: TrainTeacherConfig, *, resume: bool, overwrite: bool) -> None:
+def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     """Check all of a training that can be checked without playing: its tasks, its first policy and its folder.
+
+    Returns:
+        The options with what `auto` stands for here.
 
     Raises:
         RldistillError: as `train_teacher`.
     """
-    config = resolve(config, resume=resume)
-    keep_inputs(config.out, [config.init_from], overwrite=overwrite)
-    initial_policy(config, [playable.task for playable in make_tasks(config)])
-    if earlier_run(config.out, may_stay=resume or overwrite) and resume:
-        _check_same(config)
+    options = resolve_training(options)
+    keep_inputs(Path(options.out), [options.init_from], overwrite=options.overwrite)
+    initial_policy(options, [playable.task for playable in make_tasks(options)])
+    if earlier_run(Path(options.out), may_stay=options.resume or options.overwrite) and options.resume:
+        _check_same(options)
+    return options
 
 
-def train_teacher(
-    task: str | Sequence[str],
-    *,
-    out: str | Path,
-    num_steps: int = TrainTeacherConfig.num_steps,
-    env_kwargs: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    callbacks: Sequence[Callback] = (),
-    **settings: Unpack[TrainTeacherSettings],
-) -> TrainingResult:
-    """Train a teacher for a task, or one network for several; `out` holds its policies, records and checkpoint.
-
-    Args:
-        task: `atari:<game>`, a Gymnasium id, or `module:EnvId`; a list of them is learned by one
-            network with a head for each.
-        out: run folder.
-        num_steps: decisions over all environments and the whole schedule, of each task.
-        env_kwargs: settings of the task, or of every one.
-        resume: go on with the run in `out`, if there is one.
-        overwrite: delete a run in `out` first.
-        callbacks: receive events and may stop the run.
-        **settings: every other field of `TrainTeacherConfig`, by name.
+def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
+    """Return the options with every `auto` replaced by what it stands for here.
 
     Raises:
-        UsageError: a value is unknown or out of range.
-        OutputExistsError: `out` holds something and neither flag was given.
-        NumericalError: the learner diverged.
-        KeyboardInterrupt: stopped; the state is saved.
+        UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
-    options = json.dumps(dict(env_kwargs or {}))
-    is_one = isinstance(task, str)
-    if not is_one and not (isinstance(task, Sequence) and all(isinstance(each, str) for each in task)):
-        raise UsageError(
-            f"task: got a {type(task).__name__}, expected an id, or a list of ids: a run writes down what it plays, to "
-            'go on with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a module of your '
-            "own, and pass 'module:Mine-v0'."
-        )
-    config = TrainTeacherConfig(
-        task=task if is_one else None,
-        tasks=None if is_one else ",".join(task),
-        out=Path(out),
-        num_steps=num_steps,
-        env_kwargs=options,
-        **settings,
-    )
-    return run_train_teacher(config, resume=resume, overwrite=overwrite, callbacks=callbacks)
+    parse_architecture(options.network)
+    goes_on_in = Path(options.out) if options.resume else None
+    return resolve_training_machine(resolve_algorithm(options), goes_on_in=goes_on_in)
 
 
-def run_train_teacher(
-    config: TrainTeacherConfig, *, resume: bool, overwrite: bool, callbacks: Sequence[Callback] = ()
-) -> TrainingResult:
-    """Train as configured, in `config.out`.
-
-    Raises:
-        RldistillError: the folder is taken, the task unknown, the learner diverged, …
-        KeyboardInterrupt: after Ctrl-C, with everything saved.
-    """
-    check_callbacks(callbacks)
-    keep_inputs(config.out, [config.init_from], overwrite=overwrite)
-    config = resolve(config, resume=resume)
-    tasks = make_tasks(config)
-    with run_folder(config.out, resume=resume, overwrite=overwrite) as continues, use_threads(config.num_threads):
-        if continues:
-            _check_same(config)
-        else:
-            write_config(config.out, "train-teacher", config_values(config))
-        with stop_on_interrupt(callbacks) as listeners:
-            return TrainingRun(config, tasks, listeners, continues=continues).run()
-
-
-def _check_same(config: TrainTeacherConfig) -> None:
+def _check_same(options: TrainTeacherOptions) -> None:
     """Check that a run that is to go on began as this one would."""
-    defaults = default_values(TrainTeacherConfig)
-    check_same_config(config.out, config_values(config), may_differ=_MAY_DIFFER, defaults=defaults)
+    check_same_config(
+        Path(options.out), recorded(options), may_differ=_MAY_DIFFER, defaults=default_values(TrainTeacherOptions)
+    )

@@ -12,6 +12,8 @@ import numpy as np
 
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.options.shared import recorded
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import MetricsFile
@@ -22,8 +24,6 @@ from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.training import IterationRecord
 from rldistill.types import resolve_device
-from rldistill.verbs.config import config_values
-from rldistill.verbs.teacher_config import TrainTeacherConfig
 from rldistill.verbs.teachers import initial_policy, make_training
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
@@ -107,7 +107,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        config: TrainTeacherConfig,
+        config: TrainTeacherOptions,
         tasks: Sequence[PlayableTask],
         callbacks: Sequence[Callback],
         *,
@@ -117,11 +117,12 @@ class TrainingRun:
         self._tasks = [task.task for task in tasks]
         self._callbacks = callbacks
         # Taken now: hours later the source tree may be another than the one that runs.
-        self._provenance = provenance("train-teacher", config_values(config))
+        self._provenance = provenance("train-teacher", recorded(config))
         self._policy = initial_policy(config, self._tasks).to(resolve_device(config.device))
         self._rng = stream_generator(config.seed, "exploration")
         self._progress = _Progress([config.start_step] * len(tasks))
-        self._checkpoint = config.out / CHECKPOINT_FILE
+        self._folder = Path(config.out)
+        self._checkpoint = self._folder / CHECKPOINT_FILE
         self._resumed_at: int | None = None
         state = load_checkpoint(self._checkpoint) if continues and self._checkpoint.is_file() else None
         if state is not None:
@@ -140,7 +141,7 @@ class TrainingRun:
         next_checkpoint = self._progress.step + self._config.checkpoint_period
         try:
             with MetricsFile(
-                self._config.out / "metrics.jsonl",
+                self._folder / "metrics.jsonl",
                 counter="step",
                 resume_at=self._resumed_at,
                 callbacks=self._callbacks,
@@ -163,9 +164,9 @@ class TrainingRun:
             self._training.close()
         if self._resumed_at != self._progress.step:
             self._save()
-        best = self._config.out / BEST_FILE
+        best = self._folder / BEST_FILE
         return TrainingResult(
-            self._config.out / LAST_FILE,
+            self._folder / LAST_FILE,
             best if best.is_file() else None,
             self._progress.step,
             self._progress.mean_score(0) if len(self._tasks) == 1 else None,
@@ -259,11 +260,11 @@ class TrainingRun:
 
     @property
     def _replays(self) -> ReplayFiles:
-        return ReplayFiles(self._config.out / REPLAY_FOLDER, self._training.replays)
+        return ReplayFiles(self._folder / REPLAY_FOLDER, self._training.replays)
 
     def _best_mean(self, saved: float | None) -> float | None:
         """Return the best mean so far: the file may be younger than the checkpoint."""
-        best = self._config.out / BEST_FILE
+        best = self._folder / BEST_FILE
         return load_policy(best).spec.provenance["mean_training_score"] if best.is_file() else saved
 
     def _save_policy(self, file: str, chosen_by: str) -> None:
@@ -274,7 +275,7 @@ class TrainingRun:
         }
         if len(self._tasks) > 1:
             record["mean_training_scores"] = self._mean_scores()
-        self._policy.with_provenance(record).save(self._config.out / file)
+        self._policy.with_provenance(record).save(self._folder / file)
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))

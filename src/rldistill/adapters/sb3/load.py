@@ -6,7 +6,7 @@ from typing import Any
 
 from rldistill.adapters.archive import open_archive
 from rldistill.adapters.memory import RecurrentError
-from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, read_normalizer
+from rldistill.adapters.normalizer_file import read_normalizer
 from rldistill.adapters.notices import warn
 from rldistill.adapters.sb3.actor import find_actor
 from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
@@ -21,6 +21,7 @@ from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.limits import JSON
+from rldistill.options.reading import WITHOUT_NORMALIZER
 from rldistill.policies import TorchPolicy
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import sha256_file

@@ -1,38 +1,36 @@
-"""Configuration of `train-teacher`: what all algorithms share, then what belongs to one.
+"""Options of `train_teacher`: those of all algorithms first, then those of one."""
 
-The docstring of a field is its help on the command line.
-"""
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Literal
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypedDict
-
-from rldistill.checks import check_not_negative, check_positive, check_types
 from rldistill.errors import UsageError
+from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.shared import Folder, Told, TrainingMachine
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainTeacherConfig:
-    """Train a teacher."""
+@dataclass(frozen=True)
+class TrainTeacherOptions(TrainingMachine, Folder, Told):
+    """Train a teacher for a task, or one network for several tasks."""
 
-    task: str | None = None
-    """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId."""
-    tasks: str | None = None
-    """Several tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
-    out: Path
+    task: Annotated[str | Sequence[str], PythonOnly()]
+    """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId. Several, with commas between, are learned by one
+    network with a head for each."""
+    _: KW_ONLY
+    out: PathLike
     """Run folder."""
-    algorithm: str = "pqn"
+    algorithm: Literal["pqn", "dqn"] = "pqn"
     """Learning algorithm: pqn or dqn; an option below without a value has that algorithm's own."""
-    num_steps: int = 2_500_000
-    """Decisions over all environments and the whole schedule; with --tasks, of each task."""
+    num_steps: Annotated[int, AtLeast(1)] = 2_500_000
+    """Decisions over all environments and the whole schedule; of several tasks, of each."""
     network: str = "dqn"
     """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32."""
     layer_norm: bool | None = None
     """Normalise every layer of the torso: on for pqn, which needs it, off for dqn."""
     zero_output: bool = False
     """Begin with an output layer of zero: all actions tie, and greedy play is the first action."""
-    env_kwargs: str = "{}"
-    """Settings of the task as JSON, such as '{"frame_skip": 4}'."""
+    env_kwargs: Mapping[str, Any] | None = None
+    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
     num_envs: int | None = None
     """Environments stepped in parallel, of each task: 32 for pqn, 4 for dqn."""
     learning_rate: float | None = None
@@ -77,33 +75,26 @@ class TrainTeacherConfig:
     """dqn: rewards that are summed before the value takes over: 1."""
     exploration_steps: int | None = None
     """dqn: steps after learning starts over which exploration falls: 1,000,000."""
-    init_from: Path | None = None
+    init_from: PathLike | None = None
     """Policy file whose weights to begin with, with a fresh optimiser."""
     start_step: int = 0
     """With --init-from: the place in the schedule to begin at, in steps."""
-    seed: int = 0
-    """Seed of everything random."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    precision: str = "auto"
-    """auto, float32 or bfloat16."""
-    num_threads: int = 0
-    """Threads of torch and of the emulator; 0: one per processor."""
-    checkpoint_period: int = 100_000
+    checkpoint_period: Annotated[int, AtLeast(1)] = 100_000
     """Steps between checkpoints, over all tasks."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if (self.task is None) == (self.tasks is None):
-            raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
-        twice = [name for name in self.task_names if self.task_names.count(name) > 1]
-        if twice or not all(self.task_names):
-            problem = f"{twice[0]} twice" if twice else f"{self.tasks!r}"
-            raise UsageError(f"tasks: got {problem}, expected different tasks, separated by commas.")
-        if self.algorithm not in ("pqn", "dqn"):
-            raise UsageError(f"algorithm: got {self.algorithm!r}, expected pqn or dqn.")
-        check_positive(self, "num_steps", "checkpoint_period")
-        check_not_negative(self, "seed", "num_threads")
+        super().__post_init__()
+        names = self.task_names
+        if not all(isinstance(name, str) for name in names):  # pyright: ignore[reportUnnecessaryIsInstance] Python lets anything in
+            raise UsageError(
+                f"task: got a {type(self.task).__name__}, expected an id, or a list of ids: a run writes down what it "
+                'plays, to go on with it. Register yours with gymnasium.register(id="Mine-v0", entry_point=…) in a '
+                "module of your own, and pass 'module:Mine-v0'."
+            )
+        twice = [name for name in names if names.count(name) > 1]
+        if twice or not all(names) or not names:
+            problem = f"{twice[0]} twice" if twice else f"{self.task!r}"
+            raise UsageError(f"task: got {problem}, expected different tasks.")
         if not 0 <= self.start_step < self.num_steps:
             raise UsageError(f"start_step must lie in [0, num_steps), got {self.start_step} of {self.num_steps}.")
         if self.start_step and self.init_from is None:
@@ -112,44 +103,4 @@ class TrainTeacherConfig:
     @property
     def task_names(self) -> tuple[str, ...]:
         """What is to be learned, in the order of the heads."""
-        if self.task is not None:
-            return (self.task,)
-        return tuple(name.strip() for name in (self.tasks or "").split(","))
-
-
-class TrainTeacherSettings(TypedDict, total=False):
-    """The fields of `TrainTeacherConfig` that have defaults, for keyword arguments in Python."""
-
-    algorithm: str
-    network: str
-    layer_norm: bool
-    zero_output: bool
-    num_envs: int
-    learning_rate: float
-    gamma: float
-    exploration_start: float
-    exploration_end: float
-    clip_rewards: bool
-    cut_at_life_loss: bool
-    rollout_length: int
-    num_epochs: int
-    num_minibatches: int
-    max_gradient_norm: float
-    return_lambda: float
-    exploration_fraction: float
-    replay_capacity: int
-    learning_starts: int
-    steps_per_update: int
-    batch_size: int
-    target_network_update_period: int
-    optimizer: str
-    double_q: bool
-    num_return_steps: int
-    exploration_steps: int
-    init_from: Path | None
-    start_step: int
-    seed: int
-    device: str
-    precision: str
-    num_threads: int
-    checkpoint_period: int
+        return (self.task,) if isinstance(self.task, str) or not isinstance(self.task, Sequence) else tuple(self.task)

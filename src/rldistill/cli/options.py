@@ -1,0 +1,337 @@
+"""A command line and a TOML file become records of options; text that stands for a value is read here and nowhere else.
+
+tyro finds the words that belong to each option and writes the help. What they mean follows from the type with which the
+option is declared (`rldistill.options.declaration`): numbers, JSON for settings, `TASK=VALUE,…` for values by task,
+commas in lists of names. A TOML file holds native values, and text in it is read as on the command line, which stands
+above the file.
+"""
+
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+
+import tyro
+
+from rldistill.cli.configuration_file import values_for_verb
+from rldistill.errors import UsageError
+from rldistill.options.declaration import option_help, option_types
+
+Record = TypeVar("Record")
+
+# Options of one call: a file that gives the same result again does not hold them.
+_OF_THE_CALL = frozenset({"config", "resume", "overwrite", "dry_run", "quiet", "json"})
+# Given in Python alone.
+_NEVER_TYPED = frozenset({"callbacks"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Options of every verb that works."""
+
+    config: Path | None = None
+    """TOML file with options; those on the command line override it."""
+    dry_run: bool = False
+    """Check what can be checked without playing or training, print the resolved configuration and stop."""
+    quiet: bool = False
+    """Print no progress and no notes: only warnings, errors, and the results of evaluate and inspect."""
+    json: bool = False
+    """Print the result as JSON on stdout."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command line and its TOML file say.
+
+    Attributes:
+        values: of the options that were given, by name.
+        flags: of the call.
+    """
+
+    values: Mapping[str, Any]
+    flags: Flags
+
+    def make(self, record: type[Record], **others: object) -> Record:
+        """Return a record of the options that were given, with values of one's own over them.
+
+        Raises:
+            UsageError: a value is not what its option takes.
+        """
+        own = {name: self.values[name] for name in option_types(record) if name in self.values} | others
+        for item in fields(cast(Any, record)):
+            if item.default is MISSING and item.name not in own:
+                raise UsageError(f"{_flag(item.name)} is missing: {option_help(record)[item.name]}")
+        return record(**own)
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option as it is declared.
+
+    Attributes:
+        name: of the field.
+        members: the types of its values, without None.
+        help: the docstring of the field.
+        default: in Python; None also where there is none.
+        is_required: whether there is no default.
+        is_positional: whether it is written without its name.
+    """
+
+    name: str
+    members: tuple[Any, ...]
+    help: str
+    default: Any
+    is_required: bool
+    is_positional: bool
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is written without a value."""
+        return self.members == (bool,)
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether it may be given several times: a list of files."""
+        return any(get_origin(member) in (tuple, Sequence) and Path in _inside(member) for member in self.members)
+
+    @property
+    def metavar(self) -> str | None:
+        """What the help shows in place of a value."""
+        kinds = [get_origin(member) or member for member in self.members]
+        if self.is_switch:
+            return None
+        if self.takes_several or Path in kinds:
+            return "PATH"
+        is_json = kinds == [Mapping] and get_args(self.members[0])[1] is Any
+        known = {int: "INT", float: "FLOAT", Mapping: "JSON" if is_json else "TEXT"}
+        return known.get(kinds[0], "TEXT") if len(kinds) == 1 else "TEXT"
+
+    def as_field(self) -> tuple[str, Any, Any]:
+        """Return it as tyro reads it: a truth value, or text."""
+        says_nothing = self.default is None or self.default is False or self.default == ()
+        default = "" if says_nothing else f"(default: {self.default})"
+        shown = "(required)" if self.is_required and not self.is_positional else default
+        details = tyro.conf.arg(help=self.help, metavar=self.metavar, help_behavior_hint=shown, prefix_name=False)
+        if self.is_switch:
+            # Only what may already be on needs a way to turn it off.
+            marks = () if self.default is None or self.default else (tyro.conf.FlagCreatePairsOff,)
+            return self.name, Annotated[(bool, details, *marks)], field(default=bool(self.default))
+        place: tuple[Any, ...] = (tyro.conf.Positional,) if self.is_positional else ()
+        if not self.takes_several:
+            return self.name, Annotated[(str | None, details, *place)], field(default=None)
+        place = place or (tyro.conf.UseAppendAction,)
+        return self.name, Annotated[(tuple[str, ...], details, *place)], field(default=())
+
+    def value(self, said: object) -> object:
+        """Return what text stands for; whatever else a TOML file holds stays what it is.
+
+        Raises:
+            UsageError: the text has not the form of such a value.
+        """
+        if self.takes_several:
+            items = cast(Sequence[Any], said if isinstance(said, list | tuple) else (said,))
+            return tuple(Path(str(item)) for item in items)
+        return _read_text(self.name, said, self.members) if isinstance(said, str) else said
+
+
+def read_options(
+    verb: str,
+    records: Sequence[type[Any]],
+    argv: Sequence[str],
+    *,
+    example: str,
+    positional: str | None = None,
+    expected: str = "",
+    left_out: Collection[str] = (),
+) -> Given:
+    """Read one verb's options.
+
+    Args:
+        verb: its name.
+        records: that declare its options, the verb's own first; of two of the same name the first counts.
+        argv: what follows the verb.
+        example: a command that works, for the help.
+        positional: name of the option that is written without `--`.
+        expected: what it names, for the error of a command line without it; empty where it may be left out.
+        left_out: names of options that no command line gives.
+
+    Raises:
+        UsageError: one line, whatever tyro's boxes say.
+    """
+    groups = _groups([*records, Flags], positional, {*left_out, *_NEVER_TYPED})
+    options = {option.name: option for group in groups.values() for option in group}
+    # First: the help needs no file, and all that a file says needs the names of the options.
+    words = _parse(verb, groups, argv, f"{(records[0].__doc__ or '').strip()}\n\nExample: {example}")
+    typed = {name: word for name, word in words.items() if _is_given(name, argv) or (name == positional and word)}
+    path = None if "config" not in typed else Path(typed.pop("config"))
+    said = {} if path is None else values_for_verb(verb, path, options.keys() - _OF_THE_CALL)
+    values: dict[str, Any] = {name: options[name].value(value) for name, value in (said | typed).items()}
+    if expected and positional not in values:
+        raise UsageError(f"missing argument: expected {expected}, such as in `{example}`.")
+    flags = Flags(config=path, **{item.name: values.pop(item.name) for item in fields(Flags) if item.name in values})
+    return Given(values, flags)
+
+
+def _groups(
+    records: Sequence[type[Any]], positional: str | None, left_out: Collection[str]
+) -> dict[type[Any], list[_Option]]:
+    """Return the options by the class that declares them; help shows those of one class together."""
+    groups: dict[type[Any], list[_Option]] = {}
+    seen: set[str] = {*left_out}
+    for record in records:
+        helps, types = option_help(record), option_types(record)
+        defaults = {item.name: item.default for item in fields(record)}
+        for owner in record.__mro__:
+            for name in [name for name in vars(owner).get("__annotations__", {}) if name in types and name not in seen]:
+                seen.add(name)
+                default = defaults[name]
+                option = _Option(
+                    name,
+                    tuple(member for member in _members(types[name]) if member is not NoneType),
+                    helps.get(name, ""),
+                    None if default is MISSING else default,
+                    default is MISSING,
+                    name == positional,
+                )
+                groups.setdefault(owner, []).append(option)
+    return groups
+
+
+def _members(hint: object) -> tuple[Any, ...]:
+    """Return the types of a union, or the only one."""
+    return (hint,) if get_origin(hint) in (None, tuple, Sequence, Mapping) else get_args(hint)
+
+
+def _inside(hint: object) -> tuple[Any, ...]:
+    """Return what a list holds."""
+    return tuple(item for argument in get_args(hint) for item in _members(argument))
+
+
+def _parse(
+    verb: str, groups: Mapping[type[Any], Sequence[_Option]], argv: Sequence[str], description: str
+) -> dict[str, Any]:
+    """Return the words of each option: text, lists of text, or truth values."""
+    parts: list[tuple[str, Any]] = []
+    for owner, options in groups.items():
+        part = make_dataclass(owner.__name__, [option.as_field() for option in options])
+        # The verb's own options have its whole description above them.
+        part.__doc__ = "" if not parts else owner.__doc__
+        title = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", owner.__name__).lower()
+        parts.append((title, Annotated[part, tyro.conf.arg(name="" if not parts else title)]))
+    command = make_dataclass("Command", [(title.replace("-", "_"), part) for title, part in parts])
+    errors, shown = io.StringIO(), _Page()
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
+            parsed = tyro.cli(command, prog=f"rldistill {verb}", description=description, args=list(argv))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            sys.stdout.write(shown.getvalue())
+            raise
+        raise UsageError(_one_line(errors.getvalue())) from None
+    return {name: value for part in vars(parsed).values() for name, value in vars(part).items()}
+
+
+class _Page(io.StringIO):
+    """Text that may hold anything: without an encoding its writer would draw boxes of plain dashes."""
+
+    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+
+def _one_line(text: str) -> str:
+    """Return what tyro's box says before it turns to help texts."""
+    parts: list[str] = []
+    for line in text.splitlines():
+        words = line.strip(" │╭╮╰╯─|")
+        if re.match(r"(For full helptext|Argument helptext)", words):
+            break
+        if words and not re.fullmatch(r"[-─╭╮╰╯ ]+", words):
+            parts.append(words.strip())
+    # The first part is the box's title, such as "Value error".
+    return " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+
+
+def _is_given(name: str, argv: Sequence[str]) -> bool:
+    words = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
+    return not words.isdisjoint((_flag(name), f"--no-{_flag(name)[2:]}"))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _read_text(name: str, text: str, members: Collection[Any]) -> object:
+    """Return what text stands for as a value of one of these types."""
+    kinds = [get_origin(member) or member for member in members]
+    for member in members:
+        if get_origin(member) is Mapping:
+            held = get_args(member)[1]
+            return _settings(name, text) if held is Any else _by_task(name, text, has_numbers=held is float)
+    if Sequence in kinds and "," in text:
+        return [item.strip() for item in text.split(",")]
+    if not {int, float} & {*kinds} or str in kinds:
+        return text
+    return _number(name, text, is_whole=float not in kinds)
+
+
+def _number(name: str, text: str, *, is_whole: bool) -> float:
+    """Return a number; whole ones may be written as 1e4, others as 1/255."""
+    try:
+        number = Fraction(text.replace(" ", "")) if "/" in text else float(text)
+        if not is_whole or float(number).is_integer():
+            return int(text) if re.fullmatch(r"[+-]?\d[\d_]*", text) else int(number) if is_whole else float(number)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        pass  # told below
+    raise UsageError(f"{_flag(name)}: got {text!r}, expected a {'whole number' if is_whole else 'number'}.")
+
+
+_EXAMPLES = {"env_kwargs": "'{\"frame_skip\": 4}'", "learner": "'{\"learning_rate\": 1e-4}'"}
+
+
+def _settings(name: str, text: str) -> dict[str, Any]:
+    """Return settings that are written as a JSON object."""
+    try:
+        settings = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(
+            f"{name} is not JSON: got {text!r} ({error}), expected an object such as {_EXAMPLES[name]}."
+        ) from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"{name}: got {text!r}, expected a JSON object such as {_EXAMPLES[name]}.")
+    return cast(dict[str, Any], settings)
+
+
+def _by_task(name: str, text: str, *, has_numbers: bool) -> object:
+    """Return one value for all tasks, or values by task."""
+    if "=" not in text and not has_numbers:
+        return text
+    values: dict[str, str | float] = {}
+    for part in text.split(","):
+        task, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and task and value):
+            raise UsageError(f"{name}: got {part!r} in {text!r}, expected TASK=VALUE pairs such as atari:pong=0.01.")
+        if task in values:
+            raise UsageError(f"{name}: task {task!r} occurs twice in {text!r}.")
+        values[task] = _number(name, value, is_whole=False) if has_numbers else value
+    return values
+
+
+def repeated(argv: Sequence[str], option: str) -> list[str]:
+    """Return a command line in which an option stands before each of its values: `-o a b` is `-o a -o b`.
+
+    Only after a positional argument: before it, the second value may be one.
+    """
+    if not argv or argv[0].startswith("-"):
+        return list(argv)
+    words: list[str] = []
+    for word in argv:
+        if words[-2:-1] == [option] and not word.startswith("-"):
+            words.append(option)
+        words.append(word)
+    return words

@@ -1,0 +1,30 @@
+"""Options of `collect`."""
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.reading import Reading
+from rldistill.options.shared import Environments, Folder, Machine, Played, Told
+
+if TYPE_CHECKING:
+    from rldistill.envs import TaskLike
+    from rldistill.loading.named import PolicyLike
+else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
+    PolicyLike, TaskLike = Path, str
+
+
+@dataclass(frozen=True)
+class CollectOptions(Reading, Played, Environments, Machine, Folder, Told):
+    """Let a teacher play, and store observations, its outputs, actions and rewards."""
+
+    teacher: Annotated["PolicyLike", PythonOnly()]
+    """Teacher: a policy, a file of any library, or a run folder."""
+    task: Annotated["TaskLike | None", PythonOnly()] = None
+    """Task to play. Default: the teacher's own."""
+    _: KW_ONLY
+    out: PathLike
+    """Dataset folder."""
+    num_steps: Annotated[int, AtLeast(1)] = 50_000
+    """Decisions to store in all."""

@@ -1,0 +1,52 @@
+"""Options of `evaluate`."""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rldistill.errors import UsageError
+from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.reading import Reading
+from rldistill.options.shared import Environments, Machine, Played, Told
+
+if TYPE_CHECKING:
+    from rldistill.envs import TaskLike
+    from rldistill.loading.named import PolicyLike
+
+    Policies = PolicyLike | Sequence[PolicyLike]
+    Tasks = TaskLike | Sequence[TaskLike]
+else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
+    Policies, Tasks = tuple[Path, ...], str | Sequence[str]
+
+# A student may be better than its teacher; a requirement beyond this is a percentage.
+_MOST_RETENTION = 2.0
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Reading, Played, Environments, Machine, Told):
+    """Play the same episodes with every policy and with random play, and compare."""
+
+    policies: Annotated[Policies, PythonOnly()]
+    """Policies, their files or run folders; one or several."""
+    task: Annotated[Tasks | None, PythonOnly()] = None
+    """Task to play, or several with commas between. Default: all that the first policy has heads for."""
+    _: KW_ONLY
+    teacher: Annotated[Policies | None, PythonOnly()] = None
+    """The reference, once for each teacher. Default: those that the first policy's file names, if they are still there.
+    """
+    num_episodes: Annotated[int, AtLeast(1)] = 30
+    """Episodes of each policy."""
+    require_retention: float | None = None
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several
+    tasks, of its mean."""
+    out: PathLike | None = None
+    """JSON file to write. Default: evaluation.json in the run folder, if one is named alone on a command line."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
+            raise UsageError(
+                f"require_retention must lie in [0, {_MOST_RETENTION:g}], got {self.require_retention:g}. It is a "
+                "share of the teacher's skill: 0.95 asks for 95 %, 1 for as much as the teacher's."
+            )

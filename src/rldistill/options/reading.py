@@ -1,0 +1,57 @@
+"""How the files of other libraries are read where they do not say it themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rldistill.limits import is_file
+from rldistill.options.declaration import Options, option_types
+
+WITHOUT_NORMALIZER = "none"
+"""In the place of a normalizer's file: the policy sees observations as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Options):
+    """What policy files of other libraries do not say themselves."""
+
+    trust: bool = False
+    """Run the code in files that are programs (TorchScript, torch.export), and ONNX files without limits of time and
+    memory."""
+    outputs: str | None = None
+    """What the outputs are, where the file does not say it: q_values, logits, gaussian or actions; of several outputs
+    also which, such as logits=policy or gaussian=mu,log_std. For a box whose bounds -1 and 1 stand for:
+    actions=rescale."""
+    input_scale: float | None = None
+    """Factor on the observations of a program that takes floats where the task gives bytes: 1 if it scales them
+    itself, else 1/255."""
+    activation: str | None = None
+    """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl, that of the script for
+    CleanRL."""
+    normalizer: str | None = None
+    """Running statistics of the observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var. Default:
+    what lies beside a Stable-Baselines3 zip, what a checkpoint holds; the word none: without."""
+    behaviour: Literal["greedy", "sample"] | None = None
+    """How the policy acts: greedy, or sample from its distribution. Default: as its file says; a Gaussian is sampled
+    while it is recorded."""
+
+    def as_reading(self) -> "Reading":
+        """Return the words of this group alone: of a verb's record that extends it."""
+        return Reading(**{name: getattr(self, name) for name in option_types(Reading)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is said, to be recorded; trust is not: it is given anew each time."""
+        said = {name: getattr(self, name) for name in option_types(Reading)}
+        return {name: value for name, value in said.items() if value is not None and name != "trust"}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
+        """Read what `to_dict` wrote; from a stranger's file, which may say anything, only what can be meant."""
+        kinds = {"outputs": str, "input_scale": float, "activation": str, "normalizer": str, "behaviour": str}
+        said = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
+        if said.get("behaviour") not in ("greedy", "sample"):
+            said.pop("behaviour", None)
+        # Opening a pipe or a device might never end.
+        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not is_file(said["normalizer"]):
+            del said["normalizer"]
+        return Reading(**said)

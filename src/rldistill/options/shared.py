@@ -1,0 +1,88 @@
+"""Options that several verbs share, in groups; the command line's help shows each group by itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from rldistill.errors import UsageError
+from rldistill.events import Callback, check_callbacks
+from rldistill.options.declaration import AtLeast, AtMost, Between, Options, PythonOnly, option_types, values
+
+# Each environment takes memory of its own, and a mistyped number would fill the machine's.
+NumEnvs = Annotated[int, AtLeast(1), AtMost(4096)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Options):
+    """Where and with which seed the work is done."""
+
+    seed: Annotated[int, AtLeast(0)] = 0
+    """Seed of everything random; episode i is a function of (seed, i)."""
+    num_threads: Annotated[int, AtLeast(0)] = 0
+    """Threads of torch and of the emulator; 0: one per processor."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMachine(Machine):
+    """In which numbers a network is trained."""
+
+    precision: str = "auto"
+    """auto, float32 or bfloat16. auto: bfloat16 on GPUs and processors that compute in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environments(Options):
+    """How many environments are played at once."""
+
+    num_envs: NumEnvs = 16
+    """Environments stepped together; changes no episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Options):
+    """What to do where the output folder holds something."""
+
+    resume: bool = False
+    """Go on with an earlier run in --out, if there is one."""
+    overwrite: bool = False
+    """Delete an earlier run in --out first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.overwrite:
+            raise UsageError(
+                "--resume and --overwrite exclude each other: one goes on with a run, the other deletes it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Options):
+    """Who hears of the work while it is done."""
+
+    callbacks: Annotated[Sequence[Callback], PythonOnly()] = ()
+    """Functions that receive events; one that answers True stops the run, which saves its state."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_callbacks(self.callbacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played(Options):
+    """How the task is played."""
+
+    env_kwargs: Mapping[str, Any] | None = None
+    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
+    exploration_epsilon: Annotated[float, Between(0, 1)] | None = None
+    """Chance of a uniformly random action. Default: the protocol's, 0.05 for Atari and 0 elsewhere."""
+
+
+# What a call does with its folder, and who hears of it, is not part of what it makes.
+_OF_THE_CALL = frozenset({*option_types(Folder), *option_types(Told)})
+
+
+def recorded(options: Options) -> dict[str, Any]:
+    """Return the options and values that make the result, as `config.toml` and a file's record hold them."""
+    return {name: value for name, value in values(options).items() if name not in _OF_THE_CALL}

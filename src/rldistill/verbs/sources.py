@@ -1,0 +1,299 @@
+"""From the sources that a user names to those that teach: datasets opened, teachers loaded, tasks made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from rldistill.data import Dataset
+from rldistill.distillation.live import LiveSource
+from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
+from rldistill.distillation.sources import Source
+from rldistill.distillation.stored import StoredSource
+from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.envs.make import import_task_module
+from rldistill.errors import UsageError
+from rldistill.events import Callback, ProgressEvent, notify
+from rldistill.loading.named import (
+    PolicyFile,
+    PolicyLike,
+    as_named,
+    as_policy,
+    files_of,
+    path_of,
+    played_by,
+    sampling_note,
+    told_to_act,
+    while_recorded,
+    words_of,
+)
+from rldistill.options.declaration import option_types, values
+from rldistill.options.distill import DistillOptions, Live, Online, Stored
+from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.seeding import stream_generator
+from rldistill.tasks import Task
+from rldistill.training import StreamStep, Training
+from rldistill.types import resolve_device
+from rldistill.verbs.teachers import initial_policy, make_training
+from rldistill.verbs.train_teacher import resolve_training
+
+Named = Stored | Live | Online
+
+CURVES_FILE = "curves.jsonl"
+DEFAULT_HELD_OUT = 0.1
+_DEFAULT_EPISODES = 10
+# What the options of `distill` and `Online` say of a learner, or what does not apply to one that teaches.
+_NOT_THE_LEARNERS = frozenset(
+    {
+        "task",
+        "out",
+        "algorithm",
+        "num_steps",
+        "env_kwargs",
+        "device",
+        "num_threads",
+        "start_step",
+        "checkpoint_period",
+        "resume",
+        "overwrite",
+        "callbacks",
+    }
+)
+
+
+def named_sources(options: DistillOptions) -> list[Named]:
+    """Return what a student learns from, in the order of its tasks.
+
+    Raises:
+        UsageError: nothing, a mixture of kinds, or an option that this kind of source does not take.
+    """
+    given: Any = options.source
+    several: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    sources = [Stored(item) if isinstance(item, str | Path | Dataset) else item for item in several]
+    kinds = {type(item) for item in sources}
+    if not kinds <= {Stored, Live, Online} or not kinds:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
+        raise UsageError(f"source: got {names}, expected dataset folders, Stored, Live or Online.")
+    if len(kinds) > 1 or (kinds == {Online} and len(sources) > 1):
+        shown = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise UsageError(
+            f"source: got {len(sources)} of {shown}, expected one kind: datasets, teachers that play (Live), or one "
+            "teacher that learns (Online)."
+        )
+    if kinds == {Online}:
+        for name in ("task_order", "task_weights", "held_out_fraction"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
+    return sources
+
+
+def open_sources(options: DistillOptions, named: Sequence[Named], callbacks: Sequence[Callback]) -> list[Source]:
+    """Open datasets, or load teachers and make what they play.
+
+    Args:
+        options: of the run, resolved.
+        named: what it names.
+        callbacks: receive how far a teacher's play or learning is; may stop the run.
+
+    Raises:
+        DatasetError: a dataset cannot be read, or holds too few episodes.
+        PolicyFileError: a teacher's file cannot be trusted.
+        MismatchError: a teacher does not fit its task.
+    """
+    stored = [item for item in named if isinstance(item, Stored)]
+    if stored:
+        return _open_stored(stored, options)
+    live = [item for item in named if isinstance(item, Live)]
+    return [_open_live(item, options, callbacks) for item in live] or [
+        _open_online(item, options, callbacks) for item in named if isinstance(item, Online)
+    ]
+
+
+def files_read(named: Sequence[Named], sources: Sequence[Source] = ()) -> list[Path]:
+    """Return the files and folders that a run reads: those that are named, and the teachers that datasets record."""
+    files = [_data_path(item) for item in named if isinstance(item, Stored)]
+    files += files_of([as_named(item.teacher, item) for item in named if isinstance(item, Live)])
+    learners: list[Mapping[str, Any]] = [item.learner or {} for item in named if isinstance(item, Online)]
+    files += [Path(learner["init_from"]) for learner in learners if learner.get("init_from")]
+    # The score at the end reads these.
+    recorded = [item.teacher.path for item in sources if isinstance(item, StoredSource)]
+    return files + [Path(path) for path in recorded if path]
+
+
+def source_values(named: Sequence[Named]) -> dict[str, Any]:
+    """Return what was said of the sources, as `config.toml` and the command line name it."""
+    if isinstance(named[0], Online):
+        return {"online": True, **values(named[0])}
+    rows = [_written(item) for item in named]
+    shared = {name: rows[0][name] for name in rows[0] if all(row[name] == rows[0][name] for row in rows)}
+    different = {name: [row[name] for row in rows] for name in rows[0] if name not in shared}
+    listed = {name: [row[name] for row in rows] for name in ("data", "teacher") if name in rows[0]}
+    return shared | different | listed
+
+
+def _written(item: Named) -> dict[str, Any]:
+    """Return the options of a source with names in the place of objects."""
+    said = values(item)
+    if isinstance(item, Stored):
+        return said | {"data": str(_data_path(item))}
+    assert isinstance(item, Live)
+    named = as_named(item.teacher, item)
+    path = path_of(named)
+    if path is None:
+        assert not isinstance(named, str | Path | PolicyFile), "those have a path"
+        path = f"policy:{named.hash}"
+    return said | {"teacher": str(path), "task": None if item.task is None else task_name(item.task)}
+
+
+def task_name(task: TaskLike) -> str:
+    """Return a task as a configuration names it."""
+    if isinstance(task, str):
+        return task
+    if isinstance(task, Task):
+        return task.name
+    if isinstance(task, PlayableTask):
+        return task.task.name
+    return type(task).__name__ if isinstance(task, VectorEnv) else getattr(task, "__qualname__", repr(task))
+
+
+def _data_path(item: Stored) -> Path:
+    return item.data.path if isinstance(item.data, Dataset) else Path(item.data)
+
+
+def _open_stored(named: Sequence[Stored], options: DistillOptions) -> list[Source]:
+    datasets = [item.data if isinstance(item.data, Dataset) else Dataset.open(item.data) for item in named]
+    recorded = [dataset.provenance.task.name for dataset in datasets]
+    for item in named:
+        if item.task is None:
+            continue
+        if item.task not in recorded:
+            raise UsageError(
+                f"task: got {item.task!r}, expected {' or '.join(map(repr, recorded))}: a dataset's task is the one it "
+                "was collected on. Leave it out, or name it as it stands there."
+            )
+        # A dataset by itself may import nothing; what the user typed may.
+        import_task_module(item.task)
+    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+    return [
+        StoredSource(
+            dataset,
+            seed=options.seed,
+            held_out_fraction=fraction,
+            # Refused now, if it cannot be made: not after hours of training.
+            playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
+        )
+        for dataset in datasets
+    ]
+
+
+def _open_live(item: Live, options: DistillOptions, callbacks: Sequence[Callback]) -> LiveSource:
+    named: PolicyLike = as_named(item.teacher, item)
+    policy = as_policy(named, device=options.device, task=item.task, env_kwargs=item.env_kwargs)
+    policy = told_to_act(policy, item.behaviour)
+    task = item.task if item.task is not None else policy.tasks[0]
+    playable = _with_exploration(played_by(policy, make_task(task, item.env_kwargs)), item.exploration_epsilon)
+    player = while_recorded(policy, item.behaviour)
+    note = sampling_note(policy, player)
+    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+    return LiveSource(
+        policy,
+        player,
+        playable,
+        path=path_of(named),
+        reading=words_of(named),
+        seed=options.seed,
+        num_envs=options.num_envs,
+        num_threads=options.num_threads,
+        collect_steps=item.collect_steps,
+        collect_period=item.collect_period,
+        num_collections=num_collections(options.num_updates, item.collect_period),
+        replay_capacity=item.replay_capacity,
+        held_out_steps=max(1, round(fraction * item.collect_steps)),
+        on_play=_reporter(callbacks),
+        notes=() if note is None else (note,),
+    )
+
+
+def num_collections(num_updates: int, collect_period: int) -> int:
+    """Return how often teachers play: a last collection for less than half a period is not worth its play."""
+    return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
+
+
+def _open_online(item: Online, options: DistillOptions, callbacks: Sequence[Callback]) -> OnlineSource:
+    learner = learner_options(item, options)
+    playable = _with_exploration(make_task(item.task, item.env_kwargs), item.exploration_epsilon)
+    out = Path(options.out)
+
+    def begin(policy: Any, step: int, on_step: Callable[[StreamStep], None]) -> Training:  # noqa: ANN401
+        rng = stream_generator(learner.seed, "exploration", step)
+        return make_training(learner, policy, [playable], steps=[step], rng=rng, on_step=on_step)
+
+    judge = OnlineJudge(
+        out / CURVES_FILE,
+        playable,
+        num_episodes=options.evaluate_episodes or _DEFAULT_EPISODES,
+        num_envs=options.num_envs,
+        num_threads=options.num_threads,
+        seed=options.seed,
+        callbacks=callbacks,
+    )
+    policy = initial_policy(learner, [playable.task]).to(resolve_device(options.device))
+    return OnlineSource(
+        OnlineLearner(
+            policy,
+            begin,
+            playable,
+            total_steps=learner.num_steps,
+            capacity=item.replay_capacity,
+            callbacks=callbacks,
+        ),
+        judge,
+        playable,
+        algorithm=learner.algorithm,
+        folder=out,
+        num_updates=options.num_updates,
+        teacher=item.online_teacher,
+        judge_period=item.judge_period,
+        seed=options.seed,
+    )
+
+
+def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOptions:
+    """Return how the teacher of an online distillation learns, every choice made.
+
+    Raises:
+        UsageError: the learner's options hold one that `train_teacher` does not take.
+    """
+    known = sorted(option_types(TrainTeacherOptions).keys() - _NOT_THE_LEARNERS)
+    said = dict(item.learner or {})
+    for name in said:
+        if name not in known:
+            raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
+    shared: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
+    try:
+        return resolve_training(
+            TrainTeacherOptions(
+                item.task,
+                out=options.out,
+                algorithm=item.algorithm,
+                num_steps=item.num_steps,
+                env_kwargs=item.env_kwargs,
+                device=options.device,
+                num_threads=options.num_threads,
+                **(shared | said),
+            )
+        )
+    except UsageError as error:
+        raise UsageError(f"learner: {error}") from error
+
+
+def _with_exploration(playable: PlayableTask, epsilon: float | None) -> PlayableTask:
+    return playable if epsilon is None else playable.with_exploration(epsilon)
+
+
+def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:
+    def report(task: str, done: int, total: int) -> None:
+        notify(callbacks, ProgressEvent(f"play {task}", done, total, "steps"))
+
+    return report
