@@ -4,10 +4,8 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast
 
 from rldistill.errors import UsageError, printable, shown
 
@@ -17,38 +15,6 @@ _MOST_DIMENSIONS = 8
 # Of one name in a path, and of a whole path, in bytes: Linux opens no longer ones.
 _MOST_NAME_BYTES, _MOST_PATH_BYTES = 255, 4095
 _IN_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", Path: "a path"}
-
-
-def check_types(record: object) -> None:
-    """Check that the fields of a frozen record are what their types say: from Python anything may come.
-
-    Whole numbers such as 1e4 become integers, texts become paths where a path is expected, NumPy's numbers Python's.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name, hint in get_type_hints(type(record)).items():
-        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        if not all(isinstance(item, type) for item in types):
-            continue  # tuples of paths, which are made and not given
-        value = _converted(getattr(record, name), types)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            expected = " or ".join(_IN_WORDS[item] for item in types if item is not NoneType)
-            raise UsageError(f"{name}: got {value!r}, expected {expected}.")
-        object.__setattr__(record, name, value)
-
-
-def _converted(value: object, types: tuple[type, ...]) -> object:
-    if isinstance(value, str) and Path in types and str not in types:
-        return Path(value)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    if float not in types and isinstance(value, Integral):
-        return int(value)
-    number = float(value)
-    if float in types:
-        return number
-    return int(number) if int in types and number.is_integer() else value
 
 
 def check_positive(record: object, *names: str) -> None:

@@ -2,9 +2,7 @@
 
 import pytest
 
-from rldistill.cli.arguments import parse
-from rldistill.cli.distill import _several_teachers
-from rldistill.verbs.distill_config import DistillConfig
+from rldistill.cli.distill import read_given
 
 
 @pytest.mark.parametrize(
@@ -17,6 +15,6 @@ from rldistill.verbs.distill_config import DistillConfig
     ],
 )
 def test_teachers_are_named_one_by_one_or_in_a_row(argv):
-    config, _ = parse("distill", DistillConfig, _several_teachers(argv), example="")
-    assert [str(path) for path in config.teacher] == ["a", "b"]
-    assert config.data == ()
+    given = read_given(argv)
+    assert [str(path) for path in given.values["teacher"]] == ["a", "b"]
+    assert "data" not in given.values

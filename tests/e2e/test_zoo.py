@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rldistill import evaluate, load_policy
-from rldistill.verbs.teacher_config import TrainTeacherConfig
-from rldistill.verbs.train_teacher import run_train_teacher
+from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.verbs.train_teacher import train_teacher
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
 TEACHERS = sorted(path.stem for path in ZOO.glob("*.safetensors"))
@@ -41,8 +42,8 @@ def test_the_pong_teacher_has_the_scores_that_quickstart_relies_on():
 @pytest.mark.parametrize("name", TEACHERS)
 def test_two_thousand_steps_of_a_teachers_configuration_train(name, tmp_path):
     values = tomllib.loads((ZOO / name / "config.toml").read_text())
-    config = TrainTeacherConfig(**{**values, "num_steps": 2_000, "out": tmp_path / "run", "num_threads": 1})
-    result = run_train_teacher(config, resume=False, overwrite=False)
+    config = TrainTeacherOptions(**{**values, "num_steps": 2_000, "out": tmp_path / "run", "num_threads": 1})
+    result = train_teacher.of(replace(config, resume=False, overwrite=False))
     assert result.num_steps == 2_048  # whole rollouts of 32 × 32
     trained = load_policy(result.last_policy)
     assert trained.spec.architecture == load_policy(ZOO / f"{name}.safetensors").spec.architecture

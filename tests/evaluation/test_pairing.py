@@ -9,9 +9,9 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError
 from rldistill.loading.named import played_by
 from rldistill.verbs.collect import collect
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.commands import run
+from tests.kit.flat import distill
 from tests.kit.small_policies import small_policy
 
 BOTH = {"zero_padding": 3, "time_feature": 500}

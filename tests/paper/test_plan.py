@@ -5,8 +5,8 @@ import pytest
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.loading.bundled import find_bundled_teacher
+from rldistill.options.reproduce import ReproduceOptions
 from rldistill.paper import teachers
-from rldistill.paper.config import ReproduceConfig
 from rldistill.paper.plan import make_plan
 from tests.kit.small_policies import small_policy
 from tests.paper.small_experiment import write_experiment
@@ -21,7 +21,7 @@ def plan_of(tmp_path, monkeypatch):
 
     def plan(*changes, **options):
         path = write_experiment(tmp_path, *changes)
-        return make_plan(ReproduceConfig(experiment=str(path), budget="tiny", out=tmp_path / "out", **options))
+        return make_plan(ReproduceOptions(experiment=str(path), budget="tiny", out=tmp_path / "out", **options))
 
     return plan
 
@@ -139,7 +139,7 @@ def test_wrong_options_are_refused(plan_of, options, error, complaint):
 
 def test_an_unknown_budget_is_answered_with_those_there_are(tmp_path):
     with pytest.raises(UsageError, match=r"^budget: got 'huge', small has tiny\.$"):
-        make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path)), budget="huge"))
+        make_plan(ReproduceOptions(experiment=str(write_experiment(tmp_path)), budget="huge"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rldistill.paper.config import ReproduceConfig
+from rldistill.options.reproduce import ReproduceOptions
 from rldistill.paper.plan import make_plan
 from rldistill.paper.results import gather
 from tests.paper.small_experiment import write_experiment
@@ -12,7 +12,7 @@ from tests.paper.small_experiment import write_experiment
 
 @pytest.fixture
 def plan(tmp_path):
-    return make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path)), budget="tiny", out=tmp_path / "out"))
+    return make_plan(ReproduceOptions(experiment=str(write_experiment(tmp_path)), budget="tiny", out=tmp_path / "out"))
 
 
 def row(*scores: float) -> dict:
@@ -115,7 +115,7 @@ def test_without_an_order_the_papers_figures_make_one(tmp_path):
     path = write_experiment(
         tmp_path, ('paper_order = ["kl", "nll"]\n', ""), ('loss = "nll"', 'loss = "nll"\npaper = 1.2')
     )
-    plan = make_plan(ReproduceConfig(experiment=str(path), budget="tiny"))
+    plan = make_plan(ReproduceOptions(experiment=str(path), budget="tiny"))
     good = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
     assert gathered(plan, evaluations(kl=good, nll=good))["paper"]["order"] == ["nll", "kl"]
 
@@ -130,7 +130,7 @@ def test_a_joint_arm_is_compared_with_teachers_of_as_many_steps_or_not_at_all(tm
         ('loss = "nll"', 'method = "joint"'),
         ("evaluate = {", "joint = { num_steps = 64 }\nevaluate = {"),
     ]
-    plan = make_plan(ReproduceConfig(experiment=str(write_experiment(tmp_path, *changes)), budget="tiny"))
+    plan = make_plan(ReproduceOptions(experiment=str(write_experiment(tmp_path, *changes)), budget="tiny"))
     same = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
     teachers = {
         game: {"game": game, "origin": "file", "policy_hash": "0" * 64, "num_steps": steps}

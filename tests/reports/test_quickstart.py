@@ -8,9 +8,9 @@ import pytest
 
 from rldistill.envs import make_task
 from rldistill.networks import Architecture
+from rldistill.options.quickstart import QuickstartOptions
 from rldistill.policies import TorchPolicy
 from rldistill.reports.quickstart import quickstart
-from rldistill.verbs.config import QuickstartConfig
 from tests.kit.commands import run, run_well
 
 pytest.importorskip("matplotlib")
@@ -106,7 +106,7 @@ def test_a_call_that_was_stopped_while_it_collected_is_followed_by_another(
     out = tmp_path / "q"
     if overwrite:
         shutil.copytree(made[0], out)
-    config = QuickstartConfig(teacher=teacher, task=TASK, out=out, num_steps=200)
+    config = QuickstartOptions(teacher=teacher, task=TASK, out=out, num_steps=200)
     monkeypatch.setattr("rldistill.reports.quickstart.collect", stopped)
     with pytest.raises(KeyboardInterrupt):
         quickstart(config, overwrite=overwrite)

@@ -7,17 +7,17 @@ import pytest
 
 from rldistill.errors import OutputExistsError
 from rldistill.events import MessageEvent
+from rldistill.options.quickstart import QuickstartOptions
 from rldistill.paper.reproduce import reproduce
 from rldistill.reports.quickstart import quickstart
 from rldistill.session import run_folder as module
 from rldistill.session.metrics import MetricsFile, read_metrics
 from rldistill.session.run_folder import begun_precision, keep_inputs, run_folder, write_config
 from rldistill.verbs.collect import collect
-from rldistill.verbs.config import QuickstartConfig
-from rldistill.verbs.distill import distill
 from rldistill.verbs.train_teacher import train_teacher
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import REPOSITORY, options, run
+from tests.kit.flat import distill
 
 PONG = REPOSITORY / "zoo" / "pong.safetensors"
 
@@ -48,7 +48,7 @@ def test_no_verb_overwrites_what_it_reads(tmp_path, finished):
             online=True, task="CartPole-v1", learner={"init_from": str(policy)}, out=finished, overwrite=True, **small
         ),
         lambda: train_teacher("CartPole-v1", network="mlp:8", init_from=policy, out=finished, overwrite=True),
-        lambda: quickstart(QuickstartConfig(teacher=policy, out=finished), overwrite=True),
+        lambda: quickstart(QuickstartOptions(teacher=policy, out=finished, overwrite=True)),
         lambda: reproduce("losses", budget="smoke", games=["pong"], teacher=PONG, out=PONG.parent, overwrite=True),
     ]
     for call in calls:

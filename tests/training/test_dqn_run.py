@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,15 @@ import torch
 
 from rldistill.data import Replay, StepLayout, replay
 from rldistill.errors import DatasetError, DiskFullError, OutputExistsError, UsageError
+from rldistill.options.shared import recorded
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
 from rldistill.training import DQNSettings, PQNSettings
 from rldistill.training.dqn_training import REPLAY_FIELDS
 from rldistill.verbs import training_run
-from rldistill.verbs.config import config_values
-from rldistill.verbs.teacher_config import TrainTeacherConfig
-from rldistill.verbs.train_teacher import resolve, run_train_teacher
+from rldistill.verbs.train_teacher import resolve_training, train_teacher
 from tests.kit.commands import run as run_command
 from tests.kit.interruptions import StopAfter, full_disk
 from tests.kit.tiny_envs import CHAIN_TASK
@@ -44,11 +45,13 @@ def config_for(out, **changes):
         "device": "cpu",
         "precision": "float32",
     }
-    return TrainTeacherConfig(**settings | changes)
+    return TrainTeacherOptions(**settings | changes)
 
 
 def run(out, *callbacks, resume=False, overwrite=False, **changes):
-    return run_train_teacher(config_for(out, **changes), resume=resume, overwrite=overwrite, callbacks=callbacks)
+    return train_teacher.of(
+        replace(config_for(out, **changes), resume=resume, overwrite=overwrite, callbacks=callbacks)
+    )
 
 
 def run_until(out, num_reports, **changes):
@@ -102,7 +105,7 @@ def test_the_written_configuration_is_complete_and_gives_the_same_run(finished, 
     values = tomllib.loads((out / "config.toml").read_text())
     assert DQNSettings.__dataclass_fields__.keys() <= values.keys()
     assert not (PQNSettings.__dataclass_fields__.keys() - DQNSettings.__dataclass_fields__.keys()) & values.keys()
-    run_train_teacher(TrainTeacherConfig(**values | {"out": tmp_path / "run"}), resume=False, overwrite=False)
+    train_teacher.of(replace(TrainTeacherOptions(**values | {"out": tmp_path / "run"}), resume=False, overwrite=False))
     for line, other in zip(records(out), records(tmp_path / "run"), strict=True):
         assert {**line, "steps_per_second": 0} == {**other, "steps_per_second": 0}
 
@@ -111,7 +114,7 @@ def test_the_written_configuration_is_complete_and_gives_the_same_run(finished, 
 
 
 def test_every_setting_of_an_algorithm_is_an_option():
-    options = TrainTeacherConfig.__dataclass_fields__.keys()
+    options = TrainTeacherOptions.__dataclass_fields__.keys()
     assert PQNSettings.__dataclass_fields__.keys() | DQNSettings.__dataclass_fields__.keys() <= options
 
 
@@ -121,7 +124,7 @@ def test_every_setting_of_an_algorithm_is_an_option():
 )
 def test_the_learning_rate_goes_with_the_optimiser_unless_told(tmp_path, optimizer, learning_rate, expected):
     config = config_for(tmp_path, optimizer=optimizer, learning_rate=learning_rate)
-    assert resolve(config).learning_rate == expected
+    assert resolve_training(config).learning_rate == expected
 
 
 @pytest.mark.parametrize(
@@ -266,9 +269,9 @@ def test_overwriting_deletes_the_replay_and_never_what_lies_beside_it(tmp_path):
 
 
 def test_it_trains_on_atari(tmp_path):
-    options = '{"max_frames": 48, "height": 42, "width": 42}'
+    options = {"max_frames": 48, "height": 42, "width": 42}
     changes = {"network": "conv:4-4:8", "env_kwargs": options, "num_steps": 128, "learning_starts": 64}
     result = run(tmp_path / "run", task="atari:breakout", **changes)
     policy = load_policy(result.last_policy)
     assert (policy.name, policy.spec.observation_shape) == ("breakout", (4, 42, 42))
-    assert config_values(resolve(config_for(tmp_path)))["num_envs"] == 4
+    assert recorded(resolve_training(config_for(tmp_path)))["num_envs"] == 4

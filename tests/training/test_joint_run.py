@@ -1,6 +1,7 @@
 """One network for several tasks, `train-teacher --tasks`: steps, records, scores and replays by task."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import torch
 
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
+from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
-from rldistill.verbs.teacher_config import TrainTeacherConfig
-from rldistill.verbs.train_teacher import run_train_teacher, train_teacher
+from rldistill.verbs.train_teacher import train_teacher
 from rldistill.verbs.training_run import TrainingRun
 from tests.kit.interruptions import StopAfter
 from tests.kit.tiny_envs import CHAIN_TASK, TURNED_CHAIN_TASK, TinyChain
@@ -26,11 +27,11 @@ DQN = {"algorithm": "dqn", "replay_capacity": 200, "learning_starts": 50, "explo
 
 
 def config_for(out, **changes):
-    return TrainTeacherConfig(**{"tasks": ",".join(TASKS), "out": out, "num_steps": NUM_STEPS} | COMMON | changes)
+    return TrainTeacherOptions(**{"task": TASKS, "out": out, "num_steps": NUM_STEPS} | COMMON | changes)
 
 
 def run(out, *callbacks, resume=False, **changes):
-    return run_train_teacher(config_for(out, **changes), resume=resume, overwrite=False, callbacks=callbacks)
+    return train_teacher.of(replace(config_for(out, **changes), resume=resume, overwrite=False, callbacks=callbacks))
 
 
 def run_until(out, num_reports, **changes):
@@ -162,24 +163,20 @@ def test_init_from_takes_a_policy_of_the_same_tasks_and_no_other(finished, tmp_p
     source, settings = finished[1].last_policy, finished[2]
     run(tmp_path / "run", init_from=source, **settings | {"num_steps": 32})
     with pytest.raises(MismatchError, match=r"has heads for .*TinyChain-v0, .*TurnedChain-v0, expected one for each"):
-        run(tmp_path / "one", init_from=source, task=CHAIN_TASK, tasks=None, **settings)
+        run(tmp_path / "one", init_from=source, task=CHAIN_TASK, **settings)
     turned = ",".join(reversed(TASKS))
     with pytest.raises(MismatchError, match=r"does not fit .*TurnedChain-v0: action_layout: discrete \[2\] against"):
-        run(tmp_path / "turned", init_from=source, tasks=turned, **settings)
+        run(tmp_path / "turned", init_from=source, task=turned.split(","), **settings)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": None}, "give --task ID, or --tasks ID,ID,… to learn several with one network."),
-        ({"task": CHAIN_TASK}, "give --task ID, or --tasks ID,ID,… to learn several with one network."),
+        ({"task": []}, "task: got [], expected different tasks."),
+        ({"task": ["atari:pong", "atari:pong"]}, "task: got atari:pong twice, expected different tasks."),
+        ({"task": ["atari:pong", ""]}, "task: got ['atari:pong', ''], expected different tasks."),
         (
-            {"tasks": "atari:pong, atari:pong"},
-            "tasks: got atari:pong twice, expected different tasks, separated by commas.",
-        ),
-        ({"tasks": "atari:pong,"}, "tasks: got 'atari:pong,', expected different tasks, separated by commas."),
-        (
-            {"tasks": f"{CHAIN_TASK},CartPole-v1"},
+            {"task": [CHAIN_TASK, "CartPole-v1"]},
             f"tasks: one network needs one kind of observation, got float32 [5] of {CHAIN_TASK} and float32 [4] of "
             "CartPole-v1.",
         ),
@@ -194,8 +191,13 @@ def test_tasks_that_cannot_be_learned_together_are_refused_before_anything_is_wr
 
 @pytest.mark.parametrize("settings", [PQN | {"num_envs": 2}, DQN], ids=["pqn", "dqn"])
 def test_it_trains_on_several_games(tmp_path, settings):
-    options = '{"max_frames": 48, "height": 42, "width": 42}'
-    changes = {"network": "conv:4-4:8", "env_kwargs": options, "num_steps": 64, "tasks": "atari:pong,atari:breakout"}
+    options = {"max_frames": 48, "height": 42, "width": 42}
+    changes = {
+        "network": "conv:4-4:8",
+        "env_kwargs": options,
+        "num_steps": 64,
+        "task": ["atari:pong", "atari:breakout"],
+    }
     policy = load_policy(run(tmp_path / "run", **settings | changes).last_policy)
     assert policy.spec.head_sizes == {"atari:pong": 6, "atari:breakout": 4}
     assert policy.name == "pong+breakout"

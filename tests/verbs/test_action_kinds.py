@@ -17,9 +17,9 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.storage import with_checksum
 from rldistill.types import ActionLayout
 from rldistill.verbs.collect import collect
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from rldistill.verbs.train_teacher import train_teacher
+from tests.kit.flat import distill
 from tests.kit.small_policies import small_policy
 from tests.kit.targets import EPISODE_LENGTH, HIGH, LOW, targets_task
 
@@ -180,7 +180,7 @@ def test_temperature_auto_is_said_and_kept(tmp_path):
     note = next(text for text in texts if text.startswith("temperature of tests.kit.targets:Targets-multi_binary-v0: "))
     value = float(note.split(": ")[1].split(",")[0])
     assert value == pytest.approx(4.5 / 7, rel=0.1)  # |logit| is uniform in [0, 9]
-    assert f'temperature = "{value:.3f}' in (tmp_path / "run" / "config.toml").read_text()
+    assert f"temperature = {value:.3f}" in (tmp_path / "run" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_teacher_of_a_box_plays_live(tmp_path, std):
         ({"loss": "sharpened_kl"}, "'sharpened_kl' fits q_values or logits, the teacher gives gaussian"),
         ({"loss": "mean_mse", "temperature": 1.0}, "for the loss 'mean_mse', which takes none"),
         ({"loss": "mean_mse", "temperature": "auto"}, "got auto for the loss 'mean_mse', which takes none"),
-        ({"std": "free"}, "std: got 'free', expected one of state, parameter, fixed"),
+        ({"std": "free"}, "std: got 'free', expected state, parameter or fixed"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, settings, message):

@@ -8,9 +8,10 @@ import pytest
 from torch import nn
 
 import rldistill as rd
-from rldistill.checks import check_types
 from rldistill.errors import UsageError
+from rldistill.options.declaration import check_types
 from tests.kit.cart_pole import hand_made_teacher
+from tests.kit.flat import distill as distill_flat
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         rd.collect(teacher, **({"num_steps": 50, "out": out} | values))
 
     def distill(**values):
-        rd.distill(**({"teacher": teacher, "student": "mlp:8", "num_updates": 5, "out": out} | values))
+        distill_flat(**({"teacher": teacher, "student": "mlp:8", "num_updates": 5, "out": out} | values))
 
     def evaluate(**values):
         rd.evaluate(teacher, **values)
@@ -98,7 +99,7 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         (
             distill,
             {"loss": two},
-            "loss: tests.runs.test_arguments.two cannot be called as loss(student, target): too many pos",
+            "loss: tests.verbs.test_arguments.two cannot be called as loss(student, target): too many pos",
         ),
         (distill, {"callbacks": print_event}, "callbacks: got <function"),
         (evaluate, {"num_episodes": 0}, "num_episodes must be 1 or more, got 0."),
@@ -115,7 +116,7 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         (train, {"task": [3]}, "task: got a list, expected an id, or a list of ids"),
         (train, {"callbacks": print_event}, "callbacks: got <function"),
         (reproduce, {"num_envs": 0}, "num_envs must be 1 or more, got 0."),
-        (reproduce, {"num_seeds": -1}, "seeds must be 0 or more, got -1."),
+        (reproduce, {"seeds": -1}, "seeds must be 0 or more, got -1."),
         (reproduce, {"seed": 1.5}, "seed: got 1.5, expected a whole number."),
     ]
     for call, values, line in cases:
@@ -128,7 +129,7 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
 def test_a_loss_that_does_not_say_what_it_takes_is_taken(tmp_path):
     """A module of PyTorch takes whatever comes."""
     with pytest.raises(UsageError, match="one value per row"):
-        rd.distill(
+        distill_flat(
             teacher=hand_made_teacher(),
             student="mlp:8",
             loss=nn.MSELoss(),

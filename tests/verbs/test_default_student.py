@@ -1,7 +1,6 @@
 """Without `--student` a run chooses: what fits the observation and is smaller than the teacher."""
 
 import tomllib
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,17 +8,17 @@ import torch
 
 from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
+from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
 from rldistill.verbs.collect import collect
 from rldistill.verbs.default_student import choose_student
-from rldistill.verbs.distill import distill
-from rldistill.verbs.distill_config import DistillConfig
 from rldistill.verbs.distillation_setup import _teacher_sizes
 from rldistill.verbs.initial_student import StudentTask
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run_well
+from tests.kit.flat import distill
 from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
 TINY = {"num_updates": 20, "evaluate_period": 10, "batch_size": 16, "precision": "float32", "evaluate_episodes": 0}
@@ -37,7 +36,7 @@ def small_images(height: int = 10) -> Task:
 
 
 def chosen(task: Task, teacher_sizes, kind="q_values", **options) -> tuple[str, str | None]:
-    config = replace(DistillConfig(out="unused"), **options)
+    config = DistillOptions("unused", out="unused", **options)
     return choose_student(config, [StudentTask(task, samples=False)], kind, teacher_sizes)
 
 

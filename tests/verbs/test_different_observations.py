@@ -6,8 +6,8 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture
 from rldistill.policies import TorchPolicy
-from rldistill.verbs.distill import distill
 from tests.kit.commands import run, run_well
+from tests.kit.flat import distill
 
 TINY = ("--student", "mlp:8", "--num-updates", 20, "--evaluate-period", 10, "--precision", "float32")
 PAIRS = {

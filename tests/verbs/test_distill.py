@@ -22,14 +22,14 @@ from rldistill.errors import (
 )
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.networks import parse_architecture
+from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import folder_lock
-from rldistill.verbs.distill import distill
-from rldistill.verbs.distill_config import DistillConfig
 from rldistill.verbs.evaluate import evaluate
-from rldistill.verbs.task_data import StoredData
+from rldistill.verbs.sources import named_sources, open_sources
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
+from tests.kit.flat import distill
 from tests.kit.small_policies import image_task, small_policy
 
 TINY = {"student": "mlp:8", "num_updates": 20, "batch_size": 16, "evaluate_period": 10, "precision": "float32"}
@@ -96,7 +96,7 @@ def test_what_is_returned_is_what_the_file_holds(tmp_path, q_data, teacher_file)
     assert made["teacher"] == {"name": "hand-made", "hash": hand_made_teacher().hash, "path": str(teacher_file)}
     assert made["dataset"] == {"num_steps": 2000, "seed": 0}
     assert made["config"]["loss"] == "sharpened_kl"
-    assert (made["config"]["temperature"], made["config"]["seed"]) == ("0.01", 3)
+    assert (made["config"]["temperature"], made["config"]["seed"]) == (0.01, 3)
     assert saved.tasks == (Dataset.open(q_data).provenance.task,)
     assert 0 <= made["held_out_agreement"] <= 1
 
@@ -137,7 +137,7 @@ def test_schedules_are_recorded_as_they_were_used(tmp_path, q_data):
 def test_the_configuration_is_written_with_every_choice_made(tmp_path, q_data, logit_data):
     tiny(q_data, tmp_path / "q", precision="auto")
     config = tomllib.loads((tmp_path / "q" / "config.toml").read_text())
-    assert (config["loss"], config["temperature"], config["optimizer"]) == ("sharpened_kl", "0.01", "adam")
+    assert (config["loss"], config["temperature"], config["optimizer"]) == ("sharpened_kl", 0.01, "adam")
     assert config["device"] in ("cpu", "cuda")
     assert config["precision"] in ("float32", "bfloat16")
     assert config["num_threads"] >= 1
@@ -146,7 +146,7 @@ def test_the_configuration_is_written_with_every_choice_made(tmp_path, q_data, l
     assert config["loss"] == "nll"
     assert "temperature" not in config
     tiny(logit_data, tmp_path / "d")
-    assert tomllib.loads((tmp_path / "d" / "config.toml").read_text())["temperature"] == "1.0"
+    assert tomllib.loads((tmp_path / "d" / "config.toml").read_text())["temperature"] == 1.0
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -232,8 +232,8 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"temperature": 0}, r"temperature must stay > 0, got '0', whose lowest value is 0\."),
-        ({"temperature": -1.5}, "temperature must stay > 0, got '-1.5'"),
+        ({"temperature": 0}, r"temperature must stay > 0, got 0, whose lowest value is 0\."),
+        ({"temperature": -1.5}, "temperature must stay > 0, got -1.5"),
         ({"temperature": "linear:1->0"}, "temperature must stay > 0, got 'linear:1->0', whose lowest value is 0"),
         ({"temperature": "nan"}, "temperature: got 'nan', but value must be finite"),
         ({"temperature": "hot"}, "temperature: got 'hot', expected a number, linear:START->END"),
@@ -241,12 +241,12 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"loss": "q_mse", "temperature": 1}, "temperature: got 1.0 for the loss 'q_mse', which takes none"),
         ({"loss": "kl_divergence"}, "loss: got 'kl_divergence', expected one of nll, q_mse, sharpened_kl"),
         ({"loss": "sharpend_kl"}, "Did you mean 'sharpened_kl'?"),
-        ({"learning_rate": -1e-3}, "learning_rate must be > 0 and may fall to 0: got '-0.001'"),
+        ({"learning_rate": -1e-3}, "learning_rate must be > 0 and may fall to 0: got -0.001"),
         ({"learning_rate": "linear:1e-3->-1e-3"}, "learning_rate must be > 0 and may fall to 0: got 'linear:1e-3"),
-        ({"learning_rate": 0}, "learning_rate must be > 0 and may fall to 0: got '0'"),
+        ({"learning_rate": 0}, "learning_rate must be > 0 and may fall to 0: got 0"),
         ({"held_out_fraction": 0.09}, r"held-out-fraction must be at least 0\.1 and less than 1, got 0\.09"),
         ({"held_out_fraction": 1.0}, "held-out-fraction must be at least 0.1 and less than 1, got 1.0"),
-        ({"optimizer": "sgd"}, "optimizer: got 'sgd', expected one of adam, rmsprop"),
+        ({"optimizer": "sgd"}, "optimizer: got 'sgd', expected adam or rmsprop"),
         ({"precision": "float8"}, "precision: got 'float8', expected auto, float32 or bfloat16"),
         ({"device": "tpu"}, "device: got 'tpu', expected auto, cpu or cuda"),
         ({"student": "net4"}, "Unknown network: got 'net4', expected one of dqn, net1, net2, net3"),
@@ -534,6 +534,6 @@ def _image_provenance(task):
 def test_the_student_is_played_under_the_exploration_of_its_task_not_of_its_data(q_data, tmp_path):
     dataset = Dataset.open(q_data)
     assert dataset.provenance.exploration_epsilon == 0.3
-    data = StoredData(dataset)
-    data.teach(0, DistillConfig(data=(q_data,), out=tmp_path / "r", evaluate_episodes=1))
-    assert data.playable.task.protocol.exploration_epsilon == 0
+    options = DistillOptions(dataset, out=tmp_path / "r", evaluate_episodes=1)
+    (source,) = open_sources(options, named_sources(options), ())
+    assert source.playable.task.protocol.exploration_epsilon == 0

@@ -13,8 +13,8 @@ from rldistill.errors import DiskFullError, RldistillError
 from rldistill.events import MessageEvent
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import MetricsFile, read_metrics
-from rldistill.verbs.distill import distill
 from tests.kit.commands import options, run_alone, start
+from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter, full_disk
 
 SETTINGS = {"student": "mlp:16", "num_updates": 400, "batch_size": 32, "evaluate_period": 50, "precision": "float32"}

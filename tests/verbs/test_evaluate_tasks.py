@@ -17,9 +17,9 @@ from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
 from rldistill.statistics import mean
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, mirrored_teacher
+from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_tasks
 from tests.kit.small_policies import image_task, small_policy, vector_task

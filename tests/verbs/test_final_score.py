@@ -9,11 +9,11 @@ import pytest
 
 from rldistill.distillation import Likeness
 from rldistill.events import MessageEvent, ProgressEvent
+from rldistill.options.distill import DistillOptions
 from rldistill.verbs import final_score
 from rldistill.verbs.collect import collect
-from rldistill.verbs.distill import distill
-from rldistill.verbs.distill_config import DistillConfig
 from tests.kit.cart_pole import hand_made_teacher, mirrored_teacher, short_cart_pole
+from tests.kit.flat import distill
 from tests.kit.small_policies import image_task
 
 TINY = {
@@ -113,7 +113,7 @@ def test_an_environment_given_as_an_object_is_played_only_when_asked_for(tmp_pat
 
 def in_words(student, teacher, random, **likeness) -> str:
     scores = {"student": np.full(10, student), "teacher": np.full(10, teacher), "random": np.full(10, random)}
-    return final_score._in_words(scores, Likeness(**likeness), DistillConfig(out="unused"), of="")
+    return final_score._in_words(scores, Likeness(**likeness), DistillOptions("unused", out="unused"), of="")
 
 
 def test_a_score_that_is_too_low_says_where_to_read_on():
@@ -131,8 +131,8 @@ def test_a_score_that_is_too_low_says_where_to_read_on():
 
 def test_atari_is_played_only_when_asked_for():
     data = SimpleNamespace(task=image_task())
-    assert final_score._playable(data, DistillConfig(out="unused")) is None
-    assert final_score._playable(data, DistillConfig(out="unused", evaluate_episodes=0)) is None
+    assert final_score._playable(data, DistillOptions("unused", out="unused")) is None
+    assert final_score._playable(data, DistillOptions("unused", out="unused", evaluate_episodes=0)) is None
 
 
 def test_a_module_that_a_dataset_names_is_not_imported_for_a_score(tmp_path, monkeypatch):

@@ -5,14 +5,15 @@ import tomllib
 import gymnasium
 import pytest
 
+import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, PolicyFileError, RldistillError, UsageError
 from rldistill.events import MessageEvent, ProgressEvent
+from rldistill.options.distill import Live, Online
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
-from rldistill.verbs.task_data import num_collections
+from rldistill.verbs.sources import num_collections
 from tests.kit.cart_pole import (
     MIRRORED_TASK,
     hand_made_teacher,
@@ -20,6 +21,8 @@ from tests.kit.cart_pole import (
     short_cart_pole,
     short_mirrored_cart_pole,
 )
+from tests.kit.commands import run as run_command
+from tests.kit.flat import distill
 
 SMALL = {
     "student": "mlp:8",
@@ -80,7 +83,7 @@ def test_the_file_says_who_taught_and_how_much_was_played(tmp_path, teacher_file
     assert made["teacher"] == {"name": "hand-made", "hash": hand_made_teacher().hash, "path": str(teacher_file)}
     assert made["dataset"] == {"num_steps": 900, "exploration_epsilon": 0.3}
     config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
-    assert (config["teacher"], config["task"], config["data"]) == ([str(teacher_file)], "CartPole-v1", [])
+    assert (config["teacher"], config["task"]) == ([str(teacher_file)], "CartPole-v1")
     assert [record["update"] for record in read_metrics(tmp_path / "r" / "metrics.jsonl")] == [10, 20, 30]
     assert len(list((tmp_path / "r" / "replay").glob("*/chunk-*.safetensors"))) > 0
 
@@ -144,15 +147,6 @@ def test_another_teacher_is_not_the_one_a_run_began_with(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "line"),
     [
-        ({"teacher": None, "task": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
-        ({"teacher": None}, UsageError, "distill needs a dataset, a teacher that plays, or --online"),
-        ({"data": "d"}, UsageError, "distill takes one of datasets, --teacher and --online, got data and teacher"),
-        (
-            {"data": "d", "teacher": None, "exploration_epsilon": 0.1},
-            UsageError,
-            "exploration_epsilon belongs with --teacher and --online, got it with data",
-        ),
-        ({"task": ["a", "b", "c"], "teacher": ["t", "u"]}, UsageError, "--task names 3 tasks for 2 teachers"),
         ({"collect_steps": 0}, UsageError, "collect_steps must be 1 or more, got 0"),
         ({"teacher": "no.safetensors"}, PolicyFileError, "no.safetensors"),
         ({"task": short_mirrored_cart_pole()}, MismatchError, "does not fit task"),
@@ -187,8 +181,44 @@ def test_another_number_of_environments_makes_another_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [{"collect_steps": 9}, {"learner": {"a": 1}}, {"judge_period": 3}, {"env_kwargs": {"x": 1}}]
+    ("source", "line"),
+    [
+        ([], "source: got nothing, expected dataset folders, Stored, Live or Online."),
+        (3, "source: got int, expected dataset folders, Stored, Live or Online."),
+        (["d", Live("t")], "source: got 2 of Live and Stored, expected one kind: datasets, teachers that play "),
+        ([Online("CartPole-v1")] * 2, "source: got 2 of Online, expected one kind"),
+    ],
 )
-def test_options_of_another_source_are_refused(tmp_path, option):
-    with pytest.raises(UsageError, match=f"{next(iter(option))} belongs with --.*, got it with data"):
-        distill("d", out=tmp_path / "r", **option)
+def test_sources_of_one_kind_are_learned_from(tmp_path, source, line):
+    with pytest.raises(UsageError, match=line):
+        rd.distill(source, out=tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["d", "--collect-steps", "54000"], "collect_steps belongs with --teacher, got it with a dataset."),
+        (
+            ["d", "--exploration-epsilon", "0.1"],
+            "exploration_epsilon belongs with --teacher and --online, got it with a",
+        ),
+        (["d", "--learner", "{}"], "learner belongs with --online, got it with a dataset."),
+        (["d", "--env-kwargs", '{"x": 1}'], "env_kwargs belongs with --teacher and --online, got it with a dataset."),
+        (["--teacher", "t", "--judge-period", "3"], "judge_period belongs with --online, got it with --teacher."),
+        (
+            ["d", "--teacher", "t"],
+            "distill takes one of datasets, --teacher and --online, got a dataset and --teacher",
+        ),
+        (["d", "--online"], "distill takes one of datasets, --teacher and --online, got a dataset and --online."),
+        (["--online"], "--online needs one task: --task atari:pong, got None."),
+        (["--online", "--task", "a,b"], "--online needs one task: --task atari:pong, got a, b."),
+        (
+            ["--teacher", "t", "--teacher", "u", "--task", "a,b,c"],
+            "--task names 3 tasks for 2 teachers, expected one for each.",
+        ),
+    ],
+)
+def test_no_option_of_another_source_is_ignored(argv, line):
+    result = run_command("distill", *argv, "--out", "out")
+    assert result.code == 2
+    assert result.line.startswith(f"rldistill distill: {line}")

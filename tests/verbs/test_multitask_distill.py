@@ -1,6 +1,5 @@
 """Several tasks, one student: what each head learns, what is recorded, and what is refused."""
 
-import json
 import re
 import tomllib
 
@@ -12,7 +11,6 @@ from rldistill.events import MessageEvent
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import (
     MIRRORED_TASK,
@@ -22,6 +20,7 @@ from tests.kit.cart_pole import (
     short_cart_pole,
     short_mirrored_cart_pole,
 )
+from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_policy, payout_task
 
@@ -99,8 +98,8 @@ def test_losses_and_temperatures_differ_by_task_where_they_are_told_to(tmp_path,
         temperature={MIRRORED_TASK: "linear:0.2->0.1"},
     )
     config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
-    assert config["loss"] == f"{CART_POLE}=nll,{MIRRORED_TASK}=sharpened_kl"
-    assert config["temperature"] == f"{MIRRORED_TASK}=linear:0.2->0.1"
+    assert config["loss"] == {CART_POLE: "nll", MIRRORED_TASK: "sharpened_kl"}
+    assert config["temperature"] == {MIRRORED_TASK: "linear:0.2->0.1"}
     values = read_metrics(tmp_path / "r" / "metrics.jsonl")[-1]["tasks"]
     assert "temperature" not in values[CART_POLE]
     assert values[MIRRORED_TASK]["temperature"] == pytest.approx(0.1)
@@ -109,13 +108,9 @@ def test_losses_and_temperatures_differ_by_task_where_they_are_told_to(tmp_path,
 def test_the_written_configuration_gives_the_same_run(tmp_path, q_data, mirrored_data):
     first = tiny([q_data, mirrored_data], tmp_path / "a", temperature={CART_POLE: 0.1}, task_order="mixed")
     config = tomllib.loads((tmp_path / "a" / "config.toml").read_text())
-    assert config["temperature"] == f"{CART_POLE}=0.1,{MIRRORED_TASK}=0.01"
+    assert config["temperature"] == {CART_POLE: 0.1, MIRRORED_TASK: 0.01}
     config |= {"out": tmp_path / "b"}
     data = config.pop("data")
-    for name in ("env_kwargs", "learner"):
-        assert json.loads(config.pop(name)) == {}
-    # How a file is read, which in Python is `load_policy`'s matter.
-    assert config.pop("trust") is False
     assert distill(data, **config).stored_weights().keys() == first.stored_weights().keys()
     assert load_policy(tmp_path / "b" / "student.safetensors").hash == first.hash
 
@@ -246,13 +241,12 @@ def test_different_observations_are_refused(tmp_path, q_data):
         (
             {"temperature": "CartPole-v1=1,0.1"},
             UsageError,
-            "temperature: got '0.1' in 'CartPole-v1=1,0.1', expected TASK",
+            "temperature: got 'CartPole-v1=1,0.1', expected a number",
         ),
-        ({"temperature": "a=1,a=2"}, UsageError, "temperature: task 'a' occurs twice"),
         ({"task_weights": {"no": 1}, "task_order": "mixed"}, MismatchError, "task_weights: got a value for task 'no'"),
-        ({"temperature": {CART_POLE: 0}}, UsageError, "temperature must stay > 0, got '0'"),
+        ({"temperature": {CART_POLE: 0}}, UsageError, "temperature must stay > 0, got 0"),
         ({"loss": {CART_POLE: "kl"}}, UsageError, "loss: got 'kl', expected one of nll"),
-        ({"task_order": "shuffled"}, UsageError, "task_order: got 'shuffled', expected in_turn, mixed, random"),
+        ({"task_order": "shuffled"}, UsageError, "task_order: got 'shuffled', expected in_turn, mixed or random"),
         ({"task_weights": {CART_POLE: 2}}, UsageError, "task_weights do not go with task_order in_turn"),
         ({"task_weights": {CART_POLE: 0}, "task_order": "mixed"}, UsageError, "task_weights must be > 0"),
         ({"add_head": True}, UsageError, "add_head belongs with init_from"),

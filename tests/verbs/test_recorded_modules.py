@@ -10,17 +10,17 @@ import pytest
 
 from rldistill.envs import make_task
 from rldistill.errors import TaskError
+from rldistill.options.quickstart import QuickstartOptions
 from rldistill.policies import TorchPolicy
 from rldistill.storage import with_checksum
 from rldistill.tasks import Task
 from rldistill.verbs.collect import collect
-from rldistill.verbs.config import QuickstartConfig
-from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from rldistill.verbs.verification import verify
 from tests.adapters.sb3.made_up import pack
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
 from tests.kit.commands import run, run_well
+from tests.kit.flat import distill
 from tests.kit.small_policies import small_policy
 
 EVIL = "evil_envs:Nice-v0"
@@ -194,5 +194,5 @@ def test_quickstart_in_python_refuses_it_too(file, marker):
     from rldistill.reports.quickstart import quickstart
 
     with pytest.raises(TaskError):
-        quickstart(QuickstartConfig(teacher=file, out=Path("q")))
+        quickstart(QuickstartOptions(teacher=file, out=Path("q")))
     assert not marker.exists()

@@ -19,7 +19,7 @@ from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
 
-PUSH_TASK = "tests.runs.test_verification:Push-v2"
+PUSH_TASK = "tests.verbs.test_verification:Push-v2"
 
 
 class Push(gymnasium.Env):

@@ -41,11 +41,10 @@ def run(argv: Sequence[str]) -> None:
     given = read_given(argv)
     source = _source(given)
     from rldistill.cli.progress import callbacks
-    from rldistill.verbs.distill import check_distillation, distill, resolve_distillation
+    from rldistill.verbs.distill import check_distillation, distill
     from rldistill.verbs.distillation_run import STUDENT_FILE
 
     options = given.make(DistillOptions, source=source)
-    resolve_distillation(options)
     if given.flags.dry_run:
         write_options(dict(check_distillation(options).values), given.flags)
         return

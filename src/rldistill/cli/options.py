@@ -227,15 +227,29 @@ def _parse(
         parts.append((title, Annotated[part, tyro.conf.arg(name="" if not parts else title)]))
     command = make_dataclass("Command", [(title.replace("-", "_"), part) for title, part in parts])
     errors, shown = io.StringIO(), _Page()
+    switches = {_flag(option.name) for options in groups.values() for option in options if option.is_switch}
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
-            parsed = tyro.cli(command, prog=f"rldistill {verb}", description=description, args=list(argv))
+            words = _as_switches(argv, switches)
+            parsed = tyro.cli(command, prog=f"rldistill {verb}", description=description, args=words)
     except SystemExit as stop:
         if stop.code in (0, None):
             sys.stdout.write(shown.getvalue())
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
     return {name: value for part in vars(parsed).values() for name, value in vars(part).items()}
+
+
+def _as_switches(argv: Sequence[str], switches: Collection[str]) -> list[str]:
+    """Return a command line in which `--option True` is `--option`, and `--option False` is `--no-option`."""
+    words: list[str] = []
+    for word in argv:
+        option = words[-1].replace("_", "-") if words else ""
+        if word in ("True", "False") and option in switches:
+            words[-1] = option if word == "True" else f"--no-{option[2:]}"
+        else:
+            words.append(word)
+    return words
 
 
 class _Page(io.StringIO):

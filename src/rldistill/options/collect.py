@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Machine, Played, Told
 
@@ -26,5 +26,5 @@ class CollectOptions(Reading, Played, Environments, Machine, Folder, Told):
     _: KW_ONLY
     out: PathLike
     """Dataset folder."""
-    num_steps: Annotated[int, AtLeast(1)] = 50_000
+    num_steps: Count = 50_000
     """Decisions to store in all."""

@@ -54,14 +54,6 @@ _IN_WORDS: Mapping[object, str] = {
 }
 
 
-class Range(Protocol):
-    """What an option's values may be, beyond their type."""
-
-    def problem(self, value: float) -> str | None:
-        """Return what is wrong with a value, such as `must be > 0`; None: nothing."""
-        ...
-
-
 @dataclass(frozen=True)
 class AtLeast:
     """Finite numbers from `least` on."""
@@ -114,6 +106,7 @@ class PythonOnly:
 
 PathLike = str | Path
 Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, AtLeast(1)]
 
 
 class Options:
@@ -150,8 +143,8 @@ def check_option(record: type[Any], name: str, value: object) -> object:
     if any(isinstance(mark, PythonOnly) for mark in marks):
         return value
     value = _checked(value, hint, name)
-    for allowed in marks:
-        problem = None if value is None else cast(Range, allowed).problem(cast(float, value))
+    for allowed in [mark for mark in marks if isinstance(mark, AtLeast | AtMost | Above | Between)]:
+        problem = None if value is None else allowed.problem(cast(float, value))
         if problem is not None:
             raise UsageError(f"{name} {problem}, got {value}.")
     return value

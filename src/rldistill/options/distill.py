@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import Above, AtLeast, Options, PathLike, PythonOnly
+from rldistill.options.declaration import Above, AtLeast, Count, Options, PathLike, PythonOnly
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Played, Told, TrainingMachine
 
@@ -57,11 +57,11 @@ class Live(Reading, Played):
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
-    collect_steps: Annotated[int, AtLeast(1)] = 54_000
+    collect_steps: Count = 54_000
     """Decisions of each task played before each collect-period of updates."""
-    collect_period: Annotated[int, AtLeast(1)] = 10_000
+    collect_period: Count = 10_000
     """Updates between collections; a last one for less than half as many is left out."""
-    replay_capacity: Annotated[int, AtLeast(1)] = 540_000
+    replay_capacity: Count = 540_000
     """Newest decisions of each task that are kept."""
 
 
@@ -74,15 +74,15 @@ class Online(Played):
     _: KW_ONLY
     algorithm: Literal["pqn", "dqn"] = "pqn"
     """How the teacher learns: pqn or dqn."""
-    num_steps: Annotated[int, AtLeast(1)] = 2_500_000
+    num_steps: Count = 2_500_000
     """Decisions of the learner."""
     learner: Mapping[str, Any] | None = None
     """Other options of train-teacher, such as {"learning_rate": 1e-4}; on the command line as JSON."""
     online_teacher: Literal["best", "current"] = "best"
     """Who labels: the learner's best policy so far, by evaluation, or the learner as it is."""
-    judge_period: Annotated[int, AtLeast(1)] = 100_000
+    judge_period: Count = 100_000
     """Decisions of the learner between evaluations of learner and student."""
-    replay_capacity: Annotated[int, AtLeast(1)] = 540_000
+    replay_capacity: Count = 540_000
     """Newest decisions that are kept, where the algorithm has no replay of its own."""
 
 
@@ -123,9 +123,9 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     """Keep the heads of --init-from and add one for each new task; the rest stays frozen."""
     train_torso: bool = False
     """With --add-head: train the torso and the old heads too."""
-    num_updates: Annotated[int, AtLeast(1)] = 12_000
+    num_updates: Count = 12_000
     """Gradient steps, over all tasks."""
-    batch_size: Annotated[int, AtLeast(1)] = 128
+    batch_size: Count = 128
     """Rows per update, over all tasks."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """adam or rmsprop."""
@@ -138,7 +138,7 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     held_out_fraction: float | None = None
     """Share of steps never trained on, in whole episodes: at least 0.1 and 5 episodes. Default: 0.1; a teacher that
     still learns has none."""
-    evaluate_period: Annotated[int, AtLeast(1)] = 500
+    evaluate_period: Count = 500
     """Updates between measurements on held-out steps, and between checkpoints."""
     evaluate_episodes: Annotated[int, AtLeast(0)] | None = None
     """Episodes of student, teacher and random play at the end, and of the student at each fifth measurement, on seeds

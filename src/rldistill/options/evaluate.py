@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Machine, Played, Told
 
@@ -35,7 +35,7 @@ class EvaluateOptions(Reading, Played, Environments, Machine, Told):
     teacher: Annotated[Policies | None, PythonOnly()] = None
     """The reference, once for each teacher. Default: those that the first policy's file names, if they are still there.
     """
-    num_episodes: Annotated[int, AtLeast(1)] = 30
+    num_episodes: Count = 30
     """Episodes of each policy."""
     require_retention: float | None = None
     """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several

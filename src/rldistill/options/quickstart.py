@@ -1,10 +1,9 @@
 """Options of `quickstart`."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import AtLeast, PathLike
+from rldistill.options.declaration import Count, PathLike
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Machine, Told
 
@@ -21,11 +20,11 @@ class QuickstartOptions(Reading, Environments, Machine, Folder, Told):
     """Network of the student, such as mlp:32x32; auto: as distill chooses."""
     out: PathLike = "quickstart"
     """Folder for data, student, figure and film."""
-    num_steps: Annotated[int, AtLeast(1)] = 60_000
+    num_steps: Count = 60_000
     """Decisions to store."""
-    num_updates: Annotated[int, AtLeast(1)] = 12_000
+    num_updates: Count = 12_000
     """Gradient steps."""
-    num_episodes: Annotated[int, AtLeast(1)] = 30
+    num_episodes: Count = 30
     """Episodes of each policy in the evaluation."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
-from rldistill.options.declaration import AtLeast, AtMost, Between, Options, PythonOnly, option_types, values
+from rldistill.options.declaration import AtLeast, AtMost, Options, PythonOnly, Share, option_types, values
 
 # Each environment takes memory of its own, and a mistyped number would fill the machine's.
 NumEnvs = Annotated[int, AtLeast(1), AtMost(4096)]
@@ -75,7 +75,7 @@ class Played(Options):
 
     env_kwargs: Mapping[str, Any] | None = None
     """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
-    exploration_epsilon: Annotated[float, Between(0, 1)] | None = None
+    exploration_epsilon: Share | None = None
     """Chance of a uniformly random action. Default: the protocol's, 0.05 for Atari and 0 elsewhere."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import AtLeast, PathLike, PythonOnly
+from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.shared import Folder, Told, TrainingMachine
 
 
@@ -21,10 +21,11 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     """Run folder."""
     algorithm: Literal["pqn", "dqn"] = "pqn"
     """Learning algorithm: pqn or dqn; an option below without a value has that algorithm's own."""
-    num_steps: Annotated[int, AtLeast(1)] = 2_500_000
+    num_steps: Count = 2_500_000
     """Decisions over all environments and the whole schedule; of several tasks, of each."""
-    network: str = "dqn"
-    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32."""
+    network: str = "auto"
+    """Network of the teacher: a preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32.
+    auto: dqn for images, mlp:64x64 for vectors."""
     layer_norm: bool | None = None
     """Normalise every layer of the torso: on for pqn, which needs it, off for dqn."""
     zero_output: bool = False
@@ -79,7 +80,7 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     """Policy file whose weights to begin with, with a fresh optimiser."""
     start_step: int = 0
     """With --init-from: the place in the schedule to begin at, in steps."""
-    checkpoint_period: Annotated[int, AtLeast(1)] = 100_000
+    checkpoint_period: Count = 100_000
     """Steps between checkpoints, over all tasks."""
 
     def __post_init__(self) -> None:

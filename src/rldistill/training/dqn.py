@@ -11,26 +11,27 @@ beyond the paper: Adam with Dopamine's constants, double Q-learning, n-step retu
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rldistill.checks import check_num_envs, check_positive, check_share, check_types
 from rldistill.data import Replay, Transitions
 from rldistill.errors import UsageError
 from rldistill.networks import Network
 from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
+from rldistill.options.declaration import Above, Count, Options, Share
+from rldistill.options.shared import NumEnvs
 from rldistill.schedules import Linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
 from rldistill.value_learning import q_learning_targets
 
 
 @dataclass(frozen=True)
-class DQNSettings:
+class DQNSettings(Options):
     """Settings of DQN, with the deviations from the paper that the module names.
 
     Attributes:
@@ -52,33 +53,25 @@ class DQNSettings:
         cut_at_life_loss: a lost life ends the return in training.
     """
 
-    num_envs: int = 4
-    replay_capacity: int = 1_000_000
-    learning_starts: int = 50_000
-    steps_per_update: int = 4
-    batch_size: int = 32
-    target_network_update_period: int = 10_000
-    optimizer: str = "rmsprop"
-    learning_rate: float = LEARNING_RATES["rmsprop"]
-    gamma: float = 0.99
-    num_return_steps: int = 1
+    num_envs: NumEnvs = 4
+    replay_capacity: Count = 1_000_000
+    learning_starts: Count = 50_000
+    steps_per_update: Count = 4
+    batch_size: Count = 32
+    target_network_update_period: Count = 10_000
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+    learning_rate: Annotated[float, Above(0)] = LEARNING_RATES["rmsprop"]
+    gamma: Share = 0.99
+    num_return_steps: Count = 1
     double_q: bool = False
-    exploration_start: float = 1.0
-    exploration_end: float = 0.1
-    exploration_steps: int = 1_000_000
+    exploration_start: Share = 1.0
+    exploration_end: Share = 0.1
+    exploration_steps: Count = 1_000_000
     clip_rewards: bool = True
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_num_envs(self.num_envs)
-        check_positive(self, "replay_capacity", "learning_starts", "steps_per_update", "batch_size")
-        check_positive(self, "target_network_update_period", "num_return_steps", "exploration_steps")
-        check_share(self, "gamma", "exploration_start", "exploration_end")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be > 0, got {self.learning_rate}.")
-        if self.optimizer not in LEARNING_RATES:
-            raise UsageError(f"optimizer: got {self.optimizer!r}, expected {' or '.join(LEARNING_RATES)}.")
+        super().__post_init__()
         window = (self.num_return_steps + 1) * self.num_envs
         if self.replay_capacity < window:
             raise UsageError(

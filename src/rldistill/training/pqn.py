@@ -12,18 +12,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.checks import check_num_envs, check_positive, check_share, check_types
 from rldistill.data import Replay
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Network
 from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
+from rldistill.options.declaration import Above, Count, Options, Share
+from rldistill.options.shared import NumEnvs
 from rldistill.schedules import Linear
 from rldistill.training.protocol import IterationRecord
 from rldistill.training.stream import Rollout, TrainingStream
@@ -31,7 +32,7 @@ from rldistill.value_learning import q_lambda_returns
 
 
 @dataclass(frozen=True)
-class PQNSettings:
+class PQNSettings(Options):
     """Settings of PQN, with the deviations from the paper that the module names.
 
     Attributes:
@@ -50,28 +51,22 @@ class PQNSettings:
         cut_at_life_loss: a lost life ends the return in training.
     """
 
-    num_envs: int = 32
-    rollout_length: int = 32
-    num_epochs: int = 2
-    num_minibatches: int = 8
-    learning_rate: float = 2.5e-4
-    max_gradient_norm: float = 10.0
-    gamma: float = 0.99
-    return_lambda: float = 0.65
-    exploration_start: float = 1.0
-    exploration_end: float = 0.05
-    exploration_fraction: float = 0.1
+    num_envs: NumEnvs = 32
+    rollout_length: Count = 32
+    num_epochs: Count = 2
+    num_minibatches: Count = 8
+    learning_rate: Annotated[float, Above(0)] = 2.5e-4
+    max_gradient_norm: Annotated[float, Above(0)] = 10.0
+    gamma: Share = 0.99
+    return_lambda: Share = 0.65
+    exploration_start: Share = 1.0
+    exploration_end: Share = 0.05
+    exploration_fraction: Share = 0.1
     clip_rewards: bool = True
     cut_at_life_loss: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "rollout_length", "num_epochs", "num_minibatches")
-        check_num_envs(self.num_envs)
-        check_share(self, "gamma", "return_lambda", "exploration_start", "exploration_end", "exploration_fraction")
-        for name in ("learning_rate", "max_gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be > 0, got {getattr(self, name)}.")
+        super().__post_init__()
         if self.steps_per_rollout % self.num_minibatches:
             raise UsageError(
                 f"num_minibatches must divide num_envs × rollout_length, got {self.num_minibatches} "

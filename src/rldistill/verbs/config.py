@@ -13,9 +13,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from rldistill.checks import check_not_negative, check_num_envs, check_positive, check_types
+from rldistill.checks import check_not_negative, check_num_envs, check_positive
 from rldistill.errors import UsageError
-from rldistill.options.declaration import option_types
+from rldistill.options.declaration import check_types, option_types
 from rldistill.options.reading import Reading
 
 # A student may be better than its teacher; a requirement beyond this is a percentage.

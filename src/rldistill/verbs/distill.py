@@ -6,7 +6,7 @@ from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, verb
-from rldistill.options.distill import AUTO, DistillOptions, Online, Stored
+from rldistill.options.distill import AUTO, DistillOptions, Stored
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
@@ -16,7 +16,7 @@ from rldistill.session.threads import use_threads
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
-from rldistill.verbs.sources import Named, files_read, learner_options, named_sources, open_sources
+from rldistill.verbs.sources import Named, files_read, named_sources, open_sources
 from rldistill.verbs.task_losses import check_losses
 
 
@@ -93,9 +93,8 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
         raise UsageError(
             f"learning_rate must be > 0 and may fall to 0: got {options.learning_rate!r}, {lowest:g} to {highest:g}."
         )
-    has_data = isinstance(named[0], Stored)
-    check_losses(options, has_data=has_data)
-    if options.std == "fixed" and not has_data:
+    check_losses(options, type(named[0]))
+    if options.std == "fixed" and not isinstance(named[0], Stored):
         raise UsageError(
             "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything "
             "yet. Collect first, or choose state or parameter."
@@ -103,10 +102,7 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     task_schedule(options, list(options.task_weights or [""]))
     if options.held_out_fraction is not None:
         check_held_out_fraction(options.held_out_fraction)
-    options = resolve_training_machine(options, goes_on_in=Path(options.out) if options.resume else None)
-    if isinstance(named[0], Online):
-        learner_options(named[0], options)
-    return options, named
+    return resolve_training_machine(options, goes_on_in=Path(options.out) if options.resume else None), named
 
 
 def _check_same(out: Path, setup: DistillationSetup) -> None:

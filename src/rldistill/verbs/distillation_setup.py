@@ -175,7 +175,8 @@ def task_schedule(options: DistillOptions, names: Sequence[str]) -> TaskSchedule
     Raises:
         UsageError: a weight is no positive number, or there are weights with `in_turn`.
     """
-    weights = tuple(float(value_for(options.task_weights or {}, name) or 1.0) for name in names)
+    given = [value_for(options.task_weights or {}, name) for name in names]
+    weights = tuple(1.0 if weight is None else float(weight) for weight in given)
     return TaskSchedule(options.task_order or "in_turn", weights, options.seed)
 
 

@@ -35,7 +35,7 @@ from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training import StreamStep, Training
 from rldistill.types import resolve_device
-from rldistill.verbs.teachers import initial_policy, make_training
+from rldistill.verbs.teachers import initial_policy, make_training, with_network
 from rldistill.verbs.train_teacher import resolve_training
 
 Named = Stored | Live | Online
@@ -221,8 +221,8 @@ def num_collections(num_updates: int, collect_period: int) -> int:
 
 
 def _open_online(item: Online, options: DistillOptions, callbacks: Sequence[Callback]) -> OnlineSource:
-    learner = learner_options(item, options)
     playable = _with_exploration(make_task(item.task, item.env_kwargs), item.exploration_epsilon)
+    learner = with_network(learner_options(item, options), [playable])
     out = Path(options.out)
 
     def begin(policy: Any, step: int, on_step: Callable[[StreamStep], None]) -> Training:  # noqa: ANN401

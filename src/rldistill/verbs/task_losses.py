@@ -12,10 +12,11 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
 from rldistill.losses.spec import takes_no_temperature
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
-from rldistill.options.distill import AUTO, DistillOptions
+from rldistill.options.distill import AUTO, DistillOptions, Online, Stored
 from rldistill.schedules import Constant, Schedule, as_schedule
 from rldistill.types import OutputKind
 from rldistill.verbs.per_task import shortest, value_for
+from rldistill.verbs.sources import Named
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TaskLoss:
     note: str | None = None
 
 
-def check_losses(options: DistillOptions, *, has_data: bool) -> None:
+def check_losses(options: DistillOptions, kind: type[Named]) -> None:
     """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known.
 
     Raises:
@@ -46,10 +47,11 @@ def check_losses(options: DistillOptions, *, has_data: bool) -> None:
             raise UsageError(f"{name}: got {getattr(options, name)!r}, expected values by task name.")
     for task in {"", *_tasks_of(options.loss), *_tasks_of(options.temperature)}:
         temperature, loss = value_for(options.temperature, task), value_for(options.loss, task)
-        if temperature == AUTO and not has_data:
+        if temperature == AUTO and kind is not Stored:
+            who = "one that still learns" if kind is Online else "one that plays live"
             raise UsageError(
-                "temperature: auto is taken from the teacher's answers in a dataset, and one that plays live or still "
-                "learns has not said anything yet. Collect first, or give a number."
+                f"temperature: auto is taken from the teacher's answers in a dataset, and {who} has not said anything "
+                "yet. Collect first, or give a number."
             )
         schedule = None if temperature in (None, AUTO) else _temperature(temperature)
         if loss is not None and not callable(loss):

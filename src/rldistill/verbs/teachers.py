@@ -10,6 +10,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.networks.precision import resolve_precision
+from rldistill.networks.torsos import image_shape
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
@@ -31,6 +32,7 @@ from rldistill.types import resolve_device
 _SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
 # A policy of more tasks is named by their number.
 _LARGEST_NAME = 3
+AUTO_NETWORK = "auto"
 _LAYER_NORM = {"pqn": True, "dqn": False}
 
 
@@ -87,6 +89,14 @@ def make_tasks(config: TrainTeacherOptions) -> list[PlayableTask]:
                 f"{other.name}."
             )
     return tasks
+
+
+def with_network(options: TrainTeacherOptions, tasks: Sequence[PlayableTask]) -> TrainTeacherOptions:
+    """Return options with the network that `auto` stands for: it follows from what is seen."""
+    if options.network != AUTO_NETWORK:
+        return options
+    is_image = image_shape(tasks[0].task.fingerprint.observation_shape) is not None
+    return replace(options, network="dqn" if is_image else "mlp:64x64")
 
 
 def make_training(

@@ -16,7 +16,7 @@ from rldistill.session.run_folder import (
     write_config,
 )
 from rldistill.session.threads import use_threads
-from rldistill.verbs.teachers import initial_policy, make_tasks, resolve_algorithm
+from rldistill.verbs.teachers import AUTO_NETWORK, initial_policy, make_tasks, resolve_algorithm, with_network
 from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
 
@@ -37,6 +37,7 @@ def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
     keep_inputs(out, [options.init_from], overwrite=options.overwrite)
     options = resolve_training(options)
     tasks = make_tasks(options)
+    options = with_network(options, tasks)
     with (
         run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
         use_threads(options.num_threads),
@@ -60,7 +61,9 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     """
     options = resolve_training(options)
     keep_inputs(Path(options.out), [options.init_from], overwrite=options.overwrite)
-    initial_policy(options, [playable.task for playable in make_tasks(options)])
+    tasks = make_tasks(options)
+    options = with_network(options, tasks)
+    initial_policy(options, [playable.task for playable in tasks])
     if earlier_run(Path(options.out), may_stay=options.resume or options.overwrite) and options.resume:
         _check_same(options)
     return options
@@ -72,7 +75,8 @@ def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     Raises:
         UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
-    parse_architecture(options.network)
+    if options.network != AUTO_NETWORK:
+        parse_architecture(options.network)
     goes_on_in = Path(options.out) if options.resume else None
     return resolve_training_machine(resolve_algorithm(options), goes_on_in=goes_on_in)
 

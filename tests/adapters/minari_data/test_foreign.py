@@ -14,9 +14,9 @@ from rldistill.data import Dataset
 from rldistill.envs import make_task
 from rldistill.errors import DatasetError, MismatchError, UsageError
 from rldistill.events import MessageEvent
-from rldistill.verbs.distill import distill
 from tests.adapters.minari_data.made_up import collect_with_minari
 from tests.kit.cart_pole import MIRRORED_TASK, MirroredCartPole, hand_made_teacher, saved_teacher
+from tests.kit.flat import distill
 from tests.kit.other_libraries import QNetwork, randomised
 from tests.kit.small_policies import small_policy, vector_task
 from tests.kit.tiny_envs import Recorder, ShiftedSpaces

@@ -12,7 +12,6 @@ from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError
 from rldistill.inspection.describe import describe
 from rldistill.verbs.collect import collect
-from rldistill.verbs.distill import distill
 from tests.adapters.sb3.small_models import (
     BOX,
     DICT,
@@ -30,6 +29,7 @@ from tests.adapters.sb3.small_models import (
     samples,
     train,
 )
+from tests.kit.flat import distill
 
 sb3 = pytest.importorskip("stable_baselines3")
 contrib = pytest.importorskip("sb3_contrib")
