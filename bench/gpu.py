@@ -8,19 +8,19 @@ network alone can be. Without a GPU it measures the same on the processor, and s
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 import torch
-from kit import Rates, collect_for_bench, random_teacher, run_alone, show
+from kit import Rates, collect_for_bench, random_teacher, run_alone, show, stored_batches
 from updates import BATCH_SIZE, Resident, piece_of, training
 
 from rldistill.data import Dataset
 from rldistill.data.sampler import read_batch
-from rldistill.distillation import StoredSource, StoredTask
-from rldistill.distillation.sources import LabelledBatch, Minibatch, Source, labelled
+from rldistill.distillation import Batches
+from rldistill.distillation.sources import LabelledBatch, Minibatch
 from rldistill.envs import make_task
 from rldistill.networks.precision import Precision
 from rldistill.types import resolve_device
@@ -33,18 +33,19 @@ class _OnDevice:
         self._observations = everything.observations.to(device)
         self._targets = everything.targets.to(device)
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+    def of_updates(self, first_update: int, num_updates: int) -> Generator[Minibatch]:
         for _ in range(num_updates):
             rows = torch.randint(len(self._targets), (BATCH_SIZE,), device=self._targets.device)
             yield (LabelledBatch(0, self._observations[rows], self._targets[rows], "the device's memory"),)
 
 
-def _sources(dataset: Dataset, device: str) -> dict[str, Source]:
-    indices = np.arange(dataset.num_steps)
-    on_device = _OnDevice(labelled(dataset, read_batch(dataset, indices), head=0), device)
+def _sources(dataset: Dataset, device: str) -> dict[str, "Batches | _OnDevice | Resident"]:
+    everything = read_batch(dataset, np.arange(dataset.num_steps))
+    observations, targets = torch.from_numpy(everything.observations), torch.from_numpy(everything.targets)
+    on_device = _OnDevice(LabelledBatch(0, observations, targets, str(dataset.path)), device)
     num_decoders = max(1, min(8, (os.cpu_count() or 1) - 1))
-    stored = StoredSource([StoredTask(dataset, indices, seed=0)], batch_size=BATCH_SIZE, num_decoders=num_decoders)
-    return {"stored": stored, "on the device": on_device, "resident": Resident(next(on_device.batches(0, 1)))}
+    stored = stored_batches(dataset, BATCH_SIZE, num_decoders=num_decoders)
+    return {"stored": stored, "on the device": on_device, "resident": Resident(next(on_device.of_updates(0, 1)))}
 
 
 def main(*, quick: bool) -> None:

@@ -18,9 +18,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rldistill.envs import PlayableTask
+from rldistill.data import Dataset
+from rldistill.distillation import Batches, StoredSource
+from rldistill.envs import PlayableTask, make_task
 from rldistill.networks import parse_architecture
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.schedules import TaskSchedule
 from rldistill.verbs.collect import CollectionSummary, collect
 
 _CONSOLE = Console(width=118, highlight=False)
@@ -70,6 +73,15 @@ def timed(work: Callable[[], int]) -> Callable[[], tuple[int, float]]:
         return units, time.perf_counter() - started
 
     return piece
+
+
+def stored_batches(dataset: Dataset, batch_size: int, *, num_decoders: int = 1) -> Batches:
+    """Return the batches of a run on a dataset of one task."""
+    source = StoredSource(dataset, seed=0)
+    task = make_task(dataset.provenance.task)
+    # Any student is taught from the same rows.
+    source.teach(0, random_teacher(task, "dqn" if task.task.is_atari else "mlp:8"))
+    return Batches([source], TaskSchedule("in_turn", (1.0,)), batch_size, num_decoders)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:

@@ -7,17 +7,16 @@ The store decodes ahead in one background thread, so it needs a second processor
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import numpy as np
 import torch
-from kit import Rates, collect_for_bench, random_teacher, run_alone, show
+from kit import Rates, collect_for_bench, random_teacher, run_alone, show, stored_batches
 
 from rldistill.data import Dataset
-from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, StoredTask, UpdateRecord, distil
-from rldistill.distillation.sources import Minibatch, Source
+from rldistill.distillation import OPTIMIZERS, Batches, Distiller, UpdateRecord, distil
+from rldistill.distillation.sources import Minibatch
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks.precision import Precision
@@ -36,13 +35,13 @@ class Resident:
     def __init__(self, batch: Minibatch) -> None:
         self._batch = batch
 
-    def batches(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+    def of_updates(self, first_update: int, num_updates: int) -> Generator[Minibatch]:
         """Yield it, so many times."""
-        return itertools.repeat(self._batch, num_updates)
+        yield from itertools.repeat(self._batch, num_updates - first_update)
 
 
 def training(
-    source: Source, network: str, precision: Precision, *, device: str = "cpu", compiled: bool = False
+    source: "Batches | Resident", network: str, precision: Precision, *, device: str = "cpu", compiled: bool = False
 ) -> Iterator[UpdateRecord]:
     """Return the library's own loop with a student of Pong, to be driven update by update."""
     task = make_task("atari:pong")
@@ -57,7 +56,7 @@ def training(
         max_gradient_norm=1.0,
         precision=precision,
     )
-    return distil(distiller, source, first_update=0, num_updates=_ENOUGH_UPDATES)
+    return distil(distiller, source.of_updates(0, _ENOUGH_UPDATES))
 
 
 def piece_of(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], tuple[int, float]]:
@@ -75,8 +74,8 @@ def piece_of(records: Iterator[UpdateRecord], num_updates: int) -> Callable[[], 
 
 
 def _measure(dataset: Dataset, network: str, precision: Precision, *, num_updates: int, num_rounds: int) -> Rates:
-    stored = StoredSource([StoredTask(dataset, np.arange(dataset.num_steps), seed=0)], batch_size=BATCH_SIZE)
-    with closing(stored.batches(0, 1)) as batches:  # type: ignore[type-var]
+    stored = stored_batches(dataset, BATCH_SIZE)
+    with closing(stored.of_updates(0, 1)) as batches:
         resident = Resident(next(batches))
     with ExitStack() as stack:
         # A source that is left early has a thread to end.

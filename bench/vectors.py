@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kit import Rates, collect_for_bench, random_teacher, run_alone, show
+from kit import Rates, collect_for_bench, random_teacher, run_alone, show, stored_batches
 from torch import nn
 from updates import piece_of
 
 from rldistill.data import Dataset
-from rldistill.distillation import OPTIMIZERS, Distiller, StoredSource, StoredTask, UpdateRecord, distil
+from rldistill.distillation import OPTIMIZERS, Distiller, UpdateRecord, distil
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.schedules import Constant
@@ -38,8 +38,7 @@ def library(dataset: Dataset, batch_size: int) -> Iterator[UpdateRecord]:
         max_gradient_norm=1.0,
         precision="float32",
     )
-    source = StoredSource([StoredTask(dataset, np.arange(dataset.num_steps), seed=0)], batch_size=batch_size)
-    return distil(distiller, source, first_update=0, num_updates=_ENOUGH_UPDATES)
+    return distil(distiller, stored_batches(dataset, batch_size).of_updates(0, _ENOUGH_UPDATES))
 
 
 def plain(observations: np.ndarray, targets: np.ndarray, batch_size: int) -> Iterator[float]:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from rldistill.distillation import LiveSource, LiveTask
+from rldistill.distillation import Batches, LiveSource
+from rldistill.distillation.live import LivePlay
 from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer
@@ -15,45 +16,54 @@ from tests.kit.cart_pole import hand_made_teacher, mirrored_teacher, short_cart_
 NUM_ENVS = 4
 
 
-def live_task(
-    capacity: int = 400, *, seed: int = 3, head: int = 0, teacher: TorchPolicy | None = None, playable=None
-) -> LiveTask:
-    playable = playable or short_cart_pole()
-    return LiveTask(
-        teacher or hand_made_teacher(),
-        lambda: playable.make_envs(NUM_ENVS, 1),
+def live_play(capacity: int = 400, *, seed: int = 3) -> LivePlay:
+    return LivePlay(
+        hand_made_teacher(),
+        lambda: short_cart_pole().make_envs(NUM_ENVS, 1),
         capacity=capacity,
         seed=seed,
         exploration_epsilon=0.3,
-        head=head,
     )
 
 
-def source(tasks, **settings) -> LiveSource:
-    options = {"batch_size": 8, "collect_steps": 100, "collect_period": 5} | settings
-    return LiveSource(tasks, schedule=TaskSchedule("in_turn", (1.0,) * len(tasks)), **options)
+def live_source(*, head: int = 0, teacher: TorchPolicy | None = None, playable=None, **settings) -> LiveSource:
+    teacher = teacher or hand_made_teacher()
+    options = {"seed": 3, "collect_steps": 100, "collect_period": 5, "replay_capacity": 400} | settings
+    source = LiveSource(
+        teacher, teacher, (playable or short_cart_pole()).with_exploration(0.3), num_envs=NUM_ENVS, **options
+    )
+    source.teach(head, teacher)
+    return source
+
+
+def batches_of(*sources: LiveSource) -> Batches:
+    return Batches(sources, TaskSchedule("in_turn", (1.0,) * len(sources)), batch_size=8)
+
+
+def num_played(source: LiveSource) -> int:
+    return source.replays[0].num_appended
 
 
 def test_before_each_period_of_updates_so_many_steps_are_played():
-    task = live_task()
-    batches = source([task]).batches(0, 12)
-    played = []
+    source, played = live_source(), []
+    batches = batches_of(source).of_updates(0, 12)
     for _ in range(12):
         next(batches)
-        played.append(task.replay.num_appended)
+        played.append(num_played(source))
     assert played == [100] * 5 + [200] * 5 + [300] * 2
+    source.close()
 
 
 def test_only_the_newest_steps_are_kept():
-    task = live_task(capacity=160)
-    list(source([task]).batches(0, 25))
-    assert task.replay.num_appended == 500
-    assert 140 <= task.replay.num_steps <= 160
-    task.close()
+    source = live_source(replay_capacity=160)
+    list(batches_of(source).of_updates(0, 25))
+    assert num_played(source) == 500
+    assert 140 <= source.replays[0].num_steps <= 160
+    source.close()
 
 
 def test_rows_are_what_the_teacher_saw_and_said():
-    task = live_task(capacity=10_000)
+    task = live_play(capacity=10_000)
     task.play(num_steps=200)
     task.close()
     seen = {}
@@ -74,7 +84,7 @@ def test_rows_are_what_the_teacher_saw_and_said():
 
 
 def test_rows_of_an_update_are_the_same_each_time_they_are_drawn():
-    task = live_task()
+    task = live_play()
     task.play(num_steps=100)
     task.close()
     assert torch.equal(task.draw(7, 16).observations, task.draw(7, 16).observations)
@@ -82,72 +92,71 @@ def test_rows_of_an_update_are_the_same_each_time_they_are_drawn():
 
 
 def test_two_runs_draw_the_same_batches():
-    batches = [
-        [part.observations for batch in source([live_task()]).batches(0, 12) for part in batch] for _ in range(2)
+    runs = [
+        [part.observations for batch in batches_of(live_source()).of_updates(0, 12) for part in batch] for _ in range(2)
     ]
-    assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
 def test_each_task_has_its_own_pool_and_store():
-    tasks = [
-        live_task(),
-        live_task(head=1, teacher=mirrored_teacher(), playable=short_mirrored_cart_pole(), seed=4),
+    sources = [
+        live_source(),
+        live_source(head=1, teacher=mirrored_teacher(), playable=short_mirrored_cart_pole(), seed=4),
     ]
-    batches = list(source(tasks).batches(0, 6))
+    batches = list(batches_of(*sources).of_updates(0, 6))
     assert [batch[0].head for batch in batches] == [0, 1] * 3
     assert [batch[0].targets.shape[1] for batch in batches] == [2, 3] * 3
-    assert [task.replay.num_appended for task in tasks] == [200, 200]
+    assert [num_played(source) for source in sources] == [200, 200]
 
 
 def test_a_stop_in_the_middle_of_a_collection_loses_no_step_of_it(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(_name: str, done: int, _total: int) -> None:
-        if done >= 60:
+    def stop(_name: str, done: int, total: int) -> None:
+        if done >= 60 and total == 100:  # of the play that is learned from: that which is held out has no such total
             raise Stop
 
-    first = live_task()
+    first = live_source(on_play=stop)
     with pytest.raises(Stop):
-        next(source([first], on_play=stop).batches(0, 5))
-    assert first.replay.num_appended == 60
-    state, listed = source([first]).state_dict(), first.replay.write(tmp_path)
-    assert state["episodes"][0][0] >= NUM_ENVS, "the episodes that were begun are not begun again"
-    second = live_task()
-    resumed = source([second])
-    resumed.load_state_dict(state)
-    second.replay.read(tmp_path, listed)
-    next(resumed.batches(0, 5))
-    assert second.replay.num_appended == 100
-    resumed.close()
+        next(batches_of(first).of_updates(0, 5))
+    assert num_played(first) == 60
+    state = first.state_dict()
+    assert state["learned"]["next_episode"] >= NUM_ENVS, "the episodes that were begun are not begun again"
+    second = live_source()
+    second.load_state_dict(state)
+    for number, (old, new) in enumerate(zip(first.replays, second.replays, strict=True)):
+        (tmp_path / str(number)).mkdir()
+        new.read(tmp_path / str(number), old.write(tmp_path / str(number)))
+    next(batches_of(second).of_updates(0, 5))
+    assert num_played(second) == 100
+    second.close()
 
 
 def test_progress_tells_the_task_and_how_far_its_collection_is():
     told = []
-    task = live_task()
-    list(source([task], on_play=lambda *values: told.append(values)).batches(0, 6))
-    assert told[0] == ("CartPole-v1", 4, 100)
-    assert told[24] == ("CartPole-v1", 100, 100)
-    assert told[25] == ("CartPole-v1", 4, 100)
-    assert len(told) == 50
+    source = live_source(on_play=lambda *values: told.append(values))
+    list(batches_of(source).of_updates(0, 6))
+    collections = told[-50:]
+    assert collections[0] == ("CartPole-v1", 4, 100)
+    assert collections[24] == ("CartPole-v1", 100, 100)
+    assert collections[25] == ("CartPole-v1", 4, 100)
 
 
 def test_held_out_play_comes_first_and_ends_five_episodes_at_least():
-    task, measured = live_task(), live_task(capacity=2**62, seed=9)
     told = []
-    batches = source(
-        [task], held_out=[measured], held_out_steps=50, on_play=lambda *values: told.append(values)
-    ).batches(0, 6)
+    source = live_source(held_out_steps=50, on_play=lambda *values: told.append(values))
+    batches = batches_of(source).of_updates(0, 6)
     next(batches)
-    assert measured.num_episodes >= 5
-    held_out = measured.held_out()
-    assert held_out.num_steps == measured.replay.num_steps == len(held_out.batch.targets) >= 50
+    measured, held_out = source.replays[1], source.held_out
+    assert source.state_dict()["measured"]["num_episodes"] >= 5
+    assert held_out.num_steps == measured.num_steps == len(held_out.batch.targets) >= 50
     assert held_out.constant.agreement == pytest.approx(
-        np.bincount(measured.replay.field("q_values").argmax(axis=1)).max() / held_out.num_steps
+        np.bincount(measured.field("q_values").argmax(axis=1)).max() / held_out.num_steps
     )
     assert told[len(told) - 25][1:] == (4, 100), "the collection follows"
     list(batches)
-    assert measured.replay.num_steps == held_out.num_steps, "it is played once"
+    assert measured.num_steps == held_out.num_steps, "it is played once"
 
 
 def test_held_out_play_that_was_stopped_goes_on_with_new_episodes(tmp_path):
@@ -158,20 +167,19 @@ def test_held_out_play_that_was_stopped_goes_on_with_new_episodes(tmp_path):
         if done >= 40:
             raise Stop
 
-    task, measured = live_task(), live_task(capacity=2**62, seed=9)
-    stopped = source([task], held_out=[measured], held_out_steps=120, on_play=stop)
+    stopped = live_source(held_out_steps=120, on_play=stop)
     with pytest.raises(Stop):
-        next(stopped.batches(0, 5))
-    state, listed = stopped.state_dict(), measured.replay.write(tmp_path)
+        next(batches_of(stopped).of_updates(0, 5))
+    state, listed = stopped.state_dict(), stopped.replays[1].write(tmp_path)
     stopped.close()
-    again, measured = live_task(), live_task(capacity=2**62, seed=9)
-    resumed = source([again], held_out=[measured], held_out_steps=120)
+    resumed = live_source(held_out_steps=120)
     resumed.load_state_dict(state)
-    measured.replay.read(tmp_path, listed)
-    next(resumed.batches(0, 5))
-    assert measured.replay.num_steps >= 120
-    assert measured.num_episodes >= 5
-    rows = measured.replay.observations(np.arange(measured.replay.num_steps))
+    measured = resumed.replays[1]
+    measured.read(tmp_path, listed)
+    next(batches_of(resumed).of_updates(0, 5))
+    assert measured.num_steps >= 120
+    assert resumed.state_dict()["measured"]["num_episodes"] >= 5
+    rows = measured.observations(np.arange(measured.num_steps))
     assert len({row.tobytes() for row in rows}) == len(rows), "no episode was played twice"
     resumed.close()
 
@@ -181,12 +189,12 @@ def test_environments_that_both_kinds_of_play_share_are_used_by_one_at_a_time():
     envs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
     playable = make_task(envs)
     teacher = hand_made_teacher(playable)
-    task, measured = (live_task(10_000, seed=seed, teacher=teacher, playable=playable) for seed in (3, 9))
-    shared = source([task], held_out=[measured], held_out_steps=60)
-    list(shared.batches(0, 12))
+    shared = live_source(teacher=teacher, playable=playable, held_out_steps=60, replay_capacity=10_000)
+    list(batches_of(shared).of_updates(0, 12))
     shared.close()
-    rows = task.replay.observations(np.arange(task.replay.num_steps))
-    store = task.replay._store
+    replay = shared.replays[0]
+    rows = replay.observations(np.arange(replay.num_steps))
+    store = replay._store
     follows = np.flatnonzero((np.diff(store.steps_in_episode) == 1) & (np.diff(store.episodes) == 0))
     assert len(follows) > 200
     # The position changes by 0.02 s × velocity: a row that does not follow from the one before is another episode's.

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from rldistill.data import Dataset, split_episodes
-from rldistill.distillation import StoredSource, StoredTask
-from rldistill.distillation.sources import held_out_sample
+from rldistill.distillation import Batches, StoredSource
 from rldistill.schedules import TaskSchedule
 from tests.data.made_up import write_dataset
+from tests.kit.cart_pole import hand_made_teacher
 
 
 @pytest.fixture(scope="module")
@@ -20,36 +20,41 @@ def dataset(tmp_path_factory) -> Dataset:
     return Dataset.open(path)
 
 
-def one_task(dataset) -> StoredSource:
-    return StoredSource([StoredTask(dataset, np.arange(100), seed=2)], batch_size=8)
+def source_of(dataset, *, seed=2, head=0, held_out_fraction=0.3) -> StoredSource:
+    source = StoredSource(dataset, seed=seed, held_out_fraction=held_out_fraction)
+    source.teach(head, hand_made_teacher())
+    return source
+
+
+def one_task(dataset) -> Batches:
+    return Batches([source_of(dataset)], TaskSchedule("in_turn", (1.0,)), batch_size=8)
 
 
 def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
-    indices = np.arange(20, 40)
-    source = StoredSource([StoredTask(dataset, indices, seed=1, head=3)], batch_size=6)
-    for (batch,) in source.batches(0, 3):
+    source = source_of(dataset, seed=1, head=3)
+    train = split_episodes(dataset, 0.3, seed=1).train
+    for (batch,) in Batches([source], TaskSchedule("in_turn", (1.0,)), batch_size=6).of_updates(0, 3):
         assert batch.head == 3
         assert (batch.observations.shape, batch.observations.dtype) == ((6, 4, 6, 5), torch.uint8)
         assert (batch.targets.shape, batch.targets.dtype) == ((6, 3), torch.float32)
         shown = [int(text) for text in batch.origin.removeprefix("steps ").split(", …")[0].split(", ")]
         assert batch.origin == f"steps {', '.join(map(str, shown))}, … of {dataset.path}"
-        assert set(shown) <= set(indices.tolist())
+        assert set(shown) <= set(train.tolist())
         np.testing.assert_array_equal(batch.observations[:5].numpy(), dataset.observations(shown))
         np.testing.assert_array_equal(batch.targets[:5].numpy(), dataset.field("q_values")[shown])
 
 
 def test_the_batch_of_an_update_does_not_depend_on_where_one_begins(dataset):
     def batches(first_update, num_updates):
-        source = one_task(dataset)
-        return [batch.origin for (batch,) in source.batches(first_update, num_updates)]
+        return [batch.origin for (batch,) in one_task(dataset).of_updates(first_update, num_updates)]
 
-    assert batches(0, 9)[5:] == batches(5, 4)
+    assert batches(0, 9)[5:] == batches(5, 9)
     assert len(set(batches(0, 9))) == 9
 
 
 def test_leaving_early_leaves_no_thread_behind(dataset):
     before = threading.active_count()
-    batches = one_task(dataset).batches(0, 1000)
+    batches = one_task(dataset).of_updates(0, 1000)
     next(batches)
     batches.close()
     assert threading.active_count() == before
@@ -57,7 +62,7 @@ def test_leaving_early_leaves_no_thread_behind(dataset):
 
 def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
     split = split_episodes(dataset, 0.3, seed=0)
-    held_out = held_out_sample(dataset, split.held_out, seed=0)
+    held_out = source_of(dataset, seed=0).held_out
     assert held_out.num_steps == len(held_out.batch.targets) == len(split.held_out)
     actions = dataset.field("q_values")[split.held_out].argmax(axis=1)
     assert held_out.constant.agreement == np.bincount(actions).max() / len(actions)
@@ -67,7 +72,7 @@ def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
 def test_a_large_held_out_split_is_sampled_without_repeats_and_the_same_every_time(dataset, monkeypatch):
     monkeypatch.setattr("rldistill.distillation.sources._MAX_HELD_OUT_STEPS", 30)
     split = split_episodes(dataset, 0.3, seed=0)
-    samples = [held_out_sample(dataset, split.held_out, seed=seed) for seed in (0, 0, 1)]
+    samples = [source_of(dataset, seed=0, head=head).held_out for head in (0, 0, 1)]
     assert [len(sample.batch.targets) for sample in samples] == [30, 30, 30]
     assert samples[0].num_steps == len(split.held_out) > 30
     assert torch.equal(samples[0].batch.targets, samples[1].batch.targets)
@@ -78,13 +83,13 @@ def test_a_large_held_out_split_is_sampled_without_repeats_and_the_same_every_ti
 # Several tasks.
 
 
-def two_tasks(dataset, order="in_turn", weights=(1.0, 1.0)) -> StoredSource:
-    tasks = [StoredTask(dataset, np.arange(100), seed=2, head=head) for head in (0, 1)]
-    return StoredSource(tasks, batch_size=9, schedule=TaskSchedule(order, weights, seed=4))
+def two_tasks(dataset, order="in_turn", weights=(1.0, 1.0)) -> Batches:
+    sources = [source_of(dataset, head=head) for head in (0, 1)]
+    return Batches(sources, TaskSchedule(order, weights, seed=4), batch_size=9)
 
 
 def shapes(source, num_updates=6):
-    return [[(part.head, len(part.targets)) for part in batch] for batch in source.batches(0, num_updates)]
+    return [[(part.head, len(part.targets)) for part in batch] for batch in source.of_updates(0, num_updates)]
 
 
 def test_in_turn_each_batch_is_one_tasks(dataset):
@@ -105,7 +110,7 @@ def test_a_random_batch_is_one_tasks_and_follows_from_the_update(dataset):
 
 
 def test_tasks_with_equal_data_draw_different_rows(dataset):
-    (first,), (second,) = list(two_tasks(dataset).batches(0, 2))
+    (first,), (second,) = list(two_tasks(dataset).of_updates(0, 2))
     assert first.origin != second.origin
     first, second = two_tasks(dataset, "mixed").batch(0)
     assert first.origin != second.origin

@@ -5,7 +5,8 @@ the loss, and in the schedules; none of them in the loop.
 """
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,16 +185,19 @@ class Distiller:
         return None if schedule is None else schedule(progress)
 
 
-def distil(distiller: Distiller, batches: Iterable[Minibatch], *, first_update: int = 0) -> Generator[UpdateRecord]:
+def distil(
+    distiller: Distiller, batches: Generator[Minibatch], *, first_update: int = 0
+) -> Generator[UpdateRecord]:
     """Train, yielding a record after each update; stop by closing the iterator.
 
     Args:
         distiller: trained in place.
-        batches: of the updates from `first_update` on, to the end of the run.
+        batches: of the updates from `first_update` on, to the end of the run; closed with this iterator.
         first_update: number of the first update: 0, or where a checkpoint stands.
     """
-    for update, batch in enumerate(batches, start=first_update):
-        yield distiller.update(batch, update)
+    with closing(batches):
+        for update, batch in enumerate(batches, start=first_update):
+            yield distiller.update(batch, update)
 
 
 def _mean_over_rows(losses: Sequence[Tensor], num_rows: Sequence[int]) -> Tensor:

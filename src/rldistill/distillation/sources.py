@@ -5,7 +5,7 @@ distillation, add a source; neither the loop nor the run knows which kind it is.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -212,7 +212,7 @@ class Batches:
         counts = self.schedule.rows(update, self.batch_size)
         return tuple(source.draw(update, count) for source, count in zip(self.sources, counts, strict=True) if count)
 
-    def of_updates(self, first_update: int, num_updates: int) -> Iterator[Minibatch]:
+    def of_updates(self, first_update: int, num_updates: int) -> Generator[Minibatch]:
         """Yield the batches from an update to the end of the run, which has `num_updates`.
 
         Between two advances of its sources nothing changes, and batches are decoded ahead in background threads.
