@@ -19,8 +19,9 @@ from rldistill.errors import (
     RldistillError,
     UsageError,
 )
-from rldistill.evaluation.gate import check_retention, require_teachers
-from rldistill.evaluation.records import EvaluationNotWrittenError
+from rldistill.evaluation.file import EvaluationNotWrittenError
+from rldistill.evaluation.gate import check_gated, check_retention
+from rldistill.evaluation.pairing import pair
 from rldistill.evaluation.table import evaluation_table, size_text
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
@@ -200,6 +201,14 @@ def test_the_teacher_named_among_the_policies_is_played_once(task):
     assert [policy["role"] for policy in result["policies"]] == ["teacher", "student", "random"]
 
 
+def test_a_policy_that_is_the_teacher_itself_is_not_dropped_without_a_word(task):
+    events = []
+    teacher = constant_policy(task, 2)
+    evaluate([teacher, constant_policy(task, 1)], task, teacher=teacher, num_episodes=1, callbacks=[events.append])
+    (note,) = [event.text for event in events if isinstance(event, MessageEvent) and "teacher" in event.text]
+    assert note == "always 2 is the teacher itself: it is played once, and its row is the teacher's"
+
+
 def test_atari_scores_are_put_between_random_and_human_play():
     task = make_task("atari:pong", {"max_frames": 40, "noop_max": 2})
     student, random = evaluate(small_policy(task.task, network="conv:4:4"), task, num_episodes=2).to_dict()["policies"]
@@ -261,6 +270,8 @@ def test_a_file_that_is_no_evaluation_is_not_written_over(tmp_path, task, conten
     assert (tmp_path / "thesis.tex").read_text() == content
     with pytest.raises(OutputExistsError):
         compare(task, student=1, out=tmp_path)
+    with pytest.raises(OutputExistsError, match=r"^--out \. is a folder, expected a file such as evaluation\.json\.$"):
+        compare(task, student=1, out="")
 
 
 # The gate.
@@ -275,7 +286,8 @@ def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
         check_retention(result, 0.51)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md in "
+        "the checkout of rldistill): student keeps 0.500."
     )
 
 
@@ -324,7 +336,8 @@ def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
         check_retention(result, 0.5)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
-        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): always 0 keeps 0.000."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md in "
+        "the checkout of rldistill): always 0 keeps 0.000."
     )
 
 
@@ -344,7 +357,7 @@ def test_a_gate_without_a_bound_says_why(settings, num_episodes, advice):
 
 def test_a_gate_without_a_teacher_is_wrong_usage(task):
     with pytest.raises(UsageError, match="--require-retention compares with a teacher: name it with --teacher FILE"):
-        check_retention(compare(task, student=1, teacher=None), 0.9)
+        check_gated(pair(constant_policy(task, 1), task))
 
 
 # Which teacher.
@@ -364,7 +377,7 @@ def files(tmp_path, task):
 def test_the_teacher_that_a_student_names_is_found(files):
     teacher, student = files
     assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["teacher", "student", "random"]
-    require_teachers([student])
+    check_gated(pair([student]))
     assert evaluate(student, num_episodes=1).teacher.policy_hash == load_policy(teacher).hash
 
 
@@ -379,7 +392,7 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
         ]
         (warning,) = [event.text for event in events if isinstance(event, MessageEvent) and event.level == "warning"]
         with pytest.raises(UsageError) as caught:
-            require_teachers([student])
+            check_gated(pair([student]))
         reason = warning.removeprefix("no retention: ")
         assert str(caught.value) == f"--require-retention compares with a teacher: {reason}."
         return reason

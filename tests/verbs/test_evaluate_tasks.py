@@ -9,8 +9,8 @@ import pytest
 
 from rldistill.envs import make_task
 from rldistill.errors import GateError, MismatchError, PolicyFileError, RldistillError, UsageError
-from rldistill.evaluation.gate import check_retention, require_teachers
-from rldistill.evaluation.multitask import MultiTaskEvaluation, combine
+from rldistill.evaluation.gate import check_gated, check_retention
+from rldistill.evaluation.pairing import pair
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent
@@ -70,14 +70,13 @@ def refusal(error, *arguments, **settings):
 
 
 def test_every_task_is_played_and_the_aggregates_are_those_worked_out_by_hand(result):
-    assert isinstance(result, MultiTaskEvaluation)
     assert list(result.tasks) == [A, B, C]
     assert [[row.mean for row in task.policies] for task in result.tasks.values()] == [
         [10, 6, 2],
         [21, 5, 1],
         [12, 3, 0],
     ]
-    (policy,) = result.policies
+    (policy,) = result.overall
     assert (policy.name, policy.num_tasks, policy.num_relative_scores, policy.num_retentions) == ("student", 3, 3, 3)
     assert policy.geometric_mean == pytest.approx((3 / 5 * 5 / 21 / 4) ** (1 / 3))
     assert policy.mean_retention == pytest.approx((1 / 2 + 1 / 5 + 1 / 4) / 3)
@@ -123,7 +122,7 @@ def test_scores_with_spread_give_intervals_that_are_the_same_for_the_same_seed()
     tasks = payout_tasks(a={"noise": 1.0}, b={"noise": 1.0, "payouts": [1, 5, 21], "otherwise": 1})
     student, teacher = constant_heads(tasks, (1, 1)), constant_heads(tasks, (2, 2), "teacher")
     first, again, other = (
-        evaluate(student, teacher=teacher, num_episodes=30, seed=seed).policies[0] for seed in (1, 1, 2)
+        evaluate(student, teacher=teacher, num_episodes=30, seed=seed).overall[0] for seed in (1, 1, 2)
     )
     assert first == again != other
     low, high = first.mean_retention_interval.to_list()
@@ -165,7 +164,7 @@ def test_one_teacher_no_better_than_random_play_leaves_no_mean_retention():
 
 
 def test_fewer_than_five_episodes_give_no_intervals(student, teachers):
-    (policy,) = evaluate(student, teacher=teachers, num_episodes=4).policies
+    (policy,) = evaluate(student, teacher=teachers, num_episodes=4).overall
     assert policy.geometric_mean is not None
     assert policy.mean_retention is not None
     assert policy.geometric_mean_interval is policy.mean_retention_interval is policy.mean_retention_lower_bound is None
@@ -173,30 +172,31 @@ def test_fewer_than_five_episodes_give_no_intervals(student, teachers):
 
 def test_without_a_teacher_on_one_task_nothing_is_said_of_all(student, teachers):
     result = evaluate(student, teacher=teachers[:2], num_episodes=5)
-    (policy,) = result.policies
+    (policy,) = result.overall
     assert (policy.mean_retention, policy.geometric_mean, policy.mean_retention_interval) == (None, None, None)
     assert (policy.num_retentions, policy.num_relative_scores, policy.num_tasks) == (2, 2, 3)
     assert [task.teacher is not None for task in result.tasks.values()] == [True, True, False]
 
 
 def hand_made(name, **scores):
-    """Return an evaluation with these scores; all but random play's are known exactly."""
+    """Return the rows of a task with these scores; all but random play's are known exactly."""
     rows = []
     for role, values in scores.items():
         played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0) for value in values), is_census=role != "random")
-        row = PolicyEvaluation(role, role, role, "greedy", 0.0, played, float(mean(played.scores)), None, None)
+        average = float(mean(played.scores))
+        row = PolicyEvaluation(vector_task(name=name), role, role, role, "greedy", 0.0, played, average, None, None)
         rows.append(replace(row, relative_score=0.5, retention=0.5))
-    return Evaluation(vector_task(name=name), 0, tuple(rows))
+    return tuple(rows)
 
 
 def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
     one = hand_made("one", teacher=[20.0, 0.0], student=[9.0, 1.0], random=[0.0] * 5)
     two = hand_made("two", teacher=[9.0, 11.0], student=[1.0, 9.0], random=[-1.0, 1.0] * 5)
-    (policy,) = combine([one, two], seed=0).policies
+    (policy,) = Evaluation(0, one + two).overall
     assert policy.geometric_mean_interval.to_list() == pytest.approx([0.5, 0.5])
     assert policy.mean_retention_interval.low < 0.5 < policy.mean_retention_interval.high
-    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one.policies]
-    (policy,) = combine([replace(one, policies=tuple(sampled)), two], seed=0).policies
+    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one]
+    (policy,) = Evaluation(0, (*sampled, *two)).overall
     assert policy.geometric_mean_interval is None, "two episodes are too few to resample"
 
 
@@ -206,8 +206,8 @@ def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
 def test_several_students_are_told_apart_in_every_task_and_over_all(tasks, teachers):
     students = [constant_heads(tasks, (1, 1, 1), "twin"), constant_heads(tasks, (0, 1, 2), "twin")]
     result = evaluate([*students, students[0]], teacher=teachers, num_episodes=5)
-    assert [policy.name for policy in result.policies] == ["twin", "twin (2)", "twin (3)"]
-    shares = [policy.mean_retention for policy in result.policies]
+    assert [policy.name for policy in result.overall] == ["twin", "twin (2)", "twin (3)"]
+    shares = [policy.mean_retention for policy in result.overall]
     assert shares == pytest.approx([0.95 / 3, (0 + 1 / 5 + 1 / 3) / 3, 0.95 / 3])
     assert [row.name for row in result.tasks[B].policies] == ["teacher B", "twin", "twin (2)", "twin (3)", "random"]
 
@@ -215,7 +215,7 @@ def test_several_students_are_told_apart_in_every_task_and_over_all(tasks, teach
 def test_a_teacher_of_all_tasks_that_is_also_named_is_no_student(tasks, student):
     teacher = constant_heads(tasks, (2, 2, 3), "teacher")
     result = evaluate([teacher, student], teacher=teacher, num_episodes=5)
-    assert [policy.name for policy in result.policies] == ["student"]
+    assert [policy.name for policy in result.overall] == ["student"]
     assert [len(task.students) for task in result.tasks.values()] == [1, 1, 1]
 
 
@@ -227,7 +227,7 @@ def test_a_teacher_of_one_task_is_not_counted_as_a_student_of_all(tasks, teacher
     result = evaluate([naming, whole], teacher=teachers[1:], num_episodes=5)
     assert [task.teacher.name for task in result.tasks.values()] == ["whole", "teacher B", "teacher C"]
     assert [len(task.students) for task in result.tasks.values()] == [1, 2, 2]
-    assert [policy.name for policy in result.policies] == ["student"]
+    assert [policy.name for policy in result.overall] == ["student"]
 
 
 def test_a_policy_without_a_head_for_a_task_is_refused(student, teachers, tasks):
@@ -251,7 +251,7 @@ def test_a_head_for_other_actions_than_the_tasks_is_refused(student, tasks):
 
 def test_one_head_alone_is_an_evaluation_of_one_task(student, teachers):
     result = evaluate(student, B, teacher=teachers[1], num_episodes=5)
-    assert isinstance(result, Evaluation)
+    assert list(result.tasks) == [B]
     # The head's task as it was recorded, not the default payouts of that name.
     assert [row.mean for row in result.policies] == [21, 5, 1]
     assert [row.mean for row in evaluate(student.single_task(B), teacher=teachers[1], num_episodes=5).policies] == [
@@ -273,12 +273,18 @@ def test_several_tasks_are_played_in_the_order_they_are_named(student, tasks):
     assert list(evaluate(student.for_task(B), num_episodes=1).tasks) == [B, A, C]
 
 
-def test_a_sequence_of_one_task_is_still_a_sequence(student):
-    assert isinstance(evaluate(student, [B], num_episodes=1), MultiTaskEvaluation)
+def test_a_sequence_of_one_task_is_that_task(student):
+    one, alone = (evaluate(student, task, num_episodes=1).to_dict() for task in ([B], B))
+    assert without_speed(one) == without_speed(alone)
+
+
+def test_what_is_of_one_task_is_not_said_of_several(result):
+    with pytest.raises(UsageError, match=rf"^This evaluation is of 3 tasks: take one of them: \.tasks\['{A}'\]\.$"):
+        _ = result.teacher
 
 
 def test_a_policy_of_one_task_is_evaluated_as_ever(teachers):
-    assert isinstance(evaluate(teachers[0], num_episodes=1), Evaluation)
+    assert evaluate(teachers[0], num_episodes=1).to_dict()["task"] == A
 
 
 def test_no_task_and_a_task_named_twice_are_wrong_usage(student):
@@ -409,7 +415,7 @@ def test_the_run_folder_of_a_student_of_several_datasets_is_all_an_evaluation_ne
     assert [task.teacher.policy_hash for task in result.tasks.values()] == [
         load_policy(tmp_path / f"{name}.safetensors").hash for name in ("one", "other")
     ]
-    assert result.policies[0].mean_retention is not None
+    assert result.overall[0].mean_retention is not None
 
 
 def test_a_teacher_that_is_named_stands_before_the_one_that_is_recorded(recorded, tasks):
@@ -448,13 +454,14 @@ def test_a_record_of_teachers_that_makes_no_sense_names_none(student, teachers):
 
 
 def test_the_gate_asks_for_the_mean_over_the_tasks(result):
-    bound = result.policies[0].mean_retention_lower_bound
+    bound = result.overall[0].mean_retention_lower_bound
     check_retention(result, bound)
     with pytest.raises(GateError) as caught:
         check_retention(result, 0.32)
     assert str(caught.value) == (
         "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
-        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): "
+        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md in "
+        "the checkout of rldistill): "
         "student keeps 0.317."
     )
 
@@ -469,13 +476,13 @@ def test_the_gate_stays_shut_where_one_task_has_no_retention():
 def test_a_gate_needs_a_teacher_on_every_task_and_a_student(student, teachers, tasks):
     message = rf"^--require-retention compares with a teacher on every task: got none for {A}, {C}\. Name each with"
     with pytest.raises(UsageError, match=message):
-        require_teachers([student], None, teachers[1])
+        check_gated(pair(student, None, teachers[1]))
     with pytest.raises(UsageError, match=message):
-        check_retention(evaluate(student, teacher=teachers[1], num_episodes=1), 0.5)
-    require_teachers([student], None, teachers)
-    require_teachers([student], [B], teachers[1])
-    with pytest.raises(UsageError, match="every policy named is the teacher itself"):
-        check_retention(evaluate(student, teacher=student, num_episodes=1), 0.5)
+        check_gated(pair(student, teacher=teachers[1]))
+    check_gated(pair(student, None, teachers))
+    check_gated(pair(student, [B], teachers[1]))
+    with pytest.raises(GateError, match="every policy named is the teacher itself"):
+        check_gated(pair(student, teacher=student))
 
 
 # Callbacks.

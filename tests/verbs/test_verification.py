@@ -19,7 +19,7 @@ from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
 
-PUSH_TASK = "tests.runs.test_verification:Push-v2"
+PUSH_TASK = "tests.verbs.test_verification:Push-v2"
 
 
 class Push(gymnasium.Env):
@@ -105,7 +105,7 @@ def test_the_standard_errors_of_both_are_combined():
         constant_policy(task, 2), task, num_episodes=20, expected_return=10.6, expected_standard_error=0.15
     )
     error = verification.played.played.scores.std(ddof=1) / np.sqrt(20)
-    assert verification.standard_error == pytest.approx(error)
+    assert verification.played.standard_error == pytest.approx(error)
     assert verification.to_dict()["combined_standard_error"] == pytest.approx(np.hypot(error, 0.15))
     assert verification.verdict == "agrees"
     assert verify(constant_policy(task, 2), task, num_episodes=20, expected_return=11.5).verdict == "differs"

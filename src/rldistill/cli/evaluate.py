@@ -10,7 +10,6 @@ from rldistill.errors import RldistillError, UsageError
 from rldistill.verbs.config import EvaluateConfig, parse_options
 
 if TYPE_CHECKING:
-    from rldistill.evaluation.multitask import MultiTaskEvaluation
     from rldistill.evaluation.records import Evaluation
 
 _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
@@ -25,59 +24,50 @@ def run(argv: Sequence[str]) -> None:
     options = parse_options(config.env_kwargs)
     from rldistill.cli.progress import callbacks
     from rldistill.envs import make_task
-    from rldistill.evaluation.gate import check_retention, require_teachers
-    from rldistill.evaluation.pairing import check_pairing
-    from rldistill.evaluation.records import EvaluationNotWrittenError
+    from rldistill.evaluation.file import EvaluationNotWrittenError
+    from rldistill.evaluation.gate import NO_STUDENT, check_gated, check_retention
+    from rldistill.evaluation.pairing import pair
     from rldistill.loading.named import policy_files
-    from rldistill.verbs.evaluate import evaluate
+    from rldistill.verbs.evaluate import evaluate_pairing
 
+    is_gated = config.require_retention is not None
+    if is_gated and set(policies) <= set(config.teacher):
+        raise UsageError(NO_STUDENT)
+    for task in () if config.task is None else config.task.split(","):
+        make_task(task.strip(), options)  # wrong usage whatever the files say
     config = resolve_machine(config)
     if config.out is None and len(policies) == 1 and policies[0].is_dir():
         config = replace(config, out=policies[0] / "evaluation.json")
-    for task in () if config.task is None else config.task.split(","):
-        make_task(task.strip(), options)
     files = policy_files([*policies, *config.teacher], config)
-    given, teachers = files[: len(policies)], files[len(policies) :]
-    if config.require_retention is not None:
-        # Known before anything is played: an hour's evaluation must not end in wrong usage.
-        require_teachers(given, config.tasks, teachers, env_kwargs=options)
+    pairing = pair(
+        files[: len(policies)],
+        config.tasks,
+        files[len(policies) :],
+        env_kwargs=options,
+        exploration_epsilon=config.exploration_epsilon,
+        device=config.device,
+    )
+    if is_gated:
+        check_gated(pairing)
     if flags.dry_run:
-        check_pairing(given, config.tasks, teachers, device=config.device, env_kwargs=options)
         write_configuration(config, flags)
         return
     try:
         with callbacks(quiet=flags.quiet) as listeners:
-            result = evaluate(
-                given,
-                config.tasks,
-                teacher=teachers,
-                num_episodes=config.num_episodes,
-                seed=config.seed,
-                exploration_epsilon=config.exploration_epsilon,
-                env_kwargs=options,
-                num_envs=config.num_envs,
-                num_threads=config.num_threads,
-                device=config.device,
-                out=config.out,
-                callbacks=listeners,
-            )
+            result = evaluate_pairing(pairing, config, listeners)
     except EvaluationNotWrittenError as error:
         _print(error.evaluation, flags, error=error)
         raise
-    if config.require_retention is None:
-        _print(result, flags)
-        return
     try:
-        _print(result, flags, gate=check_retention(result, config.require_retention))
+        gate = check_retention(result, config.require_retention) if config.require_retention is not None else ""
     except RldistillError as error:
         _print(result, flags, error=error)
         raise
+    _print(result, flags, gate=gate)
 
 
-def _print(
-    result: "Evaluation | MultiTaskEvaluation", flags: Flags, *, gate: str = "", error: RldistillError | None = None
-) -> None:
-    """Print a result, whatever came of it; the error is told after it, or with `--json` in the same object."""
+def _print(result: "Evaluation", flags: Flags, *, gate: str = "", error: RldistillError | None = None) -> None:
+    """Print a result, whatever came of it; its error follows, with `--json` in the same object."""
     if not flags.json:
         sys.stdout.write(f"{result}\n\n{gate}\n" if gate else f"{result}\n")
     elif error is None:

@@ -7,7 +7,6 @@ from typing import Literal
 from rich.cells import cell_len
 
 from rldistill.errors import printable
-from rldistill.evaluation.multitask import MultiTaskEvaluation
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.statistics import Interval
 
@@ -18,13 +17,10 @@ _UNKNOWN = "-"
 _Row = Sequence[str]
 
 
-def evaluation_table(evaluation: Evaluation | MultiTaskEvaluation) -> str:
-    """Return tables as text: scores with intervals and what was kept, by task; over all tasks; size and speed."""
-    if isinstance(evaluation, MultiTaskEvaluation):
-        evaluations = list(evaluation.tasks.values())
-        parts = [*_score_blocks(evaluations), *_aggregate_block(evaluation), *_cost_block(evaluations)]
-    else:
-        parts = [*_score_blocks([evaluation]), *_cost_block([evaluation])]
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Return tables as text: scores with intervals and what was kept, by task; over several tasks; size and speed."""
+    over_tasks = _overall_block(evaluation) if len(evaluation.tasks) > 1 else []
+    parts = [*_score_blocks(evaluation), *over_tasks, *_cost_block(evaluation.policies)]
     return "\n".join("\n".join([*part, ""]) for part in parts).removesuffix("\n")
 
 
@@ -38,9 +34,9 @@ def size_text(num_bytes: int) -> str:
     return f"{num_bytes / 10**9:,.0f} GB"
 
 
-def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+def _score_blocks(evaluation: Evaluation) -> list[list[str]]:
     """Return, for each task, its caption and its rows; all stand in the same columns."""
-    rows = [row for evaluation in evaluations for row in evaluation.policies]
+    rows = evaluation.policies
     is_continuous = any(row.action_gap is not None for row in rows)
     differ = len(_behaviours(rows)) > 1
     scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
@@ -59,9 +55,9 @@ def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:
         table.append([_label(row), *acts, score, share, _likeness(row)])
     header, *lines = _lines(table, left=1 + differ)
     blocks: list[list[str]] = []
-    for evaluation in evaluations:
-        captions = _caption(evaluation, None if differ else next(iter(_behaviours(rows)), None))
-        own, lines = lines[: len(evaluation.policies)], lines[len(evaluation.policies) :]
+    for task in evaluation.tasks.values():
+        captions = _caption(task, None if differ else next(iter(_behaviours(rows)), None))
+        own, lines = lines[: len(task.policies)], lines[len(task.policies) :]
         blocks += [captions, ["\n".join([header, *own])]]
     return blocks
 
@@ -75,8 +71,8 @@ def _label(row: PolicyEvaluation) -> str:
     return f"{name} (teacher)" if row.role == "teacher" else name
 
 
-def _aggregate_block(evaluation: MultiTaskEvaluation) -> list[list[str]]:
-    num_tasks, policies = len(evaluation.tasks), evaluation.policies
+def _overall_block(evaluation: Evaluation) -> list[list[str]]:
+    num_tasks, policies = len(evaluation.tasks), evaluation.overall
     if not policies:
         return []
     means = _with_intervals(
@@ -100,11 +96,11 @@ def _over_tasks(value: float | None, num_defined: int, num_tasks: int) -> str:
     return f"in {num_defined} of {num_tasks}" if value is None else f"{value:.3f}"
 
 
-def _cost_block(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+def _cost_block(rows: Sequence[PolicyEvaluation]) -> list[list[str]]:
     """Return size and speed of each network; one that plays several tasks is shown for the first of them."""
     table: list[_Row] = [["policy", "network", "parameters", "MACs", "size", "latency", "per second"]]
     shown: set[tuple[str, str]] = set()
-    for row in (row for evaluation in evaluations for row in evaluation.policies):
+    for row in rows:
         if row.size is not None and (row.name, row.policy_hash) not in shown:
             shown.add((row.name, row.policy_hash))
             network = printable(row.network or _UNKNOWN)

@@ -15,7 +15,6 @@ from rldistill.adapters.program import ProgramPolicy
 from rldistill.adapters.sb3.beside import find_normalizer
 from rldistill.envs import PlayableTask
 from rldistill.errors import RldistillError
-from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import probe_rows
 
@@ -26,13 +25,7 @@ _VERSION = re.compile(r"-v\d+$")
 
 @dataclass(frozen=True)
 class Finding:
-    """How a file was read where one of the usual mistakes is made.
-
-    Attributes:
-        mistake: its name.
-        as_played: what is done here.
-        note: what the files say against it.
-    """
+    """How a file was read where one of the usual mistakes is made, and what the files say against it."""
 
     mistake: str
     as_played: str
@@ -40,22 +33,15 @@ class Finding:
 
 
 def findings(policy: Policy, playable: PlayableTask, path: Path | None = None) -> tuple[Finding, ...]:
-    """Return how a policy was read and played, in the order of how often mistakes are made there.
-
-    Args:
-        policy: that plays, with its head of the task.
-        playable: what it plays.
-        path: of its file, where there is one.
-    """
-    length, played = policy.tasks[0].fingerprint.time_feature, playable.task.name
-    made_for = source_of(policy).get("environment") or policy.tasks[0].name
+    """Return how a policy was read (from `path`) and played, in the order of how often mistakes are made there."""
+    source, length, played = source_of(policy), policy.tasks[0].fingerprint.time_feature, playable.task.name
+    made_for = source.get("environment") or policy.tasks[0].name
+    has_quantiles = source.get("algorithm") == "qrdqn"
     found = [
         _normalizer(policy, path),
         _activation(policy),
         _action_scaling(policy),
-        Finding("quantile order", "averaged for each action, quantiles outermost")
-        if source_of(policy).get("algorithm") == "qrdqn"
-        else None,
+        Finding("quantile order", "averaged for each action, quantiles outermost") if has_quantiles else None,
         Finding("time feature", "none" if length is None else f"1 − t / {length}"),
         Finding("environment version", played if made_for == played else f"{played}, made for {made_for}"),
         Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour),
@@ -91,7 +77,7 @@ def _action_scaling(policy: Policy) -> Finding | None:
     if not layout.is_continuous:
         return None
     bounds = f"[{min(layout.low):g}, {max(layout.high):g}]"
-    if _own_units(policy):
+    if _has_own_units(policy):
         return Finding("action scaling", f"clipped to {bounds}", "scaled inside the program, if at all")
     if _is_declared_scaled(policy):
         return Finding("action scaling", f"rescaled from [-1, 1] to {bounds}, as declared")
@@ -100,53 +86,53 @@ def _action_scaling(policy: Policy) -> Finding | None:
 
 
 def _is_declared_scaled(policy: Policy) -> bool:
-    declared = policy.outputs if isinstance(policy, ProgramPolicy) else _declared(policy)
+    if isinstance(policy, ProgramPolicy):
+        return policy.outputs.is_scaled
+    declared = policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
     return declared is not None and declared.is_scaled
 
 
-def _own_units(policy: Policy) -> str | None:
-    """Return the bounds of the box where a policy that is not ours gives actions in units that nobody declared."""
-    layout = policy.tasks[0].fingerprint.action_layout
+def _has_own_units(policy: Policy) -> bool:
+    """Return whether a policy that is not ours gives actions of a box in units that nothing declares."""
     is_ours = isinstance(policy, TorchPolicy) and policy.spec.architecture is not None
-    if not layout.is_continuous or policy.output_kind != "actions" or is_ours or _is_declared_scaled(policy):
-        return None
-    return f"[{min(layout.low):g}, {max(layout.high):g}]"
-
-
-def _declared(policy: Policy) -> OutputDeclaration | None:
-    return policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
+    is_box = policy.tasks[0].fingerprint.action_layout.is_continuous and policy.output_kind == "actions"
+    return is_box and not is_ours and not _is_declared_scaled(policy)
 
 
 def likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
     """Return what its file and its outputs say for a policy that scores otherwise than it is said to."""
-    source, played = source_of(policy), playable.task.name
-    made_for = source.get("environment") or policy.tasks[0].name
-    version = source.get("library_version")
-    causes: list[str] = []
-    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
-        causes.append(f"another version of the environment: it was made for {made_for}, {played} was played")
-    elif isinstance(version, str) and version.startswith(("0.", "1.")):
-        causes.append(
-            f"another version of the environment: Stable-Baselines3 {version} trained on gym's {made_for}, that of "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
-    elif source.get("recorded_return") is not None:
-        causes.append(
-            "another version of the environment: the file does not say with which release its return was recorded, "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
+    source = source_of(policy)
     is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
-    if is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None:
-        causes.append(
-            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
-            "(name them with --normalizer)"
-        )
-    if (bounds := _own_units(policy)) and (unscaled := _unscaled(policy, bounds)):
-        causes.append(unscaled)
-    return tuple(causes)
+    has_no_statistics = is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None
+    statistics = (
+        "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
+        "(name them with --normalizer)"
+    )
+    causes = [
+        _other_version(policy, playable),
+        statistics if has_no_statistics else None,
+        _unscaled(policy) if _has_own_units(policy) else None,
+    ]
+    return tuple(cause for cause in causes if cause is not None)
 
 
-def _unscaled(policy: Policy, bounds: str) -> str | None:
+def _other_version(policy: Policy, playable: PlayableTask) -> str | None:
+    """Return what speaks for another version of the environment than the one that was played."""
+    source, played = source_of(policy), playable.task.name
+    made_for, version = source.get("environment") or policy.tasks[0].name, source.get("library_version")
+    here = f"gymnasium {gymnasium.__version__}"
+    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
+        why = f"it was made for {made_for}, {played} was played"
+    elif isinstance(version, str) and version.startswith(("0.", "1.")):
+        why = f"Stable-Baselines3 {version} trained on gym's {made_for}, that of {here} was played"
+    elif source.get("recorded_return") is not None:
+        why = f"the file does not say with which release its return was recorded, {here} was played"
+    else:
+        return None
+    return f"another version of the environment: {why}"
+
+
+def _unscaled(policy: Policy) -> str | None:
     """Return what speaks for answers of which ±1 stands for the bounds: they stay within it, whatever is observed."""
     fingerprint = policy.tasks[0].fingerprint
     layout = fingerprint.action_layout
@@ -163,8 +149,9 @@ def _unscaled(policy: Policy, bounds: str) -> str | None:
     if largest > 1 or (max(ends) <= 1 and largest <= min(ends)):
         return None
     return (
-        f"its actions stay within ±1, and the box is {bounds}. If ±1 stands for the box's bounds, as in exports of "
-        "Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs 'actions=rescale(NAME)'"
+        f"its actions stay within ±1, and the box is [{min(layout.low):g}, {max(layout.high):g}]. If ±1 stands for the "
+        "box's bounds, as in exports of Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs "
+        "'actions=rescale(NAME)'"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rldistill.distillation import Likeness
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import RldistillError, first_line
+from rldistill.errors import RldistillError, docs_page, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import recorded_teacher
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
@@ -21,7 +21,6 @@ from rldistill.verbs.distill_config import DistillConfig
 from rldistill.verbs.task_data import LiveData, StoredData, TaskData
 
 DEFAULT_EPISODES = 10
-WORSE_THAN_TEACHER_PAGE = "docs/worse-than-teacher.md"
 # An environment without a time limit may never end with this student, and nobody asked for this play.
 _MOST_STEPS = 20_000
 _MOST_SECONDS = 60.0
@@ -152,5 +151,5 @@ def _in_words(scores: dict[str, np.ndarray], alike: Likeness, config: DistillCon
     samples = retention_samples(student, teacher, random, rng=rng)
     interval = None if samples is None else sample_interval(samples)
     ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
-    advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {WORSE_THAN_TEACHER_PAGE}"
+    advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {docs_page('worse-than-teacher.md')}"
     return f"{shown} (retention {kept:.2f}{ends}, {num_episodes} episodes each); {likeness}{advice}"

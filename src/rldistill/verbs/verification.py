@@ -11,20 +11,18 @@ from typing import Any, Literal
 
 from rldistill.envs import PlayableTask, TaskLike
 from rldistill.errors import GateError, MismatchError, UsageError
+from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.pairing import tasks_to_play
+from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.events import Callback, MessageEvent, StopRequestedError, notify
-from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn
-from rldistill.inspection.mistakes import Finding, findings, likely_causes, source_of
+from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn, recorded_return
+from rldistill.inspection.mistakes import Finding, findings, likely_causes
 from rldistill.loading.named import PolicyLike, as_policy, path_of
 from rldistill.policies import Policy, fit_policy
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.threads import use_threads
-from rldistill.statistics import standard_error
 from rldistill.tasks import UNNAMED_TASK, Task
-from rldistill.verbs.evaluate import evaluate_alone
-
-Verdict = Literal["agrees", "differs", "not compared"]
 
 FEW_EPISODES = 30
 """Fewer of them may all be of one kind, and then seem surer than they are."""
@@ -40,7 +38,7 @@ class Verification:
 
     Attributes:
         evaluation: the policy and random play, on the same episodes.
-        expected: what it is said to score; None: nobody says.
+        expected: what it is said to score; None: nothing says it.
         findings: how it was read, where the usual mistakes are made.
         likely_causes: of a gap, as far as the file and the outputs tell.
     """
@@ -48,7 +46,7 @@ class Verification:
     evaluation: Evaluation
     expected: ExpectedReturn | None
     findings: tuple[Finding, ...]
-    likely_causes: tuple[str, ...] = ()
+    likely_causes: tuple[str, ...]
 
     @property
     def played(self) -> PolicyEvaluation:
@@ -58,17 +56,7 @@ class Verification:
     @property
     def random(self) -> PolicyEvaluation:
         """Random play on the same episodes."""
-        return self.evaluation.policies[-1]
-
-    @property
-    def standard_error(self) -> float:
-        """Of the policy's mean; 0 for a census."""
-        return _error_of(self.played)
-
-    @property
-    def random_standard_error(self) -> float:
-        """Of random play's mean."""
-        return _error_of(self.random)
+        return self.evaluation.random
 
     @property
     def difference(self) -> float | None:
@@ -76,32 +64,27 @@ class Verification:
         return None if self.expected is None else self.played.mean - self.expected.mean
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the policy scores what it is said to score."""
-        if self.expected is None:
-            return "not compared"
-        agrees = self.expected.agrees_with(self.played.mean, self.standard_error, self.num_episodes)
-        return "agrees" if agrees else "differs"
-
-    @property
-    def num_episodes(self) -> int:
-        """Of the policy."""
-        return len(self.played.played.episodes)
-
-    @property
     def allowed_difference(self) -> float | None:
         """How many points mean and expected return may lie apart."""
-        return None if self.expected is None else self.expected.allowed(self.standard_error, self.num_episodes)
+        num_episodes = len(self.played.played.episodes)
+        return None if self.expected is None else self.expected.allowed(self.played.standard_error, num_episodes)
+
+    @property
+    def verdict(self) -> Literal["agrees", "differs", "not compared"]:
+        """Whether the policy scores what it is said to score."""
+        if self.difference is None or self.allowed_difference is None:
+            return "not compared"
+        return "agrees" if abs(self.difference) <= self.allowed_difference else "differs"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        expected = None if self.expected is None else asdict(self.expected)
+        expected, error = self.expected, self.played.standard_error
         return {
             "verdict": self.verdict,
-            "expected": expected,
+            "expected": None if expected is None else asdict(expected),
             "difference": self.difference,
-            "standard_error": self.standard_error,
-            "combined_standard_error": None if self.expected is None else self.expected.combined(self.standard_error),
+            "standard_error": error,
+            "combined_standard_error": None if expected is None else expected.combined(error),
             "allowed_standard_errors": ALLOWED_STANDARD_ERRORS,
             "allowed_difference": self.allowed_difference,
             "likely_causes": list(self.likely_causes),
@@ -119,7 +102,7 @@ def verify(
     expected_standard_error: float | None = None,
     seed: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
-    num_envs: int | None = None,
+    num_envs: int = 16,
     num_threads: int = 0,
     device: str = "auto",
     callbacks: Sequence[Callback] = (),
@@ -149,8 +132,9 @@ def verify(
     loaded = as_policy(policy, device=device, task=task, env_kwargs=env_kwargs)
     playable = _playable(loaded, task, env_kwargs)
     fitted = _fitted(loaded, playable.task)
-    expected = _expected(fitted, expected_return, expected_standard_error)
-    settings = {"seed": seed, "num_envs": num_envs or 16, "num_threads": num_threads}
+    given = None
+    if expected_return is not None:
+        given = ExpectedReturn(expected_return, expected_standard_error, "--expected-return")
     if num_episodes < FEW_EPISODES:
         text = (
             f"{num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} or more."
@@ -158,15 +142,20 @@ def verify(
         notify(callbacks, MessageEvent(text, "warning"))
     with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
         try:
-            evaluation = evaluate_alone(fitted, playable, num_episodes=num_episodes, callbacks=listeners, **settings)
+            play = TaskPlay(playable, num_episodes, seed, num_envs, num_threads, listeners)
+            rows = play.compare([NamedPolicy(fitted.name, fitted)])
         except StopRequestedError:
             raise KeyboardInterrupt from None
-    read = findings(fitted, playable, path_of(policy))
-    return Verification(evaluation, expected, read, likely_causes(fitted, playable))
+    return Verification(
+        Evaluation(seed, rows),
+        given or recorded_return(fitted),
+        findings(fitted, playable, path_of(policy)),
+        likely_causes(fitted, playable),
+    )
 
 
 def check_verified(verification: Verification) -> None:
-    """Check that a policy scores what it is said to score, where somebody says it.
+    """Check that a policy scores what it is said to score, where something says it.
 
     Raises:
         GateError: it does not; names the likely causes.
@@ -174,19 +163,16 @@ def check_verified(verification: Verification) -> None:
     expected, played = verification.expected, verification.played
     if expected is None or verification.verdict == "agrees":
         return
+    causes = " ".join(f"Likely cause: {cause}." for cause in verification.likely_causes)
     raise GateError(
-        f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
-        f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
-        f"({expected.source}). " + (_causes(verification.likely_causes) or _NO_CAUSE)
+        f"Verification failed: {played.name} scores {figure(played.mean, played.standard_error)} on "
+        f"{played.task.name}, {figure(expected.mean, expected.standard_error)} expected ({expected.source}). "
+        f"{causes or _NO_CAUSE}"
     )
 
 
-def _causes(causes: Sequence[str]) -> str:
-    return " ".join(f"Likely cause: {cause}." for cause in causes)
-
-
-def figure(mean: float, error: float | None) -> str:
-    """Return a mean with its standard error as text."""
+def figure(mean: float, error: float | None = None) -> str:
+    """Return a mean, with its standard error where there is one, as text."""
     text = f"{mean:,.0f}" if abs(mean) >= 10_000 else f"{mean:.1f}" if abs(mean) >= 10 else f"{mean:.3g}"
     return text if error is None else f"{text} ± {error:.2g}" if error < 100 else f"{text} ± {error:.0f}"
 
@@ -226,25 +212,3 @@ def _fitted(policy: Policy, task: Task) -> Policy:
                 "--env-kwargs '{\"use_contact_forces\": true}' brings them back."
             ) from error
         raise
-
-
-def _expected(policy: Policy, given: float | None, error: float | None) -> ExpectedReturn | None:
-    if given is not None:
-        return ExpectedReturn(given, error, "--expected-return")
-    record = source_of(policy).get("recorded_return")
-    if not isinstance(record, Mapping):
-        return None
-    values: dict[str, Any] = dict(record)
-    mean, deviation, episodes = (values.get(key) for key in ("mean", "standard_deviation", "episodes"))
-    if not isinstance(mean, int | float) or not math.isfinite(mean):
-        return None
-    has_spread = isinstance(deviation, int | float) and isinstance(episodes, int) and episodes > 1
-    # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
-    spread = float(deviation) / math.sqrt(episodes - 1) if has_spread else None  # pyright: ignore[reportArgumentType, reportOptionalOperand]
-    count = f", {episodes} episodes" if isinstance(episodes, int) else ""
-    source = f"{values.get('file')}, {values.get('chosen')}{count}"
-    return ExpectedReturn(float(mean), spread, source, episodes if has_spread else None)
-
-
-def _error_of(row: PolicyEvaluation) -> float:
-    return 0.0 if row.played.is_census else standard_error(row.played.scores) or 0.0
