@@ -3,15 +3,16 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import GateError, UsageError
 from rldistill.verbs.config import InspectConfig, parse_options
 
+if TYPE_CHECKING:
+    from rldistill.loading.named import PolicyFile
+
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
-# Characters of one value: what a file says of itself may be of any length.
-_MOST_SHOWN = 4000
 
 
 def run(argv: Sequence[str]) -> None:
@@ -26,28 +27,26 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.inspection.describe import describe
     from rldistill.loading.named import policy_file
 
-    reading = policy_file(Path(target), config).reading
-    options = parse_options(config.env_kwargs)
     if config.verify and config.heads is not None:
         raise UsageError("--verify plays a policy: --heads belongs with a preset.")
-    description = describe(target, heads=config.head_sizes, reading=reading, task=config.task, env_kwargs=options)
+    file = policy_file(Path(target), config)
+    options = parse_options(config.env_kwargs)
+    description = describe(target, heads=config.head_sizes, reading=file.reading, task=config.task, env_kwargs=options)
     if config.verify:
-        _verify(config, flags, description)
-        return
-    if flags.json:
+        _verify(file, config, flags, description)
+    elif flags.json:
         write_result(flags, description, "")
-        return
-    # What was asked for is the result, not progress: it belongs on stdout in words, too.
-    from rldistill.cli.description import description_text  # here: tables need torch, which --help has no time for
+    else:
+        # What was asked for is the result, not progress: it belongs on stdout in words, too.
+        from rldistill.cli.description import description_text  # tables need torch, which --help has no time for
 
-    sys.stdout.write(description_text(description, full=config.full))
+        sys.stdout.write(description_text(description, full=config.full))
 
 
-def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
+def _verify(file: "PolicyFile", config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
     """Play the policy; the result is printed before a gap becomes an error."""
     from rldistill.cli.progress import callbacks
     from rldistill.cli.verification import verification_text
-    from rldistill.loading.named import policy_file
     from rldistill.verbs.verification import check_verified, verify
 
     if description["kind"] not in ("policy", "program"):
@@ -55,7 +54,7 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
     config = resolve_machine(config)
     with callbacks(quiet=flags.quiet) as listeners:
         result = verify(
-            policy_file(Path(config.target or ""), config),
+            file,
             config.task,
             num_episodes=config.num_episodes,
             expected_return=config.expected_return,
@@ -68,14 +67,12 @@ def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) ->
             callbacks=listeners,
         )
     found = description | {"verification": result.to_dict()}
+    if not flags.json:
+        sys.stdout.write(verification_text(result))
     try:
         check_verified(result)
-    except RldistillError as error:
+    except GateError as error:
         error.result = found  # one object with --json, the error in it
-        if not flags.json:
-            sys.stdout.write(verification_text(result))
         raise
     if flags.json:
         write_result(flags, found, "")
-    else:
-        sys.stdout.write(verification_text(result))

@@ -12,9 +12,9 @@ def verification_text(verification: Verification) -> str:
     """Return the scores, the verdict and the usual mistakes as aligned lines."""
     played, expected = verification.played, verification.expected
     kind = "starts, a census" if played.played.is_census else "episodes"
-    count = f"{len(played.played.episodes)} {kind}"
+    how = f"{len(played.played.episodes)} {kind}, {played.behaviour}, seed {verification.evaluation.seed}"
     lines = [
-        ("played", f"{played.name} on {played.task.name}, {count}, {played.behaviour}, seed {_seed(verification)}"),
+        ("played", f"{played.name} on {played.task.name}, {how}"),
         ("score", _score(played)),
         ("random play", _score(verification.random)),
     ]
@@ -29,10 +29,6 @@ def verification_text(verification: Verification) -> str:
         note = "" if finding.note is None else f" ({finding.note})"
         lines.append((finding.mistake, f"{finding.as_played}{note}"))
     return aligned(lines)
-
-
-def _seed(verification: Verification) -> int:
-    return verification.evaluation.seed
 
 
 def _score(row: PolicyEvaluation) -> str:

@@ -5,7 +5,7 @@ guessed: every policy needs a head by the task's name.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
@@ -27,18 +27,15 @@ class Pairing:
     Attributes:
         policies: to be evaluated.
         playables: the tasks.
-        teachers: by the task's name; a task without one is missing.
+        teachers: by the task's name.
+        missing_teachers: what became of the one that the first policy's file names, by the name of a task without a
+            teacher; None: it names none.
     """
 
     policies: Sequence[NamedPolicy]
     playables: Sequence[PlayableTask]
-    teachers: Mapping[str, NamedPolicy]
-
-    @property
-    def missing_teachers(self) -> dict[str, str | None]:
-        """What became of the teacher that the first policy's file names, by tasks without one; None: it names none."""
-        tasks = [playable.task for playable in self.playables if playable.task.name not in self.teachers]
-        return {task.name: why_no_teacher(self.policies[0].policy, task) for task in tasks}
+    teachers: Mapping[str, NamedPolicy] = field(default_factory=dict[str, NamedPolicy])
+    missing_teachers: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 def pair(
@@ -52,20 +49,7 @@ def pair(
 ) -> Pairing:
     """Load policies and teachers, make the tasks, and check all that can be checked without playing.
 
-    Args:
-        policies: one or several; the first says what nothing else says.
-        task: one or several; None takes all the first policy has heads for.
-        teacher: one or several, each for the task it was made for; tasks that none of them is for take those that
-            the first policy's file names, if they are still there.
-        env_kwargs: settings of the tasks that are named.
-        exploration_epsilon: None takes the tasks' own.
-        device: auto, cpu or cuda.
-
-    Raises:
-        UsageError: no policy, no task, or one twice.
-        PolicyFileError: a file that was named is not there, or cannot be trusted.
-        MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of the tasks, or two
-            fit one.
+    Arguments and errors are those of `evaluate`.
     """
     loaded = _loaded(policies, device=device, task=task, env_kwargs=env_kwargs)
     if not loaded:
@@ -76,12 +60,13 @@ def pair(
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
     teachers = _teachers_for(tasks, first, teacher, device=device)
-    for named in loaded:
-        for own in tasks:
+    for own in tasks:
+        for named in loaded:
             fit_policy(named.policy if len(tasks) == 1 else named.policy.for_task(own.name), own)
-    for name, named in teachers.items():
-        fit_policy(named.policy, next(own for own in tasks if own.name == name))
-    return Pairing(loaded, playables, teachers)
+        if own.name in teachers:
+            fit_policy(teachers[own.name].policy, own)
+    missing = {own.name: why_no_teacher(first, own) for own in tasks if own.name not in teachers}
+    return Pairing(loaded, playables, teachers, missing)
 
 
 def _loaded(given: OneOrMorePolicies, *, device: str, **read_as: Any) -> list[NamedPolicy]:  # noqa: ANN401

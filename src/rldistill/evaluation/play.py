@@ -1,7 +1,7 @@
 """Play one task: random play, the teacher and every policy, all on the same episodes, and relate their scores."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,10 @@ from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
-from rldistill.networks import measure_size
+from rldistill.networks import NetworkSize, measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
-from rldistill.rollout.speed import measure_speed
+from rldistill.rollout.speed import DecisionSpeed, measure_speed
 from rldistill.seeding import stream_generator
 from rldistill.statistics import (
     Role,
@@ -97,11 +97,11 @@ class TaskPlay:
     def _starts(self, envs: EpisodeEnvs) -> list[int]:
         """Return one episode for each distinct start."""
         noop_max = max(self.playable.task.protocol.noop_max or 1, 1)
-
-        def report(num_found: int) -> None:
-            notify(self.callbacks, ProgressEvent("find starts", num_found, noop_max, "starts"))
-
+        report = self._report("find starts", noop_max, "starts")
         return distinct_starts(envs, seed=self.seed, expected=noop_max, on_draw=report)
+
+    def _report(self, phase: str, total: int, unit: str) -> Callable[[int], None]:
+        return lambda done: notify(self.callbacks, ProgressEvent(phase, done, total, unit))
 
     def _row(
         self,
@@ -114,9 +114,8 @@ class TaskPlay:
         """Play one policy and return what its episodes say of it alone."""
         policy, task = named.policy, self.playable.task
         played = self._play(named, envs, starts, asked)
-        average = float(played.scores.mean())
-        is_census = played.is_census
-        network = policy if isinstance(policy, TorchPolicy) else None
+        average, is_census = float(played.scores.mean()), played.is_census
+        size, speed = _cost(policy) if isinstance(policy, TorchPolicy) else (None, None)
         return PolicyEvaluation(
             task=task,
             name=named.name,
@@ -130,10 +129,8 @@ class TaskPlay:
             iqm_interval=None if is_census else bootstrap_interval(played.scores, iqm, rng=self._rng("iqm")),
             normalised_score=normalised_score(average, task.game) if task.is_atari else None,
             network=_network_name(policy),
-            size=None
-            if network is None
-            else measure_size(network.network, head=network.head, bytes_per_parameter=network.spec.bytes_per_parameter),
-            speed=None if network is None else measure_speed(network),
+            size=size,
+            speed=speed,
         )
 
     def _play(
@@ -147,10 +144,6 @@ class TaskPlay:
             is_all = len(episodes) == len(starts)
             count = f"a census of all {len(starts)}" if is_all else f"a sample of {len(episodes)} of {len(starts)}"
             notify(self.callbacks, MessageEvent(f"{name} plays without chance: {count} distinct starts, each once"))
-
-        def report(num_finished: int) -> None:
-            notify(self.callbacks, ProgressEvent(f"evaluate {name}", num_finished, len(episodes), "episodes"))
-
         played = play_episodes(
             policy,
             envs,
@@ -158,7 +151,7 @@ class TaskPlay:
             seed=self.seed,
             exploration_epsilon=self._epsilon,
             compared=asked,
-            on_step=report,
+            on_step=self._report(f"evaluate {name}", len(episodes), "episodes"),
         )
         if has_starts:
             return replace(played, is_census=len(episodes) == len(starts))
@@ -194,6 +187,11 @@ def _related(
         agreement=teacher.played.agreement.get(row.name),
         action_gap=teacher.played.action_gap.get(row.name),
     )
+
+
+def _cost(policy: TorchPolicy) -> tuple[NetworkSize, DecisionSpeed]:
+    num_bytes = policy.spec.bytes_per_parameter
+    return measure_size(policy.network, head=policy.head, bytes_per_parameter=num_bytes), measure_speed(policy)
 
 
 def _network_name(policy: Policy) -> str | None:

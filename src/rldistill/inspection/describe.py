@@ -44,14 +44,10 @@ def describe(
         env_kwargs: settings of the task.
 
     Raises:
-        PolicyFileError: the file is not a policy that can be trusted.
-        DatasetError: the folder's data are damaged.
-        MismatchError: the policy does not fit the task.
-        UsageError: neither a path nor a network; `heads` for something that has its own; a file that does
-            not say what its outputs or its task are.
+        RldistillError: neither a path nor a network; a file that cannot be trusted, is damaged, does not fit the task
+            or does not say what its outputs are; `heads` for something that has its own.
     """
-    text = str(target)
-    path = Path(target)
+    text, path = str(target), Path(target)
     if not path.exists() and (text in PRESETS or _FREE_SIZE.match(text)):
         return _describe_network(text, heads or (_ALL_ACTIONS,))
     if heads:
@@ -63,6 +59,12 @@ def describe(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32).{did_you_mean(text)}"
         )
+    return _describe_file(path, reading, task, env_kwargs)
+
+
+def _describe_file(
+    path: Path, reading: Reading, task: str | None, env_kwargs: Mapping[str, Any] | None
+) -> dict[str, Any]:
     kind: FileKind = detect_kind(path) if path.is_file() else "policy"
     check_reading(path, kind, reading)
     if kind in ("torchscript", "torch_export") and not reading.trust:

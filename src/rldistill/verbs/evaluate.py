@@ -43,9 +43,8 @@ def evaluate(
     A policy of several tasks is played on each of them, unless one is named: `tasks` of the result are the
     evaluations of each, as it would be alone, and `overall` are the students over all of them.
 
-    A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max`
-    different starts: each is then played once and reported as a census, without interval; fewer
-    episodes than there are starts are a sample of them.
+    A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max` different starts: each is
+    then played once and reported as a census, without interval.
 
     Args:
         policy: policy, file or run folder, or several.
@@ -64,11 +63,9 @@ def evaluate(
         callbacks: receive events and may stop the run.
 
     Raises:
-        MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of
-            the tasks, or two fit one.
+        MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of them, or two fit one.
         OutputExistsError: `out` holds something other than an evaluation.
         EvaluationNotWrittenError: `out` could not be written after all; its `evaluation` is the result.
-        UsageError: a number out of range.
         KeyboardInterrupt: stopped; nothing is written.
     """
     check_callbacks(callbacks)

@@ -12,17 +12,16 @@ from typing import Any, Literal
 from rldistill.envs import PlayableTask, TaskLike
 from rldistill.errors import GateError, MismatchError, UsageError
 from rldistill.evaluation.names import NamedPolicy
-from rldistill.evaluation.pairing import tasks_to_play
-from rldistill.evaluation.play import TaskPlay
+from rldistill.evaluation.pairing import Pairing, tasks_to_play
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.events import Callback, MessageEvent, StopRequestedError, notify
+from rldistill.events import Callback, MessageEvent, notify
 from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn, recorded_return
 from rldistill.inspection.mistakes import Finding, findings, likely_causes
 from rldistill.loading.named import PolicyLike, as_policy, path_of
 from rldistill.policies import Policy, fit_policy
-from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.threads import use_threads
 from rldistill.tasks import UNNAMED_TASK, Task
+from rldistill.verbs.config import EvaluateConfig
+from rldistill.verbs.evaluate import evaluate_pairing
 
 FEW_EPISODES = 30
 """Fewer of them may all be of one kind, and then seem surer than they are."""
@@ -109,24 +108,9 @@ def verify(
 ) -> Verification:
     """Play a policy by its own behaviour, without exploration, and compare with what it is said to score.
 
-    Args:
-        policy: policy, file or run folder.
-        task: what to play; None: what its file says.
-        num_episodes: of the policy and of random play.
-        expected_return: what it is said to score; None: what was recorded with the file.
-        expected_standard_error: of `expected_return`, where it is known.
-        seed: episode i is a function of (seed, i), as in `evaluate`.
-        env_kwargs: settings of the task.
-        num_envs: environments stepped together; changes no result.
-        num_threads: of torch and the emulator; 0: one per processor.
-        device: auto, cpu or cuda.
-        callbacks: receive events and may stop the run.
-
-    Raises:
-        PolicyFileError: the file cannot be read as a policy.
-        MismatchError: the policy does not fit the task.
-        UsageError: a number out of range, or no task; the task's version is gone (names its successor).
-        KeyboardInterrupt: stopped.
+    Without `task` it plays what its file says, and without `expected_return` it is compared with what was recorded with
+    the file; `expected_standard_error` is that of `expected_return`, where it is known. All other arguments, and the
+    errors, are as in `evaluate`.
     """
     _check_numbers(num_episodes, expected_return, expected_standard_error)
     loaded = as_policy(policy, device=device, task=task, env_kwargs=env_kwargs)
@@ -140,14 +124,9 @@ def verify(
             f"{num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} or more."
         )
         notify(callbacks, MessageEvent(text, "warning"))
-    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
-        try:
-            play = TaskPlay(playable, num_episodes, seed, num_envs, num_threads, listeners)
-            rows = play.compare([NamedPolicy(fitted.name, fitted)])
-        except StopRequestedError:
-            raise KeyboardInterrupt from None
+    config = EvaluateConfig(num_episodes=num_episodes, seed=seed, num_envs=num_envs, num_threads=num_threads)
     return Verification(
-        Evaluation(seed, rows),
+        evaluate_pairing(Pairing([NamedPolicy(fitted.name, fitted)], [playable]), config, callbacks),
         given or recorded_return(fitted),
         findings(fitted, playable, path_of(policy)),
         likely_causes(fitted, playable),
