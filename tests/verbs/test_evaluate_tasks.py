@@ -2,17 +2,13 @@
 
 import json
 import math
-import re
 from dataclasses import replace
 
 import pytest
 
 from rldistill.envs import make_task
-from rldistill.errors import GateError, MismatchError, PolicyFileError, RldistillError, UsageError
-from rldistill.evaluation.gate import check_gated, check_retention
-from rldistill.evaluation.pairing import pair
+from rldistill.errors import MismatchError, PolicyFileError, RldistillError, UsageError
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
@@ -20,6 +16,7 @@ from rldistill.statistics import mean
 from rldistill.verbs.distill import distill
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, mirrored_teacher
+from tests.kit.evaluations import three_tasks, three_teachers
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_tasks
 from tests.kit.small_policies import image_task, small_policy, vector_task
@@ -29,15 +26,13 @@ A, B, C = (f"tests.kit.payout:Payout{letter}-v0" for letter in "ABC")
 
 @pytest.fixture(scope="module")
 def tasks():
-    """Random play scores 2, 1 and 0."""
-    return payout_tasks(a={}, b={"payouts": [1, 5, 21], "otherwise": 1}, c={"payouts": [0, 3, 4, 12], "otherwise": 0})
+    return three_tasks()
 
 
 @pytest.fixture(scope="module")
 def teachers(tasks):
     """They score 10, 21 and 12."""
-    best = zip("ABC", tasks, (2, 2, 3), strict=True)
-    return [constant_policy(task, action, f"teacher {letter}") for letter, task, action in best]
+    return three_teachers(tasks)
 
 
 @pytest.fixture(scope="module")
@@ -450,41 +445,6 @@ def test_a_record_of_teachers_that_makes_no_sense_names_none(student, teachers):
         assert names_of_teachers(evaluate(student.with_provenance(provenance), num_episodes=1)) == [None] * 3
 
 
-# The gate.
-
-
-def test_the_gate_asks_for_the_mean_over_the_tasks(result):
-    bound = result.overall[0].mean_retention_lower_bound
-    check_retention(result, bound)
-    with pytest.raises(GateError) as caught:
-        check_retention(result, 0.32)
-    assert str(caught.value) == (
-        "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
-        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md in "
-        "the checkout of rldistill): "
-        "student keeps 0.317."
-    )
-
-
-def test_the_gate_stays_shut_where_one_task_has_no_retention():
-    tasks = payout_tasks(a={}, b={"payouts": [3, 3, 3], "otherwise": 3})
-    result = evaluate(constant_heads(tasks, (2, 2)), teacher=constant_heads(tasks, (2, 1), "t"), num_episodes=5)
-    with pytest.raises(GateError, match="over 2 tasks of student unknown, required 0"):
-        check_retention(result, 0)
-
-
-def test_a_gate_needs_a_teacher_on_every_task_and_a_student(student, teachers, tasks):
-    message = rf"^--require-retention compares with a teacher on every task: got none for {A}, {C}\. Name each with"
-    with pytest.raises(UsageError, match=message):
-        check_gated(pair(student, None, teachers[1]))
-    with pytest.raises(UsageError, match=message):
-        check_gated(pair(student, teacher=teachers[1]))
-    check_gated(pair(student, None, teachers))
-    check_gated(pair(student, [B], teachers[1]))
-    with pytest.raises(GateError, match="every policy named is the teacher itself"):
-        check_gated(pair(student, teacher=student))
-
-
 # Callbacks.
 
 
@@ -516,41 +476,3 @@ def test_the_result_is_written_and_may_be_written_over(tmp_path, student):
     for num_episodes in (1, 2):
         result = evaluate(student, num_episodes=num_episodes, out=tmp_path / "e.json")
     assert json.loads((tmp_path / "e.json").read_text()) == result.to_dict()
-
-
-# The table for people.
-
-
-def test_the_table_has_a_block_for_each_task_in_the_same_columns_then_one_over_all_and_fits_80_columns():
-    tasks = payout_tasks(a={"noise": 1.0}, b={"payouts": [-2000.5, 6000.25, 12345], "otherwise": -2000, "noise": 500.0})
-    teachers = [constant_policy(task, 2, name) for task, name in zip(tasks, ("pong", "big"), strict=True)]
-    students = [constant_heads(tasks, (1, 1), "multitask3-seed1"), constant_heads(tasks, (0, 0), "a student")]
-    text = evaluation_table(evaluate(students, teacher=teachers, num_episodes=30))
-    assert max(map(len, text.splitlines())) <= 80
-    parts = [part.splitlines() for part in text.split("\n\n")]
-    assert [part[0] for part in parts[:6:2]] == [
-        f"{A}: 30 episodes each, seed 0, exploration ε 0,",
-        f"{B}: 30 episodes each, seed 0, exploration ε 0,",
-        "all 2 tasks: geometric mean of student ÷ teacher, mean of retention",
-    ]
-    names = [[line.split("  ")[0] for line in part[1:]] for part in parts]
-    both = ["multitask3-seed1", "a student"]
-    assert names[1:7:2] == [["pong (teacher)", *both, "random"], ["big (teacher)", *both, "random"], both]
-    assert parts[1][0] == parts[3][0]
-    assert names[6] == ["pong", *both, "big"], "what a policy costs is told once"
-
-
-def test_a_table_of_known_scores(result, student, teachers):
-    def last_rows(found):
-        return evaluation_table(found).split("\n\n")[7].splitlines()
-
-    header, row = last_rows(result)
-    assert re.split(r" {2,}", header) == ["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]
-    assert " ".join(row.split()) == "student 0.329 [0.329, 0.329] 0.317 [0.317, 0.317] 0.317"
-    partly = evaluate(student, teacher=teachers[:2], num_episodes=5)
-    assert " ".join(last_rows(partly)[1].split()) == "student in 2 of 3 in 2 of 3 -"
-    assert "(where a task has none: in how many there is one)" in str(partly)
-
-
-def test_without_a_student_of_all_tasks_there_is_no_block_over_all(student):
-    assert "all 3 tasks" not in evaluation_table(evaluate(student, teacher=student, num_episodes=1))
