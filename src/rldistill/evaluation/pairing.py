@@ -51,17 +51,19 @@ def pair(
 
     Arguments and errors are those of `evaluate`.
     """
-    loaded = _loaded(policies, device=device, task=task, env_kwargs=env_kwargs)
+    loaded = _loaded(policies, device, task, env_kwargs)
     if not loaded:
         raise UsageError("evaluate needs at least one policy.")
-    first = loaded[0].policy
+    first = loaded[0].policy  # says what nothing else says: the tasks and their teachers
     playables = tasks_to_play(first, task, env_kwargs)
     if exploration_epsilon is not None:
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
     teachers = _teachers_for(tasks, first, teacher, device=device)
+    # All of it before the first episode: an hour's play must not end at the last task.
     for own in tasks:
         for named in loaded:
+            # One task of another name may be played if it looks alike; of several none is guessed.
             fit_policy(named.policy if len(tasks) == 1 else named.policy.for_task(own.name), own)
         if own.name in teachers:
             fit_policy(teachers[own.name].policy, own)
@@ -69,9 +71,12 @@ def pair(
     return Pairing(loaded, playables, teachers, missing)
 
 
-def _loaded(given: OneOrMorePolicies, *, device: str, **read_as: Any) -> list[NamedPolicy]:  # noqa: ANN401
+def _loaded(
+    given: OneOrMorePolicies, device: str, task: OneOrMoreTasks | None, env_kwargs: Mapping[str, Any] | None
+) -> list[NamedPolicy]:
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    return named_policies(items, [as_policy(item, device=device, **read_as) for item in items])
+    loaded = [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
+    return named_policies(items, loaded)
 
 
 def tasks_to_play(
@@ -128,7 +133,7 @@ def _teachers_for(
     tasks: Sequence[Task], student: Policy, given: OneOrMorePolicies | None, *, device: str
 ) -> dict[str, NamedPolicy]:
     """Return the teacher of each task, by the task's name: one that was named, or else the one that was recorded."""
-    teachers = [] if given is None else _loaded(given, device=device, task=tasks)
+    teachers = [] if given is None else _loaded(given, device, tasks, None)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
     found: dict[str, NamedPolicy] = {}

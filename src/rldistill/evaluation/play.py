@@ -31,15 +31,9 @@ from rldistill.statistics import (
 
 @dataclass(frozen=True)
 class TaskPlay:
-    """What is played of one task, and how.
+    """The play of one task; the attributes are the options of `evaluate`.
 
-    Attributes:
-        playable: the task, with its protocol.
-        num_episodes: of each policy; of a census, at most that many starts.
-        seed: episode i is a function of (seed, i).
-        num_envs: environments stepped together; changes no result.
-        num_threads: of the emulator.
-        callbacks: receive events and may stop the play, by `StopRequestedError`.
+    A callback stops it by `StopRequestedError`.
     """
 
     playable: PlayableTask
@@ -54,11 +48,12 @@ class TaskPlay:
     ) -> tuple[PolicyEvaluation, ...]:
         """Play all, then relate each to the teacher and to random play.
 
+        Args:
+            policies: that fit the task.
+            teacher: that fits the task; None: there is none.
+
         Returns:
             The teacher, if there is one, the policies, random play.
-
-        Raises:
-            MismatchError: a policy does not fit the task.
         """
         task = self.playable.task
         reference = None if teacher is None else NamedPolicy(teacher.name, fit_policy(teacher.policy, task))
@@ -66,14 +61,17 @@ class TaskPlay:
         num_envs = self.playable.fixed_num_envs or min(self.num_envs, self.num_episodes)
         with contextlib.closing(self.playable.make_envs(num_envs, self.num_threads)) as envs:
             everyone = [*students, *([] if reference is None else [reference])]
+            # The starts of a census are the same for all: found once.
             starts = self._starts(envs) if any(self._has_starts(named.policy) for named in everyone) else []
-            # Random play does not depend on who is evaluated: once for all of them.
+            # Random play does not depend on what is evaluated: once for all policies.
             random = self._row("random", NamedPolicy("random", RandomPolicy(task)), envs, starts)
-            if reference is None:
-                return (*(self._row("student", student, envs, starts) for student in students), random)
+            # Students choose beside the teacher in its states, not in their own: what they do there is comparable.
             asked = {student.name: student.policy for student in students}
-            taught = self._row("teacher", reference, envs, starts, asked)
+            taught = None if reference is None else self._row("teacher", reference, envs, starts, asked)
             rows = [self._row("student", student, envs, starts) for student in students]
+        if taught is None:
+            return (*rows, random)
+        # One stream for every student: their intervals differ by their scores alone.
         return (taught, *(_related(row, taught, random, self._rng("retention")) for row in rows), random)
 
     def _students(self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None) -> list[NamedPolicy]:

@@ -4,6 +4,7 @@ None of them raises an error by itself; each may turn a good policy into one tha
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rldistill.envs import PlayableTask
 from rldistill.errors import RldistillError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import probe_rows
+from rldistill.types import ActionLayout
 
 _HIDDEN_INSIDE = "inside the program, not to be seen"
 _OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
@@ -32,21 +34,21 @@ class Finding:
     note: str | None = None
 
 
-def findings(policy: Policy, playable: PlayableTask, path: Path | None = None) -> tuple[Finding, ...]:
-    """Return how a policy was read (from `path`) and played, in the order of how often mistakes are made there."""
-    source, length, played = source_of(policy), policy.tasks[0].fingerprint.time_feature, playable.task.name
+def findings(policy: Policy, playable: PlayableTask, path: Path | None) -> Iterator[Finding]:
+    """Yield how a policy was read (from `path`) and played, in the order of how often mistakes are made there."""
+    fingerprint, source, played = policy.tasks[0].fingerprint, source_of(policy), playable.task.name
+    yield _normalizer(policy, path)
+    if (activation := _activation(policy)) is not None:
+        yield Finding("activation", activation)
+    if fingerprint.action_layout.is_continuous:
+        yield _action_scaling(policy, fingerprint.action_layout)
+    if source.get("algorithm") == "qrdqn":
+        yield Finding("quantile order", "averaged for each action, quantiles outermost")
+    length = fingerprint.time_feature
+    yield Finding("time feature", "none" if length is None else f"1 − t / {length}")
     made_for = source.get("environment") or policy.tasks[0].name
-    has_quantiles = source.get("algorithm") == "qrdqn"
-    found = [
-        _normalizer(policy, path),
-        _activation(policy),
-        _action_scaling(policy),
-        Finding("quantile order", "averaged for each action, quantiles outermost") if has_quantiles else None,
-        Finding("time feature", "none" if length is None else f"1 − t / {length}"),
-        Finding("environment version", played if made_for == played else f"{played}, made for {made_for}"),
-        Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour),
-    ]
-    return tuple(finding for finding in found if finding is not None)
+    yield Finding("environment version", played if made_for == played else f"{played}, made for {made_for}")
+    yield Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour)
 
 
 def _normalizer(policy: Policy, path: Path | None) -> Finding:
@@ -64,18 +66,15 @@ def _normalizer(policy: Policy, path: Path | None) -> Finding:
     return Finding("normaliser", "none", "missing" if is_missing else None)
 
 
-def _activation(policy: Policy) -> Finding | None:
-    if not isinstance(policy, TorchPolicy) or policy.spec.architecture is None:
-        return Finding("activation", _HIDDEN_INSIDE)
-    architecture = policy.spec.architecture
+def _activation(policy: Policy) -> str | None:
+    architecture = policy.spec.architecture if isinstance(policy, TorchPolicy) else None
+    if architecture is None:
+        return _HIDDEN_INSIDE
     has_any = architecture.hidden or architecture.channels or architecture.head_hidden
-    return Finding("activation", architecture.activation) if has_any else None
+    return architecture.activation if has_any else None
 
 
-def _action_scaling(policy: Policy) -> Finding | None:
-    layout = policy.tasks[0].fingerprint.action_layout
-    if not layout.is_continuous:
-        return None
+def _action_scaling(policy: Policy, layout: ActionLayout) -> Finding:
     bounds = f"[{min(layout.low):g}, {max(layout.high):g}]"
     if _has_own_units(policy):
         return Finding("action scaling", f"clipped to {bounds}", "scaled inside the program, if at all")
@@ -101,19 +100,19 @@ def _has_own_units(policy: Policy) -> bool:
 
 def likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
     """Return what its file and its outputs say for a policy that scores otherwise than it is said to."""
+    causes = [_other_version(policy, playable), _unknown_statistics(policy), _unscaled(policy)]
+    return tuple(cause for cause in causes if cause is not None)
+
+
+def _unknown_statistics(policy: Policy) -> str | None:
     source = source_of(policy)
     is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
-    has_no_statistics = is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None
-    statistics = (
+    if not is_silent or not isinstance(policy, TorchPolicy) or policy.normalization is not None:
+        return None
+    return (
         "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
         "(name them with --normalizer)"
     )
-    causes = [
-        _other_version(policy, playable),
-        statistics if has_no_statistics else None,
-        _unscaled(policy) if _has_own_units(policy) else None,
-    ]
-    return tuple(cause for cause in causes if cause is not None)
 
 
 def _other_version(policy: Policy, playable: PlayableTask) -> str | None:
@@ -137,7 +136,7 @@ def _unscaled(policy: Policy) -> str | None:
     fingerprint = policy.tasks[0].fingerprint
     layout = fingerprint.action_layout
     ends = [abs(bound) for bound in (*layout.low, *layout.high)]
-    if not layout.is_bounded or set(ends) == {1.0}:
+    if not _has_own_units(policy) or not layout.is_bounded or set(ends) == {1.0}:
         return None
     rows = probe_rows(fingerprint, 64)
     if rows.is_floating_point():

@@ -100,13 +100,14 @@ def evaluate_pairing(pairing: Pairing, config: EvaluateConfig, callbacks: Sequen
         RldistillError: as `evaluate`.
     """
     if config.out is not None:
-        check_out(config.out)
+        check_out(config.out)  # before an hour's play, not after it
     rows: list[PolicyEvaluation] = []
     with use_threads(config.num_threads), stop_on_interrupt(callbacks) as listeners:
         for reason in dict.fromkeys(filter(None, pairing.missing_teachers.values())):
             notify(listeners, MessageEvent(f"no retention: {reason}", "warning"))
         for playable in pairing.playables:
             name = playable.task.name
+            # Where there are several tasks, an event names the one that it is about.
             heard = [_naming(name, callback) for callback in listeners] if len(pairing.playables) > 1 else listeners
             play = TaskPlay(playable, config.num_episodes, config.seed, config.num_envs, config.num_threads, heard)
             try:

@@ -128,7 +128,7 @@ def verify(
     return Verification(
         evaluate_pairing(Pairing([NamedPolicy(fitted.name, fitted)], [playable]), config, callbacks),
         given or recorded_return(fitted),
-        findings(fitted, playable, path_of(policy)),
+        tuple(findings(fitted, playable, path_of(policy))),
         likely_causes(fitted, playable),
     )
 
