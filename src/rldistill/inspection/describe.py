@@ -13,6 +13,7 @@ from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError, UsageError
+from rldistill.inspection.mistakes import source_of
 from rldistill.loading.named import PolicyFile, as_policy, played_by
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS, did_you_mean
@@ -138,10 +139,7 @@ def _state_value(policy: TorchPolicy) -> str | None:
     architecture = policy.spec.architecture
     if architecture is not None and architecture.value_head:
         return "kept, on the policy's own features"
-    source = policy.spec.provenance.get("source")
-    if not isinstance(source, Mapping):
-        return None
-    unused, algorithm = source.get("unused"), source.get("algorithm")
+    unused, algorithm = (source_of(policy).get(key) for key in ("unused", "algorithm"))
     # What stands beside an actor is its critic; beside the student of rsl_rl's distillation, its teacher.
     has_critic = isinstance(unused, list) and bool(unused) and algorithm != "distillation"
     had_value = algorithm in _ACTOR_CRITICS or has_critic
