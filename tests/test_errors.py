@@ -2,7 +2,16 @@
 
 import pytest
 
-from rldistill.errors import MAX_MESSAGE, DatasetError, PolicyFileError, first_line, printable, reading_file, shown
+from rldistill.errors import (
+    MAX_MESSAGE,
+    DatasetError,
+    PolicyFileError,
+    first_line,
+    printable,
+    reading_file,
+    shortened,
+    shown,
+)
 from tests.fuzz.fuzz_files import UNFORESEEN
 
 
@@ -28,6 +37,13 @@ def test_of_a_long_text_its_beginning_and_its_end_are_told():
     assert line.startswith("aaa")
     assert line.endswith("a Do this.")
     assert " … " in line
+
+
+@pytest.mark.parametrize(
+    ("most", "text"), [(10, "0123456789"), (9, "0123…6789"), (8, "012…6789"), (3, "0…9"), (0, "0…9"), (-4, "0…9")]
+)
+def test_in_a_narrow_column_both_ends_of_a_text_are_told(most, text):
+    assert shortened("0123456789", most) == text
 
 
 @pytest.mark.parametrize("text", ["x" * 10**7, "\x1b" * 10**6, "a\n" * 10**6, "\udcff" * 1000])

@@ -87,6 +87,11 @@ def install_hint(extra: str) -> str:
     return f".venv/bin/pip install -e '.[{extra}]' in the checkout of rldistill"
 
 
+def docs_page(name: str) -> str:
+    """Return where a page of our documentation is found, from whatever folder a message is read."""
+    return f"docs/{name} in the checkout of rldistill"
+
+
 def printable(text: str, most: int | None = None) -> str:
     """Return text as one line that a terminal shows as it is: controls, colours and bidi marks are spelt out.
 
@@ -94,14 +99,26 @@ def printable(text: str, most: int | None = None) -> str:
         text: from anywhere.
         most: characters to keep, of a longer text its beginning and its end; None: all.
     """
-    line = text if most is None else _shortened(text, 4 * most)  # spelling out a huge text takes seconds
+    line = text if most is None else shortened(text, 4 * most)  # spelling out a huge text takes seconds
     line = " ".join(line.split())
     if not line.isprintable():
         line = "".join(
             character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
             for character in line
         )
-    return line if most is None else _shortened(line, most)
+    return line if most is None else shortened(line, most)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text with its middle left out where it is longer than `most` characters.
+
+    Messages begin with a path of any length and end with what to do. In a narrow column the two ends of a name, which
+    tell phases and tasks apart, matter alike, and blanks take room.
+    """
+    if len(text) <= most:
+        return text
+    mark, end = (" … ", most * 3 // 5) if most >= _NARROW else ("…", max(most, 3) // 2)
+    return f"{text[: max(most - end - len(mark), 1)]}{mark}{text[len(text) - end :]}"
 
 
 def shown(value: object, most: int = 60) -> str:
@@ -159,11 +176,4 @@ _OF_CONTENT = (
     struct.error,
 )
 _PRINTED_BITS = 128
-
-
-def _shortened(text: str, most: int) -> str:
-    """Return a text with its middle left out: messages begin with a path of any length and end with what to do."""
-    if len(text) <= most:
-        return text
-    end = most * 3 // 5
-    return f"{text[: most - end - 3]} … {text[len(text) - end :]}"
+_NARROW = 40

@@ -602,7 +602,7 @@ def test_an_agent_of_skrl_is_named_with_the_way_on(path):
     torch.save(agent | {"observation_preprocessor": scaler, "value_preprocessor": scaler}, path)
     line = refusal(path)
     assert line.startswith("Policy file FILE is an agent of skrl (policy, value, observation_preprocessor, value_")
-    assert line.endswith("normalizer=: the lines of Python stand in docs/other-libraries.md.")
+    assert line.endswith(" the lines of Python stand in docs/other-libraries.md in the checkout of rldistill.")
     assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line
 
 

@@ -191,6 +191,14 @@ def test_a_gate_without_a_teacher_is_wrong_usage_before_anything_is_played(files
     assert message == "--require-retention compares with a teacher: name it with --teacher FILE."
 
 
+def test_a_gate_without_a_student_is_refused_before_anything_is_played(files):
+    teacher = files / "teacher.safetensors"
+    Path("copy.safetensors").write_bytes(teacher.read_bytes())
+    for policy, code in ((teacher, 2), ("copy.safetensors", 1)):
+        message = refused(code, "evaluate", policy, "--teacher", teacher, "--require-retention", "0.9")
+        assert message == "--require-retention got no student: every policy named is the teacher itself."
+
+
 def test_exploration_out_of_range_is_wrong_usage(files):
     message = "exploration_epsilon must lie in [0, 1], got 2.0."
     teacher = files / "teacher.safetensors"
@@ -505,7 +513,8 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
     argv = ["evaluate", "student.safetensors", "--teacher", "teacher.safetensors", "--num-episodes", "5"]
     line = (
         "rldistill evaluate: Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
+        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md in "
+        "the checkout of rldistill): student keeps 0.500."
     )
     result = run(*argv, "--require-retention", "0.51", "--quiet")
     *warnings, last = result.stderr.splitlines()

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from rldistill.cli.arguments import quoted
+from rldistill.cli.output import quoted
 
 
 @pytest.mark.parametrize("path", ["runs/a", "a folder/two  blanks", "ünï", "it's", "$(x)"])

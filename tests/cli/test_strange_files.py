@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rldistill.adapters.notices import TeacherWarning
-from rldistill.cli.arguments import plain_line
+from rldistill.cli.output import plain_line
 from rldistill.cli.progress import ProgressBar
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies.file_format import pack_policy

@@ -166,6 +166,13 @@ def test_games_share_an_axis_only_between_random_play_and_a_human(tmp_path, name
     np.testing.assert_allclose([line.get_ydata()[-1] for line in drawn[2].get_lines()], last)
 
 
+def test_a_name_of_a_task_that_would_run_over_the_next_panel_is_shortened(tmp_path: Path, monkeypatch) -> None:
+    drawn = _drawn_lines(monkeypatch)
+    records = _joint_distillation(["module:MountainCarContinuous-v0", "atari:pong"], scores=False)
+    learning_curve(_write_run(tmp_path / "run", records), tmp_path / "curve.png")
+    assert {text.get_text().rpartition(" ")[0] for text in drawn[0].texts} == {"Mountain…inuous-v0", "Pong"}
+
+
 def test_an_evaluation_of_several_tasks_is_not_drawn_into_their_curve(tmp_path: Path) -> None:
     run = _write_run(tmp_path / "run", _joint_distillation(_GAMES[:3], scores=True))
     with pytest.raises(RldistillError) as caught:

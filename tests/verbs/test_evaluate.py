@@ -3,31 +3,30 @@
 import errno
 import json
 import math
-import re
 
 import numpy as np
 import pytest
-from rich.cells import cell_len
 
 from rldistill.envs import make_task
 from rldistill.errors import (
     DiskFullError,
-    GateError,
     MismatchError,
     OutputExistsError,
     PolicyFileError,
     RldistillError,
     UsageError,
 )
-from rldistill.evaluation.gate import check_retention, require_teachers
-from rldistill.evaluation.records import EvaluationNotWrittenError
-from rldistill.evaluation.table import evaluation_table, size_text
+from rldistill.evaluation.file import EvaluationNotWrittenError
+from rldistill.evaluation.gate import check_gated
+from rldistill.evaluation.pairing import pair
+from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.seeding import episode_seed
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
+from tests.kit.evaluations import compare, rows_of
 from tests.kit.interruptions import StopAfter, full_disk
 from tests.kit.payout import constant_policy, payout_task
 from tests.kit.small_policies import image_task, small_policy
@@ -67,12 +66,6 @@ POLICY_KEYS = [
 def task():
     """Payouts 2, 6 and 10; random play scores 2."""
     return payout_task()
-
-
-def compare(task, *, student: int, teacher: int | None = 2, num_episodes: int = 8, **settings):
-    reference = None if teacher is None else constant_policy(task, teacher, "teacher")
-    policy = constant_policy(task, student, "student")
-    return evaluate(policy, task, teacher=reference, num_episodes=num_episodes, **settings)
 
 
 # The numbers.
@@ -200,6 +193,14 @@ def test_the_teacher_named_among_the_policies_is_played_once(task):
     assert [policy["role"] for policy in result["policies"]] == ["teacher", "student", "random"]
 
 
+def test_a_policy_that_is_the_teacher_itself_is_not_dropped_without_a_word(task):
+    events = []
+    teacher = constant_policy(task, 2)
+    evaluate([teacher, constant_policy(task, 1)], task, teacher=teacher, num_episodes=1, callbacks=[events.append])
+    (note,) = [event.text for event in events if isinstance(event, MessageEvent) and "teacher" in event.text]
+    assert note == "always 2 is the teacher itself: it is played once, and its row is the teacher's"
+
+
 def test_atari_scores_are_put_between_random_and_human_play():
     task = make_task("atari:pong", {"max_frames": 40, "noop_max": 2})
     student, random = evaluate(small_policy(task.task, network="conv:4:4"), task, num_episodes=2).to_dict()["policies"]
@@ -261,90 +262,8 @@ def test_a_file_that_is_no_evaluation_is_not_written_over(tmp_path, task, conten
     assert (tmp_path / "thesis.tex").read_text() == content
     with pytest.raises(OutputExistsError):
         compare(task, student=1, out=tmp_path)
-
-
-# The gate.
-
-
-def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
-    result = compare(task, student=1)
-    assert check_retention(result, 0.5) == (
-        "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5."
-    )
-    with pytest.raises(GateError) as caught:
-        check_retention(result, 0.51)
-    assert str(caught.value) == (
-        "Retention gate failed: lower bound (one-sided 95 %) of student 0.500, required 0.51. "
-        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): student keeps 0.500."
-    )
-
-
-def test_the_gate_asks_for_the_bound_not_for_the_estimate():
-    result = compare(payout_task(noise=2.0), student=1, num_episodes=10)
-    row = result.students[0]
-    between = (row.retention_lower_bound + row.retention) / 2
-    with pytest.raises(GateError):
-        check_retention(result, between)
-    check_retention(result, row.retention_lower_bound)
-
-
-def test_the_gate_stays_shut_where_retention_is_undefined():
-    for settings, num_episodes in (({"payouts": [3, 3, 3], "otherwise": 3}, 6), ({}, 4)):
-        result = compare(payout_task(**settings), student=2, num_episodes=num_episodes)
-        with pytest.raises(GateError, match="of student unknown, required 0"):
-            check_retention(result, 0)
-
-
-def test_every_student_must_pass_the_gate(task):
-    students = [constant_policy(task, action) for action in (2, 1, 0)]
-    reference = constant_policy(task, 2, "teacher")
-    result = evaluate(students, task, teacher=reference, num_episodes=5)
-    with pytest.raises(GateError, match=r"of always 1 0\.500, always 0 0\.000, required 0\.9"):
-        check_retention(result, 0.9)
-
-
-def test_a_failed_gate_says_how_many_episodes_would_do():
-    """The bound lies as far below the estimate as the root of the number of episodes allows."""
-    task = payout_task(noise=1.0)
-    result = compare(task, student=1, num_episodes=20)
-    row = result.students[0]
-    required = row.retention - 0.5 * (row.retention - row.retention_lower_bound)
-    with pytest.raises(GateError) as caught:
-        check_retention(result, required)
-    assert str(caught.value).endswith(
-        f"More episodes would do, if retention stays: about 84 for student at {row.retention:.3f}."
-    )
-    check_retention(compare(task, student=1, num_episodes=84), required)
-
-
-def test_a_failed_gate_names_those_that_passed_with_their_bounds(task):
-    students = [constant_policy(task, action) for action in (1, 0)]
-    result = evaluate(students, task, teacher=constant_policy(task, 2, "teacher"), num_episodes=5)
-    with pytest.raises(GateError) as caught:
-        check_retention(result, 0.5)
-    assert str(caught.value) == (
-        "Retention gate failed: lower bound (one-sided 95 %) of always 0 0.000, required 0.5. Passed: always 1 0.500. "
-        "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): always 0 keeps 0.000."
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "num_episodes", "advice"),
-    [
-        ({}, 4, "Fewer than 5 episodes show no bound: play more."),
-        ({"payouts": [3, 3, 3], "otherwise": 3}, 6,
-         "There is no lower bound because the teacher is not clearly better than random play: student."),
-    ],
-)  # fmt: skip
-def test_a_gate_without_a_bound_says_why(settings, num_episodes, advice):
-    with pytest.raises(GateError) as caught:
-        check_retention(compare(payout_task(**settings), student=1, num_episodes=num_episodes), 0.4)
-    assert str(caught.value).endswith(f"of student unknown, required 0.4. {advice}")
-
-
-def test_a_gate_without_a_teacher_is_wrong_usage(task):
-    with pytest.raises(UsageError, match="--require-retention compares with a teacher: name it with --teacher FILE"):
-        check_retention(compare(task, student=1, teacher=None), 0.9)
+    with pytest.raises(OutputExistsError, match=r"^--out \. is a folder, expected a file such as evaluation\.json\.$"):
+        compare(task, student=1, out="")
 
 
 # Which teacher.
@@ -364,7 +283,7 @@ def files(tmp_path, task):
 def test_the_teacher_that_a_student_names_is_found(files):
     teacher, student = files
     assert [policy.role for policy in evaluate(student, num_episodes=5).policies] == ["teacher", "student", "random"]
-    require_teachers([student])
+    check_gated(pair([student]))
     assert evaluate(student, num_episodes=1).teacher.policy_hash == load_policy(teacher).hash
 
 
@@ -379,7 +298,7 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
         ]
         (warning,) = [event.text for event in events if isinstance(event, MessageEvent) and event.level == "warning"]
         with pytest.raises(UsageError) as caught:
-            require_teachers([student])
+            check_gated(pair([student]))
         reason = warning.removeprefix("no retention: ")
         assert str(caught.value) == f"--require-retention compares with a teacher: {reason}."
         return reason
@@ -480,7 +399,7 @@ def test_numbers_out_of_range_are_wrong_usage(task, files):
         evaluate(files[1], device="tpu")
 
 
-# Callbacks, and the table for people.
+# Callbacks.
 
 
 def test_progress_counts_the_episodes_of_each_policy(task):
@@ -496,139 +415,6 @@ def test_a_callback_stops_an_evaluation_within_an_episode_and_nothing_is_written
     with pytest.raises(KeyboardInterrupt):
         compare(task, student=1, out=tmp_path / "e.json", callbacks=[StopAfter(10)])
     assert list(tmp_path.iterdir()) == []
-
-
-def rows_of(text: str) -> list[list[str]]:
-    """Return the cells of each row; two blanks stand between columns."""
-    return [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
-
-
-def test_the_table_has_a_line_for_each_policy_and_fits_80_columns():
-    task = payout_task(payouts=[-2000.5, 6000.25, 12345], otherwise=-2000, noise=500.0)
-    students = [constant_policy(task, 1, "pong-net3-seed1"), constant_policy(task, 0, "a student")]
-    teacher = constant_policy(task, 2, "big")
-    text = evaluation_table(evaluate(students, task, teacher=teacher, num_episodes=30))
-    lines = text.splitlines()
-    assert lines[:4] == [
-        "tests.kit.payout:Payout-v0: 30 episodes each, seed 0, exploration ε 0,",
-        "  all greedy,",
-        '  settings {"payouts": [-2000.5, 6000.25, 12345], "otherwise": -2000, "noise": …',
-        "",
-    ]
-    assert max(map(len, lines)) <= 80
-    scores, costs = (rows_of(part) for part in text.split("\n\n")[1:3])
-    assert scores[0] == ["policy", "score [95 %]", "retention [95 %]", "agreement"]
-    names = ["pong-net3-seed1", "a student"]
-    assert [row[0] for row in scores[1:]] == ["big (teacher)", *names, "random"]
-    assert costs[0] == ["policy", "network", "parameters", "MACs", "size", "latency", "per second"]
-    assert [row[:2] for row in costs[1:]] == [[name, "mlp:1"] for name in ("big", *names)]
-
-
-def test_a_table_of_known_scores(task):
-    text = evaluation_table(compare(task, student=1))
-    assert text.split("\n\n")[1].splitlines() == [
-        "policy             score [95 %]      retention [95 %]  agreement",
-        "teacher (teacher)   10 [10, 10]      -                         -",
-        "student              6 [6, 6]    0.500 [0.500, 0.500]       0.0%",
-        "random               2 [2, 2]        -                         -",
-    ]
-    assert rows_of(text.split("\n\n")[2])[1][:5] == ["teacher", "mlp:1", "8", "4", "32 B"]
-
-
-def test_a_name_that_is_too_long_stands_whole_above_its_row(task):
-    long = "a-run-folder-of-a-name-that-is-longer-than-half-of-a-terminal-is-wide"
-    text = evaluation_table(evaluate([constant_policy(task, 1, long), constant_policy(task, 0, "b")], num_episodes=5))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[lines.index(long) + 1].split() == ["6", "[6,", "6]", "-", "-"]
-
-
-def test_names_of_another_script_take_two_columns_each(task):
-    text = evaluation_table(evaluate([constant_policy(task, 1, "学生"), constant_policy(task, 0, "b")], num_episodes=5))
-    first, second = text.split("\n\n")[1].splitlines()[1:3]
-    assert cell_len(first.partition("6")[0]) == cell_len(second.partition("2")[0])
-
-
-def test_who_acts_how_is_told_once_or_in_a_column():
-    task = short_cart_pole()
-    student, teacher = hand_made_teacher(kind="logits"), hand_made_teacher(kind="logits", behaviour="sample")
-    text = str(evaluate(student, task, teacher=teacher, num_episodes=5))
-    assert "all greedy" not in text
-    assert [row[:2] for row in rows_of(text.split("\n\n")[1])] == [
-        ["policy", "acts"],
-        ["hand-made (teacher)", "sample"],
-        ["hand-made", "greedy"],
-        ["random", "-"],
-    ]
-    assert "exploration ε 0, all sample" in str(evaluate(teacher, task, num_episodes=5))
-
-
-def test_control_characters_of_a_files_name_do_not_reach_a_terminal(task, tmp_path):
-    constant_policy(task, 1, "odd").save(tmp_path / "\x1b[2Jred\rname.safetensors")
-    text = str(evaluate(tmp_path / "\x1b[2Jred\rname.safetensors", task, num_episodes=1))
-    assert "\\x1b[2Jred name" in text
-    assert all(letter.isprintable() or letter == "\n" for letter in text)
-
-
-def test_printing_an_evaluation_shows_the_table_and_its_representation_is_a_line(task):
-    result = compare(task, student=1)
-    assert str(result) == evaluation_table(result)
-    assert repr(result) == (
-        "<Evaluation of tests.kit.payout:Payout-v0, seed 0: <teacher: mean 10 of 8 episodes>, "
-        "<student: mean 6 of 8 episodes, retention 0.500>, <random: mean 2 of 8 episodes>>"
-    )
-    assert repr(compare(task, student=1, num_episodes=1).policies[1]) == (
-        "<student: mean 6 of 1 episodes, retention 0.500>"
-    )
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [
-        (0, "0 B"),
-        (232, "232 B"),
-        (1000, "1 kB"),
-        (5904, "5.9 kB"),
-        (999_499, "999 kB"),
-        (999_999, "1 MB"),
-        (6_760_000, "6.76 MB"),
-        (2 * 10**9, "2 GB"),
-        (12 * 10**12, "12,000 GB"),
-    ],
-)
-def test_sizes_are_told_in_the_unit_that_fits(num_bytes, text):
-    assert size_text(num_bytes) == text
-
-
-# What policies are called.
-
-
-def test_runs_are_called_by_their_folder_and_files_by_their_name(tmp_path, task, monkeypatch):
-    for folder in ("a/run", "b/run", "pend-mse"):
-        (tmp_path / folder).mkdir(parents=True)
-        constant_policy(task, 1, "mlp:1").save(tmp_path / folder / "student.safetensors")
-        (tmp_path / folder / "config.toml").touch()
-    constant_policy(task, 1, "mlp:1").save(tmp_path / "pend-mse/best_policy.safetensors")
-    constant_policy(task, 1, "mlp:1").save(tmp_path / "a file.safetensors")
-    monkeypatch.chdir(tmp_path / "pend-mse")
-    policies = [
-        tmp_path / "a/run",
-        "../b/run/student.safetensors",
-        ".",
-        "best_policy.safetensors",
-        tmp_path / "a file.safetensors",
-        constant_policy(task, 0, "an object"),
-    ]
-    result = evaluate(policies, num_episodes=1)
-    names = ["a/run", "b/run", "pend-mse", "pend-mse/best_policy", "a file", "an object"]
-    assert [row.name for row in result.students] == names
-    assert [row["name"] for row in result.to_dict()["policies"]] == [*names, "random"]
-    assert [row["network"] for row in result.to_dict()["policies"]] == ["mlp:1"] * 6 + [None]
-
-
-def test_one_file_named_twice_is_numbered(files):
-    _, student = files
-    assert [row.name for row in evaluate([student, student], num_episodes=1).students] == ["student", "student (2)"]
 
 
 # Nothing is lost.

@@ -2,23 +2,20 @@
 
 import json
 import math
-import re
 from dataclasses import replace
 
 import pytest
 
 from rldistill.envs import make_task
-from rldistill.errors import GateError, MismatchError, PolicyFileError, RldistillError, UsageError
-from rldistill.evaluation.gate import check_retention, require_teachers
-from rldistill.evaluation.multitask import MultiTaskEvaluation, combine
+from rldistill.errors import MismatchError, PolicyFileError, RldistillError, UsageError
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
 from rldistill.statistics import mean
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, mirrored_teacher
+from tests.kit.evaluations import three_tasks, three_teachers
 from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_tasks
@@ -29,15 +26,13 @@ A, B, C = (f"tests.kit.payout:Payout{letter}-v0" for letter in "ABC")
 
 @pytest.fixture(scope="module")
 def tasks():
-    """Random play scores 2, 1 and 0."""
-    return payout_tasks(a={}, b={"payouts": [1, 5, 21], "otherwise": 1}, c={"payouts": [0, 3, 4, 12], "otherwise": 0})
+    return three_tasks()
 
 
 @pytest.fixture(scope="module")
 def teachers(tasks):
     """They score 10, 21 and 12."""
-    best = zip("ABC", tasks, (2, 2, 3), strict=True)
-    return [constant_policy(task, action, f"teacher {letter}") for letter, task, action in best]
+    return three_teachers(tasks)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +65,13 @@ def refusal(error, *arguments, **settings):
 
 
 def test_every_task_is_played_and_the_aggregates_are_those_worked_out_by_hand(result):
-    assert isinstance(result, MultiTaskEvaluation)
     assert list(result.tasks) == [A, B, C]
     assert [[row.mean for row in task.policies] for task in result.tasks.values()] == [
         [10, 6, 2],
         [21, 5, 1],
         [12, 3, 0],
     ]
-    (policy,) = result.policies
+    (policy,) = result.overall
     assert (policy.name, policy.num_tasks, policy.num_relative_scores, policy.num_retentions) == ("student", 3, 3, 3)
     assert policy.geometric_mean == pytest.approx((3 / 5 * 5 / 21 / 4) ** (1 / 3))
     assert policy.mean_retention == pytest.approx((1 / 2 + 1 / 5 + 1 / 4) / 3)
@@ -123,7 +117,7 @@ def test_scores_with_spread_give_intervals_that_are_the_same_for_the_same_seed()
     tasks = payout_tasks(a={"noise": 1.0}, b={"noise": 1.0, "payouts": [1, 5, 21], "otherwise": 1})
     student, teacher = constant_heads(tasks, (1, 1)), constant_heads(tasks, (2, 2), "teacher")
     first, again, other = (
-        evaluate(student, teacher=teacher, num_episodes=30, seed=seed).policies[0] for seed in (1, 1, 2)
+        evaluate(student, teacher=teacher, num_episodes=30, seed=seed).overall[0] for seed in (1, 1, 2)
     )
     assert first == again != other
     low, high = first.mean_retention_interval.to_list()
@@ -165,7 +159,7 @@ def test_one_teacher_no_better_than_random_play_leaves_no_mean_retention():
 
 
 def test_fewer_than_five_episodes_give_no_intervals(student, teachers):
-    (policy,) = evaluate(student, teacher=teachers, num_episodes=4).policies
+    (policy,) = evaluate(student, teacher=teachers, num_episodes=4).overall
     assert policy.geometric_mean is not None
     assert policy.mean_retention is not None
     assert policy.geometric_mean_interval is policy.mean_retention_interval is policy.mean_retention_lower_bound is None
@@ -173,30 +167,31 @@ def test_fewer_than_five_episodes_give_no_intervals(student, teachers):
 
 def test_without_a_teacher_on_one_task_nothing_is_said_of_all(student, teachers):
     result = evaluate(student, teacher=teachers[:2], num_episodes=5)
-    (policy,) = result.policies
+    (policy,) = result.overall
     assert (policy.mean_retention, policy.geometric_mean, policy.mean_retention_interval) == (None, None, None)
     assert (policy.num_retentions, policy.num_relative_scores, policy.num_tasks) == (2, 2, 3)
     assert [task.teacher is not None for task in result.tasks.values()] == [True, True, False]
 
 
 def hand_made(name, **scores):
-    """Return an evaluation with these scores; all but random play's are known exactly."""
+    """Return the rows of a task with these scores; all but random play's are known exactly."""
     rows = []
     for role, values in scores.items():
         played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0) for value in values), is_census=role != "random")
-        row = PolicyEvaluation(role, role, role, "greedy", 0.0, played, float(mean(played.scores)), None, None)
+        average = float(mean(played.scores))
+        row = PolicyEvaluation(vector_task(name=name), role, role, role, "greedy", 0.0, played, average, None, None)
         rows.append(replace(row, relative_score=0.5, retention=0.5))
-    return Evaluation(vector_task(name=name), 0, tuple(rows))
+    return tuple(rows)
 
 
 def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
     one = hand_made("one", teacher=[20.0, 0.0], student=[9.0, 1.0], random=[0.0] * 5)
     two = hand_made("two", teacher=[9.0, 11.0], student=[1.0, 9.0], random=[-1.0, 1.0] * 5)
-    (policy,) = combine([one, two], seed=0).policies
+    (policy,) = Evaluation(0, one + two).overall
     assert policy.geometric_mean_interval.to_list() == pytest.approx([0.5, 0.5])
     assert policy.mean_retention_interval.low < 0.5 < policy.mean_retention_interval.high
-    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one.policies]
-    (policy,) = combine([replace(one, policies=tuple(sampled)), two], seed=0).policies
+    sampled = [replace(row, played=replace(row.played, is_census=False)) for row in one]
+    (policy,) = Evaluation(0, (*sampled, *two)).overall
     assert policy.geometric_mean_interval is None, "two episodes are too few to resample"
 
 
@@ -206,8 +201,8 @@ def test_a_census_enters_with_its_mean_and_random_play_alone_is_resampled():
 def test_several_students_are_told_apart_in_every_task_and_over_all(tasks, teachers):
     students = [constant_heads(tasks, (1, 1, 1), "twin"), constant_heads(tasks, (0, 1, 2), "twin")]
     result = evaluate([*students, students[0]], teacher=teachers, num_episodes=5)
-    assert [policy.name for policy in result.policies] == ["twin", "twin (2)", "twin (3)"]
-    shares = [policy.mean_retention for policy in result.policies]
+    assert [policy.name for policy in result.overall] == ["twin", "twin (2)", "twin (3)"]
+    shares = [policy.mean_retention for policy in result.overall]
     assert shares == pytest.approx([0.95 / 3, (0 + 1 / 5 + 1 / 3) / 3, 0.95 / 3])
     assert [row.name for row in result.tasks[B].policies] == ["teacher B", "twin", "twin (2)", "twin (3)", "random"]
 
@@ -215,7 +210,7 @@ def test_several_students_are_told_apart_in_every_task_and_over_all(tasks, teach
 def test_a_teacher_of_all_tasks_that_is_also_named_is_no_student(tasks, student):
     teacher = constant_heads(tasks, (2, 2, 3), "teacher")
     result = evaluate([teacher, student], teacher=teacher, num_episodes=5)
-    assert [policy.name for policy in result.policies] == ["student"]
+    assert [policy.name for policy in result.overall] == ["student"]
     assert [len(task.students) for task in result.tasks.values()] == [1, 1, 1]
 
 
@@ -227,7 +222,7 @@ def test_a_teacher_of_one_task_is_not_counted_as_a_student_of_all(tasks, teacher
     result = evaluate([naming, whole], teacher=teachers[1:], num_episodes=5)
     assert [task.teacher.name for task in result.tasks.values()] == ["whole", "teacher B", "teacher C"]
     assert [len(task.students) for task in result.tasks.values()] == [1, 2, 2]
-    assert [policy.name for policy in result.policies] == ["student"]
+    assert [policy.name for policy in result.overall] == ["student"]
 
 
 def test_a_policy_without_a_head_for_a_task_is_refused(student, teachers, tasks):
@@ -251,7 +246,7 @@ def test_a_head_for_other_actions_than_the_tasks_is_refused(student, tasks):
 
 def test_one_head_alone_is_an_evaluation_of_one_task(student, teachers):
     result = evaluate(student, B, teacher=teachers[1], num_episodes=5)
-    assert isinstance(result, Evaluation)
+    assert list(result.tasks) == [B]
     # The head's task as it was recorded, not the default payouts of that name.
     assert [row.mean for row in result.policies] == [21, 5, 1]
     assert [row.mean for row in evaluate(student.single_task(B), teacher=teachers[1], num_episodes=5).policies] == [
@@ -273,12 +268,18 @@ def test_several_tasks_are_played_in_the_order_they_are_named(student, tasks):
     assert list(evaluate(student.for_task(B), num_episodes=1).tasks) == [B, A, C]
 
 
-def test_a_sequence_of_one_task_is_still_a_sequence(student):
-    assert isinstance(evaluate(student, [B], num_episodes=1), MultiTaskEvaluation)
+def test_a_sequence_of_one_task_is_that_task(student):
+    one, alone = (evaluate(student, task, num_episodes=1).to_dict() for task in ([B], B))
+    assert without_speed(one) == without_speed(alone)
+
+
+def test_what_is_of_one_task_is_not_said_of_several(result):
+    with pytest.raises(UsageError, match=rf"^This evaluation is of 3 tasks: take one of them: \.tasks\['{A}'\]\.$"):
+        _ = result.teacher
 
 
 def test_a_policy_of_one_task_is_evaluated_as_ever(teachers):
-    assert isinstance(evaluate(teachers[0], num_episodes=1), Evaluation)
+    assert evaluate(teachers[0], num_episodes=1).to_dict()["task"] == A
 
 
 def test_no_task_and_a_task_named_twice_are_wrong_usage(student):
@@ -409,7 +410,7 @@ def test_the_run_folder_of_a_student_of_several_datasets_is_all_an_evaluation_ne
     assert [task.teacher.policy_hash for task in result.tasks.values()] == [
         load_policy(tmp_path / f"{name}.safetensors").hash for name in ("one", "other")
     ]
-    assert result.policies[0].mean_retention is not None
+    assert result.overall[0].mean_retention is not None
 
 
 def test_a_teacher_that_is_named_stands_before_the_one_that_is_recorded(recorded, tasks):
@@ -444,40 +445,6 @@ def test_a_record_of_teachers_that_makes_no_sense_names_none(student, teachers):
         assert names_of_teachers(evaluate(student.with_provenance(provenance), num_episodes=1)) == [None] * 3
 
 
-# The gate.
-
-
-def test_the_gate_asks_for_the_mean_over_the_tasks(result):
-    bound = result.policies[0].mean_retention_lower_bound
-    check_retention(result, bound)
-    with pytest.raises(GateError) as caught:
-        check_retention(result, 0.32)
-    assert str(caught.value) == (
-        "Retention gate failed: lower bound (one-sided 95 %) of the mean retention over 3 tasks of student 0.317, "
-        "required 0.32. More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md): "
-        "student keeps 0.317."
-    )
-
-
-def test_the_gate_stays_shut_where_one_task_has_no_retention():
-    tasks = payout_tasks(a={}, b={"payouts": [3, 3, 3], "otherwise": 3})
-    result = evaluate(constant_heads(tasks, (2, 2)), teacher=constant_heads(tasks, (2, 1), "t"), num_episodes=5)
-    with pytest.raises(GateError, match="over 2 tasks of student unknown, required 0"):
-        check_retention(result, 0)
-
-
-def test_a_gate_needs_a_teacher_on_every_task_and_a_student(student, teachers, tasks):
-    message = rf"^--require-retention compares with a teacher on every task: got none for {A}, {C}\. Name each with"
-    with pytest.raises(UsageError, match=message):
-        require_teachers([student], None, teachers[1])
-    with pytest.raises(UsageError, match=message):
-        check_retention(evaluate(student, teacher=teachers[1], num_episodes=1), 0.5)
-    require_teachers([student], None, teachers)
-    require_teachers([student], [B], teachers[1])
-    with pytest.raises(UsageError, match="every policy named is the teacher itself"):
-        check_retention(evaluate(student, teacher=student, num_episodes=1), 0.5)
-
-
 # Callbacks.
 
 
@@ -509,41 +476,3 @@ def test_the_result_is_written_and_may_be_written_over(tmp_path, student):
     for num_episodes in (1, 2):
         result = evaluate(student, num_episodes=num_episodes, out=tmp_path / "e.json")
     assert json.loads((tmp_path / "e.json").read_text()) == result.to_dict()
-
-
-# The table for people.
-
-
-def test_the_table_has_a_block_for_each_task_in_the_same_columns_then_one_over_all_and_fits_80_columns():
-    tasks = payout_tasks(a={"noise": 1.0}, b={"payouts": [-2000.5, 6000.25, 12345], "otherwise": -2000, "noise": 500.0})
-    teachers = [constant_policy(task, 2, name) for task, name in zip(tasks, ("pong", "big"), strict=True)]
-    students = [constant_heads(tasks, (1, 1), "multitask3-seed1"), constant_heads(tasks, (0, 0), "a student")]
-    text = evaluation_table(evaluate(students, teacher=teachers, num_episodes=30))
-    assert max(map(len, text.splitlines())) <= 80
-    parts = [part.splitlines() for part in text.split("\n\n")]
-    assert [part[0] for part in parts[:6:2]] == [
-        f"{A}: 30 episodes each, seed 0, exploration ε 0,",
-        f"{B}: 30 episodes each, seed 0, exploration ε 0,",
-        "all 2 tasks: geometric mean of student ÷ teacher, mean of retention",
-    ]
-    names = [[line.split("  ")[0] for line in part[1:]] for part in parts]
-    both = ["multitask3-seed1", "a student"]
-    assert names[1:7:2] == [["pong (teacher)", *both, "random"], ["big (teacher)", *both, "random"], both]
-    assert parts[1][0] == parts[3][0]
-    assert names[6] == ["pong", *both, "big"], "what a policy costs is told once"
-
-
-def test_a_table_of_known_scores(result, student, teachers):
-    def last_rows(found):
-        return evaluation_table(found).split("\n\n")[7].splitlines()
-
-    header, row = last_rows(result)
-    assert re.split(r" {2,}", header) == ["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]
-    assert " ".join(row.split()) == "student 0.329 [0.329, 0.329] 0.317 [0.317, 0.317] 0.317"
-    partly = evaluate(student, teacher=teachers[:2], num_episodes=5)
-    assert " ".join(last_rows(partly)[1].split()) == "student in 2 of 3 in 2 of 3 -"
-    assert "(where a task has none: in how many there is one)" in str(partly)
-
-
-def test_without_a_student_of_all_tasks_there_is_no_block_over_all(student):
-    assert "all 3 tasks" not in evaluation_table(evaluate(student, teacher=student, num_episodes=1))

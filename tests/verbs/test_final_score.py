@@ -119,7 +119,7 @@ def in_words(student, teacher, random, **likeness) -> str:
 def test_a_score_that_is_too_low_says_where_to_read_on():
     assert in_words(212.0, 245.0, 0.0, action_gap=0.0412) == (
         "score 212 of 245 (retention 0.87 [0.87, 0.87], 10 episodes each); action gap 4.1 %. "
-        "To raise it: docs/worse-than-teacher.md"
+        "To raise it: docs/worse-than-teacher.md in the checkout of rldistill"
     )
     assert in_words(240.0, 245.0, 0.0, agreement=0.9) == (
         "score 240 of 245 (retention 0.98 [0.98, 0.98], 10 episodes each); agreement 90.0 %"

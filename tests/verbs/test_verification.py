@@ -5,80 +5,15 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
 from rldistill.adapters.load import load_policy
-from rldistill.envs import make_task
 from rldistill.errors import GateError, MismatchError, TaskError, UsageError
 from rldistill.inspection.expected_return import ExpectedReturn
-from rldistill.inspection.mistakes import likely_causes
-from rldistill.networks import InputNormalization, parse_architecture
-from rldistill.policies import TorchPolicy
 from rldistill.verbs.verification import check_verified, verify
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
-
-PUSH_TASK = "tests.verbs.test_verification:Push-v2"
-
-
-class Push(gymnasium.Env):
-    """Ten pushes. Each pays the distance that was pushed, at most `largest`, and less where there is friction."""
-
-    def __init__(self, largest: float = 2.0, friction: float = 0.0) -> None:
-        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-largest, largest, (1,), np.float32)
-        self._friction = friction
-        self._steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return self._observation(), {}
-
-    def step(self, action):
-        self._steps += 1
-        return self._observation(), float(action[0]) - self._friction, self._steps == 10, False, {}
-
-    def _observation(self):
-        return np.array([5.0, self.np_random.uniform(5.0, 5.2)], np.float32)
-
-
-gymnasium.register("Push-v2", entry_point=Push)
-gymnasium.register("Push-v1", entry_point=Push, kwargs={"friction": 0.3})
-
-
-def push_policy(kind="gaussian", *, mapping="tanh_rescale", normalised=True, **options):
-    """Return a policy that sees 0 and 0.2 at most, and gives tanh(1) of the box's half width; else much more."""
-    task = make_task(PUSH_TASK).task
-    layout = replace(task.fingerprint.action_layout, mapping=mapping)
-    task = replace(task, fingerprint=replace(task.fingerprint, action_layout=layout))
-    normalization = InputNormalization((5.0, 5.1), (1.0, 1.0)) if normalised else None
-    policy = TorchPolicy.create(
-        replace(parse_architecture("mlp:2"), activation="tanh"),
-        [task],
-        output_kind=kind,
-        normalization=normalization,
-        generator=torch.Generator().manual_seed(0),
-        name="push",
-        **options,
-    )
-    state = policy.network.state_dict()
-    state["torso.1.weight"] = torch.eye(2)
-    state["heads.0.output.weight"] = torch.tensor([[-3.0, 0.0]])
-    state["heads.0.output.bias"] = torch.tensor([1.0])
-    if kind == "gaussian":
-        state["heads.0.rows.log_std_layer.bias"] = torch.tensor([-20.0])
-    policy.network.load_state_dict(state)
-    return policy
-
-
-SCORE = 10 * 2 * float(np.tanh(1.0))
-
-
-def findings(verification):
-    return {finding.mistake: finding for finding in verification.findings}
-
+from tests.kit.push import push_policy
 
 # The verdict
 
@@ -105,7 +40,7 @@ def test_the_standard_errors_of_both_are_combined():
         constant_policy(task, 2), task, num_episodes=20, expected_return=10.6, expected_standard_error=0.15
     )
     error = verification.played.played.scores.std(ddof=1) / np.sqrt(20)
-    assert verification.standard_error == pytest.approx(error)
+    assert verification.played.standard_error == pytest.approx(error)
     assert verification.to_dict()["combined_standard_error"] == pytest.approx(np.hypot(error, 0.15))
     assert verification.verdict == "agrees"
     assert verify(constant_policy(task, 2), task, num_episodes=20, expected_return=11.5).verdict == "differs"
@@ -184,86 +119,7 @@ def test_a_gap_names_what_the_file_tells_of_its_cause(source, cause):
     assert str(caught.value).endswith(f"Likely cause: {cause}." if cause else "with how it was trained.")
 
 
-# How it was read
-
-
-def test_how_a_file_was_read_is_told_where_the_usual_mistakes_are_made():
-    read = findings(verify(push_policy(), num_episodes=6))
-    assert {name: finding.as_played for name, finding in read.items()} == {
-        "normaliser": "applied, clipped to ±10",
-        "activation": "tanh",
-        "action scaling": "tanh, then rescaled to [-2, 2]",
-        "time feature": "none",
-        "environment version": PUSH_TASK,
-        "greedy or sampling": "greedy",
-    }
-    assert findings(verify(push_policy("actions"), num_episodes=6))["greedy or sampling"].as_played == "deterministic"
-
-
-def test_a_clock_is_told_with_its_length():
-    task = make_task("CartPole-v1", {"time_feature": 40, "max_episode_steps": 40})
-    policy = TorchPolicy.create(parse_architecture("mlp:4"), [task.task], output_kind="logits")
-    assert findings(verify(policy, task, num_episodes=6))["time feature"].as_played == "1 − t / 40"
-
-
-def test_a_missing_normaliser_is_told():
-    policy = push_policy(normalised=False).with_provenance({"source": {"notes": ["vecnormalize.pkl is missing."]}})
-    (note,) = {finding.note for finding in findings(verify(policy, num_episodes=6)).values()} - {None}
-    assert note == "missing"
-
-
-def test_quantiles_are_spoken_of_where_there_are_any():
-    policy = push_policy().with_provenance({"source": {"algorithm": "qrdqn"}})
-    assert "quantile order" in findings(verify(policy, num_episodes=6))
-    assert "quantile order" not in findings(verify(push_policy(), num_episodes=6))
-
-
-def test_of_a_program_what_is_inside_is_not_told():
-    def push(observations):
-        return torch.cat([observations[:, :1] * 0 + 1, observations[:, :1] * 0 - 20], dim=1)
-
-    verification = verify(load_policy(push, task=PUSH_TASK, outputs="gaussian"), num_episodes=6)
-    assert verification.played.mean == 10
-    assert findings(verification)["activation"].as_played == "inside the program, not to be seen"
-
-
-# What its outputs say
-
-
-def squashed(observations):
-    return torch.tanh(observations[:, :1] / 20)
-
-
-@pytest.mark.parametrize("kind", ["function", "module"])
-def test_actions_in_parts_of_a_wider_box_are_named_as_the_likely_cause(kind):
-    class Module(torch.nn.Module):
-        def forward(self, observations):
-            return squashed(observations)
-
-    source = squashed if kind == "function" else Module()
-    policy = load_policy(source, task=PUSH_TASK, outputs="actions")
-    said = {"num_episodes": 5, "expected_return": 20 * float(np.tanh(0.25)), "expected_standard_error": 0.01}
-    verification = verify(policy, PUSH_TASK, **said)
-    likely = (
-        "its actions stay within ±1, and the box is [-2, 2]. If ±1 stands for the box's bounds, as in exports of "
-        "Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs 'actions=rescale(NAME)'"
-    )
-    assert verification.likely_causes == (likely,)
-    with pytest.raises(GateError) as caught:
-        check_verified(verification)
-    assert str(caught.value).endswith(f" Likely cause: {likely}.")
-    scaled = load_policy(source, task=PUSH_TASK, outputs="actions=rescale")
-    verification = verify(scaled, PUSH_TASK, **said)
-    assert findings(verification)["action scaling"].as_played == "rescaled from [-1, 1] to [-2, 2], as declared"
-    check_verified(verification)
-
-
-@pytest.mark.parametrize("source", [lambda x: x[:, :1] * 3, lambda x: 0.5 * torch.tanh(x[:, :1])])
-def test_other_actions_are_no_parts_of_the_box(source):
-    largest = 2.0 if float(source(torch.ones(1, 2))) > 1 else 1.0
-    playable = make_task(PUSH_TASK, {"largest": largest})
-    policy = load_policy(source, task=playable.task, outputs="actions")
-    assert likely_causes(policy, playable) == ()
+# What does not fit
 
 
 def test_a_version_that_is_gone_is_named_with_its_successor():

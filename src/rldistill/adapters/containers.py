@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rldistill.adapters.arrays import NumpyArray
 from rldistill.adapters.weights import read_weights
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, docs_page
 
 _MOST_NAMES = 8
 # How the second half of a pair is called whose first ends in "mean"; what is a variance comes first.
@@ -102,7 +102,8 @@ def no_known_state_dict(path: Path, content: object, state_dicts: Sequence[str])
 
 _SKRL_WAY = (
     "whose policy is a module of your own. Save the state dict in its 'policy' and the statistics in its preprocessor, "
-    "and load both with module= and normalizer=: the lines of Python stand in docs/other-libraries.md."
+    "and load both with module= and normalizer=: the lines of Python stand in "
+    f"{docs_page('other-libraries.md')}."
 )
 
 

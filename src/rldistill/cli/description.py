@@ -24,20 +24,12 @@ def description_text(description: Mapping[str, Any], *, full: bool = False) -> s
         description: plain data, perhaps of a stranger's file.
         full: with the configuration of its run and all numbers of long lists.
     """
-    told = _told(description)
-    whole = [(key, _shown(key, value, full)) for key, value in told.items() if not _is_part(key, value)]
-    blocks = [aligned(whole)]
-    for key, value in told.items():
-        blocks += _blocks(key, value, full) if _is_part(key, value) else []
-    return "\n".join(blocks)
-
-
-def _told(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is to be told; of several tasks the first is told by the whole already."""
-    told = {key: value for key, value in description.items() if key != "tasks"}
-    for number, other in enumerate(description.get("tasks", ())[1:], start=2):
-        told[f"task {number}"] = other
-    return told
+    # The whole describes the first of several tasks already.
+    others = {f"task {number}": task for number, task in enumerate(description.get("tasks", ())[1:], start=2)}
+    items = {key: value for key, value in description.items() if key != "tasks"} | others
+    whole = [(key, _shown(key, value, full)) for key, value in items.items() if not _is_part(key, value)]
+    parts = [block for key, value in items.items() if _is_part(key, value) for block in _blocks(key, value, full)]
+    return "\n".join([aligned(whole), *parts])
 
 
 def _is_part(key: str, value: object) -> bool:

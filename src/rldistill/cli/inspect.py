@@ -5,76 +5,78 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.arguments import Flags, parse, require, resolve_machine, write_configuration, write_result
-from rldistill.errors import RldistillError, UsageError
-from rldistill.verbs.config import InspectConfig, parse_options, reading_of
+from rldistill.cli.options import Given, read_options
+from rldistill.cli.output import write_options, write_result
+from rldistill.errors import GateError, UsageError
+from rldistill.options.inspect import InspectOptions, VerifyOptions
+from rldistill.options.shared import Folder, recorded
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
-# Characters of one value: what a file says of itself may be of any length.
-_MOST_SHOWN = 4000
 
 
 def run(argv: Sequence[str]) -> None:
     """Say what something is."""
-    config, flags = parse("inspect", InspectConfig, argv, example=_EXAMPLE)
-    if flags.resume or flags.overwrite or (flags.dry_run and not config.verify):
+    given = read_options(
+        "inspect",
+        [InspectOptions, VerifyOptions, Folder],
+        argv,
+        example=_EXAMPLE,
+        positional="target",
+        expected="a policy file, a dataset folder, a run folder or a preset",
+        left_out=("policy",),
+    )
+    options, flags = given.make(InspectOptions), given.flags
+    if {"resume", "overwrite"} & given.values.keys() or (flags.dry_run and not options.verify):
         raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
-    target = require(config.target, "a policy file, a dataset folder, a run folder or a preset", _EXAMPLE)
-    if flags.dry_run:
-        write_configuration(resolve_machine(config), flags)
-        return
+    for name in ("expected_return", "expected_standard_error"):
+        if name in given.values and not options.verify:
+            raise UsageError(f"{name} belongs with --verify, which plays the policy.")
     from rldistill.inspection.describe import describe
+    from rldistill.loading.named import as_named
 
-    reading = reading_of(config)
-    options = parse_options(config.env_kwargs)
-    if config.verify and config.heads is not None:
-        raise UsageError("--verify plays a policy: --heads belongs with a preset.")
-    description = describe(target, heads=config.head_sizes, reading=reading, task=config.task, env_kwargs=options)
-    if config.verify:
-        _verify(config, flags, description)
+    file = as_named(Path(options.target), options)
+    verified = given.make(VerifyOptions, policy=file)
+    if flags.dry_run:
+        from rldistill.session.machine import resolve_machine
+
+        write_options({**recorded(resolve_machine(verified)), **recorded(options), "policy": None}, flags)
         return
-    if flags.json:
+    description = describe(
+        options.target,
+        heads=options.head_sizes,
+        reading=options.as_reading(),
+        task=options.task,
+        env_kwargs=options.env_kwargs or {},
+    )
+    if options.verify:
+        _verify(verified, given, description)
+    elif flags.json:
         write_result(flags, description, "")
-        return
-    # What was asked for is the result, not progress: it belongs on stdout in words, too.
-    from rldistill.cli.description import description_text  # here: tables need torch, which --help has no time for
+    else:
+        # What was asked for is the result, not progress: it belongs on stdout in words, too.
+        from rldistill.cli.description import description_text  # tables need torch, which --help has no time for
 
-    sys.stdout.write(description_text(description, full=config.full))
+        sys.stdout.write(description_text(description, full=options.full))
 
 
-def _verify(config: InspectConfig, flags: Flags, description: dict[str, Any]) -> None:
+def _verify(options: VerifyOptions, given: Given, description: dict[str, Any]) -> None:
     """Play the policy; the result is printed before a gap becomes an error."""
     from rldistill.cli.progress import callbacks
     from rldistill.cli.verification import verification_text
-    from rldistill.loading.named import PolicyFile
     from rldistill.verbs.verification import check_verified, verify
 
+    flags = given.flags
     if description["kind"] not in ("policy", "program"):
-        raise UsageError(f"--verify plays a policy: {config.target} is a {description['kind']}.")
-    config = resolve_machine(config)
+        raise UsageError(f"--verify plays a policy: {given.values['target']} is a {description['kind']}.")
     with callbacks(quiet=flags.quiet) as listeners:
-        result = verify(
-            PolicyFile(Path(config.target or ""), reading_of(config)),
-            config.task,
-            num_episodes=config.num_episodes,
-            expected_return=config.expected_return,
-            expected_standard_error=config.expected_standard_error,
-            seed=config.seed,
-            env_kwargs=parse_options(config.env_kwargs),
-            num_envs=config.num_envs,
-            num_threads=config.num_threads,
-            device=config.device,
-            callbacks=listeners,
-        )
+        result = verify.of(given.make(VerifyOptions, policy=options.policy, callbacks=listeners))
     found = description | {"verification": result.to_dict()}
+    if not flags.json:
+        sys.stdout.write(verification_text(result))
     try:
         check_verified(result)
-    except RldistillError as error:
+    except GateError as error:
         error.result = found  # one object with --json, the error in it
-        if not flags.json:
-            sys.stdout.write(verification_text(result))
         raise
     if flags.json:
         write_result(flags, found, "")
-    else:
-        sys.stdout.write(verification_text(result))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from rldistill.errors import printable
+from rldistill.errors import printable, shortened
 from rldistill.events import Callback, Event, MessageEvent, ProgressEvent
 from rldistill.session.interrupts import stop_on_interrupt
 
@@ -98,7 +98,7 @@ class ProgressBar:
         unit = max(len(str(task.fields["unit"])) for task in shown)
         # A blank stands after each column.
         room = self._console.width - self._bar_width - count - unit - _TIME_WIDTH - 6
-        names = [_shortened(printable(str(task.fields["phase"])), room) for task in shown]
+        names = [shortened(printable(str(task.fields["phase"])), room) for task in shown]
         room -= max(map(len, names))
         for task, name in zip(shown, names, strict=True):
             self._bars.update(task.id, description=name, metrics=_fitting(task.fields["all"], room))
@@ -153,11 +153,3 @@ def _fitting(metrics: list[str], room: int) -> str:
             break
         text = longer
     return text
-
-
-def _shortened(text: str, room: int) -> str:
-    """Cut out the middle of a text that is too long: its ends tell phases and policies apart."""
-    if len(text) <= room:
-        return text
-    half = max(room - 1, 2) // 2
-    return f"{text[:half]}…{text[len(text) - (max(room - 1, 2) - half) :]}"

@@ -185,9 +185,7 @@ class Distiller:
         return None if schedule is None else schedule(progress)
 
 
-def distil(
-    distiller: Distiller, batches: Generator[Minibatch], *, first_update: int = 0
-) -> Generator[UpdateRecord]:
+def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update: int = 0) -> Generator[UpdateRecord]:
     """Train, yielding a record after each update; stop by closing the iterator.
 
     Args:

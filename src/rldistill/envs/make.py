@@ -262,13 +262,11 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
             raise TaskError(_gone(name, later)) from error
         if game := nearest_game(name, cutoff=1.0):
             raise TaskError(f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean {game}?") from error
-        raise TaskError(
-            f"Task {name!r} cannot be made: {_one_line(error)} Atari games are written atari:pong."
-        ) from error
+        raise TaskError(f"Task {name!r} cannot be made: {error} Atari games are written atari:pong.") from error
     except Exception as error:  # code that is not ours raises what it likes
         if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
             raise UsageError(
-                f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {_one_line(error)}"
+                f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {error}"
             ) from error
         raise failed(f"Task {name!r}", "its constructor", error) from error
     take_over_remarks(name)  # of MuJoCo, if it was loaded only now
@@ -287,7 +285,7 @@ def _missing_package(name: str, error: Exception) -> str:
     extra = next((extra for extra in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{extra}")), None)
     if extra is None:
         return f"Task {name!r} needs a package that is not installed: {error}"
-    reason = _one_line(error).rstrip(".")
+    reason = str(error).strip().rstrip(".")
     return f"Task {name!r} needs a package that is not installed ({reason}): {install_hint(extra)}."
 
 
@@ -296,7 +294,3 @@ def _gone(name: str, later: str) -> str:
         f"Task {name!r} cannot be made: this version is gone from Gymnasium {gymnasium.__version__}. The nearest that "
         f"is there is {later}: --task {later}."
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

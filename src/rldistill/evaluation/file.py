@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 
 from rldistill.errors import OutputExistsError, RldistillError
-from rldistill.evaluation.multitask import MultiTaskEvaluation
-from rldistill.evaluation.records import Evaluation, EvaluationNotWrittenError
+from rldistill.evaluation.records import Evaluation
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.storage import check_temporary, write_json
 
@@ -14,16 +13,24 @@ from rldistill.storage import check_temporary, write_json
 _PROBE_BYTES = 1 << 16
 
 
+class EvaluationNotWrittenError(RldistillError):
+    """An evaluation was played, and its file could not be written; `evaluation` is the result."""
+
+    def __init__(self, message: str, evaluation: Evaluation) -> None:
+        super().__init__(message)
+        self.evaluation = evaluation
+
+
 def check_out(path: Path) -> None:
     """Check that nothing but an earlier evaluation would be lost, and that the file can be written.
-
-    Before an hour's play, not after it.
 
     Raises:
         OutputExistsError: a folder, or a file of something else.
         RldistillError: no space, no permission, or a link or a pipe in the place of its temporary file.
     """
     try:
+        if path.is_dir():
+            raise OutputExistsError(f"--out {path} is a folder, expected a file such as {path / 'evaluation.json'}.")
         if path.exists() and not _is_evaluation(path):
             raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
         with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
@@ -47,7 +54,7 @@ def _is_evaluation(path: Path) -> bool:
         return False
 
 
-def write_evaluation(path: Path, result: Evaluation | MultiTaskEvaluation) -> None:
+def write_evaluation(path: Path, result: Evaluation) -> None:
     """Write an evaluation's JSON.
 
     Raises:

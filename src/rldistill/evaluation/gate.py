@@ -1,133 +1,97 @@
 """A gate for CI: students must show, at 95 % confidence, that they keep a share of their teachers' skill."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from rldistill.errors import GateError, UsageError
-from rldistill.evaluation.multitask import MultiTaskEvaluation
-from rldistill.evaluation.pairing import TasksLike, TeachersLike, tasks_to_play, teachers_for
-from rldistill.evaluation.records import Evaluation
-from rldistill.loading.named import PolicyLike, as_policy, why_no_teacher
+from rldistill.errors import GateError, UsageError, docs_page
+from rldistill.evaluation.pairing import Pairing
+from rldistill.evaluation.records import Evaluation, StudentOverTasks
 from rldistill.statistics.bootstrap import MIN_VALUES
 
+NO_STUDENT = "--require-retention got no student: every policy named is the teacher itself."
 
-def require_teachers(
-    policies: Sequence[PolicyLike],
-    task: TasksLike | None = None,
-    teacher: TeachersLike | None = None,
-    *,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> None:
-    """Check that there is a teacher for every task, before an hour's play ends in wrong usage.
+
+def check_gated(pairing: Pairing) -> None:
+    """Check that there is something to compare: an hour's play must not end in wrong usage.
 
     Raises:
-        UsageError: none was named for a task, and the first policy's file names none that is still there.
+        UsageError: a task has no teacher.
+        GateError: every policy is the teacher of a task.
     """
-    student = as_policy(policies[0], device="cpu", task=task, env_kwargs=env_kwargs)
-    tasks = [playable.task for playable in tasks_to_play(student, task, env_kwargs)]
-    teachers = teachers_for(tasks, student, teacher, device="cpu")
-    reasons = [why_no_teacher(student, task) for task in tasks if task.name not in teachers]
-    if reason := next(filter(None, reasons), None):
+    missing = pairing.missing_teachers
+    if reason := next(filter(None, missing.values()), None):
         raise UsageError(f"--require-retention compares with a teacher: {reason}.")
-    _check_taught([task.name for task in tasks], teachers)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What one student was shown to keep.
-
-    Attributes:
-        name: as in the table.
-        retention: point estimate; None: there is none.
-        bound: lower, one-sided, 95 %; None: there is none.
-        num_episodes: that were played.
-    """
-
-    name: str
-    retention: float | None
-    bound: float | None
-    num_episodes: int
-
-    @property
-    def text(self) -> str:
-        return f"{self.name} " + ("unknown" if self.bound is None else f"{self.bound:.3f}")
-
-    def advice(self, required: float) -> tuple[str, str]:
-        """Return what would help students like this one, and what is to be said of this one."""
-        if self.num_episodes < MIN_VALUES:
-            return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
-        if self.retention is None or self.bound is None:
-            why = "There is no lower bound because the teacher is not clearly better than random play"
-            return why, self.name
-        if self.retention <= required:
-            what = "More episodes are unlikely to help, a better student will (docs/worse-than-teacher.md)"
-            return what, f"{self.name} keeps {self.retention:.3f}"
-        # The bound's distance falls with the square root of the number of episodes.
-        factor = ((self.retention - self.bound) / (self.retention - required)) ** 2
-        needed = float(f"{self.num_episodes * factor * 1.05:.1e}")
-        return (
-            "More episodes would do, if retention stays",
-            f"about {needed:,.0f} for {self.name} at {self.retention:.3f}",
-        )
-
-
-def _advice(failed: Sequence[_Kept], required: float) -> str:
-    whom: dict[str, list[str]] = {}
-    for student in failed:
-        what, who = student.advice(required)
-        whom.setdefault(what, []).append(who)
-    return " ".join(f"{what}{': ' if any(who) else ''}{', '.join(filter(None, who))}." for what, who in whom.items())
-
-
-def check_retention(evaluation: Evaluation | MultiTaskEvaluation, required: float) -> str:
-    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
-
-    Of several tasks the mean retention must reach it: a loss in one may be made good in another.
-
-    Returns:
-        A line that says so, with the lower bounds.
-
-    Raises:
-        UsageError: there is no teacher to compare with, or no student.
-        GateError: names the students whose lower bound is below, and what would help.
-    """
-    if isinstance(evaluation, MultiTaskEvaluation):
-        taught = {name for name, played in evaluation.tasks.items() if played.teacher is not None}
-        _check_taught(list(evaluation.tasks), taught)
-        what = f" of the mean retention over {len(evaluation.tasks)} tasks"
-        count = max(_num_episodes(played) for played in evaluation.tasks.values())
-        students = [
-            _Kept(policy.name, policy.mean_retention, policy.mean_retention_lower_bound, count)
-            for policy in evaluation.policies
-        ]
-    else:
-        _check_taught([evaluation.task.name], () if evaluation.teacher is None else (evaluation.task.name,))
-        what, count = "", _num_episodes(evaluation)
-        students = [_Kept(row.name, row.retention, row.retention_lower_bound, count) for row in evaluation.students]
-    if not students:
-        raise UsageError("--require-retention got no student: every policy named is the teacher itself.")
-    failed = [student for student in students if student.bound is None or student.bound < required]
-    bound = f"lower bound (one-sided 95 %){what} of"
-    passed = ", ".join(student.text for student in students if student not in failed)
-    if failed:
-        listing = ", ".join(student.text for student in failed)
-        others = f" Passed: {passed}." if passed else ""
-        advice = _advice(failed, required)
-        raise GateError(f"Retention gate failed: {bound} {listing}, required {required:g}.{others} {advice}")
-    return f"Retention gate passed: {bound} {passed}, required {required:g}."
-
-
-def _num_episodes(evaluation: Evaluation) -> int:
-    return max(len(row.played.episodes) for row in evaluation.policies)
-
-
-def _check_taught(names: Sequence[str], taught: Collection[str]) -> None:
-    missing = [name for name in names if name not in taught]
-    if missing and len(names) == 1:
+    if missing and len(pairing.playables) == 1:
         raise UsageError("--require-retention compares with a teacher: name it with --teacher FILE.")
     if missing:
         raise UsageError(
             f"--require-retention compares with a teacher on every task: got none for {', '.join(missing)}. "
             "Name each with --teacher FILE."
         )
+    teachers = {teacher.policy.hash for teacher in pairing.teachers.values()}
+    if all(named.policy.hash in teachers for named in pairing.policies):
+        raise GateError(NO_STUDENT)
+
+
+def check_retention(evaluation: Evaluation, required: float) -> str:
+    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
+
+    Of several tasks the mean retention must reach it: a loss in one may be made good in another.
+
+    Args:
+        evaluation: with a teacher on every task and a student, as `check_gated` checks before the play.
+        required: share of the teacher's skill.
+
+    Returns:
+        A line that says so, with the lower bounds.
+
+    Raises:
+        GateError: names the students whose lower bound is below, and what would help.
+    """
+    num_tasks = len(evaluation.tasks)
+    what = f" of the mean retention over {num_tasks} tasks" if num_tasks > 1 else ""
+    bound = f"lower bound (one-sided 95 %){what} of"
+    failed = [student for student in evaluation.overall if not _reaches(student, required)]
+    passed = ", ".join(_bound_text(student) for student in evaluation.overall if student not in failed)
+    if failed:
+        listing = ", ".join(map(_bound_text, failed))
+        others = f" Passed: {passed}." if passed else ""
+        advice = _advice(failed, required, max(len(row.played.episodes) for row in evaluation.policies))
+        raise GateError(f"Retention gate failed: {bound} {listing}, required {required:g}.{others} {advice}")
+    return f"Retention gate passed: {bound} {passed}, required {required:g}."
+
+
+def _reaches(student: StudentOverTasks, required: float) -> bool:
+    return student.mean_retention_lower_bound is not None and student.mean_retention_lower_bound >= required
+
+
+def _bound_text(student: StudentOverTasks) -> str:
+    bound = student.mean_retention_lower_bound
+    return f"{student.name} " + ("unknown" if bound is None else f"{bound:.3f}")
+
+
+def _advice(failed: Sequence[StudentOverTasks], required: float, num_episodes: int) -> str:
+    """Return what would help, once for all students that it would help."""
+    helped: dict[str, list[str]] = {}
+    for student in failed:
+        what, who = _advice_for(student, required, num_episodes)
+        helped.setdefault(what, []).append(who)
+    return " ".join(f"{what}{': ' if any(who) else ''}{', '.join(filter(None, who))}." for what, who in helped.items())
+
+
+def _advice_for(student: StudentOverTasks, required: float, num_episodes: int) -> tuple[str, str]:
+    """Return what would help students like this one, and what is to be said of this one."""
+    retention, bound = student.mean_retention, student.mean_retention_lower_bound
+    if num_episodes < MIN_VALUES:
+        return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
+    if retention is None or bound is None:
+        return "There is no lower bound because the teacher is not clearly better than random play", student.name
+    if retention <= required:
+        page = docs_page("worse-than-teacher.md")
+        return (
+            f"More episodes are unlikely to help, a better student will ({page})",
+            f"{student.name} keeps {retention:.3f}",
+        )
+    # The bound's distance falls with the square root of the number of episodes.
+    factor = ((retention - bound) / (retention - required)) ** 2
+    needed = float(f"{num_episodes * factor * 1.05:.1e}")
+    return "More episodes would do, if retention stays", f"about {needed:,.0f} for {student.name} at {retention:.3f}"

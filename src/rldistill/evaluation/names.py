@@ -20,8 +20,8 @@ class NamedPolicy:
     policy: Policy
 
 
-def names_of(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> list[str]:
-    """Return a short name for each policy: of its run folder or its file, else its own.
+def named_policies(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> list[NamedPolicy]:
+    """Give each policy a short name: of its run folder or its file, else its own.
 
     Paths that end alike are told apart by the folders above them: `seed0/run` and `seed1/run`.
 
@@ -29,20 +29,16 @@ def names_of(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> list[st
         given: as the user named them.
         policies: what was loaded.
     """
-    parts = [_parts(item, policy) for item, policy in zip(given, policies, strict=True)]
-    lengths = [1] * len(parts)
-    while True:
-        names = ["/".join(own[-length:]) for own, length in zip(parts, lengths, strict=True)]
-        unclear = [
-            index
-            for index, own in enumerate(parts)
-            if any(name == names[index] and other != own for name, other in zip(names, parts, strict=True))
-            and lengths[index] < len(own)
-        ]
-        if not unclear:
-            return names
-        for index in unclear:
-            lengths[index] += 1
+    paths = [_parts(item, policy) for item, policy in zip(given, policies, strict=True)]
+    names = [_shortest(path, [other for other in paths if other != path]) for path in paths]
+    return [NamedPolicy(name, policy) for name, policy in zip(names, policies, strict=True)]
+
+
+def _shortest(path: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
+    """Return the shortest end of a path that no other path ends in."""
+    lengths = range(1, len(path))
+    length = next((count for count in lengths if all(path[-count:] != other[-count:] for other in others)), len(path))
+    return "/".join(path[-length:])
 
 
 def _parts(given: PolicyLike, policy: Policy) -> tuple[str, ...]:

@@ -1,51 +1,86 @@
-"""Which tasks an evaluation plays, and which teacher belongs to which of them.
+"""Which policies an evaluation plays on which tasks, and which teacher belongs to which task.
 
-One task keeps it simple: whoever is named plays it, if observations and actions fit. Of several
-tasks nothing is guessed: every policy needs a head by the task's name.
+One task keeps it simple: whatever is named plays it, if observations and actions fit. Of several tasks nothing is
+guessed: every policy needs a head by the task's name.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.make import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
-from rldistill.evaluation.names import NamedPolicy, names_of
-from rldistill.loading.named import PolicyLike, as_policy, played_by, recorded_teacher, teacher_record
+from rldistill.evaluation.names import NamedPolicy, named_policies
+from rldistill.loading.named import PolicyLike, as_policy, played_by, recorded_teacher, teacher_record, why_no_teacher
 from rldistill.policies import Policy, fit_policy
 from rldistill.tasks import Task
 
-TeachersLike = PolicyLike | Sequence[PolicyLike]
-TasksLike = TaskLike | Sequence[TaskLike]
+OneOrMorePolicies = PolicyLike | Sequence[PolicyLike]
+OneOrMoreTasks = TaskLike | Sequence[TaskLike]
 
 
-def is_several(value: object) -> bool:
-    """Return whether a user gave a sequence of things, and not one (a name is one)."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
+@dataclass(frozen=True)
+class Pairing:
+    """Policies, tasks and teachers: loaded once, and checked to fit before anything is played.
 
-
-def policies_of(
-    given: TeachersLike, *, device: str, task: TasksLike | None = None, env_kwargs: Mapping[str, Any] | None = None
-) -> list[NamedPolicy]:
-    """Return the policies that a user gave, one or several, as files or as they are.
-
-    Args:
-        given: one or several.
-        device: auto, cpu or cuda.
-        task: that they are to play, for files that do not say it.
-        env_kwargs: settings of the task.
-
-    Raises:
-        PolicyFileError: there is no such file, or it cannot be trusted.
-        UsageError: a file does not say something that nobody said.
+    Attributes:
+        policies: to be evaluated.
+        playables: the tasks.
+        teachers: by the task's name.
+        missing_teachers: what became of the one that the first policy's file names, by the name of a task without a
+            teacher; None: it names none.
     """
+
+    policies: Sequence[NamedPolicy]
+    playables: Sequence[PlayableTask]
+    teachers: Mapping[str, NamedPolicy] = field(default_factory=dict[str, NamedPolicy])
+    missing_teachers: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+
+
+def pair(
+    policies: OneOrMorePolicies,
+    task: OneOrMoreTasks | None = None,
+    teacher: OneOrMorePolicies | None = None,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    exploration_epsilon: float | None = None,
+    device: str = "auto",
+) -> Pairing:
+    """Load policies and teachers, make the tasks, and check all that can be checked without playing.
+
+    Arguments and errors are those of `evaluate`.
+    """
+    loaded = _loaded(policies, device, task, env_kwargs)
+    if not loaded:
+        raise UsageError("evaluate needs at least one policy.")
+    first = loaded[0].policy  # says what nothing else says: the tasks and their teachers
+    playables = tasks_to_play(first, task, env_kwargs)
+    if exploration_epsilon is not None:
+        playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
+    tasks = [playable.task for playable in playables]
+    teachers = _teachers_for(tasks, first, teacher, device=device)
+    # All of it before the first episode: an hour's play must not end at the last task.
+    for own in tasks:
+        for named in loaded:
+            # One task of another name may be played if it looks alike; of several none is guessed.
+            fit_policy(named.policy if len(tasks) == 1 else named.policy.for_task(own.name), own)
+        if own.name in teachers:
+            fit_policy(teachers[own.name].policy, own)
+    missing = {own.name: why_no_teacher(first, own) for own in tasks if own.name not in teachers}
+    return Pairing(loaded, playables, teachers, missing)
+
+
+def _loaded(
+    given: OneOrMorePolicies, device: str, task: OneOrMoreTasks | None, env_kwargs: Mapping[str, Any] | None
+) -> list[NamedPolicy]:
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     loaded = [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
-    return [NamedPolicy(name, policy) for name, policy in zip(names_of(items, loaded), loaded, strict=True)]
+    return named_policies(items, loaded)
 
 
 def tasks_to_play(
-    policy: Policy, task: TasksLike | None, env_kwargs: Mapping[str, Any] | None = None
+    policy: Policy, task: OneOrMoreTasks | None, env_kwargs: Mapping[str, Any] | None = None
 ) -> list[PlayableTask]:
     """Return the tasks that were named, or else all that the policy has heads for.
 
@@ -66,11 +101,12 @@ def tasks_to_play(
     if not named:
         raise UsageError("task: got an empty sequence, expected at least one task.")
     heads = {own.name: own for own in policy.tasks} if others and not env_kwargs else {}
+    playables: list[PlayableTask] = []
     for each in named:
         if isinstance(each, str) and each in heads:
             import_task_module(each)  # named by the user, played as recorded
-    made = (make_task(heads.get(each, each) if isinstance(each, str) else each, env_kwargs) for each in named)
-    playables = [played_by(policy, playable) for playable in made]
+            each = heads[each]
+        playables.append(played_by(policy, make_task(each, env_kwargs)))
     names = [playable.task.name for playable in playables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"task: got {', '.join(twice)} more than once. An evaluation plays each task once.")
@@ -93,57 +129,11 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
     return playable
 
 
-def check_pairing(
-    policies: TeachersLike,
-    task: TasksLike | None,
-    teacher: TeachersLike | None,
-    *,
-    device: str,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> None:
-    """Check all of an evaluation that can be checked without playing: that all load, and fit their tasks.
-
-    Raises:
-        RldistillError: as `evaluate`.
-    """
-    loaded = [named.policy for named in policies_of(policies, device=device, task=task, env_kwargs=env_kwargs)]
-    tasks = [playable.task for playable in tasks_to_play(loaded[0], task, env_kwargs)]
-    teachers = teachers_for(tasks, loaded[0], teacher, device=device)
-    if is_several(task) or len(tasks) > 1:
-        check_heads(loaded, tasks)
-        return
-    for policy in [*loaded, *(named.policy for named in teachers.values())]:
-        fit_policy(policy, tasks[0])
-
-
-def check_heads(policies: Sequence[Policy], tasks: Sequence[Task]) -> None:
-    """Check that every policy has a head for every task, before anything is played.
-
-    Raises:
-        MismatchError: names the policy and its heads, or what differs between head and task.
-    """
-    for policy in policies:
-        for task in tasks:
-            fit_policy(policy.for_task(task.name), task)
-
-
-def teachers_for(
-    tasks: Sequence[Task], student: Policy, given: TeachersLike | None, *, device: str
+def _teachers_for(
+    tasks: Sequence[Task], student: Policy, given: OneOrMorePolicies | None, *, device: str
 ) -> dict[str, NamedPolicy]:
-    """Return the teacher of each task, by the task's name; tasks without one are missing.
-
-    Args:
-        tasks: to be played.
-        student: whose file may name its teachers.
-        given: one or several; None, and tasks that none of several is for, take those the student's
-            file names, if they are still there.
-        device: auto, cpu or cuda.
-
-    Raises:
-        PolicyFileError: a file that was named is not there, or cannot be trusted.
-        MismatchError: a teacher fits none of the tasks, or two fit one.
-    """
-    teachers = [] if given is None else policies_of(given, device=device, task=tasks)
+    """Return the teacher of each task, by the task's name: one that was named, or else the one that was recorded."""
+    teachers = [] if given is None else _loaded(given, device, tasks, None)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
     found: dict[str, NamedPolicy] = {}
@@ -154,13 +144,11 @@ def teachers_for(
                     f"Two teachers for task {task.name!r}: {found[task.name].name!r} and {teacher.name!r}. "
                     "A task is compared with one: leave the other out."
                 )
-            fit_policy(teacher.policy, task)
             found[task.name] = teacher
     for task in tasks:
         recorded = None if task.name in found else recorded_teacher(student, task, device=device)
         if recorded is not None:
-            path = str(teacher_record(student, task)["path"])
-            found[task.name] = NamedPolicy(names_of([path], [recorded])[0], recorded)
+            (found[task.name],) = named_policies([str(teacher_record(student, task)["path"])], [recorded])
     return found
 
 
@@ -175,9 +163,8 @@ def _tasks_of(teacher: Policy, tasks: Sequence[Task]) -> list[Task]:
     if not fitting and len(names) == 1:
         own = teacher.tasks[0]
         unnamed = [task for task in tasks if any(name.startswith(PYTHON_PREFIX) for name in (own.name, task.name))]
-        fitting = [task for task in unnamed if not own.fingerprint.differences(task.fingerprint)]
-        if len(fitting) > 1:
-            fitting = []
+        alike = [task for task in unnamed if not own.fingerprint.differences(task.fingerprint)]
+        fitting = alike if len(alike) == 1 else []
     if not fitting:
         raise MismatchError(
             f"Teacher {teacher.name!r} (made for {', '.join(names)}) cannot be told to be for one of the tasks: "

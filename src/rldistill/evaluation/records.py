@@ -1,24 +1,43 @@
-"""What an evaluation found, as frozen records and as the documented JSON."""
+"""What an evaluation found, as frozen records and as the documented JSON.
 
+An evaluation of one task is that of several with one: a row for each policy and task, and each student over all tasks.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import Any
 
-from rldistill.errors import RldistillError
+from rldistill.errors import UsageError
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
-from rldistill.statistics import Interval, iqm, median, point_estimate
+from rldistill.seeding import stream_generator
+from rldistill.statistics import (
+    FloatArray,
+    Interval,
+    Role,
+    Stratum,
+    geometric_mean,
+    geometric_mean_samples,
+    iqm,
+    lower_bound,
+    mean_retention_samples,
+    median,
+    point_estimate,
+    sample_interval,
+    standard_error,
+)
 from rldistill.tasks import Task
-
-if TYPE_CHECKING:
-    from rldistill.evaluation.multitask import MultiTaskEvaluation
 
 
 @dataclass(frozen=True)
 class PolicyEvaluation:
-    """One policy's episodes and what follows from them; `to_dict` gives the documented JSON.
+    """One policy's episodes of one task and what follows from them; `to_dict` gives the documented JSON.
 
     Attributes:
+        task: that was played, with the protocol.
         name: of its run folder or its file, else its own.
         role: teacher, student or random.
         policy_hash: identity.
@@ -41,8 +60,9 @@ class PolicyEvaluation:
         speed: of decisions, where there is a network.
     """
 
+    task: Task
     name: str
-    role: Literal["teacher", "student", "random"]
+    role: Role
     policy_hash: str
     behaviour: str
     exploration_epsilon: float
@@ -60,6 +80,11 @@ class PolicyEvaluation:
     network: str | None = None
     size: NetworkSize | None = None
     speed: DecisionSpeed | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean; 0 for a census, whose mean is known."""
+        return 0.0 if self.played.is_census else standard_error(self.played.scores) or 0.0
 
     def __repr__(self) -> str:
         """Return the score, and what was kept, in a line."""
@@ -82,12 +107,12 @@ class PolicyEvaluation:
             "mean": self.mean,
             "median": point_estimate(scores, median),
             "iqm": point_estimate(scores, iqm),
-            "interval": _ends(self.interval),
-            "iqm_interval": _ends(self.iqm_interval),
+            "interval": _plain(self.interval),
+            "iqm_interval": _plain(self.iqm_interval),
             "degenerate": self.interval is not None and self.interval.degenerate,
             "relative_score": self.relative_score,
             "retention": self.retention,
-            "retention_interval": _ends(self.retention_interval),
+            "retention_interval": _plain(self.retention_interval),
             "retention_lower_bound": self.retention_lower_bound,
             "normalised_score": self.normalised_score,
             "agreement": self.agreement,
@@ -102,41 +127,106 @@ class PolicyEvaluation:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Several policies on the same episodes of one task; `print` shows the table.
+class StudentOverTasks:
+    """One student over all tasks; `to_dict` gives the documented JSON.
 
     Attributes:
-        task: with the protocol they were played under.
-        seed: of the episodes and of the bootstrap.
-        policies: teacher first (if there is one), then students, then random play.
+        name: for tables.
+        policy_hash: identity.
+        num_tasks: that it played.
+        geometric_mean: of its relative scores; None unless every task has one, and it is positive.
+        geometric_mean_interval: 95 %, by the stratified bootstrap.
+        num_relative_scores: tasks with a relative score that is positive.
+        mean_retention: over the tasks; None unless every task has one.
+        mean_retention_interval: 95 %, two-sided, by the stratified bootstrap.
+        mean_retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
+        num_retentions: tasks with a retention.
     """
 
-    task: Task
+    name: str
+    policy_hash: str
+    num_tasks: int
+    geometric_mean: float | None
+    geometric_mean_interval: Interval | None
+    num_relative_scores: int
+    mean_retention: float | None
+    mean_retention_interval: Interval | None
+    mean_retention_lower_bound: float | None
+    num_retentions: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data: the attributes, in their order."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Policies on the same episodes of one task, or of each of several; `print` shows the tables.
+
+    Attributes:
+        seed: of the episodes and of the bootstrap.
+        policies: task by task: the teacher (if there is one), the students, random play.
+    """
+
     seed: int
     policies: tuple[PolicyEvaluation, ...]
 
+    @property
+    def tasks(self) -> dict[str, "Evaluation"]:
+        """The evaluation of each task alone, by its name, in the order they were played."""
+        rows: dict[str, list[PolicyEvaluation]] = {}
+        for row in self.policies:
+            rows.setdefault(row.task.name, []).append(row)
+        return {name: Evaluation(self.seed, tuple(own)) for name, own in rows.items()}
+
+    @property
+    def task(self) -> Task:
+        """What was played, where that is one task."""
+        return self._of_one_task()[0].task
+
+    @property
+    def teacher(self) -> PolicyEvaluation | None:
+        """The reference, if there is one, of one task."""
+        return next((row for row in self._of_one_task() if row.role == "teacher"), None)
+
+    @property
+    def random(self) -> PolicyEvaluation:
+        """Random play of one task."""
+        return self._of_one_task()[-1]
+
+    @property
+    def students(self) -> tuple[PolicyEvaluation, ...]:
+        """The policies that were asked about, task by task."""
+        return tuple(row for row in self.policies if row.role == "student")
+
+    @cached_property
+    def overall(self) -> tuple[StudentOverTasks, ...]:
+        """The students over all tasks. A policy that is the teacher of one task is none."""
+        tasks = list(self.tasks.values())
+        return tuple(_over_tasks(rows, tasks, self.seed) for rows in _students_of_all(tasks))
+
     def __repr__(self) -> str:
-        """Return the scores in a line."""
-        return f"<Evaluation of {self.task.name}, seed {self.seed}: {', '.join(map(repr, self.policies))}>"
+        """Return the scores of one task, or the names of several, in a line."""
+        tasks = list(self.tasks)
+        if len(tasks) > 1:
+            return f"<Evaluation of {len(tasks)} tasks, seed {self.seed}: {', '.join(tasks)}>"
+        return f"<Evaluation of {tasks[0]}, seed {self.seed}: {', '.join(map(repr, self.policies))}>"
 
     def __str__(self) -> str:
-        """Return the table that `rldistill evaluate` prints."""
+        """Return the tables that `rldistill evaluate` prints."""
         from rldistill.evaluation.table import evaluation_table  # it needs the records defined here
 
         return evaluation_table(self)
 
-    @property
-    def students(self) -> tuple[PolicyEvaluation, ...]:
-        """The policies that were asked about."""
-        return tuple(policy for policy in self.policies if policy.role == "student")
-
-    @property
-    def teacher(self) -> PolicyEvaluation | None:
-        """The reference, if there is one."""
-        return next((policy for policy in self.policies if policy.role == "teacher"), None)
-
     def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON."""
+        """Return the documented JSON: that of one task, or of several with the students over all of them."""
+        if len(self.tasks) > 1:
+            return {
+                "schema_version": 1,
+                "seed": self.seed,
+                "tasks": {name: evaluation.to_dict() for name, evaluation in self.tasks.items()},
+                "policies": [policy.to_dict() for policy in self.overall],
+            }
         return {
             "schema_version": 1,
             "task": self.task.name,
@@ -144,17 +234,69 @@ class Evaluation:
             "protocol": self.task.protocol.to_dict(),
             "environment_kwargs": dict(self.task.environment_kwargs),
             "seed": self.seed,
-            "policies": [policy.to_dict() for policy in self.policies],
+            "policies": [row.to_dict() for row in self.policies],
         }
 
+    def _of_one_task(self) -> tuple[PolicyEvaluation, ...]:
+        """Return the rows, after checking that they are of one task."""
+        names = list(self.tasks)
+        if len(names) > 1:
+            raise UsageError(f"This evaluation is of {len(names)} tasks: take one of them: .tasks[{names[0]!r}].")
+        return self.policies
 
-class EvaluationNotWrittenError(RldistillError):
-    """An evaluation was played, and its file could not be written; `evaluation` is the result."""
 
-    def __init__(self, message: str, evaluation: "Evaluation | MultiTaskEvaluation") -> None:
-        super().__init__(message)
-        self.evaluation = evaluation
+def finite_lower_bound(samples: FloatArray | None) -> float | None:
+    """Return the one-sided 95 % bound of resampled values; None where the data set none."""
+    bound = -math.inf if samples is None else lower_bound(samples)
+    return bound if math.isfinite(bound) else None
 
 
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else interval.to_list()
+def _students_of_all(tasks: Sequence[Evaluation]) -> list[tuple[PolicyEvaluation, ...]]:
+    """Return the rows of each policy that is a student everywhere, one row per task."""
+    # One policy may be named twice, so its hash alone does not tell its rows apart.
+    tables: list[dict[tuple[str, int], PolicyEvaluation]] = []
+    for evaluation in tasks:
+        hashes = [row.policy_hash for row in evaluation.students]
+        keys = [(own, hashes[:index].count(own)) for index, own in enumerate(hashes)]
+        tables.append(dict(zip(keys, evaluation.students, strict=True)))
+    return [tuple(table[key] for table in tables) for key in tables[0] if all(key in table for table in tables)]
+
+
+def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], seed: int) -> StudentOverTasks:
+    # Leaving out the tasks where a number means nothing would flatter: they are counted instead.
+    ratios = [row.relative_score for row in rows if row.relative_score is not None and row.relative_score > 0]
+    shares = [row.retention for row in rows if row.retention is not None]
+    has_ratios, has_shares = len(ratios) == len(rows), len(shares) == len(rows)
+    strata = [
+        stratum(row, evaluation.teacher, evaluation.random)
+        for row, evaluation in zip(rows, tasks, strict=True)
+        if evaluation.teacher is not None
+    ]
+    # Of one task the samples are those of its own retention, so that both bounds are the same number.
+    purpose = "bootstrap retention" if len(rows) == 1 else "bootstrap mean retention"
+    ratio_rng, share_rng = stream_generator(seed, "bootstrap geometric mean"), stream_generator(seed, purpose)
+    ratio_samples = geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
+    share_samples = mean_retention_samples(strata, rng=share_rng) if has_shares else None
+    return StudentOverTasks(
+        name=rows[0].name,
+        policy_hash=rows[0].policy_hash,
+        num_tasks=len(rows),
+        geometric_mean=geometric_mean(ratios) if has_ratios else None,
+        geometric_mean_interval=None if ratio_samples is None else sample_interval(ratio_samples),
+        num_relative_scores=len(ratios),
+        mean_retention=point_estimate(shares) if has_shares else None,
+        mean_retention_interval=None if share_samples is None else sample_interval(share_samples),
+        mean_retention_lower_bound=finite_lower_bound(share_samples),
+        num_retentions=len(shares),
+    )
+
+
+def stratum(student: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation) -> Stratum:
+    """Return one task's returns, to be resampled; a census enters with its mean."""
+    arms = (student, teacher, random)
+    fixed: list[Role] = [arm.role for arm in arms if arm.played.is_census]
+    return Stratum(*(arm.played.scores for arm in arms), fixed=fixed)
+
+
+def _plain(value: object) -> object:
+    return value.to_list() if isinstance(value, Interval) else value

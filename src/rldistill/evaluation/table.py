@@ -7,7 +7,6 @@ from typing import Literal
 from rich.cells import cell_len
 
 from rldistill.errors import printable
-from rldistill.evaluation.multitask import MultiTaskEvaluation
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.statistics import Interval
 
@@ -18,14 +17,13 @@ _UNKNOWN = "-"
 _Row = Sequence[str]
 
 
-def evaluation_table(evaluation: Evaluation | MultiTaskEvaluation) -> str:
-    """Return tables as text: scores with intervals and what was kept, by task; over all tasks; size and speed."""
-    if isinstance(evaluation, MultiTaskEvaluation):
-        evaluations = list(evaluation.tasks.values())
-        parts = [*_score_blocks(evaluations), *_aggregate_block(evaluation), *_cost_block(evaluations)]
-    else:
-        parts = [*_score_blocks([evaluation]), *_cost_block([evaluation])]
-    return "\n".join("\n".join([*part, ""]) for part in parts).removesuffix("\n")
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Return tables as text: scores with intervals and what was kept, by task; over several tasks; size and speed."""
+    blocks = _score_blocks(evaluation)
+    if len(evaluation.tasks) > 1 and evaluation.overall:
+        blocks += _overall_blocks(evaluation)
+    costs = _cost_table(evaluation)
+    return "\n\n".join([*blocks, *([_text(costs, left=2)] if len(costs) > 1 else [])])
 
 
 def size_text(num_bytes: int) -> str:
@@ -38,94 +36,76 @@ def size_text(num_bytes: int) -> str:
     return f"{num_bytes / 10**9:,.0f} GB"
 
 
-def _score_blocks(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+def _score_blocks(evaluation: Evaluation) -> list[str]:
     """Return, for each task, its caption and its rows; all stand in the same columns."""
-    rows = [row for evaluation in evaluations for row in evaluation.policies]
-    is_continuous = any(row.action_gap is not None for row in rows)
-    differ = len(_behaviours(rows)) > 1
+    rows = evaluation.policies
+    behaviours = {row.behaviour for row in rows if row.role != "random"}
+    differ = len(behaviours) > 1
+    likeness = "agreement" if all(row.action_gap is None for row in rows) else "action gap"
+    table: list[_Row] = [["policy", *["acts"] * differ, "score [95 %]", "retention [95 %]", likeness]]
     scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
     kept = _with_intervals([_share(row.retention) for row in rows], [_interval(row.retention_interval) for row in rows])
-    table: list[_Row] = [
-        [
-            "policy",
-            *["acts"] * differ,
-            "score [95 %]",
-            "retention [95 %]",
-            "action gap" if is_continuous else "agreement",
-        ]
-    ]
     for row, score, share in zip(rows, scores, kept, strict=True):
+        name = f"{printable(row.name)} (teacher)" if row.role == "teacher" else printable(row.name)
         acts = [_UNKNOWN if row.role == "random" else row.behaviour] * differ
-        table.append([_label(row), *acts, score, share, _likeness(row)])
+        alike = row.agreement if row.action_gap is None else row.action_gap
+        table.append([name, *acts, score, share, _UNKNOWN if alike is None else f"{alike:.1%}"])
     header, *lines = _lines(table, left=1 + differ)
-    blocks: list[list[str]] = []
-    for evaluation in evaluations:
-        captions = _caption(evaluation, None if differ else next(iter(_behaviours(rows)), None))
-        own, lines = lines[: len(evaluation.policies)], lines[len(evaluation.policies) :]
-        blocks += [captions, ["\n".join([header, *own])]]
+    blocks: list[str] = []
+    for task in evaluation.tasks.values():
+        blocks.append(_caption(task, "" if differ else f"all {min(behaviours)}"))
+        blocks.append("\n".join([header, *lines[: len(task.policies)]]))
+        lines = lines[len(task.policies) :]
     return blocks
 
 
-def _behaviours(rows: Sequence[PolicyEvaluation]) -> set[str]:
-    return {row.behaviour for row in rows if row.role != "random"}
-
-
-def _label(row: PolicyEvaluation) -> str:
-    name = printable(row.name)
-    return f"{name} (teacher)" if row.role == "teacher" else name
-
-
-def _aggregate_block(evaluation: MultiTaskEvaluation) -> list[list[str]]:
-    num_tasks, policies = len(evaluation.tasks), evaluation.policies
-    if not policies:
-        return []
+def _overall_blocks(evaluation: Evaluation) -> list[str]:
+    num_tasks, students = len(evaluation.tasks), evaluation.overall
     means = _with_intervals(
-        [_over_tasks(row.geometric_mean, row.num_relative_scores, num_tasks) for row in policies],
-        [_interval(row.geometric_mean_interval) for row in policies],
+        [_over_tasks(row.geometric_mean, row.num_relative_scores, num_tasks) for row in students],
+        [_interval(row.geometric_mean_interval) for row in students],
     )
     shares = _with_intervals(
-        [_over_tasks(row.mean_retention, row.num_retentions, num_tasks) for row in policies],
-        [_interval(row.mean_retention_interval) for row in policies],
+        [_over_tasks(row.mean_retention, row.num_retentions, num_tasks) for row in students],
+        [_interval(row.mean_retention_interval) for row in students],
     )
     table: list[_Row] = [["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]]
-    for row, mean, share in zip(policies, means, shares, strict=True):
+    for row, mean, share in zip(students, means, shares, strict=True):
         table.append([printable(row.name), mean, share, _share(row.mean_retention_lower_bound)])
-    caption = [f"all {num_tasks} tasks: geometric mean of student ÷ teacher, mean of retention"]
-    if any(policy.geometric_mean is None or policy.mean_retention is None for policy in policies):
-        caption.append("(where a task has none: in how many there is one)")
-    return [caption, _lines(table)]
+    caption = f"all {num_tasks} tasks: geometric mean of student ÷ teacher, mean of retention"
+    if any(student.geometric_mean is None or student.mean_retention is None for student in students):
+        caption += "\n(where a task has none: in how many there is one)"
+    return [caption, _text(table)]
 
 
 def _over_tasks(value: float | None, num_defined: int, num_tasks: int) -> str:
     return f"in {num_defined} of {num_tasks}" if value is None else f"{value:.3f}"
 
 
-def _cost_block(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+def _cost_table(evaluation: Evaluation) -> list[_Row]:
     """Return size and speed of each network; one that plays several tasks is shown for the first of them."""
-    table: list[_Row] = [["policy", "network", "parameters", "MACs", "size", "latency", "per second"]]
-    shown: set[tuple[str, str]] = set()
-    for row in (row for evaluation in evaluations for row in evaluation.policies):
-        if row.size is not None and (row.name, row.policy_hash) not in shown:
-            shown.add((row.name, row.policy_hash))
-            network = printable(row.network or _UNKNOWN)
-            network = network if len(network) <= _LONGEST_NETWORK else f"{network[: _LONGEST_NETWORK - 1]}…"
-            table.append([printable(row.name), network, *_cost_cells(row)])
-    return [_lines(table, left=2)] if len(table) > 1 else []
+    table: dict[tuple[str, str], _Row] = {}
+    for row in evaluation.policies:
+        if row.size is None or (row.name, row.policy_hash) in table:
+            continue
+        network, speed = printable(row.network or _UNKNOWN), row.speed
+        table[row.name, row.policy_hash] = [
+            printable(row.name),
+            network if len(network) <= _LONGEST_NETWORK else f"{network[: _LONGEST_NETWORK - 1]}…",
+            f"{row.size.num_parameters:,}",
+            f"{row.size.num_macs:,}",
+            size_text(row.size.num_bytes),
+            _UNKNOWN if speed is None else f"{speed.latency_seconds * 1e3:.2f} ms",
+            _UNKNOWN if speed is None else f"{speed.decisions_per_second:,.0f}",
+        ]
+    return [["policy", "network", "parameters", "MACs", "size", "latency", "per second"], *table.values()]
 
 
-def _cost_cells(row: PolicyEvaluation) -> list[str]:
-    assert row.size is not None
-    speed = row.speed
-    return [
-        f"{row.size.num_parameters:,}",
-        f"{row.size.num_macs:,}",
-        size_text(row.size.num_bytes),
-        _UNKNOWN if speed is None else f"{speed.latency_seconds * 1e3:.2f} ms",
-        _UNKNOWN if speed is None else f"{speed.decisions_per_second:,.0f}",
-    ]
+def _text(table: Sequence[_Row], *, left: int = 1) -> str:
+    return "\n".join(_lines(table, left=left))
 
 
-def _lines(table: Sequence[_Row], *, left: int = 1) -> list[str]:
+def _lines(table: Sequence[_Row], *, left: int) -> list[str]:
     """Return each row as text: the first `left` cells to the left, all others to the right.
 
     A first cell that is too long for the width stands in a line of its own, whole, above the rest of its row.
@@ -158,28 +138,28 @@ def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str
     return [f"{value:>{widths[0]}} {interval:<{widths[1]}}" for value, interval in zip(values, intervals, strict=True)]
 
 
-def _caption(evaluation: Evaluation, behaviour: str | None) -> list[str]:
+def _caption(evaluation: Evaluation, behaviour: str) -> str:
     """Return what was played, wrapped at commas."""
-    protocol, task = evaluation.task.protocol, evaluation.task
+    task, protocol = evaluation.task, evaluation.task.protocol
     counts = sorted({len(row.played.episodes) for row in evaluation.policies})
-    parts = [f"{' or '.join(map(str, counts))} episodes each", f"seed {evaluation.seed}"]
-    parts += [f"exploration ε {protocol.exploration_epsilon:g}"]
-    parts += [f"all {behaviour}"] if behaviour else []
-    parts += [f"{protocol.noop_max} no-op starts"] if protocol.noop_max is not None else []
-    parts += [f"at most {protocol.max_frames:,} frames"] if protocol.max_frames is not None else []
-    if protocol.sticky_action_probability:
-        parts.append(f"sticky actions {protocol.sticky_action_probability:g}")
-    if task.environment_kwargs:
-        parts.append(f"settings {json.dumps(dict(task.environment_kwargs), default=repr)}")
-    lines = [f"{printable(task.name)}: {parts[0]}"]
-    for part in map(printable, parts[1:]):
+    parts = [
+        f"seed {evaluation.seed}",
+        f"exploration ε {protocol.exploration_epsilon:g}",
+        behaviour,
+        "" if protocol.noop_max is None else f"{protocol.noop_max} no-op starts",
+        "" if protocol.max_frames is None else f"at most {protocol.max_frames:,} frames",
+        f"sticky actions {protocol.sticky_action_probability:g}" if protocol.sticky_action_probability else "",
+        f"settings {json.dumps(dict(task.environment_kwargs), default=repr)}" if task.environment_kwargs else "",
+    ]
+    lines = [f"{printable(task.name)}: {' or '.join(map(str, counts))} episodes each"]
+    for part in filter(None, map(printable, parts)):
         part = part if len(part) <= _WIDTH - 2 else f"{part[: _WIDTH - 3]}…"  # whole in the JSON
         if cell_len(f"{lines[-1]}, {part},") <= _WIDTH:
             lines[-1] += f", {part}"
         else:
             lines[-1] += ","
             lines.append(f"  {part}")
-    return lines
+    return "\n".join(lines)
 
 
 def _score_interval(row: PolicyEvaluation) -> str:
@@ -194,11 +174,6 @@ def _interval(interval: Interval | None) -> str:
 
 def _share(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:.3f}"
-
-
-def _likeness(row: PolicyEvaluation) -> str:
-    value = row.agreement if row.action_gap is None else row.action_gap
-    return _UNKNOWN if value is None else f"{value:.1%}"
 
 
 def _number(value: float, num_digits: Literal[3, 4]) -> str:

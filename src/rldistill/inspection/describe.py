@@ -13,6 +13,7 @@ from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError, UsageError
+from rldistill.inspection.mistakes import source_of
 from rldistill.loading.named import PolicyFile, as_policy, played_by
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS, did_you_mean
@@ -44,14 +45,10 @@ def describe(
         env_kwargs: settings of the task.
 
     Raises:
-        PolicyFileError: the file is not a policy that can be trusted.
-        DatasetError: the folder's data are damaged.
-        MismatchError: the policy does not fit the task.
-        UsageError: neither a path nor a network; `heads` for something that has its own; a file that does
-            not say what its outputs or its task are.
+        RldistillError: neither a path nor a network; a file that cannot be trusted, is damaged, does not fit the task
+            or does not say what its outputs are; `heads` for something that has its own.
     """
-    text = str(target)
-    path = Path(target)
+    text, path = str(target), Path(target)
     if not path.exists() and (text in PRESETS or _FREE_SIZE.match(text)):
         return _describe_network(text, heads or (_ALL_ACTIONS,))
     if heads:
@@ -63,6 +60,12 @@ def describe(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32).{did_you_mean(text)}"
         )
+    return _describe_file(path, reading, task, env_kwargs)
+
+
+def _describe_file(
+    path: Path, reading: Reading, task: str | None, env_kwargs: Mapping[str, Any] | None
+) -> dict[str, Any]:
     kind: FileKind = detect_kind(path) if path.is_file() else "policy"
     check_reading(path, kind, reading)
     if kind in ("torchscript", "torch_export") and not reading.trust:
@@ -136,10 +139,7 @@ def _state_value(policy: TorchPolicy) -> str | None:
     architecture = policy.spec.architecture
     if architecture is not None and architecture.value_head:
         return "kept, on the policy's own features"
-    source = policy.spec.provenance.get("source")
-    if not isinstance(source, Mapping):
-        return None
-    unused, algorithm = source.get("unused"), source.get("algorithm")
+    unused, algorithm = (source_of(policy).get(key) for key in ("unused", "algorithm"))
     # What stands beside an actor is its critic; beside the student of rsl_rl's distillation, its teacher.
     has_critic = isinstance(unused, list) and bool(unused) and algorithm != "distillation"
     had_value = algorithm in _ACTOR_CRITICS or has_critic

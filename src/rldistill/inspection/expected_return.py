@@ -2,14 +2,19 @@
 
 Two means agree where they are at most as far apart as three combined standard errors allow. Few episodes estimate their
 own standard error badly, hence Student's t instead of the normal distribution, with Welch's degrees of freedom. A
-recorded mean whose standard error nobody says is taken to be as uncertain as the one that is compared with it.
+recorded mean without a standard error is taken to be as uncertain as the one that is compared with it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from scipy.special import ndtr, stdtrit
+
+from rldistill.inspection.mistakes import source_of
+from rldistill.policies import Policy
 
 ALLOWED_STANDARD_ERRORS = 3.0
 """How many combined standard errors two means of many episodes may lie apart; those of few, as far as is as rare."""
@@ -25,9 +30,9 @@ class ExpectedReturn:
 
     Attributes:
         mean: in points.
-        standard_error: of the mean; None where nobody says it: it is taken to be that of what is compared with it.
+        standard_error: of the mean; None where it is not known: it is taken to be that of what is compared with it.
         source: who says it.
-        num_episodes: over which mean and standard error were taken; None where nobody says it.
+        num_episodes: over which mean and standard error were taken; None where that is not known.
     """
 
     mean: float
@@ -46,12 +51,7 @@ class ExpectedReturn:
         return abs(mean - self.mean) <= self.allowed(error, num_episodes)
 
     def allowed(self, error: float, num_episodes: int | None = None) -> float:
-        """Return how many points a mean may lie apart.
-
-        Args:
-            error: its standard error.
-            num_episodes: over which that was taken; None: as many as need be.
-        """
+        """Return how many points a mean of so many episodes (None: very many) with a standard error may lie apart."""
         own_episodes = num_episodes if self.standard_error is None else self.num_episodes
         own = error if self.standard_error is None else self.standard_error
         rare = ndtr(-ALLOWED_STANDARD_ERRORS)
@@ -61,6 +61,23 @@ class ExpectedReturn:
     def combined(self, error: float) -> float:
         """Return the standard error of the difference to a mean that has the standard error `error`."""
         return math.hypot(error, error if self.standard_error is None else self.standard_error)
+
+
+def recorded_return(policy: Policy) -> ExpectedReturn | None:
+    """Return what was recorded with a policy's file; a stranger's may say anything in its place."""
+    record = source_of(policy).get("recorded_return")
+    if not isinstance(record, Mapping):
+        return None
+    values: dict[str, Any] = dict(record)
+    mean, deviation, episodes = (values.get(key) for key in ("mean", "standard_deviation", "episodes"))
+    if not isinstance(mean, int | float) or not math.isfinite(mean):
+        return None
+    count = f", {episodes} episodes" if isinstance(episodes, int) else ""
+    source = f"{values.get('file')}, {values.get('chosen')}{count}"
+    if not (isinstance(deviation, int | float) and isinstance(episodes, int) and episodes > 1):
+        return ExpectedReturn(float(mean), None, source)
+    # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
+    return ExpectedReturn(float(mean), float(deviation) / math.sqrt(episodes - 1), source, episodes)
 
 
 def _degrees_of_freedom(*means: tuple[float, int | None]) -> float:

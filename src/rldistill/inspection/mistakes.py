@@ -4,6 +4,7 @@ None of them raises an error by itself; each may turn a good policy into one tha
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from rldistill.adapters.program import ProgramPolicy
 from rldistill.adapters.sb3.beside import find_normalizer
 from rldistill.envs import PlayableTask
 from rldistill.errors import RldistillError
-from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import probe_rows
+from rldistill.types import ActionLayout
 
 _HIDDEN_INSIDE = "inside the program, not to be seen"
 _OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
@@ -26,41 +27,28 @@ _VERSION = re.compile(r"-v\d+$")
 
 @dataclass(frozen=True)
 class Finding:
-    """How a file was read where one of the usual mistakes is made.
-
-    Attributes:
-        mistake: its name.
-        as_played: what is done here.
-        note: what the files say against it.
-    """
+    """How a file was read where one of the usual mistakes is made, and what the files say against it."""
 
     mistake: str
     as_played: str
     note: str | None = None
 
 
-def findings(policy: Policy, playable: PlayableTask, path: Path | None = None) -> tuple[Finding, ...]:
-    """Return how a policy was read and played, in the order of how often mistakes are made there.
-
-    Args:
-        policy: that plays, with its head of the task.
-        playable: what it plays.
-        path: of its file, where there is one.
-    """
-    length, played = policy.tasks[0].fingerprint.time_feature, playable.task.name
-    made_for = source_of(policy).get("environment") or policy.tasks[0].name
-    found = [
-        _normalizer(policy, path),
-        _activation(policy),
-        _action_scaling(policy),
-        Finding("quantile order", "averaged for each action, quantiles outermost")
-        if source_of(policy).get("algorithm") == "qrdqn"
-        else None,
-        Finding("time feature", "none" if length is None else f"1 − t / {length}"),
-        Finding("environment version", played if made_for == played else f"{played}, made for {made_for}"),
-        Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour),
-    ]
-    return tuple(finding for finding in found if finding is not None)
+def findings(policy: Policy, playable: PlayableTask, path: Path | None) -> Iterator[Finding]:
+    """Yield how a policy was read (from `path`) and played, in the order of how often mistakes are made there."""
+    fingerprint, source, played = policy.tasks[0].fingerprint, source_of(policy), playable.task.name
+    yield _normalizer(policy, path)
+    if (activation := _activation(policy)) is not None:
+        yield Finding("activation", activation)
+    if fingerprint.action_layout.is_continuous:
+        yield _action_scaling(policy, fingerprint.action_layout)
+    if source.get("algorithm") == "qrdqn":
+        yield Finding("quantile order", "averaged for each action, quantiles outermost")
+    length = fingerprint.time_feature
+    yield Finding("time feature", "none" if length is None else f"1 − t / {length}")
+    made_for = source.get("environment") or policy.tasks[0].name
+    yield Finding("environment version", played if made_for == played else f"{played}, made for {made_for}")
+    yield Finding("greedy or sampling", "deterministic" if policy.output_kind == "actions" else policy.behaviour)
 
 
 def _normalizer(policy: Policy, path: Path | None) -> Finding:
@@ -78,20 +66,17 @@ def _normalizer(policy: Policy, path: Path | None) -> Finding:
     return Finding("normaliser", "none", "missing" if is_missing else None)
 
 
-def _activation(policy: Policy) -> Finding | None:
-    if not isinstance(policy, TorchPolicy) or policy.spec.architecture is None:
-        return Finding("activation", _HIDDEN_INSIDE)
-    architecture = policy.spec.architecture
+def _activation(policy: Policy) -> str | None:
+    architecture = policy.spec.architecture if isinstance(policy, TorchPolicy) else None
+    if architecture is None:
+        return _HIDDEN_INSIDE
     has_any = architecture.hidden or architecture.channels or architecture.head_hidden
-    return Finding("activation", architecture.activation) if has_any else None
+    return architecture.activation if has_any else None
 
 
-def _action_scaling(policy: Policy) -> Finding | None:
-    layout = policy.tasks[0].fingerprint.action_layout
-    if not layout.is_continuous:
-        return None
+def _action_scaling(policy: Policy, layout: ActionLayout) -> Finding:
     bounds = f"[{min(layout.low):g}, {max(layout.high):g}]"
-    if _own_units(policy):
+    if _has_own_units(policy):
         return Finding("action scaling", f"clipped to {bounds}", "scaled inside the program, if at all")
     if _is_declared_scaled(policy):
         return Finding("action scaling", f"rescaled from [-1, 1] to {bounds}, as declared")
@@ -100,58 +85,58 @@ def _action_scaling(policy: Policy) -> Finding | None:
 
 
 def _is_declared_scaled(policy: Policy) -> bool:
-    declared = policy.outputs if isinstance(policy, ProgramPolicy) else _declared(policy)
+    if isinstance(policy, ProgramPolicy):
+        return policy.outputs.is_scaled
+    declared = policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
     return declared is not None and declared.is_scaled
 
 
-def _own_units(policy: Policy) -> str | None:
-    """Return the bounds of the box where a policy that is not ours gives actions in units that nobody declared."""
-    layout = policy.tasks[0].fingerprint.action_layout
+def _has_own_units(policy: Policy) -> bool:
+    """Return whether a policy that is not ours gives actions of a box in units that nothing declares."""
     is_ours = isinstance(policy, TorchPolicy) and policy.spec.architecture is not None
-    if not layout.is_continuous or policy.output_kind != "actions" or is_ours or _is_declared_scaled(policy):
-        return None
-    return f"[{min(layout.low):g}, {max(layout.high):g}]"
-
-
-def _declared(policy: Policy) -> OutputDeclaration | None:
-    return policy.spec.declared_outputs if isinstance(policy, TorchPolicy) else None
+    is_box = policy.tasks[0].fingerprint.action_layout.is_continuous and policy.output_kind == "actions"
+    return is_box and not is_ours and not _is_declared_scaled(policy)
 
 
 def likely_causes(policy: Policy, playable: PlayableTask) -> tuple[str, ...]:
     """Return what its file and its outputs say for a policy that scores otherwise than it is said to."""
-    source, played = source_of(policy), playable.task.name
-    made_for = source.get("environment") or policy.tasks[0].name
-    version = source.get("library_version")
-    causes: list[str] = []
-    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
-        causes.append(f"another version of the environment: it was made for {made_for}, {played} was played")
-    elif isinstance(version, str) and version.startswith(("0.", "1.")):
-        causes.append(
-            f"another version of the environment: Stable-Baselines3 {version} trained on gym's {made_for}, that of "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
-    elif source.get("recorded_return") is not None:
-        causes.append(
-            "another version of the environment: the file does not say with which release its return was recorded, "
-            f"gymnasium {gymnasium.__version__} was played"
-        )
+    causes = [_other_version(policy, playable), _unknown_statistics(policy), _unscaled(policy)]
+    return tuple(cause for cause in causes if cause is not None)
+
+
+def _unknown_statistics(policy: Policy) -> str | None:
+    source = source_of(policy)
     is_silent = source.get("algorithm") in _OFF_POLICY and source.get("environment") is None
-    if is_silent and isinstance(policy, TorchPolicy) and policy.normalization is None:
-        causes.append(
-            "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
-            "(name them with --normalizer)"
-        )
-    if (bounds := _own_units(policy)) and (unscaled := _unscaled(policy, bounds)):
-        causes.append(unscaled)
-    return tuple(causes)
+    if not is_silent or not isinstance(policy, TorchPolicy) or policy.normalization is not None:
+        return None
+    return (
+        "statistics of its observations: the file of an off-policy algorithm does not say whether there were any "
+        "(name them with --normalizer)"
+    )
 
 
-def _unscaled(policy: Policy, bounds: str) -> str | None:
+def _other_version(policy: Policy, playable: PlayableTask) -> str | None:
+    """Return what speaks for another version of the environment than the one that was played."""
+    source, played = source_of(policy), playable.task.name
+    made_for, version = source.get("environment") or policy.tasks[0].name, source.get("library_version")
+    here = f"gymnasium {gymnasium.__version__}"
+    if isinstance(made_for, str) and made_for != played and _VERSION.sub("", made_for) == _VERSION.sub("", played):
+        why = f"it was made for {made_for}, {played} was played"
+    elif isinstance(version, str) and version.startswith(("0.", "1.")):
+        why = f"Stable-Baselines3 {version} trained on gym's {made_for}, that of {here} was played"
+    elif source.get("recorded_return") is not None:
+        why = f"the file does not say with which release its return was recorded, {here} was played"
+    else:
+        return None
+    return f"another version of the environment: {why}"
+
+
+def _unscaled(policy: Policy) -> str | None:
     """Return what speaks for answers of which ±1 stands for the bounds: they stay within it, whatever is observed."""
     fingerprint = policy.tasks[0].fingerprint
     layout = fingerprint.action_layout
     ends = [abs(bound) for bound in (*layout.low, *layout.high)]
-    if not layout.is_bounded or set(ends) == {1.0}:
+    if not _has_own_units(policy) or not layout.is_bounded or set(ends) == {1.0}:
         return None
     rows = probe_rows(fingerprint, 64)
     if rows.is_floating_point():
@@ -163,8 +148,9 @@ def _unscaled(policy: Policy, bounds: str) -> str | None:
     if largest > 1 or (max(ends) <= 1 and largest <= min(ends)):
         return None
     return (
-        f"its actions stay within ±1, and the box is {bounds}. If ±1 stands for the box's bounds, as in exports of "
-        "Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs 'actions=rescale(NAME)'"
+        f"its actions stay within ±1, and the box is [{min(layout.low):g}, {max(layout.high):g}]. If ±1 stands for the "
+        "box's bounds, as in exports of Stable-Baselines3's actors, say --outputs actions=rescale, or --outputs "
+        "'actions=rescale(NAME)'"
     )
 
 

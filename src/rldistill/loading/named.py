@@ -60,6 +60,20 @@ def as_named(policy: PolicyLike, reading: Reading) -> PolicyLike:
     return policy
 
 
+def as_all_named(policies: Sequence[PolicyLike], reading: Reading) -> list[PolicyLike]:
+    """Return policies, each file with what is said of files like it.
+
+    Raises:
+        PolicyFileError: there is no such file.
+        UsageError: something that is said applies to none of them.
+    """
+    if not any(isinstance(policy, str | Path) for policy in policies):
+        return [as_named(policy, reading) for policy in policies]
+    paths = [Path(policy) for policy in policies if isinstance(policy, str | Path)]
+    files = iter(policy_files(paths, reading.as_reading()))
+    return [next(files) if isinstance(policy, str | Path) else policy for policy in policies]
+
+
 def path_of(policy: PolicyLike) -> Path | None:
     """Return where a policy comes from; None for one that was given as an object."""
     if isinstance(policy, PolicyFile):

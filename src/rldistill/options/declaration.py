@@ -15,7 +15,7 @@ A verb is a function of one record of options, and `verb` gives it the record's 
     collect("pong.zip", num_steps=1_000)
 
 The name, the type with its range, the default and the docstring of a field stand there and nowhere else: the record
-checks its values when it is made, editors complete `collect` from it, `cli/arguments.py` makes the command line of it,
+checks its values when it is made, editors complete `collect` from it, `cli/options.py` makes the command line of it,
 and `config.toml` holds its values. Options that several verbs share are records of their own, which verbs' records
 extend. Nothing heavy is imported here: the command line comes here first.
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rldistill.errors import shortened
 from rldistill.reports.canvas import (
     EndLabel,
     Margins,
@@ -29,6 +30,9 @@ from rldistill.tasks import ATARI_PREFIX
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Characters of a label that fit between two panels, with the number behind it.
+_LONGEST_NAME = 18
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -152,5 +156,5 @@ def _label(name: str, value: float, colour: str, digits: int) -> EndLabel:
 
 
 def _short(name: str) -> str:
-    """Return a task's name without the module that registers it."""
-    return pretty_task(name).rpartition(":")[2]
+    """Return a task's name without the module that registers it, as far as there is room right of a panel."""
+    return shortened(pretty_task(name).rpartition(":")[2], _LONGEST_NAME)

@@ -13,7 +13,7 @@ from rldistill.distillation.live import LiveSource
 from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import RldistillError, first_line
+from rldistill.errors import RldistillError, docs_page, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import recorded_teacher
 from rldistill.options.distill import DistillOptions
@@ -23,7 +23,6 @@ from rldistill.seeding import stream_generator, stream_seed
 from rldistill.statistics import retention, retention_samples, sample_interval
 
 DEFAULT_EPISODES = 10
-WORSE_THAN_TEACHER_PAGE = "docs/worse-than-teacher.md"
 # An environment without a time limit may never end with this student, and nobody asked for this play.
 _MOST_STEPS = 20_000
 _MOST_SECONDS = 60.0
@@ -156,5 +155,5 @@ def _in_words(scores: dict[str, np.ndarray], alike: Likeness, options: DistillOp
     samples = retention_samples(student, teacher, random, rng=rng)
     interval = None if samples is None else sample_interval(samples)
     ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
-    advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {WORSE_THAN_TEACHER_PAGE}"
+    advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {docs_page('worse-than-teacher.md')}"
     return f"{shown} (retention {kept:.2f}{ends}, {num_episodes} episodes each); {likeness}{advice}"

@@ -4,30 +4,29 @@ Where the two returns do not agree, it says how the file was read where the usua
 (`mistakes`), and which of them its file or its outputs speak for.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rldistill.envs import PlayableTask, TaskLike
 from rldistill.errors import GateError, MismatchError, UsageError
-from rldistill.evaluation.pairing import tasks_to_play
+from rldistill.evaluation.names import NamedPolicy
+from rldistill.evaluation.pairing import Pairing, tasks_to_play
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.events import Callback, MessageEvent, StopRequestedError, notify
-from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn
-from rldistill.inspection.mistakes import Finding, findings, likely_causes, source_of
-from rldistill.loading.named import PolicyLike, as_policy, path_of
+from rldistill.events import MessageEvent, notify
+from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn, recorded_return
+from rldistill.inspection.mistakes import Finding, findings, likely_causes
+from rldistill.loading.named import as_policy, path_of
+from rldistill.options.declaration import values, verb
+from rldistill.options.evaluate import EvaluateOptions
+from rldistill.options.inspect import VerifyOptions
 from rldistill.policies import Policy, fit_policy
-from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.threads import use_threads
-from rldistill.statistics import standard_error
 from rldistill.tasks import UNNAMED_TASK, Task
-from rldistill.verbs.evaluate import evaluate_alone
-
-Verdict = Literal["agrees", "differs", "not compared"]
+from rldistill.verbs.evaluate import evaluate_pairing
 
 FEW_EPISODES = 30
 """Fewer of them may all be of one kind, and then seem surer than they are."""
+_SHARED = ("num_episodes", "seed", "num_envs", "num_threads", "device", "callbacks")
 _NO_CAUSE = (
     "Its file speaks for no cause: compare how it was read (normaliser, activation, scaling of actions, version of the "
     "environment, behaviour) with how it was trained."
@@ -40,7 +39,7 @@ class Verification:
 
     Attributes:
         evaluation: the policy and random play, on the same episodes.
-        expected: what it is said to score; None: nobody says.
+        expected: what it is said to score; None: nothing says it.
         findings: how it was read, where the usual mistakes are made.
         likely_causes: of a gap, as far as the file and the outputs tell.
     """
@@ -48,7 +47,7 @@ class Verification:
     evaluation: Evaluation
     expected: ExpectedReturn | None
     findings: tuple[Finding, ...]
-    likely_causes: tuple[str, ...] = ()
+    likely_causes: tuple[str, ...]
 
     @property
     def played(self) -> PolicyEvaluation:
@@ -58,17 +57,7 @@ class Verification:
     @property
     def random(self) -> PolicyEvaluation:
         """Random play on the same episodes."""
-        return self.evaluation.policies[-1]
-
-    @property
-    def standard_error(self) -> float:
-        """Of the policy's mean; 0 for a census."""
-        return _error_of(self.played)
-
-    @property
-    def random_standard_error(self) -> float:
-        """Of random play's mean."""
-        return _error_of(self.random)
+        return self.evaluation.random
 
     @property
     def difference(self) -> float | None:
@@ -76,32 +65,27 @@ class Verification:
         return None if self.expected is None else self.played.mean - self.expected.mean
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the policy scores what it is said to score."""
-        if self.expected is None:
-            return "not compared"
-        agrees = self.expected.agrees_with(self.played.mean, self.standard_error, self.num_episodes)
-        return "agrees" if agrees else "differs"
-
-    @property
-    def num_episodes(self) -> int:
-        """Of the policy."""
-        return len(self.played.played.episodes)
-
-    @property
     def allowed_difference(self) -> float | None:
         """How many points mean and expected return may lie apart."""
-        return None if self.expected is None else self.expected.allowed(self.standard_error, self.num_episodes)
+        num_episodes = len(self.played.played.episodes)
+        return None if self.expected is None else self.expected.allowed(self.played.standard_error, num_episodes)
+
+    @property
+    def verdict(self) -> Literal["agrees", "differs", "not compared"]:
+        """Whether the policy scores what it is said to score."""
+        if self.difference is None or self.allowed_difference is None:
+            return "not compared"
+        return "agrees" if abs(self.difference) <= self.allowed_difference else "differs"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        expected = None if self.expected is None else asdict(self.expected)
+        expected, error = self.expected, self.played.standard_error
         return {
             "verdict": self.verdict,
-            "expected": expected,
+            "expected": None if expected is None else asdict(expected),
             "difference": self.difference,
-            "standard_error": self.standard_error,
-            "combined_standard_error": None if self.expected is None else self.expected.combined(self.standard_error),
+            "standard_error": error,
+            "combined_standard_error": None if expected is None else expected.combined(error),
             "allowed_standard_errors": ALLOWED_STANDARD_ERRORS,
             "allowed_difference": self.allowed_difference,
             "likely_causes": list(self.likely_causes),
@@ -110,63 +94,40 @@ class Verification:
         }
 
 
-def verify(
-    policy: PolicyLike,
-    task: TaskLike | None = None,
-    *,
-    num_episodes: int = 100,
-    expected_return: float | None = None,
-    expected_standard_error: float | None = None,
-    seed: int = 0,
-    env_kwargs: Mapping[str, Any] | None = None,
-    num_envs: int | None = None,
-    num_threads: int = 0,
-    device: str = "auto",
-    callbacks: Sequence[Callback] = (),
-) -> Verification:
+@verb(VerifyOptions)
+def verify(options: VerifyOptions) -> Verification:
     """Play a policy by its own behaviour, without exploration, and compare with what it is said to score.
 
-    Args:
-        policy: policy, file or run folder.
-        task: what to play; None: what its file says.
-        num_episodes: of the policy and of random play.
-        expected_return: what it is said to score; None: what was recorded with the file.
-        expected_standard_error: of `expected_return`, where it is known.
-        seed: episode i is a function of (seed, i), as in `evaluate`.
-        env_kwargs: settings of the task.
-        num_envs: environments stepped together; changes no result.
-        num_threads: of torch and the emulator; 0: one per processor.
-        device: auto, cpu or cuda.
-        callbacks: receive events and may stop the run.
+    Without `task` it plays what its file says, and without `expected_return` it is compared with what was recorded with
+    the file.
 
     Raises:
-        PolicyFileError: the file cannot be read as a policy.
-        MismatchError: the policy does not fit the task.
-        UsageError: a number out of range, or no task; the task's version is gone (names its successor).
-        KeyboardInterrupt: stopped.
+        RldistillError: as `evaluate`.
     """
-    _check_numbers(num_episodes, expected_return, expected_standard_error)
-    loaded = as_policy(policy, device=device, task=task, env_kwargs=env_kwargs)
-    playable = _playable(loaded, task, env_kwargs)
+    loaded = as_policy(options.policy, device=options.device, task=options.task, env_kwargs=options.env_kwargs)
+    playable = _playable(loaded, options.task, options.env_kwargs)
     fitted = _fitted(loaded, playable.task)
-    expected = _expected(fitted, expected_return, expected_standard_error)
-    settings = {"seed": seed, "num_envs": num_envs or 16, "num_threads": num_threads}
-    if num_episodes < FEW_EPISODES:
+    given = None
+    if options.expected_return is not None:
+        given = ExpectedReturn(options.expected_return, options.expected_standard_error, "--expected-return")
+    if options.num_episodes < FEW_EPISODES:
         text = (
-            f"{num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} or more."
+            f"{options.num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} "
+            "or more."
         )
-        notify(callbacks, MessageEvent(text, "warning"))
-    with use_threads(num_threads), stop_on_interrupt(callbacks) as listeners:
-        try:
-            evaluation = evaluate_alone(fitted, playable, num_episodes=num_episodes, callbacks=listeners, **settings)
-        except StopRequestedError:
-            raise KeyboardInterrupt from None
-    read = findings(fitted, playable, path_of(policy))
-    return Verification(evaluation, expected, read, likely_causes(fitted, playable))
+        notify(options.callbacks, MessageEvent(text, "warning"))
+    shared = values(options)
+    played = EvaluateOptions(fitted, **{name: shared[name] for name in _SHARED})
+    return Verification(
+        evaluate_pairing(Pairing([NamedPolicy(fitted.name, fitted)], [playable]), played),
+        given or recorded_return(fitted),
+        tuple(findings(fitted, playable, path_of(options.policy))),
+        likely_causes(fitted, playable),
+    )
 
 
 def check_verified(verification: Verification) -> None:
-    """Check that a policy scores what it is said to score, where somebody says it.
+    """Check that a policy scores what it is said to score, where something says it.
 
     Raises:
         GateError: it does not; names the likely causes.
@@ -174,32 +135,18 @@ def check_verified(verification: Verification) -> None:
     expected, played = verification.expected, verification.played
     if expected is None or verification.verdict == "agrees":
         return
+    causes = " ".join(f"Likely cause: {cause}." for cause in verification.likely_causes)
     raise GateError(
-        f"Verification failed: {played.name} scores {figure(played.mean, verification.standard_error)} on "
-        f"{verification.evaluation.task.name}, {figure(expected.mean, expected.standard_error)} expected "
-        f"({expected.source}). " + (_causes(verification.likely_causes) or _NO_CAUSE)
+        f"Verification failed: {played.name} scores {figure(played.mean, played.standard_error)} on "
+        f"{played.task.name}, {figure(expected.mean, expected.standard_error)} expected ({expected.source}). "
+        f"{causes or _NO_CAUSE}"
     )
 
 
-def _causes(causes: Sequence[str]) -> str:
-    return " ".join(f"Likely cause: {cause}." for cause in causes)
-
-
-def figure(mean: float, error: float | None) -> str:
-    """Return a mean with its standard error as text."""
+def figure(mean: float, error: float | None = None) -> str:
+    """Return a mean, with its standard error where there is one, as text."""
     text = f"{mean:,.0f}" if abs(mean) >= 10_000 else f"{mean:.1f}" if abs(mean) >= 10 else f"{mean:.3g}"
     return text if error is None else f"{text} ± {error:.2g}" if error < 100 else f"{text} ± {error:.0f}"
-
-
-def _check_numbers(num_episodes: int, expected: float | None, error: float | None) -> None:
-    if num_episodes < 2:
-        raise UsageError(f"num_episodes must be 2 or more, got {num_episodes}: one episode has no standard error.")
-    if expected is not None and not math.isfinite(expected):
-        raise UsageError(f"expected_return must be a number such as 195.5, got {expected}.")
-    if error is not None and expected is None:
-        raise UsageError("expected_standard_error belongs with expected_return, which is missing.")
-    if error is not None and not (math.isfinite(error) and error >= 0):
-        raise UsageError(f"expected_standard_error must be 0 or more, got {error}.")
 
 
 def _playable(policy: Policy, task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> PlayableTask:
@@ -226,25 +173,3 @@ def _fitted(policy: Policy, task: Task) -> Policy:
                 "--env-kwargs '{\"use_contact_forces\": true}' brings them back."
             ) from error
         raise
-
-
-def _expected(policy: Policy, given: float | None, error: float | None) -> ExpectedReturn | None:
-    if given is not None:
-        return ExpectedReturn(given, error, "--expected-return")
-    record = source_of(policy).get("recorded_return")
-    if not isinstance(record, Mapping):
-        return None
-    values: dict[str, Any] = dict(record)
-    mean, deviation, episodes = (values.get(key) for key in ("mean", "standard_deviation", "episodes"))
-    if not isinstance(mean, int | float) or not math.isfinite(mean):
-        return None
-    has_spread = isinstance(deviation, int | float) and isinstance(episodes, int) and episodes > 1
-    # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
-    spread = float(deviation) / math.sqrt(episodes - 1) if has_spread else None  # pyright: ignore[reportArgumentType, reportOptionalOperand]
-    count = f", {episodes} episodes" if isinstance(episodes, int) else ""
-    source = f"{values.get('file')}, {values.get('chosen')}{count}"
-    return ExpectedReturn(float(mean), spread, source, episodes if has_spread else None)
-
-
-def _error_of(row: PolicyEvaluation) -> float:
-    return 0.0 if row.played.is_census else standard_error(row.played.scores) or 0.0

@@ -1,0 +1,199 @@
+"""Play one task: random play, the teacher and every policy, all on the same episodes, and relate their scores."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rldistill.adapters.program import ProgramPolicy
+from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.evaluation.names import NamedPolicy
+from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
+from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.networks import NetworkSize, measure_size
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
+from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
+from rldistill.rollout.speed import DecisionSpeed, measure_speed
+from rldistill.seeding import stream_generator
+from rldistill.statistics import (
+    Role,
+    bootstrap_interval,
+    iqm,
+    mean,
+    mean_retention_samples,
+    normalised_score,
+    relative_score,
+    retention,
+    sample_interval,
+)
+
+
+@dataclass(frozen=True)
+class TaskPlay:
+    """The play of one task; the attributes are the options of `evaluate`.
+
+    A callback stops it by `StopRequestedError`.
+    """
+
+    playable: PlayableTask
+    num_episodes: int
+    seed: int
+    num_envs: int
+    num_threads: int
+    callbacks: Sequence[Callback]
+
+    def compare(
+        self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None = None
+    ) -> tuple[PolicyEvaluation, ...]:
+        """Play all, then relate each to the teacher and to random play.
+
+        Args:
+            policies: that fit the task.
+            teacher: that fits the task; None: there is none.
+
+        Returns:
+            The teacher, if there is one, the policies, random play.
+        """
+        task = self.playable.task
+        reference = None if teacher is None else NamedPolicy(teacher.name, fit_policy(teacher.policy, task))
+        students = self._students(policies, reference)
+        num_envs = self.playable.fixed_num_envs or min(self.num_envs, self.num_episodes)
+        with contextlib.closing(self.playable.make_envs(num_envs, self.num_threads)) as envs:
+            everyone = [*students, *([] if reference is None else [reference])]
+            # The starts of a census are the same for all: found once.
+            starts = self._starts(envs) if any(self._has_starts(named.policy) for named in everyone) else []
+            # Random play does not depend on what is evaluated: once for all policies.
+            random = self._row("random", NamedPolicy("random", RandomPolicy(task)), envs, starts)
+            # Students choose beside the teacher in its states, not in their own: what they do there is comparable.
+            asked = {student.name: student.policy for student in students}
+            taught = None if reference is None else self._row("teacher", reference, envs, starts, asked)
+            rows = [self._row("student", student, envs, starts) for student in students]
+        if taught is None:
+            return (*rows, random)
+        # One stream for every student: their intervals differ by their scores alone.
+        return (taught, *(_related(row, taught, random, self._rng("retention")) for row in rows), random)
+
+    def _students(self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None) -> list[NamedPolicy]:
+        """Return the policies that are played beside the teacher, each by a name of its own."""
+        students: list[NamedPolicy] = []
+        names: list[str] = []
+        for named in policies:
+            if teacher is not None and named.policy.hash == teacher.policy.hash:
+                text = f"{named.name} is the teacher itself: it is played once, and its row is the teacher's"
+                notify(self.callbacks, MessageEvent(text))
+                continue
+            names.append(named.name)
+            count = names.count(named.name)
+            name = named.name if count == 1 else f"{named.name} ({count})"
+            students.append(NamedPolicy(name, fit_policy(named.policy, self.playable.task)))
+        return students
+
+    def _has_starts(self, policy: Policy) -> bool:
+        return is_deterministic(policy, self.playable, self._epsilon)
+
+    def _starts(self, envs: EpisodeEnvs) -> list[int]:
+        """Return one episode for each distinct start."""
+        noop_max = max(self.playable.task.protocol.noop_max or 1, 1)
+        report = self._report("find starts", noop_max, "starts")
+        return distinct_starts(envs, seed=self.seed, expected=noop_max, on_draw=report)
+
+    def _report(self, phase: str, total: int, unit: str) -> Callable[[int], None]:
+        return lambda done: notify(self.callbacks, ProgressEvent(phase, done, total, unit))
+
+    def _row(
+        self,
+        role: Role,
+        named: NamedPolicy,
+        envs: EpisodeEnvs,
+        starts: Sequence[int],
+        asked: Mapping[str, Policy] | None = None,
+    ) -> PolicyEvaluation:
+        """Play one policy and return what its episodes say of it alone."""
+        policy, task = named.policy, self.playable.task
+        played = self._play(named, envs, starts, asked)
+        average, is_census = float(played.scores.mean()), played.is_census
+        size, speed = _cost(policy) if isinstance(policy, TorchPolicy) else (None, None)
+        return PolicyEvaluation(
+            task=task,
+            name=named.name,
+            role=role,
+            policy_hash=policy.hash,
+            behaviour=policy.behaviour,
+            exploration_epsilon=1.0 if role == "random" else self._epsilon,
+            played=played,
+            mean=average,
+            interval=None if is_census else bootstrap_interval(played.scores, mean, rng=self._rng("mean")),
+            iqm_interval=None if is_census else bootstrap_interval(played.scores, iqm, rng=self._rng("iqm")),
+            normalised_score=normalised_score(average, task.game) if task.is_atari else None,
+            network=_network_name(policy),
+            size=size,
+            speed=speed,
+        )
+
+    def _play(
+        self, named: NamedPolicy, envs: EpisodeEnvs, starts: Sequence[int], asked: Mapping[str, Policy] | None
+    ) -> PlayedEpisodes:
+        name, policy = named.name, named.policy
+        episodes: Sequence[int] = range(self.num_episodes)
+        has_starts = self._has_starts(policy)
+        if has_starts:
+            episodes = starts[: self.num_episodes]
+            is_all = len(episodes) == len(starts)
+            count = f"a census of all {len(starts)}" if is_all else f"a sample of {len(episodes)} of {len(starts)}"
+            notify(self.callbacks, MessageEvent(f"{name} plays without chance: {count} distinct starts, each once"))
+        played = play_episodes(
+            policy,
+            envs,
+            episodes,
+            seed=self.seed,
+            exploration_epsilon=self._epsilon,
+            compared=asked,
+            on_step=self._report(f"evaluate {name}", len(episodes), "episodes"),
+        )
+        if has_starts:
+            return replace(played, is_census=len(episodes) == len(starts))
+        if policy.behaviour == "greedy" and self._epsilon == 0 and played.num_distinct < len(episodes):
+            text = (
+                f"{name}: only {played.num_distinct} of {len(episodes)} episodes differ, the others are copies: "
+                "without exploration it repeats itself. Its interval takes copies for new episodes; "
+                "--exploration-epsilon 0.05 would make them differ."
+            )
+            notify(self.callbacks, MessageEvent(text, "warning"))
+        return played
+
+    @property
+    def _epsilon(self) -> float:
+        return self.playable.task.protocol.exploration_epsilon
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return stream_generator(self.seed, f"bootstrap {purpose}")
+
+
+def _related(
+    row: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation, rng: np.random.Generator
+) -> PolicyEvaluation:
+    """Return a student's row with what it keeps of the teacher's skill, and how often it chooses alike."""
+    samples = mean_retention_samples([stratum(row, teacher, random)], rng=rng)
+    scores, reference = row.played.scores, teacher.played.scores
+    return replace(
+        row,
+        relative_score=relative_score(scores, reference),
+        retention=retention(scores, reference, random.played.scores),
+        retention_interval=None if samples is None else sample_interval(samples),
+        retention_lower_bound=finite_lower_bound(samples),
+        agreement=teacher.played.agreement.get(row.name),
+        action_gap=teacher.played.action_gap.get(row.name),
+    )
+
+
+def _cost(policy: TorchPolicy) -> tuple[NetworkSize, DecisionSpeed]:
+    num_bytes = policy.spec.bytes_per_parameter
+    return measure_size(policy.network, head=policy.head, bytes_per_parameter=num_bytes), measure_speed(policy)
+
+
+def _network_name(policy: Policy) -> str | None:
+    """Return what a policy computes with, in a word: `mlp:64x64`, a module's class, or a program's format."""
+    if isinstance(policy, TorchPolicy):
+        return policy.spec.module if policy.spec.architecture is None else policy.spec.architecture.name
+    return policy.program.format if isinstance(policy, ProgramPolicy) else None

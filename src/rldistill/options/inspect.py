@@ -1,0 +1,79 @@
+"""Options of `inspect`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rldistill.errors import UsageError
+from rldistill.options.declaration import AtLeast, Options, PythonOnly
+from rldistill.options.reading import Reading
+from rldistill.options.shared import Environments, Machine, Told
+
+if TYPE_CHECKING:
+    from rldistill.envs import TaskLike
+    from rldistill.loading.named import PolicyLike
+else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
+    PolicyLike, TaskLike = Path, str
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Environments, Machine, Told):
+    """With --verify: play the policy, and compare its score with what it is said to score."""
+
+    policy: Annotated[PolicyLike, PythonOnly()]
+    """Policy, or its file."""
+    task: Annotated[TaskLike | None, PythonOnly()] = None
+    """Task to play. Default: the policy's own."""
+    _: KW_ONLY
+    env_kwargs: Mapping[str, Any] | None = None
+    """Settings of the task."""
+    num_episodes: int = 100
+    """Episodes of the policy and of random play."""
+    expected_return: float | None = None
+    """What the policy is said to score. Default: what was recorded beside its file."""
+    expected_standard_error: Annotated[float, AtLeast(0)] | None = None
+    """Standard error of --expected-return, where it is known."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_episodes < 2:
+            raise UsageError(
+                f"num_episodes must be 2 or more, got {self.num_episodes}: one episode has no standard error."
+            )
+        if self.expected_return is not None and not math.isfinite(self.expected_return):
+            raise UsageError(f"expected_return must be a number such as 195.5, got {self.expected_return}.")
+        if self.expected_standard_error is not None and self.expected_return is None:
+            raise UsageError("expected_standard_error belongs with expected_return, which is missing.")
+
+
+@dataclass(frozen=True)
+class InspectOptions(Reading, Options):
+    """Say what a policy file, a dataset folder, a run folder or a preset is."""
+
+    target: str
+    """Policy file, dataset folder, run folder, or a preset such as net3."""
+    heads: str | None = None
+    """With a preset: outputs of each head, such as 3,3,6. Default: one head of 18."""
+    task: str | None = None
+    """Task of a policy file that does not say it."""
+    env_kwargs: Mapping[str, Any] | None = None
+    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
+    full: bool = False
+    """Show everything in words, too: the configuration of the run, and all numbers of long lists."""
+    verify: bool = False
+    """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        texts = [] if self.heads is None else self.heads.split(",")
+        if not all(text.strip().isdigit() and int(text) > 0 for text in texts):
+            raise UsageError(f"heads: got {self.heads!r}, expected positive integers such as 3,3,6.")
+        if self.verify and self.heads is not None:
+            raise UsageError("--verify plays a policy: --heads belongs with a preset.")
+
+    @property
+    def head_sizes(self) -> tuple[int, ...]:
+        """The heads as numbers."""
+        return () if self.heads is None else tuple(int(text) for text in self.heads.split(","))
