@@ -1,85 +1,34 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
-from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
+from rldistill.adapters.detect import FORMATS, detect_format, policy_file_of
+from rldistill.adapters.formats import FileKind, Format, LoadedPolicy, Reading
 from rldistill.adapters.functions import function_policy, module_policy
-from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
 from rldistill.adapters.notices import warn
-from rldistill.adapters.onnx_program import load_onnx
-from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.adapters.sb3.load import load_sb3
-from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import PolicyFileError, UsageError, reading_file
-from rldistill.limits import is_file
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
-from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
+from rldistill.policies import HeadSpec, TorchPolicy, fit_policy
+from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
-PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
-LoadedPolicy = TorchPolicy | ProgramPolicy
-
-PROGRAMS: frozenset[FileKind] = frozenset({"onnx", "torchscript", "torch_export"})
+PROGRAMS: frozenset[FileKind] = frozenset(item.kind for item in FORMATS if "outputs" in item.words)
 """Kinds of files that do not say what their outputs are."""
-# Which kinds of files need which words; of all others they are refused rather than ignored.
-_HINTS: Mapping[str, frozenset[FileKind]] = {
-    "module": frozenset({"policy", "weights"}),
-    "input_scale": PROGRAMS,
-    "activation": frozenset({"weights"}),
-    "normalizer": frozenset({"sb3", "weights"}),
-}
-# Those of them that are said of all files of a command at once.
+# What is said of all files of a command at once.
 _SHARED_WORDS = ("input_scale", "activation", "normalizer")
-_KIND_NAMES: Mapping[FileKind, str] = {
-    "policy": "policy file of rldistill",
-    "sb3": "Stable-Baselines3 zip",
-    "onnx": "ONNX file",
-    "torchscript": "TorchScript file",
-    "torch_export": "torch.export file",
-    "weights": "checkpoint",
-}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a user says of files that do not say it themselves: arguments of `load_policy`."""
-
-    trust: bool = False
-    outputs: str | None = None
-    input_scale: float | None = None
-    activation: str | None = None
-    normalizer: str | None = None
-    behaviour: Behaviour | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is said, to be recorded; trust is not: it is given anew each time."""
-        return {name: value for name, value in vars(self).items() if value is not None and name != "trust"}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
-        """Read what `to_dict` wrote; from a stranger's file, which may say anything, only what can be meant."""
-        kinds = {"outputs": str, "input_scale": float, "activation": str, "normalizer": str, "behaviour": str}
-        said = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
-        if said.get("behaviour") not in LEARNED_BEHAVIOURS:
-            said.pop("behaviour", None)
-        # Opening a pipe or a device might never end.
-        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not is_file(said["normalizer"]):
-            del said["normalizer"]
-        return cls(**said)
+_BY_KIND: Mapping[FileKind, Format] = {item.kind: item for item in FORMATS}
 
 
 def load_policy(
-    source: PolicySource,
+    source: str | Path | nn.Module | Callable[[Tensor], Any],
     *,
     device: str = "cpu",
     module: nn.Module | None = None,
@@ -127,7 +76,7 @@ def load_policy(
         reading = Reading(trust, outputs, input_scale, activation, said, behaviour)
         with reading_file(f"Policy file {source}", PolicyFileError):
             path = policy_file_of(Path(source))
-            policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)
+            policy = _load_file(path, reading, named, device=device, module=module)
     elif any(hint is not None for hint in (module, input_scale, activation, normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     else:
@@ -137,38 +86,25 @@ def load_policy(
 
 
 def _load_file(
-    path: Path, kind: FileKind, reading: Reading, task: Task | None, *, device: str, module: nn.Module | None = None
+    path: Path,
+    reading: Reading,
+    task: Task | None,
+    *,
+    device: str,
+    module: nn.Module | None = None,
+    must_fit: bool = True,
 ) -> LoadedPolicy:
-    check_reading(path, kind, reading, module=module)
-    target, outputs, behaviour = resolve_device(device), reading.outputs, reading.behaviour
-    if kind in PROGRAMS:
-        program = _load_program(path, kind, trust=reading.trust)
-        return ProgramPolicy.create(
-            program, task, outputs=outputs, behaviour=behaviour or "greedy", input_scale=reading.input_scale
-        )
-    if kind == "weights" and module is not None:
-        if reading.activation is not None:
-            raise UsageError(
-                f"load_policy: got activation={reading.activation!r} with a module of your own, which has its own. "
-                "Leave it out."
-            )
-        return load_into_module(
-            path, module, task, outputs=outputs, behaviour=behaviour, normalizer=reading.normalizer
-        ).to(target)
-    if kind == "policy":
-        policy = files.load_policy(path, device=device, module=module)
-    elif kind == "sb3":
-        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
-    else:
-        policy = load_checkpoint(
-            path,
-            task,
-            behaviour=behaviour,
-            activation=reading.activation,
-            normalizer=reading.normalizer,
-            outputs=outputs,
-        ).to(target)
-    return _of_its_own_word(policy, path, task, outputs=outputs, behaviour=behaviour)
+    found = detect_format(path)
+    check_reading(path, found.kind, reading, module=module)
+    target = resolve_device(device)
+    policy = found.load(path, reading, task, module)
+    if not isinstance(policy, TorchPolicy):
+        return policy
+    policy = policy.to(target)
+    if module is not None and found.kind == "weights":
+        return policy  # weights say nothing that could contradict the user
+    fitted = task if must_fit or not found.says_task else None
+    return _of_its_own_word(policy, path, fitted, outputs=reading.outputs, behaviour=reading.behaviour)
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
@@ -186,22 +122,9 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
         MismatchError: a policy of another library does not fit the task.
     """
     with reading_file(f"Policy file {path}", PolicyFileError):
-        policy = _load_for(path, reading, device=device, task=task)
+        policy = _load_file(path, reading, task, device=device, must_fit=False)
     _check_sampling(policy, reading.behaviour)
     return policy
-
-
-def _load_for(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
-    kind = detect_kind(path)
-    if kind not in ("policy", "sb3"):
-        return _load_file(path, kind, reading, task, device=device)
-    check_reading(path, kind, reading)
-    policy = (
-        files.load_policy(path, device=device)
-        if kind == "policy"
-        else load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
-    )
-    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
 
 
 def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Module | None = None) -> None:
@@ -211,9 +134,9 @@ def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Mo
         UsageError: it does not; names the words.
     """
     said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
-    beyond = [name for name, value in said.items() if value is not None and kind not in _HINTS[name]]
+    beyond = [name for name, value in said.items() if value is not None and name not in _BY_KIND[kind].words]
     if beyond:
-        raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
+        raise UsageError(f"{path} is a {_BY_KIND[kind].name}, of which {' and '.join(beyond)} need not be said.")
 
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
@@ -233,17 +156,17 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
     words = [word for word in ("outputs", *_SHARED_WORDS) if getattr(reading, word) is not None]
     if not words:
         return [reading] * len(paths)
-    kinds: list[FileKind] = [detect_kind(path) for path in paths]
+    formats = [detect_format(path) for path in paths]
     readings = [reading] * len(paths)
     for word in words:
-        takers = [kind in _HINTS.get(word, PROGRAMS) for kind in kinds]
+        takers = [word in item.words for item in formats]
         if any(takers):
             readings = [
                 own if takes else replace(own, **{word: None}) for own, takes in zip(readings, takers, strict=True)
             ]
         elif word in _SHARED_WORDS:
-            shown = ", ".join(f"{path} ({_KIND_NAMES[kind]})" for path, kind in zip(paths, kinds, strict=True))
-            raise UsageError(f"{word} need not be said of any of these files: {shown}. Leave it out.")
+            listing = ", ".join(f"{path} ({item.name})" for path, item in zip(paths, formats, strict=True))
+            raise UsageError(f"{word} need not be said of any of these files: {listing}. Leave it out.")
     return readings  # outputs that no program takes are compared with what each file says
 
 
@@ -305,11 +228,3 @@ def _acting(policy: TorchPolicy, behaviour: Behaviour | None) -> TorchPolicy:
     if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
         return policy
     return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
-
-
-def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:
-    if kind == "torchscript":
-        return load_torchscript(path, trust=trust)
-    if kind == "torch_export":
-        return load_exported(path, trust=trust)
-    return load_onnx(path, trust=trust)

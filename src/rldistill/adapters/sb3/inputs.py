@@ -9,15 +9,15 @@ fully connected layers: the library turns its channels to the front, a task may 
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from rldistill.adapters.sb3.actor import Actor, image_extractors, reorder_inputs
 from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
+from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.torsos import to_images
 
 # An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
@@ -59,23 +59,42 @@ def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -
     return sorted(parts, key=lambda part: part.key)
 
 
-def in_our_order(actor: Actor, space: Space, seen: tuple[int, ...]) -> Actor:
-    """Return the actor with the columns of its lowest layers in the order of our inputs.
+def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> NetworkLayers:
+    """Return layers whose columns are in the order of our inputs: of the lowest, or of those above all images.
 
     Args:
-        actor: whose lowest layers see the observation, or what a CombinedExtractor made of it.
+        layers: that see the observation, or what a CombinedExtractor made of it.
         space: of the observation, as the network saw it.
         seen: shape of an observation as the task shows it: of an image, its channels may be last.
 
     Raises:
         ValueError: the layers take another number of inputs.
     """
-    features = {key: len(layers["linear.0.weight"]) for key, layers in image_extractors(actor).items()}
-    parts = parts_of(space, image_features=features)
-    if actor.num_inputs != sum(part.size for part in parts):
-        raise ValueError(f"{actor.num_inputs} inputs, and observations of {space.description}")
+    features = [len(torso[-1].weight) for torso in layers.images]
+    keys = space.image_keys(float_images=layers.float_images) if features else []
+    parts = parts_of(space, image_features=dict(zip(keys, features, strict=True)))
+    above = layers.head if layers.images else layers.torso
+    num_inputs = (*above, layers.output)[0].weight.shape[1]
+    if num_inputs != sum(part.size for part in parts):
+        raise ValueError(f"{num_inputs} inputs, and observations of {space.description}")
     order = _turned_order(space, seen) or [part.start + place for part in parts for place in range(part.size)]
-    return actor if order == sorted(order) else reorder_inputs(actor, order)
+    if order == sorted(order):
+        return layers
+    index = torch.tensor(order)
+
+    def turned(layer: Layer) -> Layer:
+        return replace(layer, weight=layer.weight[:, index])
+
+    if above:
+        lowest = (turned(above[0]), *above[1:])
+        return replace(layers, head=lowest) if layers.images else replace(layers, torso=lowest)
+    log_std, value = layers.log_std, layers.value
+    if isinstance(log_std, Layer):
+        log_std = turned(log_std)
+    elif log_std is not None and log_std.dim() == 2:
+        log_std = log_std[index]
+    value = None if value is None else turned(value)
+    return replace(layers, output=turned(layers.output), log_std=log_std, value=value)
 
 
 def _turned_order(space: Space, seen: tuple[int, ...]) -> list[int]:

@@ -1,28 +1,29 @@
 """Load a zip of Stable-Baselines3 or sb3-contrib as a policy of our own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.memory import RecurrentError
+from rldistill.adapters.formats import FileStart, Format, Reading
+from rldistill.adapters.found import make_policy
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, read_normalizer
 from rldistill.adapters.notices import warn
-from rldistill.adapters.sb3.actor import find_actor
 from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
 from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
-from rldistill.adapters.sb3.layers import build_network, make_torso
+from rldistill.adapters.sb3.network import read_layers
 from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
-from rldistill.adapters.sb3.outputs import make_output
 from rldistill.adapters.sb3.stacking import check_stacking
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
 from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.limits import JSON
+from rldistill.networks.layers import MisfitError
 from rldistill.policies import TorchPolicy
-from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
@@ -96,14 +97,23 @@ def load_sb3(
         warn(remark)
     try:
         policy = _convert(file, zoo, record, task, normalizer_path)
-    except RecurrentError as error:
-        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {error}.") from error
     except (ValueError, MismatchError, UsageError) as error:
         raise PolicyFileError(
             f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}. {_EXPORT_IT}"
         ) from error
     source = _source(path, file, zoo, normalizer_path, record, remarks)
     return policy.with_provenance({"source": source}).to(resolve_device(device))
+
+
+def _is_sb3(file: FileStart) -> bool:
+    return {"data", "policy.pth"} <= file.members
+
+
+def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> TorchPolicy:
+    return load_sb3(path, task=task, normalizer=reading.normalizer)
+
+
+SB3 = Format("sb3", "Stable-Baselines3 zip", _is_sb3, _load, frozenset({"normalizer"}), says_task=True)
 
 
 def read_sb3(path: Path) -> Sb3File:
@@ -154,35 +164,26 @@ def _convert(
     normalizer_path: Path | None,
 ) -> TorchPolicy:
     data, space = file.data, file.data.observation_space
-    actor = find_actor(file.weights.tensors)
-    # What the actions are does not depend on the order of the inputs, which the task decides.
-    task = record_task(Teacher(data, zoo, record, make_output(actor, data).layout), named)
+    layers, layout = read_layers(file.weights.tensors, data, source=file.source)
+    task = record_task(Teacher(data, zoo, record, layout), named)
     # Convolutions get an image as the library did; fully connected layers get it as the task shows it.
-    seen = space.shape if actor.extractor else task.fingerprint.observation_shape
-    if not actor.extractor or space.kind == "dict":
-        actor = in_our_order(actor, space, seen)
-    output, torso = make_output(actor, data), make_torso(actor, data)
-    scale = torso.input_scale if space.kind == "box" else 1.0
-    normalization = None
+    seen = space.shape if layers.first.is_convolution else task.fingerprint.observation_shape
+    if not layers.first.is_convolution or layers.images:
+        layers = in_our_order(layers, space, seen)
+    scale = layers.input_scale if space.kind == "box" else 1.0
     if record is not None:
         try:
-            normalization = make_normalization(record, space, seen, scale=scale)
+            layers = replace(layers, normalization=make_normalization(record, space, seen, scale=scale))
         except ValueError as error:
             raise PolicyFileError(
                 f"{file.source}: Normaliser file {normalizer_path} has {error}. It is probably of another run: name "
                 "the zip's own with --normalizer FILE (in Python normalizer=), or do without: --normalizer none."
             ) from error
-    spec = PolicySpec(
-        name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
-        architecture=torso.architecture,
-        heads=(HeadSpec(task),),
-        output_kind=output.kind,
-        behaviour="greedy",
-        input_scale=torso.input_scale,
-        gaussian=output.gaussian,
-        normalization=None if normalization is None else normalization.settings,
-    )
-    return TorchPolicy(build_network(torso, output, actor, spec, normalization), spec)
+    name = f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}"
+    try:
+        return make_policy(layers, task, name=name, behaviour="greedy", provenance={})
+    except MisfitError as error:
+        raise ValueError(f"layers that do not fit observations {space.description}: {error}") from error
 
 
 def _find_statistics(

@@ -1,0 +1,104 @@
+"""What a format of policy files is: how a file of it is told, how it is loaded, and what its user must say.
+
+Each adapter of a file format declares one `Format`; `detect.FORMATS` is the table of all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER
+from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.limits import is_file
+from rldistill.policies import TorchPolicy
+from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
+from rldistill.tasks import Task
+
+FileKind = Literal["policy", "sb3", "onnx", "torchscript", "torch_export", "weights"]
+LoadedPolicy = TorchPolicy | ProgramPolicy
+
+
+@dataclass(frozen=True)
+class FileStart:
+    """What a file is told by, without running anything of it.
+
+    Attributes:
+        path: of the file.
+        head: its first 64 bytes.
+        members: names in a zip archive; empty for any other file.
+    """
+
+    path: Path
+    head: bytes
+    members: frozenset[str] = frozenset()
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it is a zip archive."""
+        return self.head.startswith(b"PK")
+
+    @property
+    def below_root(self) -> set[str]:
+        """Names of the members without the folder of any name in which torch puts them all."""
+        return {name.partition("/")[2] for name in self.members}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of files that do not say it themselves: arguments of `load_policy`."""
+
+    trust: bool = False
+    outputs: str | None = None
+    input_scale: float | None = None
+    activation: str | None = None
+    normalizer: str | None = None
+    behaviour: Behaviour | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is said, to be recorded; trust is not: it is given anew each time."""
+        return {name: value for name, value in vars(self).items() if value is not None and name != "trust"}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
+        """Read what `to_dict` wrote; from a stranger's file, which may say anything, only what can be meant."""
+        kinds = {"outputs": str, "input_scale": float, "activation": str, "normalizer": str, "behaviour": str}
+        said = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
+        if said.get("behaviour") not in LEARNED_BEHAVIOURS:
+            said.pop("behaviour", None)
+        # Opening a pipe or a device might never end.
+        if said.get("normalizer", WITHOUT_NORMALIZER) != WITHOUT_NORMALIZER and not is_file(said["normalizer"]):
+            del said["normalizer"]
+        return cls(**said)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of policy files.
+
+    Attributes:
+        kind: its name in the code.
+        name: as messages call it.
+        recognises: whether a file is of this format; formats are asked in the order of the table.
+        load: path, what the user says, the task, and a module to load weights into, to a policy on the CPU.
+        words: what may be said of its files beside task, outputs and behaviour; `outputs` stands among them where the
+            files do not say their outputs themselves. Other words are refused rather than ignored.
+        says_task: whether the files say what they were trained on: another task is then no error until they play it.
+    """
+
+    kind: FileKind
+    name: str
+    recognises: Callable[[FileStart], bool]
+    load: Callable[[Path, Reading, Task | None, nn.Module | None], LoadedPolicy]
+    words: frozenset[str] = frozenset()
+    says_task: bool = False
+
+
+def program_policy(program: Program, task: Task | None, reading: Reading) -> ProgramPolicy:
+    """Return a program as a policy that is read as its user says; raises as `ProgramPolicy.create`."""
+    behaviour = reading.behaviour or "greedy"
+    return ProgramPolicy.create(
+        program, task, outputs=reading.outputs, behaviour=behaviour, input_scale=reading.input_scale
+    )
