@@ -7,14 +7,13 @@ fully connected layers: the library turns its channels to the front, a task may 
 """
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
+from rldistill.adapters.normalizer_file import NormalizerRecord, RunningStatistics
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
 from rldistill.networks.layers import Layer, NetworkLayers
@@ -126,7 +125,7 @@ def observation_dtype(space: Space) -> str:
 
 
 def make_normalization(
-    record: VecNormalizeRecord, space: Space, seen: tuple[int, ...], *, scale: float = 1.0
+    record: NormalizerRecord, space: Space, seen: tuple[int, ...], *, scale: float = 1.0
 ) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
@@ -165,13 +164,8 @@ def make_normalization(
         mean, variance = ([values[place] for place in order] for values in (mean, variance))
     # A factor behind a division is another divisor, and another limit.
     variances = tuple(value / scale**2 for value in variance)
-    epsilon = smallest_epsilon(record.epsilon / scale**2)
+    epsilon = max(record.epsilon / scale**2, record.positive_epsilon)
     return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
-
-
-def smallest_epsilon(epsilon: float) -> float:
-    """Return a positive epsilon: wrappers allow 0 where no variance is; the smallest number does the same."""
-    return max(epsilon, sys.float_info.min)
 
 
 def _check_shape(statistics: RunningStatistics, part: Part) -> None:
@@ -182,7 +176,7 @@ def _check_shape(statistics: RunningStatistics, part: Part) -> None:
         )
 
 
-def dead_inputs_at_end(record: VecNormalizeRecord | None, *, time_feature: bool) -> int:
+def dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:
     """Return how many inputs at the end, before the clock, never moved from 0 while the statistics were taken."""
     statistics = record.statistics.get("") if record is not None else None
     if statistics is None or statistics.mean.ndim != 1:
