@@ -1,7 +1,7 @@
 """Checkpoints: files of `torch.save` and bare safetensors, read as data and recognised by their tensors' names."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -36,8 +36,11 @@ from rldistill.policies import TorchPolicy
 from rldistill.policies.file_format import METADATA_KEY
 from rldistill.tasks import Task
 
-LIBRARIES: tuple[Callable[[object, Said], FoundNetwork | None], ...] = (find_rsl_rl, find_cleanrl)
-"""Whose checkpoints are read; each returns the network that acts, None where the checkpoint is not of its library."""
+LIBRARIES: Mapping[str, Callable[[object, Said], FoundNetwork | None]] = {
+    "rsl_rl": find_rsl_rl,
+    "CleanRL": find_cleanrl,
+}
+"""Whose checkpoints are read: by name what returns the network that acts, None where it is another library's file."""
 MAX_BYTES = 2**31
 """Of a file: a policy of 500 million float32 weights, or a tenth of that with an optimiser's state."""
 # What torch.save wrote before 2020 begins with: a pickle of its own magic number.
@@ -85,12 +88,12 @@ CHECKPOINT = Format("weights", "checkpoint", _is_checkpoint, _load, frozenset({"
 
 def _find(content: object, said: Said) -> FoundNetwork:
     try:
-        for find in LIBRARIES:
+        for find in LIBRARIES.values():
             if (found := find(content, said)) is not None:
                 return found
         if not (dicts := state_dicts(content)):
             raise no_known_state_dict(said.source, content)
-        raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of CleanRL or rsl_rl")
+        raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {' or '.join(sorted(LIBRARIES))}")
     except UnknownLayersError as error:
         reason = str(error).rstrip(".")
         raise PolicyFileError(f"{said.source}: its layers are not known: {reason}. {OWN_MODULE}") from error

@@ -16,8 +16,7 @@ from rldistill.errors import PolicyFileError, UsageError
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
 _MOST_NAMES = 8
 # How the second half of a pair is called whose first ends in "mean"; what is a variance comes first.
-_VARIANCES = ("var", "variance")
-_SPREADS = (*_VARIANCES, "std")
+_SPREADS = ("var", "variance", "std")
 # Statistics of returns and values are no concern of what acts.
 _NOT_OBSERVED = re.compile(r"(^|[_.])(ret|return|returns|rew|reward|rewards|value|values|critic)([_.]|$)")
 _OF_SKRL = re.compile(r"value|.*_preprocessor|critic_.*")
@@ -121,26 +120,19 @@ def _without_numpy(value: object) -> object:
 
 @dataclass(frozen=True)
 class StatisticsBeside:
-    """Running statistics in a checkpoint.
-
-    Attributes:
-        names: of the mean and of the spread, as the file calls them.
-        mean: as the file holds it.
-        variance: likewise; None where the file holds a standard deviation in its place.
-    """
+    """Running statistics in a checkpoint: names and values of the mean and of the spread, as the file holds them."""
 
     names: tuple[str, str]
-    mean: object
-    variance: object | None
+    values: tuple[object, object]
 
     def numbers(self, source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Return mean and variance, flat; None where they are no statistics of one size.
+        """Return mean and variance, flat; None where they are no statistics of one size, or a standard deviation.
 
         Raises:
             PolicyFileError: NaN, infinity, or a tensor that was made to exhaust its reader.
         """
-        tensors = {name: _as_tensor(value) for name, value in zip(self.names, (self.mean, self.variance), strict=True)}
-        if any(tensor is None for tensor in tensors.values()):
+        tensors = dict(zip(self.names, map(_as_tensor, self.values), strict=True))
+        if self.names[1].endswith("std") or any(tensor is None for tensor in tensors.values()):
             return None
         mean, variance = (tensor.double().flatten() for tensor in read_weights(tensors, source=source).tensors.values())
         if mean.shape != variance.shape or (variance < 0).any():
@@ -183,8 +175,7 @@ def _statistics_in(prefix: str, place: Mapping[Any, Any]) -> StatisticsBeside | 
         for ending in _SPREADS:
             other = name.removesuffix("mean") + ending
             if other in place:
-                variance = place[other] if ending in _VARIANCES else None
-                return StatisticsBeside((f"{prefix}{name}", f"{prefix}{other}"), mean, variance)
+                return StatisticsBeside((f"{prefix}{name}", f"{prefix}{other}"), (mean, place[other]))
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.checkpoints import CHECKPOINT
+from rldistill.adapters.checkpoints import CHECKPOINT, LIBRARIES
 from rldistill.adapters.formats import FileKind, FileStart, Format, Reading
 from rldistill.adapters.onnx_program import ONNX
 from rldistill.adapters.sb3.load import SB3
@@ -18,8 +18,8 @@ from rldistill.policies import TorchPolicy, files
 from rldistill.tasks import Task
 
 _READABLE = (
-    "Readable are policy files (.safetensors), Stable-Baselines3 zips, CleanRL and rsl_rl checkpoints (.pt), ONNX, "
-    "TorchScript and torch.export files"
+    f"Readable are policy files (.safetensors), Stable-Baselines3 zips, {' and '.join(sorted(LIBRARIES))} checkpoints "
+    "(.pt), ONNX, TorchScript and torch.export files"
 )
 _NUM_HEAD_BYTES = 64
 _KNOWN_STARTS = (

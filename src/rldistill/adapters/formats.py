@@ -6,7 +6,7 @@ Each adapter of a file format declares one `Format`; `detect.FORMATS` is the tab
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +17,8 @@ from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.tasks import Task
 
-FileKind = Literal["policy", "sb3", "onnx", "torchscript", "torch_export", "weights"]
+FileKind = str
+"""What the code calls a format: `policy`, `sb3`, `onnx`, `torchscript`, `torch_export` or `weights`."""
 LoadedPolicy = TorchPolicy | ProgramPolicy
 
 

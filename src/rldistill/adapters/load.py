@@ -136,7 +136,7 @@ def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Mo
     said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
     beyond = [name for name, value in said.items() if value is not None and name not in _BY_KIND[kind].words]
     if beyond:
-        raise UsageError(f"{path} is a {_BY_KIND[kind].name}, of which {' and '.join(beyond)} need not be said.")
+        raise UsageError(f"{path} is a {_BY_KIND[kind].name}, which takes no {' and no '.join(beyond)}. Leave it out.")
 
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
@@ -166,7 +166,7 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
             ]
         elif word in _SHARED_WORDS:
             listing = ", ".join(f"{path} ({item.name})" for path, item in zip(paths, formats, strict=True))
-            raise UsageError(f"{word} need not be said of any of these files: {listing}. Leave it out.")
+            raise UsageError(f"{word}: none of these files takes one: {listing}. Leave it out.")
     return readings  # outputs that no program takes are compared with what each file says
 
 

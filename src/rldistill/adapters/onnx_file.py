@@ -43,7 +43,6 @@ class OnnxModel:
         observation_shape: of the input without its batch dimension.
         batch_size: fixed in the file; None: any.
         output_names: in order.
-        operators: different ones, in order of names.
         num_parameters: elements of all stored tensors of floats.
     """
 
@@ -53,7 +52,6 @@ class OnnxModel:
     observation_shape: tuple[int, ...]
     batch_size: int | None
     output_names: tuple[str, ...]
-    operators: tuple[str, ...]
     num_parameters: int
 
 
@@ -102,7 +100,6 @@ def _read(path: Path, onnx: Any, before_reading: Callable[[int], None]) -> OnnxM
         observation_shape=tuple(_fixed_size(path, model, index, size) for index, size in enumerate(dims) if index),
         batch_size=dims[0] if isinstance(dims[0], int) else None,
         output_names=tuple(output.name for output in model.graph.output),
-        operators=tuple(sorted({node.op_type for node in nodes})),
         num_parameters=num_parameters,
     )
 

@@ -51,7 +51,7 @@ def test_a_package_that_is_not_installed_is_named_with_our_extra(tmp_path, monke
     monkeypatch.setattr(importlib, "import_module", import_module)
     expected = (
         f"Reading or writing Minari datasets needs {package}, which is not installed: "
-        ".venv/bin/pip install -e '.[minari]' in the checkout of rldistill"
+        ".venv/bin/pip install -c constraints.txt -e '.[minari]' in the checkout of rldistill"
     )
     assert message_of(RldistillError, to_minari, tmp_path / "d", "x-v0") == expected
     assert message_of(RldistillError, from_minari, "x-v0", tmp_path / "d") == expected

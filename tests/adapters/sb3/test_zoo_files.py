@@ -176,6 +176,7 @@ def test_without_pyyaml_the_message_names_the_file_and_the_extra(read, monkeypat
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert read() == ZooFiles()
     with pytest.raises(
-        PolicyFileError, match=r"config\.yml says how .*/pip install -e '\.\[sb3\]' in the checkout of \w+\.$"
+        PolicyFileError,
+        match=r"config\.yml says how .*/pip install -c constraints\.txt -e '\.\[sb3\]' in the checkout of \w+\.$",
     ):
         read("normalize: true\n")
