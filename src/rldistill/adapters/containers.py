@@ -29,12 +29,9 @@ _SKRL_WAY = (
 def checked_content(
     content: object, source: str, *, may_be_infinite: Collection[str] = ()
 ) -> tuple[object, tuple[str, ...]]:
-    """Return the content with every state dict in it checked and in float32, and what it was converted from.
+    """Return what a file holds, each state dict checked and in float32, and the types that it was converted from.
 
-    Args:
-        content: as `read_tensors` returns it.
-        source: what messages call the file.
-        may_be_infinite: names of tensors that may hold infinity, such as masks.
+    Tensors of the names in `may_be_infinite` may be masks.
 
     Raises:
         PolicyFileError: a tensor that `read_weights` refuses.

@@ -133,12 +133,6 @@ def build_policy(
 ) -> TorchPolicy:
     """Return a policy of our own with the weights that were found.
 
-    Args:
-        found: the network.
-        said: what the user says of its file; without a task it plays one without a name.
-        behaviour: how it acts; None: as its library plays it.
-        converted_from: floating types of the file other than float32.
-
     Raises:
         MismatchError: it does not fit the task.
         PolicyFileError: its layers do not fit each other, or make no network.

@@ -104,7 +104,7 @@ def _load_file(
     if module is not None and found.kind == "weights":
         return policy  # weights say nothing that could contradict the user
     fitted = task if must_fit or not found.says_task else None
-    return _of_its_own_word(policy, path, fitted, outputs=reading.outputs, behaviour=reading.behaviour)
+    return _of_its_own_word(policy, path, fitted, reading)
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
@@ -141,9 +141,11 @@ def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Mo
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
     """Return a policy all of whose heads act so; None: as its file says."""
-    if isinstance(policy, TorchPolicy):
-        return _acting(policy, behaviour)
-    return policy if behaviour in (None, policy.behaviour) else policy.with_behaviour(behaviour)
+    if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
+        return policy
+    if not isinstance(policy, TorchPolicy):
+        return policy.with_behaviour(behaviour)
+    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
 
 
 def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
@@ -208,23 +210,17 @@ def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
         )
 
 
-def _of_its_own_word(
-    policy: TorchPolicy, path: Path, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
-) -> TorchPolicy:
+def _of_its_own_word(policy: TorchPolicy, path: Path, task: Task | None, reading: Reading) -> TorchPolicy:
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
+    outputs = reading.outputs
     if outputs is not None and parse_outputs(outputs) != OutputDeclaration(policy.output_kind):
         raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
-    policy = _acting(policy, behaviour)
+    acts = acting(policy, reading.behaviour)
+    assert isinstance(acts, TorchPolicy), "a policy of ours stays one"
     if task is None:
-        return policy
+        return acts
     # What a teacher saw beside its environment's observations, such as a clock, its file says itself.
-    head = policy.for_task(task.name) if task.name in [own.name for own in policy.tasks] else policy
-    fitted = fit_policy(policy, observed_as(task, head.tasks[0].fingerprint))
+    head = acts.for_task(task.name) if task.name in [own.name for own in acts.tasks] else acts
+    fitted = fit_policy(acts, observed_as(task, head.tasks[0].fingerprint))
     assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
     return fitted
-
-
-def _acting(policy: TorchPolicy, behaviour: Behaviour | None) -> TorchPolicy:
-    if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
-        return policy
-    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)

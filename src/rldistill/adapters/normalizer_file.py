@@ -119,11 +119,6 @@ def read_normalizer(path: Path) -> NormalizerRecord:
 def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[InputNormalization | None, dict[str, Any]]:
     """Return what a file does to the inputs of a network, and what its policy records of the file.
 
-    Args:
-        path: of the file.
-        num_inputs: numbers in an observation.
-        policy: what messages call the policy.
-
     Returns:
         None in place of the statistics where the file says that observations were not normalised.
 

@@ -61,10 +61,7 @@ class _Refused(Exception):
 def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
     """Return what a pickle describes, as data; as a tree it keeps the budget of running statistics.
 
-    Args:
-        data: the file's bytes.
-        allowed: globals that it may name, as `module.name`; they become `Symbol`s and `Record`s.
-        source: what messages call the file.
+    The globals that it may name (`module.name`) become `Symbol`s and `Record`s.
 
     Raises:
         PolicyFileError: empty, damaged, or it wants more than allowed (names the global).
@@ -77,11 +74,8 @@ def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
 def read_torch_pickles(file: io.BytesIO, *, source: str) -> list[object]:
     """Return what the pickles of `torch.save` describe, as data: for checks, before torch reads them itself.
 
-    Any global may be named, since torch decides which it looks up; tensors' bytes are `Record`s named `STORAGE`.
-
-    Args:
-        file: one pickle, or at its beginning the five of the format before 2020.
-        source: what messages call the file.
+    Any global may be named, since torch decides which it looks up; tensors' bytes are `Record`s named `STORAGE`. The
+    format before 2020 begins with five pickles.
 
     Raises:
         PolicyFileError: damaged, or one of them asks more of its reader than a policy needs.
@@ -184,21 +178,18 @@ class _Machine:
         return self.take(), newer
 
     def extend(self, items: list[Any]) -> None:
-        """Append to the list on top."""
         target = self.stack[-1]
         if not isinstance(target, list):
             raise _Refused(f"appends to a {_kind(target)}")
         cast(list[Any], target).extend(items)
 
     def add(self, items: list[Any]) -> None:
-        """Add members to the set on top."""
         target = self.stack[-1]
         if not isinstance(target, set):
             raise _Refused(f"adds members to a {_kind(target)}")
         cast(set[Any], target).update(_checked_keys(items))
 
     def set_items(self, pairs: list[tuple[Any, Any]]) -> None:
-        """Set items of the dict or record on top."""
         target = self.stack[-1]
         if isinstance(target, dict):
             _checked_keys([key for key, _ in pairs])
@@ -209,11 +200,9 @@ class _Machine:
             raise _Refused(f"sets items of a {_kind(target)}")
 
     def remember(self, index: int | str | None) -> None:
-        """Put the value on top into the memo."""
         self.memo[len(self.memo) if index is None else int(index)] = self.stack[-1]
 
     def name_global(self, module: object, name: object) -> None:
-        """Push a symbol, if its name is allowed."""
         if not (isinstance(name, str) and isinstance(module, str)):
             raise _Refused(f"names a global by a {_kind(module)} and a {_kind(name)}")
         full_name = f"{module}.{name}"
@@ -222,7 +211,6 @@ class _Machine:
         self.stack.append(Symbol(full_name))
 
     def name_storage(self) -> None:
-        """Push the record of a tensor's bytes."""
         if self._allowed is not None:
             raise _Refused("has the instruction BINPERSID, which data do not need")
         key = self.take()
@@ -230,7 +218,6 @@ class _Machine:
         self.stack.append(Record(STORAGE, cast(tuple[Any, ...], key) if isinstance(key, tuple) else ()))
 
     def call(self) -> None:
-        """Push the record of a call."""
         target, arguments = self.take_pair()
         if not isinstance(target, Symbol):
             raise _Refused(f"calls a {_kind(target)}")
@@ -239,13 +226,11 @@ class _Machine:
         self.stack.append(Record(target.name, cast(tuple[Any, ...], arguments)))
 
     def call_with_keywords(self) -> None:
-        """Push the record of a call that has no keywords."""
         if keywords := self.take():
             raise _Refused(f"makes an object with keywords, a {_kind(keywords)}, which data do not need")
         self.call()
 
     def set_state(self) -> None:
-        """Give the record on top its state."""
         state, target = self.take(), self.stack[-1]
         if not isinstance(target, Record):
             raise _Refused(f"sets the state of a {_kind(target)}")

@@ -42,12 +42,7 @@ class Part:
 
 
 def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
-    """Return the parts of an observation, in our order: sorted by key.
-
-    Args:
-        space: of the observation.
-        image_features: for the parts that convolutions stand before: the number of their features.
-    """
+    """Return the parts of an observation sorted by key, with their sizes or the widths of their image features."""
     named: Mapping[str, Space] = space.parts if space.kind == "dict" else {"": space}
     parts: list[Part] = []
     start = 0

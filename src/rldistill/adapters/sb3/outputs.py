@@ -49,13 +49,6 @@ def read_output(
 ) -> Output:
     """Return what a network's last layer means in its action space.
 
-    Args:
-        family: of networks.
-        layer: the last one.
-        log_std: what belongs to it.
-        data: of the zip.
-        is_linear: whether there are no layers below it.
-
     Raises:
         ValueError: the layer does not fit the action space.
     """

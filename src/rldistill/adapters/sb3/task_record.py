@@ -68,13 +68,6 @@ def check_stacking(
     normaliser; `frame_stack` (`VecFrameStack`) joins the latest observations after it, so that statistics
     are those of a single observation and the zeros after a reset are never normalised.
 
-    Args:
-        space: of its observations, as the network saw them.
-        zoo: of the files beside its zip.
-        record: of its normaliser; None: there is none.
-        task: what the user says; only a whole task says what its observations are.
-        source: what messages call the file.
-
     Raises:
         PolicyFileError: the task does not stack, or the statistics are those of a single observation.
     """
@@ -113,10 +106,6 @@ def _stacking(space: Space, zoo: ZooFiles) -> str | None:
 
 def record_task(teacher: Teacher, task: str | Task | None) -> Task:
     """Return the task that a teacher plays, with the fingerprint of what it saw.
-
-    Args:
-        teacher: what its files say.
-        task: what the user says: a name only, or a task whose record counts where the files carry none.
 
     Raises:
         ValueError: a time feature in observations that cannot have one.
