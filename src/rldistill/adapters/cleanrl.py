@@ -27,7 +27,7 @@ from rldistill.types import ActionLayout
 
 _LIBRARY = "CleanRL"
 CLEANRL_SUFFIX = ".cleanrl_model"
-"""Of the files that its scripts write, and nobody else's."""
+"""Of the files that its scripts write; no other program uses it."""
 _NOT_SAVED = (
     "CleanRL's ppo_continuous_action normalises observations by running statistics and clips them to ±10 in wrappers "
     "that the file does not hold. Unless this teacher was trained without them, it plays about as well as at random."
@@ -99,10 +99,10 @@ def _with_activation(found: FoundNetwork, activation: Activation, source: str) -
 
 
 def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, str]]:
-    """Return a single stack of layers with what its outputs are, and a guess where nobody says it.
+    """Return a single stack of layers with what its outputs are, and a guess where that is not said.
 
     Raises:
-        UsageError: nobody says it, and the task's actions have no Q-values.
+        UsageError: it is not said, and the task's actions have no Q-values.
     """
     if said.outputs == OutputDeclaration("actions"):
         return replace(found, layers=replace(found.layers, kind="actions"), layout=None), {}

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: state dicts, of which one acts, and running statistics beside them."""
+"""What a checkpoint holds: state dicts, one of them the actor's, and running statistics beside them."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a format of policy files is: how a file of it is told, how it is loaded, and what its user must say.
+"""What a format of policy files is: how its files are recognised and loaded, and what their user must say.
 
 Each adapter of a file format declares one `Format`; `detect.FORMATS` is the table of all.
 """
@@ -24,7 +24,7 @@ LoadedPolicy = TorchPolicy | ProgramPolicy
 
 @dataclass(frozen=True)
 class FileStart:
-    """What a file is told by, without running anything of it.
+    """The beginning of a file, by which its format is recognised without running anything of it.
 
     Attributes:
         path: of the file.

@@ -58,8 +58,8 @@ class FoundNetwork:
         layout: of the actions; None: a box whose bounds the task says, to which outputs are clipped.
         behaviour: how the library plays such a policy.
         clip: to which the library clips normalised observations, where it normalises them by statistics.
-        known_by: what tells that the library wrote it: names that nobody else gives, or, where others give them too,
-            the suffix of its files; `nothing`: no script of the library has such a network.
+        known_by: what tells that the library wrote it: `names` of tensors that no other program gives, or the
+            `suffix` of its files where others give them too; `nothing`: no script of the library has such a network.
         holds_statistics: whether the library keeps the statistics of observations among the weights, if anywhere.
         without_normalizer: what may make it play badly unless the user names its running statistics.
         normalizer: what is recorded of the file of these statistics.

@@ -115,7 +115,7 @@ def check_module_state(module: nn.Module) -> None:
 def _answers(policy: TorchPolicy, rows: Tensor) -> Mapping[str, Tensor]:
     """Return what a module answers to a batch of observations, by name: does it take them, and what is there?"""
     network = policy.network
-    assert isinstance(network, ModuleNetwork), "a module of somebody's own"
+    assert isinstance(network, ModuleNetwork), "the network of a module"
     was_training = network.training
     try:
         return network.eval().answers(rows.to(policy.device))

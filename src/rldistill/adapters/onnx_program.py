@@ -30,7 +30,7 @@ SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
 FREE_BYTES = 512 * 2**20
 """What a file may take, in whatever shapes, beside copies of its weights and inputs."""
-# What is imported is what is imported here; a folder that somebody works in adds nothing.
+# The same modules are imported as here; the current folder adds nothing.
 _COMMAND = (
     "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
     "from rldistill.adapters.onnx_worker import serve; serve(**arguments)"
@@ -79,13 +79,26 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
+    return program_policy(load_onnx(path, trust=reading.trust), task, reading)
+
+
+ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))
+
+
+def load_onnx(path: Path, *, trust: bool) -> Program:
+    """Return the program of an ONNX file; `trust` lifts the limits of memory and time.
+
+    Raises:
+        PolicyFileError: the file cannot be read, or run within the limits.
+        RldistillError: `onnx` or `onnxruntime` is missing.
+    """
     what = f"ONNX file {path}"
     for module in ("onnx", "onnxruntime"):
         check_installed(module, what=what, extra="onnx")
-    process = _OnnxProcess(path, what, trust=reading.trust)
+    process = _OnnxProcess(path, what, trust=trust)
     description = process.description
     batch_size, *observation_shape = description["batch_shape"]
-    program = Program(
+    return Program(
         name=path.stem,
         what=what,
         format="onnx",
@@ -98,14 +111,10 @@ def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | 
         num_parameters=description["num_parameters"],
         num_bytes=description["num_bytes"],
     )
-    return program_policy(program, task, reading)
-
-
-ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))
 
 
 class _OnnxProcess:
-    """The process that reads and runs a file: started here, and ended when nobody refers to it any more."""
+    """The process that reads and runs a file: started here, and ended with the last reference to it."""
 
     def __init__(self, path: Path, what: str, *, trust: bool) -> None:
         self._what = what

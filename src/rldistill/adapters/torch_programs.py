@@ -1,7 +1,7 @@
 """TorchScript and torch.export files as programs: loaded only from sources that the user trusts.
 
 Both bring code that their maker wrote and that runs when they do; what they say of themselves is
-not checked by anybody. An archive's entries can be looked at without running it.
+not checked. An archive's entries can be looked at without running it.
 """
 
 import re

@@ -33,7 +33,7 @@ _OF_NO_MODEL = frozenset(
     {"", "asyncio", "commands", "ctypes", "http", "importlib", "io", "nt", "operator", "os", "pdb", "pickle", "posix"}
     | {"pty", "runpy", "shutil", "socket", "subprocess", "sys", "urllib", "webbrowser"}
 )
-# What makes room for as many numbers as it is told, out of nothing.
+# Names that allocate as many numbers as their argument says.
 _ALLOCATES = re.compile(r"(bytearray|Tensor|Storage)$")
 # How torch names what a file wants and data do not need.
 _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -158,7 +158,7 @@ def _refusal(source: str, message: str) -> str:
     refusal = f"{source} is refused: its pickle {what}. Nothing of it was executed."
     module = found[1].rpartition(".")[0] if found else ""
     if module.partition(".")[0] in _OF_NO_MODEL:
-        return refusal  # nobody should open it by other means
+        return refusal  # it should not be opened by other means either
     return f"{refusal} {_SAVE_ZIP if f'{module}.'.startswith(_OF_SB3) else _SAVE_WEIGHTS}"
 
 

@@ -246,7 +246,7 @@ def test_episodes_that_somebody_added_have_no_outputs(written, tmp_path):
     to_minari(tmp_path / "ours", "again-v0")
     minari.load_dataset("ours-v0").storage.update_from_storage(minari.load_dataset("again-v0").storage)
     assert message_of(DatasetError, from_minari, "ours-v0", tmp_path / "d") == (
-        "Minari dataset 'ours-v0': episode 2 was added by somebody else and has no outputs of the teacher. "
+        "Minari dataset 'ours-v0': episode 2 was added by another program and has no outputs of the teacher. "
         "Pass teacher=… to label all of them."
     )
 

@@ -1,7 +1,7 @@
-"""The member `data` of a zip: JSON, of which only plain fields are read.
+"""The member `data` of a zip: JSON. Only its plain fields are read.
 
-What JSON cannot hold stands there twice: pickled (under `:serialized:`), of which only two arrays are read, as data
-(observations), and as the text that Python prints, which is all that a network needs.
+What JSON cannot hold stands there twice: pickled under `:serialized:`, where two observations alone are read, as data,
+and as the text that Python prints, which is all that a network needs.
 """
 
 import base64

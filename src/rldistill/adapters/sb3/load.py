@@ -15,12 +15,11 @@ from rldistill.adapters.formats import FileStart, Format, Reading
 from rldistill.adapters.found import make_policy
 from rldistill.adapters.normalizer_file import WITHOUT_NORMALIZER, NormalizerRecord, read_normalizer
 from rldistill.adapters.notices import warn
-from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
+from rldistill.adapters.sb3.beside import ZooFiles, find_normalizer, folders_beside, read_zoo_files, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
 from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.network import read_layers
 from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, check_stacking, is_atari, record_task
-from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.limits import JSON

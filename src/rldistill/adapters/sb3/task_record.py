@@ -8,10 +8,10 @@ from typing import Any, cast
 import gymnasium
 
 from rldistill.adapters.normalizer_file import NormalizerRecord
+from rldistill.adapters.sb3.beside import ZooFiles
 from rldistill.adapters.sb3.data import Sb3Data
 from rldistill.adapters.sb3.inputs import dead_inputs_at_end, observation_dtype, observation_shape, parts_of
 from rldistill.adapters.sb3.spaces import Space
-from rldistill.adapters.sb3.zoo_files import ZooFiles
 from rldistill.envs import make_task
 from rldistill.envs.extended import observed_as
 from rldistill.errors import PolicyFileError, TaskError
@@ -23,7 +23,7 @@ from rldistill.types import ActionLayout
 ATARI_WRAPPER = "AtariWrapper"
 _ATARI = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
 _VERSION = re.compile(r"-v\d+$")
-# The length of an episode that TimeFeatureWrapper assumes where nobody tells it.
+# The length of an episode that TimeFeatureWrapper assumes by default.
 _DEFAULT_EPISODE_LENGTH = 1000
 _HISTORY = ("HistoryWrapper", "HistoryWrapperObsDict")
 # Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
@@ -114,7 +114,7 @@ def record_task(teacher: Teacher, task: str | Task | None) -> Task:
         seen = _declared(teacher, task.fingerprint)
         if not seen.differences(observed_as(task, seen).fingerprint, says_frames=False):
             return replace(task, fingerprint=seen)
-        # Whoever compares the two will refuse: with the name of the teacher's own environment, as far as it is known.
+        # `fit_policy` will refuse it, with the name of the teacher's own environment as far as it is known.
         return Task(teacher.zoo.environment or UNNAMED_TASK, seen)
     name = task or teacher.zoo.environment or UNNAMED_TASK
     return _atari_task(teacher, name) or Task(

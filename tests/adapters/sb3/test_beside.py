@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
+from rldistill.adapters.sb3.beside import ZooFiles, read_zoo_files
 from rldistill.errors import PolicyFileError
 
 yaml = pytest.importorskip("yaml")
