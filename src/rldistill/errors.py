@@ -84,7 +84,7 @@ class GateError(RldistillError):
 
 def install_hint(extra: str) -> str:
     """Return how to install what one of our extras brings; the package is on no index, so from a checkout."""
-    return f".venv/bin/pip install -e '.[{extra}]' in the checkout of rldistill"
+    return f".venv/bin/pip install -c constraints.txt -e '.[{extra}]' in the checkout of rldistill"
 
 
 def docs_page(name: str) -> str:

@@ -612,3 +612,35 @@ def test_of_several_state_dicts_none_is_guessed(path):
     assert line.startswith("Policy file FILE holds the state dicts pi, q, and does not say which one is the policy.")
     assert "torch.save(torch.load(path, weights_only=True)['pi'], 'policy.pt')" in line
     assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line
+
+
+def test_an_agent_of_skrl_is_named_whatever_its_tensors_hold(path):
+    value = {"running_mean": torch.full((1,), float("nan")), "running_variance": torch.ones(1)}
+    torch.save({"policy": PPO().state_dict(), "value_preprocessor": value}, path)
+    assert refusal(path).startswith("Policy file FILE is an agent of skrl (policy, value_preprocessor), whose policy")
+
+
+# A plain nn.Sequential, by any one name or none.
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "policy.net.", "mlp_2."])
+def test_a_plain_sequential_is_read_as_its_user_says(prefix, tmp_path):
+    path, module = tmp_path / "policy.pt", randomised(nn.Sequential(*dense(4, 8, 6, 3, activation=nn.Tanh)))
+    torch.save({f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}, path)
+    policy = load_policy(path, activation="tanh", outputs="logits", task=vector_task())
+    assert policy.output_kind == "logits"
+    assert_parity(policy, module, VECTORS)
+    with pytest.warns(TeacherWarning, match=r"does not say its activation \(taken is relu\) or what its outputs are"):
+        assert load_policy(path).output_kind == "q_values"
+
+
+def test_a_plain_sequential_may_answer_actions(tmp_path):
+    path, module = tmp_path / "actor.pt", randomised(nn.Sequential(*dense(4, 8, 2)))
+    torch.save(module.state_dict(), path)
+    policy = load_policy(path, activation="relu", outputs="actions", task=box_task())
+    with torch.no_grad():
+        np.testing.assert_allclose(policy.act(VECTORS)[0], module(VECTORS).clamp(-1, 1), atol=1e-5)
+    assert refusal(path, UsageError, task=box_task()) == (
+        "Policy file FILE does not say what its outputs are, and task 'made-up' has box actions. If they are these "
+        "actions, in the environment's units, say so: --outputs actions (in Python outputs='actions')."
+    )

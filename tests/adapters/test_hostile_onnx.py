@@ -339,6 +339,6 @@ def test_a_missing_package_is_asked_for_by_its_extra(onnx_path, monkeypatch, pac
     saved(mlp_model(), onnx_path)
     monkeypatch.setitem(sys.modules, package, None)
     assert refusal(onnx_path, RldistillError, read=load) == (
-        f"ONNX file FILE needs {package}, which is not installed: .venv/bin/pip install -e '.[onnx]' "
-        "in the checkout of rldistill"
+        f"ONNX file FILE needs {package}, which is not installed: .venv/bin/pip install -c constraints.txt -e "
+        "'.[onnx]' in the checkout of rldistill"
     )

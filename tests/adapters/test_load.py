@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import rldistill as rd
-from rldistill.adapters.load import Reading, load_policy, load_with, share_words
+from rldistill.adapters.load import load_policy, load_with, share_words
 from rldistill.adapters.notices import TeacherWarning
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy
 from tests.kit.other_libraries import QNetwork, randomised
 from tests.kit.shared_teachers import load_actor_critic
@@ -85,8 +86,10 @@ def test_a_class_is_no_module(checkpoint):
 
 
 def test_words_that_a_file_does_not_need_are_refused(own, checkpoint):
-    assert refusal(checkpoint, input_scale=1.0) == "FILE is a checkpoint, of which input_scale need not be said."
-    assert refusal(own, activation="elu") == "FILE is a policy file of rldistill, of which activation need not be said."
+    assert refusal(checkpoint, input_scale=1.0) == "FILE is a checkpoint, which takes no input_scale. Leave it out."
+    assert (
+        refusal(own, activation="elu") == "FILE is a policy file of rldistill, which takes no activation. Leave it out."
+    )
 
 
 def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
@@ -99,9 +102,9 @@ def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"normalizer": "none"}, "FILE is a policy file of rldistill, of which normalizer need not be said."),
-        ({"activation": "elu"}, "FILE is a policy file of rldistill, of which activation need not be said."),
-        ({"input_scale": 0.5}, "FILE is a policy file of rldistill, of which input_scale need not be said."),
+        ({"normalizer": "none"}, "FILE is a policy file of rldistill, which takes no normalizer. Leave it out."),
+        ({"activation": "elu"}, "FILE is a policy file of rldistill, which takes no activation. Leave it out."),
+        ({"input_scale": 0.5}, "FILE is a policy file of rldistill, which takes no input_scale. Leave it out."),
         ({"outputs": "q_values"}, "FILE says itself that its outputs are logits: got outputs='q_values'."),
     ],
 )
@@ -126,7 +129,7 @@ def test_a_word_that_none_of_several_files_needs_is_refused(own, checkpoint):
     with pytest.raises(UsageError) as caught:
         share_words([own, checkpoint], Reading(input_scale=0.5))
     assert str(caught.value) == (
-        f"input_scale need not be said of any of these files: {own} (policy file of rldistill), {checkpoint} "
+        f"input_scale: none of these files takes one: {own} (policy file of rldistill), {checkpoint} "
         "(checkpoint). Leave it out."
     )
 
@@ -168,7 +171,8 @@ def test_a_zip_of_stable_baselines3_is_known_by_its_content(shared_teachers, tmp
     assert policy.output_kind == "q_values"
     assert policy(np.zeros((1, 4), np.float32))[0].q_values.shape == (1, 2)
     assert (
-        refusal(renamed, activation="relu") == "FILE is a Stable-Baselines3 zip, of which activation need not be said."
+        refusal(renamed, activation="relu")
+        == "FILE is a Stable-Baselines3 zip, which takes no activation. Leave it out."
     )
 
 

@@ -283,7 +283,7 @@ def test_words_that_a_program_has_no_use_for_are_refused(verb, word, exported, s
     result = run(*verb, exported, *CART_POLE, "--trust", "--outputs", "logits", word, value)
     assert (result.code, result.line) == (
         2,
-        f"rldistill {verb[0]}: {exported} is a torch.export file, of which {word[2:]} need not be said.",
+        f"rldistill {verb[0]}: {exported} is a torch.export file, which takes no {word[2:]}. Leave it out.",
     )
 
 
@@ -295,7 +295,7 @@ def test_one_of_several_files_takes_the_word_or_it_is_refused(q_network, exporte
     refused = run("evaluate", exported, exported, *said)
     assert (refused.code, refused.line) == (
         2,
-        f"rldistill evaluate: normalizer need not be said of any of these files: {exported} (torch.export file), "
+        f"rldistill evaluate: normalizer: none of these files takes one: {exported} (torch.export file), "
         f"{exported} (torch.export file). Leave it out.",
     )
 

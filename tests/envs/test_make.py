@@ -147,7 +147,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     monkeypatch.setattr(gymnasium, "make", make)
     assert message_of(RldistillError, name) == (
         f"Task {name!r} needs a package that is not installed ({reason}): "
-        f".venv/bin/pip install -e '.[{extra}]' in the checkout of rldistill."
+        f".venv/bin/pip install -c constraints.txt -e '.[{extra}]' in the checkout of rldistill."
     )
 
 

@@ -204,7 +204,9 @@ def test_without_matplotlib_the_error_names_the_command_that_installs_it(
 ) -> None:
     run = _write_run(tmp_path / "run", _distillation(scores=False))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(RldistillError, match=r"needs matplotlib.*pip install -e '\.\[report\]' in the checkout"):
+    with pytest.raises(
+        RldistillError, match=r"needs matplotlib.*pip install -c constraints\.txt -e '\.\[report\]' in the checkout"
+    ):
         learning_curve(run, tmp_path / "curve.png")
 
 

@@ -155,7 +155,9 @@ def test_without_the_extra_the_error_names_the_command_that_installs_it(
 ) -> None:
     task = make_task("atari:pong")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RldistillError, match=rf"needs {package}.*pip install -e '\.\[report\]' in the checkout"):
+    with pytest.raises(
+        RldistillError, match=rf"needs {package}.*pip install -c constraints\.txt -e '\.\[report\]' in the checkout"
+    ):
         side_by_side([("random", RandomPolicy(task.task))], task, tmp_path / "film.mp4", seed=0,
                      exploration_epsilon=0.0, max_steps=2)  # fmt: skip
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,78 +28,62 @@ _CHUNK_BYTES = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
 
+@dataclass(frozen=True)
 class Archive:
     """An open zip archive whose declared sizes were checked.
 
-    Args:
+    Attributes:
         zip_file: the open archive.
         source: what messages call it.
-        num_bytes: size of the whole archive.
+        num_bytes: of the whole file, by which its unpacked size is measured.
     """
 
-    def __init__(self, zip_file: zipfile.ZipFile, source: str, num_bytes: int) -> None:
-        self._zip_file = zip_file
-        self._source = source
-        self._num_bytes = num_bytes
+    zip_file: zipfile.ZipFile
+    source: str
+    num_bytes: int
 
     @property
     def names(self) -> frozenset[str]:
         """Names of its members."""
-        return frozenset(self._zip_file.namelist())
+        return frozenset(self.zip_file.namelist())
 
     @property
     def unpacked_bytes(self) -> int:
         """What all members together unpack to, as the archive declares; none of them is read beyond its part."""
-        return sum(member.file_size for member in self._zip_file.infolist())
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the whole archive."""
-        return self._num_bytes
+        return sum(member.file_size for member in self.zip_file.infolist())
 
     def read(self, name: str, *, most: int = MAX_MEMBER_BYTES) -> bytes:
-        """Return a member's bytes.
-
-        Args:
-            name: of the member.
-            most: bytes that it may unpack to.
+        """Return a member's bytes, at most so many.
 
         Raises:
             PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
         """
         if name not in self.names:
             raise PolicyFileError(
-                f"{self._source} holds no {name!r}, only {listed(self.names)}. Was it written by another library?"
+                f"{self.source} holds no {name!r}, only {listed(self.names)}. Was it written by another library?"
             )
-        if self._zip_file.getinfo(name).file_size > most:
+        if self.zip_file.getinfo(name).file_size > most:
             raise PolicyFileError(
-                f"{self._source} is refused: {printable(name, 60)} unpacks to more than {most >> 20:,} MiB, the most "
+                f"{self.source} is refused: {printable(name, 60)} unpacks to more than {most >> 20:,} MiB, the most "
                 "that is read of it."
             )
         chunks: list[bytes] = []
         num_bytes = 0
         try:
-            with self._zip_file.open(name) as member:
+            with self.zip_file.open(name) as member:
+                packed = min(self.zip_file.getinfo(name).compress_size, self.num_bytes)
                 while chunk := member.read(_CHUNK_BYTES):
                     num_bytes += len(chunk)
-                    self._check_size(name, num_bytes)
+                    _check_size(self.source, name, num_bytes, packed)
                     chunks.append(chunk)
         except _DAMAGE as error:
-            raise PolicyFileError(_unreadable(self._source, f"{name} in it: {first_line(error)}")) from error
+            raise PolicyFileError(_unreadable(self.source, f"{name} in it: {first_line(error)}")) from error
         return b"".join(chunks)
-
-    def _check_size(self, name: str, num_bytes: int) -> None:
-        packed = self._zip_file.getinfo(name).compress_size
-        _check_size(self._source, name, num_bytes, min(packed, self._num_bytes))
 
 
 @contextlib.contextmanager
 def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]:
-    """Open a zip file.
-
-    Args:
-        path: of the file.
-        kind: what messages call it, before its path.
+    """Open a zip file, which messages call by its kind and its path.
 
     Raises:
         PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
@@ -118,10 +103,7 @@ def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]
 def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
     """Open an archive in memory, its declared sizes checked, before another library unpacks it.
 
-    Args:
-        data: the archive.
-        source: what messages call it.
-        num_bytes: of the file that it takes part of, by which its unpacked size is measured; None: its own.
+    `num_bytes` is the size of a file that it is a part of, by which its unpacked size is measured.
 
     Raises:
         PolicyFileError: not a whole zip archive, or it declares more than the limits.

@@ -52,11 +52,7 @@ def array_from(value: object) -> NDArray[Any]:
 
 
 def number_from(value: object, *, may_be_infinite: bool = False) -> float:
-    """Return the number that a value or a record describes.
-
-    Args:
-        value: as the unpickler read it.
-        may_be_infinite: whether ∞, which some settings use for "no limit", is one.
+    """Return the number that a value or a record describes; ∞ only where a setting may mean "no limit" by it.
 
     Raises:
         ValueError: it describes none.

@@ -1,172 +1,211 @@
-"""CleanRL's state dicts: networks told by the names of their tensors, rebuilt as ours.
+"""CleanRL's state dicts, and those of plain networks: told by the names of their tensors.
 
 CleanRL's scripts write one network each, of a fixed layout. Read are those of dqn, dqn_atari, c51,
 c51_atari, qdagger (with IMPALA's torso), pqn, pqn_atari, ppo, ppo_atari, ppo_continuous_action,
 rpo_continuous_action, sac_continuous_action, td3_continuous_action and ddpg_continuous_action.
-Layout as of CleanRL's commit fe8d8a03.
+Layout as of CleanRL's commit fe8d8a03. Networks of the same layout that another program wrote are read too, and so is
+any single `nn.Sequential`: what the file does not say is then a guess, and said to be one.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rldistill.adapters.found import FoundNetwork, Layer
-from rldistill.adapters.sequential import (
-    UnknownLayersError,
-    describe_layers,
-    flattened,
-    take_layer,
-    take_layers,
-)
-from rldistill.networks import Architecture, GaussianOptions, ValueAtoms
+from rldistill.adapters.containers import state_dicts
+from rldistill.adapters.found import FoundNetwork, Said
+from rldistill.adapters.memory import refuse_memory
+from rldistill.adapters.sequential import UnknownLayersError, take_layer, take_layers
+from rldistill.errors import UsageError
+from rldistill.networks import GaussianOptions, ValueAtoms
+from rldistill.networks.architecture import Activation
+from rldistill.networks.layers import Layer, NetworkLayers
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.types import ActionLayout
 
 _LIBRARY = "CleanRL"
 CLEANRL_SUFFIX = ".cleanrl_model"
-"""Of the files that its scripts write, and nobody else's."""
-_ATARI_SHAPE = (84, 84)
+"""Of the files that its scripts write; no other program uses it."""
 _NOT_SAVED = (
     "CleanRL's ppo_continuous_action normalises observations by running statistics and clips them to ±10 in wrappers "
     "that the file does not hold. Unless this teacher was trained without them, it plays about as well as at random."
 )
 # Of its wrapper behind NormalizeObservation.
 _CLIP = 10.0
-_Finder = Callable[[dict[str, Tensor]], FoundNetwork]
+_NUMBERED = re.compile(r"\d+\.(weight|bias)$")
 
 
-def find_cleanrl(tensors: Mapping[str, Tensor]) -> FoundNetwork | None:
-    """Return the network in a state dict; None where its names are not CleanRL's.
+def find_cleanrl(content: object, said: Said) -> FoundNetwork | None:
+    """Return the network in the first state dict that has CleanRL's names, as its user says that it was made.
 
     Raises:
+        PolicyFileError: it has a memory.
         UnknownLayersError: the names are CleanRL's, the layers are not.
+        UsageError: the user says another activation of layers that have but one.
     """
-    finder = _FINDERS.get(frozenset(name.partition(".")[0] for name in tensors))
-    if finder is None:
-        return None
-    rest = dict(tensors)
-    try:
-        found = finder(rest)
-    except KeyError as error:
-        raise UnknownLayersError(f"{error.args[0]} is missing") from error
-    if rest:
-        raise UnknownLayersError(f"{', '.join(rest)} beside its layers")
-    return found
+    for tensors in state_dicts(content):
+        refuse_memory(said.source, tensors)
+        finder = _FINDERS.get(frozenset(name.partition(".")[0] for name in tensors))
+        if finder is None and len({_NUMBERED.sub("", name) for name in tensors}) == 1:
+            finder = _sequential
+        if finder is None:
+            continue
+        rest = dict(tensors)
+        try:
+            found = finder(rest)
+        except KeyError as error:
+            raise UnknownLayersError(f"{error.args[0]} is missing") from error
+        if rest:
+            raise UnknownLayersError(f"{', '.join(rest)} beside its layers")
+        return _as_said(found, said)
+    return None
+
+
+def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
+    """Return a network as its user says that it was made; what is neither said nor in the file is a guess."""
+    script, layers = found.algorithm, found.layers
+    has_suffix = said.path.suffix == CLEANRL_SUFFIX and found.known_by != "nothing"
+    guesses: dict[str, str] = {}
+    if said.activation is not None:
+        layers = _with_activation(found, said.activation, said.source)
+    elif not has_suffix and layers.torso and not layers.first.blocks:
+        other = "relu" if layers.activation == "tanh" else "tanh"
+        guesses[f"its activation (taken is {layers.activation})"] = f"--activation {other}"
+    found = replace(found, layers=layers)
+    if found.known_by != "names" and not has_suffix:
+        found = replace(found, library="state dict", algorithm=None)
+        if layers.kind == "q_values":
+            found, guess = _with_outputs(found, said)
+            guesses |= guess
+    if not guesses:
+        return found
+    in_python = ", ".join(_in_python(option) for option in guesses.values())
+    guess = (
+        f"the file does not say {' or '.join(guesses)}, as in CleanRL's {script}. If it was trained otherwise, say so: "
+        f"{' '.join(guesses.values())} (in Python {in_python})."
+    )
+    return replace(found, guesses=(guess,))
+
+
+def _with_activation(found: FoundNetwork, activation: Activation, source: str) -> NetworkLayers:
+    if found.layers.first.blocks and activation != found.layers.activation:
+        raise UsageError(
+            f"{source} ({found.label}): got activation {activation}, and its residual blocks know "
+            f"{found.layers.activation} alone. Leave activation out."
+        )
+    return replace(found.layers, activation=activation)
+
+
+def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, str]]:
+    """Return a single stack of layers with what its outputs are, and a guess where that is not said.
+
+    Raises:
+        UsageError: it is not said, and the task's actions have no Q-values.
+    """
+    if said.outputs == OutputDeclaration("actions"):
+        return replace(found, layers=replace(found.layers, kind="actions"), layout=None), {}
+    if said.outputs == OutputDeclaration("logits"):
+        return replace(found, layers=replace(found.layers, kind="logits")), {}
+    if said.outputs is not None:
+        return found, {}
+    if said.task is not None and said.task.fingerprint.action_layout.is_continuous:
+        raise UsageError(
+            f"{said.source} does not say what its outputs are, and task {said.task.name!r} has box actions. If they "
+            "are these actions, in the environment's units, say so: --outputs actions (in Python outputs='actions')."
+        )
+    return found, {"what its outputs are (taken are Q-values)": "--outputs logits"}
+
+
+def _in_python(option: str) -> str:
+    name, _, value = option.removeprefix("--").partition(" ")
+    return f"{name}={value!r}"
+
+
+def _of_choices(algorithm: str, torso: Sequence[Layer], output: Layer) -> FoundNetwork:
+    """Return a network of Q-values on vectors, or on bytes of images that it divides by 255 itself."""
+    is_image = bool(torso) and torso[0].is_convolution
+    layers = NetworkLayers(tuple(torso), output, "q_values", input_scale=1 / 255 if is_image else 1.0)
+    layout = ActionLayout.discrete(len(output.weight))
+    return FoundNetwork(_LIBRARY, f"{algorithm}_atari" if is_image else algorithm, layers, layout)
 
 
 def _q_network(tensors: dict[str, Tensor]) -> FoundNetwork:
     if "network.0.conv.weight" in tensors:
         return _qdagger(tensors)
-    layers = take_layers(tensors, "network")
-    architecture = describe_layers(layers, activation="relu", has_output=True)
-    algorithm = "pqn" if architecture.layer_norm else "dqn"
-    *torso, output = flattened(layers)
-    found = _with_inputs(architecture, algorithm, torso, output, ActionLayout.discrete(output[0].shape[0]))
-    return replace(found, known_by="suffix")
+    *torso, output = take_layers(tensors, "network.")
+    has_norms = any(layer.norm is not None for layer in torso)
+    return replace(_of_choices("pqn" if has_norms else "dqn", torso, output), known_by="suffix")
 
 
-def _with_inputs(
-    architecture: Architecture, algorithm: str, torso: list[Layer], output: Layer, layout: ActionLayout
-) -> FoundNetwork:
-    """Return a network of Q-values on vectors, or on bytes of images that it divides by 255 itself."""
-    is_image = architecture.kind != "mlp"
-    first = torso[0][0] if torso else output[0]
-    return FoundNetwork(
-        _LIBRARY,
-        f"{algorithm}_atari" if is_image else algorithm,
-        architecture,
-        (first.shape[1], *_ATARI_SHAPE) if is_image else (first.shape[1],),
-        "q_values",
-        torso,
-        output,
-        layout,
-        observation_dtype="uint8" if is_image else "float32",
-        input_scale=1 / 255 if is_image else 1.0,
-    )
+def _sequential(tensors: dict[str, Tensor]) -> FoundNetwork:
+    """Read an `nn.Sequential` as it is, or under any one name; no script has such a network."""
+    prefix = next(iter(tensors)).rpartition(".")[0].rstrip("0123456789")
+    *torso, output = take_layers(tensors, prefix)
+    return replace(_of_choices("dqn", torso, output), known_by="nothing")
 
 
 def _c51(tensors: dict[str, Tensor]) -> FoundNetwork:
     support = tensors.pop("atoms").flatten()
-    layers = take_layers(tensors, "network")
-    architecture = describe_layers(layers, activation="relu", has_output=True)
-    *torso, output = flattened(layers)
-    num_actions, beyond = divmod(output[0].shape[0], max(len(support), 1))
+    *torso, output = take_layers(tensors, "network.")
+    num_actions, beyond = divmod(len(output.weight), max(len(support), 1))
     if len(support) < 2 or beyond:
-        raise UnknownLayersError(f"{output[0].shape[0]} outputs for {len(support)} atoms")
+        raise UnknownLayersError(f"{len(output.weight)} outputs for {len(support)} atoms")
     if not support.is_floating_point():
         raise UnknownLayersError(f"atoms of {support.dtype}, expected floats")
     low, high = support[0].item(), support[-1].item()
     if not torch.allclose(support, torch.linspace(low, high, len(support)), atol=1e-4):
         raise UnknownLayersError("atoms at unequal distances")
-    found = _with_inputs(architecture, "c51", torso, output, ActionLayout.discrete(num_actions))
-    return replace(found, atoms=ValueAtoms(low, high, len(support)))
+    found = _of_choices("c51", torso, output)
+    layers = replace(found.layers, atoms=ValueAtoms(low, high, len(support)))
+    return replace(found, layers=layers, layout=ActionLayout.discrete(num_actions))
 
 
 def _qdagger(tensors: dict[str, Tensor]) -> FoundNetwork:
-    torso: list[Layer] = []
-    channels: list[int] = []
-    while f"network.{len(channels)}.conv.weight" in tensors:
-        stage = f"network.{len(channels)}"
-        names = ("conv", *(f"res_block{block}.conv{layer}" for block in (0, 1) for layer in (0, 1)))
-        torso += [take_layer(tensors, f"{stage}.{name}") for name in names]
-        channels.append(torso[-1][0].shape[0])
+    stages: list[Layer] = []
+    while f"network.{len(stages)}.conv.weight" in tensors:
+        stage = f"network.{len(stages)}"
+        convolution = take_layer(tensors, f"{stage}.conv")
+        names = [f"{stage}.res_block{block}.conv{layer}" for block in (0, 1) for layer in (0, 1)]
+        blocks = tuple(take_layer(tensors, name) for name in names)
+        stages.append(replace(convolution, stride=2, blocks=blocks))
     # Flatten and a ReLU stand before the first fully connected layer, a ReLU after it.
-    first, second = len(channels) + 2, len(channels) + 4
-    dense = take_layers(tensors, "network")
-    if list(dense) != [first, second]:
-        raise UnknownLayersError(f"layers at {list(dense)}, expected at {[first, second]}")
-    hidden = (dense[first][0].shape[0],)
-    architecture = Architecture(
-        f"impala:{'-'.join(map(str, channels))}:{hidden[0]}",
-        "impala",
-        hidden,
-        tuple(channels),
-        kernel_sizes=(3,) * len(channels),
-        strides=(2,) * len(channels),
-    )
-    output = dense[second]
-    layout = ActionLayout.discrete(output[0].shape[0])
-    return _with_inputs(architecture, "qdagger", [*torso, dense[first]], output, layout)
+    hidden, output = (take_layer(tensors, f"network.{len(stages) + place}") for place in (2, 4))
+    return _of_choices("qdagger", [*stages, hidden], output)
 
 
 def _ppo_atari(tensors: dict[str, Tensor]) -> FoundNetwork:
-    layers = take_layers(tensors, "network")
-    architecture = describe_layers(layers, activation="relu", has_output=False, value_head=True)
-    output = take_layer(tensors, "actor")
-    layout = ActionLayout.discrete(output[0].shape[0])
-    found = _with_inputs(architecture, "ppo", list(flattened(layers)), output, layout)
-    # CleanRL evaluates PPO by sampling; forced to its best action, such a policy may get stuck.
-    value = take_layer(tensors, "critic")
-    found = replace(found, output_kind="logits", behaviour="sample", value=value)
+    torso = take_layers(tensors, "network.", has_output=False)
+    found = _of_choices("ppo", torso, take_layer(tensors, "actor"))
+    layers = replace(found.layers, kind="logits", value=take_layer(tensors, "critic"))
     # Of CleanRL's networks with a shared torso, all have convolutions.
-    return replace(found, known_by="nothing" if architecture.kind == "mlp" else "suffix")
+    known_by = "suffix" if layers.first.is_convolution else "nothing"
+    # CleanRL evaluates PPO by sampling; forced to its best action, such a policy may get stuck.
+    return replace(found, layers=layers, behaviour="sample", known_by=known_by)
 
 
 def _ppo(tensors: dict[str, Tensor]) -> FoundNetwork:
-    layers = take_layers(tensors, "actor")
-    architecture = describe_layers(layers, activation="tanh", has_output=True)
-    *torso, output = flattened(layers)
-    found = _with_inputs(architecture, "ppo", torso, output, ActionLayout.discrete(output[0].shape[0]))
-    unused = _take_critic(tensors)
-    return replace(found, output_kind="logits", behaviour="sample", unused=unused, known_by="suffix")
+    *torso, output = take_layers(tensors, "actor.")
+    found = _of_choices("ppo", torso, output)
+    layers = replace(found.layers, kind="logits", activation="tanh")
+    return replace(found, layers=layers, behaviour="sample", unused=_take_critic(tensors), known_by="suffix")
 
 
 def _ppo_continuous(tensors: dict[str, Tensor]) -> FoundNetwork:
-    layers = take_layers(tensors, "actor_mean")
-    architecture = describe_layers(layers, activation="tanh", has_output=True)
-    *torso, output = flattened(layers)
+    *torso, output = take_layers(tensors, "actor_mean.")
     return FoundNetwork(
         _LIBRARY,
         "ppo_continuous_action",
-        architecture,
-        (flattened(layers)[0][0].shape[1],),
-        "gaussian",
-        torso,
-        output,
+        NetworkLayers(
+            tuple(torso),
+            output,
+            "gaussian",
+            activation="tanh",
+            log_std=tensors.pop("actor_logstd").flatten(),
+            gaussian=GaussianOptions("parameter"),
+        ),
         layout=None,  # the environment's bounds, to which a wrapper clips
-        spread=tensors.pop("actor_logstd").flatten(),
-        gaussian=GaussianOptions("parameter"),
         behaviour="sample",
         clip=_CLIP,
         unused=_take_critic(tensors),
@@ -182,38 +221,18 @@ def _take_critic(tensors: dict[str, Tensor]) -> tuple[str, ...]:
 
 
 def _sac(tensors: dict[str, Tensor]) -> FoundNetwork:
-    torso = [take_layer(tensors, "fc1"), take_layer(tensors, "fc2")]
-    return FoundNetwork(
-        _LIBRARY,
-        "sac_continuous_action",
-        _two_layers(torso),
-        (torso[0][0].shape[1],),
-        "gaussian",
-        torso,
-        take_layer(tensors, "fc_mean"),
-        _take_box(tensors),
-        spread=take_layer(tensors, "fc_logstd"),
-        gaussian=GaussianOptions("state_tanh"),
-    )
+    torso, mean, log_std = _take_torso(tensors), take_layer(tensors, "fc_mean"), take_layer(tensors, "fc_logstd")
+    layers = NetworkLayers(torso, mean, "gaussian", log_std=log_std, gaussian=GaussianOptions("state_tanh"))
+    return FoundNetwork(_LIBRARY, "sac_continuous_action", layers, _take_box(tensors))
 
 
 def _td3(tensors: dict[str, Tensor]) -> FoundNetwork:
-    torso = [take_layer(tensors, "fc1"), take_layer(tensors, "fc2")]
-    return FoundNetwork(
-        _LIBRARY,
-        "td3_continuous_action",
-        _two_layers(torso),
-        (torso[0][0].shape[1],),
-        "actions",
-        torso,
-        take_layer(tensors, "fc_mu"),
-        _take_box(tensors),
-    )
+    layers = NetworkLayers(_take_torso(tensors), take_layer(tensors, "fc_mu"), "actions")
+    return FoundNetwork(_LIBRARY, "td3_continuous_action", layers, _take_box(tensors))
 
 
-def _two_layers(torso: list[Layer]) -> Architecture:
-    hidden = tuple(weight.shape[0] for weight, _ in torso)
-    return Architecture(f"mlp:{'x'.join(map(str, hidden))}", "mlp", hidden)
+def _take_torso(tensors: dict[str, Tensor]) -> tuple[Layer, ...]:
+    return take_layer(tensors, "fc1"), take_layer(tensors, "fc2")
 
 
 def _take_box(tensors: dict[str, Tensor]) -> ActionLayout:
@@ -227,7 +246,7 @@ def _take_box(tensors: dict[str, Tensor]) -> ActionLayout:
 
 
 # By the first words of the tensors' names.
-_FINDERS: Mapping[frozenset[str], _Finder] = {
+_FINDERS: Mapping[frozenset[str], Callable[[dict[str, Tensor]], FoundNetwork]] = {
     frozenset({"network"}): _q_network,
     frozenset({"network", "atoms"}): _c51,
     frozenset({"network", "actor", "critic"}): _ppo_atari,

@@ -1,25 +1,28 @@
-"""What a file is, told by its content and without running anything of it."""
+"""The formats of policy files that are read, and which of them a file has: told by its content, not by its name."""
 
 import re
 from pathlib import Path
-from typing import Literal
+
+from torch import nn
 
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.weights import check_header, is_safetensors
+from rldistill.adapters.checkpoints import CHECKPOINT, LIBRARIES
+from rldistill.adapters.formats import FileKind, FileStart, Format
+from rldistill.adapters.onnx_program import ONNX
+from rldistill.adapters.sb3.load import SB3
+from rldistill.adapters.torch_programs import TORCH_EXPORT, TORCHSCRIPT
+from rldistill.adapters.weights import is_safetensors
 from rldistill.data import is_dataset_folder
 from rldistill.errors import PolicyFileError, reading_file
-from rldistill.limits import HEADER, read_json
-from rldistill.policies.file_format import METADATA_KEY
-
-FileKind = Literal["policy", "sb3", "onnx", "torchscript", "torch_export", "weights"]
+from rldistill.options.reading import Reading
+from rldistill.policies import TorchPolicy, files
+from rldistill.tasks import Task
 
 _READABLE = (
-    "Readable are policy files (.safetensors), Stable-Baselines3 zips, CleanRL and rsl_rl checkpoints (.pt), ONNX, "
-    "TorchScript and torch.export files"
+    f"Readable are policy files (.safetensors), Stable-Baselines3 zips, {' and '.join(sorted(LIBRARIES))} checkpoints "
+    "(.pt), ONNX, TorchScript and torch.export files"
 )
 _NUM_HEAD_BYTES = 64
-# What torch.save wrote before 2020 begins with: a pickle of its own magic number.
-_OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _KNOWN_STARTS = (
     (b"\x89HDF", "an HDF5 file (Keras, TensorFlow)"),
     (b"\x93NUMPY", "a NumPy array"),
@@ -29,38 +32,28 @@ _KNOWN_STARTS = (
     (b"{", "JSON text"),
     (b"<", "a web page"),
 )
-# Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
-_ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
-_ONNX_NEEDED = frozenset({7, 8})
-# One for each operator set, function and entry of its metadata.
-_MOST_ONNX_FIELDS = 100_000
 
 
-def policy_file_of(path: Path) -> Path:
-    """Return a file as it is, and of a run folder the policy that its run ended in.
-
-    Raises:
-        PolicyFileError: a folder that holds none.
-    """
-    with reading_file(f"Policy file {path}", PolicyFileError):
-        if not path.is_dir():
-            return path
-    files = [path / name for name in ("student.safetensors", "last_policy.safetensors")]
-    found = [file for file in files if file.is_file()]
-    if found:
-        return found[0]
-    if is_dataset_folder(path):
-        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    is_run = (path / "config.toml").is_file()
-    way_on = "its run has not finished: repeat its command with --resume." if is_run else "this is not a run folder."
-    raise PolicyFileError(f"{path} holds neither student.safetensors nor last_policy.safetensors; {way_on}")
+def _is_own(file: FileStart) -> bool:
+    # What is damaged is left to the reader of policy files; checkpoints among them were told before.
+    return not file.is_zip and (file.path.suffix == ".safetensors" or is_safetensors(file.head))
 
 
-def detect_kind(path: Path) -> FileKind:
-    """Return what kind of policy a file holds.
+def _load_own(path: Path, _reading: Reading, _task: Task | None, module: nn.Module | None) -> TorchPolicy:
+    return files.load_policy(path, module=module)
+
+
+_OWN = Format("policy", "policy file of rldistill", _is_own, _load_own, frozenset({"module"}), says_task=True)
+
+FORMATS: tuple[Format, ...] = (SB3, TORCHSCRIPT, TORCH_EXPORT, CHECKPOINT, _OWN, ONNX)
+"""All that are read. A new one is a module with a `Format`, and its name here."""
+
+
+def detect_format(path: Path) -> Format:
+    """Return the format of a policy file.
 
     Raises:
-        PolicyFileError: there is no file, or none of a kind that is readable; says what was found.
+        PolicyFileError: there is no file, or none of a format that is readable; says what was found.
     """
     with reading_file(f"Policy file {path}", PolicyFileError):
         if not path.is_file():
@@ -72,80 +65,45 @@ def detect_kind(path: Path) -> FileKind:
         raise PolicyFileError(
             f"Policy file {path} is empty (0 bytes): its download or copy is incomplete. Fetch it again."
         )
-    if head.startswith(b"PK"):
-        return _kind_of_zip(path)
-    if head.startswith(_OLD_TORCH):
-        return "weights"
-    if path.suffix == ".safetensors" or is_safetensors(head):
-        return "weights" if _is_bare_safetensors(path) else "policy"
-    if path.suffix == ".onnx" or _is_onnx(path):
-        return "onnx"
-    raise PolicyFileError(f"Policy file {path}: found {_describe_head(head)}. {_READABLE}.")
+    start = FileStart(path, head)
+    if start.is_zip:
+        with open_archive(path) as archive:
+            start = FileStart(path, head, archive.names)
+    for candidate in FORMATS:
+        if candidate.recognises(start):
+            return candidate
+    raise PolicyFileError(f"Policy file {path}: found {_described(start)}. {_READABLE}.")
 
 
-def _kind_of_zip(path: Path) -> FileKind:
-    with open_archive(path) as archive:
-        names = archive.names
-    parts = {name.partition("/")[2] for name in names}
-    if {"data", "policy.pth"} <= names:
-        return "sb3"
-    if "constants.pkl" in parts and any(part.startswith("code/") for part in parts):
-        return "torchscript"
-    if "serialized_exported_program.json" in names or "models/model.json" in parts:
-        return "torch_export"
-    if "data.pkl" in parts:
-        return "weights"
-    shown = ", ".join(sorted(names)[:4]) + (", …" if len(names) > 4 else "")
-    raise PolicyFileError(f"Policy file {path}: found a zip archive of {shown or 'nothing'}. {_READABLE}.")
+def detect_kind(path: Path) -> FileKind:
+    """Return the kind of a policy file's format; raises as `detect_format`."""
+    return detect_format(path).kind
 
 
-def _is_bare_safetensors(path: Path) -> bool:
-    """Are these tensors by name that nobody said the use of? What is damaged is left to the reader of policy files."""
-    with path.open("rb") as file:
-        head = file.read(9)
-        if not is_safetensors(head):
-            return False
-        check_header(head, source=f"Policy file {path}")
-        file.seek(8)
-        try:
-            header = read_json(file.read(int.from_bytes(head[:8], "little")), HEADER)
-            return METADATA_KEY not in header.get("__metadata__", {})
-        except (ValueError, AttributeError, TypeError):
-            return False
+def policy_file_of(path: Path) -> Path:
+    """Return a file as it is, and of a run folder the policy that its run ended in.
+
+    Raises:
+        PolicyFileError: a folder that holds none.
+    """
+    with reading_file(f"Policy file {path}", PolicyFileError):
+        if not path.is_dir():
+            return path
+    for name in ("student.safetensors", "last_policy.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    if is_dataset_folder(path):
+        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
+    is_run = (path / "config.toml").is_file()
+    way_on = "its run has not finished: repeat its command with --resume." if is_run else "this is not a run folder."
+    raise PolicyFileError(f"{path} holds neither student.safetensors nor last_policy.safetensors; {way_on}")
 
 
-def _is_onnx(path: Path) -> bool:
-    """Walk over the outermost fields of a protobuf message: are they those of an ONNX model?"""
-    size = path.stat().st_size
-    found: set[int] = set()
-    num_fields = 0
-    with path.open("rb") as file:
-        while (position := file.tell()) < size:
-            key = _read_varint(file.read(10))
-            if key is None:
-                return False
-            number, wire_type = key[0] >> 3, key[0] & 7
-            file.seek(position + key[1])
-            value = _read_varint(file.read(10))
-            num_fields += 1
-            if number not in _ONNX_FIELDS or wire_type not in (0, 2) or value is None or num_fields > _MOST_ONNX_FIELDS:
-                return False
-            found.add(number)
-            file.seek(position + key[1] + value[1] + (value[0] if wire_type == 2 else 0))
-        return file.tell() == size and found >= _ONNX_NEEDED
-
-
-def _read_varint(data: bytes) -> tuple[int, int] | None:
-    """Return the number that bytes begin with and how many bytes it takes; None if they do not."""
-    value = 0
-    for index, byte in enumerate(data):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, index + 1
-    return None
-
-
-def _describe_head(head: bytes) -> str:
+def _described(file: FileStart) -> str:
+    head = file.head
+    if file.is_zip:
+        names = ", ".join(sorted(file.members)[:4]) + (", …" if len(file.members) > 4 else "")
+        return f"a zip archive of {names or 'nothing'}"
     for start, what in _KNOWN_STARTS:
         if head.lstrip().startswith(start):
             return what

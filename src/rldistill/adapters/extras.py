@@ -8,16 +8,7 @@ from rldistill.errors import RldistillError, install_hint
 
 
 def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN401 (a module)
-    """Import an optional package.
-
-    Args:
-        module: its name.
-        what: needs it, as messages call it.
-        extra: of ours that installs it.
-
-    Raises:
-        RldistillError: it is not installed; says how to.
-    """
+    """Import a package that `what` needs; raises an `RldistillError` that says which of our extras installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -25,16 +16,7 @@ def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN4
 
 
 def check_installed(module: str, *, what: str, extra: str) -> None:
-    """Check that an optional package can be found, without importing it.
-
-    Args:
-        module: its name.
-        what: needs it, as messages call it.
-        extra: of ours that installs it.
-
-    Raises:
-        RldistillError: it is not installed; says how to.
-    """
+    """Check that a package can be found, without importing it; raises as `optional_import`."""
     if importlib.util.find_spec(module) is None:
         raise RldistillError(_missing(module, what=what, extra=extra))
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rldistill.adapters.memory import memory_among, recurrent
+from rldistill.adapters.memory import refuse_memory
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import NumericalError, UsageError
@@ -102,8 +102,7 @@ def check_module_state(module: nn.Module) -> None:
     """
     what = f"Module {type(module).__name__}"
     weights = cast(dict[str, object], module.state_dict())
-    if memory := memory_among(weights):
-        raise UsageError(recurrent(what, memory))
+    refuse_memory(what, weights, UsageError)
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise UsageError(
@@ -116,7 +115,7 @@ def check_module_state(module: nn.Module) -> None:
 def _answers(policy: TorchPolicy, rows: Tensor) -> Mapping[str, Tensor]:
     """Return what a module answers to a batch of observations, by name: does it take them, and what is there?"""
     network = policy.network
-    assert isinstance(network, ModuleNetwork), "a module of somebody's own"
+    assert isinstance(network, ModuleNetwork), "the network of a module"
     was_training = network.training
     try:
         return network.eval().answers(rows.to(policy.device))

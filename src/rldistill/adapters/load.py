@@ -7,144 +7,76 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rldistill.adapters.checkpoints import load_checkpoint, load_into_module
-from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
+from rldistill.adapters.detect import FORMATS, detect_format, policy_file_of
+from rldistill.adapters.formats import FileKind, Format, LoadedPolicy
 from rldistill.adapters.functions import function_policy, module_policy
 from rldistill.adapters.notices import warn
-from rldistill.adapters.onnx_program import load_onnx
-from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.adapters.sb3.load import load_sb3
-from rldistill.adapters.torch_programs import load_exported, load_torchscript
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import PolicyFileError, UsageError, reading_file
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
+from rldistill.options.declaration import verb
+from rldistill.options.load_policy import LoadOptions
 from rldistill.options.reading import Reading
-from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
-from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
+from rldistill.policies import HeadSpec, TorchPolicy, fit_policy
+from rldistill.policies.behaviour import Behaviour, check_can_sample
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
-PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
-LoadedPolicy = TorchPolicy | ProgramPolicy
-
-PROGRAMS: frozenset[FileKind] = frozenset({"onnx", "torchscript", "torch_export"})
+PROGRAMS: frozenset[FileKind] = frozenset(item.kind for item in FORMATS if "outputs" in item.words)
 """Kinds of files that do not say what their outputs are."""
-# Which kinds of files need which words; of all others they are refused rather than ignored.
-_HINTS: Mapping[str, frozenset[FileKind]] = {
-    "module": frozenset({"policy", "weights"}),
-    "input_scale": PROGRAMS,
-    "activation": frozenset({"weights"}),
-    "normalizer": frozenset({"sb3", "weights"}),
-}
-# Those of them that are said of all files of a command at once.
+# What is said of all files of a command at once.
 _SHARED_WORDS = ("input_scale", "activation", "normalizer")
-_KIND_NAMES: Mapping[FileKind, str] = {
-    "policy": "policy file of rldistill",
-    "sb3": "Stable-Baselines3 zip",
-    "onnx": "ONNX file",
-    "torchscript": "TorchScript file",
-    "torch_export": "torch.export file",
-    "weights": "checkpoint",
-}
+_BY_KIND: Mapping[FileKind, Format] = {item.kind: item for item in FORMATS}
 
 
-def load_policy(
-    source: PolicySource,
-    *,
-    device: str = "cpu",
-    module: nn.Module | None = None,
-    trust: bool = False,
-    task: TaskLike | None = None,
-    outputs: str | None = None,
-    behaviour: Behaviour | None = None,
-    input_scale: float | None = None,
-    activation: str | None = None,
-    normalizer: str | Path | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> LoadedPolicy:
+@verb(LoadOptions)
+def load_policy(options: LoadOptions) -> LoadedPolicy:
     """Load a policy; nothing in a file is executed unless `trust` says so.
-
-    Args:
-        source: a policy file, a run folder (its student, else its last policy), a file of another library, an
-            `nn.Module`, or a function from observations to outputs.
-        device: `auto`, `cpu` or `cuda`; programs run on the CPU.
-        module: for weights whose network is a module of one's own: that module, whose weights are replaced in place.
-        trust: whether files that are programs (TorchScript, torch.export) may run, and ONNX files without limits of
-            time and memory.
-        task: that it plays, for sources that do not say it themselves.
-        outputs: what its outputs are, for sources that do not say it: `q_values`, `logits`, `gaussian` or `actions`;
-            of several outputs also which, such as `logits=policy` or `gaussian=mu,log_std`; of a box whose bounds -1
-            and 1 stand for, `actions=rescale` or `actions=rescale(NAME)`.
-        behaviour: how it acts, `greedy` or `sample`; None: as the file says, else greedily.
-        input_scale: of programs that take floats where the environment gives bytes: the factor to apply.
-        activation: of checkpoints, which do not say it: `elu`, `relu`, `tanh`, …; None: rsl_rl's default, with a
-            warning, or that of CleanRL's script.
-        normalizer: of Stable-Baselines3 zips and of checkpoints: `vecnormalize.pkl`, or arrays `mean` and `var` in an
-            `.npz` or `.safetensors`; None: what lies beside a zip, what a checkpoint holds; `"none"`: without.
-        env_kwargs: settings of the task.
 
     Raises:
         PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
         UsageError: something must be said that the source does not tell, or was said and does not apply.
         MismatchError: the policy does not fit the task.
     """
-    if module is not None and not isinstance(module, nn.Module):
+    source, module = options.source, options.module
+    if module is not None and not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] Python lets anything in
         raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
-    named = _task(task, env_kwargs)
+    task = _task(options.task, options.env_kwargs)
     if isinstance(source, str | Path):
-        reading = Reading(
-            trust=trust,
-            outputs=outputs,
-            input_scale=input_scale,
-            activation=activation,
-            normalizer=None if normalizer is None else str(normalizer),
-            behaviour=check_behaviour(behaviour),
-        )
         with reading_file(f"Policy file {source}", PolicyFileError):
             path = policy_file_of(Path(source))
-            policy = _load_file(path, detect_kind(path), reading, named, device=device, module=module)
-    elif any(hint is not None for hint in (module, input_scale, activation, normalizer)):
+            policy = _load_file(path, options.as_reading(), task, device=options.device, module=module)
+    elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     else:
-        policy = _from_object(source, named, device=device, outputs=outputs, behaviour=behaviour or "greedy")
-    _check_sampling(policy, behaviour)
+        policy = _from_object(
+            source, task, device=options.device, outputs=options.outputs, behaviour=options.behaviour or "greedy"
+        )
+    _check_sampling(policy, options.behaviour)
     return policy
 
 
 def _load_file(
-    path: Path, kind: FileKind, reading: Reading, task: Task | None, *, device: str, module: nn.Module | None = None
+    path: Path,
+    reading: Reading,
+    task: Task | None,
+    *,
+    device: str,
+    module: nn.Module | None = None,
+    must_fit: bool = True,
 ) -> LoadedPolicy:
-    check_reading(path, kind, reading, module=module)
-    target, outputs, behaviour = resolve_device(device), reading.outputs, reading.behaviour
-    if kind in PROGRAMS:
-        program = _load_program(path, kind, trust=reading.trust)
-        return ProgramPolicy.create(
-            program, task, outputs=outputs, behaviour=behaviour or "greedy", input_scale=reading.input_scale
-        )
-    if kind == "weights" and module is not None:
-        if reading.activation is not None:
-            raise UsageError(
-                f"load_policy: got activation={reading.activation!r} with a module of your own, which has its own. "
-                "Leave it out."
-            )
-        return load_into_module(
-            path, module, task, outputs=outputs, behaviour=behaviour, normalizer=reading.normalizer
-        ).to(target)
-    if kind == "policy":
-        policy = files.load_policy(path, device=device, module=module)
-    elif kind == "sb3":
-        policy = load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
-    else:
-        policy = load_checkpoint(
-            path,
-            task,
-            behaviour=behaviour,
-            activation=reading.activation,
-            normalizer=reading.normalizer,
-            outputs=outputs,
-        ).to(target)
-    return _of_its_own_word(policy, path, task, outputs=outputs, behaviour=behaviour)
+    found = detect_format(path)
+    check_reading(path, found.kind, reading, module=module)
+    target = resolve_device(device)
+    policy = found.load(path, reading, task, module)
+    if not isinstance(policy, TorchPolicy):
+        return policy
+    policy = policy.to(target)
+    if module is not None and found.kind == "weights":
+        return policy  # weights say nothing that could contradict the user
+    fitted = task if must_fit or not found.says_task else None
+    return _of_its_own_word(policy, path, fitted, reading)
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
@@ -162,22 +94,9 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
         MismatchError: a policy of another library does not fit the task.
     """
     with reading_file(f"Policy file {path}", PolicyFileError):
-        policy = _load_for(path, reading, device=device, task=task)
+        policy = _load_file(path, reading, task, device=device, must_fit=False)
     _check_sampling(policy, reading.behaviour)
     return policy
-
-
-def _load_for(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
-    kind = detect_kind(path)
-    if kind not in ("policy", "sb3"):
-        return _load_file(path, kind, reading, task, device=device)
-    check_reading(path, kind, reading)
-    policy = (
-        files.load_policy(path, device=device)
-        if kind == "policy"
-        else load_sb3(path, device=device, task=task, normalizer=reading.normalizer)
-    )
-    return _of_its_own_word(policy, path, None, outputs=reading.outputs, behaviour=reading.behaviour)
 
 
 def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Module | None = None) -> None:
@@ -187,16 +106,18 @@ def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Mo
         UsageError: it does not; names the words.
     """
     said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
-    beyond = [name for name, value in said.items() if value is not None and kind not in _HINTS[name]]
+    beyond = [name for name, value in said.items() if value is not None and name not in _BY_KIND[kind].words]
     if beyond:
-        raise UsageError(f"{path} is a {_KIND_NAMES[kind]}, of which {' and '.join(beyond)} need not be said.")
+        raise UsageError(f"{path} is a {_BY_KIND[kind].name}, which takes no {' and no '.join(beyond)}. Leave it out.")
 
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
     """Return a policy all of whose heads act so; None: as its file says."""
-    if isinstance(policy, TorchPolicy):
-        return _acting(policy, behaviour)
-    return policy if behaviour in (None, policy.behaviour) else policy.with_behaviour(behaviour)
+    if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
+        return policy
+    if not isinstance(policy, TorchPolicy):
+        return policy.with_behaviour(behaviour)
+    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
 
 
 def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
@@ -209,17 +130,17 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
     words = [word for word in ("outputs", *_SHARED_WORDS) if getattr(reading, word) is not None]
     if not words:
         return [reading] * len(paths)
-    kinds: list[FileKind] = [detect_kind(path) for path in paths]
+    formats = [detect_format(path) for path in paths]
     readings = [reading] * len(paths)
     for word in words:
-        takers = [kind in _HINTS.get(word, PROGRAMS) for kind in kinds]
+        takers = [word in item.words for item in formats]
         if any(takers):
             readings = [
                 own if takes else replace(own, **{word: None}) for own, takes in zip(readings, takers, strict=True)
             ]
         elif word in _SHARED_WORDS:
-            shown = ", ".join(f"{path} ({_KIND_NAMES[kind]})" for path, kind in zip(paths, kinds, strict=True))
-            raise UsageError(f"{word} need not be said of any of these files: {shown}. Leave it out.")
+            listing = ", ".join(f"{path} ({item.name})" for path, item in zip(paths, formats, strict=True))
+            raise UsageError(f"{word}: none of these files takes one: {listing}. Leave it out.")
     return readings  # outputs that no program takes are compared with what each file says
 
 
@@ -261,31 +182,17 @@ def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
         )
 
 
-def _of_its_own_word(
-    policy: TorchPolicy, path: Path, task: Task | None, *, outputs: str | None, behaviour: Behaviour | None
-) -> TorchPolicy:
+def _of_its_own_word(policy: TorchPolicy, path: Path, task: Task | None, reading: Reading) -> TorchPolicy:
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
+    outputs = reading.outputs
     if outputs is not None and parse_outputs(outputs) != OutputDeclaration(policy.output_kind):
         raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
-    policy = _acting(policy, behaviour)
+    acts = acting(policy, reading.behaviour)
+    assert isinstance(acts, TorchPolicy), "a policy of ours stays one"
     if task is None:
-        return policy
+        return acts
     # What a teacher saw beside its environment's observations, such as a clock, its file says itself.
-    head = policy.for_task(task.name) if task.name in [own.name for own in policy.tasks] else policy
-    fitted = fit_policy(policy, observed_as(task, head.tasks[0].fingerprint))
+    head = acts.for_task(task.name) if task.name in [own.name for own in acts.tasks] else acts
+    fitted = fit_policy(acts, observed_as(task, head.tasks[0].fingerprint))
     assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
     return fitted
-
-
-def _acting(policy: TorchPolicy, behaviour: Behaviour | None) -> TorchPolicy:
-    if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
-        return policy
-    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
-
-
-def _load_program(path: Path, kind: FileKind, *, trust: bool) -> Program:
-    if kind == "torchscript":
-        return load_torchscript(path, trust=trust)
-    if kind == "torch_export":
-        return load_exported(path, trust=trust)
-    return load_onnx(path, trust=trust)

@@ -43,7 +43,6 @@ class OnnxModel:
         observation_shape: of the input without its batch dimension.
         batch_size: fixed in the file; None: any.
         output_names: in order.
-        operators: different ones, in order of names.
         num_parameters: elements of all stored tensors of floats.
     """
 
@@ -53,7 +52,6 @@ class OnnxModel:
     observation_shape: tuple[int, ...]
     batch_size: int | None
     output_names: tuple[str, ...]
-    operators: tuple[str, ...]
     num_parameters: int
 
 
@@ -62,49 +60,198 @@ def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_
 
     Args:
         path: of the file.
-        before_reading: is told how many bytes will be read next.
+        before_reading: called with the number of bytes that will be read next.
 
     Raises:
         PolicyFileError: unreadable, too large, recurrent, with operators beyond the standard, weights outside its
             folder, weights that are no numbers, or inputs that are not one batch of observations.
         RldistillError: the package `onnx` is missing.
     """
-    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="onnx")
+    what = f"ONNX file {path}"
+    onnx = optional_import("onnx", what=what, extra="onnx")
     try:
-        return _read(path, onnx, before_reading)
+        return _Reader(path, what, onnx, before_reading).read()
     except RldistillError:
         raise
     except Exception as error:  # protobuf's errors have no public base class, and damaged files bring others
         raise PolicyFileError(
-            f"ONNX file {path} cannot be read: {first_line(error)[:200]}. It is not an ONNX model, or its download or "
-            "copy is incomplete. Fetch it again."
+            f"{what} cannot be read: {first_line(error)[:200]}. It is not an ONNX model, or its download or copy is "
+            "incomplete. Fetch it again."
         ) from error
 
 
-def _read(path: Path, onnx: Any, before_reading: Callable[[int], None]) -> OnnxModel:  # noqa: ANN401
-    _check_size(path, path.stat().st_size)
-    before_reading(path.stat().st_size)
-    model = onnx.load_model_from_string(path.read_bytes())
-    if not model.graph.output:
-        raise PolicyFileError(f"ONNX file {path} holds no graph with outputs. It is not an ONNX model, or incomplete.")
-    messages = list(_messages(model))
-    nodes = [message for message in messages if isinstance(message, onnx.NodeProto)]
-    tensors = [message for message in messages if isinstance(message, onnx.TensorProto)]
-    _check_domains(path, model, nodes)
-    _check_no_memory(path, nodes)
-    _include_external(path, onnx, tensors, before_reading)
-    num_parameters = _check_weights(path, onnx, tensors, nodes)
-    dims, dtype = _only_input(path, onnx, model.graph)
-    return OnnxModel(
-        content=model.SerializeToString(),
-        input_name=_inputs(model.graph)[0].name,
-        input_dtype=dtype,
-        observation_shape=tuple(_fixed_size(path, model, index, size) for index, size in enumerate(dims) if index),
-        batch_size=dims[0] if isinstance(dims[0], int) else None,
-        output_names=tuple(output.name for output in model.graph.output),
-        operators=tuple(sorted({node.op_type for node in nodes})),
-        num_parameters=num_parameters,
-    )
+@dataclass
+class _Reader:
+    """Reads one file.
+
+    Attributes:
+        path: of the file.
+        what: as messages call it.
+        onnx: the package; protobuf's messages have no public types.
+        before_reading: as `read_onnx` takes it.
+        num_bytes: read so far, external weights included.
+    """
+
+    path: Path
+    what: str
+    onnx: Any
+    before_reading: Callable[[int], None]
+    num_bytes: int = 0
+
+    def read(self) -> OnnxModel:
+        """Return the checked model."""
+        self._announce(self.path.stat().st_size)
+        model = self.onnx.load_model_from_string(self.path.read_bytes())
+        if not model.graph.output:
+            raise PolicyFileError(f"{self.what} holds no graph with outputs. It is not an ONNX model, or incomplete.")
+        messages = list(_messages(model))
+        nodes = [message for message in messages if isinstance(message, self.onnx.NodeProto)]
+        tensors = [message for message in messages if isinstance(message, self.onnx.TensorProto)]
+        self._check_domains(model, nodes)
+        if memory := sorted({node.op_type for node in nodes} & _RECURRENT_OPERATORS):
+            raise PolicyFileError(recurrent(self.what, " and ".join(memory)))
+        for tensor in tensors:
+            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+                self._include_external(tensor)
+        num_parameters = self._check_weights(tensors, nodes)
+        name, dims, dtype = self._only_input(model.graph)
+        return OnnxModel(
+            content=model.SerializeToString(),
+            input_name=name,
+            input_dtype=dtype,
+            observation_shape=tuple(self._fixed_size(name, index, size) for index, size in enumerate(dims) if index),
+            batch_size=dims[0] if isinstance(dims[0], int) else None,
+            output_names=tuple(output.name for output in model.graph.output),
+            num_parameters=num_parameters,
+        )
+
+    def _announce(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+        if self.num_bytes > MAX_BYTES:
+            raise PolicyFileError(
+                f"{self.what} takes {self.num_bytes / 2**20:,.0f} MiB with its weights, the most that is read is "
+                f"{MAX_BYTES // 2**20} MiB. Is it a policy?"
+            )
+        self.before_reading(num_bytes)
+
+    def _check_domains(self, model: Any, nodes: Sequence[Any]) -> None:  # noqa: ANN401
+        # Functions that the file itself defines are made of nodes, which are checked like all others.
+        defined = {(function.domain, function.name) for function in model.functions}
+        if reserved := sorted(f"{domain}.{name}" for domain, name in defined if is_of_runtime(domain)):
+            raise PolicyFileError(
+                f"{self.what} defines operators that have a meaning already: {_shown(reserved)}. onnxruntime would run "
+                "its own in their place. Export it with functions of another domain, or without."
+            )
+        custom = {
+            f"{node.domain}.{node.op_type}"
+            for node in nodes
+            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
+        }
+        if custom:
+            raise PolicyFileError(
+                f"{self.what} needs operators beyond the ONNX standard: {_shown(sorted(custom))}. They would run code "
+                "of another library; export it with standard operators only."
+            )
+
+    def _include_external(self, tensor: Any) -> None:  # noqa: ANN401
+        """Read a weight that lies in a file beside the model into it."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = self._file_beside(entries.get("location", ""))
+        try:
+            offset, available = int(entries.get("offset", 0)), file.stat().st_size
+            length = int(entries.get("length", available - offset))
+        except ValueError as error:
+            raise PolicyFileError(f"{self.what}: weight {tensor.name} has no readable place ({error}).") from error
+        if not 0 <= offset <= offset + length <= available:
+            raise PolicyFileError(
+                f"{self.what}: weight {tensor.name} should be bytes {offset} to {offset + length} of {file.name}, "
+                f"which has {available}. Its download or copy is incomplete. Fetch both again."
+            )
+        self._announce(length)
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+        del tensor.external_data[:]
+        tensor.data_location = self.onnx.TensorProto.DEFAULT
+
+    def _file_beside(self, location: str) -> Path:
+        """Return the file in the model's own folder (or below it) that holds external weights."""
+        # Both systems' rules: a file made elsewhere must not become dangerous here.
+        posix, windows = PurePosixPath(location), PureWindowsPath(location)
+        leaves = posix.is_absolute() or bool(windows.anchor) or ".." in posix.parts or ".." in windows.parts
+        file = self.path.parent / location
+        shown = repr(location) if len(location) <= 60 else f"{location[:60]!r}"[:-1] + " …"
+        steps = [file, *list(file.parents)[: len(posix.parts) - 1]]
+        # Of a name that no file may have, asking is an error.
+        may_be = len(location.encode(errors="replace")) < _MOST_NAME_BYTES and "\0" not in location
+        if not location or leaves or (may_be and any(step.is_symlink() for step in steps)):
+            raise PolicyFileError(
+                f"{self.what} wants weights from {shown}, which may lie outside its own folder: refused. External "
+                "weights must be plain files beside the model."
+            )
+        if not (may_be and file.is_file()):
+            raise PolicyFileError(f"{self.what} needs its weights from {shown} beside it: found nothing there.")
+        return file
+
+    def _check_weights(self, tensors: Sequence[Any], nodes: Sequence[Any]) -> int:
+        """Check that all weights are numbers, and those of layers finite; return how many there are."""
+        of_layers = {name for node in nodes if node.op_type in _LAYERS for name in node.input}
+        floats = {self.onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
+        total = 0
+        for tensor in tensors:
+            if tensor.data_type not in floats:
+                continue
+            try:
+                values = self.onnx.numpy_helper.to_array(tensor)
+            except (ValueError, TypeError) as error:
+                raise PolicyFileError(
+                    f"{self.what}: weight {tensor.name} is damaged ({first_line(error)}). Fetch it again."
+                ) from error
+            numbers = values.astype(np.float64)
+            # Elsewhere than in a layer an infinity is a bound or a mask.
+            if np.isnan(numbers).any() or (tensor.name in of_layers and np.isinf(numbers).any()):
+                raise PolicyFileError(
+                    f"{self.what}: weight {tensor.name} holds NaN or infinity. Its training diverged."
+                )
+            total += values.size
+        return total
+
+    def _only_input(self, graph: Any) -> tuple[str, list[int | str], np.dtype[Any]]:  # noqa: ANN401
+        """Return the name of the only input, its dimensions (names where they are not fixed) and its type."""
+        # Before ONNX 1.3 weights were listed among the inputs, too.
+        stored = {tensor.name for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in stored]
+        names = _shown([value.name for value in inputs]) or "none"
+        if len(inputs) != 1:
+            memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
+            why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
+            raise PolicyFileError(f"{self.what} takes {len(inputs)} inputs ({names}). {why}")
+        tensor = inputs[0].type.tensor_type
+        # A number that no version of ONNX knows has no name.
+        names_of_types = {number: name for name, number in self.onnx.TensorProto.DataType.items()}
+        dtype = names_of_types.get(tensor.elem_type, f"of the unknown type {tensor.elem_type}")
+        if dtype not in _OBSERVATION_TYPES:
+            raise PolicyFileError(
+                f"{self.what}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
+            )
+        # Some exporters write -1 for a size that is not fixed.
+        dims = [
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
+            for dim in tensor.shape.dim
+        ]
+        if not tensor.HasField("shape") or not dims or dims[0] == 0:
+            raise PolicyFileError(
+                f"{self.what}: its input {names} has shape {dims}, expected a batch of observations [B, …]."
+            )
+        return inputs[0].name, dims, np.dtype(_OBSERVATION_TYPES[dtype])
+
+    def _fixed_size(self, name: str, index: int, size: int | str) -> int:
+        if isinstance(size, str) or size < 1:
+            raise PolicyFileError(
+                f"{self.what}: dimension {index} of its input {name} is not fixed ({size!r}); only the batch, "
+                "dimension 0, may be. Export it with the shape of the observations."
+            )
+        return size
 
 
 def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
@@ -116,34 +263,6 @@ def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
                 yield from _messages(item)
 
 
-def _check_size(path: Path, num_bytes: int) -> None:
-    if num_bytes > MAX_BYTES:
-        raise PolicyFileError(
-            f"ONNX file {path} takes {num_bytes / 2**20:,.0f} MiB with its weights, the most that is read is "
-            f"{MAX_BYTES // 2**20} MiB. Is it a policy?"
-        )
-
-
-def _check_domains(path: Path, model: Any, nodes: Sequence[Any]) -> None:  # noqa: ANN401
-    # Functions that the file itself defines are made of nodes, which are checked like all others.
-    defined = {(function.domain, function.name) for function in model.functions}
-    if reserved := sorted(f"{domain}.{name}" for domain, name in defined if is_of_runtime(domain)):
-        raise PolicyFileError(
-            f"ONNX file {path} defines operators that have a meaning already: {_shown(reserved)}. onnxruntime would "
-            "run its own in their place. Export it with functions of another domain, or without."
-        )
-    custom = {
-        f"{node.domain}.{node.op_type}"
-        for node in nodes
-        if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
-    }
-    if custom:
-        raise PolicyFileError(
-            f"ONNX file {path} needs operators beyond the ONNX standard: {_shown(sorted(custom))}. They would run "
-            "code of another library; export it with standard operators only."
-        )
-
-
 def is_of_runtime(domain: str) -> bool:
     """Return whether onnxruntime may have operators of its own in a domain."""
     return domain == "" or any(domain == own or domain.startswith(f"{own}.") for own in RUNTIME_DOMAINS)
@@ -151,128 +270,3 @@ def is_of_runtime(domain: str) -> bool:
 
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _check_no_memory(path: Path, nodes: Sequence[Any]) -> None:
-    if memory := sorted({node.op_type for node in nodes} & _RECURRENT_OPERATORS):
-        raise PolicyFileError(recurrent(f"ONNX file {path}", " and ".join(memory)))
-
-
-def _include_external(
-    path: Path,
-    onnx: Any,  # noqa: ANN401
-    tensors: Sequence[Any],
-    before_reading: Callable[[int], None],
-) -> None:
-    """Read weights that lie in files beside the model into it."""
-    total = path.stat().st_size
-    for tensor in tensors:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        file = _file_beside(path, entries.get("location", ""))
-        try:
-            offset, available = int(entries.get("offset", 0)), file.stat().st_size
-            length = int(entries.get("length", available - offset))
-        except ValueError as error:
-            raise PolicyFileError(f"ONNX file {path}: weight {tensor.name} has no readable place ({error}).") from error
-        if not 0 <= offset <= offset + length <= available:
-            raise PolicyFileError(
-                f"ONNX file {path}: weight {tensor.name} should be bytes {offset} to {offset + length} of {file.name}, "
-                f"which has {available}. Its download or copy is incomplete. Fetch both again."
-            )
-        total += length
-        _check_size(path, total)
-        before_reading(length)
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            tensor.raw_data = stream.read(length)
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
-
-
-def _file_beside(path: Path, location: str) -> Path:
-    """Return the file in the model's own folder (or below it) that holds external weights."""
-    # Both systems' rules: a file made elsewhere must not become dangerous here.
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    leaves = posix.is_absolute() or bool(windows.anchor) or ".." in posix.parts or ".." in windows.parts
-    file = path.parent / location
-    shown = repr(location) if len(location) <= 60 else f"{location[:60]!r}"[:-1] + " …"
-    steps = [file, *list(file.parents)[: len(posix.parts) - 1]]
-    # Of a name that no file may have, asking is an error.
-    may_be = len(location.encode(errors="replace")) < _MOST_NAME_BYTES and "\0" not in location
-    if not location or leaves or (may_be and any(step.is_symlink() for step in steps)):
-        raise PolicyFileError(
-            f"ONNX file {path} wants weights from {shown}, which may lie outside its own folder: refused. "
-            "External weights must be plain files beside the model."
-        )
-    if not (may_be and file.is_file()):
-        raise PolicyFileError(f"ONNX file {path} needs its weights from {shown} beside it: found nothing there.")
-    return file
-
-
-def _check_weights(path: Path, onnx: Any, tensors: Sequence[Any], nodes: Sequence[Any]) -> int:  # noqa: ANN401
-    """Check that all weights are numbers, and those of layers finite; return how many there are."""
-    of_layers = {name for node in nodes if node.op_type in _LAYERS for name in node.input}
-    floats = {onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
-    total = 0
-    for tensor in tensors:
-        if tensor.data_type not in floats:
-            continue
-        try:
-            values = onnx.numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
-            raise PolicyFileError(
-                f"ONNX file {path}: weight {tensor.name} is damaged ({first_line(error)}). Fetch it again."
-            ) from error
-        numbers = values.astype(np.float64)
-        # Elsewhere than in a layer an infinity is a bound or a mask.
-        if np.isnan(numbers).any() or (tensor.name in of_layers and np.isinf(numbers).any()):
-            raise PolicyFileError(
-                f"ONNX file {path}: weight {tensor.name} holds NaN or infinity. Its training diverged."
-            )
-        total += values.size
-    return total
-
-
-def _inputs(graph: Any) -> list[Any]:  # noqa: ANN401
-    # Before ONNX 1.3 weights were listed among the inputs, too.
-    stored = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in stored]
-
-
-def _only_input(path: Path, onnx: Any, graph: Any) -> tuple[list[int | str], np.dtype[Any]]:  # noqa: ANN401
-    """Return the dimensions of the only input (names where they are not fixed) and its type."""
-    inputs = _inputs(graph)
-    names = _shown([value.name for value in inputs]) or "none"
-    if len(inputs) != 1:
-        memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
-        why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
-        raise PolicyFileError(f"ONNX file {path} takes {len(inputs)} inputs ({names}). {why}")
-    tensor = inputs[0].type.tensor_type
-    # A number that no version of ONNX knows has no name.
-    names_of_types = {number: name for name, number in onnx.TensorProto.DataType.items()}
-    dtype = names_of_types.get(tensor.elem_type, f"of the unknown type {tensor.elem_type}")
-    if dtype not in _OBSERVATION_TYPES:
-        raise PolicyFileError(
-            f"ONNX file {path}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
-        )
-    # Some exporters write -1 for a size that is not fixed.
-    dims = [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
-        for dim in tensor.shape.dim
-    ]
-    if not tensor.HasField("shape") or not dims or dims[0] == 0:
-        raise PolicyFileError(
-            f"ONNX file {path}: its input {names} has shape {dims}, expected a batch of observations [B, …]."
-        )
-    return dims, np.dtype(_OBSERVATION_TYPES[dtype])
-
-
-def _fixed_size(path: Path, model: Any, index: int, size: int | str) -> int:  # noqa: ANN401
-    if isinstance(size, str) or size < 1:
-        raise PolicyFileError(
-            f"ONNX file {path}: dimension {index} of its input {_inputs(model.graph)[0].name} is not fixed ({size!r}); "
-            "only the batch, dimension 0, may be. Export it with the shape of the observations."
-        )
-    return size

@@ -16,32 +16,78 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rldistill import errors
 from rldistill.adapters.extras import check_installed
-from rldistill.adapters.program import Program
+from rldistill.adapters.formats import FileStart, Format, program_policy
+from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.tasks import Task
 
 SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
 FREE_BYTES = 512 * 2**20
 """What a file may take, in whatever shapes, beside copies of its weights and inputs."""
-# What is imported is what is imported here; a folder that somebody works in adds nothing.
+# The same modules are imported as here; the current folder adds nothing.
 _COMMAND = (
     "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
     "from rldistill.adapters.onnx_worker import serve; serve(**arguments)"
 )
 _MOST_SHOWN = 480
+# Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
+_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
+_NEEDED_FIELDS = frozenset({7, 8})
+# One for each operator set, function and entry of its metadata.
+_MOST_FIELDS = 100_000
 
 
-def load_onnx(path: Path, *, trust: bool = False) -> Program:
-    """Return the program of an ONNX file.
+def _is_onnx(file: FileStart) -> bool:
+    return not file.is_zip and (file.path.suffix == ".onnx" or _has_fields_of_onnx(file.path))
 
-    Args:
-        path: the file.
-        trust: whether it runs without limits of memory and time.
+
+def _has_fields_of_onnx(path: Path) -> bool:
+    """Walk over the outermost fields of a protobuf message: are they those of an ONNX model?"""
+    size = path.stat().st_size
+    found: set[int] = set()
+    num_fields = 0
+    with path.open("rb") as file:
+        while (position := file.tell()) < size:
+            key = _read_varint(file.read(10))
+            if key is None:
+                return False
+            number, wire_type = key[0] >> 3, key[0] & 7
+            file.seek(position + key[1])
+            value = _read_varint(file.read(10))
+            num_fields += 1
+            if number not in _FIELDS or wire_type not in (0, 2) or value is None or num_fields > _MOST_FIELDS:
+                return False
+            found.add(number)
+            file.seek(position + key[1] + value[1] + (value[0] if wire_type == 2 else 0))
+        return file.tell() == size and found >= _NEEDED_FIELDS
+
+
+def _read_varint(data: bytes) -> tuple[int, int] | None:
+    """Return the number that bytes begin with and how many bytes it takes; None if they do not."""
+    value = 0
+    for index, byte in enumerate(data):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, index + 1
+    return None
+
+
+def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
+    return program_policy(load_onnx(path, trust=reading.trust), task, reading)
+
+
+ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))
+
+
+def load_onnx(path: Path, *, trust: bool) -> Program:
+    """Return the program of an ONNX file; `trust` lifts the limits of memory and time.
 
     Raises:
         PolicyFileError: the file cannot be read, or run within the limits.
@@ -69,7 +115,7 @@ def load_onnx(path: Path, *, trust: bool = False) -> Program:
 
 
 class _OnnxProcess:
-    """The process that reads and runs a file: started here, and ended when nobody refers to it any more."""
+    """The process that reads and runs a file: started here, and ended with the last reference to it."""
 
     def __init__(self, path: Path, what: str, *, trust: bool) -> None:
         self._what = what

@@ -1,8 +1,8 @@
 """An ONNX file in a process of its own, within limits of memory and of processor time.
 
-Operators of the ONNX standard alone can repeat for ever, and make 8 GB out of 300 bytes. Whether a file does so cannot
-be told by looking at it, so that what a stranger wrote is read and run here: whoever asks gets an answer, an error, or
-sees this process end. `onnx_program` starts it and asks; it ends when nobody is left who could ask.
+Operators of the ONNX standard alone can repeat for ever, and make 8 GB out of 300 bytes. A look at a file does not tell
+whether it does so. A stranger's file is therefore read and run here: the process that asks gets an answer or an error,
+or sees this process end. `onnx_program` starts it and asks; it ends when its connection is closed.
 """
 
 import json
@@ -61,7 +61,7 @@ class Limits:
         resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
     def start_clock(self) -> None:
-        """End this process after so much processor time from now on: SIGPROF ends whoever has no handler for it."""
+        """End this process after so much processor time from now on: SIGPROF ends a process without a handler."""
         if self.apply:
             signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
@@ -77,20 +77,20 @@ class Limits:
 
 
 def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, free_bytes: int) -> None:
-    """Read a file, say what it is, and answer batches of observations until nobody is left who could ask.
+    """Read a file, say what it is, and answer batches of observations until the connection is closed.
 
     Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header.
 
     Args:
-        descriptor: of the connection to whoever asks.
+        descriptor: of the connection to the process that asks.
         path: of the file.
         rows_per_batch: of every batch, where the file does not fix it.
         seconds: as in `Limits`; 0: without limits.
         free_bytes: as in `Limits`.
     """
-    # Ctrl-C is for whoever asks, who decides what it means; SIGTERM ends this process, as any other.
+    # Ctrl-C is for the process that asks; SIGTERM ends this process, as any other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whoever ignores it hands that down
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent that ignores it hands that down
     connection = Connection(descriptor)
     try:
         onnxruntime = _import_libraries(path)
@@ -98,7 +98,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         limits = Limits(seconds, free_bytes, pages * resource.getpagesize())
         model = _read(Path(path), limits)
         batch = (model.batch_size or rows_per_batch, *model.observation_shape)
-        # What is larger is refused by whoever asks.
+        # The process that asks refuses larger ones.
         limits.set_memory(len(model.content), min(math.prod(batch) * model.input_dtype.itemsize, _MOST_INPUT_BYTES))
         session = _session(onnxruntime, path, model)
     except Exception as error:  # whatever a parser says of a stranger's bytes
@@ -162,7 +162,7 @@ def _answer_all(
     rows: NDArray[Any] | None = None
     while connection.poll(None):
         try:
-            # Not before it is asked for: a shape beyond all reason is refused by whoever asks.
+            # Not before it is asked for: the process that asks refuses a shape beyond all reason.
             rows = np.empty(batch, model.input_dtype) if rows is None else rows
             connection.recv_bytes_into(rows.data.cast("B"))
         except EOFError:

@@ -1,4 +1,4 @@
-"""rsl_rl's checkpoints: the actor among the state dicts of a runner, rebuilt as ours.
+"""rsl_rl's checkpoints: the actor among the state dicts of a runner.
 
 Read are checkpoints of rsl_rl 1 to 3 (`model_state_dict`) and of 4 and later (`actor_state_dict`), with
 or without normalisation of observations; of those of its distillation, the student. What a checkpoint does
@@ -13,16 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rldistill.adapters.found import FoundNetwork
-from rldistill.adapters.memory import RecurrentError, memory_among
-from rldistill.adapters.sequential import UnknownLayersError, describe_layers, flattened, take_layers
+from rldistill.adapters.found import FoundNetwork, Said
+from rldistill.adapters.memory import refuse_memory
+from rldistill.adapters.sequential import UnknownLayersError, take_layers
 from rldistill.errors import PolicyFileError
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
-from rldistill.tasks import Task
+from rldistill.networks.layers import NetworkLayers
 
-DEFAULT_ACTIVATION: Activation = "elu"
-_LIBRARY = "rsl_rl"
+_DEFAULT_ACTIVATION: Activation = "elu"
 _SMALLEST_STD = 1e-6
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
@@ -53,70 +52,71 @@ class _Actor:
     is_student: bool = False
 
 
-def find_rsl_rl(content: object, *, activation: Activation | None) -> FoundNetwork | None:
+def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     """Return the actor in a checkpoint; None where it is no checkpoint of rsl_rl.
 
-    Args:
-        content: what the file holds, its tensors already checked.
-        activation: after the hidden layers; None: rsl_rl's own default.
-
     Raises:
-        RecurrentError: it has a memory.
+        PolicyFileError: it has a memory, or two outputs for each action of the task.
         UnknownLayersError: it is a checkpoint of rsl_rl, with other layers.
     """
     actor = _find_actor(content) if isinstance(content, Mapping) else None
     if actor is None:
         return None
-    if memory := memory_among(actor.tensors):
-        raise RecurrentError(memory)
-    return _network(actor, activation)
+    refuse_memory(said.source, actor.tensors)
+    tensors = dict(actor.tensors)
+    *torso, output = take_layers(tensors, actor.prefix)
+    normalization = _take_normalization(tensors, actor.normalizer)
+    log_std, odd_std = _take_log_std(tensors)
+    if tensors:
+        raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
+    _check_std(log_std, len(output.bias), actor, said)
+    layers = NetworkLayers(
+        tuple(torso),
+        output,
+        "actions" if log_std is None else "gaussian",
+        activation=said.activation or _DEFAULT_ACTIVATION,
+        log_std=log_std,
+        gaussian=GaussianOptions("parameter"),
+        normalization=normalization,
+    )
+    algorithm = "distillation" if actor.is_student else "ppo"
+    notes = (*_notes(actor, said.activation), *odd_std)
+    return FoundNetwork(
+        "rsl_rl", algorithm, layers, layout=None, holds_statistics=True, unused=actor.unused, notes=notes
+    )
 
 
 def _find_actor(content: Mapping[str, Any]) -> _Actor | None:
     if isinstance(actor := content.get("actor_state_dict"), Mapping):
-        return _Actor(dict(actor), "mlp", "obs_normalizer", ("critic_state_dict",))
+        return _Actor(dict(actor), "mlp.", "obs_normalizer.", ("critic_state_dict",))
     if isinstance(student := content.get("student_state_dict"), Mapping):
-        return _Actor(dict(student), "mlp", "obs_normalizer", ("teacher_state_dict",), is_student=True)
+        return _Actor(dict(student), "mlp.", "obs_normalizer.", ("teacher_state_dict",), is_student=True)
     if not isinstance(model := content.get("model_state_dict"), Mapping):
         return None
     is_student = any(name.startswith("student.") for name in model)
     own, other = ("student", "teacher") if is_student else ("actor", "critic")
     unused = tuple(name for name in model if name.startswith((f"{other}.", f"{other}_obs_normalizer.")))
     tensors = {name: tensor for name, tensor in model.items() if name not in unused}
-    normalizer = f"{own}_obs_normalizer"
+    normalizer = f"{own}_obs_normalizer."
     if isinstance(statistics := content.get("obs_norm_state_dict"), Mapping):
-        tensors |= {f"{normalizer}.{name}": tensor for name, tensor in statistics.items()}
-    return _Actor(tensors, own, normalizer, unused, is_student)
+        tensors |= {f"{normalizer}{name}": tensor for name, tensor in statistics.items()}
+    return _Actor(tensors, f"{own}.", normalizer, unused, is_student)
 
 
-def _network(actor: _Actor, activation: Activation | None) -> FoundNetwork:
-    tensors = dict(actor.tensors)
-    layers = take_layers(tensors, actor.prefix)
-    architecture = describe_layers(layers, activation=activation or DEFAULT_ACTIVATION, has_output=True)
-    normalization = _take_normalization(tensors, actor.normalizer)
-    log_std, odd_std = _take_log_std(tensors)
-    if tensors:
-        raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
-    *torso, output = flattened(layers)
-    if log_std is None and not actor.is_student:
-        raise UnknownLayersError(f"{output[1].numel()} outputs and no std. {_TWO_DISTRIBUTIONS}")
-    if log_std is not None and log_std.shape != output[1].shape:
-        raise UnknownLayersError(f"{output[1].numel()} outputs and standard deviations of {log_std.numel()}")
-    return FoundNetwork(
-        _LIBRARY,
-        "distillation" if actor.is_student else "ppo",
-        architecture,
-        (flattened(layers)[0][0].shape[1],),
-        "actions" if log_std is None else "gaussian",
-        torso,
-        output,
-        layout=None,
-        spread=log_std,
-        gaussian=GaussianOptions("parameter"),
-        normalization=normalization,
-        unused=actor.unused,
-        notes=(*_notes(actor, activation), *odd_std),
-    )
+def _check_std(log_std: Tensor | None, num_outputs: int, actor: _Actor, said: Said) -> None:
+    """Check that there is one output, and where the library writes it one std, for each action."""
+    if log_std is not None:
+        if log_std.shape != (num_outputs,):
+            raise UnknownLayersError(f"{num_outputs} outputs and standard deviations of {log_std.numel()}")
+        return
+    if not actor.is_student:
+        raise UnknownLayersError(f"{num_outputs} outputs and no std. {_TWO_DISTRIBUTIONS}")
+    layout = None if said.task is None else said.task.fingerprint.action_layout
+    if said.task is not None and layout is not None and layout.is_continuous and num_outputs == 2 * layout.sizes[0]:
+        raise PolicyFileError(
+            f"{said.source} (rsl_rl distillation) has {num_outputs} outputs and no std, task {said.task.name!r} has "
+            f"{layout.sizes[0]} actions. {_TWO_DISTRIBUTIONS}"
+        )
 
 
 def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
         notes.append("it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher.")
     if activation is None:
         notes.append(
-            f"rsl_rl's checkpoints do not say their activation: taken is {DEFAULT_ACTIVATION}, its default. If the "
+            f"rsl_rl's checkpoints do not say their activation: taken is {_DEFAULT_ACTIVATION}, its default. If the "
             "training's configuration says another, name it: --activation relu (in Python activation='relu')."
         )
     return tuple(notes)
@@ -158,27 +158,9 @@ def _odd_std(std: Tensor) -> tuple[str, ...]:
     )
 
 
-def check_one_output_per_action(found: FoundNetwork, task: Task | None, source: str) -> None:
-    """Check that a network without a std answers one number for each action, not the two of a distribution.
-
-    Raises:
-        PolicyFileError: it answers two; names the distributions that it may be.
-    """
-    if found.library != _LIBRARY or found.output_kind != "actions" or task is None:
-        return
-    layout, num_outputs = task.fingerprint.action_layout, found.output[1].numel()
-    if layout.is_continuous and num_outputs == 2 * layout.sizes[0]:
-        raise PolicyFileError(
-            f"{source} ({found.label}) has {num_outputs} outputs and no std, task {task.name!r} has "
-            f"{layout.sizes[0]} actions. {_TWO_DISTRIBUTIONS}"
-        )
-
-
 def _take_normalization(tensors: dict[str, Tensor], prefix: str) -> InputNormalization | None:
     """Return running statistics by which (o - mean) / (std + 0.01) is (o - mean) / sqrt(variance + epsilon)."""
-    taken: dict[str, Any] = {
-        name.removeprefix(f"{prefix}."): tensors.pop(name) for name in list(tensors) if name.startswith(f"{prefix}.")
-    }
+    taken = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
     if not taken:
         return None
     if not {"_mean", "_std"} <= taken.keys():

@@ -1,97 +1,85 @@
-"""Reads the layers of an `nn.Sequential` from the names and shapes of its tensors.
+"""The layers of an `nn.Sequential`, from the names and shapes of its tensors.
 
-Activations have no tensors: they leave gaps in the numbering, which must be where an activation
-after every layer would leave them, or the layers are others than they seem.
+Activations have no tensors: they leave gaps in the numbering. The gaps must be where an activation after every layer
+leaves them, or the layers are others than they seem.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor
 
-from rldistill.adapters.found import Layer
-from rldistill.networks.architecture import Activation, Architecture
+from rldistill.networks.layers import Layer
 
 # The convolutions of Mnih et al. 2015; strides leave no trace in the weights.
-_KERNELS, _STRIDES = (8, 4, 3), (4, 2, 1)
+KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
 
 
 class UnknownLayersError(Exception):
     """The tensors are not those of the layers that were expected."""
 
 
-def take_layers(tensors: dict[str, Tensor], prefix: str) -> dict[int, Layer]:
-    """Remove `PREFIX.<i>.weight` and `.bias` from tensors; returns them by position.
-
-    Raises:
-        UnknownLayersError: a weight without its bias, or the other way round.
-    """
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.weight")
-    positions = sorted(int(found[1]) for name in tensors if (found := pattern.fullmatch(name)))
-    layers: dict[int, Layer] = {}
-    for position in positions:
-        weight = tensors.pop(f"{prefix}.{position}.weight")
-        bias = tensors.pop(f"{prefix}.{position}.bias", None)
-        if bias is None:
-            raise UnknownLayersError(f"{prefix}.{position} has no bias")
-        layers[position] = (weight, bias)
-    return layers
-
-
 def take_layer(tensors: dict[str, Tensor], name: str) -> Layer:
-    """Remove one layer from tensors.
+    """Remove `NAME.weight` and `NAME.bias` from tensors.
 
     Raises:
-        UnknownLayersError: it is not there.
+        UnknownLayersError: one of them is missing.
     """
     try:
-        return tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias")
+        return Layer(tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias"))
     except KeyError as error:
         raise UnknownLayersError(f"{error.args[0]} is missing") from error
 
 
-def describe_layers(
-    layers: Mapping[int, Layer], *, activation: Activation, has_output: bool, value_head: bool = False
-) -> Architecture:
-    """Return the architecture of convolutions and fully connected layers, each with its norm (if any) and activation.
+def take_layers(tensors: dict[str, Tensor], prefix: str, *, has_output: bool = True) -> list[Layer]:
+    """Remove the layers `PREFIX<i>` from tensors: convolutions, then fully connected layers.
 
     Args:
-        layers: by position.
-        activation: after every layer but the output.
-        has_output: whether the last layer is the output, which belongs to no torso.
-        value_head: whether there is a state value on the same features.
+        tensors: the layers are removed from them.
+        prefix: of the positions, with its dot: `actor.`.
+        has_output: whether the last layer is an output, behind which there is no norm and no activation.
+
+    Returns:
+        The layers in order, each with its norm.
 
     Raises:
-        UnknownLayersError: other layers, or layers elsewhere.
+        UnknownLayersError: other layers, layers elsewhere, or one without bias.
     """
-    norms = [layer for layer in layers.values() if layer[0].dim() in (1, 3)]
-    convolutions = [layer for layer in layers.values() if layer[0].dim() == 4]
-    dense = [layer for layer in layers.values() if layer[0].dim() == 2]
-    kernels = tuple(weight.shape[2] for weight, _ in convolutions)
-    if kernels not in ((), _KERNELS):
+    found = _take_numbered(tensors, prefix)
+    norms = [layer for layer in found.values() if layer.weight.dim() in (1, 3)]
+    convolutions = [layer for layer in found.values() if layer.is_convolution]
+    dense = [layer for layer in found.values() if layer.weight.dim() == 2]
+    kernels = tuple(layer.weight.shape[2] for layer in convolutions)
+    if kernels not in ((), KERNELS):
         raise UnknownLayersError(f"convolutions of kernels {kernels}, whose strides leave no trace in the weights")
     expected = _positions(len(convolutions), len(dense), has_norms=bool(norms), has_output=has_output)
-    if list(layers) != expected or not dense:
-        raise UnknownLayersError(f"layers at {list(layers)}, expected at {expected}")
-    for (left, _), (right, _) in pairwise(dense):
-        if left.shape[0] != right.shape[1]:
-            raise UnknownLayersError(f"{left.shape[0]} outputs before {right.shape[1]} inputs")
-    hidden = tuple(weight.shape[0] for weight, _ in (dense[:-1] if has_output else dense))
-    channels = tuple(weight.shape[0] for weight, _ in convolutions)
-    widths = "x".join(map(str, hidden))
-    return Architecture(
-        f"conv:{'-'.join(map(str, channels))}:{widths}" if channels else f"mlp:{widths}",
-        "conv" if channels else "mlp",
-        hidden,
-        channels,
-        kernel_sizes=kernels,
-        strides=_STRIDES if channels else (),
-        activation=activation,
-        layer_norm=bool(norms),
-        elementwise_norm=any(weight.dim() == 3 for weight, _ in norms),
-        value_head=value_head,
-    )
+    if list(found) != expected or not dense:
+        raise UnknownLayersError(f"layers at {list(found)}, expected at {expected}")
+    for left, right in pairwise(dense):
+        if len(left.weight) != right.weight.shape[1]:
+            raise UnknownLayersError(f"{len(left.weight)} outputs before {right.weight.shape[1]} inputs")
+    strides = iter(STRIDES)
+    layers: list[Layer] = []
+    for position, layer in found.items():
+        if layer.weight.dim() in (1, 3):
+            if not layers or layers[-1].norm is not None:
+                raise UnknownLayersError(f"a norm at {position}, expected it behind a layer")
+            layers[-1] = replace(layers[-1], norm=(layer.weight, layer.bias))
+        else:
+            layers.append(replace(layer, stride=next(strides)) if layer.is_convolution else layer)
+    return layers
+
+
+def _take_numbered(tensors: dict[str, Tensor], prefix: str) -> dict[int, Layer]:
+    pattern = re.compile(rf"{re.escape(prefix)}(\d+)\.weight")
+    layers: dict[int, Layer] = {}
+    for position in sorted(int(found[1]) for name in tensors if (found := pattern.fullmatch(name))):
+        if f"{prefix}{position}.bias" not in tensors:
+            raise UnknownLayersError(f"{prefix}{position} has no bias")
+        layers[position] = take_layer(tensors, f"{prefix}{position}")
+    return layers
 
 
 def _positions(num_convolutions: int, num_dense: int, *, has_norms: bool, has_output: bool) -> list[int]:
@@ -112,8 +100,3 @@ def shown_tensors(tensors: Mapping[str, Tensor], most: int = 8) -> str:
     """Return names and shapes as messages list them."""
     shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:most])
     return shown + (f" and {len(tensors) - most} more" if len(tensors) > most else "")
-
-
-def flattened(layers: Mapping[int, Layer]) -> Sequence[Layer]:
-    """Return layers and norms in order."""
-    return list(layers.values())

@@ -1,7 +1,7 @@
 """TorchScript and torch.export files as programs: loaded only from sources that the user trusts.
 
 Both bring code that their maker wrote and that runs when they do; what they say of themselves is
-not checked by anybody. An archive's entries can be looked at without running it.
+not checked. An archive's entries can be looked at without running it.
 """
 
 import re
@@ -14,31 +14,33 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.memory import memory_among, recurrent
-from rldistill.adapters.program import Program
+from rldistill.adapters.formats import FileStart, Format, program_policy
+from rldistill.adapters.memory import refuse_memory
+from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError, first_line
 from rldistill.networks.foreign import named_outputs
+from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
+from rldistill.tasks import Task
 
 # How rsl_rl's exports call the memory that they carry from one call to the next.
 _MEMORY = re.compile(rb"(hidden_state|cell_state)")
 _OBSERVATION_TYPES = (torch.float32, torch.float64, torch.float16, torch.uint8)
 
 
-def load_torchscript(path: Path, *, trust: bool) -> Program:
-    """Return the program of a TorchScript file, such as rsl_rl exports.
+def _is_torchscript(file: FileStart) -> bool:
+    return "constants.pkl" in file.below_root and any(name.startswith("code/") for name in file.below_root)
 
-    Args:
-        path: the file.
-        trust: whether its code may run.
 
-    Raises:
-        PolicyFileError: it is not trusted, is recurrent, or cannot be loaded.
-    """
+def _is_exported(file: FileStart) -> bool:
+    return "serialized_exported_program.json" in file.members or "models/model.json" in file.below_root
+
+
+def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"TorchScript file {path}"
-    _check_trust(what, trust=trust)
+    _check_trust(what, trust=reading.trust)
     _check_not_recurrent(path, what)
     try:
         with warnings.catch_warnings():
@@ -47,23 +49,12 @@ def load_torchscript(path: Path, *, trust: bool) -> Program:
             module = torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
-    module.eval()
-    return _module_program(path, what, module)
+    return program_policy(_program(path, what, module.eval()), task, reading)
 
 
-def load_exported(path: Path, *, trust: bool) -> Program:
-    """Return the program of a torch.export file (.pt2).
-
-    Args:
-        path: the file.
-        trust: whether its code may run.
-
-    Raises:
-        PolicyFileError: it is not trusted, has a memory, takes more than one batch of observations, or cannot be
-            loaded.
-    """
+def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"torch.export file {path}"
-    _check_trust(what, trust=trust)
+    _check_trust(what, trust=reading.trust)
     _check_not_recurrent(path, what)
     try:
         exported = torch.export.load(path)
@@ -75,10 +66,15 @@ def load_exported(path: Path, *, trust: bool) -> Program:
     if exported.graph_signature.buffers_to_mutate:
         raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
     shape, dtype = _only_input(what, exported)
-    return _module_program(path, what, module, shape=shape, dtype=dtype)
+    return program_policy(_program(path, what, module, shape=shape, dtype=dtype), task, reading)
 
 
-def _module_program(
+_WORDS = frozenset({"outputs", "input_scale"})
+TORCHSCRIPT = Format("torchscript", "TorchScript file", _is_torchscript, _load_torchscript, _WORDS)
+TORCH_EXPORT = Format("torch_export", "torch.export file", _is_exported, _load_exported, _WORDS)
+
+
+def _program(
     path: Path,
     what: str,
     module: nn.Module,
@@ -87,8 +83,7 @@ def _module_program(
     dtype: torch.dtype | None = None,
 ) -> Program:
     weights = module.state_dict()
-    if memory := memory_among(weights):
-        raise PolicyFileError(recurrent(what, memory))
+    refuse_memory(what, weights)
     check_module_weights(what, module, PolicyFileError)
     floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(

@@ -13,7 +13,7 @@ import io
 import pickletools
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 from rldistill.errors import PolicyFileError, first_line, printable
 from rldistill.limits import STATISTICS, TENSORS, TOO_MUCH, BeyondLimitsError, Budget, check_tree, plain_children
@@ -61,10 +61,7 @@ class _Refused(Exception):
 def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
     """Return what a pickle describes, as data; as a tree it keeps the budget of running statistics.
 
-    Args:
-        data: the file's bytes.
-        allowed: globals that it may name, as `module.name`; they become `Symbol`s and `Record`s.
-        source: what messages call the file.
+    The globals that it may name (`module.name`) become `Symbol`s and `Record`s.
 
     Raises:
         PolicyFileError: empty, damaged, or it wants more than allowed (names the global).
@@ -77,11 +74,8 @@ def read_pickle(data: bytes, *, allowed: Set[str], source: str) -> object:
 def read_torch_pickles(file: io.BytesIO, *, source: str) -> list[object]:
     """Return what the pickles of `torch.save` describe, as data: for checks, before torch reads them itself.
 
-    Any global may be named, since torch decides which it looks up; tensors' bytes are `Record`s named `STORAGE`.
-
-    Args:
-        file: one pickle, or at its beginning the five of the format before 2020.
-        source: what messages call the file.
+    Any global may be named, since torch decides which it looks up; tensors' bytes are `Record`s named `STORAGE`. The
+    format before 2020 begins with five pickles.
 
     Raises:
         PolicyFileError: damaged, or one of them asks more of its reader than a policy needs.
@@ -129,12 +123,12 @@ class _Machine:
         self._budget = budget
         self._num_instructions = 0
         self._num_large_integers = 0
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
 
     def restarted(self) -> "_Machine":
         """Return itself, ready for another pickle out of the same budget."""
-        self._stack, self._memo = [], {}
+        self.stack, self.memo = [], {}
         return self
 
     def execute(self, name: str, argument: object) -> None:
@@ -149,97 +143,54 @@ class _Machine:
             if self._num_large_integers > _MOST_LARGE_INTEGERS:
                 raise BeyondLimitsError(f"has more than {_MOST_LARGE_INTEGERS:,} integers beyond 64 bits")
         if name in _VALUES:
-            self._stack.append(argument if name not in _CONSTANTS else _CONSTANTS[name]())
-        elif name in self._steps:
-            self._steps[name](self, argument)
+            self.stack.append(argument if name not in _CONSTANTS else _CONSTANTS[name]())
+        elif name in _STEPS:
+            _STEPS[name](self, argument)
         elif name not in _IGNORED:
             wanted = f" for {str(argument).replace(' ', '.')}" if name == "INST" else ""
             raise _Refused(f"has the instruction {name}{wanted}, which data do not need")
 
     def result(self) -> object:
         """Return the one value that is left."""
-        if len(self._stack) != 1:
-            raise ValueError(f"{len(self._stack)} values are left, expected 1")
-        check_tree(self._stack[0], self._budget, children)
-        return self._stack[0]
+        if len(self.stack) != 1:
+            raise ValueError(f"{len(self.stack)} values are left, expected 1")
+        check_tree(self.stack[0], self._budget, children)
+        return self.stack[0]
 
-    def _pop_to_mark(self) -> list[Any]:
-        for position in range(len(self._stack) - 1, -1, -1):
-            if self._stack[position] is _MARK:
-                items = self._stack[position + 1 :]
-                del self._stack[position:]
+    def pop_to_mark(self) -> list[Any]:
+        """Remove and return what lies above the newest mark, which goes too."""
+        for position in range(len(self.stack) - 1, -1, -1):
+            if self.stack[position] is _MARK:
+                items = self.stack[position + 1 :]
+                del self.stack[position:]
                 return items
         raise ValueError("there is no mark")
 
-    def _take(self) -> Any:  # noqa: ANN401 (whatever the file put there)
-        if not self._stack or self._stack[-1] is _MARK:
+    def take(self) -> Any:  # noqa: ANN401 (whatever the file put there)
+        """Remove and return the newest value."""
+        if not self.stack or self.stack[-1] is _MARK:
             raise ValueError("a value is missing")
-        return self._stack.pop()
+        return self.stack.pop()
 
-    def _push(self, value: object) -> None:
-        self._stack.append(value)
+    def take_pair(self) -> tuple[Any, Any]:
+        """Remove and return the two newest values, the older first."""
+        newer = self.take()
+        return self.take(), newer
 
-    # Containers
-
-    def _mark(self, _: object) -> None:
-        self._stack.append(_MARK)
-
-    def _pop(self, _: object) -> None:
-        self._stack.pop()
-
-    def _pop_mark(self, _: object) -> None:
-        self._pop_to_mark()
-
-    def _duplicate(self, _: object) -> None:
-        self._stack.append(self._stack[-1])
-
-    def _tuple_of_marked(self, _: object) -> None:
-        self._push(tuple(self._pop_to_mark()))
-
-    def _short_tuple(self, size: int) -> None:
-        items = [self._take() for _ in range(size)]
-        self._push(tuple(reversed(items)))
-
-    def _list_of_marked(self, _: object) -> None:
-        self._push(self._pop_to_mark())
-
-    def _frozen_set(self, _: object) -> None:
-        self._push(frozenset(_checked_keys(self._pop_to_mark())))
-
-    def _dict_of_marked(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self._push(dict(zip(_checked_keys(items[::2]), items[1::2], strict=True)))
-
-    def _append(self, _: object) -> None:
-        item = self._take()
-        self._extend([item])
-
-    def _append_marked(self, _: object) -> None:
-        self._extend(self._pop_to_mark())
-
-    def _extend(self, items: list[Any]) -> None:
-        target = self._stack[-1]
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
         if not isinstance(target, list):
             raise _Refused(f"appends to a {_kind(target)}")
         cast(list[Any], target).extend(items)
 
-    def _add_marked(self, _: object) -> None:
-        items = self._pop_to_mark()
-        target = self._stack[-1]
+    def add(self, items: list[Any]) -> None:
+        target = self.stack[-1]
         if not isinstance(target, set):
             raise _Refused(f"adds members to a {_kind(target)}")
         cast(set[Any], target).update(_checked_keys(items))
 
-    def _set_item(self, _: object) -> None:
-        value, key = self._take(), self._take()
-        self._set_items([(key, value)])
-
-    def _set_marked(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self._set_items(list(zip(items[::2], items[1::2], strict=True)))
-
-    def _set_items(self, pairs: list[tuple[Any, Any]]) -> None:
-        target = self._stack[-1]
+    def set_items(self, pairs: list[tuple[Any, Any]]) -> None:
+        target = self.stack[-1]
         if isinstance(target, dict):
             _checked_keys([key for key, _ in pairs])
             cast(dict[Any, Any], target).update(pairs)
@@ -248,92 +199,86 @@ class _Machine:
         else:
             raise _Refused(f"sets items of a {_kind(target)}")
 
-    # The memo
+    def remember(self, index: int | str | None) -> None:
+        self.memo[len(self.memo) if index is None else int(index)] = self.stack[-1]
 
-    def _remember(self, index: int | str | None) -> None:
-        key = len(self._memo) if index is None else int(index)
-        self._memo[key] = self._stack[-1]
-
-    def _recall(self, index: int | str) -> None:
-        self._push(self._memo[int(index)])
-
-    # Globals, calls and objects
-
-    def _name_global(self, argument: str) -> None:
-        self._push_symbol(*argument.split(" ", 1))
-
-    def _name_global_from_stack(self, _: object) -> None:
-        name, module = self._take(), self._take()
+    def name_global(self, module: object, name: object) -> None:
         if not (isinstance(name, str) and isinstance(module, str)):
             raise _Refused(f"names a global by a {_kind(module)} and a {_kind(name)}")
-        self._push_symbol(module, name)
-
-    def _push_symbol(self, module: str, name: str) -> None:
         full_name = f"{module}.{name}"
         if self._allowed is not None and full_name not in self._allowed:
-            raise _Refused(f"wants {_shown(full_name)}, which is not allowed there")
-        self._push(Symbol(full_name))
+            raise _Refused(f"wants {printable(full_name, 100)}, which is not allowed there")
+        self.stack.append(Symbol(full_name))
 
-    def _name_storage(self, _: object) -> None:
+    def name_storage(self) -> None:
         if self._allowed is not None:
             raise _Refused("has the instruction BINPERSID, which data do not need")
-        key = self._take()
+        key = self.take()
         # An old file names by a number the storage that it described before.
-        self._push(Record(STORAGE, cast(tuple[Any, ...], key) if isinstance(key, tuple) else ()))
+        self.stack.append(Record(STORAGE, cast(tuple[Any, ...], key) if isinstance(key, tuple) else ()))
 
-    def _call(self, _: object) -> None:
-        arguments, target = self._take(), self._take()
+    def call(self) -> None:
+        target, arguments = self.take_pair()
         if not isinstance(target, Symbol):
             raise _Refused(f"calls a {_kind(target)}")
         if not isinstance(arguments, tuple):
             raise _Refused(f"calls {target.name} with a {_kind(arguments)}")
-        self._push(Record(target.name, cast(tuple[Any, ...], arguments)))
+        self.stack.append(Record(target.name, cast(tuple[Any, ...], arguments)))
 
-    def _call_with_keywords(self, _: object) -> None:
-        if keywords := self._take():
+    def call_with_keywords(self) -> None:
+        if keywords := self.take():
             raise _Refused(f"makes an object with keywords, a {_kind(keywords)}, which data do not need")
-        self._call(None)
+        self.call()
 
-    def _set_state(self, _: object) -> None:
-        state, target = self._take(), self._stack[-1]
+    def set_state(self) -> None:
+        state, target = self.take(), self.stack[-1]
         if not isinstance(target, Record):
             raise _Refused(f"sets the state of a {_kind(target)}")
         if target.state is not None:
             raise _Refused(f"sets the state of {target.name} twice")
         target.state = state
 
-    _steps: ClassVar[dict[str, Callable[["_Machine", Any], None]]] = {
-        "MARK": _mark,
-        "POP": _pop,
-        "POP_MARK": _pop_mark,
-        "DUP": _duplicate,
-        "TUPLE": _tuple_of_marked,
-        "TUPLE1": lambda machine, _: machine._short_tuple(1),
-        "TUPLE2": lambda machine, _: machine._short_tuple(2),
-        "TUPLE3": lambda machine, _: machine._short_tuple(3),
-        "LIST": _list_of_marked,
-        "FROZENSET": _frozen_set,
-        "DICT": _dict_of_marked,
-        "APPEND": _append,
-        "APPENDS": _append_marked,
-        "ADDITEMS": _add_marked,
-        "SETITEM": _set_item,
-        "SETITEMS": _set_marked,
-        "PUT": _remember,
-        "BINPUT": _remember,
-        "LONG_BINPUT": _remember,
-        "MEMOIZE": _remember,
-        "GET": _recall,
-        "BINGET": _recall,
-        "LONG_BINGET": _recall,
-        "GLOBAL": _name_global,
-        "STACK_GLOBAL": _name_global_from_stack,
-        "REDUCE": _call,
-        "NEWOBJ": _call,
-        "NEWOBJ_EX": _call_with_keywords,
-        "BUILD": _set_state,
-        "BINPERSID": _name_storage,
-    }
+
+def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(items[::2], items[1::2], strict=True))
+
+
+def _dict_of(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(_checked_keys(items[::2]), items[1::2], strict=True))
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+    # containers
+    "MARK": lambda machine, _: machine.stack.append(_MARK),
+    "POP": lambda machine, _: machine.stack.pop(),
+    "POP_MARK": lambda machine, _: machine.pop_to_mark(),
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
+    "TUPLE1": lambda machine, _: machine.stack.append((machine.take(),)),
+    "TUPLE2": lambda machine, _: machine.stack.append(machine.take_pair()),
+    "TUPLE3": lambda machine, _: machine.stack.append(tuple(reversed([machine.take() for _ in range(3)]))),
+    "LIST": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
+    "FROZENSET": lambda machine, _: machine.stack.append(frozenset(_checked_keys(machine.pop_to_mark()))),
+    "DICT": lambda machine, _: machine.stack.append(_dict_of(machine.pop_to_mark())),
+    "APPEND": lambda machine, _: machine.extend([machine.take()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine.add(machine.pop_to_mark()),
+    "SETITEM": lambda machine, _: machine.set_items([machine.take_pair()]),
+    "SETITEMS": lambda machine, _: machine.set_items(_pairs(machine.pop_to_mark())),
+    # the memo
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.remember),
+    **dict.fromkeys(
+        ("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.stack.append(machine.memo[int(index)])
+    ),
+    # globals, calls and objects
+    "GLOBAL": lambda machine, argument: machine.name_global(*argument.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name_global(*machine.take_pair()),
+    "REDUCE": lambda machine, _: machine.call(),
+    "NEWOBJ": lambda machine, _: machine.call(),
+    "NEWOBJ_EX": lambda machine, _: machine.call_with_keywords(),
+    "BUILD": lambda machine, _: machine.set_state(),
+    "BINPERSID": lambda machine, _: machine.name_storage(),
+}
 
 
 def _kind(value: object) -> str:
@@ -351,10 +296,6 @@ def _checked_keys(keys: list[Any]) -> list[Any]:
             if isinstance(part, int) and part.bit_length() > _KEY_BITS:
                 raise BeyondLimitsError("has keys of very large integers")
     return keys
-
-
-def _shown(name: str) -> str:
-    return printable(name, 100)
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {

@@ -33,7 +33,7 @@ _OF_NO_MODEL = frozenset(
     {"", "asyncio", "commands", "ctypes", "http", "importlib", "io", "nt", "operator", "os", "pdb", "pickle", "posix"}
     | {"pty", "runpy", "shutil", "socket", "subprocess", "sys", "urllib", "webbrowser"}
 )
-# What makes room for as many numbers as it is told, out of nothing.
+# Names that allocate as many numbers as their argument says.
 _ALLOCATES = re.compile(r"(bytearray|Tensor|Storage)$")
 # How torch names what a file wants and data do not need.
 _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -53,28 +53,13 @@ class Weights:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Do bytes begin as safetensors do: the length of a header, then its brace? Nothing of torch's or Python's does.
-
-    Args:
-        head: the first 9 bytes at least.
-    """
+    """Do 9 bytes or more begin as safetensors do: the length of a header, then its brace? No pickle and no zip does."""
     # Read as a length, the first 8 bytes of a pickle or of text are far beyond the limit of the format itself.
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
 
 
 def read_tensors(data: bytes, *, source: str) -> object:
-    """Read a file of `torch.save` or safetensors, as data: nothing in it is executed.
-
-    Args:
-        data: the file's bytes.
-        source: what messages call the file.
-
-    Returns:
-        As `read_torch_data`.
-
-    Raises:
-        PolicyFileError: empty, damaged, or it wants more than data (names the global).
-    """
+    """Read the bytes of a file of `torch.save` or safetensors; returns and raises as `read_torch_data`."""
     if not is_safetensors(data):
         return read_torch_data(data, source=source)
     check_header(data, source=source)
@@ -87,11 +72,7 @@ def read_tensors(data: bytes, *, source: str) -> object:
 
 
 def check_header(head: bytes, *, source: str) -> None:
-    """Check the length of a safetensors header, before it is read: as JSON it takes twenty times as much.
-
-    Raises:
-        PolicyFileError: longer than any tensors need.
-    """
+    """Refuse a safetensors header longer than any tensors need, before it is read: as JSON it takes twenty times it."""
     num_bytes = int.from_bytes(head[:8], "little")
     if num_bytes > HEADER.num_bytes:
         raise PolicyFileError(
@@ -131,7 +112,6 @@ def read_torch_data(data: bytes, *, source: str, num_bytes: int | None = None) -
 
 
 def _pickle_in(archive: Archive, source: str) -> bytes:
-    """Return the pickle in an archive of torch, which lies in a folder of any name."""
     found = [name for name in archive.names if name.partition("/")[2] == "data.pkl"]
     if len(found) != 1:
         raise PolicyFileError(
@@ -178,7 +158,7 @@ def _refusal(source: str, message: str) -> str:
     refusal = f"{source} is refused: its pickle {what}. Nothing of it was executed."
     module = found[1].rpartition(".")[0] if found else ""
     if module.partition(".")[0] in _OF_NO_MODEL:
-        return refusal  # nobody should open it by other means
+        return refusal  # it should not be opened by other means either
     return f"{refusal} {_SAVE_ZIP if f'{module}.'.startswith(_OF_SB3) else _SAVE_WEIGHTS}"
 
 
@@ -225,13 +205,10 @@ def unwrapped_names(names: Collection[str]) -> list[str]:
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
     """Check that the weights of a module are there, of a type that can be computed with, and numbers.
 
-    Args:
-        what: the module, as messages call it.
-        module: a buffer of it, such as a mask, may hold infinity.
-        error: to raise.
+    A buffer, such as a mask, may hold infinity.
 
     Raises:
-        RldistillError: of that type; names the tensor.
+        RldistillError: of the type given; names the tensor.
     """
     for tensors, may_mask in ((module.named_parameters(), False), (module.named_buffers(), True)):
         for name, tensor in tensors:

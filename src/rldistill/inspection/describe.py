@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rldistill.adapters.detect import FileKind, detect_kind
-from rldistill.adapters.load import Reading, check_reading
+from rldistill.adapters.load import check_reading
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
@@ -17,6 +17,7 @@ from rldistill.inspection.mistakes import source_of
 from rldistill.loading.named import PolicyFile, as_policy, played_by
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS, did_you_mean
+from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy, fit_policy
 
 # Presets are described on the paper's images and with all of Atari's actions unless told.

@@ -51,7 +51,7 @@ def test_a_package_that_is_not_installed_is_named_with_our_extra(tmp_path, monke
     monkeypatch.setattr(importlib, "import_module", import_module)
     expected = (
         f"Reading or writing Minari datasets needs {package}, which is not installed: "
-        ".venv/bin/pip install -e '.[minari]' in the checkout of rldistill"
+        ".venv/bin/pip install -c constraints.txt -e '.[minari]' in the checkout of rldistill"
     )
     assert message_of(RldistillError, to_minari, tmp_path / "d", "x-v0") == expected
     assert message_of(RldistillError, from_minari, "x-v0", tmp_path / "d") == expected
@@ -246,7 +246,7 @@ def test_episodes_that_somebody_added_have_no_outputs(written, tmp_path):
     to_minari(tmp_path / "ours", "again-v0")
     minari.load_dataset("ours-v0").storage.update_from_storage(minari.load_dataset("again-v0").storage)
     assert message_of(DatasetError, from_minari, "ours-v0", tmp_path / "d") == (
-        "Minari dataset 'ours-v0': episode 2 was added by somebody else and has no outputs of the teacher. "
+        "Minari dataset 'ours-v0': episode 2 was added by another program and has no outputs of the teacher. "
         "Pass teacher=… to label all of them."
     )
 

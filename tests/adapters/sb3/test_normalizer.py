@@ -10,8 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rldistill.adapters.normalizer_file import read_normalizer
 from rldistill.adapters.sb3.load import load_sb3
-from rldistill.adapters.sb3.normalizer import read_vec_normalize
 from rldistill.errors import PolicyFileError
 from rldistill.policies import load_policy
 from tests.adapters.sb3.made_up import pack
@@ -50,7 +50,7 @@ def refusal(tmp_path):
     def refuse(data):
         path.write_bytes(data)
         with pytest.raises(PolicyFileError) as caught:
-            read_vec_normalize(path)
+            read_normalizer(path)
         line = str(caught.value)
         assert "\n" not in line
         return line.replace(str(path), "FILE")
@@ -62,17 +62,16 @@ def test_every_shared_file_is_read(shared_teachers):
     paths = sorted((shared_teachers / "sb3").glob("*/*/vecnormalize.pkl"))
     assert len(paths) == 33
     for path in paths:
-        record = read_vec_normalize(path)
+        record = read_normalizer(path)
         (statistics,) = record.statistics.values()
         assert (record.epsilon, record.clip, record.norm_obs) == (1e-8, 10.0, True)
-        assert record.observation_shapes == {"": statistics.mean.shape}
         assert statistics.count > 10_000
         assert np.isfinite(statistics.mean).all()
         assert (statistics.variance > 0).all()
 
 
 def test_the_statistics_of_one_shared_file(shared_teachers):
-    record = read_vec_normalize(shared_teachers / "sb3" / "ppo" / "MountainCar-v0" / "vecnormalize.pkl")
+    record = read_normalizer(shared_teachers / "sb3" / "ppo" / "MountainCar-v0" / "vecnormalize.pkl")
     statistics = record.statistics[""]
     np.testing.assert_allclose(statistics.variance[1], 0.000967, atol=1e-6)
     assert -0.6 < statistics.mean[0] < 0
@@ -84,35 +83,33 @@ def test_a_file_of_today(tmp_path):
     wrapper = written_by_sb3(
         tmp_path / "v.pkl", box, clip_obs=7.5, epsilon=1e-6, norm_reward=False, training=True, gamma=0.9
     )
-    record = read_vec_normalize(tmp_path / "v.pkl")
+    record = read_normalizer(tmp_path / "v.pkl")
     np.testing.assert_array_equal(record.statistics[""].mean, wrapper.obs_rms.mean)
     np.testing.assert_array_equal(record.statistics[""].variance, wrapper.obs_rms.var)
     assert record.statistics[""].count == wrapper.obs_rms.count
-    assert (record.clip, record.epsilon, record.norm_obs, record.norm_reward) == (7.5, 1e-6, True, False)
-    assert record.observation_shapes == {"": (2, 3)}
+    assert (record.clip, record.epsilon, record.norm_obs) == (7.5, 1e-6, True)
 
 
 def test_a_file_of_today_with_dict_observations_of_which_some_are_normalised(tmp_path):
     parts = {"b": spaces.Box(-1, 1, (3,)), "a": spaces.Box(0, 9, (2, 2)), "c": spaces.Discrete(3)}
     wrapper = written_by_sb3(tmp_path / "v.pkl", spaces.Dict(parts), norm_obs_keys=["b", "a"])
-    record = read_vec_normalize(tmp_path / "v.pkl")
+    record = read_normalizer(tmp_path / "v.pkl")
     assert list(record.statistics) == ["b", "a"]
     for key, statistics in record.statistics.items():
         np.testing.assert_array_equal(statistics.mean, wrapper.obs_rms[key].mean)
         np.testing.assert_array_equal(statistics.variance, wrapper.obs_rms[key].var)
-    assert record.observation_shapes == {"a": (2, 2), "b": (3,), "c": ()}
 
 
 def test_a_file_whose_spaces_drag_generators_along(tmp_path):
     box = spaces.Box(-1, 1, (2,))
     box.seed(3)
     written_by_sb3(tmp_path / "v.pkl", box)
-    assert read_vec_normalize(tmp_path / "v.pkl").statistics[""].mean.shape == (2,)
+    assert read_normalizer(tmp_path / "v.pkl").statistics[""].mean.shape == (2,)
 
 
 def test_a_file_that_normalised_rewards_alone(tmp_path):
     written_by_sb3(tmp_path / "v.pkl", spaces.Box(-1, 1, (2,)), norm_obs=False)
-    record = read_vec_normalize(tmp_path / "v.pkl")
+    record = read_normalizer(tmp_path / "v.pkl")
     assert (record.norm_obs, dict(record.statistics)) == (False, {})
 
 
@@ -159,7 +156,7 @@ def test_truncated_files(refusal, tmp_path):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(PolicyFileError, match=r"cannot be read: No such file or directory\. Is the path right\?"):
-        read_vec_normalize(tmp_path / "v.pkl")
+        read_normalizer(tmp_path / "v.pkl")
 
 
 def test_something_else(refusal):

@@ -310,7 +310,7 @@ def _as_recorded(episodes: Iterator[_Episode], fields: Mapping[str, FieldSpec], 
     for episode in episodes:
         if "episode" not in episode.record:
             raise DatasetError(
-                f"{label}: episode {episode.number} was added by somebody else and has no outputs of the teacher. "
+                f"{label}: episode {episode.number} was added by another program and has no outputs of the teacher. "
                 "Pass teacher=… to label all of them."
             )
         number = int(episode.record["episode"])

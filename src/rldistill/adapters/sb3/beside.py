@@ -1,12 +1,19 @@
-"""What lies beside a zip: its normaliser, and the return that was recorded with it.
+"""What lies beside a zip: its normaliser, the return that was recorded with it, and how its environment was wrapped.
 
 Layouts: RL-Zoo's (`<env>_1/<env>.zip`, `<env>_1/best_model.zip`, `<env>_1/<env>/vecnormalize.pkl`), its
 published form (all in one folder), the Hugging Face hub's (`vec_normalize.pkl`, `results.json`), and
 `CheckpointCallback`'s (`rl_model_1000_steps.zip`, `rl_model_vecnormalize_1000_steps.pkl`).
+
+RL-Zoo's `config.yml` and `args.yml` say how the environment was wrapped. They hold Python tags
+(`!!python/object/apply:collections.OrderedDict`) and Python source (`normalize: dict(norm_obs=True)`). Neither is
+executed: that tag is read as a mapping, any other becomes a mark, and source is read only where it is a literal.
 """
 
+import ast
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +21,44 @@ import numpy as np
 
 from rldistill.adapters.archive import opened_archive
 from rldistill.adapters.arrays import read_npy
-from rldistill.errors import PolicyFileError
-from rldistill.limits import read_json
+from rldistill.errors import PolicyFileError, first_line, install_hint, shown
+from rldistill.limits import YAML, BeyondLimitsError, check_tree, read_file, read_json
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
 _CHECKPOINT = re.compile(r"(.+)_(\d+_steps)")
 _RUN_NUMBER = re.compile(r"_\d+$")
 _MAX_RECORD_BYTES = 16 << 20
+_MOST_FRAMES = 1000
+_MOST_STEPS = 1 << 40
+_PYTHON_TAG = "tag:yaml.org,2002:python/"
+_ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
+_TIME_FEATURE = "TimeFeatureWrapper"
+_MOST_SHOWN = 6
+# What config.yml may say: how the environment was wrapped, which is read here or stands in the zip, and settings of
+# training, which are of no concern to a policy: the arguments of all algorithms of Stable-Baselines3 and sb3-contrib.
+_SETTING_NAMES = (
+    "normalize env_wrapper vec_env_wrapper frame_stack policy policy_kwargs "
+    "n_timesteps n_envs callback monitor_kwargs noise_type noise_std n_episodes_rollout create_eval_env "
+    "action_noise alive_bonus_offset batch_size buffer_size cg_damping cg_max_steps clip_range clip_range_vf delta_std "
+    "device ent_coef exploration_final_eps exploration_fraction exploration_initial_eps gae_lambda gamma "
+    "gradient_steps learning_rate learning_starts line_search_max_iter line_search_shrinking_factor max_grad_norm "
+    "n_critic_updates n_delta n_epochs n_eval_episodes n_steps n_top normalize_advantage optimize_memory_usage "
+    "policy_delay prioritized_replay random_exploration replay_buffer_class replay_buffer_kwargs rms_prop_eps "
+    "rollout_buffer_class rollout_buffer_kwargs sde_sample_freq seed stats_window_size sub_sampling_factor "
+    "target_entropy target_kl target_noise_clip target_policy_noise target_update_interval tau tensorboard_log "
+    "top_quantiles_to_drop_per_net train_freq use_rms_prop use_sde use_sde_at_warmup verbose vf_coef "
+    "zero_policy"
+)
+# The options of the zoo's train.py, which args.yml holds.
+_ARGUMENT_NAMES = (
+    "algo env env_kwargs eval_env_kwargs tensorboard_log trained_agent truncate_last_trajectory n_timesteps "
+    "num_threads log_interval eval_freq optimization_log_path eval_episodes n_eval_envs save_freq save_replay_buffer "
+    "log_folder seed vec_env device n_trials max_total_trials optimize_hyperparameters no_optim_plots n_jobs sampler "
+    "pruner n_startup_trials n_evaluations n_min_trials storage study_name verbose gym_packages hyperparams conf_file "
+    "yaml_file uuid track wandb_project_name wandb_entity wandb_tags progress tags trial_id load_best "
+    "load_checkpoint load_last_checkpoint"
+)
+_SETTINGS, _ARGUMENTS = frozenset(_SETTING_NAMES.split()), frozenset(_ARGUMENT_NAMES.split())
 
 
 def folders_beside(path: Path) -> list[Path]:
@@ -88,3 +126,206 @@ def _from_results(content: bytes, *, is_best: bool) -> dict[str, Any]:
         "episodes": int(record["n_eval_episodes"]),
         "chosen": "as its publisher reported it",
     }
+
+
+# config.yml and args.yml
+
+
+@dataclass(frozen=True)
+class ZooFiles:
+    """What the files beside a zip say; empty where there are none.
+
+    Attributes:
+        environment: its id.
+        algorithm: as the zoo calls it: `ppo`.
+        environment_kwargs: given to the environment's constructor.
+        observations_normalised: whether the teacher saw normalised observations; None: not said.
+        time_feature: whether the last input is the share of the episode that is left.
+        time_feature_steps: the T of that feature, where it is said.
+        wrappers: other wrappers of the environment, by class name.
+        frame_stack: consecutive observations stacked into one.
+        not_understood: options of the files that are not known here, as `name (file)`.
+    """
+
+    environment: str | None = None
+    algorithm: str | None = None
+    environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    observations_normalised: bool | None = None
+    time_feature: bool = False
+    time_feature_steps: int | None = None
+    wrappers: tuple[str, ...] = ()
+    frame_stack: int = 1
+    not_understood: tuple[str, ...] = ()
+
+
+class _Opaque(str):
+    """Stands for a value that only Python could have made; its text says which."""
+
+    __slots__ = ()
+
+
+def read_zoo_files(folders: list[Path]) -> ZooFiles:
+    """Read `config.yml` and `args.yml` from the first of the folders that has them.
+
+    Raises:
+        PolicyFileError: a file that is no YAML of plain data, is too large, or pyyaml is not installed.
+    """
+    config, arguments = (
+        next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
+        for name in ("config.yml", "args.yml")
+    )
+    if config is None and arguments is None:
+        return ZooFiles()
+    config_, arguments_ = config or {}, arguments or {}
+    wrappers = _wrappers(config_.get("env_wrapper")) | _wrappers(config_.get("vec_env_wrapper"))
+    time_options = wrappers.get(_TIME_FEATURE)
+    steps = (time_options or {}).get("max_steps")
+    return ZooFiles(
+        environment=_text(arguments_.get("env")),
+        algorithm=_text(arguments_.get("algo")),
+        environment_kwargs=_plain_kwargs(arguments_.get("env_kwargs")),
+        observations_normalised=_observations_normalised(config_.get("normalize")) if config_ else None,
+        time_feature=time_options is not None,
+        time_feature_steps=steps if isinstance(steps, int) and 0 < steps < _MOST_STEPS else None,
+        wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
+        frame_stack=_frame_stack(config_.get("frame_stack")),
+        not_understood=(*_not_understood_config(config_, time_options or {}), *_not_understood_arguments(arguments_)),
+    )
+
+
+def _not_understood_config(config: Mapping[str, Any], time_options: Mapping[str, Any]) -> list[str]:
+    names = [str(name) for name in config if name not in _SETTINGS]
+    frame_stack, steps = config.get("frame_stack"), time_options.get("max_steps")
+    if frame_stack is not None and not (isinstance(frame_stack, int) and frame_stack > 0):
+        names.append("frame_stack")
+    wrong_options = [str(name) for name in time_options if name not in ("max_steps", "test_mode")]
+    if steps is not None and not isinstance(steps, int):
+        wrong_options.append("max_steps")
+    return _listed([*names, *(f"{name} of {_TIME_FEATURE}" for name in wrong_options)], "config.yml")
+
+
+def _not_understood_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    names = [str(name) for name in arguments if name not in _ARGUMENTS]
+    names += [name for name in ("env", "algo") if arguments.get(name) is not None and _text(arguments[name]) is None]
+    kwargs = arguments.get("env_kwargs")
+    if kwargs and not _plain_kwargs(kwargs):
+        names.append("env_kwargs")
+    return _listed(names, "args.yml")
+
+
+def _listed(names: list[str], file: str) -> list[str]:
+    shown = [f"{_shown(name)} ({file})" for name in names[:_MOST_SHOWN]]
+    return [*shown, f"{len(names) - _MOST_SHOWN} more ({file})"] if len(names) > _MOST_SHOWN else shown
+
+
+def _shown(name: str) -> str:
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = read_file(path, YAML.num_bytes)
+    except BeyondLimitsError as error:
+        raise PolicyFileError(f"{path} is refused: it {error}. Move it away to load without it.") from error
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise PolicyFileError(
+            f"{path} says how the teacher's environment was wrapped, and reading it needs pyyaml, which is not "
+            f"installed: {install_hint('sb3')}."
+        ) from error
+    try:
+        content = yaml.load(text, _make_loader())
+        check_tree(content, YAML)  # aliases multiply
+    except Exception as error:  # yaml raises almost anything for a value that its tag does not fit
+        reason = f"it {error}" if isinstance(error, BeyondLimitsError) else first_line(error)
+        if isinstance(error, KeyError):
+            reason = f"{reason} is no value of its tag"
+        raise PolicyFileError(
+            f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
+        ) from error
+    if not isinstance(content, dict):
+        raise PolicyFileError(
+            f"{path} holds a {type(content).__name__}, expected settings by name. Move it away to load without it."
+        )
+    return cast(dict[str, Any], content)
+
+
+def _make_loader() -> Any:  # noqa: ANN401 (a class that exists only where pyyaml does)
+    """Return a safe loader that also reads the tags of Python, without Python."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Constructs plain data; merge keys, which can multiply, are not followed."""
+
+        def flatten_mapping(self, node: Any) -> None:  # noqa: ANN401
+            """Leave merge keys as they are: they then count as unknown."""
+
+    def ordered_dict(loader: Any, node: Any) -> dict[Any, Any]:  # noqa: ANN401
+        (pairs,) = loader.construct_sequence(node, deep=True) or ([],)
+        return dict(pairs)
+
+    def opaque(loader: Any, suffix: str, node: Any) -> _Opaque:  # noqa: ANN401
+        return _Opaque(suffix)
+
+    Loader.add_constructor(_ORDERED_DICT, ordered_dict)
+    Loader.add_multi_constructor(_PYTHON_TAG, opaque)
+    return Loader
+
+
+def _frame_stack(value: object) -> int:
+    """Return the frames in one observation; what is no number of frames stands for one."""
+    if not isinstance(value, int) or value < 1:
+        return 1
+    if value > _MOST_FRAMES:
+        raise PolicyFileError(f"config.yml: frame_stack is {shown(value)}, expected at most {_MOST_FRAMES:,}.")
+    return value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and not isinstance(value, _Opaque) and value else None
+
+
+def _plain_kwargs(value: object) -> dict[str, Any]:
+    """Return keyword arguments that JSON can hold; anything else is left out."""
+    if not isinstance(value, dict):
+        return {}
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _observations_normalised(value: object) -> bool:
+    """Read `normalize`: a truth value, keyword arguments, or the source of either."""
+    settings = _literal(value) if isinstance(value, str) else value
+    if isinstance(settings, dict):
+        return cast(dict[str, Any], settings).get("norm_obs", True) is not False
+    return settings not in (None, False)
+
+
+def _literal(text: str) -> object:
+    """Return the value of a literal, of `dict(name=literal, …)`, or the text itself where it is neither."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        match tree:
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+                return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+            case _:
+                return ast.literal_eval(tree)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _wrappers(value: object) -> dict[str, dict[str, Any]]:
+    """Return wrappers by class name, with their options: a path, a mapping of one path, or a list of those."""
+    items = cast(list[Any], value) if isinstance(value, list) else [value]
+    wrappers: dict[str, dict[str, Any]] = {}
+    for item in items:
+        if isinstance(item, dict):
+            for path, options in cast(dict[Any, Any], item).items():
+                wrappers[str(path).rpartition(".")[2]] = options if isinstance(options, dict) else {}
+        elif isinstance(item, str):
+            wrappers[item.rpartition(".")[2]] = {}
+    return wrappers

@@ -1,21 +1,32 @@
-"""The member `data` of a zip: JSON, of which only plain fields are read.
+"""The member `data` of a zip: JSON. Only its plain fields are read.
 
-What JSON cannot hold stands there twice: pickled (under `:serialized:`), of which only two arrays are read, as data
-(`last_observations`), and as the text that Python prints, which is all that a network needs.
+What JSON cannot hold stands there twice: pickled under `:serialized:`, where two observations alone are read, as data,
+and as the text that Python prints, which is all that a network needs.
 """
 
+import base64
+import binascii
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rldistill.adapters.sb3.last_observations import were_normalised
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from
 from rldistill.adapters.sb3.spaces import Space, parse_space
+from rldistill.adapters.unpickle import read_pickle
 from rldistill.errors import PolicyFileError, first_line
 from rldistill.limits import read_json
 
 _FUNCTION = re.compile(r"<function (\w+)\.")
 _CLASS = re.compile(r"<class '([\w.]+)'>")
+# Vectors of some environments in base64; images are not normalised.
+_MOST_CHARACTERS = 1 << 20
+# Of a bound or of the width between two: environments round, and so does the text of a space.
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,48 @@ def _parse(values: dict[str, Any]) -> Sb3Data:
         learned_as_ddpg=_learned_as_ddpg(values),
         num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
         saw_other_observations=values.get("_last_original_obs") is not None,
-        saw_normalised_observations=were_normalised(values, observation_space),
+        saw_normalised_observations=_saw_normalised(values, observation_space),
     )
+
+
+def _saw_normalised(values: Mapping[str, Any], space: Space) -> bool:
+    """Return whether the last observation that a network saw cannot be one of its environment's own.
+
+    Beside it a zip keeps the environment's own last observation. On-policy algorithms do so behind `VecNormalize`
+    alone. Off-policy ones always do: without the wrapper it is the observation of the step before, and only what
+    cannot be the environment's own tells that there was one.
+    """
+    if space.kind != "box" or len(space.shape) != 1:
+        return False
+    seen, own = (_observation(values.get(name)) for name in ("_last_obs", "_last_original_obs"))
+    if seen is None or own is None or seen.shape != own.shape or seen.shape[-1:] != space.shape:
+        return False
+    if (seen.dtype, own.dtype) == (np.float32, np.float64):
+        return True  # the wrapper makes float32 of whatever it gets
+    return _may_be(own, space) and not _may_be(seen, space)
+
+
+def _may_be(rows: NDArray[Any], space: Space) -> bool:
+    """Whether observations lie in a space, as far as its text says its bounds."""
+    try:
+        low, high = (np.asarray(bounds, np.float64) for bounds in space.bounds())
+    except ValueError:
+        return True
+    size = np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
+    margin = np.where(np.isfinite(size), _TOLERANCE * size, math.inf)
+    return bool(((rows >= low - margin) & (rows <= high + margin)).all())
+
+
+def _observation(value: object) -> NDArray[Any] | None:
+    pickled = cast(Mapping[str, Any], value).get(":serialized:") if isinstance(value, Mapping) else None
+    if not isinstance(pickled, str) or len(pickled) > _MOST_CHARACTERS:
+        return None
+    try:
+        data = base64.b64decode(pickled)
+        array = array_from(read_pickle(data, allowed=ARRAY_GLOBALS, source="observation"))
+    except (PolicyFileError, ValueError, binascii.Error):
+        return None  # a hint that cannot be read is no hint
+    return array if array.ndim and array.dtype.kind == "f" else None
 
 
 def _learned_as_ddpg(values: Mapping[str, Any]) -> bool | None:

@@ -7,17 +7,16 @@ fully connected layers: the library turns its channels to the front, a task may 
 """
 
 import math
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from rldistill.adapters.sb3.actor import Actor, image_extractors, reorder_inputs
-from rldistill.adapters.sb3.normalizer import RunningStatistics, VecNormalizeRecord
+from rldistill.adapters.normalizer_file import NormalizerRecord, RunningStatistics
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
+from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.torsos import to_images
 
 # An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
@@ -43,12 +42,7 @@ class Part:
 
 
 def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
-    """Return the parts of an observation, in our order: sorted by key.
-
-    Args:
-        space: of the observation.
-        image_features: for the parts that convolutions stand before: the number of their features.
-    """
+    """Return the parts of an observation sorted by key, with their sizes or the widths of their image features."""
     named: Mapping[str, Space] = space.parts if space.kind == "dict" else {"": space}
     parts: list[Part] = []
     start = 0
@@ -59,23 +53,42 @@ def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -
     return sorted(parts, key=lambda part: part.key)
 
 
-def in_our_order(actor: Actor, space: Space, seen: tuple[int, ...]) -> Actor:
-    """Return the actor with the columns of its lowest layers in the order of our inputs.
+def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> NetworkLayers:
+    """Return layers whose columns are in the order of our inputs: of the lowest, or of those above all images.
 
     Args:
-        actor: whose lowest layers see the observation, or what a CombinedExtractor made of it.
+        layers: that see the observation, or what a CombinedExtractor made of it.
         space: of the observation, as the network saw it.
         seen: shape of an observation as the task shows it: of an image, its channels may be last.
 
     Raises:
         ValueError: the layers take another number of inputs.
     """
-    features = {key: len(layers["linear.0.weight"]) for key, layers in image_extractors(actor).items()}
-    parts = parts_of(space, image_features=features)
-    if actor.num_inputs != sum(part.size for part in parts):
-        raise ValueError(f"{actor.num_inputs} inputs, and observations of {space.description}")
+    features = [len(torso[-1].weight) for torso in layers.images]
+    keys = space.image_keys(float_images=layers.float_images) if features else []
+    parts = parts_of(space, image_features=dict(zip(keys, features, strict=True)))
+    above = layers.head if layers.images else layers.torso
+    num_inputs = (*above, layers.output)[0].weight.shape[1]
+    if num_inputs != sum(part.size for part in parts):
+        raise ValueError(f"{num_inputs} inputs, and observations of {space.description}")
     order = _turned_order(space, seen) or [part.start + place for part in parts for place in range(part.size)]
-    return actor if order == sorted(order) else reorder_inputs(actor, order)
+    if order == sorted(order):
+        return layers
+    index = torch.tensor(order)
+
+    def turned(layer: Layer) -> Layer:
+        return replace(layer, weight=layer.weight[:, index])
+
+    if above:
+        lowest = (turned(above[0]), *above[1:])
+        return replace(layers, head=lowest) if layers.images else replace(layers, torso=lowest)
+    log_std, value = layers.log_std, layers.value
+    if isinstance(log_std, Layer):
+        log_std = turned(log_std)
+    elif log_std is not None and log_std.dim() == 2:
+        log_std = log_std[index]
+    value = None if value is None else turned(value)
+    return replace(layers, output=turned(layers.output), log_std=log_std, value=value)
 
 
 def _turned_order(space: Space, seen: tuple[int, ...]) -> list[int]:
@@ -107,7 +120,7 @@ def observation_dtype(space: Space) -> str:
 
 
 def make_normalization(
-    record: VecNormalizeRecord, space: Space, seen: tuple[int, ...], *, scale: float = 1.0
+    record: NormalizerRecord, space: Space, seen: tuple[int, ...], *, scale: float = 1.0
 ) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
@@ -146,13 +159,8 @@ def make_normalization(
         mean, variance = ([values[place] for place in order] for values in (mean, variance))
     # A factor behind a division is another divisor, and another limit.
     variances = tuple(value / scale**2 for value in variance)
-    epsilon = smallest_epsilon(record.epsilon / scale**2)
+    epsilon = max(record.epsilon / scale**2, record.positive_epsilon)
     return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
-
-
-def smallest_epsilon(epsilon: float) -> float:
-    """Return a positive epsilon: wrappers allow 0 where no variance is; the smallest number does the same."""
-    return max(epsilon, sys.float_info.min)
 
 
 def _check_shape(statistics: RunningStatistics, part: Part) -> None:
@@ -163,7 +171,7 @@ def _check_shape(statistics: RunningStatistics, part: Part) -> None:
         )
 
 
-def dead_inputs_at_end(record: VecNormalizeRecord | None, *, time_feature: bool) -> int:
+def dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:
     """Return how many inputs at the end, before the clock, never moved from 0 while the statistics were taken."""
     statistics = record.statistics.get("") if record is not None else None
     if statistics is None or statistics.mean.ndim != 1:

@@ -1,29 +1,31 @@
-"""Load a zip of Stable-Baselines3 or sb3-contrib as a policy of our own."""
+"""Load a zip of Stable-Baselines3 or sb3-contrib as a policy of our own.
 
-from dataclasses import dataclass
+Nothing in a zip is executed: of the pickled fields of its JSON two observations are read, and they, tensors and
+statistics as data.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rldistill.adapters.archive import open_archive
-from rldistill.adapters.memory import RecurrentError
-from rldistill.adapters.normalizer_file import read_normalizer
+from rldistill.adapters.formats import FileStart, Format
+from rldistill.adapters.found import make_policy
+from rldistill.adapters.normalizer_file import NormalizerRecord, read_normalizer
 from rldistill.adapters.notices import warn
-from rldistill.adapters.sb3.actor import find_actor
-from rldistill.adapters.sb3.beside import find_normalizer, folders_beside, recorded_return
+from rldistill.adapters.sb3.beside import ZooFiles, find_normalizer, folders_beside, read_zoo_files, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
 from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
-from rldistill.adapters.sb3.layers import build_network, make_torso
-from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
-from rldistill.adapters.sb3.outputs import make_output
-from rldistill.adapters.sb3.stacking import check_stacking
-from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, is_atari, record_task
-from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
+from rldistill.adapters.sb3.network import read_layers
+from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, check_stacking, is_atari, record_task
 from rldistill.adapters.weights import Weights, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.limits import JSON
-from rldistill.options.reading import WITHOUT_NORMALIZER
+from rldistill.networks.layers import MisfitError
+from rldistill.options.reading import WITHOUT_NORMALIZER, Reading
 from rldistill.policies import TorchPolicy
-from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
@@ -33,6 +35,8 @@ _EXPORT_IT = (
     "rd.load_policy(module, task=…, outputs=…)."
 )
 _OURS = ("stable_baselines3.", "sb3_contrib.")
+_ON_POLICY = ("stable_baselines3.common.", "sb3_contrib.ars.", "sb3_contrib.common.")
+_VERSION = "_stable_baselines3_version"
 _MOST_VERSION_BYTES = 1 << 10
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
@@ -45,20 +49,76 @@ _ALGORITHMS = {
 
 
 @dataclass(frozen=True)
-class Sb3File:
-    """The parts of a zip that are read.
+class _Sb3File:
+    """A zip, as far as it is read, and the files beside it.
 
     Attributes:
+        path: of the zip.
         data: its plain fields.
         weights: of `policy.pth`.
         version: of the library that wrote it; None where the zip does not say it.
-        source: what messages call it.
+        zoo: what RL-Zoo's files beside it say.
     """
 
+    path: Path
     data: Sb3Data
     weights: Weights
     version: str | None
-    source: str
+    zoo: ZooFiles
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return f"Policy file {self.path}"
+
+    @property
+    def algorithm(self) -> str:
+        """As the zoo calls it: those that share a class of policies are told apart by their settings.
+
+        A zip with DDPG's settings and several critics may be of either class, and is `td3/ddpg`; so is one that does
+        not say them.
+        """
+        data = self.data
+        if data.policy_module in _ALGORITHMS:
+            return _ALGORITHMS[data.policy_module]
+        if data.policy_module.startswith("stable_baselines3.td3"):
+            if data.learned_as_ddpg is False:
+                return "td3"
+            has_several_critics = any(name.startswith("critic.qf1.") for name in self.weights.tensors)
+            return "ddpg" if data.learned_as_ddpg and not has_several_critics else "td3/ddpg"
+        if "clip_range" in data.field_names:
+            return "ppo"
+        return "trpo" if "cg_max_steps" in data.field_names else "a2c"
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether its algorithm keeps the environment's own observations only behind a normaliser."""
+        return self.data.policy_module.startswith(_ON_POLICY)
+
+    @property
+    def was_normalised(self) -> bool:
+        """Whether the files say that its teacher saw normalised observations."""
+        if self.zoo.observations_normalised is not None:
+            return self.zoo.observations_normalised
+        return self.data.saw_normalised_observations or (self.is_on_policy and self.data.saw_other_observations)
+
+    @property
+    def why_not_normalised(self) -> str | None:
+        """What says that its teacher saw its environment's own observations; None: nothing does."""
+        if self.zoo.observations_normalised is not None:
+            return None if self.zoo.observations_normalised else "config.yml says"
+        keeps_others = "_last_original_obs" in self.data.field_names and bool(self.data.num_timesteps)
+        says_no = self.is_on_policy and keeps_others and not self.data.saw_other_observations
+        return "the zip itself says" if says_no else None
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """The running statistics of a zip: their file, what it says, and a remark on one that is not the zip's own."""
+
+    path: Path | None = None
+    record: NormalizerRecord | None = None
+    stray: str | None = None
 
 
 def load_sb3(
@@ -69,9 +129,6 @@ def load_sb3(
     normalizer: str | Path | None = None,
 ) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
-
-    Nothing in it is executed: of the pickled fields of its JSON two observations are read, and they, tensors and
-    statistics as data.
 
     Args:
         path: the zip.
@@ -86,118 +143,81 @@ def load_sb3(
             cannot be rebuilt: recurrent, of its maker's own, with unknown layers; or it saw joined
             observations, which the task does not give.
     """
-    path = Path(path)
-    file = read_sb3(path)
-    zoo = read_zoo_files(folders_beside(path))
-    normalizer_path, record, stray = _find_statistics(path, file, zoo, normalizer)
-    check_stacking(file.data.observation_space, zoo, record, task, source=file.source)
-    remarks = _remarks(path, file, zoo, is_normalizer_missing=normalizer_path is None and normalizer is None)
-    remarks = [*([] if stray is None else [stray]), *remarks]
+    file = _read(Path(path))
+    statistics = _find_statistics(file, normalizer)
+    check_stacking(file.data.observation_space, file.zoo, statistics.record, task, source=file.source)
+    is_missing = statistics.path is None and normalizer is None and file.was_normalised
+    remarks = [*filter(None, [statistics.stray]), *_remarks(file, is_normalizer_missing=is_missing)]
     for remark in remarks:
         warn(remark)
     try:
-        policy = _convert(file, zoo, record, task, normalizer_path)
-    except RecurrentError as error:
-        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {error}.") from error
+        policy = _convert(file, statistics, task)
     except (ValueError, MismatchError, UsageError) as error:
-        raise PolicyFileError(
-            f"{file.source} cannot be rebuilt: it has {str(error).rstrip('.')}. {_EXPORT_IT}"
-        ) from error
-    source = _source(path, file, zoo, normalizer_path, record, remarks)
-    return policy.with_provenance({"source": source}).to(resolve_device(device))
+        reason = str(error).rstrip(".")
+        raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {reason}. {_EXPORT_IT}") from error
+    return policy.with_provenance({"source": _source(file, statistics, remarks)}).to(resolve_device(device))
 
 
-def read_sb3(path: Path) -> Sb3File:
-    """Read the parts of a zip that a network needs.
+def _is_sb3(file: FileStart) -> bool:
+    return {"data", "policy.pth"} <= file.members
 
-    Raises:
-        PolicyFileError: missing, damaged, hostile, or not a zip of these libraries.
-    """
-    source = f"Policy file {path}"
+
+def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> TorchPolicy:
+    return load_sb3(path, task=task, normalizer=reading.normalizer)
+
+
+SB3 = Format("sb3", "Stable-Baselines3 zip", _is_sb3, _load, frozenset({"normalizer"}), says_task=True)
+
+
+def _read(path: Path) -> _Sb3File:
+    source, member = f"Policy file {path}", f"policy.pth in {path}"
     with open_archive(path) as archive:
         data = parse_data(archive.read("data", most=JSON.num_bytes), source=source)
-        member = f"policy.pth in {path}"
         content = read_torch_data(archive.read("policy.pth"), source=member, num_bytes=archive.num_bytes)
         weights = read_weights(content, source=member)
-        name = "_stable_baselines3_version"
-        version = archive.read(name, most=_MOST_VERSION_BYTES) if name in archive.names else b""
+        version = archive.read(_VERSION, most=_MOST_VERSION_BYTES) if _VERSION in archive.names else b""
     if not data.policy_module.startswith(_OURS):
         raise PolicyFileError(
             f"{source} has a policy of its maker's own, {data.policy_module or 'unknown'}.{data.policy_class}, which "
             f"cannot be rebuilt from its weights. {_EXPORT_IT}"
         )
-    return Sb3File(data, weights, version.decode("utf-8", "replace").strip()[:40] or None, source)
+    shown_version = version.decode("utf-8", "replace").strip()[:40] or None
+    return _Sb3File(path, data, weights, shown_version, read_zoo_files(folders_beside(path)))
 
 
-def algorithm_name(data: Sb3Data, weights: Weights) -> str:
-    """Return the algorithm as the zoo calls it: those that share a class of policies are told apart by their settings.
-
-    A zip with DDPG's settings and several critics may be of either class, and is `td3/ddpg`; so is one that does not
-    say them.
-    """
-    if data.policy_module in _ALGORITHMS:
-        return _ALGORITHMS[data.policy_module]
-    if data.policy_module.startswith("stable_baselines3.td3"):
-        if data.learned_as_ddpg is False:
-            return "td3"
-        has_several_critics = any(name.startswith("critic.qf1.") for name in weights.tensors)
-        return "ddpg" if data.learned_as_ddpg and not has_several_critics else "td3/ddpg"
-    if "clip_range" in data.field_names:
-        return "ppo"
-    return "trpo" if "cg_max_steps" in data.field_names else "a2c"
-
-
-def _convert(
-    file: Sb3File,
-    zoo: ZooFiles,
-    record: VecNormalizeRecord | None,
-    named: str | Task | None,
-    normalizer_path: Path | None,
-) -> TorchPolicy:
-    data, space = file.data, file.data.observation_space
-    actor = find_actor(file.weights.tensors)
-    # What the actions are does not depend on the order of the inputs, which the task decides.
-    task = record_task(Teacher(data, zoo, record, make_output(actor, data).layout), named)
+def _convert(file: _Sb3File, statistics: _Statistics, named: str | Task | None) -> TorchPolicy:
+    space, record = file.data.observation_space, statistics.record
+    layers, layout = read_layers(file.weights.tensors, file.data, source=file.source)
+    task = record_task(Teacher(file.data, file.zoo, record, layout), named)
     # Convolutions get an image as the library did; fully connected layers get it as the task shows it.
-    seen = space.shape if actor.extractor else task.fingerprint.observation_shape
-    if not actor.extractor or space.kind == "dict":
-        actor = in_our_order(actor, space, seen)
-    output, torso = make_output(actor, data), make_torso(actor, data)
-    scale = torso.input_scale if space.kind == "box" else 1.0
-    normalization = None
+    seen = space.shape if layers.first.is_convolution else task.fingerprint.observation_shape
+    if not layers.first.is_convolution or layers.images:
+        layers = in_our_order(layers, space, seen)
     if record is not None:
+        scale = layers.input_scale if space.kind == "box" else 1.0
         try:
-            normalization = make_normalization(record, space, seen, scale=scale)
+            layers = replace(layers, normalization=make_normalization(record, space, seen, scale=scale))
         except ValueError as error:
             raise PolicyFileError(
-                f"{file.source}: Normaliser file {normalizer_path} has {error}. It is probably of another run: name "
+                f"{file.source}: Normaliser file {statistics.path} has {error}. It is probably of another run: name "
                 "the zip's own with --normalizer FILE (in Python normalizer=), or do without: --normalizer none."
             ) from error
-    spec = PolicySpec(
-        name=f"{algorithm_name(data, file.weights)} {zoo.environment or task.name}",
-        architecture=torso.architecture,
-        heads=(HeadSpec(task),),
-        output_kind=output.kind,
-        behaviour="greedy",
-        input_scale=torso.input_scale,
-        gaussian=output.gaussian,
-        normalization=None if normalization is None else normalization.settings,
-    )
-    return TorchPolicy(build_network(torso, output, actor, spec, normalization), spec)
+    name = f"{file.algorithm} {file.zoo.environment or task.name}"
+    try:
+        return make_policy(layers, task, name=name, behaviour="greedy", provenance={})
+    except MisfitError as error:
+        raise ValueError(f"layers that do not fit observations {space.description}: {error}") from error
 
 
-def _find_statistics(
-    path: Path, file: Sb3File, zoo: ZooFiles, normalizer: str | Path | None
-) -> tuple[Path | None, VecNormalizeRecord | None, str | None]:
-    """Return the normaliser of a zip and what it says, or, of one that is not its own, a line that says so."""
+def _find_statistics(file: _Sb3File, normalizer: str | Path | None) -> _Statistics:
+    """Return the statistics of a zip: those that are named, else those beside it unless they are another run's."""
     if normalizer == WITHOUT_NORMALIZER:
-        return None, None, None
+        return _Statistics()
     if normalizer is not None:
-        return Path(normalizer), read_normalizer(Path(normalizer)), None
-    beside = find_normalizer(path)
+        return _Statistics(Path(normalizer), read_normalizer(Path(normalizer)))
+    beside, reason = find_normalizer(file.path), file.why_not_normalised
     if beside is None:
-        return None, None, None
-    reason = _why_not_normalised(file.data, zoo)
+        return _Statistics()
     try:
         record = read_normalizer(beside)
     except PolicyFileError:
@@ -205,49 +225,39 @@ def _find_statistics(
             raise
         record = None  # another run's, and damaged: it is not used anyway
     if reason is None or (record is not None and not record.norm_obs):
-        return beside, record, None
+        return _Statistics(beside, record)
     stray = (
         f"{file.source}: {beside} lies beside it and is not used, since {reason} that observations were not "
         f"normalised: it is probably of another run. If it belongs to this zip, name it: --normalizer {beside}."
     )
-    return None, None, stray
+    return _Statistics(stray=stray)
 
 
-def _why_not_normalised(data: Sb3Data, zoo: ZooFiles) -> str | None:
-    """Return what says that a teacher saw its environment's own observations; None: nothing does."""
-    if zoo.observations_normalised is not None:
-        return None if zoo.observations_normalised else "config.yml says"
-    keeps_others = "_last_original_obs" in data.field_names and bool(data.num_timesteps)
-    says_no = _is_on_policy(data) and keeps_others and not data.saw_other_observations
-    return "the zip itself says" if says_no else None
-
-
-def _remarks(path: Path, file: Sb3File, zoo: ZooFiles, *, is_normalizer_missing: bool) -> list[str]:
+def _remarks(file: _Sb3File, *, is_normalizer_missing: bool) -> list[str]:
     """Return what may make the policy play badly, one line each."""
     remarks: list[str] = []
-    if is_normalizer_missing and _was_normalised(file.data, zoo):
+    if is_normalizer_missing:
         remarks.append(
-            f"{file.source}: its teacher saw normalised observations, but {path.with_name('vecnormalize.pkl')} is "
-            "missing. Without these statistics it plays about as well as at random. Fetch the file, or name it with "
+            f"its teacher saw normalised observations, but {file.path.with_name('vecnormalize.pkl')} is missing. "
+            "Without these statistics it plays about as well as at random. Fetch the file, or name it with "
             "--normalizer (in Python normalizer=)."
         )
-    if algorithm_name(file.data, file.weights) == "ppo_mask":
+    if file.algorithm == "ppo_mask":
         remarks.append(
-            f"{file.source}: its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here: it "
-            "may choose others."
+            "its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here: it may choose others."
         )
-    if wrappers := _foreign_wrappers(zoo):
+    if wrappers := _foreign_wrappers(file.zoo):
         remarks.append(
-            f"{file.source}: its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays "
-            "well only where the task does the same."
+            f"its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays well only where "
+            "the task does the same."
         )
-    if zoo.not_understood:
+    if file.zoo.not_understood:
         remarks.append(
-            f"{file.source}: the files beside it name {', '.join(zoo.not_understood)}, which is not understood here "
-            "and was left out. Where it changes what its teacher saw or did, it plays badly: let an environment of "
-            "yours do the same (--task module:EnvId)."
+            f"the files beside it name {', '.join(file.zoo.not_understood)}, which is not understood here and was left "
+            "out. Where it changes what its teacher saw or did, it plays badly: let an environment of yours do the "
+            "same (--task module:EnvId)."
         )
-    return remarks
+    return [f"{file.source}: {remark}" for remark in remarks]
 
 
 def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
@@ -257,44 +267,27 @@ def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
     return [*zoo.wrappers, *([f"VecFrameStack of {zoo.frame_stack}"] if zoo.frame_stack > 1 else [])]
 
 
-def _was_normalised(data: Sb3Data, zoo: ZooFiles) -> bool:
-    if zoo.observations_normalised is not None:
-        return zoo.observations_normalised
-    return data.saw_normalised_observations or (_is_on_policy(data) and data.saw_other_observations)
-
-
-def _is_on_policy(data: Sb3Data) -> bool:
-    return data.policy_module.startswith(("stable_baselines3.common.", "sb3_contrib.ars.", "sb3_contrib.common."))
-
-
-def _source(
-    path: Path,
-    file: Sb3File,
-    zoo: ZooFiles,
-    normalizer_path: Path | None,
-    record: VecNormalizeRecord | None,
-    remarks: list[str],
-) -> dict[str, Any]:
+def _source(file: _Sb3File, statistics: _Statistics, remarks: list[str]) -> dict[str, Any]:
     """Return where the policy comes from, as plain JSON."""
-    statistics = None
-    if normalizer_path is not None and record is not None:
-        counts = [part.count for part in record.statistics.values()]
-        statistics = {
-            "file": normalizer_path.name,
-            "sha256": sha256_file(normalizer_path),
+    normalizer = None
+    if statistics.path is not None and statistics.record is not None:
+        counts = [part.count for part in statistics.record.statistics.values()]
+        normalizer = {
+            "file": statistics.path.name,
+            "sha256": sha256_file(statistics.path),
             "num_observations": round(max(counts, default=0)),
         }
     return {
         "format": "stable-baselines3",
-        "file": path.name,
-        "sha256": sha256_file(path),
-        "algorithm": algorithm_name(file.data, file.weights),
+        "file": file.path.name,
+        "sha256": sha256_file(file.path),
+        "algorithm": file.algorithm,
         "library_version": file.version,
         "policy_class": f"{file.data.policy_module}.{file.data.policy_class}".rstrip("."),
-        "environment": zoo.environment,
+        "environment": file.zoo.environment,
         "num_timesteps": file.data.num_timesteps,
-        "normalizer": statistics,
-        "recorded_return": recorded_return(path),
+        "normalizer": normalizer,
+        "recorded_return": recorded_return(file.path),
         "weights_converted_from": list(file.weights.converted_from),
         "notes": remarks,
     }

@@ -7,16 +7,19 @@ Sources: Stable-Baselines3 and sb3-contrib 2.9 (`common/distributions.py`, `sac/
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rldistill.adapters.sb3.actor import Actor, Layer
 from rldistill.adapters.sb3.data import Sb3Data, is_true
 from rldistill.networks import GaussianOptions
+from rldistill.networks.layers import Layer
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.types import ActionLayout, BoxMapping, OutputKind
+
+Family = Literal["q_network", "quantile_network", "actor_critic", "stochastic_actor", "deterministic_actor", "search"]
+"""Which networks the algorithms have; ARS searches without a gradient."""
 
 # What SAC and TQC clip the mean to where their noise is gSDE, unless they were told otherwise.
 _DEFAULT_MEAN_LIMIT = 2.0
@@ -24,7 +27,7 @@ _DEFAULT_MEAN_LIMIT = 2.0
 
 @dataclass(frozen=True)
 class Output:
-    """The head of a converted network.
+    """The last layer of a network, and what it means.
 
     Attributes:
         kind: which action field its rows are.
@@ -41,19 +44,20 @@ class Output:
     log_std: Layer | Tensor | None = None
 
 
-def make_output(actor: Actor, data: Sb3Data) -> Output:
-    """Return what the actor's last layer means in its action space.
+def read_output(
+    family: Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
+) -> Output:
+    """Return what a network's last layer means in its action space.
 
     Raises:
         ValueError: the layer does not fit the action space.
     """
-    if actor.family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
-        return _box_output(actor, data)
+    if family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
+        return _box_output(family, layer, log_std, data, is_linear=is_linear)
     layout = _choice_layout(data)
-    layer = actor.output
-    if actor.family == "quantile_network":
+    if family == "quantile_network":
         layer = _mean_over_quantiles(layer, layout)
-    kind: OutputKind = "q_values" if actor.family in ("q_network", "quantile_network") else "logits"
+    kind: OutputKind = "q_values" if family in ("q_network", "quantile_network") else "logits"
     _check_size(layer, layout.num_outputs(kind), data)
     return Output(kind, layout, layer)
 
@@ -80,24 +84,30 @@ def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
     return Layer(weight.float(), layer.bias.double().view(-1, num_actions).mean(0).float())
 
 
-def _box_output(actor: Actor, data: Sb3Data) -> Output:
+def _box_output(
+    family: Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
+) -> Output:
     if data.action_space.kind != "box":
         raise ValueError(f"an actor of a box, and actions of {data.action_space.description}")
     # First of all: bounds are written out for as many dimensions as the file declares.
-    _check_size(actor.output, prod(data.action_space.shape), data)
-    if actor.family == "deterministic_actor":
-        return Output("actions", _box_layout(data, "tanh_rescale"), actor.output)
-    if actor.family == "search":
-        squash = _search_squashes(actor, data)
-        return Output("actions", _box_layout(data, "tanh_rescale" if squash else "clip"), actor.output)
-    if actor.log_std is None:
+    _check_size(layer, prod(data.action_space.shape), data)
+    if family in ("deterministic_actor", "search"):
+        squashes = family == "deterministic_actor" or _search_squashes(data, is_linear=is_linear)
+        return Output("actions", _box_layout(data, "tanh_rescale" if squashes else "clip"), layer)
+    if log_std is None:
         raise ValueError("actions of a box without a log_std")
-    squash = actor.family == "stochastic_actor" or _on_policy_squashes(actor, data)
-    layout = _box_layout(data, "tanh_rescale" if squash else "clip")
-    log_std, is_gsde = _spread(actor, data.policy_kwargs)
-    std = "state" if isinstance(log_std, Layer) else "gsde" if is_gsde else "parameter"
-    limit = _mean_limit(data.policy_kwargs) if actor.family == "stochastic_actor" and is_gsde else None
-    return Output("gaussian", layout, actor.output, GaussianOptions(std, limit), log_std)
+    is_gsde = isinstance(log_std, Tensor) and log_std.dim() == 2
+    kwargs, is_off_policy = data.policy_kwargs, family == "stochastic_actor"
+    squashes = is_off_policy or (is_gsde and is_true(kwargs.get("squash_output")))
+    layout = _box_layout(data, "tanh_rescale" if squashes else "clip")
+    if isinstance(log_std, Layer) or not is_gsde:
+        gaussian = GaussianOptions("state" if isinstance(log_std, Layer) else "parameter")
+        return Output("gaussian", layout, layer, gaussian, log_std)
+    if is_true(kwargs.get("use_expln")):
+        log_std = _log_of_expln(log_std)
+    gaussian = GaussianOptions("gsde", _mean_limit(kwargs) if is_off_policy else None)
+    # One column stands for all actions.
+    return Output("gaussian", layout, layer, gaussian, log_std.expand(-1, len(layer.weight)).contiguous())
 
 
 def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
@@ -108,27 +118,10 @@ def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
     return ActionLayout("box", (prod(space.shape),), low, high, mapping)
 
 
-def _search_squashes(actor: Actor, data: Sb3Data) -> bool:
+def _search_squashes(data: Sb3Data, *, is_linear: bool) -> bool:
     """Return whether ARS squashes: unless told otherwise its MLPs do, and its linear policies do not."""
-    is_linear = data.policy_class == "ARSLinearPolicy" or (not data.policy_class and not actor.hidden)
+    is_linear = data.policy_class == "ARSLinearPolicy" or (not data.policy_class and is_linear)
     return is_true(data.policy_kwargs.get("squash_output"), default=not is_linear)
-
-
-def _on_policy_squashes(actor: Actor, data: Sb3Data) -> bool:
-    is_gsde = isinstance(actor.log_std, Tensor) and actor.log_std.dim() == 2
-    return is_gsde and is_true(data.policy_kwargs.get("squash_output"))
-
-
-def _spread(actor: Actor, kwargs: Mapping[str, Any]) -> tuple[Layer | Tensor, bool]:
-    """Return where the spread comes from, and whether it is gSDE; its matrix is complete and of logarithms."""
-    log_std = actor.log_std
-    assert log_std is not None, "checked by the caller"
-    if isinstance(log_std, Layer) or log_std.dim() == 1:
-        return log_std, False
-    if is_true(kwargs.get("use_expln")):
-        log_std = _log_of_expln(log_std)
-    num_actions = actor.output.weight.shape[0]
-    return log_std.expand(-1, num_actions).contiguous(), True
 
 
 def _log_of_expln(log_std: Tensor) -> Tensor:

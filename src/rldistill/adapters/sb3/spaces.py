@@ -64,6 +64,12 @@ class Space:
             return sum(part.num_inputs for part in self.parts.values())
         return sum(self.sizes) if self.sizes else math.prod(self.shape)
 
+    def image_keys(self, *, float_images: bool) -> list[str]:
+        """Return the keys of a Dict's images, sorted; `float_images`: also of those that are not of bytes."""
+        return sorted(
+            key for key, part in self.parts.items() if len(part.shape) == 3 and (float_images or part.dtype == "uint8")
+        )
+
     @property
     def description(self) -> str:
         """Kind and size, as messages call it."""

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import gymnasium
 
+from rldistill.adapters.normalizer_file import NormalizerRecord
+from rldistill.adapters.sb3.beside import ZooFiles
 from rldistill.adapters.sb3.data import Sb3Data
 from rldistill.adapters.sb3.inputs import dead_inputs_at_end, observation_dtype, observation_shape, parts_of
-from rldistill.adapters.sb3.normalizer import VecNormalizeRecord
 from rldistill.adapters.sb3.spaces import Space
-from rldistill.adapters.sb3.zoo_files import ZooFiles
 from rldistill.envs import make_task
 from rldistill.envs.extended import observed_as
-from rldistill.errors import TaskError
+from rldistill.errors import PolicyFileError, TaskError
 from rldistill.networks.torsos import image_shape
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
@@ -23,8 +23,9 @@ from rldistill.types import ActionLayout
 ATARI_WRAPPER = "AtariWrapper"
 _ATARI = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
 _VERSION = re.compile(r"-v\d+$")
-# The length of an episode that TimeFeatureWrapper assumes where nobody tells it.
+# The length of an episode that TimeFeatureWrapper assumes by default.
 _DEFAULT_EPISODE_LENGTH = 1000
+_HISTORY = ("HistoryWrapper", "HistoryWrapperObsDict")
 # Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
 _FEWEST_PADDED = 8
 
@@ -42,7 +43,7 @@ class Teacher:
 
     data: Sb3Data
     zoo: ZooFiles
-    record: VecNormalizeRecord | None
+    record: NormalizerRecord | None
     layout: ActionLayout
 
     @property
@@ -58,12 +59,53 @@ class Teacher:
         return self.zoo.time_feature_steps or _episode_length(self.zoo.environment)
 
 
+def check_stacking(
+    space: Space, zoo: ZooFiles, record: NormalizerRecord | None, task: str | Task | None, *, source: str
+) -> None:
+    """Check that a teacher of stacked vectors plays a task that stacks them itself, since tasks here do not.
+
+    RL-Zoo stacks in two ways. `HistoryWrapper` joins the latest observations and actions, before a
+    normaliser; `frame_stack` (`VecFrameStack`) joins the latest observations after it, so that statistics
+    are those of a single observation and the zeros after a reset are never normalised.
+
+    Raises:
+        PolicyFileError: the task does not stack, or the statistics are those of a single observation.
+    """
+    stacking = _stacking(space, zoo)
+    if stacking is None:
+        return
+    expected = space.num_inputs
+    got = "no task" if task is None else f"task {task!r}"
+    if isinstance(task, Task):
+        got = f"{list(task.fingerprint.observation_shape)} from task {task.name!r}"
+        if task.fingerprint.observation_shape == (expected,):
+            statistics = None if record is None else record.statistics.get("")
+            if statistics is None or statistics.mean.shape == space.shape:
+                return
+            raise PolicyFileError(
+                f"{source} saw observations that {stacking} joins after they were normalised: got statistics of shape "
+                f"{list(statistics.mean.shape)} for observations {list(space.shape)}. Let your environment "
+                "normalise too, before it joins them, and leave the file out with normalizer none."
+            )
+    raise PolicyFileError(
+        f"{source} saw observations that {stacking} joins, as its config.yml says: got {got}, expected one vector of "
+        f"{expected} numbers. Tasks here do not join them: register an environment that does, and name it: --task "
+        "module:EnvId."
+    )
+
+
+def _stacking(space: Space, zoo: ZooFiles) -> str | None:
+    """Return what joined observations to one vector, by name; None: nothing did."""
+    if space.kind == "box" and len(space.shape) != 1:
+        return None
+    names = [name for name in zoo.wrappers if name in _HISTORY]
+    if zoo.frame_stack > 1:
+        names.append(f"VecFrameStack of {zoo.frame_stack} (frame_stack)")
+    return " and ".join(names) or None
+
+
 def record_task(teacher: Teacher, task: str | Task | None) -> Task:
     """Return the task that a teacher plays, with the fingerprint of what it saw.
-
-    Args:
-        teacher: what its files say.
-        task: what the user says: a name only, or a task whose record counts where the files carry none.
 
     Raises:
         ValueError: a time feature in observations that cannot have one.
@@ -72,7 +114,7 @@ def record_task(teacher: Teacher, task: str | Task | None) -> Task:
         seen = _declared(teacher, task.fingerprint)
         if not seen.differences(observed_as(task, seen).fingerprint, says_frames=False):
             return replace(task, fingerprint=seen)
-        # Whoever compares the two will refuse: with the name of the teacher's own environment, as far as it is known.
+        # `fit_policy` will refuse it, with the name of the teacher's own environment as far as it is known.
         return Task(teacher.zoo.environment or UNNAMED_TASK, seen)
     name = task or teacher.zoo.environment or UNNAMED_TASK
     return _atari_task(teacher, name) or Task(

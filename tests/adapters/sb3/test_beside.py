@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from rldistill.adapters.sb3.zoo_files import ZooFiles, read_zoo_files
+from rldistill.adapters.sb3.beside import ZooFiles, read_zoo_files
 from rldistill.errors import PolicyFileError
 
 yaml = pytest.importorskip("yaml")
@@ -176,6 +176,7 @@ def test_without_pyyaml_the_message_names_the_file_and_the_extra(read, monkeypat
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert read() == ZooFiles()
     with pytest.raises(
-        PolicyFileError, match=r"config\.yml says how .*/pip install -e '\.\[sb3\]' in the checkout of \w+\.$"
+        PolicyFileError,
+        match=r"config\.yml says how .*/pip install -c constraints\.txt -e '\.\[sb3\]' in the checkout of \w+\.$",
     ):
         read("normalize: true\n")

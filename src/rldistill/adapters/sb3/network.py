@@ -1,0 +1,252 @@
+"""From the names and shapes in `policy.pth` to the layers of the part that acts.
+
+Layers of an MLP are `<prefix>.<i>.weight` and `.bias` with even i; the numbers between are
+activations, which leave no trace in the names: their class stands in `policy_kwargs`, else it is
+the algorithm's default. Critics, target networks and values are left alone. What remains must be
+known: a name that nothing here explains means another network than the one that would be built.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
+from rldistill.adapters.sb3.outputs import Family, read_output
+from rldistill.adapters.sb3.spaces import Space
+from rldistill.adapters.sequential import KERNELS, STRIDES
+from rldistill.errors import PolicyFileError
+from rldistill.networks.architecture import Activation
+from rldistill.networks.layers import Layer, NetworkLayers
+from rldistill.networks.torsos import ACTIVATIONS
+from rldistill.types import ActionLayout
+
+# The prefixes of the layers of each family, in the order in which an observation passes them; the last is the output.
+_LAYERS: Mapping[Family, tuple[str, ...]] = {
+    "q_network": ("q_net.q_net",),
+    "quantile_network": ("quantile_net.quantile_net",),
+    "actor_critic": ("mlp_extractor.shared_net", "mlp_extractor.policy_net", "action_net"),
+    "stochastic_actor": ("actor.latent_pi", "actor.mu"),
+    "deterministic_actor": ("actor.mu",),
+    "search": ("action_net",),
+}
+_EXTRACTORS: Mapping[Family, tuple[str, ...]] = {
+    "q_network": ("q_net.features_extractor",),
+    "quantile_network": ("quantile_net.features_extractor",),
+    # The actor's own comes first; both stand there, with equal tensors, where the critic shares it.
+    "actor_critic": ("pi_features_extractor", "features_extractor"),
+    "stochastic_actor": ("actor.features_extractor",),
+    "deterministic_actor": ("actor.features_extractor",),
+    "search": ("features_extractor",),
+}
+_NOT_ACTING = re.compile(
+    r"(q_net_target|quantile_net_target|actor_target|critic|critic_target|value_net|vf_features_extractor"
+    r"|mlp_extractor\.value_net)\."
+)
+# By the name of PyTorch's class: a zip can only name classes that need no settings, hence their defaults.
+_ACTIVATIONS: Mapping[str, Activation] = {module.__name__: name for name, module in ACTIVATIONS.items()}
+_KNOWN_EXTRACTORS = frozenset({"FlattenExtractor", "NatureCNN", "CombinedExtractor"})
+
+
+def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) -> tuple[NetworkLayers, ActionLayout]:
+    """Return the layers that act, and the layout of their actions.
+
+    Raises:
+        ValueError: a kind of network that is not known; lists names that nothing explains.
+        PolicyFileError: it has a memory.
+    """
+    family = _family(tensors, source)
+    rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
+    dense = [layer for prefix in _LAYERS[family] for layer in _take_layers(rest, prefix)]
+    if not dense:
+        raise ValueError(f"no layer that acts among {_listing(tensors)}")
+    extractor = _take_extractor(rest, _EXTRACTORS[family])
+    log_std = _take_log_std(rest, family)
+    _check_explained(rest)
+    _check_chain(dense, log_std)
+    _check_extractor_class(data)
+    *hidden, last = dense
+    output = read_output(family, last, log_std, data, is_linear=not hidden)
+    activation = _activation(family, data, is_used=bool(hidden))
+    space = data.observation_space
+    scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
+    is_combined = bool(extractor) and space.kind == "dict"
+    images, float_images = _images(extractor, space, scales=scales) if is_combined else ((), False)
+    torso = _nature_cnn(extractor, space) if extractor and not is_combined else () if extractor else tuple(hidden)
+    channels_and_features = [len(layer.weight) for layer in torso]
+    layers = NetworkLayers(
+        torso,
+        output.layer,
+        output.kind,
+        head=tuple(hidden) if extractor else (),
+        images=images,
+        # The layers of a features extractor have ReLUs whatever those above them have.
+        activation="relu" if extractor else activation,
+        head_activation=activation if extractor and hidden else None,
+        # Bytes that are no image are not scaled, and images only where the teacher was not told to leave them alone.
+        input_scale=1 / 255 if scales and (is_combined or space.is_image) else 1.0,
+        value=_value_on_same_features(tensors) if family == "actor_critic" else None,
+        log_std=output.log_std,
+        gaussian=output.gaussian,
+        float_images=float_images,
+        name="dqn" if extractor and not hidden and channels_and_features == [32, 64, 64, 512] else "",
+    )
+    return layers, output.layout
+
+
+def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
+    names = tensors.keys()
+    if any("lstm" in name for name in names):
+        raise PolicyFileError(
+            f"{source} cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
+            "networks with memory are not supported."
+        )
+    if any(name.endswith((".ra_mean", ".running_mean")) for name in names):
+        raise ValueError("batch normalisation (CrossQ), which is not supported")
+    if any(name.startswith("q_net.") for name in names):
+        return "q_network"
+    if any(name.startswith("quantile_net.") for name in names):
+        return "quantile_network"
+    if any(name.startswith("actor.") for name in names):
+        return "stochastic_actor" if any("actor.log_std" in name for name in names) else "deterministic_actor"
+    if any(name.startswith("action_net") for name in names):
+        return "actor_critic" if any(name.startswith("value_net.") for name in names) else "search"
+    raise ValueError(f"a network that no algorithm of Stable-Baselines3 has: {_listing(tensors)}")
+
+
+def _take_layers(rest: dict[str, Tensor], prefix: str) -> list[Layer]:
+    """Remove and return the layers `<prefix>.0`, `<prefix>.2`, …, or the one layer `<prefix>`."""
+    names = [prefix] if f"{prefix}.weight" in rest else [f"{prefix}.{2 * index}" for index in range(len(rest))]
+    layers: list[Layer] = []
+    for name in names:
+        if (weight := rest.pop(f"{name}.weight", None)) is None:
+            break
+        bias = rest.pop(f"{name}.bias", torch.zeros(weight.shape[:1]))
+        if weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.is_floating_point():
+            raise ValueError(f"layer {name} of weight {list(weight.shape)} and bias {list(bias.shape)}")
+        layers.append(Layer(weight, bias))
+    return layers
+
+
+def _check_explained(rest: Mapping[str, Tensor]) -> None:
+    """Check that no tensor is left over."""
+    if any(name.startswith("sde_features_extractor.") for name in rest):
+        raise ValueError("features of their own for its noise (gSDE with sde_net_arch, until 1.8), which are not read")
+    if rest and all(tensor.shape == (1,) for tensor in rest.values()):
+        raise ValueError(f"activations that learn (PReLU), which are not supported: {_listing(rest)}")
+    if rest:
+        raise ValueError(
+            f"layers that no network of Stable-Baselines3 has: {_listing(rest)}. A policy or features extractor of "
+            "its maker's own cannot be rebuilt from its weights"
+        )
+
+
+def _check_chain(layers: Sequence[Layer], log_std: Layer | Tensor | None) -> None:
+    for below, above in pairwise(layers):
+        if above.weight.shape[1] != len(below.weight):
+            raise ValueError(f"a layer of {len(below.weight)} outputs below one of {above.weight.shape[1]} inputs")
+    num_actions, num_features = layers[-1].weight.shape
+    if isinstance(log_std, Layer):
+        fits = log_std.weight.shape == layers[-1].weight.shape
+    else:
+        shapes = ((num_actions,), (num_features, num_actions), (num_features, 1))
+        fits = log_std is None or tuple(log_std.shape) in shapes
+    if not fits:
+        raise ValueError(f"{num_actions} means of {num_features} features, and a log_std that is not of that size")
+
+
+def _take_extractor(rest: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Remove the tensors of all the prefixes, and return those of the first that has any."""
+    found = [
+        {name.removeprefix(f"{prefix}."): rest.pop(name) for name in list(rest) if name.startswith(f"{prefix}.")}
+        for prefix in prefixes
+    ]
+    return next((tensors for tensors in found if tensors), {})
+
+
+def _take_log_std(rest: dict[str, Tensor], family: Family) -> Layer | Tensor | None:
+    if family == "stochastic_actor":
+        layers = _take_layers(rest, "actor.log_std")
+        return layers[0] if layers else rest.pop("actor.log_std", None)
+    return rest.pop("log_std", None) if family == "actor_critic" else None
+
+
+def _value_on_same_features(tensors: Mapping[str, Tensor]) -> Layer | None:
+    """Return the value's layer where nothing but it lies above the actor's features."""
+    if any(name.startswith(("mlp_extractor.policy_net.", "mlp_extractor.value_net.")) for name in tensors):
+        return None
+    for name, tensor in tensors.items():
+        other = tensors.get(name.replace("vf_", "pi_", 1)) if name.startswith("vf_features_extractor.") else tensor
+        if other is None or not torch.equal(tensor, other):
+            return None
+    return next(iter(_take_layers(dict(tensors), "value_net")), None)
+
+
+def _check_extractor_class(data: Sb3Data) -> None:
+    given = data.policy_kwargs.get("features_extractor_class")
+    name = printed_class(given)
+    module, _, short = (name or "").rpartition(".")
+    if given is not None and not (module == "stable_baselines3.common.torch_layers" and short in _KNOWN_EXTRACTORS):
+        raise ValueError(f"a features extractor of its maker's own, {name or given}")
+
+
+def _activation(family: Family, data: Sb3Data, *, is_used: bool) -> Activation:
+    given = data.policy_kwargs.get("activation_fn")
+    if given is None:
+        return "tanh" if family == "actor_critic" else "relu"
+    name = printed_class(given)
+    module, _, short = (name or "").rpartition(".")
+    if module.startswith("torch.nn.") and short in _ACTIVATIONS:
+        return _ACTIVATIONS[short]
+    if not is_used:
+        return "relu"  # after no layer
+    known = ", ".join(_ACTIVATIONS)
+    raise ValueError(f"the activation {str(name or given)[:80]}, expected one of {known}, without settings of its own")
+
+
+def _images(
+    extractor: Mapping[str, Tensor], space: Space, *, scales: bool
+) -> tuple[tuple[tuple[Layer, ...], ...], bool]:
+    """Return the torsos of CombinedExtractor, a NatureCNN for each image, and whether images may be of floats."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in extractor.items():
+        prefix, _, rest = name.partition(".")
+        key, _, layer = rest.partition(".")
+        found.setdefault(key if prefix == "extractors" else name, {})[layer] = tensor
+    # Where nothing is to be scaled, the library takes numbers of any type and range for an image.
+    float_images = not scales and any(key in space.parts and space.parts[key].dtype != "uint8" for key in found)
+    if not found or sorted(found) != space.image_keys(float_images=float_images):
+        which = ", ".join(map(repr, sorted(found))) or "no part"
+        raise ValueError(f"convolutions for {which} of observations {space.description}")
+    return tuple(_convolutions(found[key]) for key in sorted(found)), float_images
+
+
+def _nature_cnn(extractor: Mapping[str, Tensor], space: Space) -> tuple[Layer, ...]:
+    if len(space.shape) != 3:
+        raise ValueError(f"convolutions for observations of {space.description}")
+    return _convolutions(extractor)
+
+
+def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
+    """Return the convolutions of a NatureCNN and the layer above them."""
+    names = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
+    unknown = sorted(tensors.keys() ^ {f"{name}.{part}" for name in names for part in ("weight", "bias")})
+    if unknown:
+        raise ValueError(f"a features extractor that is not NatureCNN: {', '.join(unknown[:6])}")
+    *convolutions, features = (Layer(tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
+    kernels = tuple(layer.weight.shape[-1] for layer in convolutions if layer.is_convolution)
+    if kernels != KERNELS or any(layer.weight.shape[2] != layer.weight.shape[3] for layer in convolutions):
+        raise ValueError(f"convolutions of kernels {kernels}, expected NatureCNN with {KERNELS}")
+    if features.weight.dim() != 2:
+        raise ValueError(f"layer linear.0 of weight {list(features.weight.shape)}")
+    strided = [
+        Layer(layer.weight, layer.bias, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)
+    ]
+    return (*strided, features)
+
+
+def _listing(tensors: Mapping[str, Tensor]) -> str:
+    names = sorted(tensors)
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,174 @@
+"""A policy network as plain layers, in the order in which an observation passes them: normalise, torso, head, action.
+
+Checkpoints of other libraries are read into this form. `Architecture` describes the same network without its weights,
+as policy files keep it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from rldistill.networks.architecture import Activation, Architecture
+from rldistill.networks.input_layer import InputNormalization
+from rldistill.networks.output_layer import DEFAULT_GAUSSIAN, GaussianOptions, ValueAtoms
+from rldistill.networks.policy_network import PolicyNetwork
+from rldistill.types import OutputKind
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One fully connected layer or convolution.
+
+    Attributes:
+        weight: fully connected `[O, I]`; convolution `[O, C, k, k]`.
+        bias: `[O]`.
+        norm: weight and bias of a layer norm before the activation.
+        stride: of a convolution; of a stage, of its pooling.
+        blocks: convolutions of residual blocks, two each, which make an IMPALA stage of a convolution.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    norm: tuple[Tensor, Tensor] | None = None
+    stride: int = 1
+    blocks: tuple["Layer", ...] = ()
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it takes images."""
+        return self.weight.dim() == 4
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything it holds, in the order of our modules."""
+        return [self.weight, self.bias, *(self.norm or ()), *chain(*(block.tensors for block in self.blocks))]
+
+
+@dataclass(frozen=True)
+class NetworkLayers:
+    """A policy network of one head.
+
+    Attributes:
+        torso: layers below the head; those of one image end in fully connected ones.
+        output: the last layer: Q-values, logits, means or actions.
+        kind: which of these.
+        head: hidden layers between torso and output.
+        images: of an observation of several parts the torso of each image, in the order of the parts; `torso` is
+            empty then, and the head sees their features beside the other parts.
+        activation: after each layer of the torso.
+        head_activation: after each hidden layer of the head; None: as in the torso.
+        normalization: of the observations by running statistics.
+        input_scale: factor on the observations; of several parts, on the images alone.
+        value: the layer of a state value on the same features.
+        log_std: of a Gaussian: a layer, a vector `[D]`, or the matrix `[F, D]` of gSDE.
+        gaussian: how `log_std` is read.
+        atoms: of a value distribution, whose expectations are the Q-values.
+        float_images: whether every part of three dimensions is an image, also where it is not of bytes.
+        name: of its architecture; empty: named by its sizes.
+    """
+
+    torso: tuple[Layer, ...]
+    output: Layer
+    kind: OutputKind
+    head: tuple[Layer, ...] = ()
+    images: tuple[tuple[Layer, ...], ...] = ()
+    activation: Activation = "relu"
+    head_activation: Activation | None = None
+    normalization: InputNormalization | None = None
+    input_scale: float = 1.0
+    value: Layer | None = None
+    log_std: Layer | Tensor | None = None
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    atoms: ValueAtoms | None = None
+    float_images: bool = False
+    name: str = ""
+
+    @property
+    def first(self) -> Layer:
+        """The layer that sees the observation; of several parts, their first image."""
+        return (*chain(*self.images), *self.torso, *self.head, self.output)[0]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The same network without its weights."""
+        torso = self.images[0] if self.images else self.torso
+        convolutions = [layer for layer in torso if layer.is_convolution]
+        norms = [layer.norm[0] for layer in torso if layer.norm is not None]
+        kind = "impala" if self.first.blocks else "conv" if convolutions else "mlp"
+        kind = "combined" if self.images else kind
+        channels = tuple(len(layer.weight) for layer in convolutions)
+        hidden = tuple(len(layer.weight) for layer in torso if not layer.is_convolution)
+        head_hidden = tuple(len(layer.weight) for layer in self.head)
+        sizes = ("-".join(map(str, channels)), "x".join(map(str, hidden)), "x".join(map(str, head_hidden)))
+        named_by_sizes = ":".join((kind, *filter(None, sizes))) if any(sizes) else "linear"
+        return Architecture(
+            self.name or named_by_sizes,
+            kind,
+            hidden,
+            channels,
+            kernel_sizes=tuple(layer.weight.shape[2] for layer in convolutions),
+            strides=tuple(layer.stride for layer in convolutions),
+            head_hidden=head_hidden,
+            activation=self.activation,
+            head_activation=self.head_activation,
+            layer_norm=bool(norms),
+            elementwise_norm=any(norm.dim() == 3 for norm in norms),
+            value_head=self.value is not None,
+            float_images=self.float_images,
+        )
+
+
+class MisfitError(ValueError):
+    """Layers of other sizes than the network around them has; the text lists them."""
+
+
+def fill_network(network: PolicyNetwork, layers: NetworkLayers) -> None:
+    """Give a network of the same architecture, on the meta device, its weights.
+
+    Raises:
+        MisfitError: layers of other sizes, or of whole numbers.
+        ValueError: a torso for another number of images.
+    """
+    expected = {name: _kind(tensor) for name, tensor in network.state_dict().items()}
+    state = _state(layers, [name for name in expected if name.startswith(("torso.", "heads.0.hidden."))])
+    got = {name: _kind(tensor) for name, tensor in state.items()}
+    if wrong := [name for name in expected | got if expected.get(name) != got.get(name)]:
+        raise MisfitError(
+            ", ".join(
+                f"{name} {got.get(name, 'missing')} instead of {expected.get(name, 'nothing')}" for name in wrong[:4]
+            )
+        )
+    # Copied: a file's tensors lie where the file has them, and where weights lie may change an answer's last bits.
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    network.load_state_dict(own, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    network.use_channels_last()
+
+
+def _state(layers: NetworkLayers, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors under the names of our modules: those below the output go by their order."""
+    below = [tensor for layer in chain(*layers.images, layers.torso, layers.head) for tensor in layer.tensors]
+    if len(below) != len(names):
+        raise ValueError(f"{len(below) // 2} layers below its output, where its images need {len(names) // 2}")
+    state = dict(zip(names, below, strict=True))
+    single = {"output": layers.output, "value": layers.value}
+    if isinstance(layers.log_std, Tensor):
+        state["heads.0.rows.log_std"] = layers.log_std
+    else:
+        single["rows.log_std_layer"] = layers.log_std
+    for name, layer in single.items():
+        if layer is not None:
+            state |= {f"heads.0.{name}.weight": layer.weight, f"heads.0.{name}.bias": layer.bias}
+    if layers.normalization is not None:
+        state["scale.mean"] = torch.tensor(layers.normalization.mean, dtype=torch.float64)
+        state["scale.variance"] = torch.tensor(layers.normalization.variance, dtype=torch.float64)
+    return state
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return the shape of a tensor, and its type where that is none of a weight."""
+    return f"{list(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
