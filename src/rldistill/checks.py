@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeGuard, cast, get_args, get_type_hints
 
 from rldistill.errors import UsageError, printable, shown
 
@@ -128,7 +128,7 @@ def is_whole(value: object, *, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value is a number that a float can hold; a truth value is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 

@@ -7,7 +7,7 @@ import torch
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import CustomLoss, LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
-from rldistill.losses.spec import takes_no_temperature
+from rldistill.losses.spec import not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.schedules import Constant, Schedule, parse_schedule
 from rldistill.types import OutputKind
@@ -50,7 +50,7 @@ def check_losses(config: DistillConfig) -> None:
             raise UsageError(f"temperature must stay > 0, got {texts[task]!r}, whose lowest value is {lowest:g}.")
     for task, name in parse_per_task(config.loss, "loss").items():
         schedule = schedules.get(task, schedules.get(""))
-        check_loss(name, None if schedule is None else schedule(0.0))
+        check_loss(name, temperature=None if schedule is None else schedule(0.0))
     if AUTO in texts.values() and not config.data:
         who = "one that still learns" if config.online else "one that plays live"
         raise UsageError(
@@ -74,7 +74,7 @@ def task_loss(config: DistillConfig, data: TaskData, custom_loss: CustomLoss | N
         # Whether the loss takes a temperature at all is told first.
         spec = make_loss(custom_loss or named, kind, layout).spec
         if spec.temperature is None:
-            raise UsageError(takes_no_temperature(spec.name, AUTO))
+            raise UsageError(not_taken("temperature", AUTO, spec.name))
         value = _auto(data)
         note = (
             f"temperature of {name}: {value:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the teacher's "
