@@ -22,6 +22,9 @@ ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
 BoxMapping = Literal["clip", "tanh_rescale"]
 
+State = tuple[Tensor, ...] | None
+"""What a network or a policy remembers: tensors `[B, ...]`, a row for each environment; None: it remembers nothing."""
+
 Actions = NDArray[Any]
 """One per row: discrete `[B]`, multi_discrete `[B, K]` and multi_binary `[B, D]` int64, box `[B, D]` float32."""
 
