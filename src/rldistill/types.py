@@ -36,6 +36,14 @@ OUTPUT_KINDS_OF_ACTIONS: Mapping[ActionKind, tuple[OutputKind, ...]] = {
 }
 """What a policy can give for each kind of actions."""
 
+OUTPUT_FIELDS: Mapping[OutputKind, tuple[str, ...]] = {
+    "q_values": ("q_values",),
+    "logits": ("logits",),
+    "gaussian": ("mean", "log_std"),
+    "actions": ("actions",),
+}
+"""The fields of a `PolicyOutput`, of a dataset and of a batch that hold outputs of a kind, in the order of a row."""
+
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
 # Whole numbers beyond these are none that a float holds exactly.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rldistill.checks import check_name, check_shape
 from rldistill.tasks import ObservationFingerprint
-from rldistill.types import ActionLayout, OutputKind
+from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
 
 FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount"]
 
@@ -68,9 +68,8 @@ def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) ->
 
 def target_sizes(layout: ActionLayout, output_kind: OutputKind) -> dict[str, int]:
     """Return the fields in which a teacher's rows `[B, O]` lie, in order, with the width of each."""
-    if output_kind == "gaussian":
-        return dict.fromkeys(("mean", "log_std"), layout.sizes[0])
-    return {output_kind: layout.num_outputs(output_kind)}
+    names = OUTPUT_FIELDS[output_kind]
+    return dict.fromkeys(names, layout.num_outputs(output_kind) // len(names))
 
 
 def as_targets(

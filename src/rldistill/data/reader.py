@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
-from rldistill.data.layout import target_sizes
 from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
@@ -52,6 +51,8 @@ class Dataset:
         self.path = path
         self.manifest = manifest
         self._shards = tuple(shards)
+        fields = manifest.provenance.step_fields
+        self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
         self.store = StepStore(manifest.provenance.layout, shards, origin=f"Dataset {path}")
         release_gil()
 
@@ -102,11 +103,9 @@ class Dataset:
         """Of one observation as a network sees it, the stack included."""
         return self.provenance.task.fingerprint.observation_shape
 
-    def targets(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the teacher's outputs for some steps, as rows `[N, O]`: of a Gaussian its mean, then its log std."""
-        origin = self.provenance
-        names = target_sizes(origin.task.fingerprint.action_layout, origin.teacher.output_kind)
-        return np.concatenate([self.field(name)[indices] for name in names], axis=1)
+    def targets(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Return all that the teacher gave for some steps, `[N, …]` by the name of the field."""
+        return {name: self.field(name)[indices] for name in self._target_names}
 
     @property
     def episodes(self) -> NDArray[np.int64]:

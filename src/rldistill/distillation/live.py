@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rldistill.data import FieldSpec, Replay, StepLayout, prefetch
+from rldistill.data import FieldSpec, Replay, StepLayout, as_targets, prefetch
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, draw_batch, origin_of, sample_of_held_out
+from rldistill.distillation.batch import Minibatch, Window, origin_of
+from rldistill.distillation.sources import HeldOut, draw_batch, sample_of_held_out
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import EpisodePlayer, StepRecord
@@ -84,7 +85,7 @@ class LiveTask:
                 on_play(self.name, self.replay.num_appended - first, end - first)
         self.replay.seal()
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads while nothing is played."""
         return self._labelled(self.replay.draw(num_rows, stream_generator(self._seed, "batch", update)))
 
@@ -110,11 +111,13 @@ class LiveTask:
             self._envs.close()
         self._envs, self._records = None, None
 
-    def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
-        return LabelledBatch(
+    def _labelled(self, steps: NDArray[np.int64]) -> Window:
+        kind, layout = self._teacher.output_kind, self._teacher.tasks[0].fingerprint.action_layout
+        targets = as_targets(self.replay.field(kind)[steps], layout, kind)
+        return Window.of_steps(
             self.head,
-            torch.from_numpy(self.replay.observations(steps)),
-            torch.from_numpy(self.replay.field(self._teacher.output_kind)[steps]),
+            {"observation": torch.from_numpy(self.replay.observations(steps))},
+            {name: torch.from_numpy(values) for name, values in targets.items()},
             origin_of(steps, f"what {self._teacher.name} played of {self.name}"),
         )
 

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from rldistill.data import Replay
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch, origin_of, sample_of_held_out
+from rldistill.distillation.batch import Minibatch, Window, origin_of
+from rldistill.distillation.sources import HeldOut, sample_of_held_out
 from rldistill.policies import TorchPolicy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.seeding import stream_generator
@@ -212,13 +213,13 @@ class OnlineSource:
         if self._judge(learner.num_steps, learner.policy):
             self._best.network.load_state_dict(learner.policy.network.state_dict())
 
-    def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
+    def _labelled(self, steps: NDArray[np.int64]) -> Window:
         observations = torch.from_numpy(self._learner.replay.observations(steps))
         teacher = self._best if self._teacher_kind == "best" else self._learner.policy
-        return LabelledBatch(
+        return Window.of_steps(
             self._head,
-            observations,
-            _q_values(teacher, observations),
+            {"observation": observations},
+            {"q_values": _q_values(teacher, observations)},
             origin_of(steps, f"what the learner kept at step {self._learner.num_steps:,}"),
         )
 

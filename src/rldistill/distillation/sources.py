@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rldistill.data import Batch, Dataset, Replay, UniformSampler, prefetch
-from rldistill.data.sampler import read_batch
+from rldistill.data import Dataset, Replay, UniformSampler, prefetch
+from rldistill.distillation.batch import Minibatch, Window, read_window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator, stream_seed
@@ -23,27 +21,6 @@ from rldistill.types import ActionLayout, OutputKind
 
 # Enough for a standard error of agreement below 0.008; as Atari observations, 116 MB.
 _MAX_HELD_OUT_STEPS = 4096
-
-
-@dataclass(frozen=True)
-class LabelledBatch:
-    """One task's observations with the teacher's outputs for them.
-
-    Attributes:
-        head: which head of the student is taught.
-        observations: `[B, *observation_shape]`, as stored.
-        targets: `[B, O]`, float32.
-        origin: says where the rows come from, should one of them be at fault.
-    """
-
-    head: int
-    observations: Tensor
-    targets: Tensor
-    origin: str
-
-
-Minibatch = tuple[LabelledBatch, ...]
-"""What one update fits: the rows of one task, or parts of several."""
 
 
 class Source(Protocol):
@@ -83,22 +60,23 @@ class HeldOut:
         constant: what one action would reach, whatever is observed.
     """
 
-    batch: LabelledBatch
+    batch: Window
     num_steps: int
     layout: ActionLayout
     teacher_kind: OutputKind
     constant: Likeness
 
     @classmethod
-    def of(cls, batch: LabelledBatch, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
+    def of(cls, batch: Window, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
         """Return a sample with what a constant would reach on it."""
-        return cls(batch, num_steps, layout, teacher_kind, likeness_of_a_constant(batch.targets, teacher_kind, layout))
+        constant = likeness_of_a_constant(batch.target_rows(teacher_kind), teacher_kind, layout)
+        return cls(batch, num_steps, layout, teacher_kind, constant)
 
 
 class TaskRows(Protocol):
     """Gives rows of one task."""
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads."""
         ...
 
@@ -109,30 +87,33 @@ def draw_batch(tasks: Sequence[TaskRows], num_rows: Sequence[int], update: int) 
 
 
 class StoredTask:
-    """One task's dataset, of which rows are drawn uniformly.
+    """One task's dataset, of which windows are drawn uniformly.
 
     Args:
         dataset: read at random.
         indices: steps that may be drawn.
         seed: the rows of update u are a function of (seed, head, u).
         head: which head of the student this dataset teaches.
+        window_length: steps of a window; 1: single steps, the rows of the paper.
     """
 
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, head: int = 0) -> None:
+    def __init__(
+        self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, head: int = 0, window_length: int = 1
+    ) -> None:
         self._dataset = dataset
         self._head = head
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(seed, "task", head) if head else seed
-        self._sampler = UniformSampler(dataset, indices, seed=own_seed)
+        self._sampler = UniformSampler(dataset, indices, seed=own_seed, window_length=window_length)
 
     @property
     def is_decoded(self) -> bool:
         """Whether drawing rows costs no more than copying them."""
         return self._dataset.store.is_decoded
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads."""
-        return labelled(self._dataset, self._sampler.batch(update, num_rows), head=self._head)
+        return read_window(self._dataset, self._sampler.windows(update, num_rows), head=self._head)
 
 
 class StoredSource:
@@ -189,21 +170,6 @@ class StoredSource:
         """Free nothing."""
 
 
-def labelled(dataset: Dataset, batch: Batch, *, head: int) -> LabelledBatch:
-    """Return a batch as tensors that share its memory."""
-    return LabelledBatch(
-        head,
-        torch.from_numpy(batch.observations),
-        torch.from_numpy(batch.targets),
-        origin_of(batch.indices, str(dataset.path)),
-    )
-
-
-def origin_of(steps: NDArray[np.int64], where: str) -> str:
-    """Return what a message calls rows: the first of their steps, and where they come from."""
-    return f"steps {', '.join(map(str, steps[:5].tolist()))}, … of {where}"
-
-
 def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head: int = 0) -> HeldOut:
     """Draw the sample on which a student is measured, without repeats.
 
@@ -214,7 +180,7 @@ def held_out_sample(dataset: Dataset, indices: NDArray[Any], *, seed: int, head:
         head: which head of the student is measured.
     """
     chosen = sample_of_held_out(indices, seed=stream_seed(seed, "task", head) if head else seed)
-    batch, origin = labelled(dataset, read_batch(dataset, chosen), head=head), dataset.provenance
+    batch, origin = read_window(dataset, chosen[None], head=head), dataset.provenance
     return HeldOut.of(batch, len(indices), origin.task.fingerprint.action_layout, origin.teacher.output_kind)
 
 

@@ -125,12 +125,14 @@ class LossFunction:
     Attributes:
         spec: name and parameters with every default filled in, as they are to be recorded.
         function: the maths, called with student, target and the parameters by name.
-        student_kind: what kind of output the student's rows must be.
+        student_kind: what it takes from the student's output.
+        teacher_kind: what it takes from the batch.
     """
 
     spec: LossSpec
     function: RowLoss = field(repr=False)
     student_kind: OutputKind
+    teacher_kind: OutputKind
 
     def __call__(self, student: Tensor, target: Tensor, **changed: float | None) -> Tensor:
         """Return one loss per row.
@@ -216,11 +218,12 @@ def make_loss(
         _check_arguments(name)
         spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), _given(parameters))
         # A user's own loss makes a policy of a student of Q-values; else the student gives what the teacher gives.
-        return LossFunction(spec, _checked(name), "logits" if output_kind == "q_values" else output_kind)
+        student_kind = "logits" if output_kind == "q_values" else output_kind
+        return LossFunction(spec, _checked(name), student_kind, output_kind)
     spec = resolve_loss(name, output_kind, **parameters)
     entry = _LOSSES[spec.name]
     _check_layout(output_kind, layout)
-    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind)
+    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind)
 
 
 def fitting_output_kinds(name: str) -> tuple[OutputKind, ...]:

@@ -130,9 +130,10 @@ class StoredData:
         self.held_out = held_out_sample(self.dataset, split.held_out, seed=config.seed, head=head)
 
     def sample_of_targets(self) -> NDArray[np.float32]:
-        """Return the teacher's rows `[N, O]` for steps spread evenly over the data."""
+        """Return the teacher's scores `[N, O]` for steps spread evenly over the data."""
         num_steps = self.dataset.num_steps
-        return self.dataset.targets(np.linspace(0, num_steps - 1, min(num_steps, _SAMPLE_SIZE)).astype(np.int64))
+        chosen = np.linspace(0, num_steps - 1, min(num_steps, _SAMPLE_SIZE)).astype(np.int64)
+        return self.dataset.field(self.teacher.output_kind)[chosen]
 
     def save(self, folder: Path) -> None:
         """Keep nothing: the data stay where they are."""
