@@ -13,7 +13,7 @@ chunk goes. Two consequences of storing chunks whole:
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +26,9 @@ from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
 from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
-from rldistill.limits import JSON, read_file, read_json
-from rldistill.storage import check_checksum, is_temporary, temporary_files, with_checksum, write_json
+from rldistill.storage import is_temporary, temporary_files
 from rldistill.value_learning import n_step_returns
 
-MANIFEST_NAME = "replay.json"
 CHUNK_PATTERN = "chunk-*.safetensors"
 _SCHEMA_VERSION = 1
 _LARGEST_CHUNK = 8192
@@ -145,11 +143,6 @@ class Replay:
             self._slots[slot] = None
         self.num_appended += len(rows)
 
-    def break_off(self) -> None:
-        """Give up the episodes under way: the slots begin new ones. Their steps stay, as far as they can be drawn."""
-        self.seal()
-        self._slots = []
-
     def seal(self) -> None:
         """Close the chunk that is being filled: its steps can be drawn from now on."""
         under_way = [segment for segment in self._slots if segment is not None and segment.num_steps]
@@ -198,31 +191,6 @@ class Replay:
         return Transitions(
             steps, observations, self.field("action")[steps], returns.numpy(), factors.numpy(), next_observations
         )
-
-    def save(self, folder: Path) -> None:
-        """Write what is not yet there, list it, then delete what is no longer listed.
-
-        Raises:
-            DiskFullError: no space; what the folder listed before is intact.
-        """
-        write_json(folder / MANIFEST_NAME, with_checksum(self.write(folder)))
-        self.prune(folder)
-
-    @classmethod
-    def load(cls, folder: Path, layout: StepLayout, *, num_return_steps: int = 0) -> Self:
-        """Return the replay that `save` wrote, its episodes broken off.
-
-        Raises:
-            DatasetError: not a replay, of other fields, or damaged.
-        """
-        try:
-            state: dict[str, Any] = read_json(read_file(folder / MANIFEST_NAME, JSON.num_bytes))
-            check_checksum(state)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"Replay {folder} cannot be read: its {MANIFEST_NAME}: {error}. {_REMEDY}") from error
-        replay = cls(layout, 1, num_return_steps=num_return_steps)
-        replay.read(folder, state)
-        return replay
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Seal, write the chunks that are not yet there, and return what lists them all.
@@ -292,10 +260,7 @@ class Replay:
 
 def is_replay_folder(folder: Path) -> bool:
     """Whether a folder holds chunks of a replay and nothing else."""
-    return all(
-        any(path.match(name) or is_temporary(path, name) for name in (CHUNK_PATTERN, MANIFEST_NAME))
-        for path in folder.iterdir()
-    )
+    return all(path.match(CHUNK_PATTERN) or is_temporary(path, CHUNK_PATTERN) for path in folder.iterdir())
 
 
 def _described(layout: StepLayout) -> dict[str, Any]:
