@@ -21,6 +21,8 @@ from rldistill.types import OutputKind
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
 SCHEMA_VERSION = 1
+FURTHER_TARGETS = ("value", "features")
+"""Fields that a teacher may give beside its outputs."""
 DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 # Within these, a manifest and a shard's header say whose they are.
 _NUM_FIRST_BYTES = 10_000
@@ -165,7 +167,8 @@ class Provenance:
             {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
         )
         wanted = step_fields(provenance.task.fingerprint, provenance.teacher.output_kind)
-        if provenance.step_fields != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
+        found = {n: s for n, s in provenance.step_fields.items() if not (n in FURTHER_TARGETS and s.role == "target")}
+        if found != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
             raise ValueError("its fields are not those of its task's actions and its teacher's outputs")
         if provenance.frame_stack != data["frame_stack"]:
             raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
