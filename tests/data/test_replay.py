@@ -33,7 +33,7 @@ FIELDS = {
 def make_layout(frame_stack=3, vector=False):
     row = FieldSpec("float32", (2,), "observation") if vector else FieldSpec("uint8", (3, 2), "observation")
     shape = row.shape if frame_stack == 1 else (frame_stack, *row.shape)
-    return StepLayout(shape, frame_stack, row, FIELDS)
+    return StepLayout(shape, frame_stack, {"observation": row}, FIELDS)
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Game:
         self._begin()
 
     def _row(self):
-        spec = self._layout.observation_field
+        spec = self._layout.observation_fields["observation"]
         return (self._rng.random(spec.shape) * 250 + 1).astype(spec.dtype)
 
     def _begin(self):
@@ -316,7 +316,8 @@ def test_a_block_that_does_not_decompress_is_told_with_the_remedy_of_a_run(tmp_p
     replay, _ = filled()
     save(replay, tmp_path)
     loaded = load(tmp_path, replay.layout)
-    loaded._store._blocks[0] = loaded._store._blocks[0][:20]
+    blocks = loaded._store._rows["observation"]._blocks
+    blocks[0] = blocks[0][:20]
     with pytest.raises(DatasetError, match=r"^The replay is damaged: block 0, .*\. Begin anew with --overwrite\.$"):
         loaded.observations(np.array([0]))
 

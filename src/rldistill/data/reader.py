@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
+from rldistill.data.layout import OBSERVATION, observation_fields, split_parts
 from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
@@ -53,6 +54,7 @@ class Dataset:
         self._shards = tuple(shards)
         fields = manifest.provenance.step_fields
         self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
+        self._part_names = manifest.provenance.task.fingerprint.part_names
         self.store = StepStore(manifest.provenance.layout, shards, origin=f"Dataset {path}")
         release_gil()
 
@@ -152,6 +154,16 @@ class Dataset:
             `[B, *observation_shape]`, newly allocated.
         """
         return self.store.observations(np.asarray(indices, np.int64))
+
+    def observation_parts(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Decode the observations of some steps by the name of the part, `[B, …]` each; `observation` where it is one.
+
+        Version 1 of the format keeps all parts in one field; they come out as version 2 keeps them.
+        """
+        parts = self.store.parts(indices)
+        if len(parts) != len(self._part_names):
+            parts = split_parts(parts[OBSERVATION], observation_fields(self.provenance.task.fingerprint))
+        return dict(zip(self._part_names, parts.values(), strict=True))
 
     def last_observation(self, episode: int) -> NDArray[Any] | None:
         """Return the observation after an episode's last step, stacked; None where it has not ended."""

@@ -87,7 +87,7 @@ def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int) -> Win
 
     return Window(
         head,
-        {"observation": windows(dataset.observations(flat))},
+        {name: windows(part) for name, part in dataset.observation_parts(flat).items()},
         {name: windows(values) for name, values in dataset.targets(flat).items()},
         origin_of(steps[0], str(dataset.path)),
         windows(dataset.field("action")[flat]),

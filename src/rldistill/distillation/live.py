@@ -116,7 +116,7 @@ class LiveTask:
         targets = as_targets(self.replay.field(kind)[steps], layout, kind)
         return Window.of_steps(
             self.head,
-            {"observation": torch.from_numpy(self.replay.observations(steps))},
+            {name: torch.from_numpy(part) for name, part in self.replay.observation_parts(steps).items()},
             {name: torch.from_numpy(values) for name, values in targets.items()},
             origin_of(steps, f"what {self._teacher.name} played of {self.name}"),
         )

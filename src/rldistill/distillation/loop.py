@@ -20,6 +20,7 @@ from rldistill.distillation.sources import HeldOut, Source
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
+from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.policies.padded import run_padded
@@ -181,13 +182,13 @@ class Distiller:
     def _outputs(self, batch: Window) -> Tensor:
         """Return the student's outputs for the real steps, `[N, O]`."""
         initial = self.network.initial_state(batch.num_windows)
-        observations = batch.observations["observation"]
         if initial is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
-            rows = aligned(batch.rows(observations).to(self._device, non_blocking=True))
+            rows = aligned(_seen(batch).to(self._device, non_blocking=True))
             return self.network(rows, batch.head).outputs
         outputs, state = list[Tensor](), initial
-        for time, rows in enumerate(observations.to(self._device)):
+        observations = join_parts({name: part.flatten(0, 1) for name, part in batch.observations.items()})
+        for time, rows in enumerate(observations.to(self._device).split(batch.num_windows)):
             if batch.is_first is not None:
                 state = _restarted(state, initial, batch.is_first[time].to(self._device))
             output = self.network(aligned(rows), batch.head, state)
@@ -199,7 +200,7 @@ class Distiller:
         """Return `_outputs` in float32, as play computes them: in parts of one size."""
         if self.network.initial_state(batch.num_windows) is not None:
             return self._outputs(batch).float()
-        rows = batch.rows(batch.observations["observation"]).to(self._device)
+        rows = _seen(batch).to(self._device)
         (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
         assert outputs is not None, "every network has outputs"
         return outputs
@@ -221,6 +222,11 @@ def distil(distiller: Distiller, source: Source, *, first_update: int, num_updat
     batches = source.batches(first_update, num_updates - first_update)
     for update, batch in enumerate(batches, start=first_update):
         yield distiller.update(batch, update)
+
+
+def _seen(batch: Window) -> Tensor:
+    """Return what a network sees of the real steps, `[N, ...]`."""
+    return join_parts({name: batch.rows(part) for name, part in batch.observations.items()})
 
 
 def _mean_over_steps(losses: Sequence[Tensor], batch: Minibatch) -> Tensor:

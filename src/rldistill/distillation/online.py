@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rldistill.data import Replay
 from rldistill.distillation.batch import Minibatch, Window, origin_of
 from rldistill.distillation.sources import HeldOut, sample_of_held_out
+from rldistill.networks.input_layer import join_parts
 from rldistill.policies import TorchPolicy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.seeding import stream_generator
@@ -214,12 +215,13 @@ class OnlineSource:
             self._best.network.load_state_dict(learner.policy.network.state_dict())
 
     def _labelled(self, steps: NDArray[np.int64]) -> Window:
-        observations = torch.from_numpy(self._learner.replay.observations(steps))
+        parts = self._learner.replay.observation_parts(steps)
+        observations = {name: torch.from_numpy(part) for name, part in parts.items()}
         teacher = self._best if self._teacher_kind == "best" else self._learner.policy
         return Window.of_steps(
             self._head,
-            {"observation": observations},
-            {"q_values": _q_values(teacher, observations)},
+            observations,
+            {"q_values": _q_values(teacher, join_parts(observations))},
             origin_of(steps, f"what the learner kept at step {self._learner.num_steps:,}"),
         )
 
