@@ -18,9 +18,8 @@ from kit import Rates, collect_for_bench, random_teacher, run_alone, show, store
 from updates import BATCH_SIZE, Resident, piece_of, training
 
 from rldistill.data import Dataset
-from rldistill.data.sampler import read_batch
 from rldistill.distillation import Batches
-from rldistill.distillation.sources import LabelledBatch, Minibatch
+from rldistill.distillation.batch import Minibatch, Window, read_window
 from rldistill.envs import make_task
 from rldistill.networks.precision import Precision
 from rldistill.types import resolve_device
@@ -29,20 +28,19 @@ from rldistill.types import resolve_device
 class _OnDevice:
     """All observations in the device's memory; the rows of a batch are drawn and gathered there."""
 
-    def __init__(self, everything: LabelledBatch, device: str) -> None:
-        self._observations = everything.observations.to(device)
-        self._targets = everything.targets.to(device)
+    def __init__(self, everything: Window, device: str) -> None:
+        self._observations = everything.rows(everything.observations["observation"]).to(device)
+        self._targets = everything.target_rows("q_values").to(device)
 
     def of_updates(self, first_update: int, num_updates: int) -> Generator[Minibatch]:
         for _ in range(num_updates):
             rows = torch.randint(len(self._targets), (BATCH_SIZE,), device=self._targets.device)
-            yield (LabelledBatch(0, self._observations[rows], self._targets[rows], "the device's memory"),)
+            observations, targets = {"observation": self._observations[rows]}, {"q_values": self._targets[rows]}
+            yield (Window.of_steps(0, observations, targets, "the device's memory"),)
 
 
 def _sources(dataset: Dataset, device: str) -> dict[str, "Batches | _OnDevice | Resident"]:
-    everything = read_batch(dataset, np.arange(dataset.num_steps))
-    observations, targets = torch.from_numpy(everything.observations), torch.from_numpy(everything.targets)
-    on_device = _OnDevice(LabelledBatch(0, observations, targets, str(dataset.path)), device)
+    on_device = _OnDevice(read_window(dataset, np.arange(dataset.num_steps)[None], head=0), device)
     num_decoders = max(1, min(8, (os.cpu_count() or 1) - 1))
     stored = stored_batches(dataset, BATCH_SIZE, num_decoders=num_decoders)
     return {"stored": stored, "on the device": on_device, "resident": Resident(next(on_device.of_updates(0, 1)))}

@@ -77,7 +77,7 @@ def main(*, quick: bool) -> None:
 
 def _show_sealing(num_steps: int) -> None:
     """What a chunk of 8,192 steps costs when the replay is full: the index of all steps is made anew."""
-    layout = StepLayout((1,), 1, FieldSpec("uint8", (1,), "observation"), _FIELDS)
+    layout = StepLayout((1,), 1, {"observation": FieldSpec("uint8", (1,), "observation")}, _FIELDS)
     replay = Replay(layout, num_steps, num_return_steps=3)
     values = {name: np.zeros(256, spec.dtype) for name, spec in _FIELDS.items()}
     rows, ended = np.zeros((256, 1), np.uint8), np.zeros(256, np.bool_)

@@ -9,6 +9,7 @@ from kit import Rates, collect_for_bench, random_teacher, run_alone, show, timed
 
 from rldistill.data import Dataset, UniformSampler
 from rldistill.data.codec import ROWS_PER_BLOCK
+from rldistill.distillation.batch import read_window
 from rldistill.envs import make_task
 
 _BATCH_SIZE = 128
@@ -28,9 +29,12 @@ def main(*, quick: bool) -> None:
         def reader(dataset: Dataset) -> object:
             sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
             numbers = itertools.count()
-            return timed(
-                lambda: sum(len(sampler.batch(next(numbers), _BATCH_SIZE).indices) for _ in range(num_batches))
-            )
+
+            def piece() -> int:
+                steps = (sampler.windows(next(numbers), _BATCH_SIZE) for _ in range(num_batches))
+                return sum(read_window(dataset, each, head=0).num_steps for each in steps)
+
+            return timed(piece)
 
         rates = Rates({game: reader(dataset) for game, dataset in datasets.items()}, num_rounds=num_rounds)
         for game, dataset in datasets.items():

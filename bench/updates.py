@@ -16,7 +16,7 @@ from kit import Rates, collect_for_bench, random_teacher, run_alone, show, store
 
 from rldistill.data import Dataset
 from rldistill.distillation import OPTIMIZERS, Batches, Distiller, UpdateRecord, distil
-from rldistill.distillation.sources import Minibatch
+from rldistill.distillation.batch import Minibatch
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks.precision import Precision

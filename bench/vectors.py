@@ -65,7 +65,7 @@ def main(*, quick: bool) -> None:
         collect_for_bench(random_teacher(task, NETWORK, layer_norm=False), task, Path(folder) / "data", num_steps)
         dataset = Dataset.open(Path(folder) / "data")
         steps = np.arange(dataset.num_steps)
-        arrays = dataset.observations(steps), dataset.targets(steps)
+        arrays = dataset.observations(steps), dataset.targets(steps)["q_values"]
         for batch_size in (32, 256, 1024):
             with closing(library(dataset, batch_size)) as ours, closing(plain(*arrays, batch_size)) as theirs:  # type: ignore[type-var]
                 rates = Rates(

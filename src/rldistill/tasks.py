@@ -99,6 +99,17 @@ class ObservationFingerprint:
             raise UsageError("action_set must hold texts.")
 
     @property
+    def separate_parts(self) -> tuple[ObservationPart, ...]:
+        """The parts that are stored and taught from each by itself; none where numbers are appended behind them."""
+        size = sum(part.size for part in self.observation_parts)
+        return self.observation_parts if self.observation_shape == (size,) and self.frame_stack == 1 else ()
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """What a policy sees, in order: the names of the parts, or `observation` where it is one."""
+        return tuple(part.name for part in self.separate_parts) or ("observation",)
+
+    @property
     def observation_description(self) -> str:
         """Type, shape and parts of an observation, as messages call them: what one torso can see."""
         whole = f"{self.observation_dtype} {list(self.observation_shape)}"

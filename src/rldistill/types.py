@@ -22,6 +22,9 @@ ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 OutputKind = Literal["q_values", "logits", "gaussian", "actions"]
 BoxMapping = Literal["clip", "tanh_rescale"]
 
+State = tuple[Tensor, ...] | None
+"""What a network or a policy remembers: tensors `[B, ...]`, a row for each environment; None: it remembers nothing."""
+
 Actions = NDArray[Any]
 """One per row: discrete `[B]`, multi_discrete `[B, K]` and multi_binary `[B, D]` int64, box `[B, D]` float32."""
 
@@ -32,6 +35,14 @@ OUTPUT_KINDS_OF_ACTIONS: Mapping[ActionKind, tuple[OutputKind, ...]] = {
     "box": ("gaussian", "actions"),
 }
 """What a policy can give for each kind of actions."""
+
+OUTPUT_FIELDS: Mapping[OutputKind, tuple[str, ...]] = {
+    "q_values": ("q_values",),
+    "logits": ("logits",),
+    "gaussian": ("mean", "log_std"),
+    "actions": ("actions",),
+}
+"""The fields of a `PolicyOutput`, of a dataset and of a batch that hold outputs of a kind, in the order of a row."""
 
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30

@@ -361,7 +361,7 @@ def _flip_a_shard(data: Path) -> None:
 
 
 def _make_the_schema_newer(data: Path) -> None:
-    change_manifest(data, schema_version=2)
+    change_manifest(data, schema_version=3)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def _make_the_schema_newer(data: Path) -> None:
         (_flip_a_shard, "shard-000000.safetensors is damaged: its checksum is not the one the manifest lists."),
         (
             _make_the_schema_newer,
-            "has schema version 2, this rldistill reads up to 1. It was written by a newer version",
+            "has schema version 3, this rldistill reads up to 2. It was written by a newer version",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """Episodes that are functions of (seed, number), a player that writes them, and the naive reference to compare with."""
 
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import numpy as np
 
 from rldistill.data import Dataset, DatasetWriter, Provenance, TeacherEntry, step_fields
 from rldistill.seeding import stream_generator
-from rldistill.tasks import ObservationFingerprint, Protocol, Task
+from rldistill.tasks import ObservationFingerprint, ObservationPart, Protocol, Task
 from rldistill.types import ActionLayout
 
 NUM_ACTIONS = 3
 FRAME = (6, 5)
+CAMERA = ObservationPart("camera", (6, 5, 3), "uint8")
 
 
 def make_provenance(
@@ -29,6 +30,19 @@ def make_provenance(
     teacher = TeacherEntry("made-up", teacher_hash, "q_values")
     task = Task("made-up", fingerprint, Protocol(exploration_epsilon=0.05))
     return Provenance(task, teacher, "greedy", seed, 0.05, step_fields(fingerprint, "q_values"))
+
+
+def make_provenance_of_parts() -> Provenance:
+    """An image of bytes, two joints and a single number, side by side in one vector."""
+    fingerprint = ObservationFingerprint(
+        (CAMERA.size + 3,),
+        "float32",
+        ActionLayout.discrete(NUM_ACTIONS),
+        observation_parts=(CAMERA, ObservationPart("joints", (2,)), ObservationPart("mark", ())),
+    )
+    whole = make_provenance(vector=1, frame_stack=1)
+    fields = step_fields(fingerprint, "q_values")
+    return replace(whole, task=replace(whole.task, fingerprint=fingerprint), fields=fields)
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,10 @@ def process_context() -> ForkServerContext:
 
 def make_episode(provenance: Provenance, number: int, length: int) -> Episode:
     rng = stream_generator(provenance.seed, "made-up", number)
-    spec = provenance.observation_field
+    spec = provenance.layout.row_spec
     rows = (rng.random((length + 1, *spec.shape)) * 250 + 1).astype(spec.dtype)
+    if provenance.task.fingerprint.separate_parts:
+        rows[:, : CAMERA.size] = np.floor(rows[:, : CAMERA.size])  # bytes, before the others made them floats
     is_last = np.arange(length) == length - 1
     num_actions = provenance.task.fingerprint.action_layout.sizes[0]
     fields = {

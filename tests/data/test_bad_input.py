@@ -127,9 +127,9 @@ def test_a_dataset_whose_manifest_is_damaged_or_gone_can_be_replaced_and_is_not_
 
 
 def test_a_newer_schema(folder):
-    change_manifest(folder, schema_version=2)
+    change_manifest(folder, schema_version=3)
     assert the_line(DatasetError, folder) == (
-        f"Dataset {folder} has schema version 2, this rldistill reads up to 1. "
+        f"Dataset {folder} has schema version 3, this rldistill reads up to 2. "
         "It was written by a newer version: upgrade rldistill."
     )
 
@@ -144,7 +144,7 @@ def test_a_newer_schema(folder):
         ({"running": [{"episode": 2, "num_steps": 60}]}, "the manifest says"),
         ({"frame_stack": 2}, "frame_stack 2 is not the fingerprint's 4"),
         ({"schema_version": None}, "schema_version is None"),
-        ({"fields": {}}, "exactly one field must have the role 'observation'"),
+        ({"fields": {}}, "a field must have the role 'observation'"),
         ({"shards": [{"file": "../../etc/passwd"}]}, ""),
         ({"task": 3}, ""),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rldistill.data import Dataset
-from tests.data.made_up import make_provenance, write_dataset
+from tests.data.made_up import make_provenance, make_provenance_of_parts, write_dataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "dataset-format.md"
 
@@ -24,16 +24,28 @@ def read_segments() -> Callable[[Path], Iterator[Any]]:
     return namespace["read_segments"]
 
 
-@pytest.mark.parametrize(("frame_stack", "vector"), [(4, 0), (2, 0), (1, 7)])
-def test_the_reader_on_the_page_reads_what_ours_reads(tmp_path, read_segments, frame_stack, vector):
-    write_dataset(tmp_path / "d", make_provenance(frame_stack=frame_stack, vector=vector), steps_per_shard=50)
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        make_provenance(frame_stack=4),
+        make_provenance(frame_stack=2),
+        make_provenance(frame_stack=1, vector=7),
+        make_provenance_of_parts(),
+    ],
+    ids=["stacks of 4", "stacks of 2", "vectors", "parts"],
+)
+def test_the_reader_on_the_page_reads_what_ours_reads(tmp_path, read_segments, provenance):
+    write_dataset(tmp_path / "d", provenance, steps_per_shard=50)
     dataset = Dataset.open(tmp_path / "d")
     segments = list(read_segments(tmp_path / "d"))
     assert len(segments) == len(dataset.segments())
     for (episode, first_step, observations, fields), ours in zip(segments, dataset.segments(), strict=True):
         assert (episode, first_step) == (ours.episode, ours.first_step)
-        theirs = observations if frame_stack > 1 else observations[:, 0]
-        np.testing.assert_array_equal(theirs, dataset.observations(list(ours.steps)))
+        parts = dataset.observation_parts(np.array(ours.steps))
+        assert [name.removeprefix("observation.") for name in observations] == list(parts)
+        for theirs, part in zip(observations.values(), parts.values(), strict=True):
+            np.testing.assert_array_equal(theirs if provenance.frame_stack > 1 else theirs[:, 0], part)
+            assert theirs.dtype == part.dtype
         assert set(fields) == set(dataset.provenance.step_fields)
         for name, values in fields.items():
             np.testing.assert_array_equal(values, dataset.field(name)[list(ours.steps)])

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rldistill.data import Dataset, DatasetWriter, step_fields
-from rldistill.errors import NumericalError
+from rldistill.data import Dataset, DatasetWriter, FieldSpec, step_fields
+from rldistill.errors import DatasetError, NumericalError
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import ActionLayout
 from tests.data.made_up import Player, check_dataset, make_episode, make_provenance, write_dataset
@@ -250,3 +251,29 @@ def test_the_folder_holds_nothing_but_the_manifest_the_shards_and_the_lock(tmp_p
     write_dataset(tmp_path / "d", steps_per_shard=100)
     names = sorted(path.name for path in Path(tmp_path / "d").iterdir())
     assert names == [".lock", "manifest.json", *(f"shard-{index:06d}.safetensors" for index in range(3))]
+
+
+def with_further_field(provenance, name):
+    return replace(provenance, fields={**provenance.fields, name: FieldSpec("float32", (), "target")})
+
+
+def write_with_value(path, name="value"):
+    provenance = with_further_field(make_provenance(vector=2, frame_stack=1), name)
+    with DatasetWriter.create(path, provenance, target_num_steps=3) as writer:
+        for step in range(3):
+            fields = {key: values[:1] for key, values in make_episode(make_provenance(), 0, 3).fields.items()}
+            writer.append([0], np.zeros((1, 2), np.float32), {**fields, name: np.array([step], np.float32)})
+        writer.finish()
+
+
+def test_all_that_a_teacher_gave_is_read_by_name(tmp_path):
+    write_with_value(tmp_path / "d")
+    targets = Dataset.open(tmp_path / "d").targets(np.array([2, 0]))
+    assert {name: values.shape for name, values in targets.items()} == {"q_values": (2, 3), "value": (2,)}
+    assert targets["value"].tolist() == [2, 0]
+
+
+def test_a_target_that_no_teacher_gives_is_refused(tmp_path):
+    write_with_value(tmp_path / "d", "surprise")
+    with pytest.raises(DatasetError, match="its fields are not those of its task's actions and its teacher's outputs"):
+        Dataset.open(tmp_path / "d")

@@ -28,19 +28,12 @@ def sampler(dataset):
 
 @dataclass
 class Sixteen:
-    """A source of batches of 16 rows."""
+    """A source of batches of 16 steps."""
 
     sampler: UniformSampler
 
     def batch(self, update: int):
-        return self.sampler.batch(update, 16)
-
-
-def assert_equal(one, other):
-    np.testing.assert_array_equal(one.indices, other.indices)
-    np.testing.assert_array_equal(one.observations, other.observations)
-    np.testing.assert_array_equal(one.actions, other.actions)
-    np.testing.assert_array_equal(one.targets, other.targets)
+        return self.sampler.draw(update, 16)
 
 
 def test_a_split_shares_no_episode_and_loses_no_step(dataset):
@@ -87,17 +80,9 @@ def test_too_few_episodes_to_hold_any_out(tmp_path):
     )
 
 
-def test_a_batch_is_what_the_dataset_holds_at_its_indices(dataset, sampler):
-    batch = sampler.batch(5, 16)
-    assert batch.observations.shape == (16, 4, 6, 5)
-    np.testing.assert_array_equal(batch.observations, dataset.observations(batch.indices))
-    np.testing.assert_array_equal(batch.targets, dataset.field("q_values")[batch.indices])
-    np.testing.assert_array_equal(batch.actions, dataset.field("action")[batch.indices])
-
-
 def test_a_batch_is_a_function_of_seed_and_update(dataset, sampler):
     later = UniformSampler(dataset, np.arange(dataset.num_steps), seed=3)
-    assert_equal(sampler.batch(7, 16), later.batch(7, 16))
+    np.testing.assert_array_equal(sampler.draw(7, 16), later.draw(7, 16))
     assert sampler.draw(7, 16).tolist() != sampler.draw(8, 16).tolist()
     other = UniformSampler(dataset, np.arange(dataset.num_steps), seed=4)
     assert sampler.draw(7, 16).tolist() != other.draw(7, 16).tolist()
@@ -119,12 +104,39 @@ def test_no_episode_makes_up_more_of_a_batch_than_its_share_of_the_steps_allows(
         assert np.bincount(dataset.episodes[sampler.draw(update, 64)]).max() <= 10
 
 
+@pytest.mark.parametrize("length", [2, 8, 100])
+def test_windows_hold_every_step_once_in_order_and_none_of_another_episode(dataset, length):
+    indices = np.flatnonzero(dataset.episodes != 2)
+    sampler = UniformSampler(dataset, indices, seed=0, window_length=length)
+    windows = np.unique(np.concatenate([sampler.windows(update, 64) for update in range(60)], axis=1), axis=1).T
+    assert sorted(step for window in windows for step in window if step >= 0) == indices.tolist()
+    for window in windows:
+        real = window[window >= 0]
+        assert (window[len(real) :] == -1).all(), "padding comes last"
+        assert len(set(dataset.episodes[real])) == 1
+        assert dataset.steps_in_episode[real[0]] % length == 0
+        assert (np.diff(dataset.steps_in_episode[real]) == 1).all()
+        is_last = dataset.episode_steps(dataset.episodes[real[0]])[-1] == real[-1]
+        assert len(real) == length or is_last, "only an episode's end makes a window short"
+
+
+def test_windows_of_steps_that_may_not_all_be_drawn_begin_anew_after_each_gap(dataset):
+    indices = np.array([0, 1, 2, 5, 6, 7, 8, 9])
+    sampler = UniformSampler(dataset, indices, seed=0, window_length=4)
+    windows = np.unique(sampler.windows(0, 200), axis=1).T.tolist()
+    assert windows == [[0, 1, 2, -1], [5, 6, 7, -1], [8, 9, -1, -1]]
+
+
+def test_windows_of_one_step_are_the_steps_that_are_drawn(sampler):
+    np.testing.assert_array_equal(sampler.windows(7, 16), sampler.draw(7, 16)[None])
+
+
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_prefetched_batches_equal_direct_ones_in_order(sampler, num_threads):
     batches = list(prefetch(Sixteen(sampler), 100, 25, depth=3, num_threads=num_threads))
     assert len(batches) == 25
     for update, batch in enumerate(batches, start=100):
-        assert_equal(batch, sampler.batch(update, 16))
+        np.testing.assert_array_equal(batch, sampler.draw(update, 16))
     assert not prefetch_threads()
 
 

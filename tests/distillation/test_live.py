@@ -77,24 +77,26 @@ def test_rows_are_what_the_teacher_saw_and_said():
     envs.close()
     rows = task.draw(0, 64)
     assert rows.head == 0
-    for observation, target in zip(rows.observations, rows.targets, strict=True):
+    for observation, target in zip(rows.observations["observation"][0], rows.targets["q_values"][0], strict=True):
         assert torch.equal(seen[observation.numpy().tobytes()], target)
     stored = task.replay.observations(np.arange(200))
     assert {row.tobytes() for row in stored} == seen.keys()
+
+
+def seen(window) -> torch.Tensor:
+    return window.observations["observation"]
 
 
 def test_rows_of_an_update_are_the_same_each_time_they_are_drawn():
     task = live_play()
     task.play(num_steps=100)
     task.close()
-    assert torch.equal(task.draw(7, 16).observations, task.draw(7, 16).observations)
-    assert not torch.equal(task.draw(7, 16).observations, task.draw(8, 16).observations)
+    assert torch.equal(seen(task.draw(7, 16)), seen(task.draw(7, 16)))
+    assert not torch.equal(seen(task.draw(7, 16)), seen(task.draw(8, 16)))
 
 
 def test_two_runs_draw_the_same_batches():
-    runs = [
-        [part.observations for batch in batches_of(live_source()).of_updates(0, 12) for part in batch] for _ in range(2)
-    ]
+    runs = [[seen(part) for batch in batches_of(live_source()).of_updates(0, 12) for part in batch] for _ in range(2)]
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
@@ -105,7 +107,7 @@ def test_each_task_has_its_own_pool_and_store():
     ]
     batches = list(batches_of(*sources).of_updates(0, 6))
     assert [batch[0].head for batch in batches] == [0, 1] * 3
-    assert [batch[0].targets.shape[1] for batch in batches] == [2, 3] * 3
+    assert [batch[0].targets["q_values"].shape[2] for batch in batches] == [2, 3] * 3
     assert [num_played(source) for source in sources] == [200, 200]
 
 
@@ -150,7 +152,7 @@ def test_held_out_play_comes_first_and_ends_five_episodes_at_least():
     next(batches)
     measured, held_out = source.replays[1], source.held_out
     assert source.state_dict()["measured"]["num_episodes"] >= 5
-    assert held_out.num_steps == measured.num_steps == len(held_out.batch.targets) >= 50
+    assert held_out.num_steps == measured.num_steps == held_out.batch.num_steps >= 50
     assert held_out.constant.agreement == pytest.approx(
         np.bincount(measured.field("q_values").argmax(axis=1)).max() / held_out.num_steps
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, LabelledBatch, Minibatch, distil
+from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, Minibatch, Window, distil
 from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
 from rldistill.networks import ModuleNetwork
@@ -43,7 +43,14 @@ def make_distiller(network=None, *, loss=squared_error, learning_rate=None, max_
 
 # By hand: outputs [2, 0] and [1, 0], errors [1, -1] and [1, 0], losses 2 and 1, and the mean gradient is
 # (2·1·2 + 2·1·1) ÷ 2 = 3 for the first weight and (2·(−1)·2) ÷ 2 = −2 for the second.
-BATCH = LabelledBatch(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "steps 0, 1 of d")
+OBSERVATIONS, TARGETS = torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+
+
+def single_steps(head, observations, targets, origin="") -> Window:
+    return Window.of_steps(head, {"observation": observations}, {"q_values": targets}, origin)
+
+
+BATCH = single_steps(0, OBSERVATIONS, TARGETS, "steps 0, 1 of d")
 
 
 def weights(distiller) -> list[float]:
@@ -73,7 +80,7 @@ def test_clipping_that_is_left_out_would_have_multiplied_by_one(share):
     distiller.update((BATCH,), 0)
     module = expected.network.module
     expected.network.zero_grad()
-    squared_error(module(BATCH.observations), BATCH.targets).mean().backward()
+    squared_error(module(OBSERVATIONS), TARGETS).mean().backward()
     torch.nn.utils.clip_grad_norm_(module.parameters(), norm / share)
     module.weight.data -= 0.1 * module.weight.grad
     assert weights(distiller) == weights(expected)
@@ -81,7 +88,7 @@ def test_clipping_that_is_left_out_would_have_multiplied_by_one(share):
 
 def test_doubling_the_batch_changes_nothing():
     once, twice = make_distiller(), make_distiller()
-    doubled = LabelledBatch(0, BATCH.observations.repeat(2, 1), BATCH.targets.repeat(2, 1), "")
+    doubled = single_steps(0, OBSERVATIONS.repeat(2, 1), TARGETS.repeat(2, 1))
     assert once.update((BATCH,), 0).loss == twice.update((doubled,), 0).loss
     assert weights(once) == weights(twice)
 
@@ -103,10 +110,10 @@ def test_schedules_are_read_at_the_updates_share_of_the_run():
 def test_the_schedules_temperature_reaches_the_loss():
     low, high = (make_distiller(loss="sharpened_kl", temperature=Constant(value)) for value in (0.5, 2.0))
     expected = [
-        float(make_loss("sharpened_kl", "q_values", temperature=value)(torch.tensor([[2.0, 0.0]]), BATCH.targets[:1]))
+        float(make_loss("sharpened_kl", "q_values", temperature=value)(torch.tensor([[2.0, 0.0]]), TARGETS[:1]))
         for value in (0.5, 2.0)
     ]
-    one_row = LabelledBatch(0, BATCH.observations[:1], BATCH.targets[:1], "")
+    one_row = single_steps(0, OBSERVATIONS[:1], TARGETS[:1])
     assert [low.update((one_row,), 0).loss, high.update((one_row,), 0).loss] == pytest.approx(expected)
 
 
@@ -132,7 +139,7 @@ def test_a_gradient_that_is_not_finite_is_stopped_though_the_loss_is_fine():
 def test_measuring_gives_loss_and_agreement_of_all_rows_and_teaches_nothing():
     distiller = make_distiller()
     # Greedy actions: the student's is 0 in both rows; the teacher's are 0 (a tie: the first counts) and 1.
-    held_out = LabelledBatch(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 3.0]]), "")
+    held_out = single_steps(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 3.0]]))
     measured = distiller.measure(HeldOut.of(held_out, 2, ActionLayout.discrete(2), "q_values"), 3)
     assert measured.loss == (2 + (1 + 9)) / 2
     assert measured.likeness.agreement == 0.5
@@ -144,7 +151,7 @@ def test_measuring_many_rows_in_parts_gives_their_mean():
     distiller = make_distiller()
     rows = torch.arange(1000.0)[:, None]
     measured = distiller.measure(
-        HeldOut.of(LabelledBatch(0, rows, torch.zeros(1000, 2), ""), 1000, ActionLayout.discrete(2), "q_values"), 0
+        HeldOut.of(single_steps(0, rows, torch.zeros(1000, 2)), 1000, ActionLayout.discrete(2), "q_values"), 0
     )
     assert measured.loss == pytest.approx(float((rows**2).mean()))
 
@@ -197,7 +204,7 @@ def test_leaving_the_loop_early_closes_the_source():
 def test_each_head_is_taught_by_its_own_loss_and_leaves_the_others_alone():
     distiller = two_headed_distiller("nll", max_gradient_norm=1.0)
     before = {name: tensor.clone() for name, tensor in distiller.network.state_dict().items()}
-    record = distiller.update((LabelledBatch(1, BATCH.observations, BATCH.targets, ""),), 0)
+    record = distiller.update((single_steps(1, OBSERVATIONS, TARGETS),), 0)
     assert (record.heads, record.temperatures) == ((1,), (0.5,))
     after = distiller.network.state_dict()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -219,8 +226,8 @@ def two_headed_distiller(first_loss: str = "q_mse", max_gradient_norm: float = 1
 
 
 def test_in_a_mixed_batch_every_row_counts_alike_whichever_task_it_belongs_to():
-    first = LabelledBatch(0, BATCH.observations, BATCH.targets, "")
-    second = LabelledBatch(1, BATCH.observations.repeat(3, 1), BATCH.targets.repeat(3, 1), "")
+    first = single_steps(0, OBSERVATIONS, TARGETS)
+    second = single_steps(1, OBSERVATIONS.repeat(3, 1), TARGETS.repeat(3, 1))
     alone = [two_headed_distiller().update((part,), 0).loss for part in (first, second)]
     record = two_headed_distiller().update((first, second), 0)
     assert record.heads == (0, 1)
@@ -230,7 +237,7 @@ def test_in_a_mixed_batch_every_row_counts_alike_whichever_task_it_belongs_to():
 
 
 def test_a_mixed_batch_that_diverges_names_the_rows_of_all_its_tasks():
-    first = LabelledBatch(0, BATCH.observations, BATCH.targets * math.nan, "steps 0 of a")
-    second = LabelledBatch(1, BATCH.observations, BATCH.targets, "steps 5 of b")
+    first = single_steps(0, OBSERVATIONS, TARGETS * math.nan, "steps 0 of a")
+    second = single_steps(1, OBSERVATIONS, TARGETS, "steps 5 of b")
     with pytest.raises(NumericalError, match=r"on a batch of steps 0 of a and steps 5 of b\."):
         two_headed_distiller().update((first, second), 0)

@@ -35,13 +35,16 @@ def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
     train = split_episodes(dataset, 0.3, seed=1).train
     for (batch,) in Batches([source], TaskSchedule("in_turn", (1.0,)), batch_size=6).of_updates(0, 3):
         assert batch.head == 3
-        assert (batch.observations.shape, batch.observations.dtype) == ((6, 4, 6, 5), torch.uint8)
-        assert (batch.targets.shape, batch.targets.dtype) == ((6, 3), torch.float32)
+        observations, targets = batch.observations["observation"], batch.targets["q_values"]
+        assert (observations.shape, observations.dtype) == ((1, 6, 4, 6, 5), torch.uint8)
+        assert (targets.shape, targets.dtype) == ((1, 6, 3), torch.float32)
         shown = [int(text) for text in batch.origin.removeprefix("steps ").split(", …")[0].split(", ")]
         assert batch.origin == f"steps {', '.join(map(str, shown))}, … of {dataset.path}"
         assert set(shown) <= set(train.tolist())
-        np.testing.assert_array_equal(batch.observations[:5].numpy(), dataset.observations(shown))
-        np.testing.assert_array_equal(batch.targets[:5].numpy(), dataset.field("q_values")[shown])
+        np.testing.assert_array_equal(observations[0, :5].numpy(), dataset.observations(shown))
+        np.testing.assert_array_equal(targets[0, :5].numpy(), dataset.field("q_values")[shown])
+        np.testing.assert_array_equal(batch.actions[0, :5].numpy(), dataset.field("action")[shown])
+        assert batch.is_real is None
 
 
 def test_the_batch_of_an_update_does_not_depend_on_where_one_begins(dataset):
@@ -63,21 +66,22 @@ def test_leaving_early_leaves_no_thread_behind(dataset):
 def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
     split = split_episodes(dataset, 0.3, seed=0)
     held_out = source_of(dataset, seed=0).held_out
-    assert held_out.num_steps == len(held_out.batch.targets) == len(split.held_out)
+    assert held_out.num_steps == held_out.batch.num_steps == len(split.held_out)
     actions = dataset.field("q_values")[split.held_out].argmax(axis=1)
     assert held_out.constant.agreement == np.bincount(actions).max() / len(actions)
-    np.testing.assert_array_equal(held_out.batch.targets.numpy(), dataset.field("q_values")[split.held_out])
+    targets = held_out.batch.target_rows("q_values").numpy()
+    np.testing.assert_array_equal(targets, dataset.field("q_values")[split.held_out])
 
 
 def test_a_large_held_out_split_is_sampled_without_repeats_and_the_same_every_time(dataset, monkeypatch):
     monkeypatch.setattr("rldistill.distillation.sources._MAX_HELD_OUT_STEPS", 30)
     split = split_episodes(dataset, 0.3, seed=0)
     samples = [source_of(dataset, seed=0, head=head).held_out for head in (0, 0, 1)]
-    assert [len(sample.batch.targets) for sample in samples] == [30, 30, 30]
+    assert [sample.batch.num_steps for sample in samples] == [30, 30, 30]
     assert samples[0].num_steps == len(split.held_out) > 30
-    assert torch.equal(samples[0].batch.targets, samples[1].batch.targets)
-    assert not torch.equal(samples[0].batch.targets, samples[2].batch.targets)
-    assert len(np.unique(samples[0].batch.targets.numpy(), axis=0)) == 30
+    assert torch.equal(samples[0].batch.target_rows("q_values"), samples[1].batch.target_rows("q_values"))
+    assert not torch.equal(samples[0].batch.target_rows("q_values"), samples[2].batch.target_rows("q_values"))
+    assert len(np.unique(samples[0].batch.target_rows("q_values").numpy(), axis=0)) == 30
 
 
 # Several tasks.
@@ -89,7 +93,7 @@ def two_tasks(dataset, order="in_turn", weights=(1.0, 1.0)) -> Batches:
 
 
 def shapes(source, num_updates=6):
-    return [[(part.head, len(part.targets)) for part in batch] for batch in source.of_updates(0, num_updates)]
+    return [[(part.head, part.num_steps) for part in batch] for batch in source.of_updates(0, num_updates)]
 
 
 def test_in_turn_each_batch_is_one_tasks(dataset):

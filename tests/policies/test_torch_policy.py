@@ -8,6 +8,7 @@ from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
 from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
+from tests.kit.recurrent import gru_policy
 from tests.kit.small_policies import image_task, small_policy, vector_task
 
 
@@ -57,7 +58,7 @@ def test_every_forward_pass_has_the_same_number_of_rows(pong_like, monkeypatch):
     sizes = []
     forward = PolicyNetwork.forward
     monkeypatch.setattr(
-        PolicyNetwork, "forward", lambda self, x, head=0: sizes.append(len(x)) or forward(self, x, head)
+        PolicyNetwork, "forward", lambda self, x, *others: sizes.append(len(x)) or forward(self, x, *others)
     )
     for num_rows in (1, ROWS_PER_BATCH["cpu"], 2 * ROWS_PER_BATCH["cpu"] + 1):
         pong_like(frames(num_rows))
@@ -130,7 +131,7 @@ def test_outputs_do_not_depend_on_the_place_in_the_batch(num_inputs):
 def test_a_network_gets_rows_in_memory_of_one_layout(monkeypatch):
     seen = []
     forward = PolicyNetwork.forward
-    monkeypatch.setattr(PolicyNetwork, "forward", lambda self, x, head=0: seen.append(x) or forward(self, x, head))
+    monkeypatch.setattr(PolicyNetwork, "forward", lambda self, x, *others: seen.append(x) or forward(self, x, *others))
     policy, rows = small_policy(), vectors(20)
     for moved in (*(at_offset(offset, rows) for offset in OFFSETS), rows.T.contiguous().T, rows[:3], rows[:0]):
         policy(moved)
@@ -354,3 +355,30 @@ def test_random_play_is_the_same_policy_wherever_the_actions_are_the_same():
 def test_random_play_has_nothing_to_save(tmp_path):
     with pytest.raises(TypeError, match=r"^random play has no weights to save$"):
         RandomPolicy(vector_task()).save(tmp_path / "p.safetensors")
+
+
+def test_a_memory_is_given_on_row_by_row_whatever_the_batch():
+    policy, windows = gru_policy(), rows_of(5, 20, 2)
+    together, state = [], policy.initial_state(20)
+    for observations in windows:
+        output, state = policy(observations, state)
+        together.append(output.raw)
+    alone, state = [], policy.initial_state(1)
+    for observations in windows:
+        output, state = policy(observations[7:8], state)
+        alone.append(output.raw[0])
+    assert torch.equal(torch.stack(together)[:, 7], torch.stack(alone))
+    assert not torch.equal(policy(windows[1], policy.initial_state(20))[0].raw, together[1])
+
+
+def test_acting_gives_the_memory_on_too():
+    policy, windows = gru_policy(), rows_of(2, 3, 2)
+    _, state = policy.act(windows[0], state=policy.initial_state(3))
+    actions, _ = policy.act(windows[1], state=state)
+    output, expected = policy(windows[1], policy(windows[0], policy.initial_state(3))[1])
+    np.testing.assert_array_equal(actions, output.raw.argmax(dim=1))
+    assert state[0].shape == expected[0].shape == (3, 8)
+
+
+def rows_of(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -96,11 +96,11 @@ def test_a_dataset_keeps_actions_and_outputs_of_a_gaussian_as_they_were(tmp_path
     teacher = linear_teacher("box", "gaussian", mapping="tanh_rescale", behaviour="sample")
     collect(teacher, targets_task("box"), num_steps=300, out=tmp_path / "data", num_threads=1)
     dataset = Dataset.open(tmp_path / "data")
-    actions, targets = dataset.field("action")[:], dataset.targets(np.arange(300))
+    actions, targets = dataset.field("action")[:], dataset.targets(np.arange(300)).values()
     assert actions.dtype == np.float32
     assert ((actions >= LOW) & (actions <= HIGH)).all()
     output, _ = teacher(dataset.observations(np.arange(300)))
-    np.testing.assert_array_equal(targets, output.raw.numpy())
+    np.testing.assert_array_equal(np.concatenate(list(targets), axis=1), output.raw.numpy())
     np.testing.assert_array_equal(dataset.field("mean")[:], output.mean.numpy())
     # Sampled, with a standard deviation of 1 before tanh.
     noise = np.arctanh(np.clip(2 * (actions - LOW) / (HIGH - LOW) - 1, -0.9999, 0.9999)) - output.mean.numpy()

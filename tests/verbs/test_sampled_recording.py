@@ -45,7 +45,7 @@ def test_its_actions_are_drawn_and_its_targets_and_identity_stay(teacher, tmp_pa
     ]
     by_name = {name: Dataset.open(tmp_path / name) for name in ("default", "greedy", "sample")}
     greedy, default = by_name["greedy"], by_name["default"]
-    means = {name: data.targets(np.arange(200))[:, :2] for name, data in by_name.items()}
+    means = {name: data.field("mean")[:200] for name, data in by_name.items()}
     assert np.allclose(greedy.field("action"), np.clip(means["greedy"], [-1, 0], [1, 10]))
     assert np.abs(default.field("action") - means["default"]).max() > 0.5
     own = load_policy(teacher).hash

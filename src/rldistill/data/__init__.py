@@ -13,7 +13,6 @@ from rldistill.data.reader import Dataset as Dataset
 from rldistill.data.replay import Replay as Replay
 from rldistill.data.replay import Transitions as Transitions
 from rldistill.data.replay import is_replay_folder as is_replay_folder
-from rldistill.data.sampler import Batch as Batch
 from rldistill.data.sampler import EpisodeSplit as EpisodeSplit
 from rldistill.data.sampler import UniformSampler as UniformSampler
 from rldistill.data.sampler import prefetch as prefetch

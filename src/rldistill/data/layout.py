@@ -1,5 +1,6 @@
 """What every step holds, and how rows become observations: the same for files and for memory."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from rldistill.checks import check_name, check_shape
 from rldistill.tasks import ObservationFingerprint
-from rldistill.types import ActionLayout, OutputKind
+from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
 
 FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount"]
 
@@ -42,10 +43,22 @@ class FieldSpec:
         return cls(data["dtype"], tuple(data["shape"]), data["role"])
 
 
-def observation_field(fingerprint: ObservationFingerprint) -> FieldSpec:
-    """Return the field of a task's rows: one frame where frames are stacked, else the whole observation."""
+OBSERVATION = "observation"
+"""The field of observations of one part; those of several lie in `observation.NAME`."""
+
+
+def observation_fields(fingerprint: ObservationFingerprint) -> dict[str, FieldSpec]:
+    """Return the fields of a task's rows: one for each part; of frames that are stacked, one frame is a row."""
+    parts = fingerprint.separate_parts
+    if parts:
+        return {f"{OBSERVATION}.{part.name}": FieldSpec(part.dtype, part.shape, "observation") for part in parts}
+    return whole_observation_field(fingerprint)
+
+
+def whole_observation_field(fingerprint: ObservationFingerprint) -> dict[str, FieldSpec]:
+    """Return the one field of a task's rows, as version 1 of the format has it whatever they are made of."""
     shape = fingerprint.observation_shape[1:] if fingerprint.frame_stack > 1 else fingerprint.observation_shape
-    return FieldSpec(fingerprint.observation_dtype, shape, "observation")
+    return {OBSERVATION: FieldSpec(fingerprint.observation_dtype, shape, "observation")}
 
 
 def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) -> dict[str, FieldSpec]:
@@ -57,7 +70,7 @@ def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) ->
     layout = fingerprint.action_layout
     action_dtype = "float32" if layout.is_continuous else "int32"
     return {
-        "observation": observation_field(fingerprint),
+        **observation_fields(fingerprint),
         "action": FieldSpec(action_dtype, layout.action_shape, "action"),
         "reward": FieldSpec("float64", (), "reward"),
         "terminated": FieldSpec("bool", (), "terminated"),
@@ -68,9 +81,8 @@ def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) ->
 
 def target_sizes(layout: ActionLayout, output_kind: OutputKind) -> dict[str, int]:
     """Return the fields in which a teacher's rows `[B, O]` lie, in order, with the width of each."""
-    if output_kind == "gaussian":
-        return dict.fromkeys(("mean", "log_std"), layout.sizes[0])
-    return {output_kind: layout.num_outputs(output_kind)}
+    names = OUTPUT_FIELDS[output_kind]
+    return dict.fromkeys(names, layout.num_outputs(output_kind) // len(names))
 
 
 def as_targets(
@@ -88,21 +100,47 @@ class StepLayout:
     Attributes:
         observation_shape: of one observation as a network sees it, the stack included.
         frame_stack: rows that make one observation.
-        observation_field: dtype and shape of one row.
+        observation_fields: dtype and shape of the rows of each part.
         step_fields: the fields that lie in arrays, one value per step.
     """
 
     observation_shape: tuple[int, ...]
     frame_stack: int
-    observation_field: FieldSpec
+    observation_fields: Mapping[str, FieldSpec]
     step_fields: Mapping[str, FieldSpec]
 
     @classmethod
     def of_task(cls, fingerprint: ObservationFingerprint, step_fields: Mapping[str, FieldSpec]) -> "StepLayout":
         """Return the layout of a task's observations with fields of one's own."""
-        row = observation_field(fingerprint)
-        return cls(fingerprint.observation_shape, fingerprint.frame_stack, row, dict(step_fields))
+        fields = observation_fields(fingerprint)
+        return cls(fingerprint.observation_shape, fingerprint.frame_stack, fields, dict(step_fields))
+
+    @property
+    def row_spec(self) -> FieldSpec:
+        """Dtype and shape of a row as players give it, its parts side by side."""
+        shape = self.observation_shape[1:] if self.frame_stack > 1 else self.observation_shape
+        dtype = np.result_type(*(spec.dtype for spec in self.observation_fields.values()))
+        return FieldSpec(str(dtype), shape, "observation")
 
     def rows(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Return what is stored of observations `[N, *observation_shape]`: the newest frame of a stack, else all."""
         return observations[:, -1] if self.frame_stack > 1 else observations
+
+    def split(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return rows `[N, ...]` as players give them by field, each part in its own type and shape."""
+        return split_parts(rows, self.observation_fields)
+
+    def joined(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return what `split` undoes: parts `[N, ...]` side by side."""
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1)
+
+
+def split_parts(rows: NDArray[Any], fields: Mapping[str, FieldSpec]) -> dict[str, NDArray[Any]]:
+    """Return rows `[N, P]` as their parts `[N, ...]`; nothing is lost, for parts of bytes hold bytes."""
+    if len(fields) == 1:
+        return dict.fromkeys(fields, rows)
+    borders = np.cumsum([math.prod(spec.shape) for spec in fields.values()])[:-1]
+    pieces = zip(fields.items(), np.split(rows, borders, axis=1), strict=True)
+    return {name: piece.reshape(-1, *spec.shape).astype(spec.dtype) for (name, spec), piece in pieces}

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from rldistill.checks import check_kind, check_name, check_share, check_whole
-from rldistill.data.layout import FieldSpec, StepLayout, observation_field, step_fields
+from rldistill.data.layout import (
+    OBSERVATION,
+    FieldSpec,
+    StepLayout,
+    observation_fields,
+    step_fields,
+    whole_observation_field,
+)
 from rldistill.errors import DatasetError, RldistillError, shown
 from rldistill.limits import JSON, is_file, read_file, read_json
 from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
@@ -20,7 +27,9 @@ from rldistill.types import OutputKind
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FURTHER_TARGETS = ("value", "features")
+"""Fields that a teacher may give beside its outputs."""
 DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 # Within these, a manifest and a shard's header say whose they are.
 _NUM_FIRST_BYTES = 10_000
@@ -76,7 +85,7 @@ class Provenance:
         behaviour: how actions were chosen, such as `greedy`.
         seed: of the collection.
         exploration_epsilon: chance that a decision was a uniformly random action.
-        fields: what every step holds, by name; exactly one has the role `observation`.
+        fields: what every step holds, by name; observations of several parts have one for each.
     """
 
     task: Task
@@ -87,8 +96,8 @@ class Provenance:
     fields: Mapping[str, FieldSpec]
 
     def __post_init__(self) -> None:
-        if [spec.role for spec in self.fields.values()].count("observation") != 1:
-            raise ValueError(f"exactly one field must have the role 'observation', got {dict(self.fields)}.")
+        if not self.observation_fields:
+            raise ValueError(f"a field must have the role 'observation', got {dict(self.fields)}.")
         stack, shape = self.frame_stack, self.task.fingerprint.observation_shape
         if stack > 1 and shape[:1] != (stack,):
             raise ValueError(f"observations of shape {list(shape)} are no stacks of {stack} frames")
@@ -102,9 +111,14 @@ class Provenance:
         return self.task.fingerprint.frame_stack
 
     @property
-    def observation_field(self) -> FieldSpec:
-        """The field whose rows lie in blocks."""
-        return next(spec for spec in self.fields.values() if spec.role == "observation")
+    def observation_fields(self) -> dict[str, FieldSpec]:
+        """The fields whose rows lie in blocks."""
+        return {name: spec for name, spec in self.fields.items() if spec.role == "observation"}
+
+    @property
+    def schema_version(self) -> int:
+        """2 where observations have several fields, else 1: such a dataset is the same in both."""
+        return 1 if list(self.observation_fields) == [OBSERVATION] else 2
 
     @property
     def step_fields(self) -> dict[str, FieldSpec]:
@@ -115,7 +129,7 @@ class Provenance:
     def layout(self) -> StepLayout:
         """What a store needs to know of the fields."""
         return StepLayout(
-            self.task.fingerprint.observation_shape, self.frame_stack, self.observation_field, self.step_fields
+            self.task.fingerprint.observation_shape, self.frame_stack, self.observation_fields, self.step_fields
         )
 
     def differences(self, other: "Provenance") -> list[str]:
@@ -138,7 +152,8 @@ class Provenance:
             "behaviour": self.behaviour,
             "seed": self.seed,
             "exploration_epsilon": self.exploration_epsilon,
-            **{f"field {name}": f"{s.dtype} {list(s.shape)} {s.role}" for name, s in self.fields.items()},
+            # The fields of observations follow from the fingerprint and the version of the format.
+            **{f"field {name}": f"{s.dtype} {list(s.shape)} {s.role}" for name, s in self.step_fields.items()},
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,11 +180,13 @@ class Provenance:
             {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
         )
         wanted = step_fields(provenance.task.fingerprint, provenance.teacher.output_kind)
-        if provenance.step_fields != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
+        found = {n: s for n, s in provenance.step_fields.items() if not (n in FURTHER_TARGETS and s.role == "target")}
+        if found != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
             raise ValueError("its fields are not those of its task's actions and its teacher's outputs")
         if provenance.frame_stack != data["frame_stack"]:
             raise ValueError(f"frame_stack {data['frame_stack']} is not the fingerprint's {provenance.frame_stack}")
-        if provenance.observation_field != observation_field(provenance.task.fingerprint):
+        fingerprint = provenance.task.fingerprint
+        if provenance.observation_fields not in (observation_fields(fingerprint), whole_observation_field(fingerprint)):
             raise ValueError("dtype and shape of its observation field are not the fingerprint's")
         return provenance
 
@@ -260,7 +277,7 @@ class Manifest:
         }
         return {
             "format": FORMAT_NAME,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.provenance.schema_version,
             **self.provenance.to_dict(),
             **counts,
             "running": [asdict(entry) for entry in self.running],
@@ -332,10 +349,12 @@ def load_manifest(folder: Path) -> Manifest:
             "It was written by a newer version: upgrade rldistill."
         )
     try:
-        if version != SCHEMA_VERSION:
+        if version not in range(1, SCHEMA_VERSION + 1):
             raise ValueError(f"schema_version is {shown(version)}")
         check_checksum(data)
         manifest = Manifest.from_dict(data)
+        if manifest.provenance.schema_version != version:
+            raise ValueError(f"schema_version {version} has other fields of observations")
         # Written by a version that had no checksum; or the very name of it was altered.
         if "sha256" not in data and (unknown := data.keys() - manifest.to_dict().keys()):
             raise ValueError(f"its key {min(unknown)!r} is unknown")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
-from rldistill.data.layout import target_sizes
+from rldistill.data.layout import OBSERVATION, observation_fields, split_parts
 from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
@@ -52,6 +52,9 @@ class Dataset:
         self.path = path
         self.manifest = manifest
         self._shards = tuple(shards)
+        fields = manifest.provenance.step_fields
+        self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
+        self._part_names = manifest.provenance.task.fingerprint.part_names
         self.store = StepStore(manifest.provenance.layout, shards, origin=f"Dataset {path}")
         release_gil()
 
@@ -102,11 +105,9 @@ class Dataset:
         """Of one observation as a network sees it, the stack included."""
         return self.provenance.task.fingerprint.observation_shape
 
-    def targets(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the teacher's outputs for some steps, as rows `[N, O]`: of a Gaussian its mean, then its log std."""
-        origin = self.provenance
-        names = target_sizes(origin.task.fingerprint.action_layout, origin.teacher.output_kind)
-        return np.concatenate([self.field(name)[indices] for name in names], axis=1)
+    def targets(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Return all that the teacher gave for some steps, `[N, …]` by the name of the field."""
+        return {name: self.field(name)[indices] for name in self._target_names}
 
     @property
     def episodes(self) -> NDArray[np.int64]:
@@ -153,6 +154,16 @@ class Dataset:
             `[B, *observation_shape]`, newly allocated.
         """
         return self.store.observations(np.asarray(indices, np.int64))
+
+    def observation_parts(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Decode the observations of some steps by the name of the part, `[B, …]` each; `observation` where it is one.
+
+        Version 1 of the format keeps all parts in one field; they come out as version 2 keeps them.
+        """
+        parts = self.store.parts(indices)
+        if len(parts) != len(self._part_names):
+            parts = split_parts(parts[OBSERVATION], observation_fields(self.provenance.task.fingerprint))
+        return dict(zip(self._part_names, parts.values(), strict=True))
 
     def last_observation(self, episode: int) -> NDArray[Any] | None:
         """Return the observation after an episode's last step, stacked; None where it has not ended."""

@@ -10,27 +10,25 @@ chunk goes. Two consequences of storing chunks whole:
   the last n of an episode that was broken off by a stop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
-from rldistill.data.layout import StepLayout
+from rldistill.data.layout import OBSERVATION, StepLayout
 from rldistill.data.manifest import ShardEntry
 from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
 from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
-from rldistill.limits import JSON, read_file, read_json
-from rldistill.storage import check_checksum, is_temporary, temporary_files, with_checksum, write_json
+from rldistill.storage import is_temporary, temporary_files
 from rldistill.value_learning import n_step_returns
 
-MANIFEST_NAME = "replay.json"
 CHUNK_PATTERN = "chunk-*.safetensors"
 _SCHEMA_VERSION = 1
 _LARGEST_CHUNK = 8192
@@ -130,25 +128,21 @@ class Replay:
         """
         if self._steps.num_steps >= self._steps_per_chunk:
             self.seal()
-        rows, last_rows = self.layout.rows(observations), self.layout.rows(next_observations)
+        parts = self.layout.split(self.layout.rows(observations))
+        last_parts = self.layout.split(self.layout.rows(next_observations))
         if not self._slots:
-            self._slots = [None] * len(rows)
-        assert len(rows) == len(self._slots), f"{len(rows)} rows for {len(self._slots)} slots"
+            self._slots = [None] * len(observations)
+        assert len(observations) == len(self._slots), f"{len(observations)} rows for {len(self._slots)} slots"
         segments = [segment or self._new_segment() for segment in self._slots]
-        for segment, row in zip(segments, rows, strict=True):
-            segment.add_step(row)
+        for slot, segment in enumerate(segments):
+            segment.add_step({name: rows[slot] for name, rows in parts.items()})
         self._steps.append(np.array([segment.episode for segment in segments], np.int64), values)
         self._slots = list(segments)
         for slot in np.flatnonzero(ended).tolist():
-            segments[slot].add_last_observation(last_rows[slot])
+            segments[slot].add_last_observation({name: rows[slot] for name, rows in last_parts.items()})
             self._ended.append(segments[slot])
             self._slots[slot] = None
-        self.num_appended += len(rows)
-
-    def break_off(self) -> None:
-        """Give up the episodes under way: the slots begin new ones. Their steps stay, as far as they can be drawn."""
-        self.seal()
-        self._slots = []
+        self.num_appended += len(observations)
 
     def seal(self) -> None:
         """Close the chunk that is being filled: its steps can be drawn from now on."""
@@ -158,7 +152,8 @@ class Replay:
             return
         for segment in segments:
             segment.seal()
-        tensors = shard_tensors(segments, self._steps.by_episode([segment.episode for segment in segments]))
+        steps = self._steps.by_episode([segment.episode for segment in segments])
+        tensors = shard_tensors(segments, steps, self.layout.observation_fields)
         self._chunks.append(shard_of(f"chunk-{self._next_chunk:06d}.safetensors", tensors, self.layout))
         self._next_chunk += 1
         while len(self._chunks) > 1 and sum(chunk.num_steps for chunk in self._chunks) > self.capacity:
@@ -176,6 +171,10 @@ class Replay:
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
         return self._store.observations(steps)
+
+    def observation_parts(self, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Decode the observations of steps `[B]` by the name of the part; `observation` where it is one."""
+        return {name.removeprefix(f"{OBSERVATION}."): part for name, part in self._store.parts(steps).items()}
 
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all sealed steps, `[num_steps, …]`; not to be written to."""
@@ -198,31 +197,6 @@ class Replay:
         return Transitions(
             steps, observations, self.field("action")[steps], returns.numpy(), factors.numpy(), next_observations
         )
-
-    def save(self, folder: Path) -> None:
-        """Write what is not yet there, list it, then delete what is no longer listed.
-
-        Raises:
-            DiskFullError: no space; what the folder listed before is intact.
-        """
-        write_json(folder / MANIFEST_NAME, with_checksum(self.write(folder)))
-        self.prune(folder)
-
-    @classmethod
-    def load(cls, folder: Path, layout: StepLayout, *, num_return_steps: int = 0) -> Self:
-        """Return the replay that `save` wrote, its episodes broken off.
-
-        Raises:
-            DatasetError: not a replay, of other fields, or damaged.
-        """
-        try:
-            state: dict[str, Any] = read_json(read_file(folder / MANIFEST_NAME, JSON.num_bytes))
-            check_checksum(state)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"Replay {folder} cannot be read: its {MANIFEST_NAME}: {error}. {_REMEDY}") from error
-        replay = cls(layout, 1, num_return_steps=num_return_steps)
-        replay.read(folder, state)
-        return replay
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Seal, write the chunks that are not yet there, and return what lists them all.
@@ -277,7 +251,7 @@ class Replay:
     def _new_segment(self) -> SegmentBuffer:
         self._next_episode += 1
         layout = self.layout
-        return SegmentBuffer(self._next_episode - 1, 0, [], layout.observation_field, layout.frame_stack - 1)
+        return SegmentBuffer(self._next_episode - 1, 0, [], layout.observation_fields, layout.frame_stack - 1)
 
     def _index(self) -> None:
         self._store = StepStore(self.layout, self._chunks, origin="The replay", remedy=_REMEDY)
@@ -292,12 +266,11 @@ class Replay:
 
 def is_replay_folder(folder: Path) -> bool:
     """Whether a folder holds chunks of a replay and nothing else."""
-    return all(
-        any(path.match(name) or is_temporary(path, name) for name in (CHUNK_PATTERN, MANIFEST_NAME))
-        for path in folder.iterdir()
-    )
+    return all(path.match(CHUNK_PATTERN) or is_temporary(path, CHUNK_PATTERN) for path in folder.iterdir())
 
 
 def _described(layout: StepLayout) -> dict[str, Any]:
-    specs: Sequence[tuple[str, Any]] = [("", layout.observation_field), *layout.step_fields.items()]
-    return {name: [spec.dtype, list(spec.shape)] for name, spec in specs} | {"frame_stack": layout.frame_stack}
+    specs = {**layout.observation_fields, **layout.step_fields}
+    # The observation of one part has no name here, as in the first checkpoints.
+    described = {name if name != OBSERVATION else "": [s.dtype, list(s.shape)] for name, s in specs.items()}
+    return described | {"frame_stack": layout.frame_stack}

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,6 @@ MIN_HELD_OUT_FRACTION = 0.10
 MIN_HELD_OUT_EPISODES = 5
 
 BatchT = TypeVar("BatchT", covariant=True)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Steps to train on, as numpy arrays that nobody else holds.
-
-    Attributes:
-        indices: `[B]`, of the steps in the dataset.
-        observations: `[B, *observation_shape]`, stored dtype.
-        targets: `[B, O]`, float32: the teacher's outputs; of a Gaussian its mean, then its log std.
-        actions: `[B, …]`, what was done.
-    """
-
-    indices: NDArray[np.int64]
-    observations: NDArray[Any]
-    targets: NDArray[np.float32]
-    actions: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -102,16 +85,6 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     )
 
 
-def read_batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
-    """Decode the steps at `indices` `[B]`, in that order."""
-    return Batch(
-        indices=indices,
-        observations=dataset.observations(indices),
-        targets=dataset.targets(indices),
-        actions=dataset.field("action")[indices],
-    )
-
-
 class BatchSource(Protocol[BatchT]):
     """Whatever gives the batch of an update."""
 
@@ -121,29 +94,53 @@ class BatchSource(Protocol[BatchT]):
 
 
 class UniformSampler:
-    """Draws steps uniformly, with replacement: neighbouring frames never make up a batch.
+    """Draws windows of consecutive steps uniformly, with replacement: neighbouring windows never make up a batch.
+
+    Every episode is cut into windows from its first step on, so that each step lies in exactly one; the last window
+    of an episode may be short.
 
     Args:
         dataset: to draw from.
         indices: steps that may be drawn.
-        seed: batches are a function of it and of the update.
+        seed: what is drawn is a function of it and of the update.
+        window_length: T, steps of a window; 1: single steps.
     """
 
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int) -> None:
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, window_length: int = 1) -> None:
         if not len(indices):
             raise ValueError("indices must not be empty.")
-        self._dataset = dataset
-        self._indices = indices
+        self._starts = indices
         self._seed = seed
+        self._window_length = window_length
+        if window_length > 1:
+            self._cut(dataset, indices)
 
-    def draw(self, update: int, num_rows: int) -> NDArray[np.int64]:
-        """Return the indices `[num_rows]` of an update's batch without decoding it."""
+    def draw(self, update: int, num_windows: int) -> NDArray[np.int64]:
+        """Return the first steps `[B]` of the windows of an update."""
         rng = stream_generator(self._seed, "batch", update)
-        return self._indices[rng.integers(0, len(self._indices), num_rows)]
+        return self._starts[rng.integers(0, len(self._starts), num_windows)]
 
-    def batch(self, update: int, num_rows: int) -> Batch:
-        """Return the batch of an update."""
-        return read_batch(self._dataset, self.draw(update, num_rows))
+    def windows(self, update: int, num_windows: int) -> NDArray[np.int64]:
+        """Return the steps `[T, B]` of an update; -1 pads the windows that are shorter."""
+        steps = np.empty((self._window_length, num_windows), np.int64)
+        steps[0] = self.draw(update, num_windows)
+        for time in range(1, self._window_length):
+            steps[time] = np.where(steps[time - 1] < 0, -1, self._next_steps[steps[time - 1]])
+        return steps
+
+    def _cut(self, dataset: Dataset, indices: NDArray[np.int64]) -> None:
+        """Find where windows begin, and for every step the next one of its window, -1 after the last."""
+        may_be_drawn = np.zeros(dataset.num_steps, bool)
+        may_be_drawn[indices] = True
+        following = dataset.store.next_steps
+        goes_on = following >= 0
+        goes_on[goes_on] = may_be_drawn[following[goes_on]]
+        follows = np.zeros(dataset.num_steps, bool)
+        follows[following[goes_on & may_be_drawn]] = True
+        begins = may_be_drawn & ((dataset.steps_in_episode % self._window_length == 0) | ~follows)
+        goes_on[goes_on] = ~begins[following[goes_on]]
+        self._starts = np.flatnonzero(begins)
+        self._next_steps = np.where(goes_on, following, -1)
 
 
 def prefetch(

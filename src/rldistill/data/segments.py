@@ -4,8 +4,9 @@ Rows are compressed as soon as they fill a block, so that many slots with long e
 never pile up raw frames.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,34 +15,62 @@ from numpy.typing import NDArray
 
 from rldistill.data.codec import encode_block, rows_per_block
 from rldistill.data.layout import FieldSpec
+from rldistill.data.shard import Blocks
+
+Row = Mapping[str, NDArray[Any]]
+"""One observation as it is stored, by field."""
+
+
+class _RowBuffer:
+    """The rows of one field, in compressed blocks."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self.blocks: list[bytes] = []
+        self.block_num_rows: list[int] = []
+        dtype = np.dtype(spec.dtype)
+        self._pending = np.empty((rows_per_block(dtype.itemsize * prod(spec.shape)), *spec.shape), dtype)
+        self._num_pending = 0
+
+    def add(self, row: NDArray[Any]) -> None:
+        self._pending[self._num_pending] = row
+        self._num_pending += 1
+        if self._num_pending == len(self._pending):
+            self.compress()
+
+    def compress(self) -> None:
+        if self._num_pending:
+            self.blocks.append(encode_block(self._pending[: self._num_pending]))
+            self.block_num_rows.append(self._num_pending)
+            self._num_pending = 0
 
 
 class SegmentBuffer:
-    """The rows of consecutive steps of one episode, in compressed blocks.
+    """The rows of consecutive steps of one episode.
 
     Args:
         episode: its number.
         first_step: of the segment within its episode.
         lead_rows: the rows before `first_step` that stacking needs, oldest first.
-        spec: dtype and shape of a row.
+        specs: dtype and shape of a row of each field.
         num_context_rows: rows that the next segment of the episode would need as its lead.
     """
 
     def __init__(
-        self, episode: int, first_step: int, lead_rows: Sequence[NDArray[Any]], spec: FieldSpec, num_context_rows: int
+        self,
+        episode: int,
+        first_step: int,
+        lead_rows: Sequence[Row],
+        specs: Mapping[str, FieldSpec],
+        num_context_rows: int,
     ) -> None:
         self.episode = episode
         self.first_step = first_step
         self.num_lead_rows = len(lead_rows)
         self.num_steps = 0
         self.has_last_observation = False
-        self.blocks: list[bytes] = []
-        self.block_num_rows: list[int] = []
-        self._spec = spec
-        self._context: deque[NDArray[Any]] = deque(maxlen=num_context_rows)
-        dtype = np.dtype(spec.dtype)
-        self._pending = np.empty((rows_per_block(dtype.itemsize * prod(spec.shape)), *spec.shape), dtype)
-        self._num_pending = 0
+        self._specs = specs
+        self._rows = {name: _RowBuffer(spec) for name, spec in specs.items()}
+        self._context: deque[Row] = deque(maxlen=num_context_rows)
         for row in lead_rows:
             self._add_row(row)
 
@@ -55,37 +84,34 @@ class SegmentBuffer:
         """Number of the step that would follow, within the episode."""
         return self.first_step + self.num_steps
 
-    def add_step(self, row: NDArray[Any]) -> None:
+    def add_step(self, row: Row) -> None:
         """Add the row of one more step."""
         self._add_row(row)
         self.num_steps += 1
 
-    def add_last_observation(self, row: NDArray[Any]) -> None:
+    def add_last_observation(self, row: Row) -> None:
         """Add the row of the state after the last step."""
         self._add_row(row)
         self.has_last_observation = True
 
     def seal(self) -> None:
         """Compress what is pending; no row may follow."""
-        if self._num_pending:
-            self._compress()
+        for rows in self._rows.values():
+            rows.compress()
 
     def successor(self) -> "SegmentBuffer":
         """Return an empty segment that goes on where this one stops."""
-        return SegmentBuffer(self.episode, self.next_step, list(self._context), self._spec, self._context.maxlen or 0)
+        return SegmentBuffer(self.episode, self.next_step, list(self._context), self._specs, self._context.maxlen or 0)
 
-    def _add_row(self, row: NDArray[Any]) -> None:
-        self._pending[self._num_pending] = row
-        self._num_pending += 1
+    def blocks(self, name: str) -> tuple[list[bytes], list[int]]:
+        """Return the sealed blocks of a field, and how many rows each holds."""
+        return self._rows[name].blocks, self._rows[name].block_num_rows
+
+    def _add_row(self, row: Row) -> None:
+        for name, rows in self._rows.items():
+            rows.add(row[name])
         if self._context.maxlen:
-            self._context.append(row.copy())
-        if self._num_pending == len(self._pending):
-            self._compress()
-
-    def _compress(self) -> None:
-        self.blocks.append(encode_block(self._pending[: self._num_pending]))
-        self.block_num_rows.append(self._num_pending)
-        self._num_pending = 0
+            self._context.append({name: part.copy() for name, part in row.items()})
 
 
 class StepBuffer:
@@ -116,19 +142,24 @@ class StepBuffer:
         }
 
 
-def shard_tensors(segments: Sequence[SegmentBuffer], steps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def shard_tensors(
+    segments: Sequence[SegmentBuffer], steps: Mapping[str, NDArray[Any]], observation_fields: Iterable[str]
+) -> dict[str, NDArray[Any]]:
     """Lay out sealed segments, and the steps in their order, as the tensors of a shard."""
-    blocks = [block for segment in segments for block in segment.blocks]
-    first_blocks = np.cumsum([0, *(len(segment.blocks) for segment in segments)])[:-1]
-    return {
+    tensors = {
         "segment.episode": np.array([segment.episode for segment in segments], np.int64),
         "segment.first_step": np.array([segment.first_step for segment in segments], np.int64),
         "segment.num_steps": np.array([segment.num_steps for segment in segments], np.int64),
         "segment.num_lead_rows": np.array([segment.num_lead_rows for segment in segments], np.int64),
         "segment.has_last_observation": np.array([segment.has_last_observation for segment in segments], np.bool_),
-        "segment.first_block": first_blocks.astype(np.int64),
-        "block.num_rows": np.array([rows for segment in segments for rows in segment.block_num_rows], np.int64),
-        "block.offsets": np.cumsum([0, *(len(block) for block in blocks)]).astype(np.int64),
-        "block.bytes": np.frombuffer(b"".join(blocks), np.uint8),
-        **{f"step.{name}": values for name, values in steps.items()},
     }
+    for name in observation_fields:
+        blocks, num_rows = zip(*(segment.blocks(name) for segment in segments), strict=True)
+        data = [block for of_segment in blocks for block in of_segment]
+        tensors |= Blocks(
+            first=np.cumsum([0, *map(len, blocks)])[:-1].astype(np.int64),
+            num_rows=np.array(list(itertools.chain.from_iterable(num_rows)), np.int64),
+            offsets=np.cumsum([0, *map(len, data)]).astype(np.int64),
+            data=np.frombuffer(b"".join(data), np.uint8),
+        ).tensors(name)
+    return {**tensors, **{f"step.{name}": values for name, values in steps.items()}}

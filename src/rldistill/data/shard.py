@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from rldistill.data.codec import find_bad_block
-from rldistill.data.layout import StepLayout
+from rldistill.data.layout import OBSERVATION, FieldSpec, StepLayout
 from rldistill.data.manifest import DATASET_REMEDY, ShardEntry
 from rldistill.errors import DatasetError
 from rldistill.limits import HEADER, MAX_BLOCK_BYTES, read_json
 from rldistill.storage import sha256_bytes, sha256_file, write_atomically
 
-SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation", "first_block")
+SEGMENT_ARRAYS = ("episode", "first_step", "num_steps", "num_lead_rows", "has_last_observation")
 _MOST_DIMENSIONS = 8
 _DTYPES = {
     "BOOL": "bool",
@@ -47,24 +47,52 @@ class _DamageError(Exception):
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """The rows of one part of the observations in one shard.
+
+    Attributes:
+        first: `[num_segments]`, the first block of each segment.
+        num_rows: `[num_blocks]`.
+        offsets: `[num_blocks + 1]`, where each block begins, and the end.
+        data: the compressed blocks, mapped.
+    """
+
+    first: NDArray[np.int64]
+    num_rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    data: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, NDArray[Any]], field: str) -> "Blocks":
+        """Return the blocks of a field of the observations."""
+        return cls(*(tensors[name] for name in block_tensors(field)))
+
+    def tensors(self, field: str) -> dict[str, NDArray[Any]]:
+        """Return them by the names of a shard's tensors."""
+        return dict(zip(block_tensors(field), (self.first, self.num_rows, self.offsets, self.data), strict=True))
+
+
+def block_tensors(field: str) -> tuple[str, str, str, str]:
+    """Return the names of the tensors that hold a field's blocks: those of the parts end in the part's name."""
+    part = field.removeprefix(OBSERVATION)
+    return f"segment.first_block{part}", f"block.num_rows{part}", f"block.offsets{part}", f"block.bytes{part}"
+
+
+@dataclass(frozen=True)
 class Shard:
     """The arrays of one shard, checked against each other; blocks stay on disk until touched.
 
     Attributes:
         file: its name.
         segments: by name, `[num_segments]` each: episode, first_step, num_steps, num_lead_rows,
-            has_last_observation, first_block.
-        block_num_rows: `[num_blocks]`.
-        block_offsets: `[num_blocks + 1]`.
-        block_bytes: the compressed blocks, mapped.
+            has_last_observation.
+        blocks: of each field of the observations.
         steps: by name, `[num_steps, …]` each.
     """
 
     file: str
     segments: Mapping[str, NDArray[Any]]
-    block_num_rows: NDArray[np.int64]
-    block_offsets: NDArray[np.int64]
-    block_bytes: NDArray[np.uint8]
+    blocks: Mapping[str, Blocks]
     steps: Mapping[str, NDArray[Any]]
 
     @property
@@ -74,13 +102,10 @@ class Shard:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return its arrays as `write_shard` takes them."""
-        return {
-            **{f"segment.{name}": values for name, values in self.segments.items()},
-            "block.num_rows": self.block_num_rows,
-            "block.offsets": self.block_offsets,
-            "block.bytes": self.block_bytes,
-            **{f"step.{name}": values for name, values in self.steps.items()},
-        }
+        tensors = {f"segment.{name}": values for name, values in self.segments.items()}
+        for field, blocks in self.blocks.items():
+            tensors |= blocks.tensors(field)
+        return {**tensors, **{f"step.{name}": values for name, values in self.steps.items()}}
 
 
 def shard_name(index: int) -> str:
@@ -148,9 +173,7 @@ def shard_of(file: str, tensors: Mapping[str, NDArray[Any]], layout: StepLayout)
     return Shard(
         file=file,
         segments={name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS},
-        block_num_rows=tensors["block.num_rows"],
-        block_offsets=tensors["block.offsets"],
-        block_bytes=tensors["block.bytes"],
+        blocks={field: Blocks.of(tensors, field) for field in layout.observation_fields},
         steps={name: tensors[f"step.{name}"] for name in layout.step_fields},
     )
 
@@ -188,43 +211,57 @@ def _check_layout(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, layout
     }
     for name, spec in layout.step_fields.items():
         expected[f"step.{name}"] = (spec.dtype, (entry.num_steps, *spec.shape))
-    num_blocks = tensors["block.num_rows"].size if "block.num_rows" in tensors else 0
-    expected |= {"block.num_rows": ("int64", (num_blocks,)), "block.offsets": ("int64", (num_blocks + 1,))}
-    expected["block.bytes"] = ("uint8", tensors["block.bytes"].shape[:1] if "block.bytes" in tensors else (0,))
+    for field in layout.observation_fields:
+        first, num_rows, offsets, data = block_tensors(field)
+        num_blocks = tensors[num_rows].size if num_rows in tensors else 0
+        expected |= {first: ("int64", segment_shape), num_rows: ("int64", (num_blocks,))}
+        expected |= {offsets: ("int64", (num_blocks + 1,))}
+        expected[data] = ("uint8", tensors[data].shape[:1] if data in tensors else (0,))
     for name, (dtype, shape) in expected.items():
         if name not in tensors:
             raise _DamageError(f"it has no tensor {name}")
         found = tensors[name]
         if found.dtype != np.dtype(dtype) or found.shape != shape:
             raise _DamageError(f"{name} is {found.dtype} {list(found.shape)}, expected {dtype} {list(shape)}")
-    _check_rows(tensors, entry, layout)
+    num_rows_of = _check_segments(tensors, entry, layout.frame_stack)
+    for field, spec in layout.observation_fields.items():
+        _check_blocks(Blocks.of(tensors, field), spec, num_rows_of)
 
 
-def _check_rows(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, layout: StepLayout) -> None:
-    """Check that segments, rows and blocks add up, and that every block is safe to decompress."""
-    spec, stack = layout.observation_field, layout.frame_stack
-    segments = {name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS}
-    first_step, num_steps, lead = segments["first_step"], segments["num_steps"], segments["num_lead_rows"]
-    block_rows, offsets = tensors["block.num_rows"], tensors["block.offsets"]
+def _check_segments(tensors: Mapping[str, NDArray[Any]], entry: ShardEntry, stack: int) -> NDArray[np.int64]:
+    """Check that segments add up, and return how many rows each needs."""
+    first_step, num_steps = tensors["segment.first_step"], tensors["segment.num_steps"]
+    lead = tensors["segment.num_lead_rows"]
     if (first_step < 0).any() or (num_steps < 0).any() or int(num_steps.sum()) != entry.num_steps:
         raise _DamageError(f"its segments do not add up to {entry.num_steps} steps")
     if (lead != np.minimum(stack - 1, first_step)).any():
         raise _DamageError("a segment has another number of lead rows than its first step needs")
+    return lead + num_steps + tensors["segment.has_last_observation"]
+
+
+def _check_blocks(blocks: Blocks, spec: FieldSpec, num_rows_of: NDArray[np.int64]) -> None:
+    """Check that rows and blocks add up, and that every block is safe to decompress.
+
+    Args:
+        blocks: of one field.
+        spec: dtype and shape of its rows.
+        num_rows_of: `[num_segments]`, the rows that each segment needs.
+    """
     row_bytes = int(np.dtype(spec.dtype).itemsize * prod(spec.shape))
     # Bounding rows first keeps the product with their bytes from wrapping.
     most_rows = MAX_BLOCK_BYTES // row_bytes
-    if (block_rows < 1).any() or (block_rows > most_rows).any():
+    if (blocks.num_rows < 1).any() or (blocks.num_rows > most_rows).any():
         raise _DamageError(
             f"a block has an impossible number of rows, of {row_bytes:,} bytes each at most {most_rows:,}"
         )
-    borders = np.append(segments["first_block"], len(block_rows))
-    rows_before = np.concatenate([[0], np.cumsum(block_rows)])
-    if (np.diff(borders) < 0).any() or (len(borders) and (borders[0] != 0 or borders[-1] != len(block_rows))):
+    borders = np.append(blocks.first, len(blocks.num_rows))
+    rows_before = np.concatenate([[0], np.cumsum(blocks.num_rows)])
+    if (np.diff(borders) < 0).any() or (len(borders) and (borders[0] != 0 or borders[-1] != len(blocks.num_rows))):
         raise _DamageError("its segments do not share out its blocks")
-    if (np.diff(rows_before[borders]) != lead + num_steps + segments["has_last_observation"]).any():
+    if (np.diff(rows_before[borders]) != num_rows_of).any():
         raise _DamageError("its blocks do not hold as many rows as its segments")
-    if offsets[0] != 0 or offsets[-1] != len(tensors["block.bytes"]) or (np.diff(offsets) < 0).any():
+    if blocks.offsets[0] != 0 or blocks.offsets[-1] != len(blocks.data) or (np.diff(blocks.offsets) < 0).any():
         raise _DamageError("its block offsets do not lead through its bytes")
-    bad_block = find_bad_block(tensors["block.bytes"], offsets, block_rows * row_bytes)
+    bad_block = find_bad_block(blocks.data, blocks.offsets, blocks.num_rows * row_bytes)
     if bad_block is not None:
-        raise _DamageError(f"block {bad_block} does not decompress to {block_rows[bad_block]} rows")
+        raise _DamageError(f"block {bad_block} does not decompress to {blocks.num_rows[bad_block]} rows")

@@ -4,8 +4,6 @@ A store is made once from whole shards and never changes; what grows, as a repla
 itself a new one.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -13,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rldistill.data.codec import decode_block
 from rldistill.data.layout import StepLayout
 from rldistill.data.manifest import DATASET_REMEDY
+from rldistill.data.rows import RowStore
 from rldistill.data.shard import SEGMENT_ARRAYS, Shard
-from rldistill.errors import DatasetError
 
 # Observations that are not stacked and take no more than this are decoded once and kept: of a vector, one compressed
 # block of 32 rows would otherwise be unpacked for nearly every row that is drawn. Stacked frames stay compressed.
@@ -50,19 +47,21 @@ class StepStore:
         self, layout: StepLayout, shards: Sequence[Shard], *, origin: str, remedy: str = DATASET_REMEDY
     ) -> None:
         self.layout = layout
-        self._origin = origin
-        self._remedy = remedy
         self.segments = {name: _concatenated([s.segments[name] for s in shards], np.int64) for name in SEGMENT_ARRAYS}
         self._fields = {
             name: _concatenated([s.steps[name] for s in shards], np.dtype(spec.dtype), spec.shape)
             for name, spec in layout.step_fields.items()
         }
-        self._blocks = [
-            s.block_bytes[begin:end]
-            for s in shards
-            for begin, end in zip(s.block_offsets.tolist(), s.block_offsets[1:].tolist(), strict=False)
-        ]
-        self._block_first_row = _starts(_concatenated([s.block_num_rows for s in shards], np.int64))
+        self._rows = {
+            name: RowStore(
+                spec,
+                [shard.blocks[name] for shard in shards],
+                frame_stack=layout.frame_stack,
+                origin=origin,
+                remedy=remedy,
+            )
+            for name, spec in layout.observation_fields.items()
+        }
         self._index_steps()
 
     @property
@@ -74,37 +73,33 @@ class StepStore:
     def num_bytes(self) -> int:
         """What blocks, fields and index take."""
         index = (self.episodes, self.steps_in_episode, self._step_row, self.segment_of_step, self.next_steps)
-        return sum(map(len, self._blocks)) + sum(array.nbytes for array in (*self._fields.values(), *index))
+        blocks = sum(rows.num_bytes for rows in self._rows.values())
+        return blocks + sum(array.nbytes for array in (*self._fields.values(), *index))
 
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all steps, `[num_steps, …]`; not to be written to."""
         return self._fields[name]
 
-    @property
+    @cached_property
     def is_decoded(self) -> bool:
         """Whether observations are kept decoded, so that reading them costs no more than copying them."""
-        spec, num_rows = self.layout.observation_field, int(self._block_first_row[-1])
-        num_bytes = num_rows * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+        num_bytes = sum(rows.num_decoded_bytes for rows in self._rows.values())
         return self.layout.frame_stack == 1 and num_bytes <= _MOST_BYTES_DECODED
-
-    @cached_property
-    def _decoded_rows(self) -> NDArray[Any]:
-        """Every row of every block, `[num_rows, ...]`."""
-        spec, starts = self.layout.observation_field, self._block_first_row.tolist()
-        rows = np.empty((starts[-1], *spec.shape), np.dtype(spec.dtype))
-        for block, (begin, end) in enumerate(itertools.pairwise(starts)):
-            self._decode(block, rows[begin:end])
-        return rows
 
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
+        return self.layout.joined(self.parts(steps))
+
+    def parts(self, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Decode the observations of steps `[B]` by field, stacked: `[B, ...]` each, newly allocated."""
+        rows = self._step_row[steps]
         if self.is_decoded:
-            return self._decoded_rows[self._step_row[steps]]
-        return self._stacked(self._step_row[steps], self.steps_in_episode[steps])
+            return {name: part.decoded[rows] for name, part in self._rows.items()}
+        return self._stacked(rows, self.steps_in_episode[steps])
 
     def last_observations(self, segments: NDArray[np.int64]) -> NDArray[Any]:
         """Decode, stacked, the observations after the last steps of segments `[B]` that have them."""
-        return self._stacked(*self._last_rows(segments))
+        return self.layout.joined(self._stacked(*self._last_rows(segments)))
 
     def observations_and_next(
         self, steps: NDArray[np.int64], next_steps: NDArray[np.int64]
@@ -119,9 +114,9 @@ class StepStore:
         rows = np.where(is_end, 0, self._step_row[next_steps])
         num_earlier = np.where(is_end, 0, self.steps_in_episode[next_steps])
         rows[is_end], num_earlier[is_end] = self._last_rows(-1 - next_steps[is_end])
-        stacks = self._stacked(
-            np.concatenate([self._step_row[steps], rows]), np.concatenate([self.steps_in_episode[steps], num_earlier])
-        )
+        rows = np.concatenate([self._step_row[steps], rows])
+        num_earlier = np.concatenate([self.steps_in_episode[steps], num_earlier])
+        stacks = self.layout.joined(self._stacked(rows, num_earlier))
         return stacks[: len(steps)], stacks[len(steps) :]
 
     @cached_property
@@ -156,49 +151,12 @@ class StepStore:
         num_steps = self.segments["first_step"][segments] + self.segments["num_steps"][segments]
         return self._segment_first_row[segments + 1] - 1, num_steps
 
-    def _stacked(self, rows: NDArray[np.int64], num_earlier: NDArray[np.int64]) -> NDArray[Any]:
+    def _stacked(self, rows: NDArray[np.int64], num_earlier: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Gather the stacks that end at `rows`; `num_earlier` rows of the same episode stand before each."""
-        spec = self.layout.observation_field
-        stack = self.layout.frame_stack
-        stacks = np.empty((len(rows), stack, *spec.shape), np.dtype(spec.dtype))
-        first_rows = rows - np.minimum(num_earlier, stack - 1)
-        for index in np.flatnonzero(num_earlier < stack - 1):
-            stacks[index, : stack - 1 - num_earlier[index]] = 0
-        first_blocks = self._block_of(first_rows)
-        last_blocks = self._block_of(rows)
-        # A stack lies in one block or, where blocks meet, in several: one piece for each.
-        pieces = [
-            (block, index)
-            for index, (first, last) in enumerate(zip(first_blocks.tolist(), last_blocks.tolist(), strict=True))
-            for block in range(first, last + 1)
-        ]
-        pieces.sort()
-        first_list, last_list = first_rows.tolist(), rows.tolist()
-        decoded, begin, end = -1, 0, 0
-        scratch = np.empty((0, *spec.shape), np.dtype(spec.dtype))
-        for block, index in pieces:
-            if block != decoded:
-                begin, end = int(self._block_first_row[block]), int(self._block_first_row[block + 1])
-                if len(scratch) < end - begin:
-                    scratch = np.empty((end - begin, *spec.shape), np.dtype(spec.dtype))
-                self._decode(block, scratch)
-                decoded = block
-            first, last = max(first_list[index], begin), min(last_list[index] + 1, end)
-            place = stack - 1 - last_list[index]
-            stacks[index, first + place : last + place] = scratch[first - begin : last - begin]
-        return stacks.reshape(len(rows), *self.layout.observation_shape)
-
-    def _decode(self, block: int, rows: NDArray[Any]) -> None:
-        try:
-            decode_block(self._blocks[block], rows)
-        except (ValueError, RuntimeError) as error:
-            raise DatasetError(
-                f"{self._origin} is damaged: block {block}, counted over all shards, cannot be decompressed. "
-                f"{self._remedy}"
-            ) from error
-
-    def _block_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
-        return np.searchsorted(self._block_first_row, rows, side="right") - 1
+        stacks = {name: part.stacks(rows, num_earlier) for name, part in self._rows.items()}
+        if self.layout.frame_stack == 1:
+            return {name: stack[:, 0] for name, stack in stacks.items()}
+        return stacks
 
     def _index_steps(self) -> None:
         """Find for every step its episode, its place there, and its row among the rows of all blocks."""

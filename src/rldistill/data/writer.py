@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.data.layout import FieldSpec
+from rldistill.data.layout import OBSERVATION, FieldSpec
 from rldistill.data.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -56,6 +56,8 @@ class DatasetWriter:
         self.path = path
         self._manifest = manifest
         self._provenance = manifest.provenance
+        self._layout = manifest.provenance.layout
+        self._row_spec = self._layout.row_spec
         self._stack = stack
         self._open: dict[int, SegmentBuffer] = dict(segments)
         self._ended: list[SegmentBuffer] = []
@@ -187,8 +189,9 @@ class DatasetWriter:
         self._check(numbers, observations, values)
         if self._steps.num_steps >= self._steps_per_shard:
             self.flush()
-        for number, row in zip(numbers.tolist(), observations, strict=True):
-            self._segment(number).add_step(row)
+        parts = self._layout.split(np.asarray(observations))
+        for index, number in enumerate(numbers.tolist()):
+            self._segment(number).add_step({name: rows[index] for name, rows in parts.items()})
         self._steps.append(numbers, values)
 
     def end_episode(self, episode: int, last_observation: NDArray[Any]) -> None:
@@ -200,7 +203,8 @@ class DatasetWriter:
         """
         segment = self._open[episode]
         self._check_rows(last_observation[None], 1)
-        segment.add_last_observation(last_observation)
+        parts = self._layout.split(last_observation[None])
+        segment.add_last_observation({name: rows[0] for name, rows in parts.items()})
         self._close_episode(episode)
 
     def interrupt(self, episode: int) -> None:
@@ -263,7 +267,8 @@ class DatasetWriter:
         if segments:
             for segment in segments:
                 segment.seal()
-            tensors = shard_tensors(segments, self._steps.by_episode([segment.episode for segment in segments]))
+            steps = self._steps.by_episode([segment.episode for segment in segments])
+            tensors = shard_tensors(segments, steps, self._layout.observation_fields)
             manifest = manifest.with_shard(write_shard(self.path, shard_name(len(manifest.shards)), tensors))
         if manifest != self._manifest:
             save_manifest(self.path, manifest)
@@ -280,8 +285,8 @@ class DatasetWriter:
         if episode not in self._open:
             if episode in self._closed_numbers:
                 raise ValueError(f"episode {episode} has ended; a new one needs a new number.")
-            spec = self._provenance.observation_field
-            self._open[episode] = SegmentBuffer(episode, 0, [], spec, self._provenance.frame_stack - 1)
+            specs = self._layout.observation_fields
+            self._open[episode] = SegmentBuffer(episode, 0, [], specs, self._layout.frame_stack - 1)
             self._next_episode = max(self._next_episode, episode + 1)
         return self._open[episode]
 
@@ -305,7 +310,7 @@ class DatasetWriter:
                 )
 
     def _check_rows(self, rows: NDArray[Any], num_episodes: int) -> None:
-        _check_array("observations", rows, num_episodes, self._provenance.observation_field)
+        _check_array("observations", rows, num_episodes, self._row_spec)
 
 
 def _check_array(name: str, array: NDArray[Any], num_episodes: int, spec: FieldSpec) -> None:
@@ -316,14 +321,13 @@ def _check_array(name: str, array: NDArray[Any], num_episodes: int, spec: FieldS
 
 def _continued(dataset: Dataset, entry: RunningEpisode) -> SegmentBuffer:
     """Return an empty segment that goes on with an episode whose steps are listed."""
-    spec, stack = dataset.provenance.observation_field, dataset.provenance.frame_stack
-    num_context_rows = stack - 1
+    specs, num_context_rows = dataset.provenance.observation_fields, dataset.provenance.frame_stack - 1
     num_lead_rows = min(num_context_rows, entry.num_steps)
-    lead_rows: list[NDArray[Any]] = []
+    lead_rows: list[dict[str, NDArray[Any]]] = []
     if num_lead_rows:
         newest = dataset.observations(dataset.episode_steps(entry.episode)[-1:])[0]
-        lead_rows = list(newest[-num_lead_rows:])
-    return SegmentBuffer(entry.episode, entry.num_steps, lead_rows, spec, num_context_rows)
+        lead_rows = [{OBSERVATION: row} for row in newest[-num_lead_rows:]]  # several parts are never stacked
+    return SegmentBuffer(entry.episode, entry.num_steps, lead_rows, specs, num_context_rows)
 
 
 def _check_free(path: Path, *, overwrite: bool) -> bool:

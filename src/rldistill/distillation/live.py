@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rldistill.data import FieldSpec, Replay, StepLayout
+from rldistill.data import FieldSpec, Replay, StepLayout, as_targets
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
-from rldistill.distillation.sources import HeldOut, LabelledBatch, origin_of, sample_of_held_out
+from rldistill.distillation.batch import Window, origin_of
+from rldistill.distillation.sources import HeldOut, sample_of_held_out
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -114,7 +115,7 @@ class LiveSource:
     def finish(self) -> None:
         """Do nothing: what was drawn from is complete."""
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads while nothing is played."""
         return self._learned.draw(update, num_rows)
 
@@ -228,7 +229,7 @@ class LivePlay:
                 on_play(self.name, self.replay.num_appended - first, end - first)
         self.replay.seal()
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads while nothing is played."""
         return self._labelled(self.replay.draw(num_rows, stream_generator(self._seed, "batch", update)))
 
@@ -254,11 +255,13 @@ class LivePlay:
             self._envs.close()
         self._envs, self._records = None, None
 
-    def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
-        return LabelledBatch(
+    def _labelled(self, steps: NDArray[np.int64]) -> Window:
+        kind, layout = self._teacher.output_kind, self._teacher.tasks[0].fingerprint.action_layout
+        targets = as_targets(self.replay.field(kind)[steps], layout, kind)
+        return Window.of_steps(
             self.head,
-            torch.from_numpy(self.replay.observations(steps)),
-            torch.from_numpy(self.replay.field(self._teacher.output_kind)[steps]),
+            {name: torch.from_numpy(part) for name, part in self.replay.observation_parts(steps).items()},
+            {name: torch.from_numpy(values) for name, values in targets.items()},
             origin_of(steps, f"what {self._teacher.name} played of {self.name}"),
         )
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness
 from rldistill.distillation.randomness import drawn_for_update
-from rldistill.distillation.sources import HeldOut, LabelledBatch, Minibatch
+from rldistill.distillation.sources import HeldOut
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.networks import Network
+from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.policies.padded import run_padded
@@ -113,7 +115,7 @@ class Distiller:
         self._autocast = autocast(precision, self._device)
 
     def update(self, batch: Minibatch, update: int) -> UpdateRecord:
-        """Take one gradient step; every row counts alike, whichever task it belongs to.
+        """Take one gradient step; every real step counts alike, whichever task it belongs to.
 
         Raises:
             UpdateDivergedError: loss or gradient is NaN or infinite; names update and rows.
@@ -128,7 +130,7 @@ class Distiller:
         self.optimizer.zero_grad(set_to_none=True)
         with drawn_for_update(self.network, self._seed, update):
             losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
-            loss = _mean_over_rows(losses, [len(part.targets) for part in batch])
+            loss = _mean_over_steps(losses, batch)
             loss.backward()
         norm = get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
         # One transfer: each would wait for a GPU.
@@ -154,10 +156,8 @@ class Distiller:
         """Return loss and likeness on held-out steps, in float32."""
         batch = held_out.batch
         self.network.eval()
-        rows = batch.observations.to(self._device)
-        (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
-        assert outputs is not None, "every network has outputs"
-        targets = batch.targets.to(self._device)
+        outputs = self._measured(batch)
+        targets = batch.target_rows(held_out.teacher_kind).to(self._device)
         temperature = self._temperature(batch.head, min(update / self._num_updates, 1.0))
         function = self._losses[batch.head]
         loss = mean_over_batch(function(outputs, targets, temperature=temperature))
@@ -173,12 +173,38 @@ class Distiller:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _loss(self, batch: LabelledBatch, temperature: float | None) -> Tensor:
+    def _loss(self, batch: Window, temperature: float | None) -> Tensor:
+        function = self._losses[batch.head]
         with self._autocast():
-            rows = aligned(batch.observations.to(self._device, non_blocking=True))
-            outputs = self.network(rows, batch.head).outputs
-        losses = self._losses[batch.head](outputs, batch.targets.to(self._device), temperature=temperature)
-        return mean_over_batch(losses)
+            outputs = self._outputs(batch)
+        targets = batch.target_rows(function.teacher_kind).to(self._device)
+        return mean_over_batch(function(outputs, targets, temperature=temperature))
+
+    def _outputs(self, batch: Window) -> Tensor:
+        """Return the student's outputs for the real steps, `[N, O]`."""
+        initial = self.network.initial_state(batch.num_windows)
+        if initial is None:
+            # Without a memory a step is a row like any other, and padding need not be computed.
+            rows = aligned(_seen(batch).to(self._device, non_blocking=True))
+            return self.network(rows, batch.head).outputs
+        outputs, state = list[Tensor](), initial
+        observations = join_parts({name: part.flatten(0, 1) for name, part in batch.observations.items()})
+        for time, rows in enumerate(observations.to(self._device).split(batch.num_windows)):
+            if batch.is_first is not None:
+                state = _restarted(state, initial, batch.is_first[time].to(self._device))
+            output = self.network(aligned(rows), batch.head, state)
+            outputs.append(output.outputs)
+            state = output.state
+        return batch.rows(torch.stack(outputs))
+
+    def _measured(self, batch: Window) -> Tensor:
+        """Return `_outputs` in float32, as play computes them: in parts of one size."""
+        if self.network.initial_state(batch.num_windows) is not None:
+            return self._outputs(batch).float()
+        rows = _seen(batch).to(self._device)
+        (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
+        assert outputs is not None, "every network has outputs"
+        return outputs
 
     def _temperature(self, head: int, progress: float) -> float | None:
         schedule = self._temperatures[head]
@@ -198,10 +224,24 @@ def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update:
             yield distiller.update(batch, update)
 
 
-def _mean_over_rows(losses: Sequence[Tensor], num_rows: Sequence[int]) -> Tensor:
+def _seen(batch: Window) -> Tensor:
+    """Return what a network sees of the real steps, `[N, ...]`."""
+    return join_parts({name: batch.rows(part) for name, part in batch.observations.items()})
+
+
+def _mean_over_steps(losses: Sequence[Tensor], batch: Minibatch) -> Tensor:
     if len(losses) == 1:
         return losses[0]
-    return mean_over_batch(torch.stack(list(losses)), torch.tensor(num_rows, device=losses[0].device))
+    num_steps = torch.tensor([part.num_steps for part in batch], device=losses[0].device)
+    return mean_over_batch(torch.stack(list(losses)), num_steps)
+
+
+def _restarted(state: tuple[Tensor, ...], initial: tuple[Tensor, ...], is_first: Tensor) -> tuple[Tensor, ...]:
+    """Return a state `[B, ...]` that forgets what came before the windows where an episode begins."""
+    return tuple(
+        torch.where(is_first.view(-1, *(1,) * (part.dim() - 1)), start, part)
+        for part, start in zip(state, initial, strict=True)
+    )
 
 
 def _check_finite(record: UpdateRecord, batch: Minibatch) -> None:

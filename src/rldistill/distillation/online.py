@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from rldistill.data import Replay, StepLayout, TeacherEntry
-from rldistill.distillation.sources import HeldOut, LabelledBatch, origin_of, sample_of_held_out
+from rldistill.distillation.batch import Window, origin_of
+from rldistill.distillation.sources import HeldOut, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
+from rldistill.networks.input_layer import join_parts
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
@@ -132,7 +134,7 @@ class OnlineSource:
         """Judge once more, with the finished student."""
         self._judge_now()
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update, labelled by the teacher of the moment."""
         rng = stream_generator(self._seed, "batch", update)
         return self._labelled(self._learner.replay.draw(num_rows, rng))
@@ -184,13 +186,14 @@ class OnlineSource:
         if self._judge(learner.num_steps, learner.policy):
             self._best.network.load_state_dict(learner.policy.network.state_dict())
 
-    def _labelled(self, steps: NDArray[np.int64]) -> LabelledBatch:
-        observations = torch.from_numpy(self._learner.replay.observations(steps))
+    def _labelled(self, steps: NDArray[np.int64]) -> Window:
+        parts = self._learner.replay.observation_parts(steps)
+        observations = {name: torch.from_numpy(part) for name, part in parts.items()}
         teacher = self._best if self._teacher_kind == "best" else self._learner.policy
-        return LabelledBatch(
+        return Window.of_steps(
             self._head,
             observations,
-            _q_values(teacher, observations),
+            {"q_values": _q_values(teacher, join_parts(observations))},
             origin_of(steps, f"what the learner kept at step {self._learner.num_steps:,}"),
         )
 

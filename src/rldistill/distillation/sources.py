@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rldistill.data import Replay, TeacherEntry, prefetch
+from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy
@@ -29,27 +29,6 @@ _DECODERS_FOR_A_GPU = 4
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
-    """One task's observations with the teacher's outputs for them.
-
-    Attributes:
-        head: which head of the student is taught.
-        observations: `[B, *observation_shape]`, as stored.
-        targets: `[B, O]`, float32.
-        origin: says where the rows come from, should one of them be at fault.
-    """
-
-    head: int
-    observations: Tensor
-    targets: Tensor
-    origin: str
-
-
-Minibatch = tuple[LabelledBatch, ...]
-"""What one update fits: the rows of one task, or parts of several."""
-
-
-@dataclass(frozen=True)
 class HeldOut:
     """Steps never trained on, to measure the student.
 
@@ -61,16 +40,17 @@ class HeldOut:
         constant: what one action would reach, whatever is observed.
     """
 
-    batch: LabelledBatch
+    batch: Window
     num_steps: int
     layout: ActionLayout
     teacher_kind: OutputKind
     constant: Likeness
 
     @classmethod
-    def of(cls, batch: LabelledBatch, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
+    def of(cls, batch: Window, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
         """Return a sample with what a constant would reach on it."""
-        return cls(batch, num_steps, layout, teacher_kind, likeness_of_a_constant(batch.targets, teacher_kind, layout))
+        constant = likeness_of_a_constant(batch.target_rows(teacher_kind), teacher_kind, layout)
+        return cls(batch, num_steps, layout, teacher_kind, constant)
 
 
 class Source(Protocol):
@@ -164,7 +144,7 @@ class Source(Protocol):
         """Whether drawing rows costs no more than copying them."""
         ...
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads."""
         ...
 
@@ -255,11 +235,6 @@ class Batches:
 def num_decoders(num_threads: int, device: str) -> int:
     """Return how many threads decode: on a GPU several, which one could not feed; else one, beside torch's own."""
     return min(_DECODERS_FOR_A_GPU, num_threads) if device == "cuda" else 1
-
-
-def origin_of(steps: NDArray[np.int64], where: str) -> str:
-    """Return what a message calls rows: the first of their steps, and where they come from."""
-    return f"steps {', '.join(map(str, steps[:5].tolist()))}, … of {where}"
 
 
 def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from rldistill.data import Batch, Dataset, Replay, UniformSampler, split_episodes
-from rldistill.data.sampler import read_batch
-from rldistill.distillation.sources import HeldOut, LabelledBatch, origin_of, sample_of_held_out
+from rldistill.data import Dataset, Replay, UniformSampler, split_episodes
+from rldistill.distillation.batch import Window, read_window
+from rldistill.distillation.sources import HeldOut, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.seeding import stream_seed
@@ -26,6 +25,7 @@ class StoredSource:
         dataset: read at random.
         seed: the rows of update u are a function of (seed, head, u).
         held_out_fraction: share of steps never trained on, in whole episodes.
+        window_length: steps of a window; 1: single steps, the rows of the paper.
         playable: what the student is played on while it is trained; None: nothing.
     """
 
@@ -40,6 +40,7 @@ class StoredSource:
         *,
         seed: int,
         held_out_fraction: float = 0.1,
+        window_length: int = 1,
         playable: PlayableTask | None = None,
     ) -> None:
         origin = dataset.provenance
@@ -52,7 +53,7 @@ class StoredSource:
         self.identity = dataset.manifest.identity
         self.record: Mapping[str, Any] = {"num_steps": dataset.num_steps, "seed": origin.seed}
         self.is_decoded = dataset.store.is_decoded
-        self._seed = seed
+        self._seed, self._window_length = seed, window_length
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
 
@@ -62,9 +63,11 @@ class StoredSource:
         self._head = head
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
-        self._sampler = UniformSampler(self.dataset, self._split.train, seed=own_seed)
+        self._sampler = UniformSampler(
+            self.dataset, self._split.train, seed=own_seed, window_length=self._window_length
+        )
         chosen = sample_of_held_out(self._split.held_out, seed=own_seed)
-        batch = self._labelled(read_batch(self.dataset, chosen))
+        batch = read_window(self.dataset, chosen[None], head=head)
         layout = self.task.fingerprint.action_layout
         self.held_out = HeldOut.of(batch, len(self._split.held_out), layout, self.teacher.output_kind)
 
@@ -76,14 +79,15 @@ class StoredSource:
     def finish(self) -> None:
         """Do nothing: what was drawn from is complete."""
 
-    def draw(self, update: int, num_rows: int) -> LabelledBatch:
+    def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads."""
-        return self._labelled(self._sampler.batch(update, num_rows))
+        return read_window(self.dataset, self._sampler.windows(update, num_rows), head=self._head)
 
     def sample_of_targets(self) -> NDArray[np.float32]:
-        """Return the teacher's rows `[N, O]` for steps spread evenly over the data."""
+        """Return the teacher's scores `[N, O]` for steps spread evenly over the data."""
         num_steps = self.dataset.num_steps
-        return self.dataset.targets(np.linspace(0, num_steps - 1, min(num_steps, _SAMPLE_SIZE)).astype(np.int64))
+        chosen = np.linspace(0, num_steps - 1, min(num_steps, _SAMPLE_SIZE)).astype(np.int64)
+        return self.dataset.field(self.teacher.output_kind)[chosen]
 
     @property
     def warnings(self) -> list[str]:
@@ -112,12 +116,3 @@ class StoredSource:
 
     def close(self) -> None:
         """Do nothing: there are no environments."""
-
-    def _labelled(self, batch: Batch) -> LabelledBatch:
-        """Return a batch as tensors that share its memory."""
-        return LabelledBatch(
-            self._head,
-            torch.from_numpy(batch.observations),
-            torch.from_numpy(batch.targets),
-            origin_of(batch.indices, str(self.dataset.path)),
-        )

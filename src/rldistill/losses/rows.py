@@ -15,7 +15,7 @@ from rldistill.losses.factored import multi_binary_loss, multi_discrete_loss
 from rldistill.types import ActionLayout, OutputKind
 
 RowLoss = Callable[..., Tensor]
-"""A loss on rows: (student `[..., S]`, target `[..., O]`, and `temperature=` where it takes one) → `[...]`."""
+"""A loss on rows: (student `[..., S]`, target `[..., O]`, and its own parameters by name) → `[...]`."""
 
 
 def choice_loss(loss: RowLoss, layout: ActionLayout | None) -> RowLoss:
@@ -23,11 +23,11 @@ def choice_loss(loss: RowLoss, layout: ActionLayout | None) -> RowLoss:
     if layout is None or layout.kind == "discrete":
         return loss
 
-    def summed(student: Tensor, target: Tensor, **temperature: float) -> Tensor:
-        at_temperature = partial(loss, **temperature)
+    def summed(student: Tensor, target: Tensor, **parameters: float) -> Tensor:
+        of_one = partial(loss, **parameters)
         if layout.kind == "multi_binary":
-            return multi_binary_loss(at_temperature, student, target)
-        return multi_discrete_loss(at_temperature, student, target, sizes=layout.sizes)
+            return multi_binary_loss(of_one, student, target)
+        return multi_discrete_loss(of_one, student, target, sizes=layout.sizes)
 
     return summed
 
@@ -35,8 +35,8 @@ def choice_loss(loss: RowLoss, layout: ActionLayout | None) -> RowLoss:
 def gaussian_loss(loss: RowLoss) -> RowLoss:
     """Return a loss of means and log stds as a loss on rows that hold both."""
 
-    def split(student: Tensor, target: Tensor) -> Tensor:
-        return loss(*student.chunk(2, dim=-1), *target.chunk(2, dim=-1))
+    def split(student: Tensor, target: Tensor, **parameters: float) -> Tensor:
+        return loss(*student.chunk(2, dim=-1), *target.chunk(2, dim=-1), **parameters)
 
     return split
 
@@ -49,8 +49,8 @@ def action_loss(loss: RowLoss, output_kind: OutputKind, layout: ActionLayout) ->
     """
     scale = unit_scale(layout)
 
-    def compared(student: Tensor, target: Tensor) -> Tensor:
-        return loss(student, greedy_actions(target, output_kind, layout), scale=scale)
+    def compared(student: Tensor, target: Tensor, **parameters: float) -> Tensor:
+        return loss(student, greedy_actions(target, output_kind, layout), scale=scale, **parameters)
 
     return compared
 

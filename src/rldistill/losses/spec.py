@@ -1,20 +1,18 @@
-"""Losses by name: which there are, what each fits, and how a name becomes a function.
+"""Losses by name: what each takes, and how a name becomes a function.
 
-A user names a loss and perhaps a temperature; the teacher's kind of output decides what fits
-and fills in what was left open. The result is recorded as a `LossSpec` and applied as a
-`LossFunction`, to rows `[..., O]` that the layout of the actions says how to read.
+To add a loss, write a function of tensors in `discrete.py` or `continuous.py` and an entry in `_LOSSES`. Parameters of
+its own, such as a temperature, stand in the entry alone.
 """
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from rldistill.checks import is_finite
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses.continuous import diag_gaussian_kl, mean_huber, mean_mse, reverse_diag_gaussian_kl
 from rldistill.losses.discrete import nll, q_mse, reverse_kl, sharpened_kl, softened_kl
@@ -24,6 +22,7 @@ from rldistill.types import ActionLayout, OutputKind
 CustomLoss = Callable[[Tensor, Tensor], Tensor]
 """A user's own loss: (student rows, target rows) → `[...]`, in Python only."""
 
+# The teacher's outputs, divided by less, leave the range of float32.
 _LEAST_TEMPERATURE = 1e-20
 # At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
 _SHARP_TEMPERATURE = 0.05
@@ -32,23 +31,22 @@ _CUSTOM_PREFIX = "custom:"
 
 @dataclass(frozen=True)
 class _Entry:
-    """One row of the table of losses.
+    """What a loss takes.
 
     Attributes:
-        function: called with student, target and, where the loss takes one, `temperature=`; its
-            `student_kind` says with which parts of the rows.
-        student_kind: the kind of output that the loss makes of a student.
-        default_temperatures: the kinds of teacher output that fit, each with its default
-            temperature, None where the loss takes none.
+        function: takes the student's tensors, the teacher's, and the parameters by name.
+        student_kind: what it takes from the student's output; this makes the student.
+        teacher_kinds: what it takes from the batch: each kind of teacher output that fits, with the defaults of the
+            loss's own parameters, all of them numbers > 0.
     """
 
     function: Callable[..., Tensor]
     student_kind: OutputKind
-    default_temperatures: Mapping[OutputKind, float | None]
+    teacher_kinds: Mapping[OutputKind, Mapping[str, float]]
 
     @property
-    def takes_temperature(self) -> bool:
-        return None not in self.default_temperatures.values()
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(next(iter(self.teacher_kinds.values())))
 
     def on_rows(self, output_kind: OutputKind, layout: ActionLayout | None) -> RowLoss:
         """Return the function as a loss on rows."""
@@ -61,15 +59,15 @@ class _Entry:
 
 
 _LOSSES: Mapping[str, _Entry] = {
-    "nll": _Entry(nll, "logits", {"q_values": None, "logits": None}),
-    "q_mse": _Entry(q_mse, "q_values", {"q_values": None}),
-    "sharpened_kl": _Entry(sharpened_kl, "logits", {"q_values": 0.01, "logits": 1.0}),
-    "softened_kl": _Entry(softened_kl, "logits", {"q_values": 1.0, "logits": 1.0}),
-    "reverse_kl": _Entry(reverse_kl, "logits", {"q_values": 0.01, "logits": 1.0}),
-    "diag_gaussian_kl": _Entry(diag_gaussian_kl, "gaussian", {"gaussian": None}),
-    "reverse_diag_gaussian_kl": _Entry(reverse_diag_gaussian_kl, "gaussian", {"gaussian": None}),
-    "mean_mse": _Entry(mean_mse, "actions", {"gaussian": None, "actions": None}),
-    "mean_huber": _Entry(mean_huber, "actions", {"gaussian": None, "actions": None}),
+    "nll": _Entry(nll, "logits", {"q_values": {}, "logits": {}}),
+    "q_mse": _Entry(q_mse, "q_values", {"q_values": {}}),
+    "sharpened_kl": _Entry(sharpened_kl, "logits", {"q_values": {"temperature": 0.01}, "logits": {"temperature": 1.0}}),
+    "softened_kl": _Entry(softened_kl, "logits", {"q_values": {"temperature": 1.0}, "logits": {"temperature": 1.0}}),
+    "reverse_kl": _Entry(reverse_kl, "logits", {"q_values": {"temperature": 0.01}, "logits": {"temperature": 1.0}}),
+    "diag_gaussian_kl": _Entry(diag_gaussian_kl, "gaussian", {"gaussian": {}}),
+    "reverse_diag_gaussian_kl": _Entry(reverse_diag_gaussian_kl, "gaussian", {"gaussian": {}}),
+    "mean_mse": _Entry(mean_mse, "actions", {"gaussian": {}, "actions": {}}),
+    "mean_huber": _Entry(mean_huber, "actions", {"gaussian": {"delta": 1.0}, "actions": {"delta": 1.0}}),
 }
 # By what the teacher gives: the paper's choice for Q-values, the plain KL for a policy.
 _DEFAULT_LOSSES: Mapping[OutputKind, str] = {
@@ -78,16 +76,18 @@ _DEFAULT_LOSSES: Mapping[OutputKind, str] = {
     "gaussian": "diag_gaussian_kl",
     "actions": "mean_mse",
 }
-# A user's own loss makes a policy of a student of Q-values; otherwise the student gives what the teacher gives.
-_CUSTOM_STUDENT_KINDS: Mapping[OutputKind, OutputKind] = {
-    "q_values": "logits",
-    "logits": "logits",
-    "gaussian": "gaussian",
-    "actions": "actions",
-}
+# What a value that is refused should have been, for parameters that have more to say than their range.
+_HINTS: Mapping[str, str] = {"temperature": " Use 0.01 for Q-values of reward-clipped Atari, 1 for logits."}
 
 LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
-TEMPERED_LOSS_NAMES: tuple[str, ...] = tuple(name for name, entry in _LOSSES.items() if entry.takes_temperature)
+
+
+def losses_with(parameter: str) -> tuple[str, ...]:
+    """Return the names of the losses that take a parameter."""
+    return tuple(name for name, entry in _LOSSES.items() if parameter in entry.parameters)
+
+
+TEMPERED_LOSS_NAMES: tuple[str, ...] = losses_with("temperature")
 
 
 @dataclass(frozen=True)
@@ -97,92 +97,68 @@ class LossSpec:
     Attributes:
         name: one of `LOSS_NAMES`, or `custom:` and the qualified name of a user's function,
             which records what was used and cannot be made again from the name.
-        temperature: > 0 and finite; None where the loss takes none, or to leave the choice to
-            the teacher's kind of output.
+        parameters: of the loss's own, by name; each a finite number > 0.
     """
 
     name: str
-    temperature: float | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         is_custom = self.name.startswith(_CUSTOM_PREFIX)
         if not is_custom and self.name not in _LOSSES:
             raise UsageError(_unknown_loss(self.name))
-        if self.temperature is not None:
-            if is_custom or not _LOSSES[self.name].takes_temperature:
-                raise UsageError(takes_no_temperature(self.name, self.temperature))
-            _check_temperature(self.temperature)
+        for parameter, value in self.parameters.items():
+            if is_custom or parameter not in _LOSSES[self.name].parameters:
+                raise UsageError(not_taken(parameter, value, self.name))
+            _check_parameter(parameter, value)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON or TOML; no temperature, no key."""
-        data: dict[str, Any] = {"name": self.name}
-        if self.temperature is not None:
-            data["temperature"] = self.temperature
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "LossSpec":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            UsageError: a key is unknown or missing, or a value is of the wrong type or range.
-        """
-        if "name" not in data or not data.keys() <= {"name", "temperature"}:
-            raise UsageError(f"loss: got the keys {sorted(data)}, expected name and, where it is set, temperature.")
-        name, temperature = data["name"], data.get("temperature")
-        if not isinstance(name, str):
-            raise UsageError(_unknown_loss(name))
-        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
-            raise UsageError(_bad_temperature(temperature))
-        return cls(name, temperature)
+    @property
+    def temperature(self) -> float | None:
+        """None where the loss takes none, or where the choice is left to the teacher's kind of output."""
+        return self.parameters.get("temperature")
 
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A loss with its temperature, ready for a training loop; made by `make_loss`.
+    """A loss with its parameters, ready for a training loop; made by `make_loss`.
 
     Attributes:
-        spec: name and temperature with every default filled in, as they are to be recorded.
-        function: the maths, called with student, target and, where `spec` has one, `temperature=`.
-        student_kind: what kind of output the student's rows must be.
+        spec: name and parameters with every default filled in, as they are to be recorded.
+        function: the maths, called with student, target and the parameters by name.
+        student_kind: what it takes from the student's output.
+        teacher_kind: what it takes from the batch.
     """
 
     spec: LossSpec
     function: RowLoss = field(repr=False)
     student_kind: OutputKind
+    teacher_kind: OutputKind
 
-    def __call__(self, student: Tensor, target: Tensor, *, temperature: float | None = None) -> Tensor:
+    def __call__(self, student: Tensor, target: Tensor, **changed: float | None) -> Tensor:
         """Return one loss per row.
 
         Args:
             student: `[..., S]`, the student's rows, of `student_kind`.
             target: `[..., O]`, the teacher's; they get no gradient.
-            temperature: > 0; overrides the spec's, for a schedule. None keeps it.
+            **changed: parameters that override the spec's, for a schedule. None keeps it.
 
         Returns:
             `[...]`, float32.
 
         Raises:
-            UsageError: the loss takes no temperature, or the temperature is not a finite number > 0.
+            UsageError: the loss takes no such parameter, or the value is not a finite number > 0.
         """
-        if temperature is None:
-            temperature = self.spec.temperature
-        elif self.spec.temperature is None:
-            raise UsageError(takes_no_temperature(self.spec.name, temperature))
-        else:
-            _check_temperature(temperature)
-        if temperature is None:
-            return self.function(student, target)
-        return self.function(student, target, temperature=temperature)
+        given = LossSpec(self.spec.name, _given(changed)).parameters
+        return self.function(student, target, **{**self.spec.parameters, **given})
 
 
-def check_loss(name: str, temperature: float | None = None) -> LossSpec:
-    """Check a name and a temperature before the teacher's outputs are known.
+def check_loss(name: str, **parameters: float | None) -> LossSpec:
+    """Check a name and parameters before the teacher's outputs are known; a parameter of None is not given.
 
     Raises:
-        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+        UsageError: no such loss, a parameter out of range, or one that the loss does not take.
     """
-    spec = LossSpec(name, temperature)
+    spec = LossSpec(name, _given(parameters))
     if spec.name not in _LOSSES:
         raise UsageError(
             f"loss: got {spec.name!r}, a Python function that its name cannot bring back. "
@@ -191,34 +167,33 @@ def check_loss(name: str, temperature: float | None = None) -> LossSpec:
     return spec
 
 
-def resolve_loss(name: str | None, output_kind: OutputKind, *, temperature: float | None = None) -> LossSpec:
+def resolve_loss(name: str | None, output_kind: OutputKind, **parameters: float | None) -> LossSpec:
     """Fill in what the user left open, by what the teacher gives.
 
     Args:
         name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs.
         output_kind: which action field the teacher's outputs have.
-        temperature: > 0; None takes the loss's default for the teacher's outputs.
+        **parameters: of the loss; None takes the default for the teacher's outputs.
 
     Returns:
-        The spec, with a temperature if the loss takes one.
+        The spec, with every parameter that the loss takes.
 
     Raises:
-        UsageError: no such loss, a temperature out of range, or one for a loss that takes none.
+        UsageError: no such loss, a parameter out of range, or one that the loss does not take.
         MismatchError: the loss does not fit what the teacher gives.
     """
-    spec = check_loss(_DEFAULT_LOSSES[output_kind] if name is None else name, temperature)
-    fits = _LOSSES[spec.name].default_temperatures
+    spec = check_loss(_DEFAULT_LOSSES[output_kind] if name is None else name, **parameters)
+    fits = _LOSSES[spec.name].teacher_kinds
     if output_kind not in fits:
-        raise MismatchError(_does_not_fit(spec.name, fitting_output_kinds(spec.name), output_kind))
-    return spec if spec.temperature is not None else LossSpec(spec.name, fits[output_kind])
+        raise MismatchError(_does_not_fit(spec.name, output_kind))
+    return LossSpec(spec.name, {**fits[output_kind], **spec.parameters})
 
 
 def make_loss(
     name: str | CustomLoss | None,
     output_kind: OutputKind,
     layout: ActionLayout | None = None,
-    *,
-    temperature: float | None = None,
+    **parameters: float | None,
 ) -> LossFunction:
     """Return the loss of a name, or a user's own function, for what a teacher gives.
 
@@ -229,29 +204,31 @@ def make_loss(
             receives float32 rows and its result's shape is checked.
         output_kind: which action field the teacher's outputs have.
         layout: how the teacher's outputs are to be read; None: scores of one choice.
-        temperature: > 0; None takes the loss's default for the teacher's outputs.
+        **parameters: of the loss, such as `temperature=0.1`; None takes the default for the teacher's outputs.
 
     Returns:
         The loss; its `spec` says what was chosen, its `student_kind` what the student must give.
 
     Raises:
-        UsageError: no such loss, a temperature out of range, or one for a loss that takes none; no
+        UsageError: no such loss, a parameter out of range, or one that the loss does not take; no
             layout for actions in a box.
         MismatchError: the loss does not fit what the teacher gives.
     """
     if callable(name):
         _check_arguments(name)
-        spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), temperature)
-        return LossFunction(spec, _checked(name), _CUSTOM_STUDENT_KINDS[output_kind])
-    spec = resolve_loss(name, output_kind, temperature=temperature)
+        spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), _given(parameters))
+        # A user's own loss makes a policy of a student of Q-values; else the student gives what the teacher gives.
+        student_kind = "logits" if output_kind == "q_values" else output_kind
+        return LossFunction(spec, _checked(name), student_kind, output_kind)
+    spec = resolve_loss(name, output_kind, **parameters)
     entry = _LOSSES[spec.name]
     _check_layout(output_kind, layout)
-    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind)
+    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind)
 
 
 def fitting_output_kinds(name: str) -> tuple[OutputKind, ...]:
     """Return the kinds of teacher output that a loss of `LOSS_NAMES` fits."""
-    return tuple(_LOSSES[name].default_temperatures)
+    return tuple(_LOSSES[name].teacher_kinds)
 
 
 def pairing_warning(
@@ -310,29 +287,25 @@ def _qualified_name(loss: CustomLoss) -> str:
     return f"{loss.__module__}.{getattr(loss, '__qualname__', type(loss).__qualname__)}"
 
 
-def _check_temperature(temperature: float) -> None:
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise UsageError(_bad_temperature(temperature))
-    if temperature < _LEAST_TEMPERATURE:
+def _given(parameters: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _check_parameter(name: str, value: object) -> None:
+    if not (is_finite(value) and value > 0):
+        raise UsageError(f"{name}: got {value!r}, expected a finite number > 0.{_HINTS.get(name, '')}")
+    if name == "temperature" and value < _LEAST_TEMPERATURE:
         raise UsageError(
-            f"temperature: got {temperature!r}, expected {_LEAST_TEMPERATURE:g} or more: a teacher's outputs, divided "
+            f"temperature: got {value!r}, expected {_LEAST_TEMPERATURE:g} or more: a teacher's outputs, divided "
             "by less, are beyond the range of float32."
         )
 
 
-def _bad_temperature(temperature: object) -> str:
-    return (
-        f"temperature: got {temperature!r}, expected a finite number > 0. "
-        "Use 0.01 for Q-values of reward-clipped Atari, 1 for logits."
-    )
-
-
-def takes_no_temperature(name: str, temperature: float | str) -> str:
-    """Return what to say of a temperature for a loss that has none."""
-    return (
-        f"temperature: got {temperature} for the loss {name!r}, which takes none. "
-        f"Leave it out, or use a loss that takes one: {', '.join(TEMPERED_LOSS_NAMES)}."
-    )
+def not_taken(parameter: str, value: float | str, name: str) -> str:
+    """Return what to say of a parameter for a loss that does not take it."""
+    others = losses_with(parameter)
+    way = f", or use a loss that takes one: {', '.join(others)}" if others else ""
+    return f"{parameter}: got {value} for the loss {name!r}, which takes none. Leave it out{way}."
 
 
 def _unknown_loss(name: object) -> str:
@@ -344,6 +317,7 @@ def _unknown_loss(name: object) -> str:
     return f"loss: got {name!r}, expected one of {', '.join(LOSS_NAMES)}.{hint}"
 
 
-def _does_not_fit(name: str, fits: tuple[OutputKind, ...], output_kind: OutputKind) -> str:
-    fitting = [other for other, entry in _LOSSES.items() if output_kind in entry.default_temperatures]
-    return f"loss: {name!r} fits {' or '.join(fits)}, the teacher gives {output_kind}. Use one of {', '.join(fitting)}."
+def _does_not_fit(name: str, output_kind: OutputKind) -> str:
+    fitting = [other for other, entry in _LOSSES.items() if output_kind in entry.teacher_kinds]
+    fits = " or ".join(_LOSSES[name].teacher_kinds)
+    return f"loss: {name!r} fits {fits}, the teacher gives {output_kind}. Use one of {', '.join(fitting)}."

@@ -65,6 +65,13 @@ class InputNormalization:
         return cls(tuple(mean), tuple(variance), untouched=untouched, **others)
 
 
+def join_parts(parts: Mapping[str, Tensor]) -> Tensor:
+    """Return the parts of observations, `[N, ...]` each, flattened and side by side `[N, P]`; one alone as it is."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    return torch.cat([part.reshape(len(part), -1) for part in parts.values()], dim=1)
+
+
 class ScaleInput(nn.Module):
     """Turn observations into floats, multiplied by a constant: 1/255 for bytes.
 

@@ -12,7 +12,7 @@ from rldistill.networks.foreign import call_foreign
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
 from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
-from rldistill.types import ActionLayout
+from rldistill.types import ActionLayout, State
 
 
 class ModuleNetwork(nn.Module):
@@ -54,8 +54,12 @@ class ModuleNetwork(nn.Module):
     def use_channels_last(self) -> None:
         """Leave the layout of weights to the module."""
 
-    def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
-        """Return the module's outputs for observations `[B, *observation_shape]`.
+    def initial_state(self, num_envs: int) -> State:
+        """Return None: a module of one's own is called with observations alone."""
+        return None
+
+    def forward(self, observations: Tensor, head: int = 0, state: State = None) -> NetworkOutput:
+        """Return the module's outputs for observations `[B, *observation_shape]`, and the next state.
 
         Raises:
             MismatchError: the module failed, or returned another shape.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, OutputKind
+from rldistill.types import OUTPUT_FIELDS, OUTPUT_KINDS_OF_ACTIONS, ActionLayout, OutputKind
 
 _LOG = re.compile(r"log\((.+)\)")
 _RESCALE = re.compile(r"rescale(?:\((.+)\))?")
@@ -22,13 +22,6 @@ _ONE_HOT = (
     "Return logits that choose them, with A actions: 10.0 * torch.nn.functional.one_hot(torch.as_tensor(chosen), A), "
     "where chosen is [B], int64."
 )
-# Outputs of these names say themselves what they are.
-_TELLING_NAMES: Mapping[OutputKind, tuple[str, ...]] = {
-    "q_values": ("q_values",),
-    "logits": ("logits",),
-    "gaussian": ("mean", "log_std"),
-    "actions": ("actions",),
-}
 
 
 @dataclass(frozen=True)
@@ -123,7 +116,8 @@ def resolve_outputs(
         MismatchError: the task's actions have no outputs of this kind, or the program not the output named.
     """
     if declared is None:
-        telling = [OutputDeclaration(kind, _TELLING_NAMES[kind]) for kind in _kinds(layout) if _tells(kind, outputs)]
+        # Outputs of these names say themselves what they are.
+        telling = [OutputDeclaration(kind, OUTPUT_FIELDS[kind]) for kind in _kinds(layout) if _tells(kind, outputs)]
         if len(telling) != 1:
             raise UsageError(_undeclared(what, outputs, layout))
         return telling[0]
@@ -136,7 +130,7 @@ def resolve_outputs(
     if len(outputs) == 1:
         return replace(declared, names=tuple(outputs))
     if _tells(declared.kind, outputs):
-        return replace(declared, names=_TELLING_NAMES[declared.kind])
+        return replace(declared, names=OUTPUT_FIELDS[declared.kind])
     example = (
         "gaussian=MEAN,LOG_STD or gaussian=MEAN,log(STD)" if declared.kind == "gaussian" else f"{declared.kind}=NAME"
     )
@@ -269,7 +263,7 @@ def _missing(what: str, name: str, outputs: Mapping[str, Tensor]) -> str:
 
 
 def _tells(kind: OutputKind, outputs: Mapping[str, Tensor]) -> bool:
-    return set(_TELLING_NAMES[kind]) <= outputs.keys()
+    return set(OUTPUT_FIELDS[kind]) <= outputs.keys()
 
 
 def _kinds(layout: ActionLayout | None) -> tuple[OutputKind, ...]:

@@ -15,6 +15,7 @@ from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
 from rldistill.tasks import ObservationPart
+from rldistill.types import State
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class NetworkOutput:
         outputs: `[B, O]`, rows of the head's kind of output.
         features: `[B, F]`, the layer before the output.
         value: `[B]`, where the head has one.
+        state: to be given with the next observations; None: the network remembers nothing.
     """
 
     outputs: Tensor
     features: Tensor
     value: Tensor | None = None
+    state: State = None
 
 
 class Head(nn.Module):
@@ -136,8 +139,12 @@ class PolicyNetwork(nn.Module):
         network.heads = nn.ModuleList([network.heads[head]])
         return network
 
-    def forward(self, observations: Tensor, head: int = 0) -> NetworkOutput:
-        """Return one head's outputs for observations `[B, *observation_shape]`."""
+    def initial_state(self, num_envs: int) -> State:
+        """Return None: these layers remember nothing."""
+        return None
+
+    def forward(self, observations: Tensor, head: int = 0, state: State = None) -> NetworkOutput:
+        """Return one head's outputs for observations `[B, *observation_shape]`, and the next state."""
         if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         return self.heads[head](self.torso(self.scale(observations)))

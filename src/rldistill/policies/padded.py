@@ -25,33 +25,39 @@ ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
 _FEWEST_ROWS = 16
 
 Column = Tensor | None
+Forward = Callable[[Tensor], tuple[Column, ...]] | Callable[[Tensor, *tuple[Tensor, ...]], tuple[Column, ...]]
+"""(rows, and each part of a state) → columns, `[batch_size, ...]` each."""
 
 
-def run_padded(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[Column, ...]]) -> tuple[Column, ...]:
+def run_padded(rows: Tensor, batch_size: int, forward: Forward, *state: Tensor) -> tuple[Column, ...]:
     """Call a function with exactly `batch_size` rows at a time, and join what it says of the real ones.
 
     Args:
         rows: `[B, ...]`; none give one batch of padding, so that the shapes of the outputs are known.
         batch_size: rows of every call, 1 or more; of fewer than 16 only the first is filled.
-        forward: `[batch_size, ...]`, contiguous and aligned, to columns `[batch_size, ...]`; None where it has no such
-            column.
+        forward: `[batch_size, ...]` of the rows and of each part of the state, contiguous and aligned, to columns
+            `[batch_size, ...]`; None where it has no such column.
+        *state: `[B, ...]` each, what a network remembers of the rows' environments.
 
     Returns:
         The columns, `[B, ...]` each.
     """
     num_filled = batch_size if batch_size >= _FEWEST_ROWS else 1
-    parts = [_run_part(part, batch_size, forward) for part in rows.split(num_filled)]
+    pieces = zip(*(each.split(num_filled) for each in (rows, *state)), strict=True)
+    parts = [_run_part(piece, batch_size, forward) for piece in pieces]
     return tuple(
         None if column[0] is None else torch.cat([part for part in column if part is not None])
         for column in zip(*parts, strict=True)
     )
 
 
-def _run_part(rows: Tensor, batch_size: int, forward: Callable[[Tensor], tuple[Column, ...]]) -> tuple[Column, ...]:
-    missing = batch_size - len(rows)
-    padding = [0] * (2 * rows.dim() - 1) + [missing]
-    columns = forward(aligned(functional.pad(rows, padding) if missing else rows))
-    return tuple(None if column is None else column[: len(rows)] for column in columns)
+def _run_part(piece: tuple[Tensor, ...], batch_size: int, forward: Forward) -> tuple[Column, ...]:
+    num_rows = len(piece[0])
+    missing = batch_size - num_rows
+    if missing:
+        piece = tuple(functional.pad(part, [0] * (2 * part.dim() - 1) + [missing]) for part in piece)
+    columns = forward(*map(aligned, piece))
+    return tuple(None if column is None else column[:num_rows] for column in columns)
 
 
 def probe_rows(fingerprint: ObservationFingerprint, batch_size: int) -> Tensor:

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput
+from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
 Observations = NDArray[np.generic] | Tensor
-State = tuple[Tensor, ...] | None
-"""What a policy remembers: tensors `[B, ...]`, a row for each environment; None: it remembers nothing."""
 
 
 class Policy(Protocol):

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.protocol import Observations, State
+from rldistill.policies.protocol import Observations
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput
+from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
 
 class RandomPolicy:

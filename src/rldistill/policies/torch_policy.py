@@ -27,11 +27,11 @@ from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
-from rldistill.policies.protocol import Observations, State
+from rldistill.policies.protocol import Observations
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.storage import write_atomically
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput
+from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
 
 class TorchPolicy:
@@ -196,7 +196,7 @@ class TorchPolicy:
         return layer.statistics() if isinstance(layer, NormalizeInput) else None
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
-        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through.
+        """Return outputs for `[B, *observation_shape]`, without gradient, and the next state; None begins an episode.
 
         Raises:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
@@ -211,17 +211,21 @@ class TorchPolicy:
         with torch.inference_mode():
             # Moved before it is padded: what is padded need not travel.
             rows = rows.to(self.device, non_blocking=True)
-            outputs, features, value = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward)
+            initial = self.network.initial_state(len(rows))
+            remembered = () if initial is None else initial if state is None else state
+            columns = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward, *remembered)
         if was_training:
             self.network.train()
+        outputs, features, value, *following = columns
         assert outputs is not None, "every network has outputs"
         check_answers(self.name, self.output_kind, rows, outputs)
         layout = fingerprint.action_layout
-        return PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features), state
+        output = PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features)
+        return output, tuple(part for part in following if part is not None) or state
 
-    def _forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        output = self.network(rows, self._task_index)
-        return output.outputs, output.features, output.value
+    def _forward(self, rows: Tensor, *state: Tensor) -> tuple[Tensor | None, ...]:
+        output = self.network(rows, self._task_index, state or None)
+        return output.outputs, output.features, output.value, *(output.state or ())
 
     def act(
         self,
@@ -243,8 +247,8 @@ class TorchPolicy:
         return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:
-        """Return None: this policy has no memory."""
-        return None
+        """Return what the network remembers at the start of an episode; None: nothing."""
+        return self.network.initial_state(num_envs)
 
     def for_task(self, name: str) -> "TorchPolicy":
         """Return the same policy (the same weights) playing another of its tasks.

@@ -21,10 +21,9 @@ from rldistill.envs import EpisodeEnvs
 from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
-from rldistill.policies.protocol import State
 from rldistill.seeding import episode_generator, episode_seed, stream_generator
 from rldistill.tasks import ATARI_PREFIX
-from rldistill.types import Actions, PolicyOutput
+from rldistill.types import Actions, PolicyOutput, State
 
 LONG_EPISODE = 10_000
 """Decisions after which a person is told that an episode may never end."""

@@ -152,7 +152,7 @@ def _check_std(options: DistillOptions, kind: OutputKind, module: nn.Module | No
 def _fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
     """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
-        log_std = item.held_out.batch.targets.chunk(2, dim=-1)[1].mean(dim=0)
+        log_std = item.held_out.batch.target_rows("gaussian").chunk(2, dim=-1)[1].mean(dim=0)
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 

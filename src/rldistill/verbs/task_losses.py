@@ -10,7 +10,7 @@ from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
-from rldistill.losses.spec import takes_no_temperature
+from rldistill.losses.spec import not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.options.distill import AUTO, DistillOptions, Online, Stored
 from rldistill.schedules import Constant, Schedule, as_schedule
@@ -55,7 +55,7 @@ def check_losses(options: DistillOptions, kind: type[Named]) -> None:
             )
         schedule = None if temperature in (None, AUTO) else _temperature(temperature)
         if loss is not None and not callable(loss):
-            check_loss(loss, None if schedule is None else schedule(0.0))
+            check_loss(loss, temperature=None if schedule is None else schedule(0.0))
 
 
 def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
@@ -72,7 +72,7 @@ def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
         # Whether the loss takes a temperature at all is told first.
         spec = make_loss(named, kind, layout).spec
         if spec.temperature is None:
-            raise UsageError(takes_no_temperature(spec.name, AUTO))
+            raise UsageError(not_taken("temperature", AUTO, spec.name))
         assert isinstance(source, StoredSource), "check_losses refuses the others"
         temperature = auto_temperature(torch.from_numpy(source.sample_of_targets()), layout)
         note = (

@@ -55,7 +55,7 @@ def test_random_play_on_cart_pole_gets_the_teachers_outputs(tmp_path):
         np.testing.assert_array_equal(dataset.field("action")[steps], episode.actions)
         np.testing.assert_array_equal(dataset.field("reward")[steps], episode.rewards)
         np.testing.assert_array_equal(dataset.field("terminated")[steps], episode.terminations)
-    np.testing.assert_array_equal(dataset.targets(np.arange(dataset.num_steps)), outputs_of(teacher, dataset))
+    np.testing.assert_array_equal(dataset.field("q_values"), outputs_of(teacher, dataset))
     origin = dataset.provenance
     assert (origin.teacher.hash, origin.behaviour) == (teacher.hash, "minari:cartpole/random-v0")
     assert origin.task.name == "CartPole-v1"
@@ -68,7 +68,8 @@ def test_a_box_of_actions_and_a_teachers_file(tmp_path):
     teacher.save(tmp_path / "teacher.safetensors")
     dataset = from_minari("pendulum-v0", tmp_path / "d", teacher=tmp_path / "teacher.safetensors", device="cpu")
     assert [name for name, spec in dataset.provenance.fields.items() if spec.role == "target"] == ["mean", "log_std"]
-    np.testing.assert_array_equal(dataset.targets(np.arange(24)), outputs_of(teacher, dataset))
+    targets = np.concatenate([dataset.field("mean"), dataset.field("log_std")], axis=1)
+    np.testing.assert_array_equal(targets, outputs_of(teacher, dataset))
     np.testing.assert_array_equal(dataset.field("action")[:8], recorded[0].actions)
     assert dataset.provenance.teacher.path == str(tmp_path / "teacher.safetensors")
 

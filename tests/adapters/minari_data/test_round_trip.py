@@ -104,7 +104,7 @@ def test_observations_of_several_parts_come_back_with_their_parts_and_the_teache
     other = small_policy(task.task, seed=1)
     labelled = from_minari("test/there-v0", tmp_path / "labelled", teacher=other)
     steps = np.arange(labelled.num_steps)
-    np.testing.assert_array_equal(labelled.targets(steps), other(labelled.observations(steps))[0].raw.numpy())
+    np.testing.assert_array_equal(labelled.field("q_values"), other(labelled.observations(steps))[0].raw.numpy())
     assert labelled.provenance.task == task.task
 
 

@@ -1,0 +1,101 @@
+"""The unit of learning: a window of consecutive steps of B episodes, with what the teacher said of them.
+
+Single steps, the rows of the paper, are windows of T = 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rldistill.data import Dataset
+from rldistill.types import OUTPUT_FIELDS, OutputKind
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps of one task; all parts are `[T, B, ...]`.
+
+    Attributes:
+        head: which head of the student is taught.
+        observations: by the name of the part, as stored.
+        targets: what the teacher gave, by the name of the field, float32.
+        origin: says where the steps come from, should one of them be at fault.
+        actions: what was done; None where the source does not keep it.
+        is_real: `[T, B]`, bool: False where a window is padded because its episode ends; None: all are real.
+        is_first: `[T, B]`, bool: whether an episode begins here; None: only windows begin, at their first step.
+    """
+
+    head: int
+    observations: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    origin: str
+    actions: Tensor | None = None
+    is_real: Tensor | None = None
+    is_first: Tensor | None = None
+
+    @classmethod
+    def of_steps(
+        cls, head: int, observations: Mapping[str, Tensor], targets: Mapping[str, Tensor], origin: str
+    ) -> "Window":
+        """Return single steps, every part `[B, ...]`, as a window of T = 1."""
+        return cls(
+            head,
+            {name: part[None] for name, part in observations.items()},
+            {name: part[None] for name, part in targets.items()},
+            origin,
+        )
+
+    @property
+    def num_windows(self) -> int:
+        """B."""
+        return next(iter(self.targets.values())).shape[1]
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps are real."""
+        targets = next(iter(self.targets.values()))
+        return targets.shape[0] * targets.shape[1] if self.is_real is None else int(self.is_real.sum())
+
+    def rows(self, part: Tensor) -> Tensor:
+        """Return the real steps of a part as rows, `[N, ...]`; they share its memory where all steps are real."""
+        rows = part.flatten(0, 1)
+        return rows if self.is_real is None else rows[self.is_real.flatten().to(rows.device)]
+
+    def target_rows(self, kind: OutputKind) -> Tensor:
+        """Return the teacher's outputs as rows `[N, O]`: of a Gaussian its mean, then its log std."""
+        parts = [self.rows(self.targets[name]) for name in OUTPUT_FIELDS[kind]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+Minibatch = tuple[Window, ...]
+"""What one update fits: steps of one task, or of several."""
+
+
+def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int) -> Window:
+    """Read the steps `[T, B]` of windows; -1 stands for padding."""
+    shape = steps.shape
+    has_masks = shape[0] > 1  # single steps have no mask, and cost nothing for it
+    # Padding holds a step like any other: it is finite, and nothing looks at it.
+    flat = np.maximum(steps, 0).reshape(-1) if has_masks else steps[0]
+
+    def windows(values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values.reshape(*shape, *values.shape[1:]))
+
+    return Window(
+        head,
+        {name: windows(part) for name, part in dataset.observation_parts(flat).items()},
+        {name: windows(values) for name, values in dataset.targets(flat).items()},
+        origin_of(steps[0], str(dataset.path)),
+        windows(dataset.field("action")[flat]),
+        torch.from_numpy(steps >= 0) if has_masks else None,
+        windows(dataset.steps_in_episode[flat] == 0) if has_masks else None,
+    )
+
+
+def origin_of(steps: NDArray[np.int64], where: str) -> str:
+    """Return what a message calls rows: the first of their steps, and where they come from."""
+    return f"steps {', '.join(map(str, steps[:5].tolist()))}, … of {where}"
