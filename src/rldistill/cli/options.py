@@ -11,7 +11,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -150,6 +150,7 @@ def read_options(
     positional: str | None = None,
     expected: str = "",
     left_out: Collection[str] = (),
+    text_values: Mapping[str, Callable[[str], object]] | None = None,
 ) -> Given:
     """Read one verb's options.
 
@@ -161,6 +162,7 @@ def read_options(
         positional: name of the option that is written without `--`.
         expected: what it names, for the error of a command line without it; empty where it may be left out.
         left_out: names of options that no command line gives.
+        text_values: by option, what its text stands for, where the type does not say it: a time such as 10m.
 
     Raises:
         UsageError: one line, whatever tyro's boxes say.
@@ -172,7 +174,11 @@ def read_options(
     typed = {name: word for name, word in words.items() if _is_given(name, argv) or (name == positional and word)}
     path = None if "config" not in typed else Path(typed.pop("config"))
     said = {} if path is None else values_for_verb(verb, path, options.keys() - _OF_THE_CALL)
-    values: dict[str, Any] = {name: options[name].value(value) for name, value in (said | typed).items()}
+    special = text_values or {}
+    values: dict[str, Any] = {
+        name: special[name](value) if name in special and isinstance(value, str) else options[name].value(value)
+        for name, value in (said | typed).items()
+    }
     if expected and positional not in values:
         raise UsageError(f"missing argument: expected {expected}, such as in `{example}`.")
     flags = Flags(config=path, **{item.name: values.pop(item.name) for item in fields(Flags) if item.name in values})

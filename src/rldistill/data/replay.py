@@ -168,6 +168,11 @@ class Replay:
         assert self.num_drawable, "nothing to draw from: seal first"
         return self._drawable[rng.integers(0, self.num_drawable, batch_size)]
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether drawing costs no more than copying: as `StepStore.is_decoded`."""
+        return self._store.is_decoded
+
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
         return self._store.observations(steps)

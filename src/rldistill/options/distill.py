@@ -63,6 +63,13 @@ class Live(Reading, Played):
     """Updates between collections; a last one for less than half as many is left out."""
     replay_capacity: Count = 540_000
     """Newest decisions of each task that are kept."""
+    replay: Literal["keep", "once"] = "keep"
+    """keep: updates draw from all that is kept, as DAgger aggregates; once: from the last collection alone."""
+    teacher_fraction: Annotated[Number, PythonOnly()] = 1.0
+    """Share of the play in which the teacher acts, a number or a schedule such as 'linear:1->0@0.5'; in the rest the
+    student acts. The teacher labels all of it."""
+    mix: Literal["episode", "decision"] = "episode"
+    """With --teacher-fraction between 0 and 1: whether who acts is drawn for each episode or for each decision."""
 
 
 @dataclass(frozen=True)
