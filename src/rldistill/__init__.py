@@ -1,6 +1,6 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `shrink`, `evaluate` and `reproduce` are the whole public face, with
+`load_policy`, `train_teacher`, `collect`, `distill`, `shrink`, `evaluate` and `reproduce` are the public face, with
 the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows how far a
 verb is; everything else may move. Importing this package imports nothing heavy: torch comes with the first use of a
 name.
