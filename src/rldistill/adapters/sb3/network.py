@@ -17,7 +17,7 @@ from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Family, read_output
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.adapters.sequential import KERNELS, STRIDES
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, listed
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.torsos import ACTIVATIONS
@@ -61,7 +61,7 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
     dense = [layer for prefix in _LAYERS[family] for layer in _take_layers(rest, prefix)]
     if not dense:
-        raise ValueError(f"no layer that acts among {_listing(tensors)}")
+        raise ValueError(f"no layer that acts among {listed(sorted(tensors), 6)}")
     extractor = _take_extractor(rest, _EXTRACTORS[family])
     log_std = _take_log_std(rest, family)
     _check_explained(rest)
@@ -113,7 +113,7 @@ def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
         return "stochastic_actor" if any("actor.log_std" in name for name in names) else "deterministic_actor"
     if any(name.startswith("action_net") for name in names):
         return "actor_critic" if any(name.startswith("value_net.") for name in names) else "search"
-    raise ValueError(f"a network that no algorithm of Stable-Baselines3 has: {_listing(tensors)}")
+    raise ValueError(f"a network that no algorithm of Stable-Baselines3 has: {listed(sorted(tensors), 6)}")
 
 
 def _take_layers(rest: dict[str, Tensor], prefix: str) -> list[Layer]:
@@ -135,11 +135,11 @@ def _check_explained(rest: Mapping[str, Tensor]) -> None:
     if any(name.startswith("sde_features_extractor.") for name in rest):
         raise ValueError("features of their own for its noise (gSDE with sde_net_arch, until 1.8), which are not read")
     if rest and all(tensor.shape == (1,) for tensor in rest.values()):
-        raise ValueError(f"activations that learn (PReLU), which are not supported: {_listing(rest)}")
+        raise ValueError(f"activations that learn (PReLU), which are not supported: {listed(sorted(rest), 6)}")
     if rest:
         raise ValueError(
-            f"layers that no network of Stable-Baselines3 has: {_listing(rest)}. A policy or features extractor of "
-            "its maker's own cannot be rebuilt from its weights"
+            f"layers that no network of Stable-Baselines3 has: {listed(sorted(rest), 6)}. A policy or features "
+            "extractor of its maker's own cannot be rebuilt from its weights"
         )
 
 
@@ -245,8 +245,3 @@ def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
         Layer(layer.weight, layer.bias, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)
     ]
     return (*strided, features)
-
-
-def _listing(tensors: Mapping[str, Tensor]) -> str:
-    names = sorted(tensors)
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
