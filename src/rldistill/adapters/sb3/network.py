@@ -8,6 +8,7 @@ known: a name that nothing here explains means another network than the one that
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -69,31 +70,34 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     _check_extractor_class(data)
     *hidden, last = dense
     output = read_output(family, last, log_std, data, is_linear=not hidden)
-    activation = _activation(family, data, is_used=bool(hidden))
     space = data.observation_space
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
-    is_combined = bool(extractor) and space.kind == "dict"
-    images, float_images = _images(extractor, space, scales=scales) if is_combined else ((), False)
-    torso = _nature_cnn(extractor, space) if extractor and not is_combined else () if extractor else tuple(hidden)
-    channels_and_features = [len(layer.weight) for layer in torso]
     layers = NetworkLayers(
-        torso,
+        tuple(hidden),
         output.layer,
         output.kind,
-        head=tuple(hidden) if extractor else (),
-        images=images,
-        # The layers of a features extractor have ReLUs whatever those above them have.
-        activation="relu" if extractor else activation,
-        head_activation=activation if extractor and hidden else None,
+        activation=_activation(family, data, is_used=bool(hidden)),
         # Bytes that are no image are not scaled, and images only where the teacher was not told to leave them alone.
-        input_scale=1 / 255 if scales and (is_combined or space.is_image) else 1.0,
+        input_scale=1 / 255 if scales and space.is_image else 1.0,
         value=_value_on_same_features(tensors) if family == "actor_critic" else None,
         log_std=output.log_std,
         gaussian=output.gaussian,
-        float_images=float_images,
-        name="dqn" if extractor and not hidden and channels_and_features == [32, 64, 64, 512] else "",
     )
-    return layers, output.layout
+    return (_above_extractor(layers, extractor, space, scales=scales) if extractor else layers), output.layout
+
+
+def _above_extractor(
+    layers: NetworkLayers, extractor: Mapping[str, Tensor], space: Space, *, scales: bool
+) -> NetworkLayers:
+    """Return layers as the head above a features extractor, which has ReLUs whatever the head has."""
+    head, activation = layers.torso, layers.activation
+    above = replace(layers, torso=(), head=head, activation="relu", head_activation=activation if head else None)
+    if space.kind == "dict":
+        images, float_images = _images(extractor, space, scales=scales)
+        return replace(above, images=images, float_images=float_images, input_scale=1 / 255 if scales else 1.0)
+    torso = _nature_cnn(extractor, space)
+    is_dqn = not head and [len(layer.weight) for layer in torso] == [32, 64, 64, 512]
+    return replace(above, torso=torso, name="dqn" if is_dqn else "")
 
 
 def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
