@@ -70,7 +70,13 @@ class Given:
         for item in fields(cast(Any, record)):
             if item.default is MISSING and item.name not in own:
                 raise UsageError(f"{_flag(item.name)} is missing: {option_help(record)[item.name]}")
-        return record(**own)
+        made = record(**own)
+        out = getattr(made, "out", None)
+        if self.flags.config is not None and out is not None:
+            from rldistill.session.run_folder import keep_inputs  # here: --help reads no file
+
+            keep_inputs(Path(out), [self.flags.config], overwrite=getattr(made, "overwrite", False))
+        return made
 
 
 @dataclass(frozen=True)
