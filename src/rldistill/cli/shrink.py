@@ -4,11 +4,15 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import quoted, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
+
+if TYPE_CHECKING:
+    from rldistill.verbs.shrink_records import Shrunk
 
 _EXAMPLE = "rldistill shrink ppo-LunarLander-v2.zip --task LunarLander-v3"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -40,9 +44,20 @@ def run(argv: Sequence[str]) -> None:
     sys.stdout.write(f"{found}\n")
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
-    lines += [] if found.figure is None else [f"figure:  {found.figure}"]
+    lines.append(f"figure:  {_draw(found, options.keep)}")
     lines.append(f"next: rldistill evaluate {student} --teacher {quoted(options.teacher)} --num-episodes 100 --seed 1")
     write_result(given.flags, {}, "\n".join(lines))
+
+
+def _draw(found: "Shrunk", keep: float) -> str:
+    """Draw the curve; return where, or why not: the search itself is done and kept."""
+    from rldistill.errors import RldistillError
+    from rldistill.reports.shrink import size_curve
+
+    try:
+        return str(size_curve(found.to_dict(), keep, found.out / "shrink.png"))
+    except RldistillError as error:
+        return f"not drawn: {error}"
 
 
 def _seconds(text: str) -> float:
