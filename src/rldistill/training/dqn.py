@@ -25,7 +25,7 @@ from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.options.declaration import Above, Count, Options, Share
 from rldistill.options.shared import NumEnvs
-from rldistill.schedules import Linear
+from rldistill.schedules import linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
 from rldistill.value_learning import q_learning_targets
 
@@ -87,7 +87,7 @@ class DQNSettings(Options):
     def exploration_epsilon(self, step: int) -> float:
         """Return ε after so many steps of a task."""
         progress = min(max(step - self.learning_starts, 0) / self.exploration_steps, 1.0)
-        return Linear(self.exploration_start, self.exploration_end)(progress)
+        return linear(self.exploration_start, self.exploration_end)(progress)
 
 
 class DQNLearner:

@@ -25,7 +25,7 @@ from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.options.declaration import Above, Count, Options, Share
 from rldistill.options.shared import NumEnvs
-from rldistill.schedules import Linear
+from rldistill.schedules import linear
 from rldistill.training.protocol import IterationRecord
 from rldistill.training.stream import Rollout, TrainingStream
 from rldistill.value_learning import q_lambda_returns
@@ -82,7 +82,7 @@ class PQNSettings(Options):
         """Return ε at a share of the run in [0, 1]."""
         if self.exploration_fraction == 0:
             return self.exploration_end
-        return Linear(self.exploration_start, self.exploration_end, self.exploration_fraction)(min(progress, 1.0))
+        return linear(self.exploration_start, self.exploration_end, self.exploration_fraction)(min(progress, 1.0))
 
 
 class PQNLearner:
