@@ -51,7 +51,13 @@ class DatasetWriter:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, segments: Mapping[int, SegmentBuffer], stack: contextlib.ExitStack
+        self,
+        path: Path,
+        manifest: Manifest,
+        stack: contextlib.ExitStack,
+        *,
+        steps_per_shard: int,
+        segments: Mapping[int, SegmentBuffer] | None = None,
     ) -> None:
         self.path = path
         self._manifest = manifest
@@ -63,7 +69,7 @@ class DatasetWriter:
         self._num_interrupted_now = 0
         self._closed_numbers: set[int] = set()
         self._next_episode = manifest.next_episode
-        self._steps_per_shard = DEFAULT_STEPS_PER_SHARD
+        self._steps_per_shard = steps_per_shard
         self._is_closed = False
 
     @classmethod
@@ -98,9 +104,7 @@ class DatasetWriter:
             _clear(path, overwrite=overwrite)
             manifest = Manifest(provenance, target_num_steps)
             save_manifest(path, manifest)
-            writer = cls(path, manifest, {}, stack.pop_all())
-        writer._steps_per_shard = steps_per_shard
-        return writer
+            return cls(path, manifest, stack.pop_all(), steps_per_shard=steps_per_shard)
 
     @classmethod
     def resume(
@@ -133,9 +137,8 @@ class DatasetWriter:
             _delete_own_files(path, keep=listed)
             manifest = replace(manifest, target_num_steps=target_num_steps, is_complete=False)
             segments = {entry.episode: _continued(dataset, entry) for entry in manifest.running}
-            writer = cls(path, manifest, segments, stack.pop_all())
+            writer = cls(path, manifest, stack.pop_all(), steps_per_shard=steps_per_shard, segments=segments)
         writer._closed_numbers = set(dataset.episode_numbers.tolist()) - set(segments)
-        writer._steps_per_shard = steps_per_shard
         return writer
 
     @property
@@ -251,8 +254,7 @@ class DatasetWriter:
         running = tuple(RunningEpisode(episode, num_steps) for episode, num_steps in self.running.items() if num_steps)
         manifest = replace(
             self._manifest,
-            num_episodes=self._manifest.num_episodes
-            + sum(segment.has_last_observation for segment in self._buffer.ended),
+            num_episodes=self._manifest.num_episodes + sum(s.has_last_observation for s in self._buffer.ended),
             num_interrupted=self._manifest.num_interrupted + self._num_interrupted_now,
             next_episode=self._next_episode,
             running=running,

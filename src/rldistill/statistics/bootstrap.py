@@ -120,8 +120,7 @@ def retention_samples(
     means = _resampled_means({"student": student, "teacher": teacher, "random": random}, fixed, rng, num_resamples)
     if means is None:
         return None
-    skill = means["teacher"] - means["random"]
-    return _ratios(means["student"] - means["random"], skill)
+    return _ratios(means["student"] - means["random"], means["teacher"] - means["random"])
 
 
 def relative_score_samples(
@@ -134,23 +133,8 @@ def relative_score_samples(
 ) -> FloatArray | None:
     """Return bootstrap samples of the relative score, student ÷ teacher of means.
 
-    Where a resampled teacher's mean is 0 or less, the ratio means nothing: such samples are −∞,
-    as in `retention_samples`.
-
-    Args:
-        student: `[n]`, episode returns; the two lengths may differ.
-        teacher: `[n]`, episode returns.
-        rng: source of the resamples.
-        num_resamples: R ≥ 1.
-        fixed: which of the two are known exactly; they enter with their mean.
-
-    Returns:
-        `[R]`, finite or −∞; None if an array that is to be resampled has fewer than 5 values,
-        or any has none.
-
-    Raises:
-        ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
-        NumericalError: a value is NaN or infinite.
+    Where a resampled teacher's mean is 0 or less, the ratio means nothing: such samples are −∞. Arguments, result and
+    errors are those of `retention_samples`, without random play.
     """
     means = _resampled_means({"student": student, "teacher": teacher}, fixed, rng, num_resamples)
     return None if means is None else _ratios(means["student"], means["teacher"])

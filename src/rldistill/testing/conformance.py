@@ -101,15 +101,7 @@ def findings(
     reload: Callable[[Path], Policy] | None = load_policy,
     seed: int = 0,
 ) -> list[str]:
-    """Return what is wrong with what an adapter loads, one line each; empty: nothing.
-
-    Args:
-        load: as in `check_policy`.
-        reference: likewise.
-        observations: likewise.
-        reload: likewise.
-        seed: likewise.
-    """
+    """Return what is wrong with what an adapter loads, a line for each finding; the arguments are `check_policy`'s."""
     policy = load()
     if problems := list(_description(policy)):
         return problems
