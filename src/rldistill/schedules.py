@@ -1,8 +1,7 @@
 """What changes while a run proceeds: temperature, learning rate, ε, and which task comes next.
 
-A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows
-neither updates nor steps, so one text serves runs of any length. As text, in TOML and on the
-command line:
+A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows neither updates nor steps,
+so one text serves runs of any length. As text, in TOML and on the command line:
 
     0.01                     always 0.01
     linear:0.2->0.01         in a straight line from 0.2 to 0.01
@@ -163,9 +162,8 @@ class TaskSchedule:
     """Which task's rows make up the batch of an update; a function of the update alone.
 
     Attributes:
-        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015);
-            `mixed`: each batch has rows of every task; `random`: each batch is one task's,
-            drawn by weight.
+        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015); `mixed`: each batch has rows
+            of every task; `random`: each batch is one task's, drawn by weight.
         weights: `[K]`, > 0, only their ratio counts; `in_turn` gives all tasks the same share.
         seed: of `random`.
     """

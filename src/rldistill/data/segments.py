@@ -1,7 +1,6 @@
 """What a writer or a replay holds between two shards: open segments, and the values of their steps.
 
-Rows are compressed as soon as they fill a block, so that many slots with long episodes
-never pile up raw frames.
+Rows are compressed as soon as they fill a block, so that many slots with long episodes never pile up raw frames.
 """
 
 import itertools

@@ -1,9 +1,8 @@
 """A shard: one safetensors file of segments, each a run of consecutive steps of one episode.
 
-A segment carries everything its observations need, so that stacking never leaves a shard:
-first the *lead rows* (copies of the rows before its first step, at most `frame_stack` − 1),
-then one row per step, then, where the episode ended, its last observation. Its rows fill
-blocks of their own.
+A segment carries everything its observations need, so that stacking never leaves a shard: first the *lead rows* (copies
+of the rows before its first step, at most `frame_stack` − 1), then one row per step, then, where the episode ended, its
+last observation. Its rows fill blocks of their own.
 """
 
 from collections.abc import Mapping
@@ -84,8 +83,7 @@ class Shard:
 
     Attributes:
         file: its name.
-        segments: by name, `[num_segments]` each: episode, first_step, num_steps, num_lead_rows,
-            has_last_observation.
+        segments: by name, `[num_segments]` each: episode, first_step, num_steps, num_lead_rows, has_last_observation.
         blocks: of each field of the observations.
         steps: by name, `[num_steps, …]` each.
     """

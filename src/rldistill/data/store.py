@@ -1,7 +1,6 @@
 """Steps in segments, ready to be read at random: fields in memory, observations decoded when asked for.
 
-A store is made once from whole shards and never changes; what grows, as a replay does, makes
-itself a new one.
+A store is made once from whole shards and never changes; what grows, as a replay does, makes itself a new one.
 """
 
 from collections.abc import Sequence

@@ -80,8 +80,7 @@ def check_policy(
     Args:
         load: returns the policy; called twice, and must return two that do not share what they remember.
         reference: what the original library computes; None: nothing is compared.
-        observations: `[B, *observation_shape]` to work with; None: the reference's, or made up for
-            the task.
+        observations: `[B, *observation_shape]` to work with; None: the reference's, or made up for the task.
         reload: reads the file that the policy's `save` wrote; None: not tried.
         seed: of what is made up.
 

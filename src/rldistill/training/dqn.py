@@ -1,12 +1,11 @@
 """DQN: Q-learning from a uniform replay, with a target network that stands still between copies.
 
-Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature DQN): 1 M
-steps of replay, 32 transitions per update, one update per 4 steps, the target network copied
-every 10,000 updates, TD errors clipped to ±1, centred RMSProp, ε from 1 to 0.1 over the 1 M steps
-that follow 50,000 of random play. Deviations: 4 environments are stepped together, and the
-updates that are due follow each of their steps; Kaiming-normal weights; steps can be drawn once
-their chunk of the replay is sealed (`data.replay`); a truncated game is not an end. Options
-beyond the paper: Adam with Dopamine's constants, double Q-learning, n-step returns.
+Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature DQN): 1 M steps of replay, 32
+transitions per update, one update per 4 steps, the target network copied every 10,000 updates, TD errors clipped to ±1,
+centred RMSProp, ε from 1 to 0.1 over the 1 M steps that follow 50,000 of random play. Deviations: 4 environments are
+stepped together, and the updates that are due follow each of their steps; Kaiming-normal weights; steps can be drawn
+once their chunk of the replay is sealed (`data.replay`); a truncated game is not an end. Options beyond the paper: Adam
+with Dopamine's constants, double Q-learning, n-step returns.
 """
 
 import copy

@@ -1,10 +1,9 @@
 """PQN: Q-learning on parallel environments without replay or target network.
 
-Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811):
-λ-returns over short rollouts, LayerNorm after every layer of the torso, RAdam. Deviations:
-32 environments instead of 128; the learning rate falls linearly to 0; convolutions are normalised
-over channels and space together, the authors' over channels at each pixel; and ε falls to 0.05,
-the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong teacher loses several
+Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811): λ-returns over short rollouts,
+LayerNorm after every layer of the torso, RAdam. Deviations: 32 environments instead of 128; the learning rate falls
+linearly to 0; convolutions are normalised over channels and space together, the authors' over channels at each pixel;
+and ε falls to 0.05, the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong teacher loses several
 points when 5 % of its play is random).
 """
 
