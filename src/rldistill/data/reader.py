@@ -119,7 +119,7 @@ class Dataset:
 
     def segments(self) -> list[Segment]:
         """Return all segments in the order of the shards."""
-        files = [shard.file for shard in self._shards for _ in shard.segments["episode"]]
+        files = [shard.file for shard in self._shards for _ in shard.tensors["segment.episode"]]
         segments, starts = self.store.segments, self.store.segment_first_index
         columns = (segments["episode"], segments["first_step"], segments["has_last_observation"])
         return [

@@ -23,7 +23,7 @@ from rldistill.data.codec import release_gil
 from rldistill.data.layout import OBSERVATION, StepLayout
 from rldistill.data.manifest import ShardEntry
 from rldistill.data.segments import ShardBuffer
-from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
+from rldistill.data.shard import Shard, open_shard, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
 from rldistill.storage import is_temporary, temporary_files
@@ -143,7 +143,7 @@ class Replay:
         tensors = self._buffer.tensors()
         if tensors is None:
             return
-        self._chunks.append(shard_of(f"chunk-{self._next_chunk:06d}.safetensors", tensors, self.layout))
+        self._chunks.append(Shard(f"chunk-{self._next_chunk:06d}.safetensors", tensors))
         self._next_chunk += 1
         while len(self._chunks) > 1 and sum(chunk.num_steps for chunk in self._chunks) > self.capacity:
             del self._chunks[0]
@@ -196,7 +196,7 @@ class Replay:
             self._folder, self._written = folder, {}
         listed = {chunk.file: self._written.get(chunk.file) for chunk in self._chunks}
         for chunk in self._chunks:
-            listed[chunk.file] = listed[chunk.file] or write_shard(folder, chunk.file, chunk.tensors())
+            listed[chunk.file] = listed[chunk.file] or write_shard(folder, chunk.file, chunk.tensors)
         self._written = {file: entry for file, entry in listed.items() if entry is not None}
         return {
             "schema_version": _SCHEMA_VERSION,
