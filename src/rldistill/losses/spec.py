@@ -230,11 +230,6 @@ def make_loss(
     return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind)
 
 
-def fitting_output_kinds(name: str) -> tuple[OutputKind, ...]:
-    """Return the kinds of teacher output that a loss of `LOSS_NAMES` fits."""
-    return tuple(_LOSSES[name].teacher_kinds)
-
-
 def pairing_warning(
     name: str | CustomLoss | None, output_kind: OutputKind, temperature: float | None = None
 ) -> str | None:
