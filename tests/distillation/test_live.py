@@ -10,7 +10,7 @@ from rldistill.distillation.live import LivePlay
 from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer
-from rldistill.schedules import Constant, Linear, TaskSchedule
+from rldistill.schedules import TaskSchedule, constant, linear
 from tests.kit.cart_pole import hand_made_teacher, mirrored_teacher, short_cart_pole, short_mirrored_cart_pole
 
 NUM_ENVS = 4
@@ -221,7 +221,7 @@ def test_environments_that_both_kinds_of_play_share_are_used_by_one_at_a_time():
 
 def test_a_student_that_acts_is_labelled_by_its_teacher():
     student = mirrored_in_place()
-    source = live_source(student=student, teacher_fraction=Constant(0.0), replay_capacity=10_000)
+    source = live_source(student=student, teacher_fraction=constant(0.0), replay_capacity=10_000)
     rows = next(batches_of(source).of_updates(0, 1))[0]
     source.close()
     seen_rows, targets = rows.observations["observation"][0], rows.targets["q_values"][0]
@@ -230,17 +230,17 @@ def test_a_student_that_acts_is_labelled_by_its_teacher():
 
 
 def test_a_share_of_one_is_the_teachers_play_bit_for_bit():
-    plays = [live_source(), live_source(teacher_fraction=Constant(1.0), mix="decision")]
+    plays = [live_source(), live_source(teacher_fraction=constant(1.0), mix="decision")]
     batches = [[seen(part) for batch in batches_of(source).of_updates(0, 6) for part in batch] for source in plays]
     assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
 
 
 def test_the_students_play_is_not_the_teachers_and_its_share_follows_the_schedule():
-    own = live_source(student=mirrored_in_place(), teacher_fraction=Constant(0.0))
+    own = live_source(student=mirrored_in_place(), teacher_fraction=constant(0.0))
     teachers = live_source()
     first = [next(batches_of(source).of_updates(0, 1))[0] for source in (own, teachers)]
     assert not torch.equal(seen(first[0]), seen(first[1]))
-    falling = live_source(student=mirrored_in_place(), teacher_fraction=Linear(1.0, 0.0), num_updates=10)
+    falling = live_source(student=mirrored_in_place(), teacher_fraction=linear(1.0, 0.0), num_updates=10)
     batches = batches_of(falling).of_updates(0, 10)
     next(batches)
     assert falling._mixture.fraction == 1

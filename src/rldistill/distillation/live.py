@@ -25,7 +25,7 @@ from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.player import EpisodePlayer, Mixture, StepRecord
-from rldistill.schedules import Constant, Schedule
+from rldistill.schedules import Schedule, constant
 from rldistill.seeding import stream_generator, stream_seed
 
 # In the identity of a teacher that plays otherwise while it is recorded than it acts.
@@ -80,7 +80,7 @@ class LiveSource:
         replay_capacity: int = 540_000,
         held_out_steps: int = 1,
         on_play: OnPlay | None = None,
-        teacher_fraction: Schedule = Constant(1.0),  # noqa: B008 (frozen)
+        teacher_fraction: Schedule = constant(1.0),  # noqa: B008 (frozen)
         mix: Literal["episode", "decision"] = "episode",
         num_updates: int = 1,
         notes: Sequence[str] = (),
