@@ -200,7 +200,7 @@ def test_sources_of_one_kind_are_learned_from(tmp_path, source, line):
         (["d", "--collect-steps", "54000"], "collect_steps belongs with --teacher, got it with data."),
         (
             ["d", "--exploration-epsilon", "0.1"],
-            "exploration_epsilon belongs with --teacher and --online, got it with a",
+            "exploration_epsilon belongs with --teacher and --online, got it with data",
         ),
         (["d", "--learner", "{}"], "learner belongs with --online, got it with data."),
         (["d", "--env-kwargs", '{"x": 1}'], "env_kwargs belongs with --teacher and --online, got it with data."),
