@@ -30,17 +30,11 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotI
 
 @dataclass(frozen=True)
 class Archive:
-    """An open zip archive whose declared sizes were checked.
-
-    Attributes:
-        zip_file: the open archive.
-        source: what messages call it.
-        num_bytes: of the whole file, by which its unpacked size is measured.
-    """
+    """An open zip archive whose declared sizes were checked."""
 
     zip_file: zipfile.ZipFile
-    source: str
-    num_bytes: int
+    source: str  # what messages call it
+    num_bytes: int  # of the whole file, by which its unpacked size is measured
 
     @property
     def names(self) -> frozenset[str]:

@@ -66,11 +66,7 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
 
 
 def refuse_skrl(content: object, source: str) -> None:
-    """Refuse an agent of skrl with the way on, whatever its tensors hold.
-
-    Raises:
-        PolicyFileError: it is one.
-    """
+    """Refuse an agent of skrl with the way on, whatever its tensors hold. Raises PolicyFileError: it is one."""
     names = _names_of_state_dicts(content)
     if "policy" in names and any(map(_OF_SKRL.fullmatch, names)):
         raise PolicyFileError(f"{source} is an agent of skrl ({_listed(names)}), {_SKRL_WAY}")

@@ -41,8 +41,7 @@ def module_policy(
     """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
 
     Args:
-        module: kept, not copied; observations are cast to the type of its weights, to float32 where they have
-            several.
+        module: kept, not copied; observations are cast to the type of its weights, to float32 where they have several.
         task: that it plays.
         outputs: what its rows are; of several outputs which, as `parse_outputs` reads it.
         behaviour: how it acts.
@@ -76,10 +75,7 @@ def module_policy(
 
 
 def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> tuple[Task, OutputDeclaration]:
-    """Check what can be told of a module without calling it, whatever its weights are.
-
-    Returns:
-        Its task, and what its outputs were declared as.
+    """Return the task of a module and what its outputs were declared as, after checking what needs no call of it.
 
     Raises:
         UsageError: task or outputs are not said, or the module is recurrent, or keeps more than tensors.

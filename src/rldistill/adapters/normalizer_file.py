@@ -52,35 +52,23 @@ _ALLOWED_GLOBALS = ARRAY_GLOBALS | {
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """Mean and variance of one observation space.
+    """Mean and variance of one observation space."""
 
-    Attributes:
-        mean: of the observation's shape, float64.
-        variance: likewise; the square of the spread.
-        count: observations that they were taken over (and the 0.0001 that the wrapper starts with).
-    """
-
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    count: float
+    mean: NDArray[np.float64]  # of the observation's shape, float64
+    variance: NDArray[np.float64]  # likewise; the square of the spread
+    count: float  # observations that they were taken over (and the 0.0001 that the wrapper starts with)
 
 
 @dataclass(frozen=True)
 class NormalizerRecord:
-    """What a file says about observations.
+    """What a file says about observations."""
 
-    Attributes:
-        statistics: under the key of each normalised part of a Dict observation; under `""` for
-            any other observation; empty where observations were not normalised.
-        epsilon: added to the variance.
-        clip: bound on the normalised observation; infinite: there is none.
-        norm_obs: whether observations were normalised.
-    """
-
+    # Under the key of each normalised part of a Dict observation; under `""` for any other observation; empty where
+    # observations were not normalised.
     statistics: Mapping[str, RunningStatistics]
-    epsilon: float
-    clip: float
-    norm_obs: bool = True
+    epsilon: float  # added to the variance
+    clip: float  # bound on the normalised observation; infinite: there is none
+    norm_obs: bool = True  # whether observations were normalised
 
     @property
     def positive_epsilon(self) -> float:
@@ -117,8 +105,7 @@ def read_normalizer(path: Path) -> NormalizerRecord:
 def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[InputNormalization | None, dict[str, Any]]:
     """Return what a file does to the inputs of a network, and what its policy records of the file.
 
-    Returns:
-        None in place of the statistics where the file says that observations were not normalised.
+    The first is None where the file says that observations were not normalised.
 
     Raises:
         PolicyFileError: as `read_normalizer`.

@@ -38,31 +38,20 @@ MAX_INPUT_VALUES = 2**25
 
 @dataclass(frozen=True)
 class Program:
-    """A function from observations to named outputs, whatever file or object it came from.
+    """A function from observations to named outputs, whatever file or object it came from."""
 
-    Attributes:
-        name: short, for tables.
-        what: as messages call it: `ONNX file pong.onnx`.
-        format: `onnx`, `torchscript`, `torch_export` or `python`.
-        run: observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
-        content_hash: SHA-256 of the file; None where there is none: then its answers identify it.
-        observation_shape: where the program knows it.
-        input_dtype: to which observations are cast; None: they go in as the environment gives them.
-        batch_size: rows of every call.
-        num_parameters: weights it holds, where it can tell.
-        num_bytes: of the file, where there is one.
-    """
-
-    name: str
-    what: str
-    format: str
+    name: str  # short, for tables
+    what: str  # as messages call it: `ONNX file pong.onnx`
+    format: str  # `onnx`, `torchscript`, `torch_export` or `python`
+    # Observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
     run: Callable[[Tensor], Mapping[str, Tensor]]
-    content_hash: str | None = None
-    observation_shape: tuple[int, ...] | None = None
+    content_hash: str | None = None  # SHA-256 of the file; None where there is none: then its answers identify it
+    observation_shape: tuple[int, ...] | None = None  # where the program knows it
+    # To which observations are cast; None: they go in as the environment gives them.
     input_dtype: torch.dtype | None = None
-    batch_size: int = ROWS_PER_BATCH["cpu"]
-    num_parameters: int | None = None
-    num_bytes: int | None = None
+    batch_size: int = ROWS_PER_BATCH["cpu"]  # rows of every call
+    num_parameters: int | None = None  # weights it holds, where it can tell
+    num_bytes: int | None = None  # of the file, where there is one
 
 
 class ProgramPolicy:
@@ -222,11 +211,7 @@ class ProgramPolicy:
         return None
 
     def for_task(self, name: str) -> "ProgramPolicy":
-        """Return itself, for its own task.
-
-        Raises:
-            MismatchError: another task.
-        """
+        """Return itself, for its own task. Raises MismatchError: another task."""
         if name != self._task.name:
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {self._task.name}.")
         return self
@@ -236,11 +221,7 @@ class ProgramPolicy:
         return ProgramPolicy(self.program, self._task, self.outputs, behaviour=behaviour, input_scale=self.input_scale)
 
     def save(self, path: str | Path) -> None:
-        """Refuse: nothing of ours could be kept.
-
-        Raises:
-            UsageError: says what to do instead.
-        """
+        """Refuse: nothing of ours could be kept. Raises UsageError: says what to do instead."""
         raise UsageError(
             f"{self.program.what} is a program, not weights: it cannot be saved to {path} as a policy file. Distil it "
             f"into a network that can: rldistill distill --teacher FILE --task {self._task.name} --out runs/student."

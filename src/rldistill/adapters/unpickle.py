@@ -39,18 +39,12 @@ class Symbol:
 
 @dataclass(eq=False)
 class Record:
-    """A call or an object in a pickle, as data.
+    """A call or an object in a pickle, as data."""
 
-    Attributes:
-        name: of the global that would have been called.
-        arguments: what it would have been given.
-        state: what the object's attributes would have been set to; None where it has no state.
-        entries: key and value pairs that were added to it, as to a dict.
-    """
-
-    name: str
-    arguments: tuple[Any, ...]
-    state: Any = None
+    name: str  # of the global that would have been called
+    arguments: tuple[Any, ...]  # what it would have been given
+    state: Any = None  # what the object's attributes would have been set to; None where it has no state
+    # Key and value pairs that were added to it, as to a dict.
     entries: list[tuple[Any, Any]] = field(default_factory=list[tuple[Any, Any]])
 
 

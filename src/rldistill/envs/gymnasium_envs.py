@@ -27,13 +27,7 @@ _NUMBERS = (float, int, np.floating, np.integer)
 
 
 def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
-    """Return what is raised where an environment's own code raised.
-
-    Args:
-        what: as messages call the environment.
-        doing: where: `reset`, `step`, or what it was asked for.
-        error: its own.
-    """
+    """Return the error for an environment whose own code raised in `doing`: `reset`, `step`, or another question."""
     said = f": {first_line(error)}" if str(error) else ""
     return EnvironmentFaultError(
         f"{what} failed: its environment raised {type(error).__name__} in {doing}{said}. Mend it, or what it needs (a "

@@ -38,18 +38,13 @@ PYTHON_PREFIX = "python:"
 
 @dataclass(frozen=True)
 class PlayableTask:
-    """A task with the way to make its environments.
+    """A task with the way to make its environments."""
 
-    Attributes:
-        task: the two records.
-        make_envs: `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
-        fixed_num_envs: set where the user gave the environments themselves.
-        plain: the same without what is appended to observations, where something is.
-    """
-
-    task: Task
+    task: Task  # the two records
+    # `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
     make_envs: Callable[[int, int], EpisodeEnvs]
-    fixed_num_envs: int | None = None
+    fixed_num_envs: int | None = None  # set where the user gave the environments themselves
+    # The same without what is appended to observations, where something is.
     plain: "PlayableTask | None" = field(default=None, repr=False)
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
@@ -58,14 +53,10 @@ class PlayableTask:
         return replace(self, task=replace(self.task, protocol=protocol))
 
     def observed_as(self, fingerprint: ObservationFingerprint) -> "PlayableTask":
-        """Return the same task with what a policy needs appended to its observations.
+        """Return the same task with what a policy of this fingerprint needs appended to its observations.
 
-        Args:
-            fingerprint: of the policy.
-
-        Returns:
-            The task extended by the fingerprint's zero padding and time feature, in place of its
-            own, where the two then match; else the task as it is, which the policy does not fit.
+        Its zero padding and time feature take the place of the task's own where the two then match; else the task
+        comes back as it is, which the policy does not fit.
         """
         wanted = ObservationSettings.of(fingerprint)
         if wanted == ObservationSettings.of(self.task.fingerprint):
@@ -93,8 +84,7 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
             `zero_padding` and `time_feature` extend observations (`ObservationSettings`).
 
     Raises:
-        TaskError: there is no such environment, or its spaces are not supported; a record's module is not
-            imported yet.
+        TaskError: there is no such environment, its spaces are not supported, or a record's module is not imported.
         UsageError: options that do not apply.
     """
     options = dict(options or {})

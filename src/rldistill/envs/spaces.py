@@ -29,11 +29,7 @@ _ACTIONS = "Discrete, MultiDiscrete, MultiBinary or a Box of floating-point numb
 
 
 def space_fingerprint(name: str, observation_space: Space, action_space: Space) -> ObservationFingerprint:
-    """Return the fingerprint of a Gymnasium task.
-
-    Raises:
-        TaskError: a kind of space that is not supported.
-    """
+    """Return the fingerprint of a Gymnasium task. Raises TaskError: a kind of space that is not supported."""
     leaves = _leaves(observation_space)
     unknown = [leaf.space for leaf in leaves if not isinstance(leaf.space, _LEAF_KINDS)]
     if unknown or not leaves:
@@ -249,12 +245,7 @@ def _exact(values: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
 
 
 def check_finite(what: str, name: str, values: NDArray[Any]) -> None:
-    """Check that what an environment gave are numbers.
-
-    Args:
-        what: as messages call the environment.
-        name: of the values: `observation` or `reward`.
-        values: `[N, ...]`, one row per slot.
+    """Check that what an environment gave (`observation` or `reward`, one row per slot) are numbers.
 
     Raises:
         EnvironmentFaultError: NaN or infinity.

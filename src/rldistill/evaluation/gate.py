@@ -33,16 +33,10 @@ def check_gated(pairing: Pairing) -> None:
 
 
 def check_retention(evaluation: Evaluation, required: float) -> str:
-    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
+    """Check that every student keeps at least this share of its teacher's skill, at 95 % confidence; says so in a line.
 
-    Of several tasks the mean retention must reach it: a loss in one may be made good in another.
-
-    Args:
-        evaluation: with a teacher on every task and a student, as `check_gated` checks before the play.
-        required: share of the teacher's skill.
-
-    Returns:
-        A line that says so, with the lower bounds.
+    Of several tasks the mean retention must reach it: a loss in one may be made good in another. There are a teacher on
+    every task and a student, as `check_gated` checks before the play.
 
     Raises:
         GateError: names the students whose lower bound is below, and what would help.

@@ -46,11 +46,7 @@ class TaskPlay:
     def compare(
         self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None = None
     ) -> tuple[PolicyEvaluation, ...]:
-        """Play all, then relate each to the teacher and to random play.
-
-        Args:
-            policies: that fit the task.
-            teacher: that fits the task; None: there is none.
+        """Play all, then relate each to the teacher and to random play; all fit the task.
 
         Returns:
             The teacher, if there is one, the policies, random play.

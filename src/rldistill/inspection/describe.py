@@ -42,7 +42,7 @@ def describe(
         target: a path, or a preset such as `net3`.
         heads: outputs of each head, for a network named by its name; none: one of 18.
         reading: what the user says of a policy file that does not say it itself.
-        task: of a policy file that does not say it itself.
+        task: likewise.
         env_kwargs: settings of the task.
 
     Raises:

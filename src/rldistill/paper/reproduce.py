@@ -56,7 +56,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         KeyboardInterrupt: stopped; the next call goes on.
     """
     plan = make_plan(options)
-    files = [Path(name) for name in (options.experiment,) if name.endswith(".toml")]
+    files = [Path(options.experiment)] if options.experiment.endswith(".toml") else []
     keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
     made = _provenance(options, plan)
     with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite, folders=FOLDERS):
@@ -68,12 +68,14 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
                 found[name] = run_stage(jobs, backend, num_threads=options.num_threads, callbacks=listeners)
         results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
         if lost := _left_out(plan):
-            text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone"
-            notify(
-                options.callbacks,
-                MessageEvent(f"{text}; their jobs stay, and the earlier command brings it back.", "warning"),
-            )
-        return _written(results, plan.out)
+            text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone; their "
+            text += "jobs stay, and the earlier command brings it back."
+            notify(options.callbacks, MessageEvent(text, "warning"))
+        table, page, figure = (plan.out / name for name in (RESULTS_FILE, PAGE_FILE, FIGURE_FILE))
+        write_atomically(page, experiment_page(results).encode())
+        experiment_figure(results, figure)
+        write_json(table, results)
+        return Reproduction(results, table, page, figure)
 
 
 def _left_out(plan: Plan) -> str:
@@ -112,14 +114,6 @@ def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _written(results: dict[str, Any], out: Path) -> Reproduction:
-    page, figure = out / PAGE_FILE, out / FIGURE_FILE
-    write_atomically(page, experiment_page(results).encode())
-    experiment_figure(results, figure)
-    write_json(out / RESULTS_FILE, results)
-    return Reproduction(results, out / RESULTS_FILE, page, figure)
-
-
 def _seconds(plan: Plan) -> float:
     """Return how long the calls took that finished the jobs."""
     records = [job.record for jobs in plan.stages.values() for job in jobs]
@@ -134,16 +128,12 @@ def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:
         import torch
 
         device = torch.cuda.get_device_name()
+    machine = {"system": platform.system(), "processor": _processor(), "num_processors": os.cpu_count()}
     return {
         "command": _command(options),
         "versions": made["versions"],
         "commit": made["commit"],
-        "machine": {
-            "system": platform.system(),
-            "processor": _processor(),
-            "num_processors": os.cpu_count(),
-            "device": device,
-        },
+        "machine": {**machine, "device": device},
     }
 
 

@@ -33,12 +33,7 @@ Samples = Callable[..., FloatArray | None]
 
 
 def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the results as plain JSON data, without provenance.
-
-    Args:
-        plan: that was carried out.
-        stages: by stage and job, what the jobs returned.
-    """
+    """Return the results of a plan as plain JSON data, from what its jobs returned, by stage and job."""
     played = stages["evaluations"]
     evaluations = {
         game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
@@ -58,11 +53,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "evaluation_seeds": [EVALUATION_SEED + seed for seed in plan.seeds],
         "num_episodes": len(any_row["episodes"]),
         "exploration_epsilon": any_row["exploration_epsilon"],
-        "paper": {
-            "games": list(plan.experiment.paper_games),
-            "measure": "geometric_mean",
-            "order": _paper_order(plan),
-        },
+        "paper": {"games": list(plan.experiment.paper_games), "measure": "geometric_mean", "order": _paper_order(plan)},
         "teachers": {
             game: {key: value for key, value in teachers[game].items() if key != "game"}
             | _score(evaluations[game], "teacher")

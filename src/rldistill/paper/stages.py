@@ -13,17 +13,14 @@ from rldistill.paper.jobs import Job, finished_result
 def run_stage(
     jobs: Sequence[Job], backend: Backend, *, num_threads: int = 0, callbacks: Sequence[Callback] = ()
 ) -> dict[str, Mapping[str, Any]]:
-    """Do what is not yet done of a stage.
+    """Do what is not yet done of a stage, whose jobs' names are unique; returns every job's result, by name.
 
     Args:
-        jobs: of the stage, names unique.
+        jobs: of the stage.
         backend: does them.
         num_threads: of each job; 0: this machine's processors shared among the jobs under way at once. Those
             done before count too, so that a resumed stage computes with as many threads as one never stopped.
         callbacks: receive events, and may stop the stage.
-
-    Returns:
-        Every job's result, by name.
 
     Raises:
         RldistillError: jobs failed, each named with its reason; the others are done and recorded.

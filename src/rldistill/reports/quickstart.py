@@ -81,7 +81,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         data,
         out=run,
         student=options.student,
-        temperature=_ATARI_TEMPERATURE if _is_scored_like_atari(teacher, playable) else None,
+        temperature=_ATARI_TEMPERATURE if teacher.output_kind == "q_values" and playable.task.is_atari else None,
         learning_rate=_LEARNING_RATE,
         num_updates=options.num_updates,
         evaluate_period=max(1, min(500, options.num_updates // 4)),
@@ -91,10 +91,9 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     evaluation, table = _evaluated(out, options, playable, student, teacher)
     figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
     video = out / "teacher_and_student.mp4"
-    is_filmed = video.is_file() and table is None and not options.overwrite
-    if not is_filmed and not _film(teacher, student, playable, video, options):
-        return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, None)
-    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video)
+    has_film = video.is_file() and table is None and not options.overwrite
+    has_film = has_film or _film(teacher, student, playable, video, options)
+    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if has_film else None)
 
 
 def check_folder(folder: Path) -> None:
@@ -117,23 +116,11 @@ def check_folder(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a configuration is one that `write_config` wrote, not a user's own of the same name."""
-    header = b"# rldistill quickstart "
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(header)) == header
-
-
-def _is_scored_like_atari(teacher: Policy, playable: PlayableTask) -> bool:
-    return teacher.output_kind == "q_values" and playable.task.is_atari
+    return path.is_file() and path.read_bytes().startswith(b"# rldistill quickstart ")
 
 
 def _check_begun(out: Path, options: QuickstartOptions) -> None:
-    """Check that an earlier call in this folder had these settings.
-
-    Raises:
-        RldistillError: names those that differ.
-    """
+    """Check that an earlier call in this folder had these settings. Raises RldistillError: names those that differ."""
     path = out / _CONFIG_FILE
     if not path.is_file():
         return
@@ -172,22 +159,13 @@ def _evaluated(
         teacher=teacher,
         num_episodes=options.num_episodes,
         seed=options.seed + _EVALUATION_SEED,
-        num_envs=options.num_envs,
-        num_threads=options.num_threads,
-        device=options.device,
-        callbacks=options.callbacks,
+        **{name: getattr(options, name) for name in ("num_envs", "num_threads", "device", "callbacks")},
     )
     write_json(path, result.to_dict())
     return result.to_dict(), result
 
 
-def _film(
-    teacher: Policy,
-    student: TorchPolicy,
-    playable: PlayableTask,
-    out: Path,
-    options: QuickstartOptions,
-) -> bool:
+def _film(teacher: Policy, student: TorchPolicy, playable: PlayableTask, out: Path, options: QuickstartOptions) -> bool:
     """Film teacher and student; return whether the task can be filmed here, after telling why not."""
 
     def report(num_filmed: int) -> None:

@@ -44,11 +44,7 @@ class FilmedEnvs(EpisodeEnvs, Protocol):
 
 
 def make_filmed_envs(playable: PlayableTask) -> FilmedEnvs:
-    """Return one slot of a task, with a screen.
-
-    Raises:
-        RldistillError: the task cannot be filmed; says why.
-    """
+    """Return one slot of a task, with a screen. Raises RldistillError: the task cannot be filmed; says why."""
     task = playable.task
     if task.is_atari:
         return _AtariScreen(task)

@@ -167,9 +167,8 @@ class _Layout:
         for number, panels in enumerate(moments):
             picture = self.picture(panels, seconds=(number + 1) / self._rate)
             yield picture
-        for _ in range(num_held if picture else 0):
-            assert picture is not None
-            yield picture
+        if picture is not None:
+            yield from itertools.repeat(picture, num_held)
 
     def picture(self, panels: Sequence[_Moment], *, seconds: float) -> "Image":
         """Return one picture; its sides are even numbers, as H.264 wants them."""
@@ -179,8 +178,8 @@ class _Layout:
         scale = 2 if width < _ENLARGED_BELOW_WIDTH else 1
         height, width = height * scale, width * scale
         total = width * len(panels) + _GAP * (len(panels) - 1)
-        size = (total + total % 2, _even(_CAPTION_HEIGHT + height + _FOOTER_HEIGHT))
-        picture = Image.new("RGB", size, _BACKGROUND)
+        rows = _CAPTION_HEIGHT + height + _FOOTER_HEIGHT
+        picture = Image.new("RGB", (total + total % 2, rows + rows % 2), _BACKGROUND)
         draw = ImageDraw.Draw(picture)
         for index, ((name, colour), panel) in enumerate(zip(self._titles, panels, strict=True)):
             left = index * (width + _GAP)
@@ -202,10 +201,6 @@ def _colours(policies: Sequence[Policy]) -> list[str]:
     """Return the colours of the curves: random play is grey in every picture."""
     others = itertools.cycle(POLICY_COLOURS)
     return [RANDOM_COLOUR if isinstance(policy, RandomPolicy) else next(others) for policy in policies]
-
-
-def _even(number: int) -> int:
-    return number + number % 2
 
 
 def _font(size: int) -> "FreeTypeFont":

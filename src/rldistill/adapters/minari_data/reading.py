@@ -256,21 +256,13 @@ def _has_images(space: spaces.Space[Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Episode:
-    """An episode of T steps: as Minari has it, then as a dataset of ours has it.
+    """An episode of T steps: as Minari has it, then as a dataset of ours has it."""
 
-    Attributes:
-        number: in Minari, then in our dataset.
-        observations: `[T + 1, *observation_shape]`; `[T, …]` where the episode was given up.
-        values: `[T, …]` by field: those that Minari has, then all.
-        record: what `to_minari` added to the episode's metadata.
-        infos: `[T + 1, …]` by name, what `to_minari` added to the episode's infos.
-    """
-
-    number: int
-    observations: NDArray[Any]
-    values: Mapping[str, NDArray[Any]]
-    record: Mapping[str, Any]
-    infos: Mapping[str, Any]
+    number: int  # in Minari, then in our dataset
+    observations: NDArray[Any]  # `[T + 1, *observation_shape]`; `[T, …]` where the episode was given up
+    values: Mapping[str, NDArray[Any]]  # `[T, …]` by field: those that Minari has, then all
+    record: Mapping[str, Any]  # what `to_minari` added to the episode's metadata
+    infos: Mapping[str, Any]  # `[T + 1, …]` by name, what `to_minari` added to the episode's infos
 
 
 def _episodes(source: "MinariDataset", fingerprint: ObservationFingerprint, label: str) -> Iterator[_Episode]:

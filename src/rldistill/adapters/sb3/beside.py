@@ -77,13 +77,10 @@ def find_normalizer(path: Path) -> Path | None:
 
 
 def recorded_return(path: Path) -> dict[str, Any] | None:
-    """Return the return that was measured with a zip, where a file beside it says so.
+    """Return the return that was measured with a zip, where a file beside it says so, as plain JSON.
 
-    `best_model.zip` is the best of its evaluations, any other zip is taken for the last.
-
-    Returns:
-        `mean`, `standard_deviation`, `episodes`, `chosen`, `file`, in plain JSON; None where there is no such file
-        or it cannot be read: the record is a hint, and never a reason to refuse a policy.
+    `best_model.zip` is the best of its evaluations, any other zip is taken for the last. None where there is no such
+    file or it cannot be read: the record is a hint, and never a reason to refuse a policy.
     """
     for folder in folders_beside(path):
         for name, read in (("evaluations.npz", _from_evaluations), ("results.json", _from_results)):
@@ -133,29 +130,18 @@ def _from_results(content: bytes, *, is_best: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ZooFiles:
-    """What the files beside a zip say; empty where there are none.
+    """What the files beside a zip say; empty where there are none."""
 
-    Attributes:
-        environment: its id.
-        algorithm: as the zoo calls it: `ppo`.
-        environment_kwargs: given to the environment's constructor.
-        observations_normalised: whether the teacher saw normalised observations; None: not said.
-        time_feature: whether the last input is the share of the episode that is left.
-        time_feature_steps: the T of that feature, where it is said.
-        wrappers: other wrappers of the environment, by class name.
-        frame_stack: consecutive observations stacked into one.
-        not_understood: options of the files that are not known here, as `name (file)`.
-    """
-
-    environment: str | None = None
-    algorithm: str | None = None
+    environment: str | None = None  # its id
+    algorithm: str | None = None  # as the zoo calls it: `ppo`
+    # Given to the environment's constructor.
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    observations_normalised: bool | None = None
-    time_feature: bool = False
-    time_feature_steps: int | None = None
-    wrappers: tuple[str, ...] = ()
-    frame_stack: int = 1
-    not_understood: tuple[str, ...] = ()
+    observations_normalised: bool | None = None  # whether the teacher saw normalised observations; None: not said
+    time_feature: bool = False  # whether the last input is the share of the episode that is left
+    time_feature_steps: int | None = None  # the T of that feature, where it is said
+    wrappers: tuple[str, ...] = ()  # other wrappers of the environment, by class name
+    frame_stack: int = 1  # consecutive observations stacked into one
+    not_understood: tuple[str, ...] = ()  # options of the files that are not known here, as `name (file)`
 
 
 class _Opaque(str):

@@ -31,42 +31,27 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Sb3Data:
-    """What a zip says about its network in plain text.
+    """What a zip says about its network in plain text."""
 
-    Attributes:
-        policy_module: where the policy's class is defined: `stable_baselines3.sac.policies`.
-        policy_class: its name; empty where the file does not say it.
-        policy_kwargs: what the network was made with, as far as it is plain.
-        observation_space: as the network sees it: images have their channels first.
-        action_space: the environment's.
-        field_names: all fields of the algorithm.
-        learned_as_ddpg: of TD3 and DDPG, whose networks are the same: whether the actor learned at every update and
-            the target's actions without noise, as DDPG sets it; None where the file does not say it.
-        num_timesteps: steps of training; None where the file does not say it.
-        saw_other_observations: whether the environment's own observations were kept beside those
-            that the network saw: on-policy algorithms do so behind `VecNormalize` alone.
-        saw_normalised_observations: whether the last observation that the network saw cannot be one of the
-            environment's own.
-    """
-
-    policy_module: str
-    policy_class: str
-    policy_kwargs: Mapping[str, Any]
-    observation_space: Space
-    action_space: Space
-    field_names: frozenset[str]
+    policy_module: str  # where the policy's class is defined: `stable_baselines3.sac.policies`
+    policy_class: str  # its name; empty where the file does not say it
+    policy_kwargs: Mapping[str, Any]  # what the network was made with, as far as it is plain
+    observation_space: Space  # as the network sees it: images have their channels first
+    action_space: Space  # the environment's
+    field_names: frozenset[str]  # all fields of the algorithm
+    # Of TD3 and DDPG, whose networks are the same: whether the actor learned at every update and the target's actions
+    # without noise, as DDPG sets it; None where the file does not say it.
     learned_as_ddpg: bool | None
-    num_timesteps: int | None
+    num_timesteps: int | None  # steps of training; None where the file does not say it
+    # Whether the environment's own observations were kept beside those that the network saw: on-policy algorithms do so
+    # behind `VecNormalize` alone.
     saw_other_observations: bool
+    # Whether the last observation that the network saw cannot be one of the environment's own.
     saw_normalised_observations: bool
 
 
 def parse_data(content: bytes, *, source: str) -> Sb3Data:
-    """Read the member `data`.
-
-    Raises:
-        PolicyFileError: no JSON, or not what the library writes.
-    """
+    """Read the member `data`. Raises PolicyFileError: no JSON, or not what the library writes."""
     try:
         # NaN stands there in honest files, in fields that no network needs.
         values = read_json(content, finite=False)

@@ -26,19 +26,12 @@ _DEAD_VARIANCE = 1e-7
 
 @dataclass(frozen=True)
 class Part:
-    """One part of an observation as a vector.
+    """One part of an observation as a vector."""
 
-    Attributes:
-        key: in a Dict observation; empty otherwise.
-        space: of the part.
-        start: its first input, in the order of the library.
-        size: how many inputs it has.
-    """
-
-    key: str
+    key: str  # in a Dict observation; empty otherwise
     space: Space
-    start: int
-    size: int
+    start: int  # its first input, in the order of the library
+    size: int  # how many inputs it has
 
 
 def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
@@ -124,14 +117,8 @@ def make_normalization(
 ) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
-    Args:
-        record: of the file.
-        space: of the observation, as the network saw it.
-        seen: as for `in_our_order`.
-        scale: factor on the normalised observations, which the library has for whatever lies in a space of images.
-
-    Returns:
-        None where observations were not normalised at all.
+    Space and `seen` are those of `in_our_order`. `scale` is a factor on the normalised observations, which the library
+    has for whatever lies in a space of images. None where observations were not normalised at all.
 
     Raises:
         ValueError: statistics that do not fit the observations.

@@ -27,21 +27,13 @@ _DEFAULT_MEAN_LIMIT = 2.0
 
 @dataclass(frozen=True)
 class Output:
-    """The last layer of a network, and what it means.
+    """The last layer of a network, and what it means."""
 
-    Attributes:
-        kind: which action field its rows are.
-        layout: of the actions.
-        layer: the linear layer; quantiles are averaged into it.
-        gaussian: how the spread arises, where the kind is `gaussian`.
-        log_std: the layer, vector or matrix that belongs to it.
-    """
-
-    kind: OutputKind
+    kind: OutputKind  # which action field its rows are
     layout: ActionLayout
-    layer: Layer
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
-    log_std: Layer | Tensor | None = None
+    layer: Layer  # the linear layer; quantiles are averaged into it
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how the spread arises, where the kind is `gaussian`
+    log_std: Layer | Tensor | None = None  # the layer, vector or matrix that belongs to it
 
 
 def read_output(

@@ -32,14 +32,7 @@ _FEWEST_PADDED = 8
 
 @dataclass(frozen=True)
 class Teacher:
-    """What is known of a teacher when its task is to be told.
-
-    Attributes:
-        data: of its zip.
-        zoo: of the files beside it.
-        record: of its normaliser; None: there is none.
-        layout: of its actions.
-    """
+    """What is known of a teacher when its task is to be told."""
 
     data: Sb3Data
     zoo: ZooFiles
