@@ -47,11 +47,7 @@ class Archive:
         return sum(member.file_size for member in self.zip_file.infolist())
 
     def read(self, name: str, *, most: int = MAX_MEMBER_BYTES) -> bytes:
-        """Return a member's bytes, at most so many.
-
-        Raises:
-            PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
-        """
+        """Return a member's bytes, at most so many. Raises PolicyFileError: missing, damaged, or beyond the limits."""
         if name not in self.names:
             raise PolicyFileError(
                 f"{self.source} holds no {name!r}, only {listed(self.names)}. Was it written by another library?"
@@ -95,12 +91,9 @@ def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]
 
 @contextlib.contextmanager
 def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
-    """Open an archive in memory, its declared sizes checked, before another library unpacks it.
+    """Open an archive in memory, before another library unpacks it; raises as `open_archive`.
 
     `num_bytes` is the size of a file that it is a part of, by which its unpacked size is measured.
-
-    Raises:
-        PolicyFileError: not a whole zip archive, or it declares more than the limits.
     """
     with _opened(io.BytesIO(data), source, len(data) if num_bytes is None else num_bytes) as archive:
         yield archive

@@ -95,12 +95,9 @@ def _find(content: object, said: Said) -> FoundNetwork:
         if not (dicts := state_dicts(content)):
             raise no_known_state_dict(said.source, content)
         raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {' or '.join(sorted(LIBRARIES))}")
-    except UnknownLayersError as error:
-        reason = str(error).rstrip(".")
-        raise PolicyFileError(f"{said.source}: its layers are not known: {reason}. {OWN_MODULE}") from error
-    except (ValueError, LookupError, TypeError) as error:  # shapes that no layer has, numbers that no description holds
-        reason = first_line(error)
-        raise PolicyFileError(f"{said.source}: its layers are not known: {reason}. {OWN_MODULE}") from error
+    # The last three: shapes that no layer has, numbers that no description holds.
+    except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
+        raise PolicyFileError(f"{said.source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
 
 
 def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundNetwork:

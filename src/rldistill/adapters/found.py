@@ -83,9 +83,7 @@ def make_policy(
 ) -> TorchPolicy:
     """Return a policy of our own with the weights of these layers.
 
-    Raises:
-        MisfitError: they do not fit the task's observations and actions.
-        ValueError: they make no network.
+    Raises MisfitError where they do not fit the task, ValueError where they make no network.
     """
     spec = PolicySpec(
         name=name,

@@ -149,9 +149,7 @@ def _npz_arrays(path: Path, source: str) -> dict[str, NDArray[Any]]:
             data = archive.read(member)
             try:
                 arrays[name] = read_npy(data)
-            except (
-                Exception
-            ) as error:  # NumPy parses the header as Python, and raises almost anything for a damaged one
+            except Exception as error:  # NumPy parses the header as Python: damaged, it raises almost anything
                 reason = first_line(error)
                 raise PolicyFileError(f"{source}: {member} in it is no array of numbers: {reason}.") from error
         return arrays
@@ -161,9 +159,8 @@ def _safetensors_arrays(data: bytes, source: str) -> dict[str, NDArray[Any]]:
     tensors = cast(dict[str, Tensor], read_tensors(data, source=source))
     _check_names(tensors, source)
     # NumPy lacks some of torch's floats; all else stays as it is, so that what is no number is refused by its type.
-    return {
-        name: (tensor.double() if tensor.is_floating_point() else tensor).numpy() for name, tensor in tensors.items()
-    }
+    numbers = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {name: tensor.numpy() for name, tensor in numbers.items()}
 
 
 def _check_names(names: Collection[str], source: str) -> None:

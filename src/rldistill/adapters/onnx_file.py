@@ -23,12 +23,8 @@ RUNTIME_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch")
 _MOST_NAME_BYTES = 256
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 # Whose inputs are what training made, also of layers that were quantised.
-_LAYERS = frozenset(
-    {
-        *("Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"),
-        *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
-    }
-)
+_NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Layer", "Instance", "Group")})
+_LAYERS = _NORMS | {"Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"}
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
 
 

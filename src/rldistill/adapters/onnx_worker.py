@@ -81,7 +81,9 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent that ignores it hands that down
     connection = Connection(descriptor)
     try:
-        onnxruntime = _import_libraries(path)
+        # What reads and runs files is imported before any limit holds.
+        libraries = ("onnx", "onnx.numpy_helper", "onnxruntime")
+        *_, onnxruntime = [optional_import(name, what=f"ONNX file {path}", extra="onnx") for name in libraries]
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = Limits(seconds, free_bytes, pages * resource.getpagesize())
         model = _read(Path(path), limits)
@@ -103,13 +105,6 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     limits.stop_clock()
     _reply(connection, description)
     _answer_all(connection, path, model, session, batch, limits)
-
-
-def _import_libraries(path: str) -> Any:  # noqa: ANN401 (a module)
-    """Import what reads and runs files, before any limit holds; return onnxruntime."""
-    for module in ("onnx", "onnx.numpy_helper"):
-        optional_import(module, what=f"ONNX file {path}", extra="onnx")
-    return optional_import("onnxruntime", what=f"ONNX file {path}", extra="onnx")
 
 
 def _read(path: Path, limits: Limits) -> OnnxModel:

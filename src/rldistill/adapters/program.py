@@ -71,8 +71,11 @@ class ProgramPolicy:
         self.program = program
         self.outputs = outputs
         self.input_scale = input_scale
+        self.name = program.name
+        self.tasks = (task,)
+        self.output_kind: OutputKind = outputs.kind
+        self.behaviour: Behaviour = behaviour
         self._task = task
-        self._behaviour: Behaviour = behaviour
         self._hash: str | None = None
 
     def __repr__(self) -> str:
@@ -127,26 +130,6 @@ class ProgramPolicy:
         return policy
 
     @property
-    def name(self) -> str:
-        """A short name for tables."""
-        return self.program.name
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """Its one task."""
-        return (self._task,)
-
-    @property
-    def output_kind(self) -> OutputKind:
-        """Which action field its outputs have."""
-        return self.outputs.kind
-
-    @property
-    def behaviour(self) -> Behaviour:
-        """How it acts by default."""
-        return self._behaviour
-
-    @property
     def hash(self) -> str:
         """SHA-256 over the program and how it is read: the policy's identity.
 
@@ -168,8 +151,9 @@ class ProgramPolicy:
         fingerprint = self._task.fingerprint
         shape = (self.program.batch_size, *fingerprint.observation_shape)
         rng = np.random.default_rng(0)
-        rows = rng.integers(0, 256, shape, np.uint8) if _gives_bytes(self._task) else rng.normal(size=shape)
-        raw = self._raw(torch.as_tensor(rows if rows.dtype == np.uint8 else rows.astype(np.float32)))
+        is_bytes = _gives_bytes(self._task)
+        rows = rng.integers(0, 256, shape, np.uint8) if is_bytes else rng.normal(size=shape).astype(np.float32)
+        raw = self._raw(torch.as_tensor(rows))
         return sha256_bytes(raw.contiguous().numpy().tobytes())
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:

@@ -1,10 +1,9 @@
 """Pickles of strangers, read as a tree of plain data: no class, no function is ever looked up.
 
-A pickle is a small program. Here its instructions are carried out by a machine that knows
-containers, numbers, texts and bytes, and nothing else: a global is a `Symbol` (a name), a call or
-an object is a `Record` (a symbol with what it was given). So nothing that a file names can run,
-and which names it may hold at all is the caller's list. Instructions that only hostile or ancient
-pickles have (INST, OBJ, EXT, persistent ids, out-of-band buffers) are refused.
+A pickle is a small program. Here its instructions are carried out by a machine that knows containers, numbers, texts
+and bytes, and nothing else: a global is a `Symbol` (a name), a call or an object is a `Record` (a symbol with what it
+was given). So nothing that a file names can run, and which names it may hold at all is the caller's list. Instructions
+that only hostile or ancient pickles have (INST, OBJ, EXT, persistent ids, out-of-band buffers) are refused.
 
 Source: the instruction set of `pickletools` (pickle protocols 0 to 5).
 """

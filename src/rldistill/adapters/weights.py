@@ -192,12 +192,9 @@ def unwrapped_names(names: Collection[str]) -> list[str]:
 
 
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
-    """Check that the weights of a module are there, of a type that can be computed with, and numbers.
+    """Check that a module's weights are there, of a usable type, and numbers; buffers, such as masks, may be infinite.
 
-    A buffer, such as a mask, may hold infinity.
-
-    Raises:
-        RldistillError: of the type given; names the tensor.
+    Raises an error of the type given, which names the tensor.
     """
     for tensors, may_mask in ((module.named_parameters(), False), (module.named_buffers(), True)):
         for name, tensor in tensors:

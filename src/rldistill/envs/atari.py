@@ -1,9 +1,8 @@
 """Atari on ale-py's native vector environment: C++ threads step and preprocess.
 
-Four habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would
-hard-reset the game at each lost life (a learner would never see a second life), rewards
-are clipped by default, four games end the whole process from C++, and an action that the
-game does not have makes it wait forever.
+Four habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would hard-reset the game at each
+lost life (a learner would never see a second life), rewards are clipped by default, four games end the whole process
+from C++, and an action that the game does not have makes it wait forever.
 """
 
 import difflib
@@ -60,11 +59,7 @@ class AtariOptions:
 
 
 def check_game(game: str) -> None:
-    """Check that a game can be played by one player.
-
-    Raises:
-        TaskError: the game is unknown, or needs two players; the nearest name is suggested.
-    """
+    """Check that one player can play a game. Raises TaskError: unknown (suggests the nearest), or for two players."""
     known = set(roms.get_all_rom_ids())
     if game in MULTI_PLAYER_GAMES:
         playable = ", ".join(f"{ATARI_PREFIX}{name}" for name in ("pong", "boxing", "tennis"))

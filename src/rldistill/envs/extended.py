@@ -55,11 +55,7 @@ class ObservationSettings:
 def extend_fingerprint(
     name: str, fingerprint: ObservationFingerprint, settings: ObservationSettings
 ) -> ObservationFingerprint:
-    """Return the fingerprint of the extended observations of a task.
-
-    Raises:
-        UsageError: the task's observations are no vectors of floating-point numbers.
-    """
+    """Return the fingerprint of a task's extended observations. Raises UsageError: they are no float32 vectors."""
     if not settings.num_appended:
         return fingerprint
     if len(fingerprint.observation_shape) != 1 or fingerprint.observation_dtype != "float32":
@@ -98,11 +94,6 @@ def extend_observations(
     if settings.time_feature is not None:
         appended[:, -1] = 1 - num_steps / settings.time_feature
     return np.concatenate([observations, appended.astype(observations.dtype)], axis=1)
-
-
-def extend_envs(envs: EpisodeEnvs, settings: ObservationSettings) -> EpisodeEnvs:
-    """Return environments whose observations are extended; those given where nothing is appended."""
-    return ExtendedEnvs(envs, settings) if settings.num_appended else envs
 
 
 class ExtendedEnvs:

@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
-from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
+from rldistill.envs.extended import ExtendedEnvs, ObservationSettings, extend_fingerprint
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, failed
 from rldistill.envs.mujoco_remarks import take_over_remarks
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
@@ -119,9 +119,8 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
             f"task: got a {type(task).__name__}, expected the id of an environment, such as 'CartPole-v1' or "
             "'atari:pong', or a callable that makes one."
         )
-    return _extend(
-        _from_factory(f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}", task, {}), settings
-    )
+    name = f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}"
+    return _extend(_from_factory(name, task, {}), settings)
 
 
 def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
@@ -130,7 +129,7 @@ def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
         return plain
 
     def make_envs(num_envs: int, num_threads: int) -> EpisodeEnvs:
-        return extend_envs(plain.make_envs(num_envs, num_threads), settings)
+        return ExtendedEnvs(plain.make_envs(num_envs, num_threads), settings)
 
     return PlayableTask(replace(plain.task, fingerprint=fingerprint), make_envs, plain.fixed_num_envs, plain)
 
@@ -154,11 +153,7 @@ def _from_record(task: Task) -> PlayableTask:
 
 
 def _check_recorded_settings(task: Task) -> None:
-    """Check that playing a recorded task ends: a stranger's settings could ask for a step that takes hours.
-
-    Raises:
-        TaskError: a setting that names a file or a window, or is far beyond what tasks have.
-    """
+    """Check that playing a recorded task ends: a stranger's settings could ask for a step that takes hours."""
     fingerprint, protocol = task.fingerprint, task.protocol
     frames = {"noop_max": protocol.noop_max, "frame_skip": fingerprint.frame_skip, "stack": fingerprint.frame_stack}
     settings = {name: value for name, value in task.environment_kwargs.items() if name not in _HARMLESS_AT_ANY_SIZE}
@@ -182,10 +177,7 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
 def import_task_module(name: str) -> None:
     """Import the module of `module:EnvId`, which registers the environment; of other names do nothing.
 
-    Only for names that the user typed: this runs code.
-
-    Raises:
-        TaskError: there is no such module.
+    Only for names that the user typed: this runs code. Raises TaskError: there is no such module.
     """
     module = _module_of(name)
     if module is None:
@@ -199,11 +191,7 @@ def import_task_module(name: str) -> None:
 
 
 def _check_imports_nothing(name: str) -> None:
-    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run.
-
-    Raises:
-        TaskError: it would; names the module, and how the user allows it.
-    """
+    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run."""
     module = _module_of(name)
     if name.startswith(_BRIDGES):
         raise TaskError(
@@ -255,9 +243,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(f"Task {name!r} cannot be made: {error} Atari games are written atari:pong.") from error
     except Exception as error:  # code that is not ours raises what it likes
         if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
-            raise UsageError(
-                f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {error}"
-            ) from error
+            given = ", ".join(kwargs)
+            raise UsageError(f"Task {name!r} does not take these keyword arguments ({given}): {error}") from error
         raise failed(f"Task {name!r}", "its constructor", error) from error
     take_over_remarks(name)  # of MuJoCo, if it was loaded only now
     if not isinstance(env, gymnasium.Env):

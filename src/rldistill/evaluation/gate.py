@@ -80,11 +80,8 @@ def _advice_for(student: StudentOverTasks, required: float, num_episodes: int) -
     if retention is None or bound is None:
         return "There is no lower bound because the teacher is not clearly better than random play", student.name
     if retention <= required:
-        page = docs_page("worse-than-teacher.md")
-        return (
-            f"More episodes are unlikely to help, a better student will ({page})",
-            f"{student.name} keeps {retention:.3f}",
-        )
+        advice = f"More episodes are unlikely to help, a better student will ({docs_page('worse-than-teacher.md')})"
+        return advice, f"{student.name} keeps {retention:.3f}"
     # The bound's distance falls with the square root of the number of episodes.
     factor = ((retention - bound) / (retention - required)) ** 2
     needed = float(f"{num_episodes * factor * 1.05:.1e}")

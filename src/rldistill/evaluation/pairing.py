@@ -113,10 +113,10 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
     except RldistillError as error:
         if env_kwargs:
             raise
+        others = ",".join(own.name for own in policy.tasks if own.name != task.name)
         raise RldistillError(
-            f"Policy {policy.name!r} has a head for {task.name!r}, which cannot be played here: {error} "
-            "Name the tasks to play instead, such as --task "
-            f"{','.join(own.name for own in policy.tasks if own.name != task.name)}."
+            f"Policy {policy.name!r} has a head for {task.name!r}, which cannot be played here: {error} Name the tasks "
+            f"to play instead, such as --task {others}."
         ) from error
     return playable
 

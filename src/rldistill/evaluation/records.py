@@ -9,26 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rldistill import statistics
 from rldistill.errors import UsageError
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
 from rldistill.seeding import stream_generator
-from rldistill.statistics import (
-    FloatArray,
-    Interval,
-    Role,
-    Stratum,
-    geometric_mean,
-    geometric_mean_samples,
-    iqm,
-    lower_bound,
-    mean_retention_samples,
-    median,
-    point_estimate,
-    sample_interval,
-    standard_error,
-)
+from rldistill.statistics import FloatArray, Interval, Role, Stratum
 from rldistill.tasks import Task
 
 
@@ -84,7 +71,7 @@ class PolicyEvaluation:
     @property
     def standard_error(self) -> float:
         """Of the mean; 0 for a census, whose mean is known."""
-        return 0.0 if self.played.is_census else standard_error(self.played.scores) or 0.0
+        return 0.0 if self.played.is_census else statistics.standard_error(self.played.scores) or 0.0
 
     def __repr__(self) -> str:
         """Return the score, and what was kept, in a line."""
@@ -105,8 +92,8 @@ class PolicyEvaluation:
             "num_distinct": self.played.num_distinct,
             "census": self.played.is_census,
             "mean": self.mean,
-            "median": point_estimate(scores, median),
-            "iqm": point_estimate(scores, iqm),
+            "median": statistics.point_estimate(scores, statistics.median),
+            "iqm": statistics.point_estimate(scores, statistics.iqm),
             "interval": _plain(self.interval),
             "iqm_interval": _plain(self.iqm_interval),
             "degenerate": self.interval is not None and self.interval.degenerate,
@@ -247,7 +234,7 @@ class Evaluation:
 
 def finite_lower_bound(samples: FloatArray | None) -> float | None:
     """Return the one-sided 95 % bound of resampled values; None where the data set none."""
-    bound = -math.inf if samples is None else lower_bound(samples)
+    bound = -math.inf if samples is None else statistics.lower_bound(samples)
     return bound if math.isfinite(bound) else None
 
 
@@ -275,17 +262,17 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
     # Of one task the samples are those of its own retention, so that both bounds are the same number.
     purpose = "bootstrap retention" if len(rows) == 1 else "bootstrap mean retention"
     ratio_rng, share_rng = stream_generator(seed, "bootstrap geometric mean"), stream_generator(seed, purpose)
-    ratio_samples = geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
-    share_samples = mean_retention_samples(strata, rng=share_rng) if has_shares else None
+    ratio_samples = statistics.geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
+    share_samples = statistics.mean_retention_samples(strata, rng=share_rng) if has_shares else None
     return StudentOverTasks(
         name=rows[0].name,
         policy_hash=rows[0].policy_hash,
         num_tasks=len(rows),
-        geometric_mean=geometric_mean(ratios) if has_ratios else None,
-        geometric_mean_interval=None if ratio_samples is None else sample_interval(ratio_samples),
+        geometric_mean=statistics.geometric_mean(ratios) if has_ratios else None,
+        geometric_mean_interval=None if ratio_samples is None else statistics.sample_interval(ratio_samples),
         num_relative_scores=len(ratios),
-        mean_retention=point_estimate(shares) if has_shares else None,
-        mean_retention_interval=None if share_samples is None else sample_interval(share_samples),
+        mean_retention=statistics.point_estimate(shares) if has_shares else None,
+        mean_retention_interval=None if share_samples is None else statistics.sample_interval(share_samples),
         mean_retention_lower_bound=finite_lower_bound(share_samples),
         num_retentions=len(shares),
     )

@@ -1,10 +1,9 @@
 """An experiment as its TOML says it: arms that are compared, the paper's figures, and budgets.
 
-The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what
-`distill` takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings
-of its method, which override the budget's. A key that nobody knows is an error. Without a section `collect`
-the students learn from teachers that play meanwhile, the paper's live schedule (`collect_steps`,
-`collect_period` and `replay_capacity` of `distill`).
+The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what `distill`
+takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings of its method, which
+override the budget's. A key that nobody knows is an error. Without a section `collect` the students learn from teachers
+that play meanwhile, the paper's live schedule (`collect_steps`, `collect_period` and `replay_capacity` of `distill`).
 """
 
 import re

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rldistill.paper.page import same_games
 from rldistill.reports import canvas
-from rldistill.reports.extras import POLICY_COLOURS
+from rldistill.reports.colours import POLICY_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

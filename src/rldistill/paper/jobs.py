@@ -44,11 +44,7 @@ class Outcome:
 
 
 def finished_result(job: Job) -> Mapping[str, Any] | None:
-    """Return what a job gave when it was done, None if it was not.
-
-    Raises:
-        RldistillError: it was done with other settings, or the record cannot be read.
-    """
+    """Return what a finished job gave, else None. Raises RldistillError: other settings, or an unreadable record."""
     try:
         record = json.loads(read_file(job.record, JSON.num_bytes))
         before, result = _flat(record["settings"]), record["result"]

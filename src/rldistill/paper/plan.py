@@ -206,12 +206,7 @@ def _teachers(games: Sequence[str], budget: Budget, options: ReproduceOptions) -
 
 
 def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> None:
-    """Check an arm's settings as its verb will, and that its loss fits what the teachers give.
-
-    Raises:
-        UsageError: a value is unknown or out of range.
-        MismatchError: a teacher gives something that the loss does not fit.
-    """
+    """Check an arm's settings as its verb will, and that its loss fits what the teachers give."""
     settings = budget.settings_of(arm)
     if arm.method == "learner":
         return

@@ -41,8 +41,7 @@ class ProcessBackend:
     def run(self, jobs: Sequence[Job], *, num_threads: int, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
         """Yield how each job ended, as it ends; a failure stops no other.
 
-        Raises:
-            KeyboardInterrupt: a callback asked to stop; jobs under way have saved their state.
+        KeyboardInterrupt where a callback asked to stop: jobs under way have saved their state.
         """
         waiting = deque(jobs)
         try:

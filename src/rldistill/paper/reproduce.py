@@ -102,11 +102,7 @@ def resolved(options: ReproduceOptions, plan: Plan) -> ReproduceOptions:
 
 
 def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
-    """Return every job with its stage, its name, and whether it is done.
-
-    Raises:
-        RldistillError: one was done with other settings.
-    """
+    """Return every job with its stage, its name, and whether it is done; raises as `finished_result`."""
     return [
         {"stage": stage, "name": job.name, "done": finished_result(job) is not None}
         for stage, jobs in plan.stages.items()

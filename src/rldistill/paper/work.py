@@ -47,11 +47,7 @@ def provide_teacher(
     out_path: str,
     **machine: Unpack[Machine],
 ) -> dict[str, Any]:
-    """Copy a teacher's file to `out_path`, or train one there, in a folder beside it.
-
-    Raises:
-        RldistillError: the file is another than it was when the plan was made.
-    """
+    """Copy a teacher's file, unchanged since the plan was made, to `out_path`, or train one in a folder beside it."""
     out = Path(out_path)
     if source_path is None:
         task, folder = f"{ATARI_PREFIX}{game}", out.with_suffix("")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rldistill.reports.extras import missing_extra
+from rldistill.adapters.extras import optional_import
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
 
@@ -46,16 +46,11 @@ class EndLabel:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty white figure that knows how to draw itself.
+    """Return an empty white figure that knows how to draw itself; RldistillError where matplotlib is missing."""
+    optional_import("matplotlib", what="Drawing a curve", extra="report")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    Raises:
-        RldistillError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "Drawing a curve") from error
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rldistill.data import load_manifest
 from rldistill.errors import RldistillError
 from rldistill.reports import canvas
-from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.reports.colours import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.reports.task_curves import learning_curve_of_tasks
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config

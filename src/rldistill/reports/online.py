@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rldistill.errors import RldistillError
 from rldistill.reports import canvas
-from rldistill.reports.extras import STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.reports.colours import STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config

@@ -16,7 +16,7 @@ from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.session.run_folder import keep_inputs, plain, read_config, write_config
+from rldistill.session.run_folder import changed_settings, keep_inputs, read_config, write_config
 from rldistill.storage import is_temporary, write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
@@ -97,11 +97,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder holds a quickstart, or nothing: files in it may be replaced.
-
-    Raises:
-        OutputExistsError: it is a file, or holds something else.
-    """
+    """Check that a folder, whose files may be replaced, holds a quickstart or nothing, else raise OutputExistsError."""
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
     if not folder.is_dir() or _is_ours(folder / _CONFIG_FILE):
@@ -130,13 +126,8 @@ def _check_begun(out: Path, options: QuickstartOptions) -> None:
     before = read_config(path)
     if not before:
         return
-    now = {name: plain(value) for name, value in recorded(options).items() if value is not None}
-    changed = [
-        f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"
-        for name in sorted((before.keys() | now.keys()) - _MAY_DIFFER)
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    now = recorded(options)
+    if changed := changed_settings(before, now, keys=(before.keys() | now.keys()) - _MAY_DIFFER):
         raise RldistillError(
             f"quickstart goes on with what {options.out} holds, which began with other settings: {'; '.join(changed)}. "
             "Use the same, name another --out, or delete the earlier run with --overwrite."

@@ -12,7 +12,7 @@ import numpy as np
 
 from rldistill.errors import shortened
 from rldistill.reports import canvas
-from rldistill.reports.extras import TASK_COLOURS
+from rldistill.reports.colours import TASK_COLOURS
 from rldistill.statistics import normalised_score
 from rldistill.tasks import ATARI_PREFIX
 

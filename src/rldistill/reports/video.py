@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.adapters.extras import optional_import
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.policies import Policy, RandomPolicy, fit_policy
-from rldistill.reports.extras import POLICY_COLOURS, RANDOM_COLOUR, missing_extra
+from rldistill.reports.colours import POLICY_COLOURS, RANDOM_COLOUR
 from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.session.threads import use_threads
@@ -204,11 +205,9 @@ def _colours(policies: Sequence[Policy]) -> list[str]:
 
 
 def _font(size: int) -> "FreeTypeFont":
-    try:
-        import matplotlib
-        from PIL import ImageFont
-    except ImportError as error:
-        raise missing_extra("matplotlib", "Making a film") from error
+    matplotlib = optional_import("matplotlib", what="Making a film", extra="report")
+    from PIL import ImageFont
+
     # The font that matplotlib brings along knows ε, − and ·.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
@@ -217,10 +216,7 @@ def _mp4(pictures: "Iterator[Image]", rate: float) -> bytes:
     """Encode as H.264 in yuv420p, the one combination that every browser and player shows."""
     from fractions import Fraction
 
-    try:
-        import av
-    except ImportError as error:
-        raise missing_extra("av", "Making an MP4") from error
+    av = optional_import("av", what="Making an MP4", extra="report")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         first = next(pictures)

@@ -34,6 +34,7 @@ _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
 _TIME_FEATURE = "TimeFeatureWrapper"
 _MOST_SHOWN = 6
+_WITHOUT_IT = "Move it away to load without it."
 # What config.yml may say: how the environment was wrapped, which is read here or stands in the zip, and settings of
 # training, which are of no concern to a policy: the arguments of all algorithms of Stable-Baselines3 and sb3-contrib.
 _SETTING_NAMES = (
@@ -151,31 +152,27 @@ class _Opaque(str):
 
 
 def read_zoo_files(folders: list[Path]) -> ZooFiles:
-    """Read `config.yml` and `args.yml` from the first of the folders that has them.
-
-    Raises:
-        PolicyFileError: a file that is no YAML of plain data, is too large, or pyyaml is not installed.
-    """
+    """Read `config.yml` and `args.yml` from the first of the folders that has them; raises as `_read_yaml`."""
     config, arguments = (
         next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
         for name in ("config.yml", "args.yml")
     )
     if config is None and arguments is None:
         return ZooFiles()
-    config_, arguments_ = config or {}, arguments or {}
-    wrappers = _wrappers(config_.get("env_wrapper")) | _wrappers(config_.get("vec_env_wrapper"))
+    config, arguments = config or {}, arguments or {}
+    wrappers = _wrappers(config.get("env_wrapper")) | _wrappers(config.get("vec_env_wrapper"))
     time_options = wrappers.get(_TIME_FEATURE)
     steps = (time_options or {}).get("max_steps")
     return ZooFiles(
-        environment=_text(arguments_.get("env")),
-        algorithm=_text(arguments_.get("algo")),
-        environment_kwargs=_plain_kwargs(arguments_.get("env_kwargs")),
-        observations_normalised=_observations_normalised(config_.get("normalize")) if config_ else None,
+        environment=_text(arguments.get("env")),
+        algorithm=_text(arguments.get("algo")),
+        environment_kwargs=_plain_kwargs(arguments.get("env_kwargs")),
+        observations_normalised=_observations_normalised(config.get("normalize")) if config else None,
         time_feature=time_options is not None,
         time_feature_steps=steps if isinstance(steps, int) and 0 < steps < _MOST_STEPS else None,
         wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
-        frame_stack=_frame_stack(config_.get("frame_stack")),
-        not_understood=(*_not_understood_config(config_, time_options or {}), *_not_understood_arguments(arguments_)),
+        frame_stack=_frame_stack(config.get("frame_stack")),
+        not_understood=(*_not_understood_config(config, time_options or {}), *_not_understood_arguments(arguments)),
     )
 
 
@@ -200,20 +197,16 @@ def _not_understood_arguments(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(names: list[str], file: str) -> list[str]:
-    shown = [f"{_shown(name)} ({file})" for name in names[:_MOST_SHOWN]]
+    texts = [name if name.isprintable() else ascii(name)[1:-1] for name in names[:_MOST_SHOWN]]
+    shown = [f"{text if len(text) <= 40 else f'{text[:40]}…'} ({file})" for text in texts]
     return [*shown, f"{len(names) - _MOST_SHOWN} more ({file})"] if len(names) > _MOST_SHOWN else shown
-
-
-def _shown(name: str) -> str:
-    text = name if name.isprintable() else ascii(name)[1:-1]
-    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_file(path, YAML.num_bytes)
     except BeyondLimitsError as error:
-        raise PolicyFileError(f"{path} is refused: it {error}. Move it away to load without it.") from error
+        raise PolicyFileError(f"{path} is refused: it {error}. {_WITHOUT_IT}") from error
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -228,13 +221,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = f"it {error}" if isinstance(error, BeyondLimitsError) else first_line(error)
         if isinstance(error, KeyError):
             reason = f"{reason} is no value of its tag"
-        raise PolicyFileError(
-            f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
-        ) from error
+        raise PolicyFileError(f"{path} is not YAML of plain data: {reason}. {_WITHOUT_IT}") from error
     if not isinstance(content, dict):
-        raise PolicyFileError(
-            f"{path} holds a {type(content).__name__}, expected settings by name. Move it away to load without it."
-        )
+        raise PolicyFileError(f"{path} holds a {type(content).__name__}, expected settings by name. {_WITHOUT_IT}")
     return cast(dict[str, Any], content)
 
 

@@ -59,22 +59,18 @@ def parse_data(content: bytes, *, source: str) -> Sb3Data:
             raise ValueError(f"a {type(values).__name__}")
         return _parse(cast(dict[str, Any], values))
     except KeyError as error:
-        raise PolicyFileError(
-            f"{source}: its data have no field {error}, which every zip of Stable-Baselines3 has. "
-            "Was it written by another library?"
-        ) from error
+        what = f"{source}: its data have no field {error}, which every zip of Stable-Baselines3 has."
+        raise PolicyFileError(f"{what} Was it written by another library?") from error
     except (ValueError, TypeError, RecursionError) as error:
-        reason = first_line(error)
-        raise PolicyFileError(
-            f"{source}: its data are not what Stable-Baselines3 writes: {reason}. Was it written by another library?"
-        ) from error
+        what = f"{source}: its data are not what Stable-Baselines3 writes: {first_line(error)}."
+        raise PolicyFileError(f"{what} Was it written by another library?") from error
 
 
 def _parse(values: dict[str, Any]) -> Sb3Data:
     policy_class = _record(values["policy_class"])
     function = _FUNCTION.match(str(policy_class.get("__init__", "")))
     kwargs = {key: value for key, value in _record(values.get("policy_kwargs")).items() if not key.startswith(":")}
-    num_timesteps = values.get("num_timesteps")
+    num_timesteps, learning = values.get("num_timesteps"), (values.get("policy_delay"), values.get("target_noise_clip"))
     observation_space = parse_space(values["observation_space"])
     return Sb3Data(
         policy_module=str(policy_class.get("__module__", "")),
@@ -83,7 +79,7 @@ def _parse(values: dict[str, Any]) -> Sb3Data:
         observation_space=observation_space,
         action_space=parse_space(values["action_space"]),
         field_names=frozenset(values),
-        learned_as_ddpg=_learned_as_ddpg(values),
+        learned_as_ddpg=None if None in learning else learning == (1, 0),
         num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
         saw_other_observations=values.get("_last_original_obs") is not None,
         saw_normalised_observations=_saw_normalised(values, observation_space),
@@ -128,11 +124,6 @@ def _observation(value: object) -> NDArray[Any] | None:
     except (PolicyFileError, ValueError, binascii.Error):
         return None  # a hint that cannot be read is no hint
     return array if array.ndim and array.dtype.kind == "f" else None
-
-
-def _learned_as_ddpg(values: Mapping[str, Any]) -> bool | None:
-    delay, noise_clip = values.get("policy_delay"), values.get("target_noise_clip")
-    return None if delay is None or noise_clip is None else (delay, noise_clip) == (1, 0)
 
 
 def _record(value: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from rldistill.adapters.normalizer_file import NormalizerRecord, RunningStatistics
+from rldistill.adapters.normalizer_file import NormalizerRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
 from rldistill.networks.layers import Layer, NetworkLayers
@@ -103,11 +103,8 @@ def observation_dtype(space: Space) -> str:
     A vector of nothing but images is one of bytes.
     """
     if space.kind == "dict":
-        return (
-            "uint8"
-            if all(len(part.shape) == 3 and part.dtype == "uint8" for part in space.parts.values())
-            else "float32"
-        )
+        has_images_alone = all(len(part.shape) == 3 and part.dtype == "uint8" for part in space.parts.values())
+        return "uint8" if has_images_alone else "float32"
     is_whole = space.kind == "box" and space.dtype and not space.dtype.startswith("float")
     return space.dtype if is_whole else "float32"
 
@@ -139,7 +136,11 @@ def make_normalization(
             mean += [0.0] * part.size
             variance += [1.0] * part.size
         else:
-            _check_shape(statistics, part)
+            if statistics.mean.shape != part.space.shape:
+                raise ValueError(
+                    f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
+                    f"{list(part.space.shape)}"
+                )
             mean += statistics.mean.reshape(-1).tolist()
             variance += statistics.variance.reshape(-1).tolist()
     if order := _turned_order(space, seen):
@@ -148,14 +149,6 @@ def make_normalization(
     variances = tuple(value / scale**2 for value in variance)
     epsilon = max(record.epsilon / scale**2, record.positive_epsilon)
     return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
-
-
-def _check_shape(statistics: RunningStatistics, part: Part) -> None:
-    if statistics.mean.shape != part.space.shape:
-        raise ValueError(
-            f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
-            f"{list(part.space.shape)}"
-        )
 
 
 def dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:

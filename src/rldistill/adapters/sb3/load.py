@@ -114,11 +114,7 @@ class _Statistics:
 
 
 def load_sb3(
-    path: str | Path,
-    *,
-    device: str = "cpu",
-    task: str | Task | None = None,
-    normalizer: str | Path | None = None,
+    path: str | Path, *, device: str = "cpu", task: str | Task | None = None, normalizer: str | Path | None = None
 ) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
 
@@ -234,9 +230,8 @@ def _remarks(file: _Sb3File, *, is_normalizer_missing: bool) -> list[str]:
             "--normalizer (in Python normalizer=)."
         )
     if file.algorithm == "ppo_mask":
-        remarks.append(
-            "its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here: it may choose others."
-        )
+        told = "its teacher (MaskablePPO) was told which actions were allowed."
+        remarks.append(f"{told} Nobody tells it here: it may choose others.")
     if wrappers := _foreign_wrappers(file.zoo):
         remarks.append(
             f"its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays well only where "

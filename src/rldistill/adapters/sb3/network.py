@@ -8,6 +8,7 @@ known: a name that nothing here explains means another network than the one that
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -74,7 +75,7 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
     is_combined = bool(extractor) and space.kind == "dict"
     images, float_images = _images(extractor, space, scales=scales) if is_combined else ((), False)
-    torso = _nature_cnn(extractor, space) if extractor and not is_combined else () if extractor else tuple(hidden)
+    torso = () if is_combined else _nature_cnn(extractor, space) if extractor else tuple(hidden)
     channels_and_features = [len(layer.weight) for layer in torso]
     layers = NetworkLayers(
         torso,
@@ -241,9 +242,7 @@ def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
         raise ValueError(f"convolutions of kernels {kernels}, expected NatureCNN with {KERNELS}")
     if features.weight.dim() != 2:
         raise ValueError(f"layer linear.0 of weight {list(features.weight.shape)}")
-    strided = [
-        Layer(layer.weight, layer.bias, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)
-    ]
+    strided = [replace(layer, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)]
     return (*strided, features)
 
 

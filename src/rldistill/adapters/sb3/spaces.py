@@ -68,11 +68,7 @@ class Space:
         return f"{self.kind} {list(self.sizes or self.shape)}"
 
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the lower and upper bounds of a box, one number per dimension.
-
-        Raises:
-            ValueError: the text did not say as many.
-        """
+        """Return the lower and upper bounds of a box, one number per dimension, or raise ValueError: not all said."""
         num_dimensions = math.prod(self.shape)
         low, high = (values * num_dimensions if len(values) == 1 else values for values in (self.low, self.high))
         if not (len(low) == len(high) == num_dimensions):
