@@ -21,7 +21,7 @@ import numpy as np
 
 from rldistill.adapters.archive import opened_archive
 from rldistill.adapters.arrays import read_npy
-from rldistill.errors import PolicyFileError, first_line, install_hint, shown
+from rldistill.errors import PolicyFileError, first_line, install_hint, printable, shown
 from rldistill.limits import YAML, BeyondLimitsError, check_tree, read_file, read_json
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
@@ -152,7 +152,7 @@ class _Opaque(str):
 
 
 def read_zoo_files(folders: list[Path]) -> ZooFiles:
-    """Read `config.yml` and `args.yml` from the first of the folders that has them; raises as `_read_yaml`."""
+    """Read `config.yml` and `args.yml` from the first folders that have them. Raises PolicyFileError: not plain YAML."""
     config, arguments = (
         next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
         for name in ("config.yml", "args.yml")
@@ -197,8 +197,7 @@ def _not_understood_arguments(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(names: list[str], file: str) -> list[str]:
-    texts = [name if name.isprintable() else ascii(name)[1:-1] for name in names[:_MOST_SHOWN]]
-    shown = [f"{text if len(text) <= 40 else f'{text[:40]}…'} ({file})" for text in texts]
+    shown = [f"{printable(name, 40)} ({file})" for name in names[:_MOST_SHOWN]]
     return [*shown, f"{len(names) - _MOST_SHOWN} more ({file})"] if len(names) > _MOST_SHOWN else shown
 
 
