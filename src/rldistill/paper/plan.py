@@ -19,18 +19,10 @@ from rldistill.losses import make_loss
 from rldistill.options.distill import DistillOptions, Live, Online
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.paper import work
 from rldistill.paper.experiment import Arm, Budget, Experiment, load_experiment
 from rldistill.paper.jobs import Job
 from rldistill.paper.teachers import TeacherSource, find_teachers
-from rldistill.paper.work import (
-    collect_data,
-    distill_online,
-    distill_student,
-    evaluate_game,
-    provide_teacher,
-    split_settings,
-    train_jointly,
-)
 from rldistill.schedules import as_schedule
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import resolve_device
@@ -41,7 +33,7 @@ from rldistill.verbs.training_run import BEST_FILE, LAST_FILE
 # Evaluation meets episodes that no teacher, dataset or student has seen.
 EVALUATION_SEED = 1_000
 FOLDERS = ("teachers", "data", "students", "evaluations")
-_MAKES_STUDENT = {"distill": distill_student, "joint": train_jointly, "online": distill_online}
+_MAKES_STUDENT = {"distill": work.distill_student, "joint": work.train_jointly, "online": work.distill_online}
 
 
 @dataclass(frozen=True)
@@ -90,12 +82,12 @@ class Plan:
             "out_path": str(self.teacher_file(game)),
             "device": self.device,
         }
-        return Job(f"teacher of {game}", provide_teacher, settings, places, self.out / "teachers" / f"{game}.json")
+        return Job(f"teacher of {game}", work.provide_teacher, settings, places, self.out / "teachers" / f"{game}.json")
 
     def _data(self, game: str) -> Job:
         settings = self._settings(self.seeds[0], game=game, collect_settings=dict(self.budget.collect or {}))
         places = self._places(teacher_path=str(self.teacher_file(game)), out_path=str(self._data_folder(game)))
-        return Job(f"data of {game}", collect_data, settings, places, self.out / "data" / f"{game}.json")
+        return Job(f"data of {game}", work.collect_data, settings, places, self.out / "data" / f"{game}.json")
 
     def _student(self, arm: Arm, games: Sequence[str], seed: int) -> Job:
         settings = self._settings(seed, **{f"{arm.method}_settings": self.budget.settings_of(arm)})
@@ -123,7 +115,7 @@ class Plan:
         teacher = learned / BEST_FILE if self.experiment.kind == "online" else self.teacher_file(game)
         places = self._places(student_paths=list(map(str, students)), teacher_path=str(teacher))
         record = self.out / "evaluations" / f"{game}-seed{seed}.json"
-        return Job(evaluation_name(game, seed), evaluate_game, settings, places, record)
+        return Job(evaluation_name(game, seed), work.evaluate_game, settings, places, record)
 
     def _settings(self, seed: int, **of_job: object) -> dict[str, Any]:
         return {"seed": seed, "env": dict(self.budget.env), **of_job}
@@ -213,7 +205,7 @@ def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> 
     if arm.method == "joint":
         resolve_training(TrainTeacherOptions([f"{ATARI_PREFIX}{game}" for game in budget.games], out="out", **settings))
         return
-    of_source, of_student = split_settings(settings, Online if arm.method == "online" else Live)
+    of_source, of_student = work.split_settings(settings, Online if arm.method == "online" else Live)
     if arm.method == "online":
         source = Online(f"{ATARI_PREFIX}{budget.games[0]}", **of_source)
         resolve_distillation(DistillOptions(source, out="out", **of_student))

@@ -135,25 +135,23 @@ class _Worker:
         self._process.join()
 
 
-class _Relay:
+def _relay(pipe: Connection, stop: StopFlag) -> Callback:
     """In a worker: a callback that passes events on, not too many, and asks the parent whether to stop."""
+    told_at = 0.0
 
-    def __init__(self, pipe: Connection, stop: StopFlag) -> None:
-        self._pipe = pipe
-        self._stop = stop
-        self._told_at = 0.0
-
-    def __call__(self, event: Event) -> bool:
+    def relay(event: Event) -> bool:
+        nonlocal told_at
         now = time.monotonic()
         is_one_of_many = isinstance(event, ProgressEvent) and event.done < event.total
-        if is_one_of_many and now - self._told_at < _SECONDS_BETWEEN_EVENTS:
-            return self._stop.is_set()
-        self._told_at = now
-        try:
-            self._pipe.send(event)
-        except OSError:
-            return True  # the parent is gone
-        return self._stop.is_set()
+        if not is_one_of_many or now - told_at >= _SECONDS_BETWEEN_EVENTS:
+            told_at = now
+            try:
+                pipe.send(event)
+            except OSError:
+                return True  # the parent is gone
+        return stop.is_set()
+
+    return relay
 
 
 def _work(pipe: Connection, stop: StopFlag) -> None:
@@ -161,7 +159,7 @@ def _work(pipe: Connection, stop: StopFlag) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads, with the first job
-    relay = _Relay(pipe, stop)
+    relay = _relay(pipe, stop)
     try:
         while True:
             asked = pipe.recv()

@@ -152,7 +152,7 @@ class _Opaque(str):
 
 
 def read_zoo_files(folders: list[Path]) -> ZooFiles:
-    """Read `config.yml` and `args.yml` from the first folders that have them. Raises PolicyFileError: not plain YAML."""
+    """Read `config.yml` and `args.yml` from the first folders that have them. Raises PolicyFileError: no plain YAML."""
     config, arguments = (
         next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
         for name in ("config.yml", "args.yml")
