@@ -18,6 +18,9 @@ from rldistill.seeding import stream_generator
 from rldistill.statistics import FloatArray, Interval, Role, Stratum
 from rldistill.tasks import Task
 
+# Attributes of an evaluation that are no plain data.
+_RECORDS = frozenset({"task", "played", "size", "speed"})
+
 
 @dataclass(frozen=True)
 class PolicyEvaluation:
@@ -80,36 +83,21 @@ class PolicyEvaluation:
         return f"<{who}: mean {self.mean:.4g} of {len(self.played.episodes)} episodes{kept}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        scores = self.played.scores
-        return {
-            "name": self.name,
-            "role": self.role,
-            "policy_hash": self.policy_hash,
-            "behaviour": self.behaviour,
-            "exploration_epsilon": self.exploration_epsilon,
-            "episodes": [episode.to_dict() for episode in self.played.episodes],
-            "num_distinct": self.played.num_distinct,
-            "census": self.played.is_census,
-            "mean": self.mean,
-            "median": statistics.point_estimate(scores, statistics.median),
-            "iqm": statistics.point_estimate(scores, statistics.iqm),
-            "interval": _plain(self.interval),
-            "iqm_interval": _plain(self.iqm_interval),
+        """Return plain JSON data: the attributes, and in place of records what episodes, network and speed say."""
+        played, size, speed = self.played, self.size, self.speed
+        own = {name: _plain(value) for name, value in vars(self).items() if name not in _RECORDS}
+        return own | {
+            "episodes": [episode.to_dict() for episode in played.episodes],
+            "num_distinct": played.num_distinct,
+            "census": played.is_census,
+            "median": statistics.point_estimate(played.scores, statistics.median),
+            "iqm": statistics.point_estimate(played.scores, statistics.iqm),
             "degenerate": self.interval is not None and self.interval.degenerate,
-            "relative_score": self.relative_score,
-            "retention": self.retention,
-            "retention_interval": _plain(self.retention_interval),
-            "retention_lower_bound": self.retention_lower_bound,
-            "normalised_score": self.normalised_score,
-            "agreement": self.agreement,
-            "action_gap": self.action_gap,
-            "network": self.network,
-            "num_parameters": self.size.num_parameters if self.size else None,
-            "num_bytes": self.size.num_bytes if self.size else None,
-            "num_macs": self.size.num_macs if self.size else None,
-            "latency_seconds": self.speed.latency_seconds if self.speed else None,
-            "decisions_per_second": self.speed.decisions_per_second if self.speed else None,
+            "num_parameters": size.num_parameters if size else None,
+            "num_bytes": size.num_bytes if size else None,
+            "num_macs": size.num_macs if size else None,
+            "latency_seconds": speed.latency_seconds if speed else None,
+            "decisions_per_second": speed.decisions_per_second if speed else None,
         }
 
 

@@ -15,13 +15,12 @@ from rldistill.limits import JSON, read_file
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.shared import recorded
-from rldistill.paper.backends import make_backend
+from rldistill.paper.backends import make_backend, run_stage
 from rldistill.paper.figure import experiment_figure
 from rldistill.paper.jobs import finished_result
 from rldistill.paper.page import experiment_page
 from rldistill.paper.plan import FOLDERS, Plan, make_plan
 from rldistill.paper.results import gather
-from rldistill.paper.stages import run_stage
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
 from rldistill.storage import write_atomically, write_json
