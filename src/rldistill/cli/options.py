@@ -22,7 +22,7 @@ import tyro
 
 from rldistill.cli.configuration_file import values_for_verb
 from rldistill.errors import UsageError
-from rldistill.options.declaration import option_help, option_types
+from rldistill.options.declaration import check_option, option_help, option_types
 
 Record = TypeVar("Record")
 
@@ -65,10 +65,18 @@ class Given:
             UsageError: a value is not what its option takes.
         """
         own = {name: self.values[name] for name in option_types(record) if name in self.values} | others
+        for name, value in own.items():
+            check_option(cast(type[Any], record), name, value)
         for item in fields(cast(Any, record)):
             if item.default is MISSING and item.name not in own:
                 raise UsageError(f"{_flag(item.name)} is missing: {option_help(record)[item.name]}")
-        return record(**own)
+        made = record(**own)
+        out = getattr(made, "out", None)
+        if self.flags.config is not None and out is not None:
+            from rldistill.session.run_folder import keep_inputs  # here: --help reads no file
+
+            keep_inputs(Path(out), [self.flags.config], overwrite=getattr(made, "overwrite", False))
+        return made
 
 
 @dataclass(frozen=True)

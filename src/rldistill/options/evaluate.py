@@ -45,6 +45,10 @@ class EvaluateOptions(Reading, Played, Environments, Machine, Told):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = list(self.task) if isinstance(self.task, list | tuple) else [self.task]
+        if not all(name.strip() for name in names if isinstance(name, str)):
+            named = ",".join(str(name) for name in names)
+            raise UsageError(f"task: got {named!r}, expected names with commas between, such as atari:pong.")
         if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
             raise UsageError(
                 f"require_retention must lie in [0, {_MOST_RETENTION:g}], got {self.require_retention:g}. It is a "
