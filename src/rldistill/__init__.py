@@ -2,8 +2,7 @@
 
 `load_policy`, `train_teacher`, `collect`, `distill`, `evaluate` and `reproduce` are the whole public face, with the
 sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows how far a verb
-is; everything else may move. Importing this package
-imports nothing heavy: torch comes with the first use of a name.
+is; everything else may move. Importing this package imports nothing heavy: torch comes with the first use of a name.
 """
 
 import importlib

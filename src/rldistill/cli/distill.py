@@ -29,12 +29,12 @@ class Sources(Options):
     data: tuple[Path, ...] = ()
     """Dataset folder; several, one for each task, for a student with a head for each."""
     teacher: tuple[Path, ...] = ()
-    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
+    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each teacher."""
     online: bool = False
-    """Instead of a dataset: teach the student while its teacher learns --task."""
+    """Instead of a dataset: a teacher learns --task, and teaches the student meanwhile."""
     task: str | Sequence[str] | None = None
     """With --teacher and --online: task to play, several with commas between. Default: the teacher's own. With a
-    dataset: its own task, to allow to import the module in module:EnvId."""
+    dataset: its own task, which allows importing the module in module:EnvId."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ _NEVER_TYPED = frozenset({"callbacks"})
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Options of every verb that works."""
+    """What every verb takes."""
 
     config: Path | None = None
     """TOML file with options; those on the command line override it."""
