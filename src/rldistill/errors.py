@@ -7,7 +7,7 @@ line and the configuration alone, 1 for everything else.
 
 import contextlib
 import struct
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 MAX_MESSAGE = 500
@@ -133,6 +133,12 @@ def shown(value: object, most: int = 60) -> str:
     if value is None or isinstance(value, bool | int | float):
         return str(value)
     return f"a {type(value).__name__}"
+
+
+def listed(items: Iterable[str], most: int = 8) -> str:
+    """Return the first items as messages list them, and how many more there are."""
+    names = list(items)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_line(error: BaseException) -> str:

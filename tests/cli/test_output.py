@@ -200,8 +200,8 @@ def test_options_on_the_command_line_override_the_file(files):
 
 
 def test_numbers_lists_and_texts_survive_a_file(files):
-    for name in ("a", "b c"):
-        shutil.copy(files / "teacher.safetensors", name)
+    shutil.copy(files / "teacher.safetensors", "a")
+    shutil.copy(files / "run" / "student.safetensors", "b c")
     Path("c.toml").write_text(
         'out = "e.json"\nrequire_retention = 0.5\npolicies = ["a", "b c"]\nteacher = "a"\n'
         'env_kwargs = \'{"max_episode_steps": 9}\'\ntask = "CartPole-v1"\n'

@@ -271,6 +271,7 @@ def _read_dataset(folder: Path) -> None:
     dataset = Dataset.open(folder)
     steps = np.unique([0, dataset.num_steps // 2, dataset.num_steps - 1])
     dataset.observations(steps)
+    dataset.observation_parts(steps)
     dataset.targets(steps)
     assert len(dataset.store.next_steps) == dataset.num_steps
     dataset.segments()

@@ -139,9 +139,10 @@ def _normalizers(folder: Path) -> None:
 
 
 def _datasets(folder: Path) -> None:
-    from tests.data.made_up import make_provenance, write_dataset
+    from tests.data.made_up import make_provenance, make_provenance_of_parts, write_dataset
 
     folder = folder / "dataset"
     folder.mkdir()
     for name, options in (("frames", {}), ("vectors", {"vector": 5, "frame_stack": 1})):
         write_dataset(folder / name, make_provenance(**options), lengths=(40, 25, 1))
+    write_dataset(folder / "parts", make_provenance_of_parts(), lengths=(40, 25, 1))

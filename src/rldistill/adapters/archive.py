@@ -11,12 +11,12 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rldistill.errors import PolicyFileError, first_line, printable, shown
+from rldistill.errors import PolicyFileError, first_line, listed, printable, shown
 from rldistill.limits import FREE_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 
 MAX_MEMBERS = 10_000
@@ -59,9 +59,8 @@ class Archive:
             PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
         """
         if name not in self.names:
-            raise PolicyFileError(
-                f"{self.source} holds no {name!r}, only {listed(self.names)}. Was it written by another library?"
-            )
+            found = listed(printable(member, 60) for member in sorted(self.names)) or "nothing"
+            raise PolicyFileError(f"{self.source} holds no {name!r}, only {found}. Was it written by another library?")
         if self.zip_file.getinfo(name).file_size > most:
             raise PolicyFileError(
                 f"{self.source} is refused: {printable(name, 60)} unpacks to more than {most >> 20:,} MiB, the most "
@@ -110,11 +109,6 @@ def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) ->
     """
     with _opened(io.BytesIO(data), source, len(data) if num_bytes is None else num_bytes) as archive:
         yield archive
-
-
-def listed(names: Collection[str]) -> str:
-    """Return the first names of members as messages list them."""
-    return ", ".join(printable(name, 60) for name in sorted(names)[:8]) or "nothing"
 
 
 @contextlib.contextmanager

@@ -40,13 +40,8 @@ def module_policy(
 ) -> TorchPolicy:
     """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
 
-    Args:
-        module: kept, not copied; observations are cast to the type of its weights, to float32 where they have
-            several.
-        task: that it plays.
-        outputs: what its rows are; of several outputs which, as `parse_outputs` reads it.
-        behaviour: how it acts.
-        normalization: of its observations by running statistics, instead of the scale.
+    The module is kept, not copied; observations are cast to the type of its weights, to float32 where they have
+    several. `outputs` is read by `parse_outputs`; `normalization` takes the place of the scale.
 
     Raises:
         UsageError: task or outputs are not said, or not which of several outputs; or the module is recurrent.
@@ -76,10 +71,7 @@ def module_policy(
 
 
 def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> tuple[Task, OutputDeclaration]:
-    """Check what can be told of a module without calling it, whatever its weights are.
-
-    Returns:
-        Its task, and what its outputs were declared as.
+    """Check what can be told of a module without calling it; return its task and what its outputs were declared as.
 
     Raises:
         UsageError: task or outputs are not said, or the module is recurrent, or keeps more than tensors.
@@ -128,12 +120,8 @@ def function_policy(
 ) -> ProgramPolicy:
     """Return a policy around a Python function.
 
-    Args:
-        function: observations `[B, *observation_shape]`, a tensor as the environment gives them, to a tensor or an
-            array `[B, O]`, or several in a tuple (named "0", "1", …) or by name. It must not remember anything.
-        task: that it plays.
-        outputs: as `parse_outputs` reads it.
-        behaviour: how it acts.
+    It maps observations `[B, *observation_shape]`, a tensor as the environment gives them, to a tensor or an array
+    `[B, O]`, or several in a tuple (named "0", "1", …) or by name. It must not remember anything.
 
     Raises:
         UsageError: task or outputs are not said.

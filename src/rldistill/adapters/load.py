@@ -80,18 +80,9 @@ def _load_file(
 
 
 def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
-    """Load a policy with what a user says of this file; a task that it does not fit is no error yet.
+    """Load a policy with what a user says of this file; raises as `load_policy`.
 
-    Args:
-        path: the file.
-        reading: what the user says of it.
-        device: `auto`, `cpu` or `cuda`.
-        task: that it is to play, if that is known.
-
-    Raises:
-        PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
-        UsageError: something must be said that neither file nor user tells, or was said and does not apply.
-        MismatchError: a policy of another library does not fit the task.
+    A task that it does not fit is no error yet where the file says its own.
     """
     with reading_file(f"Policy file {path}", PolicyFileError):
         policy = _load_file(path, reading, task, device=device, must_fit=False)

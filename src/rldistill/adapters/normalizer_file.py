@@ -23,7 +23,7 @@ from rldistill.adapters.archive import open_archive
 from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from, number_from, read_npy
 from rldistill.adapters.unpickle import Record, read_pickle
 from rldistill.adapters.weights import is_safetensors, read_tensors
-from rldistill.errors import MismatchError, PolicyFileError, first_line, reading_file
+from rldistill.errors import MismatchError, PolicyFileError, first_line, listed, reading_file
 from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, read_file
 from rldistill.networks import InputNormalization
 from rldistill.storage import sha256_file
@@ -33,7 +33,6 @@ _WAY_ON = "Save its mean and var to an .npz and name that with --normalizer, or 
 _OF_ANOTHER_POLICY = "Was it saved with another policy? Name this one's own, or do without: --normalizer none."
 _NEEDED = ("mean", "var")
 _DEFAULTS: Mapping[str, float] = {"count": 0.0, "epsilon": 1e-8, "clip": 10.0}
-_MOST_SHOWN = 8
 
 _VEC_NORMALIZE = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 _RUNNING_STATISTICS = "stable_baselines3.common.running_mean_std.RunningMeanStd"
@@ -182,11 +181,9 @@ def _safetensors_arrays(data: bytes, source: str) -> dict[str, NDArray[Any]]:
 def _check_names(names: Collection[str], source: str) -> None:
     if {*_NEEDED} <= {*names} <= {*_NEEDED, *_DEFAULTS}:
         return
-    shown = ", ".join(sorted(names)[:_MOST_SHOWN]) or "of no name"
-    more = len(names) - _MOST_SHOWN
     raise PolicyFileError(
-        f"{source}: got arrays {shown}{f' and {more} more' if more > 0 else ''}, expected {' and '.join(_NEEDED)}, and "
-        f"perhaps {', '.join(_DEFAULTS)}. Save it again under these names."
+        f"{source}: got arrays {listed(sorted(names)) or 'of no name'}, expected {' and '.join(_NEEDED)}, and perhaps "
+        f"{', '.join(_DEFAULTS)}. Save it again under these names."
     )
 
 

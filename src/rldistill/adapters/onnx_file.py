@@ -13,7 +13,7 @@ import numpy as np
 
 from rldistill.adapters.extras import optional_import
 from rldistill.adapters.memory import recurrent
-from rldistill.errors import PolicyFileError, RldistillError, first_line
+from rldistill.errors import PolicyFileError, RldistillError, first_line, listed
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
@@ -139,7 +139,7 @@ class _Reader:
         defined = {(function.domain, function.name) for function in model.functions}
         if reserved := sorted(f"{domain}.{name}" for domain, name in defined if is_of_runtime(domain)):
             raise PolicyFileError(
-                f"{self.what} defines operators that have a meaning already: {_shown(reserved)}. onnxruntime would run "
+                f"{self.what} defines operators that have a meaning already: {listed(reserved)}. onnxruntime would run "
                 "its own in their place. Export it with functions of another domain, or without."
             )
         custom = {
@@ -149,7 +149,7 @@ class _Reader:
         }
         if custom:
             raise PolicyFileError(
-                f"{self.what} needs operators beyond the ONNX standard: {_shown(sorted(custom))}. They would run code "
+                f"{self.what} needs operators beyond the ONNX standard: {listed(sorted(custom))}. They would run code "
                 "of another library; export it with standard operators only."
             )
 
@@ -221,7 +221,7 @@ class _Reader:
         # Before ONNX 1.3 weights were listed among the inputs, too.
         stored = {tensor.name for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in stored]
-        names = _shown([value.name for value in inputs]) or "none"
+        names = listed([value.name for value in inputs]) or "none"
         if len(inputs) != 1:
             memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
             why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
@@ -266,7 +266,3 @@ def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
 def is_of_runtime(domain: str) -> bool:
     """Return whether onnxruntime may have operators of its own in a domain."""
     return domain == "" or any(domain == own or domain.startswith(f"{own}.") for own in RUNTIME_DOMAINS)
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

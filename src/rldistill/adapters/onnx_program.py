@@ -36,7 +36,6 @@ _COMMAND = (
     "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
     "from rldistill.adapters.onnx_worker import serve; serve(**arguments)"
 )
-_MOST_SHOWN = 480
 # Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
 _FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _NEEDED_FIELDS = frozenset({7, 8})
@@ -180,7 +179,7 @@ class _OnnxProcess:
                 raise
         if "error" in header:
             kind: type[RldistillError] = getattr(errors, header["kind"])
-            raise kind(_bounded(header["error"]))
+            raise kind(header["error"])
         return header, content
 
 
@@ -206,9 +205,3 @@ def _death(what: str, status: int) -> str:
         f"{what} made onnxruntime end its process ({reason}): the file is damaged, made to do so, or takes too much "
         f"memory. Fetch it again. {lift}"
     )
-
-
-def _bounded(text: str) -> str:
-    """Return a line that quotes a stranger's file as one that may be shown: short, and of characters that are seen."""
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-    return line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN * 2 // 3]} … {line[-_MOST_SHOWN // 3 :]}"

@@ -66,15 +66,7 @@ class Program:
 
 
 class ProgramPolicy:
-    """Plays what a program says; the `Policy` protocol around it.
-
-    Args:
-        program: the function.
-        task: that it plays.
-        outputs: what its outputs are, resolved.
-        behaviour: how it acts.
-        input_scale: factor on the observations before they go in.
-    """
+    """Plays what a program says; the `Policy` protocol around it. Its outputs are resolved."""
 
     def __init__(
         self, program: Program, task: Task, outputs: OutputDeclaration, *, behaviour: Behaviour, input_scale: float
@@ -106,7 +98,7 @@ class ProgramPolicy:
 
         Args:
             program: the function.
-            task: that it plays; None: one without a name, of discrete actions, as far as the program tells.
+            task: None: one without a name, of discrete actions, as far as the program tells.
             outputs: as `parse_outputs` reads it; None: the program's own names must say it.
             behaviour: how it acts.
             input_scale: factor on the observations; needed where the environment gives bytes and the program

@@ -16,7 +16,7 @@ from torch import Tensor
 from rldistill.adapters.found import FoundNetwork, Said
 from rldistill.adapters.memory import refuse_memory
 from rldistill.adapters.sequential import UnknownLayersError, take_layers
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import NetworkLayers
@@ -149,10 +149,9 @@ def _odd_std(std: Tensor) -> tuple[str, ...]:
     wrong = [(index, value) for index, value in enumerate(std.tolist()) if value < _SMALLEST_STD]
     if not wrong:
         return ()
-    listing = ", ".join(f"{value:.3g} for action {index}" for index, value in wrong[:4])
-    more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+    listing = listed((f"{value:.3g} for action {index}" for index, value in wrong), 4)
     return (
-        f"its std fell to 0 or below in training: got {listing}{more}, read by size, {_SMALLEST_STD:g} at least. Its "
+        f"its std fell to 0 or below in training: got {listing}, read by size, {_SMALLEST_STD:g} at least. Its "
         "mean acts as it did; distil it by its mean alone, --loss mean_mse (the default loss divides by the "
         "variance), or take an earlier checkpoint.",
     )

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from rldistill.errors import listed
 from rldistill.networks.layers import Layer
 
 # The convolutions of Mnih et al. 2015; strides leave no trace in the weights.
@@ -96,7 +97,6 @@ def _positions(num_convolutions: int, num_dense: int, *, has_norms: bool, has_ou
     return positions
 
 
-def shown_tensors(tensors: Mapping[str, Tensor], most: int = 8) -> str:
+def shown_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return names and shapes as messages list them."""
-    shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:most])
-    return shown + (f" and {len(tensors) - most} more" if len(tensors) > most else "")
+    return listed(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

@@ -67,8 +67,10 @@ class Window:
 
     def target_rows(self, kind: OutputKind) -> Tensor:
         """Return the teacher's outputs as rows `[N, O]`: of a Gaussian its mean, then its log std."""
-        parts = [self.rows(self.targets[name]) for name in OUTPUT_FIELDS[kind]]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        names = OUTPUT_FIELDS[kind]
+        if len(names) == 1:
+            return self.rows(self.targets[names[0]])
+        return self.rows(torch.cat([self.targets[name] for name in names], dim=-1))
 
 
 Minibatch = tuple[Window, ...]

@@ -148,8 +148,13 @@ class LossFunction:
         Raises:
             UsageError: the loss takes no such parameter, or the value is not a finite number > 0.
         """
-        given = LossSpec(self.spec.name, _given(changed)).parameters
-        return self.function(student, target, **{**self.spec.parameters, **given})
+        parameters = {**self.spec.parameters}
+        for name, value in _given(changed).items():
+            if name not in parameters:
+                raise UsageError(not_taken(name, value, self.spec.name))
+            _check_parameter(name, value)
+            parameters[name] = value
+        return self.function(student, target, **parameters)
 
 
 def check_loss(name: str, **parameters: float | None) -> LossSpec:

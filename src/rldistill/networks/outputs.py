@@ -13,7 +13,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor
 
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, UsageError, listed
 from rldistill.types import OUTPUT_FIELDS, OUTPUT_KINDS_OF_ACTIONS, ActionLayout, OutputKind
 
 _LOG = re.compile(r"log\((.+)\)")
@@ -247,10 +247,10 @@ def check_kinds_of_values(
             )
 
 
-def shown_outputs(outputs: Mapping[str, Tensor], most: int = 8) -> str:
+def shown_outputs(outputs: Mapping[str, Tensor]) -> str:
     """Return names and sizes as messages list them; B stands for the batch."""
     shown = [f"{name} {['B', *tensor.shape[1:]]}".replace("'", "") for name, tensor in outputs.items()]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+    return listed(shown)
 
 
 def shown_actions(layout: ActionLayout) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from rldistill.adapters.archive import opened_archive
 from rldistill.adapters.arrays import read_npy
-from rldistill.errors import PolicyFileError, first_line, install_hint, shown
+from rldistill.errors import PolicyFileError, first_line, install_hint, printable, shown
 from rldistill.limits import YAML, BeyondLimitsError, check_tree, read_file, read_json
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
@@ -214,13 +214,8 @@ def _not_understood_arguments(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(names: list[str], file: str) -> list[str]:
-    shown = [f"{_shown(name)} ({file})" for name in names[:_MOST_SHOWN]]
+    shown = [f"{printable(name, 40)} ({file})" for name in names[:_MOST_SHOWN]]
     return [*shown, f"{len(names) - _MOST_SHOWN} more ({file})"] if len(names) > _MOST_SHOWN else shown
-
-
-def _shown(name: str) -> str:
-    text = name if name.isprintable() else ascii(name)[1:-1]
-    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

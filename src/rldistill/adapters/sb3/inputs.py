@@ -56,10 +56,8 @@ def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -
 def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> NetworkLayers:
     """Return layers whose columns are in the order of our inputs: of the lowest, or of those above all images.
 
-    Args:
-        layers: that see the observation, or what a CombinedExtractor made of it.
-        space: of the observation, as the network saw it.
-        seen: shape of an observation as the task shows it: of an image, its channels may be last.
+    `space` is that of the observation as the network saw it, `seen` the shape in which the task shows it: of an image,
+    its channels may be last.
 
     Raises:
         ValueError: the layers take another number of inputs.
@@ -124,14 +122,8 @@ def make_normalization(
 ) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
-    Args:
-        record: of the file.
-        space: of the observation, as the network saw it.
-        seen: as for `in_our_order`.
-        scale: factor on the normalised observations, which the library has for whatever lies in a space of images.
-
-    Returns:
-        None where observations were not normalised at all.
+    Space and shape are those of `in_our_order`; `scale` is the factor that the library applies to the normalised
+    observations of a space of images. Returns None where observations were not normalised at all.
 
     Raises:
         ValueError: statistics that do not fit the observations.

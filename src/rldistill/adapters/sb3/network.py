@@ -8,6 +8,7 @@ known: a name that nothing here explains means another network than the one that
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -17,7 +18,7 @@ from rldistill.adapters.sb3.data import Sb3Data, is_true, printed_class
 from rldistill.adapters.sb3.outputs import Family, read_output
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.adapters.sequential import KERNELS, STRIDES
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, listed
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.torsos import ACTIVATIONS
@@ -61,7 +62,7 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
     dense = [layer for prefix in _LAYERS[family] for layer in _take_layers(rest, prefix)]
     if not dense:
-        raise ValueError(f"no layer that acts among {_listing(tensors)}")
+        raise ValueError(f"no layer that acts among {listed(sorted(tensors), 6)}")
     extractor = _take_extractor(rest, _EXTRACTORS[family])
     log_std = _take_log_std(rest, family)
     _check_explained(rest)
@@ -69,31 +70,34 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     _check_extractor_class(data)
     *hidden, last = dense
     output = read_output(family, last, log_std, data, is_linear=not hidden)
-    activation = _activation(family, data, is_used=bool(hidden))
     space = data.observation_space
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
-    is_combined = bool(extractor) and space.kind == "dict"
-    images, float_images = _images(extractor, space, scales=scales) if is_combined else ((), False)
-    torso = _nature_cnn(extractor, space) if extractor and not is_combined else () if extractor else tuple(hidden)
-    channels_and_features = [len(layer.weight) for layer in torso]
     layers = NetworkLayers(
-        torso,
+        tuple(hidden),
         output.layer,
         output.kind,
-        head=tuple(hidden) if extractor else (),
-        images=images,
-        # The layers of a features extractor have ReLUs whatever those above them have.
-        activation="relu" if extractor else activation,
-        head_activation=activation if extractor and hidden else None,
+        activation=_activation(family, data, is_used=bool(hidden)),
         # Bytes that are no image are not scaled, and images only where the teacher was not told to leave them alone.
-        input_scale=1 / 255 if scales and (is_combined or space.is_image) else 1.0,
+        input_scale=1 / 255 if scales and space.is_image else 1.0,
         value=_value_on_same_features(tensors) if family == "actor_critic" else None,
         log_std=output.log_std,
         gaussian=output.gaussian,
-        float_images=float_images,
-        name="dqn" if extractor and not hidden and channels_and_features == [32, 64, 64, 512] else "",
     )
-    return layers, output.layout
+    return (_above_extractor(layers, extractor, space, scales=scales) if extractor else layers), output.layout
+
+
+def _above_extractor(
+    layers: NetworkLayers, extractor: Mapping[str, Tensor], space: Space, *, scales: bool
+) -> NetworkLayers:
+    """Return layers as the head above a features extractor, which has ReLUs whatever the head has."""
+    head, activation = layers.torso, layers.activation
+    above = replace(layers, torso=(), head=head, activation="relu", head_activation=activation if head else None)
+    if space.kind == "dict":
+        images, float_images = _images(extractor, space, scales=scales)
+        return replace(above, images=images, float_images=float_images, input_scale=1 / 255 if scales else 1.0)
+    torso = _nature_cnn(extractor, space)
+    is_dqn = not head and [len(layer.weight) for layer in torso] == [32, 64, 64, 512]
+    return replace(above, torso=torso, name="dqn" if is_dqn else "")
 
 
 def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
@@ -113,7 +117,7 @@ def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
         return "stochastic_actor" if any("actor.log_std" in name for name in names) else "deterministic_actor"
     if any(name.startswith("action_net") for name in names):
         return "actor_critic" if any(name.startswith("value_net.") for name in names) else "search"
-    raise ValueError(f"a network that no algorithm of Stable-Baselines3 has: {_listing(tensors)}")
+    raise ValueError(f"a network that no algorithm of Stable-Baselines3 has: {listed(sorted(tensors), 6)}")
 
 
 def _take_layers(rest: dict[str, Tensor], prefix: str) -> list[Layer]:
@@ -135,11 +139,11 @@ def _check_explained(rest: Mapping[str, Tensor]) -> None:
     if any(name.startswith("sde_features_extractor.") for name in rest):
         raise ValueError("features of their own for its noise (gSDE with sde_net_arch, until 1.8), which are not read")
     if rest and all(tensor.shape == (1,) for tensor in rest.values()):
-        raise ValueError(f"activations that learn (PReLU), which are not supported: {_listing(rest)}")
+        raise ValueError(f"activations that learn (PReLU), which are not supported: {listed(sorted(rest), 6)}")
     if rest:
         raise ValueError(
-            f"layers that no network of Stable-Baselines3 has: {_listing(rest)}. A policy or features extractor of "
-            "its maker's own cannot be rebuilt from its weights"
+            f"layers that no network of Stable-Baselines3 has: {listed(sorted(rest), 6)}. A policy or features "
+            "extractor of its maker's own cannot be rebuilt from its weights"
         )
 
 
@@ -245,8 +249,3 @@ def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
         Layer(layer.weight, layer.bias, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)
     ]
     return (*strided, features)
-
-
-def _listing(tensors: Mapping[str, Tensor]) -> str:
-    names = sorted(tensors)
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

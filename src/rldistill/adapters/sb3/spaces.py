@@ -106,6 +106,10 @@ def parse_space(data: Any) -> Space:  # noqa: ANN401 (JSON of a stranger)
     kind = _KINDS[name]
     if kind == "dict":
         return Space("dict", parts=_parse_parts(str(values.get("spaces", ""))))
+    return _from_fields(kind, values)
+
+
+def _from_fields(kind: SpaceKind, values: Mapping[str, Any]) -> Space:
     if kind == "box":
         return Space(
             "box",
@@ -155,6 +159,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _parse_part(name: str, text: str) -> Space:
+    """Read a part from its arguments, such as `-1.0, 1.0, (3,), float32` or `[-1. -2.], [1. 2.], (2,), float32`."""
     kind = _KINDS.get(name)
     if kind is None or kind == "dict":
         raise ValueError(f"a part of type {name[:60]} in a Dict space")
@@ -164,18 +169,9 @@ def _parse_part(name: str, text: str) -> Space:
     shape = re.search(r"\(([\d, ]*)\)", text)
     if shape is None:  # gym before 0.18 prints `Box(3,)` and nothing else
         return Space("box", _shape(text))
-    low, high = _two_bounds(text[: shape.start()])
-    dtype = text[shape.end() :].strip(", ")
-    return Space("box", _shape(shape[1]), dtype=dtype, low=low, high=high)
-
-
-def _two_bounds(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Read `-1.0, 1.0, ` or `[-1. -2.], [1. 2.], `."""
-    if "[" not in text:
-        values = _numbers(text)
-        return values[:1], values[1:2]
-    low, _, high = text.partition("],")
-    return _numbers(low), _numbers(high)
+    low, _, high = text[: shape.start()].partition("]," if "[" in text[: shape.start()] else ",")
+    fields = {"shape": shape[1], "low": low, "high": high, "dtype": text[shape.end() :].strip(", ")}
+    return _from_fields("box", fields)
 
 
 def _bounds(value: object, short: object) -> tuple[float, ...]:
