@@ -135,11 +135,11 @@ class Replay:
         assert len(observations) == len(self._slots), f"{len(observations)} rows for {len(self._slots)} slots"
         segments = [segment or self._new_segment() for segment in self._slots]
         for slot, segment in enumerate(segments):
-            segment.add_step({name: rows[slot] for name, rows in parts.items()})
+            segment.add_step(parts, slot)
         self._steps.append(np.array([segment.episode for segment in segments], np.int64), values)
         self._slots = list(segments)
         for slot in np.flatnonzero(ended).tolist():
-            segments[slot].add_last_observation({name: rows[slot] for name, rows in last_parts.items()})
+            segments[slot].add_last_observation(last_parts, slot)
             self._ended.append(segments[slot])
             self._slots[slot] = None
         self.num_appended += len(observations)

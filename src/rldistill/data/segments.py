@@ -19,6 +19,8 @@ from rldistill.data.shard import Blocks
 
 Row = Mapping[str, NDArray[Any]]
 """One observation as it is stored, by field."""
+Rows = Mapping[str, NDArray[Any]]
+"""Observations of several slots, `[N, …]` by field."""
 
 
 class _RowBuffer:
@@ -72,7 +74,7 @@ class SegmentBuffer:
         self._rows = {name: _RowBuffer(spec) for name, spec in specs.items()}
         self._context: deque[Row] = deque(maxlen=num_context_rows)
         for row in lead_rows:
-            self._add_row(row)
+            self._add_row({name: part[None] for name, part in row.items()}, 0)
 
     @property
     def is_empty(self) -> bool:
@@ -84,14 +86,14 @@ class SegmentBuffer:
         """Number of the step that would follow, within the episode."""
         return self.first_step + self.num_steps
 
-    def add_step(self, row: Row) -> None:
-        """Add the row of one more step."""
-        self._add_row(row)
+    def add_step(self, rows: Rows, slot: int) -> None:
+        """Add a slot's row as that of one more step."""
+        self._add_row(rows, slot)
         self.num_steps += 1
 
-    def add_last_observation(self, row: Row) -> None:
-        """Add the row of the state after the last step."""
-        self._add_row(row)
+    def add_last_observation(self, rows: Rows, slot: int) -> None:
+        """Add a slot's row as that of the state after the last step."""
+        self._add_row(rows, slot)
         self.has_last_observation = True
 
     def seal(self) -> None:
@@ -107,11 +109,11 @@ class SegmentBuffer:
         """Return the sealed blocks of a field, and how many rows each holds."""
         return self._rows[name].blocks, self._rows[name].block_num_rows
 
-    def _add_row(self, row: Row) -> None:
-        for name, rows in self._rows.items():
-            rows.add(row[name])
+    def _add_row(self, rows: Rows, slot: int) -> None:
+        for name, buffer in self._rows.items():
+            buffer.add(rows[name][slot])
         if self._context.maxlen:
-            self._context.append({name: part.copy() for name, part in row.items()})
+            self._context.append({name: part[slot].copy() for name, part in rows.items()})
 
 
 class StepBuffer:
@@ -133,9 +135,10 @@ class StepBuffer:
     def by_episode(self, order: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return all values, episode after episode in the order given, each in time order."""
         episodes = np.concatenate([np.empty(0, np.int64), *self._episodes])
-        rank = {episode: index for index, episode in enumerate(order)}
+        by_number = np.argsort(order)
+        ranks = by_number[np.searchsorted(order, episodes, sorter=by_number)]
         # Stable: within an episode, steps stay in the order in which they were appended.
-        positions = np.argsort(np.array([rank[int(episode)] for episode in episodes], np.int64), kind="stable")
+        positions = np.argsort(ranks, kind="stable")
         return {
             name: np.concatenate([np.empty((0, *spec.shape), np.dtype(spec.dtype)), *self._values[name]])[positions]
             for name, spec in self._specs.items()

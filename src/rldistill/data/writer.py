@@ -190,8 +190,8 @@ class DatasetWriter:
         if self._steps.num_steps >= self._steps_per_shard:
             self.flush()
         parts = self._layout.split(np.asarray(observations))
-        for index, number in enumerate(numbers.tolist()):
-            self._segment(number).add_step({name: rows[index] for name, rows in parts.items()})
+        for slot, number in enumerate(numbers.tolist()):
+            self._segment(number).add_step(parts, slot)
         self._steps.append(numbers, values)
 
     def end_episode(self, episode: int, last_observation: NDArray[Any]) -> None:
@@ -203,8 +203,7 @@ class DatasetWriter:
         """
         segment = self._open[episode]
         self._check_rows(last_observation[None], 1)
-        parts = self._layout.split(last_observation[None])
-        segment.add_last_observation({name: rows[0] for name, rows in parts.items()})
+        segment.add_last_observation(self._layout.split(last_observation[None]), 0)
         self._close_episode(episode)
 
     def interrupt(self, episode: int) -> None:
