@@ -30,16 +30,24 @@ class Interruptions:
         rates: takes the collection's speed as `collection`, and the others' by name.
         others: by name, functions that do so many locksteps.
         num_locksteps: in a turn.
+        clock: seconds; the process's own time measures what does not wait for other threads.
     """
 
-    def __init__(self, rates: Rates, others: dict[str, Callable[[int], int]], num_locksteps: int) -> None:
+    def __init__(
+        self,
+        rates: Rates,
+        others: dict[str, Callable[[int], int]],
+        num_locksteps: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._rates = rates
         self._others = others
         self._num_locksteps = num_locksteps
         self._locksteps = 0
         self._is_first = True
         self._steps_before = 0
-        self._started = time.perf_counter()
+        self._clock = clock
+        self._started = clock()
 
     def __call__(self, event: Event) -> None:
         """Count a lockstep."""
@@ -48,17 +56,17 @@ class Interruptions:
         self._locksteps += 1
         if self._locksteps % self._num_locksteps:
             return
-        seconds = time.perf_counter() - self._started
+        seconds = self._clock() - self._started
         measured = {"collection": (event.done - self._steps_before, seconds)}
         for name, work in self._others.items():
-            started = time.perf_counter()
+            started = self._clock()
             units = work(self._num_locksteps)
-            measured[name] = (units, time.perf_counter() - started)
+            measured[name] = (units, self._clock() - started)
         # The first turn holds the start of all episodes and everyone's warming up.
         for name, (units, seconds) in measured.items() if not self._is_first else ():
             self._rates.add(name, units, seconds)
         self._is_first = False
-        self._steps_before, self._started = event.done, time.perf_counter()
+        self._steps_before, self._started = event.done, self._clock()
 
 
 def emulator_alone(task: PlayableTask, num_threads: int) -> tuple[Callable[[int], int], Callable[[], None]]:

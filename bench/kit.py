@@ -24,6 +24,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.networks import parse_architecture
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.schedules import TaskSchedule
+from rldistill.types import OutputKind
 from rldistill.verbs.collect import CollectionSummary, collect
 
 _CONSOLE = Console(width=118, highlight=False)
@@ -120,11 +121,20 @@ def describe_machine() -> None:
     _CONSOLE.print()
 
 
-def random_teacher(task: PlayableTask, network: str = "dqn", *, layer_norm: bool = True) -> TorchPolicy:
+def random_teacher(
+    task: PlayableTask, network: str = "dqn", *, layer_norm: bool = True, output_kind: OutputKind = "q_values"
+) -> TorchPolicy:
     """Return a network as large as a teacher, its weights drawn at random: it costs what a teacher costs."""
     generator = torch.Generator().manual_seed(0)
     architecture = parse_architecture(network, layer_norm=layer_norm)
-    return TorchPolicy.create(architecture, [task.task], name="random weights", zero_output=False, generator=generator)
+    return TorchPolicy.create(
+        architecture,
+        [task.task],
+        output_kind=output_kind,
+        name="random weights",
+        zero_output=False,
+        generator=generator,
+    )
 
 
 def collect_for_bench(policy: Policy, task: PlayableTask, out: Path, num_steps: int) -> CollectionSummary:

@@ -7,7 +7,10 @@ import argparse
 import importlib
 import time
 
-QUESTIONS = ("updates", "vectors", "sampling", "replay", "collection", "storage", "usual_way", "gpu", "memory")
+QUESTIONS = (
+    *("updates", "vectors", "sampling", "replay", "decision", "collection"),
+    *("storage", "usual_way", "gpu", "memory"),
+)
 
 
 def main() -> None:

@@ -214,10 +214,13 @@ class PolicyOutput:
         assert raw is not None, "exactly one action field is set"
         return raw
 
-    def rows(self, rows: NDArray[Any]) -> "PolicyOutput":
-        """Return the output of some of the observations, chosen by index or by mask `[B]`."""
+    def rows(self, mask: NDArray[np.bool_]) -> "PolicyOutput":
+        """Return the output of the observations that a mask `[B]` chooses; of all of them, itself."""
+        if mask.all():
+            return self
+        index = torch.from_numpy(np.flatnonzero(mask))
         tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
-        chosen = {name: tensor[rows] for name, tensor in tensors.items() if tensor is not None}
+        chosen = {name: tensor[index] for name, tensor in tensors.items() if tensor is not None}
         return PolicyOutput(self.action_layout, **chosen)
 
     @property

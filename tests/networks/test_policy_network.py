@@ -214,3 +214,18 @@ def test_heads_stay_in_float32_under_bfloat16():
     exact = network(frames(3, 4, 84, 84)).outputs
     assert not torch.equal(output.outputs, exact)  # the torso did round
     torch.testing.assert_close(output.outputs, exact, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("text", ["conv:4-4:8", "mlp:8x6"])
+def test_in_inference_mode_a_network_computes_the_same_and_calls_no_hooks(text):
+    network = make_network(text, (3, 36, 36), layer_norm=True, zero_output=False)
+    observations, called = frames(16, 3, 36, 36), []
+    hooks = [layer.register_forward_hook(lambda *_: called.append(1)) for layer in network.torso]
+    with torch.no_grad():
+        expected = network(observations)
+    assert len(called) == len(hooks)
+    with torch.inference_mode():
+        found = network(observations)
+    assert len(called) == len(hooks)
+    assert torch.equal(found.outputs, expected.outputs)
+    assert torch.equal(found.features, expected.features)

@@ -66,6 +66,21 @@ def test_every_forward_pass_has_the_same_number_of_rows(pong_like, monkeypatch):
     assert min(ROWS_PER_BATCH.values()) >= 8  # below, the last bits differ
 
 
+def test_one_observation_to_act_on_is_computed_alone(pong_like, monkeypatch):
+    observations = frames(40)
+    outputs, _ = pong_like(observations)
+    sizes = []
+    forward = PolicyNetwork.forward
+    monkeypatch.setattr(
+        PolicyNetwork, "forward", lambda self, x, *others: sizes.append(len(x)) or forward(self, x, *others)
+    )
+    one, _ = pong_like.act(observations[:1])
+    many, _ = pong_like.act(observations)
+    assert sizes == [1, 16, 16, 16]
+    np.testing.assert_array_equal(many, outputs.q_values.argmax(dim=1))
+    np.testing.assert_array_equal(one, many[:1])
+
+
 def test_no_rows_give_no_outputs(pong_like):
     output, _ = pong_like(frames(0))
     assert output.q_values.shape == (0, 6)

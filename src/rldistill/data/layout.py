@@ -90,7 +90,8 @@ def as_targets(
 ) -> dict[str, NDArray[np.float32]]:
     """Return a teacher's rows `[B, O]` as the fields of a dataset."""
     sizes = target_sizes(layout, output_kind)
-    return dict(zip(sizes, np.split(raw, np.cumsum(list(sizes.values()))[:-1], axis=1), strict=True))
+    width = raw.shape[1] // len(sizes)
+    return {name: raw[:, index * width : (index + 1) * width] for index, name in enumerate(sizes)}
 
 
 @dataclass(frozen=True)

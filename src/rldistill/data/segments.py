@@ -18,6 +18,8 @@ from rldistill.data.shard import Blocks
 
 Row = Mapping[str, NDArray[Any]]
 """One observation as it is stored, by field."""
+Rows = Mapping[str, NDArray[Any]]
+"""Observations of several slots, `[N, …]` by field."""
 
 
 class _RowBuffer:
@@ -71,7 +73,7 @@ class SegmentBuffer:
         self._rows = {name: _RowBuffer(spec) for name, spec in specs.items()}
         self._context: deque[Row] = deque(maxlen=num_context_rows)
         for row in lead_rows:
-            self._add_row(row)
+            self._add_row({name: part[None] for name, part in row.items()}, 0)
 
     @property
     def is_empty(self) -> bool:
@@ -83,14 +85,14 @@ class SegmentBuffer:
         """Number of the step that would follow, within the episode."""
         return self.first_step + self.num_steps
 
-    def add_step(self, row: Row) -> None:
-        """Add the row of one more step."""
-        self._add_row(row)
+    def add_step(self, rows: Rows, slot: int) -> None:
+        """Add a slot's row as that of one more step."""
+        self._add_row(rows, slot)
         self.num_steps += 1
 
-    def add_last_observation(self, row: Row) -> None:
-        """Add the row of the state after the last step."""
-        self._add_row(row)
+    def add_last_observation(self, rows: Rows, slot: int) -> None:
+        """Add a slot's row as that of the state after the last step."""
+        self._add_row(rows, slot)
         self.has_last_observation = True
 
     def seal(self) -> None:
@@ -106,11 +108,11 @@ class SegmentBuffer:
         """Return the sealed blocks of a field, and how many rows each holds."""
         return self._rows[name].blocks, self._rows[name].block_num_rows
 
-    def _add_row(self, row: Row) -> None:
-        for name, rows in self._rows.items():
-            rows.add(row[name])
+    def _add_row(self, rows: Rows, slot: int) -> None:
+        for name, buffer in self._rows.items():
+            buffer.add(rows[name][slot])
         if self._context.maxlen:
-            self._context.append({name: part.copy() for name, part in row.items()})
+            self._context.append({name: part[slot].copy() for name, part in rows.items()})
 
 
 class ShardBuffer:
@@ -134,7 +136,7 @@ class ShardBuffer:
         for index, episode in enumerate(episodes.tolist()):
             if episode not in self.under_way:
                 self.under_way[episode] = SegmentBuffer(episode, 0, [], fields, num_context_rows)
-            self.under_way[episode].add_step({name: part[index] for name, part in parts.items()})
+            self.under_way[episode].add_step(parts, index)
         self._episodes.append(episodes.copy())
         for name, column in self._values.items():
             column.append(values[name].copy())
@@ -144,7 +146,7 @@ class ShardBuffer:
         """End an episode with the row of the state after its last step; None: it is given up."""
         segment = self.under_way.pop(episode)
         if last_row is not None:
-            segment.add_last_observation({name: part[0] for name, part in self._layout.split(last_row[None]).items()})
+            segment.add_last_observation(self._layout.split(last_row[None]), 0)
         self.ended.append(segment)
 
     def tensors(self) -> dict[str, NDArray[Any]] | None:

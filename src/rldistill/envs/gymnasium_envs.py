@@ -87,18 +87,19 @@ class GymnasiumEnvs:
         """Apply one action per environment; ended ones wait for their reset."""
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        own_actions = self._codec.decode_each(actions)
+        encode, own_actions = self._codec.encode, self._codec.decode_each(actions)
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
                 continue
             try:
                 observation, reward, is_terminated, is_truncated, _ = env.step(own_actions[slot])
-                terminated[slot], truncated[slot] = bool(is_terminated), bool(is_truncated)
+                if is_terminated or is_truncated:
+                    terminated[slot], truncated[slot] = bool(is_terminated), bool(is_truncated)
+                    self._ended[slot] = True
             except Exception as error:
                 raise failed(self._what, "step", error) from error
-            self._observations[slot] = self._codec.encode(observation)
+            self._observations[slot] = encode(observation)
             rewards[slot] = reward if isinstance(reward, _NUMBERS) else number(self._what, reward)
-            self._ended[slot] = bool(is_terminated) or bool(is_truncated)
         # Of all slots at once: one look at each observation would cost as much as some environments' steps.
         check_finite(self._what, "observation", self._observations)
         check_finite(self._what, "reward", rewards)

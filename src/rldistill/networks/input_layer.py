@@ -84,6 +84,8 @@ class ScaleInput(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return float32 observations of the same shape, in the module's memory format."""
+        if self.scale == 1:
+            return observations.float()
         return (
             observations.float().mul_(self.scale)
             if observations.dtype.itemsize == 1

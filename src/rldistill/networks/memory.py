@@ -33,10 +33,15 @@ class AlignedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `[..., O]` for `[..., I]`."""
-        is_askew = input.storage_offset() % _ALIGNED_NUMBERS or any(
-            stride % _ALIGNED_NUMBERS for stride in input.stride()[:-1]
-        )
-        if is_askew and input.is_cpu and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and input.is_cpu and _is_askew(input):
             num_inputs = input.shape[-1]
             input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[..., :num_inputs]
         return functional.linear(input, self.weight, self.bias)
+
+
+def _is_askew(rows: Tensor) -> bool:
+    """Whether rows `[..., I]` of float32 begin elsewhere than at multiples of 16 bytes."""
+    distances = rows.storage_offset()
+    for stride in rows.stride()[:-1]:
+        distances |= stride
+    return distances % _ALIGNED_NUMBERS != 0

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,13 +52,16 @@ class Head(nn.Module):
 
         Eight bits of mantissa would round Q-values to steps wider than the gap between actions.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        device = features.device.type
+        if not torch.is_autocast_enabled(device):  # entering and leaving autocast costs as much as a layer
+            return self._forward(features.float())
+        with torch.autocast(device, enabled=False):
             return self._forward(features.float())
 
     def _forward(self, features: Tensor) -> NetworkOutput:
-        hidden = self.hidden(features)
+        hidden = _run(self.hidden, features)
         value = self.value(hidden).squeeze(-1) if self.value is not None else None
-        return NetworkOutput(self.rows(self.output(hidden), hidden), hidden, value)
+        return NetworkOutput(self.rows.forward(_run((self.output,), hidden), hidden), hidden, value)
 
 
 class PolicyNetwork(nn.Module):
@@ -68,6 +71,8 @@ class PolicyNetwork(nn.Module):
     initialisation the sharpened loss (temperature 0.01) stands still for thousands of
     updates, and at higher rates the ReLUs die. A learner's does not: equal Q-values make the
     greedy action NOOP everywhere, and in Freeway that finds no reward for a very long time.
+
+    In inference mode, in which policies play, hooks of layers are not called: they take longer than small layers do.
 
     Args:
         architecture: the layers.
@@ -147,4 +152,21 @@ class PolicyNetwork(nn.Module):
         """Return one head's outputs for observations `[B, *observation_shape]`, and the next state."""
         if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
-        return self.heads[head](self.torso(self.scale(observations)))
+        if not torch.is_inference_mode_enabled():
+            return self.heads[head](self.torso(self.scale(observations)))
+        torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
+        chosen = self.heads[head]
+        assert isinstance(chosen, Head)
+        return chosen.forward(_run(torso, self.scale.forward(observations)))
+
+
+def _run(layers: Iterable[nn.Module], rows: Tensor) -> Tensor:
+    """Return what layers compute one after the other.
+
+    In inference mode without what modules do around it, such as calling hooks: of small layers it takes longer than
+    they do.
+    """
+    is_inference = torch.is_inference_mode_enabled()
+    for layer in layers:
+        rows = layer.forward(rows) if is_inference else layer(rows)
+    return rows

@@ -42,7 +42,7 @@ def _count_macs(network: Network, head: int) -> int:
     try:
         # A module of somebody's own may have no weights.
         device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-        with torch.inference_mode():
+        with torch.no_grad():  # in inference mode a network of ours calls no hooks
             network(torch.zeros(1, *network.observation_shape, device=device), head)
     finally:
         for hook in hooks:

@@ -91,6 +91,8 @@ def choose_actions(
             chosen = _sample(layout, raw, output.kind, noise)
         case "random":
             chosen = random_actions(layout, noise)
+    if not is_random.any():
+        return chosen
     mask = is_random.reshape(-1, *(1,) * (chosen.ndim - 1))
     return np.where(mask, random_actions(layout, uniform), chosen)
 
@@ -132,7 +134,10 @@ def _draw(
     if len(rows) != num_rows:
         raise ValueError(f"rng must be one generator or one per row: got {len(rows)} for {num_rows} rows.")
     count = draws_per_decision(layout)
-    return np.stack([row.random(count) for row in rows]) if num_rows else np.empty((0, count))
+    draws = np.empty((num_rows, count))
+    for row, generator in enumerate(rows):
+        draws[row] = generator.random(count)
+    return draws
 
 
 def _greedy(layout: ActionLayout, raw: NDArray[np.float32], kind: str) -> Actions:
@@ -140,8 +145,9 @@ def _greedy(layout: ActionLayout, raw: NDArray[np.float32], kind: str) -> Action
         return _deterministic(layout, raw, kind)
     if layout.kind == "multi_binary":
         return (raw > 0).astype(np.int64)
-    chosen = np.stack([part.argmax(axis=1) for part in _choices(layout, raw)], axis=1).astype(np.int64)
-    return chosen[:, 0] if layout.kind == "discrete" else chosen
+    if layout.kind == "discrete":
+        return raw.argmax(axis=1)
+    return np.stack([part.argmax(axis=1) for part in _choices(layout, raw)], axis=1)
 
 
 def _deterministic(layout: ActionLayout, raw: NDArray[np.float32], kind: str) -> Actions:
@@ -158,8 +164,10 @@ def _sample(layout: ActionLayout, raw: NDArray[np.float32], kind: str, uniforms:
         return to_box(layout, mean + np.exp(np.minimum(log_std, _LARGEST_LOG_STD)) * _normal(uniforms))
     if layout.kind == "multi_binary":
         return (uniforms < expit(raw.astype(np.float64))).astype(np.int64)
+    if layout.kind == "discrete":
+        return _sample_choice(raw, uniforms[:, 0])
     drawn = [_sample_choice(part, uniforms[:, index]) for index, part in enumerate(_choices(layout, raw))]
-    return drawn[0] if layout.kind == "discrete" else np.stack(drawn, axis=1)
+    return np.stack(drawn, axis=1)
 
 
 def _choices(layout: ActionLayout, raw: NDArray[np.float32]) -> list[NDArray[np.float32]]:

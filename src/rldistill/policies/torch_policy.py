@@ -1,6 +1,5 @@
 """A policy whose network is ours."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +46,9 @@ class TorchPolicy:
         self.network = network
         self.spec = spec
         self._task_index = task_index
+        self._task = spec.heads[task_index].task
+        # A parameter stays the same object where a network is moved, as buffers do not; to look for one takes time.
+        self._first_weight = next(network.parameters(), None)
         if isinstance(network, PolicyNetwork):
             network.eval()  # once, and not around every call; a module of somebody's own keeps its mode
 
@@ -174,9 +176,10 @@ class TorchPolicy:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        weights = itertools.chain(self.network.parameters(), self.network.buffers())
-        # A module of somebody's own may have none.
-        return next((tensor.device for tensor in weights), torch.device("cpu"))
+        if self._first_weight is not None:
+            return self._first_weight.device
+        # A module of somebody's own may have no weights.
+        return next((tensor.device for tensor in self.network.buffers()), torch.device("cpu"))
 
     @property
     def hash(self) -> str:
@@ -202,26 +205,33 @@ class TorchPolicy:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
             NumericalError: it answered NaN or infinity.
         """
-        rows = torch.as_tensor(observations)
-        fingerprint = self.tasks[0].fingerprint
+        return self._answer(torch.as_tensor(observations), state, ROWS_PER_BATCH[self.device.type])
+
+    def _answer(self, rows: Tensor, state: State, batch_size: int | None) -> tuple[PolicyOutput, State]:
+        """Return what `__call__` does, computed in batches of this size; None: with the rows as they are."""
+        fingerprint = self._task.fingerprint
         check_observations(self.name, rows, fingerprint)
-        was_training = self.network.training
+        network = self.network
+        was_training = network.training
         if was_training:  # setting the mode walks over all modules
-            self.network.eval()
+            network.eval()
         with torch.inference_mode():
             # Moved before it is padded: what is padded need not travel.
             rows = rows.to(self.device, non_blocking=True)
-            initial = self.network.initial_state(len(rows))
+            initial = network.initial_state(len(rows))
             remembered = () if initial is None else initial if state is None else state
-            columns = run_padded(rows, ROWS_PER_BATCH[self.device.type], self._forward, *remembered)
+            if batch_size is None:
+                columns = self._forward(rows, *remembered)
+            else:
+                columns = run_padded(rows, batch_size, self._forward, *remembered)
         if was_training:
-            self.network.train()
+            network.train()
         outputs, features, value, *following = columns
         assert outputs is not None, "every network has outputs"
         check_answers(self.name, self.output_kind, rows, outputs)
         layout = fingerprint.action_layout
         output = PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features)
-        return output, tuple(part for part in following if part is not None) or state
+        return output, tuple([part for part in following if part is not None]) or state
 
     def _forward(self, rows: Tensor, *state: Tensor) -> tuple[Tensor | None, ...]:
         output = self.network(rows, self._task_index, state or None)
@@ -237,13 +247,16 @@ class TorchPolicy:
     ) -> tuple[Actions, State]:
         """Return one action per row, `[B, *action_shape]`, by the policy's own behaviour, and the next state.
 
+        One row alone is not padded to a batch: its outputs may differ in their last bits from those of `__call__`.
+
         Args:
             observations: `[B, *observation_shape]`.
             state: what the last call returned, or `initial_state(B)`.
             rng: one generator, or one per row; needed where something is drawn.
             exploration_epsilon: chance of a uniformly random action, in [0, 1].
         """
-        output, state = self(observations, state)
+        rows = torch.as_tensor(observations)
+        output, state = self._answer(rows, state, None) if rows.shape[:1] == (1,) else self(rows, state)
         return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:

@@ -82,8 +82,7 @@ def _begun_episodes(writer: DatasetWriter, num_envs: int) -> dict[int, BegunEpis
 
 def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: bool) -> None:
     """Append one lockstep, or the oldest episodes' part of it where that reaches the target."""
-    # In the order of episodes, not of slots: which slot plays an episode depends on where a collection was taken up.
-    kept = np.argsort(step.episodes)[:limit]
+    kept = slice(limit)  # the rows are in the order of episodes
     targets = step.labels[_TEACHER]
     layout, actions = targets.action_layout, step.actions[kept]
     writer.append(
@@ -98,7 +97,7 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
         },
     )
     last_rows = _rows(step.next_observations, is_stacked)
-    for row in kept[step.ended[kept]]:
+    for row in np.flatnonzero(step.ended[kept]):
         writer.end_episode(int(step.episodes[row]), last_rows[row])
 
 

@@ -161,6 +161,9 @@ class EpisodePlayer:
         self._seated = list(seated.values())
         self._label_period = label_period
         self._layout = acting[0].tasks[0].fingerprint.action_layout
+        # What idle slots are given, which they ignore.
+        dtype = np.float32 if self._layout.is_continuous else np.int64
+        self._idle = np.zeros((envs.num_envs, *self._layout.action_shape), dtype)
         self._num_locksteps = 0
         self._is_told = False
         self._envs = envs
@@ -173,17 +176,21 @@ class EpisodePlayer:
         # Of a mixture: from what each slot draws who acts, and what it drew last.
         self._mixing: list[np.random.Generator | None] = [None] * envs.num_envs
         self._first_acts = np.ones(envs.num_envs, bool)
+        # Episodes under way and their slots; None: some began or ended since.
+        self._order: tuple[NDArray[np.int64], NDArray[np.intp]] | None = None
         self._observations: NDArray[np.generic] | None = None
 
     def play(self) -> Iterator[StepRecord]:
         """Yield one record per lockstep until no episode is left."""
-        self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
+        self._begin()
         while any(episode is not None for episode in self._episodes):
-            yield self._step()
+            step = self._step()
+            yield step
             self._num_locksteps += 1
             if self._num_locksteps % _STEPS_BETWEEN_LOOKS == 0:
                 self._look_for_the_end()
-            self._begin([slot for slot, episode in enumerate(self._episodes) if episode is None])
+            if step.ended.any():
+                self._begin()
 
     def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
         """Take up episodes that were begun before, by repeating what was done in them.
@@ -203,7 +210,7 @@ class EpisodePlayer:
         for time in range(max((len(episode.actions) for episode in begun.values()), default=0), 0, -1):
             starting = [number for number, episode in begun.items() if len(episode.actions) == time]
             self._assign([slots[number] for number in starting], starting)
-            actions = self._no_actions()
+            actions = self._idle.copy()
             for number, episode in begun.items():
                 if len(episode.actions) >= time:
                     actions[slots[number]] = episode.actions[len(episode.actions) - time]
@@ -226,6 +233,7 @@ class EpisodePlayer:
             self._steps[slots[number]] = len(episode.actions)
         for number in diverged:
             self._episodes[slots[number]] = None
+        self._order = None
         return diverged
 
     def _look_for_the_end(self) -> None:
@@ -256,11 +264,6 @@ class EpisodePlayer:
                 stacklevel=2,
             )
 
-    def _no_actions(self) -> Actions:
-        """Return what idle slots are given, which they ignore."""
-        dtype = np.float32 if self._layout.is_continuous else np.int64
-        return np.zeros((self._envs.num_envs, *self._layout.action_shape), dtype)
-
     def _assign(self, slots: list[int], episodes: list[int]) -> None:
         for slot, episode in zip(slots, episodes, strict=True):
             self._episodes[slot] = episode
@@ -271,23 +274,24 @@ class EpisodePlayer:
                 self._mixing[slot] = mixing
                 if self._mixture.per == "episode":
                     self._first_acts[slot] = mixing.random() < self._mixture.fraction
+        self._order = None
         if slots:
             for seat in self._seated:
                 seat.begin(slots)
             self._observations = self._envs.reset(slots, [episode_seed(self._seed, episode) for episode in episodes])
 
-    def _begin(self, free: list[int]) -> None:
+    def _begin(self) -> None:
+        free = [slot for slot, episode in enumerate(self._episodes) if episode is None]
         # `free` first: zip must not take an episode off the queue that no slot is there for.
         episodes = [episode for _, episode in zip(free, self._queue, strict=False)]
         self._assign(free[: len(episodes)], episodes)
 
     def _step(self) -> StepRecord:
-        # In the order of episodes, not of slots: where a target cuts a lockstep, the same episodes are cut.
-        numbered = sorted((episode, slot) for slot, episode in enumerate(self._episodes) if episode is not None)
-        playing = np.array([slot for _, slot in numbered], np.intp)
+        episodes, playing = self._order = self._order or self._in_order()
         assert self._observations is not None
         observations = self._observations[playing]
-        labelled = self._steps[playing] % self._label_period == 0
+        steps = self._steps[playing]
+        labelled = steps % self._label_period == 0
         # Labellers that neither act nor remember are asked below, about the labelled rows alone.
         outputs = {
             seat: seat.answer(observations, playing) for seat in self._seated if seat in self._acting or seat.remembers
@@ -299,12 +303,12 @@ class EpisodePlayer:
             for name, seat in (self._labellers.items() if labelled.any() else ())
         }
         chosen = self._choose([outputs[seat] for seat in self._acting], playing)
-        actions = self._no_actions()
+        actions = self._idle.copy()
         actions[playing] = chosen
         step = self._envs.step(actions)
         record = StepRecord(
-            np.array([episode for episode, _ in numbered], np.int64),
-            self._steps[playing],
+            episodes,
+            steps,
             observations,
             labelled,
             labels,
@@ -315,36 +319,49 @@ class EpisodePlayer:
             step.observations[playing],
         )
         self._observations = step.observations
-        self._steps[playing] += 1
-        for slot, is_over in zip(playing.tolist(), record.ended, strict=True):
-            if is_over:
-                self._episodes[slot] = None
+        self._steps[playing] = steps + 1
+        for slot in playing[record.ended].tolist():
+            self._episodes[slot] = None
+            self._order = None
         return record
+
+    def _in_order(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """Return the episodes under way, `[M]`, and the slot of each.
+
+        In the order of episodes, not of slots: where a target cuts a lockstep, the same episodes are cut.
+        """
+        numbered = sorted((episode, slot) for slot, episode in enumerate(self._episodes) if episode is not None)
+        return np.array([episode for episode, _ in numbered]), np.array([slot for _, slot in numbered], np.intp)
 
     def _choose(self, outputs: Sequence[PolicyOutput], playing: NDArray[np.intp]) -> Actions:
         """Return one action per row, each chosen by the policy that acts there."""
-        actions = self._no_actions()[playing]
-        for output, seat, rows in zip(outputs, self._acting, self._who_acts(playing), strict=True):
-            generators = [self._generators[slot] for slot in playing[rows].tolist()]
-            rng = [generator for generator in generators if generator is not None]
+        if self._mixture is None:
+            return self._chosen(self._acting[0], outputs[0], self._rng(playing))
+        actions = self._idle[playing]
+        for output, seat, rows in zip(outputs, self._acting, self._who_acts(self._mixture, playing), strict=True):
+            rng = self._rng(playing[rows])
             if not rng:
                 continue
-            behaviour = seat.policy.behaviour
-            actions[rows] = choose_actions(output.rows(rows), behaviour, rng=rng, exploration_epsilon=self._epsilon)
-            if self._mixture is not None and behaviour == "greedy" and self._epsilon == 0:
+            actions[rows] = self._chosen(seat, output.rows(rows), rng)
+            if seat.policy.behaviour == "greedy" and self._epsilon == 0:
                 # Whoever acts, a decision moves its episode's generator by the same number of draws.
                 for generator in rng:
                     generator.random(draws_per_decision(self._layout))
         return actions
 
-    def _who_acts(self, playing: NDArray[np.intp]) -> tuple[NDArray[np.bool_], ...]:
+    def _chosen(self, seat: _Seated, output: PolicyOutput, rng: list[np.random.Generator]) -> Actions:
+        return choose_actions(output, seat.policy.behaviour, rng=rng, exploration_epsilon=self._epsilon)
+
+    def _rng(self, slots: NDArray[np.intp]) -> list[np.random.Generator]:
+        generators = [self._generators[slot] for slot in slots.tolist()]
+        return [generator for generator in generators if generator is not None]
+
+    def _who_acts(self, mixture: Mixture, playing: NDArray[np.intp]) -> tuple[NDArray[np.bool_], ...]:
         """Return for each policy that may act, `[M]`: the rows where it does."""
-        if self._mixture is None:
-            return (np.ones(len(playing), bool),)
-        if self._mixture.per == "decision":
+        if mixture.per == "decision":
             for slot in playing.tolist():
                 mixing = self._mixing[slot]
                 assert mixing is not None, "every slot that plays has an episode"
-                self._first_acts[slot] = mixing.random() < self._mixture.fraction
+                self._first_acts[slot] = mixing.random() < mixture.fraction
         first = self._first_acts[playing]
         return first, ~first
