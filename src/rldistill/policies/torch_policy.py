@@ -176,6 +176,9 @@ class TorchPolicy:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
+        if self._first_weight is not None and self._first_weight.is_meta:
+            # Made without weights, which it was given since then, as new parameters.
+            self._first_weight = next(self.network.parameters())
         if self._first_weight is not None:
             return self._first_weight.device
         # A module of somebody's own may have no weights.
