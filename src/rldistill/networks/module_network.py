@@ -82,7 +82,9 @@ class ModuleNetwork(nn.Module):
         dtypes = {weight.dtype for weight in self.module.parameters() if weight.is_floating_point()}
         # Of several types none is the module's: it converts between them itself.
         inputs = self.scale(observations).to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        return call_foreign(self._what, self.module, inputs)
+        # A module may write into what it is given, and observations that need no scaling are the caller's own.
+        own = inputs.clone() if inputs.data_ptr() == observations.data_ptr() else inputs
+        return call_foreign(self._what, self.module, own)
 
     def _rows(self, answers: dict[str, Tensor]) -> Tensor:
         if self._outputs is not None:
