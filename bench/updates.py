@@ -20,7 +20,7 @@ from rldistill.distillation.batch import Minibatch
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks.precision import Precision
-from rldistill.schedules import Constant
+from rldistill.schedules import constant
 from rldistill.session.threads import use_threads
 
 BATCH_SIZE = 128
@@ -50,8 +50,8 @@ def training(
         torch.compile(student) if compiled else student,
         [make_loss("sharpened_kl", "q_values", temperature=0.01)],
         OPTIMIZERS["adam"](student.parameters(), 1e-4, 0.0),
-        learning_rate=Constant(1e-4),
-        temperatures=[Constant(0.01)],
+        learning_rate=constant(1e-4),
+        temperatures=[constant(0.01)],
         num_updates=_ENOUGH_UPDATES,
         max_gradient_norm=1.0,
         precision=precision,

@@ -19,7 +19,7 @@ from rldistill.data import Dataset
 from rldistill.distillation import OPTIMIZERS, Distiller, UpdateRecord, distil
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
-from rldistill.schedules import Constant
+from rldistill.schedules import constant
 from rldistill.session.threads import use_threads
 
 NETWORK, TEMPERATURE, LEARNING_RATE = "mlp:64x64", 0.01, 1e-3
@@ -32,8 +32,8 @@ def library(dataset: Dataset, batch_size: int) -> Iterator[UpdateRecord]:
         student,
         [make_loss("sharpened_kl", "q_values", temperature=TEMPERATURE)],
         OPTIMIZERS["adam"](student.parameters(), LEARNING_RATE, 0.0),
-        learning_rate=Constant(LEARNING_RATE),
-        temperatures=[Constant(TEMPERATURE)],
+        learning_rate=constant(LEARNING_RATE),
+        temperatures=[constant(TEMPERATURE)],
         num_updates=_ENOUGH_UPDATES,
         max_gradient_norm=1.0,
         precision="float32",

@@ -6,38 +6,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rldistill.errors import UsageError
-from rldistill.schedules import Constant, Cosine, Linear, OneCycle, TaskSchedule, parse_schedule
+from rldistill.schedules import TaskSchedule, constant, cosine, linear, one_cycle, parse_schedule
 
 FORMS = "expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION) or one_cycle:PEAK."
 numbers = st.floats(-1e6, 1e6)
 fractions = st.floats(0.01, 1.0)
 schedules = st.one_of(
-    st.builds(Constant, numbers),
-    st.builds(Linear, numbers, numbers, fractions),
-    st.builds(Cosine, numbers, numbers, fractions),
-    st.builds(OneCycle, st.floats(1e-6, 1e6), st.floats(0.01, 0.99)),
+    st.builds(constant, numbers),
+    st.builds(linear, numbers, numbers, fractions),
+    st.builds(cosine, numbers, numbers, fractions),
+    st.builds(one_cycle, st.floats(1e-6, 1e6), st.floats(0.01, 0.99)),
 )
 
 
 @pytest.mark.parametrize(
     ("schedule", "progress", "expected"),
     [
-        (Constant(0.01), 0.0, 0.01),
-        (Constant(0.01), 1.0, 0.01),
-        (Linear(1.0, 0.0), 0.25, 0.75),
-        (Linear(0.0, 8.0), 0.75, 6.0),
-        (Linear(1.0, 0.0, 0.5), 0.25, 0.5),
-        (Linear(1.0, 0.0, 0.5), 0.75, 0.0),  # then the end value stays
-        (Cosine(1.0, 0.0), 0.25, 0.8535534),  # (1 + cos 45°) / 2
-        (Cosine(1.0, 0.0), 0.5, 0.5),
-        (Cosine(1.0, 0.0, 0.5), 0.25, 0.5),
-        (Cosine(1.0, 0.0, 0.5), 0.9, 0.0),
-        (OneCycle(1.0), 0.0, 0.04),  # a 25th of the peak
-        (OneCycle(1.0), 0.15, 0.52),  # half of the way up
-        (OneCycle(1.0), 0.3, 1.0),
-        (OneCycle(1.0), 0.65, 0.50005),  # half of the way down
-        (OneCycle(1.0), 1.0, 1e-4),
-        (OneCycle(1.0, warmup_fraction=0.5), 0.5, 1.0),
+        (constant(0.01), 0.0, 0.01),
+        (constant(0.01), 1.0, 0.01),
+        (linear(1.0, 0.0), 0.25, 0.75),
+        (linear(0.0, 8.0), 0.75, 6.0),
+        (linear(1.0, 0.0, 0.5), 0.25, 0.5),
+        (linear(1.0, 0.0, 0.5), 0.75, 0.0),  # then the end value stays
+        (cosine(1.0, 0.0), 0.25, 0.8535534),  # (1 + cos 45°) / 2
+        (cosine(1.0, 0.0), 0.5, 0.5),
+        (cosine(1.0, 0.0, 0.5), 0.25, 0.5),
+        (cosine(1.0, 0.0, 0.5), 0.9, 0.0),
+        (one_cycle(1.0), 0.0, 0.04),  # a 25th of the peak
+        (one_cycle(1.0), 0.15, 0.52),  # half of the way up
+        (one_cycle(1.0), 0.3, 1.0),
+        (one_cycle(1.0), 0.65, 0.50005),  # half of the way down
+        (one_cycle(1.0), 1.0, 1e-4),
+        (one_cycle(1.0, warmup_fraction=0.5), 0.5, 1.0),
     ],
 )
 def test_schedule_matches_hand_worked_values(schedule, progress, expected):
@@ -45,7 +45,7 @@ def test_schedule_matches_hand_worked_values(schedule, progress, expected):
 
 
 @settings(deadline=None)
-@given(start=numbers, end=numbers, fraction=fractions, kind=st.sampled_from([Linear, Cosine]))
+@given(start=numbers, end=numbers, fraction=fractions, kind=st.sampled_from([linear, cosine]))
 def test_start_and_end_are_met_exactly(start, end, fraction, kind):
     schedule = kind(start, end, fraction)
     assert schedule(0.0) == start
@@ -54,7 +54,7 @@ def test_start_and_end_are_met_exactly(start, end, fraction, kind):
 
 
 @settings(deadline=None)
-@given(value=numbers, progress=st.floats(0, 1), kind=st.sampled_from([Linear, Cosine]))
+@given(value=numbers, progress=st.floats(0, 1), kind=st.sampled_from([linear, cosine]))
 def test_equal_start_and_end_give_exactly_that_value_throughout(value, progress, kind):
     assert kind(value, value)(progress) == value
 
@@ -72,12 +72,12 @@ def test_schedule_stays_within_its_bounds(schedule, progress):
 def test_linear_and_cosine_never_turn_back(start, end, progresses):
     early, late = min(progresses), max(progresses)
     slack = 1e-12 * max(abs(start), abs(end))
-    for schedule in (Linear(start, end), Cosine(start, end)):
+    for schedule in (linear(start, end), cosine(start, end)):
         assert abs(schedule(late) - start) >= abs(schedule(early) - start) - slack
 
 
 def test_one_cycle_rises_to_its_peak_and_falls():
-    values = [OneCycle(1e-3)(step / 100) for step in range(101)]
+    values = [one_cycle(1e-3)(step / 100) for step in range(101)]
     assert values.index(max(values)) == 30
     assert values[:31] == sorted(values[:31])
     assert values[30:] == sorted(values[30:], reverse=True)
@@ -86,17 +86,17 @@ def test_one_cycle_rises_to_its_peak_and_falls():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0.01", Constant(0.01)),
-        (0.01, Constant(0.01)),
-        (1, Constant(1.0)),
-        ("-2", Constant(-2.0)),
-        ("linear:0.2->0.01", Linear(0.2, 0.01)),
-        ("linear:0.2->0.01@0.5", Linear(0.2, 0.01, 0.5)),
-        ("linear: 0 -> -1 @ 0.5", Linear(0.0, -1.0, 0.5)),
-        ("cosine:1e-3->0", Cosine(1e-3, 0.0)),
-        ("cosine:1e-3->1e-5@0.9", Cosine(1e-3, 1e-5, 0.9)),
-        ("one_cycle:1e-3", OneCycle(1e-3)),
-        ("one_cycle:1e-3@0.1", OneCycle(1e-3, 0.1)),
+        ("0.01", constant(0.01)),
+        (0.01, constant(0.01)),
+        (1, constant(1.0)),
+        ("-2", constant(-2.0)),
+        ("linear:0.2->0.01", linear(0.2, 0.01)),
+        ("linear:0.2->0.01@0.5", linear(0.2, 0.01, 0.5)),
+        ("linear: 0 -> -1 @ 0.5", linear(0.0, -1.0, 0.5)),
+        ("cosine:1e-3->0", cosine(1e-3, 0.0)),
+        ("cosine:1e-3->1e-5@0.9", cosine(1e-3, 1e-5, 0.9)),
+        ("one_cycle:1e-3", one_cycle(1e-3)),
+        ("one_cycle:1e-3@0.1", one_cycle(1e-3, 0.1)),
     ],
 )
 def test_text_makes_the_schedule_it_describes(text, expected):
@@ -106,13 +106,13 @@ def test_text_makes_the_schedule_it_describes(text, expected):
 @pytest.mark.parametrize(
     ("schedule", "text"),
     [
-        (Constant(0.01), "0.01"),
-        (Linear(0.2, 0.01), "linear:0.2->0.01"),
-        (Linear(0.2, 0.01, 0.5), "linear:0.2->0.01@0.5"),
-        (Cosine(1e-3, 0), "cosine:0.001->0.0"),
-        (OneCycle(1e-3), "one_cycle:0.001"),
-        (OneCycle(1e-5, 0.1), "one_cycle:1e-05@0.1"),
-        (Constant(np.float64(0.5)), "0.5"),
+        (constant(0.01), "0.01"),
+        (linear(0.2, 0.01), "linear:0.2->0.01"),
+        (linear(0.2, 0.01, 0.5), "linear:0.2->0.01@0.5"),
+        (cosine(1e-3, 0), "cosine:0.001->0.0"),
+        (one_cycle(1e-3), "one_cycle:0.001"),
+        (one_cycle(1e-5, 0.1), "one_cycle:1e-05@0.1"),
+        (constant(np.float64(0.5)), "0.5"),
     ],
 )
 def test_schedule_writes_itself_as_text(schedule, text):
@@ -186,7 +186,7 @@ def test_number_out_of_range_is_refused_with_its_range(text, reason):
 
 
 @pytest.mark.parametrize("progress", [-0.01, 1.01, float("nan")])
-@pytest.mark.parametrize("schedule", [Constant(1.0), Linear(1.0, 0.0), Cosine(1.0, 0.0), OneCycle(1.0)])
+@pytest.mark.parametrize("schedule", [constant(1.0), linear(1.0, 0.0), cosine(1.0, 0.0), one_cycle(1.0)])
 def test_progress_outside_the_run_is_an_error(schedule, progress):
     with pytest.raises(ValueError, match=rf"^progress must be in \[0, 1\], got {progress}\.$"):
         schedule(progress)

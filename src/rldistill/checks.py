@@ -1,6 +1,8 @@
-"""Ranges of settings, checked where they are declared; nothing heavy is imported: the command line comes here first."""
+"""Ranges of settings, checked where they are declared: each check raises a UsageError that names field and value.
 
-import math
+Nothing heavy is imported: the command line comes here first.
+"""
+
 import os
 import sys
 from collections.abc import Sequence
@@ -9,65 +11,21 @@ from typing import Any, TypeGuard, cast
 
 from rldistill.errors import UsageError, printable, shown
 
-_MOST_ENVS = 4096
 _MOST_NAME = 255  # a file may be called so
 _MOST_DIMENSIONS = 8
 # Of one name in a path, and of a whole path, in bytes: Linux opens no longer ones.
 _MOST_NAME_BYTES, _MOST_PATH_BYTES = 255, 4095
-_IN_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", Path: "a path"}
-
-
-def check_positive(record: object, *names: str) -> None:
-    """Check that fields are 1 or more.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if getattr(record, name) < 1:
-            raise UsageError(f"{name} must be 1 or more, got {getattr(record, name)}.")
-
-
-def check_num_envs(num_envs: int) -> None:
-    """Check a number of environments: each takes memory of its own, and a mistyped one would fill the machine's.
-
-    Raises:
-        UsageError: below 1, or above 4,096.
-    """
-    if num_envs < 1:
-        raise UsageError(f"num_envs must be 1 or more, got {num_envs}.")
-    if num_envs > _MOST_ENVS:
-        raise UsageError(f"num_envs must be {_MOST_ENVS} or less, got {num_envs}.")
-
-
-def check_not_negative(record: object, *names: str) -> None:
-    """Check that fields are 0 or more, and numbers.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
-    for name in names:
-        if not 0 <= getattr(record, name) < math.inf:
-            raise UsageError(f"{name} must be 0 or more, got {getattr(record, name)}.")
 
 
 def check_share(record: object, *names: str) -> None:
-    """Check that fields are shares or chances, in [0, 1].
-
-    Raises:
-        UsageError: names the field and its value.
-    """
+    """Check that fields are shares or chances, in [0, 1]."""
     for name in names:
         if not 0 <= getattr(record, name) <= 1:
             raise UsageError(f"{name} must lie in [0, 1], got {getattr(record, name)}.")
 
 
 def check_whole(record: object, *names: str, least: int = 1) -> None:
-    """Check that fields hold whole numbers, one or several: a file may declare anything.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
+    """Check that fields hold whole numbers, one or several: a file may declare anything."""
     for name in names:
         value = getattr(record, name)
         values = cast(Sequence[Any], value) if isinstance(value, tuple | list) else (value,)
@@ -78,11 +36,7 @@ def check_whole(record: object, *names: str, least: int = 1) -> None:
 
 
 def check_shape(record: object, *names: str, least: int = 1) -> None:
-    """Check that fields hold the sizes of an array: multiplying those of a file that lists a million takes for ever.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
+    """Check that fields hold the sizes of an array: multiplying those of a file that lists a million takes for ever."""
     for name in names:
         if len(getattr(record, name)) > _MOST_DIMENSIONS:
             raise UsageError(f"{name} must have at most {_MOST_DIMENSIONS} sizes, got {len(getattr(record, name)):,}.")
@@ -100,22 +54,14 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 
 def check_kind(record: object, kind: type, *names: str) -> None:
-    """Check that fields are of a type.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
+    """Check that fields are of a type."""
     for name in names:
         if not isinstance(getattr(record, name), kind):
             raise UsageError(f"{name} must be a {kind.__name__}, got {shown(getattr(record, name))}.")
 
 
 def check_name(record: object, *names: str) -> None:
-    """Check that fields are texts that tables and messages can show.
-
-    Raises:
-        UsageError: names the field and its value.
-    """
+    """Check that fields are texts that tables and messages can show."""
     for name in names:
         value = getattr(record, name)
         if not isinstance(value, str):
@@ -134,14 +80,12 @@ def check_path(name: str, path: Path) -> None:
     """
     encoded = os.fsencode(path)
     longest = max(map(len, encoded.split(b"/")))
-    if longest > _MOST_NAME_BYTES or len(encoded) > _MOST_PATH_BYTES:
-        what, got, most = "name", longest, _MOST_NAME_BYTES
-        if longest <= _MOST_NAME_BYTES:
-            what, got, most = "path", len(encoded), _MOST_PATH_BYTES
-        raise UsageError(
-            f"{name}: got a {what} of {got:,} bytes, expected at most {most:,}: {printable(str(path), 60)}. Choose a "
-            "shorter one."
-        )
+    for what, got, most in (("name", longest, _MOST_NAME_BYTES), ("path", len(encoded), _MOST_PATH_BYTES)):
+        if got > most:
+            raise UsageError(
+                f"{name}: got a {what} of {got:,} bytes, expected at most {most:,}: {printable(str(path), 60)}. Choose "
+                "a shorter one."
+            )
     if b"\0" in encoded or not _is_utf8(encoded):
         raise UsageError(f"{name}: got {printable(str(path), 60)}, expected UTF-8 without NUL, as records hold it.")
 

@@ -1,8 +1,7 @@
 """The errors a user can meet, each told in one line.
 
-Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line turns
-`exit_code` into the process's exit status: 2 for what could be decided from the command
-line and the configuration alone, 1 for everything else.
+Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line turns `exit_code` into the process's
+exit status: 2 for what could be decided from the command line and the configuration alone, 1 for everything else.
 """
 
 import contextlib

@@ -1,9 +1,8 @@
 """What a run tells while it runs: frozen records, given to callbacks.
 
-The library never prints. The command line's progress bar is one callback; a notebook, a
-test or a tracker is another. A callback that answers `True` to a `ProgressEvent` asks the run
-to stop: it saves its state and ends as after Ctrl-C. Messages only tell, the one that says
-"stopped" among them.
+The library never prints. The command line's progress bar is one callback; a notebook, a test or a tracker is another. A
+callback that answers `True` to a `ProgressEvent` asks the run to stop: it saves its state and ends as after Ctrl-C.
+Messages only tell, the one that says "stopped" among them.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,8 @@ under about 5 seconds and 1 GB on a slow core.
 
 import json
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,51 +128,11 @@ def plain_children(value: object) -> list[Any]:
     return list(cast(list[Any], value)) if isinstance(value, list | tuple | set | frozenset) else []
 
 
-@dataclass
-class _Frame:
-    """A container on the way from the root to the value that is being looked at."""
-
-    value: object
-    rest: Iterator[Any]
-    num_items: int = 1
-    height: int = 1
-
-
-@dataclass
-class _Walk:
-    budget: Budget
-    children: Callable[[object], list[Any]]
-    path: list[_Frame] = field(default_factory=list[_Frame])
-    finished: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
-
-    def enter(self, value: object) -> None:
-        content = self.children(value)
-        if not content:
-            self.add(1, 1)
-        elif id(value) in self.finished:
-            self.add(*self.finished[id(value)])
-        elif any(frame.value is value for frame in self.path):
-            raise BeyondLimitsError("holds itself")
-        else:
-            self.path.append(_Frame(value, iter(content)))
-
-    def add(self, num_items: int, height: int) -> None:
-        if not self.path:
-            return
-        parent = self.path[-1]
-        parent.num_items += num_items
-        parent.height = max(parent.height, 1 + height)
-        if parent.num_items > self.budget.num_items:
-            raise BeyondLimitsError(f"holds more than {self.budget.num_items:,} values")
-        if len(self.path) + height > self.budget.depth:
-            raise BeyondLimitsError(f"is nested more than {self.budget.depth} deep")
-
-
 def check_tree(root: object, budget: Budget, children: Callable[[object], list[Any]] = plain_children) -> None:
     """Check what may share its parts: as a tree, in which shared parts count each time, it must keep a budget.
 
-    Whoever walks, prints, compares or hashes it afterwards can then do so in the plain, recursive way. Each part is
-    looked at once, however often it is shared.
+    What walks, prints, compares or hashes it afterwards can then do so in the plain, recursive way, as this check does
+    within the budget's depth. Each part is looked at once, however often it is shared.
 
     Args:
         root: containers of whatever `children` knows.
@@ -182,20 +142,33 @@ def check_tree(root: object, budget: Budget, children: Callable[[object], list[A
     Raises:
         BeyondLimitsError: more values, deeper, or a container within itself.
     """
-    walk = _Walk(budget, children)
-    walk.enter(root)
-    while walk.path:
-        if len(walk.path) > budget.depth:
+    measured: dict[int, tuple[int, int]] = {}
+    entered: set[int] = set()
+
+    def measure(value: object, depth: int) -> tuple[int, int]:
+        """Return how many values a part holds, itself among them, and how many containers deep it is."""
+        content = children(value)
+        if not content:
+            return 1, 1
+        if id(value) in measured:
+            return measured[id(value)]
+        if id(value) in entered:
+            raise BeyondLimitsError("holds itself")
+        if depth > budget.depth:
             raise BeyondLimitsError(f"is nested more than {budget.depth} deep")
-        frame = walk.path[-1]
-        try:
-            value = next(frame.rest)
-        except StopIteration:
-            walk.path.pop()
-            walk.finished[id(frame.value)] = frame.num_items, frame.height
-            walk.add(frame.num_items, frame.height)
-        else:
-            walk.enter(value)
+        entered.add(id(value))
+        num_items, height = 1, 1
+        for part in content:
+            num_inner, inner_height = measure(part, depth + 1)
+            num_items, height = num_items + num_inner, max(height, 1 + inner_height)
+            if num_items > budget.num_items:
+                raise BeyondLimitsError(f"holds more than {budget.num_items:,} values")
+            if depth + inner_height > budget.depth:
+                raise BeyondLimitsError(f"is nested more than {budget.depth} deep")
+        measured[id(value)] = num_items, height
+        return num_items, height
+
+    measure(root, 1)
 
 
 def _small_integer(text: str) -> int:

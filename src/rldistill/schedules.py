@@ -1,8 +1,7 @@
 """What changes while a run proceeds: temperature, learning rate, ε, and which task comes next.
 
-A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows
-neither updates nor steps, so one text serves runs of any length. As text, in TOML and on the
-command line:
+A schedule maps progress, the share of the run that is done, in [0, 1], to a value. It knows neither updates nor steps,
+so one text serves runs of any length. As text, in TOML and on the command line:
 
     0.01                     always 0.01
     linear:0.2->0.01         in a straight line from 0.2 to 0.01
@@ -18,7 +17,8 @@ A *task schedule* says how many rows of an update's batch each task gives.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from itertools import pairwise
+from typing import Literal, get_args
 
 from rldistill.errors import UsageError
 from rldistill.seeding import stream_generator
@@ -27,169 +27,94 @@ _ONE_CYCLE_WARMUP = 0.3
 _ONE_CYCLE_START_DIVISOR = 25.0
 _ONE_CYCLE_END_DIVISOR = 1e4
 
-
-class Schedule(Protocol):
-    """A value as a function of progress."""
-
-    def __call__(self, progress: float) -> float:
-        """Return the value at a share of the run, in [0, 1]."""
-        ...
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the whole run."""
-        ...
-
-    def to_value(self) -> float | str:
-        """Return the number or the text from which `as_schedule` makes an equal schedule."""
-        ...
+Shape = Literal["constant", "linear", "cosine", "one_cycle"]
 
 
 @dataclass(frozen=True)
-class Constant:
-    """The same value throughout.
+class Schedule:
+    """A value as a function of progress; `constant`, `linear`, `cosine`, `one_cycle` and `parse_schedule` make one.
 
     Attributes:
-        value: finite.
+        shape: of the way from one knot to the next: a straight line, or half a cosine wave, flat at both ends.
+        knots: (progress, value), the first at progress 0; each value is met exactly, and the last one stays.
     """
 
-    value: float
-
-    def __post_init__(self) -> None:
-        _check_finite(value=self.value)
+    shape: Shape
+    knots: tuple[tuple[float, float], ...]
 
     def __call__(self, progress: float) -> float:
         """Return the value at a share of the run, in [0, 1]."""
-        _check_progress(progress)
-        return self.value
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be in [0, 1], got {progress}.")
+        for (begin, start), (until, end) in pairwise(self.knots):
+            if progress < until:
+                share = (progress - begin) / (until - begin)
+                return _between(start, end, share if self.shape == "linear" else _half_wave(share))
+        return self.knots[-1][1]
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest value of the whole run."""
-        return self.value, self.value
+        values = [value for _, value in self.knots]
+        return min(values), max(values)
 
     def to_value(self) -> float | str:
         """Return the number or the text from which `as_schedule` makes an equal schedule."""
-        return float(self.value)
+        if self.shape == "constant":
+            return float(self.knots[0][1])
+        if self.shape == "one_cycle":
+            values, fraction, default = [self.knots[1][1]], self.knots[1][0], _ONE_CYCLE_WARMUP
+        else:
+            values, fraction, default = [value for _, value in self.knots], self.knots[-1][0], 1.0
+        ending = "" if fraction == default else f"@{_number_text(fraction)}"
+        return f"{self.shape}:{'->'.join(map(_number_text, values))}{ending}"
 
 
-@dataclass(frozen=True)
-class Linear:
-    """A straight line from `start` to `end`, then `end`.
-
-    Attributes:
-        start: value at progress 0, met exactly.
-        end: value from progress `fraction` on, met exactly.
-        fraction: share of the run that the way takes, in (0, 1].
-    """
-
-    start: float
-    end: float
-    fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_finite(start=self.start, end=self.end)
-        _check_fraction(self.fraction)
-
-    def __call__(self, progress: float) -> float:
-        """Return the value at a share of the run, in [0, 1]."""
-        _check_progress(progress)
-        return _between(self.start, self.end, min(progress / self.fraction, 1.0))
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the whole run."""
-        return min(self.start, self.end), max(self.start, self.end)
-
-    def to_value(self) -> float | str:
-        """Return the number or the text from which `as_schedule` makes an equal schedule."""
-        return f"linear:{_way_text(self.start, self.end, self.fraction)}"
+def constant(value: float) -> Schedule:
+    """Return the same finite value throughout."""
+    _check_finite(value=value)
+    return Schedule("constant", ((0.0, value),))
 
 
-@dataclass(frozen=True)
-class Cosine:
-    """Half a cosine wave from `start` to `end`, flat at both ends, then `end`.
+def linear(start: float, end: float, fraction: float = 1.0) -> Schedule:
+    """Return a straight line from `start` to `end`, reached after a share of the run in (0, 1]."""
+    return _way("linear", start, end, fraction)
 
-    Attributes:
-        start: value at progress 0, met exactly.
-        end: value from progress `fraction` on, met exactly.
-        fraction: share of the run that the way takes, in (0, 1].
+
+def cosine(start: float, end: float, fraction: float = 1.0) -> Schedule:
+    """Return half a cosine wave from `start` to `end`, reached after a share of the run in (0, 1].
 
     Source: Loshchilov and Hutter 2016, "SGDR", equation 5, without restarts.
     """
-
-    start: float
-    end: float
-    fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_finite(start=self.start, end=self.end)
-        _check_fraction(self.fraction)
-
-    def __call__(self, progress: float) -> float:
-        """Return the value at a share of the run, in [0, 1]."""
-        _check_progress(progress)
-        return _between(self.start, self.end, _half_wave(min(progress / self.fraction, 1.0)))
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the whole run."""
-        return min(self.start, self.end), max(self.start, self.end)
-
-    def to_value(self) -> float | str:
-        """Return the number or the text from which `as_schedule` makes an equal schedule."""
-        return f"cosine:{_way_text(self.start, self.end, self.fraction)}"
+    return _way("cosine", start, end, fraction)
 
 
-@dataclass(frozen=True)
-class OneCycle:
-    """Half a cosine wave from `peak` ÷ 25 up to `peak`, another down to `peak` ÷ 10,000.
+def one_cycle(peak: float, warmup_fraction: float = _ONE_CYCLE_WARMUP) -> Schedule:
+    """Return half a cosine wave from `peak` ÷ 25 up to `peak`, and another down to `peak` ÷ 10,000.
 
-    Attributes:
-        peak: highest value, > 0, met exactly.
+    Args:
+        peak: highest value, > 0.
         warmup_fraction: share of the run before the peak, in (0, 1).
 
-    Source: Smith and Topin 2017, "Super-Convergence". PyTorch's `OneCycleLR` ends 25 times
-    lower: there the last value is a share of the first, here of the peak.
+    Source: Smith and Topin 2017, "Super-Convergence". PyTorch's `OneCycleLR` ends 25 times lower: there the last value
+    is a share of the first, here of the peak.
     """
-
-    peak: float
-    warmup_fraction: float = _ONE_CYCLE_WARMUP
-
-    def __post_init__(self) -> None:
-        _check_finite(peak=self.peak)
-        if not self.peak > 0:
-            raise ValueError(f"peak must be > 0, got {self.peak}.")
-        if not 0 < self.warmup_fraction < 1:
-            raise ValueError(f"warmup_fraction must be in (0, 1), got {self.warmup_fraction}.")
-
-    def __call__(self, progress: float) -> float:
-        """Return the value at a share of the run, in [0, 1]."""
-        _check_progress(progress)
-        if progress < self.warmup_fraction:
-            return _between(
-                self.peak / _ONE_CYCLE_START_DIVISOR, self.peak, _half_wave(progress / self.warmup_fraction)
-            )
-        share = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
-        return _between(self.peak, self.peak / _ONE_CYCLE_END_DIVISOR, _half_wave(share))
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the whole run."""
-        return self.peak / _ONE_CYCLE_END_DIVISOR, self.peak
-
-    def to_value(self) -> float | str:
-        """Return the number or the text from which `as_schedule` makes an equal schedule."""
-        return f"one_cycle:{_number_text(self.peak)}{_fraction_text(self.warmup_fraction, _ONE_CYCLE_WARMUP)}"
+    _check_finite(peak=peak)
+    if not peak > 0:
+        raise ValueError(f"peak must be > 0, got {peak}.")
+    if not 0 < warmup_fraction < 1:
+        raise ValueError(f"warmup_fraction must be in (0, 1), got {warmup_fraction}.")
+    first, last = peak / _ONE_CYCLE_START_DIVISOR, peak / _ONE_CYCLE_END_DIVISOR
+    return Schedule("one_cycle", ((0.0, first), (warmup_fraction, peak), (1.0, last)))
 
 
-def as_schedule(value: "float | str | Schedule", name: str) -> Schedule:
+def as_schedule(value: float | str | Schedule, name: str) -> Schedule:
     """Return a schedule itself, or the one that a number or a text stands for.
 
     Raises:
         UsageError: it is none of them, or the text has none of the forms at the head of this file.
     """
-    if isinstance(value, Constant | Linear | Cosine | OneCycle):
+    if isinstance(value, Schedule):
         return value
     if isinstance(value, bool) or not isinstance(value, str | float | int):
         raise UsageError(f"{name}: got {value!r}, expected a number, a text such as 'linear:0.2->0.01', or a schedule.")
@@ -216,13 +141,13 @@ def parse_schedule(text: str | float, name: str) -> Schedule:
     try:
         match kind.strip(), numbers, fractions:
             case "", [value], [] if not colon:
-                return Constant(value)
+                return constant(value)
             case "linear", [start, end], _:
-                return Linear(start, end, *fractions)
+                return linear(start, end, *fractions)
             case "cosine", [start, end], _:
-                return Cosine(start, end, *fractions)
+                return cosine(start, end, *fractions)
             case "one_cycle", [peak], _:
-                return OneCycle(peak, *fractions)
+                return one_cycle(peak, *fractions)
             case _:
                 raise UsageError(_malformed(text, name))
     except ValueError as error:
@@ -237,9 +162,8 @@ class TaskSchedule:
     """Which task's rows make up the batch of an update; a function of the update alone.
 
     Attributes:
-        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015);
-            `mixed`: each batch has rows of every task; `random`: each batch is one task's,
-            drawn by weight.
+        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015); `mixed`: each batch has rows
+            of every task; `random`: each batch is one task's, drawn by weight.
         weights: `[K]`, > 0, only their ratio counts; `in_turn` gives all tasks the same share.
         seed: of `random`.
     """
@@ -289,6 +213,13 @@ def _malformed(text: str | float, name: str) -> str:
     )
 
 
+def _way(shape: Shape, start: float, end: float, fraction: float) -> Schedule:
+    _check_finite(start=start, end=end)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
+    return Schedule(shape, ((0.0, start), (fraction, end)))
+
+
 def _between(start: float, end: float, share: float) -> float:
     """Return the value at a share of the way, exact at both ends and for equal ends."""
     if share < 0.5:
@@ -301,27 +232,9 @@ def _half_wave(share: float) -> float:
     return (1 - math.cos(math.pi * share)) / 2
 
 
-def _way_text(start: float, end: float, fraction: float) -> str:
-    return f"{_number_text(start)}->{_number_text(end)}{_fraction_text(fraction, 1.0)}"
-
-
-def _fraction_text(fraction: float, default: float) -> str:
-    return "" if fraction == default else f"@{_number_text(fraction)}"
-
-
 def _number_text(number: float) -> str:
     # The shortest text that reads back as the same number; float() undresses NumPy's scalars.
     return repr(float(number))
-
-
-def _check_progress(progress: float) -> None:
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must be in [0, 1], got {progress}.")
-
-
-def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
 
 
 def _check_finite(**values: float) -> None:

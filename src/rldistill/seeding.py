@@ -1,8 +1,7 @@
 """Every random number comes from a named stream of one integer seed.
 
-Episode `i` of a run is a function of `(seed, i)` alone: its environment seed and the
-generator of its behaviour are drawn from streams that know nothing of the number of
-environments, the slot it runs in, or the episodes before it.
+Episode `i` of a run is a function of `(seed, i)` alone: its environment seed and the generator of its behaviour are
+drawn from streams that know nothing of the number of environments, the slot it runs in, or the episodes before it.
 """
 
 import zlib

@@ -1,9 +1,8 @@
 """A task: an environment, how it is observed, and under which protocol it is played.
 
-Two records, never mixed. The *observation fingerprint* says what a network sees and which
-actions it has: it must match between policy and task. The *protocol* says how episodes
-start and end and how much of the play is random: it is recorded and shown, and never a
-reason to refuse. Number of environments and threads stand in neither.
+Two records, never mixed. The *observation fingerprint* says what a network sees and which actions it has: it must match
+between policy and task. The *protocol* says how episodes start and end and how much of the play is random: it is
+recorded and shown, and never a reason to refuse. Number of environments and threads stand in neither.
 """
 
 import math

@@ -1,7 +1,6 @@
 """What passes between floors: the output of a policy and the layout of its actions.
 
-Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D action
-dimensions, K tasks, C H W image.
+Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D action dimensions, K tasks, C H W image.
 """
 
 import math
@@ -56,8 +55,7 @@ class ActionLayout:
 
     Attributes:
         kind: the kind of action space.
-        sizes: discrete: `(A,)`; multi_discrete: one size per dimension; multi_binary and
-            box: `(D,)`.
+        sizes: discrete: `(A,)`; multi_discrete: one size per dimension; multi_binary and box: `(D,)`.
         low: box only, lower bounds `[D]`.
         high: box only, upper bounds `[D]`.
         mapping: box only: how a raw output reaches the box, by clipping or by tanh and rescaling.

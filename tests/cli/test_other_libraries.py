@@ -186,7 +186,7 @@ def test_inspect_says_what_an_onnx_file_is(balance_onnx):
         (
             ["--outputs", "logits", "--input-scale", "x"],
             2,
-            "input_scale: got 'x', expected a number such as 1 or 1/255.",
+            "--input-scale: got 'x', expected a number.",
         ),
     ],
 )

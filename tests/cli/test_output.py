@@ -209,7 +209,7 @@ def test_numbers_lists_and_texts_survive_a_file(files):
     config = tomllib.loads(run_well("evaluate", "--config", "c.toml", "--dry-run").stdout)
     assert config["require_retention"] == 0.5
     assert config["policies"] == ["a", "b c"]
-    assert json.loads(config["env_kwargs"]) == {"max_episode_steps": 9}
+    assert config["env_kwargs"] == {"max_episode_steps": 9}
 
 
 def test_one_file_serves_several_verbs_and_may_name_one_value_where_several_could_stand(files):
@@ -240,7 +240,7 @@ def test_one_file_serves_several_verbs_and_may_name_one_value_where_several_coul
         for verb in ("collect", "distill", "train-teacher")
     }
     collect, distill, train = found.values()
-    assert (collect["num_steps"], collect["seed"], collect["env_kwargs"]) == (10_000, 5, '{"max_episode_steps": 9}')
+    assert (collect["num_steps"], collect["seed"], collect["env_kwargs"]) == (10_000, 5, {"max_episode_steps": 9})
     assert (distill["data"], distill["seed"]) == ([str(files / "data")], 6)
     assert (train["task"], train["out"], train["seed"]) == ("CartPole-v1", "t", 5)
 

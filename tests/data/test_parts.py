@@ -104,7 +104,7 @@ def test_a_version_that_does_not_fit_the_fields_is_refused(tmp_path):
 
 def test_a_part_whose_blocks_are_missing_is_damage(tmp_path):
     dataset = write(tmp_path / "d")
-    names = {name for shard in dataset._shards for name in shard.tensors() if "camera" in name}
+    names = {name for shard in dataset._shards for name in shard.tensors if "camera" in name}
     assert names == {
         "segment.first_block.camera",
         "block.num_rows.camera",

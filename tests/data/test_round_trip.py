@@ -93,7 +93,7 @@ def test_vectors_of_numbers_come_back_bit_for_bit(tmp_path):
     write_dataset(tmp_path / "d", provenance, lengths=(90, 7, 33))
     dataset = Dataset.open(tmp_path / "d")
     assert dataset.observations([0, 1]).dtype == np.float32
-    assert dataset.observation_shape == (8,)
+    assert dataset.provenance.task.fingerprint.observation_shape == (8,)
     check_dataset(dataset, {0: 90, 1: 7, 2: 33})
 
 

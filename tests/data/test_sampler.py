@@ -133,7 +133,7 @@ def test_windows_of_one_step_are_the_steps_that_are_drawn(sampler):
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_prefetched_batches_equal_direct_ones_in_order(sampler, num_threads):
-    batches = list(prefetch(Sixteen(sampler), 100, 25, depth=3, num_threads=num_threads))
+    batches = list(prefetch(Sixteen(sampler).batch, 100, 25, depth=3, num_threads=num_threads))
     assert len(batches) == 25
     for update, batch in enumerate(batches, start=100):
         np.testing.assert_array_equal(batch, sampler.draw(update, 16))
@@ -141,8 +141,8 @@ def test_prefetched_batches_equal_direct_ones_in_order(sampler, num_threads):
 
 
 def test_prefetching_fewer_batches_than_its_depth(sampler):
-    assert len(list(prefetch(Sixteen(sampler), 0, 2, depth=8))) == 2
-    assert not list(prefetch(Sixteen(sampler), 0, 0))
+    assert len(list(prefetch(Sixteen(sampler).batch, 0, 2, depth=8))) == 2
+    assert not list(prefetch(Sixteen(sampler).batch, 0, 0))
 
 
 def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due():
@@ -152,7 +152,7 @@ def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due()
                 raise DatasetError("Shard x is damaged.")
             return update
 
-    batches = prefetch(Failing(), 0, 10)
+    batches = prefetch(Failing().batch, 0, 10)
     assert [next(batches) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(DatasetError, match="Shard x is damaged"):
         next(batches)
@@ -160,7 +160,7 @@ def test_an_error_while_prefetching_reaches_the_consumer_when_its_batch_is_due()
 
 
 def test_leaving_early_ends_the_threads(sampler):
-    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(Sixteen(sampler), 0, 10_000)) as batches:
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(Sixteen(sampler).batch, 0, 10_000)) as batches:
         next(batches)
         assert prefetch_threads()
         raise KeyboardInterrupt
@@ -175,7 +175,7 @@ def test_prefetching_runs_no_further_ahead_than_its_depth():
             started.append(update)
             return update
 
-    with contextlib.closing(prefetch(Recording(), 0, 100, depth=4)) as batches:
+    with contextlib.closing(prefetch(Recording().batch, 0, 100, depth=4)) as batches:
         next(batches)
         next(batches)
     assert max(started) <= 1 + 4

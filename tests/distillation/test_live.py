@@ -10,15 +10,17 @@ from rldistill.distillation.live import LivePlay
 from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer
-from rldistill.schedules import TaskSchedule
+from rldistill.schedules import TaskSchedule, constant, linear
 from tests.kit.cart_pole import hand_made_teacher, mirrored_teacher, short_cart_pole, short_mirrored_cart_pole
 
 NUM_ENVS = 4
 
 
 def live_play(capacity: int = 400, *, seed: int = 3) -> LivePlay:
+    teacher = hand_made_teacher()
     return LivePlay(
-        hand_made_teacher(),
+        teacher,
+        teacher,
         lambda: short_cart_pole().make_envs(NUM_ENVS, 1),
         capacity=capacity,
         seed=seed,
@@ -26,13 +28,24 @@ def live_play(capacity: int = 400, *, seed: int = 3) -> LivePlay:
     )
 
 
-def live_source(*, head: int = 0, teacher: TorchPolicy | None = None, playable=None, **settings) -> LiveSource:
+def mirrored_in_place() -> TorchPolicy:
+    """A student that does the opposite of the teacher."""
+    student = hand_made_teacher()
+    with torch.no_grad():
+        for parameter in student.network.heads.parameters():
+            parameter.neg_()
+    return student
+
+
+def live_source(
+    *, head: int = 0, teacher: TorchPolicy | None = None, student: TorchPolicy | None = None, playable=None, **settings
+) -> LiveSource:
     teacher = teacher or hand_made_teacher()
     options = {"seed": 3, "collect_steps": 100, "collect_period": 5, "replay_capacity": 400} | settings
     source = LiveSource(
         teacher, teacher, (playable or short_cart_pole()).with_exploration(0.3), num_envs=NUM_ENVS, **options
     )
-    source.teach(head, teacher)
+    source.teach(head, student or teacher)
     return source
 
 
@@ -201,3 +214,38 @@ def test_environments_that_both_kinds_of_play_share_are_used_by_one_at_a_time():
     assert len(follows) > 200
     # The position changes by 0.02 s × velocity: a row that does not follow from the one before is another episode's.
     np.testing.assert_allclose(rows[follows + 1, 0] - rows[follows, 0], 0.02 * rows[follows, 1], atol=1e-5)
+
+
+# The student acts.
+
+
+def test_a_student_that_acts_is_labelled_by_its_teacher():
+    student = mirrored_in_place()
+    source = live_source(student=student, teacher_fraction=constant(0.0), replay_capacity=10_000)
+    rows = next(batches_of(source).of_updates(0, 1))[0]
+    source.close()
+    seen_rows, targets = rows.observations["observation"][0], rows.targets["q_values"][0]
+    answers = hand_made_teacher()(seen_rows.numpy())[0].raw
+    torch.testing.assert_close(targets, answers, atol=1e-5, rtol=0)
+
+
+def test_a_share_of_one_is_the_teachers_play_bit_for_bit():
+    plays = [live_source(), live_source(teacher_fraction=constant(1.0), mix="decision")]
+    batches = [[seen(part) for batch in batches_of(source).of_updates(0, 6) for part in batch] for source in plays]
+    assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+
+
+def test_the_students_play_is_not_the_teachers_and_its_share_follows_the_schedule():
+    own = live_source(student=mirrored_in_place(), teacher_fraction=constant(0.0))
+    teachers = live_source()
+    first = [next(batches_of(source).of_updates(0, 1))[0] for source in (own, teachers)]
+    assert not torch.equal(seen(first[0]), seen(first[1]))
+    falling = live_source(student=mirrored_in_place(), teacher_fraction=linear(1.0, 0.0), num_updates=10)
+    batches = batches_of(falling).of_updates(0, 10)
+    next(batches)
+    assert falling._mixture.fraction == 1
+    for _ in range(5):
+        next(batches)
+    assert falling._mixture.fraction == 0.5
+    for source in (own, teachers, falling):
+        source.close()

@@ -11,7 +11,7 @@ from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, Minibatch, Wi
 from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
 from rldistill.networks import ModuleNetwork
-from rldistill.schedules import Constant, Linear
+from rldistill.schedules import constant, linear
 from rldistill.types import ActionLayout
 from tests.kit.small_policies import small_policy, vector_task
 
@@ -33,7 +33,7 @@ def make_distiller(network=None, *, loss=squared_error, learning_rate=None, max_
         network,
         {0: make_loss(loss, "q_values")},
         torch.optim.SGD(network.parameters(), lr=1.0),
-        learning_rate=learning_rate or Constant(0.1),
+        learning_rate=learning_rate or constant(0.1),
         temperatures={0: options.pop("temperature", None)},
         num_updates=10,
         max_gradient_norm=max_gradient_norm,
@@ -94,21 +94,21 @@ def test_doubling_the_batch_changes_nothing():
 
 
 def test_gradients_do_not_add_up_over_updates():
-    distiller = make_distiller(learning_rate=Constant(0.0))
+    distiller = make_distiller(learning_rate=constant(0.0))
     norms = [distiller.update((BATCH,), update).gradient_norm for update in range(3)]
     assert norms[0] == norms[1] == norms[2]
 
 
 def test_schedules_are_read_at_the_updates_share_of_the_run():
-    temperature = Linear(2.0, 1.0)
-    distiller = make_distiller(loss="sharpened_kl", learning_rate=Linear(1.0, 0.0), temperature=temperature)
+    temperature = linear(2.0, 1.0)
+    distiller = make_distiller(loss="sharpened_kl", learning_rate=linear(1.0, 0.0), temperature=temperature)
     records = [distiller.update((BATCH,), update) for update in (0, 5, 9)]
     assert [record.learning_rate for record in records] == pytest.approx([1.0, 0.5, 0.1])
     assert [record.temperatures for record in records] == [(pytest.approx(value),) for value in (2.0, 1.5, 1.1)]
 
 
 def test_the_schedules_temperature_reaches_the_loss():
-    low, high = (make_distiller(loss="sharpened_kl", temperature=Constant(value)) for value in (0.5, 2.0))
+    low, high = (make_distiller(loss="sharpened_kl", temperature=constant(value)) for value in (0.5, 2.0))
     expected = [
         float(make_loss("sharpened_kl", "q_values", temperature=value)(torch.tensor([[2.0, 0.0]]), TARGETS[:1]))
         for value in (0.5, 2.0)
@@ -177,7 +177,7 @@ def test_going_on_from_a_saved_state_is_bit_equal_to_not_stopping():
                     network,
                     {0: make_loss("q_mse", "q_values")},
                     OPTIMIZERS[name](network.parameters(), 0.1, 0.01),
-                    learning_rate=Linear(0.1, 0.0),
+                    learning_rate=linear(0.1, 0.0),
                     temperatures={0: None},
                     num_updates=10,
                     max_gradient_norm=1.0,
@@ -217,8 +217,8 @@ def two_headed_distiller(first_loss: str = "q_mse", max_gradient_norm: float = 1
         policy.network,
         {0: make_loss(first_loss, "q_values"), 1: make_loss("sharpened_kl", "q_values")},
         torch.optim.SGD(policy.network.parameters(), lr=0.1),
-        learning_rate=Constant(0.1),
-        temperatures={0: None, 1: Constant(0.5)},
+        learning_rate=constant(0.1),
+        temperatures={0: None, 1: constant(0.5)},
         num_updates=10,
         max_gradient_norm=max_gradient_norm,
         precision="float32",

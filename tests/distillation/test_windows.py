@@ -9,7 +9,7 @@ import torch
 from rldistill.data import Dataset
 from rldistill.distillation import Distiller, HeldOut, StoredSource, Window
 from rldistill.losses import make_loss
-from rldistill.schedules import Constant
+from rldistill.schedules import constant
 from rldistill.types import ActionLayout
 from tests.data.made_up import make_provenance, write_dataset
 from tests.kit.cart_pole import hand_made_teacher
@@ -34,7 +34,7 @@ def distiller(network=None, *, learning_rate: float = 0.0) -> Distiller:
         network,
         {0: make_loss("q_mse", "q_values")},
         torch.optim.Adam(network.parameters(), lr=learning_rate),
-        learning_rate=Constant(learning_rate),
+        learning_rate=constant(learning_rate),
         temperatures={0: None},
         num_updates=1000,
         max_gradient_norm=10.0,

@@ -186,9 +186,9 @@ def distill_almost_to_the_end() -> None:
 
 def evaluate_one_episode() -> None:
     """For `prepare`: once an episode has ended, it waits to be stopped."""
-    from rldistill.verbs import evaluate
+    from rldistill.evaluation import play
 
-    report_slowly(evaluate, seconds=0.002, until=lambda event: event.done > 0)
+    report_slowly(play, seconds=0.002, until=lambda event: event.done > 0)
 
 
 def report_slowly(module: ModuleType, *, seconds: float, until: Callable[[ProgressEvent], bool]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rldistill.losses import LOSS_NAMES, make_loss, mean_over_batch
-from rldistill.losses.spec import fitting_output_kinds
+from rldistill.losses.spec import _LOSSES
 from rldistill.types import ActionLayout
 
 TIME, BATCH = 4, 3
@@ -17,7 +17,7 @@ LAYOUTS = {
 CASES = [
     pytest.param(name, kind, layout, id=f"{name}-{kind}-{layout.kind}")
     for name in LOSS_NAMES
-    for kind in fitting_output_kinds(name)
+    for kind in _LOSSES[name].teacher_kinds
     for layout in ([BOX] if kind in ("gaussian", "actions") else LAYOUTS.values())
     if kind != "q_values" or layout.kind == "discrete"
 ]

@@ -44,8 +44,16 @@ def test_a_file_becomes_arms_and_budgets(tmp_path):
         ('loss = "nll"', 'method = "joint"', "a joint arm needs several tasks: kind multi_task"),
         ("num_seeds = 2", "num_seeds = 0", r"budgets\.tiny: expected a list of games and num_seeds of 1 or more"),
         ("num_episodes = 5", "num_games = 5", r"budgets\.tiny\.evaluate: unknown key 'num_games', expected"),
-        ("num_steps = 160", 'num_steps = "many"', r"budgets\.tiny\.collect: num_steps is 'many', expected int"),
-        ("num_steps = 160", "num_steps = true", r"budgets\.tiny\.collect: num_steps is True, expected int"),
+        (
+            "num_steps = 160",
+            'num_steps = "many"',
+            r"budgets\.tiny\.collect: num_steps: got 'many', expected a whole number",
+        ),
+        (
+            "num_steps = 160",
+            "num_steps = true",
+            r"budgets\.tiny\.collect: num_steps: got True, expected a whole number",
+        ),
         ("num_updates = 2", "seed = 2", r"budgets\.tiny\.distill: unknown key 'seed'"),
         ("num_updates = 2", "online = true", r"budgets\.tiny\.distill: unknown key 'online'"),
         ("evaluate = {", "evaluate = 3 #", r"budgets\.tiny, evaluate|got 3, expected a table"),

@@ -8,9 +8,8 @@ import pytest
 
 from rldistill.errors import RldistillError
 from rldistill.events import MessageEvent, ProgressEvent
-from rldistill.paper.backends import SerialBackend, make_backend
+from rldistill.paper.backends import SerialBackend, make_backend, run_stage
 from rldistill.paper.jobs import Job, finished_result
-from rldistill.paper.stages import run_stage
 from tests.paper import jobs_for_tests as work
 
 

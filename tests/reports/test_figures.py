@@ -9,7 +9,7 @@ import pytest
 
 from rldistill.errors import RldistillError
 from rldistill.reports.canvas import DOTS_PER_INCH
-from rldistill.reports.extras import TASK_COLOURS
+from rldistill.reports.colours import TASK_COLOURS
 from rldistill.reports.figures import learning_curve
 
 pytest.importorskip("matplotlib")

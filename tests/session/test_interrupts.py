@@ -41,26 +41,26 @@ def _wait_at_the_first_report(module: str) -> None:
         sys.stdout.flush()
         return True
 
-    report_slowly(import_module(f"rldistill.verbs.{module}"), seconds=0.005, until=say_so)
+    report_slowly(import_module(f"rldistill.{module}"), seconds=0.005, until=say_so)
 
 
 def train_teacher() -> None:
-    _wait_at_the_first_report("training_run")
+    _wait_at_the_first_report("verbs.training_run")
     rd.train_teacher(CHAIN_TASK, out="run", num_steps=320, network="mlp:4", num_envs=2, rollout_length=8)
 
 
 def collect() -> None:
-    _wait_at_the_first_report("collect")
+    _wait_at_the_first_report("verbs.collect")
     rd.collect("teacher.safetensors", num_steps=400, out="stopped", num_envs=4)
 
 
 def distill() -> None:
-    _wait_at_the_first_report("distillation_run")
+    _wait_at_the_first_report("verbs.distillation_run")
     rd.distill("data", out="run", **DISTILL)
 
 
 def evaluate() -> None:
-    _wait_at_the_first_report("evaluate")
+    _wait_at_the_first_report("evaluation.play")
     rd.evaluate("teacher.safetensors", out="e.json")
 
 

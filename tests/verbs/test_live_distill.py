@@ -197,19 +197,19 @@ def test_sources_of_one_kind_are_learned_from(tmp_path, source, line):
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["d", "--collect-steps", "54000"], "collect_steps belongs with --teacher, got it with a dataset."),
+        (["d", "--collect-steps", "54000"], "collect_steps belongs with --teacher, got it with data."),
         (
             ["d", "--exploration-epsilon", "0.1"],
-            "exploration_epsilon belongs with --teacher and --online, got it with a",
+            "exploration_epsilon belongs with --teacher and --online, got it with data",
         ),
-        (["d", "--learner", "{}"], "learner belongs with --online, got it with a dataset."),
-        (["d", "--env-kwargs", '{"x": 1}'], "env_kwargs belongs with --teacher and --online, got it with a dataset."),
-        (["--teacher", "t", "--judge-period", "3"], "judge_period belongs with --online, got it with --teacher."),
+        (["d", "--learner", "{}"], "learner belongs with --online, got it with data."),
+        (["d", "--env-kwargs", '{"x": 1}'], "env_kwargs belongs with --teacher and --online, got it with data."),
+        (["--teacher", "t", "--judge-period", "3"], "judge_period belongs with --online, got it with teacher."),
         (
             ["d", "--teacher", "t"],
-            "distill takes one of datasets, --teacher and --online, got a dataset and --teacher",
+            "distill takes one of datasets, --teacher and --online, got data and teacher",
         ),
-        (["d", "--online"], "distill takes one of datasets, --teacher and --online, got a dataset and --online."),
+        (["d", "--online"], "distill takes one of datasets, --teacher and --online, got data and online."),
         (["--online"], "--online needs one task: --task atari:pong, got None."),
         (["--online", "--task", "a,b"], "--online needs one task: --task atari:pong, got a, b."),
         (

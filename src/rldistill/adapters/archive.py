@@ -30,17 +30,11 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotI
 
 @dataclass(frozen=True)
 class Archive:
-    """An open zip archive whose declared sizes were checked.
-
-    Attributes:
-        zip_file: the open archive.
-        source: what messages call it.
-        num_bytes: of the whole file, by which its unpacked size is measured.
-    """
+    """An open zip archive whose declared sizes were checked."""
 
     zip_file: zipfile.ZipFile
-    source: str
-    num_bytes: int
+    source: str  # what messages call it
+    num_bytes: int  # of the whole file, by which its unpacked size is measured
 
     @property
     def names(self) -> frozenset[str]:
@@ -53,11 +47,7 @@ class Archive:
         return sum(member.file_size for member in self.zip_file.infolist())
 
     def read(self, name: str, *, most: int = MAX_MEMBER_BYTES) -> bytes:
-        """Return a member's bytes, at most so many.
-
-        Raises:
-            PolicyFileError: there is no such member, it is damaged, or it unpacks to more than the limits.
-        """
+        """Return a member's bytes, at most so many. Raises PolicyFileError: missing, damaged, or beyond the limits."""
         if name not in self.names:
             found = listed(printable(member, 60) for member in sorted(self.names)) or "nothing"
             raise PolicyFileError(f"{self.source} holds no {name!r}, only {found}. Was it written by another library?")
@@ -100,12 +90,9 @@ def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]
 
 @contextlib.contextmanager
 def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
-    """Open an archive in memory, its declared sizes checked, before another library unpacks it.
+    """Open an archive in memory, before another library unpacks it; raises as `open_archive`.
 
     `num_bytes` is the size of a file that it is a part of, by which its unpacked size is measured.
-
-    Raises:
-        PolicyFileError: not a whole zip archive, or it declares more than the limits.
     """
     with _opened(io.BytesIO(data), source, len(data) if num_bytes is None else num_bytes) as archive:
         yield archive

@@ -31,11 +31,7 @@ _KINDS = frozenset("biuf")
 
 
 def array_from(value: object) -> NDArray[Any]:
-    """Return the array that a record describes.
-
-    Raises:
-        ValueError: it describes none, of numbers, whose size is that of its bytes.
-    """
+    """Return the array that a record describes. Raises ValueError: it is none, of numbers that are all there."""
     if isinstance(value, Record) and value.name in _RECONSTRUCT:
         match value.state:
             case (int(), tuple() as shape, dtype, bool() as fortran, bytes() | bytearray() as content):
@@ -52,11 +48,7 @@ def array_from(value: object) -> NDArray[Any]:
 
 
 def number_from(value: object, *, may_be_infinite: bool = False) -> float:
-    """Return the number that a value or a record describes; ∞ only where a setting may mean "no limit" by it.
-
-    Raises:
-        ValueError: it describes none.
-    """
+    """Return the number that a value or a record describes; ∞ only where it may mean "no limit". Raises ValueError."""
     if isinstance(value, Record) and value.name in _SCALAR:
         match value.arguments:
             case (dtype, bytes() | bytearray() as content):
@@ -80,11 +72,7 @@ def number_from(value: object, *, may_be_infinite: bool = False) -> float:
 
 
 def read_npy(data: bytes) -> NDArray[Any]:
-    """Read an array of NumPy's own format, once its declared size is known to be that of its bytes.
-
-    Raises:
-        ValueError: it is none, of plain numbers.
-    """
+    """Read an array of NumPy's own format, if its declared size is that of its bytes, else raises ValueError."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -9,16 +9,8 @@ from typing import cast, get_args
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from rldistill.adapters import containers
 from rldistill.adapters.cleanrl import find_cleanrl
-from rldistill.adapters.containers import (
-    checked_content,
-    names_of,
-    no_known_state_dict,
-    refuse_skrl,
-    state_dicts,
-    statistics_beside,
-    unused_statistics,
-)
 from rldistill.adapters.formats import FileStart, Format
 from rldistill.adapters.found import OWN_MODULE, FoundNetwork, Said, build_policy
 from rldistill.adapters.functions import check_module, module_policy
@@ -92,20 +84,17 @@ def _find(content: object, said: Said) -> FoundNetwork:
         for find in LIBRARIES.values():
             if (found := find(content, said)) is not None:
                 return found
-        if not (dicts := state_dicts(content)):
-            raise no_known_state_dict(said.source, content)
+        if not (dicts := containers.state_dicts(content)):
+            raise containers.no_known_state_dict(said.source, content)
         raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {' or '.join(sorted(LIBRARIES))}")
-    except UnknownLayersError as error:
-        reason = str(error).rstrip(".")
-        raise PolicyFileError(f"{said.source}: its layers are not known: {reason}. {OWN_MODULE}") from error
-    except (ValueError, LookupError, TypeError) as error:  # shapes that no layer has, numbers that no description holds
-        reason = first_line(error)
-        raise PolicyFileError(f"{said.source}: its layers are not known: {reason}. {OWN_MODULE}") from error
+    # The last three: shapes that no layer has, numbers that no description holds.
+    except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
+        raise PolicyFileError(f"{said.source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
 
 
 def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundNetwork:
     """Return a network with the running statistics that its user names, or that its file holds, or without any."""
-    beside = [] if found.holds_statistics else statistics_beside(content)
+    beside = [] if found.holds_statistics else containers.statistics_beside(content)
     if said.normalizer == WITHOUT_NORMALIZER:
         return replace(found, layers=replace(found.layers, normalization=None))
     if said.normalizer is not None:
@@ -113,9 +102,9 @@ def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundN
     elif beside:
         numbers = beside[0].numbers(said.source) if len(beside) == 1 else None
         if found.clip is None or numbers is None or len(numbers[0]) != found.num_inputs:
-            raise unused_statistics(said.source, beside)
+            raise containers.unused_statistics(said.source, beside)
         normalization = InputNormalization(*numbers, epsilon=1e-8, clip=found.clip)
-        entry = {"inside": names_of(beside)}
+        entry = {"inside": containers.names_of(beside)}
     else:
         unsaid = () if found.without_normalizer is None else (found.without_normalizer,)
         return replace(found, notes=(*found.notes, *unsaid))
@@ -148,10 +137,10 @@ def _load_into_module(path: Path, reading: Reading, task: Task | None, module: n
         normalization, _ = normalization_for(Path(normalizer), num_inputs, policy=source)
     buffers = unwrapped_names([name for name, _ in module.named_buffers()])
     content, _ = _content(path, may_be_infinite=buffers)
-    if not (dicts := state_dicts(content)):
-        raise no_known_state_dict(source, content)
-    if normalizer is None and (beside := statistics_beside(content)):
-        raise unused_statistics(source, beside)
+    if not (dicts := containers.state_dicts(content)):
+        raise containers.no_known_state_dict(source, content)
+    if normalizer is None and (beside := containers.statistics_beside(content)):
+        raise containers.unused_statistics(source, beside)
     own = module.state_dict()
     if lazy := [name for name, tensor in own.items() if is_lazy(tensor)]:
         raise UsageError(
@@ -179,8 +168,8 @@ def _content(path: Path, *, may_be_infinite: Collection[str] = ()) -> tuple[obje
             "state dict of the actor alone."
         )
     content = read_tensors(path.read_bytes(), source=source)
-    refuse_skrl(content, source)
-    return checked_content(content, source, may_be_infinite=may_be_infinite)
+    containers.refuse_skrl(content, source)
+    return containers.checked_content(content, source, may_be_infinite=may_be_infinite)
 
 
 def _activation(name: str | None) -> Activation | None:

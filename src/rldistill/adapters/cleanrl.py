@@ -20,7 +20,6 @@ from rldistill.adapters.memory import refuse_memory
 from rldistill.adapters.sequential import UnknownLayersError, take_layer, take_layers
 from rldistill.errors import UsageError
 from rldistill.networks import GaussianOptions, ValueAtoms
-from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.outputs import OutputDeclaration
 from rldistill.types import ActionLayout
@@ -69,7 +68,12 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
     has_suffix = said.path.suffix == CLEANRL_SUFFIX and found.known_by != "nothing"
     guesses: dict[str, str] = {}
     if said.activation is not None:
-        layers = _with_activation(found, said.activation, said.source)
+        if layers.first.blocks and said.activation != layers.activation:
+            raise UsageError(
+                f"{said.source} ({found.label}): got activation {said.activation}, and its residual blocks know "
+                f"{layers.activation} alone. Leave activation out."
+            )
+        layers = replace(layers, activation=said.activation)
     elif not has_suffix and layers.torso and not layers.first.blocks:
         other = "relu" if layers.activation == "tanh" else "tanh"
         guesses[f"its activation (taken is {layers.activation})"] = f"--activation {other}"
@@ -81,7 +85,8 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
             guesses |= guess
     if not guesses:
         return found
-    in_python = ", ".join(_in_python(option) for option in guesses.values())
+    options = [option.removeprefix("--").split(" ") for option in guesses.values()]
+    in_python = ", ".join(f"{name}={value!r}" for name, value in options)
     guess = (
         f"the file does not say {' or '.join(guesses)}, as in CleanRL's {script}. If it was trained otherwise, say so: "
         f"{' '.join(guesses.values())} (in Python {in_python})."
@@ -89,21 +94,8 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
     return replace(found, guesses=(guess,))
 
 
-def _with_activation(found: FoundNetwork, activation: Activation, source: str) -> NetworkLayers:
-    if found.layers.first.blocks and activation != found.layers.activation:
-        raise UsageError(
-            f"{source} ({found.label}): got activation {activation}, and its residual blocks know "
-            f"{found.layers.activation} alone. Leave activation out."
-        )
-    return replace(found.layers, activation=activation)
-
-
 def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, str]]:
-    """Return a single stack of layers with what its outputs are, and a guess where that is not said.
-
-    Raises:
-        UsageError: it is not said, and the task's actions have no Q-values.
-    """
+    """Return a single stack of layers with what its outputs are, and a guess where that is not said."""
     if said.outputs == OutputDeclaration("actions"):
         return replace(found, layers=replace(found.layers, kind="actions"), layout=None), {}
     if said.outputs == OutputDeclaration("logits"):
@@ -116,11 +108,6 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
             "are these actions, in the environment's units, say so: --outputs actions (in Python outputs='actions')."
         )
     return found, {"what its outputs are (taken are Q-values)": "--outputs logits"}
-
-
-def _in_python(option: str) -> str:
-    name, _, value = option.removeprefix("--").partition(" ")
-    return f"{name}={value!r}"
 
 
 def _of_choices(algorithm: str, torso: Sequence[Layer], output: Layer) -> FoundNetwork:
@@ -194,17 +181,11 @@ def _ppo(tensors: dict[str, Tensor]) -> FoundNetwork:
 
 def _ppo_continuous(tensors: dict[str, Tensor]) -> FoundNetwork:
     *torso, output = take_layers(tensors, "actor_mean.")
+    log_std, gaussian = tensors.pop("actor_logstd").flatten(), GaussianOptions("parameter")
     return FoundNetwork(
         _LIBRARY,
         "ppo_continuous_action",
-        NetworkLayers(
-            tuple(torso),
-            output,
-            "gaussian",
-            activation="tanh",
-            log_std=tensors.pop("actor_logstd").flatten(),
-            gaussian=GaussianOptions("parameter"),
-        ),
+        NetworkLayers(tuple(torso), output, "gaussian", activation="tanh", log_std=log_std, gaussian=gaussian),
         layout=None,  # the environment's bounds, to which a wrapper clips
         behaviour="sample",
         clip=_CLIP,

@@ -66,11 +66,7 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
 
 
 def refuse_skrl(content: object, source: str) -> None:
-    """Refuse an agent of skrl with the way on, whatever its tensors hold.
-
-    Raises:
-        PolicyFileError: it is one.
-    """
+    """Refuse an agent of skrl with the way on, whatever its tensors hold. Raises PolicyFileError: it is one."""
     names = _names_of_state_dicts(content)
     if "policy" in names and any(map(_OF_SKRL.fullmatch, names)):
         raise PolicyFileError(f"{source} is an agent of skrl ({_listed(names)}), {_SKRL_WAY}")
@@ -124,11 +120,7 @@ class StatisticsBeside:
     values: tuple[object, object]
 
     def numbers(self, source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Return mean and variance, flat; None where they are no statistics of one size, or a standard deviation.
-
-        Raises:
-            PolicyFileError: NaN, infinity, or a tensor that was made to exhaust its reader.
-        """
+        """Return mean and variance, flat; None where they are none of one size. Raises as `read_weights`."""
         tensors = dict(zip(self.names, map(_as_tensor, self.values), strict=True))
         if self.names[1].endswith("std") or any(tensor is None for tensor in tensors.values()):
             return None
@@ -164,9 +156,8 @@ def names_of(statistics: Sequence[StatisticsBeside]) -> str:
 
 def _statistics_in(prefix: str, place: Mapping[Any, Any]) -> StatisticsBeside | None:
     for name, mean in place.items():
-        if not (
-            isinstance(name, str) and name.endswith("mean") and isinstance(mean, Tensor | NumpyArray | list | tuple)
-        ):
+        is_mean = isinstance(name, str) and name.endswith("mean")
+        if not (is_mean and isinstance(mean, Tensor | NumpyArray | list | tuple)):
             continue
         if _NOT_OBSERVED.search(f"{prefix}{name}"):
             continue

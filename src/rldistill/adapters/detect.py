@@ -50,11 +50,7 @@ FORMATS: tuple[Format, ...] = (SB3, TORCHSCRIPT, TORCH_EXPORT, CHECKPOINT, _OWN,
 
 
 def detect_format(path: Path) -> Format:
-    """Return the format of a policy file.
-
-    Raises:
-        PolicyFileError: there is no file, or none of a format that is readable; says what was found.
-    """
+    """Return the format of a policy file. Raises PolicyFileError: no file, or not readable; says what was found."""
     with reading_file(f"Policy file {path}", PolicyFileError):
         if not path.is_file():
             found = "a folder" if path.is_dir() else "nothing"
@@ -81,11 +77,7 @@ def detect_kind(path: Path) -> FileKind:
 
 
 def policy_file_of(path: Path) -> Path:
-    """Return a file as it is, and of a run folder the policy that its run ended in.
-
-    Raises:
-        PolicyFileError: a folder that holds none.
-    """
+    """Return a file as it is, and of a run folder the policy that its run ended in. Raises PolicyFileError: none."""
     with reading_file(f"Policy file {path}", PolicyFileError):
         if not path.is_dir():
             return path

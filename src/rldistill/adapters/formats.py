@@ -21,17 +21,11 @@ LoadedPolicy = TorchPolicy | ProgramPolicy
 
 @dataclass(frozen=True)
 class FileStart:
-    """The beginning of a file, by which its format is recognised without running anything of it.
-
-    Attributes:
-        path: of the file.
-        head: its first 64 bytes.
-        members: names in a zip archive; empty for any other file.
-    """
+    """The beginning of a file, by which its format is recognised without running anything of it."""
 
     path: Path
-    head: bytes
-    members: frozenset[str] = frozenset()
+    head: bytes  # its first 64 bytes
+    members: frozenset[str] = frozenset()  # names in a zip archive; empty for any other file
 
     @property
     def is_zip(self) -> bool:
@@ -46,23 +40,18 @@ class FileStart:
 
 @dataclass(frozen=True)
 class Format:
-    """One format of policy files.
+    """One format of policy files."""
 
-    Attributes:
-        kind: its name in the code.
-        name: as messages call it.
-        recognises: whether a file is of this format; formats are asked in the order of the table.
-        load: path, what the user says, the task, and a module to load weights into, to a policy on the CPU.
-        words: what may be said of its files beside task, outputs and behaviour; `outputs` stands among them where the
-            files do not say their outputs themselves. Other words are refused rather than ignored.
-        says_task: whether the files say what they were trained on: another task is then no error until they play it.
-    """
-
-    kind: FileKind
-    name: str
+    kind: FileKind  # its name in the code
+    name: str  # as messages call it
+    # Whether a file is of this format; formats are asked in the order of the table.
     recognises: Callable[[FileStart], bool]
+    # Path, what the user says, the task, and a module to load weights into, to a policy on the CPU.
     load: Callable[[Path, Reading, Task | None, nn.Module | None], LoadedPolicy]
+    # What may be said of its files beside task, outputs and behaviour; `outputs` stands among them where the files do
+    # not say their outputs themselves. Other words are refused rather than ignored.
     words: frozenset[str] = frozenset()
+    # Whether the files say what they were trained on: another task is then no error until they play it.
     says_task: bool = False
 
 

@@ -25,21 +25,13 @@ _ATARI_SHAPE = (84, 84)
 
 @dataclass(frozen=True)
 class Said:
-    """What a user says of a checkpoint, which does not say it itself.
-
-    Attributes:
-        path: of the checkpoint.
-        task: that it plays.
-        activation: after its hidden layers.
-        outputs: what its outputs are.
-        normalizer: file with the running statistics of its observations, or `none`.
-    """
+    """What a user says of a checkpoint, which does not say it itself."""
 
     path: Path
-    task: Task | None = None
-    activation: Activation | None = None
-    outputs: OutputDeclaration | None = None
-    normalizer: str | Path | None = None
+    task: Task | None = None  # that it plays
+    activation: Activation | None = None  # after its hidden layers
+    outputs: OutputDeclaration | None = None  # what its outputs are
+    normalizer: str | Path | None = None  # file with the running statistics of its observations, or `none`
 
     @property
     def source(self) -> str:
@@ -49,38 +41,25 @@ class Said:
 
 @dataclass(frozen=True)
 class FoundNetwork:
-    """The actor in a checkpoint, in our terms.
+    """The actor in a checkpoint, in our terms."""
 
-    Attributes:
-        library: that wrote it.
-        algorithm: as the library calls it; None: unknown.
-        layers: of the network.
-        layout: of the actions; None: a box whose bounds the task says, to which outputs are clipped.
-        behaviour: how the library plays such a policy.
-        clip: to which the library clips normalised observations, where it normalises them by statistics.
-        known_by: what tells that the library wrote it: `names` of tensors that no other program gives, or the
-            `suffix` of its files where others give them too; `nothing`: no script of the library has such a network.
-        holds_statistics: whether the library keeps the statistics of observations among the weights, if anywhere.
-        without_normalizer: what may make it play badly unless the user names its running statistics.
-        normalizer: what is recorded of the file of these statistics.
-        unused: tensors that belong to no actor.
-        guesses: what was guessed because neither file nor user says it.
-        notes: what may make it play badly.
-    """
-
-    library: str
-    algorithm: str | None
+    library: str  # that wrote it
+    algorithm: str | None  # as the library calls it; None: unknown
     layers: NetworkLayers
-    layout: ActionLayout | None
-    behaviour: Behaviour = "greedy"
+    layout: ActionLayout | None  # of the actions; None: a box whose bounds the task says, to which outputs are clipped
+    behaviour: Behaviour = "greedy"  # how the library plays such a policy
+    # To which the library clips normalised observations, where it normalises them by statistics.
     clip: float | None = None
+    # What tells that the library wrote it: `names` of tensors that no other program gives, or the `suffix` of its files
+    # where others give them too; `nothing`: no script of the library has such a network.
     known_by: Literal["names", "suffix", "nothing"] = "names"
+    # Whether the library keeps the statistics of observations among the weights, if anywhere.
     holds_statistics: bool = False
-    without_normalizer: str | None = None
-    normalizer: Mapping[str, Any] | None = None
-    unused: tuple[str, ...] = ()
-    guesses: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    without_normalizer: str | None = None  # what may make it play badly unless the user names its running statistics
+    normalizer: Mapping[str, Any] | None = None  # what is recorded of the file of these statistics
+    unused: tuple[str, ...] = ()  # tensors that belong to no actor
+    guesses: tuple[str, ...] = ()  # what was guessed because neither file nor user says it
+    notes: tuple[str, ...] = ()  # what may make it play badly
 
     @property
     def label(self) -> str:
@@ -104,9 +83,7 @@ def make_policy(
 ) -> TorchPolicy:
     """Return a policy of our own with the weights of these layers.
 
-    Raises:
-        MisfitError: they do not fit the task's observations and actions.
-        ValueError: they make no network.
+    Raises MisfitError where they do not fit the task, ValueError where they make no network.
     """
     spec = PolicySpec(
         name=name,

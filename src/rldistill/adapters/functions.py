@@ -87,11 +87,7 @@ def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> t
 
 
 def check_module_state(module: nn.Module) -> None:
-    """Check that a module has no memory, and keeps nothing that a policy file could not.
-
-    Raises:
-        UsageError: it has, or does; names it.
-    """
+    """Check that a module has no memory, and keeps nothing that a policy file could not; raises UsageError."""
     what = f"Module {type(module).__name__}"
     weights = cast(dict[str, object], module.state_dict())
     refuse_memory(what, weights, UsageError)

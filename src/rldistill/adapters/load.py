@@ -1,11 +1,11 @@
 """A policy from whatever holds one: the file's content, not its name, decides how it is read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from rldistill.adapters.detect import FORMATS, detect_format, policy_file_of
 from rldistill.adapters.formats import FileKind, Format, LoadedPolicy
@@ -49,10 +49,15 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
             policy = _load_file(path, options.as_reading(), task, device=options.device, module=module)
     elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
-    else:
-        policy = _from_object(
-            source, task, device=options.device, outputs=options.outputs, behaviour=options.behaviour or "greedy"
+    elif not callable(source) or isinstance(source, type):
+        raise UsageError(
+            f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
         )
+    elif isinstance(source, nn.Module):
+        policy = module_policy(source, task, outputs=options.outputs, behaviour=options.behaviour or "greedy")
+        policy = policy.to(resolve_device(options.device))
+    else:
+        policy = function_policy(source, task, outputs=options.outputs, behaviour=options.behaviour or "greedy")
     _check_sampling(policy, options.behaviour)
     return policy
 
@@ -91,11 +96,7 @@ def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -
 
 
 def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Module | None = None) -> None:
-    """Check that what a user says of a file applies to files of its kind.
-
-    Raises:
-        UsageError: it does not; names the words.
-    """
+    """Check that what a user says of a file applies to files of its kind; raises UsageError, which names the words."""
     said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
     beyond = [name for name, value in said.items() if value is not None and name not in _BY_KIND[kind].words]
     if beyond:
@@ -138,23 +139,6 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:
     # A record is complete as it is: nothing needs to be playable for a file to be read.
     return task if task is None or (isinstance(task, Task) and not env_kwargs) else make_task(task, env_kwargs).task
-
-
-def _from_object(
-    source: nn.Module | Callable[[Tensor], Any],
-    task: Task | None,
-    *,
-    device: str,
-    outputs: str | None,
-    behaviour: Behaviour,
-) -> LoadedPolicy:
-    if isinstance(source, nn.Module):
-        return module_policy(source, task, outputs=outputs, behaviour=behaviour).to(resolve_device(device))
-    if not callable(source) or isinstance(source, type):
-        raise UsageError(
-            f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
-        )
-    return function_policy(source, task, outputs=outputs, behaviour=behaviour)
 
 
 def _shown(source: object) -> str:

@@ -15,11 +15,7 @@ def memory_among(names: Iterable[str]) -> str | None:
 
 
 def refuse_memory(what: str, names: Iterable[str], error: type[RldistillError] = PolicyFileError) -> None:
-    """Check that no weight is one of a recurrent layer.
-
-    Raises:
-        RldistillError: of the type given; names the weight.
-    """
+    """Check that no weight is one of a recurrent layer; raises an error of the type given, which names it."""
     if memory := memory_among(names):
         raise error(recurrent(what, memory))
 

@@ -51,35 +51,23 @@ _ALLOWED_GLOBALS = ARRAY_GLOBALS | {
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """Mean and variance of one observation space.
+    """Mean and variance of one observation space."""
 
-    Attributes:
-        mean: of the observation's shape, float64.
-        variance: likewise; the square of the spread.
-        count: observations that they were taken over (and the 0.0001 that the wrapper starts with).
-    """
-
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    count: float
+    mean: NDArray[np.float64]  # of the observation's shape, float64
+    variance: NDArray[np.float64]  # likewise; the square of the spread
+    count: float  # observations that they were taken over (and the 0.0001 that the wrapper starts with)
 
 
 @dataclass(frozen=True)
 class NormalizerRecord:
-    """What a file says about observations.
+    """What a file says about observations."""
 
-    Attributes:
-        statistics: under the key of each normalised part of a Dict observation; under `""` for
-            any other observation; empty where observations were not normalised.
-        epsilon: added to the variance.
-        clip: bound on the normalised observation; infinite: there is none.
-        norm_obs: whether observations were normalised.
-    """
-
+    # Under the key of each normalised part of a Dict observation; under `""` for any other observation; empty where
+    # observations were not normalised.
     statistics: Mapping[str, RunningStatistics]
-    epsilon: float
-    clip: float
-    norm_obs: bool = True
+    epsilon: float  # added to the variance
+    clip: float  # bound on the normalised observation; infinite: there is none
+    norm_obs: bool = True  # whether observations were normalised
 
     @property
     def positive_epsilon(self) -> float:
@@ -116,8 +104,7 @@ def read_normalizer(path: Path) -> NormalizerRecord:
 def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[InputNormalization | None, dict[str, Any]]:
     """Return what a file does to the inputs of a network, and what its policy records of the file.
 
-    Returns:
-        None in place of the statistics where the file says that observations were not normalised.
+    The first is None where the file says that observations were not normalised.
 
     Raises:
         PolicyFileError: as `read_normalizer`.
@@ -161,9 +148,7 @@ def _npz_arrays(path: Path, source: str) -> dict[str, NDArray[Any]]:
             data = archive.read(member)
             try:
                 arrays[name] = read_npy(data)
-            except (
-                Exception
-            ) as error:  # NumPy parses the header as Python, and raises almost anything for a damaged one
+            except Exception as error:  # NumPy parses the header as Python: damaged, it raises almost anything
                 reason = first_line(error)
                 raise PolicyFileError(f"{source}: {member} in it is no array of numbers: {reason}.") from error
         return arrays
@@ -173,9 +158,8 @@ def _safetensors_arrays(data: bytes, source: str) -> dict[str, NDArray[Any]]:
     tensors = cast(dict[str, Tensor], read_tensors(data, source=source))
     _check_names(tensors, source)
     # NumPy lacks some of torch's floats; all else stays as it is, so that what is no number is refused by its type.
-    return {
-        name: (tensor.double() if tensor.is_floating_point() else tensor).numpy() for name, tensor in tensors.items()
-    }
+    numbers = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {name: tensor.numpy() for name, tensor in numbers.items()}
 
 
 def _check_names(names: Collection[str], source: str) -> None:

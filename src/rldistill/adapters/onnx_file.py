@@ -23,44 +23,26 @@ RUNTIME_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch")
 _MOST_NAME_BYTES = 256
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 # Whose inputs are what training made, also of layers that were quantised.
-_LAYERS = frozenset(
-    {
-        *("Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"),
-        *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
-    }
-)
+_NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Layer", "Instance", "Group")})
+_LAYERS = _NORMS | {"Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"}
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A checked model.
+    """A checked model."""
 
-    Attributes:
-        content: its bytes, external weights included.
-        input_name: of the only input.
-        input_dtype: numpy's.
-        observation_shape: of the input without its batch dimension.
-        batch_size: fixed in the file; None: any.
-        output_names: in order.
-        num_parameters: elements of all stored tensors of floats.
-    """
-
-    content: bytes
-    input_name: str
-    input_dtype: np.dtype[Any]
-    observation_shape: tuple[int, ...]
-    batch_size: int | None
-    output_names: tuple[str, ...]
-    num_parameters: int
+    content: bytes  # its bytes, external weights included
+    input_name: str  # of the only input
+    input_dtype: np.dtype[Any]  # numpy's
+    observation_shape: tuple[int, ...]  # of the input without its batch dimension
+    batch_size: int | None  # fixed in the file; None: any
+    output_names: tuple[str, ...]  # in order
+    num_parameters: int  # elements of all stored tensors of floats
 
 
 def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_bytes: None) -> OnnxModel:
-    """Read and check an ONNX file; nothing in it is run.
-
-    Args:
-        path: of the file.
-        before_reading: called with the number of bytes that will be read next.
+    """Read and check an ONNX file; nothing in it is run. `before_reading` gets the number of bytes that come next.
 
     Raises:
         PolicyFileError: unreadable, too large, recurrent, with operators beyond the standard, weights outside its
@@ -82,21 +64,13 @@ def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_
 
 @dataclass
 class _Reader:
-    """Reads one file.
-
-    Attributes:
-        path: of the file.
-        what: as messages call it.
-        onnx: the package; protobuf's messages have no public types.
-        before_reading: as `read_onnx` takes it.
-        num_bytes: read so far, external weights included.
-    """
+    """Reads one file."""
 
     path: Path
-    what: str
-    onnx: Any
-    before_reading: Callable[[int], None]
-    num_bytes: int = 0
+    what: str  # as messages call it
+    onnx: Any  # the package; protobuf's messages have no public types
+    before_reading: Callable[[int], None]  # as `read_onnx` takes it
+    num_bytes: int = 0  # read so far, external weights included
 
     def read(self) -> OnnxModel:
         """Return the checked model."""

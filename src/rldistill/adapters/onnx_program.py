@@ -152,11 +152,7 @@ class _OnnxProcess:
         return outputs
 
     def _exchange(self, rows: Tensor | None) -> tuple[dict[str, Any], bytearray]:
-        """Ask, where there is something to ask, and return the reply.
-
-        Raises:
-            PolicyFileError: the file was refused, failed, or took more than the limits allow.
-        """
+        """Ask, where there is something to ask, and return the reply; raises what the process refused or died of."""
         if os.getpid() != self._owner:
             raise PolicyFileError(
                 f"{self._what} was loaded by the process that this one was forked from. Load it here."

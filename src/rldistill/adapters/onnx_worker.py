@@ -35,17 +35,11 @@ _TOO_LARGE = re.compile(r"requested buffer of size (\d+)")
 
 @dataclass(frozen=True)
 class Limits:
-    """Of this process; a file that its user trusts has none.
+    """Of this process; a file that its user trusts has none."""
 
-    Attributes:
-        seconds: of processor time, for reading a small file, and for each batch of observations.
-        free_bytes: what reading and running may take, in whatever shapes, beside copies of weights and inputs.
-        own_bytes: address space of the interpreter and its libraries.
-    """
-
-    seconds: float
-    free_bytes: int
-    own_bytes: int
+    seconds: float  # of processor time, for reading a small file, and for each batch of observations
+    free_bytes: int  # what reading and running may take, in whatever shapes, beside copies of weights and inputs
+    own_bytes: int  # address space of the interpreter and its libraries
 
     @property
     def apply(self) -> bool:
@@ -80,20 +74,16 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     """Read a file, say what it is, and answer batches of observations until the connection is closed.
 
     Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header.
-
-    Args:
-        descriptor: of the connection to the process that asks.
-        path: of the file.
-        rows_per_batch: of every batch, where the file does not fix it.
-        seconds: as in `Limits`; 0: without limits.
-        free_bytes: as in `Limits`.
+    `rows_per_batch` counts where the file fixes no batch; `seconds` and `free_bytes` are those of `Limits`.
     """
     # Ctrl-C is for the process that asks; SIGTERM ends this process, as any other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent that ignores it hands that down
     connection = Connection(descriptor)
     try:
-        onnxruntime = _import_libraries(path)
+        # What reads and runs files is imported before any limit holds.
+        libraries = ("onnx", "onnx.numpy_helper", "onnxruntime")
+        *_, onnxruntime = [optional_import(name, what=f"ONNX file {path}", extra="onnx") for name in libraries]
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = Limits(seconds, free_bytes, pages * resource.getpagesize())
         model = _read(Path(path), limits)
@@ -115,13 +105,6 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     limits.stop_clock()
     _reply(connection, description)
     _answer_all(connection, path, model, session, batch, limits)
-
-
-def _import_libraries(path: str) -> Any:  # noqa: ANN401 (a module)
-    """Import what reads and runs files, before any limit holds; return onnxruntime."""
-    for module in ("onnx", "onnx.numpy_helper"):
-        optional_import(module, what=f"ONNX file {path}", extra="onnx")
-    return optional_import("onnxruntime", what=f"ONNX file {path}", extra="onnx")
 
 
 def _read(path: Path, limits: Limits) -> OnnxModel:

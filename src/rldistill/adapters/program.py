@@ -38,31 +38,20 @@ MAX_INPUT_VALUES = 2**25
 
 @dataclass(frozen=True)
 class Program:
-    """A function from observations to named outputs, whatever file or object it came from.
+    """A function from observations to named outputs, whatever file or object it came from."""
 
-    Attributes:
-        name: short, for tables.
-        what: as messages call it: `ONNX file pong.onnx`.
-        format: `onnx`, `torchscript`, `torch_export` or `python`.
-        run: observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
-        content_hash: SHA-256 of the file; None where there is none: then its answers identify it.
-        observation_shape: where the program knows it.
-        input_dtype: to which observations are cast; None: they go in as the environment gives them.
-        batch_size: rows of every call.
-        num_parameters: weights it holds, where it can tell.
-        num_bytes: of the file, where there is one.
-    """
-
-    name: str
-    what: str
-    format: str
+    name: str  # short, for tables
+    what: str  # as messages call it: `ONNX file pong.onnx`
+    format: str  # `onnx`, `torchscript`, `torch_export` or `python`
+    # Observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
     run: Callable[[Tensor], Mapping[str, Tensor]]
-    content_hash: str | None = None
-    observation_shape: tuple[int, ...] | None = None
+    content_hash: str | None = None  # SHA-256 of the file; None where there is none: then its answers identify it
+    observation_shape: tuple[int, ...] | None = None  # where the program knows it
+    # To which observations are cast; None: they go in as the environment gives them.
     input_dtype: torch.dtype | None = None
-    batch_size: int = ROWS_PER_BATCH["cpu"]
-    num_parameters: int | None = None
-    num_bytes: int | None = None
+    batch_size: int = ROWS_PER_BATCH["cpu"]  # rows of every call
+    num_parameters: int | None = None  # weights it holds, where it can tell
+    num_bytes: int | None = None  # of the file, where there is one
 
 
 class ProgramPolicy:
@@ -74,8 +63,11 @@ class ProgramPolicy:
         self.program = program
         self.outputs = outputs
         self.input_scale = input_scale
+        self.name = program.name
+        self.tasks = (task,)
+        self.output_kind: OutputKind = outputs.kind
+        self.behaviour: Behaviour = behaviour
         self._task = task
-        self._behaviour: Behaviour = behaviour
         self._hash: str | None = None
 
     def __repr__(self) -> str:
@@ -130,26 +122,6 @@ class ProgramPolicy:
         return policy
 
     @property
-    def name(self) -> str:
-        """A short name for tables."""
-        return self.program.name
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """Its one task."""
-        return (self._task,)
-
-    @property
-    def output_kind(self) -> OutputKind:
-        """Which action field its outputs have."""
-        return self.outputs.kind
-
-    @property
-    def behaviour(self) -> Behaviour:
-        """How it acts by default."""
-        return self._behaviour
-
-    @property
     def hash(self) -> str:
         """SHA-256 over the program and how it is read: the policy's identity.
 
@@ -171,8 +143,9 @@ class ProgramPolicy:
         fingerprint = self._task.fingerprint
         shape = (self.program.batch_size, *fingerprint.observation_shape)
         rng = np.random.default_rng(0)
-        rows = rng.integers(0, 256, shape, np.uint8) if _gives_bytes(self._task) else rng.normal(size=shape)
-        raw = self._raw(torch.as_tensor(rows if rows.dtype == np.uint8 else rows.astype(np.float32)))
+        is_bytes = _gives_bytes(self._task)
+        rows = rng.integers(0, 256, shape, np.uint8) if is_bytes else rng.normal(size=shape).astype(np.float32)
+        raw = self._raw(torch.as_tensor(rows))
         return sha256_bytes(raw.contiguous().numpy().tobytes())
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
@@ -214,11 +187,7 @@ class ProgramPolicy:
         return None
 
     def for_task(self, name: str) -> "ProgramPolicy":
-        """Return itself, for its own task.
-
-        Raises:
-            MismatchError: another task.
-        """
+        """Return itself, for its own task. Raises MismatchError: another task."""
         if name != self._task.name:
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {self._task.name}.")
         return self
@@ -228,11 +197,7 @@ class ProgramPolicy:
         return ProgramPolicy(self.program, self._task, self.outputs, behaviour=behaviour, input_scale=self.input_scale)
 
     def save(self, path: str | Path) -> None:
-        """Refuse: nothing of ours could be kept.
-
-        Raises:
-            UsageError: says what to do instead.
-        """
+        """Refuse: nothing of ours could be kept. Raises UsageError: says what to do instead."""
         raise UsageError(
             f"{self.program.what} is a program, not weights: it cannot be saved to {path} as a policy file. Distil it "
             f"into a network that can: rldistill distill --teacher FILE --task {self._task.name} --out runs/student."

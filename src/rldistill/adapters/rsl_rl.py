@@ -35,21 +35,13 @@ _TWO_DISTRIBUTIONS = (
 
 @dataclass(frozen=True)
 class _Actor:
-    """What acts among the tensors of a checkpoint.
+    """What acts among the tensors of a checkpoint."""
 
-    Attributes:
-        tensors: its own, and those that belong to no layer.
-        prefix: of its layers.
-        normalizer: prefix of its running statistics.
-        unused: what stands beside it.
-        is_student: of a distillation, not trained by PPO.
-    """
-
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # its own, and those that belong to no layer
     prefix: str
-    normalizer: str
-    unused: tuple[str, ...]
-    is_student: bool = False
+    normalizer: str  # prefix of its running statistics
+    unused: tuple[str, ...]  # what stands beside it
+    is_student: bool = False  # of a distillation, not trained by PPO
 
 
 def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:

@@ -23,11 +23,7 @@ class UnknownLayersError(Exception):
 
 
 def take_layer(tensors: dict[str, Tensor], name: str) -> Layer:
-    """Remove `NAME.weight` and `NAME.bias` from tensors.
-
-    Raises:
-        UnknownLayersError: one of them is missing.
-    """
+    """Remove `NAME.weight` and `NAME.bias` from tensors. Raises UnknownLayersError: one of them is missing."""
     try:
         return Layer(tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias"))
     except KeyError as error:
@@ -35,15 +31,9 @@ def take_layer(tensors: dict[str, Tensor], name: str) -> Layer:
 
 
 def take_layers(tensors: dict[str, Tensor], prefix: str, *, has_output: bool = True) -> list[Layer]:
-    """Remove the layers `PREFIX<i>` from tensors: convolutions, then fully connected layers.
+    """Remove the layers `PREFIX<i>` from tensors: convolutions, then fully connected layers, each with its norm.
 
-    Args:
-        tensors: the layers are removed from them.
-        prefix: of the positions, with its dot: `actor.`.
-        has_output: whether the last layer is an output, behind which there is no norm and no activation.
-
-    Returns:
-        The layers in order, each with its norm.
+    `has_output` says whether the last layer is an output, behind which there is no norm and no activation.
 
     Raises:
         UnknownLayersError: other layers, layers elsewhere, or one without bias.

@@ -40,8 +40,7 @@ def _is_exported(file: FileStart) -> bool:
 
 def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"TorchScript file {path}"
-    _check_trust(what, trust=reading.trust)
-    _check_not_recurrent(path, what)
+    _check_before_running(path, what, trust=reading.trust)
     try:
         with warnings.catch_warnings():
             # torch advises makers of such files to export them differently; a reader cannot.
@@ -54,8 +53,7 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
 
 def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"torch.export file {path}"
-    _check_trust(what, trust=reading.trust)
-    _check_not_recurrent(path, what)
+    _check_before_running(path, what, trust=reading.trust)
     try:
         exported = torch.export.load(path)
         module = exported.module()
@@ -111,9 +109,9 @@ def _runner(what: str, module: nn.Module) -> Callable[[Tensor], Mapping[str, Ten
             with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
                 answer = module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
-            raise PolicyFileError(
-                f"{what} cannot be run on observations {list(rows.shape)}: {_last_line(error)}"
-            ) from error
+            # TorchScript tells its own stack first and the reason last.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise PolicyFileError(f"{what} cannot be run on observations {list(rows.shape)}: {reason}") from error
         buffers = dict(module.named_buffers()) if before else {}
         is_checked = True
         if changed := [name for name in before if not torch.equal(buffers[name], before[name])]:
@@ -123,7 +121,8 @@ def _runner(what: str, module: nn.Module) -> Callable[[Tensor], Mapping[str, Ten
     return run
 
 
-def _check_trust(what: str, *, trust: bool) -> None:
+def _check_before_running(path: Path, what: str, *, trust: bool) -> None:
+    """Check that a program is trusted, and, without running anything of it, that it has no memory."""
     if not trust:
         raise PolicyFileError(
             f"{what} is a program, not data: loading it runs code that its maker wrote, with all your rights. If you "
@@ -131,9 +130,6 @@ def _check_trust(what: str, *, trust: bool) -> None:
             "needs no trust."
         )
 
-
-def _check_not_recurrent(path: Path, what: str) -> None:
-    """Look for a memory without running anything."""
     with open_archive(path) as archive:
         for name in archive.names:
             if name.endswith("/data.pkl") and (found := _MEMORY.search(archive.read(name))):
@@ -167,8 +163,3 @@ def _only_input(what: str, exported: Any) -> tuple[tuple[int | None, ...], torch
                 "Export it with the shape of the observations."
             )
     return tuple(sizes), value.dtype
-
-
-def _last_line(error: Exception) -> str:
-    # TorchScript tells its own stack first and the reason last.
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,10 +1,9 @@
 """Pickles of strangers, read as a tree of plain data: no class, no function is ever looked up.
 
-A pickle is a small program. Here its instructions are carried out by a machine that knows
-containers, numbers, texts and bytes, and nothing else: a global is a `Symbol` (a name), a call or
-an object is a `Record` (a symbol with what it was given). So nothing that a file names can run,
-and which names it may hold at all is the caller's list. Instructions that only hostile or ancient
-pickles have (INST, OBJ, EXT, persistent ids, out-of-band buffers) are refused.
+A pickle is a small program. Here its instructions are carried out by a machine that knows containers, numbers, texts
+and bytes, and nothing else: a global is a `Symbol` (a name), a call or an object is a `Record` (a symbol with what it
+was given). So nothing that a file names can run, and which names it may hold at all is the caller's list. Instructions
+that only hostile or ancient pickles have (INST, OBJ, EXT, persistent ids, out-of-band buffers) are refused.
 
 Source: the instruction set of `pickletools` (pickle protocols 0 to 5).
 """
@@ -39,18 +38,12 @@ class Symbol:
 
 @dataclass(eq=False)
 class Record:
-    """A call or an object in a pickle, as data.
+    """A call or an object in a pickle, as data."""
 
-    Attributes:
-        name: of the global that would have been called.
-        arguments: what it would have been given.
-        state: what the object's attributes would have been set to; None where it has no state.
-        entries: key and value pairs that were added to it, as to a dict.
-    """
-
-    name: str
-    arguments: tuple[Any, ...]
-    state: Any = None
+    name: str  # of the global that would have been called
+    arguments: tuple[Any, ...]  # what it would have been given
+    state: Any = None  # what the object's attributes would have been set to; None where it has no state
+    # Key and value pairs that were added to it, as to a dict.
     entries: list[tuple[Any, Any]] = field(default_factory=list[tuple[Any, Any]])
 
 

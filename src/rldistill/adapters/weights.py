@@ -41,15 +41,10 @@ _WANTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of one network.
+    """The tensors of one network."""
 
-    Attributes:
-        tensors: by name, on the CPU, contiguous; floating ones are float32 and finite.
-        converted_from: floating types other than float32 that the file had, by name.
-    """
-
-    tensors: Mapping[str, Tensor]
-    converted_from: tuple[str, ...] = ()
+    tensors: Mapping[str, Tensor]  # by name, on the CPU, contiguous; floating ones are float32 and finite
+    converted_from: tuple[str, ...] = ()  # floating types other than float32 that the file had, by name
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -82,12 +77,9 @@ def check_header(head: bytes, *, source: str) -> None:
 
 
 def read_torch_data(data: bytes, *, source: str, num_bytes: int | None = None) -> object:
-    """Read what `torch.save` wrote, as data: nothing in it is executed.
+    """Read what `torch.save` wrote, in torch's zip format or the one before it, as data: nothing in it is executed.
 
-    Args:
-        data: the file's bytes, in torch's zip format or the one before it.
-        source: what messages call the file.
-        num_bytes: of the file that it takes part of, by which its unpacked size is measured; None: its own.
+    `num_bytes` is the size of a file that the data are a part of, by which their unpacked size is measured.
 
     Returns:
         Tensors on the CPU, numbers, texts, NumPy arrays as `NumpyArray`, and containers of them.
@@ -165,14 +157,11 @@ def _refusal(source: str, message: str) -> str:
 def read_weights(content: object, *, source: str, may_be_infinite: Collection[str] = ()) -> Weights:
     """Check a state dict and convert its floating tensors to float32.
 
-    Args:
-        content: what `read_torch_data` returned, or a part of it.
-        source: what messages call the file.
-        may_be_infinite: unwrapped names of tensors that may hold infinity, such as masks.
+    Tensors of the (unwrapped) names in `may_be_infinite` may hold infinity, such as masks.
 
     Raises:
-        PolicyFileError: not a mapping of names to dense tensors, a tensor larger than what backs it,
-            or a NaN or an infinity (names the tensor).
+        PolicyFileError: not a mapping of names to dense tensors, a tensor larger than what backs it, or a NaN or an
+            infinity (names the tensor).
     """
     if not (isinstance(content, Mapping) and content):
         kind = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
@@ -203,12 +192,9 @@ def unwrapped_names(names: Collection[str]) -> list[str]:
 
 
 def check_module_weights(what: str, module: nn.Module, error: type[RldistillError]) -> None:
-    """Check that the weights of a module are there, of a type that can be computed with, and numbers.
+    """Check that a module's weights are there, of a usable type, and numbers; buffers, such as masks, may be infinite.
 
-    A buffer, such as a mask, may hold infinity.
-
-    Raises:
-        RldistillError: of the type given; names the tensor.
+    Raises an error of the type given, which names the tensor.
     """
     for tensors, may_mask in ((module.named_parameters(), False), (module.named_buffers(), True)):
         for name, tensor in tensors:

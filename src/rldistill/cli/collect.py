@@ -14,12 +14,7 @@ _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/
 def run(argv: Sequence[str]) -> None:
     """Collect a dataset."""
     given = read_options(
-        "collect",
-        [CollectOptions],
-        argv,
-        example=_EXAMPLE,
-        positional="teacher",
-        expected="a teacher's policy file",
+        "collect", [CollectOptions], argv, example=_EXAMPLE, positional="teacher", expected="a teacher's policy file"
     )
     from rldistill.cli.progress import callbacks
     from rldistill.evaluation.table import size_text

@@ -19,6 +19,7 @@ _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 _LIKENESSES = ("held_out_agreement", "held_out_action_gap")
 # What a command line calls each kind of source.
 _WORDS: Mapping[type[Any], str] = {Stored: "a dataset", Live: "--teacher", Online: "--online"}
+_NAMES: Mapping[type[Any], str] = {Stored: "data", Live: "teacher", Online: "online"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,12 @@ class Sources(Options):
     data: tuple[Path, ...] = ()
     """Dataset folder; several, one for each task, for a student with a head for each."""
     teacher: tuple[Path, ...] = ()
-    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each."""
+    """Instead of a dataset: policy file of a teacher that plays while the student learns; once for each teacher."""
     online: bool = False
-    """Instead of a dataset: teach the student while its teacher learns --task."""
+    """Instead of a dataset: a teacher learns --task, and teaches the student meanwhile."""
     task: str | Sequence[str] | None = None
     """With --teacher and --online: task to play, several with commas between. Default: the teacher's own. With a
-    dataset: its own task, to allow to import the module in module:EnvId."""
+    dataset: its own task, which allows importing the module in module:EnvId."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -62,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
     }
     if "tasks" in made:
         result["tasks"] = {task: _likeness(record) for task, record in made["tasks"].items()}
-    text = _summary(path, made, is_online=isinstance(source, Online))
+    text = _summary(path, made)
     if isinstance(source, Online):
         text += f"\ncurves: {_draw_curves(out)}"
     write_result(given.flags, result, text)
@@ -101,7 +102,7 @@ def _source(given: Given) -> "Source | list[Any]":
             f"own: --teacher {said.teacher[0]} --teacher {files[0]}."
         )
     if len(kinds) > 1:
-        shown = " and ".join(_WORDS[kind] for kind in kinds)
+        shown = " and ".join(_NAMES[kind] for kind in kinds)
         raise UsageError(
             f"distill takes one of datasets, --teacher and --online, got {shown}. A dataset knows its own teacher, and "
             "--online makes one."
@@ -128,7 +129,7 @@ def _check_belongs(given: Given, kind: type[Any]) -> None:
         owners = [owner for owner in _WORDS if name in option_types(owner)]
         if owners and kind not in owners and name not in option_types(DistillOptions):
             shown = " and ".join(_WORDS[owner] for owner in owners)
-            raise UsageError(f"{name} belongs with {shown}, got it with {_WORDS[kind]}.")
+            raise UsageError(f"{name} belongs with {shown}, got it with {_NAMES[kind]}.")
 
 
 def _live(given: Given, teachers: Sequence[Path], tasks: Sequence[str]) -> list[Live]:
@@ -169,8 +170,8 @@ def _in_words(record: Mapping[str, Any]) -> str:
     return f"{record['held_out_action_gap']:.2%} of the box from the teacher's action"
 
 
-def _summary(path: Path, made: Mapping[str, Any], *, is_online: bool) -> str:
-    steps = "recent steps, some of them trained on" if is_online else "held-out steps"
+def _summary(path: Path, made: Mapping[str, Any]) -> str:
+    steps = "recent steps, some of them trained on" if made["config"].get("online") else "held-out steps"
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
         lines = [f"student: {path}, in held-out steps of"]

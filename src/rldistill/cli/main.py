@@ -21,6 +21,7 @@ from rldistill.errors import MAX_MESSAGE, RldistillError, UsageError, printable
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
     "quickstart": ("rldistill.cli.quickstart", "a bundled Pong teacher becomes a 28 times smaller student, in minutes"),
+    "shrink": ("rldistill.cli.shrink", "find the smallest student that keeps a teacher's skill, and prove it"),
     "train-teacher": ("rldistill.cli.train_teacher", "train a teacher with PQN or DQN"),
     "collect": ("rldistill.cli.collect", "let a teacher play and store what it saw, said and did"),
     "distill": ("rldistill.cli.distill", "train a student on what a teacher said"),
@@ -31,7 +32,7 @@ VERBS = {
 
 # A disk behind `>` that is full, or that takes no more.
 _OF_A_FULL_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
-_RESUMABLE = frozenset({"train-teacher", "collect", "distill"})
+_RESUMABLE = frozenset({"train-teacher", "collect", "distill", "shrink"})
 _TRACEBACK_VARIABLE = "RLDISTILL_TRACEBACK"
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ import tyro
 
 from rldistill.cli.configuration_file import values_for_verb
 from rldistill.errors import UsageError
-from rldistill.options.declaration import option_help, option_types
+from rldistill.options.declaration import check_option, option_help, option_types
 
 Record = TypeVar("Record")
 
@@ -34,7 +34,7 @@ _NEVER_TYPED = frozenset({"callbacks"})
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Options of every verb that works."""
+    """What every verb takes."""
 
     config: Path | None = None
     """TOML file with options; those on the command line override it."""
@@ -65,10 +65,18 @@ class Given:
             UsageError: a value is not what its option takes.
         """
         own = {name: self.values[name] for name in option_types(record) if name in self.values} | others
+        for name, value in own.items():
+            check_option(cast(type[Any], record), name, value)
         for item in fields(cast(Any, record)):
             if item.default is MISSING and item.name not in own:
                 raise UsageError(f"{_flag(item.name)} is missing: {option_help(record)[item.name]}")
-        return record(**own)
+        made = record(**own)
+        out = getattr(made, "out", None)
+        if self.flags.config is not None and out is not None:
+            from rldistill.session.run_folder import keep_inputs  # here: --help reads no file
+
+            keep_inputs(Path(out), [self.flags.config], overwrite=getattr(made, "overwrite", False))
+        return made
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,7 @@ def read_options(
     positional: str | None = None,
     expected: str = "",
     left_out: Collection[str] = (),
+    text_values: Mapping[str, Callable[[str], object]] | None = None,
 ) -> Given:
     """Read one verb's options.
 
@@ -161,6 +170,7 @@ def read_options(
         positional: name of the option that is written without `--`.
         expected: what it names, for the error of a command line without it; empty where it may be left out.
         left_out: names of options that no command line gives.
+        text_values: by option, what its text stands for, where the type does not say it: a time such as 10m.
 
     Raises:
         UsageError: one line, whatever tyro's boxes say.
@@ -172,7 +182,11 @@ def read_options(
     typed = {name: word for name, word in words.items() if _is_given(name, argv) or (name == positional and word)}
     path = None if "config" not in typed else Path(typed.pop("config"))
     said = {} if path is None else values_for_verb(verb, path, options.keys() - _OF_THE_CALL)
-    values: dict[str, Any] = {name: options[name].value(value) for name, value in (said | typed).items()}
+    special = text_values or {}
+    values: dict[str, Any] = {
+        name: special[name](value) if name in special and isinstance(value, str) else options[name].value(value)
+        for name, value in (said | typed).items()
+    }
     if expected and positional not in values:
         raise UsageError(f"missing argument: expected {expected}, such as in `{example}`.")
     flags = Flags(config=path, **{item.name: values.pop(item.name) for item in fields(Flags) if item.name in values})

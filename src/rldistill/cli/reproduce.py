@@ -14,12 +14,7 @@ _EXAMPLE = "rldistill reproduce losses --budget smoke"
 def run(argv: Sequence[str]) -> None:
     """Do one of the paper's experiments."""
     given = read_options(
-        "reproduce",
-        [ReproduceOptions],
-        argv,
-        example=_EXAMPLE,
-        positional="experiment",
-        expected="an experiment",
+        "reproduce", [ReproduceOptions], argv, example=_EXAMPLE, positional="experiment", expected="an experiment"
     )
     # A command may use all processors; a call in Python uses its own process unless it is asked for more.
     made_of = {} if "num_workers" in given.values else {"num_workers": 0}

@@ -14,16 +14,16 @@ _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Several(Options):
-    """Several tasks."""
+class SeveralTasks(Options):
+    """Another way to name several tasks."""
 
     tasks: str | Sequence[str] | None = None
-    """Several tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
+    """Instead of --task: tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
-    given = read_options("train-teacher", [TrainTeacherOptions, _Several], argv, example=_EXAMPLE)
+    given = read_options("train-teacher", [TrainTeacherOptions, SeveralTasks], argv, example=_EXAMPLE)
     if ("task" in given.values) == ("tasks" in given.values):
         raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
     from rldistill.cli.progress import callbacks

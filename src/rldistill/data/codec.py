@@ -1,9 +1,8 @@
 """Blocks: up to 32 observation rows, compressed together with blosc2 and LZ4HC.
 
-Neighbouring frames are nearly equal, so a block is hardly larger than its first frames;
-a larger block saves little and makes a random sample pay for rows it does not need. zstd
-would make frames 0.6 times as large and random samples a third as fast (Pong: 39 against
-64 bytes a frame, 24,000 against 67,000 samples a second): training reads each block
+Neighbouring frames are nearly equal, so a block is hardly larger than its first frames; a larger block saves little and
+makes a random sample pay for rows it does not need. zstd would make frames 0.6 times as large and random samples a
+third as fast (Pong: 39 against 64 bytes a frame, 24,000 against 67,000 samples a second): training reads each block
 hundreds of times, so speed won.
 """
 

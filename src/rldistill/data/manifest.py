@@ -33,6 +33,8 @@ FURTHER_TARGETS = ("value", "features")
 DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 # Within these, a manifest and a shard's header say whose they are.
 _NUM_FIRST_BYTES = 10_000
+# Fields of a manifest that are plain numbers and truth values.
+_COUNTS = ("target_num_steps", "num_steps", "num_episodes", "num_interrupted", "next_episode", "is_complete")
 
 
 @dataclass(frozen=True)
@@ -264,22 +266,11 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        counts = {
-            name: getattr(self, name)
-            for name in (
-                "target_num_steps",
-                "num_steps",
-                "num_episodes",
-                "num_interrupted",
-                "next_episode",
-                "is_complete",
-            )
-        }
         return {
             "format": FORMAT_NAME,
             "schema_version": self.provenance.schema_version,
             **self.provenance.to_dict(),
-            **counts,
+            **{name: getattr(self, name) for name in _COUNTS},
             "running": [asdict(entry) for entry in self.running],
             "shards": [asdict(shard) for shard in self.shards],
         }
@@ -289,14 +280,9 @@ class Manifest:
         """Read what `to_dict` wrote."""
         return cls(
             Provenance.from_dict(data),
-            data["target_num_steps"],
-            data["num_steps"],
-            data["num_episodes"],
-            data["num_interrupted"],
-            data["next_episode"],
-            data["is_complete"],
-            tuple(RunningEpisode(**entry) for entry in data["running"]),
-            tuple(ShardEntry(**shard) for shard in data["shards"]),
+            **{name: data[name] for name in _COUNTS},
+            running=tuple(RunningEpisode(**entry) for entry in data["running"]),
+            shards=tuple(ShardEntry(**shard) for shard in data["shards"]),
         )
 
 

@@ -71,24 +71,18 @@ class Dataset:
             DatasetError: not a dataset, damaged, of a newer version, or empty; says which shard and what to do.
             NumericalError: a NaN or an infinity in a target or a reward; says where.
         """
+        path = Path(path)
         with reading_file(f"Dataset {path}", DatasetError):
-            return cls._open(Path(path), verify=verify, allow_empty=allow_empty)
-
-    @classmethod
-    def _open(cls, path: Path, *, verify: bool, allow_empty: bool) -> Self:
-        manifest = load_manifest(path)
-        if not manifest.num_steps and not allow_empty:
-            raise DatasetError(
-                f"Dataset {path} is empty: it lists no step. Collect some: run its collection with --resume."
-            )
-        dataset = cls(
-            path,
-            manifest,
-            [open_shard(path, entry, manifest.provenance.layout, verify=verify) for entry in manifest.shards],
-        )
-        dataset._check_episodes()
-        dataset._check_finite()
-        return dataset
+            manifest = load_manifest(path)
+            if not manifest.num_steps and not allow_empty:
+                raise DatasetError(
+                    f"Dataset {path} is empty: it lists no step. Collect some: run its collection with --resume."
+                )
+            layout = manifest.provenance.layout
+            dataset = cls(path, manifest, [open_shard(path, entry, layout, verify=verify) for entry in manifest.shards])
+            dataset._check_episodes()
+            dataset._check_finite()
+            return dataset
 
     @property
     def provenance(self) -> Provenance:
@@ -99,11 +93,6 @@ class Dataset:
     def num_steps(self) -> int:
         """Steps in the dataset."""
         return self.manifest.num_steps
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Of one observation as a network sees it, the stack included."""
-        return self.provenance.task.fingerprint.observation_shape
 
     def targets(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return all that the teacher gave for some steps, `[N, …]` by the name of the field."""
@@ -130,7 +119,7 @@ class Dataset:
 
     def segments(self) -> list[Segment]:
         """Return all segments in the order of the shards."""
-        files = [shard.file for shard in self._shards for _ in shard.segments["episode"]]
+        files = [shard.file for shard in self._shards for _ in shard.tensors["segment.episode"]]
         segments, starts = self.store.segments, self.store.segment_first_index
         columns = (segments["episode"], segments["first_step"], segments["has_last_observation"])
         return [

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rldistill.data.codec import release_gil
 from rldistill.data.layout import OBSERVATION, StepLayout
 from rldistill.data.manifest import ShardEntry
-from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
-from rldistill.data.shard import Shard, open_shard, shard_of, write_shard
+from rldistill.data.segments import ShardBuffer
+from rldistill.data.shard import Shard, open_shard, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
 from rldistill.storage import is_temporary, temporary_files
@@ -88,9 +88,8 @@ class Replay:
         self._next_episode = 0
         self._folder: Path | None = None
         self._written: dict[str, ShardEntry] = {}
-        self._slots: list[SegmentBuffer | None] = []
-        self._ended: list[SegmentBuffer] = []
-        self._steps = StepBuffer(layout.step_fields)
+        self._slots: list[int | None] = []  # the episode in each
+        self._buffer = ShardBuffer(layout)
         self._index()
         release_gil()
 
@@ -126,47 +125,40 @@ class Replay:
             ended: `[N]`, whether the episode in a slot ended with this step, for whichever reason.
             next_observations: `[N, *observation_shape]`, the true next ones; read where one ended.
         """
-        if self._steps.num_steps >= self._steps_per_chunk:
+        if self._buffer.num_steps >= self._steps_per_chunk:
             self.seal()
-        parts = self.layout.split(self.layout.rows(observations))
-        last_parts = self.layout.split(self.layout.rows(next_observations))
         if not self._slots:
             self._slots = [None] * len(observations)
         assert len(observations) == len(self._slots), f"{len(observations)} rows for {len(self._slots)} slots"
-        segments = [segment or self._new_segment() for segment in self._slots]
-        for slot, segment in enumerate(segments):
-            segment.add_step(parts, slot)
-        self._steps.append(np.array([segment.episode for segment in segments], np.int64), values)
-        self._slots = list(segments)
+        episodes = [self._new_episode() if episode is None else episode for episode in self._slots]
+        self._buffer.append(np.array(episodes, np.int64), self.layout.rows(observations), values)
+        last_rows = self.layout.rows(next_observations)
         for slot in np.flatnonzero(ended).tolist():
-            segments[slot].add_last_observation(last_parts, slot)
-            self._ended.append(segments[slot])
-            self._slots[slot] = None
+            self._buffer.end(episodes[slot], last_rows[slot])
+        self._slots = [None if ends else episode for episode, ends in zip(episodes, ended, strict=True)]
         self.num_appended += len(observations)
 
     def seal(self) -> None:
         """Close the chunk that is being filled: its steps can be drawn from now on."""
-        under_way = [segment for segment in self._slots if segment is not None and segment.num_steps]
-        segments = sorted([*self._ended, *under_way], key=lambda segment: segment.episode)
-        if not segments:
+        tensors = self._buffer.tensors()
+        if tensors is None:
             return
-        for segment in segments:
-            segment.seal()
-        steps = self._steps.by_episode([segment.episode for segment in segments])
-        tensors = shard_tensors(segments, steps, self.layout.observation_fields)
-        self._chunks.append(shard_of(f"chunk-{self._next_chunk:06d}.safetensors", tensors, self.layout))
+        self._chunks.append(Shard(f"chunk-{self._next_chunk:06d}.safetensors", tensors))
         self._next_chunk += 1
         while len(self._chunks) > 1 and sum(chunk.num_steps for chunk in self._chunks) > self.capacity:
             del self._chunks[0]
-        self._slots = [segment.successor() if segment and segment.num_steps else segment for segment in self._slots]
-        self._ended = []
-        self._steps = StepBuffer(self.layout.step_fields)
+        self._buffer.clear()
         self._index()
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw steps `[B]` uniformly, with replacement; the numbers hold until the next `append`."""
         assert self.num_drawable, "nothing to draw from: seal first"
         return self._drawable[rng.integers(0, self.num_drawable, batch_size)]
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether drawing costs no more than copying: as `StepStore.is_decoded`."""
+        return self._store.is_decoded
 
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
@@ -209,7 +201,7 @@ class Replay:
             self._folder, self._written = folder, {}
         listed = {chunk.file: self._written.get(chunk.file) for chunk in self._chunks}
         for chunk in self._chunks:
-            listed[chunk.file] = listed[chunk.file] or write_shard(folder, chunk.file, chunk.tensors())
+            listed[chunk.file] = listed[chunk.file] or write_shard(folder, chunk.file, chunk.tensors)
         self._written = {file: entry for file, entry in listed.items() if entry is not None}
         return {
             "schema_version": _SCHEMA_VERSION,
@@ -245,13 +237,12 @@ class Replay:
             raise DatasetError(f"Replay {folder} cannot be read: {error}. {_REMEDY}") from error
         self._chunks = [open_shard(folder, entry, self.layout, verify=True, remedy=_REMEDY) for entry in entries]
         self._folder, self._written = folder, {entry.file: entry for entry in entries}
-        self._slots, self._ended, self._steps = [], [], StepBuffer(self.layout.step_fields)
+        self._slots, self._buffer = [], ShardBuffer(self.layout)
         self._index()
 
-    def _new_segment(self) -> SegmentBuffer:
+    def _new_episode(self) -> int:
         self._next_episode += 1
-        layout = self.layout
-        return SegmentBuffer(self._next_episode - 1, 0, [], layout.observation_fields, layout.frame_stack - 1)
+        return self._next_episode - 1
 
     def _index(self) -> None:
         self._store = StepStore(self.layout, self._chunks, origin="The replay", remedy=_REMEDY)

@@ -5,10 +5,10 @@ therefore sees what it would have seen, and no sampler state is ever saved.
 """
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from rldistill.seeding import stream_generator
 MIN_HELD_OUT_FRACTION = 0.10
 MIN_HELD_OUT_EPISODES = 5
 
-BatchT = TypeVar("BatchT", covariant=True)
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,6 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     )
 
 
-class BatchSource(Protocol[BatchT]):
-    """Whatever gives the batch of an update."""
-
-    def batch(self, update: int) -> BatchT:
-        """Return the batch of one update; may be called from several threads."""
-        ...
-
-
 class UniformSampler:
     """Draws windows of consecutive steps uniformly, with replacement: neighbouring windows never make up a batch.
 
@@ -144,7 +136,12 @@ class UniformSampler:
 
 
 def prefetch(
-    source: BatchSource[BatchT], first_update: int, num_updates: int, *, depth: int | None = None, num_threads: int = 1
+    batch_of: Callable[[int], BatchT],
+    first_update: int,
+    num_updates: int,
+    *,
+    depth: int | None = None,
+    num_threads: int = 1,
 ) -> Generator[BatchT]:
     """Yield the batches of consecutive updates, in order, decoding ahead in background threads.
 
@@ -152,26 +149,26 @@ def prefetch(
     threads, so none outlives it.
 
     Args:
-        source: of the batches.
+        batch_of: returns the batch of an update; called from several threads.
         first_update: number of the first update.
         num_updates: batches to yield.
         depth: batches decoded ahead; None: four for each thread.
         num_threads: threads that decode.
 
     Raises:
-        Exception: whatever `source.batch` raised, when its batch is due.
+        Exception: whatever `batch_of` raised, when its batch is due.
     """
     last = first_update + num_updates
     depth = depth or 4 * num_threads
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="rldistill-prefetch")
     try:
         waiting: deque[Future[BatchT]] = deque(
-            executor.submit(source.batch, update) for update in range(first_update, min(first_update + depth, last))
+            executor.submit(batch_of, update) for update in range(first_update, min(first_update + depth, last))
         )
         for update in range(first_update, last):
             batch = waiting.popleft().result()
             if update + depth < last:
-                waiting.append(executor.submit(source.batch, update + depth))
+                waiting.append(executor.submit(batch_of, update + depth))
             yield batch
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

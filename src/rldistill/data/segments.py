@@ -1,12 +1,11 @@
-"""What a writer holds between two shards: open segments and the steps of every slot.
+"""What a writer or a replay holds between two shards: open segments, and the values of their steps.
 
-Rows are compressed as soon as they fill a block, so that many slots with long episodes
-never pile up raw frames.
+Rows are compressed as soon as they fill a block, so that many slots with long episodes never pile up raw frames.
 """
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.codec import encode_block, rows_per_block
-from rldistill.data.layout import FieldSpec
+from rldistill.data.layout import FieldSpec, StepLayout
 from rldistill.data.shard import Blocks
 
 Row = Mapping[str, NDArray[Any]]
@@ -116,53 +115,87 @@ class SegmentBuffer:
             self._context.append({name: part[slot].copy() for name, part in rows.items()})
 
 
-class StepBuffer:
-    """The values of steps since the last shard, in the order in which they were appended."""
+class ShardBuffer:
+    """The steps since the last shard: of episodes that are under way, and of those that ended.
 
-    def __init__(self, specs: Mapping[str, FieldSpec]) -> None:
-        self._specs = specs
-        self._episodes: list[NDArray[np.int64]] = []
-        self._values: dict[str, list[NDArray[Any]]] = {name: [] for name in specs}
-        self.num_steps = 0
+    Attributes:
+        under_way: segments by the number of their episode.
+        ended: segments of the episodes that ended since the last shard.
+        num_steps: that are buffered.
+    """
 
-    def append(self, episodes: NDArray[np.int64], values: Mapping[str, NDArray[Any]]) -> None:
-        """Add one step of each of N episodes; `values` are `[N, …]` and are copied."""
+    def __init__(self, layout: StepLayout, under_way: Mapping[int, SegmentBuffer] | None = None) -> None:
+        self.under_way = dict(under_way or {})
+        self._layout = layout
+        self._empty()
+
+    def append(self, episodes: NDArray[np.int64], rows: NDArray[Any], values: Mapping[str, NDArray[Any]]) -> None:
+        """Add one step of each of N episodes, copied: its row of the observations, and its `values` `[N, …]`."""
+        fields, num_context_rows = self._layout.observation_fields, self._layout.frame_stack - 1
+        parts = self._layout.split(rows)
+        for slot, episode in enumerate(episodes.tolist()):
+            if episode not in self.under_way:
+                self.under_way[episode] = SegmentBuffer(episode, 0, [], fields, num_context_rows)
+            self.under_way[episode].add_step(parts, slot)
         self._episodes.append(episodes.copy())
         for name, column in self._values.items():
             column.append(values[name].copy())
         self.num_steps += len(episodes)
 
-    def by_episode(self, order: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Return all values, episode after episode in the order given, each in time order."""
-        episodes = np.concatenate([np.empty(0, np.int64), *self._episodes])
-        by_number = np.argsort(order)
-        ranks = by_number[np.searchsorted(order, episodes, sorter=by_number)]
-        # Stable: within an episode, steps stay in the order in which they were appended.
-        positions = np.argsort(ranks, kind="stable")
-        return {
-            name: np.concatenate([np.empty((0, *spec.shape), np.dtype(spec.dtype)), *self._values[name]])[positions]
-            for name, spec in self._specs.items()
+    def end(self, episode: int, last_row: NDArray[Any] | None) -> None:
+        """End an episode with the row of the state after its last step; None: it is given up."""
+        segment = self.under_way.pop(episode)
+        if last_row is not None:
+            segment.add_last_observation(self._layout.split(last_row[None]), 0)
+        self.ended.append(segment)
+
+    def tensors(self) -> dict[str, NDArray[Any]] | None:
+        """Compress what is pending and lay all out as the tensors of a shard; None where there is nothing.
+
+        The segments stand in the order of their episodes, and the steps in the order of the segments.
+        """
+        written = [segment for segment in (*self.ended, *self.under_way.values()) if not segment.is_empty]
+        if not written:
+            return None
+        segments = sorted(written, key=lambda segment: segment.episode)
+        for segment in segments:
+            segment.seal()
+        tensors = {
+            "segment.episode": np.array([segment.episode for segment in segments], np.int64),
+            "segment.first_step": np.array([segment.first_step for segment in segments], np.int64),
+            "segment.num_steps": np.array([segment.num_steps for segment in segments], np.int64),
+            "segment.num_lead_rows": np.array([segment.num_lead_rows for segment in segments], np.int64),
+            "segment.has_last_observation": np.array([segment.has_last_observation for segment in segments], np.bool_),
         }
+        for name in self._layout.observation_fields:
+            tensors |= _blocks(segments, name).tensors(name)
+        episodes = np.concatenate([np.empty(0, np.int64), *self._episodes])
+        # Stable: within an episode, steps stay in the order in which they were appended.
+        order = np.argsort(episodes, kind="stable")
+        for name, spec in self._layout.step_fields.items():
+            no_values = np.empty((0, *spec.shape), np.dtype(spec.dtype))
+            tensors[f"step.{name}"] = np.concatenate([no_values, *self._values[name]])[order]
+        return tensors
+
+    def clear(self) -> None:
+        """Forget what `tensors` gave, which a shard holds now; episodes under way go on from where they are."""
+        self.under_way = {episode: segment.successor() for episode, segment in self.under_way.items()}
+        self._empty()
+
+    def _empty(self) -> None:
+        self.ended: list[SegmentBuffer] = []
+        self.num_steps = 0
+        self._episodes: list[NDArray[np.int64]] = []
+        self._values: dict[str, list[NDArray[Any]]] = {name: [] for name in self._layout.step_fields}
 
 
-def shard_tensors(
-    segments: Sequence[SegmentBuffer], steps: Mapping[str, NDArray[Any]], observation_fields: Iterable[str]
-) -> dict[str, NDArray[Any]]:
-    """Lay out sealed segments, and the steps in their order, as the tensors of a shard."""
-    tensors = {
-        "segment.episode": np.array([segment.episode for segment in segments], np.int64),
-        "segment.first_step": np.array([segment.first_step for segment in segments], np.int64),
-        "segment.num_steps": np.array([segment.num_steps for segment in segments], np.int64),
-        "segment.num_lead_rows": np.array([segment.num_lead_rows for segment in segments], np.int64),
-        "segment.has_last_observation": np.array([segment.has_last_observation for segment in segments], np.bool_),
-    }
-    for name in observation_fields:
-        blocks, num_rows = zip(*(segment.blocks(name) for segment in segments), strict=True)
-        data = [block for of_segment in blocks for block in of_segment]
-        tensors |= Blocks(
-            first=np.cumsum([0, *map(len, blocks)])[:-1].astype(np.int64),
-            num_rows=np.array(list(itertools.chain.from_iterable(num_rows)), np.int64),
-            offsets=np.cumsum([0, *map(len, data)]).astype(np.int64),
-            data=np.frombuffer(b"".join(data), np.uint8),
-        ).tensors(name)
-    return {**tensors, **{f"step.{name}": values for name, values in steps.items()}}
+def _blocks(segments: Sequence[SegmentBuffer], field: str) -> Blocks:
+    """Return the blocks of sealed segments, one segment after the other."""
+    blocks, num_rows = zip(*(segment.blocks(field) for segment in segments), strict=True)
+    data = [block for of_segment in blocks for block in of_segment]
+    return Blocks(
+        first=np.cumsum([0, *map(len, blocks)])[:-1].astype(np.int64),
+        num_rows=np.array(list(itertools.chain.from_iterable(num_rows)), np.int64),
+        offsets=np.cumsum([0, *map(len, data)]).astype(np.int64),
+        data=np.frombuffer(b"".join(data), np.uint8),
+    )

@@ -1,9 +1,8 @@
 """A shard: one safetensors file of segments, each a run of consecutive steps of one episode.
 
-A segment carries everything its observations need, so that stacking never leaves a shard:
-first the *lead rows* (copies of the rows before its first step, at most `frame_stack` − 1),
-then one row per step, then, where the episode ended, its last observation. Its rows fill
-blocks of their own.
+A segment carries everything its observations need, so that stacking never leaves a shard: first the *lead rows* (copies
+of the rows before its first step, at most `frame_stack` − 1), then one row per step, then, where the episode ended, its
+last observation. Its rows fill blocks of their own.
 """
 
 from collections.abc import Mapping
@@ -80,32 +79,21 @@ def block_tensors(field: str) -> tuple[str, str, str, str]:
 
 @dataclass(frozen=True)
 class Shard:
-    """The arrays of one shard, checked against each other; blocks stay on disk until touched.
+    """The tensors of one shard, checked against each other; blocks stay on disk until touched.
 
     Attributes:
         file: its name.
-        segments: by name, `[num_segments]` each: episode, first_step, num_steps, num_lead_rows,
-            has_last_observation.
-        blocks: of each field of the observations.
-        steps: by name, `[num_steps, …]` each.
+        tensors: `segment.NAME` `[num_segments]` for each of `SEGMENT_ARRAYS`, `step.NAME` `[num_steps, …]` for each
+            field, and those of the blocks.
     """
 
     file: str
-    segments: Mapping[str, NDArray[Any]]
-    blocks: Mapping[str, Blocks]
-    steps: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[Any]]
 
     @property
     def num_steps(self) -> int:
         """Steps in the shard."""
-        return int(self.segments["num_steps"].sum())
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return its arrays as `write_shard` takes them."""
-        tensors = {f"segment.{name}": values for name, values in self.segments.items()}
-        for field, blocks in self.blocks.items():
-            tensors |= blocks.tensors(field)
-        return {**tensors, **{f"step.{name}": values for name, values in self.steps.items()}}
+        return int(self.tensors["segment.num_steps"].sum())
 
 
 def shard_name(index: int) -> str:
@@ -149,7 +137,7 @@ def open_shard(
         raise DatasetError(f"Shard {path} is missing, but the manifest lists it. {remedy}") from error
     except OSError as error:
         raise DatasetError(f"Shard {path} cannot be read: {error.strerror or error}.") from error
-    return shard_of(entry.file, tensors, layout)
+    return Shard(entry.file, tensors)
 
 
 def _checked_tensors(path: Path, entry: ShardEntry, layout: StepLayout, *, verify: bool) -> dict[str, NDArray[Any]]:
@@ -166,16 +154,6 @@ def _checked_tensors(path: Path, entry: ShardEntry, layout: StepLayout, *, verif
         raise _DamageError("it is not a safetensors file") from error
     _check_layout(tensors, entry, layout)
     return tensors
-
-
-def shard_of(file: str, tensors: Mapping[str, NDArray[Any]], layout: StepLayout) -> Shard:
-    """Return the tensors of a shard, which must be whole, under their names."""
-    return Shard(
-        file=file,
-        segments={name: tensors[f"segment.{name}"] for name in SEGMENT_ARRAYS},
-        blocks={field: Blocks.of(tensors, field) for field in layout.observation_fields},
-        steps={name: tensors[f"step.{name}"] for name in layout.step_fields},
-    )
 
 
 def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:

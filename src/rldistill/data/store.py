@@ -1,7 +1,6 @@
 """Steps in segments, ready to be read at random: fields in memory, observations decoded when asked for.
 
-A store is made once from whole shards and never changes; what grows, as a replay does, makes
-itself a new one.
+A store is made once from whole shards and never changes; what grows, as a replay does, makes itself a new one.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from rldistill.data.layout import StepLayout
 from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.data.rows import RowStore
-from rldistill.data.shard import SEGMENT_ARRAYS, Shard
+from rldistill.data.shard import SEGMENT_ARRAYS, Blocks, Shard
 
 # Observations that are not stacked and take no more than this are decoded once and kept: of a vector, one compressed
 # block of 32 rows would otherwise be unpacked for nearly every row that is drawn. Stacked frames stay compressed.
@@ -47,15 +46,18 @@ class StepStore:
         self, layout: StepLayout, shards: Sequence[Shard], *, origin: str, remedy: str = DATASET_REMEDY
     ) -> None:
         self.layout = layout
-        self.segments = {name: _concatenated([s.segments[name] for s in shards], np.int64) for name in SEGMENT_ARRAYS}
+        self.segments = {
+            name: _concatenated([shard.tensors[f"segment.{name}"] for shard in shards], np.int64)
+            for name in SEGMENT_ARRAYS
+        }
         self._fields = {
-            name: _concatenated([s.steps[name] for s in shards], np.dtype(spec.dtype), spec.shape)
+            name: _concatenated([s.tensors[f"step.{name}"] for s in shards], np.dtype(spec.dtype), spec.shape)
             for name, spec in layout.step_fields.items()
         }
         self._rows = {
             name: RowStore(
                 spec,
-                [shard.blocks[name] for shard in shards],
+                [Blocks.of(shard.tensors, name) for shard in shards],
                 frame_stack=layout.frame_stack,
                 origin=origin,
                 remedy=remedy,

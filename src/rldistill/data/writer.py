@@ -26,7 +26,7 @@ from rldistill.data.manifest import (
     save_manifest,
 )
 from rldistill.data.reader import Dataset
-from rldistill.data.segments import SegmentBuffer, StepBuffer, shard_tensors
+from rldistill.data.segments import SegmentBuffer, ShardBuffer
 from rldistill.data.shard import shard_name, write_shard
 from rldistill.errors import MismatchError, NumericalError, OutputExistsError
 from rldistill.storage import folder_lock, is_temporary, sync_folder, temporary_files
@@ -51,7 +51,13 @@ class DatasetWriter:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, segments: Mapping[int, SegmentBuffer], stack: contextlib.ExitStack
+        self,
+        path: Path,
+        manifest: Manifest,
+        stack: contextlib.ExitStack,
+        *,
+        steps_per_shard: int,
+        segments: Mapping[int, SegmentBuffer] | None = None,
     ) -> None:
         self.path = path
         self._manifest = manifest
@@ -59,13 +65,11 @@ class DatasetWriter:
         self._layout = manifest.provenance.layout
         self._row_spec = self._layout.row_spec
         self._stack = stack
-        self._open: dict[int, SegmentBuffer] = dict(segments)
-        self._ended: list[SegmentBuffer] = []
-        self._steps = StepBuffer(self._provenance.step_fields)
+        self._buffer = ShardBuffer(self._layout, segments)
         self._num_interrupted_now = 0
         self._closed_numbers: set[int] = set()
         self._next_episode = manifest.next_episode
-        self._steps_per_shard = DEFAULT_STEPS_PER_SHARD
+        self._steps_per_shard = steps_per_shard
         self._is_closed = False
 
     @classmethod
@@ -100,9 +104,7 @@ class DatasetWriter:
             _clear(path, overwrite=overwrite)
             manifest = Manifest(provenance, target_num_steps)
             save_manifest(path, manifest)
-            writer = cls(path, manifest, {}, stack.pop_all())
-        writer._steps_per_shard = steps_per_shard
-        return writer
+            return cls(path, manifest, stack.pop_all(), steps_per_shard=steps_per_shard)
 
     @classmethod
     def resume(
@@ -135,9 +137,8 @@ class DatasetWriter:
             _delete_own_files(path, keep=listed)
             manifest = replace(manifest, target_num_steps=target_num_steps, is_complete=False)
             segments = {entry.episode: _continued(dataset, entry) for entry in manifest.running}
-            writer = cls(path, manifest, segments, stack.pop_all())
+            writer = cls(path, manifest, stack.pop_all(), steps_per_shard=steps_per_shard, segments=segments)
         writer._closed_numbers = set(dataset.episode_numbers.tolist()) - set(segments)
-        writer._steps_per_shard = steps_per_shard
         return writer
 
     @property
@@ -153,7 +154,7 @@ class DatasetWriter:
     @property
     def num_steps(self) -> int:
         """Steps appended so far, those of earlier processes included."""
-        return self._manifest.num_steps + self._steps.num_steps
+        return self._manifest.num_steps + self._buffer.num_steps
 
     @property
     def num_listed_steps(self) -> int:
@@ -163,7 +164,7 @@ class DatasetWriter:
     @property
     def running(self) -> dict[int, int]:
         """Episodes that have begun and not ended, with the number of their steps appended."""
-        return {episode: segment.next_step for episode, segment in sorted(self._open.items())}
+        return {episode: segment.next_step for episode, segment in sorted(self._buffer.under_way.items())}
 
     @property
     def next_episode(self) -> int:
@@ -187,12 +188,10 @@ class DatasetWriter:
         """
         numbers = np.asarray(episodes, np.int64)
         self._check(numbers, observations, values)
-        if self._steps.num_steps >= self._steps_per_shard:
+        if self._buffer.num_steps >= self._steps_per_shard:
             self.flush()
-        parts = self._layout.split(np.asarray(observations))
-        for slot, number in enumerate(numbers.tolist()):
-            self._segment(number).add_step(parts, slot)
-        self._steps.append(numbers, values)
+        self._buffer.append(numbers, np.asarray(observations), values)
+        self._next_episode = max(self._next_episode, *(numbers + 1).tolist(), 0)
 
     def end_episode(self, episode: int, last_observation: NDArray[Any]) -> None:
         """Say that an episode ended with the step appended last.
@@ -201,14 +200,14 @@ class DatasetWriter:
             episode: its number.
             last_observation: one row: the state after that step.
         """
-        segment = self._open[episode]
         self._check_rows(last_observation[None], 1)
-        segment.add_last_observation(self._layout.split(last_observation[None]), 0)
-        self._close_episode(episode)
+        self._buffer.end(episode, last_observation)
+        self._closed_numbers.add(episode)
 
     def interrupt(self, episode: int) -> None:
         """Give an episode up: its steps stay, and it will not be continued."""
-        self._close_episode(episode)
+        self._buffer.end(episode, None)
+        self._closed_numbers.add(episode)
         self._num_interrupted_now += 1
 
     def flush(self) -> None:
@@ -225,7 +224,7 @@ class DatasetWriter:
         Raises:
             DiskFullError: no space; what was listed before is intact.
         """
-        for episode in list(self._open):
+        for episode in list(self._buffer.under_way):
             self.interrupt(episode)
         self._write(is_complete=True)
         self._release()
@@ -252,47 +251,30 @@ class DatasetWriter:
         self._stack.close()
 
     def _write(self, *, is_complete: bool) -> None:
-        written = [*self._ended, *self._open.values()]
-        segments = sorted((s for s in written if not s.is_empty), key=lambda s: s.episode)
         running = tuple(RunningEpisode(episode, num_steps) for episode, num_steps in self.running.items() if num_steps)
         manifest = replace(
             self._manifest,
-            num_episodes=self._manifest.num_episodes + sum(s.has_last_observation for s in self._ended),
+            num_episodes=self._manifest.num_episodes + sum(s.has_last_observation for s in self._buffer.ended),
             num_interrupted=self._manifest.num_interrupted + self._num_interrupted_now,
             next_episode=self._next_episode,
             running=running,
             is_complete=is_complete,
         )
-        if segments:
-            for segment in segments:
-                segment.seal()
-            steps = self._steps.by_episode([segment.episode for segment in segments])
-            tensors = shard_tensors(segments, steps, self._layout.observation_fields)
+        tensors = self._buffer.tensors()
+        if tensors is not None:
             manifest = manifest.with_shard(write_shard(self.path, shard_name(len(manifest.shards)), tensors))
         if manifest != self._manifest:
             save_manifest(self.path, manifest)
         self._manifest = manifest
-        self._ended, self._num_interrupted_now = [], 0
-        self._open = {number: segment.successor() for number, segment in self._open.items()}
-        self._steps = StepBuffer(self._provenance.step_fields)
-
-    def _close_episode(self, episode: int) -> None:
-        self._ended.append(self._open.pop(episode))
-        self._closed_numbers.add(episode)
-
-    def _segment(self, episode: int) -> SegmentBuffer:
-        if episode not in self._open:
-            if episode in self._closed_numbers:
-                raise ValueError(f"episode {episode} has ended; a new one needs a new number.")
-            specs = self._layout.observation_fields
-            self._open[episode] = SegmentBuffer(episode, 0, [], specs, self._layout.frame_stack - 1)
-            self._next_episode = max(self._next_episode, episode + 1)
-        return self._open[episode]
+        self._num_interrupted_now = 0
+        self._buffer.clear()
 
     def _check(self, episodes: NDArray[np.int64], rows: NDArray[Any], values: Mapping[str, NDArray[Any]]) -> None:
         num_episodes = len(episodes)
         if len(set(episodes.tolist())) != num_episodes or (num_episodes and episodes.min() < 0):
             raise ValueError(f"episodes must be different numbers from 0, got {episodes.tolist()}.")
+        if ended := self._closed_numbers.intersection(episodes.tolist()):
+            raise ValueError(f"episode {min(ended)} has ended; a new one needs a new number.")
         self._check_rows(rows, num_episodes)
         specs = self._provenance.step_fields
         if set(values) != set(specs):

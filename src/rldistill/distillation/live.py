@@ -2,13 +2,16 @@
 
 "The teacher plays an hour, the student takes 10,000 updates, the last ten hours are kept" (Rusu et al. 2015): before
 every `collect_period` updates the teacher plays `collect_steps` more steps, of which a replay keeps the newest.
+
+With a teacher fraction below 1 the student acts in the rest of the play and the teacher labels what it meets: DAgger
+(Ross et al. 2011). The student thus learns what to do after its own mistakes, which the teacher's play never shows.
 """
 
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +24,8 @@ from rldistill.distillation.sources import HeldOut, sample_of_held_out
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
-from rldistill.rollout.player import EpisodePlayer, StepRecord
+from rldistill.rollout.player import EpisodePlayer, Mixture, StepRecord
+from rldistill.schedules import Schedule, constant
 from rldistill.seeding import stream_generator, stream_seed
 
 # In the identity of a teacher that plays otherwise while it is recorded than it acts.
@@ -50,12 +54,14 @@ class LiveSource:
         replay_capacity: newest steps that are kept.
         held_out_steps: steps played first that no batch is drawn from, at least, and five whole episodes.
         on_play: receives how far a collection is; may raise to stop.
+        teacher_fraction: share of the play in which the teacher acts, as a function of progress; the student acts in
+            the rest.
+        mix: whether who acts is drawn for each episode or for each decision.
+        num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.
     """
 
     policies: Mapping[str, TorchPolicy] = {}
-    # Frames are compressed, and between two collections nothing changes: threads decode ahead.
-    is_decoded = False
 
     def __init__(
         self,
@@ -74,6 +80,9 @@ class LiveSource:
         replay_capacity: int = 540_000,
         held_out_steps: int = 1,
         on_play: OnPlay | None = None,
+        teacher_fraction: Schedule = constant(1.0),  # noqa: B008 (frozen)
+        mix: Literal["episode", "decision"] = "episode",
+        num_updates: int = 1,
         notes: Sequence[str] = (),
     ) -> None:
         self._player = fit_policy(player, playable.task)
@@ -93,15 +102,20 @@ class LiveSource:
         self._num_collections = num_collections
         self._replay_capacity, self._held_out_steps = replay_capacity, held_out_steps
         self._on_play = on_play
+        self._teacher_fraction, self._num_updates = teacher_fraction, num_updates
+        self._mix: Literal["episode", "decision"] = mix
+        self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
 
     def teach(self, head: int, student: TorchPolicy) -> None:
         """Lay out the play that is learned from, and that which is held out."""
-        del student  # the teacher plays, whoever learns
-        self._learned = self._play(head, "live", self._num_envs, self._replay_capacity)
+        if self._teacher_fraction.bounds[0] < 1:
+            acting = fit_policy(student, self.playable.task)
+            self._mixture = Mixture(self._player, acting, self._teacher_fraction(0.0), per=self._mix)
+        self._learned = self._play(self._mixture, head, "live", self._num_envs, self._replay_capacity)
         # Steps in whole episodes: the capacity is no limit here.
         few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
-        self._measured = self._play(head, "held-out play", few_envs, 2**62)
+        self._measured = self._play(None, head, "held-out play", few_envs, 2**62)
 
     def advance(self, update: int) -> int:
         """Play before each period of updates, and what is held out before all else; goes on where a stop cut it."""
@@ -109,6 +123,8 @@ class LiveSource:
         self._measured.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
         self._measured.close()
         collections = min(update // self._collect_period + 1, self._num_collections)
+        if self._mixture is not None:
+            self._mixture.fraction = self._teacher_fraction(update / self._num_updates)
         self._learned.play(num_steps=collections * self._collect_steps, on_play=self._on_play)
         return sys.maxsize if collections == self._num_collections else collections * self._collect_period
 
@@ -118,6 +134,11 @@ class LiveSource:
     def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads while nothing is played."""
         return self._learned.draw(update, num_rows)
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether what is kept is decoded: vectors are; frames are compressed, and threads decode them ahead."""
+        return self._learned.replay.is_decoded
 
     @property
     def held_out(self) -> HeldOut:
@@ -165,9 +186,10 @@ class LiveSource:
     def _epsilon(self) -> float:
         return self.task.protocol.exploration_epsilon
 
-    def _play(self, head: int, stream: str, num_envs: int, capacity: int) -> "LivePlay":
+    def _play(self, mixture: Mixture | None, head: int, stream: str, num_envs: int, capacity: int) -> "LivePlay":
         return LivePlay(
             self._player,
+            mixture or self._player,
             lambda: self.playable.make_envs(num_envs, self._num_threads),
             capacity=capacity,
             seed=stream_seed(self._seed, stream, head),
@@ -177,10 +199,11 @@ class LiveSource:
 
 
 class LivePlay:
-    """The play of one teacher, with its newest steps.
+    """The play that one teacher labels, with its newest steps.
 
     Args:
-        teacher: acts by its own behaviour, and labels.
+        teacher: labels.
+        actor: acts: the teacher by its own behaviour, or a mixture of teacher and student.
         make_envs: called when there is something to play; makes N slots of the task.
         capacity: steps to keep.
         seed: of the episodes, and of the rows of each update.
@@ -191,6 +214,7 @@ class LivePlay:
     def __init__(
         self,
         teacher: Policy,
+        actor: Policy | Mixture,
         make_envs: Callable[[], EpisodeEnvs],
         *,
         capacity: int,
@@ -202,7 +226,7 @@ class LivePlay:
         self.name = task.name
         self.head = head
         self.num_episodes = 0
-        self._teacher = teacher
+        self._teacher, self._actor = teacher, actor
         self._make_envs = make_envs
         self._seed = seed
         self._epsilon = exploration_epsilon
@@ -269,7 +293,7 @@ class LivePlay:
         if self._records is None:
             self._envs = self._make_envs()
             player = EpisodePlayer(
-                self._teacher,
+                self._actor,
                 self._envs,
                 itertools.count(self._first_episode),
                 seed=self._seed,

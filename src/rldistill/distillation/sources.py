@@ -205,7 +205,7 @@ class Batches:
                 yield from (self.batch(number) for number in range(update, until))
             else:
                 # Closed with this generator: no decoding thread outlives the loop.
-                ahead = prefetch(self, update, until - update, num_threads=self.num_decoders)
+                ahead = prefetch(self.batch, update, until - update, num_threads=self.num_decoders)
                 with contextlib.closing(ahead) as decoded:
                     yield from decoded
             update = until

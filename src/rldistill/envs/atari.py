@@ -1,9 +1,8 @@
 """Atari on ale-py's native vector environment: C++ threads step and preprocess.
 
-Four habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would
-hard-reset the game at each lost life (a learner would never see a second life), rewards
-are clipped by default, four games end the whole process from C++, and an action that the
-game does not have makes it wait forever.
+Four habits of `AtariVectorEnv` are kept away from everyone above: `episodic_life` would hard-reset the game at each
+lost life (a learner would never see a second life), rewards are clipped by default, four games end the whole process
+from C++, and an action that the game does not have makes it wait forever.
 """
 
 import difflib
@@ -30,43 +29,24 @@ MULTI_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 @dataclass(frozen=True)
 class AtariOptions:
-    """Every setting of an Atari task; the first seven make the fingerprint, the rest the protocol.
+    """Every setting of an Atari task; the first seven make the fingerprint, the rest the protocol."""
 
-    Attributes:
-        height: of a frame, in pixels.
-        width: of a frame, in pixels.
-        grayscale: grey frames; else RGB.
-        frame_stack: frames in an observation, oldest first, zeros before the first.
-        frame_skip: emulator frames per decision.
-        max_pool: take the pixelwise maximum of the last two emulator frames of a skip.
-        full_action_set: all 18 actions; else those the game knows.
-        noop_max: 0 to `noop_max` − 1 frames without action at the start.
-        max_frames: emulator frames after which an episode is truncated.
-        fire_at_reset: press FIRE after a reset where the game knows it.
-        sticky_action_probability: chance that the last action is repeated.
-        exploration_epsilon: chance of a uniformly random decision.
-    """
-
-    height: int = 84
-    width: int = 84
-    grayscale: bool = True
-    frame_stack: int = 4
-    frame_skip: int = 4
-    max_pool: bool = True
-    full_action_set: bool = False
-    noop_max: int = 30
-    max_frames: int = 108_000
-    fire_at_reset: bool = False
-    sticky_action_probability: float = 0.0
-    exploration_epsilon: float = 0.05
+    height: int = 84  # of a frame, in pixels
+    width: int = 84  # of a frame, in pixels
+    grayscale: bool = True  # grey frames; else RGB
+    frame_stack: int = 4  # frames in an observation, oldest first, zeros before the first
+    frame_skip: int = 4  # emulator frames per decision
+    max_pool: bool = True  # take the pixelwise maximum of the last two emulator frames of a skip
+    full_action_set: bool = False  # all 18 actions; else those the game knows
+    noop_max: int = 30  # 0 to `noop_max` − 1 frames without action at the start
+    max_frames: int = 108_000  # emulator frames after which an episode is truncated
+    fire_at_reset: bool = False  # press FIRE after a reset where the game knows it
+    sticky_action_probability: float = 0.0  # chance that the last action is repeated
+    exploration_epsilon: float = 0.05  # chance of a uniformly random decision
 
     @classmethod
     def from_kwargs(cls, options: Mapping[str, Any]) -> "AtariOptions":
-        """Read options by name.
-
-        Raises:
-            UsageError: an unknown name, or a value of another type.
-        """
+        """Read options by name. Raises UsageError: an unknown name, or a value of another type."""
         known = {item.name: item for item in fields(cls)}
         for name, value in options.items():
             if name not in known:
@@ -80,11 +60,7 @@ class AtariOptions:
 
 
 def check_game(game: str) -> None:
-    """Check that a game can be played by one player.
-
-    Raises:
-        TaskError: the game is unknown, or needs two players; the nearest name is suggested.
-    """
+    """Check that one player can play a game. Raises TaskError: unknown (suggests the nearest), or for two players."""
     known = set(roms.get_all_rom_ids())
     if game in MULTI_PLAYER_GAMES:
         playable = ", ".join(f"{ATARI_PREFIX}{name}" for name in ("pong", "boxing", "tennis"))
@@ -102,9 +78,8 @@ def check_game(game: str) -> None:
 def nearest_game(text: str, *, cutoff: float) -> str | None:
     """Return the task of the game that a text probably means, `atari:space_invaders`; None where none is near.
 
-    Args:
-        text: `SpaceInvaders`, `space-invaders` and `SpaceInvadersNoFrameskip-v4` all mean one game.
-        cutoff: how alike the letters must be, from 0 to 1: the same.
+    `SpaceInvaders`, `space-invaders` and `SpaceInvadersNoFrameskip-v4` all mean one game. `cutoff` is how alike the
+    letters must be, from 0 to 1: the same.
     """
     wanted = re.sub(r"(noframeskip|deterministic)?-v\d+$", "", text.lower()).replace("ale/", "")
     games = sorted(set(roms.get_all_rom_ids()) - MULTI_PLAYER_GAMES)
@@ -132,11 +107,7 @@ def _action_sets(game: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def atari_task(name: str, options: Mapping[str, Any]) -> Task:
-    """Return the task of an Atari game.
-
-    Args:
-        name: `atari:<game>`.
-        options: settings that differ from `AtariOptions`' defaults.
+    """Return the task of an Atari game, `atari:<game>`, with settings that differ from `AtariOptions`' defaults.
 
     Raises:
         TaskError: unknown game.

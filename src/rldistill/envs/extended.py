@@ -20,15 +20,10 @@ from rldistill.types import Actions
 
 @dataclass(frozen=True)
 class ObservationSettings:
-    """What is appended to an observation.
+    """What is appended to an observation."""
 
-    Attributes:
-        zero_padding: number of zeros.
-        time_feature: T, where a clock follows; None: no clock.
-    """
-
-    zero_padding: int = 0
-    time_feature: int | None = None
+    zero_padding: int = 0  # number of zeros
+    time_feature: int | None = None  # T, where a clock follows; None: no clock
 
     @classmethod
     def of(cls, fingerprint: ObservationFingerprint) -> "ObservationSettings":
@@ -60,11 +55,7 @@ class ObservationSettings:
 def extend_fingerprint(
     name: str, fingerprint: ObservationFingerprint, settings: ObservationSettings
 ) -> ObservationFingerprint:
-    """Return the fingerprint of the extended observations of a task.
-
-    Raises:
-        UsageError: the task's observations are no vectors of floating-point numbers.
-    """
+    """Return the fingerprint of a task's extended observations. Raises UsageError: they are no float32 vectors."""
     if not settings.num_appended:
         return fingerprint
     if len(fingerprint.observation_shape) != 1 or fingerprint.observation_dtype != "float32":
@@ -81,14 +72,9 @@ def extend_fingerprint(
 
 
 def observed_as(task: Task, fingerprint: ObservationFingerprint) -> Task:
-    """Return a task's record with what a policy needs appended to its observations.
+    """Return a task's record with what a policy of this fingerprint needs appended to its observations.
 
-    Args:
-        task: as its environment is, or extended by the user's own settings.
-        fingerprint: of the policy.
-
-    Returns:
-        The extended task where the two then match; else the task as it is, which the policy does not fit.
+    The task comes back as it is where the user's own settings extend it already, and where the policy does not fit it.
     """
     wanted = ObservationSettings.of(fingerprint)
     if not wanted.num_appended or ObservationSettings.of(task.fingerprint).num_appended:
@@ -103,22 +89,11 @@ def observed_as(task: Task, fingerprint: ObservationFingerprint) -> Task:
 def extend_observations(
     observations: NDArray[Any], num_steps: NDArray[np.int64], settings: ObservationSettings
 ) -> NDArray[Any]:
-    """Return vectors `[N, D]` with zeros and a clock appended.
-
-    Args:
-        observations: `[N, D]`, as the environment gives them.
-        num_steps: `[N]`, steps since the reset.
-        settings: what is appended.
-    """
+    """Return vectors `[N, D]` with zeros and a clock appended, after `[N]` steps since the reset."""
     appended = np.zeros((len(observations), settings.num_appended))
     if settings.time_feature is not None:
         appended[:, -1] = 1 - num_steps / settings.time_feature
     return np.concatenate([observations, appended.astype(observations.dtype)], axis=1)
-
-
-def extend_envs(envs: EpisodeEnvs, settings: ObservationSettings) -> EpisodeEnvs:
-    """Return environments whose observations are extended; those given where nothing is appended."""
-    return ExtendedEnvs(envs, settings) if settings.num_appended else envs
 
 
 class ExtendedEnvs:

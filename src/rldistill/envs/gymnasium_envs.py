@@ -1,8 +1,7 @@
 """Gymnasium environments as `EpisodeEnvs`: stepped one after the other, or a given `VectorEnv`.
 
-Some environments keep state across resets (Box2D keeps its world, so the same seed gives
-another episode the second time). All but those known to start afresh are therefore built
-anew for each seeded episode.
+Some environments keep state across resets (Box2D keeps its world, so the same seed gives another episode the second
+time). All but those known to start afresh are therefore built anew for each seeded episode.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +26,7 @@ _NUMBERS = (float, int, np.floating, np.integer)
 
 
 def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
-    """Return what is raised where an environment's own code raised.
-
-    Args:
-        what: as messages call the environment.
-        doing: where: `reset`, `step`, or what it was asked for.
-        error: its own.
-    """
+    """Return the error for an environment whose own code raised in `doing`: `reset`, `step`, or another question."""
     said = f": {first_line(error)}" if str(error) else ""
     return EnvironmentFaultError(
         f"{what} failed: its environment raised {type(error).__name__} in {doing}{said}. Mend it, or what it needs (a "
@@ -42,11 +35,7 @@ def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
 
 
 def number(what: str, reward: object) -> float:
-    """Return a reward as a number; an array of one number is as good.
-
-    Raises:
-        EnvironmentFaultError: it is something else.
-    """
+    """Return a reward, a number or an array of one, as a number. Raises EnvironmentFaultError: it is something else."""
     value = np.asarray(reward)
     if value.size != 1 or value.dtype.kind not in "biuf":
         got = f"shape {list(value.shape)}" if value.size != 1 else f"{reward!r}"[:60]
@@ -55,12 +44,7 @@ def number(what: str, reward: object) -> float:
 
 
 class GymnasiumEnvs:
-    """N environments made by a function and stepped in turn, as `EpisodeEnvs`.
-
-    Args:
-        make: makes one.
-        num_envs: N.
-        name: of the task, for messages.
+    """N environments made by a function and stepped in turn, as `EpisodeEnvs`; messages name the task.
 
     Raises:
         EnvironmentFaultError: an environment raised, or gave what its spaces do not hold. So do `reset` and `step`.
@@ -153,11 +137,10 @@ class VectorEnvs:
                 "autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED."
             )
         self._envs = envs
-        fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
+        spaces = envs.single_observation_space, envs.single_action_space
+        fingerprint = space_fingerprint("vector environment", *spaces)
         self._what = f"VectorEnv {type(envs).__name__}"
-        self._codec = SpaceCodec(
-            envs.single_observation_space, envs.single_action_space, fingerprint.observation_dtype, self._what
-        )
+        self._codec = SpaceCodec(*spaces, fingerprint.observation_dtype, self._what)
         self._disabled = mode is AutoresetMode.DISABLED
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self._is_fresh = True
@@ -201,12 +184,9 @@ class VectorEnvs:
         except Exception as error:
             raise failed(self._what, "step", error) from error
         self._ended = terminated | truncated
-        return StepBatch(
-            self._encoded(observations),
-            self._rewards(rewards),
-            terminated,
-            truncated & ~terminated,
-        )
+        rewards = np.asarray(rewards, np.float64)
+        check_finite(self._what, "reward", rewards)
+        return StepBatch(self._encoded(observations), rewards, terminated, truncated & ~terminated)
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
@@ -218,8 +198,3 @@ class VectorEnvs:
         encoded = self._codec.encode_batch(observations).copy()
         check_finite(self._what, "observation", encoded)
         return encoded
-
-    def _rewards(self, rewards: object) -> NDArray[np.float64]:
-        found = np.asarray(rewards, np.float64)
-        check_finite(self._what, "reward", found)
-        return found

@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
-from rldistill.envs.extended import ObservationSettings, extend_envs, extend_fingerprint
+from rldistill.envs.extended import ExtendedEnvs, ObservationSettings, extend_fingerprint
 from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, failed
 from rldistill.envs.mujoco_remarks import take_over_remarks
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
@@ -38,18 +38,13 @@ PYTHON_PREFIX = "python:"
 
 @dataclass(frozen=True)
 class PlayableTask:
-    """A task with the way to make its environments.
+    """A task with the way to make its environments."""
 
-    Attributes:
-        task: the two records.
-        make_envs: `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
-        fixed_num_envs: set where the user gave the environments themselves.
-        plain: the same without what is appended to observations, where something is.
-    """
-
-    task: Task
+    task: Task  # the two records
+    # `(num_envs, num_threads)` to that many environments; 0 threads: a fixed rule.
     make_envs: Callable[[int, int], EpisodeEnvs]
-    fixed_num_envs: int | None = None
+    fixed_num_envs: int | None = None  # set where the user gave the environments themselves
+    # The same without what is appended to observations, where something is.
     plain: "PlayableTask | None" = field(default=None, repr=False)
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
@@ -58,14 +53,10 @@ class PlayableTask:
         return replace(self, task=replace(self.task, protocol=protocol))
 
     def observed_as(self, fingerprint: ObservationFingerprint) -> "PlayableTask":
-        """Return the same task with what a policy needs appended to its observations.
+        """Return the same task with what a policy of this fingerprint needs appended to its observations.
 
-        Args:
-            fingerprint: of the policy.
-
-        Returns:
-            The task extended by the fingerprint's zero padding and time feature, in place of its
-            own, where the two then match; else the task as it is, which the policy does not fit.
+        Its zero padding and time feature take the place of the task's own where the two then match; else the task
+        comes back as it is, which the policy does not fit.
         """
         wanted = ObservationSettings.of(fingerprint)
         if wanted == ObservationSettings.of(self.task.fingerprint):
@@ -93,8 +84,7 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
             `zero_padding` and `time_feature` extend observations (`ObservationSettings`).
 
     Raises:
-        TaskError: there is no such environment, or its spaces are not supported; a record's module is not
-            imported yet.
+        TaskError: there is no such environment, its spaces are not supported, or a record's module is not imported.
         UsageError: options that do not apply.
     """
     options = dict(options or {})
@@ -129,9 +119,8 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
             f"task: got a {type(task).__name__}, expected the id of an environment, such as 'CartPole-v1' or "
             "'atari:pong', or a callable that makes one."
         )
-    return _extend(
-        _from_factory(f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}", task, {}), settings
-    )
+    name = f"{PYTHON_PREFIX}{getattr(task, '__name__', type(task).__name__)}"
+    return _extend(_from_factory(name, task, {}), settings)
 
 
 def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
@@ -140,7 +129,7 @@ def _extend(plain: PlayableTask, settings: ObservationSettings) -> PlayableTask:
         return plain
 
     def make_envs(num_envs: int, num_threads: int) -> EpisodeEnvs:
-        return extend_envs(plain.make_envs(num_envs, num_threads), settings)
+        return ExtendedEnvs(plain.make_envs(num_envs, num_threads), settings)
 
     return PlayableTask(replace(plain.task, fingerprint=fingerprint), make_envs, plain.fixed_num_envs, plain)
 
@@ -164,11 +153,7 @@ def _from_record(task: Task) -> PlayableTask:
 
 
 def _check_recorded_settings(task: Task) -> None:
-    """Check that playing a recorded task ends: a stranger's settings could ask for a step that takes hours.
-
-    Raises:
-        TaskError: a setting that names a file or a window, or is far beyond what tasks have.
-    """
+    """Check that playing a recorded task ends: a stranger's settings could ask for a step that takes hours."""
     fingerprint, protocol = task.fingerprint, task.protocol
     frames = {"noop_max": protocol.noop_max, "frame_skip": fingerprint.frame_skip, "stack": fingerprint.frame_stack}
     settings = {name: value for name, value in task.environment_kwargs.items() if name not in _HARMLESS_AT_ANY_SIZE}
@@ -192,10 +177,7 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
 def import_task_module(name: str) -> None:
     """Import the module of `module:EnvId`, which registers the environment; of other names do nothing.
 
-    Only for names that the user typed: this runs code.
-
-    Raises:
-        TaskError: there is no such module.
+    Only for names that the user typed: this runs code. Raises TaskError: there is no such module.
     """
     module = _module_of(name)
     if module is None:
@@ -209,11 +191,7 @@ def import_task_module(name: str) -> None:
 
 
 def _check_imports_nothing(name: str) -> None:
-    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run.
-
-    Raises:
-        TaskError: it would; names the module, and how the user allows it.
-    """
+    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run."""
     module = _module_of(name)
     if name.startswith(_BRIDGES):
         raise TaskError(
@@ -265,9 +243,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(f"Task {name!r} cannot be made: {error} Atari games are written atari:pong.") from error
     except Exception as error:  # code that is not ours raises what it likes
         if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
-            raise UsageError(
-                f"Task {name!r} does not take these keyword arguments ({', '.join(kwargs)}): {error}"
-            ) from error
+            given = ", ".join(kwargs)
+            raise UsageError(f"Task {name!r} does not take these keyword arguments ({given}): {error}") from error
         raise failed(f"Task {name!r}", "its constructor", error) from error
     take_over_remarks(name)  # of MuJoCo, if it was loaded only now
     if not isinstance(env, gymnasium.Env):

@@ -16,11 +16,7 @@ _FOR_THE_MAKERS = "is deprecated and will be removed in a future release"
 
 
 def take_over_remarks(name: str) -> None:
-    """Take MuJoCo's remarks over, where a task may load it or somebody did, and nobody else has taken them.
-
-    Args:
-        name: of a task.
-    """
+    """Take MuJoCo's remarks over, where this task may load it or somebody did, and nobody else has taken them."""
     spec = gymnasium.registry.get(name.rpartition(":")[2])
     entry_point = "" if spec is None else str(spec.entry_point)
     if entry_point.startswith("gymnasium.envs.mujoco"):

@@ -12,21 +12,13 @@ from rldistill.types import Actions
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one step of all slots gave.
+    """What one step of all slots gave."""
 
-    Attributes:
-        observations: `[N, ...]`, the true next observations; at the end of an episode its last.
-        rewards: `[N]`, float64, neither scaled nor clipped.
-        terminated: `[N]`, bool, the episode reached a terminal state.
-        truncated: `[N]`, bool, the episode was cut by a limit.
-        lives: `[N]`, lives left, where the emulator counts them.
-    """
-
-    observations: NDArray[np.generic]
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    lives: NDArray[np.int32] | None = None
+    observations: NDArray[np.generic]  # `[N, ...]`, the true next observations; at the end of an episode its last
+    rewards: NDArray[np.float64]  # `[N]`, float64, neither scaled nor clipped
+    terminated: NDArray[np.bool_]  # `[N]`, bool, the episode reached a terminal state
+    truncated: NDArray[np.bool_]  # `[N]`, bool, the episode was cut by a limit
+    lives: NDArray[np.int32] | None = None  # `[N]`, lives left, where the emulator counts them
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -47,14 +39,9 @@ class EpisodeEnvs(Protocol):
         ...
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
-        """Begin new episodes in some slots.
+        """Begin new episodes in some slots; returns the observations of *all* slots, `[N, ...]`.
 
-        Args:
-            slots: which.
-            seeds: one per slot; None lets each environment go on with its own generator.
-
-        Returns:
-            Observations of *all* slots, `[N, ...]`.
+        One seed per slot; None lets each environment go on with its own generator.
         """
         ...
 
@@ -63,10 +50,7 @@ class EpisodeEnvs(Protocol):
         ...
 
     def start_ids(self) -> NDArray[np.int64] | None:
-        """Return a number per slot that tells the possible starts of a deterministic task apart.
-
-        Read right after `reset`. None where starts cannot be enumerated.
-        """
+        """Return, right after `reset`, a number per slot that tells possible starts apart; None: there is none."""
         ...
 
     def close(self) -> None:

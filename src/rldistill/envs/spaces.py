@@ -29,18 +29,13 @@ _ACTIONS = "Discrete, MultiDiscrete, MultiBinary or a Box of floating-point numb
 
 
 def space_fingerprint(name: str, observation_space: Space, action_space: Space) -> ObservationFingerprint:
-    """Return the fingerprint of a Gymnasium task.
-
-    Raises:
-        TaskError: a kind of space that is not supported.
-    """
+    """Return the fingerprint of a Gymnasium task. Raises TaskError: a kind of space that is not supported."""
     leaves = _leaves(observation_space)
     unknown = [leaf.space for leaf in leaves if not isinstance(leaf.space, _LEAF_KINDS)]
     if unknown or not leaves:
         within = "" if unknown == [observation_space] else f" with {_shown(unknown[0])} inside" if unknown else ""
-        raise TaskError(
-            f"Task {name!r}: got observations {_shown(observation_space)}{within}, expected {_OBSERVATIONS}."
-        )
+        got = f"{_shown(observation_space)}{within}"
+        raise TaskError(f"Task {name!r}: got observations {got}, expected {_OBSERVATIONS}.")
     for space in (*(leaf.space for leaf in leaves), action_space):
         if isinstance(space, spaces.Box) and 0 in space.shape:
             raise TaskError(f"Task {name!r}: got the space {_shown(space)}, expected one of at least one number.")
@@ -62,13 +57,9 @@ def space_fingerprint(name: str, observation_space: Space, action_space: Space) 
 
 
 class SpaceCodec:
-    """Turns a task's own observations into arrays, and its actions into arrays and back.
+    """Turns a task's own observations into arrays of the fingerprint's type, and its actions into arrays and back.
 
-    Args:
-        observation_space: of the environment.
-        action_space: of the environment.
-        dtype: of the fingerprint's observations.
-        what: as messages call the environment.
+    `what` is how messages call the environment.
     """
 
     def __init__(
@@ -82,11 +73,7 @@ class SpaceCodec:
         self._what = what
 
     def encode(self, observation: object) -> NDArray[np.generic]:
-        """Return one observation as an array.
-
-        Raises:
-            EnvironmentFaultError: it is not what the space declares, and could not be kept as it is.
-        """
+        """Return one observation as an array. Raises EnvironmentFaultError: it is not what the space declares."""
         if self._is_box:
             # What most environments give at most steps needs no more than a look.
             if isinstance(observation, np.ndarray) and observation.shape == self._box_shape:
@@ -100,11 +87,7 @@ class SpaceCodec:
         return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")[0]
 
     def encode_batch(self, observations: object) -> NDArray[np.generic]:
-        """Return the observations of a vector environment as an array, `[N, ...]`.
-
-        Raises:
-            EnvironmentFaultError: they are not what the space declares, and could not be kept as they are.
-        """
+        """Return the observations of a vector environment as an array, `[N, ...]`; raises as `encode`."""
         parts = [self._of_leaf(leaf, observations, is_batch=True) for leaf in self._leaves]
         if self._is_box:
             return parts[0].reshape(-1, *self._box_shape)
@@ -202,11 +185,7 @@ class _FaultError(Exception):
 
 
 def _checked(space: Space, values: NDArray[Any]) -> NDArray[Any]:
-    """Return values of a leaf `[N, ...]`, in the type that they are kept in.
-
-    Raises:
-        _FaultError: another shape, or numbers that this type cannot hold, or that the space does not count.
-    """
+    """Return values of a leaf `[N, ...]`, in the type that they are kept in; raises `_FaultError`."""
     if values.dtype.kind not in "biuf":
         raise _FaultError(f"values of type {values.dtype}", "numbers")
     shape = space.shape or ()
@@ -242,23 +221,13 @@ def _exact(values: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
         kept = values.astype(dtype)
     if (wrong := kept != values).any():
         limits = np.iinfo(dtype)
-        raise _FaultError(
-            f"{values[wrong].reshape(-1)[0]} ({values.dtype})", f"whole numbers from {limits.min} to {limits.max}"
-        )
+        got = f"{values[wrong].reshape(-1)[0]} ({values.dtype})"
+        raise _FaultError(got, f"whole numbers from {limits.min} to {limits.max}")
     return kept
 
 
 def check_finite(what: str, name: str, values: NDArray[Any]) -> None:
-    """Check that what an environment gave are numbers.
-
-    Args:
-        what: as messages call the environment.
-        name: of the values: `observation` or `reward`.
-        values: `[N, ...]`, one row per slot.
-
-    Raises:
-        EnvironmentFaultError: NaN or infinity.
-    """
+    """Check that an environment's `observation` or `reward`, a row per slot, is finite; or EnvironmentFaultError."""
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return
     rows = values.reshape(len(values), -1)

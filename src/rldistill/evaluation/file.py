@@ -55,11 +55,7 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def write_evaluation(path: Path, result: Evaluation) -> None:
-    """Write an evaluation's JSON.
-
-    Raises:
-        EvaluationNotWrittenError: it could not be written; holds the result.
-    """
+    """Write an evaluation's JSON. Raises EvaluationNotWrittenError: it could not be written; holds the result."""
     try:
         write_json(path, result.to_dict())
     except RldistillError as error:

@@ -33,16 +33,10 @@ def check_gated(pairing: Pairing) -> None:
 
 
 def check_retention(evaluation: Evaluation, required: float) -> str:
-    """Check that every student keeps at least this share of the teacher's skill, at 95 % confidence.
+    """Check that every student keeps at least this share of its teacher's skill, at 95 % confidence; says so in a line.
 
-    Of several tasks the mean retention must reach it: a loss in one may be made good in another.
-
-    Args:
-        evaluation: with a teacher on every task and a student, as `check_gated` checks before the play.
-        required: share of the teacher's skill.
-
-    Returns:
-        A line that says so, with the lower bounds.
+    Of several tasks the mean retention must reach it: a loss in one may be made good in another. There are a teacher on
+    every task and a student, as `check_gated` checks before the play.
 
     Raises:
         GateError: names the students whose lower bound is below, and what would help.
@@ -86,11 +80,8 @@ def _advice_for(student: StudentOverTasks, required: float, num_episodes: int) -
     if retention is None or bound is None:
         return "There is no lower bound because the teacher is not clearly better than random play", student.name
     if retention <= required:
-        page = docs_page("worse-than-teacher.md")
-        return (
-            f"More episodes are unlikely to help, a better student will ({page})",
-            f"{student.name} keeps {retention:.3f}",
-        )
+        advice = f"More episodes are unlikely to help, a better student will ({docs_page('worse-than-teacher.md')})"
+        return advice, f"{student.name} keeps {retention:.3f}"
     # The bound's distance falls with the square root of the number of episodes.
     factor = ((retention - bound) / (retention - required)) ** 2
     needed = float(f"{num_episodes * factor * 1.05:.1e}")

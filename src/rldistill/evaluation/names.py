@@ -21,13 +21,9 @@ class NamedPolicy:
 
 
 def named_policies(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> list[NamedPolicy]:
-    """Give each policy a short name: of its run folder or its file, else its own.
+    """Give each loaded policy a short name: of the run folder or the file that the user gave, else its own.
 
     Paths that end alike are told apart by the folders above them: `seed0/run` and `seed1/run`.
-
-    Args:
-        given: as the user named them.
-        policies: what was loaded.
     """
     paths = [_parts(item, policy) for item, policy in zip(given, policies, strict=True)]
     names = [_shortest(path, [other for other in paths if other != path]) for path in paths]

@@ -22,19 +22,13 @@ OneOrMoreTasks = TaskLike | Sequence[TaskLike]
 
 @dataclass(frozen=True)
 class Pairing:
-    """Policies, tasks and teachers: loaded once, and checked to fit before anything is played.
-
-    Attributes:
-        policies: to be evaluated.
-        playables: the tasks.
-        teachers: by the task's name.
-        missing_teachers: what became of the one that the first policy's file names, by the name of a task without a
-            teacher; None: it names none.
-    """
+    """Policies, tasks and teachers: loaded once, and checked to fit before anything is played."""
 
     policies: Sequence[NamedPolicy]
     playables: Sequence[PlayableTask]
-    teachers: Mapping[str, NamedPolicy] = field(default_factory=dict[str, NamedPolicy])
+    teachers: Mapping[str, NamedPolicy] = field(default_factory=dict[str, NamedPolicy])  # by the task's name
+    # What became of the one that the first policy's file names, by the name of a task without a teacher; None: it names
+    # none.
     missing_teachers: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
@@ -82,12 +76,10 @@ def _loaded(
 def tasks_to_play(
     policy: Policy, task: OneOrMoreTasks | None, env_kwargs: Mapping[str, Any] | None = None
 ) -> list[PlayableTask]:
-    """Return the tasks that were named, or else all that the policy has heads for.
+    """Return the tasks that were named, or else all that the first policy to be evaluated has heads for.
 
-    Args:
-        policy: the first of those to be evaluated.
-        task: one or several; the name of one of several heads means that head's task as it was recorded.
-        env_kwargs: settings of the tasks that are named; they are then made anew.
+    The name of one of several heads means that head's task as it was recorded, unless `env_kwargs` are given: settings
+    of the tasks that are named, which are then made anew.
 
     Raises:
         UsageError: no task, or one twice; settings without a name; there is no such task.
@@ -121,10 +113,10 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
     except RldistillError as error:
         if env_kwargs:
             raise
+        others = ",".join(own.name for own in policy.tasks if own.name != task.name)
         raise RldistillError(
-            f"Policy {policy.name!r} has a head for {task.name!r}, which cannot be played here: {error} "
-            "Name the tasks to play instead, such as --task "
-            f"{','.join(own.name for own in policy.tasks if own.name != task.name)}."
+            f"Policy {policy.name!r} has a head for {task.name!r}, which cannot be played here: {error} Name the tasks "
+            f"to play instead, such as --task {others}."
         ) from error
     return playable
 

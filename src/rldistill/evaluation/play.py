@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rldistill import statistics
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.evaluation.names import NamedPolicy
@@ -16,17 +17,7 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
 from rldistill.rollout.speed import DecisionSpeed, measure_speed
 from rldistill.seeding import stream_generator
-from rldistill.statistics import (
-    Role,
-    bootstrap_interval,
-    iqm,
-    mean,
-    mean_retention_samples,
-    normalised_score,
-    relative_score,
-    retention,
-    sample_interval,
-)
+from rldistill.statistics import Role, iqm, mean
 
 
 @dataclass(frozen=True)
@@ -46,11 +37,7 @@ class TaskPlay:
     def compare(
         self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None = None
     ) -> tuple[PolicyEvaluation, ...]:
-        """Play all, then relate each to the teacher and to random play.
-
-        Args:
-            policies: that fit the task.
-            teacher: that fits the task; None: there is none.
+        """Play all, then relate each to the teacher and to random play; all fit the task.
 
         Returns:
             The teacher, if there is one, the policies, random play.
@@ -61,8 +48,12 @@ class TaskPlay:
         num_envs = self.playable.fixed_num_envs or min(self.num_envs, self.num_episodes)
         with contextlib.closing(self.playable.make_envs(num_envs, self.num_threads)) as envs:
             everyone = [*students, *([] if reference is None else [reference])]
-            # The starts of a census are the same for all: found once.
-            starts = self._starts(envs) if any(self._has_starts(named.policy) for named in everyone) else []
+            starts: list[int] = []
+            if any(self._has_starts(named.policy) for named in everyone):
+                # One episode for each distinct start of a census: the same for all, found once.
+                noop_max = max(task.protocol.noop_max or 1, 1)
+                report = self._report("find starts", noop_max, "starts")
+                starts = distinct_starts(envs, seed=self.seed, expected=noop_max, on_draw=report)
             # Random play does not depend on what is evaluated: once for all policies.
             random = self._row("random", NamedPolicy("random", RandomPolicy(task)), envs, starts)
             # Students choose beside the teacher in its states, not in their own: what they do there is comparable.
@@ -92,12 +83,6 @@ class TaskPlay:
     def _has_starts(self, policy: Policy) -> bool:
         return is_deterministic(policy, self.playable, self._epsilon)
 
-    def _starts(self, envs: EpisodeEnvs) -> list[int]:
-        """Return one episode for each distinct start."""
-        noop_max = max(self.playable.task.protocol.noop_max or 1, 1)
-        report = self._report("find starts", noop_max, "starts")
-        return distinct_starts(envs, seed=self.seed, expected=noop_max, on_draw=report)
-
     def _report(self, phase: str, total: int, unit: str) -> Callable[[int], None]:
         return lambda done: notify(self.callbacks, ProgressEvent(phase, done, total, unit))
 
@@ -112,7 +97,8 @@ class TaskPlay:
         """Play one policy and return what its episodes say of it alone."""
         policy, task = named.policy, self.playable.task
         played = self._play(named, envs, starts, asked)
-        average, is_census = float(played.scores.mean()), played.is_census
+        scores, is_census = played.scores, played.is_census
+        average = float(scores.mean())
         size, speed = _cost(policy) if isinstance(policy, TorchPolicy) else (None, None)
         return PolicyEvaluation(
             task=task,
@@ -123,9 +109,9 @@ class TaskPlay:
             exploration_epsilon=1.0 if role == "random" else self._epsilon,
             played=played,
             mean=average,
-            interval=None if is_census else bootstrap_interval(played.scores, mean, rng=self._rng("mean")),
-            iqm_interval=None if is_census else bootstrap_interval(played.scores, iqm, rng=self._rng("iqm")),
-            normalised_score=normalised_score(average, task.game) if task.is_atari else None,
+            interval=None if is_census else statistics.bootstrap_interval(scores, mean, rng=self._rng("mean")),
+            iqm_interval=None if is_census else statistics.bootstrap_interval(scores, iqm, rng=self._rng("iqm")),
+            normalised_score=statistics.normalised_score(average, task.game) if task.is_atari else None,
             network=_network_name(policy),
             size=size,
             speed=speed,
@@ -174,13 +160,13 @@ def _related(
     row: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation, rng: np.random.Generator
 ) -> PolicyEvaluation:
     """Return a student's row with what it keeps of the teacher's skill, and how often it chooses alike."""
-    samples = mean_retention_samples([stratum(row, teacher, random)], rng=rng)
+    samples = statistics.mean_retention_samples([stratum(row, teacher, random)], rng=rng)
     scores, reference = row.played.scores, teacher.played.scores
     return replace(
         row,
-        relative_score=relative_score(scores, reference),
-        retention=retention(scores, reference, random.played.scores),
-        retention_interval=None if samples is None else sample_interval(samples),
+        relative_score=statistics.relative_score(scores, reference),
+        retention=statistics.retention(scores, reference, random.played.scores),
+        retention_interval=None if samples is None else statistics.sample_interval(samples),
         retention_lower_bound=finite_lower_bound(samples),
         agreement=teacher.played.agreement.get(row.name),
         action_gap=teacher.played.action_gap.get(row.name),

@@ -9,27 +9,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rldistill import statistics
 from rldistill.errors import UsageError
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
 from rldistill.seeding import stream_generator
-from rldistill.statistics import (
-    FloatArray,
-    Interval,
-    Role,
-    Stratum,
-    geometric_mean,
-    geometric_mean_samples,
-    iqm,
-    lower_bound,
-    mean_retention_samples,
-    median,
-    point_estimate,
-    sample_interval,
-    standard_error,
-)
+from rldistill.statistics import FloatArray, Interval, Role, Stratum
 from rldistill.tasks import Task
+
+# Attributes of an evaluation that are no plain data.
+_RECORDS = frozenset({"task", "played", "size", "speed"})
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class PolicyEvaluation:
     @property
     def standard_error(self) -> float:
         """Of the mean; 0 for a census, whose mean is known."""
-        return 0.0 if self.played.is_census else standard_error(self.played.scores) or 0.0
+        return 0.0 if self.played.is_census else statistics.standard_error(self.played.scores) or 0.0
 
     def __repr__(self) -> str:
         """Return the score, and what was kept, in a line."""
@@ -93,36 +83,21 @@ class PolicyEvaluation:
         return f"<{who}: mean {self.mean:.4g} of {len(self.played.episodes)} episodes{kept}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        scores = self.played.scores
-        return {
-            "name": self.name,
-            "role": self.role,
-            "policy_hash": self.policy_hash,
-            "behaviour": self.behaviour,
-            "exploration_epsilon": self.exploration_epsilon,
-            "episodes": [episode.to_dict() for episode in self.played.episodes],
-            "num_distinct": self.played.num_distinct,
-            "census": self.played.is_census,
-            "mean": self.mean,
-            "median": point_estimate(scores, median),
-            "iqm": point_estimate(scores, iqm),
-            "interval": _plain(self.interval),
-            "iqm_interval": _plain(self.iqm_interval),
+        """Return plain JSON data: the attributes, and in place of records what episodes, network and speed say."""
+        played, size, speed = self.played, self.size, self.speed
+        own = {name: _plain(value) for name, value in vars(self).items() if name not in _RECORDS}
+        return own | {
+            "episodes": [episode.to_dict() for episode in played.episodes],
+            "num_distinct": played.num_distinct,
+            "census": played.is_census,
+            "median": statistics.point_estimate(played.scores, statistics.median),
+            "iqm": statistics.point_estimate(played.scores, statistics.iqm),
             "degenerate": self.interval is not None and self.interval.degenerate,
-            "relative_score": self.relative_score,
-            "retention": self.retention,
-            "retention_interval": _plain(self.retention_interval),
-            "retention_lower_bound": self.retention_lower_bound,
-            "normalised_score": self.normalised_score,
-            "agreement": self.agreement,
-            "action_gap": self.action_gap,
-            "network": self.network,
-            "num_parameters": self.size.num_parameters if self.size else None,
-            "num_bytes": self.size.num_bytes if self.size else None,
-            "num_macs": self.size.num_macs if self.size else None,
-            "latency_seconds": self.speed.latency_seconds if self.speed else None,
-            "decisions_per_second": self.speed.decisions_per_second if self.speed else None,
+            "num_parameters": size.num_parameters if size else None,
+            "num_bytes": size.num_bytes if size else None,
+            "num_macs": size.num_macs if size else None,
+            "latency_seconds": speed.latency_seconds if speed else None,
+            "decisions_per_second": speed.decisions_per_second if speed else None,
         }
 
 
@@ -247,7 +222,7 @@ class Evaluation:
 
 def finite_lower_bound(samples: FloatArray | None) -> float | None:
     """Return the one-sided 95 % bound of resampled values; None where the data set none."""
-    bound = -math.inf if samples is None else lower_bound(samples)
+    bound = -math.inf if samples is None else statistics.lower_bound(samples)
     return bound if math.isfinite(bound) else None
 
 
@@ -275,17 +250,17 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
     # Of one task the samples are those of its own retention, so that both bounds are the same number.
     purpose = "bootstrap retention" if len(rows) == 1 else "bootstrap mean retention"
     ratio_rng, share_rng = stream_generator(seed, "bootstrap geometric mean"), stream_generator(seed, purpose)
-    ratio_samples = geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
-    share_samples = mean_retention_samples(strata, rng=share_rng) if has_shares else None
+    ratio_samples = statistics.geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
+    share_samples = statistics.mean_retention_samples(strata, rng=share_rng) if has_shares else None
     return StudentOverTasks(
         name=rows[0].name,
         policy_hash=rows[0].policy_hash,
         num_tasks=len(rows),
-        geometric_mean=geometric_mean(ratios) if has_ratios else None,
-        geometric_mean_interval=None if ratio_samples is None else sample_interval(ratio_samples),
+        geometric_mean=statistics.geometric_mean(ratios) if has_ratios else None,
+        geometric_mean_interval=None if ratio_samples is None else statistics.sample_interval(ratio_samples),
         num_relative_scores=len(ratios),
-        mean_retention=point_estimate(shares) if has_shares else None,
-        mean_retention_interval=None if share_samples is None else sample_interval(share_samples),
+        mean_retention=statistics.point_estimate(shares) if has_shares else None,
+        mean_retention_interval=None if share_samples is None else statistics.sample_interval(share_samples),
         mean_retention_lower_bound=finite_lower_bound(share_samples),
         num_retentions=len(shares),
     )

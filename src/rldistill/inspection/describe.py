@@ -42,7 +42,7 @@ def describe(
         target: a path, or a preset such as `net3`.
         heads: outputs of each head, for a network named by its name; none: one of 18.
         reading: what the user says of a policy file that does not say it itself.
-        task: of a policy file that does not say it itself.
+        task: likewise.
         env_kwargs: settings of the task.
 
     Raises:
@@ -93,9 +93,8 @@ def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
         raise UsageError(f"inspect {name}: the size of {kind} depends on its task. Inspect a policy file instead.")
     sizes = {f"head{index}": size for index, size in enumerate(heads)}
     with torch.device("cpu"):
-        size = measure_size(
-            PolicyNetwork(architecture, _IMAGE_SHAPE, {name: OutputLayer.choice(size) for name, size in sizes.items()})
-        )
+        outputs = {name: OutputLayer.choice(size) for name, size in sizes.items()}
+        size = measure_size(PolicyNetwork(architecture, _IMAGE_SHAPE, outputs))
     return {
         "kind": "network",
         "name": name,
@@ -109,25 +108,17 @@ def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
 
 def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
     size = measure_size(policy.network, bytes_per_parameter=policy.spec.bytes_per_parameter)
-    task = policy.tasks[0]
+    tasks: list[dict[str, Any]] = [{"task": own.name, "fingerprint": own.fingerprint.to_dict()} for own in policy.tasks]
     return {
         "kind": "policy",
         "name": policy.name,
         **vars(size),
         "heads": policy.spec.head_sizes,
-        "task": task.name,
-        "fingerprint": task.fingerprint.to_dict(),
+        **tasks[0],
         "output_kind": policy.output_kind,
         "behaviour": policy.behaviour,
         "state_value": _state_value(policy),
-        "tasks": [
-            {
-                "task": own.name,
-                "fingerprint": own.fingerprint.to_dict(),
-                "behaviour": policy.for_task(own.name).behaviour,
-            }
-            for own in policy.tasks
-        ],
+        "tasks": [own | {"behaviour": policy.for_task(own["task"]).behaviour} for own in tasks],
         "policy_hash": policy.hash,
         "weights_dtype": policy.spec.weights_dtype,
         "architecture": policy.spec.to_dict()["architecture"],

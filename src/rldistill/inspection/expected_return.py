@@ -26,19 +26,13 @@ _MANY = 1e9
 
 @dataclass(frozen=True)
 class ExpectedReturn:
-    """What a policy is said to score.
+    """What a policy is said to score."""
 
-    Attributes:
-        mean: in points.
-        standard_error: of the mean; None where it is not known: it is taken to be that of what is compared with it.
-        source: who says it.
-        num_episodes: over which mean and standard error were taken; None where that is not known.
-    """
-
-    mean: float
+    mean: float  # in points
+    # Of the mean; None where it is not known: it is taken to be that of what is compared with it.
     standard_error: float | None
-    source: str
-    num_episodes: int | None = None
+    source: str  # who says it
+    num_episodes: int | None = None  # over which mean and standard error were taken; None where that is not known
 
     @property
     def rounding(self) -> float:

@@ -1,43 +1,24 @@
 """What a student minimises: pure functions per row, their mean, and losses by name."""
 
-from rldistill.losses.continuous import diag_gaussian_kl, mean_huber, mean_mse, reverse_diag_gaussian_kl
-from rldistill.losses.discrete import nll, q_mse, reverse_kl, sharpened_kl, softened_kl
-from rldistill.losses.factored import multi_binary_loss, multi_discrete_loss
-from rldistill.losses.reduce import mean_over_batch
-from rldistill.losses.spec import (
-    LOSS_NAMES,
-    TEMPERED_LOSS_NAMES,
-    CustomLoss,
-    LossFunction,
-    LossSpec,
-    check_loss,
-    make_loss,
-    pairing_warning,
-    resolve_loss,
-)
-from rldistill.losses.temperature import auto_temperature
-
-__all__ = [
-    "LOSS_NAMES",
-    "TEMPERED_LOSS_NAMES",
-    "CustomLoss",
-    "LossFunction",
-    "LossSpec",
-    "auto_temperature",
-    "check_loss",
-    "diag_gaussian_kl",
-    "make_loss",
-    "mean_huber",
-    "mean_mse",
-    "mean_over_batch",
-    "multi_binary_loss",
-    "multi_discrete_loss",
-    "nll",
-    "pairing_warning",
-    "q_mse",
-    "resolve_loss",
-    "reverse_diag_gaussian_kl",
-    "reverse_kl",
-    "sharpened_kl",
-    "softened_kl",
-]
+from rldistill.losses.continuous import diag_gaussian_kl as diag_gaussian_kl
+from rldistill.losses.continuous import mean_huber as mean_huber
+from rldistill.losses.continuous import mean_mse as mean_mse
+from rldistill.losses.continuous import reverse_diag_gaussian_kl as reverse_diag_gaussian_kl
+from rldistill.losses.discrete import nll as nll
+from rldistill.losses.discrete import q_mse as q_mse
+from rldistill.losses.discrete import reverse_kl as reverse_kl
+from rldistill.losses.discrete import sharpened_kl as sharpened_kl
+from rldistill.losses.discrete import softened_kl as softened_kl
+from rldistill.losses.factored import multi_binary_loss as multi_binary_loss
+from rldistill.losses.factored import multi_discrete_loss as multi_discrete_loss
+from rldistill.losses.reduce import mean_over_batch as mean_over_batch
+from rldistill.losses.spec import LOSS_NAMES as LOSS_NAMES
+from rldistill.losses.spec import TEMPERED_LOSS_NAMES as TEMPERED_LOSS_NAMES
+from rldistill.losses.spec import CustomLoss as CustomLoss
+from rldistill.losses.spec import LossFunction as LossFunction
+from rldistill.losses.spec import LossSpec as LossSpec
+from rldistill.losses.spec import check_loss as check_loss
+from rldistill.losses.spec import make_loss as make_loss
+from rldistill.losses.spec import pairing_warning as pairing_warning
+from rldistill.losses.spec import resolve_loss as resolve_loss
+from rldistill.losses.temperature import auto_temperature as auto_temperature

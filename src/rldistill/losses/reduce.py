@@ -16,8 +16,7 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
 
     Args:
         losses: `[...]`, at least one row.
-        weights: `[...]`, non-negative, not all 0: a mask, importance, or the share of a task.
-            They carry no gradient.
+        weights: `[...]`, non-negative, not all 0: a mask, importance, or the share of a task. They carry no gradient.
 
     Returns:
         `[]`, in the unit of the losses.

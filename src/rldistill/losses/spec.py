@@ -203,10 +203,9 @@ def make_loss(
     """Return the loss of a name, or a user's own function, for what a teacher gives.
 
     Args:
-        name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs: `sharpened_kl`
-            at temperature 0.01 for Q-values, at 1 for logits, `diag_gaussian_kl` for a Gaussian,
-            `mean_mse` for actions. A callable `(student, target) → [B]` is taken as it is: it
-            receives float32 rows and its result's shape is checked.
+        name: one of `LOSS_NAMES`; None takes the default for the teacher's outputs: `sharpened_kl` at temperature 0.01
+            for Q-values, at 1 for logits, `diag_gaussian_kl` for a Gaussian, `mean_mse` for actions. A callable
+            `(student, target) → [B]` is taken as it is: it receives float32 rows and its result's shape is checked.
         output_kind: which action field the teacher's outputs have.
         layout: how the teacher's outputs are to be read; None: scores of one choice.
         **parameters: of the loss, such as `temperature=0.1`; None takes the default for the teacher's outputs.
@@ -229,11 +228,6 @@ def make_loss(
     entry = _LOSSES[spec.name]
     _check_layout(output_kind, layout)
     return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind)
-
-
-def fitting_output_kinds(name: str) -> tuple[OutputKind, ...]:
-    """Return the kinds of teacher output that a loss of `LOSS_NAMES` fits."""
-    return tuple(_LOSSES[name].teacher_kinds)
 
 
 def pairing_warning(

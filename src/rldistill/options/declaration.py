@@ -221,7 +221,7 @@ def verb(
     def decorate(function: Callable[[Record], Result]) -> Verb[Arguments, Record, Result]:
         @functools.wraps(function)
         def call(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
-            return function(record(*arguments, **options))
+            return function(_made(record, function.__name__, *arguments, **options))
 
         made = cast(Any, call)  # a plain function, for `help` and `inspect`
         made.of = function
@@ -230,6 +230,19 @@ def verb(
         return cast(Verb[Arguments, Record, Result], made)
 
     return decorate
+
+
+def _made(
+    record: Callable[Arguments, Record], name: str, *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Record:
+    """Return a record; Python's errors about arguments name the function that was called."""
+    try:
+        return record(*arguments, **options)
+    except TypeError as error:
+        own = f"{cast(type[Any], record).__name__}.__init__()"
+        if not str(error).startswith(own):
+            raise
+        raise TypeError(str(error).replace(own, f"{name}()", 1)) from None
 
 
 def _signature(record: type[Any], function: Callable[..., Any]) -> inspect.Signature:

@@ -40,16 +40,15 @@ class Stored(Options):
     """Dataset folder, or an open dataset."""
     _: KW_ONLY
     task: str | None = None
-    """Name of the dataset's own task: allows to import the module in module:EnvId, so that the student can be played.
-    """
+    """Name of the dataset's own task. It allows importing the module in module:EnvId, so that the student can be
+    played."""
 
 
 @dataclass(frozen=True)
 class Live(Reading, Played):
     """A teacher that plays while the student learns, with --teacher: the paper's schedule.
 
-    The teacher plays `collect_steps`, the student takes `collect_period` updates on the newest `replay_capacity` of
-    them, and so on.
+    They take turns: the teacher plays, then the student learns from the newest of what was played.
     """
 
     teacher: Annotated[PolicyLike, PythonOnly()]
@@ -58,11 +57,18 @@ class Live(Reading, Played):
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     collect_steps: Count = 54_000
-    """Decisions of each task played before each collect-period of updates."""
+    """Decisions of each task that the teacher plays in a collection."""
     collect_period: Count = 10_000
-    """Updates between collections; a last one for less than half as many is left out."""
+    """Updates between two collections; a last one is left out if fewer than half as many updates would follow it."""
     replay_capacity: Count = 540_000
-    """Newest decisions of each task that are kept."""
+    """Newest decisions of each task that are kept. With --online: if the algorithm has no replay of its own."""
+    replay: Literal["keep", "once"] = "keep"
+    """keep: updates draw from all that is kept, as DAgger aggregates; once: from the last collection alone."""
+    teacher_fraction: Annotated[Number, PythonOnly()] = 1.0
+    """Share of the play in which the teacher acts, a number or a schedule such as 'linear:1->0@0.5'; in the rest the
+    student acts. The teacher labels all of it."""
+    mix: Literal["episode", "decision"] = "episode"
+    """With --teacher-fraction between 0 and 1: whether who acts is drawn for each episode or for each decision."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,13 @@ class Online(Played):
     num_steps: Count = 2_500_000
     """Decisions of the learner."""
     learner: Mapping[str, Any] | None = None
-    """Other options of train-teacher, such as {"learning_rate": 1e-4}; on the command line as JSON."""
+    """Other options of train-teacher, such as {"learning_rate": 1e-4}; on the command line a JSON object."""
     online_teacher: Literal["best", "current"] = "best"
-    """Who labels: the learner's best policy so far, by evaluation, or the learner as it is."""
+    """Which policy teaches: best (the learner's best so far, by evaluation) or current (the learner as it is)."""
     judge_period: Count = 100_000
     """Decisions of the learner between evaluations of learner and student."""
     replay_capacity: Count = 540_000
-    """Newest decisions that are kept, where the algorithm has no replay of its own."""
+    """Newest decisions that are kept, if the algorithm has no replay of its own."""
 
 
 Source = DataLike | Stored | Live | Online
@@ -101,24 +107,24 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     out: PathLike
     """Run folder."""
     student: Annotated[StudentLike, PythonOnly()] = AUTO
-    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or combined:8-8-8:32:64; a last
-    :16 gives each head a hidden layer of its own. In Python also a module from scaled float32 observations to [B, A].
-    auto: a network that fits the observations and has at most half as many parameters as its teacher."""
+    """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or combined:8-8-8:32:64; with
+    :16 at the end, each head has a hidden layer of 16 units. In Python also a module from scaled float32 observations
+    to [B, A]. auto: a network that fits the observations and has at most half as many parameters as its teacher."""
     loss: Annotated[LossLike | None, PythonOnly()] = None
-    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; of continuous actions diag_gaussian_kl,
+    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a
     function (student [B, A], target [B, A]) -> [B]. Default: what suits the teacher's outputs."""
     temperature: Annotated[Number | Mapping[str, Number] | None, PythonOnly()] = None
-    """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=…,…). auto: 1/7 of the
+    """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=VALUE,…). auto: 1/7 of the
     median gap between the teacher's best two actions in a dataset. Default: 0.01 for Q-values, 1 for logits."""
     std: Literal["state", "parameter", "fixed"] = "state"
-    """Spread of a Gaussian student: state (a layer of its own), parameter (learned, the same in all states) or fixed
-    (the teacher's in a dataset, on average)."""
+    """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
+    states) or fixed (the mean of the teacher's in a dataset)."""
     task_order: Literal["in_turn", "mixed", "random"] | None = None
-    """With several tasks: in_turn (each batch has one task's rows), mixed (each batch has rows of all) or random.
-    Default: in_turn."""
+    """With several tasks: in_turn (each batch has rows of one task), mixed (each batch has rows of all) or random (each
+    batch has rows of one task, drawn at random). Default: in_turn."""
     task_weights: Mapping[str, float] | None = None
-    """With mixed and random: shares by task (TASK=WEIGHT,…). A task that is not named has 1."""
+    """With --task-order mixed or random: shares by task (TASK=WEIGHT,…); tasks that are not named have 1."""
     add_head: bool = False
     """Keep the heads of --init-from and add one for each new task; the rest stays frozen."""
     train_torso: bool = False
@@ -134,19 +140,19 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     max_gradient_norm: Annotated[float, Above(0)] = 1.0
     """Gradients are scaled down to this norm."""
     weight_decay: Annotated[float, AtLeast(0)] = 0.0
-    """Decay of weights, decoupled from the gradient in adam."""
+    """Weight decay; with adam decoupled from the gradient (AdamW)."""
     held_out_fraction: float | None = None
-    """Share of steps never trained on, in whole episodes: at least 0.1 and 5 episodes. Default: 0.1; a teacher that
-    still learns has none."""
+    """Share of the steps that are never trained on, in whole episodes: at least 0.1, and at least 5 episodes. Default:
+    0.1; with --online nothing is held out."""
     evaluate_period: Count = 500
     """Updates between measurements on held-out steps, and between checkpoints."""
     evaluate_episodes: Annotated[int, AtLeast(0)] | None = None
     """Episodes of student, teacher and random play at the end, and of the student at each fifth measurement, on seeds
-    used for nothing else; 0: none. Default: 10 at the end alone, as far as they end within a minute, none of Atari nor
-    of an environment given as a Python object. With --online: of learner, best policy and student at each evaluation.
-    Default: 10."""
+    used for nothing else; 0: none. Default: 10, at the end alone and as far as they end within a minute; none for Atari
+    and for environments given as Python objects. With --online: episodes of learner, best policy and student at each
+    evaluation, by default 10."""
     init_from: PathLike | None = None
-    """Policy file whose weights to begin with."""
+    """Policy file whose weights the student begins with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

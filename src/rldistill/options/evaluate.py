@@ -33,18 +33,22 @@ class EvaluateOptions(Reading, Played, Environments, Machine, Told):
     """Task to play, or several with commas between. Default: all that the first policy has heads for."""
     _: KW_ONLY
     teacher: Annotated[Policies | None, PythonOnly()] = None
-    """The reference, once for each teacher. Default: those that the first policy's file names, if they are still there.
-    """
+    """Reference to compare with, once for each teacher. Default: the teachers that the first policy's file names, if
+    they are still there."""
     num_episodes: Count = 30
     """Episodes of each policy."""
     require_retention: float | None = None
-    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; of several
-    tasks, of its mean."""
+    """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; with
+    several tasks, the bound of the mean over tasks."""
     out: PathLike | None = None
-    """JSON file to write. Default: evaluation.json in the run folder, if one is named alone on a command line."""
+    """JSON file to write. Default, on a command line that names one run folder alone: evaluation.json in it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = list(self.task) if isinstance(self.task, list | tuple) else [self.task]
+        if not all(name.strip() for name in names if isinstance(name, str)):
+            named = ",".join(str(name) for name in names)
+            raise UsageError(f"task: got {named!r}, expected names with commas between, such as atari:pong.")
         if self.require_retention is not None and not 0 <= self.require_retention <= _MOST_RETENTION:
             raise UsageError(
                 f"require_retention must lie in [0, {_MOST_RETENTION:g}], got {self.require_retention:g}. It is a "

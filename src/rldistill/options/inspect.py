@@ -28,7 +28,7 @@ class VerifyOptions(Environments, Machine, Told):
     """Task to play. Default: the policy's own."""
     _: KW_ONLY
     env_kwargs: Mapping[str, Any] | None = None
-    """Settings of the task."""
+    """Settings of the environment."""
     num_episodes: int = 100
     """Episodes of the policy and of random play."""
     expected_return: float | None = None
@@ -57,13 +57,14 @@ class InspectOptions(Reading, Options):
     heads: str | None = None
     """With a preset: outputs of each head, such as 3,3,6. Default: one head of 18."""
     task: str | None = None
-    """Task of a policy file that does not say it."""
+    """Task that the policy plays, if its file does not name one."""
     env_kwargs: Mapping[str, Any] | None = None
-    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
+    """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
     full: bool = False
-    """Show everything in words, too: the configuration of the run, and all numbers of long lists."""
+    """Show everything: also the configuration of the run, and all numbers of long lists."""
     verify: bool = False
-    """Play the policy, and compare its score with random play and with what it is said to score (exit 1: a gap)."""
+    """Play the policy, and compare its score with random play and with what it is said to score (exit 1 if they
+    differ). """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,10 +28,10 @@ class LoadOptions(Reading):
     function from observations to outputs."""
     _: KW_ONLY
     task: Annotated[TaskLike | None, PythonOnly()] = None
-    """Task that it plays, for sources that do not say it themselves."""
+    """Task that the policy plays, if its file does not name one."""
     env_kwargs: Mapping[str, Any] | None = None
-    """Settings of the task."""
+    """Settings of the environment."""
     module: Annotated[Module | None, PythonOnly()] = None
     """For weights whose network is a module of your own: that module. Its weights are replaced in place."""
     device: str = "cpu"
-    """auto, cpu or cuda; programs run on the CPU."""
+    """cpu, cuda, or auto: cuda if there is a GPU. Programs run on the CPU."""

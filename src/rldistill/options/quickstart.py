@@ -10,14 +10,14 @@ from rldistill.options.shared import Environments, Folder, Machine, Told
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions(Reading, Environments, Machine, Folder, Told):
-    """Collect, distil, evaluate and film: a teacher becomes a smaller student; a second call goes on."""
+    """Make a smaller student of a teacher: collect, distil, evaluate and film. A second call goes on."""
 
     teacher: PathLike | None = None
     """Policy file of a teacher, of any library. Default: the bundled Pong teacher."""
     task: str | None = None
     """Task to play. Default: the teacher's own."""
     student: str = "auto"
-    """Network of the student, such as mlp:32x32; auto: as distill chooses."""
+    """Network of the student, such as mlp:32x32; auto: what distill chooses."""
     out: PathLike = "quickstart"
     """Folder for data, student, figure and film."""
     num_steps: Count = 60_000

@@ -13,27 +13,28 @@ WITHOUT_NORMALIZER = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading(Options):
-    """What policy files of other libraries do not say themselves."""
+    """How to read policy files of other libraries, where they do not say it themselves."""
 
     trust: bool = False
-    """Run the code in files that are programs (TorchScript, torch.export), and ONNX files without limits of time and
-    memory."""
+    """Run the code of files that are programs (TorchScript, torch.export), and run ONNX files without limits of time
+    and memory."""
     outputs: str | None = None
-    """What the outputs are, where the file does not say it: q_values, logits, gaussian or actions; of several outputs
-    also which, such as logits=policy or gaussian=mu,log_std. For a box whose bounds -1 and 1 stand for:
-    actions=rescale."""
+    """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions; if there are several
+    outputs also which, such as logits=policy or gaussian=mu,log_std. actions=rescale: outputs of -1 and 1 stand for the
+    bounds of the action space."""
     input_scale: float | None = None
-    """Factor on the observations of a program that takes floats where the task gives bytes: 1 if it scales them
-    itself, else 1/255."""
+    """Factor on observations of bytes for a program that takes floats: 1 if the program scales them itself, else
+    1/255."""
     activation: str | None = None
-    """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl, that of the script for
-    CleanRL."""
+    """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl; for CleanRL, that of the
+    script."""
     normalizer: str | None = None
-    """Running statistics of the observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var. Default:
-    what lies beside a Stable-Baselines3 zip, what a checkpoint holds; the word none: without."""
+    """File with running statistics of the observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
+    none: observations are not normalised. Default: the file beside a Stable-Baselines3 zip, or what the checkpoint
+    holds."""
     behaviour: Literal["greedy", "sample"] | None = None
-    """How the policy acts: greedy, or sample from its distribution. Default: as its file says; a Gaussian is sampled
-    while it is recorded."""
+    """How the policy acts: greedy, or sample (from its distribution). Default: what its file says; a Gaussian is
+    sampled while its play is recorded."""
 
     def as_reading(self) -> "Reading":
         """Return the words of this group alone: of a verb's record that extends it."""

@@ -10,22 +10,23 @@ from rldistill.options.shared import Environments, Machine, Told
 
 @dataclass(frozen=True)
 class ReproduceOptions(Environments, Machine, Told):
-    """Do one of the paper's experiments, from teachers to a table and a plot; a second call goes on."""
+    """Do one of the paper's experiments, from teachers to a table and a plot. A second call goes on."""
 
     experiment: str
     """losses, compression, multitask3, multitask10, online, or a TOML file like those in configs/."""
     _: KW_ONLY
     budget: str = "cpu"
-    """smoke (a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and of some
-    experiments cpu_actor_critic (strong teachers of another origin) or gpu (with the network that plays them all)."""
+    """smoke (a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and for
+    some experiments cpu_actor_critic (strong teachers of another origin) or gpu (with the network that plays them
+    all)."""
     games: str | Sequence[str] | None = None
     """Atari games by ale-py's names, with commas between. Default: the budget's."""
     seeds: Annotated[int, AtLeast(0)] = 0
-    """Students of each arm, of consecutive seeds that begin with --seed; 0: the budget's."""
+    """Number of students of each arm, with consecutive seeds from --seed on; 0: the budget's number."""
     teacher: PathLike | Sequence[PathLike] = ()
-    """Policy file of a game's teacher, once for each. Default: zoo/<game>.safetensors, else one is trained."""
+    """Policy file of a game's teacher, once for each game. Default: zoo/<game>.safetensors, else one is trained."""
     out: PathLike | None = None
-    """Folder of everything. Default: reproduce/<experiment>-<budget>. What is finished there is not done again."""
+    """Folder for everything. Default: reproduce/<experiment>-<budget>. What is finished there is not done again."""
     num_workers: Annotated[int, AtLeast(0)] = 1
     """Jobs at once, each in a process of its own; 0: one per processor, as the command line does by default. In Python,
     more than one needs the usual `if __name__ == "__main__":`."""

@@ -14,22 +14,22 @@ NumEnvs = Annotated[int, AtLeast(1), AtMost(4096)]
 
 @dataclass(frozen=True, kw_only=True)
 class Machine(Options):
-    """Where and with which seed the work is done."""
+    """Where the work is done, and with which seed."""
 
     seed: Annotated[int, AtLeast(0)] = 0
-    """Seed of everything random; episode i is a function of (seed, i)."""
+    """Seed of everything random; episode i depends on (seed, i) alone."""
     num_threads: Annotated[int, AtLeast(0)] = 0
     """Threads of torch and of the emulator; 0: one per processor."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """cpu, cuda, or auto: cuda if there is a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMachine(Machine):
-    """In which numbers a network is trained."""
+    """Number format in which a network is trained."""
 
     precision: str = "auto"
-    """auto, float32 or bfloat16. auto: bfloat16 on GPUs and processors that compute in it."""
+    """float32, bfloat16, or auto: bfloat16 on GPUs and processors that compute in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class Environments(Options):
     """How many environments are played at once."""
 
     num_envs: NumEnvs = 16
-    """Environments stepped together; changes no episode."""
+    """Environments played at once; the episodes are the same for any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Options):
-    """What to do where the output folder holds something."""
+    """What to do if the output folder is not empty."""
 
     resume: bool = False
     """Go on with an earlier run in --out, if there is one."""
@@ -59,7 +59,7 @@ class Folder(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Told(Options):
-    """Who hears of the work while it is done."""
+    """What is told of the work while it is done."""
 
     callbacks: Annotated[Sequence[Callback], PythonOnly()] = ()
     """Functions that receive events; one that answers True stops the run, which saves its state."""
@@ -74,7 +74,7 @@ class Played(Options):
     """How the task is played."""
 
     env_kwargs: Mapping[str, Any] | None = None
-    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
+    """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
     exploration_epsilon: Share | None = None
     """Chance of a uniformly random action. Default: the protocol's, 0.05 for Atari and 0 elsewhere."""
 

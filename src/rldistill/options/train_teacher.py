@@ -20,66 +20,67 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     out: PathLike
     """Run folder."""
     algorithm: Literal["pqn", "dqn"] = "pqn"
-    """Learning algorithm: pqn or dqn; an option below without a value has that algorithm's own."""
+    """Learning algorithm: pqn or dqn. Options that are not given have its defaults."""
     num_steps: Count = 2_500_000
-    """Decisions over all environments and the whole schedule; of several tasks, of each."""
+    """Decisions in all environments together, over the whole schedule; with several tasks, of each task."""
     network: str = "auto"
     """Network of the teacher: a preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32.
     auto: dqn for images, mlp:64x64 for vectors."""
     layer_norm: bool | None = None
-    """Normalise every layer of the torso: on for pqn, which needs it, off for dqn."""
+    """Normalise every layer of the torso. Default: on for pqn, which needs it; off for dqn."""
     zero_output: bool = False
-    """Begin with an output layer of zero: all actions tie, and greedy play is the first action."""
+    """Begin with an output layer of zeros: all actions tie, and greedy play takes the first one."""
     env_kwargs: Mapping[str, Any] | None = None
-    """Settings of the task, such as {"frame_skip": 4}; on the command line as JSON."""
+    """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
     num_envs: int | None = None
-    """Environments stepped in parallel, of each task: 32 for pqn, 4 for dqn."""
+    """Environments stepped in parallel, of each task. Default: 32 for pqn, 4 for dqn."""
     learning_rate: float | None = None
-    """pqn: 2.5e-4 at the start, falls linearly to 0; dqn: constant, 2.5e-4 with rmsprop, 6.25e-5 with adam."""
+    """Constant for dqn; for pqn that of the start, from which it falls linearly to 0. Default: 2.5e-4; 6.25e-5 for dqn
+    with adam."""
     gamma: float | None = None
-    """Discount of a step: 0.99."""
+    """Discount of a step. Default: 0.99."""
     exploration_start: float | None = None
-    """Chance of a random action at the start: 1."""
+    """Chance of a random action at the start. Default: 1."""
     exploration_end: float | None = None
-    """Chance of a random action in the end: 0.05 for pqn, 0.1 for dqn."""
+    """Chance of a random action in the end. Default: 0.05 for pqn, 0.1 for dqn."""
     clip_rewards: bool | None = None
-    """Learn from rewards clipped to [-1, 1]: on. Scores are always raw."""
+    """Learn from rewards clipped to [-1, 1]; scores are always raw. Default: on."""
     cut_at_life_loss: bool | None = None
-    """A lost life ends the return that is learned from, never the game: on."""
+    """A lost life ends the return that is learned from, never the game. Default: on."""
     rollout_length: int | None = None
-    """pqn: steps in each environment between updates: 32."""
+    """pqn: steps in each environment between updates. Default: 32."""
     num_epochs: int | None = None
-    """pqn: passes over each rollout: 2."""
+    """pqn: passes over each rollout. Default: 2."""
     num_minibatches: int | None = None
-    """pqn: gradient steps per pass: 8."""
+    """pqn: gradient steps per pass. Default: 8."""
     max_gradient_norm: float | None = None
-    """pqn: gradients are scaled down to this norm: 10."""
+    """pqn: gradients are scaled down to this norm. Default: 10."""
     return_lambda: float | None = None
-    """pqn: mixes one-step and longer returns, in [0, 1]: 0.65."""
+    """pqn: mixes one-step and longer returns, in [0, 1]. Default: 0.65."""
     exploration_fraction: float | None = None
-    """pqn: share of the run over which exploration falls: 0.1."""
+    """pqn: share of the run over which exploration falls. Default: 0.1."""
     replay_capacity: int | None = None
-    """dqn: newest steps that are kept, of each task: 1,000,000."""
+    """dqn: newest steps that are kept, of each task. Default: 1000000."""
     learning_starts: int | None = None
-    """dqn: steps of random play before the first update, of each task: 50,000."""
+    """dqn: steps of random play before the first update, of each task. Default: 50000."""
     steps_per_update: int | None = None
-    """dqn: steps of play for each update: 4."""
+    """dqn: steps of play for each update. Default: 4."""
     batch_size: int | None = None
-    """dqn: transitions per update: 32."""
+    """dqn: transitions per update. Default: 32."""
     target_network_update_period: int | None = None
-    """dqn: updates between copies to the target network: 10,000."""
+    """dqn: updates between copies to the target network. Default: 10000."""
     optimizer: str | None = None
-    """dqn: rmsprop (centred, as in the paper) or adam (better): rmsprop."""
+    """dqn: rmsprop (centred, as in the paper) or adam (better). Default: rmsprop."""
     double_q: bool | None = None
-    """dqn: the online network selects the next action, the target network evaluates it: off."""
+    """dqn: the online network selects the next action, the target network evaluates it. Default: off."""
     num_return_steps: int | None = None
-    """dqn: rewards that are summed before the value takes over: 1."""
+    """dqn: rewards that are summed before the value takes over. Default: 1."""
     exploration_steps: int | None = None
-    """dqn: steps after learning starts over which exploration falls: 1,000,000."""
+    """dqn: steps after learning starts over which exploration falls. Default: 1000000."""
     init_from: PathLike | None = None
-    """Policy file whose weights to begin with, with a fresh optimiser."""
+    """Policy file whose weights the teacher begins with; its optimiser begins anew."""
     start_step: int = 0
-    """With --init-from: the place in the schedule to begin at, in steps."""
+    """With --init-from: step of the schedule to begin at."""
     checkpoint_period: Count = 100_000
     """Steps between checkpoints, over all tasks."""
 

@@ -1,10 +1,9 @@
 """An experiment as its TOML says it: arms that are compared, the paper's figures, and budgets.
 
-The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what
-`distill` takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings
-of its method, which override the budget's. A key that nobody knows is an error. Without a section `collect`
-the students learn from teachers that play meanwhile, the paper's live schedule (`collect_steps`,
-`collect_period` and `replay_capacity` of `distill`).
+The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what `distill`
+takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings of its method, which
+override the budget's. A key that nobody knows is an error. Without a section `collect` the students learn from teachers
+that play meanwhile, the paper's live schedule (`collect_steps`, `collect_period` and `replay_capacity` of `distill`).
 """
 
 import re
@@ -54,48 +53,29 @@ _OF_TRAINING = frozenset({"num_envs"})
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One of the things that are compared.
+    """One of the things that are compared."""
 
-    Attributes:
-        name: for tables and files.
-        method: how its student is made.
-        settings: of the method, over those of the budget.
-        paper: the paper's figure, the geometric mean over its games of student ÷ teacher.
-    """
-
-    name: str
-    settings: Settings
-    method: Method = "distill"
-    paper: float | None = None
+    name: str  # for tables and files
+    settings: Settings  # of the method, over those of the budget
+    method: Method = "distill"  # how its student is made
+    paper: float | None = None  # the paper's figure, the geometric mean over its games of student ÷ teacher
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of everything an experiment may take; the sections are settings of the verbs.
+    """How much of everything an experiment may take; the sections are settings of the verbs."""
 
-    Attributes:
-        games: Atari games by ale-py's names.
-        num_seeds: students of each arm.
-        train_teacher: for games without a teacher's file.
-        teachers: where they come from if not from files, else the zoo, else training: `trained`: never from the zoo,
-            so that they learn from as many steps as a joint arm; `named`: from files alone.
-        collect: one dataset per game; None: teachers play while students learn.
-        distill: of arms of this method.
-        joint: likewise; None: such arms are left out, and said to be.
-        online: likewise.
-        evaluate: of every student and teacher.
-        env: settings of every task.
-    """
-
-    games: tuple[str, ...]
-    num_seeds: int
-    evaluate: Settings
-    train_teacher: Settings = field(default_factory=dict[str, Any])
-    distill: Settings = field(default_factory=dict[str, Any])
-    online: Settings | None = None
-    collect: Settings | None = None
-    joint: Settings | None = None
-    env: Settings = field(default_factory=dict[str, Any])
+    games: tuple[str, ...]  # Atari games by ale-py's names
+    num_seeds: int  # students of each arm
+    evaluate: Settings  # of every student and teacher
+    train_teacher: Settings = field(default_factory=dict[str, Any])  # for games without a teacher's file
+    distill: Settings = field(default_factory=dict[str, Any])  # of arms of this method
+    online: Settings | None = None  # of arms of this method
+    collect: Settings | None = None  # one dataset per game; None: teachers play while students learn
+    joint: Settings | None = None  # of arms of this method; None: such arms are left out, and said to be
+    env: Settings = field(default_factory=dict[str, Any])  # settings of every task
+    # Where they come from if not from files, else the zoo, else training: `trained`: never from the zoo, so that they
+    # learn from as many steps as a joint arm; `named`: from files alone.
     teachers: TeacherChoice | None = None
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
@@ -114,28 +94,18 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What an experiment compares.
+    """What an experiment compares."""
 
-    Attributes:
-        name: of its file.
-        title: a question or a statement for a headline.
-        section: where in the paper.
-        kind: `single_task`: a student for each game; `multi_task`: one for all games; `online`: one for each
-            game, of a teacher that learns meanwhile.
-        arms: in the order of tables.
-        budgets: by name.
-        paper_games: over which its figures are.
-        paper_order: the arms' names, best first, where the paper ranks them.
-    """
-
-    name: str
-    title: str
-    section: str
+    name: str  # of its file
+    title: str  # a question or a statement for a headline
+    section: str  # where in the paper
+    # `single_task`: a student for each game; `multi_task`: one for all games; `online`: one for each game, of a teacher
+    # that learns meanwhile.
     kind: Kind
-    arms: tuple[Arm, ...]
-    budgets: Mapping[str, Budget]
-    paper_games: tuple[str, ...]
-    paper_order: tuple[str, ...] = ()
+    arms: tuple[Arm, ...]  # in the order of tables
+    budgets: Mapping[str, Budget]  # by name
+    paper_games: tuple[str, ...]  # over which its figures are
+    paper_order: tuple[str, ...] = ()  # the arms' names, best first, where the paper ranks them
 
 
 def load_experiment(name: str) -> Experiment:

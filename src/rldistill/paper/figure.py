@@ -9,65 +9,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rldistill.paper.page import same_games
-from rldistill.reports.canvas import (
-    INK,
-    SOFT_INK,
-    Margins,
-    add_panels,
-    headline,
-    new_figure,
-    pretty_game,
-    save_png,
-    title_panel,
-)
-from rldistill.reports.extras import POLICY_COLOURS
+from rldistill.reports import canvas
+from rldistill.reports.colours import POLICY_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LABELS = {
-    "geometric_mean": "geometric mean of student ÷ teacher (%)",
-    "mean_retention": "mean retention (%)",
-}
+_LABELS = {"geometric_mean": "geometric mean of student ÷ teacher (%)", "mean_retention": "mean retention (%)"}
 _COLOURS = POLICY_COLOURS[1:]
 
 
 def experiment_figure(results: Mapping[str, Any], out: Path) -> Path:
-    """Draw the results.
-
-    Raises:
-        RldistillError: matplotlib is not installed.
-    """
+    """Draw the results. Raises RldistillError: matplotlib is not installed."""
     arms, games = results["arms"], results["games"]
     num_rows = max(2 + len(arms), len(games) * (len(arms) + 1) * 0.55)
-    margins = Margins(left=0.95, right=0.35, top=1.2, bottom=1.15, between=1.6)
-    figure = new_figure(10.0, margins.top + margins.bottom + max(2.2, 0.32 * num_rows))
-    over_all, by_game = add_panels(figure, 2, margins)
+    margins = canvas.Margins(left=0.95, right=0.35, top=1.2, bottom=1.15, between=1.6)
+    figure = canvas.new_figure(10.0, margins.top + margins.bottom + max(2.2, 0.32 * num_rows))
+    over_all, by_game = canvas.add_panels(figure, 2, margins)
     measure = results["measure"] or "mean_retention"
     _draw_over_games(over_all, arms, measure)
     _draw_by_game(by_game, arms, games)
-    title_panel(over_all, f"Over {_count(games)}", x_label=_LABELS[measure], y_label="")
-    title_panel(by_game, "In each game", x_label="retention (%)", y_label="")
+    count = canvas.pretty_game(games[0]) if len(games) == 1 else f"all {len(games)} games"
+    canvas.title_panel(over_all, f"Over {count}", x_label=_LABELS[measure], y_label="")
+    canvas.title_panel(by_game, "In each game", x_label="retention (%)", y_label="")
     seeds = "one seed" if len(results["seeds"]) == 1 else f"{len(results['seeds'])} seeds"
-    headline(
+    canvas.headline(
         figure,
         results["title"],
         f"{results['section']} · budget {results['budget']} · {seeds} · "
         f"{results['num_episodes']} episodes of each student and game",
         _footnote(results, measure),
     )
-    return save_png(figure, out)
+    return canvas.save_png(figure, out)
 
 
 def _draw_over_games(axes: "Axes", arms: Sequence[Mapping[str, Any]], measure: str) -> None:
     for place, arm in enumerate(arms):
         _draw_arm(axes, place, _COLOURS[place % len(_COLOURS)], arm[measure])
         if measure == "geometric_mean" and arm["paper"] is not None:
-            at = [100 * arm["paper"]]
-            axes.plot(at, [place - 0.28], "D", markerfacecolor="white", markeredgecolor=INK, markersize=7, zorder=7)
-    axes.axvline(100, color=SOFT_INK, linewidth=1.0, linestyle=(0, (5, 3)))
-    _name_rows(axes, list(range(len(arms))), [arm["name"] for arm in arms])
-    axes.set_ylim(len(arms) - 0.4, -0.6)
+            style: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": canvas.INK, "markersize": 7}
+            axes.plot([100 * arm["paper"]], [place - 0.28], "D", zorder=7, **style)
+    _name_rows(axes, [arm["name"] for arm in arms])
 
 
 def _draw_by_game(axes: "Axes", arms: Sequence[Mapping[str, Any]], games: Sequence[str]) -> None:
@@ -79,18 +61,9 @@ def _draw_by_game(axes: "Axes", arms: Sequence[Mapping[str, Any]], games: Sequen
             point = {"value": found["retention"], "interval": found["retention_interval"], "by_seed": []}
             _draw_arm(axes, height, _COLOURS[place % len(_COLOURS)], point)
             if found["retention"] is None:
-                axes.text(
-                    0.02,
-                    height,
-                    f"{arm['name']}: undefined",
-                    transform=axes.get_yaxis_transform(),
-                    fontsize=7.5,
-                    color=SOFT_INK,
-                    va="center",
-                )
-    axes.axvline(100, color=SOFT_INK, linewidth=1.0, linestyle=(0, (5, 3)))
-    _name_rows(axes, list(range(len(games))), [pretty_game(game) for game in games])
-    axes.set_ylim(len(games) - 0.4, -0.6)
+                text, left = f"{arm['name']}: undefined", axes.get_yaxis_transform()
+                axes.text(0.02, height, text, transform=left, fontsize=7.5, color=canvas.SOFT_INK, va="center")
+    _name_rows(axes, [canvas.pretty_game(game) for game in games])
 
 
 def _draw_arm(axes: "Axes", height: float, colour: str, found: Mapping[str, Any]) -> None:
@@ -103,15 +76,14 @@ def _draw_arm(axes: "Axes", height: float, colour: str, found: Mapping[str, Any]
     axes.scatter(seeds, [height + 0.28] * len(seeds), s=18, color=colour, alpha=0.55, linewidths=0, zorder=5)
 
 
-def _name_rows(axes: "Axes", places: Sequence[float], names: Sequence[str]) -> None:
-    axes.set_yticks(list(places), list(names))
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Name the rows of a panel from above, and draw the teacher across them."""
+    axes.axvline(100, color=canvas.SOFT_INK, linewidth=1.0, linestyle=(0, (5, 3)))
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", labelsize=10, length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
-
-
-def _count(games: Sequence[str]) -> str:
-    return pretty_game(games[0]) if len(games) == 1 else f"all {len(games)} games"
 
 
 def _footnote(results: Mapping[str, Any], measure: str) -> str:
@@ -120,11 +92,9 @@ def _footnote(results: Mapping[str, Any], measure: str) -> str:
         "Dashed: the teacher."
     ]
     if any(arm["paper"] is not None for arm in results["arms"]):
-        games = (
-            "the same games" if same_games(results) else f"{len(results['paper']['games'])} games, not all of them ours"
-        )
+        others = f"{len(results['paper']['games'])} games, not all of them ours"
         lines.append(
-            f"Diamonds: the paper's figures, over {games}."
+            f"Diamonds: the paper's figures, over {'the same games' if same_games(results) else others}."
             if measure == "geometric_mean"
             else "The paper's figures are geometric means of student ÷ teacher, not defined for all arms here."
         )

@@ -22,47 +22,29 @@ from rldistill.storage import canonical_json, write_json
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work that needs no other of its stage.
+    """One piece of work that needs no other of its stage."""
 
-    Attributes:
-        name: for people, unique within its stage.
-        function: importable by name; called with settings, places, `num_threads` and `callbacks`, returns
-            JSON data. It goes on with what an earlier call of it left behind.
-        settings: JSON data that decide the result.
-        places: keyword arguments that do not: where things lie, and on what they are computed.
-        record: JSON file.
-    """
-
-    name: str
+    name: str  # for people, unique within its stage
+    # Importable by name; called with settings, places, `num_threads` and `callbacks`, returns JSON data. It goes on
+    # with what an earlier call of it left behind.
     function: Callable[..., Mapping[str, Any]]
-    settings: Mapping[str, Any]
-    places: Mapping[str, Any]
+    settings: Mapping[str, Any]  # JSON data that decide the result
+    places: Mapping[str, Any]  # keyword arguments that do not: where things lie, and on what they are computed
     record: Path
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: with a result, with an error in one line, or stopped (neither).
-
-    Attributes:
-        name: of the job.
-        result: what its function returned.
-        error: one line.
-        seconds: it took, in this call.
-    """
+    """How a job ended: with a result, with an error in one line, or stopped (neither)."""
 
     name: str
     result: Mapping[str, Any] | None = None
     error: str | None = None
-    seconds: float = field(default=0.0, compare=False)
+    seconds: float = field(default=0.0, compare=False)  # it took, in this call
 
 
 def finished_result(job: Job) -> Mapping[str, Any] | None:
-    """Return what a job gave when it was done, None if it was not.
-
-    Raises:
-        RldistillError: it was done with other settings, or the record cannot be read.
-    """
+    """Return what a finished job gave, else None. Raises RldistillError: other settings, or an unreadable record."""
     try:
         record = json.loads(read_file(job.record, JSON.num_bytes))
         before, result = _flat(record["settings"]), record["result"]
@@ -109,10 +91,8 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with those of a table as `table.key`, so that a difference can be named."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        inner: Mapping[str, Any] = (
-            {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {}
-        )
-        flat |= inner or {key: value}
+        is_table = isinstance(value, dict) and value
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if is_table else {key: value}
     return flat
 
 

@@ -12,14 +12,11 @@ Results = Mapping[str, Any]
 
 def experiment_page(results: Results) -> str:
     """Return the page."""
+    is_smoke = results["budget"] == "smoke"
+    remark = ": small enough to run in a test; it shows that everything works, and nothing else" if is_smoke else ""
     parts = [
         f"# {results['title']}",
-        f"{results['section']}. Budget `{results['budget']}`"
-        + (
-            ": small enough to run in a test; it shows that everything works, and nothing else."
-            if results["budget"] == "smoke"
-            else "."
-        ),
+        f"{results['section']}. Budget `{results['budget']}`{remark}.",
         _over_games(results),
         ranking_sentences(results),
         _learned_nothing(results),
@@ -42,8 +39,8 @@ def ranking_sentences(results: Results) -> str:
         return ""
     if results["measure"] is None:
         return "The arms cannot be ranked here: neither measure is defined for all of them."
-    ours = f"ours, by {_MEASURES[results['measure']]}, is {_order(results['order'])}"
-    ranked = f"The paper's order is {_order(paper)}; {ours}."
+    ours = f"ours, by {_MEASURES[results['measure']]}, is {' > '.join(results['order'])}"
+    ranked = f"The paper's order is {' > '.join(paper)}; {ours}."
     if not results["contradictions"]:
         unsure = " but intervals overlap: these episodes cannot tell all arms apart" if results["unsure"] else ""
         return f"{ranked} The two agree{',' if unsure else ''}{unsure}."
@@ -133,11 +130,9 @@ def _by_game(results: Results) -> str:
 
 def _learned_nothing(results: Results) -> str:
     """Return which students count although they are no better than a constant action."""
-    students = [
-        f"{found['arm']} of {pretty_game(found['game'])}, seed {found['seed']}" for found in results["learned_nothing"]
-    ]
-    if not students:
+    if not (found := results["learned_nothing"]):
         return ""
+    students = [f"{student['arm']} of {pretty_game(student['game'])}, seed {student['seed']}" for student in found]
     return (
         f"**Learned nothing**: {'; '.join(students)}. On held-out steps they agree with the teacher no more than its "
         "commonest action alone would. Their episodes count all the same; other seeds, a lower learning rate or more "
@@ -169,13 +164,13 @@ def _teachers(results: Results) -> str:
 
 
 def _conditions(results: Results) -> str:
-    made = results["provenance"]
-    seeds = results["seeds"]
+    made, seeds = results["provenance"], results["seeds"]
     num_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    commit = "" if made["commit"] is None else f", commit `{_short(made['commit'])}`"
-    machine = made["machine"]
+    machine, full = made["machine"], made["commit"]
+    commit = "" if full is None else f", commit `{full[:12]}{'+changes' if full.endswith('+changes') else ''}`"
     is_online = "mean_change_between_evaluations" in results
     shared = "each with a learner of its own" if is_online else "which share one dataset per game and one teacher"
+    settings = [(key, value) for key, value in results["settings"].items() if key not in ("games", "num_seeds")]
     lines = [
         f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), {shared}; "
         f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to 30 "
@@ -183,17 +178,12 @@ def _conditions(results: Results) -> str:
         "An interval (95 %, stratified bootstrap) speaks of other episodes of these students, with all seeds pooled; "
         "how much other seeds differ is for the values by seed to say. "
         f"{_UNDEFINED}: undefined, such as a share of a score of 0 or less.",
-        f"Settings: `{_settings(results['settings'])}`.",
+        f"Settings: `{'; '.join(f'{key}: {_setting(value)}' for key, value in settings)}`.",
         f"`{made['command']}`; rldistill {made['versions']['rldistill']}, torch {made['versions']['torch']}{commit}; "
         f"{machine['processor']}, {machine['num_processors']} processors, {machine['device']}; "
         f"{results['seconds'] / 3600:.2f} hours of work, over all jobs.",
     ]
     return "\n".join(f"- {line[0].upper()}{line[1:]}" for line in lines)
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in settings.items() if key not in ("games", "num_seeds")}
-    return "; ".join(f"{key}: {_setting(value)}" for key, value in shown.items())
 
 
 def _setting(value: Mapping[str, Any] | str) -> str:
@@ -204,14 +194,6 @@ def _setting(value: Mapping[str, Any] | str) -> str:
 def _by_seed(measure: Mapping[str, Any]) -> str:
     values = [point["value"] for point in measure["by_seed"]]
     return _UNDEFINED if None in values else ", ".join(f"{100 * value:.1f}" for value in values)
-
-
-def _short(commit: str) -> str:
-    return commit[:12] + ("+changes" if commit.endswith("+changes") else "")
-
-
-def _order(names: Sequence[str]) -> str:
-    return " > ".join(names)
 
 
 def _number(value: float | None) -> str:

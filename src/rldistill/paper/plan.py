@@ -19,18 +19,10 @@ from rldistill.losses import make_loss
 from rldistill.options.distill import DistillOptions, Live, Online
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.paper import work
 from rldistill.paper.experiment import Arm, Budget, Experiment, load_experiment
 from rldistill.paper.jobs import Job
 from rldistill.paper.teachers import TeacherSource, find_teachers
-from rldistill.paper.work import (
-    collect_data,
-    distill_online,
-    distill_student,
-    evaluate_game,
-    provide_teacher,
-    split_settings,
-    train_jointly,
-)
 from rldistill.schedules import as_schedule
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import resolve_device
@@ -41,33 +33,22 @@ from rldistill.verbs.training_run import BEST_FILE, LAST_FILE
 # Evaluation meets episodes that no teacher, dataset or student has seen.
 EVALUATION_SEED = 1_000
 FOLDERS = ("teachers", "data", "students", "evaluations")
+_MAKES_STUDENT = {"distill": work.distill_student, "joint": work.train_jointly, "online": work.distill_online}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided before anything is done.
+    """Everything that is decided before anything is done."""
 
-    Attributes:
-        experiment: what is compared, without the arms that the budget leaves out.
-        left_out: those arms.
-        budget: with the games that will be played.
-        budget_name: of it.
-        seeds: of the students.
-        teachers: by game.
-        out: folder of everything.
-        num_envs: environments stepped together.
-        device: cpu or cuda.
-    """
-
-    experiment: Experiment
-    left_out: tuple[Arm, ...]
-    budget: Budget
+    experiment: Experiment  # what is compared, without the arms that the budget leaves out
+    left_out: tuple[Arm, ...]  # those arms
+    budget: Budget  # with the games that will be played
     budget_name: str
-    seeds: tuple[int, ...]
-    teachers: dict[str, TeacherSource]
-    out: Path
-    num_envs: int
-    device: str
+    seeds: tuple[int, ...]  # of the students
+    teachers: dict[str, TeacherSource]  # by game
+    out: Path  # folder of everything
+    num_envs: int  # environments stepped together
+    device: str  # cpu or cuda
 
     @property
     def stages(self) -> dict[str, list[Job]]:
@@ -92,85 +73,55 @@ class Plan:
         games = self.budget.games
         return [games] if self.experiment.kind == "multi_task" else [(game,) for game in games]
 
-    @property
-    def _machine(self) -> dict[str, Any]:
-        return {"device": self.device, "num_envs": self.num_envs}
-
     def _teacher(self, source: TeacherSource) -> Job:
-        settings = {
-            "game": source.game,
-            "origin": source.origin,
-            "policy_hash": source.policy_hash,
-            "seed": self.seeds[0],
-            "env": dict(self.budget.env),
-            "training": dict(self.budget.train_teacher) if source.path is None else {},
-        }
+        game = source.game
+        settings = self._settings(self.seeds[0], game=game, origin=source.origin, policy_hash=source.policy_hash)
+        settings["training"] = dict(self.budget.train_teacher) if source.path is None else {}
         places = {
             "source_path": None if source.path is None else str(source.path),
-            "out_path": str(self.teacher_file(source.game)),
+            "out_path": str(self.teacher_file(game)),
             "device": self.device,
         }
-        record = self.out / "teachers" / f"{source.game}.json"
-        return Job(f"teacher of {source.game}", provide_teacher, settings, places, record)
+        return Job(f"teacher of {game}", work.provide_teacher, settings, places, self.out / "teachers" / f"{game}.json")
 
     def _data(self, game: str) -> Job:
-        settings = {
-            "game": game,
-            "seed": self.seeds[0],
-            "env": dict(self.budget.env),
-            "collect_settings": dict(self.budget.collect or {}),
-        }
-        places = {"teacher_path": str(self.teacher_file(game)), "out_path": str(self._data_folder(game))}
-        return Job(
-            f"data of {game}", collect_data, settings, places | self._machine, self.out / "data" / f"{game}.json"
-        )
+        settings = self._settings(self.seeds[0], game=game, collect_settings=dict(self.budget.collect or {}))
+        places = self._places(teacher_path=str(self.teacher_file(game)), out_path=str(self._data_folder(game)))
+        return Job(f"data of {game}", work.collect_data, settings, places, self.out / "data" / f"{game}.json")
 
     def _student(self, arm: Arm, games: Sequence[str], seed: int) -> Job:
-        settings = {
-            "games": list(games),
-            "seed": seed,
-            "env": dict(self.budget.env),
-            f"{arm.method}_settings": self.budget.settings_of(arm),
-        }
+        settings = self._settings(seed, **{f"{arm.method}_settings": self.budget.settings_of(arm)})
         folder = self._student_folder(arm, games, seed)
-        record = folder.with_name(f"{folder.name}.json")
-        what = student_name(arm, games, seed)
+        settings |= {"game": games[0]} if arm.method == "online" else {"games": list(games)}
+        places = self._places(out_path=str(folder))
         if arm.method == "joint":
-            places = {"out_path": str(folder), "device": self.device}
-            return Job(what, train_jointly, settings, places, record)
-        if arm.method == "online":
-            del settings["games"]
-            return Job(
-                what, distill_online, settings | {"game": games[0]}, {"out_path": str(folder)} | self._machine, record
-            )
-        is_stored = self.budget.collect is not None
-        places = {
-            "data_paths": [str(self._data_folder(game)) for game in games] if is_stored else [],
-            "teacher_paths": [] if is_stored else [str(self.teacher_file(game)) for game in games],
-            "out_path": str(folder),
-        }
-        return Job(what, distill_student, settings, places | self._machine, record)
+            del places["num_envs"]  # an algorithm has a number of environments of its own
+        elif arm.method == "distill":
+            is_stored = self.budget.collect is not None
+            places["data_paths"] = [str(self._data_folder(game)) for game in games] if is_stored else []
+            places["teacher_paths"] = [] if is_stored else [str(self.teacher_file(game)) for game in games]
+        record = folder.with_name(f"{folder.name}.json")
+        return Job(student_name(arm, games, seed), _MAKES_STUDENT[arm.method], settings, places, record)
 
     def _evaluation(self, game: str, seed: int) -> Job:
         games = next(games for games in self.game_sets if game in games)
-        settings = {
-            "game": game,
-            "arms": [arm.name for arm in self.experiment.arms],
-            "seed": EVALUATION_SEED + seed,
-            "env": dict(self.budget.env),
-            "evaluate_settings": dict(self.budget.evaluate),
-        }
-        learned = self._student_folder(self.experiment.arms[0], games, seed)
-        is_online = self.experiment.kind == "online"
-        places = {
-            "student_paths": [
-                str(learned / LAST_FILE if arm.method == "learner" else self._student_folder(arm, games, seed))
-                for arm in self.experiment.arms
-            ],
-            "teacher_path": str(learned / BEST_FILE if is_online else self.teacher_file(game)),
-        }
+        arms = self.experiment.arms
+        settings = self._settings(EVALUATION_SEED + seed, game=game, arms=[arm.name for arm in arms])
+        settings["evaluate_settings"] = dict(self.budget.evaluate)
+        learned = self._student_folder(arms[0], games, seed)
+        students = [
+            learned / LAST_FILE if arm.method == "learner" else self._student_folder(arm, games, seed) for arm in arms
+        ]
+        teacher = learned / BEST_FILE if self.experiment.kind == "online" else self.teacher_file(game)
+        places = self._places(student_paths=list(map(str, students)), teacher_path=str(teacher))
         record = self.out / "evaluations" / f"{game}-seed{seed}.json"
-        return Job(evaluation_name(game, seed), evaluate_game, settings, places | self._machine, record)
+        return Job(evaluation_name(game, seed), work.evaluate_game, settings, places, record)
+
+    def _settings(self, seed: int, **of_job: object) -> dict[str, Any]:
+        return {"seed": seed, "env": dict(self.budget.env), **of_job}
+
+    def _places(self, **paths: object) -> dict[str, Any]:
+        return {**paths, "device": self.device, "num_envs": self.num_envs}
 
     def teacher_file(self, game: str) -> Path:
         """Return where a game's teacher will lie."""
@@ -180,8 +131,7 @@ class Plan:
         return self.out / "data" / game
 
     def _student_folder(self, arm: Arm, games: Sequence[str], seed: int) -> Path:
-        what = "-".join(games)
-        return self.out / "students" / f"{arm.name}-{what}-seed{seed}"
+        return self.out / "students" / f"{arm.name}-{'-'.join(games)}-seed{seed}"
 
 
 def student_name(arm: Arm, games: Sequence[str], seed: int) -> str:
@@ -248,19 +198,14 @@ def _teachers(games: Sequence[str], budget: Budget, options: ReproduceOptions) -
 
 
 def _check_arm(arm: Arm, budget: Budget, teachers: dict[str, TeacherSource]) -> None:
-    """Check an arm's settings as its verb will, and that its loss fits what the teachers give.
-
-    Raises:
-        UsageError: a value is unknown or out of range.
-        MismatchError: a teacher gives something that the loss does not fit.
-    """
+    """Check an arm's settings as its verb will, and that its loss fits what the teachers give."""
     settings = budget.settings_of(arm)
     if arm.method == "learner":
         return
     if arm.method == "joint":
         resolve_training(TrainTeacherOptions([f"{ATARI_PREFIX}{game}" for game in budget.games], out="out", **settings))
         return
-    of_source, of_student = split_settings(settings, Online if arm.method == "online" else Live)
+    of_source, of_student = work.split_settings(settings, Online if arm.method == "online" else Live)
     if arm.method == "online":
         source = Online(f"{ATARI_PREFIX}{budget.games[0]}", **of_source)
         resolve_distillation(DistillOptions(source, out="out", **of_student))

@@ -32,23 +32,21 @@ class ProcessBackend:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
-    @property
-    def num_workers(self) -> int:
-        """How many jobs are under way at once."""
-        return self._num_workers
-
     def run(self, jobs: Sequence[Job], *, num_threads: int, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
-        """Yield how each job ended, as it ends; see `Backend.run`."""
+        """Yield how each job ended, as it ends; a failure stops no other.
+
+        KeyboardInterrupt where a callback asked to stop: jobs under way have saved their state.
+        """
         waiting = deque(jobs)
         try:
             while waiting or self._busy:
-                while waiting and len(self._busy) < self._num_workers:
+                while waiting and len(self._busy) < self.num_workers:
                     worker = self._free_worker()
                     worker.begin(waiting.popleft(), num_threads)
                     self._busy.append(worker)
@@ -90,7 +88,7 @@ class ProcessBackend:
                 notify(callbacks, told)
                 continue
             self._busy.remove(worker)
-            if worker.is_alive:
+            if not worker.pipe.closed:  # its process did not die
                 self._idle.append(worker)
             if told.result is not None or told.error is not None:
                 yield told
@@ -106,10 +104,6 @@ class _Worker:
         # Ours alone is left open here: the pipe ends when the process does.
         theirs.close()
         self._job_name = ""
-
-    @property
-    def is_alive(self) -> bool:
-        return not self.pipe.closed
 
     def answers(self) -> bool:
         """Return whether the process, which has nothing to do, is still there."""
@@ -141,26 +135,23 @@ class _Worker:
         self._process.join()
 
 
-class _Relay:
+def _relay(pipe: Connection, stop: StopFlag) -> Callback:
     """In a worker: a callback that passes events on, not too many, and asks the parent whether to stop."""
+    told_at = 0.0
 
-    def __init__(self, pipe: Connection, stop: StopFlag) -> None:
-        self._pipe = pipe
-        self._stop = stop
-        self._told_at = 0.0
-
-    def __call__(self, event: Event) -> bool:
+    def relay(event: Event) -> bool:
+        nonlocal told_at
         now = time.monotonic()
-        is_progress = isinstance(event, ProgressEvent)
-        is_last = isinstance(event, ProgressEvent) and event.done >= event.total
-        if is_progress and not is_last and now - self._told_at < _SECONDS_BETWEEN_EVENTS:
-            return self._stop.is_set()
-        self._told_at = now
-        try:
-            self._pipe.send(event)
-        except OSError:
-            return True  # the parent is gone
-        return self._stop.is_set()
+        is_one_of_many = isinstance(event, ProgressEvent) and event.done < event.total
+        if not is_one_of_many or now - told_at >= _SECONDS_BETWEEN_EVENTS:
+            told_at = now
+            try:
+                pipe.send(event)
+            except OSError:
+                return True  # the parent is gone
+        return stop.is_set()
+
+    return relay
 
 
 def _work(pipe: Connection, stop: StopFlag) -> None:
@@ -168,7 +159,7 @@ def _work(pipe: Connection, stop: StopFlag) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads, with the first job
-    relay = _Relay(pipe, stop)
+    relay = _relay(pipe, stop)
     try:
         while True:
             asked = pipe.recv()

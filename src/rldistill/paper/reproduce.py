@@ -15,13 +15,12 @@ from rldistill.limits import JSON, read_file
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.shared import recorded
-from rldistill.paper.backends import make_backend
+from rldistill.paper.backends import make_backend, run_stage
 from rldistill.paper.figure import experiment_figure
 from rldistill.paper.jobs import finished_result
 from rldistill.paper.page import experiment_page
 from rldistill.paper.plan import FOLDERS, Plan, make_plan
 from rldistill.paper.results import gather
-from rldistill.paper.stages import run_stage
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
 from rldistill.storage import write_atomically, write_json
@@ -56,7 +55,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         KeyboardInterrupt: stopped; the next call goes on.
     """
     plan = make_plan(options)
-    files = [Path(name) for name in (options.experiment,) if name.endswith(".toml")]
+    files = [Path(options.experiment)] if options.experiment.endswith(".toml") else []
     keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
     made = _provenance(options, plan)
     with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite, folders=FOLDERS):
@@ -68,12 +67,14 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
                 found[name] = run_stage(jobs, backend, num_threads=options.num_threads, callbacks=listeners)
         results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
         if lost := _left_out(plan):
-            text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone"
-            notify(
-                options.callbacks,
-                MessageEvent(f"{text}; their jobs stay, and the earlier command brings it back.", "warning"),
-            )
-        return _written(results, plan.out)
+            text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone; their "
+            text += "jobs stay, and the earlier command brings it back."
+            notify(options.callbacks, MessageEvent(text, "warning"))
+        table, page, figure = (plan.out / name for name in (RESULTS_FILE, PAGE_FILE, FIGURE_FILE))
+        write_atomically(page, experiment_page(results).encode())
+        experiment_figure(results, figure)
+        write_json(table, results)
+        return Reproduction(results, table, page, figure)
 
 
 def _left_out(plan: Plan) -> str:
@@ -100,24 +101,12 @@ def resolved(options: ReproduceOptions, plan: Plan) -> ReproduceOptions:
 
 
 def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
-    """Return every job with its stage, its name, and whether it is done.
-
-    Raises:
-        RldistillError: one was done with other settings.
-    """
+    """Return every job with its stage, its name, and whether it is done; raises as `finished_result`."""
     return [
         {"stage": stage, "name": job.name, "done": finished_result(job) is not None}
         for stage, jobs in plan.stages.items()
         for job in jobs
     ]
-
-
-def _written(results: dict[str, Any], out: Path) -> Reproduction:
-    page, figure = out / PAGE_FILE, out / FIGURE_FILE
-    write_atomically(page, experiment_page(results).encode())
-    experiment_figure(results, figure)
-    write_json(out / RESULTS_FILE, results)
-    return Reproduction(results, out / RESULTS_FILE, page, figure)
 
 
 def _seconds(plan: Plan) -> float:
@@ -134,16 +123,12 @@ def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:
         import torch
 
         device = torch.cuda.get_device_name()
+    machine = {"system": platform.system(), "processor": _processor(), "num_processors": os.cpu_count()}
     return {
         "command": _command(options),
         "versions": made["versions"],
         "commit": made["commit"],
-        "machine": {
-            "system": platform.system(),
-            "processor": _processor(),
-            "num_processors": os.cpu_count(),
-            "device": device,
-        },
+        "machine": {**machine, "device": device},
     }
 
 

@@ -11,21 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from rldistill import statistics
 from rldistill.paper.experiment import Arm
 from rldistill.paper.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
 from rldistill.seeding import stream_generator
-from rldistill.statistics import (
-    FloatArray,
-    Stratum,
-    geometric_mean,
-    geometric_mean_samples,
-    mean,
-    mean_retention_samples,
-    point_estimate,
-    relative_score,
-    retention,
-    sample_interval,
-)
+from rldistill.statistics import FloatArray, Stratum, mean_retention_samples
 
 Evaluations = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """By game and seed of the students: what `evaluate_game` returned."""
@@ -33,12 +23,7 @@ Samples = Callable[..., FloatArray | None]
 
 
 def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the results as plain JSON data, without provenance.
-
-    Args:
-        plan: that was carried out.
-        stages: by stage and job, what the jobs returned.
-    """
+    """Return the results of a plan as plain JSON data, from what its jobs returned, by stage and job."""
     played = stages["evaluations"]
     evaluations = {
         game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
@@ -58,11 +43,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "evaluation_seeds": [EVALUATION_SEED + seed for seed in plan.seeds],
         "num_episodes": len(any_row["episodes"]),
         "exploration_epsilon": any_row["exploration_epsilon"],
-        "paper": {
-            "games": list(plan.experiment.paper_games),
-            "measure": "geometric_mean",
-            "order": _paper_order(plan),
-        },
+        "paper": {"games": list(plan.experiment.paper_games), "measure": "geometric_mean", "order": _paper_order(plan)},
         "teachers": {
             game: {key: value for key, value in teachers[game].items() if key != "game"}
             | _score(evaluations[game], "teacher")
@@ -135,6 +116,17 @@ def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations, starved: Mappin
         seed: [_stratum(evaluations[game], arm.name, [seed]) for game in plan.budget.games] for seed in plan.seeds
     }
     row = evaluations[plan.budget.games[0]][plan.seeds[0]]["arms"][arm.name]
+    games: dict[str, Any] = {}
+    for game, stratum in zip(plan.budget.games, strata, strict=True):
+        rows = [evaluations[game][seed]["arms"][arm.name] for seed in plan.seeds]
+        agreements = [row["agreement"] for row in rows if row["agreement"] is not None]
+        student, teacher = stratum.student, stratum.teacher
+        games[game] = _score(evaluations[game], arm.name) | {
+            "relative_score": None if starved else statistics.relative_score(student, teacher),
+            "retention": None if starved else statistics.retention(student, teacher, stratum.random),
+            "retention_interval": None if starved else _interval(plan, [stratum], mean_retention_samples),
+            "agreement": statistics.point_estimate(agreements),
+        }
     return {
         "name": arm.name,
         "method": arm.method,
@@ -142,74 +134,61 @@ def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations, starved: Mappin
         "num_parameters": row["num_parameters"],
         "paper": arm.paper,
         "starved": starved,
-        "geometric_mean": _over_games(plan, strata, by_seed, _geometric_mean, geometric_mean_samples, starved),
-        "mean_retention": _over_games(plan, strata, by_seed, _mean_retention, mean_retention_samples, starved),
-        "games": {
-            game: _score(evaluations[game], arm.name)
-            | {
-                "relative_score": None if starved else relative_score(stratum.student, stratum.teacher),
-                "retention": None if starved else retention(stratum.student, stratum.teacher, stratum.random),
-                "retention_interval": None if starved else _interval(plan, [stratum], mean_retention_samples),
-                "agreement": point_estimate(
-                    [
-                        value
-                        for seed in plan.seeds
-                        if (value := evaluations[game][seed]["arms"][arm.name]["agreement"]) is not None
-                    ]
-                ),
-            }
-            for game, stratum in zip(plan.budget.games, strata, strict=True)
-        },
+        **{name: _over_games(plan, strata, by_seed, name, is_starved=bool(starved)) for name in _MEASURES},
+        "games": games,
     }
 
 
 def _over_games(
-    plan: Plan,
-    strata: Sequence[Stratum],
-    by_seed: Mapping[int, Sequence[Stratum]],
-    value: Callable[[Sequence[Stratum]], float | None],
-    samples: Samples,
-    starved: Mapping[str, Any] | None,
+    plan: Plan, strata: Sequence[Stratum], by_seed: Mapping[int, Sequence[Stratum]], measure: str, *, is_starved: bool
 ) -> dict[str, Any]:
     """Return one measure over all games: its value, its interval, and the value of every seed alone."""
-    point = None if starved else value(strata)
+    value, samples = _MEASURES[measure]
+    point = None if is_starved else value(strata)
     return {
         "value": point,
         "interval": None if point is None else _interval(plan, strata, samples),
-        "by_seed": [{"seed": seed, "value": None if starved else value(alone)} for seed, alone in by_seed.items()],
+        "by_seed": [{"seed": seed, "value": None if is_starved else value(alone)} for seed, alone in by_seed.items()],
         "num_episodes": sum(np.size(stratum.student) for stratum in strata),
     }
 
 
 def _interval(plan: Plan, strata: Sequence[Stratum], samples: Samples) -> list[float] | None:
     drawn = samples(strata, rng=stream_generator(plan.seeds[0], "bootstrap reproduction"))
-    interval = None if drawn is None else sample_interval(drawn)
+    interval = None if drawn is None else statistics.sample_interval(drawn)
     return None if interval is None else interval.to_list()
 
 
 def _geometric_mean(strata: Sequence[Stratum]) -> float | None:
-    ratios = [relative_score(stratum.student, stratum.teacher) for stratum in strata]
+    ratios = [statistics.relative_score(stratum.student, stratum.teacher) for stratum in strata]
     defined = [ratio for ratio in ratios if ratio is not None]
-    return geometric_mean(defined) if len(defined) == len(ratios) else None
+    return statistics.geometric_mean(defined) if len(defined) == len(ratios) else None
 
 
 def _mean_retention(strata: Sequence[Stratum]) -> float | None:
-    shares = [retention(stratum.student, stratum.teacher, stratum.random) for stratum in strata]
+    shares = [statistics.retention(stratum.student, stratum.teacher, stratum.random) for stratum in strata]
     defined = [share for share in shares if share is not None]
-    return point_estimate(defined, mean) if len(defined) == len(shares) else None
+    return statistics.point_estimate(defined, statistics.mean) if len(defined) == len(shares) else None
+
+
+_MEASURES: Mapping[str, tuple[Callable[[Sequence[Stratum]], float | None], Samples]] = {
+    "geometric_mean": (_geometric_mean, statistics.geometric_mean_samples),
+    "mean_retention": (_mean_retention, mean_retention_samples),
+}
 
 
 def _stratum(game: Mapping[int, Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> Stratum:
-    return Stratum(_returns(game, arm, seeds), _returns(game, "teacher", seeds), _returns(game, "random", seeds))
+    student, teacher, random = (_returns(game, role, seeds) for role in (arm, "teacher", "random"))
+    return Stratum(student, teacher, random)
 
 
 def _score(game: Mapping[int, Mapping[str, Any]], role: str) -> dict[str, Any]:
     """Return the mean score of a role, or of an arm, in a game, and of each seed."""
     pooled = _returns(game, role, list(game))
     return {
-        "mean": point_estimate(pooled),
+        "mean": statistics.point_estimate(pooled),
         "num_episodes": len(pooled),
-        "by_seed": [{"seed": seed, "mean": point_estimate(_returns(game, role, [seed]))} for seed in game],
+        "by_seed": [{"seed": seed, "mean": statistics.point_estimate(_returns(game, role, [seed]))} for seed in game],
     }
 
 
@@ -231,7 +210,7 @@ def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     place.
     """
     arms = [arm for arm in arms if arm["starved"] is None]
-    for measure in ("geometric_mean", "mean_retention"):
+    for measure in _MEASURES:
         values = {arm["name"]: arm[measure]["value"] for arm in arms}
         if all(value is not None for value in values.values()):
             break

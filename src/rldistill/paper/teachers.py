@@ -15,21 +15,13 @@ from rldistill.types import OutputKind
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where a game's teacher comes from.
+    """Where a game's teacher comes from."""
 
-    Attributes:
-        game: ale-py's name.
-        origin: `file`: named by the user; `zoo`: bundled; `trained`: here.
-        path: of the file, None if trained.
-        policy_hash: identity, None if trained.
-        output_kind: what it gives; the learners here give Q-values.
-    """
-
-    game: str
-    origin: Literal["file", "zoo", "trained"]
-    path: Path | None = None
-    policy_hash: str | None = None
-    output_kind: OutputKind = "q_values"
+    game: str  # ale-py's name
+    origin: Literal["file", "zoo", "trained"]  # `file`: named by the user; `zoo`: bundled; `trained`: here
+    path: Path | None = None  # of the file, None if trained
+    policy_hash: str | None = None  # identity, None if trained
+    output_kind: OutputKind = "q_values"  # what it gives; the learners here give Q-values
 
 
 def find_teachers(games: Sequence[str], files: Sequence[Path], *, use_zoo: bool = True) -> dict[str, TeacherSource]:

@@ -1,11 +1,11 @@
 """What the jobs of an experiment do. Each goes on where an earlier call of it stopped, and returns JSON data.
 
-Keyword arguments that decide the result come first; `*_path` and what follows them say where and on what.
+Keyword arguments that decide the result come first; `*_path` say where, `Machine` on what.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent
 from rldistill.options.declaration import option_types
 from rldistill.options.distill import Live, Online
-from rldistill.policies import load_policy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
@@ -23,7 +23,16 @@ from rldistill.verbs.evaluate import evaluate
 from rldistill.verbs.sources import CURVES_FILE
 from rldistill.verbs.train_teacher import train_teacher
 
-Callbacks = Sequence[Callback]
+Settings = Mapping[str, Any]
+
+
+class Machine(TypedDict):
+    """Options of the verbs that do not decide a result."""
+
+    device: str
+    num_envs: NotRequired[int]
+    num_threads: int
+    callbacks: Sequence[Callback]
 
 
 def provide_teacher(
@@ -32,32 +41,17 @@ def provide_teacher(
     origin: str,
     policy_hash: str | None,
     seed: int,
-    env: Mapping[str, Any],
-    training: Mapping[str, Any],
+    env: Settings,
+    training: Settings,
     source_path: str | None,
     out_path: str,
-    device: str,
-    num_threads: int,
-    callbacks: Callbacks,
+    **machine: Unpack[Machine],
 ) -> dict[str, Any]:
-    """Copy a teacher's file to `out_path`, or train one there, in a folder beside it.
-
-    Raises:
-        RldistillError: the file is another than it was when the plan was made.
-    """
+    """Copy a teacher's file, unchanged since the plan was made, to `out_path`, or train one in a folder beside it."""
     out = Path(out_path)
     if source_path is None:
-        result = train_teacher(
-            f"{ATARI_PREFIX}{game}",
-            out=out.with_suffix(""),
-            seed=seed,
-            env_kwargs=env,
-            device=device,
-            num_threads=num_threads,
-            resume=True,
-            callbacks=callbacks,
-            **training,
-        )
+        task, folder = f"{ATARI_PREFIX}{game}", out.with_suffix("")
+        result = train_teacher(task, out=folder, seed=seed, env_kwargs=env, resume=True, **machine, **training)
         source = result.last_policy
     else:
         source = Path(source_path)
@@ -73,46 +67,30 @@ def collect_data(
     *,
     game: str,
     seed: int,
-    env: Mapping[str, Any],
-    collect_settings: Mapping[str, Any],
+    env: Settings,
+    collect_settings: Settings,
     teacher_path: str,
     out_path: str,
-    device: str,
-    num_envs: int,
-    num_threads: int,
-    callbacks: Callbacks,
+    **machine: Unpack[Machine],
 ) -> dict[str, Any]:
     """Let a game's teacher play."""
-    summary = collect(
-        teacher_path,
-        f"{ATARI_PREFIX}{game}",
-        out=out_path,
-        seed=seed,
-        env_kwargs=env,
-        device=device,
-        num_envs=num_envs,
-        num_threads=num_threads,
-        resume=True,
-        callbacks=callbacks,
-        **collect_settings,
-    ).to_dict()
-    del summary["path"]
-    return summary
+    task = f"{ATARI_PREFIX}{game}"
+    made = collect(
+        teacher_path, task, out=out_path, seed=seed, env_kwargs=env, resume=True, **machine, **collect_settings
+    )
+    return {name: value for name, value in made.to_dict().items() if name != "path"}
 
 
 def distill_student(
     *,
     games: Sequence[str],
     seed: int,
-    env: Mapping[str, Any],
-    distill_settings: Mapping[str, Any],
+    env: Settings,
+    distill_settings: Settings,
     data_paths: Sequence[str],
     teacher_paths: Sequence[str],
     out_path: str,
-    device: str,
-    num_envs: int,
-    num_threads: int,
-    callbacks: Callbacks,
+    **machine: Unpack[Machine],
 ) -> dict[str, Any]:
     """Make a student of one game or of several, from stored data, or where there are none, from teachers that play."""
     of_source, of_student = split_settings(distill_settings, Live)
@@ -120,29 +98,18 @@ def distill_student(
         Live(path, f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source)
         for game, path in zip(games, teacher_paths, strict=False)
     ]
-    student = distill(
-        live or list(data_paths),
-        out=out_path,
-        seed=seed,
-        device=device,
-        num_envs=num_envs,
-        num_threads=num_threads,
-        resume=True,
-        callbacks=callbacks,
-        **of_student,
-    )
-    made = student.spec.provenance
-    return {
-        "policy_hash": student.hash,
-        "held_out_agreement": made.get("held_out_agreement"),
-        "num_updates": made["num_updates"],
-        "learned_nothing": _learned_nothing(made, games),
+    student = distill(live or list(data_paths), out=out_path, seed=seed, resume=True, **machine, **of_student)
+    return _made(student) | {
+        "held_out_agreement": student.spec.provenance.get("held_out_agreement"),
+        "learned_nothing": _learned_nothing(student.spec.provenance, games),
     }
 
 
-def split_settings(
-    settings: Mapping[str, Any], source: type[Live] | type[Online]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _made(student: TorchPolicy) -> dict[str, Any]:
+    return {"policy_hash": student.hash, "num_updates": student.spec.provenance["num_updates"]}
+
+
+def split_settings(settings: Settings, source: type[Live | Online]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of a source, and those of the student that learns from it."""
     own = option_types(source)
     of_source = {name: value for name, value in settings.items() if name in own}
@@ -157,36 +124,15 @@ def _learned_nothing(made: Mapping[str, Any], games: Sequence[str]) -> list[str]
 
 
 def distill_online(
-    *,
-    game: str,
-    seed: int,
-    env: Mapping[str, Any],
-    online_settings: Mapping[str, Any],
-    out_path: str,
-    device: str,
-    num_envs: int,
-    num_threads: int,
-    callbacks: Callbacks,
+    *, game: str, seed: int, env: Settings, online_settings: Settings, out_path: str, **machine: Unpack[Machine]
 ) -> dict[str, Any]:
     """Make a student of one game while its teacher learns it."""
     of_source, of_student = split_settings(online_settings, Online)
-    student = distill(
-        Online(f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source),
-        out=out_path,
-        seed=seed,
-        device=device,
-        num_envs=num_envs,
-        num_threads=num_threads,
-        resume=True,
-        callbacks=callbacks,
-        **of_student,
-    )
-    made = student.spec.provenance
+    source = Online(f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source)
+    student = distill(source, out=out_path, seed=seed, resume=True, **machine, **of_student)
     records = read_metrics(Path(out_path) / CURVES_FILE)
-    return {
-        "policy_hash": student.hash,
-        "best_hash": made["teacher"]["hash"],
-        "num_updates": made["num_updates"],
+    return _made(student) | {
+        "best_hash": student.spec.provenance["teacher"]["hash"],
         "student_change": mean_change([record["student_scores"] for record in records]),
         "learner_change": mean_change([record["learner_scores"] for record in records]),
     }
@@ -202,25 +148,14 @@ def train_jointly(
     *,
     games: Sequence[str],
     seed: int,
-    env: Mapping[str, Any],
-    joint_settings: Mapping[str, Any],
+    env: Settings,
+    joint_settings: Settings,
     out_path: str,
-    device: str,
-    num_threads: int,
-    callbacks: Callbacks,
+    **machine: Unpack[Machine],
 ) -> dict[str, Any]:
     """Let one network learn all games by playing them, without teachers: the paper's baseline."""
-    result = train_teacher(
-        [f"{ATARI_PREFIX}{game}" for game in games],
-        out=out_path,
-        seed=seed,
-        env_kwargs=env,
-        device=device,
-        num_threads=num_threads,
-        resume=True,
-        callbacks=callbacks,
-        **joint_settings,
-    )
+    tasks = [f"{ATARI_PREFIX}{game}" for game in games]
+    result = train_teacher(tasks, out=out_path, seed=seed, env_kwargs=env, resume=True, **machine, **joint_settings)
     made = {"policy_hash": load_policy(result.last_policy).hash, "num_steps": result.num_steps}
     return made | {"num_steps_of_each_game": result.num_steps // len(games)}
 
@@ -230,27 +165,17 @@ def evaluate_game(
     game: str,
     arms: Sequence[str],
     seed: int,
-    env: Mapping[str, Any],
-    evaluate_settings: Mapping[str, Any],
+    env: Settings,
+    evaluate_settings: Settings,
     student_paths: Sequence[str],
     teacher_path: str,
-    device: str,
-    num_envs: int,
-    num_threads: int,
-    callbacks: Callbacks,
+    **machine: Unpack[Machine],
 ) -> dict[str, Any]:
     """Play the same episodes with every arm's student, the teacher and random play; rows by arm."""
+    machine["callbacks"] = [_summing(callback, len(arms) + 2) for callback in machine["callbacks"]]
+    task = f"{ATARI_PREFIX}{game}"
     evaluation = evaluate(
-        [*student_paths],
-        f"{ATARI_PREFIX}{game}",
-        teacher=teacher_path,
-        seed=seed,
-        env_kwargs=env,
-        device=device,
-        num_envs=num_envs,
-        num_threads=num_threads,
-        callbacks=[_summing(callback, len(arms) + 2) for callback in callbacks],
-        **evaluate_settings,
+        [*student_paths], task, teacher=teacher_path, seed=seed, env_kwargs=env, **machine, **evaluate_settings
     )
     rows = evaluation.to_dict()["policies"]
     if len(rows) != len(arms) + 2:

@@ -8,9 +8,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rldistill.reports.extras import missing_extra
+from rldistill.adapters.extras import optional_import
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
 
@@ -46,16 +46,11 @@ class EndLabel:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty white figure that knows how to draw itself.
+    """Return an empty white figure that knows how to draw itself; RldistillError where matplotlib is missing."""
+    optional_import("matplotlib", what="Drawing a curve", extra="report")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    Raises:
-        RldistillError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "Drawing a curve") from error
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -71,6 +66,17 @@ def add_panels(figure: "Figure", num_panels: int, margins: Margins) -> "list[Axe
     for axes in panels:
         dress(axes)
     return panels
+
+
+def panels_over_updates(num_panels: int, last_update: float, margins: Margins) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of equal panels in a row, each over the updates of a run."""
+    width = margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1)
+    figure = new_figure(width, 4.75)
+    panels = add_panels(figure, num_panels, margins)
+    for axes in panels:
+        axes.set_xlim(0, last_update)
+        count_ticks(axes)
+    return figure, panels
 
 
 def dress(axes: "Axes") -> None:
@@ -101,12 +107,9 @@ def count_ticks(axes: "Axes", *, num_ticks: int = 5) -> None:
 
 
 def label_ends(axes: "Axes", labels: Sequence[EndLabel], *, offset: float = 0.025) -> None:
-    """Write labels right of a panel at their heights, moved apart where they would overlap.
+    """Write labels right of a panel with its final limits, at their heights, moved apart where they would overlap.
 
-    Args:
-        axes: with its final limits.
-        labels: in any order.
-        offset: distance from the panel, in widths of it.
+    `offset` is their distance from the panel, in widths of it.
     """
     to_axes = axes.transAxes.inverted()
     heights = [float(to_axes.transform(axes.transData.transform((axes.get_xlim()[1], item.y)))[1]) for item in labels]
@@ -121,18 +124,9 @@ def label_ends(axes: "Axes", labels: Sequence[EndLabel], *, offset: float = 0.02
     for rank in range(len(placed) - 1, -1, -1):
         placed[rank] = min(placed[rank], limit)
         limit = placed[rank] - _LABEL_GAP * (labels[order[rank]].text.count("\n") + 1)
-    for rank, index in enumerate(order):
-        item = labels[index]
-        axes.text(
-            1 + offset,
-            placed[rank],
-            item.text,
-            color=item.colour,
-            transform=axes.transAxes,
-            fontsize=9,
-            va="center",
-            linespacing=1.15,
-        )
+    style: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 9, "va": "center", "linespacing": 1.15}
+    for height, index in zip(placed, order, strict=True):
+        axes.text(1 + offset, height, labels[index].text, color=labels[index].colour, **style)
 
 
 def number(value: float, digits: int = 1) -> str:

@@ -13,20 +13,8 @@ from numpy.typing import NDArray
 
 from rldistill.data import load_manifest
 from rldistill.errors import RldistillError
-from rldistill.reports.canvas import (
-    EndLabel,
-    Margins,
-    add_panels,
-    count_ticks,
-    headline,
-    label_ends,
-    new_figure,
-    number,
-    pretty_task,
-    save_png,
-    title_panel,
-)
-from rldistill.reports.extras import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.reports import canvas
+from rldistill.reports.colours import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.reports.task_curves import learning_curve_of_tasks
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config
@@ -45,11 +33,8 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
 
     Args:
         run_folder: of `distill`.
-        out: PNG file to write.
+        out: PNG file to write; it is returned.
         evaluation: the JSON of `evaluate`, to show the scores of teacher, student and random play.
-
-    Returns:
-        `out`.
 
     Raises:
         RldistillError: the folder holds no measurement of a distillation, matplotlib is missing, or there
@@ -64,27 +49,18 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
             )
         return learning_curve_of_tasks(config, records, out, subtitle=_distillation_subtitle(config, records))
     num_panels = 3 if evaluation is not None or any("scores" in record for record in records) else 2
-    margins = Margins()
-    figure = new_figure(margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1), 4.75)
-    panels = add_panels(figure, num_panels, margins)
     updates = _column(records, "update")
-    for axes in panels:
-        axes.set_xlim(0, updates[-1])
-        count_ticks(axes)
+    figure, panels = canvas.panels_over_updates(num_panels, updates[-1], canvas.Margins())
     _draw_loss(panels[0], updates, records, str(config.get("loss", "loss")))
-    draw_likeness = _draw_agreement if "held_out_agreement" in records[-1] else _draw_action_gap
-    draw_likeness(panels[1], updates, records)
+    _draw_likeness(panels[1], updates, records)
     if num_panels == 3:
         _draw_scores(panels[2], records, evaluation)
     student, loss = config.get("student", "student"), _spaced(str(config.get("loss", "its loss")))
     task = _task_of(config, evaluation)
-    headline(
-        figure,
-        f"{task + ': ' if task else ''}distilling into {student} by {loss}",
-        _distillation_subtitle(config, records),
-        _distillation_footnote(records, evaluation),
-    )
-    return save_png(figure, out)
+    title = f"{task + ': ' if task else ''}distilling into {student} by {loss}"
+    footnote = _distillation_footnote(records, evaluation)
+    canvas.headline(figure, title, _distillation_subtitle(config, records), footnote)
+    return canvas.save_png(figure, out)
 
 
 def _read_run(folder: Path, *, needed: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -104,93 +80,73 @@ def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Map
     axes.plot(updates, held_out, color=STUDENT_COLOUR, linewidth=2.0)
     both = np.concatenate([train, held_out])
     if both.min() > 0 and both.max() / both.min() > _LOGARITHMIC_FROM:
-        _logarithmic(axes)
+        from matplotlib.ticker import LogFormatter, NullFormatter
+
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(auto=True)
     else:
         lowest, highest = min(0.0, float(both.min())), float(both.max()) * 1.06
         # Nothing to learn and nothing left to learn: zeros from the first update on.
         axes.set_ylim(lowest, highest if highest > lowest else lowest + 1.0)
     unit = "squared units of Q" if loss == "q_mse" else "nats per decision"
-    title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)} ({unit})")
-    label_ends(
-        axes,
-        [
-            EndLabel(float(train[-1]), f"training {train[-1]:.3g}", RANDOM_COLOUR),
-            EndLabel(float(held_out[-1]), f"held out {held_out[-1]:.3g}", STUDENT_COLOUR),
-        ],
-    )
+    canvas.title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)} ({unit})")
+    trained = canvas.EndLabel(float(train[-1]), f"training {train[-1]:.3g}", RANDOM_COLOUR)
+    measured = canvas.EndLabel(float(held_out[-1]), f"held out {held_out[-1]:.3g}", STUDENT_COLOUR)
+    canvas.label_ends(axes, [trained, measured])
 
 
-def _draw_agreement(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]]) -> None:
-    agreement, majority = 100 * _column(records, "held_out_agreement"), 100 * float(records[-1]["majority_share"])
-    axes.axhline(majority, color=RANDOM_COLOUR, linestyle=(0, (5, 3)), linewidth=1.3)
-    axes.plot(updates, agreement, color=STUDENT_COLOUR, linewidth=2.0)
-    axes.set_ylim(0, 100)
-    title_panel(axes, "Agreement with the teacher", x_label="updates", y_label="same action, held-out steps (%)")
-    label_ends(
-        axes,
-        [
-            EndLabel(float(agreement[-1]), f"student {agreement[-1]:.1f} %", STUDENT_COLOUR),
-            EndLabel(majority, f"always the\ncommonest\naction {majority:.1f} %", RANDOM_COLOUR),
-        ],
-    )
-
-
-def _draw_action_gap(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]]) -> None:
-    gap, constant = 100 * _column(records, "held_out_action_gap"), 100 * float(records[-1]["constant_action_gap"])
+def _draw_likeness(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Mapping[str, Any]]) -> None:
+    """Draw how alike student and teacher act on held-out steps, beside what a constant action would reach."""
+    if "held_out_agreement" in records[-1]:
+        student, constant = 100 * _column(records, "held_out_agreement"), 100 * float(records[-1]["majority_share"])
+        title, y_label, limit = "Agreement with the teacher", "same action, held-out steps (%)", 100.0
+        words = f"student {student[-1]:.1f} %", f"always the\ncommonest\naction {constant:.1f} %"
+    else:
+        student = 100 * _column(records, "held_out_action_gap")
+        constant = 100 * float(records[-1]["constant_action_gap"])
+        title, y_label = "Distance from the teacher", "action, held-out steps (% of its box)"
+        limit = 1.1 * max(constant, float(student.max())) or 1.0
+        words = f"student {student[-1]:.2g} %", f"always its\nmedian action\n{constant:.2g} %"
     axes.axhline(constant, color=RANDOM_COLOUR, linestyle=(0, (5, 3)), linewidth=1.3)
-    axes.plot(updates, gap, color=STUDENT_COLOUR, linewidth=2.0)
-    axes.set_ylim(0, 1.1 * max(constant, float(gap.max())) or 1.0)
-    title_panel(axes, "Distance from the teacher", x_label="updates", y_label="action, held-out steps (% of its box)")
-    label_ends(
-        axes,
-        [
-            EndLabel(float(gap[-1]), f"student {gap[-1]:.2g} %", STUDENT_COLOUR),
-            EndLabel(constant, f"always its\nmedian action\n{constant:.2g} %", RANDOM_COLOUR),
-        ],
-    )
+    axes.plot(updates, student, color=STUDENT_COLOUR, linewidth=2.0)
+    axes.set_ylim(0, limit)
+    canvas.title_panel(axes, title, x_label="updates", y_label=y_label)
+    ends = (float(student[-1]), STUDENT_COLOUR), (constant, RANDOM_COLOUR)
+    canvas.label_ends(axes, [canvas.EndLabel(y, text, colour) for (y, colour), text in zip(ends, words, strict=True)])
 
 
 def _draw_scores(axes: "Axes", records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> None:
     played = [record for record in records if record.get("scores")]
     policies: list[Mapping[str, Any]] = [] if evaluation is None else list(evaluation["policies"])
-    labels: list[EndLabel] = []
+    labels: list[canvas.EndLabel] = []
     if played:
-        lines = [policy for policy in policies if policy["role"] != "student"]
         means = _draw_played(axes, played)
-        for policy in lines:
-            _draw_reference(axes, policy)
-        final = [policy for policy in policies if policy["role"] == "student"]
-        for policy in final:
-            _draw_interval(axes, policy, float(records[-1]["update"]), clip=False)
-        if not final:
-            labels.append(EndLabel(means[-1], f"student {number(means[-1])}", STUDENT_COLOUR))
-        x_label = "updates"
+        for policy in policies:
+            if policy["role"] == "student":
+                _draw_interval(axes, policy, float(records[-1]["update"]), clip=False)
+            else:
+                _draw_reference(axes, policy)
+        if not any(policy["role"] == "student" for policy in policies):
+            labels.append(canvas.EndLabel(means[-1], f"student {canvas.number(means[-1])}", STUDENT_COLOUR))
     else:
         _draw_strips(axes, policies)
-        x_label = ""
-    labels += [EndLabel(policy["mean"], _score_text(policy), _ROLE_COLOURS[policy["role"]]) for policy in policies]
+    labels += [canvas.EndLabel(each["mean"], _score_text(each), _ROLE_COLOURS[each["role"]]) for each in policies]
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-    title_panel(axes, "Play", x_label=x_label, y_label="score of a whole game (points)")
+    canvas.title_panel(axes, "Play", x_label="updates" if played else "", y_label="score of a whole game (points)")
     # Clear of the caps of the student's interval, which stands on the edge.
-    label_ends(axes, labels, offset=0.05)
+    canvas.label_ends(axes, labels, offset=0.05)
 
 
 def _draw_played(axes: "Axes", played: Sequence[Mapping[str, Any]]) -> list[float]:
     """Draw the games played while training: a dot each, and a line through their means."""
     means = [float(np.mean(record["scores"])) for record in played]
+    style: dict[str, Any] = {"s": 20, "color": STUDENT_COLOUR, "alpha": 0.3, "linewidths": 0}
     for record in played:
-        scores: list[float] = record["scores"]
-        axes.scatter(
-            [record["update"]] * len(scores),
-            scores,
-            s=20,
-            color=STUDENT_COLOUR,
-            alpha=0.3,
-            linewidths=0,
-            clip_on=False,
-            zorder=3,
-        )
+        updates = [record["update"]] * len(record["scores"])
+        axes.scatter(updates, record["scores"], clip_on=False, zorder=3, **style)
     axes.plot([record["update"] for record in played], means, color=STUDENT_COLOUR, linewidth=2.0, zorder=4)
     return means
 
@@ -206,20 +162,11 @@ def _draw_reference(axes: "Axes", policy: Mapping[str, Any]) -> None:
 def _draw_interval(axes: "Axes", policy: Mapping[str, Any], x: float, *, clip: bool) -> None:
     """Draw a mean and its interval, if it has one."""
     low, high = policy["interval"] or (policy["mean"], policy["mean"])
-    axes.errorbar(
-        [x],
-        [policy["mean"]],
-        yerr=[[policy["mean"] - low], [high - policy["mean"]]],
-        fmt="o",
-        color=_ROLE_COLOURS[policy["role"]],
-        markersize=7,
-        markeredgecolor="white",
-        markeredgewidth=1.0,
-        capsize=5,
-        linewidth=2.2,
-        clip_on=clip,
-        zorder=6,
-    )
+    below_and_above = [[policy["mean"] - low], [high - policy["mean"]]]
+    colour = _ROLE_COLOURS[policy["role"]]
+    style: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 1.0, "capsize": 5}
+    style |= {"color": colour, "linewidth": 2.2, "clip_on": clip, "zorder": 6}
+    axes.errorbar([x], [policy["mean"]], yerr=below_and_above, fmt="o", **style)
 
 
 def _draw_strips(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
@@ -237,9 +184,9 @@ def _draw_strips(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _score_text(policy: Mapping[str, Any]) -> str:
-    text = f"{policy['role']} {number(policy['mean'])}"
+    text = f"{policy['role']} {canvas.number(policy['mean'])}"
     if policy["interval"] is not None and not policy.get("degenerate"):
-        text += f"\n[{number(policy['interval'][0])}, {number(policy['interval'][1])}]"
+        text += f"\n[{canvas.number(policy['interval'][0])}, {canvas.number(policy['interval'][1])}]"
     return text
 
 
@@ -247,11 +194,9 @@ def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[
     parts = [f"{int(records[-1]['update']):,} updates of {config.get('batch_size', '?')} decisions"]
     if "temperature" in config:
         parts.append(f"temperature {_arrow(str(config['temperature']))}")
-    parts.append(
-        f"{config.get('optimizer', 'optimiser')}, learning rate {_arrow(str(config.get('learning_rate', '?')))}"
-    )
-    data = config.get("data", [])
-    if data:
+    learning_rate = _arrow(str(config.get("learning_rate", "?")))
+    parts.append(f"{config.get('optimizer', 'optimiser')}, learning rate {learning_rate}")
+    if data := config.get("data"):
         parts.append(f"dataset {', '.join(Path(path).name for path in data)}")
     return " · ".join([*parts, f"one seed ({config.get('seed', '?')})"])
 
@@ -292,10 +237,10 @@ def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
 def _task_of(config: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str | None:
     """Return the task's name for people: from the evaluation, else from the dataset if it is still there."""
     if evaluation is not None:
-        return pretty_task(str(evaluation["task"]))
+        return canvas.pretty_task(str(evaluation["task"]))
     for path in config.get("data", []):
         try:
-            return pretty_task(load_manifest(Path(path)).provenance.task.name)
+            return canvas.pretty_task(load_manifest(Path(path)).provenance.task.name)
         except (RldistillError, OSError):
             return None
     return None
@@ -307,15 +252,6 @@ def _spaced(name: str) -> str:
 
 def _arrow(schedule: str) -> str:
     return schedule.replace("->", " → ").replace(":", " ", 1).replace("_", " ")
-
-
-def _logarithmic(axes: "Axes") -> None:
-    from matplotlib.ticker import LogFormatter, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(auto=True)
 
 
 def _column(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:

@@ -8,20 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.errors import RldistillError
-from rldistill.reports.canvas import (
-    INK,
-    EndLabel,
-    count_ticks,
-    dress,
-    headline,
-    label_ends,
-    new_figure,
-    number,
-    pretty_task,
-    save_png,
-    title_panel,
-)
-from rldistill.reports.extras import STUDENT_COLOUR, TEACHER_COLOUR
+from rldistill.reports import canvas
+from rldistill.reports.colours import STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config
@@ -44,10 +32,7 @@ def online_curves(run_folder: Path, out: Path) -> Path:
 
     Args:
         run_folder: of `distill --online`.
-        out: PNG file to write.
-
-    Returns:
-        `out`.
+        out: PNG file to write; it is returned.
 
     Raises:
         RldistillError: the folder holds no such curves, or matplotlib is missing.
@@ -56,36 +41,31 @@ def online_curves(run_folder: Path, out: Path) -> Path:
     if not records:
         raise RldistillError(f"{run_folder} holds no {CURVES_FILE}: it is not a run of `distill --online`.")
     config = read_config(run_folder / CONFIG_FILE)
-    figure = new_figure(8.6, 5.2)
+    figure = canvas.new_figure(8.6, 5.2)
     axes = figure.add_axes((0.085, 0.19, 0.775, 0.6))
-    dress(axes)
-    count_ticks(axes, num_ticks=6)
+    canvas.dress(axes)
+    canvas.count_ticks(axes, num_ticks=6)
     steps = np.array([record["step"] for record in records], np.float64)
     axes.set_xlim(0, max(float(steps[-1]), 1.0))
     labels = [_draw(axes, steps, records, *line) for line in _LINES]
-    title_panel(axes, "Mean score", x_label="decisions of the learner", y_label="points")
-    label_ends(axes, labels)
+    canvas.title_panel(axes, "Mean score", x_label="decisions of the learner", y_label="points")
+    canvas.label_ends(axes, labels)
     episodes = len(records[0]["learner_scores"])
     teacher = "the learner's best policy so far" if config["online_teacher"] == "best" else "the learner as it is"
-    headline(
+    canvas.headline(
         figure,
-        f"{pretty_task(str(config['task']))}: {config['student']} distilled while its teacher learns",
+        f"{canvas.pretty_task(str(config['task']))}: {config['student']} distilled while its teacher learns",
         f"taught by {teacher} · {str(config['algorithm']).upper()} · {config['num_updates']:,} updates · "
         f"one seed ({config['seed']})",
         f"Points are means of {episodes} episodes, bands their 95 % bootstrap intervals, every point with episodes of\n"
         "its own: the best policy is chosen by those of the learner and scored on others.",
     )
-    return save_png(figure, out)
+    return canvas.save_png(figure, out)
 
 
 def _draw(
-    axes: "Axes",
-    steps: NDArray[np.float64],
-    records: Sequence[Mapping[str, Any]],
-    key: str,
-    label: str,
-    colour: str,
-) -> EndLabel:
+    axes: "Axes", steps: NDArray[np.float64], records: Sequence[Mapping[str, Any]], key: str, label: str, colour: str
+) -> canvas.EndLabel:
     scores = [np.array(record[f"{key}_scores"], np.float64) for record in records]
     means = np.array([values.mean() for values in scores])
     rng = stream_generator(0, f"figure {key}")
@@ -94,4 +74,5 @@ def _draw(
         low, high = np.array([interval.to_list() for interval in intervals if interval is not None]).T
         axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(steps, means, color=colour, linewidth=1.8, marker="o", markersize=3.2)
-    return EndLabel(float(means[-1]), f"{label} {number(float(means[-1]))}", colour if key != "learner" else INK)
+    last, text_colour = float(means[-1]), canvas.INK if key == "learner" else colour
+    return canvas.EndLabel(last, f"{label} {canvas.number(last)}", text_colour)

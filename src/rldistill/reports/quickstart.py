@@ -16,7 +16,7 @@ from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.session.run_folder import keep_inputs, plain, read_config, write_config
+from rldistill.session.run_folder import changed_settings, keep_inputs, read_config, write_config
 from rldistill.storage import is_temporary, write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
@@ -81,7 +81,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         data,
         out=run,
         student=options.student,
-        temperature=_ATARI_TEMPERATURE if _is_scored_like_atari(teacher, playable) else None,
+        temperature=_ATARI_TEMPERATURE if teacher.output_kind == "q_values" and playable.task.is_atari else None,
         learning_rate=_LEARNING_RATE,
         num_updates=options.num_updates,
         evaluate_period=max(1, min(500, options.num_updates // 4)),
@@ -91,18 +91,13 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     evaluation, table = _evaluated(out, options, playable, student, teacher)
     figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
     video = out / "teacher_and_student.mp4"
-    is_filmed = video.is_file() and table is None and not options.overwrite
-    if not is_filmed and not _film(teacher, student, playable, video, options):
-        return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, None)
-    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video)
+    has_film = video.is_file() and table is None and not options.overwrite
+    has_film = has_film or _film(teacher, student, playable, video, options)
+    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if has_film else None)
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder holds a quickstart, or nothing: files in it may be replaced.
-
-    Raises:
-        OutputExistsError: it is a file, or holds something else.
-    """
+    """Check that a folder, whose files may be replaced, holds a quickstart or nothing, else raise OutputExistsError."""
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
     if not folder.is_dir() or _is_ours(folder / _CONFIG_FILE):
@@ -117,23 +112,11 @@ def check_folder(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a configuration is one that `write_config` wrote, not a user's own of the same name."""
-    header = b"# rldistill quickstart "
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(header)) == header
-
-
-def _is_scored_like_atari(teacher: Policy, playable: PlayableTask) -> bool:
-    return teacher.output_kind == "q_values" and playable.task.is_atari
+    return path.is_file() and path.read_bytes().startswith(b"# rldistill quickstart ")
 
 
 def _check_begun(out: Path, options: QuickstartOptions) -> None:
-    """Check that an earlier call in this folder had these settings.
-
-    Raises:
-        RldistillError: names those that differ.
-    """
+    """Check that an earlier call in this folder had these settings. Raises RldistillError: names those that differ."""
     path = out / _CONFIG_FILE
     if not path.is_file():
         return
@@ -143,13 +126,8 @@ def _check_begun(out: Path, options: QuickstartOptions) -> None:
     before = read_config(path)
     if not before:
         return
-    now = {name: plain(value) for name, value in recorded(options).items() if value is not None}
-    changed = [
-        f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"
-        for name in sorted((before.keys() | now.keys()) - _MAY_DIFFER)
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    now = recorded(options)
+    if changed := changed_settings(before, now, keys=(before.keys() | now.keys()) - _MAY_DIFFER):
         raise RldistillError(
             f"quickstart goes on with what {options.out} holds, which began with other settings: {'; '.join(changed)}. "
             "Use the same, name another --out, or delete the earlier run with --overwrite."
@@ -172,22 +150,13 @@ def _evaluated(
         teacher=teacher,
         num_episodes=options.num_episodes,
         seed=options.seed + _EVALUATION_SEED,
-        num_envs=options.num_envs,
-        num_threads=options.num_threads,
-        device=options.device,
-        callbacks=options.callbacks,
+        **{name: getattr(options, name) for name in ("num_envs", "num_threads", "device", "callbacks")},
     )
     write_json(path, result.to_dict())
     return result.to_dict(), result
 
 
-def _film(
-    teacher: Policy,
-    student: TorchPolicy,
-    playable: PlayableTask,
-    out: Path,
-    options: QuickstartOptions,
-) -> bool:
+def _film(teacher: Policy, student: TorchPolicy, playable: PlayableTask, out: Path, options: QuickstartOptions) -> bool:
     """Film teacher and student; return whether the task can be filmed here, after telling why not."""
 
     def report(num_filmed: int) -> None:

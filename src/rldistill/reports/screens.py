@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
-from rldistill.envs.extended import ObservationSettings, extend_envs
+from rldistill.envs.extended import ExtendedEnvs, ObservationSettings
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
 from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
@@ -44,11 +44,7 @@ class FilmedEnvs(EpisodeEnvs, Protocol):
 
 
 def make_filmed_envs(playable: PlayableTask) -> FilmedEnvs:
-    """Return one slot of a task, with a screen.
-
-    Raises:
-        RldistillError: the task cannot be filmed; says why.
-    """
+    """Return one slot of a task, with a screen. Raises RldistillError: the task cannot be filmed; says why."""
     task = playable.task
     if task.is_atari:
         return _AtariScreen(task)
@@ -66,7 +62,10 @@ class _AtariScreen:
     def __init__(self, task: Task) -> None:
         self._frame_skip = task.fingerprint.frame_skip
         self._player = AtariEnvs(task, 1, num_threads=1)
-        fingerprint = replace(task.fingerprint, observation_shape=(1, *_screen_size(task.game)), frame_stack=1)
+        interface = ale_py.ALEInterface()
+        interface.loadROM(str(roms.get_rom_path(task.game)))
+        height, width = map(int, interface.getScreenDims())
+        fingerprint = replace(task.fingerprint, observation_shape=(1, height, width), frame_stack=1)
         self._screen = AtariEnvs(replace(task, fingerprint=fingerprint), 1, num_threads=1, grayscale=False)
         self._frame = np.zeros((1, 1, 3), np.uint8)
 
@@ -79,14 +78,14 @@ class _AtariScreen:
         return _ATARI_FRAMES_PER_SECOND / self._frame_skip
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
-        self._show(self._screen.reset(slots, seeds))
+        self._frame = self._screen.reset(slots, seeds)[0, -1].astype(np.uint8)
         return self._player.reset(slots, seeds)
 
     def step(self, actions: Actions) -> StepBatch:
         seen, played = self._screen.step(actions), self._player.step(actions)
         in_step = bool((seen.rewards == played.rewards).all() and (seen.ended == played.ended).all())
         assert in_step, "the film shows another play than the policy's"
-        self._show(seen.observations)
+        self._frame = seen.observations[0, -1].astype(np.uint8)
         return played
 
     def start_ids(self) -> NDArray[np.int64] | None:
@@ -99,9 +98,6 @@ class _AtariScreen:
         self._player.close()
         self._screen.close()
 
-    def _show(self, observations: NDArray[np.generic]) -> None:
-        self._frame = observations[0, -1].astype(np.uint8)
-
 
 class _GymnasiumScreen:
     """An environment that draws itself."""
@@ -109,7 +105,8 @@ class _GymnasiumScreen:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._made: list[gymnasium.Env[Any, Any]] = []
-        self._envs = extend_envs(GymnasiumEnvs(self._make, 1, task.name), ObservationSettings.of(task.fingerprint))
+        plain, settings = GymnasiumEnvs(self._make, 1, task.name), ObservationSettings.of(task.fingerprint)
+        self._envs = ExtendedEnvs(plain, settings) if settings.num_appended else plain
 
     @property
     def num_envs(self) -> int:
@@ -149,11 +146,3 @@ class _GymnasiumScreen:
         with older_versions_allowed():
             self._made.append(gymnasium.make(name, render_mode="rgb_array", **kwargs))
         return self._made[-1]
-
-
-def _screen_size(game: str) -> tuple[int, int]:
-    """Return height and width of a game's own screen."""
-    interface = ale_py.ALEInterface()
-    interface.loadROM(str(roms.get_rom_path(game)))
-    height, width = interface.getScreenDims()
-    return int(height), int(width)

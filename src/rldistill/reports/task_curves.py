@@ -11,20 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rldistill.errors import shortened
-from rldistill.reports.canvas import (
-    EndLabel,
-    Margins,
-    add_panels,
-    count_ticks,
-    headline,
-    label_ends,
-    new_figure,
-    number,
-    pretty_task,
-    save_png,
-    title_panel,
-)
-from rldistill.reports.extras import TASK_COLOURS
+from rldistill.reports import canvas
+from rldistill.reports.colours import TASK_COLOURS
 from rldistill.statistics import normalised_score
 from rldistill.tasks import ATARI_PREFIX
 
@@ -56,93 +44,64 @@ def learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Pa
     Args:
         config: of the run.
         records: of its measurements.
-        out: PNG file to write.
+        out: PNG file to write; it is returned.
         subtitle: how it was distilled.
-
-    Returns:
-        `out`.
     """
     tasks: Mapping[str, Mapping[str, Any]] = records[-1]["tasks"]
     has_played = any("scores" in values for record in records for values in record["tasks"].values())
-    num_panels = 3 if has_played else 2
-    margins = Margins(right=1.9, between=2.5)
-    figure = new_figure(margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1), 4.75)
-    panels = add_panels(figure, num_panels, margins)
-    for axes in panels:
-        axes.set_xlim(0, records[-1]["update"])
-        count_ticks(axes)
+    margins, last_update = canvas.Margins(right=1.9, between=2.5), records[-1]["update"]
+    figure, panels = canvas.panels_over_updates(3 if has_played else 2, last_update, margins)
     _draw_held_out(panels[0], records, "held_out_loss", digits=3)
-    title_panel(panels[0], "Loss", x_label="updates", y_label="held-out steps, each by its own loss")
+    canvas.title_panel(panels[0], "Loss", x_label="updates", y_label="held-out steps, each by its own loss")
     if "held_out_agreement" in next(iter(tasks.values())):
         panels[1].set_ylim(0, 100)
         _draw_held_out(panels[1], records, "held_out_agreement", factor=100)
-        title_panel(panels[1], "Agreement with the teacher", x_label="updates", y_label="same action, held out (%)")
+        title, y_label = "Agreement with the teacher", "same action, held out (%)"
     else:
         _draw_held_out(panels[1], records, "held_out_action_gap", factor=100)
-        title_panel(
-            panels[1], "Distance from the teacher", x_label="updates", y_label="action, held out (% of its box)"
-        )
+        title, y_label = "Distance from the teacher", "action, held out (% of its box)"
+    canvas.title_panel(panels[1], title, x_label="updates", y_label=y_label)
     if has_played:
         _draw_play(panels[2], records)
-    headline(
-        figure,
-        f"{pretty_tasks(list(tasks))}: distilling into {config.get('student', 'student')}",
-        subtitle,
-        _footnote(tasks),
-    )
-    return save_png(figure, out)
-
-
-def _footnote(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    title = f"{pretty_tasks(list(tasks))}: distilling into {config.get('student', 'student')}"
     text = "Held-out steps: whole episodes that are never trained on"
     if any("temperature" in values for values in tasks.values()):
         text += "; losses at the temperature of the moment: they may rise while it falls"
-    return f"{text}."
+    canvas.headline(figure, title, subtitle, f"{text}.")
+    return canvas.save_png(figure, out)
 
 
 def _draw_held_out(axes: "Axes", records: Records, key: str, *, factor: float = 1.0, digits: int = 1) -> None:
-    """Draw a measurement on held-out steps over the updates, a line for each task.
-
-    Args:
-        axes: empty.
-        records: of a distillation of several tasks.
-        key: of the measurement in each task's record.
-        factor: to be multiplied with: 100 for percent.
-        digits: of the number at a line's end.
-    """
+    """Draw a measurement on held-out steps (times a factor: 100 for percent) over the updates, a line for each task."""
     updates = [record["update"] for record in records]
-    labels: list[EndLabel] = []
+    labels: list[canvas.EndLabel] = []
     for name, colour in task_colours(list(records[-1]["tasks"])).items():
         values = [factor * record["tasks"][name][key] for record in records]
         axes.plot(updates, values, color=colour, linewidth=1.8)
         labels.append(_label(name, values[-1], colour, digits))
-    label_ends(axes, labels)
+    canvas.label_ends(axes, labels)
 
 
 def _draw_play(axes: "Axes", records: Records) -> None:
     """Draw the mean score of the games that a student of several tasks played while it was trained."""
     names = list(records[-1]["tasks"])
     rescale, y_label = _common_scale(names)
-    labels: list[EndLabel] = []
+    labels: list[canvas.EndLabel] = []
     for name, colour in task_colours(names).items():
         played = [(record["update"], record["tasks"][name].get("scores")) for record in records]
         points = [(update, rescale(name, float(np.mean(scores)))) for update, scores in played if scores]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3.2)
             labels.append(_label(name, points[-1][1], colour, 2))
-    title_panel(axes, "Play, mean of the games", x_label="updates", y_label=y_label)
-    label_ends(axes, labels)
+    canvas.title_panel(axes, "Play, mean of the games", x_label="updates", y_label=y_label)
+    canvas.label_ends(axes, labels)
 
 
 def _common_scale(names: Sequence[str]) -> tuple[Rescale, str]:
     """Return how scores of several tasks are brought to one axis, and what that axis is called."""
     if all(normalised_score(0.0, name.removeprefix(ATARI_PREFIX)) is not None for name in names):
         return _human_normalised, "0: random play, 1: a human tester"
-    return _as_it_is, "points of each task"
-
-
-def _as_it_is(_: str, score: float) -> float:
-    return score
+    return lambda _, score: score, "points of each task"
 
 
 def _human_normalised(name: str, score: float) -> float:
@@ -151,10 +110,10 @@ def _human_normalised(name: str, score: float) -> float:
     return value
 
 
-def _label(name: str, value: float, colour: str, digits: int) -> EndLabel:
-    return EndLabel(value, f"{_short(name)} {number(value, digits)}", colour)
+def _label(name: str, value: float, colour: str, digits: int) -> canvas.EndLabel:
+    return canvas.EndLabel(value, f"{_short(name)} {canvas.number(value, digits)}", colour)
 
 
 def _short(name: str) -> str:
     """Return a task's name without the module that registers it, as far as there is room right of a panel."""
-    return shortened(pretty_task(name).rpartition(":")[2], _LONGEST_NAME)
+    return shortened(canvas.pretty_task(name).rpartition(":")[2], _LONGEST_NAME)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.adapters.extras import optional_import
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.policies import Policy, RandomPolicy, fit_policy
-from rldistill.reports.extras import POLICY_COLOURS, RANDOM_COLOUR, missing_extra
+from rldistill.reports.colours import POLICY_COLOURS, RANDOM_COLOUR
 from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.session.threads import use_threads
@@ -167,9 +168,8 @@ class _Layout:
         for number, panels in enumerate(moments):
             picture = self.picture(panels, seconds=(number + 1) / self._rate)
             yield picture
-        for _ in range(num_held if picture else 0):
-            assert picture is not None
-            yield picture
+        if picture is not None:
+            yield from itertools.repeat(picture, num_held)
 
     def picture(self, panels: Sequence[_Moment], *, seconds: float) -> "Image":
         """Return one picture; its sides are even numbers, as H.264 wants them."""
@@ -179,8 +179,8 @@ class _Layout:
         scale = 2 if width < _ENLARGED_BELOW_WIDTH else 1
         height, width = height * scale, width * scale
         total = width * len(panels) + _GAP * (len(panels) - 1)
-        size = (total + total % 2, _even(_CAPTION_HEIGHT + height + _FOOTER_HEIGHT))
-        picture = Image.new("RGB", size, _BACKGROUND)
+        rows = _CAPTION_HEIGHT + height + _FOOTER_HEIGHT
+        picture = Image.new("RGB", (total + total % 2, rows + rows % 2), _BACKGROUND)
         draw = ImageDraw.Draw(picture)
         for index, ((name, colour), panel) in enumerate(zip(self._titles, panels, strict=True)):
             left = index * (width + _GAP)
@@ -204,16 +204,10 @@ def _colours(policies: Sequence[Policy]) -> list[str]:
     return [RANDOM_COLOUR if isinstance(policy, RandomPolicy) else next(others) for policy in policies]
 
 
-def _even(number: int) -> int:
-    return number + number % 2
-
-
 def _font(size: int) -> "FreeTypeFont":
-    try:
-        import matplotlib
-        from PIL import ImageFont
-    except ImportError as error:
-        raise missing_extra("matplotlib", "Making a film") from error
+    matplotlib = optional_import("matplotlib", what="Making a film", extra="report")
+    from PIL import ImageFont
+
     # The font that matplotlib brings along knows ε, − and ·.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
@@ -222,10 +216,7 @@ def _mp4(pictures: "Iterator[Image]", rate: float) -> bytes:
     """Encode as H.264 in yuv420p, the one combination that every browser and player shows."""
     from fractions import Fraction
 
-    try:
-        import av
-    except ImportError as error:
-        raise missing_extra("av", "Making an MP4") from error
+    av = optional_import("av", what="Making an MP4", extra="report")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         first = next(pictures)

@@ -279,7 +279,7 @@ def check_same_config(
                 f"{folder}: the run was started with {then} {_NOUNS.get(key, key)}{'' if then == 1 else 's'}, this "
                 f"command gives {now}. Give the same number, or --overwrite."
             )
-    changed = _changes(before, values, keys=(before.keys() | values.keys()) - may_differ)
+    changed = changed_settings(before, values, keys=(before.keys() | values.keys()) - may_differ)
     if changed:
         raise RldistillError(
             f"{folder}: the run began with another configuration: {'; '.join(changed)}. Use the same, or --overwrite."
@@ -299,11 +299,12 @@ def begun_precision(folder: Path, precision: str) -> str:
 
 
 def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:
-    """Return which of these settings differ from those a run began with, such as `num_threads was 1, is 2`."""
-    return _changes(read_config(folder / CONFIG_FILE), values, keys=values.keys())
+    """Return which of these settings differ from those a run began with; see `changed_settings`."""
+    return changed_settings(read_config(folder / CONFIG_FILE), values, keys=values.keys())
 
 
-def _changes(before: dict[str, Any], values: dict[str, Any], *, keys: AbstractSet[str]) -> list[str]:
+def changed_settings(before: dict[str, Any], values: dict[str, Any], *, keys: AbstractSet[str]) -> list[str]:
+    """Return which of these settings differ, such as `num_threads was 1, is 2`."""
     now = {key: plain(value) for key, value in values.items() if value is not None}
     return [
         f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"

@@ -1,57 +1,29 @@
 """What scores of episodes say, and how surely: aggregates, bootstrap intervals, agreement."""
 
-from rldistill.statistics.aggregate import (
-    FloatArray,
-    Statistic,
-    geometric_mean,
-    iqm,
-    mean,
-    median,
-    normalised_score,
-    point_estimate,
-    relative_score,
-    retention,
-    standard_error,
-)
-from rldistill.statistics.agreement import action_gap, agreement, greedy_choices, majority_share
-from rldistill.statistics.bootstrap import (
-    Interval,
-    Role,
-    bootstrap_interval,
-    lower_bound,
-    relative_score_samples,
-    retention_samples,
-    sample_interval,
-)
-from rldistill.statistics.reference_scores import REFERENCE_SCORES, ReferenceScores
-from rldistill.statistics.stratified import Stratum, geometric_mean_samples, mean_retention_samples
-
-__all__ = [
-    "REFERENCE_SCORES",
-    "FloatArray",
-    "Interval",
-    "ReferenceScores",
-    "Role",
-    "Statistic",
-    "Stratum",
-    "action_gap",
-    "agreement",
-    "bootstrap_interval",
-    "geometric_mean",
-    "geometric_mean_samples",
-    "greedy_choices",
-    "iqm",
-    "lower_bound",
-    "majority_share",
-    "mean",
-    "mean_retention_samples",
-    "median",
-    "normalised_score",
-    "point_estimate",
-    "relative_score",
-    "relative_score_samples",
-    "retention",
-    "retention_samples",
-    "sample_interval",
-    "standard_error",
-]
+from rldistill.statistics.aggregate import FloatArray as FloatArray
+from rldistill.statistics.aggregate import Statistic as Statistic
+from rldistill.statistics.aggregate import geometric_mean as geometric_mean
+from rldistill.statistics.aggregate import iqm as iqm
+from rldistill.statistics.aggregate import mean as mean
+from rldistill.statistics.aggregate import median as median
+from rldistill.statistics.aggregate import normalised_score as normalised_score
+from rldistill.statistics.aggregate import point_estimate as point_estimate
+from rldistill.statistics.aggregate import relative_score as relative_score
+from rldistill.statistics.aggregate import retention as retention
+from rldistill.statistics.aggregate import standard_error as standard_error
+from rldistill.statistics.agreement import action_gap as action_gap
+from rldistill.statistics.agreement import agreement as agreement
+from rldistill.statistics.agreement import greedy_choices as greedy_choices
+from rldistill.statistics.agreement import majority_share as majority_share
+from rldistill.statistics.bootstrap import Interval as Interval
+from rldistill.statistics.bootstrap import Role as Role
+from rldistill.statistics.bootstrap import bootstrap_interval as bootstrap_interval
+from rldistill.statistics.bootstrap import lower_bound as lower_bound
+from rldistill.statistics.bootstrap import relative_score_samples as relative_score_samples
+from rldistill.statistics.bootstrap import retention_samples as retention_samples
+from rldistill.statistics.bootstrap import sample_interval as sample_interval
+from rldistill.statistics.reference_scores import REFERENCE_SCORES as REFERENCE_SCORES
+from rldistill.statistics.reference_scores import ReferenceScores as ReferenceScores
+from rldistill.statistics.stratified import Stratum as Stratum
+from rldistill.statistics.stratified import geometric_mean_samples as geometric_mean_samples
+from rldistill.statistics.stratified import mean_retention_samples as mean_retention_samples

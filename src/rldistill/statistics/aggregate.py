@@ -1,9 +1,8 @@
 """From scores of many episodes to one number.
 
-`mean`, `median` and `iqm` reduce the last axis, so that one call serves a sample `[n]` and
-the bootstrap's many resamples `[R, n]`. `point_estimate`, `relative_score`, `retention`,
-`geometric_mean` and `normalised_score` give plain floats for people and JSON, None where no
-number is honest: never NaN.
+`mean`, `median` and `iqm` reduce the last axis, so that one call serves a sample `[n]` and the bootstrap's many
+resamples `[R, n]`. `point_estimate`, `relative_score`, `retention`, `geometric_mean` and `normalised_score` give plain
+floats for people and JSON, None where no number is honest: never NaN.
 
 Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice" (interquartile mean); Mnih et al. 2015 (human-normalised scores).

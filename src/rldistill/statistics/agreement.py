@@ -27,9 +27,7 @@ def agreement(student_scores: Tensor, teacher_scores: Tensor, layout: ActionLayo
         NumericalError: a score is NaN, which an argmax would take for the best.
     """
     check_shapes("B O", student_scores=student_scores, teacher_scores=teacher_scores)
-    for name, scores in (("student", student_scores), ("teacher", teacher_scores)):
-        if scores.isnan().any():
-            raise NumericalError(f"Agreement failed: got NaN in the {name}'s scores, expected numbers.")
+    _check_numbers("Agreement", "scores", student_scores, teacher_scores)
     if len(student_scores) == 0:
         return None
     is_equal = greedy_choices(student_scores, layout) == greedy_choices(teacher_scores, layout)
@@ -56,13 +54,17 @@ def action_gap(student_actions: Tensor, teacher_actions: Tensor, layout: ActionL
         NumericalError: an action is NaN.
     """
     check_shapes("B D", student_actions=student_actions, teacher_actions=teacher_actions)
-    for name, actions in (("student", student_actions), ("teacher", teacher_actions)):
-        if actions.isnan().any():
-            raise NumericalError(f"Action gap failed: got NaN in the {name}'s actions, expected numbers.")
+    _check_numbers("Action gap", "actions", student_actions, teacher_actions)
     if len(student_actions) == 0:
         return None
     gaps = (student_actions.double() - teacher_actions.double()).abs()
     return (gaps / _units(teacher_actions.double(), layout)).mean().item()
+
+
+def _check_numbers(what: str, noun: str, student: Tensor, teacher: Tensor) -> None:
+    for name, values in (("student", student), ("teacher", teacher)):
+        if values.isnan().any():
+            raise NumericalError(f"{what} failed: got NaN in the {name}'s {noun}, expected numbers.")
 
 
 def _units(teacher_actions: Tensor, layout: ActionLayout) -> Tensor:

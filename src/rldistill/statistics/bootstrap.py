@@ -95,10 +95,9 @@ def retention_samples(
 ) -> FloatArray | None:
     """Return bootstrap samples of retention, (student − random) ÷ (teacher − random) of means.
 
-    The three sets of episodes are resampled independently. Where a resampled teacher is no
-    better than random play the ratio means nothing, and its sign would even flatter a bad
-    student; such samples are −∞, so that they count against every lower bound instead of
-    dropping out. A random score too close to the teacher's thus shows as doubt.
+    The three sets of episodes are resampled independently. Where a resampled teacher is no better than random play the
+    ratio means nothing, and its sign would even flatter a bad student; such samples are −∞, so that they count against
+    every lower bound instead of dropping out. A random score too close to the teacher's thus shows as doubt.
 
     Args:
         student: `[n]`, episode returns; the three lengths may differ.
@@ -110,8 +109,7 @@ def retention_samples(
             a published mean; they enter with their mean and are not resampled.
 
     Returns:
-        `[R]`, finite or −∞; None if an array that is to be resampled has fewer than 5 values,
-        or any has none.
+        `[R]`, finite or −∞; None if an array that is to be resampled has fewer than 5 values, or any has none.
 
     Raises:
         ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
@@ -120,8 +118,7 @@ def retention_samples(
     means = _resampled_means({"student": student, "teacher": teacher, "random": random}, fixed, rng, num_resamples)
     if means is None:
         return None
-    skill = means["teacher"] - means["random"]
-    return _ratios(means["student"] - means["random"], skill)
+    return _ratios(means["student"] - means["random"], means["teacher"] - means["random"])
 
 
 def relative_score_samples(
@@ -134,23 +131,8 @@ def relative_score_samples(
 ) -> FloatArray | None:
     """Return bootstrap samples of the relative score, student ÷ teacher of means.
 
-    Where a resampled teacher's mean is 0 or less, the ratio means nothing: such samples are −∞,
-    as in `retention_samples`.
-
-    Args:
-        student: `[n]`, episode returns; the two lengths may differ.
-        teacher: `[n]`, episode returns.
-        rng: source of the resamples.
-        num_resamples: R ≥ 1.
-        fixed: which of the two are known exactly; they enter with their mean.
-
-    Returns:
-        `[R]`, finite or −∞; None if an array that is to be resampled has fewer than 5 values,
-        or any has none.
-
-    Raises:
-        ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
-        NumericalError: a value is NaN or infinite.
+    Where a resampled teacher's mean is 0 or less, the ratio means nothing: such samples are −∞. Arguments, result and
+    errors are those of `retention_samples`, without random play.
     """
     means = _resampled_means({"student": student, "teacher": teacher}, fixed, rng, num_resamples)
     return None if means is None else _ratios(means["student"], means["teacher"])
@@ -164,9 +146,8 @@ def lower_bound(samples: FloatArray, confidence: float = 0.95) -> float:
         confidence: share of repetitions whose bound is to lie below the true value, in (0, 1).
 
     Returns:
-        A sample that at most a share 1 − confidence of the others lies below: never more than
-        an interpolated quantile, and −∞ when the share of failures is larger than that. −∞ is
-        below any threshold; it is not JSON.
+        A sample that at most a share 1 − confidence of the others lies below: never more than an interpolated quantile,
+        and −∞ when the share of failures is larger than that. −∞ is below any threshold; it is not JSON.
     """
     _check_settings(len(samples), confidence)
     # Interpolation between −∞ and a number would give NaN; taking the lower sample is cautious too.

@@ -11,7 +11,7 @@ Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Sta
 Precipice", section 4.1 (stratified bootstrap intervals; there runs are resampled, here episodes).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +57,10 @@ def mean_retention_samples(
         ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
         NumericalError: a value is NaN or infinite.
     """
-    samples = [
-        retention_samples(
-            task.student, task.teacher, task.random, rng=rng, num_resamples=num_resamples, fixed=task.fixed
-        )
-        for task in strata
-    ]
-    shares = _stacked(samples)
+    shares = _stacked(
+        retention_samples(s.student, s.teacher, s.random, rng=rng, num_resamples=num_resamples, fixed=s.fixed)
+        for s in strata
+    )
     if shares is None:
         return None
     # Divided first: the sum of two ratios near the largest number would overflow, and +∞ − ∞ is NaN.
@@ -90,11 +87,10 @@ def geometric_mean_samples(
         ValueError: more than one axis, an unknown role in `fixed`, or a number out of range.
         NumericalError: a value is NaN or infinite.
     """
-    samples = [
-        relative_score_samples(task.student, task.teacher, rng=rng, num_resamples=num_resamples, fixed=task.fixed)
-        for task in strata
-    ]
-    ratios = _stacked(samples)
+    ratios = _stacked(
+        relative_score_samples(s.student, s.teacher, rng=rng, num_resamples=num_resamples, fixed=s.fixed)
+        for s in strata
+    )
     if ratios is None:
         return None
     is_defined = (ratios > 0).all(axis=0)
@@ -103,7 +99,11 @@ def geometric_mean_samples(
     return means
 
 
-def _stacked(samples: Sequence[FloatArray | None]) -> FloatArray | None:
+def _stacked(samples: Iterable[FloatArray | None]) -> FloatArray | None:
     """Return `[K, R]`; None where a task has no samples."""
-    present = [sample for sample in samples if sample is not None]
-    return np.stack(present) if present and len(present) == len(samples) else None
+    rows: list[FloatArray] = []
+    for of_task in samples:
+        if of_task is None:
+            return None
+        rows.append(of_task)
+    return np.stack(rows) if rows else None

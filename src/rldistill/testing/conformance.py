@@ -80,8 +80,7 @@ def check_policy(
     Args:
         load: returns the policy; called twice, and must return two that do not share what they remember.
         reference: what the original library computes; None: nothing is compared.
-        observations: `[B, *observation_shape]` to work with; None: the reference's, or made up for
-            the task.
+        observations: `[B, *observation_shape]` to work with; None: the reference's, or made up for the task.
         reload: reads the file that the policy's `save` wrote; None: not tried.
         seed: of what is made up.
 
@@ -101,15 +100,7 @@ def findings(
     reload: Callable[[Path], Policy] | None = load_policy,
     seed: int = 0,
 ) -> list[str]:
-    """Return what is wrong with what an adapter loads, one line each; empty: nothing.
-
-    Args:
-        load: as in `check_policy`.
-        reference: likewise.
-        observations: likewise.
-        reload: likewise.
-        seed: likewise.
-    """
+    """Return what is wrong with what an adapter loads, a line for each finding; the arguments are `check_policy`'s."""
     policy = load()
     if problems := list(_description(policy)):
         return problems

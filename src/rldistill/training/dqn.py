@@ -1,12 +1,11 @@
 """DQN: Q-learning from a uniform replay, with a target network that stands still between copies.
 
-Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature DQN): 1 M
-steps of replay, 32 transitions per update, one update per 4 steps, the target network copied
-every 10,000 updates, TD errors clipped to ±1, centred RMSProp, ε from 1 to 0.1 over the 1 M steps
-that follow 50,000 of random play. Deviations: 4 environments are stepped together, and the
-updates that are due follow each of their steps; Kaiming-normal weights; steps can be drawn once
-their chunk of the replay is sealed (`data.replay`); a truncated game is not an end. Options
-beyond the paper: Adam with Dopamine's constants, double Q-learning, n-step returns.
+Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature DQN): 1 M steps of replay, 32
+transitions per update, one update per 4 steps, the target network copied every 10,000 updates, TD errors clipped to ±1,
+centred RMSProp, ε from 1 to 0.1 over the 1 M steps that follow 50,000 of random play. Deviations: 4 environments are
+stepped together, and the updates that are due follow each of their steps; Kaiming-normal weights; steps can be drawn
+once their chunk of the replay is sealed (`data.replay`); a truncated game is not an end. Options beyond the paper: Adam
+with Dopamine's constants, double Q-learning, n-step returns.
 """
 
 import copy
@@ -25,7 +24,7 @@ from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.options.declaration import Above, Count, Options, Share
 from rldistill.options.shared import NumEnvs
-from rldistill.schedules import Linear
+from rldistill.schedules import linear
 from rldistill.training.optimizers import LEARNING_RATES, make_optimizer
 from rldistill.value_learning import q_learning_targets
 
@@ -87,7 +86,7 @@ class DQNSettings(Options):
     def exploration_epsilon(self, step: int) -> float:
         """Return ε after so many steps of a task."""
         progress = min(max(step - self.learning_starts, 0) / self.exploration_steps, 1.0)
-        return Linear(self.exploration_start, self.exploration_end)(progress)
+        return linear(self.exploration_start, self.exploration_end)(progress)
 
 
 class DQNLearner:

@@ -27,10 +27,9 @@ REPLAY_FIELDS: Mapping[str, FieldSpec] = {
 class DQNTraining:
     """DQN as `Training`: an iteration is some steps of one task, each followed by the updates that are due.
 
-    With several tasks, each has its replay and its environments; every minibatch is of one task,
-    and the next task has its turn when an episode of the current one ends (Rusu et al. 2015,
-    multi-task DQN; with N environments: when any of the N ends). A task that has had its steps
-    is passed over.
+    With several tasks, each has its replay and its environments; every minibatch is of one task, and the next task has
+    its turn when an episode of the current one ends (Rusu et al. 2015, multi-task DQN; with N environments: when any of
+    the N ends). A task that has had its steps is passed over.
 
     Args:
         learner: with a head per task.

@@ -1,10 +1,9 @@
 """PQN: Q-learning on parallel environments without replay or target network.
 
-Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811):
-λ-returns over short rollouts, LayerNorm after every layer of the torso, RAdam. Deviations:
-32 environments instead of 128; the learning rate falls linearly to 0; convolutions are normalised
-over channels and space together, the authors' over channels at each pixel; and ε falls to 0.05,
-the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong teacher loses several
+Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning" (arXiv 2407.04811): λ-returns over short rollouts,
+LayerNorm after every layer of the torso, RAdam. Deviations: 32 environments instead of 128; the learning rate falls
+linearly to 0; convolutions are normalised over channels and space together, the authors' over channels at each pixel;
+and ε falls to 0.05, the evaluation protocol's own, instead of 0.001 (trained down to 0.01, a Pong teacher loses several
 points when 5 % of its play is random).
 """
 
@@ -25,7 +24,7 @@ from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.options.declaration import Above, Count, Options, Share
 from rldistill.options.shared import NumEnvs
-from rldistill.schedules import Linear
+from rldistill.schedules import linear
 from rldistill.training.protocol import IterationRecord
 from rldistill.training.stream import Rollout, TrainingStream
 from rldistill.value_learning import q_lambda_returns
@@ -82,7 +81,7 @@ class PQNSettings(Options):
         """Return ε at a share of the run in [0, 1]."""
         if self.exploration_fraction == 0:
             return self.exploration_end
-        return Linear(self.exploration_start, self.exploration_end, self.exploration_fraction)(min(progress, 1.0))
+        return linear(self.exploration_start, self.exploration_end, self.exploration_fraction)(min(progress, 1.0))
 
 
 class PQNLearner:

@@ -125,6 +125,8 @@ def _fitted(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, Playa
         MismatchError: the two do not fit.
     """
     task, settings = options.task, options.env_kwargs
+    if isinstance(task, str):
+        make_task(task, settings)  # wrong usage whatever the files say
     policy = as_policy(teacher, device=options.device, task=task, env_kwargs=settings)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], settings))
     if options.exploration_epsilon is not None:

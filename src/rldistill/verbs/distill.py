@@ -37,7 +37,7 @@ def distill(options: DistillOptions) -> TorchPolicy:
     """
     options, named = resolve_distillation(options)
     out = Path(options.out)
-    keep_inputs(out, files_read(named), overwrite=options.overwrite)
+    keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     # Around all of it: a learner that teaches reports while it plays, and Ctrl-C stops it there too.
     with stop_on_interrupt(options.callbacks) as listeners:
         sources = open_sources(options, named, listeners)
@@ -65,7 +65,7 @@ def check_distillation(options: DistillOptions) -> DistillationSetup:
     """
     options, named = resolve_distillation(options)
     out = Path(options.out)
-    keep_inputs(out, files_read(named), overwrite=options.overwrite)
+    keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     sources = open_sources(options, named, ())
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
     setup = prepare(options, named, sources)

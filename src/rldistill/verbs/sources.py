@@ -31,6 +31,7 @@ from rldistill.loading.named import (
 from rldistill.options.declaration import option_types, values
 from rldistill.options.distill import DistillOptions, Live, Online, Stored
 from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training import StreamStep, Training
@@ -135,6 +136,8 @@ def source_values(named: Sequence[Named]) -> dict[str, Any]:
 def _written(item: Named) -> dict[str, Any]:
     """Return the options of a source with names in the place of objects."""
     said = values(item)
+    if isinstance(item, Live):
+        said |= {"teacher_fraction": as_schedule(item.teacher_fraction, "teacher_fraction").to_value()}
     if isinstance(item, Stored):
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
@@ -208,11 +211,22 @@ def _open_live(item: Live, options: DistillOptions, callbacks: Sequence[Callback
         collect_steps=item.collect_steps,
         collect_period=item.collect_period,
         num_collections=num_collections(options.num_updates, item.collect_period),
-        replay_capacity=item.replay_capacity,
+        replay_capacity=item.replay_capacity if item.replay == "keep" else item.collect_steps,
+        teacher_fraction=_teacher_fraction(item),
+        mix=item.mix,
+        num_updates=options.num_updates,
         held_out_steps=max(1, round(fraction * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
     )
+
+
+def _teacher_fraction(item: Live) -> Schedule:
+    schedule = as_schedule(item.teacher_fraction, "teacher_fraction")
+    lowest, highest = schedule.bounds
+    if not 0 <= lowest <= highest <= 1:
+        raise UsageError(f"teacher_fraction must lie in [0, 1], got {item.teacher_fraction!r}.")
+    return schedule
 
 
 def num_collections(num_updates: int, collect_period: int) -> int:

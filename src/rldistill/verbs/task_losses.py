@@ -13,7 +13,7 @@ from rldistill.losses import LossFunction, auto_temperature, check_loss, make_lo
 from rldistill.losses.spec import not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.options.distill import AUTO, DistillOptions, Online, Stored
-from rldistill.schedules import Constant, Schedule, as_schedule
+from rldistill.schedules import Schedule, as_schedule, constant
 from rldistill.types import OutputKind
 from rldistill.verbs.per_task import shortest, value_for
 from rldistill.verbs.sources import Named
@@ -82,7 +82,7 @@ def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
     schedule = None if temperature is None else _temperature(temperature)
     loss = make_loss(named, kind, layout, temperature=None if schedule is None else schedule(0.0))
     if schedule is None and loss.spec.temperature is not None:
-        schedule = Constant(loss.spec.temperature)
+        schedule = constant(loss.spec.temperature)
     lowest = None if schedule is None else schedule.bounds[0]
     warning = None if callable(named) or note else pairing_warning(loss.spec.name, kind, lowest)
     return TaskLoss(loss, schedule, warning, note)

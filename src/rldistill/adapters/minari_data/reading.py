@@ -54,10 +54,9 @@ def from_minari(
     Args:
         dataset: id of a local dataset, its folder, or a `MinariDataset` with the episodes that are wanted.
         out: dataset folder.
-        teacher: gives its outputs for the observations: a policy, or a file that says of itself what it is (load
-            others by `load_policy`, which takes what they do not say). May be None, or the same teacher, where
-            `to_minari` wrote the dataset: its outputs lie there and are taken as they are. Another teacher labels
-            them anew.
+        teacher: gives its outputs for the observations: a policy, or a file that says of itself what it is (load others
+            by `load_policy`, which takes what they do not say). May be None, or the same teacher, where `to_minari`
+            wrote the dataset: its outputs lie there and are taken as they are. Another teacher labels them anew.
         task: which head of the teacher labels, or what it is to be recorded as playing; None: the teacher's own.
         device: of a teacher that is loaded: auto, cpu or cuda.
         overwrite: delete a dataset in `out` first.
@@ -110,9 +109,8 @@ def _opened(dataset: "str | Path | MinariDataset") -> "MinariDataset":
     try:
         metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     except _DAMAGE as error:
-        raise DatasetError(
-            f"Minari dataset {path} cannot be read: its metadata.json is damaged ({first_line(error)})."
-        ) from error
+        reason = f"its metadata.json is damaged ({first_line(error)})"
+        raise DatasetError(f"Minari dataset {path} cannot be read: {reason}.") from error
     content = cast(dict[str, Any], metadata) if isinstance(metadata, dict) else {}
     missing = [name for name in ("observation_space", "action_space") if not isinstance(content.get(name), str)]
     if missing:
@@ -176,10 +174,7 @@ def _with_outputs(
 def _recorded(
     source: "MinariDataset", found: ObservationFingerprint, label: str
 ) -> tuple[Provenance | None, ObservationFingerprint]:
-    """Return how the data were made, if `to_minari` wrote them, and the fingerprint with the parts named there.
-
-    Raises one of `_DAMAGE` where the record was altered.
-    """
+    """Return how the data were made, if `to_minari` wrote them, and what its parts are; raises one of `_DAMAGE`."""
     record = source.storage.metadata.get(KEY)
     if record is None:
         return None, found
@@ -247,30 +242,21 @@ def _warn(source: "MinariDataset", task_name: str, label: str, callbacks: Sequen
 def _has_images(space: spaces.Space[Any]) -> bool:
     from minari.dataset.minari_storage import is_image_space
 
-    if isinstance(space, spaces.Dict):
-        return any(_has_images(part) for part in space.spaces.values())
-    if isinstance(space, spaces.Tuple):
-        return any(_has_images(part) for part in space.spaces)
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return any(map(_has_images, parts))
     return is_image_space(space)
 
 
 @dataclass(frozen=True)
 class _Episode:
-    """An episode of T steps: as Minari has it, then as a dataset of ours has it.
+    """An episode of T steps: as Minari has it, then as a dataset of ours has it."""
 
-    Attributes:
-        number: in Minari, then in our dataset.
-        observations: `[T + 1, *observation_shape]`; `[T, …]` where the episode was given up.
-        values: `[T, …]` by field: those that Minari has, then all.
-        record: what `to_minari` added to the episode's metadata.
-        infos: `[T + 1, …]` by name, what `to_minari` added to the episode's infos.
-    """
-
-    number: int
-    observations: NDArray[Any]
-    values: Mapping[str, NDArray[Any]]
-    record: Mapping[str, Any]
-    infos: Mapping[str, Any]
+    number: int  # in Minari, then in our dataset
+    observations: NDArray[Any]  # `[T + 1, *observation_shape]`; `[T, …]` where the episode was given up
+    values: Mapping[str, NDArray[Any]]  # `[T, …]` by field: those that Minari has, then all
+    record: Mapping[str, Any]  # what `to_minari` added to the episode's metadata
+    infos: Mapping[str, Any]  # `[T + 1, …]` by name, what `to_minari` added to the episode's infos
 
 
 def _episodes(source: "MinariDataset", fingerprint: ObservationFingerprint, label: str) -> Iterator[_Episode]:
@@ -297,9 +283,8 @@ def _episodes(source: "MinariDataset", fingerprint: ObservationFingerprint, labe
             infos = (raw.get("infos") or {}).get(KEY, {})
             episode = _Episode(index, observations, values, metadata.get(KEY, {}), infos)
         except _DAMAGE as error:
-            raise DatasetError(
-                f"{label} is damaged: episode {index} cannot be read ({first_line(error)}). Copy it again."
-            ) from error
+            reason = f"episode {index} cannot be read ({first_line(error)})"
+            raise DatasetError(f"{label} is damaged: {reason}. Copy it again.") from error
         if num_steps:
             yield episode
 

@@ -122,9 +122,8 @@ def _lengths(source: Dataset, callbacks: Sequence[Callback]) -> dict[int, int]:
     """Return how many steps of each episode are written, by number; tell the user what that costs and leaves out."""
     numbers, counts = np.unique(source.episodes, return_counts=True)
     ended = {segment.episode for segment in source.segments() if segment.has_last_observation}
-    all_lengths = {
-        number: count - (number not in ended) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
-    }
+    pairs = zip(numbers.tolist(), counts.tolist(), strict=True)
+    all_lengths = {number: count - (number not in ended) for number, count in pairs}
     lengths = {number: length for number, length in all_lengths.items() if length}
     if not lengths:
         raise DatasetError(
@@ -135,11 +134,8 @@ def _lengths(source: Dataset, callbacks: Sequence[Callback]) -> dict[int, int]:
     row = math.prod(fingerprint.observation_shape) * np.dtype(fingerprint.observation_dtype).itemsize
     ours = sum(shard.num_bytes for shard in source.manifest.shards)
     stacked = ", stacks of frames included" if fingerprint.frame_stack > 1 else ""
-    text = (
-        f"Minari keeps whole observations, uncompressed{stacked}: about {_size(row * source.num_steps)} for what takes "
-        f"{_size(ours)} in {source.path}."
-    )
-    notify(callbacks, MessageEvent(text))
+    theirs = f"whole observations, uncompressed{stacked}: about {_size(row * source.num_steps)}"
+    notify(callbacks, MessageEvent(f"Minari keeps {theirs} for what takes {_size(ours)} in {source.path}."))
     left_out = len(all_lengths) - len(lengths)
     if num_cut := len(all_lengths) - len(ended):
         text = f"{num_cut} episodes had not ended: cut before their last step, and marked as truncated"
@@ -165,20 +161,16 @@ def _new_storage(folder: Path, source: Dataset, dataset_id: str) -> "MinariStora
         data_format="hdf5",
         jpeg_encoding=False,  # Minari's default alters the pixels
     )
-    storage.update_metadata(
-        {
-            "dataset_id": dataset_id,
-            "minari_version": __version__,
-            "algorithm_name": origin.teacher.name,
-            "description": f"Teacher {origin.teacher.name} ({origin.teacher.hash[:12]}) playing {origin.task.name}, "
-            f"with its {origin.teacher.output_kind} as infos of rldistill.",
-            KEY: {
-                "schema_version": SCHEMA_VERSION,
-                "provenance": origin.to_dict(),
-                "identity": source.manifest.identity,
-            },
-        }
-    )
+    identity = source.manifest.identity
+    metadata = {
+        "dataset_id": dataset_id,
+        "minari_version": __version__,
+        "algorithm_name": origin.teacher.name,
+        "description": f"Teacher {origin.teacher.name} ({origin.teacher.hash[:12]}) playing {origin.task.name}, with "
+        f"its {origin.teacher.output_kind} as infos of rldistill.",
+        KEY: {"schema_version": SCHEMA_VERSION, "provenance": origin.to_dict(), "identity": identity},
+    }
+    storage.update_metadata(metadata)
     return storage
 
 
@@ -234,10 +226,9 @@ def _write_episode(storage: "MinariStorage", index: int, source: Dataset, number
         if is_last and last_observation is not None:
             observations = np.concatenate([observations, last_observation[None]])
             # The teacher was never asked about it.
-            infos = {
-                name: np.concatenate([rows, np.full_like(rows[:1], np.nan if rows.dtype.kind == "f" else 0)])
-                for name, rows in infos.items()
-            }
+            for name, rows in infos.items():
+                unknown = np.full_like(rows[:1], np.nan if rows.dtype.kind == "f" else 0)
+                infos[name] = np.concatenate([rows, unknown])
         elif is_last:
             truncated[-1] = True
         piece: Mapping[str, Any] = {  # arrays, where Minari's annotations say lists

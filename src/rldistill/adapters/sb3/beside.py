@@ -34,6 +34,7 @@ _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
 _TIME_FEATURE = "TimeFeatureWrapper"
 _MOST_SHOWN = 6
+_WITHOUT_IT = "Move it away to load without it."
 # What config.yml may say: how the environment was wrapped, which is read here or stands in the zip, and settings of
 # training, which are of no concern to a policy: the arguments of all algorithms of Stable-Baselines3 and sb3-contrib.
 _SETTING_NAMES = (
@@ -77,13 +78,10 @@ def find_normalizer(path: Path) -> Path | None:
 
 
 def recorded_return(path: Path) -> dict[str, Any] | None:
-    """Return the return that was measured with a zip, where a file beside it says so.
+    """Return the return that was measured with a zip, where a file beside it says so, as plain JSON.
 
-    `best_model.zip` is the best of its evaluations, any other zip is taken for the last.
-
-    Returns:
-        `mean`, `standard_deviation`, `episodes`, `chosen`, `file`, in plain JSON; None where there is no such file
-        or it cannot be read: the record is a hint, and never a reason to refuse a policy.
+    `best_model.zip` is the best of its evaluations, any other zip is taken for the last. None where there is no such
+    file or it cannot be read: the record is a hint, and never a reason to refuse a policy.
     """
     for folder in folders_beside(path):
         for name, read in (("evaluations.npz", _from_evaluations), ("results.json", _from_results)):
@@ -133,29 +131,18 @@ def _from_results(content: bytes, *, is_best: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ZooFiles:
-    """What the files beside a zip say; empty where there are none.
+    """What the files beside a zip say; empty where there are none."""
 
-    Attributes:
-        environment: its id.
-        algorithm: as the zoo calls it: `ppo`.
-        environment_kwargs: given to the environment's constructor.
-        observations_normalised: whether the teacher saw normalised observations; None: not said.
-        time_feature: whether the last input is the share of the episode that is left.
-        time_feature_steps: the T of that feature, where it is said.
-        wrappers: other wrappers of the environment, by class name.
-        frame_stack: consecutive observations stacked into one.
-        not_understood: options of the files that are not known here, as `name (file)`.
-    """
-
-    environment: str | None = None
-    algorithm: str | None = None
+    environment: str | None = None  # its id
+    algorithm: str | None = None  # as the zoo calls it: `ppo`
+    # Given to the environment's constructor.
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    observations_normalised: bool | None = None
-    time_feature: bool = False
-    time_feature_steps: int | None = None
-    wrappers: tuple[str, ...] = ()
-    frame_stack: int = 1
-    not_understood: tuple[str, ...] = ()
+    observations_normalised: bool | None = None  # whether the teacher saw normalised observations; None: not said
+    time_feature: bool = False  # whether the last input is the share of the episode that is left
+    time_feature_steps: int | None = None  # the T of that feature, where it is said
+    wrappers: tuple[str, ...] = ()  # other wrappers of the environment, by class name
+    frame_stack: int = 1  # consecutive observations stacked into one
+    not_understood: tuple[str, ...] = ()  # options of the files that are not known here, as `name (file)`
 
 
 class _Opaque(str):
@@ -165,31 +152,27 @@ class _Opaque(str):
 
 
 def read_zoo_files(folders: list[Path]) -> ZooFiles:
-    """Read `config.yml` and `args.yml` from the first of the folders that has them.
-
-    Raises:
-        PolicyFileError: a file that is no YAML of plain data, is too large, or pyyaml is not installed.
-    """
+    """Read `config.yml` and `args.yml` from the first folders that have them. Raises PolicyFileError: no plain YAML."""
     config, arguments = (
         next((_read_yaml(folder / name) for folder in folders if (folder / name).is_file()), None)
         for name in ("config.yml", "args.yml")
     )
     if config is None and arguments is None:
         return ZooFiles()
-    config_, arguments_ = config or {}, arguments or {}
-    wrappers = _wrappers(config_.get("env_wrapper")) | _wrappers(config_.get("vec_env_wrapper"))
+    config, arguments = config or {}, arguments or {}
+    wrappers = _wrappers(config.get("env_wrapper")) | _wrappers(config.get("vec_env_wrapper"))
     time_options = wrappers.get(_TIME_FEATURE)
     steps = (time_options or {}).get("max_steps")
     return ZooFiles(
-        environment=_text(arguments_.get("env")),
-        algorithm=_text(arguments_.get("algo")),
-        environment_kwargs=_plain_kwargs(arguments_.get("env_kwargs")),
-        observations_normalised=_observations_normalised(config_.get("normalize")) if config_ else None,
+        environment=_text(arguments.get("env")),
+        algorithm=_text(arguments.get("algo")),
+        environment_kwargs=_plain_kwargs(arguments.get("env_kwargs")),
+        observations_normalised=_observations_normalised(config.get("normalize")) if config else None,
         time_feature=time_options is not None,
         time_feature_steps=steps if isinstance(steps, int) and 0 < steps < _MOST_STEPS else None,
         wrappers=tuple(name for name in wrappers if name != _TIME_FEATURE),
-        frame_stack=_frame_stack(config_.get("frame_stack")),
-        not_understood=(*_not_understood_config(config_, time_options or {}), *_not_understood_arguments(arguments_)),
+        frame_stack=_frame_stack(config.get("frame_stack")),
+        not_understood=(*_not_understood_config(config, time_options or {}), *_not_understood_arguments(arguments)),
     )
 
 
@@ -222,7 +205,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_file(path, YAML.num_bytes)
     except BeyondLimitsError as error:
-        raise PolicyFileError(f"{path} is refused: it {error}. Move it away to load without it.") from error
+        raise PolicyFileError(f"{path} is refused: it {error}. {_WITHOUT_IT}") from error
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -237,13 +220,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = f"it {error}" if isinstance(error, BeyondLimitsError) else first_line(error)
         if isinstance(error, KeyError):
             reason = f"{reason} is no value of its tag"
-        raise PolicyFileError(
-            f"{path} is not YAML of plain data: {reason}. Move it away to load without it."
-        ) from error
+        raise PolicyFileError(f"{path} is not YAML of plain data: {reason}. {_WITHOUT_IT}") from error
     if not isinstance(content, dict):
-        raise PolicyFileError(
-            f"{path} holds a {type(content).__name__}, expected settings by name. Move it away to load without it."
-        )
+        raise PolicyFileError(f"{path} holds a {type(content).__name__}, expected settings by name. {_WITHOUT_IT}")
     return cast(dict[str, Any], content)
 
 

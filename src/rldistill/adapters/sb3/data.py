@@ -31,42 +31,27 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Sb3Data:
-    """What a zip says about its network in plain text.
+    """What a zip says about its network in plain text."""
 
-    Attributes:
-        policy_module: where the policy's class is defined: `stable_baselines3.sac.policies`.
-        policy_class: its name; empty where the file does not say it.
-        policy_kwargs: what the network was made with, as far as it is plain.
-        observation_space: as the network sees it: images have their channels first.
-        action_space: the environment's.
-        field_names: all fields of the algorithm.
-        learned_as_ddpg: of TD3 and DDPG, whose networks are the same: whether the actor learned at every update and
-            the target's actions without noise, as DDPG sets it; None where the file does not say it.
-        num_timesteps: steps of training; None where the file does not say it.
-        saw_other_observations: whether the environment's own observations were kept beside those
-            that the network saw: on-policy algorithms do so behind `VecNormalize` alone.
-        saw_normalised_observations: whether the last observation that the network saw cannot be one of the
-            environment's own.
-    """
-
-    policy_module: str
-    policy_class: str
-    policy_kwargs: Mapping[str, Any]
-    observation_space: Space
-    action_space: Space
-    field_names: frozenset[str]
+    policy_module: str  # where the policy's class is defined: `stable_baselines3.sac.policies`
+    policy_class: str  # its name; empty where the file does not say it
+    policy_kwargs: Mapping[str, Any]  # what the network was made with, as far as it is plain
+    observation_space: Space  # as the network sees it: images have their channels first
+    action_space: Space  # the environment's
+    field_names: frozenset[str]  # all fields of the algorithm
+    # Of TD3 and DDPG, whose networks are the same: whether the actor learned at every update and the target's actions
+    # without noise, as DDPG sets it; None where the file does not say it.
     learned_as_ddpg: bool | None
-    num_timesteps: int | None
+    num_timesteps: int | None  # steps of training; None where the file does not say it
+    # Whether the environment's own observations were kept beside those that the network saw: on-policy algorithms do so
+    # behind `VecNormalize` alone.
     saw_other_observations: bool
+    # Whether the last observation that the network saw cannot be one of the environment's own.
     saw_normalised_observations: bool
 
 
 def parse_data(content: bytes, *, source: str) -> Sb3Data:
-    """Read the member `data`.
-
-    Raises:
-        PolicyFileError: no JSON, or not what the library writes.
-    """
+    """Read the member `data`. Raises PolicyFileError: no JSON, or not what the library writes."""
     try:
         # NaN stands there in honest files, in fields that no network needs.
         values = read_json(content, finite=False)
@@ -74,22 +59,18 @@ def parse_data(content: bytes, *, source: str) -> Sb3Data:
             raise ValueError(f"a {type(values).__name__}")
         return _parse(cast(dict[str, Any], values))
     except KeyError as error:
-        raise PolicyFileError(
-            f"{source}: its data have no field {error}, which every zip of Stable-Baselines3 has. "
-            "Was it written by another library?"
-        ) from error
+        what = f"{source}: its data have no field {error}, which every zip of Stable-Baselines3 has."
+        raise PolicyFileError(f"{what} Was it written by another library?") from error
     except (ValueError, TypeError, RecursionError) as error:
-        reason = first_line(error)
-        raise PolicyFileError(
-            f"{source}: its data are not what Stable-Baselines3 writes: {reason}. Was it written by another library?"
-        ) from error
+        what = f"{source}: its data are not what Stable-Baselines3 writes: {first_line(error)}."
+        raise PolicyFileError(f"{what} Was it written by another library?") from error
 
 
 def _parse(values: dict[str, Any]) -> Sb3Data:
     policy_class = _record(values["policy_class"])
     function = _FUNCTION.match(str(policy_class.get("__init__", "")))
     kwargs = {key: value for key, value in _record(values.get("policy_kwargs")).items() if not key.startswith(":")}
-    num_timesteps = values.get("num_timesteps")
+    num_timesteps, learning = values.get("num_timesteps"), (values.get("policy_delay"), values.get("target_noise_clip"))
     observation_space = parse_space(values["observation_space"])
     return Sb3Data(
         policy_module=str(policy_class.get("__module__", "")),
@@ -98,7 +79,7 @@ def _parse(values: dict[str, Any]) -> Sb3Data:
         observation_space=observation_space,
         action_space=parse_space(values["action_space"]),
         field_names=frozenset(values),
-        learned_as_ddpg=_learned_as_ddpg(values),
+        learned_as_ddpg=None if None in learning else learning == (1, 0),
         num_timesteps=num_timesteps if isinstance(num_timesteps, int) else None,
         saw_other_observations=values.get("_last_original_obs") is not None,
         saw_normalised_observations=_saw_normalised(values, observation_space),
@@ -143,11 +124,6 @@ def _observation(value: object) -> NDArray[Any] | None:
     except (PolicyFileError, ValueError, binascii.Error):
         return None  # a hint that cannot be read is no hint
     return array if array.ndim and array.dtype.kind == "f" else None
-
-
-def _learned_as_ddpg(values: Mapping[str, Any]) -> bool | None:
-    delay, noise_clip = values.get("policy_delay"), values.get("target_noise_clip")
-    return None if delay is None or noise_clip is None else (delay, noise_clip) == (1, 0)
 
 
 def _record(value: object) -> dict[str, Any]:

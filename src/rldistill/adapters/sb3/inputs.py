@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from rldistill.adapters.normalizer_file import NormalizerRecord, RunningStatistics
+from rldistill.adapters.normalizer_file import NormalizerRecord
 from rldistill.adapters.sb3.spaces import Space
 from rldistill.networks import InputNormalization
 from rldistill.networks.layers import Layer, NetworkLayers
@@ -26,19 +26,12 @@ _DEAD_VARIANCE = 1e-7
 
 @dataclass(frozen=True)
 class Part:
-    """One part of an observation as a vector.
+    """One part of an observation as a vector."""
 
-    Attributes:
-        key: in a Dict observation; empty otherwise.
-        space: of the part.
-        start: its first input, in the order of the library.
-        size: how many inputs it has.
-    """
-
-    key: str
+    key: str  # in a Dict observation; empty otherwise
     space: Space
-    start: int
-    size: int
+    start: int  # its first input, in the order of the library
+    size: int  # how many inputs it has
 
 
 def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
@@ -108,11 +101,8 @@ def observation_dtype(space: Space) -> str:
     A vector of nothing but images is one of bytes.
     """
     if space.kind == "dict":
-        return (
-            "uint8"
-            if all(len(part.shape) == 3 and part.dtype == "uint8" for part in space.parts.values())
-            else "float32"
-        )
+        has_images_alone = all(len(part.shape) == 3 and part.dtype == "uint8" for part in space.parts.values())
+        return "uint8" if has_images_alone else "float32"
     is_whole = space.kind == "box" and space.dtype and not space.dtype.startswith("float")
     return space.dtype if is_whole else "float32"
 
@@ -122,7 +112,7 @@ def make_normalization(
 ) -> InputNormalization | None:
     """Return the statistics for the network's inputs, in our order; parts without any are left untouched.
 
-    Space and shape are those of `in_our_order`; `scale` is the factor that the library applies to the normalised
+    Space and `seen` are those of `in_our_order`; `scale` is the factor that the library applies to the normalised
     observations of a space of images. Returns None where observations were not normalised at all.
 
     Raises:
@@ -144,7 +134,11 @@ def make_normalization(
             mean += [0.0] * part.size
             variance += [1.0] * part.size
         else:
-            _check_shape(statistics, part)
+            if statistics.mean.shape != part.space.shape:
+                raise ValueError(
+                    f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
+                    f"{list(part.space.shape)}"
+                )
             mean += statistics.mean.reshape(-1).tolist()
             variance += statistics.variance.reshape(-1).tolist()
     if order := _turned_order(space, seen):
@@ -153,14 +147,6 @@ def make_normalization(
     variances = tuple(value / scale**2 for value in variance)
     epsilon = max(record.epsilon / scale**2, record.positive_epsilon)
     return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
-
-
-def _check_shape(statistics: RunningStatistics, part: Part) -> None:
-    if statistics.mean.shape != part.space.shape:
-        raise ValueError(
-            f"statistics of shape {list(statistics.mean.shape)} for {part.key or 'observations'} of shape "
-            f"{list(part.space.shape)}"
-        )
 
 
 def dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:

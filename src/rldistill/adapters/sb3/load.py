@@ -50,21 +50,13 @@ _ALGORITHMS = {
 
 @dataclass(frozen=True)
 class _Sb3File:
-    """A zip, as far as it is read, and the files beside it.
-
-    Attributes:
-        path: of the zip.
-        data: its plain fields.
-        weights: of `policy.pth`.
-        version: of the library that wrote it; None where the zip does not say it.
-        zoo: what RL-Zoo's files beside it say.
-    """
+    """A zip, as far as it is read, and the files beside it."""
 
     path: Path
-    data: Sb3Data
-    weights: Weights
-    version: str | None
-    zoo: ZooFiles
+    data: Sb3Data  # its plain fields
+    weights: Weights  # of `policy.pth`
+    version: str | None  # of the library that wrote it; None where the zip does not say it
+    zoo: ZooFiles  # what RL-Zoo's files beside it say
 
     @property
     def source(self) -> str:
@@ -122,11 +114,7 @@ class _Statistics:
 
 
 def load_sb3(
-    path: str | Path,
-    *,
-    device: str = "cpu",
-    task: str | Task | None = None,
-    normalizer: str | Path | None = None,
+    path: str | Path, *, device: str = "cpu", task: str | Task | None = None, normalizer: str | Path | None = None
 ) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
 
@@ -139,9 +127,8 @@ def load_sb3(
             it, unless zip or config.yml say that observations were not normalised; `"none"`: do without.
 
     Raises:
-        PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that
-            cannot be rebuilt: recurrent, of its maker's own, with unknown layers; or it saw joined
-            observations, which the task does not give.
+        PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that cannot be rebuilt:
+            recurrent, of its maker's own, with unknown layers; or it saw joined observations, which the task lacks.
     """
     file = _read(Path(path))
     statistics = _find_statistics(file, normalizer)
@@ -243,9 +230,8 @@ def _remarks(file: _Sb3File, *, is_normalizer_missing: bool) -> list[str]:
             "--normalizer (in Python normalizer=)."
         )
     if file.algorithm == "ppo_mask":
-        remarks.append(
-            "its teacher (MaskablePPO) was told which actions were allowed. Nobody tells it here: it may choose others."
-        )
+        told = "its teacher (MaskablePPO) was told which actions were allowed."
+        remarks.append(f"{told} Nobody tells it here: it may choose others.")
     if wrappers := _foreign_wrappers(file.zoo):
         remarks.append(
             f"its environment was wrapped in {', '.join(wrappers)}, which is not done here. It plays well only where "

@@ -245,7 +245,5 @@ def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
         raise ValueError(f"convolutions of kernels {kernels}, expected NatureCNN with {KERNELS}")
     if features.weight.dim() != 2:
         raise ValueError(f"layer linear.0 of weight {list(features.weight.shape)}")
-    strided = [
-        Layer(layer.weight, layer.bias, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)
-    ]
+    strided = [replace(layer, stride=stride) for layer, stride in zip(convolutions, STRIDES, strict=True)]
     return (*strided, features)

@@ -4,10 +4,9 @@ Sources: Stable-Baselines3 and sb3-contrib 2.9 (`common/distributions.py`, `sac/
 `qrdqn/policies.py`, `ars/policies.py`); their older releases differ in names alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,31 +26,19 @@ _DEFAULT_MEAN_LIMIT = 2.0
 
 @dataclass(frozen=True)
 class Output:
-    """The last layer of a network, and what it means.
+    """The last layer of a network, and what it means."""
 
-    Attributes:
-        kind: which action field its rows are.
-        layout: of the actions.
-        layer: the linear layer; quantiles are averaged into it.
-        gaussian: how the spread arises, where the kind is `gaussian`.
-        log_std: the layer, vector or matrix that belongs to it.
-    """
-
-    kind: OutputKind
+    kind: OutputKind  # which action field its rows are
     layout: ActionLayout
-    layer: Layer
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
-    log_std: Layer | Tensor | None = None
+    layer: Layer  # the linear layer; quantiles are averaged into it
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how the spread arises, where the kind is `gaussian`
+    log_std: Layer | Tensor | None = None  # the layer, vector or matrix that belongs to it
 
 
 def read_output(
     family: Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
 ) -> Output:
-    """Return what a network's last layer means in its action space.
-
-    Raises:
-        ValueError: the layer does not fit the action space.
-    """
+    """Return what a last layer means in its action space. Raises ValueError: it does not fit that space."""
     if family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
         return _box_output(family, layer, log_std, data, is_linear=is_linear)
     layout = _choice_layout(data)
@@ -105,7 +92,8 @@ def _box_output(
         return Output("gaussian", layout, layer, gaussian, log_std)
     if is_true(kwargs.get("use_expln")):
         log_std = _log_of_expln(log_std)
-    gaussian = GaussianOptions("gsde", _mean_limit(kwargs) if is_off_policy else None)
+    limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT)) if is_off_policy else 0.0
+    gaussian = GaussianOptions("gsde", limit if limit > 0 else None)
     # One column stands for all actions.
     return Output("gaussian", layout, layer, gaussian, log_std.expand(-1, len(layer.weight)).contiguous())
 
@@ -130,11 +118,6 @@ def _log_of_expln(log_std: Tensor) -> Tensor:
     # The library adds this where the argument is positive, to keep its gradient finite.
     above = torch.log(torch.log1p(values.clamp(min=0) + 1e-6) + 1)
     return torch.where(values > 0, above, values).float()
-
-
-def _mean_limit(kwargs: Mapping[str, Any]) -> float | None:
-    limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT))
-    return limit if limit > 0 else None
 
 
 def _check_size(layer: Layer, expected: int, data: Sb3Data) -> None:

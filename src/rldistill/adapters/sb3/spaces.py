@@ -29,26 +29,16 @@ _PART = re.compile(r"""(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*[:,]\s*(\w+
 
 @dataclass(frozen=True)
 class Space:
-    """One space.
-
-    Attributes:
-        kind: of space.
-        shape: of one observation or action in it.
-        dtype: numpy name; empty where the text does not say it.
-        sizes: discrete: `(n,)`; multi_discrete: one size per dimension.
-        low: box: lower bounds, flat; one number where all are equal or the text is abbreviated.
-        high: likewise.
-        start: discrete: the lowest number.
-        parts: dict: the parts by key, in the order in which networks see them.
-    """
+    """One space."""
 
     kind: SpaceKind
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    sizes: tuple[int, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    start: int = 0
+    shape: tuple[int, ...] = ()  # of one observation or action in it
+    dtype: str = ""  # numpy name; empty where the text does not say it
+    sizes: tuple[int, ...] = ()  # discrete: `(n,)`; multi_discrete: one size per dimension
+    low: tuple[float, ...] = ()  # box: lower bounds, flat; one number where all are equal or the text is abbreviated
+    high: tuple[float, ...] = ()  # likewise
+    start: int = 0  # discrete: the lowest number
+    # Dict: the parts by key, in the order in which networks see them.
     parts: Mapping[str, "Space"] = field(default_factory=dict[str, "Space"])
 
     @property
@@ -78,11 +68,7 @@ class Space:
         return f"{self.kind} {list(self.sizes or self.shape)}"
 
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the lower and upper bounds of a box, one number per dimension.
-
-        Raises:
-            ValueError: the text did not say as many.
-        """
+        """Return the lower and upper bounds of a box, one number per dimension, or raise ValueError: not all said."""
         num_dimensions = math.prod(self.shape)
         low, high = (values * num_dimensions if len(values) == 1 else values for values in (self.low, self.high))
         if not (len(low) == len(high) == num_dimensions):
@@ -91,11 +77,7 @@ class Space:
 
 
 def parse_space(data: Any) -> Space:  # noqa: ANN401 (JSON of a stranger)
-    """Read a space out of the JSON of a zip.
-
-    Raises:
-        ValueError: of another kind, or not what the library writes.
-    """
+    """Read a space out of the JSON of a zip. Raises ValueError: of another kind, or not what the library writes."""
     if not (isinstance(data, dict) and isinstance(data.get(":type:"), str)):
         raise ValueError(f"no space but a {type(data).__name__}")
     values = cast(dict[str, Any], data)

@@ -32,14 +32,7 @@ _FEWEST_PADDED = 8
 
 @dataclass(frozen=True)
 class Teacher:
-    """What is known of a teacher when its task is to be told.
-
-    Attributes:
-        data: of its zip.
-        zoo: of the files beside it.
-        record: of its normaliser; None: there is none.
-        layout: of its actions.
-    """
+    """What is known of a teacher when its task is to be told."""
 
     data: Sb3Data
     zoo: ZooFiles
@@ -105,11 +98,7 @@ def _stacking(space: Space, zoo: ZooFiles) -> str | None:
 
 
 def record_task(teacher: Teacher, task: str | Task | None) -> Task:
-    """Return the task that a teacher plays, with the fingerprint of what it saw.
-
-    Raises:
-        ValueError: a time feature in observations that cannot have one.
-    """
+    """Return the task that a teacher plays, with the fingerprint of what it saw. Raises ValueError: an odd clock."""
     if isinstance(task, Task):
         seen = _declared(teacher, task.fingerprint)
         if not seen.differences(observed_as(task, seen).fingerprint, says_frames=False):
@@ -149,20 +138,16 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
     """Return what a Dict observation was made of; the wrapper appended its clock to the part `observation`."""
     if space.kind != "dict":
         return ()
-    parts = [
-        ObservationPart(part.key, _part_shape(part.space), "uint8" if part.space.dtype == "uint8" else "float32")
-        for part in parts_of(space)
-    ]
+    parts: list[ObservationPart] = []
+    for part in parts_of(space):
+        shape = part.space.shape if part.space.kind == "multi_binary" else observation_shape(part.space)
+        parts.append(ObservationPart(part.key, shape, "uint8" if part.space.dtype == "uint8" else "float32"))
     if has_clock:
         last = parts[-1]
         if last.name != "observation" or len(last.shape) != 1:
             raise ValueError(f"a time feature that is not the last of its inputs: {space.description}")
         parts[-1] = replace(last, shape=(last.shape[0] - 1,))
     return tuple(parts)
-
-
-def _part_shape(space: Space) -> tuple[int, ...]:
-    return space.shape if space.kind == "multi_binary" else observation_shape(space)
 
 
 def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFingerprint:

@@ -1,0 +1,68 @@
+"""`rldistill shrink`."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rldistill.cli.options import read_options
+from rldistill.cli.output import quoted, write_options, write_result
+from rldistill.errors import UsageError
+from rldistill.options.shrink import ShrinkOptions
+
+if TYPE_CHECKING:
+    from rldistill.verbs.shrink_records import Shrunk
+
+_EXAMPLE = "rldistill shrink ppo-LunarLander-v2.zip --task LunarLander-v3"
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def run(argv: Sequence[str]) -> None:
+    """Find the smallest student that is good enough."""
+    given = read_options(
+        "shrink",
+        [ShrinkOptions],
+        argv,
+        example=_EXAMPLE,
+        positional="teacher",
+        expected="a teacher's policy file",
+        text_values={"within": _seconds},
+    )
+    from rldistill.cli.progress import callbacks
+    from rldistill.verbs.shrink import check_shrink, shrink
+
+    options = given.make(ShrinkOptions)
+    if given.flags.dry_run:
+        write_options(check_shrink(options), given.flags)
+        return
+    with callbacks(quiet=given.flags.quiet) as listeners:
+        found = shrink.of(replace(options, callbacks=listeners))
+    if given.flags.json:
+        write_result(given.flags, found.to_dict(), "")
+        return
+    sys.stdout.write(f"{found}\n")
+    student = quoted(found.out / "student.safetensors")
+    lines = [f"student: {student}"]
+    lines.append(f"figure:  {_draw(found, options.keep)}")
+    lines.append(f"next: rldistill evaluate {student} --teacher {quoted(options.teacher)} --num-episodes 100 --seed 1")
+    write_result(given.flags, {}, "\n".join(lines))
+
+
+def _draw(found: "Shrunk", keep: float) -> str:
+    """Draw the curve; return where, or why not: the search itself is done and kept."""
+    from rldistill.errors import RldistillError
+    from rldistill.reports.shrink import size_curve
+
+    try:
+        return str(size_curve(found.to_dict(), keep, found.out / "shrink.png"))
+    except RldistillError as error:
+        return f"not drawn: {error}"
+
+
+def _seconds(text: str) -> float:
+    """Return a time such as 90s, 10m or 2h in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if found is None:
+        raise UsageError(f"within: got {text!r}, expected a time such as 90s, 10m or 2h.")
+    return float(found[1]) * _SECONDS[found[2]]

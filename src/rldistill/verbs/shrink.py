@@ -1,0 +1,83 @@
+"""Find the smallest student that keeps its teacher's skill."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rldistill.errors import UsageError
+from rldistill.events import StopRequestedError
+from rldistill.loading.named import PolicyLike, as_named, files_of, path_of
+from rldistill.options.declaration import verb
+from rldistill.options.shared import recorded
+from rldistill.options.shrink import ShrinkOptions
+from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.machine import resolve_machine
+from rldistill.session.run_folder import (
+    check_same_config,
+    earlier_run,
+    keep_inputs,
+    run_folder,
+    write_config,
+)
+from rldistill.session.threads import use_threads
+from rldistill.verbs.shrink_records import STUDENTS_FOLDER, Shrunk
+from rldistill.verbs.shrink_search import Search
+
+
+@verb(ShrinkOptions)
+def shrink(options: ShrinkOptions) -> Shrunk:
+    """Find the smallest student that keeps a share of its teacher's skill, prove it on fresh episodes, and write it.
+
+    Raises:
+        UsageError: an option is out of range.
+        MismatchError: teacher and task do not fit, or the teacher plays no better than random play.
+        OutputExistsError: `out` holds something and neither `resume` nor `overwrite` was given.
+        KeyboardInterrupt: stopped; what was tried is kept, and `resume` goes on.
+    """
+    options = resolve_machine(options)
+    named = as_named(options.teacher, options)
+    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
+    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    # Playing with every size is cheap beside learning it: nothing is lost by a stop but the size at hand.
+    folders = (STUDENTS_FOLDER,)
+    with (
+        run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues,
+        use_threads(options.num_threads),
+        stop_on_interrupt(options.callbacks) as listeners,
+    ):
+        config = {key: value for key, value in recorded(options).items() if key not in ("teacher", "task", "out")}
+        if continues:
+            check_same_config(out, config, may_differ=_MAY_DIFFER, defaults={})
+        else:
+            write_config(out, "shrink", config)
+        try:
+            return Search(options, named, out, listeners).run()
+        except StopRequestedError:
+            raise KeyboardInterrupt("stopped; what was tried is kept. Go on with --resume.") from None
+
+
+def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
+    """Check all of a search that can be checked without playing: its teacher, its task and its folder.
+
+    Returns:
+        The options with what was left open.
+
+    Raises:
+        RldistillError: as `shrink`.
+    """
+    options = resolve_machine(options)
+    named = as_named(options.teacher, options)
+    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
+    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    earlier_run(out, may_stay=options.resume or options.overwrite)
+    Search(options, named, out, ())
+    return replace(options, out=out)
+
+
+_MAY_DIFFER = frozenset({"within", "num_episodes", "num_threads", "device", "trust"})
+
+
+def _name_of(named: PolicyLike) -> str:
+    path = path_of(named)
+    if path is None:
+        raise UsageError("out: expected a folder: a teacher that is given as an object has no name for one.")
+    return path.resolve().stem if path.suffix else path.resolve().name

@@ -1,0 +1,106 @@
+"""What a search for a small student found: sizes that were tried, looks at fresh episodes, and the verdict."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rldistill.policies import TorchPolicy
+
+STUDENT_FILE, RECORDS_FILE, STUDENTS_FOLDER = "student.safetensors", "shrink.json", "students"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One size that was tried.
+
+    Attributes:
+        network: its name.
+        num_parameters: of the student.
+        retention: mean over the choosing episodes.
+        bound: one-sided 95 % lower bound there.
+        holds: whether the bound reaches what is to be kept.
+        num_updates: gradient steps.
+        num_steps: decisions that were played to learn from.
+        seconds: of training and looking.
+        file: of the student, in the folder.
+    """
+
+    network: str
+    num_parameters: int
+    retention: float
+    bound: float
+    holds: bool
+    num_updates: int
+    num_steps: int
+    seconds: float
+    file: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A look at fresh episodes.
+
+    Attributes:
+        network: of the student.
+        retention: mean.
+        bound: one-sided lower bound at `confidence`.
+        confidence: 1 − 0.05 ÷ 2^k of the k-th look.
+        num_episodes: fresh ones.
+        scores: means of student, teacher and random play.
+        holds: whether the bound reaches what is to be kept.
+    """
+
+    network: str
+    retention: float
+    bound: float
+    confidence: float
+    num_episodes: int
+    scores: tuple[float, float, float]
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What a search found.
+
+    Attributes:
+        student: the smallest that holds, or the best where none does.
+        held: whether it was proved to keep enough.
+        verdict: one sentence.
+        trials: sizes that were tried, in that order.
+        proofs: looks at fresh episodes, in that order.
+        out: folder.
+    """
+
+    student: TorchPolicy
+    held: bool
+    verdict: str
+    trials: tuple[Trial, ...]
+    proofs: tuple[Proof, ...]
+    out: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "verdict": self.verdict,
+            "held": self.held,
+            "student": str(self.out / STUDENT_FILE),
+            "policy_hash": self.student.hash,
+            "trials": [asdict(trial) for trial in self.trials],
+            "proofs": [asdict(proof) for proof in self.proofs],
+        }
+
+    def __str__(self) -> str:
+        """Return the sizes as a table, and the verdict."""
+        rows = [("network", "parameters", "retention", "bound", "steps", "seconds", "")]
+        proved = {proof.network for proof in self.proofs if proof.holds}
+        for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
+            mark = "proved" if trial.network in proved else "holds" if trial.holds else ""
+            figures = (f"{trial.retention:.3f}", f"{trial.bound:.3f}", f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
+            rows.append((trial.network, f"{trial.num_parameters:,}", *figures, mark))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) if number == 0 else cell.rjust(width) for number, (cell, width) in columns)
+            for columns in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])

@@ -1,0 +1,341 @@
+"""The search for a small student: try sizes on one set of episodes, prove the smallest that holds on fresh ones.
+
+Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of them together err in at most 5 %.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from rldistill.distillation import distil
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError, RldistillError
+from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.limits import JSON, read_file
+from rldistill.loading.named import PolicyLike, as_policy, path_of, played_by, told_to_act
+from rldistill.options.declaration import values
+from rldistill.options.distill import DistillOptions, Live
+from rldistill.options.shrink import ShrinkOptions
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy, load_policy
+from rldistill.rollout.evaluate import play_scores
+from rldistill.seeding import stream_generator, stream_seed
+from rldistill.session.run_folder import (
+    provenance,
+)
+from rldistill.statistics import lower_bound
+from rldistill.statistics.paired import paired_retention_samples
+from rldistill.storage import write_json
+from rldistill.verbs.distill import resolve_distillation
+from rldistill.verbs.distillation_setup import DistillationSetup, prepare
+from rldistill.verbs.recipes import choose_recipe
+from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial
+from rldistill.verbs.sizes import ladder, next_size
+from rldistill.verbs.sources import open_sources
+
+# Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
+_CHOOSING, _GLANCING = 40, 10
+_ERROR = 0.05
+# Shares of the time: one size may take this much of what is left, and the proof is kept this much.
+_SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.4, 0.2
+
+
+class Search:
+    """One search: teacher, episodes, trials and proofs."""
+
+    def __init__(self, options: ShrinkOptions, named: PolicyLike, out: Path, callbacks: Sequence[Callback]) -> None:
+        self._options, self._out, self._callbacks = options, out, callbacks
+        self._deadline = time.monotonic() + options.within
+        policy = as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs)
+        policy = told_to_act(policy, options.behaviour)
+        task = options.task if options.task is not None else policy.tasks[0]
+        playable = played_by(policy, make_task(task, options.env_kwargs))
+        epsilon = options.exploration_epsilon
+        self._playable = playable if epsilon is None else playable.with_exploration(epsilon)
+        self._teacher = fit_policy(policy, self._playable.task)
+        self._named = named
+        self._recipe = choose_recipe(self._teacher, self._playable.task)
+        self._trials: list[Trial] = []
+        self._proofs: list[Proof] = []
+        self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self) -> Shrunk:
+        """Search, prove, and write what was found."""
+        self._take_up()
+        self._check_teacher()
+        self._tell(self._recipe.why)
+        self._search()
+        proof = self._prove()
+        return self._found(proof)
+
+    def _take_up(self) -> None:
+        """Read what an earlier call tried."""
+        path = self._out / RECORDS_FILE
+        if path.is_file():
+            data = json.loads(read_file(path, JSON.num_bytes))
+            self._trials = [Trial(**trial) for trial in data["trials"]]
+            self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
+            self._tell(f"going on with {len(self._trials)} sizes that were tried")
+
+    def _check_teacher(self) -> None:
+        """Check that there is a skill to keep, before anything is trained."""
+        teacher, random = self._baseline("choosing", _CHOOSING)
+        shown = f"teacher {teacher.mean():.4g}, random play {random.mean():.4g}, {_CHOOSING} episodes each"
+        samples = paired_retention_samples(teacher, teacher, random, rng=self._rng("teacher"))
+        if samples is None or lower_bound(samples) == -np.inf:
+            raise MismatchError(
+                f"{self._teacher.name} plays {self._playable.task.name} no better than random play ({shown}): there is "
+                "no skill to keep. See `rldistill inspect FILE --verify`, and whether it acts by --behaviour sample."
+            )
+        self._tell(f"{self._teacher.name} on {self._playable.task.name}: {shown}")
+
+    # Sizes.
+
+    def _search(self) -> None:
+        """Try sizes: from the middle down while they hold, up where they do not, until neighbours are known."""
+        sizes = self._sizes()
+        names = list(sizes)
+        tried = {trial.network: trial.holds for trial in self._trials}
+        while (name := next_size(sizes, tried, self._teacher_size())) is not None:
+            left = self._deadline - time.monotonic()
+            reserve = _SHARE_OF_THE_PROOF * self._options.within if any(tried.values()) else 0.0
+            if left <= reserve:
+                self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
+                return
+            trial = self._try(name, time.monotonic() + max(_SHARE_OF_A_TRIAL * left, 1.0))
+            self._trials.append(trial)
+            tried[name] = trial.holds
+            self._write()
+            what = "holds" if trial.holds else "does not hold"
+            self._tell(
+                f"{name}, {trial.num_parameters:,} parameters: keeps {trial.retention:.3f} (bound {trial.bound:.3f}), "
+                f"{what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
+            )
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the sizes that fit the observation, smallest first, with their parameters."""
+        sizes: dict[str, int] = {}
+        for name in ladder(self._playable.task):
+            try:
+                setup = self._setup(name)
+            except MismatchError:
+                continue  # images too small for its kernels
+            setup.batches.close()
+            sizes[name] = _num_parameters(setup.student)
+        return dict(sorted(sizes.items(), key=lambda item: item[1]))
+
+    def _setup(self, name: str) -> DistillationSetup:
+        recipe, options = self._recipe, self._options
+        live = Live(
+            self._teacher,
+            self._playable,
+            behaviour=options.behaviour,
+            collect_steps=recipe.collect_steps,
+            collect_period=recipe.collect_period,
+            teacher_fraction=recipe.teacher_fraction,
+        )
+        shared = {key: value for key, value in values(options).items() if key in ("seed", "num_envs", "device")}
+        distillation = DistillOptions(
+            live,
+            out=self._out,
+            student=name,
+            loss=recipe.loss,
+            temperature=recipe.temperature,
+            num_updates=recipe.max_updates,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            evaluate_episodes=0,
+            num_threads=options.num_threads,
+            **shared,
+        )
+        resolved, named = resolve_distillation(distillation)
+        return prepare(resolved, named, open_sources(resolved, named, self._callbacks))
+
+    def _try(self, name: str, until: float) -> Trial:
+        """Train one size until it holds, or its updates or its time are over."""
+        started, setup = time.monotonic(), self._setup(name)
+        best: tuple[float, float, TorchPolicy, int] | None = None
+        try:
+            for update in self._updates(setup, name):
+                is_last = update == self._recipe.max_updates or time.monotonic() > until
+                if update % self._recipe.check_period and not is_last:
+                    continue
+                retention, bound = self._look(setup.student, name)
+                if best is None or (bound, retention) > best[:2]:
+                    best = bound, retention, _copy(setup.student), update
+                if is_last or bound >= self._options.keep:
+                    break
+            num_steps = int(setup.sources[0].record["num_steps"])
+        finally:
+            setup.batches.close()
+        assert best is not None, "at least one update was made"
+        bound, retention, student, num_updates = best
+        file = f"{STUDENTS_FOLDER}/{name.replace(':', '-')}.safetensors"
+        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
+        self._with_provenance(student, name, num_updates).save(self._out / file)
+        return Trial(
+            name,
+            _num_parameters(student),
+            retention,
+            bound,
+            bound >= self._options.keep,
+            num_updates,
+            num_steps,
+            time.monotonic() - started,
+            file,
+        )
+
+    def _updates(self, setup: DistillationSetup, name: str) -> Iterator[int]:
+        total = self._recipe.max_updates
+        for record in distil(setup.distiller, setup.batches.of_updates(0, total)):
+            notify(self._callbacks, ProgressEvent(f"try {name}", record.update + 1, total, "updates"))
+            yield record.update + 1
+
+    def _look(self, student: TorchPolicy, name: str) -> tuple[float, float]:
+        """Return retention and its bound on the choosing episodes; on the first of them where these are hopeless."""
+        for num_episodes in (_GLANCING, _CHOOSING):
+            scores = self._scores(student, "choosing", num_episodes)
+            retention, bound = self._kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
+            if retention < self._options.keep:
+                break
+        return retention, bound
+
+    # Proof.
+
+    def _prove(self) -> Proof | None:
+        """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
+        for trial in sorted((trial for trial in self._trials if trial.holds), key=lambda trial: trial.num_parameters):
+            student = load_policy(self._out / trial.file, device=self._options.device)
+            num_episodes = self._options.num_episodes
+            while True:
+                proof = self._proved(student, trial.network, num_episodes)
+                self._proofs.append(proof)
+                self._write()
+                share = f"{proof.retention:.3f} (bound {proof.bound:.3f} at {proof.confidence:.2%})"
+                self._tell(f"proof of {trial.network}: keeps {share} in {num_episodes} fresh episodes")
+                if proof.holds:
+                    return proof
+                if proof.retention < self._options.keep or time.monotonic() > self._deadline:
+                    break
+                num_episodes *= 2  # more episodes may settle it, and the next look costs half the error
+        return None
+
+    def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
+        confidence = 1 - _ERROR / 2 ** (len(self._proofs) + 1)
+        scores = self._scores(student, "proof", num_episodes)
+        retention, bound = self._kept(scores, "proof", confidence, f"proof {len(self._proofs)}")
+        teacher, random = self._baseline("proof", num_episodes)
+        means = float(scores.mean()), float(teacher.mean()), float(random.mean())
+        holds = bound >= self._options.keep
+        return Proof(network, retention, bound, confidence, num_episodes, means, holds)
+
+    # Play.
+
+    def _kept(self, scores: np.ndarray, purpose: str, confidence: float, stream: str) -> tuple[float, float]:
+        """Return retention and its one-sided lower bound, by resampling episodes that all have met."""
+        teacher, random = self._baseline(purpose, len(scores))
+        samples = paired_retention_samples(scores, teacher, random, rng=self._rng(stream))
+        assert samples is not None, "there are at least five episodes"
+        skill = teacher.mean() - random.mean()
+        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), -1e9)
+
+    def _baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores of the teacher and of random play, played once."""
+        key = purpose, num_episodes
+        if key not in self._baselines:
+            longer = [pair for (name, size), pair in self._baselines.items() if name == purpose and size > num_episodes]
+            if longer:
+                return longer[0][0][:num_episodes], longer[0][1][:num_episodes]
+            policies: tuple[Policy, Policy] = self._teacher, RandomPolicy(self._playable.task)
+            teacher, random = (self._scores(policy, purpose, num_episodes) for policy in policies)
+            self._baselines[key] = teacher, random
+        return self._baselines[key]
+
+    def _scores(self, policy: Policy, purpose: str, num_episodes: int) -> np.ndarray:
+        """Return scores of episodes 0 to n − 1 of a purpose, which are the same for every policy."""
+        scores = play_scores(
+            policy,
+            self._playable,
+            num_episodes,
+            num_envs=self._options.num_envs,
+            num_threads=self._options.num_threads,
+            seed=stream_seed(self._options.seed, f"shrink {purpose}"),
+            on_step=self._reporter(f"{purpose} {policy.name}", num_episodes),
+        )
+        return np.array(scores)
+
+    def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
+        return lambda done: notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
+
+    # What is left.
+
+    def _found(self, proof: Proof | None) -> Shrunk:
+        """Write the student that was found, and say what it is."""
+        if not self._trials:
+            raise RldistillError(
+                f"--within {self._options.within:g} s was over before a first size was tried. Give more time."
+            )
+        best = max(self._trials, key=lambda trial: (trial.bound, trial.retention))
+        chosen = best if proof is None else next(trial for trial in self._trials if trial.network == proof.network)
+        student = load_policy(self._out / chosen.file, device=self._options.device)
+        student.save(self._out / STUDENT_FILE)
+        found = Shrunk(
+            student,
+            proof is not None,
+            self._verdict(chosen, proof),
+            tuple(self._trials),
+            tuple(self._proofs),
+            self._out,
+        )
+        write_json(self._out / RECORDS_FILE, found.to_dict())
+        return found
+
+    def _verdict(self, trial: Trial, proof: Proof | None) -> str:
+        size, teacher = f"{trial.network}, {trial.num_parameters:,} parameters", self._teacher_size()
+        smaller = "" if teacher is None else f", {teacher / trial.num_parameters:.3g} times fewer than its teacher"
+        task = self._playable.task.name
+        if proof is not None:
+            return (
+                f"{size}{smaller}, keeps {100 * proof.retention:.1f} % of the skill on {task}: at least "
+                f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes; "
+                f"{100 * self._options.keep:g} % asked for)."
+            )
+        return (
+            f"Nothing was proved to keep {100 * self._options.keep:g} % on {task}; the best, {size}, keeps "
+            f"{100 * trial.retention:.1f} % (bound {100 * trial.bound:.1f} %). More time (--within), a lower --keep, "
+            "or data with more spread (--exploration-epsilon 0.1) may help."
+        )
+
+    def _write(self) -> None:
+        records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
+        write_json(self._out / RECORDS_FILE, records)
+
+    def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int) -> TorchPolicy:
+        path = path_of(self._named)
+        teacher = {"name": self._teacher.name, "hash": self._teacher.hash, "path": None if path is None else str(path)}
+        made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
+        chosen = {"num_updates": num_updates, "chosen_by": "first to hold on the choosing episodes", "student": network}
+        return student.with_provenance(made | {"teacher": teacher} | chosen)
+
+    def _teacher_size(self) -> int | None:
+        return _num_parameters(self._teacher) if isinstance(self._teacher, TorchPolicy) else None
+
+    def _rng(self, stream: str) -> np.random.Generator:
+        return stream_generator(self._options.seed, f"shrink {stream}")
+
+    def _tell(self, text: str) -> None:
+        notify(self._callbacks, MessageEvent(text))
+
+
+def _num_parameters(policy: TorchPolicy) -> int:
+    return sum(parameter.numel() for parameter in policy.network.parameters())
+
+
+def _copy(student: TorchPolicy) -> TorchPolicy:
+    """Return a student as it is now."""
+    copied = TorchPolicy.from_spec(student.spec, normalization=student.normalization)
+    copied.network.load_state_dict(student.network.state_dict())
+    return copied.to(student.device)

@@ -1,0 +1,45 @@
+"""The ladder of networks on which a small student is looked for, and the order in which it is climbed."""
+
+from collections.abc import Mapping
+
+from rldistill.networks.torsos import image_shape
+from rldistill.tasks import Task
+
+_VECTORS = (
+    *("mlp:1", "mlp:2", "mlp:3", "mlp:4", "mlp:6", "mlp:8", "mlp:12", "mlp:16", "mlp:32", "mlp:16x16", "mlp:32x32"),
+    *("mlp:64x64", "mlp:128x128", "mlp:256x256"),
+)
+_IMAGES = ("conv:4-4-4:16", "conv:8-8-8:32", "net3", "net2", "net1", "dqn")
+_PARTS = ("combined:4-4-4:16:16", "combined:8-8-8:32:32", "combined:16-16-16:64:64")
+
+
+def ladder(task: Task) -> tuple[str, ...]:
+    """Return the names of networks to try on a task."""
+    fingerprint = task.fingerprint
+    if any(part.is_image for part in fingerprint.observation_parts):
+        return _PARTS
+    return _VECTORS if image_shape(fingerprint.observation_shape) is None else _IMAGES
+
+
+def next_size(sizes: Mapping[str, int], tried: Mapping[str, bool], teacher_size: int | None) -> str | None:
+    """Return which size to try next, None where the smallest that holds has been found.
+
+    The first has a tenth of the teacher's parameters; then the search halves what lies between the largest size that
+    failed and the smallest that held.
+
+    Args:
+        sizes: parameters by name, increasing.
+        tried: whether each size that was tried held.
+        teacher_size: parameters of the teacher, if they are known.
+    """
+    names = list(sizes)
+    held = [index for index, name in enumerate(names) if tried.get(name)]
+    failed = [index for index, name in enumerate(names) if tried.get(name) is False]
+    high = min(held, default=len(names))
+    low = max((index for index in failed if index < high), default=-1)
+    if high - low <= 1:
+        return None
+    if not tried:
+        tenth = [index for index, name in enumerate(names) if teacher_size is None or 10 * sizes[name] <= teacher_size]
+        return names[tenth[-1] if tenth and teacher_size is not None else len(names) // 2]
+    return names[(low + high) // 2] if held else names[min(low + 2, len(names) - 1)]

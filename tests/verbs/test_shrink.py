@@ -1,0 +1,135 @@
+"""The search for the smallest student that is good enough: sizes, proof, stops, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+import rldistill as rd
+from rldistill.errors import MismatchError, OutputExistsError, UsageError
+from rldistill.events import ProgressEvent
+from rldistill.policies import load_policy
+from rldistill.verbs import shrink_search
+from rldistill.verbs.recipes import choose_recipe
+from rldistill.verbs.sizes import next_size
+from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
+from tests.kit.commands import run
+from tests.kit.payout import constant_policy, payout_task
+
+SIZES = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few updates and few episodes: what is found does not matter, how it is found does."""
+    monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
+    monkeypatch.setattr(shrink_search, "_GLANCING", 5)
+    monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4", "mlp:8", "mlp:16"))
+
+
+def search_order(holds, teacher_size):
+    tried, order = {}, []
+    while (name := next_size(SIZES, tried, teacher_size)) is not None:
+        order.append(name)
+        tried[name] = holds(name)
+    return order, tried
+
+
+@pytest.mark.parametrize("smallest", [*SIZES, None])
+def test_the_smallest_size_that_holds_and_the_largest_that_does_not_are_always_found(smallest):
+    def holds(name):
+        return smallest is not None and SIZES[name] >= SIZES[smallest]
+
+    order, tried = search_order(holds, 450)
+    assert order[0] == "c", "a tenth of the teacher comes first"
+    held = [name for name in SIZES if tried.get(name)]
+    assert (held[0] if held else None) == smallest
+    if smallest is None:
+        assert tried["e"] is False
+    elif smallest != "a":
+        assert tried[list(SIZES)[list(SIZES).index(smallest) - 1]] is False
+    assert len(order) == len(set(order)) <= 4
+
+
+def test_an_unknown_teacher_begins_in_the_middle():
+    assert next_size(SIZES, {}, None) == "c"
+
+
+@pytest.mark.learning
+def test_a_student_of_few_parameters_keeps_the_skill_of_a_hand_made_teacher(tmp_path):
+    task = short_cart_pole(200)
+    found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=120.0, num_envs=8)
+    assert found.held
+    assert found.proofs[-1].bound >= 0.95
+    sizes = {trial.network: trial.num_parameters for trial in found.trials}
+    assert sum(parameter.numel() for parameter in found.student.network.parameters()) == min(
+        size for name, size in sizes.items() if name in {trial.network for trial in found.trials if trial.holds}
+    )
+    assert load_policy(tmp_path / "s" / "student.safetensors").hash == found.student.hash
+
+
+def test_what_was_found_is_written_and_shown(tmp_path, quick):
+    task = short_cart_pole(60)
+    found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_episodes=20, num_envs=4)
+    data = json.loads((tmp_path / "s" / "shrink.json").read_text())
+    assert data["verdict"] == found.verdict
+    assert [trial["network"] for trial in data["trials"]] == [trial.network for trial in found.trials]
+    for trial in found.trials:
+        assert (tmp_path / "s" / trial.file).is_file()
+        assert trial.network in str(found)
+    # Each look at fresh episodes pays for itself.
+    assert [proof.confidence for proof in found.proofs] == [1 - 0.05 / 2 ** (k + 1) for k in range(len(found.proofs))]
+
+
+def test_a_stop_keeps_what_was_tried_and_resuming_tries_no_size_twice(tmp_path, quick):
+    task, begun = short_cart_pole(60), []
+
+    def stop(event) -> bool:
+        if isinstance(event, ProgressEvent) and event.phase.startswith("try "):
+            begun.append(event.phase)
+        return len(set(begun)) == 2
+
+    settings = {"out": tmp_path / "s", "within": 60.0, "num_episodes": 20, "num_envs": 4}
+    with pytest.raises(KeyboardInterrupt):
+        rd.shrink(hand_made_teacher(task), task, callbacks=[stop], **settings)
+    tried = [trial["network"] for trial in json.loads((tmp_path / "s" / "shrink.json").read_text())["trials"]]
+    assert [f"try {name}" for name in tried] == begun[:1]
+    with pytest.raises(OutputExistsError):
+        rd.shrink(hand_made_teacher(task), task, **settings)
+    found = rd.shrink(hand_made_teacher(task), task, resume=True, **settings)
+    networks = [trial.network for trial in found.trials]
+    assert networks[0] == tried[0]
+    assert len(networks) == len(set(networks))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"keep": 1.5}, r"keep must lie in \(0, 1\], got 1.5"),
+        ({"keep": 0.0}, "keep must be > 0, got 0.0"),
+        ({"within": 0.0}, "within must be > 0, got 0.0"),
+        ({"num_episodes": 3}, "num_episodes must be 20 or more, got 3"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_played(tmp_path, options, line):
+    with pytest.raises(UsageError, match=line):
+        rd.shrink("no-file", out=tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_teacher_without_skill_is_refused_with_both_scores(tmp_path):
+    task = payout_task()
+    with pytest.raises(MismatchError, match=r"no better than random play \(teacher 2, random play"):
+        rd.shrink(constant_policy(task, 0), task, out=tmp_path / "s", within=5.0)
+
+
+@pytest.mark.parametrize(("text", "line"), [("soon", "within: got 'soon', expected a time such as 90s, 10m or 2h.")])
+def test_a_time_is_written_as_people_do(text, line):
+    result = run("shrink", "t", "--within", text)
+    assert (result.code, result.line) == (2, f"rldistill shrink: {line}")
+
+
+def test_recipes_follow_from_what_the_teacher_gives():
+    task = short_cart_pole()
+    assert choose_recipe(hand_made_teacher(), task.task).loss is None
+    assert np.isclose(float(choose_recipe(hand_made_teacher(), task.task).collect_steps), 2_000)
