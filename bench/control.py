@@ -151,7 +151,7 @@ def main(*, quick: bool) -> None:
         )
     show(
         f"Collection of vectors, {_NUM_ENVS} environments",
-        ["", "steps/s", "environments", "network", "usual loop", "of what both allow", "of the usual loop"],
+        ["", "steps/s", "environments", "network", "usual loop", "of the limit", "of the loop"],
         rows,
         f"medians of {num_rounds} turns of {num_locksteps * _NUM_ENVS:,} steps, process time; of the last two, within "
         "a turn.",

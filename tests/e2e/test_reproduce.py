@@ -74,7 +74,7 @@ def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
     trivial = [arm for arm, said in made.items() if said["held_out_agreement"] <= said["majority_share"]]
     assert one["learned_nothing"] == [{"arm": arm, "game": "pong", "seed": 0} for arm in trivial]
     before = contents(tmp_path / "out/students")
-    two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, num_seeds=2).results
+    two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, seeds=2).results
     assert before.items() <= contents(tmp_path / "out/students").items()
     assert [point["seed"] for point in two["arms"][0]["mean_retention"]["by_seed"]] == [0, 1]
     first, both = (results["arms"][0]["games"]["pong"]["by_seed"] for results in (one, two))

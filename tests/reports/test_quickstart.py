@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_a_call_that_was_stopped_while_it_collected_is_followed_by_another(
     config = QuickstartOptions(teacher=teacher, task=TASK, out=out, num_steps=200)
     monkeypatch.setattr("rldistill.reports.quickstart.collect", stopped)
     with pytest.raises(KeyboardInterrupt):
-        quickstart(config, overwrite=overwrite)
+        quickstart(replace(config, overwrite=overwrite))
     assert (out / "quickstart.toml").exists() == overwrite
     with pytest.raises(KeyboardInterrupt):  # it gets as far as the first
         quickstart(config)

@@ -133,10 +133,10 @@ class ShardBuffer:
         """Add one step of each of N episodes, copied: its row of the observations, and its `values` `[N, …]`."""
         fields, num_context_rows = self._layout.observation_fields, self._layout.frame_stack - 1
         parts = self._layout.split(rows)
-        for slot, episode in enumerate(episodes.tolist()):
+        for index, episode in enumerate(episodes.tolist()):
             if episode not in self.under_way:
                 self.under_way[episode] = SegmentBuffer(episode, 0, [], fields, num_context_rows)
-            self.under_way[episode].add_step(parts, slot)
+            self.under_way[episode].add_step(parts, index)
         self._episodes.append(episodes.copy())
         for name, column in self._values.items():
             column.append(values[name].copy())
