@@ -102,7 +102,8 @@ def network_alone(policy: TorchPolicy) -> Callable[[int], int]:
     return work
 
 
-def _teacher(task: PlayableTask, file: str, network: str) -> TorchPolicy:
+def load_teacher(task: PlayableTask, file: str, network: str) -> TorchPolicy:
+    """Return a published teacher, or a network of its size with random weights."""
     if (_TEACHERS / file).is_file():
         loaded = load_policy(_TEACHERS / file)
         assert isinstance(loaded, TorchPolicy)
@@ -138,7 +139,7 @@ def main(*, quick: bool) -> None:
     rows: list[list[str]] = []
     for name, (file, network) in _TASKS.items():
         task = make_task(name)
-        policy = _teacher(task, file, network)
+        policy = load_teacher(task, file, network)
         rates = _measure(name, policy, task, num_locksteps=num_locksteps, num_rounds=num_rounds)
         rows.append(
             [
@@ -150,7 +151,7 @@ def main(*, quick: bool) -> None:
         )
     show(
         f"Collection of vectors, {_NUM_ENVS} environments",
-        ["", "steps/s", "environments", "network", "usual loop", "of what both allow", "of the usual loop"],
+        ["", "steps/s", "environments", "network", "usual loop", "of the limit", "of the loop"],
         rows,
         f"medians of {num_rounds} turns of {num_locksteps * _NUM_ENVS:,} steps, process time; of the last two, within "
         "a turn.",

@@ -8,8 +8,19 @@ import importlib
 import time
 
 QUESTIONS = (
-    *("updates", "vectors", "sampling", "replay", "decision", "collection"),
-    *("storage", "usual_way", "gpu", "memory"),
+    "updates",
+    "vectors",
+    "sampling",
+    "replay",
+    "decision",
+    "collection",
+    "control",
+    "evaluation",
+    "start",
+    "storage",
+    "usual_way",
+    "gpu",
+    "memory",
 )
 
 

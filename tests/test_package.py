@@ -140,3 +140,10 @@ def test_loading_a_policy_does_not_pay_for_the_compiler_of_torch():
     script = "import sys, rldistill; rldistill.load_policy(sys.argv[1]); print('torch._dynamo' in sys.modules)"
     ran = run_python("-c", script, str(ZOO / "pong.safetensors"))
     assert (ran.returncode, ran.stdout.strip()) == (0, "False"), ran.stderr
+
+
+def test_loading_a_policy_pays_neither_for_blocks_nor_for_draws():
+    modules = {"blosc2", "scipy.special"}
+    script = f"import sys, rldistill; rldistill.load_policy(sys.argv[1]); print({modules} & set(sys.modules))"
+    ran = run_python("-c", script, str(ZOO / "pong.safetensors"))
+    assert (ran.returncode, ran.stdout.strip()) == (0, "set()"), ran.stderr

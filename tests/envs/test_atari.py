@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ale_py import roms
 
-from rldistill.envs import make_task
+from rldistill.envs import atari, make_task
 from rldistill.envs.atari import MULTI_PLAYER_GAMES, AtariEnvs, AtariOptions
 from rldistill.errors import MismatchError, TaskError, UsageError
 
@@ -385,3 +385,10 @@ def test_every_game_for_one_is_a_task_and_plays_all_its_actions():
     completed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert completed.stdout.split() == PLAYABLE_GAMES, completed.stderr
     assert len(PLAYABLE_GAMES) == 104
+
+
+def test_a_game_is_loaded_once_for_the_names_of_its_actions():
+    atari._action_sets.cache_clear()
+    for full_action_set in (False, True):
+        make_envs("pong", full_action_set=full_action_set).close()
+    assert atari._action_sets.cache_info().misses == 1

@@ -8,7 +8,6 @@ hundreds of times, so speed won.
 
 from typing import Any
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,11 +28,15 @@ def rows_per_block(row_bytes: int) -> int:
 
 def release_gil() -> None:
     """Let blosc2 work outside Python's lock, for good: a decoding thread must not stall the one that trains."""
+    import blosc2  # here and below: importing it takes longer than loading a policy, which needs no blocks
+
     blosc2.set_releasegil(True)
 
 
 def encode_block(rows: NDArray[Any]) -> bytes:
     """Compress rows `[R, …]` into one self-describing blosc2 chunk."""
+    import blosc2
+
     itemsize = rows.dtype.itemsize
     # Shuffling sorts the bytes of numbers by significance; with one byte per number there is nothing to sort.
     shuffle = blosc2.Filter.NOFILTER if itemsize == 1 else blosc2.Filter.SHUFFLE
@@ -57,6 +60,8 @@ def decode_block(chunk: NDArray[np.uint8], rows: NDArray[Any]) -> None:
     Raises:
         ValueError: the chunk is damaged.
     """
+    import blosc2
+
     blosc2.decompress2(chunk, dst=rows, **_ONE_THREAD)
 
 

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import ale_py
@@ -89,13 +90,20 @@ def nearest_game(text: str, *, cutoff: float) -> str | None:
 
 def action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
     """Return the names of a game's actions, in order."""
+    minimal, legal = _action_sets(game)
+    return legal if full_action_set else minimal
+
+
+@cache
+def _action_sets(game: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the actions that a game knows, and of all; kept, for it loads the ROM."""
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     interface = ale_py.ALEInterface()
     path = roms.get_rom_path(game)
     assert path is not None, f"{game} was checked before"
     interface.loadROM(str(path))
-    actions = interface.getLegalActionSet() if full_action_set else interface.getMinimalActionSet()
-    return tuple(action.name for action in actions)
+    minimal, legal = interface.getMinimalActionSet(), interface.getLegalActionSet()
+    return tuple(action.name for action in minimal), tuple(action.name for action in legal)
 
 
 def atari_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -190,8 +198,7 @@ class AtariEnvs:
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
         if self._is_fresh and len(slots) != self.num_envs:
-            # ale-py wants one full reset first.
-            self._envs.reset(seed=np.zeros(self.num_envs, np.int64))
+            self._envs.reset()  # ale-py wants one full reset first; with seeds it would load every game again
         self._is_fresh = False
         mask = np.zeros(self.num_envs, np.bool_)
         mask[list(slots)] = True

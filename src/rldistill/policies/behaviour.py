@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtri
 
 from rldistill.errors import UsageError
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
@@ -163,6 +162,8 @@ def _sample(layout: ActionLayout, raw: NDArray[np.float32], kind: str, uniforms:
         mean, log_std = np.split(raw.astype(np.float64), 2, axis=1)
         return to_box(layout, mean + np.exp(np.minimum(log_std, _LARGEST_LOG_STD)) * _normal(uniforms))
     if layout.kind == "multi_binary":
+        from scipy.special import expit  # here and below: importing it takes longer than loading a policy
+
         return (uniforms < expit(raw.astype(np.float64))).astype(np.int64)
     if layout.kind == "discrete":
         return _sample_choice(raw, uniforms[:, 0])
@@ -185,6 +186,8 @@ def _sample_choice(scores: NDArray[np.float32], uniforms: NDArray[np.float64]) -
 
 def _in_box(layout: ActionLayout, uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
     low, high = np.array(layout.low), np.array(layout.high)
+    if layout.is_bounded:
+        return np.clip(low + uniforms * (high - low), low, high).astype(np.float32)
     is_bounded = np.isfinite(layout.widths)
     inside = np.where(is_bounded, low, 0.0) + uniforms * np.where(is_bounded, high - low, 1.0)
     return np.clip(np.where(is_bounded, inside, _normal(uniforms)), low, high).astype(np.float32)
@@ -192,4 +195,6 @@ def _in_box(layout: ActionLayout, uniforms: NDArray[np.float64]) -> NDArray[np.f
 
 def _normal(uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return standard normal numbers by inverting the distribution function; 0 would be minus infinity."""
+    from scipy.special import ndtri
+
     return ndtri(np.maximum(uniforms, np.finfo(np.float64).tiny))
