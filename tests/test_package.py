@@ -15,7 +15,7 @@ import pytest
 import rldistill
 
 ZOO = Path(__file__).parents[1] / "zoo"
-VERBS = ["quickstart", "train-teacher", "collect", "distill", "evaluate", "reproduce", "inspect"]
+VERBS = ["quickstart", "shrink", "train-teacher", "collect", "distill", "evaluate", "reproduce", "inspect"]
 # Each of these costs tenths of a second or more; `--help` has half a second for everything.
 HEAVY_MODULES = {"torch", "scipy", "gymnasium", "ale_py", "blosc2", "matplotlib", "av"}
 

@@ -31,6 +31,7 @@ from rldistill.seeding import stream_generator, stream_seed
 # In the identity of a teacher that plays otherwise while it is recorded than it acts.
 PLAYED_AS = " played as "
 _TEACHER = "teacher"
+_UNBOUNDED = 2**62
 
 OnPlay = Callable[[str, int, int], None]
 """Receives the task's name, its steps of this collection, and how many they will be; may raise to stop."""
@@ -115,7 +116,7 @@ class LiveSource:
         self._learned = self._play(self._mixture, head, "live", self._num_envs, self._replay_capacity)
         # Steps in whole episodes: the capacity is no limit here.
         few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
-        self._measured = self._play(None, head, "held-out play", few_envs, 2**62)
+        self._measured = self._play(None, head, "held-out play", few_envs, _UNBOUNDED)
 
     def advance(self, update: int) -> int:
         """Play before each period of updates, and what is held out before all else; goes on where a stop cut it."""
@@ -187,6 +188,7 @@ class LiveSource:
         return self.task.protocol.exploration_epsilon
 
     def _play(self, mixture: Mixture | None, head: int, stream: str, num_envs: int, capacity: int) -> "LivePlay":
+        # The player says what the teacher says and differs in how it acts alone: so one answer serves both.
         return LivePlay(
             self._player,
             mixture or self._player,

@@ -28,7 +28,7 @@ from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
 _MEASURE_ROWS = 256
-# Clipping adds this to the norm; safely below the largest one it would multiply every gradient by exactly 1.
+# torch's clipping adds this to the norm. Below the largest norm it would multiply by 1: then the call is left out.
 _CLIPPING_EPSILON, _SAFELY_BELOW = 1e-6, 0.999
 
 

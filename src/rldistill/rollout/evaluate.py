@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
-from rldistill.policies import Policy, choose_actions
+from rldistill.policies import Policy, choose_actions, fit_policy
 from rldistill.rollout.player import EpisodePlayer, StepRecord
 from rldistill.seeding import episode_seed
 from rldistill.statistics import action_gap
@@ -185,7 +185,7 @@ def play_scores(
     """Return the scores of episodes 0 to `num_episodes` − 1, played under the protocol in environments made for them.
 
     Args:
-        policy: plays, with its head of the task.
+        policy: plays, with its head of the task; its only head also plays a task of another name.
         playable: what is played.
         num_episodes: how many.
         num_envs: environments stepped together, at most as many as episodes.
@@ -197,7 +197,7 @@ def play_scores(
     envs = playable.make_envs(min(num_envs, num_episodes), num_threads)
     try:
         played = play_episodes(
-            policy.for_task(task.name),
+            fit_policy(policy, task),
             envs,
             range(num_episodes),
             seed=seed,

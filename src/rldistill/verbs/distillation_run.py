@@ -31,7 +31,7 @@ from rldistill.verbs.final_score import tell_scores
 
 STUDENT_FILE = "student.safetensors"
 CHECKPOINT_FILE = "checkpoint.ckpt"
-# What does not change the result, or is checked by content: a resumed run may differ in it.
+# Text that may differ in a resumed run: it changes no result, or what it names is compared by content (`_load`).
 _MAY_DIFFER = frozenset(
     {"out", "device", "num_threads", "num_envs", "data", "teacher", "behaviour", "evaluate_episodes"}
 )
@@ -251,7 +251,7 @@ class DistillationRun:
 
     @property
     def _replays(self) -> ReplayFiles:
-        """Of the moment: a learner that is taken up makes itself a new one."""
+        """The replays of the sources as they are now: a learner that is resumed makes itself a new replay."""
         return ReplayFiles(self._folder / REPLAY_FOLDER, self._setup.batches.replays)
 
     def _save(self) -> None:

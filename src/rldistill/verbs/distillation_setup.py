@@ -35,7 +35,7 @@ class DistillationSetup:
         batches: of the sources that teach, in the order in which the data were named.
         student: with a head for each of them, and perhaps more.
         distiller: trains it.
-        values: the options, with what followed from the data, for `options.toml`.
+        values: the options, with what followed from the data, for `config.toml`.
         warnings: for people, before anything is trained.
         notes: likewise, of what was decided.
         student_note: why this network was chosen: of use only while it can still be another.
@@ -104,7 +104,7 @@ def prepare(options: DistillOptions, named: Sequence[Named], sources: Sequence[S
 
 
 def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSchedule) -> dict[str, Any]:
-    """Return the options as `options.toml` holds them: what was left open is filled in where it applies."""
+    """Return the options as `config.toml` holds them: what was left open is filled in where it applies."""
     own = recorded(options)
     del own["source"]
     if not isinstance(named[0], Online):
