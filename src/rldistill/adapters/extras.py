@@ -22,4 +22,4 @@ def check_installed(module: str, *, what: str, extra: str) -> None:
 
 
 def _missing(module: str, *, what: str, extra: str) -> str:
-    return f"{what} needs {module}, which is not installed: {install_hint(extra)}"
+    return f"{what} needs {module.partition('.')[0]}, which is not installed: {install_hint(extra)}"

@@ -47,7 +47,7 @@ class EndLabel:
 
 def new_figure(width: float, height: float) -> "Figure":
     """Return an empty white figure that knows how to draw itself; RldistillError where matplotlib is missing."""
-    optional_import("matplotlib", what="Drawing a curve", extra="report")
+    optional_import("matplotlib.figure", what="Drawing a curve", extra="report")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
