@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rldistill as rd
-from rldistill.errors import MismatchError, OutputExistsError, UsageError
+from rldistill.errors import MismatchError, OutputExistsError, RldistillError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.verbs import shrink_search
@@ -102,9 +102,26 @@ def test_a_stop_keeps_what_was_tried_and_resuming_tries_no_size_twice(tmp_path, 
     assert len(networks) == len(set(networks))
 
 
+def test_overwriting_begins_anew_and_another_teacher_is_not_gone_on_with(tmp_path, quick):
+    task = short_cart_pole(60)
+    settings = {"out": tmp_path / "s", "within": 60.0, "num_episodes": 20, "num_envs": 4}
+    first = rd.shrink(hand_made_teacher(task), task, **settings)
+    again = rd.shrink(hand_made_teacher(task), task, resume=True, **settings)
+    assert (again.student.hash, again.held) == (first.student.hash, first.held)
+    if first.held:
+        assert again.proofs == first.proofs, "a proof stays one"
+    with pytest.raises(MismatchError, match="began with another teacher or task"):
+        rd.shrink(hand_made_teacher(task, scale=2.0), task, resume=True, **settings)
+    rd.shrink(hand_made_teacher(task, scale=2.0), task, overwrite=True, **settings)
+    (tmp_path / "s" / "shrink.json").write_text("{}")
+    with pytest.raises(RldistillError, match="is damaged"):
+        rd.shrink(hand_made_teacher(task, scale=2.0), task, resume=True, **settings)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        ({"within": float("inf")}, "within: got inf, expected a number of seconds"),
         ({"keep": 1.5}, r"keep must lie in \(0, 1\], got 1.5"),
         ({"keep": 0.0}, "keep must be > 0, got 0.0"),
         ({"within": 0.0}, "within must be > 0, got 0.0"),

@@ -115,7 +115,10 @@ def _source(given: Given) -> "Source | list[Any]":
             raise UsageError(f"--online needs one task: --task atari:pong, got {', '.join(tasks) or None}.")
         return given.make(Online, task=tasks[0])
     if kind is Stored:
-        return [Stored(path, task=next((name for name in tasks), None)) for path in said.data]
+        if len(tasks) not in (0, 1, len(said.data)):
+            raise UsageError(f"--task names {len(tasks)} tasks for {len(said.data)} datasets, expected one for each.")
+        named = tasks if len(tasks) == len(said.data) else [tasks[0] if tasks else None] * len(said.data)
+        return [Stored(path, task=task) for path, task in zip(said.data, named, strict=True)]
     return _live(given, said.teacher, tasks)
 
 

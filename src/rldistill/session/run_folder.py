@@ -43,6 +43,8 @@ _OWN_FILES = frozenset(
         "results.json",
         "results.md",
         "results.png",
+        "shrink.json",
+        "shrink.png",
     }
 )
 # Written by `evaluate`, which holds no lock: a half-written one may be under way.
@@ -86,7 +88,7 @@ def plain(value: object) -> object:
         return [plain(item) for item in items]
     if isinstance(value, Mapping):
         settings = cast(Mapping[str, Any], value)
-        return {key: plain(item) for key, item in settings.items()}
+        return {key: plain(item) for key, item in settings.items() if item is not None}  # TOML has no null
     return value
 
 

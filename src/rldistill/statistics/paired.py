@@ -45,6 +45,8 @@ def paired_retention_samples(
         students, teachers, randoms = arms[:, drawn].mean(axis=2)
         skill = teachers - randoms
         kept = np.full(stop - start, -np.inf)
-        np.divide(students - randoms, skill, out=kept, where=skill > 0)
+        with np.errstate(over="ignore"):
+            np.divide(students - randoms, skill, out=kept, where=skill > 0)
+        kept[np.isposinf(kept)] = -np.inf  # a skill too small to divide by is none
         samples[start:stop] = kept
     return samples

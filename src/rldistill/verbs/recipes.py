@@ -4,7 +4,7 @@
 measurement of your own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rldistill.networks.torsos import image_shape
 from rldistill.policies import Policy
@@ -87,6 +87,10 @@ _BOXES = Recipe(
 
 def choose_recipe(teacher: Policy, task: Task) -> Recipe:
     """Return how to distil a teacher on a task."""
-    if image_shape(task.fingerprint.observation_shape) is not None:
+    if image_shape(task.fingerprint.observation_shape) is None:
+        return _CHOICES if teacher.output_kind in ("q_values", "logits") else _BOXES
+    if teacher.output_kind == "q_values":
         return _IMAGES
-    return _CHOICES if teacher.output_kind in ("q_values", "logits") else _BOXES
+    # The temperature was measured for Q-values; the rest is play and rates of images.
+    loss = None if teacher.output_kind == "logits" else "mean_mse"
+    return replace(_IMAGES, loss=loss, temperature=None, evidence="as for Q-values on images, not measured by itself")

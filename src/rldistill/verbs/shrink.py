@@ -21,6 +21,7 @@ from rldistill.session.run_folder import (
 from rldistill.session.threads import use_threads
 from rldistill.verbs.shrink_records import STUDENTS_FOLDER, Shrunk
 from rldistill.verbs.shrink_search import Search
+from rldistill.verbs.sources import policy_name, task_name
 
 
 @verb(ShrinkOptions)
@@ -44,7 +45,8 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         use_threads(options.num_threads),
         stop_on_interrupt(options.callbacks) as listeners,
     ):
-        config = {key: value for key, value in recorded(options).items() if key not in ("teacher", "task", "out")}
+        config = recorded(options) | {"teacher": policy_name(named), "out": str(out)}
+        config["task"] = None if options.task is None else task_name(options.task)
         if continues:
             check_same_config(out, config, may_differ=_MAY_DIFFER, defaults={})
         else:
@@ -73,7 +75,8 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
     return replace(options, out=out)
 
 
-_MAY_DIFFER = frozenset({"within", "num_episodes", "num_threads", "device", "trust"})
+# The teacher and the task are compared by content (`Search`).
+_MAY_DIFFER = frozenset({"teacher", "task", "out", "within", "num_episodes", "num_threads", "device", "trust"})
 
 
 def _name_of(named: PolicyLike) -> str:

@@ -22,7 +22,7 @@ class Trial:
         num_updates: gradient steps.
         num_steps: decisions that were played to learn from.
         seconds: of training and looking.
-        file: of the student, in the folder.
+        is_cut: whether time ended it before its updates were done: more time may make it hold.
     """
 
     network: str
@@ -33,7 +33,12 @@ class Trial:
     num_updates: int
     num_steps: int
     seconds: float
-    file: str
+    is_cut: bool
+
+    @property
+    def file(self) -> str:
+        """Where the student lies in the folder."""
+        return f"{STUDENTS_FOLDER}/{self.network.replace(':', '-')}.safetensors"
 
 
 @dataclass(frozen=True)

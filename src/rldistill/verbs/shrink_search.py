@@ -8,20 +8,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rldistill.distillation import distil
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError, RldistillError
+from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
-from rldistill.limits import JSON, read_file
+from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_policy, path_of, played_by, told_to_act
 from rldistill.options.declaration import values
 from rldistill.options.distill import DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy, load_policy
-from rldistill.rollout.evaluate import play_scores
+from rldistill.rollout.evaluate import is_deterministic, play_scores
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.session.run_folder import (
     provenance,
@@ -39,6 +40,10 @@ from rldistill.verbs.sources import open_sources
 # Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
 _CHOOSING, _GLANCING = 40, 10
 _ERROR = 0.05
+# Beyond, 10,000 resamples do not reach the error of a look.
+_MOST_LOOKS = 7
+# In place of −∞, which is no JSON.
+_NOTHING = -1e9
 # Shares of the time: one size may take this much of what is left, and the proof is kept this much.
 _SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.4, 0.2
 
@@ -57,6 +62,11 @@ class Search:
         self._playable = playable if epsilon is None else playable.with_exploration(epsilon)
         self._teacher = fit_policy(policy, self._playable.task)
         self._named = named
+        if is_deterministic(self._teacher, self._playable, self._playable.task.protocol.exploration_epsilon):
+            raise UsageError(
+                f"{self._playable.task.name} without chance has few different episodes, and none would be fresh for "
+                "the proof. Leave --exploration-epsilon out: 0.05."
+            )
         self._recipe = choose_recipe(self._teacher, self._playable.task)
         self._trials: list[Trial] = []
         self._proofs: list[Proof] = []
@@ -75,10 +85,25 @@ class Search:
         """Read what an earlier call tried."""
         path = self._out / RECORDS_FILE
         if path.is_file():
-            data = json.loads(read_file(path, JSON.num_bytes))
-            self._trials = [Trial(**trial) for trial in data["trials"]]
-            self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
+            try:
+                data = read_json(read_file(path, JSON.num_bytes))
+                begun = data["of"]
+                trials = [Trial(**trial) for trial in data["trials"]]
+                self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
+            except (ValueError, TypeError, KeyError) as error:
+                raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
+            if begun != self._of():
+                raise MismatchError(
+                    f"--resume {self._out}: the search began with another teacher or task. Use the same, or "
+                    "--overwrite."
+                )
+            # A size that ran out of time may hold with more of it.
+            self._trials = [trial for trial in trials if trial.holds or not trial.is_cut]
             self._tell(f"going on with {len(self._trials)} sizes that were tried")
+
+    def _of(self) -> dict[str, Any]:
+        """Return what a search is of: it goes on with nothing else."""
+        return {"teacher": self._teacher.hash, "task": json.loads(json.dumps(self._playable.task.to_dict()))}
 
     def _check_teacher(self) -> None:
         """Check that there is a skill to keep, before anything is trained."""
@@ -116,15 +141,23 @@ class Search:
             )
 
     def _sizes(self) -> dict[str, int]:
-        """Return the sizes that fit the observation, smallest first, with their parameters."""
+        """Return the sizes that fit the observation, smallest first, with their parameters.
+
+        Raises:
+            MismatchError: none fits.
+        """
         sizes: dict[str, int] = {}
+        refused: MismatchError | None = None
         for name in ladder(self._playable.task):
             try:
                 setup = self._setup(name)
-            except MismatchError:
-                continue  # images too small for its kernels
+            except MismatchError as error:
+                refused = error  # images too small for its kernels
+                continue
             setup.batches.close()
             sizes[name] = _num_parameters(setup.student)
+        if refused is not None and not sizes:
+            raise refused
         return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
     def _setup(self, name: str) -> DistillationSetup:
@@ -156,11 +189,12 @@ class Search:
 
     def _try(self, name: str, until: float) -> Trial:
         """Train one size until it holds, or its updates or its time are over."""
-        started, setup = time.monotonic(), self._setup(name)
+        started, setup, is_cut = time.monotonic(), self._setup(name), False
         best: tuple[float, float, TorchPolicy, int] | None = None
         try:
             for update in self._updates(setup, name):
-                is_last = update == self._recipe.max_updates or time.monotonic() > until
+                is_cut = time.monotonic() > until and update < self._recipe.max_updates
+                is_last = update == self._recipe.max_updates or is_cut
                 if update % self._recipe.check_period and not is_last:
                     continue
                 retention, bound = self._look(setup.student, name)
@@ -173,10 +207,7 @@ class Search:
             setup.batches.close()
         assert best is not None, "at least one update was made"
         bound, retention, student, num_updates = best
-        file = f"{STUDENTS_FOLDER}/{name.replace(':', '-')}.safetensors"
-        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        self._with_provenance(student, name, num_updates).save(self._out / file)
-        return Trial(
+        trial = Trial(
             name,
             _num_parameters(student),
             retention,
@@ -185,8 +216,11 @@ class Search:
             num_updates,
             num_steps,
             time.monotonic() - started,
-            file,
+            is_cut,
         )
+        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
+        self._with_provenance(student, name, num_updates).save(self._out / trial.file)
+        return trial
 
     def _updates(self, setup: DistillationSetup, name: str) -> Iterator[int]:
         total = self._recipe.max_updates
@@ -196,21 +230,29 @@ class Search:
 
     def _look(self, student: TorchPolicy, name: str) -> tuple[float, float]:
         """Return retention and its bound on the choosing episodes; on the first of them where these are hopeless."""
-        for num_episodes in (_GLANCING, _CHOOSING):
-            scores = self._scores(student, "choosing", num_episodes)
-            retention, bound = self._kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
-            if retention < self._options.keep:
-                break
-        return retention, bound
+        # A few episodes of a task with rare rewards may show no skill at all: then all of them are played.
+        teacher, random = self._baseline("choosing", _GLANCING)
+        glance = self._scores(student, "choosing", _GLANCING)
+        kept = self._kept(glance, "choosing", 1 - _ERROR, f"look at {name}")
+        if teacher.mean() > random.mean() and kept[0] < self._options.keep:
+            return kept
+        scores = self._scores(student, "choosing", _CHOOSING)
+        return self._kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
 
     # Proof.
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
         for trial in sorted((trial for trial in self._trials if trial.holds), key=lambda trial: trial.num_parameters):
+            earlier = [proof for proof in self._proofs if proof.network == trial.network]
+            held = [proof for proof in earlier if proof.holds]
+            if held:
+                return held[0]
+            if self._proofs and time.monotonic() > self._deadline:
+                return None
             student = load_policy(self._out / trial.file, device=self._options.device)
-            num_episodes = self._options.num_episodes
-            while True:
+            num_episodes = max((2 * proof.num_episodes for proof in earlier), default=self._options.num_episodes)
+            while len(self._proofs) < _MOST_LOOKS:
                 proof = self._proved(student, trial.network, num_episodes)
                 self._proofs.append(proof)
                 self._write()
@@ -224,10 +266,12 @@ class Search:
         return None
 
     def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
+        # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
+        purpose = f"proof {len(self._proofs) + 1}"
         confidence = 1 - _ERROR / 2 ** (len(self._proofs) + 1)
-        scores = self._scores(student, "proof", num_episodes)
-        retention, bound = self._kept(scores, "proof", confidence, f"proof {len(self._proofs)}")
-        teacher, random = self._baseline("proof", num_episodes)
+        scores = self._scores(student, purpose, num_episodes)
+        retention, bound = self._kept(scores, purpose, confidence, purpose)
+        teacher, random = self._baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
         return Proof(network, retention, bound, confidence, num_episodes, means, holds)
@@ -240,7 +284,9 @@ class Search:
         samples = paired_retention_samples(scores, teacher, random, rng=self._rng(stream))
         assert samples is not None, "there are at least five episodes"
         skill = teacher.mean() - random.mean()
-        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), -1e9)
+        if skill <= 0:
+            return _NOTHING, _NOTHING
+        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), _NOTHING)
 
     def _baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores of the teacher and of random play, played once."""
@@ -290,7 +336,7 @@ class Search:
             tuple(self._proofs),
             self._out,
         )
-        write_json(self._out / RECORDS_FILE, found.to_dict())
+        write_json(self._out / RECORDS_FILE, found.to_dict() | {"of": self._of()})
         return found
 
     def _verdict(self, trial: Trial, proof: Proof | None) -> str:
@@ -300,8 +346,8 @@ class Search:
         if proof is not None:
             return (
                 f"{size}{smaller}, keeps {100 * proof.retention:.1f} % of the skill on {task}: at least "
-                f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes; "
-                f"{100 * self._options.keep:g} % asked for)."
+                f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes"
+                f"{', all alike' if proof.bound == proof.retention else ''}; {100 * self._options.keep:g} % asked for)."
             )
         return (
             f"Nothing was proved to keep {100 * self._options.keep:g} % on {task}; the best, {size}, keeps "
@@ -311,7 +357,7 @@ class Search:
 
     def _write(self) -> None:
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
-        write_json(self._out / RECORDS_FILE, records)
+        write_json(self._out / RECORDS_FILE, records | {"of": self._of()})
 
     def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int) -> TorchPolicy:
         path = path_of(self._named)

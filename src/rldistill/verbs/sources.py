@@ -128,8 +128,12 @@ def source_values(named: Sequence[Named]) -> dict[str, Any]:
         return {"online": True, **values(named[0])}
     rows = [_written(item) for item in named]
     shared = {name: rows[0][name] for name in rows[0] if all(row[name] == rows[0][name] for row in rows)}
-    different = {name: [row[name] for row in rows] for name in rows[0] if name not in shared}
-    listed = {name: [row[name] for row in rows] for name in ("data", "teacher") if name in rows[0]}
+    listed = {name: [row[name] for row in rows] for name in ("data", "teacher", "task") if name in rows[0]}
+    key = "data" if "data" in rows[0] else "teacher"
+    # What differs stands by dataset or teacher; only Python gives it so.
+    different = {name: {row[key]: row[name] for row in rows} for name in rows[0] if name not in shared}
+    if len(rows) == 1 or any(row["task"] is None for row in rows):
+        listed.pop("task")
     return shared | different | listed
 
 
@@ -141,12 +145,17 @@ def _written(item: Named) -> dict[str, Any]:
     if isinstance(item, Stored):
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
-    named = as_named(item.teacher, item)
+    task = None if item.task is None else task_name(item.task)
+    return said | {"teacher": policy_name(as_named(item.teacher, item)), "task": task}
+
+
+def policy_name(named: PolicyLike) -> str:
+    """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
     path = path_of(named)
     if path is None:
         assert not isinstance(named, str | Path | PolicyFile), "those have a path"
-        path = f"policy:{named.hash}"
-    return said | {"teacher": str(path), "task": None if item.task is None else task_name(item.task)}
+        return f"policy:{named.hash}"
+    return str(path)
 
 
 def task_name(task: TaskLike) -> str:
