@@ -1,5 +1,6 @@
 """`rldistill shrink`."""
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -45,7 +46,10 @@ def run(argv: Sequence[str]) -> None:
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
     lines.append(f"figure:  {_draw(found, options.keep)}")
-    lines.append(f"next: rldistill evaluate {student} --teacher {quoted(options.teacher)} --num-episodes 100 --seed 1")
+    said: dict[str, object] = {"teacher": options.teacher, **options.as_reading().to_dict()}
+    said |= {} if options.env_kwargs is None else {"env_kwargs": json.dumps(dict(options.env_kwargs))}
+    words = " ".join(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in said.items())
+    lines.append(f"next: rldistill evaluate {student} {words} --num-episodes 100 --seed 1")
     write_result(given.flags, {}, "\n".join(lines))
 
 

@@ -17,7 +17,7 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_policy, path_of, played_by, told_to_act
+from rldistill.loading.named import PolicyLike, as_policy, path_of, played_by, told_to_act, words_of
 from rldistill.options.declaration import values
 from rldistill.options.distill import DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
@@ -361,7 +361,9 @@ class Search:
 
     def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int) -> TorchPolicy:
         path = path_of(self._named)
+        said = words_of(self._named)
         teacher = {"name": self._teacher.name, "hash": self._teacher.hash, "path": None if path is None else str(path)}
+        teacher |= {} if said is None else {"reading": dict(said)}
         made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
         chosen = {"num_updates": num_updates, "chosen_by": "first to hold on the choosing episodes", "student": network}
         return student.with_provenance(made | {"teacher": teacher} | chosen)

@@ -116,7 +116,8 @@ def files_read(named: Sequence[Named], sources: Sequence[Source] = ()) -> list[P
     files = [_data_path(item) for item in named if isinstance(item, Stored)]
     files += files_of([as_named(item.teacher, item) for item in named if isinstance(item, Live)])
     learners: list[Mapping[str, Any]] = [item.learner or {} for item in named if isinstance(item, Online)]
-    files += [Path(learner["init_from"]) for learner in learners if learner.get("init_from")]
+    begun = [learner.get("init_from") for learner in learners]
+    files += [Path(path) for path in begun if isinstance(path, str | Path)]  # anything else is refused with its name
     # The score at the end reads these.
     recorded = [item.teacher.path for item in sources if isinstance(item, StoredSource)]
     return files + [Path(path) for path in recorded if path]
