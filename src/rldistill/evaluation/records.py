@@ -20,6 +20,12 @@ from rldistill.tasks import Task
 
 # Attributes of an evaluation that are no plain data.
 _RECORDS = frozenset({"task", "played", "size", "speed"})
+_KEYS = (
+    *("name", "role", "policy_hash", "behaviour", "exploration_epsilon", "episodes", "num_distinct", "census"),
+    *("mean", "median", "iqm", "interval", "iqm_interval", "degenerate", "relative_score"),
+    *("retention", "retention_interval", "retention_lower_bound", "normalised_score", "agreement", "action_gap"),
+    *("network", "num_parameters", "num_bytes", "num_macs", "latency_seconds", "decisions_per_second"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,10 @@ class PolicyEvaluation:
         return f"<{who}: mean {self.mean:.4g} of {len(self.played.episodes)} episodes{kept}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data: the attributes, and in place of records what episodes, network and speed say."""
+        """Return plain JSON data, its keys in the documented order."""
         played, size, speed = self.played, self.size, self.speed
         own = {name: _plain(value) for name, value in vars(self).items() if name not in _RECORDS}
-        return own | {
+        found = own | {
             "episodes": [episode.to_dict() for episode in played.episodes],
             "num_distinct": played.num_distinct,
             "census": played.is_census,
@@ -99,6 +105,7 @@ class PolicyEvaluation:
             "latency_seconds": speed.latency_seconds if speed else None,
             "decisions_per_second": speed.decisions_per_second if speed else None,
         }
+        return {key: found[key] for key in _KEYS}
 
 
 @dataclass(frozen=True)
