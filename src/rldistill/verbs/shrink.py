@@ -34,10 +34,7 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         OutputExistsError: `out` holds something and neither `resume` nor `overwrite` was given.
         KeyboardInterrupt: stopped; what was tried is kept, and `resume` goes on.
     """
-    options = resolve_machine(options)
-    named = as_named(options.teacher, options)
-    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
-    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    options, named, out = _resolved(options)
     # Playing with every size is cheap beside learning it: nothing is lost by a stop but the size at hand.
     folders = (STUDENTS_FOLDER,)
     with (
@@ -66,10 +63,7 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
     Raises:
         RldistillError: as `shrink`.
     """
-    options = resolve_machine(options)
-    named = as_named(options.teacher, options)
-    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
-    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    options, named, out = _resolved(options)
     earlier_run(out, may_stay=options.resume or options.overwrite)
     Search(options, named, out, ())
     return replace(options, out=out)
@@ -77,6 +71,15 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
 
 # The teacher and the task are compared by content (`Search`).
 _MAY_DIFFER = frozenset({"teacher", "task", "out", "within", "num_episodes", "num_threads", "device", "trust"})
+
+
+def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:
+    """Fill in what depends on the machine, and name the teacher and the folder, which must not hold the teacher."""
+    options = resolve_machine(options)
+    named = as_named(options.teacher, options)
+    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
+    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    return options, named, out
 
 
 def _name_of(named: PolicyLike) -> str:
