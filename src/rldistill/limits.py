@@ -19,17 +19,11 @@ class BeyondLimitsError(ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a file of one kind may take.
+    """What a file of one kind may take."""
 
-    Attributes:
-        num_bytes: of the file, or of the text in it.
-        num_items: values in it, each counted as often as it is reached.
-        depth: containers within containers.
-    """
-
-    num_bytes: int
-    num_items: int
-    depth: int = 64
+    num_bytes: int  # of the file, or of the text in it
+    num_items: int  # values in it, each counted as often as it is reached
+    depth: int = 64  # containers within containers
 
 
 JSON = Budget(num_bytes=16 << 20, num_items=1 << 23)

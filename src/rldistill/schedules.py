@@ -159,18 +159,13 @@ TaskOrder = Literal["in_turn", "mixed", "random"]
 
 @dataclass(frozen=True)
 class TaskSchedule:
-    """Which task's rows make up the batch of an update; a function of the update alone.
+    """Which task's rows make up the batch of an update; a function of the update alone."""
 
-    Attributes:
-        order: `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015); `mixed`: each batch has rows
-            of every task; `random`: each batch is one task's, drawn by weight.
-        weights: `[K]`, > 0, only their ratio counts; `in_turn` gives all tasks the same share.
-        seed: of `random`.
-    """
-
+    # `in_turn`: each batch is one task's, one after the other (Rusu et al. 2015); `mixed`: each batch has rows of every
+    # task; `random`: each batch is one task's, drawn by weight.
     order: TaskOrder
-    weights: tuple[float, ...]
-    seed: int = 0
+    weights: tuple[float, ...]  # `[K]`, > 0, only their ratio counts; `in_turn` gives all tasks the same share
+    seed: int = 0  # of `random`
 
     def __post_init__(self) -> None:
         if self.order not in get_args(TaskOrder):

@@ -25,17 +25,11 @@ UNNAMED_TASK = "unnamed"
 
 @dataclass(frozen=True)
 class ObservationPart:
-    """One piece of an observation that was made of several and is given to networks as one vector.
+    """One piece of an observation that was made of several and is given to networks as one vector."""
 
-    Attributes:
-        name: its key; of nested ones all keys, joined by dots; of a tuple the index.
-        shape: before it was flattened; of a one-hot code its length.
-        dtype: `uint8` where its values are bytes, else `float32`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
+    name: str  # its key; of nested ones all keys, joined by dots; of a tuple the index
+    shape: tuple[int, ...]  # before it was flattened; of a one-hot code its length
+    dtype: str = "float32"  # `uint8` where its values are bytes, else `float32`
 
     def __post_init__(self) -> None:
         check_name(self, "name", "dtype")
@@ -54,36 +48,22 @@ class ObservationPart:
 
 @dataclass(frozen=True)
 class ObservationFingerprint:
-    """What a network sees of a task, and the meaning of its actions.
+    """What a network sees of a task, and the meaning of its actions."""
 
-    Attributes:
-        observation_shape: of one stacked observation: `(stack, height, width)` in Atari.
-        observation_dtype: numpy name, such as `uint8`.
-        action_layout: kind and size of the action space.
-        action_set: meanings of discrete actions, in order; empty where none are known.
-        grayscale: whether frames are grey; None where the task has no frames.
-        frame_stack: consecutive frames in one observation; 1 means no stacking.
-        stack_padding: what fills the stack after a reset.
-        frame_skip: emulator frames per decision.
-        max_pool: whether a frame is the pixelwise maximum of the last two emulator frames.
-        observation_parts: what the vector is made of, in order, where the environment gives several.
-        zero_padding: zeros appended to the environment's vector, in place of inputs that were dead
-            where the policy was trained.
-        time_feature: T, where a clock is appended after them: 1 − t / T, t steps since the reset.
-    """
-
-    observation_shape: tuple[int, ...]
-    observation_dtype: str
-    action_layout: ActionLayout
-    action_set: tuple[str, ...] = ()
-    grayscale: bool | None = None
-    frame_stack: int = 1
-    stack_padding: str | None = None
-    frame_skip: int = 1
-    max_pool: bool = False
+    observation_shape: tuple[int, ...]  # of one stacked observation: `(stack, height, width)` in Atari
+    observation_dtype: str  # numpy name, such as `uint8`
+    action_layout: ActionLayout  # kind and size of the action space
+    action_set: tuple[str, ...] = ()  # meanings of discrete actions, in order; empty where none are known
+    grayscale: bool | None = None  # whether frames are grey; None where the task has no frames
+    frame_stack: int = 1  # consecutive frames in one observation; 1 means no stacking
+    stack_padding: str | None = None  # what fills the stack after a reset
+    frame_skip: int = 1  # emulator frames per decision
+    max_pool: bool = False  # whether a frame is the pixelwise maximum of the last two emulator frames
+    # What the vector is made of, in order, where the environment gives several.
     observation_parts: tuple[ObservationPart, ...] = ()
+    # Zeros appended to the environment's vector, in place of inputs that were dead where the policy was trained.
     zero_padding: int = 0
-    time_feature: int | None = None
+    time_feature: int | None = None  # T, where a clock is appended after them: 1 − t / T, t steps since the reset
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -179,22 +159,15 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How episodes start and end, and how much of the play is random.
+    """How episodes start and end, and how much of the play is random."""
 
-    Attributes:
-        noop_max: Atari: an episode starts after 0 to `noop_max` − 1 emulator frames without
-            action, drawn by the episode's seed (so there are `noop_max` different starts).
-        max_frames: Atari: emulator frames, no-ops not counted, after which an episode is truncated.
-        fire_at_reset: Atari: press FIRE once after a reset where the game knows it.
-        sticky_action_probability: Atari: chance that the emulator repeats the last action.
-        exploration_epsilon: chance that a decision is a uniformly random action.
-    """
-
+    # Atari: an episode starts after 0 to `noop_max` − 1 emulator frames without action, drawn by the episode's seed (so
+    # there are `noop_max` different starts).
     noop_max: int | None = None
-    max_frames: int | None = None
-    fire_at_reset: bool | None = None
-    sticky_action_probability: float = 0.0
-    exploration_epsilon: float = 0.0
+    max_frames: int | None = None  # Atari: emulator frames, no-ops not counted, after which an episode is truncated
+    fire_at_reset: bool | None = None  # Atari: press FIRE once after a reset where the game knows it
+    sticky_action_probability: float = 0.0  # Atari: chance that the emulator repeats the last action
+    exploration_epsilon: float = 0.0  # chance that a decision is a uniformly random action
 
     def __post_init__(self) -> None:
         check_share(self, "sticky_action_probability", "exploration_epsilon")
@@ -215,18 +188,12 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Task:
-    """One environment with the way it is observed and played.
+    """One environment with the way it is observed and played."""
 
-    Attributes:
-        name: `atari:pong`, a Gymnasium id, `module:EnvId`, or a name given in Python.
-        fingerprint: what must match between policy and task.
-        protocol: what is recorded and shown.
-        environment_kwargs: passed to the environment's constructor (not used by Atari).
-    """
-
-    name: str
-    fingerprint: ObservationFingerprint
-    protocol: Protocol = field(default_factory=Protocol)
+    name: str  # `atari:pong`, a Gymnasium id, `module:EnvId`, or a name given in Python
+    fingerprint: ObservationFingerprint  # what must match between policy and task
+    protocol: Protocol = field(default_factory=Protocol)  # what is recorded and shown
+    # Passed to the environment's constructor (not used by Atari).
     environment_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:

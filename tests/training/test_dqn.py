@@ -8,7 +8,8 @@ from rldistill.data import Transitions
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Architecture, OutputLayer, PolicyNetwork
 from rldistill.tasks import ObservationFingerprint, Task
-from rldistill.training import DQNLearner, DQNSettings, DQNTraining, TrainingStream
+from rldistill.training.dqn import DQNLearner, DQNSettings, DQNTraining
+from rldistill.training.stream import TrainingStream
 from rldistill.types import ActionLayout
 from tests.kit.scripted_envs import Moment, ScriptedEnvs, moments
 

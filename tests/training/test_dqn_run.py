@@ -15,8 +15,8 @@ from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import load_checkpoint
-from rldistill.training import DQNSettings, PQNSettings
-from rldistill.training.dqn_training import REPLAY_FIELDS
+from rldistill.training.dqn import REPLAY_FIELDS, DQNSettings
+from rldistill.training.pqn import PQNSettings
 from rldistill.verbs import training_run
 from rldistill.verbs.train_teacher import resolve_training, train_teacher
 from tests.kit.commands import run as run_command

@@ -9,7 +9,9 @@ from rldistill.networks import parse_architecture
 from rldistill.policies import RandomPolicy, TorchPolicy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.seeding import stream_generator
-from rldistill.training import DQNLearner, DQNSettings, DQNTraining, PQNLearner, PQNSettings, TrainingStream
+from rldistill.training.dqn import DQNLearner, DQNSettings, DQNTraining
+from rldistill.training.pqn import PQNLearner, PQNSettings
+from rldistill.training.stream import TrainingStream
 from tests.kit.tiny_envs import ContextualBandit, TinyChain
 
 NUM_SEEDS = 5

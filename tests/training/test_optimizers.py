@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rldistill.errors import UsageError
-from rldistill.training.optimizers import CentredRMSProp, make_optimizer
+from rldistill.training.dqn import CentredRMSProp, make_optimizer
 
 
 def parameter(*values):

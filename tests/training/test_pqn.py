@@ -5,7 +5,8 @@ import torch
 
 from rldistill.errors import NumericalError, UsageError
 from rldistill.networks import Architecture, OutputLayer, PolicyNetwork, parse_architecture
-from rldistill.training import PQNLearner, PQNSettings, Rollout
+from rldistill.training.pqn import PQNLearner, PQNSettings
+from rldistill.training.stream import Rollout
 
 ONE_STEP = {
     "num_envs": 1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rldistill.envs import make_task
-from rldistill.training import GameRecord, TrainingStream
+from rldistill.training.stream import GameRecord, TrainingStream
 from tests.kit.scripted_envs import Moment, ScriptedEnvs, identity_q, moments
 
 GAMMA = 0.5

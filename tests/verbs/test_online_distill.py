@@ -12,7 +12,8 @@ from rldistill.events import ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.reports.online import online_curves
 from rldistill.session.metrics import read_metrics
-from rldistill.training import PQNLearner, TrainingStream
+from rldistill.training.pqn import PQNLearner
+from rldistill.training.stream import TrainingStream
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.flat import distill
 

@@ -120,13 +120,9 @@ def _kind(value: object) -> str:
 
 
 class NumpyArray:
-    """An array in a file of `torch.save`.
+    """An array in a file of `torch.save`."""
 
-    Attributes:
-        tensor: its values; empty where the file makes an array and never says them.
-    """
-
-    tensor: Tensor = torch.zeros(0)
+    tensor: Tensor = torch.zeros(0)  # its values; empty where the file makes an array and never says them
 
     def __init__(self, *_: object) -> None:
         """Take what numpy's constructor would be given: a class and an empty shape, which say nothing."""

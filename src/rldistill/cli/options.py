@@ -48,15 +48,10 @@ class Flags:
 
 @dataclass(frozen=True)
 class Given:
-    """What a command line and its TOML file say.
+    """What a command line and its TOML file say."""
 
-    Attributes:
-        values: of the options that were given, by name.
-        flags: of the call.
-    """
-
-    values: Mapping[str, Any]
-    flags: Flags
+    values: Mapping[str, Any]  # of the options that were given, by name
+    flags: Flags  # of the call
 
     def make(self, record: type[Record], **others: object) -> Record:
         """Return a record of the options that were given, with values of one's own over them.
@@ -81,23 +76,14 @@ class Given:
 
 @dataclass(frozen=True)
 class _Option:
-    """An option as it is declared.
+    """An option as it is declared."""
 
-    Attributes:
-        name: of the field.
-        members: the types of its values, without None.
-        help: the docstring of the field.
-        default: in Python; None also where there is none.
-        is_required: whether there is no default.
-        is_positional: whether it is written without its name.
-    """
-
-    name: str
-    members: tuple[Any, ...]
-    help: str
-    default: Any
-    is_required: bool
-    is_positional: bool
+    name: str  # of the field
+    members: tuple[Any, ...]  # the types of its values, without None
+    help: str  # the docstring of the field
+    default: Any  # in Python; None also where there is none
+    is_required: bool  # whether there is no default
+    is_positional: bool  # whether it is written without its name
 
     @property
     def is_switch(self) -> bool:

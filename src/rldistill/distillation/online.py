@@ -26,7 +26,7 @@ from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.session.metrics import MetricsFile
-from rldistill.training import StreamStep, Training
+from rldistill.training.stream import StreamStep, Training
 
 OnlineTeacher = Literal["best", "current"]
 BEST_POLICY, LAST_POLICY = "best_policy", "last_policy"

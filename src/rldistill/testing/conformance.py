@@ -36,21 +36,13 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True)
 class _Case:
-    """A policy at work.
+    """A policy at work."""
 
-    Attributes:
-        load: makes it.
-        policy: what it made.
-        rows: `[B, *observation_shape]`.
-        output: for these rows.
-        reload: reads what the policy saved; None: nothing can.
-    """
-
-    load: Callable[[], Policy]
-    policy: Policy
-    rows: Array
-    output: PolicyOutput
-    reload: Callable[[Path], Policy] | None
+    load: Callable[[], Policy]  # makes it
+    policy: Policy  # what it made
+    rows: Array  # `[B, *observation_shape]`
+    output: PolicyOutput  # for these rows
+    reload: Callable[[Path], Policy] | None  # reads what the policy saved; None: nothing can
 
     @property
     def layout(self) -> ActionLayout:

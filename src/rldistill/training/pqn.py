@@ -25,44 +25,27 @@ from rldistill.networks.precision import Precision, autocast
 from rldistill.options.declaration import Above, Count, Options, Share
 from rldistill.options.shared import NumEnvs
 from rldistill.schedules import linear
-from rldistill.training.protocol import IterationRecord
-from rldistill.training.stream import Rollout, TrainingStream
+from rldistill.training.stream import IterationRecord, Rollout, TrainingStream
 from rldistill.value_learning import q_lambda_returns
 
 
 @dataclass(frozen=True)
 class PQNSettings(Options):
-    """Settings of PQN, with the deviations from the paper that the module names.
+    """Settings of PQN, with the deviations from the paper that the module names."""
 
-    Attributes:
-        num_envs: environments stepped in parallel.
-        rollout_length: steps in each environment between updates.
-        num_epochs: passes over each rollout.
-        num_minibatches: gradient steps per pass.
-        learning_rate: of RAdam at the start; falls linearly to 0 over the run.
-        max_gradient_norm: gradients are scaled down to this norm.
-        gamma: discount of a step.
-        return_lambda: mixes one-step and longer returns.
-        exploration_start: ε at the start.
-        exploration_end: ε after `exploration_fraction` of the run.
-        exploration_fraction: share of the run over which ε falls linearly.
-        clip_rewards: to [−1, 1] in training.
-        cut_at_life_loss: a lost life ends the return in training.
-    """
-
-    num_envs: NumEnvs = 32
-    rollout_length: Count = 32
-    num_epochs: Count = 2
-    num_minibatches: Count = 8
-    learning_rate: Annotated[float, Above(0)] = 2.5e-4
-    max_gradient_norm: Annotated[float, Above(0)] = 10.0
-    gamma: Share = 0.99
-    return_lambda: Share = 0.65
-    exploration_start: Share = 1.0
-    exploration_end: Share = 0.05
-    exploration_fraction: Share = 0.1
-    clip_rewards: bool = True
-    cut_at_life_loss: bool = True
+    num_envs: NumEnvs = 32  # environments stepped in parallel
+    rollout_length: Count = 32  # steps in each environment between updates
+    num_epochs: Count = 2  # passes over each rollout
+    num_minibatches: Count = 8  # gradient steps per pass
+    learning_rate: Annotated[float, Above(0)] = 2.5e-4  # of RAdam at the start; falls linearly to 0 over the run
+    max_gradient_norm: Annotated[float, Above(0)] = 10.0  # gradients are scaled down to this norm
+    gamma: Share = 0.99  # discount of a step
+    return_lambda: Share = 0.65  # mixes one-step and longer returns
+    exploration_start: Share = 1.0  # ε at the start
+    exploration_end: Share = 0.05  # ε after `exploration_fraction` of the run
+    exploration_fraction: Share = 0.1  # share of the run over which ε falls linearly
+    clip_rewards: bool = True  # to [−1, 1] in training
+    cut_at_life_loss: bool = True  # a lost life ends the return in training
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,17 +1,19 @@
-"""A learner's stream of experience: steps of many environments at once, or rollouts of them.
+"""What a learner plays and how every way of training looks from outside: steps, rollouts, iterations.
 
 Training habits live here and nowhere else: rewards clipped to [−1, 1], the discount cut at a
 lost life while the game goes on. What is *reported* is the raw score of whole games.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rldistill.data import Replay
 from rldistill.envs import EpisodeEnvs
 
 QFunction = Callable[[Tensor], Tensor]
@@ -28,48 +30,28 @@ class GameRecord:
 
 @dataclass(frozen=True)
 class StreamStep:
-    """One step of N environments.
+    """One step of N environments."""
 
-    Attributes:
-        observations: `[N, ...]`, what was decided on.
-        rewards: `[N]`, float32, after the training habits.
-        discounts: `[N]`, float32: γ, or 0 at a terminal state or a lost life.
-        truncated: `[N]`, bool.
-        ended: `[N]`, bool: the game is over, for whichever reason.
-        next_observations: `[N, ...]`, what the step led to; at a game's end its last observation.
-        games: whole games that ended with it.
-    """
-
-    observations: NDArray[np.generic]
-    rewards: NDArray[np.float32]
-    discounts: NDArray[np.float32]
-    truncated: NDArray[np.bool_]
-    ended: NDArray[np.bool_]
-    next_observations: NDArray[np.generic]
-    games: tuple[GameRecord, ...]
+    observations: NDArray[np.generic]  # `[N, ...]`, what was decided on
+    rewards: NDArray[np.float32]  # `[N]`, float32, after the training habits
+    discounts: NDArray[np.float32]  # `[N]`, float32: γ, or 0 at a terminal state or a lost life
+    truncated: NDArray[np.bool_]  # `[N]`, bool
+    ended: NDArray[np.bool_]  # `[N]`, bool: the game is over, for whichever reason
+    next_observations: NDArray[np.generic]  # `[N, ...]`, what the step led to; at a game's end its last observation
+    games: tuple[GameRecord, ...]  # whole games that ended with it
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """T steps of N environments.
+    """T steps of N environments."""
 
-    Attributes:
-        observations: `[T, N, ...]`, as the environment gave them.
-        actions: `[T, N]`, int64.
-        rewards: `[T, N]`, after the training habits.
-        discounts: `[T, N]`: γ, or 0 at a terminal state or a lost life.
-        next_values: `[T, N]`, max_a q of the state that each step led to.
-        truncated: `[T, N]`, bool.
-        games: whole games that ended in these steps.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    rewards: Tensor
-    discounts: Tensor
-    next_values: Tensor
-    truncated: Tensor
-    games: tuple[GameRecord, ...]
+    observations: Tensor  # `[T, N, ...]`, as the environment gave them
+    actions: Tensor  # `[T, N]`, int64
+    rewards: Tensor  # `[T, N]`, after the training habits
+    discounts: Tensor  # `[T, N]`: γ, or 0 at a terminal state or a lost life
+    next_values: Tensor  # `[T, N]`, max_a q of the state that each step led to
+    truncated: Tensor  # `[T, N]`, bool
+    games: tuple[GameRecord, ...]  # whole games that ended in these steps
 
 
 class TrainingStream:
@@ -209,3 +191,46 @@ def explore(q_values: Tensor, exploration_epsilon: float, rng: np.random.Generat
     greedy = q_values.argmax(dim=1).numpy()
     uniform = rng.integers(q_values.shape[1], size=len(greedy))
     return np.where(rng.random(len(greedy)) < exploration_epsilon, uniform, greedy)
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """Some play of one task, and what was learned meanwhile."""
+
+    task: int  # index of the task that was played
+    num_steps: int  # decisions of it, over all environments
+    loss: float | None  # mean over the updates; None where there was none yet
+    exploration_epsilon: float  # chance of a random action, at the iteration's beginning
+    games: tuple[GameRecord, ...]  # whole games that ended
+
+
+class Training(Protocol):
+    """Plays one or more tasks with one network and learns from them; whoever runs it counts the steps."""
+
+    @property
+    def replays(self) -> Sequence[Replay]:
+        """What it keeps of past play, one per task; none where it learns from fresh steps alone."""
+        ...
+
+    def iterate(self, steps: Sequence[int]) -> IterationRecord:
+        """Play and learn for a while.
+
+        Args:
+            steps: of each task so far: what schedules go by, and which task is due.
+
+        Raises:
+            NumericalError: the learner diverged.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, but for replays and environments."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Free the environments."""
+        ...

@@ -34,7 +34,7 @@ from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
-from rldistill.training import StreamStep, Training
+from rldistill.training.stream import StreamStep, Training
 from rldistill.types import resolve_device
 from rldistill.verbs.teachers import initial_policy, make_training, with_network
 from rldistill.verbs.train_teacher import resolve_training

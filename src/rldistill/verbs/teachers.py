@@ -15,18 +15,9 @@ from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
 from rldistill.tasks import Task
-from rldistill.training import (
-    LEARNING_RATES,
-    DQNLearner,
-    DQNSettings,
-    DQNTraining,
-    PQNLearner,
-    PQNSettings,
-    PQNTraining,
-    StreamStep,
-    Training,
-    TrainingStream,
-)
+from rldistill.training.dqn import LEARNING_RATES, DQNLearner, DQNSettings, DQNTraining
+from rldistill.training.pqn import PQNLearner, PQNSettings, PQNTraining
+from rldistill.training.stream import StreamStep, Training, TrainingStream
 from rldistill.types import resolve_device
 
 _SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}

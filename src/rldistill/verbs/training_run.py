@@ -22,7 +22,7 @@ from rldistill.session.run_folder import REPLAY_FOLDER, plain, provenance
 from rldistill.statistics import normalised_score
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
-from rldistill.training import IterationRecord
+from rldistill.training.stream import IterationRecord
 from rldistill.types import resolve_device
 from rldistill.verbs.teachers import initial_policy, make_training
 
