@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from rldistill.envs import make_task
-from rldistill.envs.mujoco_remarks import take_over_remarks
+from rldistill.envs.gymnasium_envs import take_over_remarks
 
 mujoco = pytest.importorskip("mujoco")
 

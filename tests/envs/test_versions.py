@@ -4,7 +4,7 @@ import gymnasium
 import pytest
 
 from rldistill.envs import make_task
-from rldistill.envs.versions import other_versions, successor
+from rldistill.envs.gymnasium_envs import other_versions, successor
 from rldistill.errors import TaskError
 from tests.kit.payout import Payout
 

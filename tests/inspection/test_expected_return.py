@@ -2,7 +2,7 @@
 
 import pytest
 
-from rldistill.inspection.expected_return import ExpectedReturn
+from rldistill.inspection.expected import ExpectedReturn
 
 
 @pytest.mark.parametrize(

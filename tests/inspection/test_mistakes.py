@@ -7,7 +7,7 @@ import torch
 from rldistill.adapters.load import load_policy
 from rldistill.envs import make_task
 from rldistill.errors import GateError
-from rldistill.inspection.mistakes import likely_causes
+from rldistill.inspection.expected import likely_causes
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy
 from rldistill.verbs.verification import check_verified, verify

@@ -3,19 +3,19 @@
 import json
 import os
 import signal
+from contextlib import closing
 
 import pytest
 
 from rldistill.errors import RldistillError
 from rldistill.events import MessageEvent, ProgressEvent
-from rldistill.paper.backends import SerialBackend, make_backend, run_stage
-from rldistill.paper.jobs import Job, finished_result
+from rldistill.paper.jobs import Backend, Job, finished_result, run_stage
 from tests.paper import jobs_for_tests as work
 
 
 @pytest.fixture(params=[1, 2], ids=["serial", "processes"])
 def backend(request):
-    backend = make_backend(request.param)
+    backend = Backend(request.param)
     yield backend
     backend.close()
 
@@ -47,20 +47,19 @@ def test_every_result_comes_back_and_is_recorded(tmp_path, backend):
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
-    run_stage(squares(tmp_path, [2, 3]), SerialBackend())
-    results = run_stage(squares(tmp_path, [2, 3, 4]), SerialBackend())
+    run_stage(squares(tmp_path, [2, 3]), Backend(1))
+    results = run_stage(squares(tmp_path, [2, 3, 4]), Backend(1))
     assert (tmp_path / "calls").read_text().split() == ["2", "3", "4"]
     assert results["square of 2"]["square"] == 4
 
 
 def test_processors_are_shared_by_the_jobs_of_a_stage_whatever_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    run_stage(squares(tmp_path, [2]), SerialBackend())
-    results = run_stage(squares(tmp_path, [2, 3]), SerialBackend())
+    run_stage(squares(tmp_path, [2]), Backend(1))
+    results = run_stage(squares(tmp_path, [2, 3]), Backend(1))
     assert results["square of 3"]["num_threads"] == 8
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SerialBackend, "num_workers", 4)
-        results = run_stage(squares(tmp_path, [2, 3, 5]), SerialBackend())
+    with closing(Backend(4)) as backend:
+        results = run_stage(squares(tmp_path, [2, 3, 5]), backend)
     assert results["square of 5"]["num_threads"] == 8 // 3
 
 
@@ -95,7 +94,7 @@ def test_a_failure_is_told_by_name_and_the_others_are_done(tmp_path, backend):
 
 
 def test_a_process_that_is_killed_fails_its_job_alone(tmp_path):
-    backend = make_backend(2)
+    backend = Backend(2)
     try:
         with pytest.raises(RldistillError, match=r"die: its process was killed by signal 9; was memory short\?"):
             run_stage([job(work.die, tmp_path), *squares(tmp_path, [2, 3])], backend)
@@ -106,7 +105,7 @@ def test_a_process_that_is_killed_fails_its_job_alone(tmp_path):
 
 
 def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced(tmp_path):
-    backend = make_backend(2)
+    backend = Backend(2)
     try:
         first = run_stage(squares(tmp_path, [2, 3]), backend)
         for number in {result["process"] for result in first.values()}:
@@ -127,7 +126,7 @@ def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
     jobs = [
         Job(name, work.work_until_stopped, {}, {"folder": str(tmp_path)}, tmp_path / f"{name}.json") for name in "ab"
     ]
-    backend = make_backend(2)
+    backend = Backend(2)
     try:
         with pytest.raises(KeyboardInterrupt):
             run_stage(jobs, backend, callbacks=[stop_when_both_work])
@@ -144,7 +143,7 @@ def test_a_stop_in_this_process_ends_the_job_that_asks(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_stage(
             [Job("a", work.work_until_stopped, {}, {"folder": str(tmp_path)}, tmp_path / "a.json")],
-            SerialBackend(),
+            Backend(1),
             callbacks=[lambda event: isinstance(event, ProgressEvent)],
         )
     assert not list(tmp_path.glob("*.json"))

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from rldistill.paper.figure import experiment_figure
-from rldistill.paper.page import experiment_page, ranking_sentences, share
+from rldistill.paper.page import experiment_figure, experiment_page, ranking_sentences, share
 
 
 def _measure(value, interval=None):

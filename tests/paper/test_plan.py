@@ -6,7 +6,6 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.options.reproduce import ReproduceOptions
-from rldistill.paper import teachers
 from rldistill.paper.plan import make_plan
 from tests.kit.small_policies import small_policy
 from tests.paper.small_experiment import write_experiment
@@ -16,7 +15,8 @@ from tests.paper.small_experiment import write_experiment
 def plan_of(tmp_path, monkeypatch):
     # Whatever the zoo holds by now, in these tests it has one teacher.
     monkeypatch.setattr(
-        teachers, "find_bundled_teacher", lambda game: find_bundled_teacher(game) if game == "pong" else None
+        "rldistill.paper.plan.find_bundled_teacher",
+        lambda game: find_bundled_teacher(game) if game == "pong" else None,
     )
 
     def plan(*changes, **options):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rldistill.errors import RldistillError
-from rldistill.reports.canvas import DOTS_PER_INCH
-from rldistill.reports.colours import TASK_COLOURS
+from rldistill.reports.canvas import DOTS_PER_INCH, TASK_COLOURS
 from rldistill.reports.figures import learning_curve
 
 pytest.importorskip("matplotlib")

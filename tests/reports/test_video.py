@@ -14,8 +14,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.policies import RandomPolicy, TorchPolicy
-from rldistill.reports.screens import make_filmed_envs
-from rldistill.reports.video import side_by_side
+from rldistill.reports.video import make_filmed_envs, side_by_side
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.rollout.player import EpisodePlayer
 

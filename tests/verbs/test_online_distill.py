@@ -10,7 +10,7 @@ from rldistill.distillation import HeldOut
 from rldistill.errors import NumericalError, RldistillError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import TorchPolicy, load_policy
-from rldistill.reports.online import online_curves
+from rldistill.reports.curves import online_curves
 from rldistill.session.metrics import read_metrics
 from rldistill.training.pqn import PQNLearner
 from rldistill.training.stream import TrainingStream

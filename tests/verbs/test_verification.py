@@ -8,7 +8,7 @@ import pytest
 
 from rldistill.adapters.load import load_policy
 from rldistill.errors import GateError, MismatchError, TaskError, UsageError
-from rldistill.inspection.expected_return import ExpectedReturn
+from rldistill.inspection.expected import ExpectedReturn
 from rldistill.verbs.verification import check_verified, verify
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter

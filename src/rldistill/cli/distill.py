@@ -155,7 +155,7 @@ def _live(given: Given, teachers: Sequence[Path], tasks: Sequence[str]) -> list[
 def _draw_curves(folder: Path) -> str:
     """Draw learner and student; return where, or why not: the run itself is done and kept."""
     from rldistill.errors import RldistillError
-    from rldistill.reports.online import FIGURE_FILE, online_curves
+    from rldistill.reports.curves import FIGURE_FILE, online_curves
 
     try:
         return str(online_curves(folder, folder / FIGURE_FILE))

@@ -61,8 +61,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _verify(options: VerifyOptions, given: Given, description: dict[str, Any]) -> None:
     """Play the policy; the result is printed before a gap becomes an error."""
+    from rldistill.cli.description import verification_text
     from rldistill.cli.progress import callbacks
-    from rldistill.cli.verification import verification_text
     from rldistill.verbs.verification import check_verified, verify
 
     flags = given.flags

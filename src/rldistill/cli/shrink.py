@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
 def _draw(found: "Shrunk", keep: float) -> str:
     """Draw the curve; return where, or why not: the search itself is done and kept."""
     from rldistill.errors import RldistillError
-    from rldistill.reports.shrink import size_curve
+    from rldistill.reports.curves import size_curve
 
     try:
         return str(size_curve(found.to_dict(), keep, found.out / "shrink.png"))

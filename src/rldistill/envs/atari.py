@@ -164,6 +164,7 @@ class AtariEnvs:
 
     def __init__(self, task: Task, num_envs: int, *, num_threads: int = 0, grayscale: bool | None = None) -> None:
         check_game(task.game)
+        self.num_envs = num_envs
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         fingerprint, protocol = task.fingerprint, task.protocol
         uses_full_action_set = _uses_full_action_set(task)
@@ -189,11 +190,6 @@ class AtariEnvs:
         self._enumerable_starts = protocol.sticky_action_probability == 0
         self._start_frames = np.zeros(num_envs, np.int64)
         self._is_fresh = True
-
-    @property
-    def num_envs(self) -> int:
-        """Number of emulators."""
-        return self._envs.num_envs
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""

@@ -101,14 +101,10 @@ class ExtendedEnvs:
 
     def __init__(self, envs: EpisodeEnvs, settings: ObservationSettings) -> None:
         self._envs = envs
+        self.num_envs = envs.num_envs
         self._settings = settings
         self._num_steps = np.zeros(envs.num_envs, np.int64)
         self._ended = np.zeros(envs.num_envs, np.bool_)
-
-    @property
-    def num_envs(self) -> int:
-        """Number of slots."""
-        return self._envs.num_envs
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes, and start their clocks."""

@@ -4,11 +4,17 @@ Some environments keep state across resets (Box2D keeps its world, so the same s
 time). All but those known to start afresh are therefore built anew for each seeded episode.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
@@ -16,6 +22,80 @@ from rldistill.envs.protocol import StepBatch
 from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
 from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
 from rldistill.types import Actions
+
+
+def other_versions(name: str) -> list[str]:
+    """Return the ids of all other registered versions of an environment, oldest first; none for a foreign name."""
+    module, colon, plain = name.rpartition(":")
+    own = _parsed_id(plain)
+    if own is None:
+        return []
+    versions: dict[str, int] = {}
+    for registered in cast(Mapping[str, Any], gymnasium.registry):
+        other = _parsed_id(registered)
+        if other is not None and other[:2] == own[:2] and registered != plain:
+            versions[f"{module}{colon}{registered}"] = other[2]
+    return sorted(versions, key=lambda registered: versions[registered])
+
+
+def successor(name: str) -> str | None:
+    """Return the oldest later version of an environment that can be made here; None where there is none."""
+    own = _parsed_id(name.rpartition(":")[2])
+    if own is None:
+        return None
+    later = [other for other in other_versions(name) if (_parsed_id(other.rpartition(":")[2]) or own)[2] > own[2]]
+    return next((other for other in later if _can_be_made(other)), None)
+
+
+@contextlib.contextmanager
+def older_versions_allowed() -> Generator[None]:
+    """Let older versions be made on purpose: without Gymnasium's advice to take the newest."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*out of date", DeprecationWarning)
+        yield
+
+
+def _parsed_id(name: str) -> tuple[str | None, str, int] | None:
+    """Return namespace, name and version of an id; None where it is none, or has no version."""
+    try:
+        namespace, short, version = parse_env_id(name)
+    except gymnasium.error.Error:
+        return None
+    return None if version is None else (namespace, short, version)
+
+
+def _can_be_made(name: str) -> bool:
+    with older_versions_allowed():
+        try:
+            gymnasium.make(name).close()
+        except Exception:  # whatever an environment raises: this one is no successor
+            return False
+    return True
+
+
+_log = logging.getLogger("rldistill.mujoco")
+_FOR_THE_MAKERS = "is deprecated and will be removed in a future release"
+
+
+def take_over_remarks(name: str) -> None:
+    """Take MuJoCo's remarks over, where this task may load it or somebody did, and nobody else has taken them."""
+    spec = gymnasium.registry.get(name.rpartition(":")[2])
+    entry_point = "" if spec is None else str(spec.entry_point)
+    if entry_point.startswith("gymnasium.envs.mujoco"):
+        try:
+            importlib.import_module("mujoco")
+        except ImportError:
+            return  # making the environment says so
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_pass_on)
+
+
+def _pass_on(remark: str) -> None:
+    """Pass a remark on; called from C, where an exception would end the process."""
+    if _FOR_THE_MAKERS not in remark:
+        _log.warning("MuJoCo: %s", " ".join(remark.split()))
+
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
 
@@ -52,6 +132,7 @@ class GymnasiumEnvs:
 
     def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int, name: str = "environment") -> None:
         self._what = f"Task {name!r}"
+        self.num_envs = num_envs
         self._make_own = make
         self._envs = [self._make() for _ in range(num_envs)]
         first = self._envs[0]
@@ -61,11 +142,6 @@ class GymnasiumEnvs:
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
         self._observations = np.zeros((num_envs, *fingerprint.observation_shape), fingerprint.observation_dtype)
         self._ended = [False] * num_envs
-
-    @property
-    def num_envs(self) -> int:
-        """Number of environments."""
-        return len(self._envs)
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes, in a new environment where the old one may remember."""
@@ -137,6 +213,7 @@ class VectorEnvs:
                 "autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED."
             )
         self._envs = envs
+        self.num_envs = envs.num_envs
         spaces = envs.single_observation_space, envs.single_action_space
         fingerprint = space_fingerprint("vector environment", *spaces)
         self._what = f"VectorEnv {type(envs).__name__}"
@@ -144,11 +221,6 @@ class VectorEnvs:
         self._disabled = mode is AutoresetMode.DISABLED
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self._is_fresh = True
-
-    @property
-    def num_envs(self) -> int:
-        """Number of environments."""
-        return self._envs.num_envs
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes in some slots."""

@@ -16,11 +16,17 @@ from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
 from rldistill.envs.extended import ExtendedEnvs, ObservationSettings, extend_fingerprint
-from rldistill.envs.gymnasium_envs import GymnasiumEnv, GymnasiumEnvs, VectorEnvs, failed
-from rldistill.envs.mujoco_remarks import take_over_remarks
+from rldistill.envs.gymnasium_envs import (
+    GymnasiumEnv,
+    GymnasiumEnvs,
+    VectorEnvs,
+    failed,
+    older_versions_allowed,
+    successor,
+    take_over_remarks,
+)
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
-from rldistill.envs.versions import older_versions_allowed, successor
 from rldistill.errors import RldistillError, TaskError, UsageError, install_hint, printable
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 

@@ -33,10 +33,7 @@ class EpisodeEnvs(Protocol):
     until then means nothing. Implementations are not thread-safe.
     """
 
-    @property
-    def num_envs(self) -> int:
-        """Number of slots."""
-        ...
+    num_envs: int  # number of slots
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes in some slots; returns the observations of *all* slots, `[N, ...]`.

@@ -13,7 +13,7 @@ from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task
 from rldistill.errors import PolicyFileError, UsageError
-from rldistill.inspection.mistakes import source_of
+from rldistill.inspection.expected import source_of
 from rldistill.loading.named import PolicyFile, as_policy, played_by
 from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_architecture
 from rldistill.networks.architecture import PRESETS, did_you_mean

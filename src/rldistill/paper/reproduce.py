@@ -15,10 +15,8 @@ from rldistill.limits import JSON, read_file
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.shared import recorded
-from rldistill.paper.backends import make_backend, run_stage
-from rldistill.paper.figure import experiment_figure
-from rldistill.paper.jobs import finished_result
-from rldistill.paper.page import experiment_page
+from rldistill.paper.jobs import Backend, finished_result, run_stage
+from rldistill.paper.page import experiment_figure, experiment_page
 from rldistill.paper.plan import FOLDERS, Plan, make_plan
 from rldistill.paper.results import gather
 from rldistill.session.interrupts import stop_on_interrupt
@@ -61,7 +59,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite, folders=FOLDERS):
         write_config(plan.out, "reproduce", recorded(resolved(options, plan)))
         found: dict[str, Mapping[str, Any]] = {}
-        backend = make_backend(options.num_workers or os.cpu_count() or 1)
+        backend = Backend(options.num_workers or os.cpu_count() or 1)
         with closing(backend), stop_on_interrupt(options.callbacks) as listeners:
             for name, jobs in plan.stages.items():
                 found[name] = run_stage(jobs, backend, num_threads=options.num_threads, callbacks=listeners)

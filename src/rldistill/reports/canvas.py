@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Okabe and Ito's palette: told apart by people with any kind of colour vision, and in grey.
+TEACHER_COLOUR = "#0072B2"
+STUDENT_COLOUR = "#D55E00"
+RANDOM_COLOUR = "#6E6E6E"
+POLICY_COLOURS = (TEACHER_COLOUR, STUDENT_COLOUR, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# As many as the paper has games: four more, of Tol's muted ones.
+TASK_COLOURS = (*POLICY_COLOURS, "#332288", "#882255", "#999933", "#444444")
+
+
 INK, SOFT_INK, GRID = "#222222", "#666666", "#E4E4E4"
 DOTS_PER_INCH = 150
 _LABEL_GAP = 0.062

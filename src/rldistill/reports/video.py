@@ -1,7 +1,9 @@
 """Films: several policies at the same episode, side by side, as MP4 or GIF.
 
-Each policy plays by its own behaviour through `EpisodePlayer`: the episode is the one that
-`evaluate` plays for the same seed and index, and its score is the same.
+Each policy plays by its own behaviour through `EpisodePlayer`: the episode is the one that `evaluate` plays for this
+seed and index, with the same score. A network must see exactly what it sees in play, so the film is not made from its
+observations. Atari runs a second emulator with the same seed and the same actions, in colour and in the console's own
+resolution; a Gymnasium environment renders itself.
 """
 
 import contextlib
@@ -9,26 +11,153 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+import ale_py
+import gymnasium
 import numpy as np
+from ale_py import roms
 from numpy.typing import NDArray
 
 from rldistill.adapters.extras import optional_import
-from rldistill.envs import PlayableTask
-from rldistill.errors import UsageError
+from rldistill.envs import EpisodeEnvs, PlayableTask
+from rldistill.envs.atari import AtariEnvs
+from rldistill.envs.extended import ExtendedEnvs, ObservationSettings
+from rldistill.envs.gymnasium_envs import GymnasiumEnvs, older_versions_allowed
+from rldistill.envs.make import PYTHON_PREFIX
+from rldistill.envs.protocol import StepBatch
+from rldistill.errors import RldistillError, UsageError
 from rldistill.policies import Policy, RandomPolicy, fit_policy
-from rldistill.reports.colours import POLICY_COLOURS, RANDOM_COLOUR
-from rldistill.reports.screens import FilmedEnvs, make_filmed_envs
+from rldistill.reports.canvas import POLICY_COLOURS, RANDOM_COLOUR
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.session.threads import use_threads
 from rldistill.storage import write_atomically
+from rldistill.tasks import Task
+from rldistill.types import Actions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
+
+_ATARI_FRAMES_PER_SECOND = 60
+_DEFAULT_FRAMES_PER_SECOND = 30
+
+
+class FilmedEnvs(EpisodeEnvs, Protocol):
+    """One slot with a screen."""
+
+    @property
+    def decisions_per_second(self) -> float:
+        """Decisions in a second of the game's own time."""
+        ...
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Return what a person would see now, `[H, W, 3]`."""
+        ...
+
+
+def make_filmed_envs(playable: PlayableTask) -> FilmedEnvs:
+    """Return one slot of a task, with a screen. Raises RldistillError: the task cannot be filmed; says why."""
+    task = playable.task
+    if task.is_atari:
+        return _AtariScreen(task)
+    if task.name.startswith(PYTHON_PREFIX) or playable.fixed_num_envs is not None:
+        raise RldistillError(
+            f"Task {task.name!r} cannot be filmed: it was given as a Python object, and a film makes its own "
+            'environment with render_mode="rgb_array". Register it with Gymnasium and give its id.'
+        )
+    return _GymnasiumScreen(task)
+
+
+class _AtariScreen:
+    """An emulator for the policy and one for people, in step."""
+
+    num_envs = 1
+
+    def __init__(self, task: Task) -> None:
+        self._frame_skip = task.fingerprint.frame_skip
+        self._player = AtariEnvs(task, 1, num_threads=1)
+        interface = ale_py.ALEInterface()
+        interface.loadROM(str(roms.get_rom_path(task.game)))
+        height, width = map(int, interface.getScreenDims())
+        fingerprint = replace(task.fingerprint, observation_shape=(1, height, width), frame_stack=1)
+        self._screen = AtariEnvs(replace(task, fingerprint=fingerprint), 1, num_threads=1, grayscale=False)
+        self._frame = np.zeros((1, 1, 3), np.uint8)
+
+    @property
+    def decisions_per_second(self) -> float:
+        return _ATARI_FRAMES_PER_SECOND / self._frame_skip
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        self._frame = self._screen.reset(slots, seeds)[0, -1].astype(np.uint8)
+        return self._player.reset(slots, seeds)
+
+    def step(self, actions: Actions) -> StepBatch:
+        seen, played = self._screen.step(actions), self._player.step(actions)
+        in_step = bool((seen.rewards == played.rewards).all() and (seen.ended == played.ended).all())
+        assert in_step, "the film shows another play than the policy's"
+        self._frame = seen.observations[0, -1].astype(np.uint8)
+        return played
+
+    def start_ids(self) -> NDArray[np.int64] | None:
+        return self._player.start_ids()
+
+    def frame(self) -> NDArray[np.uint8]:
+        return self._frame
+
+    def close(self) -> None:
+        self._player.close()
+        self._screen.close()
+
+
+class _GymnasiumScreen:
+    """An environment that draws itself."""
+
+    num_envs = 1
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._made: list[gymnasium.Env[Any, Any]] = []
+        plain, settings = GymnasiumEnvs(self._make, 1, task.name), ObservationSettings.of(task.fingerprint)
+        self._envs = ExtendedEnvs(plain, settings) if settings.num_appended else plain
+
+    @property
+    def decisions_per_second(self) -> float:
+        return float(self._made[-1].metadata.get("render_fps") or _DEFAULT_FRAMES_PER_SECOND)
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        return self._envs.reset(slots, seeds)
+
+    def step(self, actions: Actions) -> StepBatch:
+        return self._envs.step(actions)
+
+    def start_ids(self) -> None:
+        return None
+
+    def frame(self) -> NDArray[np.uint8]:
+        # The newest: an environment that may remember is built anew for its next episode.
+        return np.asarray(self._made[-1].render(), np.uint8)
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _make(self) -> gymnasium.Env[Any, Any]:
+        name, kwargs = self._task.name, self._task.environment_kwargs
+        # Asked of one without a screen first: Gymnasium only warns about a mode that an environment lacks.
+        with older_versions_allowed():
+            plain = gymnasium.make(name, **kwargs)
+        modes: list[str] = list(plain.metadata.get("render_modes") or [])
+        plain.close()
+        if "rgb_array" not in modes:
+            raise RldistillError(
+                f"Task {name!r} cannot be filmed: it renders as {', '.join(modes) or 'nothing'}, expected 'rgb_array'."
+            )
+        with older_versions_allowed():
+            self._made.append(gymnasium.make(name, render_mode="rgb_array", **kwargs))
+        return self._made[-1]
+
 
 # One emulator pixel becomes 2 × 2: large enough to see the ball. Larger screens stay as they are.
 _ENLARGED_BELOW_WIDTH = 240

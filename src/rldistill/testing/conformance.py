@@ -8,7 +8,7 @@ It needs no environment and no test framework: in pytest, a call is a test. Ever
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,84 @@ from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, choose_actions, draws_per_decision
-from rldistill.testing.parity import Array, Reference, parity_findings
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions, PolicyOutput
+
+Array = NDArray[np.generic]
+
+PARITY_TOLERANCE = 1e-5
+"""Of outputs: relative, and in parts of the largest output."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original library computes.
+
+    Attributes:
+        observations: `[B, *observation_shape]`, as the environment gives them; a thousand are a good number.
+        outputs: `[B, O]`, the rows that `PolicyOutput.raw` is to have (of a Gaussian the means, then the logarithms of
+            the standard deviations), computed in one batch; None: only actions are compared.
+        actions: `[B, *action_shape]`, greedy; None: not compared.
+    """
+
+    observations: Array
+    outputs: Array | None = None
+    actions: Array | None = None
+
+
+def parity_findings(policy: Policy, reference: Reference) -> Iterator[str]:
+    """Yield how a policy differs from the original, one line each.
+
+    Args:
+        policy: answers all observations in one call.
+        reference: what the original answered.
+    """
+    output, _ = policy(reference.observations)
+    if reference.outputs is not None:
+        yield from _output_parity(output.raw.detach().cpu().numpy(), np.asarray(reference.outputs, np.float64))
+    if reference.actions is not None:
+        yield from _action_parity(output, reference.actions)
+
+
+def _output_parity(ours: NDArray[np.float32], theirs: NDArray[np.float64]) -> Iterator[str]:
+    if ours.shape != theirs.shape:
+        yield f"parity: got outputs {list(ours.shape)}, expected {list(theirs.shape)}."
+        return
+    gap = np.abs(ours - theirs)
+    largest = np.abs(theirs).max()
+    is_beyond = gap > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * largest
+    if is_beyond.any():
+        yield (
+            f"parity: {is_beyond.any(axis=1).mean():.1%} of the rows differ from the reference, by up to "
+            f"{gap.max():.2g} where the largest output is {largest:.2g}; expected at most {PARITY_TOLERANCE:g} of it."
+        )
+
+
+def _action_parity(output: PolicyOutput, theirs: Array) -> Iterator[str]:
+    """Compare greedy actions wherever the best two choices differ by more than rounding does."""
+    ours = choose_actions(output, "greedy")
+    if ours.shape != theirs.shape:
+        yield f"parity: got actions {list(ours.shape)}, expected {list(theirs.shape)}."
+        return
+    layout, raw = output.action_layout, output.raw.detach().cpu().numpy()
+    slack = 2 * PARITY_TOLERANCE * np.abs(raw).max()
+    if layout.is_continuous:
+        width = np.abs(theirs).max()
+        differs = np.abs(ours - theirs) > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * max(width, 1e-12)
+    else:
+        differs = (ours != theirs) & _is_clear(layout, raw, slack).reshape(ours.shape)
+    if differs.any():
+        share = differs.reshape(len(differs), -1).any(axis=1).mean()
+        yield f"parity: {share:.1%} of the greedy actions are not those of the reference, expected all."
+
+
+def _is_clear(layout: ActionLayout, raw: NDArray[np.float32], slack: float) -> NDArray[np.bool_]:
+    """Return, for each choice, whether its best value stands out."""
+    if layout.kind == "multi_binary":
+        return np.abs(raw) > slack
+    parts: Sequence[NDArray[np.float32]] = np.split(raw, np.cumsum(layout.sizes)[:-1], axis=1)
+    margins = [np.sort(part, axis=1)[:, -1] - np.sort(part, axis=1)[:, -2:][:, 0] for part in parts]
+    return np.stack(margins, axis=1) > slack
+
 
 # A row alone and the same row among others: sums in another order.
 BATCH_TOLERANCE = 1e-4

@@ -80,6 +80,7 @@ class TrainingStream:
     ) -> None:
         self._on_step = on_step
         self._envs = envs
+        self.num_envs = envs.num_envs
         self.num_actions = num_actions
         self._gamma = gamma
         self._clip_rewards = clip_rewards
@@ -89,11 +90,6 @@ class TrainingStream:
         self._lives = np.zeros(envs.num_envs, np.int32)
         self._scores = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
-
-    @property
-    def num_envs(self) -> int:
-        """Number of environments."""
-        return self._envs.num_envs
 
     @property
     def observations(self) -> NDArray[np.generic]:
@@ -115,7 +111,7 @@ class TrainingStream:
             exploration_epsilon: chance of a uniformly random action, in [0, 1].
             rng: draws the exploration.
         """
-        num_envs = self._envs.num_envs
+        num_envs = self.num_envs
         observations: list[Tensor] = []
         actions = np.zeros((length, num_envs), np.int64)
         rewards = np.zeros((length, num_envs), np.float32)

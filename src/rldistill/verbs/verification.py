@@ -14,8 +14,14 @@ from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.pairing import Pairing, tasks_to_play
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.events import MessageEvent, notify
-from rldistill.inspection.expected_return import ALLOWED_STANDARD_ERRORS, ExpectedReturn, recorded_return
-from rldistill.inspection.mistakes import Finding, findings, likely_causes
+from rldistill.inspection.expected import (
+    ALLOWED_STANDARD_ERRORS,
+    ExpectedReturn,
+    Finding,
+    findings,
+    likely_causes,
+    recorded_return,
+)
 from rldistill.loading.named import as_policy, path_of
 from rldistill.options.declaration import values, verb
 from rldistill.options.evaluate import EvaluateOptions

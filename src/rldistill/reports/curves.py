@@ -1,5 +1,6 @@
-"""Curves of an online distillation, as PNG: the learner, its best policy so far, and the student."""
+"""Curves of two other kinds of run, as PNG: a student whose teacher still learns, and a search for a small student."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from rldistill.errors import RldistillError
 from rldistill.reports import canvas
-from rldistill.reports.colours import STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import read_metrics
 from rldistill.session.run_folder import CONFIG_FILE, read_config
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FIGURE_FILE = "curves.png"
 _LINES = (
     ("learner", "learner", "#A6A6A6"),
-    ("best", "its best\nso far", TEACHER_COLOUR),
-    ("student", "student", STUDENT_COLOUR),
+    ("best", "its best\nso far", canvas.TEACHER_COLOUR),
+    ("student", "student", canvas.STUDENT_COLOUR),
 )
 
 
@@ -76,3 +76,54 @@ def _draw(
     axes.plot(steps, means, color=colour, linewidth=1.8, marker="o", markersize=3.2)
     last, text_colour = float(means[-1]), canvas.INK if key == "learner" else colour
     return canvas.EndLabel(last, f"{label} {canvas.number(last)}", text_colour)
+
+
+_HELD, _FAILED = "#1B6CA8", "#B0413E"
+_LOWEST = -0.1
+
+
+def size_curve(found: Mapping[str, Any], keep: float, out: Path) -> Path:
+    """Draw retention against the number of parameters, every size that was tried and what was proved.
+
+    Args:
+        found: JSON data of `shrink`.
+        keep: share of the skill that was asked for.
+        out: PNG file to write.
+
+    Raises:
+        RldistillError: matplotlib is missing.
+    """
+    margins = canvas.Margins()
+    figure = canvas.new_figure(margins.left + margins.right + 5.5, 4.75)
+    (axes,) = canvas.add_panels(figure, 1, margins)
+    trials = sorted(found["trials"], key=lambda trial: trial["num_parameters"])
+    sizes = [trial["num_parameters"] for trial in trials]
+    # A student far worse than random play would press all others into one line.
+    shown = [max(trial["retention"], _LOWEST) for trial in trials]
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.axhline(keep, color=canvas.SOFT_INK, linewidth=1, linestyle="--")
+    axes.axhline(1.0, color=canvas.GRID, linewidth=1)
+    axes.plot(sizes, shown, color=canvas.GRID, linewidth=2, zorder=1)
+    lowest = keep
+    for trial, size, value in zip(trials, sizes, shown, strict=True):
+        colour = _HELD if trial["holds"] else _FAILED
+        bound = min(max(trial["bound"], _LOWEST), value)
+        lowest = min(lowest, bound)
+        axes.plot([size, size], [bound, value], color=colour, linewidth=2)
+        axes.plot([size], [value], "o", color=colour, markersize=6)
+        axes.annotate(
+            trial["network"], (size, value), (0, 8), textcoords="offset points", ha="center", color=canvas.INK
+        )
+    axes.set_ylim(lowest - 0.05, max(1.1, *(value + 0.1 for value in shown)))
+    canvas.title_panel(
+        axes, f"dashed: {keep:.0%} asked for", x_label="parameters", y_label="share of the teacher's skill"
+    )
+    canvas.headline(
+        figure,
+        "How small can the student be?",
+        "points: mean on the choosing episodes; lines reach down to the one-sided 95 % bound",
+        textwrap.fill(found["verdict"], 100),
+    )
+    return canvas.save_png(figure, out)
