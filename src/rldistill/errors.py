@@ -5,6 +5,8 @@ exit status: 2 for what could be decided from the command line and the configura
 """
 
 import contextlib
+import importlib
+import importlib.util
 import struct
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
@@ -71,6 +73,10 @@ class NumericalError(RldistillError):
 
 class EnvironmentFaultError(RldistillError):
     """An environment failed in its own code, or gave what its spaces do not declare."""
+
+
+class TeacherWarning(UserWarning):
+    """A policy loads, but something about it may make it play badly."""
 
 
 class UnendingEpisodeWarning(UserWarning):
@@ -182,3 +188,21 @@ _OF_CONTENT = (
 )
 _PRINTED_BITS = 128
 _NARROW = 40
+
+
+def optional_import(module: str, *, what: str, extra: str) -> Any:  # noqa: ANN401 (a module)
+    """Import a package that `what` needs; raises an `RldistillError` that says which of our extras installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RldistillError(_missing(module, what=what, extra=extra)) from error
+
+
+def check_installed(module: str, *, what: str, extra: str) -> None:
+    """Check that a package can be found, without importing it; raises as `optional_import`."""
+    if importlib.util.find_spec(module) is None:
+        raise RldistillError(_missing(module, what=what, extra=extra))
+
+
+def _missing(module: str, *, what: str, extra: str) -> str:
+    return f"{what} needs {module.partition('.')[0]}, which is not installed: {install_hint(extra)}"

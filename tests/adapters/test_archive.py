@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from rldistill.adapters import archive as archive_module
-from rldistill.adapters.archive import open_archive, opened_archive
+from rldistill.adapters import weights as archive_module
+from rldistill.adapters.weights import open_archive, opened_archive
 from rldistill.errors import PolicyFileError
 
 

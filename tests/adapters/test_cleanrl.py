@@ -8,8 +8,7 @@ from torch import nn
 
 from rldistill.adapters import checkpoints
 from rldistill.adapters.load import load_policy
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.policies import TorchPolicy, fit_policy
 from rldistill.policies import load_policy as load_own
 from tests.kit.other_libraries import (
@@ -128,7 +127,7 @@ def test_ppo_continuous_is_clipped_to_the_tasks_box_and_warns_of_the_wrappers_th
         assert load_policy(path, task=box_task(), behaviour="greedy").behaviour == "greedy"
 
 
-@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
 def test_ppo_continuous_does_not_say_the_range_of_its_actions(path):
     torch.save(randomised(PPOContinuous()).state_dict(), path)
     assert refusal(path, UsageError) == (
@@ -369,7 +368,7 @@ def changed_script(module, activation):
         (CategoricalQNetwork, "tanh", nn.Tanh),
     ],
 )
-@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
 def test_the_activation_of_a_script_that_was_changed_is_said_by_the_user(make, name, activation, path, tmp_path):
     reference = changed_script(randomised(make()), activation)
     torch.save(reference.state_dict(), path)

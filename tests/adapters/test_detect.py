@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rldistill.adapters.detect import detect_kind
+from rldistill.adapters.load import detect_kind
 from rldistill.errors import PolicyFileError
 from tests.kit.small_policies import small_policy
 

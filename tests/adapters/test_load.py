@@ -11,8 +11,7 @@ from torch import nn
 
 import rldistill as rd
 from rldistill.adapters.load import load_policy, load_with, share_words
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy
 from tests.kit.other_libraries import QNetwork, randomised

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from rldistill.adapters.memory import memory_among
+from rldistill.adapters.contents import memory_among
 
 
 @pytest.mark.parametrize(

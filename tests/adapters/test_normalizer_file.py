@@ -12,11 +12,10 @@ import safetensors.torch
 import torch
 
 from rldistill.adapters import normalizer_file
-from rldistill.adapters.archive import Archive
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.normalizer_file import read_normalizer
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.adapters.weights import Archive
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.limits import Budget
 from rldistill.networks import InputNormalization
 from tests.kit.other_libraries import ActorCritic, PPOContinuous, QNetwork, randomised

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from rldistill.adapters.load import load_policy
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.inspection.describe import describe
 from tests.kit.other_libraries import ActorCritic, EmpiricalNormalizer, MLPModel, randomised
 from tests.kit.small_policies import box_task, vector_task
@@ -256,7 +255,7 @@ def test_a_policy_without_a_std_is_refused_by_the_two_distributions_that_it_may_
     )
 
 
-@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
 def test_a_student_of_two_outputs_for_each_action_is_not_taken_for_one_of_twice_as_many_actions(path):
     module = randomised(MLPModel())
     del module.distribution

@@ -13,10 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from rldistill.adapters.notices import TeacherWarning
 from rldistill.cli.main import VERBS
 from rldistill.data import Dataset, DatasetWriter
-from rldistill.errors import DiskFullError
+from rldistill.errors import DiskFullError, TeacherWarning
 from rldistill.storage import folder_lock
 from tests.cli.conftest import TINY
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher

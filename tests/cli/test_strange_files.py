@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rldistill.adapters.notices import TeacherWarning
 from rldistill.cli.output import plain_line
 from rldistill.cli.progress import ProgressBar
+from rldistill.errors import TeacherWarning
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies.file_format import pack_policy
 from tests.kit.commands import run

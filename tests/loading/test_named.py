@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from rldistill.adapters.load import load_policy
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import PolicyFileError, UsageError
+from rldistill.errors import PolicyFileError, TeacherWarning, UsageError
 from rldistill.loading.named import as_policy, recorded_teacher
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import short_cart_pole

@@ -60,7 +60,7 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoints_pass_with_the_answers_of_their_library(tmp_path, name):
     make, task, activation = CHECKPOINTS[name]

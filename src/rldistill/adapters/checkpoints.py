@@ -9,15 +9,13 @@ from typing import cast, get_args
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from rldistill.adapters import containers
+from rldistill.adapters import contents
 from rldistill.adapters.cleanrl import find_cleanrl
-from rldistill.adapters.formats import FileStart, Format
-from rldistill.adapters.found import OWN_MODULE, FoundNetwork, Said, build_policy
-from rldistill.adapters.functions import check_module, module_policy
+from rldistill.adapters.contents import UnknownLayersError, shown_tensors
+from rldistill.adapters.formats import OWN_MODULE, FileStart, Format, FoundNetwork, Said, build_policy, warn
 from rldistill.adapters.normalizer_file import normalization_for
-from rldistill.adapters.notices import warn
+from rldistill.adapters.program import check_module, module_policy
 from rldistill.adapters.rsl_rl import find_rsl_rl
-from rldistill.adapters.sequential import UnknownLayersError, shown_tensors
 from rldistill.adapters.weights import check_header, is_safetensors, read_tensors, unwrapped_names
 from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.limits import HEADER, read_json
@@ -84,8 +82,8 @@ def _find(content: object, said: Said) -> FoundNetwork:
         for find in LIBRARIES.values():
             if (found := find(content, said)) is not None:
                 return found
-        if not (dicts := containers.state_dicts(content)):
-            raise containers.no_known_state_dict(said.source, content)
+        if not (dicts := contents.state_dicts(content)):
+            raise contents.no_known_state_dict(said.source, content)
         raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {' or '.join(sorted(LIBRARIES))}")
     # The last three: shapes that no layer has, numbers that no description holds.
     except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
@@ -94,7 +92,7 @@ def _find(content: object, said: Said) -> FoundNetwork:
 
 def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundNetwork:
     """Return a network with the running statistics that its user names, or that its file holds, or without any."""
-    beside = [] if found.holds_statistics else containers.statistics_beside(content)
+    beside = [] if found.holds_statistics else contents.statistics_beside(content)
     if said.normalizer == WITHOUT_NORMALIZER:
         return replace(found, layers=replace(found.layers, normalization=None))
     if said.normalizer is not None:
@@ -102,9 +100,9 @@ def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundN
     elif beside:
         numbers = beside[0].numbers(said.source) if len(beside) == 1 else None
         if found.clip is None or numbers is None or len(numbers[0]) != found.num_inputs:
-            raise containers.unused_statistics(said.source, beside)
+            raise contents.unused_statistics(said.source, beside)
         normalization = InputNormalization(*numbers, epsilon=1e-8, clip=found.clip)
-        entry = {"inside": containers.names_of(beside)}
+        entry = {"inside": contents.names_of(beside)}
     else:
         unsaid = () if found.without_normalizer is None else (found.without_normalizer,)
         return replace(found, notes=(*found.notes, *unsaid))
@@ -137,10 +135,10 @@ def _load_into_module(path: Path, reading: Reading, task: Task | None, module: n
         normalization, _ = normalization_for(Path(normalizer), num_inputs, policy=source)
     buffers = unwrapped_names([name for name, _ in module.named_buffers()])
     content, _ = _content(path, may_be_infinite=buffers)
-    if not (dicts := containers.state_dicts(content)):
-        raise containers.no_known_state_dict(source, content)
-    if normalizer is None and (beside := containers.statistics_beside(content)):
-        raise containers.unused_statistics(source, beside)
+    if not (dicts := contents.state_dicts(content)):
+        raise contents.no_known_state_dict(source, content)
+    if normalizer is None and (beside := contents.statistics_beside(content)):
+        raise contents.unused_statistics(source, beside)
     own = module.state_dict()
     if lazy := [name for name, tensor in own.items() if is_lazy(tensor)]:
         raise UsageError(
@@ -168,8 +166,8 @@ def _content(path: Path, *, may_be_infinite: Collection[str] = ()) -> tuple[obje
             "state dict of the actor alone."
         )
     content = read_tensors(path.read_bytes(), source=source)
-    containers.refuse_skrl(content, source)
-    return containers.checked_content(content, source, may_be_infinite=may_be_infinite)
+    contents.refuse_skrl(content, source)
+    return contents.checked_content(content, source, may_be_infinite=may_be_infinite)
 
 
 def _activation(name: str | None) -> Activation | None:

@@ -14,10 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rldistill.adapters.containers import state_dicts
-from rldistill.adapters.found import FoundNetwork, Said
-from rldistill.adapters.memory import refuse_memory
-from rldistill.adapters.sequential import UnknownLayersError, take_layer, take_layers
+from rldistill.adapters.contents import UnknownLayersError, refuse_memory, state_dicts, take_layer, take_layers
+from rldistill.adapters.formats import FoundNetwork, Said
 from rldistill.errors import UsageError
 from rldistill.networks import GaussianOptions, ValueAtoms
 from rldistill.networks.layers import Layer, NetworkLayers

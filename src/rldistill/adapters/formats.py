@@ -1,18 +1,37 @@
-"""What a format of policy files is: how its files are recognised and loaded, and what their user must say.
+"""What adapters share: how a format's files are recognised and loaded, and what a network in them becomes.
 
-Each adapter of a file format declares one `Format`; `detect.FORMATS` is the table of all.
+Each adapter of a file format declares one `Format`; `load.FORMATS` is the table of all. An adapter of a library's
+checkpoints returns a `FoundNetwork`, the actor in our terms, which becomes a policy of ours here.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError, first_line
+from rldistill.networks import PolicyNetwork
+from rldistill.networks.architecture import Activation
+from rldistill.networks.layers import MisfitError, NetworkLayers, fill_network
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.options.reading import Reading
-from rldistill.policies import TorchPolicy
-from rldistill.tasks import Task
+from rldistill.policies import HeadSpec, PolicySpec, TorchPolicy
+from rldistill.policies.behaviour import Behaviour
+from rldistill.storage import sha256_file
+from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
+from rldistill.types import ActionLayout
+
+
+def warn(message: str) -> None:
+    """Warn in one line, where the adapter was called."""
+    warnings.warn(message, TeacherWarning, stacklevel=3)
+
 
 FileKind = str
 """What the code calls a format: `policy`, `sb3`, `onnx`, `torchscript`, `torch_export` or `weights`."""
@@ -61,3 +80,157 @@ def program_policy(program: Program, task: Task | None, reading: Reading) -> Pro
     return ProgramPolicy.create(
         program, task, outputs=reading.outputs, behaviour=behaviour, input_scale=reading.input_scale
     )
+
+
+OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
+_ATARI_SHAPE = (84, 84)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of a checkpoint, which does not say it itself."""
+
+    path: Path
+    task: Task | None = None  # that it plays
+    activation: Activation | None = None  # after its hidden layers
+    outputs: OutputDeclaration | None = None  # what its outputs are
+    normalizer: str | Path | None = None  # file with the running statistics of its observations, or `none`
+
+    @property
+    def source(self) -> str:
+        """What messages call the file."""
+        return f"Policy file {self.path}"
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """The actor in a checkpoint, in our terms."""
+
+    library: str  # that wrote it
+    algorithm: str | None  # as the library calls it; None: unknown
+    layers: NetworkLayers
+    layout: ActionLayout | None  # of the actions; None: a box whose bounds the task says, to which outputs are clipped
+    behaviour: Behaviour = "greedy"  # how the library plays such a policy
+    # To which the library clips normalised observations, where it normalises them by statistics.
+    clip: float | None = None
+    # What tells that the library wrote it: `names` of tensors that no other program gives, or the `suffix` of its files
+    # where others give them too; `nothing`: no script of the library has such a network.
+    known_by: Literal["names", "suffix", "nothing"] = "names"
+    # Whether the library keeps the statistics of observations among the weights, if anywhere.
+    holds_statistics: bool = False
+    without_normalizer: str | None = None  # what may make it play badly unless the user names its running statistics
+    normalizer: Mapping[str, Any] | None = None  # what is recorded of the file of these statistics
+    unused: tuple[str, ...] = ()  # tensors that belong to no actor
+    guesses: tuple[str, ...] = ()  # what was guessed because neither file nor user says it
+    notes: tuple[str, ...] = ()  # what may make it play badly
+
+    @property
+    def label(self) -> str:
+        """Library and algorithm, as messages call them."""
+        return self.library if self.algorithm is None else f"{self.library} {self.algorithm}"
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """As far as the weights say it; the task says it better."""
+        num_inputs = self.layers.first.weight.shape[1]
+        return (num_inputs, *_ATARI_SHAPE) if self.layers.first.is_convolution else (num_inputs,)
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.observation_shape)
+
+
+def make_policy(
+    layers: NetworkLayers, task: Task, *, name: str, behaviour: Behaviour, provenance: Mapping[str, Any]
+) -> TorchPolicy:
+    """Return a policy of our own with the weights of these layers.
+
+    Raises MisfitError where they do not fit the task, ValueError where they make no network.
+    """
+    spec = PolicySpec(
+        name=name,
+        architecture=layers.architecture,
+        heads=(HeadSpec(task),),
+        output_kind=layers.kind,
+        behaviour=behaviour,
+        input_scale=layers.input_scale,
+        gaussian=layers.gaussian,
+        atoms=layers.atoms,
+        normalization=None if layers.normalization is None else layers.normalization.settings,
+        provenance=provenance,
+    )
+    # On the meta device a network of any declared size costs nothing until its shapes are checked.
+    with torch.device("meta"):
+        policy = TorchPolicy.from_spec(spec, normalization=layers.normalization)
+    assert isinstance(policy.network, PolicyNetwork), "made of layers"
+    fill_network(policy.network, layers)
+    return policy
+
+
+def build_policy(
+    found: FoundNetwork, said: Said, behaviour: Behaviour | None, converted_from: tuple[str, ...]
+) -> TorchPolicy:
+    """Return a policy of our own with the weights that were found.
+
+    Raises:
+        MismatchError: it does not fit the task.
+        PolicyFileError: its layers do not fit each other, or make no network.
+        UsageError: the task must be named.
+    """
+    own_task = _task_of(found, said)
+    provenance = {"source": _provenance(found, said.path, converted_from)}
+    acts = behaviour or found.behaviour
+    try:
+        return make_policy(found.layers, own_task, name=said.path.stem, behaviour=acts, provenance=provenance)
+    except MisfitError as error:
+        shape = list(own_task.fingerprint.observation_shape)
+        raise PolicyFileError(
+            f"{said.source} ({found.label}): its layers do not fit observations {shape}: {error}. {OWN_MODULE}"
+        ) from error
+    except ValueError as error:
+        raise PolicyFileError(f"{said.source} makes no policy: {first_line(error)}. {OWN_MODULE}") from error
+
+
+def _task_of(found: FoundNetwork, said: Said) -> Task:
+    """Return the task with the observations that the network takes and its own reading of the actions."""
+    what, task = f"{said.source} ({found.label})", said.task
+    if task is None:
+        if found.layout is None:
+            raise UsageError(f"{what} does not say in which range its actions lie. Name its task: --task ID.")
+        dtype = "uint8" if found.layers.first.is_convolution else "float32"
+        return Task(UNNAMED_TASK, ObservationFingerprint(found.observation_shape, dtype, found.layout))
+    own = task.fingerprint
+    if not found.layers.first.is_convolution and math.prod(own.observation_shape) != found.num_inputs:
+        raise MismatchError(
+            f"{what} takes {found.num_inputs} numbers, task {task.name!r} gives observations "
+            f"{list(own.observation_shape)}. Was it trained on another task?"
+        )
+    return replace(task, fingerprint=replace(own, action_layout=_layout_of(found, what, task)))
+
+
+def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
+    """Return the actions as the network's maker read them, with the task's bounds where it did not say them."""
+    of_task = task.fingerprint.action_layout
+    kind, sizes = (
+        ("box", (len(found.layers.output.bias),)) if found.layout is None else (found.layout.kind, found.layout.sizes)
+    )
+    if (kind, sizes) != (of_task.kind, of_task.sizes):
+        raise MismatchError(
+            f"{what} has actions {kind} {list(sizes)}, task {task.name!r} has {of_task.kind} {list(of_task.sizes)}. "
+            "Was it trained on another task?"
+        )
+    return replace(of_task, mapping="clip") if found.layout is None else found.layout
+
+
+def _provenance(found: FoundNetwork, path: Path, converted_from: tuple[str, ...]) -> Mapping[str, Any]:
+    named = {} if found.normalizer is None else {"normalizer": dict(found.normalizer)}
+    return named | {
+        "format": found.library,
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "algorithm": found.algorithm,
+        "unused": list(found.unused),
+        "weights_converted_from": list(converted_from),
+        "notes": list(found.notes),
+    }

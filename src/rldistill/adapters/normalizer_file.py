@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.adapters.archive import open_archive
 from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from, number_from, read_npy
 from rldistill.adapters.unpickle import Record, read_pickle
-from rldistill.adapters.weights import is_safetensors, read_tensors
+from rldistill.adapters.weights import is_safetensors, open_archive, read_tensors
 from rldistill.errors import MismatchError, PolicyFileError, first_line, listed, reading_file
 from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, read_file
 from rldistill.networks import InputNormalization

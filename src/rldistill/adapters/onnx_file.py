@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.adapters.extras import optional_import
-from rldistill.adapters.memory import recurrent
-from rldistill.errors import PolicyFileError, RldistillError, first_line, listed
+from rldistill.adapters.contents import recurrent
+from rldistill.errors import PolicyFileError, RldistillError, first_line, listed, optional_import
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""

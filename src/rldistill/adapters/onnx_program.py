@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from rldistill import errors
-from rldistill.adapters.extras import check_installed
 from rldistill.adapters.formats import FileStart, Format, program_policy
 from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.tasks import Task

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.adapters.extras import optional_import
 from rldistill.adapters.onnx_file import OnnxModel, read_onnx
-from rldistill.errors import PolicyFileError, RldistillError
+from rldistill.errors import PolicyFileError, RldistillError, optional_import
 from rldistill.storage import sha256_bytes
 
 # Parsing, checking, optimising and packing weights hold several copies of them for a moment, and take their time.

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rldistill.adapters.found import FoundNetwork, Said
-from rldistill.adapters.memory import refuse_memory
-from rldistill.adapters.sequential import UnknownLayersError, take_layers
+from rldistill.adapters.contents import UnknownLayersError, refuse_memory, take_layers
+from rldistill.adapters.formats import FoundNetwork, Said
 from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation

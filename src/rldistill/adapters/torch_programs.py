@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rldistill.adapters.archive import open_archive
+from rldistill.adapters.contents import refuse_memory
 from rldistill.adapters.formats import FileStart, Format, program_policy
-from rldistill.adapters.memory import refuse_memory
 from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.adapters.weights import check_module_weights
+from rldistill.adapters.weights import check_module_weights, open_archive
 from rldistill.errors import PolicyFileError, first_line
 from rldistill.networks.foreign import named_outputs
 from rldistill.options.reading import Reading

@@ -15,8 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import MAX_MESSAGE, RldistillError, UsageError, printable
+from rldistill.errors import MAX_MESSAGE, RldistillError, TeacherWarning, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {

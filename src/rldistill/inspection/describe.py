@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from rldistill.adapters.detect import FileKind, detect_kind
-from rldistill.adapters.load import check_reading
+from rldistill.adapters.load import FileKind, check_reading, detect_kind
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import make_task

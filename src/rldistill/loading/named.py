@@ -6,8 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.adapters.detect import FileKind, detect_kind, policy_file_of
-from rldistill.adapters.load import PROGRAMS, LoadedPolicy, acting, load_with, share_words
+from rldistill.adapters.load import (
+    PROGRAMS,
+    FileKind,
+    LoadedPolicy,
+    acting,
+    detect_kind,
+    load_with,
+    policy_file_of,
+    share_words,
+)
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rldistill.adapters.extras import optional_import
+from rldistill.errors import optional_import
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
 

@@ -21,14 +21,13 @@ import numpy as np
 from ale_py import roms
 from numpy.typing import NDArray
 
-from rldistill.adapters.extras import optional_import
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
 from rldistill.envs.extended import ExtendedEnvs, ObservationSettings
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs, older_versions_allowed
 from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import RldistillError, UsageError, optional_import
 from rldistill.policies import Policy, RandomPolicy, fit_policy
 from rldistill.reports.canvas import POLICY_COLOURS, RANDOM_COLOUR
 from rldistill.rollout.player import EpisodePlayer

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rldistill.adapters.functions import check_module_state
+from rldistill.adapters.program import check_module_state
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
 from rldistill.networks.output_layer import StdKind

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rldistill.adapters.notices import TeacherWarning
 from rldistill.adapters.sb3 import load as load_module
 from rldistill.adapters.sb3.load import load_sb3
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, TeacherWarning
 from tests.adapters.sb3.made_up import BOX, DISCRETE, Intruder, pack, pickled, ppo_data, ppo_weights
 
 EXPORT_IT = (

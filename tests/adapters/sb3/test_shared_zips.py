@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rldistill.adapters.notices import TeacherWarning
 from rldistill.adapters.sb3.load import load_sb3
+from rldistill.errors import TeacherWarning
 from rldistill.policies import load_policy
 from rldistill.types import PolicyOutput
 
@@ -52,7 +52,7 @@ def test_all_of_them_are_there(folder):
     assert len(list(folder.glob("*/*/sb3_reference.npz"))) == 59
 
 
-@pytest.mark.filterwarnings("ignore::rldistill.adapters.notices.TeacherWarning")
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
 @pytest.mark.parametrize("name", ZIPS or ["absent"])
 def test_the_head_is_that_of_stable_baselines3(folder, name):
     policy = without_normalizer(folder / name)

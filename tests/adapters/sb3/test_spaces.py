@@ -2,7 +2,7 @@
 
 import pytest
 
-from rldistill.adapters.sb3.spaces import Space, parse_space
+from rldistill.adapters.sb3.data import Space, parse_space
 
 BOX = "<class 'gym.spaces.box.Box'>"
 

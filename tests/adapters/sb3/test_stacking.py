@@ -6,8 +6,7 @@ import pytest
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 from rldistill.adapters.load import load_policy
-from rldistill.adapters.notices import TeacherWarning
-from rldistill.errors import PolicyFileError
+from rldistill.errors import PolicyFileError, TeacherWarning
 from tests.adapters.sb3.made_up import BOX, pack, ppo_data, ppo_weights
 from tests.kit.commands import run
 

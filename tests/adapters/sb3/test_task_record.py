@@ -236,7 +236,7 @@ def test_images_with_their_channels_last_are_declared_by_the_task(load):
 
 
 def test_stacks_of_images_that_are_not_atari_are_a_warning(load):
-    from rldistill.adapters.notices import TeacherWarning
+    from rldistill.errors import TeacherWarning
 
     with pytest.warns(TeacherWarning, match=r"its environment was wrapped in VecFrameStack of 2, which is not done"):
         load(image_zip(channels=3), "frame_stack: 2\n")

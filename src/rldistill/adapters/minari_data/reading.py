@@ -16,8 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rldistill.adapters.detect import detect_kind
-from rldistill.adapters.load import load_policy
+from rldistill.adapters.load import detect_kind, load_policy
 from rldistill.adapters.minari_data.writing import KEY, SCHEMA_VERSION, import_minari
 from rldistill.data import Dataset, DatasetWriter, FieldSpec, Provenance, as_targets, step_fields
 from rldistill.envs import make_task

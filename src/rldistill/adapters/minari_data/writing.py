@@ -21,9 +21,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from rldistill.adapters.extras import optional_import
 from rldistill.data import Dataset
-from rldistill.errors import DatasetError, OutputExistsError, UsageError
+from rldistill.errors import DatasetError, OutputExistsError, UsageError, optional_import
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.storage import writing
 from rldistill.tasks import ObservationFingerprint, Task

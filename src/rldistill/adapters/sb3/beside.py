@@ -19,8 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from rldistill.adapters.archive import opened_archive
 from rldistill.adapters.arrays import read_npy
+from rldistill.adapters.weights import opened_archive
 from rldistill.errors import PolicyFileError, first_line, install_hint, printable, shown
 from rldistill.limits import YAML, BeyondLimitsError, check_tree, read_file, read_json
 

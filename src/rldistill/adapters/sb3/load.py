@@ -10,17 +10,21 @@ from typing import Any
 
 from torch import nn
 
-from rldistill.adapters.archive import open_archive
-from rldistill.adapters.formats import FileStart, Format
-from rldistill.adapters.found import make_policy
+from rldistill.adapters.formats import FileStart, Format, make_policy, warn
 from rldistill.adapters.normalizer_file import NormalizerRecord, read_normalizer
-from rldistill.adapters.notices import warn
 from rldistill.adapters.sb3.beside import ZooFiles, find_normalizer, folders_beside, read_zoo_files, recorded_return
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
-from rldistill.adapters.sb3.inputs import in_our_order, make_normalization
 from rldistill.adapters.sb3.network import read_layers
-from rldistill.adapters.sb3.task_record import ATARI_WRAPPER, Teacher, check_stacking, is_atari, record_task
-from rldistill.adapters.weights import Weights, read_torch_data, read_weights
+from rldistill.adapters.sb3.task_record import (
+    ATARI_WRAPPER,
+    Teacher,
+    check_stacking,
+    in_our_order,
+    is_atari,
+    make_normalization,
+    record_task,
+)
+from rldistill.adapters.weights import Weights, open_archive, read_torch_data, read_weights
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.limits import JSON
 from rldistill.networks.layers import MisfitError
