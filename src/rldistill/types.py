@@ -3,6 +3,7 @@
 Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D action dimensions, K tasks, C H W image.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -244,7 +245,7 @@ def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
     Raises:
         ValueError: names the tensor, the letters and all sizes.
     """
-    letters = [letter for letter in expected.split() if letter != "..."]
+    letters = _letters(expected)
     is_open = expected.startswith("...")
     sizes: dict[str, int] = {}
     leading: tuple[int, ...] | None = None
@@ -261,6 +262,11 @@ def check_shapes(expected: str, **tensors: Tensor | np.ndarray) -> None:
         if not fits:
             listing = ", ".join(f"{other} {list(other_shape)}" for other, other_shape in shapes.items())
             raise ValueError(f"{name} must be [{', '.join(expected.split())}], got {listing}.")
+
+
+@functools.cache
+def _letters(expected: str) -> list[str]:
+    return [letter for letter in expected.split() if letter != "..."]
 
 
 def resolve_device(name: str) -> torch.device:

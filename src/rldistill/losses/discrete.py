@@ -153,6 +153,8 @@ def _check_temperature(temperature: float) -> None:
 def _log_policy(scores: Tensor, temperature: float = 1.0) -> Tensor:
     """Return log softmax(scores / temperature), `[..., A]`, in float32."""
     scores = scores.float()
+    if temperature == 1.0:  # the softmax centres by itself
+        return functional.log_softmax(scores, dim=-1)
     # Centre first: 1000.01 / 0.01 rounds away the digits that tell actions apart, 0.01 / 0.01 does not.
     centred = scores - scores.detach().amax(dim=-1, keepdim=True)
     return functional.log_softmax(centred / temperature, dim=-1)

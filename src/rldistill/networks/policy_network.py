@@ -72,7 +72,7 @@ class PolicyNetwork(nn.Module):
     updates, and at higher rates the ReLUs die. A learner's does not: equal Q-values make the
     greedy action NOOP everywhere, and in Freeway that finds no reward for a very long time.
 
-    In inference mode, in which policies play, hooks of layers are not called: they take longer than small layers do.
+    Layers are called without their hooks: to look for some takes longer than a small layer does.
 
     Args:
         architecture: the layers.
@@ -152,8 +152,6 @@ class PolicyNetwork(nn.Module):
         """Return one head's outputs for observations `[B, *observation_shape]`, and the next state."""
         if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
-        if not torch.is_inference_mode_enabled():
-            return self.heads[head](self.torso(self.scale(observations)))
         torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
@@ -161,12 +159,7 @@ class PolicyNetwork(nn.Module):
 
 
 def _run(layers: Iterable[nn.Module], rows: Tensor) -> Tensor:
-    """Return what layers compute one after the other.
-
-    In inference mode without what modules do around it, such as calling hooks: of small layers it takes longer than
-    they do.
-    """
-    is_inference = torch.is_inference_mode_enabled()
+    """Return what layers compute one after the other."""
     for layer in layers:
-        rows = layer.forward(rows) if is_inference else layer(rows)
+        rows = layer.forward(rows)
     return rows

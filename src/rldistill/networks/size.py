@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rldistill.networks.module_network import Network
 
@@ -29,22 +29,9 @@ def measure_size(network: Network, *, head: int = 0, bytes_per_parameter: int = 
 
 
 def _count_macs(network: Network, head: int) -> int:
-    total = 0
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        # Each output element is one dot product over the layer's fan-in.
-        total += output[0].numel() * module.weight[0].numel()
-
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        # A module of somebody's own may have no weights.
-        device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-        with torch.no_grad():  # in inference mode a network of ours calls no hooks
-            network(torch.zeros(1, *network.observation_shape, device=device), head)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    # A module of somebody's own may have no weights.
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *network.observation_shape, device=device), head)
+    # It counts a multiplication and an addition as two.
+    return counter.get_total_flops() // 2
