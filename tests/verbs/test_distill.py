@@ -26,8 +26,8 @@ from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import folder_lock
+from rldistill.verbs.distill import set_up
 from rldistill.verbs.evaluate import evaluate
-from rldistill.verbs.sources import named_sources, open_sources
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
 from tests.kit.flat import distill
 from tests.kit.small_policies import image_task, small_policy
@@ -535,5 +535,6 @@ def test_the_student_is_played_under_the_exploration_of_its_task_not_of_its_data
     dataset = Dataset.open(q_data)
     assert dataset.provenance.exploration_epsilon == 0.3
     options = DistillOptions(dataset, out=tmp_path / "r", evaluate_episodes=1)
-    (source,) = open_sources(options, named_sources(options), ())
+    _, setup = set_up(options, ())
+    (source,) = setup.sources
     assert source.playable.task.protocol.exploration_epsilon == 0

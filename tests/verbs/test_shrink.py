@@ -7,14 +7,20 @@ import pytest
 
 import rldistill as rd
 from rldistill.errors import MismatchError, OutputExistsError, RldistillError, UsageError
-from rldistill.events import ProgressEvent
+from rldistill.events import MessageEvent, ProgressEvent
+from rldistill.options.distill import DistillOptions, Stored
+from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import load_policy
+from rldistill.schedules import as_schedule
+from rldistill.session.run_folder import read_config
 from rldistill.verbs import shrink_search
-from rldistill.verbs.recipes import choose_recipe
+from rldistill.verbs.recipes import choose_recipe, fill_in
+from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
 from tests.kit.payout import constant_policy, payout_task
+from tests.kit.small_policies import image_task
 
 SIZES = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
 
@@ -146,7 +152,58 @@ def test_a_time_is_written_as_people_do(text, line):
     assert (result.code, result.line) == (2, f"rldistill shrink: {line}")
 
 
+def test_what_a_distillation_leaves_open_the_recipe_says_and_the_configuration_keeps(tmp_path):
+    task, told = short_cart_pole(40), []
+    rd.distill(
+        rd.Live(hand_made_teacher(task, kind="logits"), task, collect_steps=100),
+        student="mlp:2",
+        num_updates=4,
+        out=tmp_path / "r",
+        callbacks=[told.append],
+    )
+    written = read_config(tmp_path / "r" / "config.toml")
+    recipe = choose_recipe("logits", task.task)
+    assert (written["batch_size"], written["collect_period"]) == (recipe.batch_size, recipe.collect_period)
+    assert as_schedule(written["teacher_fraction"], "") == as_schedule(recipe.teacher_fraction, "")
+    assert (written["num_updates"], written["collect_steps"]) == (4, 100), "what is said counts"
+    (note,) = [event.text for event in told if isinstance(event, MessageEvent) and event.text.startswith("recipe: ")]
+    assert "batch_size 256" in note
+    assert "num_updates" not in note
+    assert recipe.evidence in note
+
+
+@pytest.mark.parametrize(("loss", "temperature"), [(None, "linear:0.2->0.01@0.5"), ("sharpened_kl", None)])
+def test_a_loss_that_is_named_keeps_its_own_temperature(loss, temperature):
+    options = DistillOptions("data", loss=loss, out="r")
+    filled, _, note = fill_in(options, [Stored("data")], [("q_values", image_task())])
+    assert filled.temperature == temperature
+    assert note is not None
+
+
 def test_recipes_follow_from_what_the_teacher_gives():
     task = short_cart_pole()
-    assert choose_recipe(hand_made_teacher(), task.task).loss is None
-    assert np.isclose(float(choose_recipe(hand_made_teacher(), task.task).collect_steps), 2_000)
+    assert choose_recipe("logits", task.task).loss is None
+    assert np.isclose(float(choose_recipe("logits", task.task).collect_steps), 2_000)
+
+
+def test_a_size_learns_from_what_earlier_sizes_met(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4"))
+    task = short_cart_pole(60)
+    found = rd.shrink(
+        hand_made_teacher(task, scale=1e-3), task, out=tmp_path / "s", keep=1.0, within=60.0, num_episodes=20
+    )
+    assert len(found.trials) == 2
+    first, second = (rd.load_policy(tmp_path / "s" / trial.file).spec.provenance for trial in found.trials)
+    assert first["num_steps"] >= 2_000
+    assert second["num_steps"] > first["num_steps"], "both were learned from"
+
+
+def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_path, quick):
+    task = short_cart_pole(60)
+    hand_made_teacher(task).save(tmp_path / "t.safetensors")
+    settings = {"out": tmp_path / "s", "within": 60.0, "num_episodes": 20, "num_envs": 4}
+    rd.shrink(tmp_path / "t.safetensors", task, **settings)
+    options = ShrinkOptions(tmp_path / "t.safetensors", task, resume=True, keep=0.5, **settings)
+    for call in (check_shrink, rd.shrink.of):
+        with pytest.raises(RldistillError, match=r"keep"):
+            call(options)

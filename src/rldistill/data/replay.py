@@ -150,6 +150,11 @@ class Replay:
         self._buffer.clear()
         self._index()
 
+    def break_off(self) -> None:
+        """Seal, and give up the episodes that are under way: other environments play on."""
+        self.seal()
+        self._slots = []
+
     def draw(self, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw steps `[B]` uniformly, with replacement; the numbers hold until the next `append`."""
         assert self.num_drawable, "nothing to draw from: seal first"

@@ -107,6 +107,7 @@ class LiveSource:
         self._mix: Literal["episode", "decision"] = mix
         self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
+        self._num_begun = 0
 
     def teach(self, head: int, student: TorchPolicy) -> None:
         """Lay out the play that is learned from, and that which is held out."""
@@ -118,6 +119,15 @@ class LiveSource:
         few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
         self._measured = self._play(None, head, "held-out play", few_envs, _UNBOUNDED)
 
+    def go_on_from(self, earlier: "LiveSource") -> None:
+        """Learn from what an earlier student's source played too; after `teach`, and before anything is played.
+
+        What the teacher's own play shows is known then: this student acts from the start, once it has learned from it.
+        """
+        self._learned.go_on_from(earlier._learned)
+        self._measured.go_on_from(earlier._measured)
+        self._num_begun = self._learned.replay.num_appended
+
     def advance(self, update: int) -> int:
         """Play before each period of updates, and what is held out before all else; goes on where a stop cut it."""
         # The environments are free again before the play that is learned from takes its own: they may be the same.
@@ -125,8 +135,10 @@ class LiveSource:
         self._measured.close()
         collections = min(update // self._collect_period + 1, self._num_collections)
         if self._mixture is not None:
-            self._mixture.fraction = self._teacher_fraction(update / self._num_updates)
-        self._learned.play(num_steps=collections * self._collect_steps, on_play=self._on_play)
+            self._mixture.fraction = self._teacher_fraction(1.0 if self._num_begun else update / self._num_updates)
+        # Where there are data, the first collection is left out: a student that knows nothing would act.
+        due = (collections - bool(self._num_begun)) * self._collect_steps
+        self._learned.play(num_steps=self._num_begun + due, on_play=self._on_play)
         return sys.maxsize if collections == self._num_collections else collections * self._collect_period
 
     def finish(self) -> None:
@@ -274,6 +286,12 @@ class LivePlay:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin with an episode that was not begun before; nothing has been played yet."""
         self._first_episode, self.num_episodes = state["next_episode"], state["num_episodes"]
+
+    def go_on_from(self, earlier: "LivePlay") -> None:
+        """Keep what another play recorded, and begin with an episode that it did not begin."""
+        self.load_state_dict(earlier.state_dict())
+        self.replay = earlier.replay
+        self.replay.break_off()
 
     def close(self) -> None:
         """Free the environments."""

@@ -16,7 +16,7 @@ from rldistill.adapters.load import (
     policy_file_of,
     share_words,
 )
-from rldistill.envs import PlayableTask, make_task
+from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, RldistillError, UsageError, printable
@@ -166,6 +166,39 @@ def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
             "policy sees beside its environment is appended without being told."
         )
     return observed
+
+
+def as_teacher(
+    named: PolicyLike,
+    task: TaskLike | None,
+    *,
+    behaviour: Behaviour | None,
+    env_kwargs: Mapping[str, Any] | None,
+    exploration_epsilon: float | None,
+    device: str,
+) -> tuple[Policy, PlayableTask]:
+    """Return a policy that acts as the user says, and the task that it is to play, as it is played.
+
+    Args:
+        named: the policy.
+        task: to play; None: its own.
+        behaviour: how it acts; None: as it does.
+        env_kwargs: settings of the task.
+        exploration_epsilon: chance of a uniformly random action; None: the protocol's.
+        device: auto, cpu or cuda.
+
+    Raises:
+        PolicyFileError: there is no such file, or it cannot be trusted.
+        MismatchError: policy and task do not fit.
+        UsageError: a task, a setting or a behaviour that nobody knows.
+    """
+    if isinstance(task, str):
+        make_task(task, env_kwargs)  # wrong usage whatever the files say
+    policy = as_policy(named, device=device, task=task, env_kwargs=env_kwargs)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
+    if exploration_epsilon is not None:
+        playable = playable.with_exploration(exploration_epsilon)
+    return told_to_act(fit_policy(policy, playable.task), behaviour), playable
 
 
 def told_to_act(policy: Policy, behaviour: Behaviour | None) -> Policy:

@@ -56,17 +56,19 @@ class Live(Reading, Played):
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
-    collect_steps: Count = 54_000
-    """Decisions of each task that the teacher plays in a collection."""
-    collect_period: Count = 10_000
-    """Updates between two collections; a last one is left out if fewer than half as many updates would follow it."""
+    collect_steps: Count | None = None
+    """Decisions of each task that are played in a collection. Default: what was measured to suit this kind of teacher,
+    54,000 for images."""
+    collect_period: Count | None = None
+    """Updates between two collections; a last one is left out if fewer than half as many updates would follow it.
+    Default: likewise, 10,000 for images."""
     replay_capacity: Count = 540_000
     """Newest decisions of each task that are kept. With --online: if the algorithm has no replay of its own."""
     replay: Literal["keep", "once"] = "keep"
     """keep: updates draw from all that is kept, as DAgger aggregates; once: from the last collection alone."""
-    teacher_fraction: Annotated[Number, PythonOnly()] = 1.0
+    teacher_fraction: Annotated[Number | None, PythonOnly()] = None
     """Share of the play in which the teacher acts, a number or a schedule such as 'linear:1->0@0.5'; in the rest the
-    student acts. The teacher labels all of it."""
+    student acts. The teacher labels all of it. Default: 1 for images, 'linear:1->0@0.3' for vectors."""
     mix: Literal["episode", "decision"] = "episode"
     """With --teacher-fraction between 0 and 1: whether who acts is drawn for each episode or for each decision."""
 
@@ -92,7 +94,8 @@ class Online(Played):
     """Newest decisions that are kept, if the algorithm has no replay of its own."""
 
 
-Source = DataLike | Stored | Live | Online
+Named = Stored | Live | Online
+Source = DataLike | Named
 Several = Sequence[PathLike | Stored] | Sequence[Live]
 
 
@@ -113,10 +116,11 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     loss: Annotated[LossLike | None, PythonOnly()] = None
     """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a
-    function (student [B, A], target [B, A]) -> [B]. Default: what suits the teacher's outputs."""
+    function (student [B, A], target [B, A]) -> [B]. Default: what was measured to suit this kind of teacher."""
     temperature: Annotated[Number | Mapping[str, Number] | None, PythonOnly()] = None
     """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=VALUE,…). auto: 1/7 of the
-    median gap between the teacher's best two actions in a dataset. Default: 0.01 for Q-values, 1 for logits."""
+    median gap between the teacher's best two actions in a dataset. Default: with a loss that you name, 0.01 for
+    Q-values and 1 for logits; else what goes with the default loss."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""
@@ -129,14 +133,15 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     """Keep the heads of --init-from and add one for each new task; the rest stays frozen."""
     train_torso: bool = False
     """With --add-head: train the torso and the old heads too."""
-    num_updates: Count = 12_000
-    """Gradient steps, over all tasks."""
-    batch_size: Count = 128
-    """Rows per update, over all tasks."""
+    num_updates: Count | None = None
+    """Gradient steps, over all tasks. Default: what was measured to suit this kind of teacher, 12,000 for images."""
+    batch_size: Count | None = None
+    """Rows per update, over all tasks. Default: 128 for images, 256 for vectors."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """adam or rmsprop."""
-    learning_rate: Annotated[Number, PythonOnly()] = "one_cycle:1e-3"
-    """A number, or a schedule: one_cycle:PEAK, 'linear:START->END' or 'cosine:START->END'."""
+    learning_rate: Annotated[Number | None, PythonOnly()] = None
+    """A number, or a schedule: one_cycle:PEAK, 'linear:START->END' or 'cosine:START->END'. Default: what was measured
+    to suit this kind of teacher, one_cycle:1e-3@0.1 for images."""
     max_gradient_norm: Annotated[float, Above(0)] = 1.0
     """Gradients are scaled down to this norm."""
     weight_decay: Annotated[float, AtLeast(0)] = 0.0

@@ -45,7 +45,7 @@ def teacher_entry(
 def _num_parameters(policy: Policy) -> int | None:
     """Return the size of a policy's network; None where only its answers are known."""
     if isinstance(policy, TorchPolicy):
-        return sum(parameter.numel() for parameter in policy.network.parameters())
+        return policy.num_parameters
     # Of a program its own word, if it has one; of a policy of somebody's own nothing.
     program = getattr(policy, "program", None)
     return getattr(program, "num_parameters", None) or None

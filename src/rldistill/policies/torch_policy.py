@@ -143,14 +143,18 @@ class TorchPolicy:
 
     def __repr__(self) -> str:
         """Return name, size and tasks in a line."""
-        count = sum(parameter.numel() for parameter in self.network.parameters())
         names = ", ".join(task.name for task in self.tasks)
-        return f"<TorchPolicy {self.name}: {count:,} parameters, plays {names}, {self.behaviour}>"
+        return f"<TorchPolicy {self.name}: {self.num_parameters:,} parameters, plays {names}, {self.behaviour}>"
 
     @property
     def name(self) -> str:
         """A short name for tables."""
         return self.spec.name
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases of its network, heads of all tasks included."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
-from rldistill.envs import PlayableTask, make_task
+from rldistill.envs import PlayableTask
 from rldistill.errors import OutputExistsError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import (
     PolicyLike,
     as_named,
-    as_policy,
+    as_teacher,
     files_of,
     path_of,
-    played_by,
     sampling_note,
-    told_to_act,
     while_recorded,
     words_of,
 )
 from rldistill.options.collect import CollectOptions
 from rldistill.options.declaration import verb
-from rldistill.policies import Behaviour, Policy, as_played_by, fit_policy
+from rldistill.policies import Behaviour, Policy, as_played_by
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
@@ -74,7 +72,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     options = resolve_machine(options)
     out, teacher = Path(options.out), as_named(options.teacher, options)
     keep_inputs(out, files_of([teacher]), overwrite=options.overwrite)
-    policy, playable = _fitted(teacher, options)
+    policy, playable = _loaded(teacher, options)
     # Targets are what the policy says; what it does while it is recorded may be more varied.
     player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
     provenance = _provenance(policy, player, playable.task, options.seed, teacher)
@@ -112,26 +110,20 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     options = resolve_machine(options)
     teacher = as_named(options.teacher, options)
     keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
-    _fitted(teacher, options)
+    _loaded(teacher, options)
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
     return options
 
 
-def _fitted(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, PlayableTask]:
-    """Return the teacher as it plays its task, and the task as it is played.
-
-    Raises:
-        PolicyFileError: there is no such file, or it cannot be trusted.
-        MismatchError: the two do not fit.
-    """
-    task, settings = options.task, options.env_kwargs
-    if isinstance(task, str):
-        make_task(task, settings)  # wrong usage whatever the files say
-    policy = as_policy(teacher, device=options.device, task=task, env_kwargs=settings)
-    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], settings))
-    if options.exploration_epsilon is not None:
-        playable = playable.with_exploration(options.exploration_epsilon)
-    return told_to_act(fit_policy(policy, playable.task), options.behaviour), playable
+def _loaded(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, PlayableTask]:
+    return as_teacher(
+        teacher,
+        options.task,
+        behaviour=options.behaviour,
+        env_kwargs=options.env_kwargs,
+        exploration_epsilon=options.exploration_epsilon,
+        device=options.device,
+    )
 
 
 def _holds_dataset(out: Path, *, may_stay: bool) -> bool:

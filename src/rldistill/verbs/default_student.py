@@ -75,5 +75,5 @@ def _sizes_that_fit(options: DistillOptions, tasks: Sequence[StudentTask], kind:
             student = new_student(options, name, tasks, kind)
         except MismatchError:
             continue  # images too small for its kernels
-        sizes[name] = sum(parameter.numel() for parameter in student.network.parameters())
+        sizes[name] = student.num_parameters
     return sizes

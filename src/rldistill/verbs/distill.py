@@ -1,12 +1,14 @@
 """Distil what teachers say into a student, with everything it takes to go on after a stop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
+from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, verb
-from rldistill.options.distill import AUTO, DistillOptions, Stored
+from rldistill.options.distill import AUTO, DistillOptions, Named, Stored
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
@@ -16,7 +18,8 @@ from rldistill.session.threads import use_threads
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
-from rldistill.verbs.sources import Named, files_read, named_sources, open_sources
+from rldistill.verbs.recipes import fill_in
+from rldistill.verbs.sources import files_read, make_sources, named_sources, open_named
 from rldistill.verbs.task_losses import check_losses
 
 
@@ -35,14 +38,10 @@ def distill(options: DistillOptions) -> TorchPolicy:
         NumericalError: the training diverged.
         KeyboardInterrupt: stopped; the state is saved.
     """
-    options, named = resolve_distillation(options)
     out = Path(options.out)
-    keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     # Around all of it: a learner that teaches reports while it plays, and Ctrl-C stops it there too.
     with stop_on_interrupt(options.callbacks) as listeners:
-        sources = open_sources(options, named, listeners)
-        keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
-        setup = prepare(options, named, sources)
+        options, setup = set_up(options, listeners)
         with (
             run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
             use_threads(options.num_threads),
@@ -63,20 +62,37 @@ def check_distillation(options: DistillOptions) -> DistillationSetup:
     Raises:
         RldistillError: as `distill`.
     """
-    options, named = resolve_distillation(options)
     out = Path(options.out)
-    keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
-    sources = open_sources(options, named, ())
-    keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
-    setup = prepare(options, named, sources)
+    options, setup = set_up(options, ())
     setup.batches.close()
     if earlier_run(out, may_stay=options.resume or options.overwrite) and options.resume:
         _check_same(out, setup)
     return setup
 
 
+def set_up(options: DistillOptions, callbacks: Sequence[Callback]) -> tuple[DistillOptions, DistillationSetup]:
+    """Return the options with nothing left open, and all that they make; nothing is played, trained or written.
+
+    Args:
+        options: of a distillation.
+        callbacks: receive how far a teacher's play or learning is; may stop the run.
+
+    Raises:
+        RldistillError: as `distill`.
+    """
+    options, named = resolve_distillation(options)
+    out = Path(options.out)
+    keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
+    opened = open_named(named, device=options.device)
+    taught = [each.taught for each in opened if each.taught is not None]
+    options, named, note = fill_in(options, named, taught)
+    sources = make_sources(options, named, opened, callbacks)
+    keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
+    return options, prepare(options, named, sources, note)
+
+
 def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named]]:
-    """Check what can be checked without data; replace every `auto` by what it stands for here.
+    """Check what can be checked without data; replace every `auto` of the machine by what it stands for here.
 
     Returns:
         The options, and the sources that they name.
@@ -88,11 +104,13 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     student = student_name(options.student)
     if student != AUTO and not student.startswith(MODULE_PREFIX):
         parse_architecture(student)
-    lowest, highest = as_schedule(options.learning_rate, "learning_rate").bounds
-    if lowest < 0 or highest == 0:
-        raise UsageError(
-            f"learning_rate must be > 0 and may fall to 0: got {options.learning_rate!r}, {lowest:g} to {highest:g}."
-        )
+    if options.learning_rate is not None:
+        lowest, highest = as_schedule(options.learning_rate, "learning_rate").bounds
+        if lowest < 0 or highest == 0:
+            raise UsageError(
+                f"learning_rate must be > 0 and may fall to 0: got {options.learning_rate!r}, {lowest:g} to "
+                f"{highest:g}."
+            )
     check_losses(options, type(named[0]))
     if options.std == "fixed" and not isinstance(named[0], Stored):
         raise UsageError(

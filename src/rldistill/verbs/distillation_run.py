@@ -89,17 +89,17 @@ class DistillationRun:
             self._tell(note)
         for warning in setup.warnings:
             notify(self._callbacks, MessageEvent(warning, "warning"))
-        if self._update < options.num_updates:
+        if self._update < setup.num_updates:
             data = " and ".join(task.description for task in setup.sources)
             self._tell(f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
-        if self._update == options.num_updates and (folder / STUDENT_FILE).is_file():
+        if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file():
             self._tell(f"{folder} is finished")
             return self._finished()
         try:
             with MetricsFile(
                 folder / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
             ) as metrics:
-                batches = setup.batches.of_updates(self._update, options.num_updates)
+                batches = setup.batches.of_updates(self._update, setup.num_updates)
                 records = distil(setup.distiller, batches, first_update=self._update)
                 with closing(records):
                     self._train(records, metrics)
@@ -111,7 +111,7 @@ class DistillationRun:
             raise KeyboardInterrupt(text) from None
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
-        options = self._options
+        options, setup = self._options, self._setup
         # From the first update on: the play before it is no time of updates.
         started, first = 0.0, self._update
         alike: dict[str, float] = {}
@@ -120,7 +120,7 @@ class DistillationRun:
             started = started or time.monotonic()
             for head, loss in zip(record.heads, record.losses, strict=True):
                 self._losses[head].append(loss)
-            is_last = self._update == options.num_updates
+            is_last = self._update == setup.num_updates
             if self._update % options.evaluate_period == 0 or is_last:
                 measured = self._measure()
                 alike = _mean_likeness(measured)
@@ -134,7 +134,7 @@ class DistillationRun:
             if self._update > first + 1:
                 shown["updates_per_second"] = (self._update - first - 1) / max(time.monotonic() - started, 1e-9)
             shown |= alike
-            notify(self._callbacks, ProgressEvent("distill", self._update, options.num_updates, "updates", shown))
+            notify(self._callbacks, ProgressEvent("distill", self._update, setup.num_updates, "updates", shown))
 
     def _measure(self) -> list[HeldOutRecord]:
         """Return loss and likeness on held-out steps of each task."""
@@ -180,7 +180,7 @@ class DistillationRun:
 
     def _is_time_to_play(self) -> bool:
         period = self._options.evaluate_period * _MEASUREMENTS_PER_PLAY
-        return self._update % period == 0 or self._update == self._options.num_updates
+        return self._update % period == 0 or self._update == self._setup.num_updates
 
     def _play(self, playable: PlayableTask) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
@@ -201,7 +201,7 @@ class DistillationRun:
             if not record.likeness.is_better_than(task.held_out.constant)
         ]
         # While the learning rate warms up nobody has learned anything.
-        is_early = self._update < _WARN_FROM * self._options.num_updates
+        is_early = self._update < _WARN_FROM * self._setup.num_updates
         if not trivial or is_early or (self._warned and not is_last):
             return
         self._warned = True

@@ -14,16 +14,16 @@ from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
 from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
-from rldistill.options.distill import DistillOptions, Online
+from rldistill.options.distill import DistillOptions, Named, Online
 from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
-from rldistill.schedules import TaskSchedule, as_schedule
+from rldistill.schedules import Schedule, TaskSchedule, as_schedule
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.verbs.per_task import check_tasks, value_for
-from rldistill.verbs.sources import DEFAULT_HELD_OUT, Named, source_values
+from rldistill.verbs.sources import DEFAULT_HELD_OUT, source_values
 from rldistill.verbs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
 
 
@@ -33,6 +33,7 @@ class DistillationSetup:
 
     Attributes:
         batches: of the sources that teach, in the order in which the data were named.
+        num_updates: of the whole run.
         student: with a head for each of them, and perhaps more.
         distiller: trains it.
         values: the options, with what followed from the data, for `config.toml`.
@@ -43,6 +44,7 @@ class DistillationSetup:
     """
 
     batches: Batches
+    num_updates: int
     student: TorchPolicy
     distiller: Distiller
     values: Mapping[str, Any]
@@ -57,13 +59,16 @@ class DistillationSetup:
         return self.batches.sources
 
 
-def prepare(options: DistillOptions, named: Sequence[Named], sources: Sequence[Source]) -> DistillationSetup:
+def prepare(
+    options: DistillOptions, named: Sequence[Named], sources: Sequence[Source], note: str | None
+) -> DistillationSetup:
     """Make everything that a run trains with.
 
     Args:
-        options: resolved.
-        named: what the sources were opened from.
+        options: nothing of them left open but the student.
+        named: what the sources were made from.
         sources: opened; the run closes them.
+        note: what was decided before.
 
     Raises:
         MismatchError: data, losses, student and `init_from` do not fit each other.
@@ -90,14 +95,21 @@ def prepare(options: DistillOptions, named: Sequence[Named], sources: Sequence[S
     schedule = task_schedule(options, names)
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
     warnings += [warning for source in sources for warning in source.warnings]
-    notes = [note for source in sources for note in source.notes] + [loss.note for loss in losses]
+    notes = [note, *(text for source in sources for text in source.notes), *(loss.note for loss in losses)]
+    assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
+    learning_rate = as_schedule(options.learning_rate, "learning_rate")
+    by_head = dict(zip(heads, losses, strict=True))
+    distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates)
+    values = _values(options, named, schedule) | resolved_losses(names, losses)
+    values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
     return DistillationSetup(
         Batches(sources, schedule, options.batch_size, num_decoders(options.num_threads, options.device)),
+        options.num_updates,
         student,
-        _distiller(options, student, trained, dict(zip(heads, losses, strict=True))),
-        _values(options, named, schedule) | resolved_losses(names, losses) | {"student": chosen},
+        distiller,
+        values,
         tuple(text for text in warnings if text),
-        tuple(note for note in notes if note),
+        tuple(text for text in notes if text),
         why,
         kept,
     )
@@ -110,8 +122,7 @@ def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSched
     if not isinstance(named[0], Online):
         fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
         own |= {"task_order": schedule.order, "held_out_fraction": fraction}
-    learning_rate = as_schedule(options.learning_rate, "learning_rate").to_value()
-    return source_values(named) | own | {"learning_rate": learning_rate}
+    return source_values(named) | own
 
 
 def _teacher_sizes(data: Sequence[Source]) -> list[int | None]:
@@ -210,9 +221,13 @@ def _how_to_see_both(first: Task, other: Task) -> str:
 
 
 def _distiller(
-    options: DistillOptions, student: TorchPolicy, trained: nn.Module, losses: Mapping[int, TaskLoss]
+    options: DistillOptions,
+    student: TorchPolicy,
+    trained: nn.Module,
+    losses: Mapping[int, TaskLoss],
+    learning_rate: Schedule,
+    num_updates: int,
 ) -> Distiller:
-    learning_rate = as_schedule(options.learning_rate, "learning_rate")
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     return Distiller(
         student.network,
@@ -220,7 +235,7 @@ def _distiller(
         OPTIMIZERS[options.optimizer](parameters, learning_rate.bounds[1], options.weight_decay),
         learning_rate=learning_rate,
         temperatures={head: loss.temperature for head, loss in losses.items()},
-        num_updates=options.num_updates,
+        num_updates=num_updates,
         max_gradient_norm=options.max_gradient_norm,
         precision=resolve_precision(options.precision, torch.device(options.device)),
         seed=options.seed,

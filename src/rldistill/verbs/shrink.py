@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rldistill.errors import UsageError
 from rldistill.events import StopRequestedError
@@ -11,13 +12,7 @@ from rldistill.options.shared import recorded
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
-from rldistill.session.run_folder import (
-    check_same_config,
-    earlier_run,
-    keep_inputs,
-    run_folder,
-    write_config,
-)
+from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
 from rldistill.session.threads import use_threads
 from rldistill.verbs.shrink_records import STUDENTS_FOLDER, Shrunk
 from rldistill.verbs.shrink_search import Search
@@ -42,12 +37,10 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         use_threads(options.num_threads),
         stop_on_interrupt(options.callbacks) as listeners,
     ):
-        config = recorded(options) | {"teacher": policy_name(named), "out": str(out)}
-        config["task"] = None if options.task is None else task_name(options.task)
         if continues:
-            check_same_config(out, config, may_differ=_MAY_DIFFER, defaults={})
+            _check_same(out, options, named)
         else:
-            write_config(out, "shrink", config)
+            write_config(out, "shrink", _config(options, named, out))
         try:
             return Search(options, named, out, listeners).run()
         except StopRequestedError:
@@ -64,7 +57,8 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
         RldistillError: as `shrink`.
     """
     options, named, out = _resolved(options)
-    earlier_run(out, may_stay=options.resume or options.overwrite)
+    if earlier_run(out, may_stay=options.resume or options.overwrite) and options.resume:
+        _check_same(out, options, named)
     Search(options, named, out, ())
     return replace(options, out=out)
 
@@ -80,6 +74,16 @@ def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:
     out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     return options, named, out
+
+
+def _config(options: ShrinkOptions, named: PolicyLike, out: Path) -> dict[str, Any]:
+    task = None if options.task is None else task_name(options.task)
+    return recorded(options) | {"teacher": policy_name(named), "out": str(out), "task": task}
+
+
+def _check_same(out: Path, options: ShrinkOptions, named: PolicyLike) -> None:
+    """Check that a search that is to go on began as this one would."""
+    check_same_config(out, _config(options, named, out), may_differ=_MAY_DIFFER, defaults={})
 
 
 def _name_of(named: PolicyLike) -> str:

@@ -12,31 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.distillation import distil
-from rldistill.envs import make_task
+from rldistill.distillation import LiveSource, distil
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_policy, path_of, played_by, told_to_act, words_of
-from rldistill.options.declaration import values
+from rldistill.loading.named import PolicyLike, as_teacher, path_of, words_of
 from rldistill.options.distill import DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
-from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy, load_policy
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, load_policy
 from rldistill.rollout.evaluate import is_deterministic, play_scores
 from rldistill.seeding import stream_generator, stream_seed
-from rldistill.session.run_folder import (
-    provenance,
-)
+from rldistill.session.run_folder import provenance
 from rldistill.statistics import lower_bound
 from rldistill.statistics.paired import paired_retention_samples
 from rldistill.storage import write_json
-from rldistill.verbs.distill import resolve_distillation
-from rldistill.verbs.distillation_setup import DistillationSetup, prepare
+from rldistill.verbs.distill import set_up
+from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
 from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial
 from rldistill.verbs.sizes import ladder, next_size
-from rldistill.verbs.sources import open_sources
 
+# Looks in a row that show nothing better, after which a size is given up.
+_PATIENCE = 4
 # Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
 _CHOOSING, _GLANCING = 40, 10
 _ERROR = 0.05
@@ -54,20 +51,23 @@ class Search:
     def __init__(self, options: ShrinkOptions, named: PolicyLike, out: Path, callbacks: Sequence[Callback]) -> None:
         self._options, self._out, self._callbacks = options, out, callbacks
         self._deadline = time.monotonic() + options.within
-        policy = as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs)
-        policy = told_to_act(policy, options.behaviour)
-        task = options.task if options.task is not None else policy.tasks[0]
-        playable = played_by(policy, make_task(task, options.env_kwargs))
-        epsilon = options.exploration_epsilon
-        self._playable = playable if epsilon is None else playable.with_exploration(epsilon)
-        self._teacher = fit_policy(policy, self._playable.task)
+        self._teacher, self._playable = as_teacher(
+            named,
+            options.task,
+            behaviour=options.behaviour,
+            env_kwargs=options.env_kwargs,
+            exploration_epsilon=options.exploration_epsilon,
+            device=options.device,
+        )
         self._named = named
         if is_deterministic(self._teacher, self._playable, self._playable.task.protocol.exploration_epsilon):
             raise UsageError(
                 f"{self._playable.task.name} without chance has few different episodes, and none would be fresh for "
                 "the proof. Leave --exploration-epsilon out: 0.05."
             )
-        self._recipe = choose_recipe(self._teacher, self._playable.task)
+        self._recipe = choose_recipe(self._teacher.output_kind, self._playable.task)
+        # What one size met, the next learns from too.
+        self._source: LiveSource | None = None
         self._trials: list[Trial] = []
         self._proofs: list[Proof] = []
         self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
@@ -76,7 +76,7 @@ class Search:
         """Search, prove, and write what was found."""
         self._take_up()
         self._check_teacher()
-        self._tell(self._recipe.why)
+        self._tell(f"recipe: {self._recipe}")
         self._search()
         proof = self._prove()
         return self._found(proof)
@@ -155,75 +155,70 @@ class Search:
                 refused = error  # images too small for its kernels
                 continue
             setup.batches.close()
-            sizes[name] = _num_parameters(setup.student)
+            sizes[name] = setup.student.num_parameters
         if refused is not None and not sizes:
             raise refused
         return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
     def _setup(self, name: str) -> DistillationSetup:
-        recipe, options = self._recipe, self._options
-        live = Live(
-            self._teacher,
-            self._playable,
-            behaviour=options.behaviour,
-            collect_steps=recipe.collect_steps,
-            collect_period=recipe.collect_period,
-            teacher_fraction=recipe.teacher_fraction,
-        )
-        shared = {key: value for key, value in values(options).items() if key in ("seed", "num_envs", "device")}
+        options = self._options
         distillation = DistillOptions(
-            live,
+            # What is left out of both, the recipe says: the same one for every size.
+            Live(self._teacher, self._playable, behaviour=options.behaviour),
             out=self._out,
             student=name,
-            loss=recipe.loss,
-            temperature=recipe.temperature,
-            num_updates=recipe.max_updates,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
             evaluate_episodes=0,
+            seed=options.seed,
+            num_envs=options.num_envs,
             num_threads=options.num_threads,
-            **shared,
+            device=options.device,
         )
-        resolved, named = resolve_distillation(distillation)
-        return prepare(resolved, named, open_sources(resolved, named, self._callbacks))
+        return set_up(distillation, self._callbacks)[1]
 
     def _try(self, name: str, until: float) -> Trial:
-        """Train one size until it holds, or its updates or its time are over."""
+        """Train one size until it holds, gets no better, or its updates or its time are over."""
         started, setup, is_cut = time.monotonic(), self._setup(name), False
+        (source,) = setup.sources
+        assert isinstance(source, LiveSource)
+        if self._source is not None:
+            source.go_on_from(self._source)
+        num_begun, self._source = int(source.record["num_steps"]), source
         best: tuple[float, float, TorchPolicy, int] | None = None
+        num_looks_in_vain = 0
         try:
             for update in self._updates(setup, name):
-                is_cut = time.monotonic() > until and update < self._recipe.max_updates
-                is_last = update == self._recipe.max_updates or is_cut
+                is_cut = time.monotonic() > until and update < self._recipe.num_updates
+                is_last = update == self._recipe.num_updates or is_cut
                 if update % self._recipe.check_period and not is_last:
                     continue
                 retention, bound = self._look(setup.student, name)
+                num_looks_in_vain += 1
                 if best is None or (bound, retention) > best[:2]:
-                    best = bound, retention, _copy(setup.student), update
-                if is_last or bound >= self._options.keep:
+                    best, num_looks_in_vain = (bound, retention, _copy(setup.student), update), 0
+                if is_last or bound >= self._options.keep or num_looks_in_vain == _PATIENCE:
                     break
-            num_steps = int(setup.sources[0].record["num_steps"])
+            num_steps = int(source.record["num_steps"])
         finally:
             setup.batches.close()
         assert best is not None, "at least one update was made"
         bound, retention, student, num_updates = best
         trial = Trial(
             name,
-            _num_parameters(student),
+            student.num_parameters,
             retention,
             bound,
             bound >= self._options.keep,
             num_updates,
-            num_steps,
+            num_steps - num_begun,
             time.monotonic() - started,
             is_cut,
         )
         (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        self._with_provenance(student, name, num_updates).save(self._out / trial.file)
+        self._with_provenance(student, name, num_updates, num_steps).save(self._out / trial.file)
         return trial
 
     def _updates(self, setup: DistillationSetup, name: str) -> Iterator[int]:
-        total = self._recipe.max_updates
+        total = self._recipe.num_updates
         for record in distil(setup.distiller, setup.batches.of_updates(0, total)):
             notify(self._callbacks, ProgressEvent(f"try {name}", record.update + 1, total, "updates"))
             yield record.update + 1
@@ -359,27 +354,24 @@ class Search:
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
         write_json(self._out / RECORDS_FILE, records | {"of": self._of()})
 
-    def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int) -> TorchPolicy:
+    def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int, num_steps: int) -> TorchPolicy:
         path = path_of(self._named)
         said = words_of(self._named)
         teacher = {"name": self._teacher.name, "hash": self._teacher.hash, "path": None if path is None else str(path)}
         teacher |= {} if said is None else {"reading": dict(said)}
         made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
-        chosen = {"num_updates": num_updates, "chosen_by": "first to hold on the choosing episodes", "student": network}
-        return student.with_provenance(made | {"teacher": teacher} | chosen)
+        chosen = {"chosen_by": "first to hold on the choosing episodes", "student": network}
+        learned = {"num_updates": num_updates, "num_steps": num_steps}
+        return student.with_provenance(made | {"teacher": teacher} | chosen | learned)
 
     def _teacher_size(self) -> int | None:
-        return _num_parameters(self._teacher) if isinstance(self._teacher, TorchPolicy) else None
+        return self._teacher.num_parameters if isinstance(self._teacher, TorchPolicy) else None
 
     def _rng(self, stream: str) -> np.random.Generator:
         return stream_generator(self._options.seed, f"shrink {stream}")
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
-
-
-def _num_parameters(policy: TorchPolicy) -> int:
-    return sum(parameter.numel() for parameter in policy.network.parameters())
 
 
 def _copy(student: TorchPolicy) -> TorchPolicy:

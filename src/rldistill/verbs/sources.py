@@ -1,6 +1,7 @@
 """From the sources that a user names to those that teach: datasets opened, teachers loaded, tasks made."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,24 @@ from rldistill.loading.named import (
     PolicyFile,
     PolicyLike,
     as_named,
-    as_policy,
+    as_teacher,
     files_of,
     path_of,
-    played_by,
     sampling_note,
-    told_to_act,
     while_recorded,
     words_of,
 )
 from rldistill.options.declaration import option_types, values
-from rldistill.options.distill import DistillOptions, Live, Online, Stored
+from rldistill.options.distill import DistillOptions, Live, Named, Online, Stored
 from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.policies import Policy
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
-from rldistill.types import resolve_device
+from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.teachers import initial_policy, make_training, with_network
 from rldistill.verbs.train_teacher import resolve_training
-
-Named = Stored | Live | Online
 
 CURVES_FILE = "curves.jsonl"
 DEFAULT_HELD_OUT = 0.1
@@ -89,26 +87,83 @@ def named_sources(options: DistillOptions) -> list[Named]:
     return sources
 
 
-def open_sources(options: DistillOptions, named: Sequence[Named], callbacks: Sequence[Callback]) -> list[Source]:
+@dataclass(frozen=True)
+class Opened:
+    """What a source names, read from its files: a dataset, or a teacher and what it plays; None of a learner."""
+
+    dataset: Dataset | None = None
+    teacher: tuple[Policy, PlayableTask] | None = None
+
+    @property
+    def taught(self) -> tuple[OutputKind, Task] | None:
+        """What kind of output is learned on which task; None where a learner will say."""
+        if self.dataset is not None:
+            origin = self.dataset.provenance
+            return origin.teacher.output_kind, origin.task
+        return None if self.teacher is None else (self.teacher[0].output_kind, self.teacher[1].task)
+
+
+def open_named(named: Sequence[Named], *, device: str) -> list[Opened]:
     """Open datasets, or load teachers and make what they play.
 
-    Args:
-        options: of the run, resolved.
-        named: what it names.
-        callbacks: receive how far a teacher's play or learning is; may stop the run.
-
     Raises:
-        DatasetError: a dataset cannot be read, or holds too few episodes.
+        DatasetError: a dataset cannot be read.
         PolicyFileError: a teacher's file cannot be trusted.
         MismatchError: a teacher does not fit its task.
     """
-    stored = [item for item in named if isinstance(item, Stored)]
-    if stored:
-        return _open_stored(stored, options)
-    live = [item for item in named if isinstance(item, Live)]
-    return [_open_live(item, options, callbacks) for item in live] or [
-        _open_online(item, options, callbacks) for item in named if isinstance(item, Online)
-    ]
+    return [_opened(item, device) for item in named]
+
+
+def _opened(item: Named, device: str) -> Opened:
+    if isinstance(item, Stored):
+        return Opened(item.data if isinstance(item.data, Dataset) else Dataset.open(item.data))
+    if isinstance(item, Online):
+        return Opened()
+    teacher = as_teacher(
+        as_named(item.teacher, item),
+        item.task,
+        behaviour=item.behaviour,
+        env_kwargs=item.env_kwargs,
+        exploration_epsilon=item.exploration_epsilon,
+        device=device,
+    )
+    return Opened(teacher=teacher)
+
+
+def make_sources(
+    options: DistillOptions, named: Sequence[Named], opened: Sequence[Opened], callbacks: Sequence[Callback]
+) -> list[Source]:
+    """Return what teaches each task.
+
+    Args:
+        options: of the run, nothing of them left open.
+        named: its sources, likewise.
+        opened: what these name.
+        callbacks: receive how far a teacher's play or learning is; may stop the run.
+
+    Raises:
+        DatasetError: a dataset holds too few episodes.
+        UsageError: an option of a source is out of range.
+    """
+    _check_stored_tasks(named, opened)
+    return [_source(item, each, options, callbacks) for item, each in zip(named, opened, strict=True)]
+
+
+def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Sequence[Callback]) -> Source:
+    if isinstance(item, Online):
+        return _online_source(item, options, callbacks)
+    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+    if isinstance(item, Live):
+        assert opened.teacher is not None
+        return _live_source(item, *opened.teacher, options, fraction, callbacks)
+    assert opened.dataset is not None
+    return StoredSource(
+        opened.dataset,
+        seed=options.seed,
+        held_out_fraction=fraction,
+        # Refused now, if it cannot be made: not after hours of training.
+        playable=make_task(opened.dataset.provenance.task) if options.evaluate_episodes else None,
+    )
 
 
 def files_read(named: Sequence[Named], sources: Sequence[Source] = ()) -> list[Path]:
@@ -142,7 +197,7 @@ def _written(item: Named) -> dict[str, Any]:
     """Return the options of a source with names in the place of objects."""
     said = values(item)
     if isinstance(item, Live):
-        said |= {"teacher_fraction": as_schedule(item.teacher_fraction, "teacher_fraction").to_value()}
+        said |= {"teacher_fraction": _teacher_fraction(item).to_value()}
     if isinstance(item, Stored):
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
@@ -174,11 +229,11 @@ def _data_path(item: Stored) -> Path:
     return item.data.path if isinstance(item.data, Dataset) else Path(item.data)
 
 
-def _open_stored(named: Sequence[Stored], options: DistillOptions) -> list[Source]:
-    datasets = [item.data if isinstance(item.data, Dataset) else Dataset.open(item.data) for item in named]
-    recorded = [dataset.provenance.task.name for dataset in datasets]
+def _check_stored_tasks(named: Sequence[Named], opened: Sequence[Opened]) -> None:
+    """Check that tasks that are named with datasets are theirs, and import the modules that these tasks are from."""
+    recorded = [each.dataset.provenance.task.name for each in opened if each.dataset is not None]
     for item in named:
-        if item.task is None:
+        if not isinstance(item, Stored) or item.task is None:
             continue
         if item.task not in recorded:
             raise UsageError(
@@ -187,28 +242,20 @@ def _open_stored(named: Sequence[Stored], options: DistillOptions) -> list[Sourc
             )
         # A dataset by itself may import nothing; what the user typed may.
         import_task_module(item.task)
-    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
-    return [
-        StoredSource(
-            dataset,
-            seed=options.seed,
-            held_out_fraction=fraction,
-            # Refused now, if it cannot be made: not after hours of training.
-            playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
-        )
-        for dataset in datasets
-    ]
 
 
-def _open_live(item: Live, options: DistillOptions, callbacks: Sequence[Callback]) -> LiveSource:
-    named: PolicyLike = as_named(item.teacher, item)
-    policy = as_policy(named, device=options.device, task=item.task, env_kwargs=item.env_kwargs)
-    policy = told_to_act(policy, item.behaviour)
-    task = item.task if item.task is not None else policy.tasks[0]
-    playable = _with_exploration(played_by(policy, make_task(task, item.env_kwargs)), item.exploration_epsilon)
+def _live_source(
+    item: Live,
+    policy: Policy,
+    playable: PlayableTask,
+    options: DistillOptions,
+    held_out_fraction: float,
+    callbacks: Sequence[Callback],
+) -> LiveSource:
+    named = as_named(item.teacher, item)
     player = while_recorded(policy, item.behaviour)
     note = sampling_note(policy, player)
-    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+    assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
     return LiveSource(
         policy,
         player,
@@ -225,13 +272,14 @@ def _open_live(item: Live, options: DistillOptions, callbacks: Sequence[Callback
         teacher_fraction=_teacher_fraction(item),
         mix=item.mix,
         num_updates=options.num_updates,
-        held_out_steps=max(1, round(fraction * item.collect_steps)),
+        held_out_steps=max(1, round(held_out_fraction * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
     )
 
 
 def _teacher_fraction(item: Live) -> Schedule:
+    assert item.teacher_fraction is not None, "the recipe has filled this in"
     schedule = as_schedule(item.teacher_fraction, "teacher_fraction")
     lowest, highest = schedule.bounds
     if not 0 <= lowest <= highest <= 1:
@@ -244,8 +292,10 @@ def num_collections(num_updates: int, collect_period: int) -> int:
     return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
 
 
-def _open_online(item: Online, options: DistillOptions, callbacks: Sequence[Callback]) -> OnlineSource:
-    playable = _with_exploration(make_task(item.task, item.env_kwargs), item.exploration_epsilon)
+def _online_source(item: Online, options: DistillOptions, callbacks: Sequence[Callback]) -> OnlineSource:
+    playable = make_task(item.task, item.env_kwargs)
+    if item.exploration_epsilon is not None:
+        playable = playable.with_exploration(item.exploration_epsilon)
     learner = with_network(learner_options(item, options), [playable])
     out = Path(options.out)
 
@@ -263,6 +313,7 @@ def _open_online(item: Online, options: DistillOptions, callbacks: Sequence[Call
         callbacks=callbacks,
     )
     policy = initial_policy(learner, [playable.task]).to(resolve_device(options.device))
+    assert options.num_updates, "the recipe has filled this in"
     return OnlineSource(
         OnlineLearner(
             policy,
@@ -310,10 +361,6 @@ def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOption
         )
     except UsageError as error:
         raise UsageError(f"learner: {error}") from error
-
-
-def _with_exploration(playable: PlayableTask, epsilon: float | None) -> PlayableTask:
-    return playable if epsilon is None else playable.with_exploration(epsilon)
 
 
 def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:

@@ -12,11 +12,10 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
 from rldistill.losses.spec import not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
-from rldistill.options.distill import AUTO, DistillOptions, Online, Stored
+from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Stored
 from rldistill.schedules import Schedule, as_schedule, constant
 from rldistill.types import OutputKind
 from rldistill.verbs.per_task import shortest, value_for
-from rldistill.verbs.sources import Named
 
 
 @dataclass(frozen=True)
