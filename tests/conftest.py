@@ -10,7 +10,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
-pytest_plugins = ["tests.kit.datasets"]
+pytest_plugins = ["tests.kit.datasets", "tests.kit.evaluations"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

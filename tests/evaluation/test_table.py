@@ -5,11 +5,13 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from rldistill.evaluation.records import Evaluation
 from rldistill.evaluation.table import evaluation_table, size_text
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
-from tests.kit.evaluations import compare, rows_of, three_tasks, three_teachers
+from tests.kit.evaluations import compare, rows_of
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
+from tests.kit.push import push_policy
 
 A, B = (f"tests.kit.payout:Payout{letter}-v0" for letter in "AB")
 
@@ -18,27 +20,6 @@ A, B = (f"tests.kit.payout:Payout{letter}-v0" for letter in "AB")
 def task():
     """Payouts 2, 6 and 10; random play scores 2."""
     return payout_task()
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    return three_tasks()
-
-
-@pytest.fixture(scope="module")
-def teachers(tasks):
-    return three_teachers(tasks)
-
-
-@pytest.fixture(scope="module")
-def student(tasks):
-    """Scores 6, 5 and 3: retention ½, 1/5 and ¼."""
-    return constant_heads(tasks, (1, 1, 1))
-
-
-@pytest.fixture(scope="module")
-def result(student, teachers):
-    return evaluate(student, teacher=teachers, num_episodes=6)
 
 
 # One task.
@@ -57,10 +38,12 @@ def test_the_table_has_a_line_for_each_policy_and_fits_80_columns():
         "",
     ]
     assert max(map(len, lines)) <= 80
-    scores, costs = (rows_of(part) for part in text.split("\n\n")[1:3])
-    assert scores[0] == ["policy", "score [95 %]", "retention [95 %]", "agreement"]
+    scores, beside, costs = (rows_of(part) for part in text.split("\n\n")[1:])
+    assert scores[0] == ["policy", "score [95 %]", "retention [95 %]"]
     names = ["pong-net3-seed1", "a student"]
     assert [row[0] for row in scores[1:]] == ["big (teacher)", *names, "random"]
+    assert beside[0] == ["student", "score ÷ teacher's [95 %]", "agreement [95 %]"]
+    assert [row[0] for row in beside[1:]] == names
     assert costs[0] == ["policy", "network", "parameters", "MACs", "size", "latency", "per second"]
     assert [row[:2] for row in costs[1:]] == [[name, "mlp:1"] for name in ("big", *names)]
 
@@ -68,12 +51,29 @@ def test_the_table_has_a_line_for_each_policy_and_fits_80_columns():
 def test_a_table_of_known_scores(task):
     text = evaluation_table(compare(task, student=1))
     assert text.split("\n\n")[1].splitlines() == [
-        "policy             score [95 %]      retention [95 %]  agreement",
-        "teacher (teacher)   10 [10, 10]      -                         -",
-        "student              6 [6, 6]    0.500 [0.500, 0.500]       0.0%",
-        "random               2 [2, 2]        -                         -",
+        "policy             score [95 %]      retention [95 %]",
+        "teacher (teacher)   10 [10, 10]      -",
+        "student              6 [6, 6]    0.500 [0.500, 0.500]",
+        "random               2 [2, 2]        -",
     ]
-    assert rows_of(text.split("\n\n")[2])[1][:5] == ["teacher", "mlp:1", "8", "4", "32 B"]
+    assert text.split("\n\n")[2].splitlines() == [
+        "student  score ÷ teacher's [95 %]  agreement [95 %]",
+        "student      0.600 [0.600, 0.600]   0.0% [0.0, 0.0]",
+    ]
+    assert rows_of(text.split("\n\n")[3])[1][:5] == ["teacher", "mlp:1", "8", "4", "32 B"]
+
+
+def test_tasks_of_choices_and_of_boxes_share_columns_for_both(task):
+    student, teacher = push_policy(), push_policy()
+    teacher.network.state_dict()["heads.0.output.bias"].zero_()  # pushes nothing; the student tanh(1) of half the box
+    pushed = evaluate(student, teacher=teacher, num_episodes=5)
+    text = evaluation_table(Evaluation(0, (*compare(task, student=1).policies, *pushed.policies)))
+    assert max(map(len, text.splitlines())) <= 80
+    blocks = [rows_of(block) for block in text.split("\n\n")]
+    assert blocks[2][0] == blocks[5][0]
+    assert blocks[2][0][2:] == ["agreement [95 %]", "action gap [95 %]"]
+    assert blocks[2][1] == ["student", "0.600 [0.600, 0.600]", "0.0% [0.0, 0.0]", "-"]
+    assert blocks[5][1] == ["push", "-", "-", "38.1% [38.1, 38.1]"]
 
 
 def test_a_name_that_is_too_long_stands_whole_above_its_row(task):
@@ -81,7 +81,7 @@ def test_a_name_that_is_too_long_stands_whole_above_its_row(task):
     text = evaluation_table(evaluate([constant_policy(task, 1, long), constant_policy(task, 0, "b")], num_episodes=5))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[lines.index(long) + 1].split() == ["6", "[6,", "6]", "-", "-"]
+    assert lines[lines.index(long) + 1].split() == ["6", "[6,", "6]", "-"]
 
 
 def test_names_of_another_script_take_two_columns_each(task):
@@ -151,29 +151,30 @@ def test_the_table_has_a_block_for_each_task_in_the_same_columns_then_one_over_a
     text = evaluation_table(evaluate(students, teacher=teachers, num_episodes=30))
     assert max(map(len, text.splitlines())) <= 80
     parts = [part.splitlines() for part in text.split("\n\n")]
-    assert [part[0] for part in parts[:6:2]] == [
+    assert [parts[number][0] for number in (0, 3, 6)] == [
         f"{A}: 30 episodes each, seed 0, exploration ε 0,",
         f"{B}: 30 episodes each, seed 0, exploration ε 0,",
         "all 2 tasks: geometric mean of student ÷ teacher, mean of retention",
     ]
     names = [[line.split("  ")[0] for line in part[1:]] for part in parts]
     both = ["multitask3-seed1", "a student"]
-    assert names[1:7:2] == [["pong (teacher)", *both, "random"], ["big (teacher)", *both, "random"], both]
-    assert parts[1][0] == parts[3][0]
-    assert names[6] == ["pong", *both, "big"], "what a policy costs is told once"
+    assert names[1:3] == [["pong (teacher)", *both, "random"], both]
+    assert names[4:6] == [["big (teacher)", *both, "random"], both]
+    assert [part[0] for part in parts[1:3]] == [part[0] for part in parts[4:6]]
+    assert names[7:] == [both, ["pong", *both, "big"]], "what a policy costs is told once"
 
 
-def test_a_table_of_known_scores_over_all_tasks(result, student, teachers):
+def test_a_table_of_known_scores_over_all_tasks(result_of_three, student_of_three, three_teachers):
     def last_rows(found):
-        return evaluation_table(found).split("\n\n")[7].splitlines()
+        return evaluation_table(found).split("\n\n")[-2].splitlines()
 
-    header, row = last_rows(result)
+    header, row = last_rows(result_of_three)
     assert re.split(r" {2,}", header) == ["policy", "geometric mean [95 %]", "mean retention [95 %]", "lower bound"]
     assert " ".join(row.split()) == "student 0.329 [0.329, 0.329] 0.317 [0.317, 0.317] 0.317"
-    partly = evaluate(student, teacher=teachers[:2], num_episodes=5)
+    partly = evaluate(student_of_three, teacher=three_teachers[:2], num_episodes=5)
     assert " ".join(last_rows(partly)[1].split()) == "student in 2 of 3 in 2 of 3 -"
     assert "(where a task has none: in how many there is one)" in str(partly)
 
 
-def test_without_a_student_of_all_tasks_there_is_no_block_over_all(student):
-    assert "all 3 tasks" not in evaluation_table(evaluate(student, teacher=student, num_episodes=1))
+def test_without_a_student_of_all_tasks_there_is_no_block_over_all(student_of_three):
+    assert "all 3 tasks" not in evaluation_table(evaluate(student_of_three, teacher=student_of_three, num_episodes=1))

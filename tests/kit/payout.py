@@ -43,7 +43,9 @@ class Payout(gymnasium.Env[np.ndarray, int]):
         if is_over:
             is_same = len(set(self._actions)) == 1
             reward = self._payouts[self._actions[0]] if is_same else self._otherwise
-            reward += self._noise * self.np_random.normal()
+            # Of each action by itself: what all policies share in an episode would cancel out of their ratios.
+            noise = self.np_random.normal(size=len(self._payouts) + 1)
+            reward += self._noise * noise[self._actions[0] if is_same else -1]
         return np.zeros(1, np.float32), reward, is_over, False, {}
 
 

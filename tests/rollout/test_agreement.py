@@ -12,11 +12,15 @@ def task():
     return short_cart_pole(max_episode_steps=41)
 
 
-def agreement(task, others, *, num_envs: int = 3, num_episodes: int = 6):
+def likeness(task, others, *, num_envs: int = 3, num_episodes: int = 6):
     envs = task.make_envs(num_envs, 1)
     return play_episodes(
         hand_made_teacher(task), envs, range(num_episodes), seed=0, exploration_epsilon=0.1, compared=others
-    ).agreement
+    ).likeness
+
+
+def agreement(task, others, **settings):
+    return {name: alike.value for name, alike in likeness(task, others, **settings).items()}
 
 
 def test_a_policy_agrees_with_itself_always_and_with_its_negation_never(task):
@@ -44,9 +48,13 @@ def test_a_constant_policy_agrees_as_often_as_its_action_is_right(task):
     assert 0 < share < 1
 
 
-def test_agreement_does_not_depend_on_the_number_of_environments(task):
+def test_agreement_is_known_by_episode_whatever_the_number_of_environments(task):
     others = {"left": hand_made_teacher(task, scale=0.0)}
-    assert agreement(task, others, num_envs=1) == agreement(task, others, num_envs=4)
+    one, four = (likeness(task, others, num_envs=number)["left"] for number in (1, 4))
+    assert one.totals.tolist() == four.totals.tolist()
+    # Every fourth state of at most 41, from the first on.
+    assert one.counts.tolist() == four.counts.tolist() == [11.0] * 6
+    assert len(set(one.totals.tolist())) > 1
 
 
 def test_nobody_compared_nothing_said(task):

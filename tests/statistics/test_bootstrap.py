@@ -17,8 +17,6 @@ from rldistill.statistics import (
     lower_bound,
     mean,
     median,
-    retention,
-    retention_samples,
     sample_interval,
 )
 
@@ -156,97 +154,7 @@ def test_score_that_is_not_finite_is_an_error():
         bootstrap_interval([1.0, 2.0, np.nan, 3.0, 4.0, 5.0], mean, rng=generator())
 
 
-# Retention
-
-
-def arms(seed=0, student=90.0, teacher=100.0, random=10.0, spread=5.0, size=30):
-    rng = generator(seed)
-    return tuple(rng.normal(centre, spread, size) for centre in (student, teacher, random))
-
-
-def test_retention_samples_centre_on_the_point_value():
-    samples = retention_samples(*arms(), rng=generator())
-    assert samples.shape == (10_000,)
-    assert samples.mean() == pytest.approx(retention(*arms()), abs=0.002)
-
-
-def test_retention_samples_match_hand_worked_values_when_all_is_fixed():
-    samples = retention_samples(
-        [15.0, 25.0], [30.0], [10.0], rng=generator(), num_resamples=3, fixed=("student", "teacher", "random")
-    )
-    assert samples.tolist() == [0.5, 0.5, 0.5]
-    assert lower_bound(samples) == 0.5
-    assert sample_interval(samples) == Interval(0.5, 0.5, degenerate=True)
-
-
-def test_each_arm_that_is_resampled_adds_spread_and_a_fixed_one_adds_none():
-    spreads = [
-        retention_samples(*arms(), rng=generator(), fixed=fixed).std()
-        for fixed in [("student", "teacher", "random"), ("teacher", "random"), ("random",), ()]
-    ]
-    assert spreads[0] < 1e-12 < 0.005 < spreads[1] < spreads[2] < spreads[3]
-
-
-def test_spread_of_each_arm_matches_the_delta_method():
-    # Of the mean of 30 values with spread 5 it is 5 ÷ √30; the student's enters divided by teacher - random.
-    student, teacher, random = arms()
-    samples = retention_samples(student, teacher, random, rng=generator(), fixed=("teacher", "random"))
-    assert samples.std() == pytest.approx(student.std() / np.sqrt(30) / (teacher.mean() - random.mean()), rel=0.03)
-
-
-def test_same_seed_gives_the_same_retention_samples():
-    first, again, other = (retention_samples(*arms(), rng=generator(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_lower_bound_lies_below_the_truth_about_as_often_as_it_says():
-    hits = 0
-    for seed in range(300):
-        samples = retention_samples(*arms(seed), rng=generator(1000 + seed), num_resamples=300)
-        hits += lower_bound(samples) <= 80 / 90
-    assert 0.89 <= hits / 300 <= 0.99
-
-
-def test_arms_may_have_different_lengths():
-    student, teacher, random = arms()
-    assert retention_samples(student[:10], teacher[:20], random, rng=generator()) is not None
-
-
-@pytest.mark.parametrize("arm", [0, 1, 2])
-def test_arm_of_fewer_than_five_episodes_gives_no_samples_unless_it_is_fixed(arm):
-    short = list(arms())
-    short[arm] = short[arm][:4]
-    role = ("student", "teacher", "random")[arm]
-    assert retention_samples(*short, rng=generator()) is None
-    assert retention_samples(*short, rng=generator(), fixed=(role,)) is not None
-
-
-def test_arm_without_episodes_gives_no_samples_even_when_it_is_fixed():
-    student, teacher, _ = arms()
-    assert retention_samples(student, teacher, [], rng=generator(), fixed=("random",)) is None
-
-
-def test_teacher_no_better_than_random_play_fails_every_bound_however_good_the_student():
-    samples = retention_samples(*arms(student=90.0, teacher=10.0, random=50.0), rng=generator())
-    assert np.isneginf(samples).all()
-    assert lower_bound(samples) == -np.inf
-    assert sample_interval(samples) is None
-
-
-def test_student_worse_than_a_teacher_worse_than_random_play_is_not_flattered():
-    # (5 - 50) ÷ (10 - 50) would read 112 %.
-    samples = retention_samples(*arms(student=5.0, teacher=10.0, random=50.0), rng=generator())
-    assert lower_bound(samples) == -np.inf
-
-
-def test_teacher_barely_better_than_random_play_leaves_doubt():
-    samples = retention_samples(*arms(student=100.0, teacher=11.0, random=10.0), rng=generator())
-    share = np.isneginf(samples).mean()
-    assert 0.05 < share < 0.5
-    assert lower_bound(samples) == -np.inf
-    assert sample_interval(samples) is None
-    assert not np.isnan(samples).any()
+# Samples
 
 
 def test_undefined_samples_count_against_both_ends_of_an_interval():
@@ -268,6 +176,10 @@ def test_lower_bound_is_minus_infinity_once_failures_exceed_the_allowed_share(fa
     assert lower_bound(generator().permutation(samples)) == pytest.approx(expected)
 
 
+def test_without_samples_there_is_no_interval():
+    assert sample_interval(None) is None
+
+
 def test_lower_bound_and_interval_match_hand_worked_values():
     samples = np.linspace(0.0, 1.0, 1001)
     assert lower_bound(samples) == pytest.approx(0.05, abs=1e-3)
@@ -280,11 +192,6 @@ def test_lower_bound_and_interval_match_hand_worked_values():
 def test_confidence_out_of_range_is_named(function):
     with pytest.raises(ValueError, match=r"^confidence must be in \(0, 1\), got 0\.$"):
         function(np.zeros(10), confidence=0)
-
-
-def test_unknown_role_is_named():
-    with pytest.raises(ValueError, match=r"^fixed must name student, teacher or random, got \['pupil'\]\.$"):
-        retention_samples(*arms(), rng=generator(), fixed=("pupil",))
 
 
 def test_statistics_do_not_import_scipy_which_takes_most_of_a_second():

@@ -477,6 +477,8 @@ def test_what_a_kill_in_the_first_moment_leaves_is_no_obstacle(tmp_path, q_data)
     (tmp_path / "r" / ".lock").write_text("1")
     (tmp_path / "r" / ".config.toml.tmp").write_text("half")
     tiny(q_data, tmp_path / "r")
+    assert len(read_metrics(tmp_path / "r" / "metrics.jsonl")) == 2
+    assert not (tmp_path / "r" / ".config.toml.tmp").exists()
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, q_data):
@@ -499,6 +501,7 @@ def test_a_checkpoint_that_is_damaged_is_one_line(tmp_path, q_data):
 def test_a_reader_needs_no_lock(tmp_path, q_data):
     with folder_lock(q_data):
         tiny(q_data, tmp_path / "r")
+    assert len(read_metrics(tmp_path / "r" / "metrics.jsonl")) == 2
 
 
 def test_students_of_images_are_trained_from_stacked_frames(tmp_path):

@@ -47,12 +47,15 @@ POLICY_KEYS = [
     "iqm_interval",
     "degenerate",
     "relative_score",
+    "relative_score_interval",
     "retention",
     "retention_interval",
     "retention_lower_bound",
     "normalised_score",
     "agreement",
+    "agreement_interval",
     "action_gap",
+    "action_gap_interval",
     "network",
     "num_parameters",
     "num_bytes",
@@ -235,7 +238,7 @@ def test_the_json_has_exactly_the_documented_keys(task):
 def test_the_json_never_holds_a_nan(settings):
     for num_episodes in (1, 6):
         result = compare(payout_task(**settings), student=1, num_episodes=num_episodes).to_dict()
-        json.dumps(result, allow_nan=False)
+        assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_a_file_of_half_precision_weighs_half_here_as_in_inspect(tmp_path, task):

@@ -64,7 +64,7 @@ def _bound_text(student: StudentOverTasks) -> str:
 
 
 def _advice(failed: Sequence[StudentOverTasks], required: float, num_episodes: int) -> str:
-    """Return what would help, once for all students that it would help."""
+    """Return what would settle it or help, once for all students of whom the same is true."""
     helped: dict[str, list[str]] = {}
     for student in failed:
         what, who = _advice_for(student, required, num_episodes)
@@ -73,16 +73,24 @@ def _advice(failed: Sequence[StudentOverTasks], required: float, num_episodes: i
 
 
 def _advice_for(student: StudentOverTasks, required: float, num_episodes: int) -> tuple[str, str]:
-    """Return what would help students like this one, and what is to be said of this one."""
+    """Return what would settle it for students like this one, and what is to be said of this one."""
     retention, bound = student.mean_retention, student.mean_retention_lower_bound
+    interval = student.mean_retention_interval
     if num_episodes < MIN_VALUES:
         return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
-    if retention is None or bound is None:
+    if retention is None or bound is None or interval is None:
         return "There is no lower bound because the teacher is not clearly better than random play", student.name
-    if retention <= required:
-        advice = f"More episodes are unlikely to help, a better student will ({docs_page('worse-than-teacher.md')})"
-        return advice, f"{student.name} keeps {retention:.3f}"
-    # The bound's distance falls with the square root of the number of episodes.
-    factor = ((retention - bound) / (retention - required)) ** 2
-    needed = float(f"{num_episodes * factor * 1.05:.1e}")
-    return "More episodes would do, if retention stays", f"about {needed:,.0f} for {student.name} at {retention:.3f}"
+    if retention > required:
+        needed = _needed(num_episodes, retention - bound, retention - required)
+        return "More episodes would do, if retention stays", f"{needed} for {student.name} at {retention:.3f}"
+    better, page = "a better student will", docs_page("worse-than-teacher.md")
+    if retention < required <= interval.high:
+        needed = _needed(num_episodes, interval.high - retention, required - retention)
+        what = f"More episodes may only settle that too little is kept, {better} help ({page})"
+        return what, f"{needed} for {student.name} at {retention:.3f}"
+    return f"More episodes are unlikely to help, {better} ({page})", f"{student.name} keeps {retention:.3f}"
+
+
+def _needed(num_episodes: int, distance: float, wanted: float) -> str:
+    """Return about how many episodes bring a bound as near as is wanted; it nears with the root of their number."""
+    return f"about {float(f'{num_episodes * (distance / wanted) ** 2 * 1.05:.1e}'):,.0f}"

@@ -62,8 +62,7 @@ class TaskPlay:
             rows = [self._row("student", student, envs, starts) for student in students]
         if taught is None:
             return (*rows, random)
-        # One stream for every student: their intervals differ by their scores alone.
-        return (taught, *(_related(row, taught, random, self._rng("retention")) for row in rows), random)
+        return (taught, *(self._related(row, taught, random) for row in rows), random)
 
     def _students(self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None) -> list[NamedPolicy]:
         """Return the policies that are played beside the teacher, each by a name of its own."""
@@ -148,29 +147,35 @@ class TaskPlay:
             notify(self.callbacks, MessageEvent(text, "warning"))
         return played
 
+    def _related(self, row: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation) -> PolicyEvaluation:
+        """Return a student's row with what it keeps of the teacher's skill, and how alike it chooses."""
+        # One stream of each kind for every student: their intervals differ by their episodes alone.
+        task = stratum(row, teacher, random)
+        kept = statistics.retention_samples(task, rng=self._rng("retention"))
+        ratios = statistics.relative_score_samples(task, rng=self._rng("relative score"))
+        ratio = statistics.relative_score(task.student, task.teacher)
+        related = replace(
+            row,
+            relative_score=ratio,
+            relative_score_interval=None if ratio is None else statistics.sample_interval(ratios),
+            retention=statistics.retention(task.student, task.teacher, task.random),
+            retention_interval=statistics.sample_interval(kept),
+            retention_lower_bound=finite_lower_bound(kept),
+        )
+        alike = teacher.played.likeness[row.name]
+        interval = None
+        if not teacher.played.is_census:  # its states are all there are
+            interval = statistics.share_interval(alike.totals, alike.counts, rng=self._rng("likeness"))
+        if row.task.fingerprint.action_layout.is_continuous:
+            return replace(related, action_gap=alike.value, action_gap_interval=interval)
+        return replace(related, agreement=alike.value, agreement_interval=interval)
+
     @property
     def _epsilon(self) -> float:
         return self.playable.task.protocol.exploration_epsilon
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return stream_generator(self.seed, f"bootstrap {purpose}")
-
-
-def _related(
-    row: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation, rng: np.random.Generator
-) -> PolicyEvaluation:
-    """Return a student's row with what it keeps of the teacher's skill, and how often it chooses alike."""
-    samples = statistics.mean_retention_samples([stratum(row, teacher, random)], rng=rng)
-    scores, reference = row.played.scores, teacher.played.scores
-    return replace(
-        row,
-        relative_score=statistics.relative_score(scores, reference),
-        retention=statistics.retention(scores, reference, random.played.scores),
-        retention_interval=None if samples is None else statistics.sample_interval(samples),
-        retention_lower_bound=finite_lower_bound(samples),
-        agreement=teacher.played.agreement.get(row.name),
-        action_gap=teacher.played.action_gap.get(row.name),
-    )
 
 
 def _cost(policy: TorchPolicy) -> tuple[NetworkSize, DecisionSpeed]:

@@ -22,8 +22,9 @@ from rldistill.tasks import Task
 _RECORDS = frozenset({"task", "played", "size", "speed"})
 _KEYS = (
     *("name", "role", "policy_hash", "behaviour", "exploration_epsilon", "episodes", "num_distinct", "census"),
-    *("mean", "median", "iqm", "interval", "iqm_interval", "degenerate", "relative_score"),
-    *("retention", "retention_interval", "retention_lower_bound", "normalised_score", "agreement", "action_gap"),
+    *("mean", "median", "iqm", "interval", "iqm_interval", "degenerate"),
+    *("relative_score", "relative_score_interval", "retention", "retention_interval", "retention_lower_bound"),
+    *("normalised_score", "agreement", "agreement_interval", "action_gap", "action_gap_interval"),
     *("network", "num_parameters", "num_bytes", "num_macs", "latency_seconds", "decisions_per_second"),
 )
 
@@ -44,13 +45,16 @@ class PolicyEvaluation:
         interval: 95 %, of the mean; None for a census and for fewer than 5 episodes.
         iqm_interval: 95 %, of the interquartile mean; None likewise.
         relative_score: mean ÷ teacher's mean, None where that is ≤ 0 or there is no teacher.
+        relative_score_interval: 95 %.
         retention: (student − random) ÷ (teacher − random).
         retention_interval: 95 %, two-sided.
         retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
         normalised_score: 0 random play, 1 a human tester; for the paper's ten games.
         agreement: of choices: share of the teacher's states with the same greedy action.
+        agreement_interval: 95 %, of other episodes of the teacher; None for its census and fewer than 5 of them.
         action_gap: of continuous actions: mean distance of the greedy ones on the teacher's states, in widths of
             the box.
+        action_gap_interval: as that of agreement.
         network: what it computes with: `mlp:64x64`, a module's class, or a program's format.
         size: of the network, where there is one.
         speed: of decisions, where there is a network.
@@ -67,12 +71,15 @@ class PolicyEvaluation:
     interval: Interval | None
     iqm_interval: Interval | None
     relative_score: float | None = None
+    relative_score_interval: Interval | None = None
     retention: float | None = None
     retention_interval: Interval | None = None
     retention_lower_bound: float | None = None
     normalised_score: float | None = None
     agreement: float | None = None
+    agreement_interval: Interval | None = None
     action_gap: float | None = None
+    action_gap_interval: Interval | None = None
     network: str | None = None
     size: NetworkSize | None = None
     speed: DecisionSpeed | None = None
@@ -254,9 +261,9 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
         for row, evaluation in zip(rows, tasks, strict=True)
         if evaluation.teacher is not None
     ]
-    # Of one task the samples are those of its own retention, so that both bounds are the same number.
-    purpose = "bootstrap retention" if len(rows) == 1 else "bootstrap mean retention"
-    ratio_rng, share_rng = stream_generator(seed, "bootstrap geometric mean"), stream_generator(seed, purpose)
+    # Of one task the samples are those of its own row, so that both bounds are the same number.
+    ratios_of, shares_of = ("relative score", "retention") if len(rows) == 1 else ("geometric mean", "mean retention")
+    ratio_rng, share_rng = (stream_generator(seed, f"bootstrap {purpose}") for purpose in (ratios_of, shares_of))
     ratio_samples = statistics.geometric_mean_samples(strata, rng=ratio_rng) if has_ratios else None
     share_samples = statistics.mean_retention_samples(strata, rng=share_rng) if has_shares else None
     return StudentOverTasks(
@@ -264,20 +271,23 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
         policy_hash=rows[0].policy_hash,
         num_tasks=len(rows),
         geometric_mean=statistics.geometric_mean(ratios) if has_ratios else None,
-        geometric_mean_interval=None if ratio_samples is None else statistics.sample_interval(ratio_samples),
+        geometric_mean_interval=statistics.sample_interval(ratio_samples),
         num_relative_scores=len(ratios),
         mean_retention=statistics.point_estimate(shares) if has_shares else None,
-        mean_retention_interval=None if share_samples is None else statistics.sample_interval(share_samples),
+        mean_retention_interval=statistics.sample_interval(share_samples),
         mean_retention_lower_bound=finite_lower_bound(share_samples),
         num_retentions=len(shares),
     )
 
 
 def stratum(student: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation) -> Stratum:
-    """Return one task's returns, to be resampled; a census enters with its mean."""
+    """Return one task's returns, to be resampled: those of the same episodes together, a census by its mean."""
     arms = (student, teacher, random)
     fixed: list[Role] = [arm.role for arm in arms if arm.played.is_census]
-    return Stratum(*(arm.played.scores for arm in arms), fixed=fixed)
+    # Whoever plays distinct starts without being a census meets other episodes than random play does.
+    seeds = [tuple(episode.seed for episode in arm.played.episodes) for arm in arms]
+    together: list[Role] = [arm.role for arm, own in zip(arms, seeds, strict=True) if seeds.count(own) > 1]
+    return Stratum(*(arm.played.scores for arm in arms), fixed=fixed, together=together)
 
 
 def _plain(value: object) -> object:

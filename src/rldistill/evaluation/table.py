@@ -37,26 +37,55 @@ def size_text(num_bytes: int) -> str:
 
 
 def _score_blocks(evaluation: Evaluation) -> list[str]:
-    """Return, for each task, its caption and its rows; all stand in the same columns."""
-    rows = evaluation.policies
-    behaviours = {row.behaviour for row in rows if row.role != "random"}
+    """Return, for each task, its caption, its scores, and its students beside their teacher; in the same columns."""
+    behaviours = {row.behaviour for row in evaluation.policies if row.role != "random"}
     differ = len(behaviours) > 1
-    likeness = "agreement" if all(row.action_gap is None for row in rows) else "action gap"
-    table: list[_Row] = [["policy", *["acts"] * differ, "score [95 %]", "retention [95 %]", likeness]]
-    scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
-    kept = _with_intervals([_share(row.retention) for row in rows], [_interval(row.retention_interval) for row in rows])
-    for row, score, share in zip(rows, scores, kept, strict=True):
-        name = f"{printable(row.name)} (teacher)" if row.role == "teacher" else printable(row.name)
-        acts = [_UNKNOWN if row.role == "random" else row.behaviour] * differ
-        alike = row.agreement if row.action_gap is None else row.action_gap
-        table.append([name, *acts, score, share, _UNKNOWN if alike is None else f"{alike:.1%}"])
-    header, *lines = _lines(table, left=1 + differ)
+    header, *lines = _lines(_score_table(evaluation.policies, differ=differ), left=1 + differ)
+    beside = [row for row in evaluation.students if row.agreement is not None or row.action_gap is not None]
+    beside_header, *beside_lines = _lines(_beside_table(beside), left=1)
     blocks: list[str] = []
     for task in evaluation.tasks.values():
         blocks.append(_caption(task, "" if differ else f"all {min(behaviours)}"))
         blocks.append("\n".join([header, *lines[: len(task.policies)]]))
         lines = lines[len(task.policies) :]
+        count = sum(row in beside for row in task.students)
+        if count:
+            blocks.append("\n".join([beside_header, *beside_lines[:count]]))
+            beside_lines = beside_lines[count:]
     return blocks
+
+
+def _score_table(rows: Sequence[PolicyEvaluation], *, differ: bool) -> list[_Row]:
+    """Return score and retention of each; `differ`: also how each acts."""
+    scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
+    kept = _with_intervals([_share(row.retention) for row in rows], [_interval(row.retention_interval) for row in rows])
+    table: list[_Row] = [["policy", *["acts"] * differ, "score [95 %]", "retention [95 %]"]]
+    for row, score, share in zip(rows, scores, kept, strict=True):
+        name = f"{printable(row.name)} (teacher)" if row.role == "teacher" else printable(row.name)
+        acts = [_UNKNOWN if row.role == "random" else row.behaviour] * differ
+        table.append([name, *acts, score, share])
+    return table
+
+
+def _beside_table(rows: Sequence[PolicyEvaluation]) -> list[_Row]:
+    """Return, of students beside their teacher, the ratio of the scores, and how alike they choose in its states."""
+    ratios = _with_intervals(
+        [_share(row.relative_score) for row in rows], [_interval(row.relative_score_interval) for row in rows]
+    )
+    alike = [(row.agreement, row.agreement_interval) for row in rows]
+    gaps = [(row.action_gap, row.action_gap_interval) for row in rows]
+    table: list[_Row] = [["student", "score ÷ teacher's [95 %]", "agreement [95 %]", "action gap [95 %]"]]
+    columns = (ratios, _percentages(alike), _percentages(gaps))
+    table += [[printable(row.name), *cells] for row, *cells in zip(rows, *columns, strict=True)]
+    # Only tasks of both kinds of actions need both columns.
+    unused = [column for column in (2, 3) if all(row[column] == _UNKNOWN for row in table[1:])]
+    return [[cell for column, cell in enumerate(row) if column not in unused] for row in table]
+
+
+def _percentages(values: Sequence[tuple[float | None, Interval | None]]) -> list[str]:
+    shown = [_UNKNOWN if value is None else f"{value:.1%}" for value, _ in values]
+    ends = ["" if ends is None else f"[{100 * ends.low:.1f}, {100 * ends.high:.1f}]" for _, ends in values]
+    return _with_intervals(shown, ends)
 
 
 def _overall_blocks(evaluation: Evaluation) -> list[str]:
@@ -132,7 +161,7 @@ def _pad(text: str, width: int) -> str:
 
 def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str]:
     """Return cells in which values and intervals stand below each other."""
-    widths = [max(map(len, texts)) for texts in (values, intervals)]
+    widths = [max(map(len, texts), default=0) for texts in (values, intervals)]
     if not widths[1]:
         return list(values)
     return [f"{value:>{widths[0]}} {interval:<{widths[1]}}" for value, interval in zip(values, intervals, strict=True)]

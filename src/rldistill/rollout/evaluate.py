@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, choose_actions, fit_policy
 from rldistill.rollout.player import EpisodePlayer, StepRecord
 from rldistill.seeding import episode_seed
-from rldistill.statistics import action_gap
+from rldistill.statistics import FloatArray, action_gaps
 from rldistill.types import Actions
 
 # Students are asked about every fourth state of the teacher: neighbours hardly differ, and
@@ -45,22 +46,37 @@ class EpisodeScore:
 
 
 @dataclass(frozen=True)
+class LikenessOfEpisodes:
+    """How alike another policy would have chosen in the states of the one that played, by episode.
+
+    Attributes:
+        totals: `[E]`; of choices: states with the same greedy action; of a box: distances of the greedy actions, in its
+            widths.
+        counts: `[E]`, states that it was asked about.
+    """
+
+    totals: FloatArray
+    counts: FloatArray
+
+    @property
+    def value(self) -> float:
+        """The mean over all states: agreement of choices, the action gap of a box."""
+        return float(self.totals.sum() / self.counts.sum())
+
+
+@dataclass(frozen=True)
 class PlayedEpisodes:
     """What a policy's episodes gave.
 
     Attributes:
         episodes: in the order of their index.
         is_census: each distinct start of a deterministic task was played once: the mean is known, not estimated.
-        agreement: per compared policy, the share of this policy's states in which both have
-            the same greedy action; of choices.
-        action_gap: per compared policy, how far its greedy actions are from this policy's, in widths of
-            the box; of continuous actions.
+        likeness: of each compared policy, how alike it would have chosen in these episodes.
     """
 
     episodes: tuple[EpisodeScore, ...]
     is_census: bool = False
-    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
-    action_gap: Mapping[str, float] = field(default_factory=dict[str, float])
+    likeness: Mapping[str, LikenessOfEpisodes] = field(default_factory=dict[str, LikenessOfEpisodes])
 
     @property
     def num_distinct(self) -> int:
@@ -80,38 +96,41 @@ class _Comparison:
         self._layout = policy.tasks[0].fingerprint.action_layout
         # Nobody to compare with: then the player need not be asked what it would do.
         self.labellers = {_PLAYING: policy, **others} if others else {}
-        self._mine: list[Actions] = []
-        self._theirs: dict[str, list[Actions]] = {name: [] for name in others}
+        self._episodes: list[NDArray[np.int64]] = []
+        self._actions: dict[str, list[Actions]] = {name: [] for name in self.labellers}
 
     def record(self, step: StepRecord) -> None:
         if not step.labels:
             return
-        self._mine.append(choose_actions(step.labels[_PLAYING], "greedy"))
-        for name, theirs in self._theirs.items():
-            theirs.append(choose_actions(step.labels[name], "greedy"))
+        self._episodes.append(step.episodes[step.labelled])
+        for name, actions in self._actions.items():
+            actions.append(choose_actions(step.labels[name], "greedy"))
 
-    @property
-    def agreement(self) -> dict[str, float]:
-        """Shares of equal choices."""
-        if self._layout.is_continuous or not self._mine:
+    def likeness(self, episodes: Sequence[int]) -> dict[str, LikenessOfEpisodes]:
+        """Compare, episode by episode in this order."""
+        if not self._actions:
             return {}
-        mine = np.concatenate(self._mine).reshape(sum(map(len, self._mine)), -1)
+        # Every episode has a first state, and that is asked about: none counts 0.
+        places = np.searchsorted(np.array(episodes), np.concatenate(self._episodes))
+        counts = _sums(places, np.ones(len(places)), len(episodes))
+        actions = {name: np.concatenate(rows).reshape(len(places), -1) for name, rows in self._actions.items()}
+        mine = actions.pop(_PLAYING)
         return {
-            name: float((np.concatenate(theirs).reshape(mine.shape) == mine).all(axis=1).mean())
-            for name, theirs in self._theirs.items()
+            name: LikenessOfEpisodes(_sums(places, self._by_row(theirs, mine), len(episodes)), counts)
+            for name, theirs in actions.items()
         }
 
-    @property
-    def action_gap(self) -> dict[str, float]:
-        """Mean distances, in widths of the box."""
-        if not (self._layout.is_continuous and self._mine):
-            return {}
-        mine = torch.from_numpy(np.concatenate(self._mine))
-        gaps = {
-            name: action_gap(torch.from_numpy(np.concatenate(theirs)), mine, self._layout)
-            for name, theirs in self._theirs.items()
-        }
-        return {name: gap for name, gap in gaps.items() if gap is not None}
+    def _by_row(self, theirs: Actions, mine: Actions) -> FloatArray:
+        if not self._layout.is_continuous:
+            return (theirs == mine).all(axis=1).astype(np.float64)
+        return action_gaps(torch.from_numpy(theirs), torch.from_numpy(mine), self._layout).mean(dim=1).numpy()
+
+
+def _sums(places: NDArray[np.intp], values: FloatArray, size: int) -> FloatArray:
+    """Return the sum of the values at each place, `[size]`."""
+    sums = np.zeros(size)
+    np.add.at(sums, places, values)
+    return sums
 
 
 def is_deterministic(policy: Policy, task: PlayableTask, exploration_epsilon: float) -> bool:
@@ -135,7 +154,7 @@ def play_episodes(
     Args:
         policy: plays.
         envs: N slots; more than there are episodes stay idle.
-        episodes: indices.
+        episodes: indices, in rising order.
         seed: of the episodes.
         exploration_epsilon: chance of a uniformly random action.
         compared: policies asked about this policy's states.
@@ -169,7 +188,7 @@ def play_episodes(
     scores = tuple(
         EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), traces[index]) for index in episodes
     )
-    return PlayedEpisodes(scores, agreement=comparison.agreement, action_gap=comparison.action_gap)
+    return PlayedEpisodes(scores, likeness=comparison.likeness(episodes))
 
 
 def play_scores(

@@ -53,12 +53,17 @@ def action_gap(student_actions: Tensor, teacher_actions: Tensor, layout: ActionL
         ValueError: shapes do not fit.
         NumericalError: an action is NaN.
     """
+    if len(teacher_actions) == 0:
+        return None
+    return action_gaps(student_actions, teacher_actions, layout).mean().item()
+
+
+def action_gaps(student_actions: Tensor, teacher_actions: Tensor, layout: ActionLayout) -> Tensor:
+    """Return the distances that `action_gap` is the mean of, `[B, D]`, B ≥ 1; its arguments and errors."""
     check_shapes("B D", student_actions=student_actions, teacher_actions=teacher_actions)
     _check_numbers("Action gap", "actions", student_actions, teacher_actions)
-    if len(student_actions) == 0:
-        return None
     gaps = (student_actions.double() - teacher_actions.double()).abs()
-    return (gaps / _units(teacher_actions.double(), layout)).mean().item()
+    return gaps / _units(teacher_actions.double(), layout)
 
 
 def _check_numbers(what: str, noun: str, student: Tensor, teacher: Tensor) -> None:

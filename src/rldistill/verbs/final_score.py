@@ -4,9 +4,7 @@ A student may choose like its teacher in 97 % of steps and lose every game by th
 """
 
 import time
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from rldistill.distillation import Likeness
 from rldistill.distillation.live import LiveSource
@@ -17,10 +15,10 @@ from rldistill.errors import RldistillError, docs_page, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import recorded_teacher
 from rldistill.options.distill import DistillOptions
-from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
-from rldistill.rollout.evaluate import play_episodes
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy
+from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_generator, stream_seed
-from rldistill.statistics import retention, retention_samples, sample_interval
+from rldistill.statistics import ROLES, Role, Stratum, retention, retention_samples, sample_interval
 
 DEFAULT_EPISODES = 10
 # An environment without a time limit may never end with this student, and nobody asked for this play.
@@ -93,33 +91,23 @@ def _score_line(
 ) -> str:
     task, num_episodes = playable.task, options.evaluate_episodes or DEFAULT_EPISODES
     teacher = data.policy or recorded_teacher(student, task, device=options.device)
-    policies: dict[str, Policy] = {"student": fit_policy(student, task)}
+    policies: dict[Role, Policy] = {"student": student}
     if teacher is not None:
-        policies |= {"teacher": fit_policy(teacher, task), "random": RandomPolicy(task)}
-    scores = {
-        role: _scores(policy, playable, num_episodes, options, _reporter(role, options, callbacks, started))
+        policies |= {"teacher": teacher, "random": RandomPolicy(task)}
+    scores: dict[Role, Sequence[float]] = {
+        role: play_scores(
+            policy,
+            playable,
+            num_episodes,
+            num_envs=options.num_envs,
+            num_threads=options.num_threads,
+            # Of this purpose alone: evaluations meet other episodes.
+            seed=stream_seed(options.seed, "score of the finished student"),
+            on_step=_reporter(role, options, callbacks, started),
+        )
         for role, policy in policies.items()
     }
     return _in_words(scores, alike, options, of=f" of {task.name}" if len(student.tasks) > 1 else "")
-
-
-def _scores(
-    policy: Policy, playable: PlayableTask, num_episodes: int, options: DistillOptions, on_step: Callable[[int], None]
-) -> np.ndarray:
-    envs = playable.make_envs(min(options.num_envs, num_episodes), options.num_threads)
-    try:
-        played = play_episodes(
-            policy,
-            envs,
-            range(num_episodes),
-            # Of this purpose alone: evaluations meet other episodes.
-            seed=stream_seed(options.seed, "score of the finished student"),
-            exploration_epsilon=playable.task.protocol.exploration_epsilon,
-            on_step=on_step,
-        )
-    finally:
-        envs.close()
-    return played.scores
 
 
 def _reporter(
@@ -141,19 +129,18 @@ def _reporter(
     return report
 
 
-def _in_words(scores: dict[str, np.ndarray], alike: Likeness, options: DistillOptions, *, of: str) -> str:
+def _in_words(scores: Mapping[Role, Sequence[float]], alike: Likeness, options: DistillOptions, *, of: str) -> str:
     likeness = f"{alike.name.replace('_', ' ')} {100 * alike.value:.1f} %"
-    student, num_episodes = scores["student"], len(scores["student"])
+    means, num_episodes = {role: sum(own) / len(own) for role, own in scores.items()}, len(scores["student"])
     if "teacher" not in scores:
-        return f"score{of} {student.mean():.4g} ({num_episodes} episodes; its teacher is not at hand); {likeness}"
-    teacher, random = scores["teacher"], scores["random"]
-    kept = retention(student, teacher, random)
-    shown = f"score{of} {student.mean():.4g} of {teacher.mean():.4g}"
+        return f"score{of} {means['student']:.4g} ({num_episodes} episodes; its teacher is not at hand); {likeness}"
+    kept = retention(scores["student"], scores["teacher"], scores["random"])
+    shown = f"score{of} {means['student']:.4g} of {means['teacher']:.4g}"
     if kept is None:
         return f"{shown} ({num_episodes} episodes each; the teacher is no better than random play); {likeness}"
+    episodes = Stratum(scores["student"], scores["teacher"], scores["random"], together=ROLES)
     rng = stream_generator(options.seed, "interval of the finished student's score")
-    samples = retention_samples(student, teacher, random, rng=rng)
-    interval = None if samples is None else sample_interval(samples)
+    interval = sample_interval(retention_samples(episodes, rng=rng))
     ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
     advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {docs_page('worse-than-teacher.md')}"
     return f"{shown} (retention {kept:.2f}{ends}, {num_episodes} episodes each); {likeness}{advice}"

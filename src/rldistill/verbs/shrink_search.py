@@ -23,8 +23,7 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, load_policy
 from rldistill.rollout.evaluate import is_deterministic, play_scores
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.session.run_folder import provenance
-from rldistill.statistics import lower_bound
-from rldistill.statistics.paired import paired_retention_samples
+from rldistill.statistics import ROLES, Stratum, lower_bound, retention_samples
 from rldistill.storage import write_json
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
@@ -109,7 +108,7 @@ class Search:
         """Check that there is a skill to keep, before anything is trained."""
         teacher, random = self._baseline("choosing", _CHOOSING)
         shown = f"teacher {teacher.mean():.4g}, random play {random.mean():.4g}, {_CHOOSING} episodes each"
-        samples = paired_retention_samples(teacher, teacher, random, rng=self._rng("teacher"))
+        samples = retention_samples(Stratum(teacher, teacher, random, together=ROLES), rng=self._rng("teacher"))
         if samples is None or lower_bound(samples) == -np.inf:
             raise MismatchError(
                 f"{self._teacher.name} plays {self._playable.task.name} no better than random play ({shown}): there is "
@@ -276,7 +275,7 @@ class Search:
     def _kept(self, scores: np.ndarray, purpose: str, confidence: float, stream: str) -> tuple[float, float]:
         """Return retention and its one-sided lower bound, by resampling episodes that all have met."""
         teacher, random = self._baseline(purpose, len(scores))
-        samples = paired_retention_samples(scores, teacher, random, rng=self._rng(stream))
+        samples = retention_samples(Stratum(scores, teacher, random, together=ROLES), rng=self._rng(stream))
         assert samples is not None, "there are at least five episodes"
         skill = teacher.mean() - random.mean()
         if skill <= 0:
