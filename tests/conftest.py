@@ -9,6 +9,8 @@ import pytest
 # imported, here or in a subprocess; importing it for them would cost every run its second and a half.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+# Nothing is kept from one test to the next, nor left in the home of whoever runs them.
+os.environ["RLDISTILL_CACHE"] = ""
 
 pytest_plugins = ["tests.kit.datasets", "tests.kit.evaluations"]
 

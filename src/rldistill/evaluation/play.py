@@ -10,6 +10,7 @@ from rldistill import statistics
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.evaluation.names import NamedPolicy
+from rldistill.evaluation.random_play import play_random
 from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.networks import NetworkSize, measure_size
@@ -54,12 +55,22 @@ class TaskPlay:
                 noop_max = max(task.protocol.noop_max or 1, 1)
                 report = self._report("find starts", noop_max, "starts")
                 starts = distinct_starts(envs, seed=self.seed, expected=noop_max, on_draw=report)
-            # Random play does not depend on what is evaluated: once for all policies.
-            random = self._row("random", NamedPolicy("random", RandomPolicy(task)), envs, starts)
+            # Random play does not depend on what is evaluated: once for all policies, and kept for the next evaluation.
+            at_random = play_random(
+                self.playable,
+                envs,
+                self.num_episodes,
+                seed=self.seed,
+                on_step=self._report("evaluate random", self.num_episodes, "episodes"),
+                callbacks=self.callbacks,
+            )
+            random = self._row("random", NamedPolicy("random", RandomPolicy(task)), at_random)
             # Students choose beside the teacher in its states, not in their own: what they do there is comparable.
             asked = {student.name: student.policy for student in students}
-            taught = None if reference is None else self._row("teacher", reference, envs, starts, asked)
-            rows = [self._row("student", student, envs, starts) for student in students]
+            taught = None
+            if reference is not None:
+                taught = self._row("teacher", reference, self._play(reference, envs, starts, asked))
+            rows = [self._row("student", student, self._play(student, envs, starts)) for student in students]
         if taught is None:
             return (*rows, random)
         return (taught, *(self._related(row, taught, random) for row in rows), random)
@@ -85,17 +96,9 @@ class TaskPlay:
     def _report(self, phase: str, total: int, unit: str) -> Callable[[int], None]:
         return lambda done: notify(self.callbacks, ProgressEvent(phase, done, total, unit))
 
-    def _row(
-        self,
-        role: Role,
-        named: NamedPolicy,
-        envs: EpisodeEnvs,
-        starts: Sequence[int],
-        asked: Mapping[str, Policy] | None = None,
-    ) -> PolicyEvaluation:
-        """Play one policy and return what its episodes say of it alone."""
+    def _row(self, role: Role, named: NamedPolicy, played: PlayedEpisodes) -> PolicyEvaluation:
+        """Return what a policy's episodes say of it alone."""
         policy, task = named.policy, self.playable.task
-        played = self._play(named, envs, starts, asked)
         scores, is_census = played.scores, played.is_census
         average = float(scores.mean())
         size, speed = _cost(policy) if isinstance(policy, TorchPolicy) else (None, None)
@@ -117,7 +120,11 @@ class TaskPlay:
         )
 
     def _play(
-        self, named: NamedPolicy, envs: EpisodeEnvs, starts: Sequence[int], asked: Mapping[str, Policy] | None
+        self,
+        named: NamedPolicy,
+        envs: EpisodeEnvs,
+        starts: Sequence[int],
+        asked: Mapping[str, Policy] | None = None,
     ) -> PlayedEpisodes:
         name, policy = named.name, named.policy
         episodes: Sequence[int] = range(self.num_episodes)
