@@ -98,6 +98,12 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["distill", "d", "--out", "out", "--temperature=-1"], "temperature must stay > 0, got '-1'"),
         (["distill", "d", "--out", "out", "--temperature", "linear:0.2-"], "put the value in quotes."),
         (["distill", "d", "--out", "out", "--loss", "nll", "--temperature", "1"], "'nll', which takes none. Leave it"),
+        (
+            ["distill", "d", "--out", "out", "--loss-params", "0.5"],
+            "loss_params: got '0.5' in '0.5', expected PARAMETER=VALUE pairs such as delta=0.5.",
+        ),
+        (["distill", "d", "--out", "out", "--loss", "q_mse", "--loss-params", "delta=2"], "'q_mse', which takes none."),
+        (["distill", "d", "--out", "out", "--loss", "mean_huber", "--loss-params", "delta=-1"], "delta must stay > 0"),
         (["distill", "d", "--out", "out", "--loss", "kl"], "loss: got 'kl', expected one of nll, q_mse"),
         (["distill", "d", "--out", "out", "--held-out-fraction", "0.05"], "held-out-fraction must be at least 0.1"),
         (["distill", "d", "--out", "out", "--student", "net33"], "Did you mean 'net3'?"),

@@ -34,7 +34,7 @@ def make_distiller(network=None, *, loss=squared_error, learning_rate=None, max_
         {0: make_loss(loss, "q_values")},
         torch.optim.SGD(network.parameters(), lr=1.0),
         learning_rate=learning_rate or constant(0.1),
-        temperatures={0: options.pop("temperature", None)},
+        parameters={0: options},
         num_updates=10,
         max_gradient_norm=max_gradient_norm,
         precision="float32",
@@ -63,7 +63,7 @@ def test_an_update_steps_down_the_mean_gradient_of_the_batch():
     assert weights(distiller) == pytest.approx([1 - 0.1 * 3, 0 + 0.1 * 2])
     assert record.loss == 1.5
     assert record.gradient_norm == pytest.approx(math.sqrt(13))
-    assert (record.update, record.heads, record.learning_rate, record.temperatures) == (0, (0,), 0.1, (None,))
+    assert (record.update, record.heads, record.learning_rate, record.parameters) == (0, (0,), 0.1, ({},))
 
 
 def test_a_gradient_that_is_too_long_keeps_its_direction():
@@ -104,7 +104,7 @@ def test_schedules_are_read_at_the_updates_share_of_the_run():
     distiller = make_distiller(loss="sharpened_kl", learning_rate=linear(1.0, 0.0), temperature=temperature)
     records = [distiller.update((BATCH,), update) for update in (0, 5, 9)]
     assert [record.learning_rate for record in records] == pytest.approx([1.0, 0.5, 0.1])
-    assert [record.temperatures for record in records] == [(pytest.approx(value),) for value in (2.0, 1.5, 1.1)]
+    assert [record.parameters[0]["temperature"] for record in records] == pytest.approx([2.0, 1.5, 1.1])
 
 
 def test_the_schedules_temperature_reaches_the_loss():
@@ -178,7 +178,7 @@ def test_going_on_from_a_saved_state_is_bit_equal_to_not_stopping():
                     {0: make_loss("q_mse", "q_values")},
                     OPTIMIZERS[name](network.parameters(), 0.1, 0.01),
                     learning_rate=linear(0.1, 0.0),
-                    temperatures={0: None},
+                    parameters={},
                     num_updates=10,
                     max_gradient_norm=1.0,
                     precision="float32",
@@ -205,7 +205,7 @@ def test_each_head_is_taught_by_its_own_loss_and_leaves_the_others_alone():
     distiller = two_headed_distiller("nll", max_gradient_norm=1.0)
     before = {name: tensor.clone() for name, tensor in distiller.network.state_dict().items()}
     record = distiller.update((single_steps(1, OBSERVATIONS, TARGETS),), 0)
-    assert (record.heads, record.temperatures) == ((1,), (0.5,))
+    assert (record.heads, record.parameters) == ((1,), ({"temperature": 0.5},))
     after = distiller.network.state_dict()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert {name for name in changed if name.startswith("heads.")} == {"heads.1.output.weight", "heads.1.output.bias"}
@@ -218,7 +218,7 @@ def two_headed_distiller(first_loss: str = "q_mse", max_gradient_norm: float = 1
         {0: make_loss(first_loss, "q_values"), 1: make_loss("sharpened_kl", "q_values")},
         torch.optim.SGD(policy.network.parameters(), lr=0.1),
         learning_rate=constant(0.1),
-        temperatures={0: None, 1: constant(0.5)},
+        parameters={1: {"temperature": constant(0.5)}},
         num_updates=10,
         max_gradient_norm=max_gradient_norm,
         precision="float32",
@@ -231,7 +231,7 @@ def test_in_a_mixed_batch_every_row_counts_alike_whichever_task_it_belongs_to():
     alone = [two_headed_distiller().update((part,), 0).loss for part in (first, second)]
     record = two_headed_distiller().update((first, second), 0)
     assert record.heads == (0, 1)
-    assert record.temperatures == (None, 0.5)
+    assert record.parameters == ({}, {"temperature": 0.5})
     assert record.losses == pytest.approx(alone)
     assert record.loss == pytest.approx((2 * alone[0] + 6 * alone[1]) / 8)
 

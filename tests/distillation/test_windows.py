@@ -35,7 +35,7 @@ def distiller(network=None, *, learning_rate: float = 0.0) -> Distiller:
         {0: make_loss("q_mse", "q_values")},
         torch.optim.Adam(network.parameters(), lr=learning_rate),
         learning_rate=constant(learning_rate),
-        temperatures={0: None},
+        parameters={},
         num_updates=1000,
         max_gradient_norm=10.0,
         precision="float32",

@@ -268,12 +268,39 @@ def test_a_teacher_of_a_box_plays_live(tmp_path, std):
         ({"loss": "mean_mse", "temperature": 1.0}, "for the loss 'mean_mse', which takes none"),
         ({"loss": "mean_mse", "temperature": "auto"}, "got auto for the loss 'mean_mse', which takes none"),
         ({"std": "free"}, "std: got 'free', expected state, parameter or fixed"),
+        (
+            {"loss_params": {"delta": 0.5}},
+            "delta: got 0.5 for the loss 'diag_gaussian_kl', which takes none. Leave it out, or use a loss that takes "
+            "one: mean_huber.",
+        ),
+        ({"loss": "mean_mse", "loss_params": {"delta": 1}}, "delta: got 1.0 for the loss 'mean_mse', which takes none"),
+        ({"loss": "mean_huber", "loss_params": {"delta": "linear:1->0"}}, "delta must stay > 0, got 'linear:1->0', w"),
+        ({"loss": "mean_huber", "loss_params": 0.5}, "loss_params: got 0.5, expected values by the parameter's name"),
+        ({"loss_params": {"temperature": 1}}, "loss_params: got a temperature, which has an option of its own"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, settings, message):
     collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
     with pytest.raises((UsageError, MismatchError), match=message):
         distill(tmp_path / "data", out=tmp_path / "r", **(FAST | settings))
+
+
+def test_a_parameter_of_a_loss_is_a_number_or_a_schedule_that_trains_and_is_recorded(tmp_path):
+    collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
+    settings = FAST | {"loss": "mean_huber", "num_updates": 10, "evaluate_period": 5}
+    students = [
+        distill(tmp_path / "data", out=tmp_path / str(number), loss_params=params, **settings)
+        for number, params in enumerate((None, {"delta": 1.0}, {"delta": "linear:0.02->0.01"}))
+    ]
+    default, same, narrow = (student.network.state_dict()["heads.0.output.weight"] for student in students)
+    assert torch.equal(default, same)
+    assert not torch.equal(default, narrow)
+    assert [student.spec.provenance["config"]["loss_params"] for student in students[1:]] == [
+        {"delta": 1.0},
+        {"delta": "linear:0.02->0.01"},
+    ]
+    lines = (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["delta"] for line in lines] == pytest.approx([0.015, 0.01])
 
 
 @pytest.mark.parametrize("kind", ["box", "multi_binary"])

@@ -21,7 +21,7 @@ BOX = ActionLayout("box", (1,), (-1.0,), (1.0,), "clip")
     ],
 )
 def test_a_way_on_is_named_only_where_there_is_one(first, way):
-    losses = [TaskLoss(function, None, None) for function in (first, make_loss("diag_gaussian_kl", "gaussian", BOX))]
+    losses = [TaskLoss(function, {}) for function in (first, make_loss("diag_gaussian_kl", "gaussian", BOX))]
     with pytest.raises(MismatchError) as caught:
         student_kind(["a", "b"], losses)
     assert str(caught.value) == (

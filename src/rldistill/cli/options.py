@@ -286,7 +286,7 @@ def _read_text(name: str, text: str, members: Collection[Any]) -> object:
     for member in members:
         if get_origin(member) is Mapping:
             held = get_args(member)[1]
-            return _settings(name, text) if held is Any else _by_task(name, text, has_numbers=held is float)
+            return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
     if Sequence in kinds and "," in text:
         return [item.strip() for item in text.split(",")]
     if not {int, float} & {*kinds} or str in kinds:
@@ -306,6 +306,9 @@ def _number(name: str, text: str, *, is_whole: bool) -> float:
 
 
 _EXAMPLES = {"env_kwargs": "'{\"frame_skip\": 4}'", "learner": "'{\"learning_rate\": 1e-4}'"}
+# What stands before each value, and an example.
+_KEYS = {"loss_params": ("parameter", "delta=0.5")}
+_TASKS = ("task", "atari:pong=0.01")
 
 
 def _settings(name: str, text: str) -> dict[str, Any]:
@@ -321,18 +324,21 @@ def _settings(name: str, text: str) -> dict[str, Any]:
     return cast(dict[str, Any], settings)
 
 
-def _by_task(name: str, text: str, *, has_numbers: bool) -> object:
-    """Return one value for all tasks, or values by task."""
-    if "=" not in text and not has_numbers:
+def _by_key(name: str, text: str, *, has_numbers: bool) -> object:
+    """Return one value for all tasks, or values by task; parameters of a loss by their name."""
+    if "=" not in text and not has_numbers and name not in _KEYS:
         return text
     values: dict[str, str | float] = {}
+    noun, example = _KEYS.get(name, _TASKS)
     for part in text.split(","):
-        task, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (equals and task and value):
-            raise UsageError(f"{name}: got {part!r} in {text!r}, expected TASK=VALUE pairs such as atari:pong=0.01.")
-        if task in values:
-            raise UsageError(f"{name}: task {task!r} occurs twice in {text!r}.")
-        values[task] = _number(name, value, is_whole=False) if has_numbers else value
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and key and value):
+            raise UsageError(
+                f"{name}: got {part!r} in {text!r}, expected {noun.upper()}=VALUE pairs such as {example}."
+            )
+        if key in values:
+            raise UsageError(f"{name}: {noun} {key!r} occurs twice in {text!r}.")
+        values[key] = _number(name, value, is_whole=False) if has_numbers else value
     return values
 
 

@@ -44,7 +44,7 @@ class UpdateRecord:
         loss: mean over all rows.
         gradient_norm: before clipping.
         learning_rate: used.
-        temperatures: used for each of them, None where the loss takes none.
+        parameters: of the loss of each of them, by name, as they were used.
     """
 
     update: int
@@ -53,7 +53,7 @@ class UpdateRecord:
     loss: float
     gradient_norm: float
     learning_rate: float
-    temperatures: tuple[float | None, ...]
+    parameters: tuple[Mapping[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class HeldOutRecord:
     """A student on steps it never trained on.
 
     Attributes:
-        loss: mean over the sample, at the temperature of the moment.
+        loss: mean over the sample, at the parameters of the moment.
         likeness: of its greedy actions and the teacher's.
-        temperature: of the moment, None where the loss takes none.
+        parameters: of the loss, of the moment, by name.
     """
 
     loss: float
     likeness: Likeness
-    temperature: float | None
+    parameters: Mapping[str, float]
 
 
 class UpdateDivergedError(NumericalError):
@@ -83,7 +83,7 @@ class Distiller:
         losses: one per head that is taught.
         optimizer: over the network's parameters.
         learning_rate: as a function of progress.
-        temperatures: one per head that is taught, as functions of progress; None where the loss takes none.
+        parameters: of each loss that takes any, by head and name, as functions of progress.
         num_updates: of the whole run: the unit of progress.
         max_gradient_norm: gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
@@ -97,7 +97,7 @@ class Distiller:
         optimizer: torch.optim.Optimizer,
         *,
         learning_rate: Schedule,
-        temperatures: Mapping[int, Schedule | None],
+        parameters: Mapping[int, Mapping[str, Schedule]],
         num_updates: int,
         max_gradient_norm: float,
         precision: Precision,
@@ -107,7 +107,7 @@ class Distiller:
         self.optimizer = optimizer
         self._losses = losses
         self._learning_rate = learning_rate
-        self._temperatures = temperatures
+        self._parameters = parameters
         self._num_updates = num_updates
         self._max_gradient_norm = max_gradient_norm
         self._seed = seed
@@ -123,7 +123,7 @@ class Distiller:
         """
         progress = update / self._num_updates
         learning_rate = self._learning_rate(progress)
-        temperatures = [self._temperature(part.head, progress) for part in batch]
+        parameters = [self._parameters_at(part.head, progress) for part in batch]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if not self.network.training:  # setting the mode walks over all modules
@@ -131,7 +131,7 @@ class Distiller:
         for weight in self._weights:
             weight.grad = None
         with drawn_for_update(self.network, self._seed, update):
-            losses = [self._loss(part, temperature) for part, temperature in zip(batch, temperatures, strict=True)]
+            losses = [self._loss(part, own) for part, own in zip(batch, parameters, strict=True)]
             loss = _mean_over_steps(losses, batch)
             loss.backward()
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
@@ -146,7 +146,7 @@ class Distiller:
             mean_loss,
             gradient_norm,
             learning_rate,
-            tuple(temperatures),
+            tuple(parameters),
         )
         _check_finite(record, batch)
         if gradient_norm > _SAFELY_BELOW * self._max_gradient_norm:
@@ -161,11 +161,11 @@ class Distiller:
         self.network.eval()
         outputs = self._measured(batch)
         targets = batch.target_rows(held_out.teacher_kind).to(self._device)
-        temperature = self._temperature(batch.head, min(update / self._num_updates, 1.0))
+        parameters = self._parameters_at(batch.head, min(update / self._num_updates, 1.0))
         function = self._losses[batch.head]
-        loss = mean_over_batch(function(outputs, targets, temperature=temperature))
+        loss = mean_over_batch(function(outputs, targets, **parameters))
         alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
-        return HeldOutRecord(float(loss), alike, temperature)
+        return HeldOutRecord(float(loss), alike, parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""
@@ -176,12 +176,12 @@ class Distiller:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _loss(self, batch: Window, temperature: float | None) -> Tensor:
+    def _loss(self, batch: Window, parameters: Mapping[str, float]) -> Tensor:
         function = self._losses[batch.head]
         with self._autocast():
             outputs = self._outputs(batch)
         targets = batch.target_rows(function.teacher_kind).to(self._device)
-        return mean_over_batch(function(outputs, targets, temperature=temperature))
+        return mean_over_batch(function(outputs, targets, **parameters))
 
     def _outputs(self, batch: Window) -> Tensor:
         """Return the student's outputs for the real steps, `[N, O]`."""
@@ -209,9 +209,8 @@ class Distiller:
         assert outputs is not None, "every network has outputs"
         return outputs
 
-    def _temperature(self, head: int, progress: float) -> float | None:
-        schedule = self._temperatures[head]
-        return None if schedule is None else schedule(progress)
+    def _parameters_at(self, head: int, progress: float) -> dict[str, float]:
+        return {name: schedule(progress) for name, schedule in self._parameters.get(head, {}).items()}
 
 
 def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update: int = 0) -> Generator[UpdateRecord]:

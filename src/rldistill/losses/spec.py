@@ -1,7 +1,8 @@
 """Losses by name: what each takes, and how a name becomes a function.
 
 To add a loss, write a function of tensors in `discrete.py` or `continuous.py` and an entry in `_LOSSES`. Parameters of
-its own, such as a temperature, stand in the entry alone.
+its own stand in the entry alone: users set them by `loss_params`, as numbers or schedules, and nothing between that
+option and the function knows their names. A temperature has an option of its own, because data can choose it.
 """
 
 import difflib

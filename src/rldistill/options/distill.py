@@ -121,6 +121,9 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=VALUE,…). auto: 1/7 of the
     median gap between the teacher's best two actions in a dataset. Default: with a loss that you name, 0.01 for
     Q-values and 1 for logits; else what goes with the default loss."""
+    loss_params: Annotated[Mapping[str, Number] | None, PythonOnly()] = None
+    """Parameters of the loss besides its temperature, numbers or schedules by name (PARAMETER=VALUE,…): delta of
+    mean_huber, the error from which on it is linear, in halves of the box's width (1)."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""

@@ -172,8 +172,7 @@ class DistillationRun:
             "held_out_loss": measured.loss,
             **_likeness_record(task, measured),
         }
-        if measured.temperature is not None:
-            values["temperature"] = measured.temperature
+        values |= measured.parameters
         if plays and task.playable is not None:
             values["scores"] = self._play(task.playable)
         return values

@@ -234,7 +234,7 @@ def _distiller(
         {head: loss.function for head, loss in losses.items()},
         OPTIMIZERS[options.optimizer](parameters, learning_rate.bounds[1], options.weight_decay),
         learning_rate=learning_rate,
-        temperatures={head: loss.temperature for head, loss in losses.items()},
+        parameters={head: loss.parameters for head, loss in losses.items()},
         num_updates=num_updates,
         max_gradient_norm=options.max_gradient_norm,
         precision=resolve_precision(options.precision, torch.device(options.device)),

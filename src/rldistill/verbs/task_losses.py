@@ -24,37 +24,37 @@ class TaskLoss:
 
     Attributes:
         function: on rows of student and teacher.
-        temperature: None where the loss takes none.
+        parameters: of the loss, each as a function of progress.
         warning: what to warn of.
         note: how a temperature was found.
     """
 
     function: LossFunction
-    temperature: Schedule | None
-    warning: str | None
+    parameters: Mapping[str, Schedule]
+    warning: str | None = None
     note: str | None = None
 
 
 def check_losses(options: DistillOptions, kind: type[Named]) -> None:
-    """Check names and temperatures, whatever the data: the pairing is checked when the teachers' outputs are known.
+    """Check names and parameters, whatever the data: the pairing is checked when the teachers' outputs are known.
 
     Raises:
-        UsageError: a name is unknown, a temperature out of range, or `auto` without a dataset.
+        UsageError: a name is unknown, a parameter out of range, or a temperature `auto` without a dataset.
     """
     for name in ("loss", "temperature"):
         if not all(isinstance(task, str) for task in _tasks_of(getattr(options, name))):
             raise UsageError(f"{name}: got {getattr(options, name)!r}, expected values by task name.")
     for task in {"", *_tasks_of(options.loss), *_tasks_of(options.temperature)}:
-        temperature, loss = value_for(options.temperature, task), value_for(options.loss, task)
-        if temperature == AUTO and kind is not Stored:
+        loss = value_for(options.loss, task)
+        if value_for(options.temperature, task) == AUTO and kind is not Stored:
             who = "one that still learns" if kind is Online else "one that plays live"
             raise UsageError(
                 f"temperature: auto is taken from the teacher's answers in a dataset, and {who} has not said anything "
                 "yet. Collect first, or give a number."
             )
-        schedule = None if temperature in (None, AUTO) else _temperature(temperature)
+        schedules = _given(options, task)
         if loss is not None and not callable(loss):
-            check_loss(loss, temperature=None if schedule is None else schedule(0.0))
+            check_loss(loss, **_first_values(schedules))
 
 
 def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
@@ -62,36 +62,57 @@ def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
 
     Raises:
         MismatchError: the loss does not fit what the teacher gives.
-        UsageError: a temperature for a loss that takes none, or `auto` for a teacher that prefers no action.
+        UsageError: a parameter that the loss does not take, or `auto` for a teacher that prefers no action.
     """
-    name, kind, layout = source.task.name, source.teacher.output_kind, source.task.fingerprint.action_layout
-    temperature, named = value_for(options.temperature, name), value_for(options.loss, name)
+    task, kind, layout = source.task.name, source.teacher.output_kind, source.task.fingerprint.action_layout
+    given, named = _given(options, task), value_for(options.loss, task)
     note: str | None = None
-    if temperature == AUTO:
+    if value_for(options.temperature, task) == AUTO:
         # Whether the loss takes a temperature at all is told first.
         spec = make_loss(named, kind, layout).spec
         if spec.temperature is None:
             raise UsageError(not_taken("temperature", AUTO, spec.name))
         assert isinstance(source, StoredSource), "check_losses refuses the others"
         temperature = auto_temperature(torch.from_numpy(source.sample_of_targets()), layout)
+        given["temperature"] = constant(temperature)
         note = (
-            f"temperature of {name}: {temperature:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the "
+            f"temperature of {task}: {temperature:.4g}, 1/{GAP_IN_TEMPERATURES:g} of the median gap between the "
             "teacher's best two actions"
         )
-    schedule = None if temperature is None else _temperature(temperature)
-    loss = make_loss(named, kind, layout, temperature=None if schedule is None else schedule(0.0))
-    if schedule is None and loss.spec.temperature is not None:
-        schedule = constant(loss.spec.temperature)
-    lowest = None if schedule is None else schedule.bounds[0]
+    loss = make_loss(named, kind, layout, **_first_values(given))
+    # What was left open, the loss's own defaults say.
+    parameters = {name: constant(value) for name, value in loss.spec.parameters.items()} | given
+    lowest = parameters["temperature"].bounds[0] if "temperature" in parameters else None
     warning = None if callable(named) or note else pairing_warning(loss.spec.name, kind, lowest)
-    return TaskLoss(loss, schedule, warning, note)
+    return TaskLoss(loss, parameters, warning, note)
 
 
-def _temperature(given: float | str | Schedule) -> Schedule:
-    schedule = as_schedule(given, "temperature")
-    if not schedule.bounds[0] > 0:
-        raise UsageError(f"temperature must stay > 0, got {given!r}, whose lowest value is {schedule.bounds[0]:g}.")
-    return schedule
+def _given(options: DistillOptions, task: str) -> dict[str, Schedule]:
+    """Return the parameters that are named for a task's loss, but for a temperature that the data are to give.
+
+    Raises:
+        UsageError: one does not stay > 0, or a temperature stands among the others.
+    """
+    others: object = {} if options.loss_params is None else options.loss_params
+    if not isinstance(others, Mapping) or not all(isinstance(name, str) for name in _tasks_of(others)):
+        raise UsageError(f"loss_params: got {others!r}, expected values by the parameter's name, such as delta=0.5.")
+    if "temperature" in others:
+        raise UsageError("loss_params: got a temperature, which has an option of its own: temperature.")
+    values = dict(cast(Mapping[str, Any], others))
+    temperature = value_for(options.temperature, task)
+    if temperature not in (None, AUTO):
+        values["temperature"] = temperature
+    schedules = {name: as_schedule(value, name) for name, value in values.items()}
+    for name, schedule in schedules.items():
+        if not schedule.bounds[0] > 0:
+            raise UsageError(
+                f"{name} must stay > 0, got {values[name]!r}, whose lowest value is {schedule.bounds[0]:g}."
+            )
+    return schedules
+
+
+def _first_values(schedules: Mapping[str, Schedule]) -> dict[str, float]:
+    return {name: schedule(0.0) for name, schedule in schedules.items()}
 
 
 def _tasks_of(values: object) -> list[str]:
@@ -122,12 +143,20 @@ def student_kind(names: Sequence[str], losses: Sequence[TaskLoss]) -> OutputKind
 
 def resolved_losses(names: Sequence[str], losses: Sequence[TaskLoss]) -> dict[str, Any]:
     """Return the losses and temperatures that were used, as `config.toml` keeps them."""
-    by_task = {
+    by_task: dict[str, dict[str, Any]] = {
         "loss": {name: loss.function.spec.name for name, loss in zip(names, losses, strict=True)},
         "temperature": {
-            name: loss.temperature.to_value()
+            name: loss.parameters["temperature"].to_value()
             for name, loss in zip(names, losses, strict=True)
-            if loss.temperature is not None
+            if "temperature" in loss.parameters
         },
     }
-    return {key: shortest(values, len(names)) for key, values in by_task.items() if values}
+    others = {
+        parameter: schedule.to_value()
+        for loss in losses
+        for parameter, schedule in loss.parameters.items()
+        if parameter != "temperature"
+    }
+    return {key: shortest(values, len(names)) for key, values in by_task.items() if values} | (
+        {"loss_params": others} if others else {}
+    )
