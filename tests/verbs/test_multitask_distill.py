@@ -11,6 +11,7 @@ from rldistill.events import MessageEvent
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
+from rldistill.verbs.collect import collect
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import (
     MIRRORED_TASK,
@@ -216,9 +217,22 @@ def test_a_head_that_samples_is_not_added_to_a_student_of_q_values(tmp_path, mir
 # What is refused.
 
 
-def test_two_datasets_of_one_task_are_refused(tmp_path, q_data):
-    with pytest.raises(MismatchError, match=r"are both of task 'CartPole-v1', expected one per task"):
+def test_datasets_of_one_task_and_one_teacher_teach_one_head(tmp_path, q_data, teacher_file, mirrored_data):
+    more = tmp_path / "more"
+    collect(teacher_file, num_steps=1000, out=more, exploration_epsilon=0.5, seed=1)
+    student = tiny([q_data, mirrored_data, more], tmp_path / "r")
+    assert list(student.spec.head_sizes) == [CART_POLE, MIRRORED_TASK]
+    records = {task: record["dataset"] for task, record in student.spec.provenance["tasks"].items()}
+    assert records[CART_POLE] == {"num_steps": 3000, "seed": [0, 1]}
+    assert records[MIRRORED_TASK] == {"num_steps": 2000, "seed": 0}
+
+
+def test_datasets_of_one_task_that_do_not_add_up_are_refused(tmp_path, q_data):
+    with pytest.raises(MismatchError, match=r"are both of task 'CartPole-v1' and of seed 0: their episodes are the"):
         tiny([q_data, q_data], tmp_path / "r")
+    other = collect_cart_pole(tmp_path / "d", hand_made_teacher(scale=2.0))
+    with pytest.raises(MismatchError, match=r"are both of task 'CartPole-v1', but with teachers hand-made "):
+        tiny([q_data, other], tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 

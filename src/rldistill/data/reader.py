@@ -1,7 +1,7 @@
 """Reading a dataset: fields in memory, observations decoded where and when they are asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from rldistill.data.layout import OBSERVATION, observation_fields, split_parts
 from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
-from rldistill.errors import DatasetError, NumericalError, reading_file
+from rldistill.errors import DatasetError, MismatchError, NumericalError, reading_file
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,15 @@ class Dataset:
         path: the folder.
         manifest: what it listed when it was opened.
         store: its steps.
+        seeds: of its collection, or of those that were joined.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, shards: Sequence[Shard], seeds: Sequence[int] | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.seeds = [manifest.provenance.seed] if seeds is None else list(seeds)
         self._shards = tuple(shards)
         fields = manifest.provenance.step_fields
         self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
@@ -83,6 +87,40 @@ class Dataset:
             dataset._check_episodes()
             dataset._check_finite()
             return dataset
+
+    @classmethod
+    def joined(cls, datasets: Sequence["Dataset"]) -> "Dataset":
+        """Return several datasets of one task and one teacher as one: what they learn from adds up.
+
+        Their episodes are numbered anew, those of each dataset after those of the one before. Fields that some of them
+        lack are left out.
+
+        Raises:
+            MismatchError: they have different teachers or fingerprints, or the same episodes; names both.
+        """
+        first, shards, offset = datasets[0], list[Shard](), 0
+        for index, dataset in enumerate(datasets):
+            for other in datasets[:index]:
+                _check_adds_up(other, dataset)
+            for shard in dataset._shards:
+                numbers = shard.tensors["segment.episode"] + offset
+                shards.append(Shard(shard.file, {**shard.tensors, "segment.episode": numbers}))
+            offset += dataset.manifest.next_episode
+        manifests = [dataset.manifest for dataset in datasets]
+        fields = first.provenance.fields
+        common = {name: fields[name] for name in fields if all(name in item.provenance.fields for item in manifests)}
+        manifest = Manifest(
+            replace(first.provenance, fields=common),
+            target_num_steps=sum(item.target_num_steps for item in manifests),
+            num_steps=sum(item.num_steps for item in manifests),
+            num_episodes=sum(item.num_episodes for item in manifests),
+            num_interrupted=sum(item.num_interrupted for item in manifests),
+            next_episode=offset,
+            is_complete=all(item.is_complete for item in manifests),
+            shards=tuple(entry for item in manifests for entry in item.shards),
+        )
+        path = Path(" + ".join(str(dataset.path) for dataset in datasets))
+        return Dataset(path, manifest, shards, [item.provenance.seed for item in manifests])
 
     @property
     def provenance(self) -> Provenance:
@@ -206,3 +244,35 @@ class Dataset:
         return DatasetError(
             f"Dataset {self.path} contradicts itself: {reason}. It was altered after it was written. {DATASET_REMEDY}"
         )
+
+
+def _check_adds_up(first: Dataset, other: Dataset) -> None:
+    """Check that two datasets of one task can be learned from together."""
+    mine, theirs = first.provenance, other.provenance
+    what = f"{first.path} and {other.path} are both of task {mine.task.name!r}"
+    differences = mine.task.fingerprint.differences(theirs.task.fingerprint)
+    if mine.teacher.hash != theirs.teacher.hash:
+        names = (
+            f"{mine.teacher.name} ({mine.teacher.hash[:12]}…) and {theirs.teacher.name} ({theirs.teacher.hash[:12]}…)"
+        )
+        differences = [f"teachers {names}", *differences]
+    if _acts(mine) != _acts(theirs):
+        differences.append(f"a teacher that acts {_acts(mine)} and one that acts {_acts(theirs)}")
+    if mine.observation_fields != theirs.observation_fields:
+        differences.append(f"versions {mine.schema_version} and {theirs.schema_version} of the format")
+    if differences:
+        raise MismatchError(
+            f"{what}, but with {'; '.join(differences)}: one head of a student cannot learn from both. "
+            "Distil one of them, or collect both with one teacher."
+        )
+    same = mine.seed == theirs.seed and not mine.differences(theirs)
+    if same or {s.sha256 for s in first.manifest.shards} & {s.sha256 for s in other.manifest.shards}:
+        raise MismatchError(
+            f"{what} and of seed {mine.seed}: their episodes are the same, and those held out of one would be trained "
+            "on in the other. Collect with another --seed, or name one of them."
+        )
+
+
+def _acts(provenance: Provenance) -> str:
+    """Return how a student of these data is to act."""
+    return provenance.teacher.behaviour or provenance.behaviour

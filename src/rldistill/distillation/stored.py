@@ -51,7 +51,11 @@ class StoredSource:
         self.label = f"Dataset {dataset.path}"
         self.description = f"{dataset.path} ({len(dataset.episode_numbers)} episodes, {dataset.num_steps:,} steps)"
         self.identity = dataset.manifest.identity
-        self.record: Mapping[str, Any] = {"num_steps": dataset.num_steps, "seed": origin.seed}
+        seeds = dataset.seeds
+        self.record: Mapping[str, Any] = {
+            "num_steps": dataset.num_steps,
+            "seed": seeds[0] if len(seeds) == 1 else list(seeds),
+        }
         self.is_decoded = dataset.store.is_decoded
         self._seed, self._window_length = seed, window_length
         self._split = split_episodes(dataset, held_out_fraction, seed)

@@ -198,8 +198,7 @@ def _check_tasks(data: Sequence[Source]) -> list[str]:
         if name in names[:index]:
             first = data[names.index(name)]
             raise MismatchError(
-                f"{first.label} and {data[index].label} are both of task {name!r}, expected one per task. "
-                "Collect more into one dataset with `rldistill collect … --resume`."
+                f"{first.label} and {data[index].label} are both of task {name!r}, expected one per task. Name one."
             )
     first = data[0].task.fingerprint.observation_description
     for item in data[1:]:

@@ -118,6 +118,7 @@ def fill_in(
         taught: what each teacher gives, and on which task; nothing of a teacher that still learns.
     """
     recipes = [choose_recipe(kind, task) for kind, task in taught] or [_LEARNER]
+    num_tasks = len({task.name for _, task in taught}) or 1  # several datasets may be of one
     # The longest serves several tasks; what a loss is fits its own outputs.
     recipe = max(recipes, key=lambda each: each.num_updates)
     if any(each.loss != recipe.loss or each.temperature != recipe.temperature for each in recipes):
@@ -126,7 +127,7 @@ def fill_in(
     if options.std != "state" or options.init_from is not None:
         recipe = replace(recipe, loss=None)
     of_student: dict[str, object] = {
-        "num_updates": recipe.num_updates * len(named),
+        "num_updates": recipe.num_updates * num_tasks,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
     }
@@ -135,7 +136,7 @@ def fill_in(
     of_play: dict[str, object] = {
         "teacher_fraction": recipe.teacher_fraction,
         "collect_steps": recipe.collect_steps,
-        "collect_period": recipe.collect_period * len(named),
+        "collect_period": recipe.collect_period * num_tasks,
     }
     chosen = {name: value for name, value in of_student.items() if getattr(options, name) is None}
     filled = [

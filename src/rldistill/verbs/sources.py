@@ -146,23 +146,34 @@ def make_sources(
         UsageError: an option of a source is out of range.
     """
     _check_stored_tasks(named, opened)
-    return [_source(item, each, options, callbacks) for item, each in zip(named, opened, strict=True)]
+    datasets = [each.dataset for each in opened if each.dataset is not None]
+    if not datasets:
+        return [_source(item, each, options, callbacks) for item, each in zip(named, opened, strict=True)]
+    # Several datasets of one task are one source, in the place of the first.
+    by_task: dict[str, list[Dataset]] = {}
+    for dataset in datasets:
+        by_task.setdefault(dataset.provenance.task.name, []).append(dataset)
+    return [_stored_source(own[0] if len(own) == 1 else Dataset.joined(own), options) for own in by_task.values()]
 
 
 def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Sequence[Callback]) -> Source:
     if isinstance(item, Online):
         return _online_source(item, options, callbacks)
-    fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
-    if isinstance(item, Live):
-        assert opened.teacher is not None
-        return _live_source(item, *opened.teacher, options, fraction, callbacks)
-    assert opened.dataset is not None
+    assert isinstance(item, Live) and opened.teacher is not None, "datasets are sources by their tasks"
+    return _live_source(item, *opened.teacher, options, callbacks)
+
+
+def _held_out_fraction(options: DistillOptions) -> float:
+    return DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+
+
+def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
     return StoredSource(
-        opened.dataset,
+        dataset,
         seed=options.seed,
-        held_out_fraction=fraction,
+        held_out_fraction=_held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
-        playable=make_task(opened.dataset.provenance.task) if options.evaluate_episodes else None,
+        playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
     )
 
 
@@ -249,7 +260,6 @@ def _live_source(
     policy: Policy,
     playable: PlayableTask,
     options: DistillOptions,
-    held_out_fraction: float,
     callbacks: Sequence[Callback],
 ) -> LiveSource:
     named = as_named(item.teacher, item)
@@ -272,7 +282,7 @@ def _live_source(
         teacher_fraction=_teacher_fraction(item),
         mix=item.mix,
         num_updates=options.num_updates,
-        held_out_steps=max(1, round(held_out_fraction * item.collect_steps)),
+        held_out_steps=max(1, round(_held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
     )

@@ -1,0 +1,63 @@
+"""Several datasets of one task and one teacher are one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rldistill.data import Dataset, split_episodes
+from rldistill.errors import MismatchError
+from tests.data.made_up import make_provenance, write_dataset
+
+LENGTHS = (40, 25, 60, 1, 30)
+
+
+def written(path, provenance=None, **settings) -> Dataset:
+    write_dataset(path, provenance or make_provenance(**settings), lengths=LENGTHS)
+    return Dataset.open(path)
+
+
+def test_joined_datasets_hold_the_steps_of_each_in_their_order(tmp_path):
+    parts = [written(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    joined = Dataset.joined(parts)
+    assert joined.num_steps == 3 * sum(LENGTHS)
+    for name in ("q_values", "action", "reward"):
+        np.testing.assert_array_equal(joined.field(name), np.concatenate([part.field(name) for part in parts]))
+    each = np.concatenate([part.observations(np.arange(part.num_steps)) for part in parts])
+    np.testing.assert_array_equal(joined.observations(np.arange(joined.num_steps)), each)
+    assert joined.seeds == [0, 1, 2]
+
+
+def test_episodes_of_joined_datasets_stay_apart(tmp_path):
+    parts = [written(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    joined = Dataset.joined(parts)
+    assert len(joined.episode_numbers) == 2 * len(LENGTHS)
+    assert sorted(len(joined.episode_steps(number)) for number in joined.episode_numbers) == sorted(2 * LENGTHS)
+    split = split_episodes(joined, 0.5, seed=0)
+    held_out = joined.episodes[split.held_out]
+    assert {number // len(LENGTHS) for number in held_out} == {0, 1}, "episodes of both are held out"
+    assert not set(held_out) & set(joined.episodes[split.train])
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"teacher_hash": "def"}, "but with teachers made-up (abc…) and made-up (def…): one head of a student cannot"),
+        ({"frame_stack": 2}, "observation_shape"),
+        ({}, "and of seed 0: their episodes are the same, and those held out of one would be trained on in the other."),
+    ],
+)
+def test_datasets_that_do_not_add_up_are_named_with_the_reason(tmp_path, other, words):
+    parts = [written(tmp_path / "a"), written(tmp_path / "b", **other)]
+    with pytest.raises(MismatchError) as caught:
+        Dataset.joined(parts)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'a'} and {tmp_path / 'b'} are both of task 'made-up'")
+    assert words in message
+
+
+def test_a_copy_of_a_dataset_does_not_add_up_whatever_it_says_of_its_seed(tmp_path):
+    first = written(tmp_path / "a")
+    copy = Dataset(tmp_path / "b", replace(first.manifest, provenance=make_provenance(seed=1)), first._shards)
+    with pytest.raises(MismatchError, match="their episodes are the same"):
+        Dataset.joined([first, copy])
