@@ -5,7 +5,7 @@ Shape letters, fixed everywhere: B batch, T time, N environments, A actions, D a
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -43,6 +43,9 @@ OUTPUT_FIELDS: Mapping[OutputKind, tuple[str, ...]] = {
     "actions": ("actions",),
 }
 """The fields of a `PolicyOutput`, of a dataset and of a batch that hold outputs of a kind, in the order of a row."""
+
+FURTHER_FIELDS = ("value", "features")
+"""The fields of a `PolicyOutput`, of a dataset and of a batch that a teacher may give besides its outputs."""
 
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
@@ -223,6 +226,11 @@ class PolicyOutput:
         tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
         chosen = {name: tensor[index] for name, tensor in tensors.items() if tensor is not None}
         return PolicyOutput(self.action_layout, **chosen)
+
+    def further(self, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return what is given besides the action field, of the names that are among `FURTHER_FIELDS`."""
+        given = {name: getattr(self, name) for name in names if name in FURTHER_FIELDS}
+        return {name: tensor.float().cpu().numpy() for name, tensor in given.items()}
 
     @property
     def kind(self) -> OutputKind:

@@ -109,6 +109,14 @@ def test_observations_are_normalised_as_their_statistics_say_and_clipped():
     assert normalised.dtype == torch.float32
 
 
+def test_statistics_are_measured_and_a_number_that_never_changes_is_shifted_alone():
+    layer = NormalizeInput(InputNormalization((0.0, 0.0), (1.0, 1.0), epsilon=1e-6))
+    layer.measure(torch.tensor([[1.0, 7.0], [5.0, 7.0]]))
+    assert (layer.mean.tolist(), layer.variance.tolist()) == ([3.0, 7.0], [4.0, 1.0])
+    expected = torch.tensor([[1.0, 0.5]])
+    torch.testing.assert_close(layer(torch.tensor([[5.0, 7.5]])), expected, rtol=1e-5, atol=0)
+
+
 def test_statistics_keep_their_digits_where_the_mean_is_large():
     layer = NormalizeInput(InputNormalization((1e6,), (1e-4,), clip=1e9))
     torch.testing.assert_close(layer(torch.tensor([[1e6 + 0.5]])), torch.tensor([[50.0]]), rtol=1e-3, atol=0)

@@ -61,11 +61,20 @@ def whole_observation_field(fingerprint: ObservationFingerprint) -> dict[str, Fi
     return {OBSERVATION: FieldSpec(fingerprint.observation_dtype, shape, "observation")}
 
 
-def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) -> dict[str, FieldSpec]:
+def step_fields(
+    fingerprint: ObservationFingerprint,
+    output_kind: OutputKind,
+    further: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, FieldSpec]:
     """Return the fields of a dataset in which a discrete, a Gaussian or a deterministic teacher plays.
 
     Rewards are float64, as environments give them: sums of what is stored equal the
     returns that were seen. Targets are float32.
+
+    Args:
+        fingerprint: of the task, with the teacher's actions.
+        output_kind: of the teacher.
+        further: shapes of what it gives besides its outputs, by name, as far as that is stored.
     """
     layout = fingerprint.action_layout
     action_dtype = "float32" if layout.is_continuous else "int32"
@@ -76,7 +85,13 @@ def step_fields(fingerprint: ObservationFingerprint, output_kind: OutputKind) ->
         "terminated": FieldSpec("bool", (), "terminated"),
         "truncated": FieldSpec("bool", (), "truncated"),
         **{name: FieldSpec("float32", (size,), "target") for name, size in target_sizes(layout, output_kind).items()},
+        **further_fields(further or {}),
     }
+
+
+def further_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FieldSpec]:
+    """Return the fields of what a teacher gives besides its outputs."""
+    return {name: FieldSpec("float32", shape, "target") for name, shape in shapes.items()}
 
 
 def target_sizes(layout: ActionLayout, output_kind: OutputKind) -> dict[str, int]:

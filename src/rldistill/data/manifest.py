@@ -23,13 +23,11 @@ from rldistill.errors import DatasetError, RldistillError, shown
 from rldistill.limits import JSON, is_file, read_file, read_json
 from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with_checksum, write_json
 from rldistill.tasks import Task
-from rldistill.types import OutputKind
+from rldistill.types import FURTHER_FIELDS, OutputKind
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
 SCHEMA_VERSION = 2
-FURTHER_TARGETS = ("value", "features")
-"""Fields that a teacher may give beside its outputs."""
 DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 # Within these, a manifest and a shard's header say whose they are.
 _NUM_FIRST_BYTES = 10_000
@@ -182,7 +180,7 @@ class Provenance:
             {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
         )
         wanted = step_fields(provenance.task.fingerprint, provenance.teacher.output_kind)
-        found = {n: s for n, s in provenance.step_fields.items() if not (n in FURTHER_TARGETS and s.role == "target")}
+        found = {n: s for n, s in provenance.step_fields.items() if not (n in FURTHER_FIELDS and s.role == "target")}
         if found != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
             raise ValueError("its fields are not those of its task's actions and its teacher's outputs")
         if provenance.frame_stack != data["frame_stack"]:

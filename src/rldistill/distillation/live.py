@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from rldistill.data import FieldSpec, Replay, StepLayout, as_targets
+from rldistill.data.layout import further_fields
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation.batch import Window, origin_of
-from rldistill.distillation.sources import HeldOut, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, measure_inputs, sample_of_held_out
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -60,6 +61,8 @@ class LiveSource:
         mix: whether who acts is drawn for each episode or for each decision.
         num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.
+        further: shapes of what the teacher gives besides its outputs, by name, as far as it is learned from.
+        measures_inputs: whether the student's normalisation of its inputs is taken from the first play.
     """
 
     policies: Mapping[str, TorchPolicy] = {}
@@ -85,10 +88,12 @@ class LiveSource:
         mix: Literal["episode", "decision"] = "episode",
         num_updates: int = 1,
         notes: Sequence[str] = (),
+        further: Mapping[str, tuple[int, ...]] | None = None,
+        measures_inputs: bool = False,
     ) -> None:
         self._player = fit_policy(player, playable.task)
         self.policy = fit_policy(teacher, playable.task)
-        self.playable, self.notes = playable, notes
+        self.playable, self.notes, self.further = playable, notes, further or {}
         self.task = as_played_by(self._player, playable.task)
         self.teacher = teacher_entry(teacher, path, reading)
         acts = self.policy.behaviour
@@ -108,9 +113,11 @@ class LiveSource:
         self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
         self._num_begun = 0
+        self._measures_inputs = measures_inputs
 
     def teach(self, head: int, student: TorchPolicy) -> None:
         """Lay out the play that is learned from, and that which is held out."""
+        self._student = student
         if self._teacher_fraction.bounds[0] < 1:
             acting = fit_policy(student, self.playable.task)
             self._mixture = Mixture(self._player, acting, self._teacher_fraction(0.0), per=self._mix)
@@ -133,6 +140,9 @@ class LiveSource:
         # The environments are free again before the play that is learned from takes its own: they may be the same.
         self._measured.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
         self._measured.close()
+        if self._measures_inputs and update == 0:
+            # Before the student acts or learns; a run that goes on has them in its checkpoint.
+            measure_inputs(self._student, self.held_out.batch.observations)
         collections = min(update // self._collect_period + 1, self._num_collections)
         if self._mixture is not None:
             self._mixture.fraction = self._teacher_fraction(1.0 if self._num_begun else update / self._num_updates)
@@ -209,6 +219,7 @@ class LiveSource:
             seed=stream_seed(self._seed, stream, head),
             exploration_epsilon=self._epsilon,
             head=head,
+            further=self.further,
         )
 
 
@@ -223,6 +234,7 @@ class LivePlay:
         seed: of the episodes, and of the rows of each update.
         exploration_epsilon: chance of a uniformly random action.
         head: which head of the student is taught.
+        further: shapes of what is kept of the teacher besides its outputs, by name.
     """
 
     def __init__(
@@ -235,6 +247,7 @@ class LivePlay:
         seed: int,
         exploration_epsilon: float,
         head: int = 0,
+        further: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         task = teacher.tasks[0]
         self.name = task.name
@@ -245,7 +258,8 @@ class LivePlay:
         self._seed = seed
         self._epsilon = exploration_epsilon
         num_outputs = task.fingerprint.action_layout.num_outputs(teacher.output_kind)
-        fields = {teacher.output_kind: FieldSpec("float32", (num_outputs,), "target")}
+        self._further = further or {}
+        fields = {teacher.output_kind: FieldSpec("float32", (num_outputs,), "target"), **further_fields(self._further)}
         self.replay = Replay(StepLayout.of_task(task.fingerprint, fields), capacity)
         self._envs: EpisodeEnvs | None = None
         self._records: Iterator[StepRecord] | None = None
@@ -302,6 +316,7 @@ class LivePlay:
     def _labelled(self, steps: NDArray[np.int64]) -> Window:
         kind, layout = self._teacher.output_kind, self._teacher.tasks[0].fingerprint.action_layout
         targets = as_targets(self.replay.field(kind)[steps], layout, kind)
+        targets |= {name: self.replay.field(name)[steps] for name in self._further}
         return Window.of_steps(
             self.head,
             {name: torch.from_numpy(part) for name, part in self.replay.observation_parts(steps).items()},
@@ -324,9 +339,10 @@ class LivePlay:
         record = next(self._records)
         order = self._in_order_of_slots(record)
         ended, targets = record.ended[order], record.labels[_TEACHER]
+        values = {targets.kind: targets.raw.float().cpu().numpy(), **targets.further(self._further)}
         self.replay.append(
             record.observations[order],
-            {targets.kind: targets.raw.float().cpu().numpy()[order]},
+            {name: rows[order] for name, rows in values.items()},
             ended=ended,
             next_observations=record.next_observations[order],
         )

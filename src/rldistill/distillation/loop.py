@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness
@@ -19,9 +19,11 @@ from rldistill.distillation.randomness import drawn_for_update
 from rldistill.distillation.sources import HeldOut
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
+from rldistill.losses.further import FurtherLoss
 from rldistill.networks import Network
 from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
+from rldistill.networks.policy_network import NetworkOutput
 from rldistill.networks.precision import Precision, autocast
 from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
@@ -88,6 +90,7 @@ class Distiller:
         max_gradient_norm: gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
         seed: of what a module of the user's own draws, such as dropout.
+        further: by head, what is learned of the teacher besides its outputs; trained with the student.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Distiller:
         max_gradient_norm: float,
         precision: Precision,
         seed: int = 0,
+        further: Mapping[int, FurtherLoss] | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -111,7 +115,9 @@ class Distiller:
         self._num_updates = num_updates
         self._max_gradient_norm = max_gradient_norm
         self._seed = seed
-        self._weights = list(network.parameters())
+        # Named by the head: a module's parts have texts as names.
+        self._further = nn.ModuleDict({str(head): own for head, own in (further or {}).items()})
+        self._weights = [*network.parameters(), *self._further.parameters()]
         self._device = self._weights[0].device
         self._autocast = autocast(precision, self._device)
 
@@ -169,41 +175,52 @@ class Distiller:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        further = {"further": self._further.state_dict()} if self._further else {}
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), **further}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._further.load_state_dict(state.get("further", {}))
 
     def _loss(self, batch: Window, parameters: Mapping[str, float]) -> Tensor:
         function = self._losses[batch.head]
         with self._autocast():
-            outputs = self._outputs(batch)
+            output = self._output(batch)
         targets = batch.target_rows(function.teacher_kind).to(self._device)
-        return mean_over_batch(function(outputs, targets, **parameters))
+        losses = function(output.outputs, targets, **parameters)
+        if self._further and str(batch.head) in self._further:
+            given = {name: batch.rows(part).to(self._device) for name, part in batch.targets.items()}
+            losses = losses + self._further[str(batch.head)](output.features, output.value, given)
+        return mean_over_batch(losses)
 
-    def _outputs(self, batch: Window) -> Tensor:
-        """Return the student's outputs for the real steps, `[N, O]`."""
+    def _output(self, batch: Window) -> NetworkOutput:
+        """Return what the student gives for the real steps, `[N, ...]`."""
         initial = self.network.initial_state(batch.num_windows)
         if initial is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
             rows = aligned(_seen(batch).to(self._device, non_blocking=True))
-            return self.network(rows, batch.head).outputs
-        outputs, state = list[Tensor](), initial
+            return self.network(rows, batch.head)
+        outputs, state = list[NetworkOutput](), initial
         observations = join_parts({name: part.flatten(0, 1) for name, part in batch.observations.items()})
         for time, rows in enumerate(observations.to(self._device).split(batch.num_windows)):
             if batch.is_first is not None:
                 state = _restarted(state, initial, batch.is_first[time].to(self._device))
             output = self.network(aligned(rows), batch.head, state)
-            outputs.append(output.outputs)
+            outputs.append(output)
             state = output.state
-        return batch.rows(torch.stack(outputs))
+        features, values = [each.features for each in outputs], [each.value for each in outputs]
+        return NetworkOutput(
+            batch.rows(torch.stack([each.outputs for each in outputs])),
+            None if features[0] is None else batch.rows(torch.stack([each for each in features if each is not None])),
+            None if values[0] is None else batch.rows(torch.stack([each for each in values if each is not None])),
+        )
 
     def _measured(self, batch: Window) -> Tensor:
-        """Return `_outputs` in float32, as play computes them: in parts of one size."""
+        """Return outputs in float32, as play computes them: in parts of one size."""
         if self.network.initial_state(batch.num_windows) is not None:
-            return self._outputs(batch).float()
+            return self._output(batch).outputs.float()
         rows = _seen(batch).to(self._device)
         (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
         assert outputs is not None, "every network has outputs"

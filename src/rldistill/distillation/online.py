@@ -59,6 +59,7 @@ class OnlineSource:
     policy: Policy | None = None
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    further: Mapping[str, tuple[int, ...]] = {}
     label = "The learner"
     # Each batch is drawn when the learner has come so far: none ahead.
     is_decoded = True

@@ -11,11 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.data import Replay, TeacherEntry, prefetch
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
+from rldistill.networks import NormalizeInput
+from rldistill.networks.input_layer import join_parts
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator
@@ -72,6 +75,11 @@ class Source(Protocol):
     @property
     def policy(self) -> Policy | None:
         """The teacher, where it is at hand."""
+        ...
+
+    @property
+    def further(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of what batches hold of the teacher besides its outputs, by name."""
         ...
 
     @property
@@ -230,6 +238,13 @@ class Batches:
         """Free the environments of all sources."""
         for source in self.sources:
             source.close()
+
+
+def measure_inputs(student: TorchPolicy, observations: Mapping[str, Tensor]) -> None:
+    """Give a student that normalises its inputs the mean and variance of observations `[..., N, ...]` by part."""
+    layer = student.network.scale
+    assert isinstance(layer, NormalizeInput), "the student was made with it"
+    layer.measure(join_parts({name: part.flatten(0, 1) for name, part in observations.items()}).to(layer.mean.device))
 
 
 def num_decoders(num_threads: int, device: str) -> int:

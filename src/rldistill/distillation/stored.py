@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from rldistill.data import Dataset, Replay, UniformSampler, split_episodes
 from rldistill.distillation.batch import Window, read_window
-from rldistill.distillation.sources import HeldOut, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, measure_inputs, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.seeding import stream_seed
+from rldistill.types import FURTHER_FIELDS
 
 # Enough to know a median to some percent.
 _SAMPLE_SIZE = 10_000
@@ -27,6 +28,7 @@ class StoredSource:
         held_out_fraction: share of steps never trained on, in whole episodes.
         window_length: steps of a window; 1: single steps, the rows of the paper.
         playable: what the student is played on while it is trained; None: nothing.
+        measures_inputs: whether the student's normalisation of its inputs is taken from these data.
     """
 
     replays: Sequence[Replay] = ()
@@ -42,6 +44,7 @@ class StoredSource:
         held_out_fraction: float = 0.1,
         window_length: int = 1,
         playable: PlayableTask | None = None,
+        measures_inputs: bool = False,
     ) -> None:
         origin = dataset.provenance
         self.dataset = dataset
@@ -51,6 +54,8 @@ class StoredSource:
         self.label = f"Dataset {dataset.path}"
         self.description = f"{dataset.path} ({len(dataset.episode_numbers)} episodes, {dataset.num_steps:,} steps)"
         self.identity = dataset.manifest.identity
+        fields = origin.step_fields
+        self.further: Mapping[str, tuple[int, ...]] = {n: fields[n].shape for n in FURTHER_FIELDS if n in fields}
         seeds = dataset.seeds
         self.record: Mapping[str, Any] = {
             "num_steps": dataset.num_steps,
@@ -58,13 +63,16 @@ class StoredSource:
         }
         self.is_decoded = dataset.store.is_decoded
         self._seed, self._window_length = seed, window_length
+        self._measures_inputs = measures_inputs
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
 
     def teach(self, head: int, student: TorchPolicy) -> None:
         """Get ready to teach a head."""
-        del student  # any student learns from the same rows
         self._head = head
+        if self._measures_inputs:
+            chosen = self._split.train[:: max(1, len(self._split.train) // _SAMPLE_SIZE)]
+            measure_inputs(student, read_window(self.dataset, chosen[None], head=head).observations)
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
         self._sampler = UniformSampler(

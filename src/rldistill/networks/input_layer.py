@@ -111,6 +111,13 @@ class NormalizeInput(nn.Module):
         self.register_buffer("mean", torch.tensor(normalization.mean, dtype=torch.float64))
         self.register_buffer("variance", torch.tensor(normalization.variance, dtype=torch.float64))
 
+    def measure(self, observations: Tensor) -> None:
+        """Take mean and variance from observations `[N, ...]`; a number that never changes is only shifted."""
+        flat = observations.flatten(1).double()
+        variance, mean = torch.var_mean(flat, dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.variance.copy_(torch.where(variance > self.epsilon, variance, torch.ones_like(variance)))
+
     def forward(self, observations: Tensor) -> Tensor:
         """Return normalised float32 observations of the same shape, `[B, *observation_shape]`."""
         flat = observations.flatten(1).double()

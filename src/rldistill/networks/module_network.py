@@ -71,7 +71,7 @@ class ModuleNetwork(nn.Module):
                 f"{self._what} returned {list(rows.shape)} for {len(observations)} observations of shape "
                 f"{list(self.observation_shape)}, expected a tensor [{len(observations)}, {self._num_outputs}]."
             )
-        return NetworkOutput(rows, rows)
+        return NetworkOutput(rows)
 
     def answers(self, observations: Tensor) -> dict[str, Tensor]:
         """Return everything that the module answers, by name (`foreign.named_outputs`).

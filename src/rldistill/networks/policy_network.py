@@ -24,13 +24,13 @@ class NetworkOutput:
 
     Attributes:
         outputs: `[B, O]`, rows of the head's kind of output.
-        features: `[B, F]`, the layer before the output.
+        features: `[B, F]`, the layer before the output; None of a module of somebody's own.
         value: `[B]`, where the head has one.
         state: to be given with the next observations; None: the network remembers nothing.
     """
 
     outputs: Tensor
-    features: Tensor
+    features: Tensor | None = None
     value: Tensor | None = None
     state: State = None
 

@@ -1,5 +1,6 @@
 """Options of `collect`."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,3 +29,12 @@ class CollectOptions(Reading, Played, Environments, Machine, Folder, Told):
     """Dataset folder."""
     num_steps: Count = 50_000
     """Decisions to store in all."""
+    store: str | Sequence[str] | None = None
+    """What is stored of the teacher besides its outputs: value, features (the layer before its output), or both with a
+    comma between, for --value-weight and --feature-weight of distill."""
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of what is stored besides outputs."""
+        names = self.store.split(",") if isinstance(self.store, str) else self.store or ()
+        return tuple(name.strip() for name in names)

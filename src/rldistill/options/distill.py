@@ -124,6 +124,15 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     loss_params: Annotated[Mapping[str, Number] | None, PythonOnly()] = None
     """Parameters of the loss besides its temperature, numbers or schedules by name (PARAMETER=VALUE,…): delta of
     mean_huber, the error from which on it is linear, in halves of the box's width (1)."""
+    feature_weight: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of feature regression: through a linear layer that is thrown away, the student's layer before its output
+    also learns what that of the teacher holds (Actor-Mimic: 0.01). Datasets hold it after collect --store features."""
+    value_weight: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the squared error of state values: the student gets a head that learns its teacher's. Datasets hold
+    them after collect --store value."""
+    normalize_inputs: bool = False
+    """Give the student a first layer that normalises observations by their mean and variance in what its teacher
+    played, unless the teacher has such a layer, which the student takes over. For vectors, and one task."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""
@@ -161,6 +170,12 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     evaluation, by default 10."""
     init_from: PathLike | None = None
     """Policy file whose weights the student begins with."""
+
+    @property
+    def further(self) -> dict[str, str]:
+        """What the student learns besides the teacher's outputs: by the name of the field, the option that says so."""
+        weights = {"value": "value_weight", "features": "feature_weight"}
+        return {field: option for field, option in weights.items() if getattr(self, option) > 0}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,15 +3,25 @@
 Not among the names of `rldistill.policies`: whoever only loads a policy need not import the datasets' packages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rldistill.data import TeacherEntry
+from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import Policy
 from rldistill.policies.torch_policy import TorchPolicy
+from rldistill.tasks import Task
+from rldistill.types import FURTHER_FIELDS
+
+_WHY_MISSING: Mapping[str, str] = {
+    "value": "Its critic is missing in its file, or a network apart from its policy.",
+    "features": "Its network is a program or a module, whose inner layers nobody knows.",
+}
 
 
 def teacher_entry(
@@ -40,6 +50,37 @@ def teacher_entry(
         policy.behaviour if played_as not in (None, policy.behaviour) else None,
         _num_parameters(policy),
     )
+
+
+def further_shapes(policy: Policy, task: Task, wanted: Sequence[str], option: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what a policy gives of one observation besides its outputs, as far as it is wanted.
+
+    Args:
+        policy: is asked once.
+        task: whose observations it takes.
+        wanted: some of `FURTHER_FIELDS`.
+        option: that wants them, for messages.
+
+    Raises:
+        UsageError: nobody knows one of them.
+        MismatchError: the policy does not give one of them.
+    """
+    if unknown := [name for name in wanted if name not in FURTHER_FIELDS]:
+        raise UsageError(f"{option}: got {unknown[0]!r}, expected {' or '.join(FURTHER_FIELDS)}.")
+    if not wanted:
+        return {}
+    fingerprint = task.fingerprint
+    blank = np.zeros((1, *fingerprint.observation_shape), fingerprint.observation_dtype)
+    output, _ = policy(blank, policy.initial_state(1))
+    given = {name: getattr(output, name) for name in FURTHER_FIELDS}
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in given.items() if tensor is not None}
+    for name in wanted:
+        if name not in shapes:
+            raise MismatchError(
+                f"{option}: teacher {policy.name} gives no {name}, only {' and '.join([output.kind, *shapes])}. "
+                f"{_WHY_MISSING[name]} Leave {option} out, or use another teacher."
+            )
+    return {name: shapes[name] for name in wanted}
 
 
 def _num_parameters(policy: Policy) -> int | None:

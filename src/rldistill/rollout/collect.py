@@ -94,6 +94,7 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
             "terminated": step.terminated[kept],
             "truncated": step.truncated[kept],
             **as_targets(targets.raw.float().cpu().numpy()[kept], layout, targets.kind),
+            **{name: rows[kept] for name, rows in targets.further(writer.provenance.step_fields).items()},
         },
     )
     last_rows = _rows(step.next_observations, is_stacked)

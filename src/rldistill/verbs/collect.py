@@ -23,7 +23,7 @@ from rldistill.loading.named import (
 from rldistill.options.collect import CollectOptions
 from rldistill.options.declaration import verb
 from rldistill.policies import Behaviour, Policy, as_played_by
-from rldistill.policies.entry import teacher_entry
+from rldistill.policies.entry import further_shapes, teacher_entry
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.seeding import stream_seed
@@ -75,7 +75,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     policy, playable = _loaded(teacher, options)
     # Targets are what the policy says; what it does while it is recorded may be more varied.
     player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
-    provenance = _provenance(policy, player, playable.task, options.seed, teacher)
+    provenance = _provenance(policy, player, playable.task, options, teacher)
     writer = _open_writer(out, provenance, options)
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
@@ -110,7 +110,8 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     options = resolve_machine(options)
     teacher = as_named(options.teacher, options)
     keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
-    _loaded(teacher, options)
+    policy, playable = _loaded(teacher, options)
+    further_shapes(policy, playable.task, options.further, "store")
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
     return options
 
@@ -145,15 +146,16 @@ def _greedy_before(out: Path) -> Behaviour | None:
     return "greedy" if is_greedy else None
 
 
-def _provenance(policy: Policy, player: Policy, task: Task, seed: int, teacher: PolicyLike) -> Provenance:
+def _provenance(policy: Policy, player: Policy, task: Task, options: CollectOptions, teacher: PolicyLike) -> Provenance:
     task = as_played_by(policy, task)
+    further = further_shapes(policy, task, options.further, "store")
     return Provenance(
         task=task,
         teacher=teacher_entry(policy, path_of(teacher), words_of(teacher), played_as=player.behaviour),
         behaviour=player.behaviour,
-        seed=seed,
+        seed=options.seed,
         exploration_epsilon=task.protocol.exploration_epsilon,
-        fields=step_fields(task.fingerprint, policy.output_kind),
+        fields=step_fields(task.fingerprint, policy.output_kind, further),
     )
 
 

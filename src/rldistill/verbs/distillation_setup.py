@@ -1,5 +1,6 @@
 """From options and sources to what is trained, on what, and by which losses."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.distillation import OPTIMIZERS, Batches, Distiller
 from rldistill.distillation.sources import Source, num_decoders
 from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
+from rldistill.limits import MAX_NORMALISED
+from rldistill.losses.further import FurtherLoss
 from rldistill.networks import InputNormalization
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
@@ -24,7 +27,10 @@ from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sources import DEFAULT_HELD_OUT, source_values
-from rldistill.verbs.task_losses import TaskLoss, resolved_losses, student_kind, task_loss
+from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kind, task_loss
+
+# Added to variances that are measured; a number that varies less is taken for one that never changes.
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,11 @@ def prepare(
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(getattr(options, option), names, option)
     losses = [task_loss(options, source) for source in sources]
-    tasks = [StudentTask(source.task, source.samples, _normalization(source)) for source in sources]
+    tasks = [StudentTask(source.task, source.samples, _normalization(options, source)) for source in sources]
     kind = student_kind(names, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
     _check_std(options, kind, module)
+    _check_normalize(options, sources, module)
     chosen, why = choose_student(options, tasks, kind, _teacher_sizes(sources))
     student, kept = initial_student(options, chosen, tasks, kind)
     student = student.to(torch.device(options.device))
@@ -92,6 +99,7 @@ def prepare(
         source.teach(head, student)
     if options.std == "fixed":
         _fix_std(student, sources, heads)
+    further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
     schedule = task_schedule(options, names)
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
     warnings += [warning for source in sources for warning in source.warnings]
@@ -99,7 +107,7 @@ def prepare(
     assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
     learning_rate = as_schedule(options.learning_rate, "learning_rate")
     by_head = dict(zip(heads, losses, strict=True))
-    distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates)
+    distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
     values = _values(options, named, schedule) | resolved_losses(names, losses)
     values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
     return DistillationSetup(
@@ -167,8 +175,32 @@ def _fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int])
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 
-def _normalization(data: Source) -> InputNormalization | None:
+def _check_normalize(options: DistillOptions, sources: Sequence[Source], module: nn.Module | None) -> None:
+    """Check that observations can be normalised by what is measured.
+
+    Raises:
+        UsageError: they cannot; says why.
+    """
+    if not options.normalize_inputs:
+        return
+    fingerprint, why = sources[0].task.fingerprint, ""
+    if len(sources) > 1:
+        why = f"{len(sources)} tasks, whose observations have means of their own"
+    elif fingerprint.observation_dtype == "uint8" or any(part.is_image for part in fingerprint.observation_parts):
+        why = "images, which are scaled already"
+    elif math.prod(fingerprint.observation_shape) > MAX_NORMALISED:
+        why = f"observations of more than {MAX_NORMALISED:,} numbers"
+    elif module is not None:
+        why = "a module of your own, which may do so itself"
+    if why:
+        raise UsageError(f"normalize_inputs is for a new student of one task of vectors, got {why}. Leave it out.")
+
+
+def _normalization(options: DistillOptions, data: Source) -> InputNormalization | None:
     recorded = data.teacher.normalization
+    if recorded is None and options.normalize_inputs:
+        size = math.prod(data.task.fingerprint.observation_shape)
+        return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
     if recorded is None:
         return None
     settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
@@ -226,8 +258,11 @@ def _distiller(
     losses: Mapping[int, TaskLoss],
     learning_rate: Schedule,
     num_updates: int,
+    further: Mapping[int, FurtherLoss | None],
 ) -> Distiller:
+    learned = {head: own for head, own in further.items() if own is not None}
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    parameters += [parameter for own in learned.values() for parameter in own.parameters()]
     return Distiller(
         student.network,
         {head: loss.function for head, loss in losses.items()},
@@ -238,4 +273,5 @@ def _distiller(
         max_gradient_norm=options.max_gradient_norm,
         precision=resolve_precision(options.precision, torch.device(options.device)),
         seed=options.seed,
+        further=learned,
     )

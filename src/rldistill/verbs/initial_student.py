@@ -9,7 +9,14 @@ from torch import nn
 
 from rldistill.adapters.program import check_module_state
 from rldistill.errors import MismatchError, UsageError
-from rldistill.networks import GaussianOptions, InputNormalization, PolicyNetwork, module_name, parse_architecture
+from rldistill.networks import (
+    Architecture,
+    GaussianOptions,
+    InputNormalization,
+    PolicyNetwork,
+    module_name,
+    parse_architecture,
+)
 from rldistill.networks.output_layer import StdKind
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
@@ -80,6 +87,8 @@ def initial_student(
     heads = _heads_in_order_of(initial, options, tasks)
     _check_architecture(options, named, initial)
     normalization = _normalization(tasks)
+    if options.normalize_inputs and initial.normalization is not None:
+        normalization = initial.normalization  # measured when the file was made
     student = _new_student(options, named, heads, output_kind, normalization)
     _check_inputs(options, initial, normalization, student.spec.input_scale)
     _check_output_layers(options, initial, student.spec)
@@ -113,6 +122,8 @@ def _module_student(
 ) -> TorchPolicy:
     if options.init_from is not None:
         raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
+    for option in options.further.values():
+        raise UsageError(f"{option}: a module of your own gives its outputs alone. Leave it out, or name a network.")
     if len(tasks) > 1:
         names = ", ".join(task.task.name for task in tasks)
         raise UsageError(f"student: a module of your own plays one task, got {len(tasks)}: {names}. Name a preset.")
@@ -181,7 +192,7 @@ def _new_student(
     # Where all heads act alike, the policy says it once.
     shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
     student = TorchPolicy.create(
-        parse_architecture(named),
+        _architecture(options, named),
         [head.task for head in heads],
         output_kind=output_kind,
         behaviour=shared,
@@ -194,12 +205,21 @@ def _new_student(
     )
 
 
+def _architecture(options: DistillOptions, named: str) -> Architecture:
+    return replace(parse_architecture(named), value_head=options.value_weight > 0)
+
+
 def _generator(options: DistillOptions) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(options.seed, "weights"))
 
 
 def _check_architecture(options: DistillOptions, named: str, initial: TorchPolicy) -> None:
-    wanted = parse_architecture(named)
+    wanted = _architecture(options, named)
+    if initial.spec.architecture is not None and initial.spec.architecture.value_head != wanted.value_head:
+        raise MismatchError(
+            f"--init-from {options.init_from} has {'a' if not wanted.value_head else 'no'} head of state values. "
+            f"{'Name' if not wanted.value_head else 'Leave out'} --value-weight."
+        )
     if initial.spec.architecture != wanted:
         raise MismatchError(
             f"--init-from {options.init_from} holds {initial.spec.network_description}, "

@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from rldistill.data import Dataset
+from rldistill.data import Dataset, TeacherEntry
 from rldistill.distillation.live import LiveSource
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
 from rldistill.distillation.sources import Source
@@ -31,6 +31,7 @@ from rldistill.options.declaration import option_types, values
 from rldistill.options.distill import DistillOptions, Live, Named, Online, Stored
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import Policy
+from rldistill.policies.entry import further_shapes, teacher_entry
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
@@ -84,6 +85,8 @@ def named_sources(options: DistillOptions) -> list[Named]:
         for name in ("task_order", "task_weights", "held_out_fraction"):
             if getattr(options, name) is not None:
                 raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
+        for name in [*options.further.values(), *(["normalize_inputs"] if options.normalize_inputs else [])]:
+            raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
     return sources
 
 
@@ -174,6 +177,7 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
         held_out_fraction=_held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
         playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
+        measures_inputs=measures_inputs(options, dataset.provenance.teacher),
     )
 
 
@@ -285,7 +289,17 @@ def _live_source(
         held_out_steps=max(1, round(_held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
+        measures_inputs=measures_inputs(options, teacher_entry(policy, None)),
+        further={
+            field: further_shapes(policy, playable.task, [field], option)[field]
+            for field, option in options.further.items()
+        },
     )
+
+
+def measures_inputs(options: DistillOptions, teacher: TeacherEntry) -> bool:
+    """Whether a student normalises its inputs by what is measured, not as its teacher does or as its file says."""
+    return options.normalize_inputs and teacher.normalization is None and options.init_from is None
 
 
 def _teacher_fraction(item: Live) -> Schedule:

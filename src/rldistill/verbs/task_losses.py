@@ -10,10 +10,13 @@ from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
+from rldistill.losses.further import FeatureRegression, FurtherLoss
 from rldistill.losses.spec import not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Stored
+from rldistill.policies import TorchPolicy
 from rldistill.schedules import Schedule, as_schedule, constant
+from rldistill.seeding import stream_seed
 from rldistill.types import OutputKind
 from rldistill.verbs.per_task import shortest, value_for
 
@@ -85,6 +88,31 @@ def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
     lowest = parameters["temperature"].bounds[0] if "temperature" in parameters else None
     warning = None if callable(named) or note else pairing_warning(loss.spec.name, kind, lowest)
     return TaskLoss(loss, parameters, warning, note)
+
+
+def further_loss(options: DistillOptions, source: Source, student: TorchPolicy, head: int) -> FurtherLoss | None:
+    """Return what a head learns of its teacher besides outputs; None: nothing.
+
+    Raises:
+        MismatchError: the data do not hold it.
+    """
+    for field, option in options.further.items():
+        if field not in source.further:
+            raise MismatchError(
+                f"{option}: {source.label} holds no {field} of its teacher. Collect with --store {field}, or leave "
+                f"{option} out."
+            )
+    if not options.further:
+        return None
+    regression: FeatureRegression | None = None
+    if "features" in options.further:
+        (num_teacher,) = source.further["features"]
+        num_student = student.network.get_submodule(f"heads.{head}.output").get_parameter("weight").shape[1]
+        # A stream of its own: the student's first weights are those that it has without.
+        generator = torch.Generator().manual_seed(stream_seed(options.seed, "feature regression", head))
+        regression = FeatureRegression(num_student, num_teacher, generator=generator)
+    weights = {"value_weight": options.value_weight, "feature_weight": options.feature_weight}
+    return FurtherLoss(**weights, regression=regression).to(student.device)
 
 
 def _given(options: DistillOptions, task: str) -> dict[str, Schedule]:

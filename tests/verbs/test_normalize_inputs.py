@@ -1,0 +1,68 @@
+"""Students that normalise their inputs by what their teacher's play measured: stored, live, stopped, refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rldistill.data import Dataset, split_episodes
+from rldistill.errors import UsageError
+from rldistill.events import ProgressEvent
+from rldistill.policies import load_policy
+from rldistill.verbs.collect import collect
+from tests.kit.cart_pole import hand_made_teacher
+from tests.kit.flat import distill
+
+SMALL = {"student": "mlp:8", "num_updates": 40, "batch_size": 32, "evaluate_period": 20, "precision": "float32"}
+LIVE = {"collect_steps": 400, "collect_period": 20, "exploration_epsilon": 0.3, "num_envs": 4}
+NORMALISED = {"normalize_inputs": True}
+
+
+def test_a_student_has_the_mean_and_variance_of_what_it_was_trained_on(tmp_path, q_data):
+    student = distill(q_data, out=tmp_path / "r", **SMALL | NORMALISED)
+    loaded = load_policy(tmp_path / "r" / "student.safetensors")
+    assert loaded.hash == student.hash
+    dataset = Dataset.open(q_data)
+    trained_on = dataset.observations(split_episodes(dataset, 0.1, 0).train).astype(np.float64)
+    np.testing.assert_allclose(loaded.normalization.mean, trained_on.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.variance, trained_on.var(axis=0), rtol=1e-6)
+    assert distill(q_data, out=tmp_path / "plain", **SMALL).normalization is None
+
+
+def stop_at_30(event) -> bool:
+    return isinstance(event, ProgressEvent) and (event.phase, event.done) == ("distill", 30)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.0])
+def test_a_live_student_has_them_before_it_acts_and_keeps_them_over_a_stop(tmp_path, fraction):
+    settings = SMALL | LIVE | NORMALISED | {"teacher": hand_made_teacher(), "teacher_fraction": fraction}
+    whole = distill(out=tmp_path / "whole", **settings)
+    assert min(whole.normalization.variance) > 0
+    assert 0 not in whole.normalization.mean
+    with pytest.raises(KeyboardInterrupt):
+        distill(out=tmp_path / "part", callbacks=[stop_at_30], **settings)
+    resumed = distill(out=tmp_path / "part", resume=True, **settings)
+    assert resumed.hash == whole.hash
+
+
+def test_a_file_keeps_what_it_was_made_with(tmp_path, q_data):
+    first = distill(q_data, out=tmp_path / "first", **SMALL | NORMALISED)
+    begun = {"init_from": tmp_path / "first" / "student.safetensors"}
+    collect(hand_made_teacher(), num_steps=1000, out=tmp_path / "other", exploration_epsilon=0.9, seed=5)
+    again = distill(tmp_path / "other", out=tmp_path / "again", **SMALL | NORMALISED | begun)
+    assert again.normalization == first.normalization
+    assert not torch.equal(again.network.state_dict()["torso.1.weight"], first.network.state_dict()["torso.1.weight"])
+
+
+def test_what_cannot_be_normalised_is_refused(tmp_path, q_data, mirrored_data):
+    expected = "normalize_inputs is for a new student of one task of vectors, got {}. Leave it out."
+    for source, settings, why in (
+        ([q_data, mirrored_data], {}, "2 tasks, whose observations have means of their own"),
+        (q_data, {"student": nn.Linear(4, 2)}, "a module of your own, which may do so itself"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            distill(source, out=tmp_path / "r", **SMALL | NORMALISED | settings)
+        assert str(caught.value) == expected.format(why)
+    with pytest.raises(UsageError, match="normalize_inputs belongs with a dataset and --teacher, got it with online"):
+        distill(online=True, task="CartPole-v1", out=tmp_path / "r", student="mlp:8", **NORMALISED)
+    assert not (tmp_path / "r").exists()
