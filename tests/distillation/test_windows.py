@@ -19,6 +19,11 @@ from tests.kit.small_policies import small_policy, vector_task
 TIME, BATCH = 5, 4
 
 
+def no_loss(student, target, progress):
+    """Sources that only draw rows have no use for it."""
+    raise AssertionError
+
+
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -112,7 +117,7 @@ def test_stored_windows_hold_what_is_stored_and_mask_what_is_not(tmp_path):
     )
     dataset = Dataset.open(tmp_path / "d")
     source = StoredSource(dataset, seed=0, window_length=4)
-    source.teach(0, hand_made_teacher())
+    source.teach(0, hand_made_teacher(), no_loss)
     batch = source.draw(0, 64)
     assert batch.observations["observation"].shape == (4, 64, 2)
     assert batch.is_real is not None and batch.is_real[0].all() and not batch.is_real.all()

@@ -177,6 +177,16 @@ class Replay:
         """Return the values of a field for all sealed steps, `[num_steps, …]`; not to be written to."""
         return self._store.field(name)
 
+    @property
+    def next_steps(self) -> NDArray[np.int64]:
+        """`[num_steps]`, the sealed step that followed each; negative where there is none."""
+        return self._store.next_steps
+
+    @property
+    def steps_in_episode(self) -> NDArray[np.int64]:
+        """`[num_steps]`, the place of every sealed step in its episode, from 0."""
+        return self._store.steps_in_episode
+
     def transitions(self, steps: NDArray[np.int64]) -> Transitions:
         """Return the transitions that begin with drawn steps `[B]`; each block is decompressed once."""
         num_steps, next_steps = self._num_return_steps, self._store.next_steps

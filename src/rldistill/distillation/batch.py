@@ -26,6 +26,8 @@ class Window:
         origin: says where the steps come from, should one of them be at fault.
         actions: what was done; None where the source does not keep it.
         is_real: `[T, B]`, bool: False where a window is padded because its episode ends; None: all are real.
+        future: `[T, B]`, loss of what followed in the student's own play; None: it does not count.
+        weights: `[T, B]`, factors of the steps' losses; None: 1.
         is_first: `[T, B]`, bool: whether an episode begins here; None: only windows begin, at their first step.
     """
 
@@ -36,17 +38,25 @@ class Window:
     actions: Tensor | None = None
     is_real: Tensor | None = None
     is_first: Tensor | None = None
+    future: Tensor | None = None
+    weights: Tensor | None = None
 
     @classmethod
     def of_steps(
-        cls, head: int, observations: Mapping[str, Tensor], targets: Mapping[str, Tensor], origin: str
+        cls,
+        head: int,
+        observations: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        origin: str,
+        **others: Tensor,
     ) -> "Window":
-        """Return single steps, every part `[B, ...]`, as a window of T = 1."""
+        """Return single steps, every part `[B, ...]`, as a window of T = 1; `others` are its further attributes."""
         return cls(
             head,
             {name: part[None] for name, part in observations.items()},
             {name: part[None] for name, part in targets.items()},
             origin,
+            **{name: part[None] for name, part in others.items()},
         )
 
     @property

@@ -21,7 +21,8 @@ from rldistill.data import FieldSpec, Replay, StepLayout, as_targets
 from rldistill.data.layout import further_fields
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation.batch import Window, origin_of
-from rldistill.distillation.sources import HeldOut, measure_inputs, sample_of_held_out
+from rldistill.distillation.hindsight import Hindsight, sampling
+from rldistill.distillation.sources import HeldOut, Loss, measure_inputs, sample_of_held_out
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -31,7 +32,7 @@ from rldistill.seeding import stream_generator, stream_seed
 
 # In the identity of a teacher that plays otherwise while it is recorded than it acts.
 PLAYED_AS = " played as "
-_TEACHER = "teacher"
+_TEACHER, _STUDENT = "teacher", "student"
 _UNBOUNDED = 2**62
 
 OnPlay = Callable[[str, int, int], None]
@@ -63,6 +64,8 @@ class LiveSource:
         notes: what was decided for the user.
         further: shapes of what the teacher gives besides its outputs, by name, as far as it is learned from.
         measures_inputs: whether the student's normalisation of its inputs is taken from the first play.
+        lookahead: discount of the losses that the student's own choices lead to; 0: they do not count.
+        value_gate: discount of the rewards that the teacher's values are compared with; None: they are not.
     """
 
     policies: Mapping[str, TorchPolicy] = {}
@@ -90,6 +93,8 @@ class LiveSource:
         notes: Sequence[str] = (),
         further: Mapping[str, tuple[int, ...]] | None = None,
         measures_inputs: bool = False,
+        lookahead: float = 0.0,
+        value_gate: float | None = None,
     ) -> None:
         self._player = fit_policy(player, playable.task)
         self.policy = fit_policy(teacher, playable.task)
@@ -114,14 +119,18 @@ class LiveSource:
         self._held_out: HeldOut | None = None
         self._num_begun = 0
         self._measures_inputs = measures_inputs
+        self._lookahead, self._value_gate = lookahead, value_gate
 
-    def teach(self, head: int, student: TorchPolicy) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
         """Lay out the play that is learned from, and that which is held out."""
         self._student = student
+        hindsight: Hindsight | None = None
         if self._teacher_fraction.bounds[0] < 1:
-            acting = fit_policy(student, self.playable.task)
+            acting = fit_policy(sampling(student) if self._lookahead else student, self.playable.task)
             self._mixture = Mixture(self._player, acting, self._teacher_fraction(0.0), per=self._mix)
-        self._learned = self._play(self._mixture, head, "live", self._num_envs, self._replay_capacity)
+            if self._lookahead or self._value_gate is not None:
+                hindsight = Hindsight(acting, loss, self._lookahead, self._value_gate)
+        self._learned = self._play(self._mixture, head, "live", self._num_envs, self._replay_capacity, hindsight)
         # Steps in whole episodes: the capacity is no limit here.
         few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
         self._measured = self._play(None, head, "held-out play", few_envs, _UNBOUNDED)
@@ -149,6 +158,7 @@ class LiveSource:
         # Where there are data, the first collection is left out: a student that knows nothing would act.
         due = (collections - bool(self._num_begun)) * self._collect_steps
         self._learned.play(num_steps=self._num_begun + due, on_play=self._on_play)
+        self._learned.look_back((collections - 1) * self._collect_period / self._num_updates)
         return sys.maxsize if collections == self._num_collections else collections * self._collect_period
 
     def finish(self) -> None:
@@ -209,7 +219,15 @@ class LiveSource:
     def _epsilon(self) -> float:
         return self.task.protocol.exploration_epsilon
 
-    def _play(self, mixture: Mixture | None, head: int, stream: str, num_envs: int, capacity: int) -> "LivePlay":
+    def _play(
+        self,
+        mixture: Mixture | None,
+        head: int,
+        stream: str,
+        num_envs: int,
+        capacity: int,
+        hindsight: Hindsight | None = None,
+    ) -> "LivePlay":
         # The player says what the teacher says and differs in how it acts alone: so one answer serves both.
         return LivePlay(
             self._player,
@@ -220,6 +238,7 @@ class LiveSource:
             exploration_epsilon=self._epsilon,
             head=head,
             further=self.further,
+            hindsight=hindsight,
         )
 
 
@@ -235,6 +254,7 @@ class LivePlay:
         exploration_epsilon: chance of a uniformly random action.
         head: which head of the student is taught.
         further: shapes of what is kept of the teacher besides its outputs, by name.
+        hindsight: what is kept of the student's own play, and found when it is over; None: nothing.
     """
 
     def __init__(
@@ -248,6 +268,7 @@ class LivePlay:
         exploration_epsilon: float,
         head: int = 0,
         further: Mapping[str, tuple[int, ...]] | None = None,
+        hindsight: Hindsight | None = None,
     ) -> None:
         task = teacher.tasks[0]
         self.name = task.name
@@ -260,6 +281,9 @@ class LivePlay:
         num_outputs = task.fingerprint.action_layout.num_outputs(teacher.output_kind)
         self._further = further or {}
         fields = {teacher.output_kind: FieldSpec("float32", (num_outputs,), "target"), **further_fields(self._further)}
+        self._hindsight = hindsight
+        fields |= {} if hindsight is None else hindsight.fields
+        self._followed: Mapping[str, NDArray[np.float32]] = {}
         self.replay = Replay(StepLayout.of_task(task.fingerprint, fields), capacity)
         self._envs: EpisodeEnvs | None = None
         self._records: Iterator[StepRecord] | None = None
@@ -280,6 +304,11 @@ class LivePlay:
                 end = max(num_steps, self.replay.num_appended + (not is_done()))
                 on_play(self.name, self.replay.num_appended - first, end - first)
         self.replay.seal()
+
+    def look_back(self, progress: float) -> None:
+        """Find what followed the steps that are kept, which were played when the run was this far."""
+        if self._hindsight is not None:
+            self._followed = self._hindsight.of(self.replay, self._teacher.output_kind, progress)
 
     def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads while nothing is played."""
@@ -317,29 +346,36 @@ class LivePlay:
         kind, layout = self._teacher.output_kind, self._teacher.tasks[0].fingerprint.action_layout
         targets = as_targets(self.replay.field(kind)[steps], layout, kind)
         targets |= {name: self.replay.field(name)[steps] for name in self._further}
+        followed = {name: torch.from_numpy(values[steps]) for name, values in self._followed.items()}
+        if "future" in followed:
+            followed["actions"] = torch.from_numpy(self.replay.field("action")[steps])
         return Window.of_steps(
             self.head,
             {name: torch.from_numpy(part) for name, part in self.replay.observation_parts(steps).items()},
             {name: torch.from_numpy(values) for name, values in targets.items()},
             origin_of(steps, f"what {self._teacher.name} played of {self.name}"),
+            **followed,
         )
 
     def _step(self) -> None:
         if self._records is None:
             self._envs = self._make_envs()
+            own = {} if self._hindsight is None else {_STUDENT: self._hindsight.student}
             player = EpisodePlayer(
                 self._actor,
                 self._envs,
                 itertools.count(self._first_episode),
                 seed=self._seed,
                 exploration_epsilon=self._epsilon,
-                labellers={_TEACHER: self._teacher},
+                labellers={_TEACHER: self._teacher, **own},
             )
             self._records = player.play()
         record = next(self._records)
         order = self._in_order_of_slots(record)
         ended, targets = record.ended[order], record.labels[_TEACHER]
         values = {targets.kind: targets.raw.float().cpu().numpy(), **targets.further(self._further)}
+        if self._hindsight is not None:
+            values |= self._hindsight.values(record, _STUDENT)
         self.replay.append(
             record.observations[order],
             {name: rows[order] for name, rows in values.items()},

@@ -20,6 +20,7 @@ from rldistill.distillation.sources import HeldOut
 from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.losses.further import FurtherLoss
+from rldistill.losses.on_policy import score_term
 from rldistill.networks import Network
 from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
@@ -190,9 +191,15 @@ class Distiller:
             output = self._output(batch)
         targets = batch.target_rows(function.teacher_kind).to(self._device)
         losses = function(output.outputs, targets, **parameters)
+        if batch.future is not None:
+            assert batch.actions is not None and function.layout is not None, "a source that looks ahead keeps actions"
+            actions, future = (batch.rows(part).to(self._device) for part in (batch.actions, batch.future))
+            losses = losses + score_term(output.outputs, actions, future, function.layout)
         if self._further and str(batch.head) in self._further:
             given = {name: batch.rows(part).to(self._device) for name, part in batch.targets.items()}
             losses = losses + self._further[str(batch.head)](output.features, output.value, given)
+        if batch.weights is not None:
+            losses = losses * batch.rows(batch.weights).to(self._device)
         return mean_over_batch(losses)
 
     def _output(self, batch: Window) -> NetworkOutput:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rldistill.data import Replay, StepLayout, TeacherEntry
 from rldistill.distillation.batch import Window, origin_of
-from rldistill.distillation.sources import HeldOut, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, Loss, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.networks.input_layer import join_parts
@@ -90,8 +90,9 @@ class OnlineSource:
         self._recent: tuple[object, HeldOut] | None = None
         self._best = TorchPolicy(copy.deepcopy(learner.policy.network), learner.policy.spec)
 
-    def teach(self, head: int, student: TorchPolicy) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
         """Note whom to teach; the judge plays the student beside the learner."""
+        del loss  # any learns from the same rows
         self._head, self._judge.student = head, student
 
     @property

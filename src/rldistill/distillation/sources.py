@@ -5,7 +5,7 @@ distillation, add a source; neither the loop nor the run knows which kind it is.
 """
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ from rldistill.types import ActionLayout, OutputKind
 _MAX_HELD_OUT_STEPS = 4096
 # A GPU learns from more frames than one thread decodes.
 _DECODERS_FOR_A_GPU = 4
+
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+"""What a head minimises: (student rows, target rows, progress) → one loss per row."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ class Source(Protocol):
         """What the student is played on while it is trained, where it can be."""
         ...
 
-    def teach(self, head: int, student: TorchPolicy) -> None:
-        """Get ready to teach a head of a student.
+    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
+        """Get ready to teach a head of a student, which minimises this loss.
 
         Raises:
             DatasetError: there are too few episodes to hold some out.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rldistill.data import Dataset, Replay, UniformSampler, split_episodes
 from rldistill.distillation.batch import Window, read_window
-from rldistill.distillation.sources import HeldOut, measure_inputs, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, Loss, measure_inputs, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.seeding import stream_seed
@@ -67,8 +67,9 @@ class StoredSource:
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
 
-    def teach(self, head: int, student: TorchPolicy) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
         """Get ready to teach a head."""
+        del loss  # any learns from the same rows
         self._head = head
         if self._measures_inputs:
             chosen = self._split.train[:: max(1, len(self._split.train) // _SAMPLE_SIZE)]

@@ -128,12 +128,14 @@ class LossFunction:
         function: the maths, called with student, target and the parameters by name.
         student_kind: what it takes from the student's output.
         teacher_kind: what it takes from the batch.
+        layout: of the actions; None: one choice.
     """
 
     spec: LossSpec
     function: RowLoss = field(repr=False)
     student_kind: OutputKind
     teacher_kind: OutputKind
+    layout: ActionLayout | None = None
 
     def __call__(self, student: Tensor, target: Tensor, **changed: float | None) -> Tensor:
         """Return one loss per row.
@@ -224,11 +226,11 @@ def make_loss(
         spec = LossSpec(_CUSTOM_PREFIX + _qualified_name(name), _given(parameters))
         # A user's own loss makes a policy of a student of Q-values; else the student gives what the teacher gives.
         student_kind = "logits" if output_kind == "q_values" else output_kind
-        return LossFunction(spec, _checked(name), student_kind, output_kind)
+        return LossFunction(spec, _checked(name), student_kind, output_kind, layout)
     spec = resolve_loss(name, output_kind, **parameters)
     entry = _LOSSES[spec.name]
     _check_layout(output_kind, layout)
-    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind)
+    return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind, layout)
 
 
 def pairing_warning(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import Above, AtLeast, Count, Options, PathLike, PythonOnly
+from rldistill.options.declaration import Above, AtLeast, Count, Options, PathLike, PythonOnly, Share
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Played, Told, TrainingMachine
 
@@ -69,6 +69,13 @@ class Live(Reading, Played):
     teacher_fraction: Annotated[Number | None, PythonOnly()] = None
     """Share of the play in which the teacher acts, a number or a schedule such as 'linear:1->0@0.5'; in the rest the
     student acts. The teacher labels all of it. Default: 1 for images, 'linear:1->0@0.3' for vectors."""
+    lookahead: Share = 0.0
+    """Discount of the losses that the student's own choices lead to: above 0 they count too, and the student minimises
+    the loss of whole episodes of its own (entropy-regularised, with reverse_kl). The student plays alone, by sampling,
+    and learns from the newest play: --teacher-fraction 0 --replay once --exploration-epsilon 0."""
+    value_gate: Share | None = None
+    """Discount of rewards in the value gate: the student learns only where its teacher's state value is above what the
+    student's own play was paid from there on. With --teacher-fraction 0 and a teacher that gives state values."""
     mix: Literal["episode", "decision"] = "episode"
     """With --teacher-fraction between 0 and 1: whether who acts is drawn for each episode or for each decision."""
 

@@ -95,8 +95,8 @@ def prepare(
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
     trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
-    for source, head in zip(sources, heads, strict=True):
-        source.teach(head, student)
+    for source, head, loss in zip(sources, heads, losses, strict=True):
+        source.teach(head, student, loss.at)
     if options.std == "fixed":
         _fix_std(student, sources, heads)
     further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}

@@ -8,6 +8,7 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rldistill.data import Dataset, TeacherEntry
+from rldistill.distillation.hindsight import check_own_play
 from rldistill.distillation.live import LiveSource
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
 from rldistill.distillation.sources import Source
@@ -268,6 +269,9 @@ def _live_source(
 ) -> LiveSource:
     named = as_named(item.teacher, item)
     player = while_recorded(policy, item.behaviour)
+    epsilon = playable.task.protocol.exploration_epsilon
+    check_own_play(item.lookahead, item.value_gate, _teacher_fraction(item), item.replay, epsilon)
+    wanted = options.further | ({} if item.value_gate is None else {"value": "value_gate"})
     note = sampling_note(policy, player)
     assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
     return LiveSource(
@@ -290,9 +294,10 @@ def _live_source(
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
         measures_inputs=measures_inputs(options, teacher_entry(policy, None)),
+        lookahead=item.lookahead,
+        value_gate=item.value_gate,
         further={
-            field: further_shapes(policy, playable.task, [field], option)[field]
-            for field, option in options.further.items()
+            field: further_shapes(policy, playable.task, [field], option)[field] for field, option in wanted.items()
         },
     )
 

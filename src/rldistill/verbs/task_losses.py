@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
@@ -36,6 +37,10 @@ class TaskLoss:
     parameters: Mapping[str, Schedule]
     warning: str | None = None
     note: str | None = None
+
+    def at(self, student: Tensor, target: Tensor, progress: float) -> Tensor:
+        """Return one loss per row, at the parameters of a moment of the run."""
+        return self.function(student, target, **{name: value(progress) for name, value in self.parameters.items()})
 
 
 def check_losses(options: DistillOptions, kind: type[Named]) -> None:
