@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from rldistill.errors import UsageError
 from rldistill.schedules import TaskSchedule, constant, cosine, linear, one_cycle, parse_schedule
 
-FORMS = "expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION) or one_cycle:PEAK."
+FORMS = (
+    "expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION, and go on with ->VALUE) or "
+    "one_cycle:PEAK."
+)
 numbers = st.floats(-1e6, 1e6)
 fractions = st.floats(0.01, 1.0)
 schedules = st.one_of(
@@ -42,6 +45,38 @@ schedules = st.one_of(
 )
 def test_schedule_matches_hand_worked_values(schedule, progress, expected):
     assert schedule(progress) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("text", "knots"),
+    [
+        ("linear:1->0.5@0.2->0", ((0.0, 1.0), (0.2, 0.5), (1.0, 0.0))),
+        ("cosine:1->0.5@0.2->0.1@0.5->0@0.9", ((0.0, 1.0), (0.2, 0.5), (0.5, 0.1), (0.9, 0.0))),
+    ],
+)
+def test_a_schedule_goes_through_any_number_of_knots_and_keeps_them_in_its_text(text, knots):
+    schedule = parse_schedule(text, "temperature")
+    assert schedule.knots == knots
+    for place, value in knots:
+        assert schedule(place) == value
+    assert parse_schedule(schedule.to_value(), "temperature") == schedule
+    assert schedule(0.1) == pytest.approx(0.75)
+    assert schedule.bounds == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("linear:1->0.5->0", "expected a number, linear:START->END"),  # where is 0.5?
+        ("linear:1@0.1->0", "expected a number, linear:START->END"),
+        ("linear:1->0.5@0.6->0@0.3", "but knots must begin at progress 0 and rise to at most 1, got [0.0, 0.6, 0.3]."),
+        ("linear:1->0.5@0.6->0@1.3", "but knots must begin at progress 0 and rise to at most 1, got [0.0, 0.6, 1.3]."),
+    ],
+)
+def test_knots_out_of_order_are_refused(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_schedule(text, "temperature")
+    assert words in str(caught.value)
 
 
 @settings(deadline=None)

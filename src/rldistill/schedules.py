@@ -6,6 +6,7 @@ so one text serves runs of any length. As text, in TOML and on the command line:
     0.01                     always 0.01
     linear:0.2->0.01         in a straight line from 0.2 to 0.01
     linear:0.2->0.01@0.5     the same within the first half of the run, 0.01 from then on
+    linear:1->0.5@0.2->0     in straight lines, to 0.5 at a fifth of the run and to 0 at its end; any number of places
     cosine:1e-3->0           half a cosine wave from 1e-3 to 0; takes @ as well
     one_cycle:1e-3           up to 1e-3 within the first 30 % of the run, then down; @0.1 for 10 %
 
@@ -32,7 +33,7 @@ Shape = Literal["constant", "linear", "cosine", "one_cycle"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value as a function of progress; `constant`, `linear`, `cosine`, `one_cycle` and `parse_schedule` make one.
+    """A value as a function of progress; `constant`, `linear`, `cosine`, `one_cycle` and `parse_schedule` make it.
 
     Attributes:
         shape: of the way from one knot to the next: a straight line, or half a cosine wave, flat at both ends.
@@ -41,6 +42,13 @@ class Schedule:
 
     shape: Shape
     knots: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        for _, value in self.knots:
+            _check_finite(value=value)
+        places = [place for place, _ in self.knots]
+        if places[:1] != [0] or not all(before < after <= 1 for before, after in pairwise(places)):
+            raise ValueError(f"knots must begin at progress 0 and rise to at most 1, got {places}.")
 
     def __call__(self, progress: float) -> float:
         """Return the value at a share of the run, in [0, 1]."""
@@ -63,11 +71,11 @@ class Schedule:
         if self.shape == "constant":
             return float(self.knots[0][1])
         if self.shape == "one_cycle":
-            values, fraction, default = [self.knots[1][1]], self.knots[1][0], _ONE_CYCLE_WARMUP
-        else:
-            values, fraction, default = [value for _, value in self.knots], self.knots[-1][0], 1.0
-        ending = "" if fraction == default else f"@{_number_text(fraction)}"
-        return f"{self.shape}:{'->'.join(map(_number_text, values))}{ending}"
+            fraction, peak = self.knots[1]
+            return f"one_cycle:{_number_text(peak)}" + _place_text(fraction, default=_ONE_CYCLE_WARMUP)
+        first, *others = self.knots
+        steps = [_number_text(value) + _place_text(place, default=1.0) for place, value in others]
+        return f"{self.shape}:{'->'.join([_number_text(first[1]), *steps])}"
 
 
 def constant(value: float) -> Schedule:
@@ -132,22 +140,23 @@ def parse_schedule(text: str | float, name: str) -> Schedule:
         UsageError: the text has none of the forms, or a number is out of range.
     """
     kind, colon, body = str(text).rpartition(":")
-    values, at, fraction = body.partition("@")
+    parts = [part.partition("@") for part in body.split("->")]
     try:
-        numbers = [float(value) for value in values.split("->")]
-        fractions = [float(fraction)] if at else []
+        numbers = [float(value) for value, _, _ in parts]
+        fractions = [float(fraction) if at else None for _, at, fraction in parts]
     except ValueError:
         raise UsageError(_malformed(text, name)) from None
     try:
         match kind.strip(), numbers, fractions:
-            case "", [value], [] if not colon:
+            case "", [value], [None] if not colon:
                 return constant(value)
-            case "linear", [start, end], _:
-                return linear(start, end, *fractions)
-            case "cosine", [start, end], _:
-                return cosine(start, end, *fractions)
-            case "one_cycle", [peak], _:
-                return one_cycle(peak, *fractions)
+            case ("linear" | "cosine") as shape, [_, _, *_], [None, *between, last] if None not in between:
+                places = [0.0, *(place for place in between if place is not None), 1.0 if last is None else last]
+                if len(numbers) == 2:
+                    return _way(shape, *numbers, fraction=places[-1])
+                return Schedule(shape, tuple(zip(places, numbers, strict=True)))
+            case "one_cycle", [peak], [fraction]:
+                return one_cycle(peak) if fraction is None else one_cycle(peak, fraction)
             case _:
                 raise UsageError(_malformed(text, name))
     except ValueError as error:
@@ -203,8 +212,8 @@ def _malformed(text: str | float, name: str) -> str:
     # `linear:0.2->0.01` without quotes reaches us as `linear:0.2-`, and a file named 0.01 is born.
     hint = " The shell took '>' as a redirection: put the value in quotes." if str(text).endswith("-") else ""
     return (
-        f"{name}: got {text!r}, expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION) "
-        f"or one_cycle:PEAK.{hint}"
+        f"{name}: got {text!r}, expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION, "
+        f"and go on with ->VALUE) or one_cycle:PEAK.{hint}"
     )
 
 
@@ -230,6 +239,10 @@ def _half_wave(share: float) -> float:
 def _number_text(number: float) -> str:
     # The shortest text that reads back as the same number; float() undresses NumPy's scalars.
     return repr(float(number))
+
+
+def _place_text(place: float, *, default: float) -> str:
+    return "" if place == default else f"@{_number_text(place)}"
 
 
 def _check_finite(**values: float) -> None:
