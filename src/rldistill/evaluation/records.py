@@ -31,58 +31,33 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class PolicyEvaluation:
-    """One policy's episodes of one task and what follows from them; `to_dict` gives the documented JSON.
+    """One policy's episodes of one task and what follows from them; `to_dict` gives the documented JSON."""
 
-    Attributes:
-        task: that was played, with the protocol.
-        name: of its run folder or its file, else its own.
-        role: teacher, student or random.
-        policy_hash: identity.
-        behaviour: greedy or sample.
-        exploration_epsilon: chance of a uniformly random action.
-        played: the episodes.
-        mean: of the episodes' returns.
-        interval: 95 %, of the mean; None for a census and for fewer than 5 episodes.
-        iqm_interval: 95 %, of the interquartile mean; None likewise.
-        relative_score: mean ÷ teacher's mean, None where that is ≤ 0 or there is no teacher.
-        relative_score_interval: 95 %.
-        retention: (student − random) ÷ (teacher − random).
-        retention_interval: 95 %, two-sided.
-        retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
-        normalised_score: 0 random play, 1 a human tester; for the paper's ten games.
-        agreement: of choices: share of the teacher's states with the same greedy action.
-        agreement_interval: 95 %, of other episodes of the teacher; None for its census and fewer than 5 of them.
-        action_gap: of continuous actions: mean distance of the greedy ones on the teacher's states, in widths of
-            the box.
-        action_gap_interval: as that of agreement.
-        network: what it computes with: `mlp:64x64`, a module's class, or a program's format.
-        size: of the network, where there is one.
-        speed: of decisions, where there is a network.
-    """
-
-    task: Task
-    name: str
-    role: Role
-    policy_hash: str
-    behaviour: str
-    exploration_epsilon: float
-    played: PlayedEpisodes
-    mean: float
-    interval: Interval | None
-    iqm_interval: Interval | None
-    relative_score: float | None = None
-    relative_score_interval: Interval | None = None
-    retention: float | None = None
-    retention_interval: Interval | None = None
-    retention_lower_bound: float | None = None
-    normalised_score: float | None = None
-    agreement: float | None = None
+    task: Task  # that was played, with the protocol
+    name: str  # of its run folder or its file, else its own
+    role: Role  # teacher, student or random
+    policy_hash: str  # identity
+    behaviour: str  # greedy or sample
+    exploration_epsilon: float  # chance of a uniformly random action
+    played: PlayedEpisodes  # the episodes
+    mean: float  # of the episodes' returns
+    interval: Interval | None  # 95 %, of the mean; None for a census and for fewer than 5 episodes
+    iqm_interval: Interval | None  # 95 %, of the interquartile mean; None likewise
+    relative_score: float | None = None  # mean ÷ teacher's mean, None where that is ≤ 0 or there is no teacher
+    relative_score_interval: Interval | None = None  # 95 %
+    retention: float | None = None  # (student − random) ÷ (teacher − random)
+    retention_interval: Interval | None = None  # 95 %, two-sided
+    retention_lower_bound: float | None = None  # 95 %, one-sided: what `--require-retention` asks for
+    normalised_score: float | None = None  # 0 random play, 1 a human tester; for the paper's ten games
+    agreement: float | None = None  # of choices: share of the teacher's states with the same greedy action
+    # 95 %, of other episodes of the teacher; None for its census and fewer than 5 of them
     agreement_interval: Interval | None = None
+    # of continuous actions: mean distance of the greedy ones on the teacher's states, in widths of the box
     action_gap: float | None = None
-    action_gap_interval: Interval | None = None
-    network: str | None = None
-    size: NetworkSize | None = None
-    speed: DecisionSpeed | None = None
+    action_gap_interval: Interval | None = None  # as that of agreement
+    network: str | None = None  # what it computes with: `mlp:64x64`, a module's class, or a program's format
+    size: NetworkSize | None = None  # of the network, where there is one
+    speed: DecisionSpeed | None = None  # of decisions, where there is a network
 
     @property
     def standard_error(self) -> float:
@@ -117,31 +92,18 @@ class PolicyEvaluation:
 
 @dataclass(frozen=True)
 class StudentOverTasks:
-    """One student over all tasks; `to_dict` gives the documented JSON.
+    """One student over all tasks; `to_dict` gives the documented JSON."""
 
-    Attributes:
-        name: for tables.
-        policy_hash: identity.
-        num_tasks: that it played.
-        geometric_mean: of its relative scores; None unless every task has one, and it is positive.
-        geometric_mean_interval: 95 %, by the stratified bootstrap.
-        num_relative_scores: tasks with a relative score that is positive.
-        mean_retention: over the tasks; None unless every task has one.
-        mean_retention_interval: 95 %, two-sided, by the stratified bootstrap.
-        mean_retention_lower_bound: 95 %, one-sided: what `--require-retention` asks for.
-        num_retentions: tasks with a retention.
-    """
-
-    name: str
-    policy_hash: str
-    num_tasks: int
-    geometric_mean: float | None
-    geometric_mean_interval: Interval | None
-    num_relative_scores: int
-    mean_retention: float | None
-    mean_retention_interval: Interval | None
-    mean_retention_lower_bound: float | None
-    num_retentions: int
+    name: str  # for tables
+    policy_hash: str  # identity
+    num_tasks: int  # that it played
+    geometric_mean: float | None  # of its relative scores; None unless every task has one, and it is positive
+    geometric_mean_interval: Interval | None  # 95 %, by the stratified bootstrap
+    num_relative_scores: int  # tasks with a relative score that is positive
+    mean_retention: float | None  # over the tasks; None unless every task has one
+    mean_retention_interval: Interval | None  # 95 %, two-sided, by the stratified bootstrap
+    mean_retention_lower_bound: float | None  # 95 %, one-sided: what `--require-retention` asks for
+    num_retentions: int  # tasks with a retention
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data: the attributes, in their order."""
@@ -150,15 +112,10 @@ class StudentOverTasks:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Policies on the same episodes of one task, or of each of several; `print` shows the tables.
+    """Policies on the same episodes of one task, or of each of several; `print` shows the tables."""
 
-    Attributes:
-        seed: of the episodes and of the bootstrap.
-        policies: task by task: the teacher (if there is one), the students, random play.
-    """
-
-    seed: int
-    policies: tuple[PolicyEvaluation, ...]
+    seed: int  # of the episodes and of the bootstrap
+    policies: tuple[PolicyEvaluation, ...]  # task by task: the teacher (if there is one), the students, random play
 
     @property
     def tasks(self) -> dict[str, "Evaluation"]:

@@ -26,19 +26,12 @@ _DRAWS_WITHOUT_NEW_START = 150
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """One episode.
+    """One episode."""
 
-    Attributes:
-        score: undiscounted return.
-        length: decisions.
-        seed: of the environment: repeats the episode.
-        trace: checksum of the first observation and of all actions: equal for copies.
-    """
-
-    score: float
-    length: int
-    seed: int
-    trace: int
+    score: float  # undiscounted return
+    length: int  # decisions
+    seed: int  # of the environment: repeats the episode
+    trace: int  # checksum of the first observation and of all actions: equal for copies
 
     def to_dict(self) -> dict[str, float | int]:
         """Return plain JSON data."""
@@ -47,16 +40,11 @@ class EpisodeScore:
 
 @dataclass(frozen=True)
 class LikenessOfEpisodes:
-    """How alike another policy would have chosen in the states of the one that played, by episode.
+    """How alike another policy would have chosen in the states of the one that played, by episode."""
 
-    Attributes:
-        totals: `[E]`; of choices: states with the same greedy action; of a box: distances of the greedy actions, in its
-            widths.
-        counts: `[E]`, states that it was asked about.
-    """
-
+    # `[E]`; of choices: states with the same greedy action; of a box: distances of the greedy actions, in its widths
     totals: FloatArray
-    counts: FloatArray
+    counts: FloatArray  # `[E]`, states that it was asked about
 
     @property
     def value(self) -> float:
@@ -66,16 +54,12 @@ class LikenessOfEpisodes:
 
 @dataclass(frozen=True)
 class PlayedEpisodes:
-    """What a policy's episodes gave.
+    """What a policy's episodes gave."""
 
-    Attributes:
-        episodes: in the order of their index.
-        is_census: each distinct start of a deterministic task was played once: the mean is known, not estimated.
-        likeness: of each compared policy, how alike it would have chosen in these episodes.
-    """
-
-    episodes: tuple[EpisodeScore, ...]
+    episodes: tuple[EpisodeScore, ...]  # in the order of their index
+    # each distinct start of a deterministic task was played once: the mean is known, not estimated
     is_census: bool = False
+    # of each compared policy, how alike it would have chosen in these episodes
     likeness: Mapping[str, LikenessOfEpisodes] = field(default_factory=dict[str, LikenessOfEpisodes])
 
     @property

@@ -23,17 +23,11 @@ _BLOCK_VALUES = 2**20
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided interval.
+    """A two-sided interval."""
 
-    Attributes:
-        low: lower end, finite.
-        high: upper end, finite.
-        degenerate: the data showed no spread; the interval then says nothing about precision.
-    """
-
-    low: float
-    high: float
-    degenerate: bool = False
+    low: float  # lower end, finite
+    high: float  # upper end, finite
+    degenerate: bool = False  # the data showed no spread; the interval then says nothing about precision
 
     def __post_init__(self) -> None:
         if not -np.inf < self.low <= self.high < np.inf:

@@ -29,20 +29,13 @@ ROLES: tuple[Role, ...] = ("student", "teacher", "random")
 
 @dataclass(frozen=True)
 class Stratum:
-    """One task's episode returns.
+    """One task's episode returns."""
 
-    Attributes:
-        student: `[n]`.
-        teacher: `[n]`; the three lengths may differ unless they are drawn together.
-        random: `[n]`, of random play.
-        fixed: which of them are known exactly, such as a census; they enter with their mean.
-        together: which of them met the same episodes, in the same order; the others are resampled by themselves.
-    """
-
-    student: ArrayLike
-    teacher: ArrayLike
-    random: ArrayLike
-    fixed: Collection[Role] = ()
+    student: ArrayLike  # `[n]`
+    teacher: ArrayLike  # `[n]`; the three lengths may differ unless they are drawn together
+    random: ArrayLike  # `[n]`, of random play
+    fixed: Collection[Role] = ()  # which of them are known exactly, such as a census; they enter with their mean
+    # which of them met the same episodes, in the same order; the others are resampled by themselves
     together: Collection[Role] = ()
 
     def __post_init__(self) -> None:

@@ -11,15 +11,10 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class ReferenceScores:
-    """Mean raw scores of two players of one game.
+    """Mean raw scores of two players of one game."""
 
-    Attributes:
-        human: a professional games tester.
-        random: uniformly random actions.
-    """
-
-    human: float
-    random: float
+    human: float  # a professional games tester
+    random: float  # uniformly random actions
 
 
 REFERENCE_SCORES: Mapping[str, ReferenceScores] = MappingProxyType(
