@@ -15,7 +15,7 @@ import pytest
 import rldistill
 
 ZOO = Path(__file__).parents[1] / "zoo"
-VERBS = ["quickstart", "shrink", "train-teacher", "collect", "distill", "evaluate", "reproduce", "inspect"]
+VERBS = ["quickstart", "shrink", "train-teacher", "collect", "distill", "evaluate", "export", "reproduce", "inspect"]
 # Each of these costs tenths of a second or more; `--help` has half a second for everything.
 HEAVY_MODULES = {"torch", "scipy", "gymnasium", "ale_py", "blosc2", "matplotlib", "av"}
 
@@ -105,7 +105,15 @@ def test_help_lists_every_verb():
 
 
 def test_the_public_face_has_the_names_of_the_contract():
-    assert {"load_policy", "train_teacher", "collect", "distill", "evaluate", "reproduce"} <= public_functions().keys()
+    assert {
+        "load_policy",
+        "train_teacher",
+        "collect",
+        "distill",
+        "evaluate",
+        "export",
+        "reproduce",
+    } <= public_functions().keys()
 
 
 def test_public_names_survive_the_import_of_every_module():

@@ -1,9 +1,9 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `shrink`, `evaluate` and `reproduce` are the public face, with
-the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows how far a
-verb is; everything else may move. Importing this package imports nothing heavy: torch comes with the first use of a
-name.
+`load_policy`, `train_teacher`, `collect`, `distill`, `shrink`, `evaluate`, `export` and `reproduce` are the public
+face, with the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows
+how far a verb is; everything else may move. Importing this package imports nothing heavy: torch comes with the first
+use of a name.
 """
 
 import importlib
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rldistill.verbs.collect import collect as collect
     from rldistill.verbs.distill import distill as distill
     from rldistill.verbs.evaluate import evaluate as evaluate
+    from rldistill.verbs.export import export as export
     from rldistill.verbs.shrink import shrink as shrink
     from rldistill.verbs.train_teacher import train_teacher as train_teacher
 
@@ -32,6 +33,7 @@ _HOMES = {
     "collect": "rldistill.verbs.collect",
     "distill": "rldistill.verbs.distill",
     "evaluate": "rldistill.verbs.evaluate",
+    "export": "rldistill.verbs.export",
     "reproduce": "rldistill.paper.reproduce",
     "shrink": "rldistill.verbs.shrink",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "collect",
     "distill",
     "evaluate",
+    "export",
     "load_policy",
     "reproduce",
     "shrink",

@@ -21,6 +21,9 @@ class CombinedTorso(nn.Module):
         num_inputs: P, length of the vector.
         image_scale: factor on the images: 1/255 for bytes, 1 for floats.
 
+    Attributes:
+        parts: what the vector is made of; the last stands for what is appended.
+
     Raises:
         MismatchError: no part is an image, or the vector is shorter than its parts.
     """
@@ -32,8 +35,8 @@ class CombinedTorso(nn.Module):
         self.image_scale = float(image_scale)
         self._float_images = architecture.float_images
         num_appended = num_inputs - sum(part.size for part in parts)
-        self._parts = (*parts, ObservationPart("", (max(num_appended, 0),)))
-        images = [part for part in parts if self._is_image(part)]
+        self.parts = (*parts, ObservationPart("", (max(num_appended, 0),)))
+        images = [part for part in parts if self.is_image(part)]
         if not images or num_appended < 0:
             listing = ", ".join(f"{part.name} {part.dtype} {list(part.shape)}" for part in parts) or "none"
             raise MismatchError(
@@ -43,19 +46,20 @@ class CombinedTorso(nn.Module):
         torsos = [make_torso(replace(architecture, kind="conv", float_images=False), part.shape) for part in images]
         self.images = nn.ModuleList(torso for torso, _ in torsos)
         widths = iter(num_features for _, num_features in torsos)
-        self.num_features = sum(next(widths) if self._is_image(part) else part.size for part in self._parts)
+        self.num_features = sum(next(widths) if self.is_image(part) else part.size for part in self.parts)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features `[B, F]` of float32 vectors `[B, P]`."""
         torsos = iter(self.images)
-        sizes = [part.size for part in self._parts]
+        sizes = [part.size for part in self.parts]
         features = [
-            self._image_features(next(torsos), values, part) if self._is_image(part) else values
-            for values, part in zip(observations.split(sizes, dim=1), self._parts, strict=True)
+            self._image_features(next(torsos), values, part) if self.is_image(part) else values
+            for values, part in zip(observations.split(sizes, dim=1), self.parts, strict=True)
         ]
         return torch.cat(features, dim=1)
 
-    def _is_image(self, part: ObservationPart) -> bool:
+    def is_image(self, part: ObservationPart) -> bool:
+        """Whether a part has a torso of its own."""
         return part.is_image or (self._float_images and len(part.shape) == 3)
 
     def _image_features(self, torso: nn.Module, values: Tensor, part: ObservationPart) -> Tensor:

@@ -30,15 +30,18 @@ class ImpalaStage(nn.Module):
         num_outputs: channels after the convolution.
         kernel_size: of the convolution, odd.
         stride: of the pooling.
+
+    Attributes:
+        stride: of the pooling.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, kernel_size: int = 3, stride: int = 2) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(num_inputs, num_outputs, kernel_size, padding=kernel_size // 2)
         self.blocks = nn.Sequential(ResidualBlock(num_outputs), ResidualBlock(num_outputs))
-        self._stride = stride
+        self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images of ⌈H ÷ stride⌉ x ⌈W ÷ stride⌉."""
-        pooled = functional.max_pool2d(self.convolution(images), kernel_size=3, stride=self._stride, padding=1)
+        pooled = functional.max_pool2d(self.convolution(images), kernel_size=3, stride=self.stride, padding=1)
         return self.blocks(pooled)

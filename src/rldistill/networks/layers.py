@@ -1,7 +1,8 @@
 """A policy network as plain layers, in the order in which an observation passes them: normalise, torso, head, action.
 
 Checkpoints of other libraries are read into this form. `Architecture` describes the same network without its weights,
-as policy files keep it.
+as policy files keep it. `plain_layers` gives the layers of a network that is made: what it computes, one module after
+the other, for exports.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rldistill.networks.architecture import Activation, Architecture
 from rldistill.networks.input_layer import InputNormalization
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN, GaussianOptions, ValueAtoms
-from rldistill.networks.policy_network import PolicyNetwork
+from rldistill.networks.policy_network import Head, PolicyNetwork
 from rldistill.types import OutputKind
 
 
@@ -147,6 +148,24 @@ def fill_network(network: PolicyNetwork, layers: NetworkLayers) -> None:
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.use_channels_last()
+
+
+def plain_layers(network: PolicyNetwork, head: int = 0) -> list[nn.Module]:
+    """Return the layers that an observation passes on its way to one head's rows, in their order.
+
+    Images are `[C, H, W]` (`torsos.to_images`) before the first of them. Each takes what the one before it gave. Two
+    are more than one step: a `CombinedTorso` holds a list of its own for each image, and the last, `OutputRows`, also
+    takes what the layer before it took. The state value is left out: no action follows from it.
+
+    Returns:
+        `ScaleInput` or `NormalizeInput`; convolutions, norms, activations, `Flatten` and linear layers of the torso, or
+        `ImpalaStage`s, or a `CombinedTorso`; linear layers and activations of the head; its last linear layer;
+        `OutputRows`.
+    """
+    chosen = network.heads[head]
+    assert isinstance(chosen, Head), "heads are made as such"
+    torso = list(network.torso) if isinstance(network.torso, nn.Sequential) else [network.torso]
+    return [network.scale, *torso, *chosen.hidden, chosen.output, chosen.rows]
 
 
 def _state(layers: NetworkLayers, names: Sequence[str]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ LOG_STD_BOUNDS = (-20.0, 2.0)
 # Between which `state_tanh` moves: those of Spinning Up's and CleanRL's SAC.
 SMOOTH_LOG_STD_BOUNDS = (-5.0, 2.0)
 # Keeps the logarithm of a generalised state-dependent variance finite (Raffin et al. 2020, gSDE).
-_GSDE_EPSILON = 1e-6
+GSDE_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,14 @@ class OutputRows(nn.Module):
     Args:
         layer: the kind.
         num_features: F, width of the features below the linear layer.
+
+    Attributes:
+        layer: the kind.
     """
 
     def __init__(self, layer: OutputLayer, num_features: int) -> None:
         super().__init__()
-        self._layer = layer
+        self.layer = layer
         num_actions = layer.num_linear
         if layer.kind == "gaussian":
             self._make_std(layer.gaussian.std, num_features, num_actions)
@@ -144,12 +147,12 @@ class OutputRows(nn.Module):
 
     def initialise(self) -> None:
         """Start with a standard deviation of 1 in all states; draws nothing."""
-        if self._layer.kind == "gaussian" and self._layer.gaussian.std in ("state", "state_tanh"):
+        if self.layer.kind == "gaussian" and self.layer.gaussian.std in ("state", "state_tanh"):
             nn.init.zeros_(self.log_std_layer.weight)
 
     def forward(self, linear: Tensor, features: Tensor) -> Tensor:
         """Return rows `[B, O]` of the linear layer's outputs and its features `[B, F]`."""
-        layer = self._layer
+        layer = self.layer
         if layer.kind == "gaussian":
             limit = layer.gaussian.mean_limit
             mean = linear if limit is None else linear.clamp(-float(limit), float(limit))
@@ -161,14 +164,14 @@ class OutputRows(nn.Module):
         return linear if layer.atoms is None else _expectation(linear, layer.atoms)
 
     def _log_std(self, features: Tensor) -> Tensor:
-        if self._layer.gaussian.std == "state":
+        if self.layer.gaussian.std == "state":
             return self.log_std_layer(features).clamp(*LOG_STD_BOUNDS)
-        if self._layer.gaussian.std == "state_tanh":
+        if self.layer.gaussian.std == "state_tanh":
             low, high = SMOOTH_LOG_STD_BOUNDS
             return low + 0.5 * (high - low) * (torch.tanh(self.log_std_layer(features)) + 1)
-        if self._layer.gaussian.std == "gsde":
+        if self.layer.gaussian.std == "gsde":
             variance = features.square() @ self.log_std.exp().square()
-            return 0.5 * (variance + _GSDE_EPSILON).log()
+            return 0.5 * (variance + GSDE_EPSILON).log()
         return self.log_std
 
 

@@ -1,0 +1,349 @@
+"""The contract of a policy: what goes in, what comes out, in which units and in which order, as one JSON.
+
+Most robots that fall do so because of an order of joints, a scale or a missing input that two programs understood
+differently. The contract says all of it term by term; it lies beside every export, and in an ONNX file's metadata too.
+docs/export.md documents the schema.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rldistill.checks import is_whole
+from rldistill.errors import RldistillError, UsageError, shown
+from rldistill.limits import JSON, read_file, read_json
+from rldistill.networks import InputNormalization
+from rldistill.policies import TorchPolicy
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout
+
+CONTRACT_VERSION = 1
+METADATA_KEY = "rldistill.contract"
+"""Of an ONNX file."""
+_ATARI_FRAMES_PER_SECOND = 60
+
+
+@dataclass(frozen=True)
+class Term:
+    """A name for some numbers that stand side by side in an observation or an action."""
+
+    name: str
+    size: int  # how many they are
+    unit: str | None = None  # such as rad/s
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the numbers of a task mean, as far as somebody says it."""
+
+    observation: tuple[Term, ...] = ()  # in order; none: they are named by the parts of the observation
+    action: tuple[Term, ...] = ()  # in order; none: one term
+    control_rate_hz: float | None = None  # decisions per second
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much of its teacher's skill a policy keeps, as it was measured."""
+
+    value: float
+    interval: tuple[float, float] | None  # 95 %
+    teacher_hash: str
+    num_episodes: int
+
+
+def make_contract(policy: TorchPolicy, names: Names, retention: Retention | None) -> dict[str, Any]:
+    """Return the contract of the head that a policy plays, as plain JSON data.
+
+    Raises:
+        UsageError: the names are not as many as the numbers.
+    """
+    task = policy.tasks[0]
+    fingerprint = task.fingerprint
+    rate = _ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
+    return {
+        "schema_version": CONTRACT_VERSION,
+        "policy": {"name": policy.name, "hash": policy.hash, "behaviour": policy.behaviour},
+        "task": {"name": task.name, "environment_kwargs": dict(task.environment_kwargs)},
+        "control_rate_hz": rate,
+        "observation": {
+            "dtype": "uint8" if fingerprint.observation_dtype == "uint8" else "float32",
+            "shape": list(fingerprint.observation_shape),
+            "terms": _observation_terms(policy, names.observation),
+        },
+        "action": {
+            "kind": fingerprint.action_layout.kind,
+            "output_kind": policy.output_kind,
+            "terms": _action_terms(task, policy, names.action),
+        },
+        "states": [],  # no network of ours remembers anything yet
+        "retention": None if retention is None else _retention_data(retention),
+    }
+
+
+def retention_in(rows: Any, policy_hash: str) -> Retention | None:  # noqa: ANN401 (JSON)
+    """Return the retention of a policy in the rows of an evaluation's JSON; None where they say none of it."""
+    listed: list[Any] = rows if isinstance(rows, list) else []
+    known = [cast(dict[str, Any], row) for row in listed if isinstance(row, dict)]
+    teacher = next((row for row in known if row.get("role") == "teacher"), {})
+    for row in known:
+        value, interval, episodes = row.get("retention"), row.get("retention_interval"), row.get("episodes")
+        if row.get("policy_hash") == policy_hash and isinstance(value, int | float) and isinstance(episodes, list):
+            bounds = (interval[0], interval[1]) if isinstance(interval, list) and len(interval) == 2 else None
+            return Retention(value, bounds, str(teacher.get("policy_hash")), len(episodes))
+    return None
+
+
+def _retention_data(retention: Retention) -> dict[str, Any]:
+    interval = None if retention.interval is None else list(retention.interval)
+    return {**vars(retention), "interval": interval}
+
+
+def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
+    fingerprint, statistics = policy.tasks[0].fingerprint, policy.normalization
+    num_values = 1
+    for size in fingerprint.observation_shape:
+        num_values *= size
+    described = [(term, (term.size,)) for term in named] or _own_terms(fingerprint, num_values)
+    _check_total("observation", [term for term, _ in described], num_values)
+    terms: list[dict[str, Any]] = []
+    start = 0
+    for term, shape in described:
+        end = start + term.size
+        data = {"name": term.name, "slice": [start, end], "shape": list(shape), "unit": term.unit}
+        terms.append(data | _preprocessing(policy, statistics, start, end))
+        start = end
+    return terms
+
+
+def _own_terms(fingerprint: ObservationFingerprint, num_values: int) -> list[tuple[Term, tuple[int, ...]]]:
+    """Return the parts of an observation and what is appended behind them, as the task's record names them."""
+    num_clock = 0 if fingerprint.time_feature is None else 1
+    own = [(Term(part.name, part.size), part.shape) for part in fingerprint.observation_parts]
+    if not own:
+        num_own = num_values - fingerprint.zero_padding - num_clock
+        is_plain = num_own == num_values
+        own = [(Term("observation", num_own), fingerprint.observation_shape if is_plain else (num_own,))]
+    if fingerprint.zero_padding:
+        own.append((Term("zero_padding", fingerprint.zero_padding), (fingerprint.zero_padding,)))
+    if num_clock:
+        own.append((Term("time_left", 1), (1,)))
+    return own
+
+
+def _preprocessing(policy: TorchPolicy, statistics: InputNormalization | None, start: int, end: int) -> dict[str, Any]:
+    """Say what the policy itself does with some numbers before its first layer: they go in as the environment has them.
+
+    By statistics: (o − mean) ÷ √(variance + epsilon), clipped to ± clip. Else o · scale.
+    """
+    if statistics is None:
+        architecture = policy.spec.architecture
+        parts = policy.spec.observation_parts
+        if architecture is None or architecture.kind != "combined":
+            return {"scale": policy.spec.input_scale, "statistics": None}
+        at = 0
+        for part in parts:
+            if at <= start < at + part.size:
+                is_image = part.is_image or (architecture.float_images and len(part.shape) == 3)
+                return {"scale": policy.spec.input_scale if is_image else 1.0, "statistics": None}
+            at += part.size
+        return {"scale": 1.0, "statistics": None}
+    if any(first <= start and end <= last for first, last in statistics.untouched):
+        return {"scale": 1.0, "statistics": None}
+    return {
+        "scale": None,
+        "statistics": {
+            "mean": list(statistics.mean[start:end]),
+            "variance": list(statistics.variance[start:end]),
+            "epsilon": statistics.epsilon,
+            "clip": statistics.clip if statistics.clips else None,
+        },
+    }
+
+
+def _action_terms(task: Task, policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
+    layout = task.fingerprint.action_layout
+    num_values = len(layout.sizes) if layout.kind == "multi_discrete" else layout.sizes[0]
+    if layout.kind == "discrete":
+        num_values = 1
+    terms = list(named) or [Term("action", num_values)]
+    _check_total("action", terms, num_values)
+    data: list[dict[str, Any]] = []
+    start = 0
+    for term in terms:
+        end = start + term.size
+        own = {"name": term.name, "slice": [start, end], "unit": term.unit}
+        data.append(own | _mapping(layout, policy, task, start, end))
+        start = end
+    return data
+
+
+def _mapping(layout: ActionLayout, policy: TorchPolicy, task: Task, start: int, end: int) -> dict[str, Any]:
+    """Say how raw outputs become the numbers of an action: squash, then · scale + offset, then clip."""
+    if not layout.is_continuous:
+        sizes = [2] * (end - start) if layout.kind == "multi_binary" else list(layout.sizes[start:end])
+        meanings = list(task.fingerprint.action_set) or None
+        return {"choices": sizes, "meanings": meanings if layout.kind == "discrete" else None}
+    finite = [
+        [bound if abs(bound) < _UNBOUNDED else None for bound in side[start:end]] for side in (layout.low, layout.high)
+    ]
+    squashes = layout.mapping == "tanh_rescale"
+    pairs = list(zip(layout.low[start:end], layout.high[start:end], strict=True))
+    # Of a deterministic policy the network itself ends in them, of a Gaussian they are applied to the mean.
+    return {
+        "squash": "tanh" if squashes else None,
+        "scale": [0.5 * (high - low) if squashes else 1.0 for low, high in pairs],
+        "offset": [0.5 * (high + low) if squashes else 0.0 for low, high in pairs],
+        "clip": finite,
+    }
+
+
+def _check_total(what: str, terms: Sequence[Term], expected: int) -> None:
+    total = sum(term.size for term in terms)
+    if total != expected:
+        listing = ", ".join(f"{term.name} ({term.size})" for term in terms[:6]) + (", …" if len(terms) > 6 else "")
+        raise UsageError(
+            f"--names: the {what} terms take {total} numbers, the policy's {what} has {expected}: {listing}. Name all "
+            "of them, in the order of the environment."
+        )
+
+
+def read_names(path: Path) -> Names:
+    """Read `--names`: JSON with `observation` and `action`, lists of names or of `{name, size, unit}`, in order.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        data = read_json(read_file(path, JSON.num_bytes))
+    except OSError as error:
+        raise UsageError(f"--names {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"--names {path} is no JSON: {error}.") from error
+    keys = set(cast(dict[str, Any], data)) if isinstance(data, dict) else None
+    if keys is None or keys - {"observation", "action", "control_rate_hz"}:
+        got = f"a {type(data).__name__}" if keys is None else f"the keys {', '.join(sorted(keys))}"
+        raise UsageError(
+            f"--names {path}: got {got}, expected observation, action and control_rate_hz, or some of them."
+        )
+    return names_from(data, f"--names {path}")
+
+
+def names_from(data: Mapping[str, Any], what: str) -> Names:
+    """Return names from plain JSON data.
+
+    Raises:
+        UsageError: it does not hold them; begins with `what`.
+    """
+    rate = data.get("control_rate_hz")
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+        raise UsageError(f"{what}: control_rate_hz must be a number > 0, got {shown(rate)}.")
+    observation, action = (_terms(data.get(key, []), f"{what}: {key}") for key in ("observation", "action"))
+    return Names(observation, action, None if rate is None else float(rate))
+
+
+def _terms(items: Any, what: str) -> tuple[Term, ...]:  # noqa: ANN401 (JSON)
+    expected = 'expected a list of names, or of {"name": …, "size": …, "unit": …}'
+    if not isinstance(items, list | tuple):
+        raise UsageError(f"{what}: got {shown(items)}, {expected}.")
+    terms: list[Term] = []
+    for item in cast(Sequence[Any], items):
+        data = {"name": item} if isinstance(item, str) else item
+        if not isinstance(data, dict):
+            raise UsageError(f"{what}: got {shown(item)} in the list, {expected}.")
+        known = cast(dict[str, Any], data)
+        name, size, unit = known.get("name"), known.get("size", 1), known.get("unit")
+        is_right = is_whole(size) and isinstance(unit, str | None) and not known.keys() - {"name", "size", "unit"}
+        if not (isinstance(name, str) and is_right):
+            raise UsageError(
+                f"{what}: got a term of {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, {expected}."
+            )
+        terms.append(Term(name, size, unit))
+    if twice := sorted({term.name for term in terms if [own.name for own in terms].count(term.name) > 1}):
+        raise UsageError(f"{what}: got {', '.join(twice)} more than once. A name stands for one term.")
+    return tuple(terms)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """List what two contracts say differently of what goes in and out, term by term; the policies may be any.
+
+    Returns:
+        A line for each: `action hip: scale [0.35] against [0.55]`; none where a program for one may run the other.
+    """
+    found = _compared("task", ours["task"]["name"], theirs["task"]["name"])
+    found += _compared("control rate", ours["control_rate_hz"], theirs["control_rate_hz"])
+    for side in ("observation", "action"):
+        mine, other = ours[side], theirs[side]
+        for key in sorted((mine.keys() | other.keys()) - {"terms"}):
+            found += _compared(f"{side} {key}", mine.get(key), other.get(key))
+        found += _terms_compared(side, mine["terms"], other["terms"])
+    return found + _terms_compared("state", ours["states"], theirs["states"])
+
+
+def _terms_compared(side: str, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
+    mine, other = ({str(term["name"]): term for term in terms} for terms in (ours, theirs))
+    found: list[str] = []
+    for name in [*mine, *(name for name in other if name not in mine)]:
+        if name not in other or name not in mine:
+            have, has_not = ("theirs", "ours") if name not in mine else ("ours", "theirs")
+            found.append(f"{side} {name}: in {have}, not in {has_not}")
+            continue
+        for key in [key for key in {**mine[name], **other[name]} if key != "name"]:
+            found += _compared(f"{side} {name}: {key}", mine[name].get(key), other[name].get(key))
+    return found
+
+
+def _compared(what: str, ours: object, theirs: object) -> list[str]:
+    if ours == theirs:
+        return []
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        mine, other = cast(Mapping[str, object], ours), cast(Mapping[str, object], theirs)
+        return [line for key in {**mine, **other} for line in _compared(f"{what} {key}", mine.get(key), other.get(key))]
+    return [f"{what} {_short(ours)} against {_short(theirs)}"]
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 2]} …"
+
+
+_MOST_SHOWN = 80
+# Many environments write float32's largest number where they mean infinity.
+_UNBOUNDED = 1e30
+
+
+def check_contract(what: str, data: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+    """Return a contract that a file holds, after checking that it is one.
+
+    Raises:
+        RldistillError: it is none, or of a newer version.
+    """
+    wrong = f"{what} holds no contract: "
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise RldistillError(f"{wrong}got {shown(cast(object, data))}, expected the JSON beside an export.")
+    contract = cast(dict[str, Any], data)
+    if contract["schema_version"] != CONTRACT_VERSION:
+        raise RldistillError(
+            f"{what}: got version {shown(contract['schema_version'])} of the contract, this version reads "
+            f"{CONTRACT_VERSION}. Upgrade rldistill."
+        )
+    for key, keys in _KEYS.items():
+        if key not in contract:
+            raise RldistillError(f"{wrong}{key} is missing.")
+        if keys and not (isinstance(contract[key], dict) and contract[key].keys() >= keys):
+            raise RldistillError(f"{wrong}{key} must have {', '.join(sorted(keys))}.")
+    for terms in (contract["observation"]["terms"], contract["action"]["terms"], contract["states"]):
+        if not (isinstance(terms, list) and all(isinstance(term, dict) and "name" in term for term in terms)):
+            raise RldistillError(f"{wrong}its terms must be a list, each with a name.")
+    return contract
+
+
+_KEYS: Mapping[str, frozenset[str]] = {
+    "policy": frozenset({"name", "hash", "behaviour"}),
+    "task": frozenset({"name", "environment_kwargs"}),
+    "control_rate_hz": frozenset(),
+    "observation": frozenset({"dtype", "shape", "terms"}),
+    "action": frozenset({"kind", "output_kind", "terms"}),
+    "states": frozenset(),
+    "retention": frozenset(),
+}

@@ -1,0 +1,66 @@
+"""What a policy is exported to: one format per kind of file, each written, read back and run to be verified.
+
+A writer gets an `Export` and a path in a folder of its own: whatever it writes there is moved beside `--out` once it is
+verified, so that nothing half-written is ever seen under the name that was asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.errors import UsageError
+from rldistill.policies import Policy, TorchPolicy
+
+Precision = Literal["float32", "float16", "int8"]
+ACTION = "action"
+"""What programs call the output that is the greedy action; their other outputs are named as in `PolicyOutput`."""
+Decide = Callable[[NDArray[Any]], object]
+"""One observation, `[1, *observation_shape]`, to an action, in the way of who runs the file."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A policy on its way out."""
+
+    policy: TorchPolicy  # plays the head that is exported
+    contract: Mapping[str, Any]  # `contract.make_contract`
+    precision: Precision = "float32"
+    gives_probabilities: bool = False  # whether choices come with their probabilities, too
+    calibration: NDArray[np.generic] | None = None  # observations of the dataset `[N, *observation_shape]`, for int8
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One format."""
+
+    name: str  # as `--to` has it
+    suffix: str  # of its files; empty: a folder
+    precisions: tuple[Precision, ...]
+    write: Callable[[Export, Path], None]
+    read: Callable[[Export, Path], Policy]  # as whoever gets the file reads it: what is verified
+    decider: Callable[[Export, Path], Decide]  # on one thread, to be timed
+
+
+def format_of(formats: Mapping[str, ExportFormat], name: str | None, out: Path) -> ExportFormat:
+    """Return the format that is named, or the one whose files end as `out` does.
+
+    Raises:
+        UsageError: there is none, or `out` ends as the files of another format do.
+    """
+    by_suffix = [own for own in formats.values() if own.suffix and own.suffix == out.suffix]
+    if name is None:
+        if by_suffix:
+            return by_suffix[0]
+        known = ", ".join(f"{own.name} ({own.suffix or 'a folder'})" for own in formats.values())
+        raise UsageError(f"--out {out}: its ending names no format. Add --to: one of {known}.")
+    if name not in formats:
+        raise UsageError(f"--to: got {name!r}, expected one of {', '.join(formats)}.")
+    chosen = formats[name]
+    if out.suffix != chosen.suffix and (by_suffix or chosen.suffix):
+        expected = f"a file ending in {chosen.suffix}" if chosen.suffix else "a folder"
+        raise UsageError(f"--out {out}: got a path ending in {out.suffix!r}, expected {expected} for --to {name}.")
+    return chosen

@@ -1,0 +1,132 @@
+"""ONNX files: one file with weights and contract in it, checked by onnx, run and read back by onnxruntime."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.adapters.load import acting, load_with
+from rldistill.errors import RldistillError, check_installed, optional_import
+from rldistill.exports.contract import METADATA_KEY, check_contract
+from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
+from rldistill.exports.onnx_graph import INPUT, make_model
+from rldistill.limits import JSON, read_json
+from rldistill.networks import PolicyNetwork
+from rldistill.options.reading import Reading
+from rldistill.policies import Policy
+
+_WHAT = "--to onnx"
+# The limit of protobuf, beyond which weights would have to lie in a second file.
+_MOST_BYTES = (2 << 30) - 1
+# What onnxruntime's quantiser is given at once; how many do not change its ranges.
+_CALIBRATION_ROWS = 64
+# The layers that hold nearly all weights; everything else stays in float32.
+_QUANTISED = ("Conv", "Gemm")
+
+
+def write(export: Export, path: Path) -> None:
+    """Write a policy as an ONNX file.
+
+    Raises:
+        RldistillError: its network is not made of plain layers, it is too large, or a package is missing.
+    """
+    onnx = optional_import("onnx", what=_WHAT, extra="onnx")
+    check_installed("onnxruntime", what=_WHAT, extra="onnx")
+    if not isinstance(export.policy.network, PolicyNetwork):
+        raise RldistillError(
+            f"{_WHAT}: policy {export.policy.name!r} is a module of its maker's own ({export.policy.spec.module}), "
+            "without a description of its layers. --to torchscript and --to torch-export still work."
+        )
+    num_bytes = sum(parameter.numel() * 4 for parameter in export.policy.network.parameters())
+    if num_bytes > _MOST_BYTES:
+        raise RldistillError(f"{_WHAT}: the weights take {num_bytes:,} bytes, one file holds at most {_MOST_BYTES:,}.")
+    is_half = export.precision == "float16"
+    model = make_model(onnx, export.policy, half=is_half, gives_probabilities=export.gives_probabilities)
+    if export.precision == "int8":
+        model = _quantised(onnx, model, export)
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(export.contract, allow_nan=False)})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (protobuf)
+    """Return the model with int8 weights, a scale for each channel, and inputs of layers rounded to their ranges.
+
+    The ranges are the smallest and the largest value that each layer is given on observations of the dataset. What a
+    layer gives is not rounded itself: neighbouring Q-values lie closer than a 256th of their range.
+    """
+    assert export.calibration is not None, "int8 is exported with observations"
+    quantization = optional_import("onnxruntime.quantization", what=f"{_WHAT} --precision int8", extra="onnx")
+    logger = logging.getLogger()
+    level = logger.level
+    with tempfile.TemporaryDirectory() as folder:
+        quantised = Path(folder, "quantised.onnx")
+        try:
+            logger.setLevel(logging.ERROR)  # it advises on a preprocessing that our graphs do not need
+            quantization.quantize_static(
+                model,
+                quantised,
+                _Batches(export.calibration),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTISED),
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                extra_options={"OpTypesToExcludeOutputQuantization": list(_QUANTISED)},
+            )
+        finally:
+            logger.setLevel(level)
+        return onnx.load_model_from_string(quantised.read_bytes())
+
+
+class _Batches:
+    """Observations as onnxruntime's quantiser asks for them."""
+
+    def __init__(self, observations: NDArray[np.generic]) -> None:
+        self._left: Iterator[NDArray[np.generic]] = iter(
+            observations[start : start + _CALIBRATION_ROWS] for start in range(0, len(observations), _CALIBRATION_ROWS)
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
+        """Return the next batch, None after the last."""
+        rows = next(self._left, None)
+        return None if rows is None else {INPUT: rows}
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Refuse to be read in parts, for which the quantiser does not ask unless told."""
+        raise NotImplementedError
+
+
+def read(export: Export, path: Path) -> Policy:
+    """Return what our own loader reads: the file in a process of its own, as any stranger's."""
+    policy = load_with(path, Reading(), device="cpu", task=export.policy.tasks[0])
+    return acting(policy, export.policy.behaviour)
+
+
+def decider(export: Export, path: Path) -> Decide:
+    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
+    onnxruntime = optional_import("onnxruntime", what=_WHAT, extra="onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda observation: session.run([ACTION], {INPUT: observation})
+
+
+def contract_in(path: Path) -> dict[str, Any] | None:
+    """Return the contract in an ONNX file's metadata; None where there is none.
+
+    Raises:
+        RldistillError: what is there is no contract.
+    """
+    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="onnx")
+    model = onnx.load(path, load_external_data=False)
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
+
+
+ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, read, decider)

@@ -1,0 +1,303 @@
+"""Export a policy: write it, read it back, compare it over whole trajectories, and only then put it in its place."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.data import Dataset
+from rldistill.envs import PlayableTask, make_task
+from rldistill.errors import GateError, MismatchError, OutputExistsError, RldistillError, TaskError, UsageError
+from rldistill.evaluation.names import NamedPolicy
+from rldistill.evaluation.play import TaskPlay
+from rldistill.evaluation.records import Evaluation
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify
+from rldistill.exports import trajectories
+from rldistill.exports.contract import Names, Retention, make_contract, read_names, retention_in
+from rldistill.exports.formats import Export, ExportFormat, format_of
+from rldistill.exports.parity import DecisionTime, compare, time_decisions
+from rldistill.exports.result import Exported
+from rldistill.exports.table import FORMATS
+from rldistill.exports.trajectories import Decisions, TrajectorySource
+from rldistill.limits import JSON, read_file, read_json
+from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by, recorded_teacher
+from rldistill.options.declaration import verb
+from rldistill.options.export import ExportOptions
+from rldistill.policies import Policy, TorchPolicy
+from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.machine import resolve_machine
+from rldistill.session.run_folder import keep_inputs
+from rldistill.session.threads import use_threads
+from rldistill.storage import write_json
+
+_TIMED_ROWS = 64
+_EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An export that was checked as far as nothing is played or written for it."""
+
+    options: ExportOptions
+    named: PolicyLike
+    policy: TorchPolicy  # plays the head that is exported
+    format: ExportFormat
+    names: Names
+    playable: PlayableTask | None  # what was named to be played
+    dataset: Dataset | None
+    source: TrajectorySource
+
+    @property
+    def out(self) -> Path:
+        """Where the export goes."""
+        return Path(self.options.out)
+
+
+@verb(ExportOptions)
+def export(options: ExportOptions) -> Exported:
+    """Write a policy in a form that others run, with its contract, after proving that it acts the same.
+
+    Raises:
+        UsageError: an option is out of range, or a head must be named.
+        MismatchError: policy, task and data do not belong together.
+        OutputExistsError: `out` is there already, and `overwrite` was not given.
+        GateError: what was written does not act as the policy does; it is kept under another name, and `result` says
+            how far apart they are.
+        KeyboardInterrupt: stopped; nothing is written.
+    """
+    return run(prepare(options))
+
+
+def prepare(options: ExportOptions) -> Job:
+    """Load the policy and find what it is compared on: all that is checked before anything is played or written.
+
+    Raises:
+        RldistillError: as `export`.
+    """
+    options = resolve_machine(options)
+    chosen = format_of(FORMATS, options.to, Path(options.out))
+    if options.precision not in chosen.precisions:
+        raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
+    names = Names() if options.names is None else read_names(Path(options.names))
+    if isinstance(options.task, str):
+        make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
+    named = as_named(options.policy, options)
+    data = None if options.data is None else Path(options.data)
+    for path in _places(Path(options.out)):
+        if path.exists() and not options.overwrite:
+            raise OutputExistsError(f"--out {path} is there already. Choose another --out, or add --overwrite.")
+        keep_inputs(path, [*files_of([named]), data, options.names], overwrite=options.overwrite)
+    policy = _head(as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs), options)
+    if options.probabilities and policy.output_kind != "logits":
+        raise UsageError(f"--probabilities: policy {policy.name!r} gives {policy.output_kind}, which are no choices.")
+    dataset = trajectories.recorded_data(policy) if data is None else trajectories.open_for(policy, data)
+    if options.precision == "int8" and dataset is None:
+        raise RldistillError(
+            f"--precision int8 is calibrated on observations of a dataset: policy {policy.name!r} names none that is "
+            "still there. Name one: --data FOLDER."
+        )
+    playable = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
+    source = _source(policy, playable, dataset, options)
+    return Job(options, named, policy, chosen, names, playable, dataset, source)
+
+
+def _places(out: Path) -> list[Path]:
+    """Return the paths that an export takes: its own, the contract's and the report's."""
+    return [out, beside(out, "contract"), beside(out, "export")]
+
+
+def beside(out: Path, what: str) -> Path:
+    """Return the path of the contract (`contract`) or the report (`export`) beside an export."""
+    return out.with_name(f"{out.stem if out.suffix else out.name}.{what}.json")
+
+
+def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
+    """Return the policy playing the head that is exported."""
+    if not isinstance(policy, TorchPolicy):
+        raise RldistillError(
+            f"Policy {policy.name!r} is a program, not weights: there is nothing to export but the file that it is. "
+            "Distil it into a network first: rldistill distill --teacher FILE."
+        )
+    heads = [own.name for own in policy.tasks]
+    if len(heads) == 1:
+        return policy
+    name = options.task if isinstance(options.task, str) else None
+    if name is None:
+        raise UsageError(f"Policy {policy.name!r} has heads for {', '.join(heads)}: name one of them with --task.")
+    return policy.for_task(name)
+
+
+def _source(
+    policy: TorchPolicy, playable: PlayableTask | None, dataset: Dataset | None, options: ExportOptions
+) -> TrajectorySource:
+    """Return what policy and export are compared on: the named task, else the data, else the policy's own task."""
+    if playable is None and dataset is not None:
+        return trajectories.of_dataset(policy, dataset, options.num_episodes)
+    try:
+        chosen = playable or played_by(policy, make_task(policy.tasks[0]))
+    except (TaskError, MismatchError) as error:
+        raise RldistillError(
+            f"An export is compared with its policy on real observations, and there are none: {error} Name its task "
+            "(--task ID), or a dataset (--data FOLDER)."
+        ) from error
+    return trajectories.of_task(
+        policy,
+        chosen,
+        options.num_episodes,
+        seed=options.seed,
+        num_envs=options.num_envs,
+        num_threads=options.num_threads,
+    )
+
+
+def run(job: Job) -> Exported:
+    """Write, read back, compare, and move everything into its place; raises as `export`."""
+    options = job.options
+    with (
+        use_threads(options.num_threads),
+        stop_on_interrupt(options.callbacks) as listeners,
+        _staging(job.out) as folder,
+    ):
+        try:
+            made = _made(job, _retention(job, listeners))
+            job.format.write(made, folder / job.out.name)
+            result = _verified(job, made, folder, listeners)
+        except StopRequestedError:
+            raise KeyboardInterrupt("stopped; nothing is written.") from None
+        _deliver(job, made, result, folder)
+    return result
+
+
+def _made(job: Job, retention: Retention | None) -> Export:
+    """Return the policy with all that goes out with it."""
+    options = job.options
+    contract = make_contract(job.policy, job.names, retention)
+    # An export without data was refused where it needs them.
+    rows = None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed)
+    return Export(job.policy, contract, options.precision, options.probabilities, rows)
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Generator[Path]:
+    """Give a folder beside `out`, on the same disk, that is gone afterwards.
+
+    Raises:
+        RldistillError: nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -> Exported:
+    """Return what was found of an export before it takes its place."""
+    options, path = job.options, folder / job.out.name
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    copy = job.format.read(made, path)
+    sample: list[NDArray[np.generic]] = []
+    parity = compare(copy, _heard(job, listeners, sample), options.precision)
+    rows = np.concatenate(sample)
+    times = {"export": time_decisions(job.format.decider(made, path), rows), "policy": _time(job.policy, rows)}
+    teacher = recorded_teacher(job.policy, job.policy.tasks[0], device=options.device)
+    if teacher is not None:
+        times["teacher"] = _time(teacher, rows)
+    return Exported(
+        format=job.format.name,
+        path=job.out,
+        precision=options.precision,
+        num_bytes={str(file.relative_to(folder)): file.stat().st_size for file in files},
+        compared_on=job.source.description,
+        parity=parity,
+        times=times,
+        score=_score(job, NamedPolicy("export", copy), NamedPolicy("policy", job.policy), listeners),
+    )
+
+
+def _heard(job: Job, listeners: list[Callback], sample: list[NDArray[np.generic]]) -> Generator[Decisions]:
+    """Yield trajectories, tell how far they are, and keep the first rows for timing."""
+    num_ended = 0
+    for decisions in job.source.open():
+        if sum(map(len, sample)) < _TIMED_ROWS:
+            sample.append(decisions.observations.copy())
+        num_ended += decisions.num_ended
+        notify(listeners, ProgressEvent("compare", num_ended, job.source.num_episodes, "episodes"))
+        yield decisions
+
+
+def _time(policy: Policy, rows: NDArray[np.generic]) -> DecisionTime:
+    rng = np.random.default_rng(0)  # for policies that draw
+    return time_decisions(lambda row: policy.act(row, rng=rng), rows)
+
+
+def _score(job: Job, student: NamedPolicy, teacher: NamedPolicy, listeners: list[Callback]) -> Evaluation | None:
+    """Return what two policies score on the same episodes; None where no task was named."""
+    if job.playable is None:
+        return None
+    options = job.options
+    play = TaskPlay(job.playable, options.num_episodes, options.seed, options.num_envs, options.num_threads, listeners)
+    return Evaluation(options.seed, play.compare([student], teacher))
+
+
+def _retention(job: Job, listeners: list[Callback]) -> Retention | None:
+    """Return how much of its teacher's skill the policy keeps: measured where a task is named, else as it was recorded.
+
+    None where neither its file nor an evaluation beside it says.
+    """
+    if job.playable is not None:
+        teacher = recorded_teacher(job.policy, job.playable.task, device=job.options.device)
+        if teacher is None:
+            return None
+        found = _score(job, NamedPolicy("policy", job.policy), NamedPolicy("teacher", teacher), listeners)
+        assert found is not None, "a task was named"
+        rows: Any = found.to_dict()["policies"]
+    else:
+        path = path_of(job.named)
+        if path is None:
+            return None
+        rows = _recorded_rows((path if path.is_dir() else path.parent) / _EVALUATION_FILE)
+    return retention_in(rows, job.policy.hash)
+
+
+def _recorded_rows(path: Path) -> Any:  # noqa: ANN401 (JSON)
+    try:
+        return read_json(read_file(path, JSON.num_bytes)).get("policies")
+    except (OSError, ValueError, AttributeError):
+        return None  # a hint: the contract then says nothing of it
+
+
+def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
+    """Move an export into its place, with its contract and its report beside it; one that failed, aside.
+
+    Raises:
+        GateError: it failed; `result` is the report.
+    """
+    out, problems = job.out, result.problems
+    if problems:
+        out = out.with_name(f"{out.stem}.failed{out.suffix}")
+    for item in sorted(folder.iterdir()):
+        # Companions of the file, such as a header, go by its name.
+        target = out.with_name(item.name.replace(job.out.stem, out.stem, 1))
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        item.replace(target)
+    write_json(beside(out, "contract"), dict(made.contract))
+    write_json(beside(out, "export"), result.to_dict())
+    if problems:
+        error = GateError(
+            f"--out {job.out} is not written: {'; '.join(problems)}. What was written is kept as {out}, with its "
+            f"report {beside(out, 'export').name}."
+        )
+        error.result = result.to_dict()
+        raise error
