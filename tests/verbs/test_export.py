@@ -27,9 +27,13 @@ def teacher(tmp_path_factory):
 
 def test_an_export_lies_beside_its_contract_and_its_report(teacher, tmp_path):
     result = export(teacher, tmp_path / "cart.onnx", **FEW)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cart.contract.json", "cart.export.json", "cart.onnx"]
-    assert json.loads((tmp_path / "cart.export.json").read_text()) == result.to_dict()
-    assert contract_in(tmp_path / "cart.onnx") == json.loads((tmp_path / "cart.contract.json").read_text())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cart.onnx",
+        "cart.onnx.contract.json",
+        "cart.onnx.report.json",
+    ]
+    assert json.loads((tmp_path / "cart.onnx.report.json").read_text()) == result.to_dict()
+    assert contract_in(tmp_path / "cart.onnx") == json.loads((tmp_path / "cart.onnx.contract.json").read_text())
     assert result.parity.agreement == 1
     assert result.parity.num_decisions > 2
     assert result.score is None
@@ -59,9 +63,9 @@ def test_an_export_that_acts_otherwise_is_kept_aside_and_fails(teacher, tmp_path
     monkeypatch.setattr(onnx_format, "make_model", lambda onnx, policy, **how: whole(onnx, other, **how))
     with pytest.raises(GateError, match=r"cart.onnx is not written: it acts as the policy does in .* expected 100%"):
         export(teacher, tmp_path / "cart.onnx", **FEW)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["cart.failed.contract.json", "cart.failed.export.json", "cart.failed.onnx"]
-    assert json.loads((tmp_path / "cart.failed.export.json").read_text())["problems"]
+    kept = ["cart.failed.onnx", "cart.failed.onnx.contract.json", "cart.failed.onnx.report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    assert json.loads((tmp_path / "cart.failed.onnx.report.json").read_text())["problems"]
 
 
 def test_an_earlier_export_stays_unless_overwrite_is_said(teacher, tmp_path):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.options import Given, read_options
-from rldistill.cli.output import write_options, write_result
+from rldistill.cli.options import Flags, Given, read_options
+from rldistill.cli.output import plain_line, write_options, write_result
 from rldistill.errors import GateError, UsageError
 from rldistill.options.inspect import InspectOptions, VerifyOptions
 from rldistill.options.shared import Folder, recorded
@@ -31,6 +31,9 @@ def run(argv: Sequence[str]) -> None:
     for name in ("expected_return", "expected_standard_error"):
         if name in given.values and not options.verify:
             raise UsageError(f"{name} belongs with --verify, which plays the policy.")
+    if options.against is not None:
+        _compare(options, flags)
+        return
     from rldistill.inspection.describe import describe
     from rldistill.loading.named import as_named
 
@@ -57,6 +60,23 @@ def run(argv: Sequence[str]) -> None:
         from rldistill.cli.description import description_text  # tables need torch, which --help has no time for
 
         sys.stdout.write(description_text(description, full=options.full))
+
+
+def _compare(options: InspectOptions, flags: Flags) -> None:
+    """Print how two contracts differ; what was asked for stands on stdout, also where it becomes an error."""
+    from rldistill.inspection.against import compare_contracts
+
+    assert options.against is not None, "asked for where it is given"
+    found = compare_contracts(Path(options.target), Path(options.against), options.as_reading(), options.task)
+    lines: list[str] = found["differences"]
+    if not flags.json:
+        sys.stdout.write("".join(f"{plain_line(line)}\n" for line in lines) or "no difference\n")
+    if lines:
+        error = GateError(f"{options.target} and {options.against} differ in {len(lines)} places.")
+        error.result = found
+        raise error
+    if flags.json:
+        write_result(flags, found, "")
 
 
 def _verify(options: VerifyOptions, given: Given, description: dict[str, Any]) -> None:

@@ -52,6 +52,8 @@ class PlayableTask:
     fixed_num_envs: int | None = None  # set where the user gave the environments themselves
     # The same without what is appended to observations, where something is.
     plain: "PlayableTask | None" = field(default=None, repr=False)
+    # One environment as Gymnasium has it, with its spaces and metadata; None for those that are stepped otherwise.
+    make_env: Callable[[], GymnasiumEnv] | None = field(default=None, repr=False)
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""
@@ -258,7 +260,7 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
     env.close()
     task = Task(name, fingerprint, Protocol(), kwargs)
-    return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs, name))
+    return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs, name), make_env=make)
 
 
 def _missing_package(name: str, error: Exception) -> str:

@@ -52,6 +52,15 @@ class Retention:
     num_episodes: int
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a policy scores on its task, as it was measured."""
+
+    mean: float
+    interval: tuple[float, float] | None  # 95 %
+    num_episodes: int
+
+
 def make_contract(policy: TorchPolicy, names: Names, retention: Retention | None) -> dict[str, Any]:
     """Return the contract of the head that a policy plays, as plain JSON data.
 
@@ -83,15 +92,32 @@ def make_contract(policy: TorchPolicy, names: Names, retention: Retention | None
 
 def retention_in(rows: Any, policy_hash: str) -> Retention | None:  # noqa: ANN401 (JSON)
     """Return the retention of a policy in the rows of an evaluation's JSON; None where they say none of it."""
-    listed: list[Any] = rows if isinstance(rows, list) else []
-    known = [cast(dict[str, Any], row) for row in listed if isinstance(row, dict)]
-    teacher = next((row for row in known if row.get("role") == "teacher"), {})
-    for row in known:
-        value, interval, episodes = row.get("retention"), row.get("retention_interval"), row.get("episodes")
+    teacher = next((row for row in _known(rows) if row.get("role") == "teacher"), {})
+    for row in _known(rows):
+        value, episodes = row.get("retention"), row.get("episodes")
         if row.get("policy_hash") == policy_hash and isinstance(value, int | float) and isinstance(episodes, list):
-            bounds = (interval[0], interval[1]) if isinstance(interval, list) and len(interval) == 2 else None
-            return Retention(value, bounds, str(teacher.get("policy_hash")), len(episodes))
+            bounds, num_episodes = _bounds(row.get("retention_interval")), len(cast(list[Any], episodes))
+            return Retention(value, bounds, str(teacher.get("policy_hash")), num_episodes)
     return None
+
+
+def score_in(rows: Any, policy_hash: str) -> Score | None:  # noqa: ANN401 (JSON)
+    """Return the score of a policy in the rows of an evaluation's JSON; None where they say none of it."""
+    for row in _known(rows):
+        mean, episodes = row.get("mean"), row.get("episodes")
+        if row.get("policy_hash") == policy_hash and isinstance(mean, int | float) and isinstance(episodes, list):
+            return Score(mean, _bounds(row.get("interval")), len(cast(list[Any], episodes)))
+    return None
+
+
+def _known(rows: Any) -> list[dict[str, Any]]:  # noqa: ANN401 (JSON)
+    listed = cast(list[Any], rows) if isinstance(rows, list) else []
+    return [cast(dict[str, Any], row) for row in listed if isinstance(row, dict)]
+
+
+def _bounds(interval: Any) -> tuple[float, float] | None:  # noqa: ANN401 (JSON)
+    is_pair = isinstance(interval, list) and len(cast(list[Any], interval)) == 2
+    return (interval[0], interval[1]) if is_pair else None
 
 
 def _retention_data(retention: Retention) -> dict[str, Any]:

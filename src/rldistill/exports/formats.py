@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
+from rldistill.exports.contract import Score
 from rldistill.policies import Policy, TorchPolicy
 
 Precision = Literal["float32", "float16", "int8"]
@@ -30,7 +32,10 @@ class Export:
     contract: Mapping[str, Any]  # `contract.make_contract`
     precision: Precision = "float32"
     gives_probabilities: bool = False  # whether choices come with their probabilities, too
-    calibration: NDArray[np.generic] | None = None  # observations of the dataset `[N, *observation_shape]`, for int8
+    # Observations of the dataset `[N, *observation_shape]`, where there is one: the ranges of int8 come from them.
+    calibration: NDArray[np.generic] | None = None
+    playable: PlayableTask | None = None  # the policy's task, where it can be made here
+    score: Score | None = None  # of the policy, where it was measured
 
 
 @dataclass(frozen=True)

@@ -63,5 +63,5 @@ class CombinedTorso(nn.Module):
         return part.is_image or (self._float_images and len(part.shape) == 3)
 
     def _image_features(self, torso: nn.Module, values: Tensor, part: ObservationPart) -> Tensor:
-        images = to_images(values.reshape(len(values), *part.shape) * self.image_scale)
+        images = to_images(values.reshape(-1, *part.shape) * self.image_scale)
         return torso(images.contiguous(memory_format=torch.channels_last))

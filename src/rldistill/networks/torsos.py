@@ -92,7 +92,7 @@ def to_images(observations: Tensor) -> Tensor:
     shape = image_shape(tuple(observations.shape[1:]))
     assert shape is not None, "checked when the torso was made"
     if observations.dim() == 5:
-        return observations.movedim(4, 2).reshape(len(observations), *shape)
+        return observations.movedim(4, 2).reshape(-1, *shape)
     return observations if tuple(observations.shape[1:]) == shape else observations.movedim(3, 1)
 
 

@@ -23,9 +23,9 @@ class ExportOptions(Reading, Environments, Machine, Told):
     policy: Annotated[PolicyLike, PythonOnly()]
     """Policy: a student, a file of any library with weights, or a run folder."""
     out: PathLike
-    """File to write, such as student.onnx. Beside it: student.contract.json and student.export.json, the report."""
+    """File to write, such as student.onnx. Beside it: student.onnx.contract.json and student.onnx.report.json."""
     _: KW_ONLY
-    to: Literal["onnx"] | None = None
+    to: Literal["onnx", "torchscript", "torch-export", "sb3", "rsl-rl", "hub-folder"] | None = None
     """Format. Default: the one whose files end as --out does."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     """Of the weights. int8 is calibrated on observations of --data."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import AtLeast, Options, PythonOnly
+from rldistill.options.declaration import AtLeast, Options, PathLike, PythonOnly
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Machine, Told
 
@@ -60,6 +60,9 @@ class InspectOptions(Reading, Options):
     """Task that the policy plays, if its file does not name one."""
     env_kwargs: Mapping[str, Any] | None = None
     """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
+    against: PathLike | None = None
+    """Another export, policy or contract: say term by term how what goes in and comes out differs (exit 1 if it
+    does)."""
     full: bool = False
     """Show everything: also the configuration of the run, and all numbers of long lists."""
     verify: bool = False

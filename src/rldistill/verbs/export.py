@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from rldistill.data import Dataset
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import GateError, MismatchError, OutputExistsError, RldistillError, TaskError, UsageError
+from rldistill.errors import GateError, OutputExistsError, RldistillError, UsageError
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify
 from rldistill.exports import trajectories
-from rldistill.exports.contract import Names, Retention, make_contract, read_names, retention_in
+from rldistill.exports.contract import Names, make_contract, read_names, retention_in, score_in
+from rldistill.exports.environment import names_of
 from rldistill.exports.formats import Export, ExportFormat, format_of
 from rldistill.exports.parity import DecisionTime, compare, time_decisions
 from rldistill.exports.result import Exported
@@ -49,7 +50,8 @@ class Job:
     policy: TorchPolicy  # plays the head that is exported
     format: ExportFormat
     names: Names
-    playable: PlayableTask | None  # what was named to be played
+    task: PlayableTask | None  # that was named, to be played for a score
+    playable: PlayableTask | None  # the policy's task, where it can be made here
     dataset: Dataset | None
     source: TrajectorySource
 
@@ -84,7 +86,7 @@ def prepare(options: ExportOptions) -> Job:
     chosen = format_of(FORMATS, options.to, Path(options.out))
     if options.precision not in chosen.precisions:
         raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
-    names = Names() if options.names is None else read_names(Path(options.names))
+    names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
     if isinstance(options.task, str):
         make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
     named = as_named(options.policy, options)
@@ -102,19 +104,22 @@ def prepare(options: ExportOptions) -> Job:
             f"--precision int8 is calibrated on observations of a dataset: policy {policy.name!r} names none that is "
             "still there. Name one: --data FOLDER."
         )
-    playable = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
-    source = _source(policy, playable, dataset, options)
-    return Job(options, named, policy, chosen, names, playable, dataset, source)
+    task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
+    playable = task or _own_task(policy, must_be=dataset is None)
+    if options.names is None:
+        names = names_of(playable)
+    source = _source(policy, task, playable, dataset, options)
+    return Job(options, named, policy, chosen, names, task, playable, dataset, source)
 
 
 def _places(out: Path) -> list[Path]:
     """Return the paths that an export takes: its own, the contract's and the report's."""
-    return [out, beside(out, "contract"), beside(out, "export")]
+    return [out, beside(out, "contract"), beside(out, "report")]
 
 
 def beside(out: Path, what: str) -> Path:
-    """Return the path of the contract (`contract`) or the report (`export`) beside an export."""
-    return out.with_name(f"{out.stem if out.suffix else out.name}.{what}.json")
+    """Return the path of the contract (`contract`) or the report (`report`) beside an export."""
+    return out.with_name(f"{out.name}.{what}.json")
 
 
 def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
@@ -133,22 +138,33 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     return policy.for_task(name)
 
 
-def _source(
-    policy: TorchPolicy, playable: PlayableTask | None, dataset: Dataset | None, options: ExportOptions
-) -> TrajectorySource:
-    """Return what policy and export are compared on: the named task, else the data, else the policy's own task."""
-    if playable is None and dataset is not None:
-        return trajectories.of_dataset(policy, dataset, options.num_episodes)
+def _own_task(policy: TorchPolicy, *, must_be: bool) -> PlayableTask | None:
+    """Return the task that a policy's file names; None where it cannot be made here, and need not be."""
     try:
-        chosen = playable or played_by(policy, make_task(policy.tasks[0]))
-    except (TaskError, MismatchError) as error:
+        return played_by(policy, make_task(policy.tasks[0]))
+    except RldistillError as error:
+        if not must_be:
+            return None
         raise RldistillError(
             f"An export is compared with its policy on real observations, and there are none: {error} Name its task "
             "(--task ID), or a dataset (--data FOLDER)."
         ) from error
+
+
+def _source(
+    policy: TorchPolicy,
+    task: PlayableTask | None,
+    playable: PlayableTask | None,
+    dataset: Dataset | None,
+    options: ExportOptions,
+) -> TrajectorySource:
+    """Return what policy and export are compared on: the named task, else the data, else the policy's own task."""
+    if task is None and dataset is not None:
+        return trajectories.of_dataset(policy, dataset, options.num_episodes)
+    assert playable is not None, "without data the task must be there"
     return trajectories.of_task(
         policy,
-        chosen,
+        playable,
         options.num_episodes,
         seed=options.seed,
         num_envs=options.num_envs,
@@ -165,7 +181,7 @@ def run(job: Job) -> Exported:
         _staging(job.out) as folder,
     ):
         try:
-            made = _made(job, _retention(job, listeners))
+            made = _made(job, _rows(job, listeners))
             job.format.write(made, folder / job.out.name)
             result = _verified(job, made, folder, listeners)
         except StopRequestedError:
@@ -174,13 +190,19 @@ def run(job: Job) -> Exported:
     return result
 
 
-def _made(job: Job, retention: Retention | None) -> Export:
-    """Return the policy with all that goes out with it."""
+def _made(job: Job, rows: Any) -> Export:  # noqa: ANN401 (JSON)
+    """Return the policy with all that goes out with it, and what an evaluation's rows say of it."""
     options = job.options
-    contract = make_contract(job.policy, job.names, retention)
-    # An export without data was refused where it needs them.
-    rows = None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed)
-    return Export(job.policy, contract, options.precision, options.probabilities, rows)
+    return Export(
+        policy=job.policy,
+        contract=make_contract(job.policy, job.names, retention_in(rows, job.policy.hash)),
+        precision=options.precision,
+        gives_probabilities=options.probabilities,
+        # An export without data was refused where it needs them.
+        calibration=None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed),
+        playable=job.playable,
+        score=score_in(rows, job.policy.hash),
+    )
 
 
 @contextlib.contextmanager
@@ -241,33 +263,26 @@ def _time(policy: Policy, rows: NDArray[np.generic]) -> DecisionTime:
     return time_decisions(lambda row: policy.act(row, rng=rng), rows)
 
 
-def _score(job: Job, student: NamedPolicy, teacher: NamedPolicy, listeners: list[Callback]) -> Evaluation | None:
-    """Return what two policies score on the same episodes; None where no task was named."""
-    if job.playable is None:
+def _score(job: Job, student: NamedPolicy, teacher: NamedPolicy | None, listeners: list[Callback]) -> Evaluation | None:
+    """Return what a policy and its reference score on the same episodes; None where no task was named."""
+    if job.task is None:
         return None
     options = job.options
-    play = TaskPlay(job.playable, options.num_episodes, options.seed, options.num_envs, options.num_threads, listeners)
+    play = TaskPlay(job.task, options.num_episodes, options.seed, options.num_envs, options.num_threads, listeners)
     return Evaluation(options.seed, play.compare([student], teacher))
 
 
-def _retention(job: Job, listeners: list[Callback]) -> Retention | None:
-    """Return how much of its teacher's skill the policy keeps: measured where a task is named, else as it was recorded.
-
-    None where neither its file nor an evaluation beside it says.
-    """
-    if job.playable is not None:
-        teacher = recorded_teacher(job.policy, job.playable.task, device=job.options.device)
-        if teacher is None:
-            return None
-        found = _score(job, NamedPolicy("policy", job.policy), NamedPolicy("teacher", teacher), listeners)
-        assert found is not None, "a task was named"
-        rows: Any = found.to_dict()["policies"]
-    else:
-        path = path_of(job.named)
-        if path is None:
-            return None
-        rows = _recorded_rows((path if path.is_dir() else path.parent) / _EVALUATION_FILE)
-    return retention_in(rows, job.policy.hash)
+def _rows(job: Job, listeners: list[Callback]) -> Any:  # noqa: ANN401 (JSON)
+    """Return the rows of an evaluation of the policy: played where a task is named, else recorded beside its file."""
+    if job.task is not None:
+        found = recorded_teacher(job.policy, job.task.task, device=job.options.device)
+        teacher = None if found is None else NamedPolicy("teacher", found)
+        result = _score(job, NamedPolicy("policy", job.policy), teacher, listeners)
+        return None if result is None else result.to_dict()["policies"]
+    path = path_of(job.named)
+    if path is None:
+        return None
+    return _recorded_rows((path if path.is_dir() else path.parent) / _EVALUATION_FILE)
 
 
 def _recorded_rows(path: Path) -> Any:  # noqa: ANN401 (JSON)
@@ -293,11 +308,11 @@ def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
             shutil.rmtree(target)
         item.replace(target)
     write_json(beside(out, "contract"), dict(made.contract))
-    write_json(beside(out, "export"), result.to_dict())
+    write_json(beside(out, "report"), result.to_dict())
     if problems:
         error = GateError(
             f"--out {job.out} is not written: {'; '.join(problems)}. What was written is kept as {out}, with its "
-            f"report {beside(out, 'export').name}."
+            f"report {beside(out, 'report').name}."
         )
         error.result = result.to_dict()
         raise error

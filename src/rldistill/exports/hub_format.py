@@ -1,0 +1,97 @@
+"""A folder for a model hub: a model card whose metadata hubs read, the policy file, ONNX, and the contract.
+
+Nothing is uploaded: `huggingface-cli upload` or `git push` takes the folder as it is.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rldistill.exports import onnx_format
+from rldistill.exports.formats import Decide, Export, ExportFormat
+from rldistill.policies import Policy, load_policy
+
+POLICY, ONNX_FILE, CONTRACT, CARD = "policy.safetensors", "policy.onnx", "contract.json", "README.md"
+
+
+def _write(export: Export, path: Path) -> None:
+    path.mkdir()
+    # The head that is exported, alone: who downloads it is not to guess which one is meant.
+    export.policy.single_task(export.policy.tasks[0].name).save(path / POLICY)
+    onnx_format.write(export, path / ONNX_FILE)
+    (path / CONTRACT).write_text(json.dumps(export.contract, indent=2, allow_nan=False) + "\n")
+    (path / CARD).write_text("\n".join([*_metadata(export), *_text(export)]) + "\n")
+
+
+def _metadata(export: Export) -> Iterator[str]:
+    """Yield the front matter, in YAML; every text is quoted as JSON, which YAML reads."""
+    task, name = json.dumps(export.policy.tasks[0].name), json.dumps(export.policy.name)
+    yield "---"
+    yield "library_name: rldistill"
+    yield f"license: {json.dumps(_licence(export))}"
+    yield "pipeline_tag: reinforcement-learning"
+    yield f"tags: [reinforcement-learning, deep-reinforcement-learning, policy-distillation, {task}]"
+    if export.score is not None:
+        yield "model-index:"
+        yield f"- name: {name}"
+        yield "  results:"
+        yield "  - task: {type: reinforcement-learning, name: reinforcement-learning}"
+        yield f"    dataset: {{name: {task}, type: {task}}}"
+        yield "    metrics:"
+        name = json.dumps(_score_name(export.score))
+        yield f"    - {{type: mean_reward, name: {name}, value: {export.score.mean:.6g}}}"
+        if (kept := export.contract["retention"]) is not None:
+            said = f"retention of the teacher's skill, 95 % interval {_interval(kept['interval'])}"
+            yield f"    - {{type: retention, name: {json.dumps(said)}, value: {kept['value']:.4g}}}"
+    yield "---"
+    yield ""
+
+
+def _licence(export: Export) -> str:
+    """Return what the policy's file says of its teacher's licence; a student's weights are made of the teacher's."""
+    recorded = export.policy.spec.provenance.get("license")
+    return recorded if isinstance(recorded, str) and recorded else "unknown"
+
+
+def _score_name(score: Any) -> str:  # noqa: ANN401 (a Score)
+    return f"mean return over {score.num_episodes} episodes, 95 % interval {_interval(score.interval)}"
+
+
+def _interval(bounds: Any) -> str:  # noqa: ANN401 (two numbers, or None)
+    return "not known" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+
+
+def _text(export: Export) -> Iterator[str]:
+    policy, contract = export.policy, export.contract
+    size = sum(parameter.numel() for parameter in policy.network.parameters())
+    yield f"# {policy.name}"
+    yield ""
+    yield f"Plays `{policy.tasks[0].name}` with {size:,} parameters, {policy.behaviour}. SHA-256 `{policy.hash}`."
+    yield ""
+    if export.score is not None:
+        yield f"Score: {export.score.mean:.4g} ({_score_name(export.score)})."
+        yield ""
+    yield "| file | what it is |"
+    yield "|---|---|"
+    yield f"| `{POLICY}` | weights and all it takes to play: `rldistill.load_policy` |"
+    yield f"| `{ONNX_FILE}` | the same with normalisation and action mapping, for onnxruntime |"
+    yield f"| `{CONTRACT}` | what goes in and what comes out, term by term |"
+    yield ""
+    for side in ("observation", "action"):
+        yield f"{side.capitalize()}: " + ", ".join(
+            f"`{term['name']}` {term['slice']}" for term in contract[side]["terms"]
+        )
+        yield ""
+
+
+def _read(export: Export, path: Path) -> Policy:
+    load_policy(path / POLICY)  # checked by its own checksum
+    return onnx_format.read(export, path / ONNX_FILE)
+
+
+def _decider(export: Export, path: Path) -> Decide:
+    return onnx_format.decider(export, path / ONNX_FILE)
+
+
+HUB_FOLDER = ExportFormat("hub-folder", "", ("float32", "float16", "int8"), _write, _read, _decider)

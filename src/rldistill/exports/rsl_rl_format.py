@@ -1,0 +1,75 @@
+"""Checkpoints of rsl_rl 5.5: the actor, from which its runner trains on.
+
+`runner.load(path, load_cfg={"actor": True})` takes it; critic and optimiser begin anew. What a checkpoint does not say
+must stand in the runner's configuration: the sizes of the layers, the activation, and whether observations are
+normalised. Layout: rsl_rl 5.5.0, `models/mlp_model.py`, `modules/normalization.py`, `modules/distribution.py`.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rldistill.adapters.load import acting, load_with
+from rldistill.exports.dense import constant_log_std, dense_policy, misfit
+from rldistill.exports.formats import Decide, Export, ExportFormat
+from rldistill.networks import InputNormalization
+from rldistill.networks.torsos import ACTIVATIONS
+from rldistill.options.reading import Reading
+from rldistill.policies import Policy
+
+_WHAT = "rsl-rl"
+# rsl_rl adds this to the standard deviation, not to the variance.
+_NORMALIZER_EPSILON = 1e-2
+
+
+def _write(export: Export, path: Path) -> None:
+    found = dense_policy(export, _WHAT)
+    layer = found.rows.layer
+    if found.convolutions or not layer.layout.is_continuous or layer.squashes:
+        raise misfit(export, _WHAT, "is no MLP from vectors to actions of a box that are clipped")
+    if len(set(found.activations)) > 1 or layer.gaussian.mean_limit is not None:
+        raise misfit(export, _WHAT, "has different activations, or clips its mean")
+    actor: dict[str, Tensor] = {}
+    for index, linear in enumerate([*found.hidden, found.output]):
+        actor[f"mlp.{2 * index}.weight"] = linear.weight.detach().cpu().clone()
+        actor[f"mlp.{2 * index}.bias"] = linear.bias.detach().cpu().clone()
+    if found.input_scale != 1:
+        actor["mlp.0.weight"] *= found.input_scale
+    if (statistics := export.policy.normalization) is not None:
+        actor |= _normalizer(export, statistics)
+    actor["distribution.std_param"] = constant_log_std(export, found).exp()
+    torch.save({"actor_state_dict": actor, "iter": 0, "infos": None}, path)
+
+
+def _normalizer(export: Export, statistics: InputNormalization) -> dict[str, Tensor]:
+    """Return statistics by which (o − mean) ÷ (std + 0.01) is what the policy computes; rsl_rl clips nothing."""
+    if statistics.untouched:
+        raise misfit(export, _WHAT, "normalises some of its observation alone")
+    divisor = (torch.tensor(statistics.variance, dtype=torch.float64) + statistics.epsilon).sqrt()
+    std = divisor - _NORMALIZER_EPSILON
+    return {
+        "obs_normalizer._mean": torch.tensor(statistics.mean, dtype=torch.float64).float()[None],
+        "obs_normalizer._var": std.clamp(min=0).square().float()[None],
+        "obs_normalizer._std": std.float()[None],
+        "obs_normalizer.count": torch.tensor(1_000_000),  # it stays as it is while training goes on from here
+    }
+
+
+def _said(export: Export) -> Reading:
+    found = dense_policy(export, _WHAT)
+    names = {kind: name for name, kind in ACTIVATIONS.items()}
+    return Reading(activation=names[found.activations[0]] if found.activations else None)
+
+
+def _read(export: Export, path: Path) -> Policy:
+    policy = load_with(path, _said(export), device="cpu", task=export.policy.tasks[0])
+    return acting(policy, export.policy.behaviour)
+
+
+def _decider(export: Export, path: Path) -> Decide:
+    policy = acting(load_with(path, _said(export), device="cpu", task=export.policy.tasks[0]), "greedy")
+    return lambda observation: policy.act(observation)
+
+
+RSL_RL = ExportFormat("rsl-rl", ".pt", ("float32",), _write, _read, _decider)

@@ -1,0 +1,211 @@
+"""Zips of Stable-Baselines3, so that a student is trained on by reinforcement learning where its user trains.
+
+The library itself makes the model, with the policy's sizes and the spaces of its task, and writes it; only the weights
+that act are ours. Critics and values begin anew. Q-values become a DQN, a squashed Gaussian a SAC, squashed actions a
+TD3, all else a PPO.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from rldistill.adapters.load import acting, load_with
+from rldistill.errors import RldistillError
+from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
+from rldistill.exports.environment import environment_of
+from rldistill.exports.formats import Decide, Export, ExportFormat
+from rldistill.options.reading import Reading
+from rldistill.policies import Policy
+from rldistill.types import ActionLayout
+
+_WHAT = "sb3"
+_NATURE = (32, 64, 64)
+"""Channels of the only convolutions that the library builds itself (NatureCNN), with their kernels 8, 4, 3."""
+_FEW_IMAGES = 50_000
+"""Steps in the replay of an off-policy model on images, which the library would make of a million."""
+Algorithm = Literal["DQN", "PPO", "SAC", "TD3"]
+
+
+def _algorithm(found: DensePolicy) -> Algorithm:
+    layer = found.rows.layer
+    if layer.kind == "q_values":
+        return "DQN"
+    if layer.layout.is_continuous and layer.squashes:
+        return "SAC" if layer.kind == "gaussian" else "TD3"
+    return "PPO"
+
+
+class _Spaces(gymnasium.Env[Any, Any]):
+    """An environment with the spaces of a task, which is all that making a model asks for."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+
+def _write(export: Export, path: Path) -> None:
+    library = _import("stable_baselines3")
+    found = dense_policy(export, _WHAT)
+    algorithm = _algorithm(found)
+    kwargs = _policy_kwargs(export, found, algorithm)
+    env = _spaces(export)
+    own: dict[str, Any] = {}
+    is_image = bool(found.convolutions)
+    if is_image and algorithm != "PPO":
+        own["buffer_size"] = _FEW_IMAGES
+    model = getattr(library, algorithm)(
+        "CnnPolicy" if is_image else "MlpPolicy", env, policy_kwargs=kwargs, device="cpu", seed=0, **own
+    )
+    with torch.no_grad():
+        _fill(export, found, algorithm, model.policy)
+    model.save(path)
+    if export.policy.normalization is not None:
+        _write_statistics(export, env, _statistics_path(path))
+
+
+def _import(name: str) -> Any:  # noqa: ANN401 (a module)
+    try:
+        return __import__(name, fromlist=["_"])
+    except ImportError as error:
+        raise RldistillError(
+            f"--to {_WHAT} needs stable_baselines3, which writes its zips itself and is not installed: "
+            ".venv/bin/pip install stable-baselines3"
+        ) from error
+
+
+def _policy_kwargs(export: Export, found: DensePolicy, algorithm: Algorithm) -> dict[str, Any]:
+    """Return the sizes of the library's network, after checking that it can have the policy's."""
+    hidden, activations = list(found.sizes), list(found.activations)
+    kwargs: dict[str, Any] = {}
+    if found.convolutions:
+        channels = tuple(layer.out_channels for layer in found.convolutions)
+        kernels = tuple(layer.kernel_size[0] for layer in found.convolutions)
+        are_relu = {*found.convolution_activations, *activations[:1]} == {nn.ReLU}
+        if (channels, kernels) != (_NATURE, (8, 4, 3)) or not are_relu or not hidden:
+            raise misfit(export, _WHAT, f"has convolutions {'-'.join(map(str, channels))}, not NatureCNN's 32-64-64")
+        kwargs["features_extractor_kwargs"] = {"features_dim": hidden.pop(0)}
+        activations.pop(0)
+    if len(set(activations)) > 1:
+        raise misfit(export, _WHAT, "has different activations")
+    if algorithm == "SAC" and found.rows.layer.gaussian.std not in ("state", "parameter", "fixed"):
+        raise misfit(export, _WHAT, f"has a spread of the kind {found.rows.layer.gaussian.std}")
+    if found.rows.layer.gaussian.mean_limit is not None or found.rows.layer.atoms is not None:
+        raise misfit(export, _WHAT, "clips its mean, or ends in value distributions")
+    # One list for each of the two networks: the one that acts is the policy's, the other begins anew at the same size.
+    kwargs["net_arch"] = hidden if algorithm == "DQN" else {"pi": hidden, "vf" if algorithm == "PPO" else "qf": hidden}
+    return kwargs | {"activation_fn": activations[0] if activations else nn.ReLU}
+
+
+def _fill(export: Export, found: DensePolicy, algorithm: Algorithm, target: Any) -> None:  # noqa: ANN401 (a policy)
+    """Write the policy's weights into the library's network."""
+    acting_part = target if algorithm == "PPO" else target.q_net if algorithm == "DQN" else target.actor
+    hidden = list(found.hidden)
+    if found.convolutions:
+        extractor = acting_part.features_extractor
+        convolutions = [layer for layer in extractor.cnn if isinstance(layer, nn.Conv2d)]
+        copy_layers([*found.convolutions, hidden.pop(0)], [*convolutions, extractor.linear[0]])
+    dense = [*hidden, found.output]
+    if algorithm == "DQN":
+        copy_layers(dense, _linears(target.q_net.q_net))
+        target.q_net_target.load_state_dict(target.q_net.state_dict())
+        first = _linears(target.q_net.q_net)[0]
+    elif algorithm == "PPO":
+        copy_layers(dense, [*_linears(target.mlp_extractor.policy_net), target.action_net])
+        if found.rows.layer.layout.is_continuous:
+            target.log_std.copy_(constant_log_std(export, found))
+        first = [*_linears(target.mlp_extractor.policy_net), target.action_net][0]
+    elif algorithm == "TD3":
+        copy_layers(dense, _linears(target.actor.mu))
+        target.actor_target.load_state_dict(target.actor.state_dict())
+        first = _linears(target.actor.mu)[0]
+    else:
+        copy_layers(dense, [*_linears(target.actor.latent_pi), target.actor.mu])
+        _fill_log_std(found, target.actor.log_std)
+        first = [*_linears(target.actor.latent_pi), target.actor.mu][0]
+    if found.input_scale != 1 and not found.convolutions:
+        first.weight.mul_(found.input_scale)  # bytes that are no image go in as they are
+        if algorithm == "DQN":
+            target.q_net_target.load_state_dict(target.q_net.state_dict())
+
+
+def _fill_log_std(found: DensePolicy, target: nn.Linear) -> None:
+    if found.rows.layer.gaussian.std == "state":
+        copy_layers([found.rows.log_std_layer], [target])
+        return
+    target.weight.zero_()
+    assert isinstance(found.rows.log_std, torch.Tensor), "of the other kinds a vector"
+    target.bias.copy_(found.rows.log_std)
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+def _spaces(export: Export) -> _Spaces:
+    """Return the spaces of a task as its environment has them: the library refuses to train in one with others."""
+    fingerprint = export.policy.tasks[0].fingerprint
+    with environment_of(export.playable) as env:
+        # What was appended to observations is part of the policy's, and not of the environment's.
+        own = None if env is None else env.observation_space
+        if env is not None and isinstance(own, spaces.Box) and own.shape == fingerprint.observation_shape:
+            return _Spaces(own, env.action_space)
+    is_bytes = fingerprint.observation_dtype == "uint8"
+    low, high, dtype = (0, 255, np.uint8) if is_bytes else (-np.inf, np.inf, np.float32)
+    observation = spaces.Box(low, high, fingerprint.observation_shape, dtype)
+    return _Spaces(observation, _action_space(fingerprint.action_layout))
+
+
+def _action_space(layout: ActionLayout) -> spaces.Space[Any]:
+    if layout.kind == "box":
+        return spaces.Box(np.array(layout.low, np.float32), np.array(layout.high, np.float32), dtype=np.float32)
+    if layout.kind == "discrete":
+        return spaces.Discrete(layout.sizes[0])
+    return (
+        spaces.MultiDiscrete(list(layout.sizes))
+        if layout.kind == "multi_discrete"
+        else spaces.MultiBinary(layout.sizes[0])
+    )
+
+
+def _statistics_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.vecnormalize.pkl")
+
+
+def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
+    """Write the running statistics as the library keeps them: a VecNormalize beside the zip."""
+    vec_env = _import("stable_baselines3.common.vec_env")
+    statistics = export.policy.normalization
+    assert statistics is not None, "asked for where there are some"
+    if statistics.untouched:
+        raise misfit(export, _WHAT, "normalises some of its observation alone")
+    clip = statistics.clip if statistics.clips else np.inf
+    normalize = vec_env.VecNormalize(
+        vec_env.DummyVecEnv([lambda: env]), norm_reward=False, clip_obs=clip, epsilon=statistics.epsilon
+    )
+    shape = export.policy.spec.observation_shape
+    normalize.obs_rms.mean = np.array(statistics.mean).reshape(shape)
+    normalize.obs_rms.var = np.array(statistics.variance).reshape(shape)
+    normalize.save(str(path))
+
+
+def _read(export: Export, path: Path) -> Policy:
+    statistics = _statistics_path(path)
+    said = Reading(normalizer=str(statistics)) if statistics.is_file() else Reading()
+    return acting(load_with(path, said, device="cpu", task=export.policy.tasks[0]), export.policy.behaviour)
+
+
+def _decider(export: Export, path: Path) -> Decide:
+    """Return `predict`, as users of the library act."""
+    algorithm = getattr(_import("stable_baselines3"), _algorithm(dense_policy(export, _WHAT)))
+    model = algorithm.load(path, device="cpu", buffer_size=1) if algorithm.__name__ != "PPO" else algorithm.load(path)
+    return lambda observation: model.predict(observation, deterministic=True)
+
+
+SB3 = ExportFormat("sb3", ".zip", ("float32",), _write, _read, _decider)

@@ -1,0 +1,153 @@
+"""TorchScript and torch.export files: the policy as one module, for programs that run PyTorch without this library."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rldistill.adapters.load import acting, load_with
+from rldistill.errors import RldistillError, first_line
+from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
+from rldistill.networks import ModuleNetwork
+from rldistill.networks.foreign import named_outputs
+from rldistill.networks.outputs import raw_rows
+from rldistill.options.reading import Reading
+from rldistill.policies import Policy, TorchPolicy
+from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
+
+CONTRACT_FILE = "contract.json"
+"""Of the contract in such an archive (`_extra_files`, `extra_files`)."""
+
+
+class ActingModule(nn.Module):
+    """A policy's network with its action mapping: observations `[B, …]` to outputs by name, `action` among them.
+
+    Args:
+        policy: plays the head that is exported; its weights are shared.
+        gives_probabilities: whether choices come with their probabilities.
+    """
+
+    def __init__(self, policy: TorchPolicy, *, gives_probabilities: bool) -> None:
+        super().__init__()
+        self.network = policy.network
+        self._head = policy.head
+        self._kind: OutputKind = policy.output_kind
+        self._layout = policy.tasks[0].fingerprint.action_layout
+        self._outputs = policy.spec.declared_outputs
+        self._gives_probabilities = gives_probabilities
+
+    def forward(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return the fields of the output, the greedy action, and the probabilities where they were asked for."""
+        raw = self._rows(observation)
+        names = OUTPUT_FIELDS[self._kind]
+        fields = dict(zip(names, raw.chunk(len(names), dim=1), strict=True))
+        fields[ACTION] = greedy_action(self._layout, self._kind, fields[names[0]])
+        if self._gives_probabilities:
+            parts = raw.split(self._layout.sizes, dim=1) if self._layout.kind == "multi_discrete" else (raw,)
+            is_binary = self._layout.kind == "multi_binary"
+            fields["probabilities"] = raw.sigmoid() if is_binary else torch.cat([p.softmax(1) for p in parts], dim=1)
+        return fields
+
+    def _rows(self, observation: Tensor) -> Tensor:
+        network = self.network
+        if not isinstance(network, ModuleNetwork):
+            return network(observation, self._head).outputs
+        # A module of its maker's own, without the checks around it, which a tracer cannot follow.
+        what = type(network.module).__name__
+        answers = named_outputs(what, network.module(network.scale(observation)))
+        if self._outputs is None:
+            return next(iter(answers.values())).float()
+        return raw_rows(what, self._outputs, answers, self._layout)
+
+
+def greedy_action(layout: ActionLayout, kind: OutputKind, raw: Tensor) -> Tensor:
+    """Return the best choice, the mode or the mean, in the environment's units: `behaviour.choose_actions` in torch.
+
+    Args:
+        layout: of the actions.
+        kind: what the outputs are.
+        raw: `[B, A]`, scores, or `[B, D]`, means or actions.
+    """
+    if layout.kind == "box":
+        low, high = raw.new_tensor(layout.low), raw.new_tensor(layout.high)
+        if kind == "gaussian" and layout.mapping == "tanh_rescale":
+            raw = low + 0.5 * (torch.tanh(raw) + 1) * (high - low)
+        return torch.minimum(torch.maximum(raw, low), high)
+    if layout.kind == "multi_binary":
+        return (raw > 0).long()
+    if layout.kind == "discrete":
+        return raw.argmax(dim=1)
+    return torch.stack([part.argmax(dim=1) for part in raw.split(layout.sizes, dim=1)], dim=1)
+
+
+def _module(export: Export) -> tuple[ActingModule, Tensor]:
+    """Return the module of an export, and observations to trace it with."""
+    fingerprint = export.policy.tasks[0].fingerprint
+    dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
+    module = ActingModule(export.policy, gives_probabilities=export.gives_probabilities)
+    return module.cpu().eval(), torch.zeros(2, *fingerprint.observation_shape, dtype=dtype)
+
+
+def _write_torchscript(export: Export, path: Path) -> None:
+    module, rows = _module(export)
+    with warnings.catch_warnings(), torch.enable_grad():
+        # Of what is fixed while it is traced (shapes but for the batch, the head), and that torch prefers torch.export.
+        warnings.simplefilter("ignore")
+        try:
+            # Not in inference mode, in which our layers look at where rows lie: that is no part of the program.
+            traced = torch.jit.trace(module, rows, strict=False, check_trace=False)
+        except Exception as error:  # whatever a module of its maker's own does to a tracer
+            raise _untraceable(export, "torchscript", error) from error
+        torch.jit.save(traced, path, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+
+
+def _write_exported(export: Export, path: Path) -> None:
+    module, rows = _module(export)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            shapes = {"observation": {0: torch.export.Dim("batch")}}
+            program = torch.export.export(module, (rows,), dynamic_shapes=shapes)
+        except Exception as error:  # whatever a module of its maker's own does to a tracer
+            raise _untraceable(export, "torch-export", error) from error
+        torch.export.save(program, path, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+
+
+def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:
+    return RldistillError(
+        f"--to {name}: the network of policy {export.policy.name!r} cannot be traced: {first_line(error)[:200]}. Its "
+        "code does more than compute with tensors of a fixed shape."
+    )
+
+
+def _read(export: Export, path: Path) -> Policy:
+    # Written a moment ago, by us.
+    policy = load_with(path, Reading(trust=True), device="cpu", task=export.policy.tasks[0])
+    return acting(policy, export.policy.behaviour)
+
+
+def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
+    @torch.inference_mode()
+    def decide(observation: NDArray[np.generic]) -> object:
+        return module(torch.from_numpy(observation))[ACTION]
+
+    return decide
+
+
+def _torchscript_decider(_: Export, path: Path) -> Decide:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        return _decide(torch.jit.load(path))
+
+
+def _exported_decider(_: Export, path: Path) -> Decide:
+    return _decide(torch.export.load(path).module())
+
+
+TORCHSCRIPT = ExportFormat("torchscript", ".pt", ("float32",), _write_torchscript, _read, _torchscript_decider)
+TORCH_EXPORT = ExportFormat("torch-export", ".pt2", ("float32",), _write_exported, _read, _exported_decider)

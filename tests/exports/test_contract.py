@@ -1,0 +1,167 @@
+import json
+
+import pytest
+
+from rldistill.errors import RldistillError, UsageError
+from rldistill.exports.contract import (
+    Names,
+    Retention,
+    Term,
+    check_contract,
+    differences,
+    make_contract,
+    read_names,
+    retention_in,
+    score_in,
+)
+from rldistill.networks import GaussianOptions, InputNormalization
+from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
+from rldistill.types import ActionLayout
+from tests.kit.small_policies import box_task, image_task, small_policy
+
+NAMES = Names((Term("angle", 1), Term("velocity", 3, "m/s")), (Term("hip", 1, "Nm"), Term("knee", 1)), 50.0)
+
+
+def arm_policy(**options):
+    task = box_task(mapping="tanh_rescale", low=-0.5, high=1.5)
+    return small_policy(task, output_kind="gaussian", gaussian=GaussianOptions("parameter"), **options)
+
+
+def test_terms_have_slices_units_and_what_is_done_with_their_numbers():
+    contract = make_contract(arm_policy(), NAMES, None)
+    assert contract["observation"] == {
+        "dtype": "float32",
+        "shape": [4],
+        "terms": [
+            {"name": "angle", "slice": [0, 1], "shape": [1], "unit": None, "scale": 1.0, "statistics": None},
+            {"name": "velocity", "slice": [1, 4], "shape": [3], "unit": "m/s", "scale": 1.0, "statistics": None},
+        ],
+    }
+    assert contract["action"] == {
+        "kind": "box",
+        "output_kind": "gaussian",
+        "terms": [
+            {
+                "name": name,
+                "slice": [index, index + 1],
+                "unit": unit,
+                "squash": "tanh",
+                "scale": [1.0],
+                "offset": [0.5],
+                "clip": [[-0.5], [1.5]],
+            }
+            for index, (name, unit) in enumerate([("hip", "Nm"), ("knee", None)])
+        ],
+    }
+    assert (contract["control_rate_hz"], contract["states"], contract["retention"]) == (50.0, [], None)
+
+
+def test_running_statistics_stand_with_the_term_that_they_normalise():
+    statistics = InputNormalization((1.0, 2, 3, 4), (5.0, 6, 7, 8), epsilon=1e-8, clip=10.0)
+    angle, velocity = make_contract(arm_policy(normalization=statistics), NAMES, None)["observation"]["terms"]
+    assert angle["statistics"] == {"mean": [1.0], "variance": [5.0], "epsilon": 1e-8, "clip": 10.0}
+    assert velocity["statistics"]["mean"] == [2.0, 3.0, 4.0]
+    assert velocity["scale"] is None
+
+
+def test_parts_and_what_is_appended_behind_them_are_terms_of_their_own():
+    parts = (ObservationPart("joints", (3,)), ObservationPart("goal", (2, 2)))
+    fingerprint = ObservationFingerprint(
+        (10,), "float32", ActionLayout.discrete(2), observation_parts=parts, zero_padding=2, time_feature=100
+    )
+    terms = make_contract(small_policy(Task("made-up", fingerprint)), Names(), None)["observation"]["terms"]
+    assert [(term["name"], term["slice"], term["shape"]) for term in terms] == [
+        ("joints", [0, 3], [3]),
+        ("goal", [3, 7], [2, 2]),
+        ("zero_padding", [7, 9], [2]),
+        ("time_left", [9, 10], [1]),
+    ]
+
+
+def test_atari_says_its_rate_its_scale_and_the_meaning_of_its_actions():
+    contract = make_contract(small_policy(image_task(), network="conv:4-4-4:8"), Names(), None)
+    assert contract["control_rate_hz"] == 15.0
+    (term,) = contract["observation"]["terms"]
+    assert (contract["observation"]["dtype"], term["scale"]) == ("uint8", 1 / 255)
+    (action,) = contract["action"]["terms"]
+    assert action["choices"] == [6]
+    assert action["meanings"][:2] == ["NOOP", "FIRE"]
+
+
+def test_a_box_without_bounds_is_not_clipped():
+    layout = ActionLayout("box", (2,), (-float("inf"), -1.0), (float("inf"), 1.0), "clip")
+    policy = small_policy(Task("made-up", ObservationFingerprint((4,), "float32", layout)), output_kind="actions")
+    (action,) = make_contract(policy, Names(), None)["action"]["terms"]
+    assert action["clip"] == [[None, -1.0], [None, 1.0]]
+    json.dumps(action, allow_nan=False)
+
+
+def test_names_that_are_too_few_are_counted():
+    with pytest.raises(UsageError, match=r"observation terms take 3 numbers, the policy's observation has 4: a \(3\)"):
+        make_contract(arm_policy(), Names((Term("a", 3),)), None)
+
+
+def test_a_file_of_names_is_read(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text(
+        '{"observation": ["angle", {"name": "velocity", "size": 3, "unit": "m/s"}], '
+        '"action": [{"name": "hip", "unit": "Nm"}, "knee"], "control_rate_hz": 50}'
+    )
+    assert read_names(path) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "got a list, expected observation, action and control_rate_hz"),
+        ('{"observations": []}', "got the keys observations, expected"),
+        ('{"observation": "x"}', "observation: got 'x', expected a list of names"),
+        ('{"observation": [{"name": "x", "size": 0}]}', "got a term of name='x', size=0, expected"),
+        ('{"action": ["x", "x"]}', "action: got x more than once"),
+        ('{"control_rate_hz": -1}', "control_rate_hz must be a number > 0, got -1"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_a_file_that_holds_no_names_is_refused(text, said, tmp_path):
+    (tmp_path / "names.json").write_text(text)
+    with pytest.raises(UsageError, match="--names") as error:
+        read_names(tmp_path / "names.json")
+    assert said in str(error.value)
+
+
+def test_equal_contracts_do_not_differ_whatever_the_policies():
+    ours, theirs = (make_contract(arm_policy(seed=seed), NAMES, None) for seed in (0, 1))
+    assert ours["policy"] != theirs["policy"]
+    assert differences(ours, theirs) == []
+
+
+def test_what_differs_is_told_term_by_term():
+    ours = make_contract(arm_policy(), NAMES, None)
+    other = Names((Term("velocity", 3, "m/s"), Term("spin", 1)), NAMES.action, 100.0)
+    theirs = make_contract(arm_policy(), other, None)
+    theirs["action"]["terms"][0]["scale"] = [0.55]
+    assert differences(ours, theirs) == [
+        "control rate 50.0 against 100.0",
+        "observation angle: in ours, not in theirs",
+        "observation velocity: slice [1, 4] against [0, 3]",
+        "observation spin: in theirs, not in ours",
+        "action hip: scale [1.0] against [0.55]",
+    ]
+
+
+def test_an_evaluation_beside_a_policy_says_its_score_and_its_retention():
+    rows = [
+        {"role": "teacher", "policy_hash": "t", "mean": 10, "interval": None, "episodes": [1, 2]},
+        {"role": "student", "policy_hash": "s", "mean": 9, "interval": [8, 10], "episodes": [1, 2],
+         "retention": 0.9, "retention_interval": [0.8, 1.0]},
+    ]  # fmt: skip
+    assert retention_in(rows, "s") == Retention(0.9, (0.8, 1.0), "t", 2)
+    assert retention_in(rows, "t") is None
+    assert score_in(rows, "s").interval == (8, 10)
+    assert score_in("nonsense", "s") is None
+
+
+@pytest.mark.parametrize("data", [[], {}, {"schema_version": 2}, {"schema_version": 1, "policy": {}}])
+def test_what_is_no_contract_is_refused(data):
+    with pytest.raises(RldistillError, match="contract"):
+        check_contract("Contract x.json", data)

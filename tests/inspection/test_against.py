@@ -1,0 +1,28 @@
+from rldistill.verbs.export import export
+from tests.kit.cart_pole import hand_made_teacher
+from tests.kit.commands import run, run_well
+from tests.kit.small_policies import box_task, small_policy
+
+
+def saved(policy, path):
+    policy.save(path)
+    return path
+
+
+def test_an_export_and_the_policy_it_was_made_of_have_one_contract(tmp_path):
+    teacher = saved(hand_made_teacher(), tmp_path / "teacher.safetensors")
+    export(teacher, tmp_path / "cart.pt", num_episodes=1, num_threads=1)
+    said = run_well("inspect", tmp_path / "cart.pt", "--against", tmp_path / "cart.pt.contract.json")
+    assert said.stdout == "no difference\n"
+
+
+def test_policies_that_differ_are_told_term_by_term_and_exit_with_1(tmp_path):
+    ours = saved(small_policy(box_task(low=-0.5, high=0.5), output_kind="actions"), tmp_path / "a.safetensors")
+    theirs = saved(small_policy(box_task(), output_kind="actions"), tmp_path / "b.safetensors")
+    result = run("inspect", ours, "--against", theirs)
+    assert result.code == 1
+    assert result.stdout == "action action: clip [[-0.5, -0.5], [0.5, 0.5]] against [[-1.0, -1.0], [1.0, 1.0]]\n"
+    assert result.line.endswith("differ in 1 places.")
+    data = run("inspect", ours, "--against", theirs, "--json").json
+    assert len(data["differences"]) == 1
+    assert "error" in data
