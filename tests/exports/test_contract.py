@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +166,29 @@ def test_an_evaluation_beside_a_policy_says_its_score_and_its_retention():
 def test_what_is_no_contract_is_refused(data):
     with pytest.raises(RldistillError, match="contract"):
         check_contract("Contract x.json", data)
+
+
+def documented_policy():
+    statistics = InputNormalization((0.5, -1.0), (4.0, 0.25), epsilon=1e-8, clip=10.0)
+    layout = ActionLayout("box", (1,), (-2.0,), (2.0,), "tanh_rescale")
+    task = Task("lab:Arm-v0", ObservationFingerprint((2,), "float32", layout))
+    return small_policy(task, output_kind="gaussian", normalization=statistics, name="arm")
+
+
+def test_the_page_shows_a_contract_as_it_is_written():
+    names = Names((Term("angle", 1, "rad"), Term("velocity", 1, "rad/s")), (Term("torque", 1, "Nm"),), 50.0)
+    contract = make_contract(documented_policy(), names, Retention(0.97, (0.94, 1.01), "5f0c…", 30))
+    contract["policy"]["hash"] = "9a1b…"
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    example = page.partition("```json\n")[2].partition("```")[0]
+    assert json.loads(example) == json.loads(json.dumps(contract))
+
+
+def test_the_page_explains_every_key_of_a_contract():
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    contract = make_contract(documented_policy(), Names(), None)
+    choices = make_contract(small_policy(), Names(), None)["action"]["terms"][0]
+    terms = [*contract["observation"]["terms"], *contract["action"]["terms"], choices]
+    keys = {*contract, *contract["policy"], *contract["task"], *contract["observation"], *contract["action"]}
+    keys |= {key for term in terms for key in term} | {"mean", "variance", "epsilon", "teacher_hash", "num_episodes"}
+    assert {key for key in keys if f"`{key}`" not in page} == set()

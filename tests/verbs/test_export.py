@@ -1,12 +1,16 @@
 """`rldistill export` from a policy to files that act as it does, and what it refuses."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.wrappers import TimeLimit
 
 import rldistill as rd
+from rldistill.envs import make_task
 from rldistill.errors import GateError, OutputExistsError, RldistillError
 from rldistill.exports import onnx_format
 from rldistill.exports.onnx_format import contract_in
@@ -93,6 +97,67 @@ def test_the_command_prints_what_was_found_and_with_json_the_report(teacher, tmp
     assert report["decision_seconds"]["export"]["median_seconds"] > 0
 
 
+def test_int8_is_calibrated_on_a_dataset_and_says_what_it_loses(q_data, tmp_path):
+    task = make_task("CartPole-v1", {"max_episode_steps": 40}).task
+    policy = small_policy(task, network="mlp:64x64")
+    result = export(policy, tmp_path / "whole.onnx", data=q_data, num_threads=1)
+    small = export(policy, tmp_path / "int8.onnx", data=q_data, precision="int8", num_threads=1)
+    assert small.compared_on == result.compared_on == f"30 episodes of {q_data}"
+    assert small.parity.num_decisions == result.parity.num_decisions
+    assert 0.9 <= small.parity.agreement <= 1
+    assert small.parity.largest_output_error > 10 * result.parity.largest_output_error
+    assert small.num_bytes["int8.onnx"] < 0.6 * result.num_bytes["whole.onnx"]
+
+
+def test_names_and_control_rate_come_from_the_environment(tmp_path):
+    class Named(CartPoleEnv):
+        metadata: ClassVar = {**CartPoleEnv.metadata, "rldistill": {"observation": ["x", "v", "angle", "spin"]}}
+
+    policy = hand_made_teacher()
+    export(policy, tmp_path / "cart.pt", task=lambda: TimeLimit(Named(), 20), num_episodes=1, num_threads=1)
+    contract = json.loads((tmp_path / "cart.pt.contract.json").read_text())
+    assert [term["name"] for term in contract["observation"]["terms"]] == ["x", "v", "angle", "spin"]
+    assert contract["control_rate_hz"] == 50.0
+
+
+def test_names_of_a_file_stand_above_those_of_the_environment(teacher, tmp_path):
+    (tmp_path / "names.json").write_text('{"observation": [{"name": "state", "size": 4}], "action": ["push"]}')
+    out = tmp_path / "out" / "cart.pt"
+    run_well("export", teacher, "--out", out, "--names", tmp_path / "names.json", "--num-episodes", 1, "--quiet")
+    contract = json.loads((tmp_path / "out" / "cart.pt.contract.json").read_text())
+    assert [term["name"] for term in contract["observation"]["terms"]] == ["state"]
+    assert contract["action"]["terms"][0] == {
+        "name": "push",
+        "slice": [0, 1],
+        "unit": None,
+        "choices": [2],
+        "meanings": None,
+    }
+
+
+def test_a_policy_that_draws_its_actions_is_exported_with_probabilities_and_a_note(tmp_path):
+    policy = hand_made_teacher(kind="logits", behaviour="sample")
+    told = []
+    export(policy, tmp_path / "cart.onnx", probabilities=True, callbacks=[told.append], **FEW)
+    assert "`action` is the most likely one" in told[0].text
+    names = [output.name for output in onnx.load(tmp_path / "cart.onnx").graph.output]
+    assert names == ["logits", "action", "probabilities"]
+    contract = json.loads((tmp_path / "cart.onnx.contract.json").read_text())
+    assert contract["policy"]["behaviour"] == "sample"
+
+
+def test_the_retention_that_was_measured_beside_a_policy_stands_in_its_contract(teacher, tmp_path):
+    student = tmp_path / "run" / "student.safetensors"
+    policy = small_policy(rd.load_policy(teacher).tasks[0], network="mlp:4")
+    policy.save(student)
+    row = {"policy_hash": policy.hash, "role": "student", "mean": 30.0, "interval": [29, 31], "episodes": [{}] * 40}
+    row |= {"retention": 0.9, "retention_interval": [0.8, 0.95]}
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"policies": [row]}))
+    export(tmp_path / "run", tmp_path / "cart.pt", **FEW)
+    retention = json.loads((tmp_path / "cart.pt.contract.json").read_text())["retention"]
+    assert (retention["value"], retention["interval"], retention["num_episodes"]) == (0.9, [0.8, 0.95], 40)
+
+
 def test_a_dry_run_writes_nothing(teacher, tmp_path):
     result = run_well("export", teacher, "--out", tmp_path / "cart.onnx", "--dry-run", "--json")
     assert result.json["to"] == "onnx"
@@ -107,6 +172,7 @@ def test_a_dry_run_writes_nothing(teacher, tmp_path):
         (["--out", "x.onnx", "--precision", "int8"], 1, "names none that is still there. Name one: --data FOLDER."),
         (["--out", "x.onnx", "--data", "gone"], 1, "gone is not a dataset"),
         (["--out", "x.onnx", "--probabilities"], 2, "gives q_values, which are no choices"),
+        (["--out", "x.zip", "--probabilities"], 2, "the library of --to sb3 computes them itself. Leave it out."),
         (["--out", "/proc/none/x.onnx"], 1, "cannot be written"),
     ],
 )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +22,7 @@ from rldistill import errors
 from rldistill.adapters.formats import FileStart, Format, program_policy
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
+from rldistill.limits import JSON
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.tasks import Task
@@ -38,6 +39,7 @@ _COMMAND = (
 # Numbers of the fields of ONNX's ModelProto, and those that every model has: the graph and its operator sets.
 _FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _NEEDED_FIELDS = frozenset({7, 8})
+_METADATA_FIELD = 14
 # One for each operator set, function and entry of its metadata.
 _MOST_FIELDS = 100_000
 
@@ -47,24 +49,68 @@ def _is_onnx(file: FileStart) -> bool:
 
 
 def _has_fields_of_onnx(path: Path) -> bool:
-    """Walk over the outermost fields of a protobuf message: are they those of an ONNX model?"""
+    """Are the outermost fields of a protobuf message those of an ONNX model?"""
+    try:
+        found = {number for number, _, _ in _outermost_fields(path)}
+    except ValueError:
+        return False
+    return found >= _NEEDED_FIELDS
+
+
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that an ONNX file's metadata hold, by their keys; nothing else of the file is read.
+
+    Raises:
+        ValueError: it is no ONNX file.
+    """
+    entries: dict[str, str] = {}
+    with path.open("rb") as file:
+        for number, start, size in _outermost_fields(path):
+            if number == _METADATA_FIELD and size <= JSON.num_bytes:
+                file.seek(start)
+                key, text = _texts_of_entry(file.read(size))
+                entries[key] = text
+    return entries
+
+
+def _texts_of_entry(data: bytes) -> tuple[str, str]:
+    """Return key and value of an entry of the metadata: fields 1 and 2 of a small message."""
+    texts = {1: "", 2: ""}
+    start = 0
+    while start < len(data):
+        size = _read_varint(data[start + 1 : start + 11])
+        if size is None or data[start] not in (0x0A, 0x12):
+            raise ValueError("an entry of its metadata is damaged")
+        start += 1 + size[1]
+        texts[data[start - 1 - size[1]] >> 3] = data[start : start + size[0]].decode()
+        start += size[0]
+    return texts[1], texts[2]
+
+
+def _outermost_fields(path: Path) -> Iterator[tuple[int, int, int]]:
+    """Yield number, place and size of the outermost fields of a protobuf message that an ONNX model may be.
+
+    Raises:
+        ValueError: it is none.
+    """
     size = path.stat().st_size
-    found: set[int] = set()
     num_fields = 0
     with path.open("rb") as file:
         while (position := file.tell()) < size:
             key = _read_varint(file.read(10))
             if key is None:
-                return False
+                raise ValueError("no protobuf message")
             number, wire_type = key[0] >> 3, key[0] & 7
             file.seek(position + key[1])
             value = _read_varint(file.read(10))
             num_fields += 1
             if number not in _FIELDS or wire_type not in (0, 2) or value is None or num_fields > _MOST_FIELDS:
-                return False
-            found.add(number)
-            file.seek(position + key[1] + value[1] + (value[0] if wire_type == 2 else 0))
-        return file.tell() == size and found >= _NEEDED_FIELDS
+                raise ValueError("no ONNX model")
+            start, length = position + key[1] + value[1], value[0] if wire_type == 2 else 0
+            yield number, start, length
+            file.seek(start + length)
+        if file.tell() != size:
+            raise ValueError("it is cut off")
 
 
 def _read_varint(data: bytes) -> tuple[int, int] | None:

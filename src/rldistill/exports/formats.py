@@ -48,6 +48,7 @@ class ExportFormat:
     write: Callable[[Export, Path], None]
     read: Callable[[Export, Path], Policy]  # as whoever gets the file reads it: what is verified
     decider: Callable[[Export, Path], Decide]  # on one thread, to be timed
+    may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
 
 
 def format_of(formats: Mapping[str, ExportFormat], name: str | None, out: Path) -> ExportFormat:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.adapters.load import acting, load_with
-from rldistill.errors import RldistillError, check_installed, optional_import
+from rldistill.adapters.onnx_program import onnx_metadata
+from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
 from rldistill.exports.contract import METADATA_KEY, check_contract
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
 from rldistill.exports.onnx_graph import INPUT, make_model
@@ -74,6 +75,7 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
                 _Batches(export.calibration),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTISED),
+                nodes_to_exclude=_last_layers(model),
                 per_channel=True,
                 weight_type=quantization.QuantType.QInt8,
                 activation_type=quantization.QuantType.QUInt8,
@@ -82,6 +84,23 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
         finally:
             logger.setLevel(level)
         return onnx.load_model_from_string(quantised.read_bytes())
+
+
+def _last_layers(model: Any) -> list[str]:  # noqa: ANN401 (protobuf)
+    """Return the names of the linear layers that no other layer follows.
+
+    They hold few of the weights, and rounding what they take costs most: of the Q-values of a teacher of Pong, 4.5 % of
+    all decisions. Where there are no others, they are rounded, too.
+    """
+    used: set[str] = set()
+    for node in reversed(model.graph.node):
+        is_layer = node.op_type in _QUANTISED
+        # What leads to a layer is followed by one; outputs of the graph are not.
+        if is_layer or used & set(node.output):
+            used |= set(node.input)
+    layers = [node for node in model.graph.node if node.op_type in _QUANTISED]
+    last = [node.name for node in layers if not used & set(node.output)]
+    return last if len(last) < len(layers) else []
 
 
 class _Batches:
@@ -123,10 +142,9 @@ def contract_in(path: Path) -> dict[str, Any] | None:
     Raises:
         RldistillError: what is there is no contract.
     """
-    onnx = optional_import("onnx", what=f"ONNX file {path}", extra="onnx")
-    model = onnx.load(path, load_external_data=False)
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
+    with reading_file(f"ONNX file {path}", PolicyFileError):
+        text = onnx_metadata(path).get(METADATA_KEY)
+        return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
 
 
 ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, read, decider)

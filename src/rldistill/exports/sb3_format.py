@@ -208,4 +208,4 @@ def _decider(export: Export, path: Path) -> Decide:
     return lambda observation: model.predict(observation, deterministic=True)
 
 
-SB3 = ExportFormat("sb3", ".zip", ("float32",), _write, _read, _decider)
+SB3 = ExportFormat("sb3", ".zip", ("float32",), _write, _read, _decider, may_give_probabilities=False)

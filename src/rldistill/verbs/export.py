@@ -17,7 +17,7 @@ from rldistill.errors import GateError, OutputExistsError, RldistillError, Usage
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation
-from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.exports import trajectories
 from rldistill.exports.contract import Names, make_contract, read_names, retention_in, score_in
 from rldistill.exports.environment import names_of
@@ -86,6 +86,8 @@ def prepare(options: ExportOptions) -> Job:
     chosen = format_of(FORMATS, options.to, Path(options.out))
     if options.precision not in chosen.precisions:
         raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
+    if options.probabilities and not chosen.may_give_probabilities:
+        raise UsageError(f"--probabilities: the library of --to {chosen.name} computes them itself. Leave it out.")
     names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
     if isinstance(options.task, str):
         make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
@@ -180,6 +182,9 @@ def run(job: Job) -> Exported:
         stop_on_interrupt(options.callbacks) as listeners,
         _staging(job.out) as folder,
     ):
+        if job.policy.behaviour == "sample":
+            text = f"{job.policy.name} draws its actions: `action` is the most likely one, draw from the other outputs"
+            notify(listeners, MessageEvent(text))
         try:
             made = _made(job, _rows(job, listeners))
             job.format.write(made, folder / job.out.name)
@@ -231,10 +236,11 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     sample: list[NDArray[np.generic]] = []
     parity = compare(copy, _heard(job, listeners, sample), options.precision)
     rows = np.concatenate(sample)
-    times = {"export": time_decisions(job.format.decider(made, path), rows), "policy": _time(job.policy, rows)}
     teacher = recorded_teacher(job.policy, job.policy.tasks[0], device=options.device)
-    if teacher is not None:
-        times["teacher"] = _time(teacher, rows)
+    with use_threads(1):
+        times = {"export": time_decisions(job.format.decider(made, path), rows), "policy": _time(job.policy, rows)}
+        if teacher is not None:
+            times["teacher"] = _time(teacher, rows)
     return Exported(
         format=job.format.name,
         path=job.out,
