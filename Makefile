@@ -2,7 +2,8 @@
 # make test-all     the slow tests too                          make docs       links and snippets of README and docs/
 # make lint | type  one check alone                             make format     rewrite the sources in our style
 # make bench        the measurements, one after the other       make teachers    play the published teachers: docs/results
-# make constraints  pin the newest releases                     make fuzz       20,000 damaged files and 100 kills
+# make constraints  pin the newest releases                     make control     their smallest students: docs/results
+# make fuzz       20,000 damaged files and 100 kills
 #
 # Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
@@ -25,7 +26,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench teachers format constraints clean
+.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench teachers control format constraints clean
 
 # $(call check,name,command): one line when it passes; all that it printed, and its name, when it fails.
 define check
@@ -125,6 +126,12 @@ TEACHERS ?= ../shared/teachers/sb3
 teachers: $(DEV_STAMP)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[mujoco]'
 	@$(BIN)/python scripts/teachers_page.py $(TEACHERS) --num-workers $(WORKERS)
+
+# The smallest student of every teacher of such a folder: minutes for each, and it goes on where it stopped.
+WITHIN ?= 300
+
+control: $(DEV_STAMP)
+	@$(BIN)/python scripts/control_page.py $(TEACHERS) --within $(WITHIN)
 
 format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix --quiet --exit-zero
