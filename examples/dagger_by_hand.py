@@ -3,9 +3,15 @@
 The teacher labels every state; `teacher_fraction` says in how much of the play it also acts. What is left out of `Live`
 and `distill` the recipe of this kind of teacher says, and it is printed.
 
-    python examples/dagger_by_hand.py ppo-LunarLander-v2.zip LunarLander-v3 mlp:4
+    python examples/dagger_by_hand.py ppo-LunarLander-v2.zip LunarLander-v3 mlp:2
 
-@FIGURES2@
+With the published PPO teacher and a student of 30 parameters, one seed, 100 episodes each, 95 % intervals:
+
+    offline   20,000 steps: keeps -0.714 [-0.799, -0.633]
+    DAgger    20,000 steps: keeps 0.986 [0.961, 1.012]
+    mixed     20,000 steps: keeps 0.995 [0.975, 1.016]
+
+With mlp:4 (56 parameters) all three keep 1.00: what the student's own mistakes teach counts where it makes some.
 """
 
 import sys

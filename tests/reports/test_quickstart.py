@@ -8,16 +8,19 @@ from dataclasses import replace
 import pytest
 
 from rldistill.envs import make_task
+from rldistill.errors import UsageError
+from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
 from rldistill.options.quickstart import QuickstartOptions
-from rldistill.policies import TorchPolicy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.reports.quickstart import quickstart
+from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run, run_well
 
 pytest.importorskip("matplotlib")
 
 TASK = "tests.kit.targets:Targets-box-v0"
-SMALL = ("--num-steps", 300, "--num-updates", 20, "--num-episodes", 5, "--num-envs", 4)
+SMALL = ("--student", "auto", "--num-steps", 300, "--num-updates", 20, "--num-episodes", 5, "--num-envs", 4)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +43,9 @@ def test_a_teacher_of_vectors_becomes_a_student_a_table_and_a_figure(made, teach
     assert (out / "learning_curve.png").is_file()
     played = json.loads((out / "run" / "evaluation.json").read_text())["policies"]
     assert [(row["role"], len(row["episodes"])) for row in played] == [("teacher", 5), ("student", 5), ("random", 5)]
-    assert "3.3 times fewer parameters; retention " in result.stderr
-    assert f"rldistill quickstart --teacher '{teacher}' --task {TASK} --num-steps" in result.stderr
+    large, small = (row["num_parameters"] for row in played[:2])
+    assert f"{large / small:.2g} times fewer parameters; retention " in result.stderr
+    assert f"rldistill quickstart --teacher '{teacher}' --task {TASK} --student auto --num-steps" in result.stderr
 
 
 def test_what_cannot_be_filmed_is_left_out_in_one_line(made):
@@ -107,10 +111,55 @@ def test_a_call_that_was_stopped_while_it_collected_is_followed_by_another(
     out = tmp_path / "q"
     if overwrite:
         shutil.copytree(made[0], out)
-    config = QuickstartOptions(teacher=teacher, task=TASK, out=out, num_steps=200)
+    config = QuickstartOptions(teacher=teacher, task=TASK, out=out, student="auto", num_steps=200)
     monkeypatch.setattr("rldistill.reports.quickstart.collect", stopped)
     with pytest.raises(KeyboardInterrupt):
         quickstart(replace(config, overwrite=overwrite))
     assert (out / "quickstart.toml").exists() == overwrite
     with pytest.raises(KeyboardInterrupt):  # it gets as far as the first
         quickstart(config)
+
+
+@pytest.fixture
+def pole_teacher(tmp_path):
+    path = tmp_path / "pole.safetensors"
+    hand_made_teacher(short_cart_pole(60)).save(path)
+    return path
+
+
+def test_without_a_network_the_smallest_student_is_looked_for_and_a_second_call_goes_on(
+    pole_teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rldistill.verbs.shrink_search.ladder", lambda _task: ("mlp:2", "mlp:4"))
+    monkeypatch.setattr("rldistill.reports.quickstart._film", lambda *_: True)
+    options = QuickstartOptions(
+        teacher=pole_teacher, task="CartPole-v1", out=tmp_path / "q", within=60.0, num_episodes=5, num_envs=8
+    )
+    told = []
+    made = quickstart(replace(options, callbacks=[told.append]))
+    search = json.loads((tmp_path / "q" / "run" / "shrink.json").read_text())
+    assert search["verdict"] in [event.text for event in told if isinstance(event, MessageEvent)]
+    assert made.figure.is_file() and made.figure.name == "sizes.png"
+    student, row = load_policy(made.student), made.evaluation["policies"][1]
+    assert row["policy_hash"] == student.hash == search["policy_hash"]
+    again = quickstart(replace(options, num_episodes=6))
+    assert (again.evaluation["policies"][1]["policy_hash"], len(again.evaluation["policies"][1]["episodes"])) == (
+        student.hash,
+        6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"num_steps": 10}, "num_steps belongs with student, which names a network"),
+        ({"num_updates": 10}, "num_updates belongs with student, which names a network"),
+        (
+            {"student": "mlp:2", "within": 5.0},
+            "within is the time to look for the smallest student, and mlp:2 is named",
+        ),
+    ],
+)
+def test_options_of_the_other_way_are_refused(given, line):
+    with pytest.raises(UsageError, match=line):
+        QuickstartOptions(teacher="t.safetensors", **given)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import quoted, write_options, write_result
+from rldistill.cli.shrink import seconds
 from rldistill.options.quickstart import QuickstartOptions
 
 _EXAMPLE = "rldistill quickstart"
@@ -15,7 +16,7 @@ _EXAMPLE = "rldistill quickstart"
 
 def run(argv: Sequence[str]) -> None:
     """Take the bundled teacher to a proven student."""
-    given = read_options("quickstart", [QuickstartOptions], argv, example=_EXAMPLE)
+    given = read_options("quickstart", [QuickstartOptions], argv, example=_EXAMPLE, text_values={"within": seconds})
     options, flags = given.make(QuickstartOptions), given.flags
     from rldistill.session.machine import resolve_machine
 
@@ -53,8 +54,7 @@ def run(argv: Sequence[str]) -> None:
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
             f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
-            f"      rldistill quickstart {_teacher(options)}--num-steps 200000 --num-updates 40000 "
-            f"--out {quoted(f'{out}-long')}\n"
+            f"      rldistill quickstart {_teacher(options)}{_longer(options)} --out {quoted(f'{out}-long')}\n"
         )
 
 
@@ -62,6 +62,14 @@ def _teacher(options: QuickstartOptions) -> str:
     """Return the options that name what was distilled."""
     said = {"teacher": options.teacher, "task": options.task}
     return "".join(f"--{name} {quoted(value)} " for name, value in said.items() if value is not None)
+
+
+def _longer(options: QuickstartOptions) -> str:
+    """Return the options of a call that takes more time for more."""
+    if options.network is None:
+        return "--within 1h"
+    named = "" if options.student is None else f"--student {quoted(options.student)} "
+    return f"{named}--num-steps 200000 --num-updates 40000"
 
 
 def _summary(evaluation: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rldistill.verbs.shrink_records import Shrunk
 
 _EXAMPLE = "rldistill shrink ppo-LunarLander-v2.zip --task LunarLander-v3"
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
         example=_EXAMPLE,
         positional="teacher",
         expected="a teacher's policy file",
-        text_values={"within": _seconds},
+        text_values={"within": seconds},
     )
     from rldistill.cli.progress import callbacks
     from rldistill.verbs.shrink import check_shrink, shrink
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     sys.stdout.write(f"{found}\n")
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
-    lines.append(f"figure:  {_draw(found, options.keep)}")
+    lines.append(f"figure:  {_draw(found)}")
     said: dict[str, object] = {"teacher": options.teacher, **options.as_reading().to_dict()}
     said |= {} if options.env_kwargs is None else {"env_kwargs": json.dumps(dict(options.env_kwargs))}
     words = " ".join(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in said.items())
@@ -53,20 +53,20 @@ def run(argv: Sequence[str]) -> None:
     write_result(given.flags, {}, "\n".join(lines))
 
 
-def _draw(found: "Shrunk", keep: float) -> str:
+def _draw(found: "Shrunk") -> str:
     """Draw the curve; return where, or why not: the search itself is done and kept."""
     from rldistill.errors import RldistillError
     from rldistill.reports.curves import size_curve
 
     try:
-        return str(size_curve(found.to_dict(), keep, found.out / "shrink.png"))
+        return str(size_curve(found.to_dict(), found.out / "shrink.png"))
     except RldistillError as error:
         return f"not drawn: {error}"
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Return a time such as 90s, 10m or 2h in seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if found is None:
         raise UsageError(f"within: got {text!r}, expected a time such as 90s, 10m or 2h.")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(found[1]) * _UNITS[found[2]]

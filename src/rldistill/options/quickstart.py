@@ -1,29 +1,35 @@
 """Options of `quickstart`."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import Count, PathLike
+from rldistill.options.declaration import Above, Count, PathLike
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Machine, Told
+
+_NETWORK_FOR_BUNDLED = "net3"
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions(Reading, Environments, Machine, Folder, Told):
-    """Make a smaller student of a teacher: collect, distil, evaluate and film. A second call goes on."""
+    """Take a teacher to a proven smaller student, a figure and a film. A second call goes on."""
 
     teacher: PathLike | None = None
     """Policy file of a teacher, of any library. Default: the bundled Pong teacher."""
     task: str | None = None
     """Task to play. Default: the teacher's own."""
-    student: str = "auto"
-    """Network of the student, such as mlp:32x32; auto: what distill chooses."""
+    student: str | None = None
+    """Network of the student, such as mlp:32x32; auto: what distill chooses. Default: the smallest that keeps the
+    teacher's skill, as shrink finds it; net3 for the bundled teacher."""
+    within: Annotated[float, Above(0)] | None = None
+    """Time to look for the smallest student, in seconds; on the command line also 90s, 10m or 2h. Default: 600."""
     out: PathLike = "quickstart"
     """Folder for data, student, figure and film."""
-    num_steps: Count = 60_000
-    """Decisions to store."""
-    num_updates: Count = 12_000
-    """Gradient steps."""
+    num_steps: Count | None = None
+    """With --student: decisions to store. Default: 60,000."""
+    num_updates: Count | None = None
+    """With --student: gradient steps. Default: 12,000."""
     num_episodes: Count = 30
     """Episodes of each policy in the evaluation."""
 
@@ -31,3 +37,18 @@ class QuickstartOptions(Reading, Environments, Machine, Folder, Told):
         super().__post_init__()
         if self.resume:
             raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
+        if self.network is None and (self.num_steps or self.num_updates):
+            name = "num_steps" if self.num_steps else "num_updates"
+            raise UsageError(
+                f"{name} belongs with student, which names a network; without one shrink decides how much is played "
+                "and trained. Name one (--student auto), or give --within."
+            )
+        if self.network is not None and self.within is not None:
+            raise UsageError(
+                f"within is the time to look for the smallest student, and {self.network} is named. Leave one out."
+            )
+
+    @property
+    def network(self) -> str | None:
+        """Network of the student where it is known; None: it is looked for."""
+        return _NETWORK_FOR_BUNDLED if self.student is None and self.teacher is None else self.student

@@ -82,12 +82,11 @@ _HELD, _FAILED = "#1B6CA8", "#B0413E"
 _LOWEST = -0.1
 
 
-def size_curve(found: Mapping[str, Any], keep: float, out: Path) -> Path:
+def size_curve(found: Mapping[str, Any], out: Path) -> Path:
     """Draw retention against the number of parameters, every size that was tried and what was proved.
 
     Args:
         found: JSON data of `shrink`.
-        keep: share of the skill that was asked for.
         out: PNG file to write.
 
     Raises:
@@ -103,6 +102,7 @@ def size_curve(found: Mapping[str, Any], keep: float, out: Path) -> Path:
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
+    keep = found["keep"]
     axes.axhline(keep, color=canvas.SOFT_INK, linewidth=1, linestyle="--")
     axes.axhline(1.0, color=canvas.GRID, linewidth=1)
     axes.plot(sizes, shown, color=canvas.GRID, linewidth=2, zorder=1)

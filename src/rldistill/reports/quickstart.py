@@ -1,4 +1,8 @@
-"""From a teacher to a proven student in one call; each phase goes on where it stopped."""
+"""From a teacher to a proven student in one call; each phase goes on where it stopped.
+
+With a network that is named: collect, distil, evaluate, draw, film. Without one, `shrink` takes the
+place of the first two.
+"""
 
 import json
 from dataclasses import dataclass
@@ -10,10 +14,11 @@ from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.bundled import bundled_teacher
-from rldistill.loading.named import as_named, as_policy, played_by
+from rldistill.loading.named import PolicyLike, as_named, as_policy, played_by
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.reports.curves import size_curve
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
 from rldistill.session.run_folder import changed_settings, keep_inputs, read_config, write_config
@@ -22,15 +27,17 @@ from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
 from rldistill.verbs.distillation_run import STUDENT_FILE
 from rldistill.verbs.evaluate import evaluate
+from rldistill.verbs.shrink import shrink
 
 # Evaluation meets episodes that neither collection nor training has seen.
 _EVALUATION_SEED = 1_000
 _FILMED_STEPS = 600
+_WITHIN, _NUM_STEPS, _NUM_UPDATES = 600.0, 60_000, 12_000
 _CONFIG_FILE = "quickstart.toml"
 # What every phase takes as it is given.
 _SHARED = ("seed", "num_envs", "num_threads", "device", "overwrite", "callbacks")
 # A second call may evaluate longer, or on another machine.
-_MAY_DIFFER = frozenset({"out", "num_episodes", "num_threads", "device", "trust"})
+_MAY_DIFFER = frozenset({"out", "num_episodes", "within", "num_threads", "device", "trust"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class QuickstartResult:
         student: policy file.
         evaluation: as JSON.
         table: `Evaluation` where it was made in this call, None where it was there already.
-        figure: PNG of the learning curve.
+        figure: PNG of the learning curve, or of what the sizes keep.
         video: MP4 of teacher and student side by side; None where the task cannot be filmed.
     """
 
@@ -53,7 +60,7 @@ class QuickstartResult:
 
 
 def quickstart(options: QuickstartOptions) -> QuickstartResult:
-    """Collect, distil, evaluate, draw and film; what an earlier call finished is not done again.
+    """Find or distil a student, evaluate, draw and film it; what an earlier call finished is not done again.
 
     Raises:
         OutputExistsError: `out` holds something that is not a quickstart's.
@@ -68,26 +75,41 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     teacher = as_policy(source, device=options.device, task=options.task)
     playable = played_by(teacher, make_task(teacher.tasks[0] if options.task is None else options.task))
     _check_begun(out, options)
-    data, run = out / "data", out / "run"
+    run = out / "run"
     # Every phase goes on where an earlier call stopped.
     shared: dict[str, Any] = {name: getattr(options, name) for name in _SHARED} | {"resume": not options.overwrite}
-    collect(source, options.task, num_steps=options.num_steps, out=data, behaviour=options.behaviour, **shared)
-    write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
-    student = distill(
-        data,
-        out=run,
-        student=options.student,
-        num_updates=options.num_updates,
-        evaluate_period=max(1, min(500, options.num_updates // 4)),
-        evaluate_episodes=0,  # of more episodes below
-        **shared,
-    )
-    evaluation, table = _evaluated(out, options, playable, student, teacher)
-    figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
+    if options.network is None:
+        write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
+        within = _WITHIN if options.within is None else options.within
+        found = shrink(source, options.task, within=within, out=run, behaviour=options.behaviour, **shared)
+        notify(options.callbacks, MessageEvent(found.verdict))
+        student, figure = found.student, size_curve(found.to_dict(), out / "sizes.png")
+        evaluation, table = _evaluated(out, options, playable, student, teacher)
+    else:
+        student = _distilled(options, options.network, source, shared)
+        evaluation, table = _evaluated(out, options, playable, student, teacher)
+        figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
     video = out / "teacher_and_student.mp4"
     has_film = video.is_file() and table is None and not options.overwrite
     has_film = has_film or _film(teacher, student, playable, video, options)
     return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if has_film else None)
+
+
+def _distilled(options: QuickstartOptions, network: str, source: PolicyLike, shared: dict[str, Any]) -> TorchPolicy:
+    """Return the student of a network that is named."""
+    out, num_updates = Path(options.out), options.num_updates or _NUM_UPDATES
+    num_steps = options.num_steps or _NUM_STEPS
+    collect(source, options.task, num_steps=num_steps, out=out / "data", behaviour=options.behaviour, **shared)
+    write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
+    return distill(
+        out / "data",
+        out=out / "run",
+        student=network,
+        num_updates=num_updates,
+        evaluate_period=max(1, min(500, num_updates // 4)),
+        evaluate_episodes=0,  # of more episodes below
+        **shared,
+    )
 
 
 def check_folder(folder: Path) -> None:

@@ -70,7 +70,8 @@ class Shrunk:
 
     Attributes:
         student: the smallest that holds, or the best where none does.
-        held: whether it was proved to keep enough.
+        keep: share of the teacher's skill that was asked for.
+        held: whether it was proved to keep as much.
         verdict: one sentence.
         trials: sizes that were tried, in that order.
         proofs: looks at fresh episodes, in that order.
@@ -78,6 +79,7 @@ class Shrunk:
     """
 
     student: TorchPolicy
+    keep: float
     held: bool
     verdict: str
     trials: tuple[Trial, ...]
@@ -88,6 +90,7 @@ class Shrunk:
         """Return plain JSON data."""
         return {
             "verdict": self.verdict,
+            "keep": self.keep,
             "held": self.held,
             "student": str(self.out / STUDENT_FILE),
             "policy_hash": self.student.hash,

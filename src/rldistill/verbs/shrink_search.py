@@ -324,6 +324,7 @@ class Search:
         student.save(self._out / STUDENT_FILE)
         found = Shrunk(
             student,
+            self._options.keep,
             proof is not None,
             self._verdict(chosen, proof),
             tuple(self._trials),
