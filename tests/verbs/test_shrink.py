@@ -207,3 +207,10 @@ def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_pat
     for call in (check_shrink, rd.shrink.of):
         with pytest.raises(RldistillError, match=r"keep"):
             call(options)
+
+
+def test_a_task_whose_episodes_do_not_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shrink_search, "_LONGEST_EPISODE", 20)
+    task = short_cart_pole(60)
+    with pytest.raises(MismatchError, match=r"no episode ended within 20 decisions.*max_episode_steps"):
+        rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=5.0)

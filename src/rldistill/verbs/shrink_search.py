@@ -31,6 +31,8 @@ from rldistill.verbs.recipes import choose_recipe
 from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial
 from rldistill.verbs.sizes import ladder, next_size
 
+# A game of Atari has at most 27,000 decisions; no task of Gymnasium has more.
+_LONGEST_EPISODE = 30_000
 # Looks in a row that show nothing better, after which a size is given up.
 _PATIENCE = 4
 # Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
@@ -308,7 +310,21 @@ class Search:
         return np.array(scores)
 
     def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
-        return lambda done: notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
+        """Return what reports how many episodes are over, and raises where none comes to its end."""
+        num_finished = num_steps = 0
+
+        def report(done: int) -> None:
+            nonlocal num_finished, num_steps
+            num_steps = 0 if done > num_finished else num_steps + 1
+            num_finished = done
+            if num_steps > _LONGEST_EPISODE:
+                raise MismatchError(
+                    f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and "
+                    "scores are of whole episodes. Give the task a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
+                )
+            notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
+
+        return report
 
     # What is left.
 
