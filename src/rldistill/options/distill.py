@@ -137,9 +137,10 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     value_weight: Annotated[float, AtLeast(0)] = 0.0
     """Weight of the squared error of state values: the student gets a head that learns its teacher's. Datasets hold
     them after collect --store value."""
-    normalize_inputs: bool = False
+    normalize_inputs: bool | None = None
     """Give the student a first layer that normalises observations by their mean and variance in what its teacher
-    played, unless the teacher has such a layer, which the student takes over. For vectors, and one task."""
+    played, unless the teacher has such a layer, which the student takes over. For vectors, and one task. Default: for
+    continuous actions."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""

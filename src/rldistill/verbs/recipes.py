@@ -20,6 +20,7 @@ class Recipe:
     Attributes:
         loss: by name; None: what suits the teacher's outputs.
         temperature: a number or the text of a schedule; None: the loss's own.
+        normalize_inputs: whether a new student of one task of vectors normalises its inputs by what was measured.
         num_updates: gradient steps for each task; `shrink` gives a student up after so many.
         batch_size: rows per update.
         learning_rate: as the text of a schedule.
@@ -32,6 +33,7 @@ class Recipe:
 
     loss: str | None
     temperature: float | str | None
+    normalize_inputs: bool
     num_updates: int
     batch_size: int
     learning_rate: str
@@ -56,6 +58,7 @@ class Recipe:
 _IMAGES = Recipe(
     loss="sharpened_kl",
     temperature="linear:0.2->0.01@0.5",
+    normalize_inputs=False,
     num_updates=12_000,
     batch_size=128,
     learning_rate="one_cycle:1e-3@0.1",
@@ -68,6 +71,7 @@ _IMAGES = Recipe(
 _CHOICES = Recipe(
     loss=None,
     temperature=None,
+    normalize_inputs=False,
     num_updates=6_000,
     batch_size=256,
     learning_rate="linear:1e-2->5e-4",
@@ -80,6 +84,7 @@ _CHOICES = Recipe(
 _BOXES = Recipe(
     loss="mean_mse",
     temperature=None,
+    normalize_inputs=True,
     num_updates=15_000,
     batch_size=256,
     learning_rate="linear:3e-3->1e-4",
@@ -98,8 +103,15 @@ _LEARNER = replace(
 
 def choose_recipe(kind: OutputKind, task: Task) -> Recipe:
     """Return how to distil a teacher of some kind of output on a task."""
-    if image_shape(task.fingerprint.observation_shape) is None:
-        return _CHOICES if kind in ("q_values", "logits") else _BOXES
+    fingerprint = task.fingerprint
+    sees_images = image_shape(fingerprint.observation_shape) is not None or any(
+        part.is_image for part in fingerprint.observation_parts
+    )
+    if not sees_images:
+        recipe = _CHOICES if kind in ("q_values", "logits") else _BOXES
+        # Bytes are scaled otherwise.
+        is_measured = recipe.normalize_inputs and fingerprint.observation_dtype != "uint8"
+        return replace(recipe, normalize_inputs=is_measured)
     if kind == "q_values":
         return _IMAGES
     # The temperature was measured for Q-values; the rest is play and rates of images.
@@ -133,6 +145,9 @@ def fill_in(
     }
     if options.loss is None and options.temperature is None:
         of_student |= {"loss": recipe.loss, "temperature": recipe.temperature}
+    # A module may normalise by itself, a file's student does what it did, and one layer cannot suit several tasks.
+    is_new = len(named) == 1 and isinstance(options.student, str) and options.init_from is None
+    of_student["normalize_inputs"] = recipe.normalize_inputs and is_new
     of_play: dict[str, object] = {
         "teacher_fraction": recipe.teacher_fraction,
         "collect_steps": recipe.collect_steps,
@@ -147,6 +162,6 @@ def fill_in(
     ]
     if isinstance(named[0], Live):
         chosen |= {name: value for name, value in of_play.items() if getattr(named[0], name) is None}
-    shown = ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)
+    shown = ", ".join(f"{name} {value}" for name, value in chosen.items() if value not in (None, False))
     note = f"recipe: {shown} ({recipe.evidence})" if shown else None
     return replace(options, **{name: value for name, value in chosen.items() if name in of_student}), filled, note  # pyright: ignore[reportArgumentType]

@@ -320,7 +320,7 @@ class Search:
             if num_steps > _LONGEST_EPISODE:
                 raise MismatchError(
                     f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and "
-                    "scores are of whole episodes. Give the task a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
+                    "scores are of whole episodes. Give it a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
                 )
             notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
 

@@ -304,7 +304,7 @@ def _live_source(
 
 def measures_inputs(options: DistillOptions, teacher: TeacherEntry) -> bool:
     """Whether a student normalises its inputs by what is measured, not as its teacher does or as its file says."""
-    return options.normalize_inputs and teacher.normalization is None and options.init_from is None
+    return bool(options.normalize_inputs) and teacher.normalization is None and options.init_from is None
 
 
 def _teacher_fraction(item: Live) -> Schedule:
