@@ -70,6 +70,7 @@ def made(tmp_path, teacher, task, **settings):
         ("box", "actions", "clip", None),
         ("box", "actions", "tanh_rescale", "mean_huber"),
         ("box", "gaussian", "clip", None),
+        ("box", "gaussian", "clip", "diag_gaussian_kl"),
         ("box", "gaussian", "tanh_rescale", "reverse_diag_gaussian_kl"),
         ("box", "gaussian", "tanh_rescale", "mean_mse"),
     ],
@@ -88,7 +89,7 @@ def test_a_student_learns_what_its_teacher_does(tmp_path, kind, output_kind, map
     assert alike < 0.04 if kind == "box" else alike > 0.9
     assert (learned.agreement is None) == (kind == "box")
     reloaded = load_policy(tmp_path / "run" / "student.safetensors")
-    assert reloaded.output_kind == ("actions" if loss == "mean_mse" else output_kind)
+    assert reloaded.output_kind == ("actions" if kind == "box" and loss in (None, "mean_mse") else output_kind)
     assert reloaded.tasks[0].fingerprint.action_layout == teacher.tasks[0].fingerprint.action_layout
 
 
@@ -164,7 +165,7 @@ def test_a_normalisation_that_a_stranger_altered_is_told_in_one_line(tmp_path, c
 def test_the_spread_of_a_gaussian_student(tmp_path, std):
     teacher = linear_teacher("box", "gaussian", gaussian=GaussianOptions("parameter"))
     teacher.network.heads[0].rows.log_std.data = torch.tensor([-1.0, 0.5])
-    student = made(tmp_path, teacher, targets_task("box"), std=std, num_updates=600)
+    student = made(tmp_path, teacher, targets_task("box"), std=std, loss="diag_gaussian_kl", num_updates=600)
     output, _ = student(torch.rand(50, 2))
     tolerance = 1e-6 if std == "fixed" else 0.1
     torch.testing.assert_close(output.log_std.mean(dim=0), torch.tensor([-1.0, 0.5]), atol=tolerance, rtol=0)
@@ -269,7 +270,7 @@ def test_a_teacher_of_a_box_plays_live(tmp_path, std):
         ({"loss": "mean_mse", "temperature": "auto"}, "got auto for the loss 'mean_mse', which takes none"),
         ({"std": "free"}, "std: got 'free', expected state, parameter or fixed"),
         (
-            {"loss_params": {"delta": 0.5}},
+            {"loss": "diag_gaussian_kl", "loss_params": {"delta": 0.5}},
             "delta: got 0.5 for the loss 'diag_gaussian_kl', which takes none. Leave it out, or use a loss that takes "
             "one: mean_huber.",
         ),
@@ -340,7 +341,7 @@ def test_a_file_that_scales_its_inputs_otherwise_is_no_beginning(tmp_path):
 
 def test_a_run_of_a_version_without_an_option_goes_on(tmp_path):
     collect(linear_teacher("box", "gaussian"), targets_task("box"), num_steps=500, out=tmp_path / "data")
-    settings = FAST | {"num_updates": 20}
+    settings = FAST | {"num_updates": 20, "loss": "diag_gaussian_kl"}
     distill(tmp_path / "data", out=tmp_path / "r", **settings)
     config = tmp_path / "r" / "config.toml"
     old = [line for line in config.read_text().splitlines() if not line.startswith(("std", "trust"))]
