@@ -180,11 +180,6 @@ class Protocol:
         """Return plain JSON data."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
-        """Read what `to_dict` wrote."""
-        return cls(**data)
-
 
 @dataclass(frozen=True)
 class Task:
@@ -225,6 +220,6 @@ class Task:
         return cls(
             data["name"],
             ObservationFingerprint.from_dict(data["fingerprint"]),
-            Protocol.from_dict(data["protocol"]),
+            Protocol(**data["protocol"]),
             data["environment_kwargs"],
         )

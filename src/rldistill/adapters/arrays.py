@@ -129,14 +129,14 @@ class NumpyArray:
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (version, shape, NumpyType() as dtype, fortran, content):
+            case (version, shape, _NumpyType() as dtype, fortran, content):
                 described = (version, shape, dtype.record, fortran, content)
             case _:
                 raise ValueError("an array without shape, type and bytes")
         self.tensor = torch.from_numpy(array_from(Record(_A_RECONSTRUCT, (), described)))
 
 
-class NumpyType:
+class _NumpyType:
     """The type of an array's or a number's values, as a file of `torch.save` describes it."""
 
     def __init__(self, *arguments: object) -> None:
@@ -152,13 +152,13 @@ class _ArrayClass:
 
 def _plain_number(dtype: object, content: object) -> float:
     """Return a NumPy number as a Python number; of infinity and NaN too: a checkpoint may count with them."""
-    if not (isinstance(dtype, NumpyType) and isinstance(content, bytes)):
+    if not (isinstance(dtype, _NumpyType) and isinstance(content, bytes)):
         raise ValueError("a number without type and bytes")
     return _build((), _dtype_from(dtype.record), content, fortran=False).item()
 
 
 NUMPY_AS_DATA: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (NumpyType, "numpy.dtype"),
+    (_NumpyType, "numpy.dtype"),
     (_ArrayClass, "numpy.ndarray"),
     *((NumpyArray, name) for name in _RECONSTRUCT),
     *((_plain_number, name) for name in _SCALAR),

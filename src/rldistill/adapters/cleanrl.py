@@ -23,8 +23,8 @@ from rldistill.networks.outputs import OutputDeclaration
 from rldistill.types import ActionLayout
 
 _LIBRARY = "CleanRL"
-CLEANRL_SUFFIX = ".cleanrl_model"
-"""Of the files that its scripts write; no other program uses it."""
+# Of the files that its scripts write; no other program uses it.
+_CLEANRL_SUFFIX = ".cleanrl_model"
 _NOT_SAVED = (
     "CleanRL's ppo_continuous_action normalises observations by running statistics and clips them to ±10 in wrappers "
     "that the file does not hold. Unless this teacher was trained without them, it plays about as well as at random."
@@ -63,7 +63,7 @@ def find_cleanrl(content: object, said: Said) -> FoundNetwork | None:
 def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
     """Return a network as its user says that it was made; what is neither said nor in the file is a guess."""
     script, layers = found.algorithm, found.layers
-    has_suffix = said.path.suffix == CLEANRL_SUFFIX and found.known_by != "nothing"
+    has_suffix = said.path.suffix == _CLEANRL_SUFFIX and found.known_by != "nothing"
     guesses: dict[str, str] = {}
     if said.activation is not None:
         if layers.first.blocks and said.activation != layers.activation:

@@ -16,9 +16,9 @@ from rldistill.errors import PolicyFileError, RldistillError, first_line, listed
 
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
-STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-RUNTIME_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch")
-"""With all below them: onnxruntime runs operators of its own of these names, whatever a file says that they are."""
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+# With all below them: onnxruntime runs operators of its own of these names, whatever a file says that they are.
+_RUNTIME_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch")
 _MOST_NAME_BYTES = 256
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 # Whose inputs are what training made, also of layers that were quantised.
@@ -118,7 +118,7 @@ class _Reader:
         custom = {
             f"{node.domain}.{node.op_type}"
             for node in nodes
-            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
+            if node.domain not in _STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
         }
         if custom:
             raise PolicyFileError(
@@ -238,4 +238,4 @@ def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
 
 def is_of_runtime(domain: str) -> bool:
     """Return whether onnxruntime may have operators of its own in a domain."""
-    return domain == "" or any(domain == own or domain.startswith(f"{own}.") for own in RUNTIME_DOMAINS)
+    return domain == "" or any(domain == own or domain.startswith(f"{own}.") for own in _RUNTIME_DOMAINS)

@@ -29,8 +29,8 @@ from rldistill.tasks import Task
 
 SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
-FREE_BYTES = 512 * 2**20
-"""What a file may take, in whatever shapes, beside copies of its weights and inputs."""
+# What a file may take, in whatever shapes, beside copies of its weights and inputs.
+_FREE_BYTES = 512 * 2**20
 # The same modules are imported as here; the current folder adds nothing.
 _COMMAND = (
     "import json, sys; sys.path[:], arguments = json.loads(sys.argv[1]); "
@@ -171,7 +171,7 @@ class _OnnxProcess:
             "path": str(path),
             "rows_per_batch": ROWS_PER_BATCH["cpu"],
             "seconds": 0 if trust else SECONDS_PER_CALL,
-            "free_bytes": FREE_BYTES,
+            "free_bytes": _FREE_BYTES,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _COMMAND, json.dumps([list(map(str, sys.path)), arguments])],

@@ -33,7 +33,7 @@ _TOO_LARGE = re.compile(r"requested buffer of size (\d+)")
 
 
 @dataclass(frozen=True)
-class Limits:
+class _Limits:
     """Of this process; a file that its user trusts has none."""
 
     seconds: float  # of processor time, for reading a small file, and for each batch of observations
@@ -73,7 +73,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     """Read a file, say what it is, and answer batches of observations until the connection is closed.
 
     Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header.
-    `rows_per_batch` counts where the file fixes no batch; `seconds` and `free_bytes` are those of `Limits`.
+    `rows_per_batch` counts where the file fixes no batch; `seconds` and `free_bytes` are those of `_Limits`.
     """
     # Ctrl-C is for the process that asks; SIGTERM ends this process, as any other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,7 +84,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         libraries = ("onnx", "onnx.numpy_helper", "onnxruntime")
         *_, onnxruntime = [optional_import(name, what=f"ONNX file {path}", extra="onnx") for name in libraries]
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limits = Limits(seconds, free_bytes, pages * resource.getpagesize())
+        limits = _Limits(seconds, free_bytes, pages * resource.getpagesize())
         model = _read(Path(path), limits)
         batch = (model.batch_size or rows_per_batch, *model.observation_shape)
         # The process that asks refuses larger ones.
@@ -106,7 +106,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     _answer_all(connection, path, model, session, batch, limits)
 
 
-def _read(path: Path, limits: Limits) -> OnnxModel:
+def _read(path: Path, limits: _Limits) -> OnnxModel:
     total = 0
 
     def begin(num_bytes: int) -> None:
@@ -139,7 +139,7 @@ def _answer_all(
     model: OnnxModel,
     session: Any,  # noqa: ANN401 (no public types)
     batch: tuple[int, ...],
-    limits: Limits,
+    limits: _Limits,
 ) -> None:
     rows: NDArray[Any] | None = None
     while connection.poll(None):

@@ -37,10 +37,10 @@ from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
 
-MAX_BATCH_SIZE = 4096
-"""Rows of a call: where a file fixes them, each decision costs as many."""
-MAX_INPUT_VALUES = 2**25
-"""Numbers that go into a call: 128 MiB of float32."""
+# Rows of a call: where a file fixes them, each decision costs as many.
+_MAX_BATCH_SIZE = 4096
+# Numbers that go into a call: 128 MiB of float32.
+_MAX_INPUT_VALUES = 2**25
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,10 @@ def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
 
 
 def _check_batch(program: Program, shape: tuple[int, ...]) -> None:
-    if program.batch_size > MAX_BATCH_SIZE or program.batch_size * math.prod(shape) > MAX_INPUT_VALUES:
+    if program.batch_size > _MAX_BATCH_SIZE or program.batch_size * math.prod(shape) > _MAX_INPUT_VALUES:
         raise PolicyFileError(
             f"{program.what} takes {program.batch_size:,} observations of shape {list(shape)} in one call, the most "
-            f"are {MAX_BATCH_SIZE:,}, and {MAX_INPUT_VALUES:,} numbers. Export it with a batch of any size, or of 1."
+            f"are {_MAX_BATCH_SIZE:,}, and {_MAX_INPUT_VALUES:,} numbers. Export it with a batch of any size, or of 1."
         )
 
 

@@ -12,13 +12,8 @@ from rldistill.errors import UsageError
 def values_for_verb(verb: str, path: Path, known: Collection[str]) -> dict[str, Any]:
     """Return what a file says to one verb: its keys at the top, and over them those in the section of its name.
 
-    Args:
-        verb: that is called.
-        path: of the file.
-        known: names of the verb's options.
-
     Raises:
-        UsageError: the file cannot be read, or names something that the verb does not have.
+        UsageError: the file cannot be read, or names something that is not among the verb's options, `known`.
     """
     from rldistill.session.run_folder import read_config  # here: --help reads no file
 

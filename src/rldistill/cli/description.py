@@ -24,9 +24,7 @@ _Lines = list[tuple[str, str]]
 def description_text(description: Mapping[str, Any], *, full: bool = False) -> str:
     """Return a description as blocks of `key  value` lines: what is said of the whole, then of each of its parts.
 
-    Args:
-        description: plain data, perhaps of a stranger's file.
-        full: with the configuration of its run and all numbers of long lists.
+    It is plain data, perhaps of a stranger's file; `full`: with its run's configuration and all numbers of long lists.
     """
     # The whole describes the first of several tasks already.
     others = {f"task {number}": task for number, task in enumerate(description.get("tasks", ())[1:], start=2)}

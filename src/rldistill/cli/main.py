@@ -89,7 +89,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(help_text())
+        sys.stdout.write(_help_text())
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from importlib import metadata
@@ -106,7 +106,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def help_text() -> str:
+def _help_text() -> str:
     """Return what `rldistill --help` prints."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]

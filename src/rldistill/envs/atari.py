@@ -59,7 +59,7 @@ class AtariOptions:
         return cls(**options)
 
 
-def check_game(game: str) -> None:
+def _check_game(game: str) -> None:
     """Check that one player can play a game. Raises TaskError: unknown (suggests the nearest), or for two players."""
     known = set(roms.get_all_rom_ids())
     if game in MULTI_PLAYER_GAMES:
@@ -88,7 +88,7 @@ def nearest_game(text: str, *, cutoff: float) -> str | None:
     return f"{ATARI_PREFIX}{by_letters[near[0]]}" if near else None
 
 
-def action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
+def _action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
     """Return the names of a game's actions, in order."""
     minimal, legal = _action_sets(game)
     return legal if full_action_set else minimal
@@ -114,9 +114,9 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
         UsageError: unknown option.
     """
     game = name.removeprefix(ATARI_PREFIX)
-    check_game(game)
+    _check_game(game)
     chosen = AtariOptions.from_kwargs(options)
-    meanings = action_meanings(game, full_action_set=chosen.full_action_set)
+    meanings = _action_meanings(game, full_action_set=chosen.full_action_set)
     shape = (chosen.frame_stack, chosen.height, chosen.width)
     fingerprint = ObservationFingerprint(
         observation_shape=shape if chosen.grayscale else (*shape, 3),
@@ -129,22 +129,17 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
         frame_skip=chosen.frame_skip,
         max_pool=chosen.max_pool,
     )
-    protocol = Protocol(
-        noop_max=chosen.noop_max,
-        max_frames=chosen.max_frames,
-        fire_at_reset=chosen.fire_at_reset,
-        sticky_action_probability=chosen.sticky_action_probability,
-        exploration_epsilon=chosen.exploration_epsilon,
-    )
+    # Each of its fields is an option of the same name.
+    protocol = Protocol(**{item.name: getattr(chosen, item.name) for item in fields(Protocol)})
     return Task(name, fingerprint, protocol)
 
 
 def _uses_full_action_set(task: Task) -> bool:
     recorded = task.fingerprint.action_set
-    minimal = action_meanings(task.game, full_action_set=False)
+    minimal = _action_meanings(task.game, full_action_set=False)
     if recorded == minimal:
         return False
-    if recorded == action_meanings(task.game, full_action_set=True):
+    if recorded == _action_meanings(task.game, full_action_set=True):
         return True
     raise MismatchError(
         f"Task {task.name!r}: got actions {'/'.join(recorded) or 'without names'}, but the game knows "
@@ -155,15 +150,12 @@ def _uses_full_action_set(task: Task) -> bool:
 class AtariEnvs:
     """N emulators of one game, as `EpisodeEnvs`.
 
-    Args:
-        task: made by `atari_task`.
-        num_envs: number of emulators.
-        num_threads: C++ threads; 0 lets ale-py choose.
-        grayscale: False renders the same play in colour, for films; None follows the task.
+    They step in `num_threads` C++ threads; 0 lets ale-py choose. `grayscale=False` renders the same play in colour, for
+    films; None follows the task.
     """
 
     def __init__(self, task: Task, num_envs: int, *, num_threads: int = 0, grayscale: bool | None = None) -> None:
-        check_game(task.game)
+        _check_game(task.game)
         self.num_envs = num_envs
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         fingerprint, protocol = task.fingerprint, task.protocol

@@ -37,12 +37,8 @@ def describe(
 ) -> dict[str, Any]:
     """Describe a policy of any library, a dataset folder, a run folder, or a network by its name.
 
-    Args:
-        target: a path, or a preset such as `net3`.
-        heads: outputs of each head, for a network named by its name; none: one of 18.
-        reading: what the user says of a policy file that does not say it itself.
-        task: likewise.
-        env_kwargs: settings of the task.
+    Of a network that is named by its name, such as `net3`, `heads` are the outputs of each head; none: one of 18. The
+    others are what the user says of a policy file that does not say it itself.
 
     Raises:
         RldistillError: neither a path nor a network; a file that cannot be trusted, is damaged, does not fit the task

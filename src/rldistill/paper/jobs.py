@@ -78,7 +78,7 @@ def finished_result(job: Job) -> Mapping[str, Any] | None:
     return result
 
 
-def perform(job: Job, *, num_threads: int, callbacks: Sequence[Callback]) -> Outcome:
+def _perform(job: Job, *, num_threads: int, callbacks: Sequence[Callback]) -> Outcome:
     """Do a job and write its record; only a stop (`KeyboardInterrupt`) is raised, all else is told."""
     started = time.monotonic()
     named = [_naming(job.name, callback) for callback in callbacks]
@@ -124,12 +124,9 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Backend:
-    """Does jobs: one after the other in this process, or several at once, each in a process.
+    """Does jobs: with one worker one after the other in this process, else several at once, each in a process.
 
     A script that makes one of several workers needs the usual `if __name__ == "__main__":`: its processes import it.
-
-    Args:
-        num_workers: 1: this process; else so many others, each started with its first job.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -145,7 +142,7 @@ class Backend:
         KeyboardInterrupt where a callback asked to stop: jobs under way have saved their state.
         """
         if self.num_workers == 1:
-            yield from (perform(job, num_threads=num_threads, callbacks=callbacks) for job in jobs)
+            yield from (_perform(job, num_threads=num_threads, callbacks=callbacks) for job in jobs)
             return
         waiting = deque(jobs)
         try:
@@ -272,7 +269,7 @@ def _be_worker(pipe: Connection, stop: StopFlag) -> None:
                 continue
             job, num_threads = asked
             try:
-                outcome = perform(job, num_threads=num_threads, callbacks=[relay])
+                outcome = _perform(job, num_threads=num_threads, callbacks=[relay])
             except KeyboardInterrupt:
                 outcome = Outcome(job.name)
             pipe.send(outcome)
@@ -285,12 +282,8 @@ def run_stage(
 ) -> dict[str, Mapping[str, Any]]:
     """Do what is not yet done of a stage, whose jobs' names are unique; returns every job's result, by name.
 
-    Args:
-        jobs: of the stage.
-        backend: does them.
-        num_threads: of each job; 0: this machine's processors shared among the jobs under way at once. Those
-            done before count too, so that a resumed stage computes with as many threads as one never stopped.
-        callbacks: receive events, and may stop the stage.
+    `num_threads` are those of each job; 0: this machine's processors shared among the jobs under way at once. Those
+    done before count too, so that a resumed stage computes with as many threads as one never stopped.
 
     Raises:
         RldistillError: jobs failed, each named with its reason; the others are done and recorded.

@@ -75,7 +75,7 @@ def student_of(arm: Mapping[str, Any]) -> str:
     return str(arm["settings"].get("network" if arm["method"] == "joint" else "student", "of the default size"))
 
 
-def same_games(results: Results) -> bool:
+def _same_games(results: Results) -> bool:
     """Return whether our games are the paper's."""
     return sorted(results["games"]) == sorted(results["paper"]["games"])
 
@@ -99,7 +99,7 @@ def _over_games(results: Results) -> str:
     header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
     games = ", ".join(map(pretty_game, results["games"]))
     note = f"Ours: {games}."
-    if results["paper"]["games"] and not same_games(results):
+    if results["paper"]["games"] and not _same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
     return "\n\n".join([_table(header, rows), note, *_not_compared(results)])
 
@@ -293,7 +293,7 @@ def _footnote(results: Mapping[str, Any], measure: str) -> str:
     if any(arm["paper"] is not None for arm in results["arms"]):
         others = f"{len(results['paper']['games'])} games, not all of them ours"
         lines.append(
-            f"Diamonds: the paper's figures, over {'the same games' if same_games(results) else others}."
+            f"Diamonds: the paper's figures, over {'the same games' if _same_games(results) else others}."
             if measure == "geometric_mean"
             else "The paper's figures are geometric means of student ÷ teacher, not defined for all arms here."
         )

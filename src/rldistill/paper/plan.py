@@ -43,7 +43,7 @@ class TeacherSource:
     output_kind: OutputKind = "q_values"  # what it gives; the learners here give Q-values
 
 
-def find_teachers(games: Sequence[str], files: Sequence[Path], *, use_zoo: bool = True) -> dict[str, TeacherSource]:
+def _find_teachers(games: Sequence[str], files: Sequence[Path], *, use_zoo: bool = True) -> dict[str, TeacherSource]:
     """Return every game's teacher: a file that was named, else the zoo's if those may be used, else one to be trained.
 
     Raises:
@@ -237,7 +237,7 @@ def make_plan(options: ReproduceOptions) -> Plan:
 
 
 def _teachers(games: Sequence[str], budget: Budget, options: ReproduceOptions) -> dict[str, TeacherSource]:
-    teachers = find_teachers(games, [Path(file) for file in options.teachers], use_zoo=budget.teachers is None)
+    teachers = _find_teachers(games, [Path(file) for file in options.teachers], use_zoo=budget.teachers is None)
     unnamed = [game for game, source in teachers.items() if source.origin != "file"]
     if budget.teachers == "named" and unnamed:
         raise UsageError(

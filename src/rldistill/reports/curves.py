@@ -28,11 +28,7 @@ _LINES = (
 
 
 def online_curves(run_folder: Path, out: Path) -> Path:
-    """Draw the scores of learner, best policy so far and student over the learner's steps.
-
-    Args:
-        run_folder: of `distill --online`.
-        out: PNG file to write; it is returned.
+    """Draw the scores of learner, best policy so far and student over the learner's steps; returns `out`, a PNG file.
 
     Raises:
         RldistillError: the folder holds no such curves, or matplotlib is missing.
@@ -85,12 +81,7 @@ _LOWEST = -0.1
 def size_curve(found: Mapping[str, Any], out: Path) -> Path:
     """Draw retention against the number of parameters, every size that was tried and what was proved.
 
-    Args:
-        found: JSON data of `shrink`.
-        out: PNG file to write.
-
-    Raises:
-        RldistillError: matplotlib is missing.
+    `found` is JSON data of `shrink`. Raises RldistillError: matplotlib is missing.
     """
     margins = canvas.Margins()
     figure = canvas.new_figure(margins.left + margins.right + 5.5, 4.75)

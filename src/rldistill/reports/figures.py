@@ -50,7 +50,7 @@ def learning_curve(run_folder: Path, out: Path, *, evaluation: Mapping[str, Any]
                 f"No evaluation can be drawn into a curve of {len(records[-1]['tasks'])} tasks, whose scores share no "
                 "axis. Leave it out."
             )
-        return learning_curve_of_tasks(config, records, out, subtitle=_distillation_subtitle(config, records))
+        return _learning_curve_of_tasks(config, records, out, subtitle=_distillation_subtitle(config, records))
     num_panels = 3 if evaluation is not None or any("scores" in record for record in records) else 2
     updates = _column(records, "update")
     figure, panels = canvas.panels_over_updates(num_panels, updates[-1], canvas.Margins())
@@ -263,32 +263,18 @@ def _column(records: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float6
 
 # Characters of a label that fit between two panels, with the number behind it.
 _LONGEST_NAME = 18
+_MOST_NAMED = 3  # tasks in a headline
 
 Records = Sequence[Mapping[str, Any]]
 
-Rescale = Callable[[str, float], float]
-"""A task's name and a score to what is drawn."""
 
-
-def task_colours(names: Sequence[str]) -> dict[str, str]:
+def _task_colours(names: Sequence[str]) -> dict[str, str]:
     """Return a colour for each task, the same in every panel; more tasks than colours begin again."""
     return {name: TASK_COLOURS[place % len(TASK_COLOURS)] for place, name in enumerate(names)}
 
 
-def pretty_tasks(names: Sequence[str], most: int = 3) -> str:
-    """Return tasks for a headline: their names, or how many there are."""
-    return ", ".join(_short(name) for name in names) if len(names) <= most else f"{len(names)} tasks"
-
-
-def learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Path, *, subtitle: str) -> Path:
-    """Draw a distillation of several tasks: loss, likeness on held-out steps and, where there are any, games.
-
-    Args:
-        config: of the run.
-        records: of its measurements.
-        out: PNG file to write; it is returned.
-        subtitle: how it was distilled.
-    """
+def _learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Path, *, subtitle: str) -> Path:
+    """Draw a distillation of several tasks: loss, likeness on held-out steps and, where there are any, games."""
     tasks: Mapping[str, Mapping[str, Any]] = records[-1]["tasks"]
     has_played = any("scores" in values for record in records for values in record["tasks"].values())
     margins, last_update = canvas.Margins(right=1.9, between=2.5), records[-1]["update"]
@@ -305,7 +291,8 @@ def learning_curve_of_tasks(config: Mapping[str, Any], records: Records, out: Pa
     canvas.title_panel(panels[1], title, x_label="updates", y_label=y_label)
     if has_played:
         _draw_play(panels[2], records)
-    title = f"{pretty_tasks(list(tasks))}: distilling into {config.get('student', 'student')}"
+    named = ", ".join(map(_short, tasks)) if len(tasks) <= _MOST_NAMED else f"{len(tasks)} tasks"
+    title = f"{named}: distilling into {config.get('student', 'student')}"
     text = "Held-out steps: whole episodes that are never trained on"
     if any("temperature" in values for values in tasks.values()):
         text += "; losses at the temperature of the moment: they may rise while it falls"
@@ -317,7 +304,7 @@ def _draw_held_out(axes: "Axes", records: Records, key: str, *, factor: float = 
     """Draw a measurement on held-out steps (times a factor: 100 for percent) over the updates, a line for each task."""
     updates = [record["update"] for record in records]
     labels: list[canvas.EndLabel] = []
-    for name, colour in task_colours(list(records[-1]["tasks"])).items():
+    for name, colour in _task_colours(list(records[-1]["tasks"])).items():
         values = [factor * record["tasks"][name][key] for record in records]
         axes.plot(updates, values, color=colour, linewidth=1.8)
         labels.append(_task_label(name, values[-1], colour, digits))
@@ -329,7 +316,7 @@ def _draw_play(axes: "Axes", records: Records) -> None:
     names = list(records[-1]["tasks"])
     rescale, y_label = _common_scale(names)
     labels: list[canvas.EndLabel] = []
-    for name, colour in task_colours(names).items():
+    for name, colour in _task_colours(names).items():
         played = [(record["update"], record["tasks"][name].get("scores")) for record in records]
         points = [(update, rescale(name, float(np.mean(scores)))) for update, scores in played if scores]
         if points:
@@ -339,8 +326,8 @@ def _draw_play(axes: "Axes", records: Records) -> None:
     canvas.label_ends(axes, labels)
 
 
-def _common_scale(names: Sequence[str]) -> tuple[Rescale, str]:
-    """Return how scores of several tasks are brought to one axis, and what that axis is called."""
+def _common_scale(names: Sequence[str]) -> tuple[Callable[[str, float], float], str]:
+    """Return how scores of several tasks, by name, are brought to one axis, and what that axis is called."""
     if all(normalised_score(0.0, name.removeprefix(ATARI_PREFIX)) is not None for name in names):
         return _human_normalised, "0: random play, 1: a human tester"
     return lambda _, score: score, "points of each task"

@@ -44,7 +44,7 @@ _ATARI_FRAMES_PER_SECOND = 60
 _DEFAULT_FRAMES_PER_SECOND = 30
 
 
-class FilmedEnvs(EpisodeEnvs, Protocol):
+class _FilmedEnvs(EpisodeEnvs, Protocol):
     """One slot with a screen."""
 
     @property
@@ -57,7 +57,7 @@ class FilmedEnvs(EpisodeEnvs, Protocol):
         ...
 
 
-def make_filmed_envs(playable: PlayableTask) -> FilmedEnvs:
+def make_filmed_envs(playable: PlayableTask) -> _FilmedEnvs:
     """Return one slot of a task, with a screen. Raises RldistillError: the task cannot be filmed; says why."""
     task = playable.task
     if task.is_atari:
@@ -226,7 +226,7 @@ def side_by_side(
     """
     _check(policies, out, max_steps, fps)
     fitted = [fit_policy(policy, task.task) for _, policy in policies]
-    screens: list[FilmedEnvs] = []
+    screens: list[_FilmedEnvs] = []
     try:
         for _ in policies:
             screens.append(make_filmed_envs(task))  # noqa: PERF401 (those made before one fails are closed)
@@ -259,7 +259,7 @@ def _check(policies: Sequence[tuple[str, Policy]], out: Path, max_steps: int, fp
 
 
 def _moments(
-    policy: Policy, envs: FilmedEnvs, seed: int, episode: int, exploration_epsilon: float, max_steps: int
+    policy: Policy, envs: _FilmedEnvs, seed: int, episode: int, exploration_epsilon: float, max_steps: int
 ) -> Iterator[_Moment]:
     """Play one episode; yield what each decision led to."""
     player = EpisodePlayer(policy, envs, [episode], seed=seed, exploration_epsilon=exploration_epsilon)

@@ -45,13 +45,8 @@ class Reference:
     actions: Array | None = None
 
 
-def parity_findings(policy: Policy, reference: Reference) -> Iterator[str]:
-    """Yield how a policy differs from the original, one line each.
-
-    Args:
-        policy: answers all observations in one call.
-        reference: what the original answered.
-    """
+def _parity_findings(policy: Policy, reference: Reference) -> Iterator[str]:
+    """Yield how a policy, asked for all observations in one call, differs from the original, one line each."""
     output, _ = policy(reference.observations)
     if reference.outputs is not None:
         yield from _output_parity(output.raw.detach().cpu().numpy(), np.asarray(reference.outputs, np.float64))
@@ -184,7 +179,7 @@ def findings(
         return problems
     checks = (_batches, _repetition, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
     found = [finding for check in checks for finding in check(case)]
-    return found if reference is None else [*found, *parity_findings(policy, reference)]
+    return found if reference is None else [*found, *_parity_findings(policy, reference)]
 
 
 def _description(policy: Policy) -> Iterator[str]:

@@ -45,11 +45,7 @@ class CentredRMSProp(torch.optim.Optimizer):
     p ← p − lr · g ÷ √(E[g²] − E[g]² + ε). torch's own adds ε after the root, which for the small
     gradients of clipped rewards is another optimiser: √0.01 is 0.1.
 
-    Args:
-        parameters: to be optimised.
-        learning_rate: > 0.
-        decay: of both averages, in [0, 1).
-        epsilon: > 0, in squared units of the gradient.
+    `decay`, in [0, 1), is that of both averages; `epsilon`, > 0, in squared units of the gradient.
 
     Source: the published code of Mnih et al. 2015 (`NeuralQLearner.lua`), after Graves 2013, equations 38 to 45.
     """
@@ -139,16 +135,7 @@ class DQNSettings(Options):
 
 
 class DQNLearner:
-    """Online network, target network and optimiser of DQN.
-
-    Args:
-        network: the online network, trained in place.
-        settings: see there.
-        precision: of forward passes.
-
-    Attributes:
-        num_updates: so far.
-    """
+    """Online network (trained in place), target network and optimiser of DQN; `num_updates` counts its steps."""
 
     def __init__(self, network: Network, settings: DQNSettings, *, precision: Precision) -> None:
         self.network = network
@@ -170,16 +157,8 @@ class DQNLearner:
         with self._autocast():
             return self.network(aligned(observations.to(self._device)), head).outputs
 
-    def learn_from(self, replay: Replay, rng: np.random.Generator, head: int = 0) -> Tensor:
-        """Draw a batch, take one gradient step with it; return the loss."""
-        return self.learn(replay.transitions(replay.draw(self.settings.batch_size, rng)), head)
-
     def learn(self, batch: Transitions, head: int = 0) -> Tensor:
-        """Take one gradient step, then copy the target network where that is due.
-
-        Args:
-            batch: B transitions of one task.
-            head: of that task.
+        """Take one gradient step with transitions of one task, then copy the target network where that is due.
 
         Returns:
             The mean over the batch of ½δ² where |δ| ≤ 1, |δ| − ½ beyond: the gradient by the TD
@@ -225,7 +204,7 @@ class DQNLearner:
         self.num_updates = state["num_updates"]
 
 
-STEPS_PER_ITERATION = 512
+_STEPS_PER_ITERATION = 512
 
 REPLAY_FIELDS: Mapping[str, FieldSpec] = {
     "action": FieldSpec("int32", (), "action"),
@@ -241,14 +220,8 @@ class DQNTraining:
     its turn when an episode of the current one ends (Rusu et al. 2015, multi-task DQN; with N environments: when any of
     the N ends). A task that has had its steps is passed over.
 
-    Args:
-        learner: with a head per task.
-        streams: one per task.
-        tasks: what is played.
-        num_steps: of each task in the whole run.
-        seed: the batch of an update is a function of it and of the replay.
-        rng: draws the exploration.
-        steps_per_iteration: at most.
+    The learner has a head, and there is a stream, for each task; `num_steps` are those of a task in the whole run. The
+    batch of an update is a function of `seed` and of the replay; `rng` draws the exploration.
     """
 
     def __init__(
@@ -260,7 +233,7 @@ class DQNTraining:
         num_steps: int,
         seed: int,
         rng: np.random.Generator,
-        steps_per_iteration: int = STEPS_PER_ITERATION,
+        steps_per_iteration: int = _STEPS_PER_ITERATION,
     ) -> None:
         settings = learner.settings
         self._learner = learner
@@ -349,13 +322,13 @@ class DQNTraining:
             return []
         period = self._settings.steps_per_update
         num_due = replay.num_appended // period - (replay.num_appended - num_new_steps) // period
-        # One stream per update, so that no generator's state is to be kept.
-        return [
-            self._learner.learn_from(
-                replay, stream_generator(self._seed, "replay batch", self._learner.num_updates), task
-            )
-            for _ in range(num_due)
-        ]
+        losses: list[Tensor] = []
+        for _ in range(num_due):
+            # One stream per update, so that no generator's state is to be kept.
+            rng = stream_generator(self._seed, "replay batch", self._learner.num_updates)
+            drawn = replay.draw(self._settings.batch_size, rng)
+            losses.append(self._learner.learn(replay.transitions(drawn), task))
+        return losses
 
     def _mean(self, losses: Sequence[Tensor]) -> float | None:
         if not losses:

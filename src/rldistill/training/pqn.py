@@ -68,14 +68,7 @@ class PQNSettings(Options):
 
 
 class PQNLearner:
-    """Network and optimiser of PQN.
-
-    Args:
-        network: trained in place.
-        settings: see there.
-        precision: of forward passes.
-        generator: shuffles minibatches.
-    """
+    """Network (trained in place) and optimiser of PQN; `generator` shuffles minibatches."""
 
     def __init__(
         self, network: Network, settings: PQNSettings, *, precision: Precision, generator: torch.Generator
@@ -94,12 +87,9 @@ class PQNLearner:
             return self.network(aligned(observations.to(self._device)), head).outputs
 
     def learn(self, rollout: Rollout, *, progress: float, head: int = 0) -> float:
-        """Fit Q to the λ-returns of one rollout.
+        """Fit Q to the λ-returns of one rollout of a head's task.
 
-        Args:
-            rollout: T steps of N environments.
-            progress: share of the run that is done, in [0, 1]: sets the learning rate.
-            head: which task was played.
+        The share of the run that is done, `progress` in [0, 1], sets the learning rate.
 
         Returns:
             Mean loss, ½(q − G)², over all minibatches.
@@ -161,11 +151,8 @@ class PQNLearner:
 class PQNTraining:
     """PQN on one or more tasks, as `Training`: an iteration is one rollout of the task with the fewest steps.
 
-    Args:
-        learner: with a head per task.
-        streams: one per task.
-        num_steps: of each task in the whole run, the unit of every schedule.
-        rng: draws the exploration.
+    The learner has a head, and there is a stream, for each task; `num_steps`, those of a task in the whole run, are the
+    unit of every schedule; `rng` draws the exploration.
     """
 
     def __init__(

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 KEY = "rldistill"
 SCHEMA_VERSION = 1
-MINARI_FIELDS = ("action", "reward", "terminated", "truncated")
-"""Fields with a place of their own in a Minari episode; all others are infos."""
+# Fields with a place of their own in a Minari episode; all others are infos.
+_MINARI_FIELDS = ("action", "reward", "terminated", "truncated")
 
 # 29 MB of Atari stacks: memory is bounded, however long an episode is.
 _STEPS_PER_PIECE = 1024
@@ -220,8 +220,8 @@ def _write_episode(storage: "MinariStorage", index: int, source: Dataset, number
         # The last piece has one observation more than steps; a cut episode has it in its own last step.
         seen = steps[begin : end + is_last]
         observations = source.observations(seen)
-        infos = {name: source.field(name)[seen] for name in source.provenance.step_fields if name not in MINARI_FIELDS}
-        action, reward, terminated, truncated = (source.field(name)[steps[begin:end]] for name in MINARI_FIELDS)
+        infos = {name: source.field(name)[seen] for name in source.provenance.step_fields if name not in _MINARI_FIELDS}
+        action, reward, terminated, truncated = (source.field(name)[steps[begin:end]] for name in _MINARI_FIELDS)
         if is_last and last_observation is not None:
             observations = np.concatenate([observations, last_observation[None]])
             # The teacher was never asked about it.
@@ -242,5 +242,5 @@ def _write_episode(storage: "MinariStorage", index: int, source: Dataset, number
     # Minari counts the steps of the last piece only.
     metadata = {"total_steps": num_steps, f"{KEY}/episode": number}
     if last_observation is None:
-        metadata |= {f"{KEY}/last_step/{name}": source.field(name)[steps[-1]] for name in MINARI_FIELDS}
+        metadata |= {f"{KEY}/last_step/{name}": source.field(name)[steps[-1]] for name in _MINARI_FIELDS}
     storage.update_episode_metadata([metadata], [index])

@@ -29,15 +29,15 @@ from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.types import ActionLayout, BoxMapping, OutputKind
 
-Family = Literal["q_network", "quantile_network", "actor_critic", "stochastic_actor", "deterministic_actor", "search"]
-"""Which networks the algorithms have; ARS searches without a gradient."""
+# Which networks the algorithms have; ARS searches without a gradient.
+_Family = Literal["q_network", "quantile_network", "actor_critic", "stochastic_actor", "deterministic_actor", "search"]
 
 # What SAC and TQC clip the mean to where their noise is gSDE, unless they were told otherwise.
 _DEFAULT_MEAN_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
-class Output:
+class _Output:
     """The last layer of a network, and what it means."""
 
     kind: OutputKind  # which action field its rows are
@@ -47,9 +47,9 @@ class Output:
     log_std: Layer | Tensor | None = None  # the layer, vector or matrix that belongs to it
 
 
-def read_output(
-    family: Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
-) -> Output:
+def _read_output(
+    family: _Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
+) -> _Output:
     """Return what a last layer means in its action space. Raises ValueError: it does not fit that space."""
     if family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
         return _box_output(family, layer, log_std, data, is_linear=is_linear)
@@ -58,7 +58,7 @@ def read_output(
         layer = _mean_over_quantiles(layer, layout)
     kind: OutputKind = "q_values" if family in ("q_network", "quantile_network") else "logits"
     _check_size(layer, layout.num_outputs(kind), data)
-    return Output(kind, layout, layer)
+    return _Output(kind, layout, layer)
 
 
 def _choice_layout(data: Sb3Data) -> ActionLayout:
@@ -84,15 +84,15 @@ def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
 
 
 def _box_output(
-    family: Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
-) -> Output:
+    family: _Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
+) -> _Output:
     if data.action_space.kind != "box":
         raise ValueError(f"an actor of a box, and actions of {data.action_space.description}")
     # First of all: bounds are written out for as many dimensions as the file declares.
     _check_size(layer, prod(data.action_space.shape), data)
     if family in ("deterministic_actor", "search"):
         squashes = family == "deterministic_actor" or _search_squashes(data, is_linear=is_linear)
-        return Output("actions", _box_layout(data, "tanh_rescale" if squashes else "clip"), layer)
+        return _Output("actions", _box_layout(data, "tanh_rescale" if squashes else "clip"), layer)
     if log_std is None:
         raise ValueError("actions of a box without a log_std")
     is_gsde = isinstance(log_std, Tensor) and log_std.dim() == 2
@@ -101,13 +101,13 @@ def _box_output(
     layout = _box_layout(data, "tanh_rescale" if squashes else "clip")
     if isinstance(log_std, Layer) or not is_gsde:
         gaussian = GaussianOptions("state" if isinstance(log_std, Layer) else "parameter")
-        return Output("gaussian", layout, layer, gaussian, log_std)
+        return _Output("gaussian", layout, layer, gaussian, log_std)
     if is_true(kwargs.get("use_expln")):
         log_std = _log_of_expln(log_std)
     limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT)) if is_off_policy else 0.0
     gaussian = GaussianOptions("gsde", limit if limit > 0 else None)
     # One column stands for all actions.
-    return Output("gaussian", layout, layer, gaussian, log_std.expand(-1, len(layer.weight)).contiguous())
+    return _Output("gaussian", layout, layer, gaussian, log_std.expand(-1, len(layer.weight)).contiguous())
 
 
 def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
@@ -138,7 +138,7 @@ def _check_size(layer: Layer, expected: int, data: Sb3Data) -> None:
 
 
 # The prefixes of the layers of each family, in the order in which an observation passes them; the last is the output.
-_LAYERS: Mapping[Family, tuple[str, ...]] = {
+_LAYERS: Mapping[_Family, tuple[str, ...]] = {
     "q_network": ("q_net.q_net",),
     "quantile_network": ("quantile_net.quantile_net",),
     "actor_critic": ("mlp_extractor.shared_net", "mlp_extractor.policy_net", "action_net"),
@@ -146,7 +146,7 @@ _LAYERS: Mapping[Family, tuple[str, ...]] = {
     "deterministic_actor": ("actor.mu",),
     "search": ("action_net",),
 }
-_EXTRACTORS: Mapping[Family, tuple[str, ...]] = {
+_EXTRACTORS: Mapping[_Family, tuple[str, ...]] = {
     "q_network": ("q_net.features_extractor",),
     "quantile_network": ("quantile_net.features_extractor",),
     # The actor's own comes first; both stand there, with equal tensors, where the critic shares it.
@@ -182,7 +182,7 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     _check_chain(dense, log_std)
     _check_extractor_class(data)
     *hidden, last = dense
-    output = read_output(family, last, log_std, data, is_linear=not hidden)
+    output = _read_output(family, last, log_std, data, is_linear=not hidden)
     space = data.observation_space
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
     layers = NetworkLayers(
@@ -213,7 +213,7 @@ def _above_extractor(
     return replace(above, torso=torso, name="dqn" if is_dqn else "")
 
 
-def _family(tensors: Mapping[str, Tensor], source: str) -> Family:
+def _family(tensors: Mapping[str, Tensor], source: str) -> _Family:
     names = tensors.keys()
     if any("lstm" in name for name in names):
         raise PolicyFileError(
@@ -283,7 +283,7 @@ def _take_extractor(rest: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[
     return next((tensors for tensors in found if tensors), {})
 
 
-def _take_log_std(rest: dict[str, Tensor], family: Family) -> Layer | Tensor | None:
+def _take_log_std(rest: dict[str, Tensor], family: _Family) -> Layer | Tensor | None:
     if family == "stochastic_actor":
         layers = _take_layers(rest, "actor.log_std")
         return layers[0] if layers else rest.pop("actor.log_std", None)
@@ -309,7 +309,7 @@ def _check_extractor_class(data: Sb3Data) -> None:
         raise ValueError(f"a features extractor of its maker's own, {name or given}")
 
 
-def _activation(family: Family, data: Sb3Data, *, is_used: bool) -> Activation:
+def _activation(family: _Family, data: Sb3Data, *, is_used: bool) -> Activation:
     given = data.policy_kwargs.get("activation_fn")
     if given is None:
         return "tanh" if family == "actor_critic" else "relu"

@@ -43,7 +43,7 @@ class Part:
     size: int  # how many inputs it has
 
 
-def parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
+def _parts_of(space: Space, *, image_features: Mapping[str, int] | None = None) -> list[Part]:
     """Return the parts of an observation sorted by key, with their sizes or the widths of their image features."""
     named: Mapping[str, Space] = space.parts if space.kind == "dict" else {"": space}
     parts: list[Part] = []
@@ -66,7 +66,7 @@ def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> 
     """
     features = [len(torso[-1].weight) for torso in layers.images]
     keys = space.image_keys(float_images=layers.float_images) if features else []
-    parts = parts_of(space, image_features=dict(zip(keys, features, strict=True)))
+    parts = _parts_of(space, image_features=dict(zip(keys, features, strict=True)))
     above = layers.head if layers.images else layers.torso
     num_inputs = (*above, layers.output)[0].weight.shape[1]
     if num_inputs != sum(part.size for part in parts):
@@ -129,7 +129,7 @@ def make_normalization(
     """
     if not record.norm_obs:
         return None
-    parts = parts_of(space)
+    parts = _parts_of(space)
     unknown = sorted(record.statistics.keys() - {part.key for part in parts})
     if unknown:
         raise ValueError(f"statistics of {', '.join(map(repr, unknown))}, and observations {space.description}")
@@ -158,7 +158,7 @@ def make_normalization(
     return InputNormalization(tuple(mean), variances, epsilon, record.clip * scale, tuple(untouched))
 
 
-def dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:
+def _dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) -> int:
     """Return how many inputs at the end, before the clock, never moved from 0 while the statistics were taken."""
     statistics = record.statistics.get("") if record is not None else None
     if statistics is None or statistics.mean.ndim != 1:
@@ -271,7 +271,7 @@ def _own_fingerprint(teacher: Teacher, *, padding: int | None = None) -> Observa
     if clock is not None and len(shape) != 1:
         raise ValueError(f"a time feature in observations of {space.description}")
     if padding is None:
-        dead = dead_inputs_at_end(teacher.record, time_feature=clock is not None)
+        dead = _dead_inputs_at_end(teacher.record, time_feature=clock is not None)
         padding = dead if dead >= _FEWEST_PADDED else 0
     return ObservationFingerprint(
         shape,
@@ -288,7 +288,7 @@ def _parts(space: Space, *, has_clock: bool) -> tuple[ObservationPart, ...]:
     if space.kind != "dict":
         return ()
     parts: list[ObservationPart] = []
-    for part in parts_of(space):
+    for part in _parts_of(space):
         shape = part.space.shape if part.space.kind == "multi_binary" else observation_shape(part.space)
         parts.append(ObservationPart(part.key, shape, "uint8" if part.space.dtype == "uint8" else "float32"))
     if has_clock:
@@ -305,7 +305,7 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
     is_extended = bool(task.zero_padding) or task.time_feature is not None
     if len(shape) == 1 and len(task.observation_shape) == 1 and not is_extended:
         missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
-        dead = dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
+        dead = _dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
         own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
         own = _as_shown(own, task, () if teacher.record is None else teacher.record.statistics.keys())
         return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
