@@ -76,9 +76,18 @@ def test_what_nothing_can_read_is_one_line_that_says_what_it_is_and_what_is_read
         detect_kind(path)
     assert str(caught.value).startswith(f"Policy file {path}: found {found}")
     assert str(caught.value).endswith(
-        "Readable are policy files (.safetensors), Stable-Baselines3 zips, CleanRL and rsl_rl checkpoints (.pt), ONNX, "
-        "TorchScript and torch.export files."
+        "Readable are policy files (.safetensors), Stable-Baselines3 zips, checkpoints of CleanRL, rl_games, rsl_rl, "
+        "skrl (.pt), ONNX, TorchScript and torch.export files."
     )
+
+
+def test_a_zip_of_sbx_is_named_with_the_way_on(tmp_path):
+    path = tmp_path / "ppo.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data", "pytorch_variables.pth", "_stable_baselines3_version", "system_info.txt"):
+            archive.writestr(name, "{}")
+    with pytest.raises(PolicyFileError, match=r"found a zip of SBX.* without policy\.pth: .*Export its policy to ONNX"):
+        detect_kind(path)
 
 
 def test_numpy_arrays_are_recognised(tmp_path):

@@ -237,9 +237,9 @@ def test_a_standard_deviation_that_fell_to_0_or_below_is_said_and_read_by_its_si
 
 
 TWO_DISTRIBUTIONS = (
-    "With two outputs for each action it is a Gaussian whose std depends on the state (state_dependent_std), or a Beta "
-    "distribution: rsl_rl writes both alike. Export it with rsl_rl (policy.pt or policy.onnx), and load that: "
-    "--outputs actions."
+    "With two outputs for each action it is a Gaussian whose std depends on the state, or a Beta distribution: rsl_rl "
+    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian. "
+    "A Beta export with rsl_rl (policy.onnx), and load that."
 )
 
 
@@ -250,9 +250,7 @@ def test_a_policy_without_a_std_is_refused_by_the_two_distributions_that_it_may_
     tensors = saved["actor_state_dict" if content is new else "model_state_dict"]
     del tensors["distribution.std_param" if content is new else "std"]
     torch.save(saved, path)
-    assert refusal(path).startswith(
-        f"Policy file FILE: its layers are not known: 2 outputs and no std. {TWO_DISTRIBUTIONS}"
-    )
+    assert refusal(path) == f"Policy file FILE (rsl_rl ppo) has 2 outputs and no std. {TWO_DISTRIBUTIONS}"
 
 
 @pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
@@ -265,3 +263,22 @@ def test_a_student_of_two_outputs_for_each_action_is_not_taken_for_one_of_twice_
         f"{TWO_DISTRIBUTIONS}"
     )
     assert "Was it trained on another task?" in refusal(path, MismatchError, task=box_task(3))
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+@pytest.mark.parametrize("outputs", ["gaussian", "actions"])
+def test_a_std_that_depends_on_the_state_is_read_as_its_user_says(outputs, path):
+    module = randomised(MLPModel())
+    del module.distribution
+    torch.save(new(module), path)
+    policy = load_policy(path, task=box_task(1), activation="elu", outputs=outputs)
+    with torch.no_grad():
+        mean, log_std = module.mlp(module.obs_normalizer(ROWS)).chunk(2, dim=1)
+    output, _ = policy(ROWS)
+    assert policy.output_kind == outputs
+    if outputs == "gaussian":
+        torch.testing.assert_close(output.log_std, log_std.clamp(-20, 2), rtol=1e-5, atol=1e-4)
+        output_mean = output.mean
+    else:
+        output_mean = output.actions
+    torch.testing.assert_close(output_mean, mean, rtol=1e-5, atol=1e-4)

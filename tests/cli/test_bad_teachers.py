@@ -140,7 +140,7 @@ CASES = {
         CART_POLE,
         "Policy file FILE: its layers are not known: got network.0.weight [12, 4], network.0.bias [12], "
         "network.2.weight [10, 12], network.2.bias [10], network.4.weight [2, 10], network.4.bias [2], "
-        f"attention.weight [2, 2], expected those of CleanRL or rsl_rl. {OWN_MODULE}",
+        f"attention.weight [2, 2], expected those of CleanRL, rl_games, rsl_rl, skrl. {OWN_MODULE}",
     ),
     "rsl_rl: unknown layers": (
         lambda path: rsl_rl(path, **ATTENTION),

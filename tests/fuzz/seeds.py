@@ -1,6 +1,7 @@
 """Honest files of every kind, made once at the beginning: what is damaged."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -107,6 +108,8 @@ def _checkpoints(folder: Path) -> None:
     torch.save(
         {"model_state_dict": rsl_rl, "optimizer_state_dict": optimizer, "iter": 3, "infos": None}, folder / "rsl_rl.pt"
     )
+    for name in ("rl_games_continuous.pt", "skrl2_shared.pt"):
+        shutil.copy(Path(__file__).parents[1] / "adapters" / "fixtures" / name, folder / name)
 
 
 def _sb3(folder: Path) -> None:

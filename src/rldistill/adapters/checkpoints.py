@@ -15,7 +15,9 @@ from rldistill.adapters.contents import UnknownLayersError, shown_tensors
 from rldistill.adapters.formats import OWN_MODULE, FileStart, Format, FoundNetwork, Said, build_policy, warn
 from rldistill.adapters.normalizer_file import normalization_for
 from rldistill.adapters.program import check_module, module_policy
+from rldistill.adapters.rl_games import find_rl_games
 from rldistill.adapters.rsl_rl import find_rsl_rl
+from rldistill.adapters.skrl import find_skrl, refuse_own_module
 from rldistill.adapters.weights import check_header, is_safetensors, read_tensors, unwrapped_names
 from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.limits import HEADER, read_json
@@ -29,6 +31,8 @@ from rldistill.tasks import Task
 
 LIBRARIES: Mapping[str, Callable[[object, Said], FoundNetwork | None]] = {
     "rsl_rl": find_rsl_rl,
+    "rl_games": find_rl_games,
+    "skrl": find_skrl,
     "CleanRL": find_cleanrl,
 }
 """Whose checkpoints are read: by name what returns the network that acts, None where it is another library's file."""
@@ -84,7 +88,7 @@ def _find(content: object, said: Said) -> FoundNetwork:
                 return found
         if not (dicts := contents.state_dicts(content)):
             raise contents.no_known_state_dict(said.source, content)
-        raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {' or '.join(sorted(LIBRARIES))}")
+        raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {', '.join(sorted(LIBRARIES))}")
     # The last three: shapes that no layer has, numbers that no description holds.
     except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
         raise PolicyFileError(f"{said.source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
@@ -166,7 +170,7 @@ def _content(path: Path, *, may_be_infinite: Collection[str] = ()) -> tuple[obje
             "state dict of the actor alone."
         )
     content = read_tensors(path.read_bytes(), source=source)
-    contents.refuse_skrl(content, source)
+    refuse_own_module(content, source)
     return contents.checked_content(content, source, may_be_infinite=may_be_infinite)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rldistill.adapters.arrays import NumpyArray
 from rldistill.adapters.weights import read_weights, unwrapped_names
-from rldistill.errors import PolicyFileError, RldistillError, UsageError, docs_page, listed
+from rldistill.errors import PolicyFileError, RldistillError, UsageError, listed
+from rldistill.networks import InputNormalization
 from rldistill.networks.layers import Layer
 
 # What torch calls the weights of all its recurrent layers and cells, whatever the module around them is called.
@@ -117,19 +118,13 @@ def shown_tensors(tensors: Mapping[str, Tensor]) -> str:
     return listed(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
 
 
+_TINY = 1e-12
 # Under which a state dict lies in the files of several libraries.
 _CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
-_MOST_NAMES = 8
 # How the second half of a pair is called whose first ends in "mean"; what is a variance comes first.
 _SPREADS = ("var", "variance", "std")
 # Statistics of returns and values are no concern of what acts.
 _NOT_OBSERVED = re.compile(r"(^|[_.])(ret|return|returns|rew|reward|rewards|value|values|critic)([_.]|$)")
-_OF_SKRL = re.compile(r"value|.*_preprocessor|critic_.*")
-_SKRL_WAY = (
-    "whose policy is a module of your own. Save the state dict in its 'policy' and the statistics in its preprocessor, "
-    "and load both with module= and normalizer=: the lines of Python stand in "
-    f"{docs_page('other-libraries.md')}."
-)
 
 
 def checked_content(
@@ -170,32 +165,22 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
     return []
 
 
-def refuse_skrl(content: object, source: str) -> None:
-    """Refuse an agent of skrl with the way on, whatever its tensors hold. Raises PolicyFileError: it is one."""
-    names = _names_of_state_dicts(content)
-    if "policy" in names and any(map(_OF_SKRL.fullmatch, names)):
-        raise PolicyFileError(f"{source} is an agent of skrl ({_listed(names)}), {_SKRL_WAY}")
-
-
 def no_known_state_dict(source: str, content: object) -> PolicyFileError:
     """Return the error for a file in which no state dict stands where a known library puts it."""
-    names = _names_of_state_dicts(content)
+    names = names_of_state_dicts(content)
     if not names:
         keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         return PolicyFileError(f"{source} holds no state dict: got {keys or 'nothing'}, expected tensors by name.")
     return PolicyFileError(
-        f"{source} holds the state dicts {_listed(names)}, and does not say which one is the policy. Save that one "
+        f"{source} holds the state dicts {listed(names)}, and does not say which one is the policy. Save that one "
         f"alone, such as torch.save(torch.load(path, weights_only=True)[{names[0]!r}], 'policy.pt'), and load it into "
         "its module: rd.load_policy('policy.pt', module=…, task=…, outputs=…)."
     )
 
 
-def _names_of_state_dicts(content: object) -> list[str]:
+def names_of_state_dicts(content: object) -> list[str]:
+    """Return the names under which state dicts lie in a file."""
     return [str(name) for name, part in content.items() if _is_state_dict(part)] if isinstance(content, Mapping) else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
 def _is_state_dict(value: object) -> bool:
@@ -271,6 +256,12 @@ def _statistics_in(prefix: str, place: Mapping[Any, Any]) -> StatisticsBeside | 
             if other in place:
                 return StatisticsBeside((f"{prefix}{name}", f"{prefix}{other}"), (mean, place[other]))
     return None
+
+
+def normalization_by_std(mean: Tensor, divisor: Tensor, *, clip: float) -> InputNormalization:
+    """Return running statistics by which (o - mean) / divisor is (o - mean) / √(variance + ε); float64 `[P]` each."""
+    variance = (divisor.square() - _TINY).clamp(min=0)
+    return InputNormalization(tuple(mean.tolist()), tuple(variance.tolist()), epsilon=_TINY, clip=clip)
 
 
 def _as_tensor(value: object) -> Tensor | None:

@@ -29,7 +29,7 @@ from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
 _READABLE = (
-    f"Readable are policy files (.safetensors), Stable-Baselines3 zips, {' and '.join(sorted(LIBRARIES))} checkpoints "
+    f"Readable are policy files (.safetensors), Stable-Baselines3 zips, checkpoints of {', '.join(sorted(LIBRARIES))} "
     "(.pt), ONNX, TorchScript and torch.export files"
 )
 _NUM_HEAD_BYTES = 64
@@ -103,6 +103,11 @@ def policy_file_of(path: Path) -> Path:
 
 def _described(file: FileStart) -> str:
     head = file.head
+    if "_stable_baselines3_version" in file.members:
+        return (
+            "a zip of SBX, or of another library on Stable-Baselines3, without policy.pth: its network is pickled in it "
+            "and was not opened. Export its policy to ONNX where that library is installed, and load that"
+        )
     if file.is_zip:
         names = ", ".join(sorted(file.members)[:4]) + (", …" if len(file.members) > 4 else "")
         return f"a zip archive of {names or 'nothing'}"

@@ -6,29 +6,29 @@ not say: the activation, and the bounds of actions. Layout as of rsl_rl's commit
 v3.3; of distillation also v5.5.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from rldistill.adapters.contents import UnknownLayersError, refuse_memory, take_layers
+from rldistill.adapters.contents import UnknownLayersError, normalization_by_std, refuse_memory, take_layers
 from rldistill.adapters.formats import FoundNetwork, Said
 from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
-from rldistill.networks.layers import NetworkLayers
+from rldistill.networks.layers import Layer, NetworkLayers
+from rldistill.networks.outputs import OutputDeclaration
 
 _DEFAULT_ACTIVATION: Activation = "elu"
 _SMALLEST_STD = 1e-6
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
-_TINY = 1e-12
 _TWO_DISTRIBUTIONS = (
-    "With two outputs for each action it is a Gaussian whose std depends on the state (state_dependent_std), or a Beta "
-    "distribution: rsl_rl writes both alike. Export it with rsl_rl (policy.pt or policy.onnx), and load that: "
-    "--outputs actions."
+    "With two outputs for each action it is a Gaussian whose std depends on the state, or a Beta distribution: rsl_rl "
+    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian. "
+    "A Beta export with rsl_rl (policy.onnx), and load that."
 )
 
 
@@ -58,16 +58,20 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     *torso, output = take_layers(tensors, actor.prefix)
     normalization = _take_normalization(tensors, actor.normalizer)
     log_std, odd_std = _take_log_std(tensors)
+    if log_std is None and said.outputs in (OutputDeclaration("gaussian"), OutputDeclaration("actions")):
+        output, log_std = _halves(output, said)
     if tensors:
         raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
-    _check_std(log_std, len(output.bias), actor, said)
+    # Of a student that is said to give actions, and as many as the task has, there is nothing to check.
+    if not isinstance(log_std, Layer) and said.outputs != OutputDeclaration("actions"):
+        _check_std(log_std, len(output.bias), actor, said)
     layers = NetworkLayers(
         tuple(torso),
         output,
         "actions" if log_std is None else "gaussian",
         activation=said.activation or _DEFAULT_ACTIVATION,
         log_std=log_std,
-        gaussian=GaussianOptions("parameter"),
+        gaussian=GaussianOptions("state" if isinstance(log_std, Layer) else "parameter"),
         normalization=normalization,
     )
     algorithm = "distillation" if actor.is_student else "ppo"
@@ -75,6 +79,21 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     return FoundNetwork(
         "rsl_rl", algorithm, layers, layout=None, holds_statistics=True, unused=actor.unused, notes=notes
     )
+
+
+def _halves(output: Layer, said: Said) -> tuple[Layer, Layer | None]:
+    """Return the layers of means and of log stds of a std that depends on the state, as its user says that it does.
+
+    The means of all actions come first. A layer of as many outputs as the task has actions has no second half.
+    """
+    num_actions, odd = divmod(len(output.bias), 2)
+    layout = None if said.task is None else said.task.fingerprint.action_layout
+    if odd or (layout is not None and layout.sizes[0] == len(output.bias)):
+        return output, None
+    mean, log_std = (
+        Layer(output.weight[part], output.bias[part]) for part in (slice(num_actions), slice(num_actions, None))
+    )
+    return mean, log_std if said.outputs == OutputDeclaration("gaussian") else None
 
 
 def _find_actor(content: Mapping[str, Any]) -> _Actor | None:
@@ -101,7 +120,7 @@ def _check_std(log_std: Tensor | None, num_outputs: int, actor: _Actor, said: Sa
             raise UnknownLayersError(f"{num_outputs} outputs and standard deviations of {log_std.numel()}")
         return
     if not actor.is_student:
-        raise UnknownLayersError(f"{num_outputs} outputs and no std. {_TWO_DISTRIBUTIONS}")
+        raise PolicyFileError(f"{said.source} (rsl_rl ppo) has {num_outputs} outputs and no std. {_TWO_DISTRIBUTIONS}")
     layout = None if said.task is None else said.task.fingerprint.action_layout
     if said.task is not None and layout is not None and layout.is_continuous and num_outputs == 2 * layout.sizes[0]:
         raise PolicyFileError(
@@ -149,16 +168,11 @@ def _odd_std(std: Tensor) -> tuple[str, ...]:
 
 
 def _take_normalization(tensors: dict[str, Tensor], prefix: str) -> InputNormalization | None:
-    """Return running statistics by which (o - mean) / (std + 0.01) is (o - mean) / sqrt(variance + epsilon)."""
+    """Remove the running statistics of observations."""
     taken = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
     if not taken:
         return None
     if not {"_mean", "_std"} <= taken.keys():
         raise UnknownLayersError(f"a normaliser of {', '.join(taken)}, expected _mean and _std")
-    divisor = taken["_std"].double().flatten() + _NORMALIZER_EPSILON
-    return InputNormalization(
-        tuple(taken["_mean"].double().flatten().tolist()),
-        tuple((divisor.square() - _TINY).clamp(min=0).tolist()),
-        epsilon=_TINY,
-        clip=torch.finfo(torch.float32).max,  # it clips nothing
-    )
+    mean, std = (taken[name].double().flatten() for name in ("_mean", "_std"))
+    return normalization_by_std(mean, std + _NORMALIZER_EPSILON, clip=math.inf)  # it clips nothing

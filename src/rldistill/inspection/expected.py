@@ -28,7 +28,7 @@ from rldistill.policies.padded import probe_rows
 from rldistill.types import ActionLayout
 
 _HIDDEN_INSIDE = "inside the program, not to be seen"
-_OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "dqn", "qrdqn"})
+_OFF_POLICY = frozenset({"sac", "td3", "ddpg", "td3/ddpg", "tqc", "crossq", "dqn", "qrdqn"})
 _VERSION = re.compile(r"-v\d+$")
 
 

@@ -147,7 +147,7 @@ def _heads_of(model, observations):
                 return {"q_values": policy.q_net(tensors)}
             case "QRDQN":
                 return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
-            case "SAC" | "TQC":
+            case "SAC" | "TQC" | "CrossQ":
                 mean, log_std, extra = policy.actor.get_action_dist_params(tensors)
                 gaussian = policy.actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
                 return {"mean": mean, "std": gaussian.stddev}

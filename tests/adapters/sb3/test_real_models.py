@@ -104,6 +104,7 @@ CASES = {
     "ppo-float-images": (sb3.PPO, "CnnPolicy", FLOAT_IMAGE, DISCRETE, kwargs(PPO, **CNN | UNSCALED)),
     "dqn-two-images": (sb3.DQN, "MultiInputPolicy", VIEWS, DISCRETE, kwargs(OFF_POLICY, **SIGHT)),
     "dqn-of-a-choice": (sb3.DQN, "MlpPolicy", spaces.Discrete(6), DISCRETE, OFF_POLICY),
+    "crossq": (contrib.CrossQ, "MlpPolicy", BOX, TORQUES, OFF_POLICY),
     "qrdqn": (contrib.QRDQN, "MlpPolicy", BOX, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7)),
     "qrdqn-her": (contrib.QRDQN, "MultiInputPolicy", GOALS, DISCRETE, HER),
     "qrdqn-images": (contrib.QRDQN, "CnnPolicy", IMAGE, DISCRETE, kwargs(OFF_POLICY, n_quantiles=7, **CNN)),
@@ -335,7 +336,13 @@ def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
     ("algorithm", "kind", "action_space", "options", "reason"),
     [
         ("RecurrentPPO", "MlpLstmPolicy", DISCRETE, {"n_steps": 12, "batch_size": 12}, "a recurrent network"),
-        ("CrossQ", "MlpPolicy", TORQUES, {"learning_starts": 5, "buffer_size": 50}, "batch normalisation (CrossQ)"),
+        (
+            "CrossQ",
+            "MlpPolicy",
+            TORQUES,
+            {"learning_starts": 5, "buffer_size": 50, "use_sde": True},
+            "noise that depends on the state (gSDE) above batch renormalisation",
+        ),
         ("TRPO", "MlpPolicy", DISCRETE, PRELU, "activations that learn (PReLU)"),
     ],
 )

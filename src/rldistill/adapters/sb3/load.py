@@ -47,6 +47,7 @@ _ALGORITHMS = {
     "sb3_contrib.qrdqn.policies": "qrdqn",
     "stable_baselines3.sac.policies": "sac",
     "sb3_contrib.tqc.policies": "tqc",
+    "sb3_contrib.crossq.policies": "crossq",
     "sb3_contrib.ars.policies": "ars",
     "sb3_contrib.common.maskable.policies": "ppo_mask",
 }

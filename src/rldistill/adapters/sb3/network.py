@@ -161,6 +161,7 @@ _NOT_ACTING = re.compile(
 )
 # By the name of PyTorch's class: a zip can only name classes that need no settings, hence their defaults.
 _ACTIVATIONS: Mapping[str, Activation] = {module.__name__: name for name, module in ACTIVATIONS.items()}
+_RENORM_EPSILON = 0.001
 _KNOWN_EXTRACTORS = frozenset({"FlattenExtractor", "NatureCNN", "CombinedExtractor"})
 
 
@@ -173,12 +174,15 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     """
     family = _family(tensors, source)
     rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
+    renorm = _take_renorm(rest, data)
     dense = [layer for prefix in _LAYERS[family] for layer in _take_layers(rest, prefix)]
     if not dense:
         raise ValueError(f"no layer that acts among {listed(sorted(tensors), 6)}")
     extractor = _take_extractor(rest, _EXTRACTORS[family])
     log_std = _take_log_std(rest, family)
     _check_explained(rest)
+    if renorm:
+        dense, log_std = _folded(dense, log_std, renorm)
     _check_chain(dense, log_std)
     _check_extractor_class(data)
     *hidden, last = dense
@@ -220,7 +224,7 @@ def _family(tensors: Mapping[str, Tensor], source: str) -> _Family:
             f"{source} cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
             "networks with memory are not supported."
         )
-    if any(name.endswith((".ra_mean", ".running_mean")) for name in names):
+    if any(name.endswith(".running_mean") for name in names):
         raise ValueError("batch normalisation (CrossQ), which is not supported")
     if any(name.startswith("q_net.") for name in names):
         return "q_network"
@@ -245,6 +249,42 @@ def _take_layers(rest: dict[str, Tensor], prefix: str) -> list[Layer]:
             raise ValueError(f"layer {name} of weight {list(weight.shape)} and bias {list(bias.shape)}")
         layers.append(Layer(weight, bias))
     return layers
+
+
+def _take_renorm(rest: dict[str, Tensor], data: Sb3Data) -> list[tuple[Tensor, Tensor]]:
+    """Remove CrossQ's batch renormalisations, and return the factor and the shift of each, from below; mostly none.
+
+    One stands before each layer; the layers are renumbered as if there were none, as `_take_layers` reads them.
+    """
+    prefix, epsilon = "actor.latent_pi", float(data.policy_kwargs.get("batch_norm_eps", _RENORM_EPSILON))
+    places = sorted(int(name.split(".")[2]) for name in rest if name.startswith(prefix) and name.endswith(".ra_mean"))
+    found: list[tuple[Tensor, Tensor]] = []
+    for index, place in enumerate(places):
+        mean, variance, scale, bias = (
+            rest.pop(f"{prefix}.{place}.{name}").double() for name in ("ra_mean", "ra_var", "scale", "bias")
+        )
+        rest.pop(f"{prefix}.{place}.steps", None)
+        factor = scale / (variance + epsilon).sqrt()
+        found.append((factor, bias - mean * factor))
+        for part in ("weight", "bias"):
+            if (tensor := rest.pop(f"{prefix}.{place + 1}.{part}", None)) is not None:
+                rest[f"{prefix}.{2 * index}.{part}"] = tensor
+    return found
+
+
+def _folded(
+    dense: Sequence[Layer], log_std: Layer | Tensor | None, renorm: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[list[Layer], Layer]:
+    """Return layers that stand for a renormalisation and a layer each: W (f x + s) + b is (W f) x + (W s + b)."""
+    if not isinstance(log_std, Layer):
+        raise ValueError("noise that depends on the state (gSDE) above batch renormalisation, which is not read")
+
+    def folded(layer: Layer, factor: Tensor, shift: Tensor) -> Layer:
+        weight = layer.weight.double()
+        return Layer((weight * factor).float(), (layer.bias.double() + weight @ shift).float())
+
+    layers = [folded(layer, *each) for layer, each in zip(dense, renorm, strict=True)]
+    return layers, folded(log_std, *renorm[-1])
 
 
 def _check_explained(rest: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,64 @@
+"""Files that rl_games and skrl themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rldistill.adapters.load import load_policy
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning
+from rldistill.testing import Reference, check_policy
+from tests.kit.small_policies import box_task, vector_task
+
+FILES = Path(__file__).with_name("fixtures")
+BOX = box_task(low=-2.0, high=2.0)
+CHOICE = vector_task(num_inputs=4, num_actions=2)
+pytestmark = pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+
+
+def task_of(name):
+    return CHOICE if name.endswith(("discrete", "categorical")) else BOX
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("*.pt")))
+def test_its_answers_are_those_of_the_library(name):
+    arrays = np.load(FILES / f"{name}.npz")
+    check_policy(
+        lambda: load_policy(FILES / f"{name}.pt", task=task_of(name), activation="elu"),
+        reference=Reference(arrays["observations"], outputs=arrays["outputs"], actions=arrays.get("actions")),
+    )
+
+
+def test_what_rl_games_does_not_say_is_told_in_a_warning():
+    with pytest.warns(TeacherWarning) as caught:
+        load_policy(FILES / "rl_games_continuous.pt", task=BOX)
+    lines = [str(warning.message) for warning in caught]
+    assert "rl_games' checkpoints do not say their activation: taken is elu" in lines[0]
+    assert "its actions are clipped to ±1, which stand for the task's bounds" in lines[1]
+
+
+def test_actions_of_another_number_than_the_tasks_are_refused():
+    with pytest.raises(MismatchError, match=r"has actions box \[2\], task 'made-up' has box \[1\]"):
+        load_policy(FILES / "rl_games_continuous.pt", task=box_task(1))
+
+
+def test_rl_games_networks_of_other_layers_are_refused_by_what_is_beside_them(tmp_path):
+    content = torch.load(FILES / "rl_games_continuous.pt", weights_only=False)
+    content["model"]["a2c_network.extra.weight"] = torch.zeros(2, 2)
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(PolicyFileError, match=r"its layers are not known: extra\.weight beside its layers"):
+        load_policy(tmp_path / "other.pth", task=BOX)
+
+
+def test_an_agent_of_skrl_without_a_std_needs_a_word_on_a_task_of_boxes():
+    path = FILES / "skrl2_categorical.pt"
+    with pytest.raises(PolicyFileError, match=r"2 outputs and no log_std_parameter. If they are logits, say so"):
+        load_policy(path, task=BOX)
+    assert load_policy(path, task=CHOICE).output_kind == "logits"
+
+
+def test_statistics_of_skrl_can_be_left_out():
+    path = FILES / "skrl1_gaussian.pt"
+    assert load_policy(path, task=BOX).normalization is not None
+    assert load_policy(path, task=BOX, normalizer="none").normalization is None
