@@ -252,7 +252,8 @@ def changed(module, change):
         ),
         (
             lambda: {"encoder.weight": torch.zeros(2, 3), "policy": torch.zeros(1)},
-            "its layers are not known: got encoder.weight [2, 3], policy [1], expected those of CleanRL, rl_games, rsl_rl, skrl.",
+            "its layers are not known: got encoder.weight [2, 3], policy [1], expected those of CleanRL, "
+            "rl_games, rsl_rl, skrl.",
         ),
     ],
 )

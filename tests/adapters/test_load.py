@@ -200,8 +200,8 @@ def test_a_bare_state_dict_says_what_to_do_and_loads_into_a_module(tmp_path, sav
     save(dict(sorted(trained.state_dict().items())), path)
     assert refusal(path, PolicyFileError) == (
         "Policy file FILE: its layers are not known: got act.bias [3], act.weight [3, 8], body.bias [8], "
-        "body.weight [8, 4], judge.bias [1], judge.weight [1, 8], expected those of CleanRL, rl_games, rsl_rl, skrl. Load them into "
-        "a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
+        "body.weight [8, 4], judge.bias [1], judge.weight [1, 8], expected those of CleanRL, rl_games, rsl_rl, skrl. "
+        "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."
     )
     policy = load_policy(path, module=Pair(), task=vector_task(), outputs="logits")
     with torch.no_grad():

@@ -105,8 +105,8 @@ def _described(file: FileStart) -> str:
     head = file.head
     if "_stable_baselines3_version" in file.members:
         return (
-            "a zip of SBX, or of another library on Stable-Baselines3, without policy.pth: its network is pickled in it "
-            "and was not opened. Export its policy to ONNX where that library is installed, and load that"
+            "a zip of SBX, or of another library on Stable-Baselines3, without policy.pth: its network is pickled, and "
+            "was not opened. Export its policy to ONNX where that library is installed, and load that"
         )
     if file.is_zip:
         names = ", ".join(sorted(file.members)[:4]) + (", …" if len(file.members) > 4 else "")
