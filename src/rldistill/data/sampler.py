@@ -25,19 +25,12 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True)
 class EpisodeSplit:
-    """Indices of steps to train on and of steps never trained on; no episode is in both.
+    """Indices of steps to train on and of steps never trained on; no episode is in both."""
 
-    Attributes:
-        train: `[S − H]`, increasing.
-        held_out: `[H]`, increasing.
-        train_episodes: numbers of the episodes to train on, increasing.
-        held_out_episodes: numbers of the others, increasing.
-    """
-
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    train_episodes: NDArray[np.int64]
-    held_out_episodes: NDArray[np.int64]
+    train: NDArray[np.int64]  # `[S − H]`, increasing
+    held_out: NDArray[np.int64]  # `[H]`, increasing
+    train_episodes: NDArray[np.int64]  # numbers of the episodes to train on, increasing
+    held_out_episodes: NDArray[np.int64]  # numbers of the others, increasing
 
 
 def check_held_out_fraction(held_out_fraction: float) -> None:

@@ -47,19 +47,12 @@ class _DamageError(Exception):
 
 @dataclass(frozen=True)
 class Blocks:
-    """The rows of one part of the observations in one shard.
+    """The rows of one part of the observations in one shard."""
 
-    Attributes:
-        first: `[num_segments]`, the first block of each segment.
-        num_rows: `[num_blocks]`.
-        offsets: `[num_blocks + 1]`, where each block begins, and the end.
-        data: the compressed blocks, mapped.
-    """
-
-    first: NDArray[np.int64]
-    num_rows: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    data: NDArray[np.uint8]
+    first: NDArray[np.int64]  # `[num_segments]`, the first block of each segment
+    num_rows: NDArray[np.int64]  # `[num_blocks]`
+    offsets: NDArray[np.int64]  # `[num_blocks + 1]`, where each block begins, and the end
+    data: NDArray[np.uint8]  # the compressed blocks, mapped
 
     @classmethod
     def of(cls, tensors: Mapping[str, NDArray[Any]], field: str) -> "Blocks":
@@ -79,15 +72,11 @@ def block_tensors(field: str) -> tuple[str, str, str, str]:
 
 @dataclass(frozen=True)
 class Shard:
-    """The tensors of one shard, checked against each other; blocks stay on disk until touched.
+    """The tensors of one shard, checked against each other; blocks stay on disk until touched."""
 
-    Attributes:
-        file: its name.
-        tensors: `segment.NAME` `[num_segments]` for each of `SEGMENT_ARRAYS`, `step.NAME` `[num_steps, …]` for each
-            field, and those of the blocks.
-    """
-
-    file: str
+    file: str  # its name
+    # `segment.NAME` `[num_segments]` for each of `SEGMENT_ARRAYS`, `step.NAME` `[num_steps, …]` for each field, and
+    # those of the blocks.
     tensors: Mapping[str, NDArray[Any]]
 
     @property

@@ -15,15 +15,10 @@ from rldistill.types import ActionLayout, OutputKind
 
 @dataclass(frozen=True)
 class Likeness:
-    """One of the two is set, by the kind of actions.
+    """One of the two is set, by the kind of actions."""
 
-    Attributes:
-        agreement: of choices: share of steps with the same greedy action, in [0, 1].
-        action_gap: of a box: mean distance of the greedy actions, in widths of the box; 0 or more.
-    """
-
-    agreement: float | None = None
-    action_gap: float | None = None
+    agreement: float | None = None  # of choices: share of steps with the same greedy action, in [0, 1]
+    action_gap: float | None = None  # of a box: mean distance of the greedy actions, in widths of the box; 0 or more
 
     @property
     def name(self) -> str:

@@ -42,41 +42,27 @@ _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 
 @dataclass(frozen=True)
 class Architecture:
-    """The layers of a policy network, without the sizes of its input and its heads.
+    """The layers of a policy network, without the sizes of its input and its heads."""
 
-    Attributes:
-        name: how a user names it: `net3`, `mlp:64x64`.
-        kind: `conv` on images `[C, H, W]`, `impala` (the same with residual stages); `mlp` on flat vectors;
-            `combined` on vectors made of several parts: each image has a torso of its own, the other parts go
-            on as they are beside its features.
-        channels: output channels of each convolution or stage.
-        kernel_sizes: of each convolution, in pixels.
-        strides: of each convolution, or of each stage's pooling, in pixels.
-        hidden: widths of the fully connected layers of the torso; combined: of each image's.
-        head_hidden: widths of the hidden layers of each head.
-        activation: after every layer but the output.
-        layer_norm: normalise every layer of the torso before its activation. Convolutions
-            are normalised over channels and space together, with one weight per channel.
-        value_head: whether each head also gives a state value.
-        head_activation: after the hidden layers of the heads; None: as in the torso.
-        elementwise_norm: the norms of convolutions have a weight for each pixel of each channel, as PyTorch's
-            LayerNorm has.
-        float_images: combined: every part of three dimensions is an image, also where it is not of bytes.
-    """
-
-    name: str
+    name: str  # how a user names it: `net3`, `mlp:64x64`
+    # `conv` on images `[C, H, W]`, `impala` (the same with residual stages); `mlp` on flat vectors; `combined` on
+    # vectors made of several parts: each image has a torso of its own, the other parts go on as they are beside its
+    # features.
     kind: TorsoKind
-    hidden: tuple[int, ...]
-    channels: tuple[int, ...] = ()
-    kernel_sizes: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    head_hidden: tuple[int, ...] = ()
-    activation: Activation = "relu"
+    hidden: tuple[int, ...]  # widths of the fully connected layers of the torso; combined: of each image's
+    channels: tuple[int, ...] = ()  # output channels of each convolution or stage
+    kernel_sizes: tuple[int, ...] = ()  # of each convolution, in pixels
+    strides: tuple[int, ...] = ()  # of each convolution, or of each stage's pooling, in pixels
+    head_hidden: tuple[int, ...] = ()  # widths of the hidden layers of each head
+    activation: Activation = "relu"  # after every layer but the output
+    # Normalise every layer of the torso before its activation. Convolutions are normalised over channels and space
+    # together, with one weight per channel.
     layer_norm: bool = False
-    value_head: bool = False
-    head_activation: Activation | None = None
+    value_head: bool = False  # whether each head also gives a state value
+    head_activation: Activation | None = None  # after the hidden layers of the heads; None: as in the torso
+    # The norms of convolutions have a weight for each pixel of each channel, as PyTorch's LayerNorm has.
     elementwise_norm: bool = False
-    float_images: bool = False
+    float_images: bool = False  # combined: every part of three dimensions is an image, also where it is not of bytes
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.

@@ -26,19 +26,13 @@ _ONE_HOT = (
 
 @dataclass(frozen=True)
 class OutputDeclaration:
-    """Which of a program's outputs are its policy, and as what they are to be read.
+    """Which of a program's outputs are its policy, and as what they are to be read."""
 
-    Attributes:
-        kind: the action field.
-        names: of the outputs, in the order of the raw row; empty: the only one, or those that `kind` names.
-        is_std: gaussian from two outputs: whether the second is a standard deviation, not its logarithm.
-        is_scaled: of a box: whether -1 and 1 stand for its bounds, whatever those are.
-    """
-
-    kind: OutputKind
+    kind: OutputKind  # the action field
+    # Of the outputs, in the order of the raw row; empty: the only one, or those that `kind` names.
     names: tuple[str, ...] = ()
-    is_std: bool = False
-    is_scaled: bool = False
+    is_std: bool = False  # gaussian from two outputs: whether the second is a standard deviation, not its logarithm
+    is_scaled: bool = False  # of a box: whether -1 and 1 stand for its bounds, whatever those are
 
     @property
     def text(self) -> str:

@@ -22,15 +22,10 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One head.
+    """One head."""
 
-    Attributes:
-        task: that it plays, with the fingerprint it was made for.
-        behaviour: how it acts; None: as the policy does by default.
-    """
-
-    task: Task
-    behaviour: Behaviour | None = None
+    task: Task  # that it plays, with the fingerprint it was made for
+    behaviour: Behaviour | None = None  # how it acts; None: as the policy does by default
 
     def __post_init__(self) -> None:
         if self.behaviour not in (None, *LEARNED_BEHAVIOURS):
@@ -49,37 +44,25 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Everything but the weights.
+    """Everything but the weights."""
 
-    Attributes:
-        name: short, for tables.
-        architecture: the layers; None where the network is a module of the user's own.
-        module: the name of that module's class.
-        module_outputs: which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
-        heads: one per task, in the network's order.
-        output_kind: which action field the outputs are.
-        behaviour: how its heads act by default.
-        input_scale: factor on the observations.
-        normalization: settings of the running statistics that observations are normalised by; the statistics
-            themselves lie with the weights. None: there are none.
-        gaussian: how Gaussian heads get their spread.
-        atoms: of the distributions whose expectations the Q-values are; None: heads give them directly.
-        weights_dtype: in which the file keeps the weights: `float32` or `float16`.
-        provenance: how it was made: command, configuration, teacher's hash, scores.
-    """
-
-    name: str
-    architecture: Architecture | None
-    heads: tuple[HeadSpec, ...]
-    output_kind: OutputKind = "q_values"
-    behaviour: Behaviour = "greedy"
-    input_scale: float = 1.0
-    weights_dtype: str = "float32"
+    name: str  # short, for tables
+    architecture: Architecture | None  # the layers; None where the network is a module of the user's own
+    heads: tuple[HeadSpec, ...]  # one per task, in the network's order
+    output_kind: OutputKind = "q_values"  # which action field the outputs are
+    behaviour: Behaviour = "greedy"  # how its heads act by default
+    input_scale: float = 1.0  # factor on the observations
+    weights_dtype: str = "float32"  # in which the file keeps the weights: `float32` or `float16`
+    # How it was made: command, configuration, teacher's hash, scores.
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    module: str | None = None
+    module: str | None = None  # the name of that module's class
+    # Settings of the running statistics that observations are normalised by; the statistics themselves lie with the
+    # weights. None: there are none.
     normalization: Mapping[str, Any] | None = None
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how Gaussian heads get their spread
+    # Of the distributions whose expectations the Q-values are; None: heads give them directly.
     atoms: ValueAtoms | None = None
+    # Which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
     module_outputs: str | None = None
 
     def __post_init__(self) -> None:

@@ -16,15 +16,10 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class DecisionSpeed:
-    """Measured on the machine and with the threads of the moment: compare within one run only.
+    """Measured on the machine and with the threads of the moment: compare within one run only."""
 
-    Attributes:
-        latency_seconds: median time of one decision on one observation.
-        decisions_per_second: in batches of 64.
-    """
-
-    latency_seconds: float
-    decisions_per_second: float
+    latency_seconds: float  # median time of one decision on one observation
+    decisions_per_second: float  # in batches of 64
 
 
 @torch.inference_mode()

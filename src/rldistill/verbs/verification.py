@@ -41,19 +41,12 @@ _NO_CAUSE = (
 
 @dataclass(frozen=True)
 class Verification:
-    """What playing a policy says about whether it is the one it is said to be; `to_dict` gives the JSON.
+    """What playing a policy says about whether it is the one it is said to be; `to_dict` gives the JSON."""
 
-    Attributes:
-        evaluation: the policy and random play, on the same episodes.
-        expected: what it is said to score; None: nothing says it.
-        findings: how it was read, where the usual mistakes are made.
-        likely_causes: of a gap, as far as the file and the outputs tell.
-    """
-
-    evaluation: Evaluation
-    expected: ExpectedReturn | None
-    findings: tuple[Finding, ...]
-    likely_causes: tuple[str, ...]
+    evaluation: Evaluation  # the policy and random play, on the same episodes
+    expected: ExpectedReturn | None  # what it is said to score; None: nothing says it
+    findings: tuple[Finding, ...]  # how it was read, where the usual mistakes are made
+    likely_causes: tuple[str, ...]  # of a gap, as far as the file and the outputs tell
 
     @property
     def played(self) -> PolicyEvaluation:
