@@ -75,8 +75,7 @@ def check_name(record: object, *names: str) -> None:
 def check_path(name: str, path: Path) -> None:
     """Check that a path is one that a file can have, and that records can hold as text.
 
-    Raises:
-        UsageError: too long, not UTF-8, or with a NUL; names the option.
+    Raises UsageError: too long, not UTF-8, or with a NUL; names the option.
     """
     encoded = os.fsencode(path)
     longest = max(map(len, encoded.split(b"/")))

@@ -50,8 +50,7 @@ class StopRequestedError(Exception):
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Check that callbacks are functions in a list, before a run begins that would call them.
 
-    Raises:
-        UsageError: one function without a list, or something that cannot be called.
+    Raises UsageError: one function without a list, or something that cannot be called.
     """
     if callable(callbacks) or not all(map(callable, callbacks)):
         raise UsageError(f"callbacks: got {callbacks!r}, expected a list of functions: callbacks=[f].")
@@ -62,11 +61,7 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 
 def notify(callbacks: Sequence[Callback], event: Event) -> None:
-    """Give an event to every callback.
-
-    Raises:
-        StopRequestedError: one of them answered `True` to a `ProgressEvent`.
-    """
+    """Give an event to every callback. Raises StopRequestedError: one of them answered `True` to a `ProgressEvent`."""
     answers = [callback(event) for callback in callbacks]
     if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
         raise StopRequestedError

@@ -119,8 +119,7 @@ def one_cycle(peak: float, warmup_fraction: float = _ONE_CYCLE_WARMUP) -> Schedu
 def as_schedule(value: float | str | Schedule, name: str) -> Schedule:
     """Return a schedule itself, or the one that a number or a text stands for.
 
-    Raises:
-        UsageError: it is none of them, or the text has none of the forms at the head of this file.
+    Raises UsageError: it is none of them, or the text has none of the forms at the head of this file.
     """
     if isinstance(value, Schedule):
         return value

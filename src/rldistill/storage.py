@@ -50,8 +50,7 @@ def with_checksum(data: Mapping[str, Any]) -> dict[str, Any]:
 def check_checksum(data: Mapping[str, Any]) -> None:
     """Check JSON data against the checksum in it; data of a version that wrote none pass.
 
-    Raises:
-        ValueError: it was altered.
+    Raises ValueError: it was altered.
     """
     if _CHECKSUM in data and with_checksum(data)[_CHECKSUM] != data[_CHECKSUM]:
         raise ValueError("its checksum is not that of its contents")
@@ -128,8 +127,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 def check_temporary(path: Path) -> None:
     """Check, before an hour's work, that nothing stands in the place of `path`'s temporary file but one of ours.
 
-    Raises:
-        RldistillError: a link, a pipe or a folder, which nothing of ours leaves there.
+    Raises RldistillError: a link, a pipe or a folder, which nothing of ours leaves there.
     """
     temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
@@ -243,8 +241,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint as data: nothing in it is executed.
 
-    Raises:
-        RldistillError: unreadable, damaged, or something other than a checkpoint.
+    Raises RldistillError: unreadable, damaged, or something other than a checkpoint.
     """
     import torch
 

@@ -102,8 +102,7 @@ class ActionLayout:
     def num_outputs(self, kind: OutputKind) -> int:
         """Return how many values a network gives for one row: of a Gaussian, a mean and a log std for each dimension.
 
-        Raises:
-            ValueError: such actions have no outputs of this kind.
+        Raises ValueError: such actions have no outputs of this kind.
         """
         fitting = OUTPUT_KINDS_OF_ACTIONS[self.kind]
         if kind not in fitting:

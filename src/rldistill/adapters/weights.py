@@ -84,8 +84,7 @@ class Archive:
 def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]:
     """Open a zip file, which messages call by its kind and its path.
 
-    Raises:
-        PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
+    Raises PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
     """
     source = f"{kind} {path}"
     if not path.is_file():

@@ -12,8 +12,7 @@ from rldistill.errors import UsageError
 def values_for_verb(verb: str, path: Path, known: Collection[str]) -> dict[str, Any]:
     """Return what a file says to one verb: its keys at the top, and over them those in the section of its name.
 
-    Raises:
-        UsageError: the file cannot be read, or names something that is not among the verb's options, `known`.
+    Raises UsageError: the file cannot be read, or names something that is not among the verb's options, `known`.
     """
     from rldistill.session.run_folder import read_config  # here: --help reads no file
 

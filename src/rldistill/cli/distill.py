@@ -86,8 +86,7 @@ def read_given(argv: Sequence[str]) -> Given:
 def _source(given: Given) -> "Source | list[Any]":
     """Return what a command line names as one source, or a list of them.
 
-    Raises:
-        UsageError: none, several kinds, or an option of another kind.
+    Raises UsageError: none, several kinds, or an option of another kind.
     """
     said = given.make(Sources)
     kinds = [kind for kind, named in ((Stored, said.data), (Live, said.teacher), (Online, said.online)) if named]
@@ -125,8 +124,7 @@ def _source(given: Given) -> "Source | list[Any]":
 def _check_belongs(given: Given, kind: type[Any]) -> None:
     """Check that no option of another kind of source is given: it would be ignored.
 
-    Raises:
-        UsageError: names the first, and the kinds that it belongs to.
+    Raises UsageError: names the first, and the kinds that it belongs to.
     """
     for name in given.values:
         owners = [owner for owner in _WORDS if name in option_types(owner)]

@@ -56,8 +56,7 @@ class Given:
     def make(self, record: type[Record], **others: object) -> Record:
         """Return a record of the options that were given, with values of one's own over them.
 
-        Raises:
-            UsageError: a value is not what its option takes.
+        Raises UsageError: a value is not what its option takes.
         """
         own = {name: self.values[name] for name in option_types(record) if name in self.values} | others
         for name, value in own.items():
@@ -126,8 +125,7 @@ class _Option:
     def value(self, said: object) -> object:
         """Return what text stands for; whatever else a TOML file holds stays what it is.
 
-        Raises:
-            UsageError: the text has not the form of such a value.
+        Raises UsageError: the text has not the form of such a value.
         """
         if self.takes_several:
             items = cast(Sequence[Any], said if isinstance(said, list | tuple) else (said,))

@@ -200,8 +200,7 @@ class AtariEnvs:
     def step(self, actions: Actions) -> StepBatch:
         """Apply one action per emulator.
 
-        Raises:
-            ValueError: an action that the game does not have: ale-py would wait for its result forever.
+        Raises ValueError: an action that the game does not have: ale-py would wait for its result forever.
         """
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")

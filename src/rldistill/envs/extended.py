@@ -34,8 +34,7 @@ class ObservationSettings:
     def from_kwargs(cls, options: Mapping[str, Any]) -> tuple["ObservationSettings", dict[str, Any]]:
         """Return the settings among a task's options, and the options that are left.
 
-        Raises:
-            UsageError: a value that is no whole number in range.
+        Raises UsageError: a value that is no whole number in range.
         """
         names = [item.name for item in fields(cls)]
         for name, lowest in zip(names, (0, 1), strict=True):

@@ -126,8 +126,7 @@ def number(what: str, reward: object) -> float:
 class GymnasiumEnvs:
     """N environments made by a function and stepped in turn, as `EpisodeEnvs`; messages name the task.
 
-    Raises:
-        EnvironmentFaultError: an environment raised, or gave what its spaces do not hold. So do `reset` and `step`.
+    Raises EnvironmentFaultError: an environment raised, or gave what its spaces do not hold. So do `reset` and `step`.
     """
 
     def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int, name: str = "environment") -> None:

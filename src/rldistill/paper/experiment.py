@@ -111,8 +111,7 @@ class Experiment:
 def load_experiment(name: str) -> Experiment:
     """Read an experiment: one of those that come with the package, or a TOML file of yours.
 
-    Raises:
-        UsageError: there is none of that name, or its file says something it should not.
+    Raises UsageError: there is none of that name, or its file says something it should not.
     """
     bundled = bundled_experiments()
     path = Path(name) if name.endswith(".toml") else bundled.get(name)

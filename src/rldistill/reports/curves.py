@@ -30,8 +30,7 @@ _LINES = (
 def online_curves(run_folder: Path, out: Path) -> Path:
     """Draw the scores of learner, best policy so far and student over the learner's steps; returns `out`, a PNG file.
 
-    Raises:
-        RldistillError: the folder holds no such curves, or matplotlib is missing.
+    Raises RldistillError: the folder holds no such curves, or matplotlib is missing.
     """
     records = read_metrics(run_folder / CURVES_FILE)
     if not records:
