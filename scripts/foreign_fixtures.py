@@ -1,11 +1,12 @@
-"""Make the small files of other libraries that the tests read: a checkpoint, and what the library answers to rows.
+# ruff: noqa: ANN001, ANN202, ANN204
+"""Make the small files of other libraries that the tests read: a file, and what the library answers to rows.
 
     python scripts/foreign_fixtures.py rl_games tests/adapters/fixtures
 
 It runs where that library is installed (an environment of its own: none is among this package's extras), and writes
-`LIBRARY_NAME.pt` with `LIBRARY_NAME.npz`: `observations` `[B, D]`, `outputs` `[B, O]` as `PolicyOutput.raw` has them,
-and the greedy `actions` where the library maps them. The files in the folder were made with rl_games 1.6.5, skrl 1.4.3
-and skrl 2.1.1 (`skrl1_…` and `skrl2_…`), on the task's box of ±2.
+`LIBRARY_NAME.pt` (flax: `.cleanrl_model`) with `LIBRARY_NAME.npz`: `observations` `[B, …]`, `outputs` `[B, O]` as
+`PolicyOutput.raw` has them, and the greedy `actions` where the library maps them. The files in the folder were made by
+rl_games 1.6.5, skrl 1.4.3 and 2.1.1 (`skrl1_…` and `skrl2_…`), and flax, on the task's box of ±2.
 """
 
 import sys
@@ -108,5 +109,58 @@ def skrl(folder: Path) -> None:
         write(folder, f"{name}_{kind}", {**content, "optimizer": {"state": {}}}, outputs=answer)
 
 
+def flax(folder: Path) -> None:
+    import flax.linen as nn
+    import jax
+    from flax.serialization import to_bytes
+
+    rng = np.random.default_rng(0)
+
+    class Dense(nn.Module):
+        sizes: tuple[int, ...]
+
+        @nn.compact
+        def __call__(self, x):
+            for size in self.sizes[:-1]:
+                x = nn.relu(nn.Dense(size)(x))
+            return nn.Dense(self.sizes[-1])(x)
+
+    class Convolutions(nn.Module):
+        """Thinner than CleanRL's."""
+
+        @nn.compact
+        def __call__(self, x):
+            x = jax.numpy.transpose(x, (0, 2, 3, 1)) / 255.0
+            for size, kernel, stride in ((4, 8, 4), (8, 4, 2), (6, 3, 1)):
+                x = nn.relu(nn.Conv(size, (kernel, kernel), (stride, stride), padding="VALID")(x))
+            return nn.relu(nn.Dense(10)(x.reshape((x.shape[0], -1))))
+
+    def made(module, rows):
+        parameters = module.init(jax.random.PRNGKey(0), rows)
+        return jax.tree.map(lambda each: rng.normal(size=each.shape).astype(np.float32) / 4, parameters)
+
+    def save(name, content, outputs, observations):
+        (folder / f"{name}.cleanrl_model").write_bytes(to_bytes(content))
+        arrays = {"observations": observations, "outputs": np.asarray(outputs)}
+        np.savez_compressed(folder / f"{name}.npz", **arrays)
+
+    rows = ROWS.numpy()
+    module = Dense((8, 6, NUM_ACTIONS))
+    q = made(module, rows)
+    save("flax_dqn", q, module.apply(q, rows), rows)
+    save("flax_td3", [q, q, q], BOUND * np.tanh(module.apply(q, rows)), rows)
+    wide, atoms = Dense((8, 6, NUM_ACTIONS * 5)), np.linspace(-3, 3, 5)
+    weights = made(wide, rows)
+    chances = jax.nn.softmax(wide.apply(weights, rows).reshape(len(rows), NUM_ACTIONS, 5), axis=-1)
+    args = {"n_atoms": 5, "v_min": -3.0, "v_max": 3.0, "env_id": "CartPole-v1"}
+    save("flax_c51", {"model_weights": weights, "args": args}, (chances * atoms).sum(-1), rows)
+    images = np.where(rng.random((8, 4, 84, 84)) < 0.02, 200, 0).astype(np.uint8)
+    torso, actor = Convolutions(), Dense((NUM_ACTIONS,))
+    base = made(torso, images)
+    features = torso.apply(base, images)
+    head, critic = made(actor, features), made(Dense((1,)), features)
+    save("flax_ppo_atari", [{"seed": 1}, [base, head, critic]], actor.apply(head, features), images)
+
+
 if __name__ == "__main__":
-    {"rl_games": rl_games, "skrl": skrl}[sys.argv[1]](Path(sys.argv[2]))
+    {"rl_games": rl_games, "skrl": skrl, "flax": flax}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Files that rl_games and skrl themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
+"""Files that rl_games, skrl and flax themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning
 from rldistill.testing import Reference, check_policy
-from tests.kit.small_policies import box_task, vector_task
+from tests.kit.small_policies import box_task, image_task, vector_task
 
 FILES = Path(__file__).with_name("fixtures")
 BOX = box_task(low=-2.0, high=2.0)
@@ -18,14 +18,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning
 
 
 def task_of(name):
-    return CHOICE if name.endswith(("discrete", "categorical")) else BOX
+    if name == "flax_ppo_atari":
+        return image_task(2)
+    return CHOICE if name.endswith(("discrete", "categorical", "dqn", "c51")) else BOX
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("*.pt")))
+@pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir() if path.suffix != ".npz"))
 def test_its_answers_are_those_of_the_library(name):
-    arrays = np.load(FILES / f"{name}.npz")
+    path = FILES / name
+    arrays = np.load(path.with_suffix(".npz"))
     check_policy(
-        lambda: load_policy(FILES / f"{name}.pt", task=task_of(name), activation="elu"),
+        lambda: load_policy(path, task=task_of(path.stem), activation=None if name.startswith("flax") else "elu"),
         reference=Reference(arrays["observations"], outputs=arrays["outputs"], actions=arrays.get("actions")),
     )
 
@@ -62,3 +65,20 @@ def test_statistics_of_skrl_can_be_left_out():
     path = FILES / "skrl1_gaussian.pt"
     assert load_policy(path, task=BOX).normalization is not None
     assert load_policy(path, task=BOX, normalizer="none").normalization is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda data: data[:-40], r"cannot be read: it is no whole file of flax"),
+        (lambda data: data.replace(b"kernel", b"gammas", 1), r"Dense_0 has bias, gammas, expected kernel and bias"),
+        (lambda data: b"\x81\xa6params\xdc\x10\x00" + b"\x90" * 4096, r"it holds more than 4,096 maps and lists"),
+        (lambda data: data.replace(b"float32", b"float3x", 1), r"an array that is none of numbers"),
+    ],
+)
+def test_damaged_files_of_flax_are_refused_in_one_line(damage, line, tmp_path):
+    path = tmp_path / "dqn.cleanrl_model"
+    path.write_bytes(damage((FILES / "flax_dqn.cleanrl_model").read_bytes()))
+    with pytest.raises(PolicyFileError, match=line) as caught:
+        load_policy(path, task=CHOICE)
+    assert "\n" not in str(caught.value)

@@ -108,7 +108,7 @@ def _checkpoints(folder: Path) -> None:
     torch.save(
         {"model_state_dict": rsl_rl, "optimizer_state_dict": optimizer, "iter": 3, "infos": None}, folder / "rsl_rl.pt"
     )
-    for name in ("rl_games_continuous.pt", "skrl2_shared.pt"):
+    for name in ("rl_games_continuous.pt", "skrl2_shared.pt", "flax_c51.cleanrl_model"):
         shutil.copy(Path(__file__).parents[1] / "adapters" / "fixtures" / name, folder / name)
 
 

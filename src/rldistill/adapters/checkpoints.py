@@ -1,4 +1,4 @@
-"""Checkpoints: files of `torch.save` and bare safetensors, read as data and recognised by their tensors' names."""
+"""Checkpoints: files of `torch.save` and flax, and bare safetensors, read as data and known by their tensors' names."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from rldistill.adapters import contents
 from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.contents import UnknownLayersError, shown_tensors
+from rldistill.adapters.flax_file import find_flax, is_flax, read_flax
 from rldistill.adapters.formats import OWN_MODULE, FileStart, Format, FoundNetwork, Said, build_policy, warn
 from rldistill.adapters.normalizer_file import normalization_for
 from rldistill.adapters.program import check_module, module_policy
@@ -33,7 +34,7 @@ LIBRARIES: Mapping[str, Callable[[object, Said], FoundNetwork | None]] = {
     "rsl_rl": find_rsl_rl,
     "rl_games": find_rl_games,
     "skrl": find_skrl,
-    "CleanRL": find_cleanrl,
+    "CleanRL": lambda content, said: find_cleanrl(content, said) or find_flax(content, said),
 }
 """Whose checkpoints are read: by name what returns the network that acts, None where it is another library's file."""
 MAX_BYTES = 2**31
@@ -45,7 +46,8 @@ _SAVE_STATISTICS = "Save their mean and var to an .npz and name it with --normal
 
 
 def _is_checkpoint(file: FileStart) -> bool:
-    return "data.pkl" in file.below_root or file.head.startswith(_OLD_TORCH) or _is_bare_safetensors(file)
+    is_of_torch = "data.pkl" in file.below_root or file.head.startswith(_OLD_TORCH)
+    return is_of_torch or is_flax(file.head) or _is_bare_safetensors(file)
 
 
 def _is_bare_safetensors(file: FileStart) -> bool:
@@ -68,11 +70,13 @@ def _load(path: Path, reading: Reading, task: Task | None, module: nn.Module | N
     declared = None if reading.outputs is None else parse_outputs(reading.outputs)
     said = Said(path, task, _activation(reading.activation), declared, reading.normalizer)
     content, converted_from = _content(path)
+    # Statistics change what every layer above them sees: they come in before the policy is made, and are in its hash.
     found = _with_normalizer(_find(content, said), content, said)
     policy = build_policy(found, said, reading.behaviour, converted_from)
     for guess in found.guesses:
         warn(f"{said.source}: {guess}")
     for note in found.notes:
+        # What can be done is told here and not recorded: it is no part of the policy.
         remedy = f" {_SAVE_STATISTICS}" if note == found.without_normalizer else ""
         warn(f"{said.source}: {note}{remedy}")
     return policy
@@ -143,6 +147,7 @@ def _load_into_module(path: Path, reading: Reading, task: Task | None, module: n
         raise contents.no_known_state_dict(source, content)
     if normalizer is None and (beside := contents.statistics_beside(content)):
         raise contents.unused_statistics(source, beside)
+    # Names and shapes are all compared before anything is replaced: a module of the user is filled whole or not at all.
     own = module.state_dict()
     if lazy := [name for name, tensor in own.items() if is_lazy(tensor)]:
         raise UsageError(
@@ -169,7 +174,8 @@ def _content(path: Path, *, may_be_infinite: Collection[str] = ()) -> tuple[obje
             f"{source} takes {num_bytes / 2**20:,.0f} MiB, the most that is read is {MAX_BYTES // 2**20} MiB. Save the "
             "state dict of the actor alone."
         )
-    content = read_tensors(path.read_bytes(), source=source)
+    data = path.read_bytes()
+    content = read_flax(data, source=source) if is_flax(data[:64]) else read_tensors(data, source=source)
     refuse_own_module(content, source)
     return contents.checked_content(content, source, may_be_infinite=may_be_infinite)
 

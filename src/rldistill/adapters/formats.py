@@ -141,6 +141,14 @@ class FoundNetwork:
         return math.prod(self.observation_shape)
 
 
+def unknown_activation(files: str, taken: str) -> str:
+    """Return the note on files that do not say their activation, and on which one is taken."""
+    return (
+        f"{files} do not say their activation: taken is {taken}. If the training's configuration says another, name "
+        "it: --activation relu (in Python activation='relu')."
+    )
+
+
 def make_policy(
     layers: NetworkLayers, task: Task, *, name: str, behaviour: Behaviour, provenance: Mapping[str, Any]
 ) -> TorchPolicy:

@@ -171,6 +171,7 @@ def _load_file(
 ) -> LoadedPolicy:
     found = detect_format(path)
     check_reading(path, found.kind, reading, module=module)
+    # Before the file is read, which may take long: a device that is not there is the user's to correct.
     target = resolve_device(device)
     policy = found.load(path, reading, task, module)
     if not isinstance(policy, TorchPolicy):
@@ -178,6 +179,7 @@ def _load_file(
     policy = policy.to(target)
     if module is not None and found.kind == "weights":
         return policy  # weights say nothing that could contradict the user
+    # A file that says its own task may be named beside another task, such as a teacher of several: play will tell.
     fitted = task if must_fit or not found.says_task else None
     return _of_its_own_word(policy, path, fitted, reading)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rldistill.adapters.contents import UnknownLayersError, refuse_memory, state_dicts, take_layer, take_layers
-from rldistill.adapters.formats import FoundNetwork, Said
+from rldistill.adapters.formats import FoundNetwork, Said, unknown_activation
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
@@ -21,10 +21,7 @@ _DEFAULT_ACTIVATION: Activation = "elu"
 # Of its running statistics: added to the variance, and where normalised observations end.
 _EPSILON, _CLIP = 1e-5, 5.0
 _NOT_ACTING = ("critic_mlp.", "value.")
-_NO_ACTIVATION = (
-    f"rl_games' checkpoints do not say their activation: taken is {_DEFAULT_ACTIVATION}, that of its examples. If the "
-    "training's configuration says another, name it: --activation relu (in Python activation='relu')."
-)
+_NO_ACTIVATION = unknown_activation("rl_games' checkpoints", f"{_DEFAULT_ACTIVATION}, that of its examples")
 _CLIPPED = (
     "taken is clip_actions, rl_games' default: its actions are clipped to ±1, which stand for the task's bounds. If "
     "the training's configuration says clip_actions: False, export it (--outputs actions)."

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from rldistill.adapters.contents import UnknownLayersError, normalization_by_std, refuse_memory, take_layers
-from rldistill.adapters.formats import FoundNetwork, Said
+from rldistill.adapters.formats import FoundNetwork, Said, unknown_activation
 from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
@@ -130,15 +130,9 @@ def _check_std(log_std: Tensor | None, num_outputs: int, actor: _Actor, said: Sa
 
 
 def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
-    notes: list[str] = []
-    if actor.is_student:
-        notes.append("it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher.")
-    if activation is None:
-        notes.append(
-            f"rsl_rl's checkpoints do not say their activation: taken is {_DEFAULT_ACTIVATION}, its default. If the "
-            "training's configuration says another, name it: --activation relu (in Python activation='relu')."
-        )
-    return tuple(notes)
+    student = ("it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher.",)
+    silent = (unknown_activation("rsl_rl's checkpoints", f"{_DEFAULT_ACTIVATION}, its default"),)
+    return (student if actor.is_student else ()) + (silent if activation is None else ())
 
 
 def _take_log_std(tensors: dict[str, Tensor]) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from rldistill.adapters.contents import (
     take_layer,
     take_layers,
 )
-from rldistill.adapters.formats import FoundNetwork, Said
+from rldistill.adapters.formats import FoundNetwork, Said, unknown_activation
 from rldistill.errors import PolicyFileError, docs_page, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
@@ -41,10 +41,7 @@ _OWN_MODULE = (
     "and load both with module= and normalizer=: the lines of Python stand in "
     f"{docs_page('other-libraries.md')}."
 )
-_NO_ACTIVATION = (
-    f"skrl's agents do not say their activation: taken is {_DEFAULT_ACTIVATION}, that of its examples. If the "
-    "training's configuration says another, name it: --activation relu (in Python activation='relu')."
-)
+_NO_ACTIVATION = unknown_activation("skrl's agents", f"{_DEFAULT_ACTIVATION}, that of its examples")
 _NO_OUTPUT = "skrl's agents do not say what is done to their outputs, such as tanh(ACTIONS): taken is nothing."
 
 

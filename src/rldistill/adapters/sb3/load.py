@@ -136,6 +136,7 @@ def load_sb3(
             recurrent, of its maker's own, with unknown layers; or it saw joined observations, which the task lacks.
     """
     file = _read(Path(path))
+    # First the statistics: which of the files beside a zip are its own decides what its task looks like.
     statistics = _find_statistics(file, normalizer)
     check_stacking(file.data.observation_space, file.zoo, statistics.record, task, source=file.source)
     is_missing = statistics.path is None and normalizer is None and file.was_normalised
@@ -180,6 +181,7 @@ def _read(path: Path) -> _Sb3File:
 def _convert(file: _Sb3File, statistics: _Statistics, named: str | Task | None) -> TorchPolicy:
     space, record = file.data.observation_space, statistics.record
     layers, layout = read_layers(file.weights.tensors, file.data, source=file.source)
+    # The task needs the layout of the layers, and the layers the order in which the task shows its inputs.
     task = record_task(Teacher(file.data, file.zoo, record, layout), named)
     # Convolutions get an image as the library did; fully connected layers get it as the task shows it.
     seen = space.shape if layers.first.is_convolution else task.fingerprint.observation_shape
