@@ -10,6 +10,7 @@ import time
 QUESTIONS = (
     "updates",
     "vectors",
+    "many_students",
     "sampling",
     "replay",
     "decision",

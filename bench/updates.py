@@ -48,10 +48,10 @@ def training(
     student = random_teacher(task, network, layer_norm=False).network.to(device)
     distiller = Distiller(
         torch.compile(student) if compiled else student,
-        [make_loss("sharpened_kl", "q_values", temperature=0.01)],
+        {0: make_loss("sharpened_kl", "q_values", temperature=0.01)},
         OPTIMIZERS["adam"](student.parameters(), 1e-4, 0.0),
         learning_rate=constant(1e-4),
-        temperatures=[constant(0.01)],
+        parameters={0: {"temperature": constant(0.01)}},
         num_updates=_ENOUGH_UPDATES,
         max_gradient_norm=1.0,
         precision=precision,

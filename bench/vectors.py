@@ -32,10 +32,10 @@ def library(dataset: Dataset, batch_size: int) -> Iterator[UpdateRecord]:
     student = random_teacher(make_task("LunarLander-v3"), NETWORK, layer_norm=False).network
     distiller = Distiller(
         student,
-        [make_loss("sharpened_kl", "q_values", temperature=TEMPERATURE)],
+        {0: make_loss("sharpened_kl", "q_values", temperature=TEMPERATURE)},
         OPTIMIZERS["adam"](student.parameters(), LEARNING_RATE, 0.0),
         learning_rate=constant(LEARNING_RATE),
-        temperatures=[constant(TEMPERATURE)],
+        parameters={0: {"temperature": constant(TEMPERATURE)}},
         num_updates=_ENOUGH_UPDATES,
         max_gradient_norm=1.0,
         precision="float32",

@@ -1,9 +1,9 @@
 """Distil trained reinforcement-learning policies and prove that the result still plays as well.
 
-`load_policy`, `train_teacher`, `collect`, `distill`, `shrink`, `evaluate`, `export` and `reproduce` are the public
-face, with the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a callback that shows
-how far a verb is; everything else may move. Importing this package imports nothing heavy: torch comes with the first
-use of a name.
+`load_policy`, `train_teacher`, `collect`, `distill`, `distill_several`, `shrink`, `evaluate`, `export` and `reproduce`
+are the public face, with the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a
+callback that shows how far a verb is; everything else may move. Importing this package imports nothing heavy: torch
+comes with the first use of a name.
 """
 
 import importlib
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rldistill.paper.reproduce import reproduce as reproduce
     from rldistill.verbs.collect import collect as collect
     from rldistill.verbs.distill import distill as distill
+    from rldistill.verbs.distill_several import distill_several as distill_several
     from rldistill.verbs.evaluate import evaluate as evaluate
     from rldistill.verbs.export import export as export
     from rldistill.verbs.shrink import shrink as shrink
@@ -32,6 +33,7 @@ _HOMES = {
     "train_teacher": "rldistill.verbs.train_teacher",
     "collect": "rldistill.verbs.collect",
     "distill": "rldistill.verbs.distill",
+    "distill_several": "rldistill.verbs.distill_several",
     "evaluate": "rldistill.verbs.evaluate",
     "export": "rldistill.verbs.export",
     "reproduce": "rldistill.paper.reproduce",
@@ -45,6 +47,7 @@ __all__ = [
     "Stored",
     "collect",
     "distill",
+    "distill_several",
     "evaluate",
     "export",
     "load_policy",

@@ -9,10 +9,11 @@ from rldistill.cli.options import Given, read_options, repeated
 from rldistill.cli.output import quoted, tell_if_new, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options, option_types
-from rldistill.options.distill import DistillOptions, Live, Online, Stored
+from rldistill.options.distill import DistillOptions, DistillSeveral, Live, Online, Stored
 
 if TYPE_CHECKING:
     from rldistill.options.distill import Source
+    from rldistill.policies import TorchPolicy
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 # Of choices and of continuous actions; a student has one of the two.
@@ -45,6 +46,9 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.verbs.distill import check_distillation, distill
     from rldistill.verbs.distillation_run import STUDENT_FILE
 
+    if not given.values.keys().isdisjoint(("students", "seeds")):
+        _run_several(given, source)
+        return
     options = given.make(DistillOptions, source=source)
     if given.flags.dry_run:
         write_options(dict(check_distillation(options).values), given.flags)
@@ -53,8 +57,15 @@ def run(argv: Sequence[str]) -> None:
     tell_if_new(options, out, given.flags)
     with callbacks(quiet=given.flags.quiet) as listeners:
         student = distill.of(given.make(DistillOptions, source=source, callbacks=listeners))
-    made = student.spec.provenance
     path = out / STUDENT_FILE
+    result, text = _result(path, student), _summary(path, student.spec.provenance)
+    if isinstance(source, Online):
+        text += f"\ncurves: {_draw_curves(out)}"
+    write_result(given.flags, result, text)
+
+
+def _result(path: Path, student: "TorchPolicy") -> dict[str, Any]:
+    made = student.spec.provenance
     result = {
         "student": str(path),
         "policy_hash": student.hash,
@@ -63,9 +74,27 @@ def run(argv: Sequence[str]) -> None:
     }
     if "tasks" in made:
         result["tasks"] = {task: _likeness(record) for task, record in made["tasks"].items()}
-    text = _summary(path, made)
-    if isinstance(source, Online):
-        text += f"\ncurves: {_draw_curves(out)}"
+    return result
+
+
+def _run_several(given: Given, source: "Source | list[Any]") -> None:
+    from rldistill.cli.progress import callbacks
+    from rldistill.verbs.distill_several import check_several, distill_several, student_file
+
+    options = given.make(DistillSeveral, source=source)
+    if given.flags.dry_run:
+        write_options(dict(check_several(options).values), given.flags)
+        return
+    out = Path(options.out)
+    tell_if_new(options, out, given.flags)
+    with callbacks(quiet=given.flags.quiet) as listeners:
+        students = distill_several.of(given.make(DistillSeveral, source=source, callbacks=listeners))
+    paths = [student_file(out, network, seed) for network, seed in options.pairs]
+    made = list(zip(paths, students, strict=True))
+    result = {"students": [_result(path, student) for path, student in made]}
+    lines = [_summary(path, student.spec.provenance).splitlines() for path, student in made]
+    # What to do next is the same for all: it stands once.
+    text = "\n".join([*(line for of_one in lines for line in of_one[:-1]), lines[0][-1]])
     write_result(given.flags, result, text)
 
 
@@ -75,7 +104,7 @@ def read_given(argv: Sequence[str]) -> Given:
     words = repeated(["distill", *argv], "--teacher")[1:]
     return read_options(
         "distill",
-        [DistillOptions, Sources, Live, Online],
+        [DistillOptions, Sources, Live, Online, DistillSeveral],
         words,
         example=_EXAMPLE,
         positional="data",

@@ -286,7 +286,8 @@ def _read_text(name: str, text: str, members: Collection[Any]) -> object:
             held = get_args(member)[1]
             return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
     if Sequence in kinds and "," in text:
-        return [item.strip() for item in text.split(",")]
+        inside = [kind for member in members if get_origin(member) is Sequence for kind in _inside(member)]
+        return [_read_text(name, item.strip(), inside) for item in text.split(",")]
     if not {int, float} & {*kinds} or str in kinds:
         return text
     return _number(name, text, is_whole=float not in kinds)

@@ -30,8 +30,8 @@ from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
 _MEASURE_ROWS = 256
-# As torch's clipping has it: keeps the factor finite.
-_CLIPPING_EPSILON = 1e-6
+CLIPPING_EPSILON = 1e-6
+"""Added to a norm that gradients are divided by, as torch's clipping has it."""
 # Below the largest norm the factor is 1: then nothing is multiplied.
 _SAFELY_BELOW = 0.999
 
@@ -166,13 +166,10 @@ class Distiller:
         """Return loss and likeness on held-out steps, in float32."""
         batch = held_out.batch
         self.network.eval()
-        outputs = self._measured(batch)
-        targets = batch.target_rows(held_out.teacher_kind).to(self._device)
+        has_memory = self.network.initial_state(batch.num_windows) is not None
+        outputs = self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch)
         parameters = self._parameters_at(batch.head, min(update / self._num_updates, 1.0))
-        function = self._losses[batch.head]
-        loss = mean_over_batch(function(outputs, targets, **parameters))
-        alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
-        return HeldOutRecord(float(loss), alike, parameters)
+        return held_out_record(outputs, self._losses[batch.head], held_out, parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""
@@ -207,7 +204,7 @@ class Distiller:
         initial = self.network.initial_state(batch.num_windows)
         if initial is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
-            rows = aligned(_seen(batch).to(self._device, non_blocking=True))
+            rows = aligned(seen(batch).to(self._device, non_blocking=True))
             return self.network(rows, batch.head)
         outputs, state = list[NetworkOutput](), initial
         observations = join_parts({name: part.flatten(0, 1) for name, part in batch.observations.items()})
@@ -223,15 +220,6 @@ class Distiller:
             None if features[0] is None else batch.rows(torch.stack([each for each in features if each is not None])),
             None if values[0] is None else batch.rows(torch.stack([each for each in values if each is not None])),
         )
-
-    def _measured(self, batch: Window) -> Tensor:
-        """Return outputs in float32, as play computes them: in parts of one size."""
-        if self.network.initial_state(batch.num_windows) is not None:
-            return self._output(batch).outputs.float()
-        rows = _seen(batch).to(self._device)
-        (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (self.network(part, batch.head).outputs.float(),))
-        assert outputs is not None, "every network has outputs"
-        return outputs
 
     def _parameters_at(self, head: int, progress: float) -> dict[str, float]:
         return {name: schedule(progress) for name, schedule in self._parameters.get(head, {}).items()}
@@ -250,7 +238,25 @@ def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update:
             yield distiller.update(batch, update)
 
 
-def _seen(batch: Window) -> Tensor:
+def measured_outputs(network: Network, batch: Window) -> Tensor:
+    """Return a network's outputs `[N, O]` in float32, as play computes them: in parts of one size."""
+    rows = seen(batch).to(next(network.parameters()).device)
+    (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (network(part, batch.head).outputs.float(),))
+    assert outputs is not None, "every network has outputs"
+    return outputs
+
+
+def held_out_record(
+    outputs: Tensor, function: LossFunction, held_out: HeldOut, parameters: Mapping[str, float]
+) -> HeldOutRecord:
+    """Return what a student's outputs `[N, O]` on held-out steps are worth."""
+    targets = held_out.batch.target_rows(held_out.teacher_kind).to(outputs.device)
+    loss = mean_over_batch(function(outputs, targets, **parameters))
+    alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
+    return HeldOutRecord(float(loss), alike, parameters)
+
+
+def seen(batch: Window) -> Tensor:
     """Return what a network sees of the real steps, `[N, ...]`."""
     return join_parts({name: batch.rows(part) for name, part in batch.observations.items()})
 
@@ -261,7 +267,7 @@ def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _scale_down(gradients: Sequence[Tensor], norm: Tensor, max_norm: float) -> None:
-    factor = (max_norm / (norm + _CLIPPING_EPSILON)).clamp(max=1.0)
+    factor = (max_norm / (norm + CLIPPING_EPSILON)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor)
 

@@ -5,8 +5,19 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rldistill.checks import is_whole
 from rldistill.errors import UsageError
-from rldistill.options.declaration import Above, AtLeast, Count, Options, PathLike, PythonOnly, Share
+from rldistill.options.declaration import (
+    Above,
+    AtLeast,
+    Count,
+    Options,
+    PathLike,
+    PythonOnly,
+    Share,
+    default_values,
+    option_types,
+)
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Folder, Played, Told, TrainingMachine
 
@@ -191,3 +202,56 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
             raise UsageError("add_head belongs with init_from, which names the student that gets the head.")
         if self.train_torso and not self.add_head:
             raise UsageError("train_torso belongs with add_head: without it the whole student is trained.")
+
+
+_OF_ONE_STUDENT = ("student", "init_from", "add_head", "evaluate_episodes", "feature_weight", "value_weight")
+
+
+@dataclass(frozen=True)
+class DistillSeveral(DistillOptions):
+    """Train several students at once on what a teacher says."""
+
+    _: KW_ONLY
+    students: str | Sequence[str] | None = None
+    """Networks of vectors that learn at once, several with commas between: mlp:8,mlp:16x16."""
+    seeds: int | Sequence[int] | None = None
+    """With --students: seeds of their weights, several with commas between; every network learns from each. What they
+    learn on follows from --seed and is the same for all. Default: that of --seed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for item in self.source if isinstance(self.source, list | tuple) else [self.source]:
+            if isinstance(item, Live) and item.lookahead:
+                raise UsageError("lookahead learns from the play of one student and does not go with students.")
+        for name in _OF_ONE_STUDENT:
+            if getattr(self, name) != default_values(DistillOptions)[name]:
+                raise UsageError(f"{name} is of one student and does not go with students. Leave one of the two out.")
+        if self.students is None:
+            raise UsageError(f"seeds: got {self.seeds} without students, the networks that they are for: mlp:8,mlp:16.")
+        if not self.networks or len(set(self.networks)) < len(self.networks):
+            raise UsageError(f"students: got {list(self.networks)}, expected networks such as mlp:8, each once.")
+        seeds = self.weight_seeds
+        if not all(is_whole(seed, least=0) for seed in seeds) or not 0 < len(set(seeds)) == len(seeds):
+            raise UsageError(f"seeds: got {list(seeds)}, expected whole numbers, 0 or more, each once.")
+
+    @property
+    def networks(self) -> Sequence[str]:
+        """Names of the networks."""
+        return (self.students,) if isinstance(self.students, str) else tuple(self.students or ())
+
+    @property
+    def weight_seeds(self) -> Sequence[int]:
+        """Seeds of the weights."""
+        given = self.seed if self.seeds is None else self.seeds
+        return (given,) if isinstance(given, int) else tuple(given)
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Every student: its network, and the seed of its weights."""
+        return [(network, seed) for network in self.networks for seed in self.weight_seeds]
+
+    def of_one(self, network: str) -> DistillOptions:
+        """Return the options of a run of one student."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in option_types(DistillOptions)}
+        own["student"] = network
+        return DistillOptions(**own)

@@ -70,12 +70,15 @@ def check_distillation(options: DistillOptions) -> DistillationSetup:
     return setup
 
 
-def set_up(options: DistillOptions, callbacks: Sequence[Callback]) -> tuple[DistillOptions, DistillationSetup]:
+def set_up(
+    options: DistillOptions, callbacks: Sequence[Callback], *, weights_seed: int | None = None
+) -> tuple[DistillOptions, DistillationSetup]:
     """Return the options with nothing left open, and all that they make; nothing is played, trained or written.
 
     Args:
         options: of a distillation.
         callbacks: receive how far a teacher's play or learning is; may stop the run.
+        weights_seed: of the student's weights; None: that of the run.
 
     Raises:
         RldistillError: as `distill`.
@@ -88,7 +91,7 @@ def set_up(options: DistillOptions, callbacks: Sequence[Callback]) -> tuple[Dist
     options, named, note = fill_in(options, named, taught)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
-    return options, prepare(options, named, sources, note)
+    return options, prepare(options, named, sources, note, weights_seed=weights_seed)
 
 
 def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named]]:

@@ -211,7 +211,9 @@ class DistillationRun:
 
     def _finish(self) -> TorchPolicy:
         measured = self._measure()
-        student = self._setup.student.with_provenance(self._student_provenance(measured))
+        student = self._setup.student.with_provenance(
+            student_provenance(self._setup, self._versions, self._update, measured)
+        )
         student.save(self._folder / STUDENT_FILE)
         for source in self._setup.sources:
             for name, policy in source.policies.items():
@@ -221,26 +223,6 @@ class DistillationRun:
         alike = [record.likeness for record in measured]
         tell_scores(student, list(zip(self._setup.sources, alike, strict=True)), self._options, self._callbacks)
         return student
-
-    def _student_provenance(self, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
-        """Return what made the student, without what differs between a run and its resumption."""
-        values = self._setup.values
-        settings = {name: value for name, value in values.items() if name not in may_differ(values)}
-        made = {key: value for key, value in self._versions.items() if key != "command"}
-        made |= {
-            "config": {key: plain(value) for key, value in settings.items() if value is not None},
-            "num_updates": self._update,
-            "chosen_by": "last update",
-        }
-        records = [_task_record(task, held_out) for task, held_out in zip(self._setup.sources, measured, strict=True)]
-        if len(self._setup.student.spec.heads) == 1:
-            return made | records[0]
-        teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(self._setup.sources, records, strict=True)]
-        return made | {
-            "teachers": [*self._setup.kept_teachers, *teachers],
-            "tasks": {task.task.name: record for task, record in zip(self._setup.sources, records, strict=True)},
-            **_mean_likeness(measured),
-        }
 
     def _finished(self) -> TorchPolicy:
         """Return the student of a run that had come to its end, as its file has it."""
@@ -269,9 +251,7 @@ class DistillationRun:
 
     def _load(self) -> None:
         state = load_checkpoint(self._checkpoint)
-        for task, identity in zip(self._setup.sources, state["data"], strict=True):
-            if task.identity != identity:
-                raise MismatchError(f"--resume {self._folder}: {_what_differs(task, identity)}, or --overwrite.")
+        check_same_data(self._folder, self._setup.sources, state["data"])
         self._setup.distiller.load_state_dict(state["distiller"])
         self._setup.batches.load_state_dict(state["source"])
         self._replays.read(state["replays"])
@@ -287,6 +267,48 @@ class DistillationRun:
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def student_provenance(
+    setup: DistillationSetup, versions: Mapping[str, Any], num_updates: int, measured: Sequence[HeldOutRecord]
+) -> dict[str, Any]:
+    """Return what made a student, without what differs between a run and its resumption."""
+    settings = {name: value for name, value in setup.values.items() if name not in may_differ(setup.values)}
+    made = {key: value for key, value in versions.items() if key != "command"}
+    made |= {
+        "config": {key: plain(value) for key, value in settings.items() if value is not None},
+        "num_updates": num_updates,
+        "chosen_by": "last update",
+    }
+    records = [_task_record(task, held_out) for task, held_out in zip(setup.sources, measured, strict=True)]
+    if len(setup.student.spec.heads) == 1:
+        return made | records[0]
+    teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(setup.sources, records, strict=True)]
+    return made | {
+        "teachers": [*setup.kept_teachers, *teachers],
+        "tasks": {task.task.name: record for task, record in zip(setup.sources, records, strict=True)},
+        **_mean_likeness(measured),
+    }
+
+
+def held_out_values(sources: Sequence[Source], measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
+    """Return a student's loss and likeness on held-out steps; of several tasks by their names."""
+    values = [
+        {"held_out_loss": record.loss, **_likeness_record(source, record)}
+        for source, record in zip(sources, measured, strict=True)
+    ]
+    return values[0] if len(values) == 1 else {"tasks": dict(zip([s.task.name for s in sources], values, strict=True))}
+
+
+def check_same_data(folder: Path, sources: Sequence[Source], begun: Sequence[str]) -> None:
+    """Check that a run goes on with the data that it began with.
+
+    Raises:
+        MismatchError: they have changed.
+    """
+    for source, identity in zip(sources, begun, strict=True):
+        if source.identity != identity:
+            raise MismatchError(f"--resume {folder}: {_what_differs(source, identity)}, or --overwrite.")
 
 
 def _mean_likeness(measured: Sequence[HeldOutRecord]) -> dict[str, float]:

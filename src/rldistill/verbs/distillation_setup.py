@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ class DistillationSetup:
         notes: likewise, of what was decided.
         student_note: why this network was chosen: of use only while it can still be another.
         kept_teachers: records of heads that the student had before.
+        tasks: that are taught, for further students.
+        losses: of the heads.
     """
 
     batches: Batches
@@ -57,7 +59,9 @@ class DistillationSetup:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     student_note: str | None
-    kept_teachers: tuple[Mapping[str, Any], ...] = ()
+    kept_teachers: tuple[Mapping[str, Any], ...]
+    tasks: Sequence[StudentTask]
+    losses: Mapping[int, TaskLoss]
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -66,7 +70,12 @@ class DistillationSetup:
 
 
 def prepare(
-    options: DistillOptions, named: Sequence[Named], sources: Sequence[Source], note: str | None
+    options: DistillOptions,
+    named: Sequence[Named],
+    sources: Sequence[Source],
+    note: str | None,
+    *,
+    weights_seed: int | None = None,
 ) -> DistillationSetup:
     """Make everything that a run trains with.
 
@@ -75,6 +84,7 @@ def prepare(
         named: what the sources were made from.
         sources: opened; the run closes them.
         note: what was decided before.
+        weights_seed: of the student's weights; None: that of the run.
 
     Raises:
         MismatchError: data, losses, student and `init_from` do not fit each other.
@@ -90,7 +100,8 @@ def prepare(
     _check_std(options, kind, module)
     _check_normalize(options, sources, module)
     chosen, why = choose_student(options, tasks, kind, _teacher_sizes(sources))
-    student, kept = initial_student(options, chosen, tasks, kind)
+    own = options if weights_seed is None else replace(options, seed=weights_seed)
+    student, kept = initial_student(own, chosen, tasks, kind)
     student = student.to(torch.device(options.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
@@ -98,7 +109,7 @@ def prepare(
     for source, head, loss in zip(sources, heads, losses, strict=True):
         source.teach(head, student, loss.at)
     if options.std == "fixed":
-        _fix_std(student, sources, heads)
+        fix_std(student, sources, heads)
     further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
     schedule = task_schedule(options, names)
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
@@ -120,6 +131,8 @@ def prepare(
         tuple(text for text in notes if text),
         why,
         kept,
+        tasks,
+        by_head,
     )
 
 
@@ -168,7 +181,7 @@ def _check_std(options: DistillOptions, kind: OutputKind, module: nn.Module | No
     )
 
 
-def _fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
+def fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
     """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
         log_std = item.held_out.batch.target_rows("gaussian").chunk(2, dim=-1)[1].mean(dim=0)
