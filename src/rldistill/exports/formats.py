@@ -39,15 +39,25 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a writer knows of what it wrote, beside the files themselves."""
+
+    data: Mapping[str, Any]  # plain JSON data, for the report
+    text: str  # a line for people
+
+
+@dataclass(frozen=True)
 class ExportFormat:
     """One format."""
 
     name: str  # as `--to` has it
     suffix: str  # of its files; empty: a folder
     precisions: tuple[Precision, ...]
-    write: Callable[[Export, Path], None]
-    read: Callable[[Export, Path], Policy]  # as whoever gets the file reads it: what is verified
-    decider: Callable[[Export, Path], Decide]  # on one thread, to be timed
+    write: Callable[[Export, Path], Written | None]
+    # As whoever gets the file reads it: what is verified; None where this machine cannot run it.
+    read: Callable[[Export, Path], Policy | None]
+    decider: Callable[[Export, Path], Decide | None]  # on one thread, to be timed
+    companions: tuple[str, ...] = ()  # suffixes of the files that are written beside it
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
 
 

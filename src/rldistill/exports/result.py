@@ -7,7 +7,7 @@ from typing import Any
 
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.evaluation.table import size_text
-from rldistill.exports.formats import Precision
+from rldistill.exports.formats import Precision, Written
 from rldistill.exports.parity import MIN_AGREEMENT, DecisionTime, Parity
 
 MIN_RETENTION = 0.95
@@ -23,9 +23,10 @@ class Exported:
     precision: Precision
     num_bytes: Mapping[str, int]  # of each file by its name
     compared_on: str
-    parity: Parity
+    parity: Parity | None  # None: nothing on this machine runs such files
     times: Mapping[str, DecisionTime]  # of `export`, `policy` and, where it is known, `teacher`
     score: Evaluation | None  # the policy as teacher, the export as student; None: no task was named
+    written: Written | None = None  # what the writer knows beside
 
     @property
     def problems(self) -> list[str]:
@@ -33,10 +34,11 @@ class Exported:
         return list(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        if not self.parity.holds(self.precision):
+        if self.parity is not None and not self.parity.holds(self.precision):
+            remedy = ". Add --quantization-aware" if self.precision == "int8" else ""
             yield (
                 f"it acts as the policy does in {self.parity.agreement:.2%} of {self.parity.num_decisions:,} decisions,"
-                f" expected {MIN_AGREEMENT[self.precision]:.0%} for {self.precision}"
+                f" expected {MIN_AGREEMENT[self.precision]:.0%} for {self.precision}{remedy}"
             )
         interval = None if self.score is None else self.score.students[0].retention_interval
         if interval is not None and interval.high < MIN_RETENTION:
@@ -54,9 +56,10 @@ class Exported:
             "precision": self.precision,
             "num_bytes": dict(self.num_bytes),
             "compared_on": self.compared_on,
-            "parity": self.parity.to_dict(),
+            "parity": None if self.parity is None else self.parity.to_dict(),
             "decision_seconds": {name: dict(vars(own)) for name, own in self.times.items()},
             "score": None if self.score is None else self.score.to_dict(),
+            "written": None if self.written is None else dict(self.written.data),
             "problems": self.problems,
         }
 
@@ -67,7 +70,12 @@ class Exported:
     def _lines(self) -> Iterator[str]:
         sizes = ", ".join(f"{name} {size_text(num_bytes)}" for name, num_bytes in self.num_bytes.items())
         yield f"{self.path}: {self.format}, {self.precision}: {sizes}"
+        if self.written is not None:
+            yield self.written.text
         own = self.parity
+        if own is None:
+            yield f"not verified: nothing on this machine runs {self.format}. Run it where it is compiled, and compare"
+            return
         ties = f", {own.num_ties} of them ties" if own.num_ties else ""
         yield (
             f"same action in {own.agreement:.2%} of {own.num_decisions:,} decisions{ties} ({self.compared_on}); "

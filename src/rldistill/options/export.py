@@ -1,10 +1,12 @@
 """Options of `export`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rldistill.errors import UsageError
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
 from rldistill.options.shared import Environments, Machine, Told
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from rldistill.loading.named import PolicyLike
 else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
     PolicyLike, TaskLike = Path, str
+
+_MOST = re.compile(r"(flash|ram)=([1-9]\d{0,8})([kKmM]?)")
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,14 @@ class ExportOptions(Reading, Environments, Machine, Told):
     out: PathLike
     """File to write, such as student.onnx. Beside it: student.onnx.contract.json and student.onnx.report.json."""
     _: KW_ONLY
-    to: Literal["onnx", "torchscript", "torch-export", "sb3", "rsl-rl", "hub-folder"] | None = None
+    to: Literal["onnx", "c", "torchscript", "torch-export", "sb3", "rsl-rl", "hub-folder"] | None = None
     """Format. Default: the one whose files end as --out does."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     """Of the weights. int8 is calibrated on observations of --data."""
+    quantization_aware: bool = False
+    """int8: train a copy on observations of --data first, with the rounding in the loop, to act as the policy does."""
+    fits: str | None = None
+    """C: most flash and RAM that it may take, such as flash=64k,ram=8k; a policy that needs more is not written."""
     probabilities: bool = False
     """Give the probabilities of all choices, too, beside the scores and the best one."""
     data: PathLike | None = None
@@ -46,3 +54,24 @@ class ExportOptions(Reading, Environments, Machine, Told):
     """Where the policy itself is run: cpu, cuda or auto. The export is run on the CPU."""
     overwrite: bool = False
     """Replace an earlier export."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantization_aware and self.precision != "int8":
+            raise UsageError(f"--quantization-aware is for --precision int8, got {self.precision}.")
+        assert self.fits is None or self.most_bytes  # refuses what cannot be read
+
+    @property
+    def most_bytes(self) -> dict[str, int]:
+        """Bytes at most, of `flash` and `ram`, as far as `fits` says.
+
+        Raises:
+            UsageError: it is another text.
+        """
+        most: dict[str, int] = {}
+        for part in () if self.fits is None else self.fits.split(","):
+            found = _MOST.fullmatch(part.strip())
+            if found is None or found[1] in most:
+                raise UsageError(f"--fits: got {self.fits!r}, expected flash=64k, ram=8k or both with a comma between.")
+            most[found[1]] = int(found[2]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[3].lower()]
+        return most

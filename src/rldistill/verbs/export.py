@@ -4,11 +4,12 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rldistill.data import Dataset
@@ -19,8 +20,10 @@ from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.exports import trajectories
+from rldistill.exports.c_format import check_fits
 from rldistill.exports.contract import Names, make_contract, read_names, retention_in, score_in
 from rldistill.exports.environment import names_of
+from rldistill.exports.fine_tuning import NUM_UPDATES, fine_tune
 from rldistill.exports.formats import Export, ExportFormat, format_of
 from rldistill.exports.parity import DecisionTime, compare, time_decisions
 from rldistill.exports.result import Exported
@@ -88,12 +91,14 @@ def prepare(options: ExportOptions) -> Job:
         raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
     if options.probabilities and not chosen.may_give_probabilities:
         raise UsageError(f"--probabilities: the library of --to {chosen.name} computes them itself. Leave it out.")
+    if options.most_bytes and chosen.name != "c":
+        raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
     names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
     if isinstance(options.task, str):
         make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
     named = as_named(options.policy, options)
     data = None if options.data is None else Path(options.data)
-    for path in _places(Path(options.out)):
+    for path in _places(Path(options.out), chosen):
         if path.exists() and not options.overwrite:
             raise OutputExistsError(f"--out {path} is there already. Choose another --out, or add --overwrite.")
         keep_inputs(path, [*files_of([named]), data, options.names], overwrite=options.overwrite)
@@ -110,13 +115,17 @@ def prepare(options: ExportOptions) -> Job:
     playable = task or _own_task(policy, must_be=dataset is None)
     if options.names is None:
         names = names_of(playable)
+    if options.most_bytes:
+        rows = None if dataset is None else trajectories.calibration_rows(dataset, options.seed)
+        check_fits(Export(policy, {}, options.precision, calibration=rows), options.most_bytes)
     source = _source(policy, task, playable, dataset, options)
     return Job(options, named, policy, chosen, names, task, playable, dataset, source)
 
 
-def _places(out: Path) -> list[Path]:
-    """Return the paths that an export takes: its own, the contract's and the report's."""
-    return [out, beside(out, "contract"), beside(out, "report")]
+def _places(out: Path, chosen: ExportFormat) -> list[Path]:
+    """Return the paths that an export takes: its own, those of its companions, the contract's and the report's."""
+    companions = [out.with_suffix(suffix) for suffix in chosen.companions]
+    return [out, *companions, beside(out, "contract"), beside(out, "report")]
 
 
 def beside(out: Path, what: str) -> Path:
@@ -186,25 +195,33 @@ def run(job: Job) -> Exported:
             text = f"{job.policy.name} draws its actions: `action` is the most likely one, draw from the other outputs"
             notify(listeners, MessageEvent(text))
         try:
-            made = _made(job, _rows(job, listeners))
-            job.format.write(made, folder / job.out.name)
-            result = _verified(job, made, folder, listeners)
+            made = _made(job, _rows(job, listeners), listeners)
+            written = job.format.write(made, folder / job.out.name)
+            result = replace(_verified(job, made, folder, listeners), written=written)
         except StopRequestedError:
             raise KeyboardInterrupt("stopped; nothing is written.") from None
         _deliver(job, made, result, folder)
     return result
 
 
-def _made(job: Job, rows: Any) -> Export:  # noqa: ANN401 (JSON)
+def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: ANN401 (JSON)
     """Return the policy with all that goes out with it, and what an evaluation's rows say of it."""
-    options = job.options
+    options, policy = job.options, job.policy
+    # An export without data was refused where it needs them.
+    calibration = None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed)
+    if options.quantization_aware:
+        assert job.dataset is not None and calibration is not None, "refused before"
+
+        def heard(num_updates: int) -> None:
+            notify(listeners, ProgressEvent("fine-tune", num_updates, NUM_UPDATES, "updates"))
+
+        policy = fine_tune(policy, job.dataset, torch.as_tensor(calibration), seed=options.seed, progress=heard)
     return Export(
-        policy=job.policy,
+        policy=policy,
         contract=make_contract(job.policy, job.names, retention_in(rows, job.policy.hash)),
         precision=options.precision,
         gives_probabilities=options.probabilities,
-        # An export without data was refused where it needs them.
-        calibration=None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed),
+        calibration=calibration,
         playable=job.playable,
         score=score_in(rows, job.policy.hash),
     )
@@ -232,15 +249,22 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     """Return what was found of an export before it takes its place."""
     options, path = job.options, folder / job.out.name
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    copy = job.format.read(made, path)
+    copy, decide = job.format.read(made, path), job.format.decider(made, path)
     sample: list[NDArray[np.generic]] = []
-    parity = compare(copy, _heard(job, listeners, sample), options.precision)
+    heard = _heard(job, listeners, sample)
+    if copy is None:
+        next(heard)  # rows to time the policy itself with
+        parity = None
+    else:
+        parity = compare(copy, heard, options.precision)
     rows = np.concatenate(sample)
     teacher = recorded_teacher(job.policy, job.policy.tasks[0], device=options.device)
     with use_threads(1):
-        times = {"export": time_decisions(job.format.decider(made, path), rows), "policy": _time(job.policy, rows)}
+        times = {} if decide is None else {"export": time_decisions(decide, rows)}
+        times["policy"] = _time(job.policy, rows)
         if teacher is not None:
             times["teacher"] = _time(teacher, rows)
+    original = NamedPolicy("policy", job.policy)
     return Exported(
         format=job.format.name,
         path=job.out,
@@ -249,7 +273,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
         compared_on=job.source.description,
         parity=parity,
         times=times,
-        score=_score(job, NamedPolicy("export", copy), NamedPolicy("policy", job.policy), listeners),
+        score=None if copy is None else _score(job, NamedPolicy("export", copy), original, listeners),
     )
 
 

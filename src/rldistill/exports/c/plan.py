@@ -1,0 +1,316 @@
+"""What the C of a policy computes, layer by layer, with every size known.
+
+A *piece* of the observation (all of it, or one image or span of several) passes layers of its own; what comes of all
+pieces lies side by side and passes the head. Images are `[C, H, W]` throughout.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rldistill.errors import MismatchError
+from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
+from rldistill.networks.architecture import Activation
+from rldistill.networks.combined_torso import CombinedTorso
+from rldistill.networks.input_layer import ScaleInput
+from rldistill.networks.layers import plain_layers
+from rldistill.networks.output_layer import OutputRows
+from rldistill.networks.torsos import ACTIVATIONS, image_shape, to_images
+from rldistill.policies import TorchPolicy
+
+_NAMES: dict[type[nn.Module], Activation] = {module: name for name, module in ACTIVATIONS.items()}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer norm over all outputs of a layer.
+
+    Attributes:
+        weight: one for each output, or one for each channel of a convolution.
+        bias: likewise.
+        epsilon: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """A fully connected layer or a convolution, with all that follows up to the next one.
+
+    Attributes:
+        name: of its function and its constants.
+        weight: `[O, I]`, or `[O, C, k, k]`.
+        bias: `[O]`.
+        input_shape: `(I,)`, or `(C, H, W)`.
+        stride: of a convolution.
+        norm: before the activation.
+        activation: of every output.
+    """
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    input_shape: tuple[int, ...]
+    stride: int = 1
+    norm: Norm | None = None
+    activation: Activation = "identity"
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it takes images."""
+        return self.weight.dim() == 4
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """`(O,)`, or `(O, H, W)`."""
+        if not self.is_convolution:
+            return (len(self.weight),)
+        kernel = self.weight.shape[2]
+        return len(self.weight), *((size - kernel) // self.stride + 1 for size in self.input_shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that it gives."""
+        return math.prod(self.output_shape)
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-adds of one observation, without biases."""
+        return self.num_outputs * self.weight[0].numel()
+
+    def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what it gives before norm and activation, with these weights: `[B, *output_shape]`."""
+        if self.is_convolution:
+            return functional.conv2d(rows.view(-1, *self.input_shape), weight, bias, self.stride)
+        return functional.linear(rows.flatten(1), weight, bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return `[B, *output_shape]` of `[B, *input_shape]`, in float32."""
+        linear = self.linear(rows, self.weight, self.bias)
+        if self.norm is not None:
+            size, per_weight = self.num_outputs, self.num_outputs // self.norm.weight.numel()
+            flat = functional.layer_norm(linear.flatten(1), [size], eps=self.norm.epsilon)
+            weight, bias = (part.flatten().repeat_interleave(per_weight) for part in (self.norm.weight, self.norm.bias))
+            linear = (flat * weight + bias).view(linear.shape)
+        return activated(self.activation, linear)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the observation, and its own layers.
+
+    Attributes:
+        first: its first number in the observation.
+        shape: as the environment gives it.
+        scale: factor on its numbers.
+        layers: of its own; none where its numbers go on as they are.
+    """
+
+    first: int
+    shape: tuple[int, ...]
+    scale: float
+    layers: tuple[PlannedLayer, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers of the observation that it takes."""
+        return math.prod(self.shape)
+
+    @property
+    def num_features(self) -> int:
+        """Numbers that it gives to the head."""
+        return self.layers[-1].num_outputs if self.layers else self.size
+
+    def cut(self, observations: Tensor) -> Tensor:
+        """Return its numbers of flat observations `[B, P]`, as its first layer takes them."""
+        own = observations[:, self.first : self.first + self.size]
+        if not self.layers or not self.layers[0].is_convolution:
+            return own
+        return to_images(own.reshape(-1, *self.shape))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the C of a policy computes.
+
+    Attributes:
+        observation_shape: of one observation.
+        takes_bytes: whether its numbers are bytes, else floats.
+        normalization: of the whole observation by running statistics.
+        pieces: of the observation, in order.
+        hidden: layers of the head above the features of all pieces.
+        last: gives the outputs, of a Gaussian its means.
+        output: what the outputs are, and the actions.
+        log_std: of a Gaussian: a layer beside the last, a vector `[D]`, or the matrix `[F, D]` of gSDE; else None.
+    """
+
+    observation_shape: tuple[int, ...]
+    takes_bytes: bool
+    normalization: InputNormalization | None
+    pieces: tuple[Piece, ...]
+    hidden: tuple[PlannedLayer, ...]
+    last: PlannedLayer
+    output: OutputLayer
+    log_std: PlannedLayer | Tensor | None
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers of one observation."""
+        return math.prod(self.observation_shape)
+
+    @property
+    def layers(self) -> tuple[PlannedLayer, ...]:
+        """Every layer, in the order in which they are computed."""
+        return (*(layer for piece in self.pieces for layer in piece.layers), *self.hidden, *self.last_layers)
+
+    @property
+    def last_layers(self) -> tuple[PlannedLayer, ...]:
+        """The last layer, and a Gaussian's layer of log std beside it."""
+        return (self.last, self.log_std) if isinstance(self.log_std, PlannedLayer) else (self.last,)
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-adds of one decision, without biases."""
+        return sum(layer.num_macs for layer in self.layers)
+
+
+def activated(name: Activation, values: Tensor) -> Tensor:
+    """Return what an activation makes of values."""
+    return ACTIVATIONS[name]()(values)
+
+
+def make_plan(policy: TorchPolicy) -> Plan:
+    """Return what the C of a policy computes for the task that it plays.
+
+    Raises:
+        MismatchError: a layer that C is not written for, or no description of the layers.
+    """
+    fingerprint = policy.tasks[0].fingerprint
+    if not isinstance(policy.network, PolicyNetwork):
+        raise MismatchError(
+            f"Policy {policy.name!r} is a module of its maker's own ({policy.spec.module}), without a description of "
+            "its layers, which C and int8 are made from. --to torchscript and --to torch-export still work."
+        )
+    first, *between, last, rows = plain_layers(policy.network, policy.head)
+    assert isinstance(first, ScaleInput | NormalizeInput) and isinstance(rows, OutputRows)
+    names = (f"layer_{number}" for number in range(1, len(between) + 3))
+    shape = fingerprint.observation_shape
+    scale = first.scale if isinstance(first, ScaleInput) else 1.0
+    if between and isinstance(between[0], CombinedTorso):
+        pieces, hidden = _pieces_of_parts(between[0], names), between[1:]
+    else:
+        # Up to the head: where its layers begin makes no difference to one piece.
+        pieces, hidden = (Piece(0, shape, scale, tuple(_planned(between, _input_shape(between, shape), names))),), []
+    num_features = sum(piece.num_features for piece in pieces)
+    above = tuple(_planned(hidden, (num_features,), names))
+    features = (above[-1].num_outputs if above else num_features,)
+    (linear,) = _planned([last], features, iter(["last_layer"]))
+    return Plan(
+        observation_shape=shape,
+        takes_bytes=fingerprint.observation_dtype == "uint8",
+        normalization=policy.normalization,
+        pieces=pieces,
+        hidden=above,
+        last=linear,
+        output=rows.layer,
+        log_std=_log_std(rows, features),
+    )
+
+
+def _input_shape(layers: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what the first layer takes: an image where it is a convolution, else a vector."""
+    if layers and not isinstance(layers[0], nn.Flatten):
+        image = image_shape(shape)
+        assert image is not None, "checked when the torso was made"
+        return image
+    return (math.prod(shape),)
+
+
+def _pieces_of_parts(torso: CombinedTorso, names: Iterator[str]) -> tuple[Piece, ...]:
+    pieces, first, images = list[Piece](), 0, iter(torso.images)
+    for part in torso.parts:
+        if torso.is_image(part):
+            own = next(images)
+            assert isinstance(own, nn.Sequential)
+            layers = tuple(_planned(list(own), _input_shape(list(own), part.shape), names))
+            pieces.append(Piece(first, part.shape, torso.image_scale, layers))
+        elif part.size:
+            pieces.append(Piece(first, (part.size,), 1.0, ()))
+        first += part.size
+    return tuple(pieces)
+
+
+def _planned(modules: Sequence[nn.Module], shape: tuple[int, ...], names: Iterator[str]) -> Iterator[PlannedLayer]:
+    """Yield layers with the norms and activations behind each of them.
+
+    Raises:
+        MismatchError: a module of another kind.
+    """
+    layer: PlannedLayer | None = None
+    for module in modules:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if layer is not None:
+                yield layer
+                shape = layer.output_shape
+            stride = module.stride[0] if isinstance(module, nn.Conv2d) else 1
+            bias = torch.zeros(len(module.weight)) if module.bias is None else module.bias
+            given = shape if isinstance(module, nn.Conv2d) else (math.prod(shape),)
+            layer = PlannedLayer(next(names), module.weight, bias, given, stride)
+        elif layer is not None and isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            assert module.bias is not None, "norms of ours have one"
+            layer = replace(layer, norm=Norm(module.weight, module.bias, module.eps))
+        elif layer is not None and type(module) in _NAMES:
+            layer = replace(layer, activation=_NAMES[type(module)])
+        elif not isinstance(module, nn.Flatten):
+            raise MismatchError(
+                f"C is not written for layers of kind {type(module).__name__}: got a network with one. Export it as "
+                "onnx, or distil it into a network of convolutions and fully connected layers."
+            )
+    if layer is not None:
+        yield layer
+
+
+def _log_std(rows: OutputRows, features: tuple[int, ...]) -> PlannedLayer | Tensor | None:
+    if rows.layer.kind != "gaussian":
+        return None
+    if rows.layer.gaussian.std in ("state", "state_tanh"):
+        (layer,) = _planned([rows.log_std_layer], features, iter(["log_std_layer"]))
+        return layer
+    assert isinstance(rows.log_std, Tensor)
+    return rows.log_std
+
+
+Seen = Callable[[PlannedLayer, Tensor], None]
+
+
+def run_plan(plan: Plan, observations: Tensor, seen: Seen | None = None) -> Tensor:
+    """Return what the last layers give, side by side, for observations `[B, *observation_shape]`: `[B, …]` float32.
+
+    Args:
+        plan: of a policy.
+        observations: as the environment gives them.
+        seen: hears each layer and what it takes, `[B, *input_shape]`.
+    """
+    rows = observations.reshape(len(observations), -1)
+    rows = NormalizeInput(plan.normalization)(rows) if plan.normalization is not None else rows.float()
+
+    def given(layer: PlannedLayer, values: Tensor) -> Tensor:
+        if seen is not None:
+            seen(layer, values)
+        return layer.forward(values)
+
+    def through(layers: Sequence[PlannedLayer], values: Tensor) -> Tensor:
+        for layer in layers:
+            values = given(layer, values)
+        return values.flatten(1)
+
+    pieces = [through(piece.layers, piece.cut(rows) * piece.scale) for piece in plan.pieces]
+    features = through(plan.hidden, torch.cat(pieces, dim=1))
+    return torch.cat([given(layer, features) for layer in plan.last_layers], dim=1)

@@ -1,0 +1,367 @@
+"""Whole numbers of 8 bits for weights and activations, and exactly what the C computes with them.
+
+Conventions, with q an unsigned number and w a signed byte:
+
+- A number that a layer takes stands for `scale · q + offset`. What layers give are bytes. In an observation of floats
+  each number has a scale and an offset of its own, and 12 bits, which cost next to nothing: `q = round((x - low) ÷
+  step)`, half upwards, computed in float32 and kept in [0, 4095]. The range is that of the data and half as much on
+  both sides; running statistics are folded into it.
+- Weights are symmetric, `w` in [-127, 127], with one scale for each output channel.
+- A layer sums `w · q` and its bias in int32: no rounding. The bias holds what the offsets of its inputs add.
+- The sum becomes the next byte by `(sum · multiplier + addend) >> shift` in int64, kept in [0, top]: rounded once, half
+  upwards. Where the activation is piecewise linear, `top` is 255 and its ends are the activation's; else the result, of
+  1024 steps, is looked up in a table of bytes.
+- The last layer gives `(float)sum * scale`, rounded by each of the two operations.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rldistill.errors import MismatchError
+from rldistill.exports.c.plan import Plan, PlannedLayer, activated, run_plan
+from rldistill.networks.architecture import Activation
+
+TABLE_SIZE = 1024
+_LARGEST_BYTE = 255
+LARGEST_OBSERVATION = 4095
+# Of the range that the data have, on both sides: a policy may be taken where its teacher never was.
+_MARGIN = 0.5
+_LARGEST_WEIGHT = 127
+_LARGEST_SUM = 2**31 - 1
+# Of the multiplier 30 bits are used, and the product with a sum stays within int64.
+_MULTIPLIER_BITS, _LARGEST_SHIFT = 30, 50
+# Their ends are the activation's own, so a byte's clamp computes it.
+_CLAMPED: frozenset[Activation] = frozenset({"relu", "relu6", "hardtanh", "identity"})
+# Beyond these an activation is flat, whatever sums the data make.
+_STEEP: Mapping[Activation, float] = {"tanh": 4.0, "sigmoid": 8.0}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What whole numbers from 0 on stand for: `scale · q + offset`, float64; one for all, or one for each.
+
+    Attributes:
+        scale: `[]` or `[I]`.
+        offset: likewise.
+        top: the largest q.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    top: int = _LARGEST_BYTE
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> "Steps":
+        """Return bytes for numbers between two and 0, which is kept exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        # Of a layer that is never awake any scale will do.
+        scale = (high - low if high - low > 1e-6 else 1.0) / _LARGEST_BYTE
+        return cls(
+            torch.tensor(scale, dtype=torch.float64), torch.tensor(-scale * round(-low / scale), dtype=torch.float64)
+        )
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """Return the bytes nearest to values, as float64."""
+        return ((values.double() - self.offset) / self.scale + 0.5).floor().clamp(0, _LARGEST_BYTE)
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """Return what bytes stand for."""
+        return numbers * self.scale + self.offset
+
+
+@dataclass(frozen=True)
+class ObservationSteps:
+    """How an observation of floats becomes whole numbers, `[P]` float32 each.
+
+    Attributes:
+        low: the least value of each number.
+        inverse_half_step: 2 ÷ step; 0 where a number never varied: it counts as constant.
+    """
+
+    low: Tensor
+    inverse_half_step: Tensor
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return whole numbers `[B, P]` as float64, computed as the C does."""
+        half_steps = ((observations.float() - self.low) * self.inverse_half_step).clamp(0, 2 * LARGEST_OBSERVATION - 1)
+        return ((half_steps.floor() + 1) / 2).floor().double()
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """From a layer's sums to bytes.
+
+    Attributes:
+        multiplier: `[O]`, int64 below 2^31.
+        shift: of the product, to the right.
+        addend: to the product: half a step, and the place of 0.
+        table: bytes by the result, `[1024]`; None: the result is the byte.
+    """
+
+    multiplier: Tensor
+    shift: int
+    addend: int
+    table: Tensor | None
+
+    @property
+    def top(self) -> int:
+        """The largest result."""
+        return _LARGEST_BYTE if self.table is None else TABLE_SIZE - 1
+
+    def apply(self, sums: Tensor) -> Tensor:
+        """Return bytes `[B, O, ...]` of sums `[B, O, ...]`, both as float64."""
+        multiplier = self.multiplier.view(-1, *(1,) * (sums.dim() - 2))
+        result = ((sums.long() * multiplier + self.addend) >> self.shift).clamp(0, self.top)
+        return (result if self.table is None else self.table.long()[result]).double()
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """The numbers of one layer.
+
+    Attributes:
+        layer: its sizes, and the weights that these stand for.
+        taken: what the numbers stand for that it takes.
+        mean: of each input in real observations: there the rounding of the weights is made up for.
+        weight: whole numbers in [-127, 127], float64.
+        bias: whole numbers within int32, float64.
+        rescaling: to bytes; None where the layer gives outputs.
+        scale: `[O]`, float32, of a layer that gives outputs.
+        given: what its bytes stand for.
+    """
+
+    layer: PlannedLayer
+    taken: Steps
+    mean: Tensor
+    weight: Tensor
+    bias: Tensor
+    rescaling: Rescaling | None
+    scale: Tensor
+    given: Steps | None
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Return bytes as float64, or outputs as float32, of bytes `[B, *input_shape]`; exactly as the C does.
+
+        float64 holds all sums exactly: they are whole and below 2^31.
+        """
+        sums = self.layer.linear(numbers, self.weight, self.bias)
+        return sums.float() * self.scale if self.rescaling is None else self.rescaling.apply(sums)
+
+
+@dataclass(frozen=True)
+class QuantizedPlan:
+    """A plan in whole numbers.
+
+    Attributes:
+        plan: that it stands for.
+        observation: how floats become whole numbers; None where bytes are taken as they are.
+        layers: by name.
+        features: what the numbers stand for that the last layer takes.
+    """
+
+    plan: Plan
+    observation: ObservationSteps | None
+    layers: Mapping[str, QuantizedLayer]
+    features: Steps
+
+    def outputs(self, observations: Tensor, forward: "Forward" = QuantizedLayer.forward) -> Tensor:
+        """Return what the last layers give, side by side, for observations `[B, *observation_shape]`: `[B, …]` float32.
+
+        Args:
+            observations: as the environment gives them.
+            forward: what one layer does.
+        """
+        flat = observations.reshape(len(observations), -1)
+        numbers = flat.double() if self.observation is None else self.observation.encode(flat)
+
+        def through(layers: tuple[PlannedLayer, ...], values: Tensor) -> Tensor:
+            for layer in layers:
+                values = forward(self.layers[layer.name], values)
+            return values.flatten(1)
+
+        pieces = [through(piece.layers, piece.cut(numbers)) for piece in self.plan.pieces]
+        features = through(self.plan.hidden, torch.cat(pieces, dim=1))
+        return torch.cat([forward(self.layers[layer.name], features) for layer in self.plan.last_layers], dim=1)
+
+
+Forward = Callable[[QuantizedLayer, Tensor], Tensor]
+"""A layer, and the whole numbers that it takes, to those that it gives, or to outputs."""
+
+
+@torch.no_grad()
+def quantize(plan: Plan, observations: Tensor) -> QuantizedPlan:
+    """Choose all whole numbers of a plan.
+
+    Args:
+        plan: in float32.
+        observations: real ones, `[B, *observation_shape]`: ranges are those that they make.
+
+    Raises:
+        MismatchError: a layer whose sums have no room in 32 bits, or with a layer norm.
+    """
+    if any(layer.norm is not None for layer in plan.layers):
+        raise MismatchError(
+            "C of precision int8 is not written for layer norms: got a network with them. Use --precision float32, or "
+            "distil it into a network without."
+        )
+    known = dict[str, Calibration]()
+    run_plan(plan, observations, lambda layer, taken: known.update({layer.name: Calibration.of(layer, taken)}))
+    observation, taken = _observation_steps(plan, observations)
+    layers: dict[str, QuantizedLayer] = {}
+
+    def through(chain: tuple[PlannedLayer, ...], given: Steps) -> Steps:
+        for layer in chain:
+            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=False)
+            given = layers[layer.name].given or given
+        return given
+
+    joined: list[Steps] = []
+    for piece in plan.pieces:
+        own = slice(piece.first, piece.first + piece.size)
+        given = Steps(taken.scale[own] * piece.scale, taken.offset[own] * piece.scale, taken.top)
+        if piece.layers and piece.layers[0].is_convolution:
+            given = Steps(given.scale[0], given.offset[0], given.top)  # the same for a whole image
+        given = through(piece.layers, given)
+        scale, offset = (part.expand(piece.num_features) for part in (given.scale, given.offset))
+        joined.append(Steps(scale, offset, given.top))
+    features = Steps(
+        torch.cat([each.scale for each in joined]),
+        torch.cat([each.offset for each in joined]),
+        max(each.top for each in joined),
+    )
+    features = through(plan.hidden, features)
+    for layer in plan.last_layers:
+        layers[layer.name] = _quantized(layer, features, known[layer.name], gives_outputs=True)
+    return QuantizedPlan(plan, observation, layers, features)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What real observations make of a layer.
+
+    Attributes:
+        mean: of each input, `[I]`, or of each channel, `[C, 1, 1]`; float64.
+        low: least sum before the activation.
+        high: largest.
+    """
+
+    mean: Tensor
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, layer: PlannedLayer, taken: Tensor) -> "Calibration":
+        """Return it for a layer that takes `[B, *input_shape]`."""
+        sums = layer.linear(taken, layer.weight, layer.bias)
+        low, high = _range(sums)
+        mean = (
+            taken.double().mean(dim=(0, 2, 3), keepdim=True)[0] if layer.is_convolution else taken.double().mean(dim=0)
+        )
+        return cls(mean.flatten() if not layer.is_convolution else mean, low, high)
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _observation_steps(plan: Plan, observations: Tensor) -> tuple[ObservationSteps | None, Steps]:
+    """Return how observations become whole numbers, and what those stand for once statistics are applied, `[P]`."""
+    size = plan.observation_size
+    if plan.takes_bytes and plan.normalization is None:
+        return None, Steps(torch.ones(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64))
+    flat = observations.reshape(len(observations), -1).double()
+    mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
+    low, high = flat.min(dim=0).values, flat.max(dim=0).values
+    margin = _MARGIN * (high - low)
+    low, high = low - margin, high + margin
+    if plan.normalization is not None:
+        mean, std, clip = statistics_of(plan)
+        # What lies beyond the clip need not be told apart.
+        low, high = low.clamp(mean - clip * std, mean + clip * std), high.clamp(mean - clip * std, mean + clip * std)
+    for piece in plan.pieces:
+        own = slice(piece.first, piece.first + piece.size)
+        if piece.layers and piece.layers[0].is_convolution:
+            low[own], high[own] = low[own].min(), high[own].max()
+    low = low.float()
+    inverse = torch.where(high > low, 2 * LARGEST_OBSERVATION / (high - low), 0.0).float()
+    # What the rounded factor stands for, not what it was rounded from.
+    step = torch.where(inverse > 0, 2 / inverse.double(), 0.0)
+    return ObservationSteps(low, inverse), Steps(step / std, (low.double() - mean) / std, LARGEST_OBSERVATION)
+
+
+def statistics_of(plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, standard deviation and clip of every number, `[P]` float64; 0, 1 and infinity where untouched."""
+    normalization = plan.normalization
+    assert normalization is not None, "asked only where there is one"
+    mean = torch.tensor(normalization.mean, dtype=torch.float64)
+    std = (torch.tensor(normalization.variance, dtype=torch.float64) + normalization.epsilon).sqrt()
+    clip = torch.full_like(mean, normalization.clip)
+    for first, end in normalization.untouched:
+        mean[first:end], std[first:end], clip[first:end] = 0.0, 1.0, math.inf
+    return mean, std, clip
+
+
+def whole_weights(weight: Tensor, taken: Steps, at_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights for whole numbers as whole numbers in [-127, 127], float64, and what a sum of 1 stands for, `[O]`.
+
+    Args:
+        weight: of a layer, for the values that the numbers stand for.
+        taken: what these are.
+        at_mean: sums at the mean of the inputs, `[O]`.
+    """
+    of_steps = weight.double() * taken.scale
+    # A channel of weights near 0 beside a large bias: its bias must have room in 32 bits.
+    scale = torch.maximum(of_steps.flatten(1).abs().amax(dim=1) / _LARGEST_WEIGHT, at_mean.abs() / 2**28)
+    scale = scale.clamp(min=1e-30)
+    return (of_steps / scale.view(-1, *(1,) * (of_steps.dim() - 1))).round(), scale
+
+
+def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_outputs: bool) -> QuantizedLayer:
+    """Return a layer that takes such numbers."""
+    # At the mean of its inputs a layer is to give what it gave: there the rounding of weights is made up for.
+    at_mean = layer.bias.double() + (layer.weight.double() * known.mean).flatten(1).sum(dim=1)
+    weight, scale = whole_weights(layer.weight, taken, at_mean)
+    mean_step = torch.where(taken.scale > 0, (known.mean - taken.offset) / taken.scale, 0.0)
+    bias = (at_mean / scale - (weight * mean_step).flatten(1).sum(dim=1)).round()
+    largest = weight.flatten(1).abs().sum(dim=1) * taken.top + bias.abs()
+    if largest.max() > _LARGEST_SUM:
+        raise MismatchError(
+            f"C of precision int8: the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room "
+            "in 32 bits. Use --precision float32, or a network with fewer inputs to a layer."
+        )
+    if gives_outputs:
+        return QuantizedLayer(layer, taken, known.mean, weight, bias, None, scale.float(), None)
+    given, rescaling = _rescaling(layer.activation, scale, (known.low, known.high))
+    return QuantizedLayer(layer, taken, known.mean, weight, bias, rescaling, scale.float(), given)
+
+
+def steps_given(activation: Activation, sums: tuple[float, float]) -> Steps:
+    """Return what the bytes of a layer stand for whose sums lie between two numbers before its activation."""
+    if activation == "tanh":  # 0 and both ends are bytes, whatever the data
+        return Steps.of_range(-128 / 127, 1.0)
+    values = activated(activation, torch.linspace(*sums, TABLE_SIZE, dtype=torch.float64))
+    return Steps.of_range(*_range(values))
+
+
+def _rescaling(activation: Activation, scale: Tensor, sums: tuple[float, float]) -> tuple[Steps, Rescaling]:
+    given = steps_given(activation, sums)
+    if activation in _CLAMPED:
+        return given, _to_steps(scale, float(given.offset), float(given.scale), None)
+    steep = _STEEP.get(activation, math.inf)
+    low, high = max(sums[0], -steep), min(sums[1], steep)
+    places = torch.linspace(low, max(high, low + 1e-6), TABLE_SIZE, dtype=torch.float64)
+    table = given.nearest(activated(activation, places)).to(torch.uint8)
+    return given, _to_steps(scale, low, float(places[1] - places[0]), table)
+
+
+def _to_steps(scale: Tensor, low: float, step: float, table: Tensor | None) -> Rescaling:
+    """Return the rescaling of sums, each worth `scale`, to steps that begin at `low`."""
+    factors = scale / step
+    shift = _MULTIPLIER_BITS - math.ceil(math.log2(float(factors.max())))
+    shift = min(max(shift, 1), _LARGEST_SHIFT)
+    multiplier = (factors * 2.0**shift).round().long()
+    return Rescaling(multiplier, shift, math.floor((0.5 - low / step) * 2.0**shift), table)

@@ -1,0 +1,265 @@
+"""The two files of a plan: constants, one function for each layer, and the two that a user calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rldistill.errors import MismatchError
+from rldistill.exports.c.decisions import action_size, outputs_described, to_action, to_log_std, to_outputs
+from rldistill.exports.c.layers import byte_layer, described, float_layer, loaded
+from rldistill.exports.c.plan import Piece, Plan, PlannedLayer
+from rldistill.exports.c.quantize import LARGEST_OBSERVATION, QuantizedPlan, statistics_of
+from rldistill.exports.c.text import Definitions, comment, function, identifier, loop, number
+
+_LARGEST = torch.finfo(torch.float32).max
+_BYTES = {"float": 4, "uint8_t": 1, "uint16_t": 2}
+_OF_MATH = ("expf(", "erff(", "log1pf(", "logf(", "sqrtf(")
+
+
+@dataclass(frozen=True)
+class CSource:
+    """Two files, and what the compiled code keeps.
+
+    Attributes:
+        name: what its functions begin with.
+        header: text of the header.
+        source: text of the source.
+        num_constant_bytes: weights and tables, in flash.
+        num_memory_bytes: activations, in RAM.
+        functions_of_math: of the C library that it calls.
+    """
+
+    name: str
+    header: str
+    source: str
+    num_constant_bytes: int
+    num_memory_bytes: int
+    functions_of_math: tuple[str, ...]
+
+
+def write_c(file_name: str, plan: Plan | QuantizedPlan, contract: Sequence[str]) -> CSource:
+    """Return the C of a plan.
+
+    Args:
+        file_name: of both files, without their endings.
+        plan: in float32 or in whole numbers.
+        contract: what goes in and what comes out, as lines of a comment.
+
+    Raises:
+        MismatchError: there is something that cannot be written.
+    """
+    return _Writer(file_name, plan).write(contract)
+
+
+class _Writer:
+    """Collects definitions, functions and calls while it walks over a plan in the order of its layers."""
+
+    def __init__(self, file_name: str, plan: Plan | QuantizedPlan) -> None:
+        self._quantized = plan if isinstance(plan, QuantizedPlan) else None
+        self._plan = plan.plan if isinstance(plan, QuantizedPlan) else plan
+        self._file, self._name = file_name, identifier(file_name)
+        self._taken = "uint8_t" if self._plan.takes_bytes else "float"  # type of an observation's numbers
+        self._kept = "float" if self._quantized is None else "uint8_t"  # type of all that layers give to each other
+        self._definitions = Definitions()
+        self._functions: list[str] = []
+        self._calls: list[str] = []
+        # What an observation becomes, alone or beside the features of its images.
+        prepares = self._quantized is not None and self._quantized.observation is not None
+        self._prepared = "uint16_t" if prepares else self._kept
+        self._buffers: dict[str, tuple[str, int]] = {}  # types and sizes by name
+        self._num_hidden = 0
+
+    def write(self, contract: Sequence[str]) -> CSource:
+        """Return both files."""
+        own = self._decisions(*self._features())
+        code = "\n".join([*self._definitions.helpers.values(), *self._functions, *own])
+        of_math = tuple(name[:-1] for name in _OF_MATH if name in code)
+        num_bytes = sum(_BYTES[kind] * size for kind, size in self._buffers.values())
+        sections = [
+            comment([f"{self._file}.c: weights and layers. {self._file}.h says what goes in and what comes out."]),
+            "",
+            *(["#include <math.h>"] if of_math else []),
+            "#include <stdint.h>",
+            "",
+            f'#include "{self._file}.h"',
+            "",
+            "/* A product and a sum in one step would round differently than everywhere else. */",
+            "#ifdef __clang__",
+            "#pragma STDC FP_CONTRACT OFF",
+            "#endif",
+            "",
+            *self._definitions.constants,
+        ]
+        if self._buffers:
+            sections += ["/* What layers give to each other; what a policy remembers would stand here, too. */"]
+            buffers = [f"    {kind} {name}[{size}];" for name, (kind, size) in self._buffers.items()]
+            sections += ["static struct {", *buffers, "} memory;", ""]
+        source = "\n".join([*sections, code])
+        header = self._header(contract, num_bytes)
+        return CSource(self._name, header, source, self._definitions.num_bytes, num_bytes, of_math)
+
+    def _header(self, contract: Sequence[str], num_bytes: int) -> str:
+        big, plan = self._name.upper(), self._plan
+        sizes = {
+            "OBSERVATION_SIZE": plan.observation_size,
+            "ACTION_SIZE": action_size(plan.output.layout),
+            "NUM_OUTPUTS": plan.output.num_outputs,
+            "MEMORY_BYTES": num_bytes,
+            "NUM_MACS": plan.num_macs,
+        }
+        lines = [
+            comment([*contract, "", "All decisions use one memory: make one at a time."]),
+            "",
+            f"#ifndef {big}_H",
+            f"#define {big}_H",
+            "",
+            *(["#include <stdint.h>", ""] if plan.takes_bytes else []),
+            *(f"#define {big}_{name} {size}" for name, size in sizes.items()),
+            "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+            "/* Gives the greedy action, in the environment's units; a choice is its number, from 0. */",
+            f"void {self._name}_act(const {self._taken} *observation, float *action);",
+            "",
+            f"/* Gives the raw outputs: {outputs_described(plan)}. */",
+            f"void {self._name}_outputs(const {self._taken} *observation, float *outputs);",
+            "",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
+            "",
+            "#endif",
+            "",
+        ]
+        return "\n".join(lines)
+
+    def _features(self) -> tuple[str, str]:
+        """Write all that comes before the last layer, and return where that reads, and the type."""
+        plan, base, kind, features = self._plan, "observation", self._taken, ""
+        prepared = self._preparation()
+        if prepared is not None:
+            signature = f"static void prepare(const {kind} *restrict observation, {self._prepared} *restrict output)"
+            about = "Brings an observation into the form that the first layer reads."
+            self._functions.append(function(signature, loop("i", plan.observation_size, prepared), about=about))
+            self._calls.append("prepare(observation, memory.prepared);")
+            self._buffers["prepared"] = self._prepared, plan.observation_size
+            base, kind = "memory.prepared", self._prepared
+        for piece in plan.pieces:
+            features = self._piece(piece, base, kind)
+        kind = self._buffers["features"][0] if features == "memory.features" else self._kept
+        for layer in plan.hidden:
+            features, kind = self._hidden_layer(layer, features, kind), self._kept
+        return features, kind
+
+    def _preparation(self) -> list[str] | None:
+        """Return what is done to number `i` of an observation before all layers; None: nothing."""
+        if self._quantized is None:
+            return None if self._plan.normalization is None else self._normalization()
+        observation = self._quantized.observation
+        if observation is None:
+            return None
+        low = self._definitions.constant("observation_low", observation.low)
+        inverse = self._definitions.constant("observation_inverse_half_step", observation.inverse_half_step)
+        most = 2.0 * LARGEST_OBSERVATION - 1.0
+        return [
+            # Statement by statement: no compiler may then fuse a product and a sum.
+            f"float half_steps = {loaded('observation[i]', self._taken, 1.0)} - {low}[i];",
+            f"half_steps *= {inverse}[i];",
+            "half_steps = half_steps > 0.0f ? half_steps : 0.0f;",
+            f"half_steps = half_steps < {number(most)} ? half_steps : {number(most)};",
+            "output[i] = (uint16_t)(((int)half_steps + 1) / 2);",
+        ]
+
+    def _normalization(self) -> list[str]:
+        mean, std, clip = statistics_of(self._plan)
+        # The rest of the mean: features that are large beside their spread would lose their digits without it.
+        rest = (mean - mean.float().double()).float()
+        names = ("observation_mean", "observation_mean_rest", "observation_inverse_std", "observation_clip")
+        values = (mean.float(), rest, (1 / std).float(), clip.clamp(max=_LARGEST).float())
+        mean_name, rest_name, std_name, clip_name = map(self._definitions.constant, names, values)
+        return [
+            f"float value = {loaded('observation[i]', self._taken, 1.0)} - {mean_name}[i] - {rest_name}[i];",
+            f"value *= {std_name}[i];",
+            f"value = value < -{clip_name}[i] ? -{clip_name}[i] : value;",
+            f"output[i] = value > {clip_name}[i] ? {clip_name}[i] : value;",
+        ]
+
+    def _piece(self, piece: Piece, base: str, kind: str) -> str:
+        """Write the layers of a piece, and return where the features of all pieces begin."""
+        where = base if piece.first == 0 else f"{base} + {piece.first}"
+        is_alone = len(self._plan.pieces) == 1 and piece.layers
+        for layer in piece.layers if is_alone else piece.layers[:-1]:
+            where = self._hidden_layer(layer, where, kind, piece if layer is piece.layers[0] else None)
+            kind = self._kept
+        if is_alone:
+            return where
+        _, first = self._buffers.get("features", ("", 0))
+        self._buffers["features"] = self._prepared, first + piece.num_features
+        target = "memory.features" if first == 0 else f"memory.features + {first}"
+        if piece.layers:
+            last = piece.layers[-1]
+            self._layer(last, kind, self._prepared, piece if last is piece.layers[0] else None)
+            self._calls.append(f"{last.name}({where}, {target});")
+        else:
+            value = f"{base}[{piece.first} + i]"
+            value = value if self._quantized is not None else loaded(value, kind, piece.scale)
+            self._calls += loop("i", piece.size, [f"memory.features[{first} + i] = {value};"])
+        return "memory.features"
+
+    def _hidden_layer(self, layer: PlannedLayer, where: str, kind: str, piece: Piece | None = None) -> str:
+        """Write a layer and its call, and return where it puts what it gives: into two buffers in turn."""
+        self._layer(layer, kind, self._kept, piece)
+        buffer = ("even", "odd")[self._num_hidden % 2]
+        self._num_hidden += 1
+        _, size = self._buffers.get(buffer, ("", 0))
+        self._buffers[buffer] = self._kept, max(size, layer.num_outputs)
+        self._calls.append(f"{layer.name}({where}, memory.{buffer});")
+        return f"memory.{buffer}"
+
+    def _layer(self, layer: PlannedLayer, taken: str, given: str, piece: Piece | None = None) -> None:
+        """Write the function of a layer."""
+        if self._quantized is None:
+            body = float_layer(layer, piece, taken, self._definitions)
+        else:
+            body = byte_layer(self._quantized.layers[layer.name], piece, self._definitions)
+        signature = f"static void {layer.name}(const {taken} *restrict input, {given} *restrict output)"
+        self._functions.append(function(signature, body, about=described(layer)))
+
+    def _decisions(self, features: str, kind: str) -> list[str]:
+        """Return the functions that a user calls, and what both begin with."""
+        plan, count = self._plan, self._plan.output.num_outputs
+        for layer in plan.last_layers:
+            self._layer(layer, kind, "float")
+        scores = [*self._calls, f"{plan.last.name}({features}, outputs);", *to_outputs(plan, self._definitions)]
+        log_std = to_log_std(plan, self._feature_value(), self._definitions)
+        outputs = ["decide(observation, outputs);"]
+        if plan.output.atoms is not None:  # it needs room for the scores of all atoms
+            outputs = [f"float scores[{plan.last.num_outputs}];", "decide(observation, scores);"]
+            outputs += loop("a", count, ["outputs[a] = scores[a];"])
+        if any("features" in line for line in log_std):
+            outputs.append(f"const {kind} *const features = {features};")
+        act = [f"float outputs[{plan.last.num_outputs}];", "decide(observation, outputs);"]
+        act += to_action(plan, self._definitions)
+        about = "All layers up to the outputs by which a greedy decision is made."
+        arguments = f"const {self._taken} *observation, float"
+        return [
+            function(f"static void decide({arguments} *outputs)", scores, about=about),
+            function(f"void {self._name}_outputs({arguments} *outputs)", [*outputs, *log_std]),
+            function(f"void {self._name}_act({arguments} *action)", act),
+        ]
+
+    def _feature_value(self) -> str:
+        """Return the number that feature `f` stands for."""
+        if self._quantized is None:
+            return "features[f]"
+        scale = self._quantized.features.scale
+        if self._plan.output.gaussian.std == "gsde" and len(scale.unique()) > 1:
+            raise MismatchError(
+                "C of precision int8 is not written for state-dependent noise (gSDE) on several kinds of features. "
+                "Use --precision float32."
+            )
+        value, offset = (number(float(part.flatten()[0])) for part in (scale, self._quantized.features.offset))
+        return f"((float)features[f] * {value} + {offset})"

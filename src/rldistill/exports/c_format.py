@@ -1,0 +1,186 @@
+"""C files: a C99 source and its header, in float32 or int8; compiled on this machine to be verified."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.errors import RldistillError
+from rldistill.exports.c.decisions import action_size
+from rldistill.exports.c.footprint import Footprint
+from rldistill.exports.c.library import Library, compile_c, find_compiler
+from rldistill.exports.c.plan import Plan, make_plan
+from rldistill.exports.c.quantize import QuantizedPlan, quantize
+from rldistill.exports.c.source import write_c
+from rldistill.exports.c.text import identifier
+from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, Written
+from rldistill.policies import Policy
+from rldistill.types import OUTPUT_FIELDS, ActionLayout
+
+_HEADER = ".h"
+# Rows on which whole numbers of C and of Python must be the same.
+_COMPARED_ROWS = 256
+
+
+def write(export: Export, path: Path) -> Written:
+    """Write a policy as a source and a header beside it.
+
+    Raises:
+        MismatchError: a layer that C is not written for.
+    """
+    plan = _plan(export)
+    source = write_c(path.stem, plan, list(_contract_lines(export.contract)))
+    footprint = Footprint.of(plan, source)
+    path.write_text(source.source, encoding="utf-8")
+    path.with_suffix(_HEADER).write_text(source.header, encoding="utf-8")
+    return Written(dict(vars(footprint)), str(footprint))
+
+
+def check_fits(export: Export, most: Mapping[str, int]) -> None:
+    """Check that the C of a policy will keep within `flash` and `ram`, in bytes, as far as they are given.
+
+    Raises:
+        MismatchError: a layer that C is not written for.
+        RldistillError: it needs more.
+    """
+    plan = _plan(export)
+    Footprint.of(plan, write_c("policy", plan, ())).check_fits(most)
+
+
+def _plan(export: Export) -> Plan | QuantizedPlan:
+    plan = make_plan(export.policy)
+    if export.precision == "float32":
+        return plan
+    assert export.calibration is not None, "an export of int8 without data was refused before"
+    return quantize(plan, torch.as_tensor(export.calibration))
+
+
+def read(export: Export, path: Path) -> Policy | None:
+    """Return the policy that the compiled files are; None where no C compiler is.
+
+    Raises:
+        RldistillError: they do not compile, or int8 gives other numbers than its arithmetic in Python.
+    """
+    library = _library(export, path)
+    if library is None:
+        return None
+    policy = export.policy
+    fields = OUTPUT_FIELDS[policy.output_kind]
+    if export.precision == "int8":
+        _check_exact(export, library)
+
+    def run(rows: Tensor) -> Mapping[str, Tensor]:
+        outputs = torch.from_numpy(np.stack([library.outputs(row) for row in rows.numpy()]))
+        actions = torch.from_numpy(np.stack([library.act(row) for row in rows.numpy()]))
+        named = dict(zip(fields, outputs.tensor_split(len(fields), dim=1), strict=True))
+        return named | {ACTION: _as_played(policy.tasks[0].fingerprint.action_layout, actions)}
+
+    program = Program(path.name, f"C file {path.name}", "c", run, batch_size=1)
+    return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
+
+
+def decider(export: Export, path: Path) -> Decide | None:
+    """Return one decision of the compiled code, called from Python; None where no C compiler is."""
+    library = _library(export, path)
+    # The call from Python takes most of the time that is then measured.
+    return None if library is None else lambda observation: library.act(observation)
+
+
+def _library(export: Export, path: Path) -> Library | None:
+    compiler = find_compiler()
+    if compiler is None:
+        return None
+    fingerprint = export.policy.tasks[0].fingerprint
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "policy.so")
+        compile_c(path, compiled, "-shared", "-fPIC", compiler=compiler)
+        return Library(
+            compiled,
+            identifier(path.stem),
+            is_bytes=fingerprint.observation_dtype == "uint8",
+            num_outputs=fingerprint.action_layout.num_outputs(export.policy.output_kind),
+            action_size=action_size(fingerprint.action_layout),
+        )
+
+
+def _check_exact(export: Export, library: Library) -> None:
+    """Check that int8 is computed as `quantize` says, to the last bit, where only whole numbers and products are.
+
+    Raises:
+        RldistillError: it is not.
+    """
+    plan = _plan(export)
+    assert isinstance(plan, QuantizedPlan) and export.calibration is not None
+    output = plan.plan.output
+    if output.atoms is not None or (output.kind == "actions" and output.squashes):
+        return  # what follows the last layer is computed in floats
+    rows = export.calibration[:_COMPARED_ROWS]
+    expected = plan.outputs(torch.as_tensor(rows))[:, : plan.plan.last.num_outputs]
+    limit = output.gaussian.mean_limit if output.kind == "gaussian" else None
+    expected = expected if limit is None else expected.clamp(-float(limit), float(limit))
+    got = np.stack([library.outputs(row)[: expected.shape[1]] for row in rows])
+    if not np.array_equal(got, expected.numpy()):
+        raise RldistillError(
+            "--to c: the compiled code gives other int8 results than its arithmetic in Python, at most "
+            f"{np.abs(got - expected.numpy()).max():.3g} apart. The compiler of this machine does not follow C99."
+        )
+
+
+def _as_played(layout: ActionLayout, actions: Tensor) -> Tensor:
+    """Return actions `[B, D]` of the C, all floats, as the environment takes them."""
+    if layout.is_continuous:
+        return actions
+    return actions.long()[:, 0] if layout.kind == "discrete" else actions.long()
+
+
+def _contract_lines(contract: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the contract as lines of a comment."""
+    policy, task = contract["policy"], contract["task"]
+    yield f"Policy {policy['name']} for {task['name']}, {policy['hash']}."
+    rate = contract["control_rate_hz"]
+    if rate is not None:
+        yield f"It decides {rate:g} times in a second."
+    yield ""
+    observation, action = contract["observation"], contract["action"]
+    yield f"observation, {observation['dtype']}, as the environment gives it:"
+    for term in observation["terms"]:
+        yield f"  {_place(term)}{_of_statistics(term)}"
+    yield f"action, {action['kind']}:"
+    for term in action["terms"]:
+        yield f"  {_place(term)}{_of_action(term)}"
+
+
+def _place(term: Mapping[str, Any]) -> str:
+    first, end = term["slice"]
+    place = f"[{first}]" if end == first + 1 else f"[{first} to {end - 1}]"
+    unit = "" if term["unit"] is None else f" in {term['unit']}"
+    return f"{place} {term['name']}{unit}"
+
+
+def _of_statistics(term: Mapping[str, Any]) -> str:
+    if term["statistics"] is not None:
+        return ", normalised by running statistics inside"
+    return "" if term["scale"] == 1 else f", multiplied by {term['scale']:.9g} inside"
+
+
+def _of_action(term: Mapping[str, Any]) -> str:
+    if "choices" in term:
+        meanings = "" if term["meanings"] is None else f": {', '.join(term['meanings'])}"
+        return f", one of {' x '.join(map(str, term['choices']))}{meanings}"
+    low, high = term["clip"]
+    bounds = ", ".join(f"{_bound(a)} to {_bound(b)}" for a, b in zip(low, high, strict=True))
+    return f", within {bounds}"
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"
+
+
+C = ExportFormat(
+    "c", ".c", ("float32", "int8"), write, read, decider, companions=(_HEADER,), may_give_probabilities=False
+)
