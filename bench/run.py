@@ -14,6 +14,7 @@ QUESTIONS = (
     "sampling",
     "replay",
     "decision",
+    "compiled",
     "collection",
     "control",
     "evaluation",
