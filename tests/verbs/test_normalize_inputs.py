@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from rldistill.data import Dataset, split_episodes
-from rldistill.errors import UsageError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.policies import load_policy
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.flat import distill
+from tests.kit.push import PUSH_TASK, push_policy
 
 SMALL = {"student": "mlp:8", "num_updates": 40, "batch_size": 32, "evaluate_period": 20, "precision": "float32"}
 LIVE = {"collect_steps": 400, "collect_period": 20, "exploration_epsilon": 0.3, "num_envs": 4}
@@ -52,6 +53,19 @@ def test_a_file_keeps_what_it_was_made_with(tmp_path, q_data):
     again = distill(tmp_path / "other", out=tmp_path / "again", **SMALL | NORMALISED | begun)
     assert again.normalization == first.normalization
     assert not torch.equal(again.network.state_dict()["torso.1.weight"], first.network.state_dict()["torso.1.weight"])
+
+
+def test_a_student_of_continuous_actions_normalises_unless_it_is_not_to(tmp_path):
+    teacher = push_policy(normalised=False)
+    collect(teacher, PUSH_TASK, num_steps=500, out=tmp_path / "data", num_threads=1)
+    assert distill(tmp_path / "data", out=tmp_path / "a", **SMALL).normalization is not None
+    assert distill(tmp_path / "data", out=tmp_path / "b", normalize_inputs=False, **SMALL).normalization is None
+    plain = {"init_from": tmp_path / "b" / "student.safetensors", "loss": "mean_mse"}
+    assert distill(tmp_path / "data", out=tmp_path / "c", **SMALL | plain).normalization is None
+    with pytest.raises(
+        MismatchError, match=r"student\.safetensors does not normalise its inputs: its weights would see"
+    ):
+        distill(tmp_path / "data", out=tmp_path / "d", **SMALL | plain | NORMALISED)
 
 
 def test_what_cannot_be_normalised_is_refused(tmp_path, q_data, mirrored_data):

@@ -151,7 +151,7 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     normalize_inputs: bool | None = None
     """Give the student a first layer that normalises observations by their mean and variance in what its teacher
     played, unless the teacher has such a layer, which the student takes over. For vectors, and one task. Default: for
-    continuous actions."""
+    continuous actions; with --init-from, as that file has it."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""

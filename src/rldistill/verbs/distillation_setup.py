@@ -211,7 +211,7 @@ def _check_normalize(options: DistillOptions, sources: Sequence[Source], module:
 
 def _normalization(options: DistillOptions, data: Source) -> InputNormalization | None:
     recorded = data.teacher.normalization
-    if recorded is None and options.normalize_inputs:
+    if recorded is None and options.normalize_inputs and options.init_from is None:
         size = math.prod(data.task.fingerprint.observation_shape)
         return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
     if recorded is None:

@@ -86,9 +86,7 @@ def initial_student(
         return _with_more_heads(options, named, initial, tasks, output_kind)
     heads = _heads_in_order_of(initial, options, tasks)
     _check_architecture(options, named, initial)
-    normalization = _normalization(tasks)
-    if options.normalize_inputs and initial.normalization is not None:
-        normalization = initial.normalization  # measured when the file was made
+    normalization = _normalization_with(options, initial, tasks)
     student = _new_student(options, named, heads, output_kind, normalization)
     _check_inputs(options, initial, normalization, student.spec.input_scale)
     _check_output_layers(options, initial, student.spec)
@@ -148,6 +146,25 @@ def _normalization(tasks: Sequence[StudentTask]) -> InputNormalization | None:
                 "statistics: one torso cannot see both. Distil each into a student of its own."
             )
     return first.normalization
+
+
+def _normalization_with(
+    options: DistillOptions, initial: TorchPolicy, tasks: Sequence[StudentTask]
+) -> InputNormalization | None:
+    """Return how observations are normalised for the weights of a file: as the teachers do, else as it has it.
+
+    Raises:
+        MismatchError: they are to be normalised, and neither does so.
+    """
+    taught = _normalization(tasks)
+    if taught is not None or options.normalize_inputs is False:
+        return taught
+    if options.normalize_inputs and initial.normalization is None:
+        raise MismatchError(
+            f"--init-from {options.init_from} does not normalise its inputs: its weights would see something else. "
+            "Leave --normalize-inputs out."
+        )
+    return initial.normalization
 
 
 def _check_inputs(
@@ -275,7 +292,7 @@ def _with_more_heads(
         )
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
-    _check_inputs(options, initial, _normalization(new), initial.spec.input_scale)
+    _check_inputs(options, initial, _normalization_with(options, initial, new), initial.spec.input_scale)
     kinds = {initial.output_kind, output_kind}
     if len(kinds) > 1 and not kinds <= {"q_values", "logits"}:
         is_mixed = bool(kinds & {"q_values", "logits"})

@@ -147,9 +147,10 @@ def fill_in(
     }
     if options.loss is None and options.temperature is None:
         of_student |= {"loss": recipe.loss, "temperature": recipe.temperature}
-    # A module may normalise by itself, a file's student does what it did, and one layer cannot suit several tasks.
-    is_new = len(named) == 1 and isinstance(options.student, str) and begun is None
-    of_student["normalize_inputs"] = recipe.normalize_inputs and is_new
+    # A module may normalise by itself, and one layer cannot suit several tasks. A file's student does what it did.
+    if begun is None:
+        may = num_tasks == 1 and isinstance(options.student, str)
+        of_student["normalize_inputs"] = recipe.normalize_inputs and may
     of_play: dict[str, object] = {
         "teacher_fraction": recipe.teacher_fraction,
         "collect_steps": recipe.collect_steps,
