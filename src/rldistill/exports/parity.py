@@ -24,6 +24,9 @@ MIN_AGREEMENT: Mapping[Precision, float] = {"float32": 1.0, "float16": 0.99, "in
 these shares something is broken rather than rounded."""
 MAX_ACTION_GAP: Mapping[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
 """Of boxes: how far an action may be from the policy's, in widths of the box; without bounds, in its own units."""
+MAX_OUTPUT_ERROR: Mapping[Precision, float] = {"float32": 1e-3, "float16": 0.05, "int8": 0.5}
+"""Largest error of any output, relative to the largest output, or to 1 where that is smaller: actions that are drawn
+need outputs that are right, too."""
 # Sums in another order differ in their last bits: choices that score within this of each other, relative to the largest
 # score, are equally good, and either is the same action.
 _TIE = 1e-5
@@ -45,15 +48,17 @@ class Parity:
     largest_action_gap: float | None  # of boxes, in widths of the box; None for choices
     largest_output_error: float  # of any output, absolute
     largest_output: float  # of the policy's own, to compare the error with
+    largest_log_std_error: float | None = None  # of Gaussians: some libraries have one spread for all states
 
     @property
     def agreement(self) -> float:
         """Share of decisions with the same action; a tie counts as one."""
         return (self.num_equal + self.num_ties) / self.num_decisions
 
-    def holds(self, precision: Precision) -> bool:
-        """Whether that is as alike as this precision allows."""
-        return self.agreement >= MIN_AGREEMENT[precision]
+    @property
+    def relative_error(self) -> float:
+        """Largest error of any output, relative to the largest output, or to 1 where that is smaller."""
+        return self.largest_output_error / max(self.largest_output, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -80,11 +85,13 @@ def compare(export: Policy, trajectories: Iterable[Decisions], precision: Precis
         precision: of the export, which says how far actions of a box may be apart.
     """
     num_episodes, num_decisions, num_equal, num_ties = 0, 0, 0, 0
-    gap, error, size = 0.0, 0.0, 0.0
+    gap, error, size, spread = 0.0, 0.0, 0.0, 0.0
     layout = export.tasks[0].fingerprint.action_layout
+    is_gaussian = False
     for decisions in trajectories:
         ours, mine = decisions.output.raw.cpu(), choose_actions(decisions.output, "greedy")
         theirs, other = _answers(export, decisions.observations)
+        is_gaussian = export.output_kind == decisions.output.kind == "gaussian"
         gaps = _gaps(layout, mine, other)
         is_equal = gaps <= (MAX_ACTION_GAP[precision] if layout.is_continuous else 0.0)
         num_episodes += decisions.num_ended
@@ -93,12 +100,16 @@ def compare(export: Policy, trajectories: Iterable[Decisions], precision: Precis
         if not layout.is_continuous:
             num_ties += int((_is_tie(decisions.output, mine, other) & ~is_equal).sum())
         gap = max(gap, float(gaps.max()))
-        # A library's own kind of policy may have a spread that ours has not, or another: actions come of the means.
-        width = ours.shape[1] if export.output_kind == decisions.output.kind else layout.sizes[0]
+        # Actions come of the means; a library's own kind of policy may have a spread where ours has none, or another.
+        width = layout.sizes[0] if layout.is_continuous else ours.shape[1]
         error = max(error, float((ours[:, :width] - theirs[:, :width]).abs().max()))
-        size = max(size, float(ours.abs().max()))
+        size = max(size, float(ours[:, :width].abs().max()))
+        if is_gaussian:
+            spread = max(spread, float((ours[:, width:] - theirs[:, width:]).abs().max()))
     largest_gap = gap if layout.is_continuous else None
-    return Parity(num_episodes, num_decisions, num_equal, num_ties, largest_gap, error, size)
+    return Parity(
+        num_episodes, num_decisions, num_equal, num_ties, largest_gap, error, size, spread if is_gaussian else None
+    )
 
 
 @torch.inference_mode()

@@ -8,10 +8,12 @@ from typing import Any
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.evaluation.table import size_text
 from rldistill.exports.formats import Precision, Written
-from rldistill.exports.parity import MIN_AGREEMENT, DecisionTime, Parity
+from rldistill.exports.parity import MAX_OUTPUT_ERROR, MIN_AGREEMENT, DecisionTime, Parity
 
 MIN_RETENTION = 0.95
 """Of the policy's own score. An export fails where it is sure, at 95 %, that less is left."""
+# Rounding of weights to float16 and int8 moves it by less.
+_SAME_LOG_STD = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,16 @@ class Exported:
         return list(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        if self.parity is not None and not self.parity.holds(self.precision):
+        if self.parity is not None and self.parity.agreement < MIN_AGREEMENT[self.precision]:
             remedy = ". Add --quantization-aware" if self.precision == "int8" else ""
             yield (
                 f"it acts as the policy does in {self.parity.agreement:.2%} of {self.parity.num_decisions:,} decisions,"
                 f" expected {MIN_AGREEMENT[self.precision]:.0%} for {self.precision}{remedy}"
+            )
+        if self.parity is not None and self.parity.relative_error > MAX_OUTPUT_ERROR[self.precision]:
+            yield (
+                f"an output is off by {self.parity.largest_output_error:.2g} where outputs reach "
+                f"{self.parity.largest_output:.3g}, expected {MAX_OUTPUT_ERROR[self.precision]:g} of that at most"
             )
         interval = None if self.score is None else self.score.students[0].retention_interval
         if interval is not None and interval.high < MIN_RETENTION:
@@ -81,6 +88,11 @@ class Exported:
             f"same action in {own.agreement:.2%} of {own.num_decisions:,} decisions{ties} ({self.compared_on}); "
             f"largest error of any output {own.largest_output_error:.2g} where outputs reach {own.largest_output:.3g}"
         )
+        if own.largest_log_std_error is not None and own.largest_log_std_error > _SAME_LOG_STD:
+            yield (
+                f"its spread is another: the logarithm of the standard deviation differs by up to "
+                f"{own.largest_log_std_error:.2g}, so drawn actions differ; greedy ones do not"
+            )
         times = (f"{name} {_time_text(own)}" for name, own in self.times.items())
         yield f"one decision on one thread, median (99th percentile): {', '.join(times)}"
         if self.score is None:

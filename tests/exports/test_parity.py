@@ -1,0 +1,68 @@
+import numpy as np
+import torch
+
+from rldistill.exports.parity import Parity, compare, time_decisions
+from rldistill.exports.trajectories import Decisions
+from rldistill.networks import GaussianOptions
+from rldistill.policies.padded import probe_rows
+from tests.kit.small_policies import box_task, small_policy
+
+
+def decisions_of(policy, *sizes):
+    for size in sizes:
+        rows = probe_rows(policy.tasks[0].fingerprint, size).numpy()
+        yield Decisions(rows, policy(rows)[0], 1)
+
+
+def changed(policy, name, amount):
+    """Return a copy whose tensor of this name is another."""
+    copy = small_policy(*policy.tasks, output_kind=policy.output_kind, gaussian=policy.spec.gaussian)
+    copy.network.load_state_dict(policy.network.state_dict())
+    with torch.no_grad():
+        copy.network.get_parameter(name).add_(torch.tensor(amount))
+    return copy
+
+
+def test_a_policy_is_its_own_equal_over_all_episodes():
+    policy = small_policy()
+    found = compare(policy, decisions_of(policy, 20, 12), "float32")
+    assert found == Parity(2, 32, 32, 0, None, 0.0, found.largest_output)
+    assert (found.agreement, found.relative_error) == (1, 0)
+
+
+def test_a_bias_that_turns_every_choice_is_found():
+    policy = small_policy()
+    found = compare(changed(policy, "heads.0.output.bias", [-100.0, 0.0, 0.0]), decisions_of(policy, 20), "float32")
+    np.testing.assert_allclose(found.largest_output_error, 100, rtol=1e-5)
+    np.testing.assert_allclose(found.relative_error, 100 / found.largest_output, rtol=1e-5)
+    assert found.agreement < 1
+
+
+def test_choices_that_the_policy_scores_alike_are_ties():
+    policy = small_policy()
+    with torch.no_grad():
+        policy.network.heads[0].output.weight.zero_()
+    found = compare(changed(policy, "heads.0.output.bias", [0.0, 1e-7, 0.0]), decisions_of(policy, 20), "float32")
+    assert (found.num_equal, found.num_ties, found.agreement) == (0, 20, 1)
+
+
+def test_actions_of_a_box_are_measured_in_its_widths():
+    policy = small_policy(box_task(low=-2.0, high=2.0), output_kind="actions")
+    with torch.no_grad():
+        policy.network.heads[0].output.weight.zero_()
+    found = compare(changed(policy, "heads.0.output.bias", [0.0, 0.04]), decisions_of(policy, 20), "int8")
+    np.testing.assert_allclose(found.largest_action_gap, 0.01, rtol=1e-5)
+    assert found.num_equal == 20
+
+
+def test_another_spread_is_no_error_of_the_mean():
+    policy = small_policy(box_task(), output_kind="gaussian", gaussian=GaussianOptions("parameter"))
+    found = compare(changed(policy, "heads.0.rows.log_std", [0.5, 0.0]), decisions_of(policy, 20), "float32")
+    assert (found.largest_output_error, found.largest_log_std_error) == (0.0, 0.5)
+
+
+def test_decisions_are_timed_one_at_a_time():
+    seen = []
+    found = time_decisions(lambda row: seen.append(row.shape), np.zeros((7, 4), np.float32))
+    assert set(seen) == {(1, 4)}
+    assert 0 < found.median_seconds <= found.p99_seconds
