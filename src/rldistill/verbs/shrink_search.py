@@ -197,6 +197,8 @@ class Search:
                 if best is None or (bound, retention) > best[:2]:
                     best, num_looks_in_vain = (bound, retention, _copy(setup.student), update), 0
                 if is_last or bound >= self._options.keep or num_looks_in_vain == _PATIENCE:
+                    # A bar that waits for updates that will not come would stay on the screen.
+                    notify(self._callbacks, ProgressEvent(f"try {name}", update, update, "updates"))
                     break
             num_steps = int(source.record["num_steps"])
         finally:
