@@ -214,3 +214,12 @@ def test_a_task_whose_episodes_do_not_end_is_refused(tmp_path, monkeypatch):
     task = short_cart_pole(60)
     with pytest.raises(MismatchError, match=r"no episode ended within 20 decisions.*max_episode_steps"):
         rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=5.0)
+
+
+def test_a_student_that_never_fails_is_proved_to_keep_what_the_rule_of_three_allows(tmp_path, quick):
+    task = short_cart_pole(200)
+    teacher = hand_made_teacher(task)
+    found = rd.shrink(teacher, task, out=tmp_path / "s", within=60.0, num_episodes=100, num_envs=8)
+    perfect = [proof for proof in found.proofs if proof.retention == 1]
+    assert all(0.96 < proof.bound <= 0.98 for proof in perfect if proof.num_episodes == 100)
+    assert perfect, "CartPole is kept whole"

@@ -112,3 +112,20 @@ class Shrunk:
             for columns in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
         ]
         return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])
+
+
+def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None) -> str:
+    """Return what a search found, in one sentence; without a proof, how good the best is and what would help."""
+    size = f"{trial.network}, {trial.num_parameters:,} parameters"
+    if proof is None:
+        return (
+            f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
+            f"{100 * trial.retention:.1f} % (bound {100 * trial.bound:.1f} %). More time (--within), a lower --keep, "
+            "or data with more spread (--exploration-epsilon 0.1) may help."
+        )
+    times = "" if teacher_size is None else f", {teacher_size / trial.num_parameters:.3g} times fewer than its teacher"
+    return (
+        f"{size}{times}, keeps {100 * proof.retention:.1f} % of the skill on {task}: at least "
+        f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes; {100 * keep:g} % asked "
+        "for)."
+    )

@@ -28,7 +28,7 @@ from rldistill.storage import write_json
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
-from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial
+from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial, verdict
 from rldistill.verbs.sizes import ladder, next_size
 
 # A game of Atari has at most 27,000 decisions; no task of Gymnasium has more.
@@ -268,7 +268,7 @@ class Search:
         purpose = f"proof {len(self._proofs) + 1}"
         confidence = 1 - _ERROR / 2 ** (len(self._proofs) + 1)
         scores = self._scores(student, purpose, num_episodes)
-        retention, bound = self._kept(scores, purpose, confidence, purpose)
+        retention, bound = self._kept(scores, purpose, confidence, purpose, num_failures=1)
         teacher, random = self._baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
@@ -276,11 +276,19 @@ class Search:
 
     # Play.
 
-    def _kept(self, scores: np.ndarray, purpose: str, confidence: float, stream: str) -> tuple[float, float]:
-        """Return retention and its one-sided lower bound, by resampling episodes that all have met."""
+    def _kept(
+        self, scores: np.ndarray, purpose: str, confidence: float, stream: str, *, num_failures: int = 0
+    ) -> tuple[float, float]:
+        """Return retention and its one-sided lower bound, by resampling episodes that all have met.
+
+        Good episodes do not show how rare failures are: with `num_failures` more, in which the student plays as random
+        play does, the bound is at most that of the rule of three.
+        """
         teacher, random = self._baseline(purpose, len(scores))
-        samples = retention_samples(Stratum(scores, teacher, random, together=ROLES), rng=self._rng(stream))
-        assert samples is not None, "there are at least five episodes"
+        more = [np.full(num_failures, mean) for mean in (random.mean(), teacher.mean(), random.mean())]
+        roles = [np.append(own, added) for own, added in zip((scores, teacher, random), more, strict=True)]
+        samples = retention_samples(Stratum(*roles, together=ROLES), rng=self._rng(stream))
+        assert samples is not None
         skill = teacher.mean() - random.mean()
         if skill <= 0:
             return _NOTHING, _NOTHING
@@ -344,29 +352,15 @@ class Search:
             student,
             self._options.keep,
             proof is not None,
-            self._verdict(chosen, proof),
+            verdict(
+                chosen, proof, self._playable.task.name, keep=self._options.keep, teacher_size=self._teacher_size()
+            ),
             tuple(self._trials),
             tuple(self._proofs),
             self._out,
         )
         write_json(self._out / RECORDS_FILE, found.to_dict() | {"of": self._of()})
         return found
-
-    def _verdict(self, trial: Trial, proof: Proof | None) -> str:
-        size, teacher = f"{trial.network}, {trial.num_parameters:,} parameters", self._teacher_size()
-        smaller = "" if teacher is None else f", {teacher / trial.num_parameters:.3g} times fewer than its teacher"
-        task = self._playable.task.name
-        if proof is not None:
-            return (
-                f"{size}{smaller}, keeps {100 * proof.retention:.1f} % of the skill on {task}: at least "
-                f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes"
-                f"{', all alike' if proof.bound == proof.retention else ''}; {100 * self._options.keep:g} % asked for)."
-            )
-        return (
-            f"Nothing was proved to keep {100 * self._options.keep:g} % on {task}; the best, {size}, keeps "
-            f"{100 * trial.retention:.1f} % (bound {100 * trial.bound:.1f} %). More time (--within), a lower --keep, "
-            "or data with more spread (--exploration-epsilon 0.1) may help."
-        )
 
     def _write(self) -> None:
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
