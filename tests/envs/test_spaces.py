@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rldistill.envs import make_task
 from rldistill.envs.spaces import SpaceCodec
 from rldistill.errors import TaskError
+from rldistill.observations import fields, flat
 from rldistill.tasks import ObservationPart
 from rldistill.types import ActionLayout
 from tests.kit.tiny_envs import OddSpaces, Recorder
@@ -69,13 +70,31 @@ def test_parts_of_an_observation_are_named_in_the_order_in_which_they_lie():
 
 
 @pytest.mark.parametrize("space", [GOALS, NESTED, spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(4)], ids=str)
-def test_observations_of_several_parts_are_flattened_as_gymnasium_does(space):
+def test_observations_of_several_parts_are_side_by_side_what_gymnasium_flattens_them_to(space):
     env = Recorder(space, TWO)
     envs = make_task(lambda: env).make_envs(1, 1)
     observations = [envs.reset([0], [3]), *(envs.step(np.array([0])).observations for _ in range(5))]
     expected = [spaces.flatten(space, shown) for shown in env.shown]
-    np.testing.assert_array_equal(np.concatenate(observations), np.array(expected, np.float32))
-    assert observations[0].dtype == np.float32
+    np.testing.assert_array_equal(flat(np.concatenate(observations)), np.array(expected, np.float32))
+    assert flat(observations[0]).dtype == np.float32
+
+
+def test_parts_keep_their_own_types_and_shapes_on_their_way():
+    observations = make_task(lambda: Recorder(GOALS, TWO)).make_envs(2, 1).reset([0, 1], [3, 4])
+    assert observations.shape == (2,)
+    shapes = {name: (str(part.dtype), part.shape[1:]) for name, part in fields(observations).items()}
+    assert shapes == {
+        "camera": ("uint8", (8, 8, 3)),
+        "goal": ("float32", (3,)),
+        "position": ("float32", (2,)),
+        "switches": ("float32", (2, 2)),
+    }
+
+
+def test_two_parts_of_one_name_are_refused():
+    twins = spaces.Dict({"a.x": TWO, "a": spaces.Dict({"x": TWO})})
+    with pytest.raises(TaskError, match=r"got two parts of observations called 'a\.x', expected different names\.$"):
+        make_task(lambda: Recorder(twins, TWO))
 
 
 def test_keys_are_sorted_whatever_order_a_space_was_made_in():
@@ -83,7 +102,7 @@ def test_keys_are_sorted_whatever_order_a_space_was_made_in():
     env = Recorder(unsorted, TWO)
     observation = make_task(lambda: env).make_envs(1, 1).reset([0], [0])[0]
     assert [part.name for part in fingerprint_of(unsorted).observation_parts] == ["a", "z"]
-    np.testing.assert_array_equal(observation[:2], env.shown[0]["a"].astype(np.float32))
+    np.testing.assert_array_equal(observation["a"], env.shown[0]["a"].astype(np.float32))
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
@@ -219,4 +238,4 @@ def test_blackjack_shows_three_one_hot_codes():
     assert fingerprint.observation_shape == (32 + 11 + 2,)
     assert [part.shape for part in fingerprint.observation_parts] == [(32,), (11,), (2,)]
     observation = make_task("Blackjack-v1").make_envs(1, 1).reset([0], [0])[0]
-    assert observation.sum() == 3.0
+    assert [observation[name].sum() for name in observation.dtype.names] == [1.0, 1.0, 1.0]

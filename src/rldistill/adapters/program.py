@@ -19,6 +19,7 @@ from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.foreign import call_foreign
+from rldistill.networks.input_layer import join_parts
 from rldistill.networks.outputs import (
     OutputDeclaration,
     check_kind,
@@ -29,6 +30,7 @@ from rldistill.networks.outputs import (
     raw_rows,
     resolve_outputs,
 )
+from rldistill.observations import as_tensors
 from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, probe_rows, run_padded
@@ -162,7 +164,8 @@ class ProgramPolicy:
             MismatchError: observations of another shape, or no integers where the environment gives bytes.
             NumericalError: the program answered NaN or infinity.
         """
-        rows = torch.as_tensor(observations).cpu()
+        # What is inside a program is not known: it takes all parts as one vector.
+        rows = join_parts(as_tensors(observations, self._task.fingerprint)).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
         (raw,) = run_padded(rows, self.program.batch_size, lambda part: (self._raw(part),))
         assert raw is not None, "a program always answers"

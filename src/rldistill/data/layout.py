@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.checks import check_name, check_shape
+from rldistill.observations import fields as fields_of
+from rldistill.observations import flat
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
 
@@ -143,7 +145,7 @@ class StepLayout:
         return observations[:, -1] if self.frame_stack > 1 else observations
 
     def split(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return rows `[N, ...]` as players give them by field, each part in its own type and shape."""
+        """Return rows `[N, ...]` by field, as players give them or side by side; each part in its type and shape."""
         return split_parts(rows, self.observation_fields)
 
     def joined(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -154,9 +156,16 @@ class StepLayout:
 
 
 def split_parts(rows: NDArray[Any], fields: Mapping[str, FieldSpec]) -> dict[str, NDArray[Any]]:
-    """Return rows `[N, P]` as their parts `[N, ...]`; nothing is lost, for parts of bytes hold bytes."""
+    """Return rows `[N]` of several parts, or `[N, P]`, as their parts `[N, ...]`.
+
+    Nothing is lost, for parts of bytes hold bytes.
+    """
+    if rows.dtype.names:
+        if OBSERVATION not in fields:
+            return dict(zip(fields, fields_of(rows).values(), strict=True))
+        rows = flat(rows)  # version 1 of the format has one field for all parts
     if len(fields) == 1:
-        return dict.fromkeys(fields, rows)
+        return {name: rows.reshape(len(rows), *spec.shape) for name, spec in fields.items()}
     borders = np.cumsum([math.prod(spec.shape) for spec in fields.values()])[:-1]
     pieces = zip(fields.items(), np.split(rows, borders, axis=1), strict=True)
     return {name: piece.reshape(-1, *spec.shape).astype(spec.dtype) for (name, spec), piece in pieces}

@@ -146,7 +146,7 @@ class ShardBuffer:
         """End an episode with the row of the state after its last step; None: it is given up."""
         segment = self.under_way.pop(episode)
         if last_row is not None:
-            segment.add_last_observation(self._layout.split(last_row[None]), 0)
+            segment.add_last_observation(self._layout.split(np.asarray(last_row)[None]), 0)
         self.ended.append(segment)
 
     def tensors(self) -> dict[str, NDArray[Any]] | None:

@@ -29,6 +29,7 @@ from rldistill.data.reader import Dataset
 from rldistill.data.segments import SegmentBuffer, ShardBuffer
 from rldistill.data.shard import shard_name, write_shard
 from rldistill.errors import MismatchError, NumericalError, OutputExistsError
+from rldistill.observations import structured_dtype
 from rldistill.storage import folder_lock, is_temporary, sync_folder, temporary_files
 
 DEFAULT_STEPS_PER_SHARD = 8192
@@ -291,7 +292,12 @@ class DatasetWriter:
                 )
 
     def _check_rows(self, rows: NDArray[Any], num_episodes: int) -> None:
-        _check_array("observations", rows, num_episodes, self._row_spec)
+        if not rows.dtype.names:
+            _check_array("observations", rows, num_episodes, self._row_spec)
+            return
+        expected = structured_dtype(self._provenance.task.fingerprint.separate_parts)
+        if rows.dtype != expected or rows.shape != (num_episodes,):
+            raise ValueError(f"observations must be {expected} [{num_episodes}], got {rows.dtype} {list(rows.shape)}.")
 
 
 def _check_array(name: str, array: NDArray[Any], num_episodes: int, spec: FieldSpec) -> None:

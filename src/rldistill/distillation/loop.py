@@ -22,10 +22,10 @@ from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.losses.further import FurtherLoss
 from rldistill.losses.on_policy import score_term
 from rldistill.networks import Network
-from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
 from rldistill.networks.policy_network import NetworkOutput
 from rldistill.networks.precision import Precision, autocast
+from rldistill.observations import Tensors, alone, moved
 from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
 
@@ -204,14 +204,13 @@ class Distiller:
         initial = self.network.initial_state(batch.num_windows)
         if initial is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
-            rows = aligned(seen(batch).to(self._device, non_blocking=True))
-            return self.network(rows, batch.head)
+            return self.network(_aligned(moved(seen(batch), self._device)), batch.head)
         outputs, state = list[NetworkOutput](), initial
-        observations = join_parts({name: part.flatten(0, 1) for name, part in batch.observations.items()})
-        for time, rows in enumerate(observations.to(self._device).split(batch.num_windows)):
+        for time in range(len(next(iter(batch.observations.values())))):
+            rows = moved(alone({name: part[time] for name, part in batch.observations.items()}), self._device)
             if batch.is_first is not None:
                 state = _restarted(state, initial, batch.is_first[time].to(self._device))
-            output = self.network(aligned(rows), batch.head, state)
+            output = self.network(_aligned(rows), batch.head, state)
             outputs.append(output)
             state = output.state
         features, values = [each.features for each in outputs], [each.value for each in outputs]
@@ -240,7 +239,7 @@ def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update:
 
 def measured_outputs(network: Network, batch: Window) -> Tensor:
     """Return a network's outputs `[N, O]` in float32, as play computes them: in parts of one size."""
-    rows = seen(batch).to(next(network.parameters()).device)
+    rows = moved(seen(batch), next(network.parameters()).device)
     (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (network(part, batch.head).outputs.float(),))
     assert outputs is not None, "every network has outputs"
     return outputs
@@ -256,9 +255,15 @@ def held_out_record(
     return HeldOutRecord(float(loss), alike, parameters)
 
 
-def seen(batch: Window) -> Tensor:
+def seen(batch: Window) -> Tensors:
     """Return what a network sees of the real steps, `[N, ...]`."""
-    return join_parts({name: batch.rows(part) for name, part in batch.observations.items()})
+    return alone({name: batch.rows(part) for name, part in batch.observations.items()})
+
+
+def _aligned(observations: Tensors) -> Tensors:
+    if isinstance(observations, Tensor):
+        return aligned(observations)
+    return {name: aligned(part) for name, part in observations.items()}
 
 
 # `torch.nn.utils` has both, bit for bit the same, at two to three times the price for a small network.

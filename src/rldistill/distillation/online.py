@@ -20,7 +20,7 @@ from rldistill.distillation.batch import Window, origin_of
 from rldistill.distillation.sources import HeldOut, Loss, sample_of_held_out
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
-from rldistill.networks.input_layer import join_parts
+from rldistill.observations import Tensors, alone, moved, num_rows
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
@@ -195,7 +195,7 @@ class OnlineSource:
         return Window.of_steps(
             self._head,
             observations,
-            {"q_values": _q_values(teacher, join_parts(observations))},
+            {"q_values": _q_values(teacher, alone(observations))},
             origin_of(steps, f"what the learner kept at step {self._learner.num_steps:,}"),
         )
 
@@ -368,13 +368,13 @@ class OnlineJudge:
 
 
 @torch.no_grad()
-def _q_values(teacher: TorchPolicy, observations: torch.Tensor) -> torch.Tensor:
+def _q_values(teacher: TorchPolicy, observations: Tensors) -> torch.Tensor:
     """Return the teacher's outputs `[B, A]` in float32."""
     network, device = teacher.network, teacher.device
     was_training = network.training
     network.eval()
-    num_at_once = min(_LABELLED_AT_ONCE, max(len(observations), ROWS_PER_BATCH["cpu"]))
-    (q_values,) = run_padded(observations.to(device), num_at_once, lambda rows: (network(rows).outputs.float(),))
+    num_at_once = min(_LABELLED_AT_ONCE, max(num_rows(observations), ROWS_PER_BATCH["cpu"]))
+    (q_values,) = run_padded(moved(observations, device), num_at_once, lambda rows: (network(rows).outputs.float(),))
     network.train(was_training)
     assert q_values is not None, "every network has outputs"
     return q_values.cpu()

@@ -21,6 +21,7 @@ from rldistill.distillation.loop import (
 from rldistill.distillation.sources import HeldOut
 from rldistill.losses import LossFunction
 from rldistill.networks import PolicyNetwork
+from rldistill.networks.input_layer import join_parts
 from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.networks.stacked import StackedNetworks, depth
@@ -131,7 +132,7 @@ class SeveralDistiller:
     def _losses_on(self, batch: Window, progress: float) -> Tensor:
         """Return every student's mean loss `[S]` on the steps of one task."""
         function = self._losses[batch.head]
-        rows = aligned(seen(batch).to(self._device, non_blocking=True))
+        rows = aligned(join_parts(seen(batch)).to(self._device, non_blocking=True))
         with self._autocast():
             features = [stack.features(rows) for stack in self._stacks]
         heads = [stack.outputs(part, batch.head) for stack, part in zip(self._stacks, features, strict=True)]

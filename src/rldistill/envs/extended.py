@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rldistill.envs.protocol import EpisodeEnvs, StepBatch
 from rldistill.errors import UsageError
+from rldistill.observations import flat
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import Actions
 
@@ -88,7 +89,8 @@ def observed_as(task: Task, fingerprint: ObservationFingerprint) -> Task:
 def extend_observations(
     observations: NDArray[Any], num_steps: NDArray[np.int64], settings: ObservationSettings
 ) -> NDArray[Any]:
-    """Return vectors `[N, D]` with zeros and a clock appended, after `[N]` steps since the reset."""
+    """Return observations as vectors `[N, D]` with zeros and a clock appended, after `[N]` steps since the reset."""
+    observations = flat(observations, "float32")
     appended = np.zeros((len(observations), settings.num_appended))
     if settings.time_feature is not None:
         appended[:, -1] = 1 - num_steps / settings.time_feature

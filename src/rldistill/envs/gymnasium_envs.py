@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rldistill.envs.protocol import StepBatch
 from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
 from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
+from rldistill.observations import no_rows
 from rldistill.types import Actions
 
 
@@ -139,7 +140,7 @@ class GymnasiumEnvs:
         self._used = [False] * num_envs
         fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
-        self._observations = np.zeros((num_envs, *fingerprint.observation_shape), fingerprint.observation_dtype)
+        self._observations = no_rows(fingerprint, num_envs)
         self._ended = [False] * num_envs
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:

@@ -14,7 +14,8 @@ from rldistill.types import Actions
 class StepBatch:
     """What one step of all slots gave."""
 
-    observations: NDArray[np.generic]  # `[N, ...]`, the true next observations; at the end of an episode its last
+    # `[N, ...]`, the true next observations; at the end of an episode its last. Of several parts a structured array.
+    observations: NDArray[np.generic]
     rewards: NDArray[np.float64]  # `[N]`, float64, neither scaled nor clipped
     terminated: NDArray[np.bool_]  # `[N]`, bool, the episode reached a terminal state
     truncated: NDArray[np.bool_]  # `[N]`, bool, the episode was cut by a limit

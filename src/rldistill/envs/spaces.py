@@ -1,15 +1,14 @@
 """Gymnasium's spaces as the library sees them: arrays of one shape, and an `ActionLayout`.
 
-Observations of a Box stay as they are. Everything else becomes one float32 vector: Discrete
-and MultiDiscrete as one-hot codes, MultiBinary as zeros and ones, Dict and Tuple as their
-parts one after the other, keys sorted. What the parts were stands in the fingerprint.
+Observations of a Box stay as they are. Discrete and MultiDiscrete become one-hot codes, MultiBinary zeros and ones.
+Dict and Tuple become structured arrays with a field for each part, keys sorted (`rldistill.observations`).
 
 What an environment gives is checked where it becomes an array: another shape would be broadcast, another type cast,
 and an index below `start` counted from the end. Numbers outside the bounds of a Box are kept as they are: many
 environments give them, and nothing is lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rldistill.errors import EnvironmentFaultError, TaskError
+from rldistill.observations import fields, structured_dtype
 from rldistill.tasks import ObservationFingerprint, ObservationPart
 from rldistill.types import ActionLayout, Actions
 
@@ -45,14 +45,18 @@ def space_fingerprint(name: str, observation_space: Space, action_space: Space) 
     if isinstance(observation_space, spaces.Box):
         # A single number is a vector of one.
         return ObservationFingerprint(observation_space.shape or (1,), _box_dtype(observation_space), layout)
-    parts = [ObservationPart(leaf.name, _leaf_shape(leaf.space), _leaf_dtype(leaf.space)) for leaf in leaves]
+    parts = _parts(leaves)
+    names = [part.name for part in parts]
+    if len(set(names)) != len(names):
+        twice = next(part for part in names if names.count(part) > 1)
+        raise TaskError(f"Task {name!r}: got two parts of observations called {twice!r}, expected different names.")
     # Bytes are scaled to [0, 1] on their way into a network, which is right for images alone.
     all_images = all(part.dtype == "uint8" and len(part.shape) == 3 for part in parts)
     return ObservationFingerprint(
         (sum(part.size for part in parts),),
         "uint8" if all_images else "float32",
         layout,
-        observation_parts=tuple(parts) if isinstance(observation_space, spaces.Dict | spaces.Tuple) else (),
+        observation_parts=parts if isinstance(observation_space, spaces.Dict | spaces.Tuple) else (),
     )
 
 
@@ -68,6 +72,8 @@ class SpaceCodec:
         self._is_box = isinstance(observation_space, spaces.Box)
         self._box_shape = (observation_space.shape or (1,)) if isinstance(observation_space, spaces.Box) else ()
         self._leaves = _leaves(observation_space)
+        is_of_parts = isinstance(observation_space, spaces.Dict | spaces.Tuple)
+        self._structured = structured_dtype(_parts(self._leaves)) if is_of_parts else None
         self._action_space = action_space
         self._dtype = np.dtype(dtype)
         self._what = what
@@ -83,15 +89,24 @@ class SpaceCodec:
                     with np.errstate(over="ignore"):
                         return observation.astype(np.float32)
             return self._of_leaf(self._leaves[0], observation, is_batch=False)[0].reshape(self._box_shape)
-        parts = [self._of_leaf(leaf, observation, is_batch=False) for leaf in self._leaves]
-        return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")[0]
+        return self._together([self._of_leaf(leaf, observation, is_batch=False) for leaf in self._leaves])[0]
 
     def encode_batch(self, observations: object) -> NDArray[np.generic]:
         """Return the observations of a vector environment as an array, `[N, ...]`; raises as `encode`."""
         parts = [self._of_leaf(leaf, observations, is_batch=True) for leaf in self._leaves]
         if self._is_box:
             return parts[0].reshape(-1, *self._box_shape)
-        return np.concatenate(parts, axis=-1, dtype=self._dtype, casting="unsafe")
+        return self._together(parts)
+
+    def _together(self, parts: Sequence[NDArray[Any]]) -> NDArray[np.generic]:
+        """Return rows `[N, size]` of all leaves as one array `[N, ...]`, with a field for each of several parts."""
+        if self._structured is None:
+            return parts[0].astype(self._dtype, copy=False)
+        together = np.empty(len(parts[0]), self._structured)
+        for leaf, rows in zip(self._leaves, parts, strict=True):
+            place = together[leaf.name]
+            place[...] = rows.reshape(place.shape)
+        return together
 
     def _of_leaf(self, leaf: "_Leaf", observation: object, *, is_batch: bool) -> NDArray[Any]:
         """Return one part of an observation, or of many, as rows `[N, size]`."""
@@ -165,6 +180,10 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> list[_Leaf]:
     return [leaf for key, part in inner for leaf in _leaves(part, (*path, key))]
 
 
+def _parts(leaves: Sequence[_Leaf]) -> tuple[ObservationPart, ...]:
+    return tuple(ObservationPart(leaf.name, _leaf_shape(leaf.space), _leaf_dtype(leaf.space)) for leaf in leaves)
+
+
 def _leaf_shape(space: Space) -> tuple[int, ...]:
     if isinstance(space, spaces.Discrete):
         return (int(space.n),)
@@ -228,6 +247,8 @@ def _exact(values: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
 
 def check_finite(what: str, name: str, values: NDArray[Any]) -> None:
     """Check that an environment's `observation` or `reward`, a row per slot, is finite; or EnvironmentFaultError."""
+    for part in fields(values).values():
+        check_finite(what, name, part)
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return
     rows = values.reshape(len(values), -1)

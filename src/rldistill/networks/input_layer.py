@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.checks import is_finite
+from rldistill.observations import Tensors, alone
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class InputNormalization:
         return cls(tuple(mean), tuple(variance), untouched=untouched, **others)
 
 
-def join_parts(parts: Mapping[str, Tensor]) -> Tensor:
-    """Return the parts of observations, `[N, ...]` each, flattened and side by side `[N, P]`; one alone as it is."""
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    return torch.cat([part.reshape(len(part), -1) for part in parts.values()], dim=1)
+def join_parts(observations: Tensors) -> Tensor:
+    """Return what a network computes with: several parts `[N, ...]` side by side `[N, P]`, one alone as it is."""
+    rows = observations if isinstance(observations, Tensor) else alone(observations)
+    if isinstance(rows, Tensor):
+        return rows
+    return torch.cat([part.reshape(len(part), -1) for part in rows.values()], dim=1)
 
 
 class ScaleInput(nn.Module):

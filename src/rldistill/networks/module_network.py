@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
 from rldistill.networks.foreign import call_foreign
-from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
+from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
 from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
+from rldistill.observations import Tensors
 from rldistill.types import ActionLayout, State
 
 
@@ -58,13 +59,14 @@ class ModuleNetwork(nn.Module):
         """Return None: a module of one's own is called with observations alone."""
         return None
 
-    def forward(self, observations: Tensor, head: int = 0, state: State = None) -> NetworkOutput:
-        """Return the module's outputs for observations `[B, *observation_shape]`, and the next state.
+    def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
+        """Return the module's outputs for observations `[B, *observation_shape]`, or their parts, and the next state.
 
         Raises:
             MismatchError: the module failed, or returned another shape.
         """
         assert head == 0, "a module of one's own plays one task"
+        observations = join_parts(observations)
         rows = self._rows(self.answers(observations))
         if rows.shape != (len(observations), self._num_outputs):
             raise MismatchError(

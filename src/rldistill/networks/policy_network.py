@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from rldistill.networks.architecture import Architecture
 from rldistill.networks.combined_torso import CombinedTorso
-from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput
+from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
 from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
+from rldistill.observations import Tensors
 from rldistill.tasks import ObservationPart
 from rldistill.types import State
 
@@ -148,8 +149,10 @@ class PolicyNetwork(nn.Module):
         """Return None: these layers remember nothing."""
         return None
 
-    def forward(self, observations: Tensor, head: int = 0, state: State = None) -> NetworkOutput:
-        """Return one head's outputs for observations `[B, *observation_shape]`, and the next state."""
+    def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
+        """Return one head's outputs for observations `[B, *observation_shape]` or their parts, and the next state."""
+        # Here, and nowhere before, several parts become one vector: a torso may as well take each by itself.
+        observations = join_parts(observations)
         if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)

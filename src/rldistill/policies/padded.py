@@ -8,6 +8,7 @@ depends on neither its neighbours nor the array that it was cut from.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from rldistill.errors import MismatchError, NumericalError
 from rldistill.networks.memory import aligned
+from rldistill.observations import Tensors
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import OutputKind
 
@@ -26,15 +28,16 @@ ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
 _FEWEST_ROWS = 16
 
 Column = Tensor | None
-Forward = Callable[[Tensor], tuple[Column, ...]] | Callable[[Tensor, *tuple[Tensor, ...]], tuple[Column, ...]]
+Forward = Callable[[Any], tuple[Column, ...]] | Callable[[Any, *tuple[Tensor, ...]], tuple[Column, ...]]
 """(rows, and each part of a state) → columns, `[batch_size, ...]` each."""
 
 
-def run_padded(rows: Tensor, batch_size: int, forward: Forward, *state: Tensor) -> tuple[Column, ...]:
+def run_padded(rows: Tensors, batch_size: int, forward: Forward, *state: Tensor) -> tuple[Column, ...]:
     """Call a function with exactly `batch_size` rows at a time, and join what it says of the real ones.
 
     Args:
-        rows: `[B, ...]`; none give one batch of padding, so that the shapes of the outputs are known.
+        rows: `[B, ...]`, or several parts of them by name; none give one batch of padding, so that the shapes of the
+            outputs are known.
         batch_size: rows of every call, 1 or more; of fewer than 16 only the first is filled.
         forward: `[batch_size, ...]` of the rows and of each part of the state, contiguous and aligned, to columns
             `[batch_size, ...]`; None where it has no such column.
@@ -44,14 +47,26 @@ def run_padded(rows: Tensor, batch_size: int, forward: Forward, *state: Tensor) 
         The columns, `[B, ...]` each.
     """
     num_filled = batch_size if batch_size >= _FEWEST_ROWS else 1
-    if len(rows) <= num_filled:
-        return _run_part((rows, *state), batch_size, forward)
-    pieces = zip(*(each.split(num_filled) for each in (rows, *state)), strict=True)
+    if not isinstance(rows, Tensor):
+        forward = _of_parts(forward, tuple(rows))
+    columns = (rows, *state) if isinstance(rows, Tensor) else (*rows.values(), *state)
+    if len(columns[0]) <= num_filled:
+        return _run_part(columns, batch_size, forward)
+    pieces = zip(*(each.split(num_filled) for each in columns), strict=True)
     parts = [_run_part(piece, batch_size, forward) for piece in pieces]
     return tuple(
         None if column[0] is None else torch.cat([part for part in column if part is not None])
         for column in zip(*parts, strict=True)
     )
+
+
+def _of_parts(forward: Forward, names: tuple[str, ...]) -> Forward:
+    """Return a function of one column for each part, as padding has them, that calls `forward` with the parts."""
+
+    def run(*columns: Tensor) -> tuple[Column, ...]:
+        return forward(dict(zip(names, columns, strict=False)), *columns[len(names) :])
+
+    return run
 
 
 def _run_part(piece: tuple[Tensor, ...], batch_size: int, forward: Forward) -> tuple[Column, ...]:
@@ -82,17 +97,25 @@ def probe_rows(fingerprint: ObservationFingerprint, batch_size: int) -> Tensor:
     return torch.from_numpy(rng.random(shape, np.float32))
 
 
-def check_observations(name: str, rows: Tensor, fingerprint: ObservationFingerprint) -> None:
+def check_observations(name: str, rows: Tensors, fingerprint: ObservationFingerprint) -> None:
     """Check that observations are what a policy takes.
 
     Args:
         name: of the policy.
-        rows: `[B, *observation_shape]`.
+        rows: `[B, *observation_shape]`, or their parts by name.
         fingerprint: of the task that it plays.
 
     Raises:
-        MismatchError: another shape, or no integers where the policy takes bytes.
+        MismatchError: another shape, a part that is missing, or no integers where the policy takes bytes.
     """
+    if not isinstance(rows, Tensor):
+        expected = {part.name: part.shape for part in fingerprint.separate_parts}
+        got = {name: tuple(part.shape[1:]) for name, part in rows.items()}
+        if got != expected or len({len(part) for part in rows.values()}) != 1:
+            shown = ", ".join(f"{name} {list(part.shape)}" for name, part in rows.items()) or "none of them"
+            wanted = ", ".join(f"{name} [{', '.join(map(str, ('B', *shape)))}]" for name, shape in expected.items())
+            raise MismatchError(f"Policy {name!r} takes observations of the parts {wanted}, got {shown}.")
+        return
     if tuple(rows.shape[1:]) != fingerprint.observation_shape or rows.dim() == 0:
         raise MismatchError(
             f"Policy {name!r} takes observations [B, {', '.join(map(str, fingerprint.observation_shape))}], "
@@ -107,13 +130,13 @@ def check_observations(name: str, rows: Tensor, fingerprint: ObservationFingerpr
         )
 
 
-def check_answers(name: str, kind: OutputKind, rows: Tensor, raw: Tensor) -> None:
+def check_answers(name: str, kind: OutputKind, rows: Tensors, raw: Tensor) -> None:
     """Check that a policy answered numbers: an argmax would take NaN for the best action.
 
     Args:
         name: of the policy.
         kind: what its outputs are.
-        rows: observations `[B, *observation_shape]`.
+        rows: observations `[B, *observation_shape]`, or their parts by name.
         raw: its answers `[B, O]`.
 
     Raises:
@@ -126,7 +149,8 @@ def check_answers(name: str, kind: OutputKind, rows: Tensor, raw: Tensor) -> Non
         return
     row = int((~is_finite.all(dim=1)).nonzero()[0])
     shown = ", ".join(f"{value:g}" for value in raw[row, :6].tolist()) + (", …" if raw.shape[1] > 6 else "")
-    if rows[row].isfinite().all():
+    parts = [rows] if isinstance(rows, Tensor) else list(rows.values())
+    if all(part[row].isfinite().all() for part in parts):
         cause = (
             "The observation is finite, so the policy makes them: by an overflow, a division by zero, or a mask of "
             "-inf, for which -1e9 does as well. Check the policy."

@@ -1,6 +1,6 @@
 """The one interface through which the library sees a policy, whatever made it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from rldistill.policies.behaviour import Behaviour
 from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
-Observations = NDArray[np.generic] | Tensor
+Observations = NDArray[np.generic] | Tensor | Mapping[str, NDArray[np.generic] | Tensor]
+"""An array, or those of several parts: structured (`rldistill.observations`), by name, or side by side `[B, P]`."""
 
 
 class Policy(Protocol):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rldistill.observations import num_rows
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.protocol import Observations
 from rldistill.storage import canonical_json, sha256_bytes
@@ -47,7 +48,7 @@ class RandomPolicy:
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
         """Return zeros `[B, O]`."""
         layout = self._task.fingerprint.action_layout
-        raw = torch.zeros(len(observations), layout.num_outputs(self.output_kind))
+        raw = torch.zeros(num_rows(observations), layout.num_outputs(self.output_kind))
         return PolicyOutput.from_raw(layout, self.output_kind, raw), state
 
     def act(

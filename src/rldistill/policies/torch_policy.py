@@ -23,6 +23,7 @@ from rldistill.networks import (
 from rldistill.networks.foreign import holds_numbers
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration
+from rldistill.observations import Tensors, as_tensors, moved, num_rows
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
@@ -212,9 +213,10 @@ class TorchPolicy:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
             NumericalError: it answered NaN or infinity.
         """
-        return self._answer(torch.as_tensor(observations), state, ROWS_PER_BATCH[self.device.type])
+        rows = as_tensors(observations, self._task.fingerprint)
+        return self._answer(rows, state, ROWS_PER_BATCH[self.device.type])
 
-    def _answer(self, rows: Tensor, state: State, batch_size: int | None) -> tuple[PolicyOutput, State]:
+    def _answer(self, rows: Tensors, state: State, batch_size: int | None) -> tuple[PolicyOutput, State]:
         """Return what `__call__` does, computed in batches of this size; None: with the rows as they are."""
         fingerprint = self._task.fingerprint
         check_observations(self.name, rows, fingerprint)
@@ -224,8 +226,8 @@ class TorchPolicy:
             network.eval()
         with torch.inference_mode():
             # Moved before it is padded: what is padded need not travel.
-            rows = rows.to(self.device, non_blocking=True)
-            initial = network.initial_state(len(rows))
+            rows = moved(rows, self.device)
+            initial = network.initial_state(num_rows(rows))
             remembered = () if initial is None else initial if state is None else state
             if batch_size is None:
                 columns = self._forward(rows, *remembered)
@@ -240,7 +242,7 @@ class TorchPolicy:
         output = PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features)
         return output, tuple([part for part in following if part is not None]) or state
 
-    def _forward(self, rows: Tensor, *state: Tensor) -> tuple[Tensor | None, ...]:
+    def _forward(self, rows: Tensors, *state: Tensor) -> tuple[Tensor | None, ...]:
         output = self.network(rows, self._task_index, state or None)
         return output.outputs, output.features, output.value, *(output.state or ())
 
@@ -262,8 +264,9 @@ class TorchPolicy:
             rng: one generator, or one per row; needed where something is drawn.
             exploration_epsilon: chance of a uniformly random action, in [0, 1].
         """
-        rows = torch.as_tensor(observations)
-        output, state = self._answer(rows, state, None) if rows.shape[:1] == (1,) else self(rows, state)
+        rows = as_tensors(observations, self._task.fingerprint)
+        batch_size = None if num_rows(rows) == 1 else ROWS_PER_BATCH[self.device.type]
+        output, state = self._answer(rows, state, batch_size)
         return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs
 from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
+from rldistill.observations import flat
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
 from rldistill.seeding import episode_generator, episode_seed, stream_generator
@@ -89,11 +90,15 @@ class BegunEpisode:
 
     Attributes:
         actions: `[k, *action_shape]`, all that was done, k ≥ 1.
-        last_observation: what the last of them was decided on.
+        last_observation: what the last of them was decided on; its parts side by side.
     """
 
     actions: Actions
     last_observation: NDArray[np.generic]
+
+
+def _is_same(observation: NDArray[np.generic], recorded: NDArray[np.generic]) -> bool:
+    return np.array_equal(flat(np.asarray(observation)[None])[0], recorded)
 
 
 class _Seated:
@@ -221,7 +226,7 @@ class EpisodePlayer:
                 if seat.remembers:  # a state is a function of all that was observed
                     seat.answer(last[under_way], under_way)
             if time == 1:
-                diverged = [n for n, e in begun.items() if not np.array_equal(last[slots[n]], e.last_observation)]
+                diverged = [n for n, e in begun.items() if not _is_same(last[slots[n]], e.last_observation)]
             self._observations = self._envs.step(actions).observations
         for number, episode in begun.items():
             generator = self._generators[slots[number]]

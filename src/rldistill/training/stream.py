@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rldistill.data import Replay
 from rldistill.envs import EpisodeEnvs
+from rldistill.observations import flat
 
 QFunction = Callable[[Tensor], Tensor]
 
@@ -86,7 +87,8 @@ class TrainingStream:
         self._clip_rewards = clip_rewards
         self._cut_at_life_loss = cut_at_life_loss
         slots = range(envs.num_envs)
-        self._observations = envs.reset(slots, [first_seed + slot for slot in slots])
+        # A learner's network sees all parts of an observation, side by side.
+        self._observations = flat(envs.reset(slots, [first_seed + slot for slot in slots]))
         self._lives = np.zeros(envs.num_envs, np.int32)
         self._scores = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
@@ -158,14 +160,14 @@ class TrainingStream:
             self._lives = step.lives.copy()
         self._scores += step.rewards
         self._lengths += 1
-        self._observations = step.observations
+        self._observations = following = flat(step.observations)
         ended = [int(slot) for slot in np.flatnonzero(step.ended)]
         games = tuple(
             GameRecord(float(self._scores[slot]), int(self._lengths[slot]), bool(step.truncated[slot]))
             for slot in ended
         )
         if ended:
-            self._observations = self._envs.reset(ended, None)
+            self._observations = flat(self._envs.reset(ended, None))
             self._scores[ended], self._lengths[ended], self._lives[ended] = 0.0, 0, 0
         rewards = np.clip(step.rewards, -1.0, 1.0) if self._clip_rewards else step.rewards
         seen = StreamStep(
@@ -174,7 +176,7 @@ class TrainingStream:
             np.where(terminal, 0.0, self._gamma).astype(np.float32),
             step.truncated,
             step.ended,
-            step.observations,
+            following,
             games,
         )
         if self._on_step:

@@ -24,6 +24,7 @@ from rldistill.envs.extended import ObservationSettings, extend_observations, ob
 from rldistill.envs.spaces import SpaceCodec, space_fingerprint
 from rldistill.errors import DatasetError, EnvironmentFaultError, MismatchError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.observations import flat
 from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.tasks import ObservationFingerprint, Task
@@ -272,7 +273,7 @@ def _episodes(source: "MinariDataset", fingerprint: ObservationFingerprint, labe
                 "terminated": np.asarray(raw["terminations"], np.bool_),
                 "truncated": np.asarray(raw["truncations"], np.bool_),
             }
-            observations, num_steps = codec.encode_batch(raw["observations"]), len(values["reward"])
+            observations, num_steps = flat(codec.encode_batch(raw["observations"])), len(values["reward"])
             for name, rows in {"observations": observations, **values}.items():
                 expected = [num_steps + (name == "observations"), *shapes.get(name, ())]
                 if len(rows) != expected[0]:
