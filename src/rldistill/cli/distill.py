@@ -212,10 +212,16 @@ def _summary(path: Path, made: Mapping[str, Any]) -> str:
 
 
 def _teacher_options(made: Mapping[str, Any]) -> str:
+    from rldistill.sight import recorded_sight
+
     records = [record for record in made.get("teachers", (made.get("teacher"),)) if record]
     said: list[Mapping[str, Any]] = [record.get("reading", {}) for record in records]
     if any(words != said[0] for words in said):
         return ""  # options are said of all files at once; the student's file says how each of its teachers is read
-    words = said[0] if said else {}
+    words = dict(said[0]) if said else {}
+    if sight := recorded_sight(words):
+        spans = ",".join(f"{name}={first}:{end}" for name, (first, end) in sight.spans.items())
+        words = {name: value for name, value in words.items() if name != "sight"}
+        words |= {"teacher_sees": ",".join(sight.parts)} | ({"names": spans} if spans else {})
     options = [f"--teacher {quoted(record['path'] or 'FILE')}" for record in records]
     return " ".join([*options, *(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in words.items())])

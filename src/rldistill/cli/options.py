@@ -284,6 +284,8 @@ def _read_text(name: str, text: str, members: Collection[Any]) -> object:
     for member in members:
         if get_origin(member) is Mapping:
             held = get_args(member)[1]
+            if get_origin(held) is Sequence:
+                return _spans(name, text)
             return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
     if Sequence in kinds and "," in text:
         inside = [kind for member in members if get_origin(member) is Sequence for kind in _inside(member)]
@@ -339,6 +341,28 @@ def _by_key(name: str, text: str, *, has_numbers: bool) -> object:
             raise UsageError(f"{name}: {noun} {key!r} occurs twice in {text!r}.")
         values[key] = _number(name, value, is_whole=False) if has_numbers else value
     return values
+
+
+def _spans(name: str, text: str) -> object:
+    """Return spans of a vector by name, `[first, end]` or `[first]` to the end: as text, or in a file of `export`."""
+    if "=" not in text:
+        from rldistill.exports.contract import read_names  # here: --help reads no file
+
+        ends = [0]
+        terms = read_names(Path(text)).observation
+        for term in terms:
+            ends.append(ends[-1] + term.size)
+        return {term.name: [first, end] for term, first, end in zip(terms, ends, ends[1:], strict=False)}
+    spans: dict[str, list[int]] = {}
+    for piece in text.split(","):
+        part, _, places = (word.strip() for word in piece.partition("="))
+        found = re.fullmatch(r"(\d*):(\d*)", places)
+        if not part or found is None or places == ":":
+            raise UsageError(f"{_flag(name)}: got {piece.strip()!r}, expected NAME=FIRST:END such as velocity=0:3.")
+        if part in spans:
+            raise UsageError(f"{_flag(name)}: {part!r} occurs twice in {text!r}.")
+        spans[part] = [int(found[1] or 0), *([int(found[2])] if found[2] else [])]
+    return spans
 
 
 def repeated(argv: Sequence[str], option: str) -> list[str]:

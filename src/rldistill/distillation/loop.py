@@ -28,6 +28,7 @@ from rldistill.networks.precision import Precision, autocast
 from rldistill.observations import Tensors, alone, moved
 from rldistill.policies.padded import run_padded
 from rldistill.schedules import Schedule
+from rldistill.sight import Sight
 
 _MEASURE_ROWS = 256
 CLIPPING_EPSILON = 1e-6
@@ -92,6 +93,7 @@ class Distiller:
         precision: of forward passes; heads and losses stay float32.
         seed: of what a module of the user's own draws, such as dropout.
         further: by head, what is learned of the teacher besides its outputs; trained with the student.
+        sight: which parts of the observations the student sees; None: all.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class Distiller:
         precision: Precision,
         seed: int = 0,
         further: Mapping[int, FurtherLoss] | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.network = network
+        self._sight = sight
         self.optimizer = optimizer
         self._losses = losses
         self._learning_rate = learning_rate
@@ -167,7 +171,9 @@ class Distiller:
         batch = held_out.batch
         self.network.eval()
         has_memory = self.network.initial_state(batch.num_windows) is not None
-        outputs = self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch)
+        outputs = (
+            self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch, self._sight)
+        )
         parameters = self._parameters_at(batch.head, min(update / self._num_updates, 1.0))
         return held_out_record(outputs, self._losses[batch.head], held_out, parameters)
 
@@ -204,10 +210,10 @@ class Distiller:
         initial = self.network.initial_state(batch.num_windows)
         if initial is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
-            return self.network(_aligned(moved(seen(batch), self._device)), batch.head)
+            return self.network(_aligned(moved(seen(batch, self._sight), self._device)), batch.head)
         outputs, state = list[NetworkOutput](), initial
         for time in range(len(next(iter(batch.observations.values())))):
-            rows = moved(alone({name: part[time] for name, part in batch.observations.items()}), self._device)
+            rows = moved(_chosen({n: part[time] for n, part in batch.observations.items()}, self._sight), self._device)
             if batch.is_first is not None:
                 state = _restarted(state, initial, batch.is_first[time].to(self._device))
             output = self.network(_aligned(rows), batch.head, state)
@@ -237,9 +243,9 @@ def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update:
             yield distiller.update(batch, update)
 
 
-def measured_outputs(network: Network, batch: Window) -> Tensor:
+def measured_outputs(network: Network, batch: Window, sight: Sight | None = None) -> Tensor:
     """Return a network's outputs `[N, O]` in float32, as play computes them: in parts of one size."""
-    rows = moved(seen(batch), next(network.parameters()).device)
+    rows = moved(seen(batch, sight), next(network.parameters()).device)
     (outputs,) = run_padded(rows, _MEASURE_ROWS, lambda part: (network(part, batch.head).outputs.float(),))
     assert outputs is not None, "every network has outputs"
     return outputs
@@ -255,9 +261,13 @@ def held_out_record(
     return HeldOutRecord(float(loss), alike, parameters)
 
 
-def seen(batch: Window) -> Tensors:
-    """Return what a network sees of the real steps, `[N, ...]`."""
-    return alone({name: batch.rows(part) for name, part in batch.observations.items()})
+def seen(batch: Window, sight: Sight | None = None) -> Tensors:
+    """Return what a network sees of the real steps, `[N, ...]`; None: everything."""
+    return _chosen({name: batch.rows(part) for name, part in batch.observations.items()}, sight)
+
+
+def _chosen(parts: Mapping[str, Tensor], sight: Sight | None) -> Tensors:
+    return alone(parts) if sight is None else sight.choose(parts)
 
 
 def _aligned(observations: Tensors) -> Tensors:

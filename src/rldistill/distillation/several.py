@@ -26,6 +26,7 @@ from rldistill.networks.memory import aligned
 from rldistill.networks.precision import Precision, autocast
 from rldistill.networks.stacked import StackedNetworks, depth
 from rldistill.schedules import Schedule
+from rldistill.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class SeveralDistiller:
         num_updates: of the whole run: the unit of progress.
         max_gradient_norm: a student's gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
+        sight: which parts of the observations the students see; None: all.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class SeveralDistiller:
         num_updates: int,
         max_gradient_norm: float,
         precision: Precision,
+        sight: Sight | None = None,
     ) -> None:
+        self._sight = sight
         # By depth: the order of the stacks' rows, of which `_place_of` tells where a student's is.
         self._networks = networks
         order = sorted(range(len(networks)), key=lambda index: depth(networks[index]))
@@ -116,7 +120,7 @@ class SeveralDistiller:
         """Return a student's loss and likeness on held-out steps, in float32."""
         head = held_out.batch.head
         parameters = self._parameters_at(head, min(update / self._num_updates, 1.0))
-        outputs = measured_outputs(self._networks[student], held_out.batch)
+        outputs = measured_outputs(self._networks[student], held_out.batch, self._sight)
         return held_out_record(outputs, self._losses[head], held_out, parameters)
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,7 +136,7 @@ class SeveralDistiller:
     def _losses_on(self, batch: Window, progress: float) -> Tensor:
         """Return every student's mean loss `[S]` on the steps of one task."""
         function = self._losses[batch.head]
-        rows = aligned(join_parts(seen(batch)).to(self._device, non_blocking=True))
+        rows = aligned(join_parts(seen(batch, self._sight)).to(self._device, non_blocking=True))
         with self._autocast():
             features = [stack.features(rows) for stack in self._stacks]
         heads = [stack.outputs(part, batch.head) for stack, part in zip(self._stacks, features, strict=True)]

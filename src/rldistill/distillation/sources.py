@@ -248,7 +248,9 @@ def measure_inputs(student: TorchPolicy, observations: Mapping[str, Tensor]) -> 
     """Give a student that normalises its inputs the mean and variance of observations `[..., N, ...]` by part."""
     layer = student.network.scale
     assert isinstance(layer, NormalizeInput), "the student was made with it"
-    layer.measure(join_parts({name: part.flatten(0, 1) for name, part in observations.items()}).to(layer.mean.device))
+    rows = {name: part.flatten(0, 1) for name, part in observations.items()}
+    seen = rows if student.spec.sight is None else student.spec.sight.choose(rows)
+    layer.measure(join_parts(seen).to(layer.mean.device))
 
 
 def num_decoders(num_threads: int, device: str) -> int:

@@ -17,6 +17,8 @@ from rldistill.policies import Policy, fit_policy
 from rldistill.tasks import Task
 
 OneOrMorePolicies = PolicyLike | Sequence[PolicyLike]
+# Which parts policies see, and names of spans of a vector.
+_Sees = tuple[str | Sequence[str] | None, Mapping[str, Sequence[int]] | None]
 OneOrMoreTasks = TaskLike | Sequence[TaskLike]
 
 
@@ -40,12 +42,16 @@ def pair(
     env_kwargs: Mapping[str, Any] | None = None,
     exploration_epsilon: float | None = None,
     device: str = "auto",
+    teacher_sees: str | Sequence[str] | None = None,
+    names: Mapping[str, Sequence[int]] | None = None,
 ) -> Pairing:
     """Load policies and teachers, make the tasks, and check all that can be checked without playing.
 
-    Arguments and errors are those of `evaluate`.
+    Arguments and errors are those of `evaluate`. What the teacher sees is said of the policies where no teacher is
+    named: one of another library is evaluated by itself so.
     """
-    loaded = _loaded(policies, device, task, env_kwargs)
+    sees = (teacher_sees, names)
+    loaded = _loaded(policies, device, task, env_kwargs, sees if not teacher else (None, None))
     if not loaded:
         raise UsageError("evaluate needs at least one policy.")
     first = loaded[0].policy  # says what nothing else says: the tasks and their teachers
@@ -53,7 +59,7 @@ def pair(
     if exploration_epsilon is not None:
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
-    teachers = _teachers_for(tasks, first, teacher, device=device)
+    teachers = _teachers_for(tasks, first, teacher, sees, device=device)
     # All of it before the first episode: an hour's play must not end at the last task.
     for own in tasks:
         for named in loaded:
@@ -66,10 +72,17 @@ def pair(
 
 
 def _loaded(
-    given: OneOrMorePolicies, device: str, task: OneOrMoreTasks | None, env_kwargs: Mapping[str, Any] | None
+    given: OneOrMorePolicies,
+    device: str,
+    task: OneOrMoreTasks | None,
+    env_kwargs: Mapping[str, Any] | None,
+    sees: _Sees,
 ) -> list[NamedPolicy]:
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    loaded = [as_policy(item, device=device, task=task, env_kwargs=env_kwargs) for item in items]
+    parts, names = sees
+    loaded = [
+        as_policy(item, device=device, task=task, env_kwargs=env_kwargs, sees=parts, names=names) for item in items
+    ]
     return named_policies(items, loaded)
 
 
@@ -122,10 +135,10 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
 
 
 def _teachers_for(
-    tasks: Sequence[Task], student: Policy, given: OneOrMorePolicies | None, *, device: str
+    tasks: Sequence[Task], student: Policy, given: OneOrMorePolicies | None, sees: _Sees, *, device: str
 ) -> dict[str, NamedPolicy]:
     """Return the teacher of each task, by the task's name: one that was named, or else the one that was recorded."""
-    teachers = [] if given is None else _loaded(given, device, tasks, None)
+    teachers = [] if given is None else _loaded(given, device, tasks, None, sees)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
     found: dict[str, NamedPolicy] = {}

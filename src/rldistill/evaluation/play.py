@@ -10,6 +10,7 @@ from rldistill import statistics
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.evaluation.names import NamedPolicy
+from rldistill.evaluation.parts import PartUse, part_uses
 from rldistill.evaluation.random_play import play_random
 from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
@@ -70,7 +71,12 @@ class TaskPlay:
             taught = None
             if reference is not None:
                 taught = self._row("teacher", reference, self._play(reference, envs, starts, asked))
-            rows = [self._row("student", student, self._play(student, envs, starts)) for student in students]
+            rows = [
+                replace(
+                    self._row("student", student, self._play(student, envs, starts)), parts=self._parts(student, envs)
+                )
+                for student in students
+            ]
         if taught is None:
             return (*rows, random)
         return (taught, *(self._related(row, taught, random) for row in rows), random)
@@ -176,6 +182,19 @@ class TaskPlay:
         if row.task.fingerprint.action_layout.is_continuous:
             return replace(related, action_gap=alike.value, action_gap_interval=interval)
         return replace(related, agreement=alike.value, agreement_interval=interval)
+
+    def _parts(self, named: NamedPolicy, envs: EpisodeEnvs) -> tuple[PartUse, ...]:
+        """Play a student again for each part that it sees, where its file says which."""
+        if not isinstance(named.policy, TorchPolicy):
+            return ()
+        return part_uses(
+            named.policy,
+            envs,
+            range(self.num_episodes),
+            seed=self.seed,
+            exploration_epsilon=self._epsilon,
+            on_step=self._report(f"parts of {named.name}", self.num_episodes, "episodes"),
+        )
 
     @property
     def _epsilon(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rldistill import statistics
 from rldistill.errors import UsageError
+from rldistill.evaluation.parts import PartUse
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
@@ -19,7 +20,7 @@ from rldistill.statistics import FloatArray, Interval, Role, Stratum
 from rldistill.tasks import Task
 
 # Attributes of an evaluation that are no plain data.
-_RECORDS = frozenset({"task", "played", "size", "speed"})
+_RECORDS = frozenset({"task", "played", "size", "speed", "parts"})
 _KEYS = (
     *("name", "role", "policy_hash", "behaviour", "exploration_epsilon", "episodes", "num_distinct", "census"),
     *("mean", "median", "iqm", "interval", "iqm_interval", "degenerate"),
@@ -58,6 +59,7 @@ class PolicyEvaluation:
     network: str | None = None  # what it computes with: `mlp:64x64`, a module's class, or a program's format
     size: NetworkSize | None = None  # of the network, where there is one
     speed: DecisionSpeed | None = None  # of decisions, where there is a network
+    parts: tuple[PartUse, ...] = ()  # of a student that records which parts it sees: how it fares without each
 
     @property
     def standard_error(self) -> float:
@@ -87,7 +89,8 @@ class PolicyEvaluation:
             "latency_seconds": speed.latency_seconds if speed else None,
             "decisions_per_second": speed.decisions_per_second if speed else None,
         }
-        return {key: found[key] for key in _KEYS}
+        parts = {"parts": [part.to_dict() for part in self.parts]} if self.parts else {}
+        return {key: found[key] for key in _KEYS} | parts
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 from rich.cells import cell_len
 
 from rldistill.errors import printable
+from rldistill.evaluation.parts import PartUse
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.statistics import Interval
 
@@ -20,10 +21,16 @@ _Row = Sequence[str]
 def evaluation_table(evaluation: Evaluation) -> str:
     """Return tables as text: scores with intervals and what was kept, by task; over several tasks; size and speed."""
     blocks = _score_blocks(evaluation)
+    blocks += [f"{printable(row.name)} {parts_text(row.parts)}" for row in evaluation.policies if row.parts]
     if len(evaluation.tasks) > 1 and evaluation.overall:
         blocks += _overall_blocks(evaluation)
     costs = _cost_table(evaluation)
     return "\n\n".join([*blocks, *([_text(costs, left=2)] if len(costs) > 1 else [])])
+
+
+def parts_text(parts: Sequence[PartUse]) -> str:
+    """Return how a student fares without each of the parts that it sees."""
+    return "\n  ".join(["with one part of its observations from another episode:", *map(str, parts)])
 
 
 def size_text(num_bytes: int) -> str:

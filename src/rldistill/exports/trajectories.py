@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import PlayableTask
 from rldistill.errors import DatasetError, MismatchError, RldistillError
+from rldistill.observations import flat
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.seeding import stream_generator
@@ -66,7 +67,7 @@ def of_task(
                 labellers={"policy": player},
             )
             for step in episodes.play():
-                yield Decisions(step.observations, step.labels["policy"], int(step.ended.sum()))
+                yield Decisions(flat(step.observations), step.labels["policy"], int(step.ended.sum()))
         finally:
             envs.close()
 

@@ -1,5 +1,6 @@
 """From what a user names to a policy and the task it plays."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from rldistill.errors import MismatchError, RldistillError, UsageError, printabl
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
+from rldistill.policies.sighted import SightedPolicy
+from rldistill.sight import Sight, choose_parts, recorded_sight
 from rldistill.tasks import Protocol, Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
 
@@ -102,7 +105,13 @@ def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:
 
 
 def as_policy(
-    policy: PolicyLike, *, device: str, task: object = None, env_kwargs: Mapping[str, Any] | None = None
+    policy: PolicyLike,
+    *,
+    device: str,
+    task: object = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    sees: str | Sequence[str] | None = None,
+    names: Mapping[str, Sequence[int]] | None = None,
 ) -> Policy:
     """Return a policy: itself, from its file, or what a run folder ends in: the student, or the last policy.
 
@@ -111,11 +120,20 @@ def as_policy(
         device: auto, cpu or cuda.
         task: that it is to play, for files that do not say it; several of them say nothing.
         env_kwargs: settings of the task.
+        sees: which parts of the task's observations it is given, in order; None: all.
+        names: of spans of a vector.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
-        UsageError: the file does not say something that nobody said.
+        UsageError: the file does not say something that nobody said; or the task has no such part.
     """
+    if sees is not None:
+        whole = _one_task(task, env_kwargs)
+        if whole is None:
+            raise UsageError("teacher_sees chooses parts of the observations of one task: name it, --task ID.")
+        sight = choose_parts("teacher_sees", sees, names, whole)
+        assert sight is not None, "parts are chosen"
+        return seeing(as_policy(policy, device=device, task=_shown_to(whole, sight)), whole, sight)
     if not isinstance(policy, str | Path | PolicyFile):
         if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method
             raise UsageError(
@@ -125,6 +143,16 @@ def as_policy(
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
     return _from_file(named, device=device, task=task, env_kwargs=env_kwargs)
+
+
+def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
+    """Return a policy that plays a task by some parts of its observations; None: by all of them."""
+    return policy if sight is None else SightedPolicy(policy, task, sight)
+
+
+def _shown_to(task: Task, sight: Sight | None) -> Task:
+    """Return a task as a policy that sees some parts has it: a file that names no task is read for this one."""
+    return task if sight is None else replace(task, fingerprint=sight.seen(task.fingerprint))
 
 
 def _from_file(
@@ -176,6 +204,8 @@ def as_teacher(
     env_kwargs: Mapping[str, Any] | None,
     exploration_epsilon: float | None,
     device: str,
+    sees: str | Sequence[str] | None = None,
+    names: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Policy, PlayableTask]:
     """Return a policy that acts as the user says, and the task that it is to play, as it is played.
 
@@ -186,6 +216,8 @@ def as_teacher(
         env_kwargs: settings of the task.
         exploration_epsilon: chance of a uniformly random action; None: the protocol's.
         device: auto, cpu or cuda.
+        sees: which parts of the task's observations it sees, in order; None: all.
+        names: of spans of a vector.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
@@ -194,7 +226,7 @@ def as_teacher(
     """
     if isinstance(task, str):
         make_task(task, env_kwargs)  # wrong usage whatever the files say
-    policy = as_policy(named, device=device, task=task, env_kwargs=env_kwargs)
+    policy = as_policy(named, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
     playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
     if exploration_epsilon is not None:
         playable = playable.with_exploration(exploration_epsilon)
@@ -209,6 +241,8 @@ def told_to_act(policy: Policy, behaviour: Behaviour | None) -> Policy:
     """
     if check_behaviour(behaviour) in (None, policy.behaviour):
         return policy
+    if isinstance(policy, SightedPolicy):
+        return policy.around(told_to_act(policy.policy, behaviour))
     if not isinstance(policy, LoadedPolicy):
         raise UsageError(
             f"behaviour: got {behaviour!r} for a {type(policy).__name__}, which acts as it does. Leave it out."
@@ -228,6 +262,8 @@ def while_recorded(policy: Policy, behaviour: Behaviour | None) -> Policy:
         policy: the teacher.
         behaviour: what the user said of how it acts; None: nothing.
     """
+    if isinstance(policy, SightedPolicy):
+        return policy.around(while_recorded(policy.policy, behaviour))
     if behaviour is not None or policy.output_kind != "gaussian" or not isinstance(policy, LoadedPolicy):
         return policy
     return acting(policy, "sample")
@@ -293,20 +329,24 @@ def _kind_of(path: Path) -> FileKind | None:
         return None
 
 
-def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[LoadedPolicy]:
+def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[Policy]:
     """Yield what a file holds, where that is the policy of the record: the path is a hint, the hash decides."""
     try:
         readings = _readings(path, record.get("reading"), task)
+        sight = recorded_sight(record.get("reading"))
+        shown_task = _shown_to(task, sight)
     except RldistillError:
         return
     for reading in readings:
         try:
-            policy = _from_file(PolicyFile(path, reading), device=device, task=task)
+            policy = _from_file(PolicyFile(path, reading), device=device, task=shown_task)
         except RldistillError:
             continue  # something else by now, or a program that nobody trusts here
         # How a policy acts may have been said when it was read.
         policies = (acting(policy, behaviour) for behaviour in (None, *LEARNED_BEHAVIOURS))
-        yield from (candidate for candidate in policies if candidate.hash == record.get("hash"))
+        found = [candidate for candidate in policies if candidate.hash == record.get("hash")]
+        with contextlib.suppress(MismatchError):  # the task has other parts by now
+            yield from [seeing(candidate, task, sight) for candidate in found]
 
 
 def _readings(path: Path, said: object, task: Task) -> list[Reading]:

@@ -56,6 +56,25 @@ class InputNormalization:
         settings: dict[str, Any] = {"epsilon": self.epsilon, "clip": self.clip}
         return settings | ({"untouched": [list(span) for span in self.untouched]} if self.untouched else {})
 
+    def at(self, places: Sequence[int | None]) -> "InputNormalization | None":
+        """Return the statistics of some of these numbers in another order; None stands for one that has none.
+
+        Returns:
+            None where no number has any.
+        """
+        if not any(place is not None for place in places):
+            return None
+        plain = {place for first, end in self.untouched for place in range(first, end)}
+        is_plain = [place is None or place in plain for place in places]
+        untouched = tuple((index, index + 1) for index, plain_one in enumerate(is_plain) if plain_one)
+        return InputNormalization(
+            tuple(0.0 if place is None else self.mean[place] for place in places),
+            tuple(1.0 if place is None else self.variance[place] for place in places),
+            self.epsilon,
+            self.clip,
+            untouched,
+        )
+
     @classmethod
     def from_settings(
         cls, mean: Sequence[float], variance: Sequence[float], settings: Mapping[str, Any]

@@ -19,7 +19,7 @@ from rldistill.options.declaration import (
     option_types,
 )
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Played, Told, TrainingMachine
+from rldistill.options.shared import Environments, Folder, PartNames, Played, TeacherSees, Told, TrainingMachine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +56,7 @@ class Stored(Options):
 
 
 @dataclass(frozen=True)
-class Live(Reading, Played):
+class Live(Reading, TeacherSees, Played):
     """A teacher that plays while the student learns, with --teacher: the paper's schedule.
 
     They take turns: the teacher plays, then the student learns from the newest of what was played.
@@ -118,7 +118,7 @@ Several = Sequence[PathLike | Stored] | Sequence[Live]
 
 
 @dataclass(frozen=True)
-class DistillOptions(Environments, TrainingMachine, Folder, Told):
+class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
     """Train a student on what a teacher says."""
 
     source: "Annotated[Source | Several, PythonOnly()]"
@@ -131,6 +131,8 @@ class DistillOptions(Environments, TrainingMachine, Folder, Told):
     """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or combined:8-8-8:32:64; with
     :16 at the end, each head has a hidden layer of 16 units. In Python also a module from scaled float32 observations
     to [B, A]. auto: a network that fits the observations and has at most half as many parameters as its teacher."""
+    student_sees: str | Sequence[str] | None = None
+    """Parts of the observations that the student sees, in order, with commas between. Default: all."""
     loss: Annotated[LossLike | None, PythonOnly()] = None
     """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a

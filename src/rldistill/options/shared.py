@@ -79,6 +79,24 @@ class Played(Options):
     """Chance of a uniformly random action. Default: the protocol's, 0.05 for Atari and 0 elsewhere."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherSees(Options):
+    """What the teacher sees."""
+
+    teacher_sees: str | Sequence[str] | None = None
+    """Parts of the observations that the teacher sees, in order, with commas between; needs --task. Default: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartNames(Options):
+    """Names of the parts of observations."""
+
+    names: Mapping[str, Sequence[int]] | None = None
+    """Names for spans of observations that are vectors, such as velocity=0:3,rest=3: (from a number to the one before
+    the second, or to the end), or a file of names as export takes it. Default: the names that the environment gives,
+    the keys of a Dict."""
+
+
 # What a call does with its folder, and who hears of it, is not part of what it makes.
 _OF_THE_CALL = frozenset({*option_types(Folder), *option_types(Told)})
 

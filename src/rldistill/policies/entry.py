@@ -14,6 +14,7 @@ from rldistill.data import TeacherEntry
 from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import Policy
+from rldistill.policies.sighted import SightedPolicy
 from rldistill.policies.torch_policy import TorchPolicy
 from rldistill.tasks import Task
 from rldistill.types import FURTHER_FIELDS
@@ -39,6 +40,9 @@ def teacher_entry(
         reading: what a user said of that file, if anything.
         played_as: how it acted while it was recorded; None: as it does.
     """
+    if isinstance(policy, SightedPolicy):
+        reading = {**(reading or {}), "sight": policy.sight.to_dict()}
+        return teacher_entry(policy.policy, path, reading, played_as=played_as)
     normalization = policy.normalization if isinstance(policy, TorchPolicy) else None
     return TeacherEntry(
         policy.name,

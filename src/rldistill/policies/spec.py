@@ -14,7 +14,8 @@ from rldistill.networks import Architecture, GaussianOptions, InputNormalization
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
-from rldistill.tasks import ObservationPart, Task
+from rldistill.sight import Sight
+from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import OutputKind
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -64,6 +65,7 @@ class PolicySpec:
     atoms: ValueAtoms | None = None
     # Which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
     module_outputs: str | None = None
+    sight: Sight | None = None  # which parts of the observations it sees; None: all of them
 
     def __post_init__(self) -> None:
         # Also what a stranger's file declares comes this way.
@@ -156,13 +158,19 @@ class PolicySpec:
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation: the same for all heads."""
-        return self.heads[0].task.fingerprint.observation_shape
+        """Shape of what the network sees of one observation: the same for all heads."""
+        return self.seen.observation_shape
 
     @property
     def observation_parts(self) -> tuple[ObservationPart, ...]:
-        """What one observation is made of, where it is of several: the same for all heads."""
-        return self.heads[0].task.fingerprint.observation_parts
+        """What is seen of one observation, where it is of several parts: the same for all heads."""
+        return self.seen.observation_parts
+
+    @property
+    def seen(self) -> ObservationFingerprint:
+        """What the network sees of its tasks."""
+        whole = self.heads[0].task.fingerprint
+        return whole if self.sight is None else self.sight.seen(whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; what came to the format later stands there only where it says something."""
@@ -175,6 +183,8 @@ class PolicySpec:
             later["atoms"] = asdict(self.atoms)
         if self.module_outputs is not None:
             later["module_outputs"] = self.module_outputs
+        if self.sight is not None:
+            later["sight"] = self.sight.to_dict()
         return later | {
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
@@ -207,4 +217,5 @@ class PolicySpec:
             gaussian=GaussianOptions(**data.get("gaussian", {})),
             atoms=ValueAtoms(**data["atoms"]) if "atoms" in data else None,
             module_outputs=data.get("module_outputs"),
+            sight=Sight.from_dict(data["sight"]) if "sight" in data else None,
         )

@@ -29,8 +29,9 @@ from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
 from rldistill.policies.protocol import Observations
 from rldistill.policies.spec import HeadSpec, PolicySpec
+from rldistill.sight import Sight
 from rldistill.storage import write_atomically
-from rldistill.tasks import Task
+from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
 
@@ -63,11 +64,13 @@ class TorchPolicy:
         behaviour: Behaviour = "greedy",
         gaussian: GaussianOptions = DEFAULT_GAUSSIAN,
         normalization: InputNormalization | None = None,
+        sight: Sight | None = None,
         name: str | None = None,
         zero_output: bool = True,
         generator: torch.Generator | None = None,
     ) -> "TorchPolicy":
         """Return a new policy with freshly drawn weights."""
+        seen = tasks[0].fingerprint if sight is None else sight.seen(tasks[0].fingerprint)
         spec = PolicySpec(
             name=name or architecture.name,
             architecture=architecture,
@@ -75,10 +78,11 @@ class TorchPolicy:
             output_kind=output_kind,
             behaviour=behaviour,
             input_scale=_input_scale(
-                tasks[0], images_only=architecture.kind == "combined" and not architecture.float_images
+                seen, images_only=architecture.kind == "combined" and not architecture.float_images
             ),
             gaussian=gaussian,
             normalization=None if normalization is None else normalization.settings,
+            sight=sight,
         )
         return cls.from_spec(spec, normalization=normalization, zero_output=zero_output, generator=generator)
 
@@ -115,6 +119,7 @@ class TorchPolicy:
         behaviour: Behaviour = "greedy",
         normalization: InputNormalization | None = None,
         outputs: OutputDeclaration | None = None,
+        sight: Sight | None = None,
     ) -> "TorchPolicy":
         """Return a policy around a module of one's own: scaled or normalised observations to rows `[B, O]`.
 
@@ -126,10 +131,11 @@ class TorchPolicy:
             heads=(HeadSpec(task),),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=_input_scale(task),
+            input_scale=_input_scale(task.fingerprint if sight is None else sight.seen(task.fingerprint)),
             module=module_name(module),
             module_outputs=None if outputs is None else outputs.text,
             normalization=None if normalization is None else normalization.settings,
+            sight=sight,
         )
         network = ModuleNetwork(
             module,
@@ -213,13 +219,16 @@ class TorchPolicy:
             MismatchError: observations of another shape, or no integers where the policy takes bytes.
             NumericalError: it answered NaN or infinity.
         """
+        return self._answer(self._seen(observations), state, ROWS_PER_BATCH[self.device.type])
+
+    def _seen(self, observations: Observations) -> Tensors:
+        """Return what the network sees of observations, after checking that they are the task's."""
         rows = as_tensors(observations, self._task.fingerprint)
-        return self._answer(rows, state, ROWS_PER_BATCH[self.device.type])
+        check_observations(self.name, rows, self._task.fingerprint)
+        return rows if self.spec.sight is None else self.spec.sight.choose(rows)
 
     def _answer(self, rows: Tensors, state: State, batch_size: int | None) -> tuple[PolicyOutput, State]:
         """Return what `__call__` does, computed in batches of this size; None: with the rows as they are."""
-        fingerprint = self._task.fingerprint
-        check_observations(self.name, rows, fingerprint)
         network = self.network
         was_training = network.training
         if was_training:  # setting the mode walks over all modules
@@ -238,7 +247,7 @@ class TorchPolicy:
         outputs, features, value, *following = columns
         assert outputs is not None, "every network has outputs"
         check_answers(self.name, self.output_kind, rows, outputs)
-        layout = fingerprint.action_layout
+        layout = self._task.fingerprint.action_layout
         output = PolicyOutput.from_raw(layout, self.output_kind, outputs, value=value, features=features)
         return output, tuple([part for part in following if part is not None]) or state
 
@@ -264,7 +273,7 @@ class TorchPolicy:
             rng: one generator, or one per row; needed where something is drawn.
             exploration_epsilon: chance of a uniformly random action, in [0, 1].
         """
-        rows = as_tensors(observations, self._task.fingerprint)
+        rows = self._seen(observations)
         batch_size = None if num_rows(rows) == 1 else ROWS_PER_BATCH[self.device.type]
         output, state = self._answer(rows, state, batch_size)
         return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
@@ -349,6 +358,6 @@ def stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     return dtype if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor.dtype
 
 
-def _input_scale(task: Task, *, images_only: bool = False) -> float:
+def _input_scale(seen: ObservationFingerprint, *, images_only: bool = False) -> float:
     """Return the factor on bytes; `images_only` where it is applied to the images among several parts."""
-    return 1 / 255 if images_only or task.fingerprint.observation_dtype == "uint8" else 1.0
+    return 1 / 255 if images_only or seen.observation_dtype == "uint8" else 1.0

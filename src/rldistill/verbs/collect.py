@@ -124,6 +124,8 @@ def _loaded(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, Playa
         env_kwargs=options.env_kwargs,
         exploration_epsilon=options.exploration_epsilon,
         device=options.device,
+        sees=options.teacher_sees,
+        names=options.names,
     )
 
 

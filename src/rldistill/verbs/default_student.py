@@ -62,7 +62,7 @@ def _network_of(initial: TorchPolicy) -> str | None:
 
 def _sizes_that_fit(options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind) -> dict[str, int]:
     """Return the defaults that can see the observation, largest of each kind first, with their parameters."""
-    fingerprint = tasks[0].task.fingerprint
+    fingerprint = tasks[0].seen
     if any(part.is_image for part in fingerprint.observation_parts):
         names = (*_COMBINED, *_MLPS)
     elif image_shape(fingerprint.observation_shape) is not None:

@@ -8,7 +8,7 @@ from rldistill.errors import UsageError
 from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, verb
-from rldistill.options.distill import AUTO, DistillOptions, Named, Stored
+from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
@@ -86,7 +86,7 @@ def set_up(
     options, named = resolve_distillation(options)
     out = Path(options.out)
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
-    opened = open_named(named, device=options.device)
+    opened = open_named(named, options)
     taught = [each.taught for each in opened if each.taught is not None]
     options, named, note = fill_in(options, named, taught)
     sources = make_sources(options, named, opened, callbacks)
@@ -120,6 +120,11 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
             "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything "
             "yet. Collect first, or choose state or parameter."
         )
+    sees = [options.student_sees, *(item.teacher_sees for item in named if isinstance(item, Live))]
+    if options.names is not None and all(parts is None for parts in sees):
+        raise UsageError("names belong with student_sees or teacher_sees, which say who sees which of them.")
+    if isinstance(named[0], Online) and options.student_sees is not None:
+        raise UsageError("student_sees belongs with a dataset or --teacher: with --online the student sees everything.")
     task_schedule(options, list(options.task_weights or [""]))
     if options.held_out_fraction is not None:
         check_held_out_fraction(options.held_out_fraction)

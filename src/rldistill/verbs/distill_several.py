@@ -143,6 +143,7 @@ def _distiller(options: DistillOptions, students: Sequence[TorchPolicy], setup: 
         num_updates=setup.num_updates,
         max_gradient_norm=options.max_gradient_norm,
         precision=resolve_precision(options.precision, torch.device(options.device)),
+        sight=setup.student.spec.sight,
     )
 
 

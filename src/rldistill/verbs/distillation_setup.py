@@ -20,7 +20,9 @@ from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import DistillOptions, Named, Online
 from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
+from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
+from rldistill.sight import Sight, choose_parts, recorded_sight
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 from rldistill.verbs.default_student import choose_student
@@ -94,7 +96,12 @@ def prepare(
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(getattr(options, option), names, option)
     losses = [task_loss(options, source) for source in sources]
-    tasks = [StudentTask(source.task, source.samples, _normalization(options, source)) for source in sources]
+    # The tasks have observations of one kind: what is chosen of one is chosen of all.
+    sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
+    tasks = [
+        StudentTask(source.task, source.samples, _normalization(options, source, sight), sight)
+        for source, sight in zip(sources, sights, strict=True)
+    ]
     kind = student_kind(names, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
     _check_std(options, kind, module)
@@ -103,6 +110,7 @@ def prepare(
     own = options if weights_seed is None else replace(options, seed=weights_seed)
     student, kept = initial_student(own, chosen, tasks, kind)
     student = student.to(torch.device(options.device))
+    check_blind(student)
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
     trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
@@ -209,11 +217,23 @@ def _check_normalize(options: DistillOptions, sources: Sequence[Source], module:
         raise UsageError(f"normalize_inputs is for a new student of one task of vectors, got {why}. Leave it out.")
 
 
-def _normalization(options: DistillOptions, data: Source) -> InputNormalization | None:
-    recorded = data.teacher.normalization
-    if recorded is None and options.normalize_inputs and options.init_from is None:
-        size = math.prod(data.task.fingerprint.observation_shape)
+def _normalization(options: DistillOptions, data: Source, sight: Sight | None) -> InputNormalization | None:
+    """Return the teacher's statistics of what the student sees, or some to be measured; None: there are none."""
+    own, theirs = _recorded_normalization(data), recorded_sight(data.teacher.reading)
+    whole = data.task.fingerprint
+    if own is None and options.normalize_inputs and options.init_from is None:
+        seen = whole if sight is None else sight.seen(whole)
+        size = math.prod(seen.observation_shape)
         return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
+    if own is None or sight is theirs is None:
+        return own
+    everything = range(math.prod(whole.observation_shape))
+    known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
+    return own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
+
+
+def _recorded_normalization(data: Source) -> InputNormalization | None:
+    recorded = data.teacher.normalization
     if recorded is None:
         return None
     settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
@@ -287,4 +307,5 @@ def _distiller(
         precision=resolve_precision(options.precision, torch.device(options.device)),
         seed=options.seed,
         further=learned,
+        sight=student.spec.sight,
     )

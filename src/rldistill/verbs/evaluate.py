@@ -70,6 +70,8 @@ def load_pairing(options: EvaluateOptions) -> Pairing:
         env_kwargs=options.env_kwargs,
         exploration_epsilon=options.exploration_epsilon,
         device=options.device,
+        teacher_sees=options.teacher_sees,
+        names=options.names,
     )
     if options.require_retention is not None:
         check_gated(pairing)

@@ -140,6 +140,11 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
             f"Policy {policy.name!r} is a program, not weights: there is nothing to export but the file that it is. "
             "Distil it into a network first: rldistill distill --teacher FILE."
         )
+    if policy.spec.sight is not None:
+        raise RldistillError(
+            f"Policy {policy.name!r} sees {', '.join(policy.spec.sight.parts)} of its task's observations, and an "
+            "export of some parts is not there yet. Make the environment show these alone, and distil there."
+        )
     heads = [own.name for own in policy.tasks]
     if len(heads) == 1:
         return policy

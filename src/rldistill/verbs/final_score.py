@@ -12,10 +12,11 @@ from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, docs_page, first_line
+from rldistill.evaluation.parts import part_uses
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.loading.named import recorded_teacher
 from rldistill.options.distill import DistillOptions
-from rldistill.policies import Policy, RandomPolicy, TorchPolicy
+from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.statistics import ROLES, Role, Stratum, retention, retention_samples, sample_interval
@@ -49,13 +50,15 @@ def tell_scores(
         if playable is None:
             continue
         try:
-            text = _score_line(student, data, alike, playable, options, callbacks, started)
+            score = _score_line(student, data, alike, playable, options, callbacks, started)
+            notify(callbacks, MessageEvent(score))
+            for text in _parts_line(student, playable, options, callbacks, started):
+                notify(callbacks, MessageEvent(text))
         except StopRequestedError:
             notify(callbacks, MessageEvent("stopped; the student is saved, its score was not finished"))
             return
         except Exception as error:  # an environment of anybody's: the student is finished whatever happens here
-            text = f"no score of {data.task.name}: {first_line(error)}"
-        notify(callbacks, MessageEvent(text))
+            notify(callbacks, MessageEvent(f"no score of {data.task.name}: {first_line(error)}"))
 
 
 def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:
@@ -108,6 +111,32 @@ def _score_line(
         for role, policy in policies.items()
     }
     return _in_words(scores, alike, options, of=f" of {task.name}" if len(student.tasks) > 1 else "")
+
+
+def _parts_line(
+    student: TorchPolicy,
+    playable: PlayableTask,
+    options: DistillOptions,
+    callbacks: Sequence[Callback],
+    started: float,
+) -> list[str]:
+    """Return what the student makes of each part that it sees, where that was chosen."""
+    num_episodes = options.evaluate_episodes or DEFAULT_EPISODES
+    fitted = fit_policy(student, playable.task)
+    assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
+    envs = playable.make_envs(min(options.num_envs, num_episodes), options.num_threads)
+    try:
+        parts = part_uses(
+            fitted,
+            envs,
+            range(num_episodes),
+            seed=stream_seed(options.seed, "score of the finished student"),
+            exploration_epsilon=playable.task.protocol.exploration_epsilon,
+            on_step=_reporter("student without a part", options, callbacks, started),
+        )
+    finally:
+        envs.close()
+    return [f"score with a part of another episode: {', '.join(map(str, parts))}"] if parts else []
 
 
 def _reporter(

@@ -21,7 +21,8 @@ from rldistill.networks.output_layer import StdKind
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
-from rldistill.tasks import Task
+from rldistill.sight import Sight
+from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import OutputKind
 
 MODULE_PREFIX = "module:"
@@ -35,12 +36,20 @@ class StudentTask:
     Attributes:
         task: with the layout of its teacher's actions.
         samples: whether the student is to sample its actions.
-        normalization: of observations, as its teacher has it.
+        normalization: of what the student sees, as its teacher has it.
+        sight: which parts of the observations the student sees; None: all.
     """
 
     task: Task
     samples: bool
     normalization: InputNormalization | None = None
+    sight: Sight | None = None
+
+    @property
+    def seen(self) -> ObservationFingerprint:
+        """What the student sees of the task."""
+        whole = self.task.fingerprint
+        return whole if self.sight is None else self.sight.seen(whole)
 
     @property
     def behaviour(self) -> Behaviour:
@@ -81,13 +90,14 @@ def initial_student(
     initial = None if options.init_from is None else load_policy(options.init_from)
     if initial is None:
         return new_student(options, named, tasks, output_kind), ()
+    _check_sight(options, initial, tasks[0].sight)
     if options.add_head:
         _check_architecture(options, named, initial)
         return _with_more_heads(options, named, initial, tasks, output_kind)
     heads = _heads_in_order_of(initial, options, tasks)
     _check_architecture(options, named, initial)
     normalization = _normalization_with(options, initial, tasks)
-    student = _new_student(options, named, heads, output_kind, normalization)
+    student = _new_student(options, named, heads, output_kind, normalization, tasks[0].sight)
     _check_inputs(options, initial, normalization, student.spec.input_scale)
     _check_output_layers(options, initial, student.spec)
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
@@ -103,7 +113,8 @@ def new_student(
     Raises:
         MismatchError: the network does not suit the observations, or teachers normalise them differently.
     """
-    return _new_student(options, named, [_head(task) for task in tasks], output_kind, _normalization(tasks))
+    heads = [_head(task) for task in tasks]
+    return _new_student(options, named, heads, output_kind, _normalization(tasks), tasks[0].sight)
 
 
 def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Module:
@@ -125,7 +136,10 @@ def _module_student(
     if len(tasks) > 1:
         names = ", ".join(task.task.name for task in tasks)
         raise UsageError(f"student: a module of your own plays one task, got {len(tasks)}: {names}. Name a preset.")
-    return TorchPolicy.from_module(module, tasks[0].task, output_kind=output_kind, behaviour=tasks[0].behaviour)
+    (task,) = tasks
+    return TorchPolicy.from_module(
+        module, task.task, output_kind=output_kind, behaviour=task.behaviour, sight=task.sight
+    )
 
 
 def _head(task: StudentTask) -> HeadSpec:
@@ -182,6 +196,16 @@ def _check_inputs(
         )
 
 
+def _check_sight(options: DistillOptions, initial: TorchPolicy, sight: Sight | None) -> None:
+    own = initial.spec.sight
+    if own != sight:
+        sees, said = ("everything" if one is None else ",".join(one.parts) for one in (own, sight))
+        raise MismatchError(
+            f"--init-from {options.init_from} sees {sees}, --student-sees says {said}: its weights would see something "
+            "else. Say the same parts, with the same --names, or leave --init-from out."
+        )
+
+
 def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: PolicySpec) -> None:
     old = initial.spec
     if old.atoms != new.atoms:
@@ -205,6 +229,7 @@ def _new_student(
     heads: Sequence[HeadSpec],
     output_kind: OutputKind,
     normalization: InputNormalization | None,
+    sight: Sight | None,
 ) -> TorchPolicy:
     # Where all heads act alike, the policy says it once.
     shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
@@ -215,6 +240,7 @@ def _new_student(
         behaviour=shared,
         gaussian=GaussianOptions(options.std),  # pyright: ignore[reportArgumentType] it checks
         normalization=normalization,
+        sight=sight,
         generator=_generator(options),
     )
     return student.with_spec(

@@ -107,7 +107,7 @@ class Opened:
         return None if self.teacher is None else (self.teacher[0].output_kind, self.teacher[1].task)
 
 
-def open_named(named: Sequence[Named], *, device: str) -> list[Opened]:
+def open_named(named: Sequence[Named], options: DistillOptions) -> list[Opened]:
     """Open datasets, or load teachers and make what they play.
 
     Raises:
@@ -115,10 +115,10 @@ def open_named(named: Sequence[Named], *, device: str) -> list[Opened]:
         PolicyFileError: a teacher's file cannot be trusted.
         MismatchError: a teacher does not fit its task.
     """
-    return [_opened(item, device) for item in named]
+    return [_opened(item, options) for item in named]
 
 
-def _opened(item: Named, device: str) -> Opened:
+def _opened(item: Named, options: DistillOptions) -> Opened:
     if isinstance(item, Stored):
         return Opened(item.data if isinstance(item.data, Dataset) else Dataset.open(item.data))
     if isinstance(item, Online):
@@ -129,7 +129,9 @@ def _opened(item: Named, device: str) -> Opened:
         behaviour=item.behaviour,
         env_kwargs=item.env_kwargs,
         exploration_epsilon=item.exploration_epsilon,
-        device=device,
+        device=options.device,
+        sees=item.teacher_sees,
+        names=options.names,
     )
     return Opened(teacher=teacher)
 

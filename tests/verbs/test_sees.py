@@ -1,0 +1,130 @@
+"""Students and teachers that see parts of the observations, through the public verbs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import rldistill as rd
+from rldistill.envs import make_task
+from rldistill.errors import MismatchError, RldistillError, UsageError
+from rldistill.policies import load_policy
+from tests.kit.commands import run as run_command
+from tests.kit.seen_env import PARTS_TASK, SPANS, VECTOR_TASK, student_of_hint, teacher_of_state
+
+SMALL = {"student": "mlp:8", "num_updates": 30, "batch_size": 16, "precision": "float32", "evaluate_episodes": 0}
+BLIND = {"student_sees": ["noise", "hint"]}
+
+
+def parts(num_rows=4, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = {"hint": 1, "noise": 3, "state": 2}
+    return {name: rng.normal(size=(num_rows, size)).astype(np.float32) for name, size in sizes.items()}
+
+
+def live(out, task=PARTS_TASK, **settings):
+    source = rd.Live(teacher_of_state(), task, teacher_sees="state", collect_steps=200)
+    return rd.distill(source, out=out, **(SMALL | settings))
+
+
+def test_a_student_of_live_play_records_its_parts_and_ignores_all_others(tmp_path):
+    live(tmp_path / "r", **BLIND)
+    student = load_policy(tmp_path / "r" / "student.safetensors")
+    assert student.spec.sight is not None and student.spec.sight.parts == ("noise", "hint")
+    assert student.network.observation_shape == (4,)
+    given = parts()
+    before = student(given)[0].raw
+    assert torch.equal(student(given | {"state": parts(seed=1)["state"]})[0].raw, before)
+    assert not torch.equal(student(given | {"hint": parts(seed=1)["hint"]})[0].raw, before)
+
+
+def test_a_teacher_of_some_parts_teaches_from_a_dataset_and_is_found_again(tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher_of_state().save(teacher)
+    rd.collect(teacher, PARTS_TASK, teacher_sees="state", num_steps=300, out=tmp_path / "d", num_envs=2)
+    student = rd.distill(tmp_path / "d", out=tmp_path / "r", **SMALL, student_sees="hint")
+    assert student.spec.provenance["teacher"]["reading"] == {"sight": {"parts": ["state"]}}
+    result = rd.evaluate(tmp_path / "r", PARTS_TASK, num_episodes=5)
+    rows = {row.role: row for row in result.policies}
+    assert rows["teacher"].mean == 8.0
+    assert rows["student"].agreement is not None
+
+
+def test_spans_of_a_vector_have_the_names_that_the_user_gives_them(tmp_path):
+    student = live(tmp_path / "r", VECTOR_TASK, names=SPANS, student_sees="hint")
+    assert student.spec.sight is not None and student.spec.sight.spans["state"] == (4, 6)
+    rows = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    others = rows.copy()
+    others[:, 1:] = 7
+    assert torch.equal(student(rows)[0].raw, student(others)[0].raw)
+    result = rd.evaluate(
+        student, VECTOR_TASK, teacher=teacher_of_state(), teacher_sees="state", names=SPANS, num_episodes=3
+    )
+    assert next(row for row in result.policies if row.role == "teacher").mean == 8.0
+
+
+def test_a_teacher_is_refused_where_it_takes_something_else_than_the_parts_it_is_to_see(tmp_path):
+    source = rd.Live(teacher_of_state(), PARTS_TASK, teacher_sees="noise")
+    with pytest.raises(MismatchError, match=r"does not fit noise of task .*observation_shape: \[2\] against \[3\]"):
+        rd.distill(source, out=tmp_path / "r", **SMALL)
+
+
+def test_a_run_goes_on_with_the_same_parts_alone(tmp_path):
+    live(tmp_path / "r", **BLIND)
+    with pytest.raises(RldistillError, match=r"student_sees was \['noise', 'hint'\], is hint\. Use the same"):
+        live(tmp_path / "r", student_sees="hint", resume=True)
+    with pytest.raises(MismatchError, match=r"sees noise,hint, --student-sees says hint: its weights would see"):
+        live(tmp_path / "s", student_sees="hint", init_from=tmp_path / "r" / "student.safetensors")
+
+
+def test_names_that_nobody_sees_by_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="names belong with student_sees or teacher_sees"):
+        rd.distill(tmp_path / "d", names=SPANS, out=tmp_path / "r", **SMALL)
+
+
+def test_the_command_line_reads_parts_and_spans_and_a_file_of_them(tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher_of_state().save(teacher)
+    spans = tmp_path / "names.json"
+    spans.write_text('{"observation": ["hint", {"name": "noise", "size": 3}, {"name": "state", "size": 2}]}')
+    shared = ["--task", VECTOR_TASK, "--teacher-sees", "state", "--num-envs", "2", "--num-steps", "300"]
+    for names, out in (("hint=:1,noise=1:4,state=4:", "a"), (str(spans), "b")):
+        done = run_command("collect", str(teacher), *shared, "--names", names, "--out", str(tmp_path / out))
+        assert done.code == 0, done.stderr
+    manifests = [json.loads((tmp_path / out / "manifest.json").read_text()) for out in ("a", "b")]
+    assert manifests[0]["shards"] == manifests[1]["shards"]
+    done = run_command("collect", str(teacher), *shared, "--names", "hint=x", "--out", str(tmp_path / "c"))
+    assert (done.code, "got 'hint=x', expected NAME=FIRST:END such as velocity=0:3." in done.stderr) == (2, True)
+    done = run_command(
+        "collect", str(teacher), *shared, "--names", "state=4:", "--teacher-sees", "stat", "--out", str(tmp_path / "c")
+    )
+    assert done.code == 2 and "expected some of state [2]. Did you mean 'state'?" in done.stderr
+    assert make_task(VECTOR_TASK).task.fingerprint.observation_parts == ()
+
+
+def test_the_end_of_a_run_and_an_evaluation_say_which_parts_a_student_uses():
+    student = student_of_hint()
+    result = rd.evaluate(student, PARTS_TASK, num_episodes=20)
+    row = next(row for row in result.to_dict()["policies"] if row["role"] == "student")
+    parts = {part["name"]: part for part in row["parts"]}
+    assert list(parts) == ["hint", "noise"]
+    assert row["mean"] == parts["noise"]["mean"] == 8.0
+    assert parts["noise"]["agreement"] == 1.0
+    assert 3.0 < parts["hint"]["mean"] < 5.0
+    assert 0.3 < parts["hint"]["agreement"] < 0.7
+    assert "with one part of its observations from another episode:\n  hint " in str(result)
+    assert "parts" not in next(row for row in result.to_dict()["policies"] if row["role"] == "random")
+
+
+def test_parts_that_a_student_uses_are_told_at_the_end_of_its_run(tmp_path):
+    told = []
+    live(tmp_path / "r", student_sees="hint", evaluate_episodes=5, callbacks=[lambda event: told.append(str(event))])
+    assert any("score with a part of another episode: hint " in text for text in told)
+
+
+def test_a_student_that_sees_some_parts_is_not_exported_as_one_that_sees_all(tmp_path):
+    with pytest.raises(
+        RldistillError, match=r"sees hint, noise of its task's observations, and an export of some parts"
+    ):
+        rd.export(student_of_hint(), out=tmp_path / "student.onnx")
