@@ -172,7 +172,7 @@ def test_a_dry_run_writes_nothing(teacher, tmp_path):
         (["--out", "x.onnx", "--precision", "int8"], 1, "names none that is still there. Name one: --data FOLDER."),
         (["--out", "x.onnx", "--data", "gone"], 1, "gone is not a dataset"),
         (["--out", "x.onnx", "--probabilities"], 2, "gives q_values, which are no choices"),
-        (["--out", "x.zip", "--probabilities"], 2, "the library of --to sb3 computes them itself. Leave it out."),
+        (["--out", "x.zip", "--probabilities"], 2, "files of --to sb3 have no place for them. Leave it out."),
         (["--out", "/proc/none/x.onnx"], 1, "cannot be written"),
     ],
 )

@@ -90,7 +90,7 @@ def prepare(options: ExportOptions) -> Job:
     if options.precision not in chosen.precisions:
         raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
     if options.probabilities and not chosen.may_give_probabilities:
-        raise UsageError(f"--probabilities: the library of --to {chosen.name} computes them itself. Leave it out.")
+        raise UsageError(f"--probabilities: files of --to {chosen.name} have no place for them. Leave it out.")
     if options.most_bytes and chosen.name != "c":
         raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
     names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
