@@ -35,6 +35,25 @@ def test_a_module_is_imported_for_the_ids_it_registers():
     envs.close()
 
 
+@pytest.mark.parametrize(
+    ("task", "asked", "num_busy", "expected"),
+    [
+        ("CartPole-v1", None, 5, 16),
+        ("CartPole-v1", None, 30, 30),
+        ("CartPole-v1", None, 100, 64),
+        ("CartPole-v1", 3, 100, 3),
+        ("atari:pong", None, 100, 16),
+    ],
+)
+def test_vectors_are_played_in_as_many_environments_as_have_work_up_to_64(task, asked, num_busy, expected):
+    assert make_task(task).num_envs(asked, num_busy) == expected
+
+
+def test_environments_that_were_given_stay_as_many_as_they_are():
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    assert make_task(envs).num_envs(None, 100) == 2
+
+
 def test_a_callable_is_a_task_named_after_it():
     assert make_task(TinyChain).task.name == "python:TinyChain"
     assert make_task(lambda: TinyChain(7)).task.fingerprint.observation_shape == (7,)

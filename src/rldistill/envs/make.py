@@ -38,6 +38,7 @@ _BRIDGES = ("GymV21Environment", "GymV26Environment")
 _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
+_FEW_ENVS, _MANY_ENVS = 16, 64
 PYTHON_PREFIX = "python:"
 """How tasks that were given as objects in Python are called."""
 
@@ -54,6 +55,22 @@ class PlayableTask:
     plain: "PlayableTask | None" = field(default=None, repr=False)
     # One environment as Gymnasium has it, with its spaces and metadata; None for those that are stepped otherwise.
     make_env: Callable[[], GymnasiumEnv] | None = field(default=None, repr=False)
+
+    def num_envs(self, asked: int | None, num_busy: int) -> int:
+        """Return in how many environments to play.
+
+        A step of a vector costs little beside asking a network for a batch, which takes as long for 16 rows as for
+        few: more environments share that. Images are computed with for longer, and take more memory.
+
+        Args:
+            asked: by the user; None: 16, of vectors up to 64.
+            num_busy: how many have work.
+        """
+        if self.fixed_num_envs is not None or asked is not None:
+            return self.fixed_num_envs or asked or _FEW_ENVS
+        seen = self.task.fingerprint
+        is_vector = len(seen.observation_shape) == 1 and not any(part.is_image for part in seen.observation_parts)
+        return max(_FEW_ENVS, min(num_busy, _MANY_ENVS)) if is_vector else _FEW_ENVS
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""

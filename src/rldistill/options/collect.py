@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Machine, PartNames, Played, TeacherSees, Told
+from rldistill.options.shared import Folder, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -17,7 +17,7 @@ else:  # The command line reads this file and must not wait for torch: of what m
 
 
 @dataclass(frozen=True)
-class CollectOptions(Reading, TeacherSees, PartNames, Played, Environments, Machine, Folder, Told):
+class CollectOptions(Reading, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Folder, Told):
     """Let a teacher play, and store observations, its outputs, actions and rewards."""
 
     teacher: Annotated["PolicyLike", PythonOnly()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Machine, PartNames, Played, TeacherSees, Told
+from rldistill.options.shared import Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -24,7 +24,7 @@ _MOST_RETENTION = 2.0
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Reading, TeacherSees, PartNames, Played, Environments, Machine, Told):
+class EvaluateOptions(Reading, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Told):
     """Play the same episodes with every policy and with random play, and compare."""
 
     policies: Annotated[Policies, PythonOnly()]

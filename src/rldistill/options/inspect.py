@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rldistill.errors import UsageError
 from rldistill.options.declaration import AtLeast, Options, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Machine, Told
+from rldistill.options.shared import Machine, ManyEnvironments, Told
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -19,7 +19,7 @@ else:  # The command line reads this file and must not wait for torch: of what m
 
 
 @dataclass(frozen=True)
-class VerifyOptions(Environments, Machine, Told):
+class VerifyOptions(ManyEnvironments, Machine, Told):
     """With --verify: play the policy, and compare its score with what it is said to score."""
 
     policy: Annotated[PolicyLike, PythonOnly()]

@@ -41,6 +41,15 @@ class Environments(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ManyEnvironments(Options):
+    """How many environments are played at once."""
+
+    num_envs: NumEnvs | None = None
+    """Environments played at once; the episodes are the same for any number. Default: 16; of vectors up to 64, one for
+    each episode that is evaluated and for every 2,000 decisions that are stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Folder(Options):
     """What to do if the output folder is not empty."""
 

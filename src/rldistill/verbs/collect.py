@@ -59,6 +59,10 @@ class CollectionSummary:
         return {**vars(self), "path": str(self.path)}
 
 
+# Fewer would be beginnings of episodes alone, where episodes are long.
+_STEPS_OF_AN_ENV = 2_000
+
+
 @verb(CollectOptions)
 def collect(options: CollectOptions) -> CollectionSummary:
     """Let a teacher play and store observations, its outputs, actions and rewards.
@@ -80,7 +84,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
             notify(listeners, MessageEvent(note))
-        envs = playable.fixed_num_envs or options.num_envs
+        envs = playable.num_envs(options.num_envs, options.num_steps // _STEPS_OF_AN_ENV)
         run = _CollectionRun(writer, player, playable, options.num_steps, envs, options.seed, listeners)
         run.collect(options.num_threads)
     manifest = load_manifest(out)

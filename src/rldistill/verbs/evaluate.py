@@ -99,7 +99,8 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
             name = playable.task.name
             # Where there are several tasks, an event names the one that it is about.
             heard = [_naming(name, callback) for callback in listeners] if len(pairing.playables) > 1 else listeners
-            play = TaskPlay(playable, options.num_episodes, options.seed, options.num_envs, options.num_threads, heard)
+            num_envs = playable.num_envs(options.num_envs, options.num_episodes)
+            play = TaskPlay(playable, options.num_episodes, options.seed, num_envs, options.num_threads, heard)
             try:
                 rows += play.compare(pairing.policies, pairing.teachers.get(name))
             except StopRequestedError:
