@@ -51,7 +51,7 @@ def _nothing_is_left_behind(tmp_path):
 def test_an_unknown_verb_is_answered_with_the_nearest():
     assert refused(2, "distil") == (
         "Unknown verb: got 'distil', expected one of quickstart, shrink, train-teacher, collect, distill, evaluate, "
-        "reproduce, inspect. Did you mean 'distill'?"
+        "export, reproduce, inspect. Did you mean 'distill'?"
     )
     assert "Did you mean" not in refused(2, "frobnicate")
     assert "Did you mean 'train-teacher'?" in refused(2, "train_teacher")

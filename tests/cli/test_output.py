@@ -81,7 +81,10 @@ def test_the_table_of_an_evaluation_is_its_result_also_when_it_is_to_be_quiet(ve
     for result in (loud, quiet):
         lines = result.stdout.splitlines()
         assert lines[0].startswith("CartPole-v1: 5 episodes each, seed 0, exploration ε 0")
-        assert [line.split()[0] for line in lines if "[" in line] == ["policy", "teacher", "run", "random"]
+        assert [line.split()[0] for line in lines if "[" in line] == [
+            *("policy", "teacher", "run", "random"),
+            *("student", "run"),
+        ]
         assert "Retention gate" not in result.stdout
 
 
@@ -261,7 +264,7 @@ def test_a_dry_run_checks_what_can_be_checked_without_playing(files, tmp_path):
         (["distill", "--teacher", "no.zip", "--out", "r"], "no.zip"),
         (["distill", "no", "--out", "r"], "no is not a dataset: it does not exist."),
         (["distill", data, "--student", "net3", "--out", "r"], "Network 'net3' takes images"),
-        (["distill", data, data, "--student", "mlp:8", "--out", "r"], f"Dataset {data} and Dataset {data} are both of"),
+        (["distill", data, data, "--student", "mlp:8", "--out", "r"], f"{data} and {data} are both"),
         (
             ["distill", data, "--student", "mlp:8", "--out", files / "run"],
             f"--out {files / 'run'} already holds a run.",

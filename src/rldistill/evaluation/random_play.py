@@ -30,7 +30,7 @@ from rldistill.storage import canonical_json, check_checksum, sha256_bytes, with
 FOLDER_VARIABLE = "RLDISTILL_CACHE"
 _PACKAGES = ("ale-py", "box2d", "gymnasium", "mujoco", "numpy", "torch")
 # Of our own package, what has a part in it.
-_SOURCES = ("envs/*.py", "policies/*.py", "rollout/*.py", "seeding.py", "types.py")
+_SOURCES = ("envs/*.py", "policies/*.py", "rollout/*.py", "seeding.py", "tasks.py", "types.py")
 
 
 def play_random(
@@ -83,7 +83,13 @@ def _kept_in(playable: PlayableTask, seed: int) -> Path | None:
     folder = os.environ.get(FOLDER_VARIABLE, str(default))
     if not folder or not _is_fixed_by_versions(playable):
         return None
-    key = {"task": playable.task.to_dict(), "seed": seed, "made_by": _made_by()}
+    spec = None if playable.task.is_atari else gymnasium.registry[playable.task.name]
+    try:
+        # An id may be registered anew with other settings.
+        registered = None if spec is None else spec.to_json()
+    except ValueError:  # with objects
+        return None
+    key = {"task": playable.task.to_dict(), "registered": registered, "seed": seed, "made_by": _made_by()}
     return Path(folder) / "random-play" / f"{sha256_bytes(canonical_json(key).encode())}.json"
 
 

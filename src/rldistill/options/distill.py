@@ -223,8 +223,9 @@ class DistillSeveral(DistillOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for item in self.source if isinstance(self.source, list | tuple) else [self.source]:
-            if isinstance(item, Live) and item.lookahead:
-                raise UsageError("lookahead learns from the play of one student and does not go with students.")
+            if isinstance(item, Live) and (item.lookahead or item.value_gate is not None):
+                name = "lookahead" if item.lookahead else "value_gate"
+                raise UsageError(f"{name} learns from the play of one student and does not go with students.")
         for name in _OF_ONE_STUDENT:
             if getattr(self, name) != default_values(DistillOptions)[name]:
                 raise UsageError(f"{name} is of one student and does not go with students. Leave one of the two out.")

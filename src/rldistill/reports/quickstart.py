@@ -4,7 +4,6 @@ With a network that is named: collect, distil, evaluate, draw, film. Without one
 place of the first two.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.bundled import bundled_teacher
 from rldistill.loading.named import PolicyLike, as_named, as_policy, played_by
 from rldistill.options.quickstart import QuickstartOptions
@@ -155,8 +155,13 @@ def _evaluated(
 ) -> tuple[dict[str, Any], Evaluation | None]:
     path = out / "run" / "evaluation.json"
     if path.is_file():
-        found = json.loads(path.read_text())
-        played = [(row["policy_hash"], len(row["episodes"])) for row in found["policies"][:2]]
+        try:
+            found = read_json(read_file(path, JSON.num_bytes))
+            played = [(row["policy_hash"], len(row["episodes"])) for row in found["policies"][:2]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RldistillError(
+                f"{path} is damaged: {first_line(error)}. Delete it, and it is played again."
+            ) from error
         if played == [(policy.hash, options.num_episodes) for policy in (teacher, student)]:
             notify(options.callbacks, MessageEvent(f"{path} already holds this student's evaluation"))
             return found, None

@@ -13,7 +13,7 @@ import torch
 from rldistill.distillation import OPTIMIZERS
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
 from rldistill.distillation.several import SeveralDistiller, SeveralRecord
-from rldistill.errors import UsageError
+from rldistill.errors import RldistillError, UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import PolicyNetwork, parse_architecture
 from rldistill.networks.precision import resolve_precision
@@ -152,7 +152,8 @@ def distill_several(options: DistillSeveral) -> list[TorchPolicy]:
     """Train several students at once on what a teacher says; `out/students` holds a file for each.
 
     They learn by one loop on the same batches, each as if it were alone: sixteen of 8 units take 1.4 times as long as
-    one. They are returned in the order of `students`, of each first the first of `seeds`.
+    one. They are returned in the order of `students`, of each first the first of `seeds`. Where the student acts
+    (`teacher_fraction`), the first one does, and the others learn from its mistakes.
 
     Raises:
         UsageError: a value is out of range or unknown, or a network is none of vectors.
@@ -215,6 +216,11 @@ class _SeveralRun:
         # Since the last measurement, of every student.
         self._losses: list[Sequence[float]] = []
         self._continues = continues and self._checkpoint.is_file()
+        if continues and not self._continues and any((self._folder / STUDENTS_FOLDER).glob("*.safetensors")):
+            raise RldistillError(
+                f"--resume {several.options.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace the "
+                "students. Put the checkpoint back, or --overwrite."
+            )
 
     def run(self) -> list[TorchPolicy]:
         """Train to the end, saving at each measurement, after a stop, and at the end."""

@@ -4,6 +4,7 @@ Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of th
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rldistill.distillation import LiveSource, distil
+from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.limits import JSON, read_file, read_json
@@ -200,11 +202,13 @@ class Search:
                     # A bar that waits for updates that will not come would stay on the screen.
                     notify(self._callbacks, ProgressEvent(f"try {name}", update, update, "updates"))
                     break
-            num_steps = int(source.record["num_steps"])
+        except UpdateDivergedError as error:
+            self._tell(f"{name} is given up: {first_line(error)}")
         finally:
             setup.batches.close()
-        assert best is not None, "at least one update was made"
-        bound, retention, student, num_updates = best
+        num_steps = int(source.record["num_steps"])
+        # A size that diverged before the first look has not shown anything.
+        bound, retention, student, num_updates = best or (_NOTHING, _NOTHING, setup.student, 0)
         trial = Trial(
             name,
             student.num_parameters,
@@ -269,6 +273,8 @@ class Search:
         confidence = 1 - _ERROR / 2 ** (len(self._proofs) + 1)
         scores = self._scores(student, purpose, num_episodes)
         retention, bound = self._kept(scores, purpose, confidence, purpose, num_failures=1)
+        # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
+        bound = min(bound, retention * (1 - math.log(1 / (1 - confidence)) / num_episodes))
         teacher, random = self._baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
