@@ -162,6 +162,15 @@ def test_an_evaluation_beside_a_policy_says_its_score_and_its_retention():
     assert score_in("nonsense", "s") is None
 
 
+@pytest.mark.parametrize("number", [True, float("nan"), float("inf"), "0.9", None])
+def test_what_is_no_finite_number_in_an_evaluation_is_left_out(number):
+    row = {"policy_hash": "s", "mean": 9, "interval": [8, number], "episodes": [1],
+           "retention": 0.9, "retention_interval": [number, 1.0]}  # fmt: skip
+    assert (score_in([row], "s").interval, retention_in([row], "s").interval) == (None, None)
+    row |= {"mean": number, "retention": number}
+    assert (score_in([row], "s"), retention_in([row], "s")) == (None, None)
+
+
 @pytest.mark.parametrize("data", [[], {}, {"schema_version": 2}, {"schema_version": 1, "policy": {}}])
 def test_what_is_no_contract_is_refused(data):
     with pytest.raises(RldistillError, match="contract"):

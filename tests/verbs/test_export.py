@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
+import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.wrappers import TimeLimit
 
@@ -81,6 +82,65 @@ def test_an_earlier_export_stays_unless_overwrite_is_said(teacher, tmp_path):
     assert (tmp_path / "cart.onnx").read_text() == "mine"
     export(teacher, tmp_path / "cart.onnx", overwrite=True, **FEW)
     assert (tmp_path / "cart.onnx").stat().st_size > 100
+
+
+def test_overwrite_deletes_no_folder_that_holds_more_than_an_export(teacher, tmp_path):
+    out = tmp_path / "hub"
+    export(teacher, out, to="hub-folder", **FEW)
+    export(teacher, out, to="hub-folder", overwrite=True, **FEW)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "contract.json",
+        "policy.onnx",
+        "policy.safetensors",
+    ]
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"--overwrite would delete .*thesis.tex: an export --to hub-folder"):
+        export(teacher, out, to="hub-folder", overwrite=True, **FEW)
+    (tmp_path / "cart.onnx").mkdir()
+    with pytest.raises(OutputExistsError, match=r"cart.onnx: got a folder or a link, expected a file"):
+        export(teacher, tmp_path / "cart.onnx", overwrite=True, **FEW)
+    assert (out / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("float32", 0.9), ("float16", None)])
+def test_rounded_weights_bear_no_retention_that_was_measured_without(precision, kept, tmp_path):
+    hand_made_teacher().save(tmp_path / "policy.safetensors")
+    row = {"policy_hash": hand_made_teacher().hash, "retention": 0.9, "episodes": [1]}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"policies": [row]}))
+    export(tmp_path / "policy.safetensors", tmp_path / "cart.onnx", precision=precision, **FEW)
+    contract = contract_in(tmp_path / "cart.onnx")
+    assert contract["precision"] == precision
+    assert (contract["retention"] or {}).get("value") == kept
+
+
+def test_a_second_export_that_fails_leaves_the_first(teacher, tmp_path, monkeypatch):
+    other = small_policy(vector_task(2, 4), seed=3)
+    whole = onnx_format.make_model
+    monkeypatch.setattr(onnx_format, "make_model", lambda onnx, policy, **how: whole(onnx, other, **how))
+    (tmp_path / "cart.failed.onnx").write_text("mine")
+    with pytest.raises(GateError, match=r"kept as .*cart.failed-2.onnx"):
+        export(teacher, tmp_path / "cart.onnx", overwrite=True, **FEW)
+    assert (tmp_path / "cart.failed.onnx").read_text() == "mine"
+
+
+def test_statistics_of_an_earlier_zip_are_overwritten_only_where_it_is_said(tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    (tmp_path / "cart.vecnormalize.pkl").write_text("earlier")
+    policy, task = hand_made_teacher(), "CartPole-v1"
+    with pytest.raises(OutputExistsError, match=r"cart.vecnormalize.pkl is there already"):
+        export(policy, tmp_path / "cart.zip", task=task, **FEW)
+    export(policy, tmp_path / "cart.zip", task=task, overwrite=True, **FEW)
+    assert not (tmp_path / "cart.vecnormalize.pkl").exists()
+
+
+@pytest.mark.gpu
+def test_a_policy_on_a_gpu_is_exported_and_stays_there(q_data, tmp_path):
+    task = make_task("CartPole-v1", {"max_episode_steps": 40}).task
+    policy = small_policy(task, network="mlp:64x64").to(torch.device("cuda"))
+    for name, how in (("a.c", {"precision": "int8", "quantization_aware": True}), ("a.pt", {}), ("a.onnx", {})):
+        export(policy, tmp_path / name, data=q_data, device="cuda", num_threads=1, **how)
+    assert policy.device.type == "cuda"
 
 
 def test_a_stop_leaves_nothing_behind(teacher, tmp_path):

@@ -73,6 +73,9 @@ def test_a_copy_is_trained_with_the_rounding_in_the_loop_before_it_is_written(te
     result = export(teacher, tmp_path / "cart.c", data=data, precision="int8", quantization_aware=True, **FEW)
     assert result.parity.agreement >= 0.9
     assert teacher.read_bytes() == before
+    contract = json.loads((tmp_path / "cart.c.contract.json").read_text())
+    assert (contract["precision"], contract["policy"]["tuned_from"]) == ("int8", hand_made_teacher().hash)
+    assert contract["policy"]["hash"] != hand_made_teacher().hash
 
 
 def test_a_policy_that_does_not_fit_is_not_written(teacher, tmp_path):
@@ -139,3 +142,10 @@ def test_the_command_writes_c(teacher, tmp_path):
     said = run_well("export", teacher, "--out", tmp_path / "cart.c", "--num-episodes", 1)
     assert "flash " in said.stderr
     assert "cart.h" in names(tmp_path)
+
+
+@pytest.mark.parametrize("stem", ['a"b', "a\\b", "a'b", "a??b", "a\nb"])
+def test_a_file_name_that_c_cannot_include_is_refused(teacher, tmp_path, stem):
+    with pytest.raises(UsageError, match=r"^--out: got the file name .*, which C cannot include"):
+        export(teacher, tmp_path / f"{stem}.c", **FEW)
+    assert names(tmp_path) == []

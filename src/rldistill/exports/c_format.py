@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.errors import RldistillError
+from rldistill.errors import RldistillError, UsageError, shown
 from rldistill.exports.c.decisions import action_size
 from rldistill.exports.c.footprint import Footprint
 from rldistill.exports.c.library import Library, compile_c, find_compiler
@@ -50,6 +50,20 @@ def check_fits(export: Export, most: Mapping[str, int]) -> None:
     """
     plan = _plan(export)
     Footprint.of(plan, write_c("policy", plan, ())).check_fits(most)
+
+
+def check_file_name(path: Path) -> None:
+    """Check that the source can include its header by name.
+
+    Raises:
+        UsageError: the name holds what ends a name in C, or means something else there.
+    """
+    stem = path.stem
+    if any(mark in stem for mark in ('"', "'", "\\", "/*", "??")) or not stem.isprintable():
+        raise UsageError(
+            f"--out: got the file name {shown(stem)}, which C cannot include. Expected one of printable characters "
+            "without quotes, backslashes and ??."
+        )
 
 
 def _plan(export: Export) -> Plan | QuantizedPlan:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from rldistill.checks import is_whole
+from rldistill.checks import is_finite, is_whole
 from rldistill.errors import RldistillError, UsageError, shown
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.networks import InputNormalization
@@ -61,8 +61,22 @@ class Score:
     num_episodes: int
 
 
-def make_contract(policy: TorchPolicy, names: Names, retention: Retention | None) -> dict[str, Any]:
+def make_contract(
+    policy: TorchPolicy,
+    names: Names,
+    retention: Retention | None,
+    *,
+    precision: str = "float32",
+    tuned_from: str | None = None,
+) -> dict[str, Any]:
     """Return the contract of the head that a policy plays, as plain JSON data.
+
+    Args:
+        policy: that is described.
+        names: of the numbers that go in and come out.
+        retention: as it was measured, with these weights in float32.
+        precision: of the exported weights.
+        tuned_from: hash of the policy that this one was fine-tuned from for that precision.
 
     Raises:
         UsageError: the names are not as many as the numbers.
@@ -72,7 +86,13 @@ def make_contract(policy: TorchPolicy, names: Names, retention: Retention | None
     rate = _ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
     return {
         "schema_version": CONTRACT_VERSION,
-        "policy": {"name": policy.name, "hash": policy.hash, "behaviour": policy.behaviour},
+        "policy": {
+            "name": policy.name,
+            "hash": policy.hash,
+            "behaviour": policy.behaviour,
+            "tuned_from": tuned_from,
+        },
+        "precision": precision,
         "task": {"name": task.name, "environment_kwargs": dict(task.environment_kwargs)},
         "control_rate_hz": rate,
         "observation": {
@@ -95,7 +115,7 @@ def retention_in(rows: Any, policy_hash: str) -> Retention | None:  # noqa: ANN4
     teacher = next((row for row in _known(rows) if row.get("role") == "teacher"), {})
     for row in _known(rows):
         value, episodes = row.get("retention"), row.get("episodes")
-        if row.get("policy_hash") == policy_hash and isinstance(value, int | float) and isinstance(episodes, list):
+        if row.get("policy_hash") == policy_hash and is_finite(value) and isinstance(episodes, list):
             bounds, num_episodes = _bounds(row.get("retention_interval")), len(cast(list[Any], episodes))
             return Retention(value, bounds, str(teacher.get("policy_hash")), num_episodes)
     return None
@@ -105,7 +125,7 @@ def score_in(rows: Any, policy_hash: str) -> Score | None:  # noqa: ANN401 (JSON
     """Return the score of a policy in the rows of an evaluation's JSON; None where they say none of it."""
     for row in _known(rows):
         mean, episodes = row.get("mean"), row.get("episodes")
-        if row.get("policy_hash") == policy_hash and isinstance(mean, int | float) and isinstance(episodes, list):
+        if row.get("policy_hash") == policy_hash and is_finite(mean) and isinstance(episodes, list):
             return Score(mean, _bounds(row.get("interval")), len(cast(list[Any], episodes)))
     return None
 
@@ -116,8 +136,8 @@ def _known(rows: Any) -> list[dict[str, Any]]:  # noqa: ANN401 (JSON)
 
 
 def _bounds(interval: Any) -> tuple[float, float] | None:  # noqa: ANN401 (JSON)
-    is_pair = isinstance(interval, list) and len(cast(list[Any], interval)) == 2
-    return (interval[0], interval[1]) if is_pair else None
+    ends = cast(list[Any], interval) if isinstance(interval, list) else []
+    return (ends[0], ends[1]) if len(ends) == 2 and all(map(is_finite, ends)) else None
 
 
 def _retention_data(retention: Retention) -> dict[str, Any]:

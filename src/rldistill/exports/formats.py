@@ -28,7 +28,7 @@ Decide = Callable[[NDArray[Any]], object]
 class Export:
     """A policy on its way out."""
 
-    policy: TorchPolicy  # plays the head that is exported
+    policy: TorchPolicy  # plays the head that is exported, on the CPU
     contract: Mapping[str, Any]  # `contract.make_contract`
     precision: Precision = "float32"
     gives_probabilities: bool = False  # whether choices come with their probabilities, too
@@ -57,7 +57,8 @@ class ExportFormat:
     # As whoever gets the file reads it: what is verified; None where this machine cannot run it.
     read: Callable[[Export, Path], Policy | None]
     decider: Callable[[Export, Path], Decide | None]  # on one thread, to be timed
-    companions: tuple[str, ...] = ()  # suffixes of the files that are written beside it
+    companions: tuple[str, ...] = ()  # suffixes of the files that may be written beside it
+    contents: tuple[str, ...] = ()  # names of the files in it, where it is a folder
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
 
 

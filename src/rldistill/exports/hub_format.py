@@ -94,4 +94,12 @@ def _decider(export: Export, path: Path) -> Decide:
     return onnx_format.decider(export, path / ONNX_FILE)
 
 
-HUB_FOLDER = ExportFormat("hub-folder", "", ("float32", "float16", "int8"), _write, _read, _decider)
+HUB_FOLDER = ExportFormat(
+    "hub-folder",
+    "",
+    ("float32", "float16", "int8"),
+    _write,
+    _read,
+    _decider,
+    contents=(POLICY, ONNX_FILE, CONTRACT, CARD),
+)

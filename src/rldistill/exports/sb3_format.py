@@ -24,6 +24,7 @@ from rldistill.policies import Policy
 from rldistill.types import ActionLayout
 
 _WHAT = "sb3"
+_STATISTICS_SUFFIX = ".vecnormalize.pkl"
 _NATURE = (32, 64, 64)
 """Channels of the only convolutions that the library builds itself (NatureCNN), with their kernels 8, 4, 3."""
 _FEW_IMAGES = 50_000
@@ -67,7 +68,7 @@ def _write(export: Export, path: Path) -> None:
         _fill(export, found, algorithm, model.policy)
     model.save(path)
     if export.policy.normalization is not None:
-        _write_statistics(export, env, _statistics_path(path))
+        _write_statistics(export, env, path.with_suffix(_STATISTICS_SUFFIX))
 
 
 def _import(name: str) -> Any:  # noqa: ANN401 (a module)
@@ -174,10 +175,6 @@ def _action_space(layout: ActionLayout) -> spaces.Space[Any]:
     )
 
 
-def _statistics_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.vecnormalize.pkl")
-
-
 def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
     """Write the running statistics as the library keeps them: a VecNormalize beside the zip."""
     vec_env = _import("stable_baselines3.common.vec_env")
@@ -196,9 +193,8 @@ def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
 
 
 def _read(export: Export, path: Path) -> Policy:
-    statistics = _statistics_path(path)
-    said = Reading(normalizer=str(statistics)) if statistics.is_file() else Reading()
-    return acting(load_with(path, said, device="cpu", task=export.policy.tasks[0]), export.policy.behaviour)
+    # Nothing is said of the statistics: the loader finds them beside the zip, as it does for users.
+    return acting(load_with(path, Reading(), device="cpu", task=export.policy.tasks[0]), export.policy.behaviour)
 
 
 def _decider(export: Export, path: Path) -> Decide:
@@ -208,4 +204,13 @@ def _decider(export: Export, path: Path) -> Decide:
     return lambda observation: model.predict(observation, deterministic=True)
 
 
-SB3 = ExportFormat("sb3", ".zip", ("float32",), _write, _read, _decider, may_give_probabilities=False)
+SB3 = ExportFormat(
+    "sb3",
+    ".zip",
+    ("float32",),
+    _write,
+    _read,
+    _decider,
+    companions=(_STATISTICS_SUFFIX,),
+    may_give_probabilities=False,
+)

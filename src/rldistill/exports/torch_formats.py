@@ -90,7 +90,7 @@ def _module(export: Export) -> tuple[ActingModule, Tensor]:
     fingerprint = export.policy.tasks[0].fingerprint
     dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
     module = ActingModule(export.policy, gives_probabilities=export.gives_probabilities)
-    return module.cpu().eval(), torch.zeros(2, *fingerprint.observation_shape, dtype=dtype)
+    return module.eval(), torch.zeros(2, *fingerprint.observation_shape, dtype=dtype)
 
 
 def _write_torchscript(export: Export, path: Path) -> None:

@@ -1,8 +1,6 @@
 """Export a policy: write it, read it back, compare it over whole trajectories, and only then put it in its place."""
 
-import contextlib
-import shutil
-import tempfile
+import copy
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +12,19 @@ from numpy.typing import NDArray
 
 from rldistill.data import Dataset
 from rldistill.envs import PlayableTask, make_task
-from rldistill.errors import GateError, OutputExistsError, RldistillError, UsageError
+from rldistill.errors import GateError, RldistillError, UsageError
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.exports import trajectories
-from rldistill.exports.c_format import check_fits
+from rldistill.exports.c_format import check_file_name, check_fits
 from rldistill.exports.contract import Names, make_contract, read_names, retention_in, score_in
 from rldistill.exports.environment import names_of
 from rldistill.exports.fine_tuning import NUM_UPDATES, fine_tune
 from rldistill.exports.formats import Export, ExportFormat, format_of
 from rldistill.exports.parity import DecisionTime, compare, time_decisions
+from rldistill.exports.places import beside, check_free, free_name, move_in, places, staging
 from rldistill.exports.result import Exported
 from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions, TrajectorySource
@@ -93,14 +92,15 @@ def prepare(options: ExportOptions) -> Job:
         raise UsageError(f"--probabilities: files of --to {chosen.name} have no place for them. Leave it out.")
     if options.most_bytes and chosen.name != "c":
         raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
+    if chosen.name == "c":
+        check_file_name(Path(options.out))
     names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
     if isinstance(options.task, str):
         make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
     named = as_named(options.policy, options)
     data = None if options.data is None else Path(options.data)
-    for path in _places(Path(options.out), chosen):
-        if path.exists() and not options.overwrite:
-            raise OutputExistsError(f"--out {path} is there already. Choose another --out, or add --overwrite.")
+    check_free(Path(options.out), chosen, overwrite=options.overwrite)
+    for path in places(Path(options.out), chosen):
         keep_inputs(path, [*files_of([named]), data, options.names], overwrite=options.overwrite)
     policy = _head(as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs), options)
     if options.probabilities and policy.output_kind != "logits":
@@ -117,20 +117,9 @@ def prepare(options: ExportOptions) -> Job:
         names = names_of(playable)
     if options.most_bytes:
         rows = None if dataset is None else trajectories.calibration_rows(dataset, options.seed)
-        check_fits(Export(policy, {}, options.precision, calibration=rows), options.most_bytes)
+        check_fits(Export(_on_cpu(policy), {}, options.precision, calibration=rows), options.most_bytes)
     source = _source(policy, task, playable, dataset, options)
     return Job(options, named, policy, chosen, names, task, playable, dataset, source)
-
-
-def _places(out: Path, chosen: ExportFormat) -> list[Path]:
-    """Return the paths that an export takes: its own, those of its companions, the contract's and the report's."""
-    companions = [out.with_suffix(suffix) for suffix in chosen.companions]
-    return [out, *companions, beside(out, "contract"), beside(out, "report")]
-
-
-def beside(out: Path, what: str) -> Path:
-    """Return the path of the contract (`contract`) or the report (`report`) beside an export."""
-    return out.with_name(f"{out.name}.{what}.json")
 
 
 def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
@@ -194,7 +183,7 @@ def run(job: Job) -> Exported:
     with (
         use_threads(options.num_threads),
         stop_on_interrupt(options.callbacks) as listeners,
-        _staging(job.out) as folder,
+        staging(job.out) as folder,
     ):
         if job.policy.behaviour == "sample":
             text = f"{job.policy.name} draws its actions: `action` is the most likely one, draw from the other outputs"
@@ -211,7 +200,8 @@ def run(job: Job) -> Exported:
 
 def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: ANN401 (JSON)
     """Return the policy with all that goes out with it, and what an evaluation's rows say of it."""
-    options, policy = job.options, job.policy
+    options, policy = job.options, _on_cpu(job.policy)
+    measured = policy.hash
     # An export without data was refused where it needs them.
     calibration = None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed)
     if options.quantization_aware:
@@ -221,47 +211,40 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
             notify(listeners, ProgressEvent("fine-tune", num_updates, NUM_UPDATES, "updates"))
 
         policy = fine_tune(policy, job.dataset, torch.as_tensor(calibration), seed=options.seed, progress=heard)
+    is_tuned = options.quantization_aware
+    # What was measured is the policy with the weights that it has, not with other or rounded ones.
+    retention = retention_in(rows, measured) if options.precision == "float32" else None
+    tuned_from = measured if is_tuned else None
     return Export(
         policy=policy,
-        contract=make_contract(job.policy, job.names, retention_in(rows, job.policy.hash)),
+        contract=make_contract(policy, job.names, retention, precision=options.precision, tuned_from=tuned_from),
         precision=options.precision,
         gives_probabilities=options.probabilities,
         calibration=calibration,
         playable=job.playable,
-        score=score_in(rows, job.policy.hash),
+        score=None if is_tuned else score_in(rows, measured),
     )
 
 
-@contextlib.contextmanager
-def _staging(out: Path) -> Generator[Path]:
-    """Give a folder beside `out`, on the same disk, that is gone afterwards.
-
-    Raises:
-        RldistillError: nothing can be written there.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _on_cpu(policy: TorchPolicy) -> TorchPolicy:
+    """Return a policy as all formats are written, on the CPU; where it lies elsewhere, as a copy, to leave it there."""
+    if policy.device.type == "cpu":
+        return policy
+    return TorchPolicy(copy.deepcopy(policy.network).cpu(), policy.spec, task_index=policy.head)
 
 
 def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -> Exported:
     """Return what was found of an export before it takes its place."""
     options, path = job.options, folder / job.out.name
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    copy, decide = job.format.read(made, path), job.format.decider(made, path)
+    exported, decide = job.format.read(made, path), job.format.decider(made, path)
     sample: list[NDArray[np.generic]] = []
     heard = _heard(job, listeners, sample)
-    if copy is None:
+    if exported is None:
         next(heard)  # rows to time the policy itself with
         parity = None
     else:
-        parity = compare(copy, heard, options.precision)
+        parity = compare(exported, heard, options.precision)
     rows = np.concatenate(sample)
     teacher = recorded_teacher(job.policy, job.policy.tasks[0], device=options.device)
     with use_threads(1):
@@ -278,7 +261,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
         compared_on=job.source.description,
         parity=parity,
         times=times,
-        score=None if copy is None else _score(job, NamedPolicy("export", copy), original, listeners),
+        score=None if exported is None else _score(job, NamedPolicy("export", exported), original, listeners),
     )
 
 
@@ -332,16 +315,12 @@ def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
 
     Raises:
         GateError: it failed; `result` is the report.
+        OutputExistsError: something came into its place while it was made.
     """
     out, problems = job.out, result.problems
     if problems:
-        out = out.with_name(f"{out.stem}.failed{out.suffix}")
-    for item in sorted(folder.iterdir()):
-        # Companions of the file, such as a header, go by its name.
-        target = out.with_name(item.name.replace(job.out.stem, out.stem, 1))
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        item.replace(target)
+        out = free_name(out, job.format)
+    move_in(folder, job.out, out, job.format, overwrite=job.options.overwrite)
     write_json(beside(out, "contract"), dict(made.contract))
     write_json(beside(out, "report"), result.to_dict())
     if problems:

@@ -72,7 +72,9 @@ def folders_beside(path: Path) -> list[Path]:
 def find_normalizer(path: Path) -> Path | None:
     """Return the normaliser that belongs to a zip, or None."""
     checkpoint = _CHECKPOINT.fullmatch(path.stem)
-    own = [path.with_name(f"{checkpoint[1]}_vecnormalize_{checkpoint[2]}.pkl")] if checkpoint else []
+    own = [path.with_name(f"{path.stem}.vecnormalize.pkl")]  # of an export of ours
+    if checkpoint:
+        own.append(path.with_name(f"{checkpoint[1]}_vecnormalize_{checkpoint[2]}.pkl"))
     candidates = own + [folder / name for folder in folders_beside(path) for name in _NAMES]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
