@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rldistill.errors import MismatchError
-from rldistill.exports.c.text import identifier
+from rldistill.errors import MismatchError, RldistillError
+from rldistill.exports.c import library, quantize
+from rldistill.exports.c.text import comment, identifier
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, ValueAtoms
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.policies import TorchPolicy, choose_actions
@@ -194,7 +195,7 @@ def test_observations_beyond_the_data_are_kept_within_the_range_in_int8():
 
 
 def test_a_contract_cannot_end_its_comment():
-    made = written(small_policy(), contract=("*/ #error /* ??/", "name\nwith a line"))
+    made = written(small_policy(), contract=("*/ #error /* ??/", "???/", "name\nwith a line"))
     made.run(observations(small_policy(), 1))
 
 
@@ -213,3 +214,23 @@ def test_c_is_not_written_for_residual_stages():
     made = Architecture("made-up", "impala", (8,), (4,), (3,), (2,))
     with pytest.raises(MismatchError, match=r"^C is not written for layers of kind ImpalaStage: .* Export it as onnx"):
         written(small_policy(image_task(), network=made))
+
+
+@pytest.mark.parametrize("text", ["??/", "???/", "????", "a??b???/"])
+def test_no_trigraph_is_left_in_a_comment(text):
+    assert "??" not in comment([text])
+
+
+@pytest.mark.parametrize(("scale", "low"), [(2.0**31, 0.0), (1.0, -(2.0**40)), (float("inf"), 0.0)])
+def test_sums_that_have_no_room_in_whole_numbers_are_refused(scale, low):
+    with pytest.raises(MismatchError, match=r"^C of precision int8: the sums of layer layer_1 .* --precision float32"):
+        quantize._to_steps("layer_1", torch.tensor([scale], dtype=torch.float64), low, 1.0, None)
+
+
+def test_a_compiler_that_does_not_end_is_told(tmp_path, monkeypatch):
+    compiler = tmp_path / "slow"
+    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(library, "_SECONDS", 0.05)
+    with pytest.raises(RldistillError, match=r"^C file .* did not compile with .*slow within 0.05 seconds"):
+        library.compile_c(tmp_path / "x.c", tmp_path / "x.so", compiler=str(compiler))

@@ -1,7 +1,13 @@
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
+from rldistill.exports import parity
 from rldistill.exports.parity import Parity, compare, time_decisions
+from rldistill.exports.result import Exported
 from rldistill.exports.trajectories import Decisions
 from rldistill.networks import GaussianOptions
 from rldistill.policies.padded import probe_rows
@@ -59,6 +65,23 @@ def test_another_spread_is_no_error_of_the_mean():
     policy = small_policy(box_task(), output_kind="gaussian", gaussian=GaussianOptions("parameter"))
     found = compare(changed(policy, "heads.0.rows.log_std", [0.5, 0.0]), decisions_of(policy, 20), "float32")
     assert (found.largest_output_error, found.largest_log_std_error) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_nan_in_any_part_of_the_play_fails(place, monkeypatch):
+    policy = small_policy()
+    right = parity._answers
+
+    def answers(export, rows):
+        raw, actions = right(export, rows)
+        is_chosen = len(rows) == (20 if place == "first" else 12)
+        return (raw.clone().index_fill_(0, torch.tensor([3]), torch.nan) if is_chosen else raw), actions
+
+    monkeypatch.setattr(parity, "_answers", answers)
+    found = compare(policy, decisions_of(policy, 20, 12), "float32")
+    result = Exported("onnx", Path("x.onnx"), "float32", {}, "", found, {}, None)
+    assert result.problems == ["it gives NaN where the policy gives numbers"]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["parity"]["largest_output_error"] is None
 
 
 def test_decisions_are_timed_one_at_a_time():

@@ -1,5 +1,6 @@
 """Does an export act as the policy does? Asked over whole trajectories, decision by decision, and timed."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping
@@ -56,13 +57,22 @@ class Parity:
         return (self.num_equal + self.num_ties) / self.num_decisions
 
     @property
+    def has_nan(self) -> bool:
+        """Whether an output of the export, or of the policy, was NaN."""
+        return math.isnan(self.largest_output_error) or math.isnan(self.largest_log_std_error or 0.0)
+
+    @property
     def relative_error(self) -> float:
         """Largest error of any output, relative to the largest output, or to 1 where that is smaller."""
         return self.largest_output_error / max(self.largest_output, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {**vars(self), "agreement": self.agreement}
+        """Return plain JSON data; NaN and infinity, which JSON has not, are null."""
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in vars(self).items()
+        }
+        return {**known, "agreement": self.agreement}
 
 
 @dataclass(frozen=True)
@@ -99,17 +109,22 @@ def compare(export: Policy, trajectories: Iterable[Decisions], precision: Precis
         num_equal += int(is_equal.sum())
         if not layout.is_continuous:
             num_ties += int((_is_tie(decisions.output, mine, other) & ~is_equal).sum())
-        gap = max(gap, float(gaps.max()))
+        gap = _larger(gap, gaps.max())
         # Actions come of the means; a library's own kind of policy may have a spread where ours has none, or another.
         width = layout.sizes[0] if layout.is_continuous else ours.shape[1]
-        error = max(error, float((ours[:, :width] - theirs[:, :width]).abs().max()))
-        size = max(size, float(ours[:, :width].abs().max()))
+        error = _larger(error, (ours[:, :width] - theirs[:, :width]).abs().max())
+        size = _larger(size, ours[:, :width].abs().max())
         if is_gaussian:
-            spread = max(spread, float((ours[:, width:] - theirs[:, width:]).abs().max()))
+            spread = _larger(spread, (ours[:, width:] - theirs[:, width:]).abs().max())
     largest_gap = gap if layout.is_continuous else None
     return Parity(
         num_episodes, num_decisions, num_equal, num_ties, largest_gap, error, size, spread if is_gaussian else None
     )
+
+
+def _larger(known: float, found: Tensor | np.floating[Any]) -> float:
+    """Return the larger of two numbers; NaN stays, where `max` would drop it."""
+    return float(np.maximum(known, float(found)))
 
 
 @torch.inference_mode()

@@ -42,7 +42,9 @@ class Exported:
                 f"it acts as the policy does in {self.parity.agreement:.2%} of {self.parity.num_decisions:,} decisions,"
                 f" expected {MIN_AGREEMENT[self.precision]:.0%} for {self.precision}{remedy}"
             )
-        if self.parity is not None and self.parity.relative_error > MAX_OUTPUT_ERROR[self.precision]:
+        if self.parity is not None and self.parity.has_nan:
+            yield "it gives NaN where the policy gives numbers"
+        elif self.parity is not None and self.parity.relative_error > MAX_OUTPUT_ERROR[self.precision]:
             yield (
                 f"an output is off by {self.parity.largest_output_error:.2g} where outputs reach "
                 f"{self.parity.largest_output:.3g}, expected {MAX_OUTPUT_ERROR[self.precision]:g} of that at most"

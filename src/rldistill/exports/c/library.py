@@ -29,10 +29,16 @@ def compile_c(source: Path, target: Path, *flags: str, compiler: str) -> None:
     """Compile a C file.
 
     Raises:
-        RldistillError: the compiler fails; quotes what it says first.
+        RldistillError: the compiler fails, and quotes what it says first; or it does not end.
     """
     command = [compiler, *FLAGS, "-O2", *flags, str(source), "-o", str(target), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise RldistillError(
+            f"C file {source} did not compile with {compiler} within {_SECONDS} seconds. The network may be too large "
+            "for it: export a smaller one."
+        ) from error
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
         raise RldistillError(f"C file {source} does not compile with {compiler}: {said.strip()}.")

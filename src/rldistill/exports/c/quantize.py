@@ -31,7 +31,9 @@ LARGEST_OBSERVATION = 4095
 # Of the range that the data have, on both sides: a policy may be taken where its teacher never was.
 _MARGIN = 0.5
 _LARGEST_WEIGHT = 127
-_LARGEST_SUM = 2**31 - 1
+_LARGEST_SUM = _LARGEST_INT32 = 2**31 - 1
+# Products of sums and multipliers are below it, and with an addend below it they stay within int64.
+_LARGEST_ADDEND = 2**62
 # Of the multiplier 30 bits are used, and the product with a sum stays within int64.
 _MULTIPLIER_BITS, _LARGEST_SHIFT = 30, 50
 # Their ends are the activation's own, so a byte's clamp computes it.
@@ -328,14 +330,14 @@ def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_o
     mean_step = torch.where(taken.scale > 0, (known.mean - taken.offset) / taken.scale, 0.0)
     bias = (at_mean / scale - (weight * mean_step).flatten(1).sum(dim=1)).round()
     largest = weight.flatten(1).abs().sum(dim=1) * taken.top + bias.abs()
-    if largest.max() > _LARGEST_SUM:
+    if not largest.max() <= _LARGEST_SUM:  # NaN, too
         raise MismatchError(
             f"C of precision int8: the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room "
             "in 32 bits. Use --precision float32, or a network with fewer inputs to a layer."
         )
     if gives_outputs:
         return QuantizedLayer(layer, taken, known.mean, weight, bias, None, scale.float(), None)
-    given, rescaling = _rescaling(layer.activation, scale, (known.low, known.high))
+    given, rescaling = _rescaling(layer, scale, (known.low, known.high))
     return QuantizedLayer(layer, taken, known.mean, weight, bias, rescaling, scale.float(), given)
 
 
@@ -347,21 +349,34 @@ def steps_given(activation: Activation, sums: tuple[float, float]) -> Steps:
     return Steps.of_range(*_range(values))
 
 
-def _rescaling(activation: Activation, scale: Tensor, sums: tuple[float, float]) -> tuple[Steps, Rescaling]:
+def _rescaling(layer: PlannedLayer, scale: Tensor, sums: tuple[float, float]) -> tuple[Steps, Rescaling]:
+    activation = layer.activation
     given = steps_given(activation, sums)
     if activation in _CLAMPED:
-        return given, _to_steps(scale, float(given.offset), float(given.scale), None)
+        return given, _to_steps(layer.name, scale, float(given.offset), float(given.scale), None)
     steep = _STEEP.get(activation, math.inf)
     low, high = max(sums[0], -steep), min(sums[1], steep)
     places = torch.linspace(low, max(high, low + 1e-6), TABLE_SIZE, dtype=torch.float64)
     table = given.nearest(activated(activation, places)).to(torch.uint8)
-    return given, _to_steps(scale, low, float(places[1] - places[0]), table)
+    return given, _to_steps(layer.name, scale, low, float(places[1] - places[0]), table)
 
 
-def _to_steps(scale: Tensor, low: float, step: float, table: Tensor | None) -> Rescaling:
-    """Return the rescaling of sums, each worth `scale`, to steps that begin at `low`."""
+def _to_steps(name: str, scale: Tensor, low: float, step: float, table: Tensor | None) -> Rescaling:
+    """Return the rescaling of a layer's sums, each worth `scale`, to steps that begin at `low`.
+
+    Raises:
+        MismatchError: its numbers have no room in the integers of the C.
+    """
     factors = scale / step
+    no_room = MismatchError(
+        f"C of precision int8: the sums of layer {name} lie too far apart, or too far from 0, for whole numbers: one "
+        f"is worth up to {float(scale.max()):.3g}, a step {step:.3g}, the first {low:.3g}. Use --precision float32."
+    )
+    if not (factors.isfinite().all() and math.isfinite(low / step)):
+        raise no_room
     shift = _MULTIPLIER_BITS - math.ceil(math.log2(float(factors.max())))
     shift = min(max(shift, 1), _LARGEST_SHIFT)
-    multiplier = (factors * 2.0**shift).round().long()
-    return Rescaling(multiplier, shift, math.floor((0.5 - low / step) * 2.0**shift), table)
+    multiplier, addend = (factors * 2.0**shift).round(), math.floor((0.5 - low / step) * 2.0**shift)
+    if multiplier.max() > _LARGEST_INT32 or abs(addend) > _LARGEST_ADDEND:
+        raise no_room
+    return Rescaling(multiplier.long(), shift, addend, table)

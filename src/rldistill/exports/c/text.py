@@ -118,12 +118,13 @@ def identifier(text: str) -> str:
 
 def comment(lines: Iterable[str]) -> str:
     """Return a block comment; what would end it, or mean something else to a compiler, is taken apart."""
-    taken_apart = {"*/": "* /", "/*": "/ *", "??": "? ?"}
+    taken_apart = {"*/": "* /", "/*": "/ *"}
 
     def safe(line: str) -> str:
         text = printable(line)
         for text_of_c, harmless in taken_apart.items():
             text = text.replace(text_of_c, harmless)
+        text = re.sub(r"\?(?=\?)", "? ", text)  # trigraphs, also of three marks in a row
         return f" * {line[: len(line) - len(line.lstrip())]}{text}".rstrip()
 
     return "/*\n" + "\n".join(map(safe, lines)) + "\n */"
