@@ -27,7 +27,7 @@ def main(*, quick: bool) -> None:
             datasets[game] = Dataset.open(Path(folder) / game)
 
         def reader(dataset: Dataset) -> object:
-            sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
+            sampler = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=0)
             numbers = itertools.count()
 
             def piece() -> int:

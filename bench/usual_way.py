@@ -70,7 +70,7 @@ def _loading(samples: list[_Sample], num_batches: int) -> Callable[[], tuple[int
 
 
 def _sampling(dataset: Dataset, num_batches: int) -> Callable[[], tuple[int, float]]:
-    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
+    sampler = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=0)
     numbers = itertools.count()
 
     def piece() -> int:

@@ -23,7 +23,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def sampler(dataset):
-    return UniformSampler(dataset, np.arange(dataset.num_steps), seed=3)
+    return UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=3)
 
 
 @dataclass
@@ -81,16 +81,16 @@ def test_too_few_episodes_to_hold_any_out(tmp_path):
 
 
 def test_a_batch_is_a_function_of_seed_and_update(dataset, sampler):
-    later = UniformSampler(dataset, np.arange(dataset.num_steps), seed=3)
+    later = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=3)
     np.testing.assert_array_equal(sampler.draw(7, 16), later.draw(7, 16))
     assert sampler.draw(7, 16).tolist() != sampler.draw(8, 16).tolist()
-    other = UniformSampler(dataset, np.arange(dataset.num_steps), seed=4)
+    other = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=4)
     assert sampler.draw(7, 16).tolist() != other.draw(7, 16).tolist()
 
 
 def test_only_the_given_steps_are_drawn_and_all_of_them(dataset):
     indices = np.arange(10, 200, 3)
-    sampler = UniformSampler(dataset, indices, seed=0)
+    sampler = UniformSampler(dataset.store, indices, seed=0)
     drawn = np.concatenate([sampler.draw(update, 64) for update in range(60)])
     assert set(drawn.tolist()) == set(indices.tolist())
 
@@ -99,7 +99,7 @@ def test_no_episode_makes_up_more_of_a_batch_than_its_share_of_the_steps_allows(
     """Batches of neighbouring frames would fail: 64 draws from 40 equal episodes, at most 10 of one."""
     write_dataset(tmp_path / "d", lengths=(50,) * 40, steps_per_shard=500)
     dataset = Dataset.open(tmp_path / "d")
-    sampler = UniformSampler(dataset, np.arange(dataset.num_steps), seed=0)
+    sampler = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=0)
     for update in range(200):
         assert np.bincount(dataset.episodes[sampler.draw(update, 64)]).max() <= 10
 
@@ -107,7 +107,7 @@ def test_no_episode_makes_up_more_of_a_batch_than_its_share_of_the_steps_allows(
 @pytest.mark.parametrize("length", [2, 8, 100])
 def test_windows_hold_every_step_once_in_order_and_none_of_another_episode(dataset, length):
     indices = np.flatnonzero(dataset.episodes != 2)
-    sampler = UniformSampler(dataset, indices, seed=0, window_length=length)
+    sampler = UniformSampler(dataset.store, indices, seed=0, window_length=length)
     windows = np.unique(np.concatenate([sampler.windows(update, 64) for update in range(60)], axis=1), axis=1).T
     assert sorted(step for window in windows for step in window if step >= 0) == indices.tolist()
     for window in windows:
@@ -122,7 +122,7 @@ def test_windows_hold_every_step_once_in_order_and_none_of_another_episode(datas
 
 def test_windows_of_steps_that_may_not_all_be_drawn_begin_anew_after_each_gap(dataset):
     indices = np.array([0, 1, 2, 5, 6, 7, 8, 9])
-    sampler = UniformSampler(dataset, indices, seed=0, window_length=4)
+    sampler = UniformSampler(dataset.store, indices, seed=0, window_length=4)
     windows = np.unique(sampler.windows(0, 200), axis=1).T.tolist()
     assert windows == [[0, 1, 2, -1], [5, 6, 7, -1], [8, 9, -1, -1]]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rldistill.distillation import Batches, LiveSource
-from rldistill.distillation.live import LivePlay
+from rldistill.distillation.live_play import LivePlay
 from rldistill.envs import make_task
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer

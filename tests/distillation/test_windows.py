@@ -118,7 +118,7 @@ def test_stored_windows_hold_what_is_stored_and_mask_what_is_not(tmp_path):
     dataset = Dataset.open(tmp_path / "d")
     source = StoredSource(dataset, seed=0, window_length=4)
     source.teach(0, hand_made_teacher(), no_loss)
-    batch = source.draw(0, 64)
+    batch = source.draw(0, 256)
     assert batch.observations["observation"].shape == (4, 64, 2)
     assert batch.is_real is not None and batch.is_real[0].all() and not batch.is_real.all()
     rows, seen = batch.rows(batch.observations["observation"]).numpy(), dataset.observations(range(dataset.num_steps))

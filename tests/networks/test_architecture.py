@@ -89,16 +89,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_preset(text, near):
     )
 
 
-@pytest.mark.parametrize("text", ["gru:64", "lstm", "RNN:8x8"])
-def test_a_network_with_a_memory_is_said_to_be_missing(text):
-    with pytest.raises(UsageError) as caught:
-        parse_architecture(text)
-    assert str(caught.value) == (
-        f"Unknown network: got {text!r}. Networks with a memory are not there yet: choose mlp:64x64, conv:8-8-8:32 or "
-        "dqn, net1, net2, net3, multitask3, multitask10."
-    )
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -251,8 +251,8 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"device": "tpu"}, "device: got 'tpu', expected auto, cpu or cuda"),
         ({"student": "net4"}, "Unknown network: got 'net4', expected one of dqn, net1, net2, net3"),
         (
-            {"student": "gru:64"},
-            "Unknown network: got 'gru:64'. Networks with a memory are not there yet: choose mlp:64x64",
+            {"student": "rnn:64"},
+            "Unknown network: got 'rnn:64', expected gru:16, lstm:32",
         ),
         (
             {"student": torch.nn.ModuleDict({"memory": torch.nn.GRU(4, 2)})},

@@ -99,6 +99,11 @@ class Replay:
         return self._store.num_steps
 
     @property
+    def store(self) -> StepStore:
+        """The steps that are sealed; another one after each `seal`."""
+        return self._store
+
+    @property
     def num_drawable(self) -> int:
         """Steps that can be drawn."""
         return len(self._drawable)

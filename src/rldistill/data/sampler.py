@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data.reader import Dataset
+from rldistill.data.store import StepStore
 from rldistill.errors import DatasetError, UsageError
 from rldistill.seeding import stream_generator
 
@@ -85,20 +86,34 @@ class UniformSampler:
     of an episode may be short.
 
     Args:
-        dataset: to draw from.
+        store: to draw from.
         indices: steps that may be drawn.
         seed: what is drawn is a function of it and of the update.
         window_length: T, steps of a window; 1: single steps.
+        burn_in: steps before a window that come with it, as far as its episode has them.
     """
 
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], *, seed: int, window_length: int = 1) -> None:
+    def __init__(
+        self,
+        store: StepStore,
+        indices: NDArray[np.int64],
+        *,
+        seed: int,
+        window_length: int = 1,
+        burn_in: int = 0,
+    ) -> None:
         if not len(indices):
             raise ValueError("indices must not be empty.")
         self._starts = indices
         self._seed = seed
-        self._window_length = window_length
-        if window_length > 1:
-            self._cut(dataset, indices)
+        self._window_length, self._burn_in = window_length, burn_in
+        if window_length > 1 or burn_in:
+            self._cut(store, indices)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first steps of all windows, increasing."""
+        return self._starts
 
     def draw(self, update: int, num_windows: int) -> NDArray[np.int64]:
         """Return the first steps `[B]` of the windows of an update."""
@@ -106,23 +121,31 @@ class UniformSampler:
         return self._starts[rng.integers(0, len(self._starts), num_windows)]
 
     def windows(self, update: int, num_windows: int) -> NDArray[np.int64]:
-        """Return the steps `[T, B]` of an update; -1 pads the windows that are shorter."""
-        steps = np.empty((self._window_length, num_windows), np.int64)
-        steps[0] = self.draw(update, num_windows)
-        for time in range(1, self._window_length):
+        """Return the steps of an update, as `from_starts`."""
+        return self.from_starts(self.draw(update, num_windows))
+
+    def from_starts(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the steps `[burn_in + T, B]` of windows; -1 pads those that have fewer, before or behind them."""
+        steps = np.empty((self._burn_in + self._window_length, len(starts)), np.int64)
+        steps[self._burn_in] = starts
+        for time in range(self._burn_in + 1, len(steps)):
             steps[time] = np.where(steps[time - 1] < 0, -1, self._next_steps[steps[time - 1]])
+        for time in range(self._burn_in - 1, -1, -1):
+            steps[time] = np.where(steps[time + 1] < 0, -1, self._steps_before[steps[time + 1]])
         return steps
 
-    def _cut(self, dataset: Dataset, indices: NDArray[np.int64]) -> None:
-        """Find where windows begin, and for every step the next one of its window, -1 after the last."""
-        may_be_drawn = np.zeros(dataset.num_steps, bool)
+    def _cut(self, store: StepStore, indices: NDArray[np.int64]) -> None:
+        """Find where windows begin, for every step the next one of its window, and the one before in its episode."""
+        may_be_drawn = np.zeros(store.num_steps, bool)
         may_be_drawn[indices] = True
-        following = dataset.store.next_steps
+        following = store.next_steps
         goes_on = following >= 0
         goes_on[goes_on] = may_be_drawn[following[goes_on]]
-        follows = np.zeros(dataset.num_steps, bool)
+        follows = np.zeros(store.num_steps, bool)
         follows[following[goes_on & may_be_drawn]] = True
-        begins = may_be_drawn & ((dataset.steps_in_episode % self._window_length == 0) | ~follows)
+        self._steps_before = np.full(store.num_steps, -1)
+        self._steps_before[following[goes_on]] = np.flatnonzero(goes_on)
+        begins = may_be_drawn & ((store.steps_in_episode % self._window_length == 0) | ~follows)
         goes_on[goes_on] = ~begins[following[goes_on]]
         self._starts = np.flatnonzero(begins)
         self._next_steps = np.where(goes_on, following, -1)

@@ -3,8 +3,9 @@
 Single steps, the rows of the paper, are windows of T = 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ class Window:
         targets: what the teacher gave, by the name of the field, float32.
         origin: says where the steps come from, should one of them be at fault.
         actions: what was done; None where the source does not keep it.
-        is_real: `[T, B]`, bool: False where a window is padded because its episode ends; None: all are real.
+        is_real: `[T, B]`, bool: False where a window is padded because its episode ends, and where it is burnt in;
+            None: all are real.
         future: `[T, B]`, loss of what followed in the student's own play; None: it does not count.
         weights: `[T, B]`, factors of the steps' losses; None: 1.
         is_first: `[T, B]`, bool: whether an episode begins here; None: only windows begin, at their first step.
+        burn_in: how many steps come first that fill the memory and teach nothing.
     """
 
     head: int
@@ -40,6 +43,7 @@ class Window:
     is_first: Tensor | None = None
     future: Tensor | None = None
     weights: Tensor | None = None
+    burn_in: int = 0
 
     @classmethod
     def of_steps(
@@ -48,15 +52,13 @@ class Window:
         observations: Mapping[str, Tensor],
         targets: Mapping[str, Tensor],
         origin: str,
-        **others: Tensor,
     ) -> "Window":
-        """Return single steps, every part `[B, ...]`, as a window of T = 1; `others` are its further attributes."""
+        """Return single steps, every part `[B, ...]`, as a window of T = 1."""
         return cls(
             head,
             {name: part[None] for name, part in observations.items()},
             {name: part[None] for name, part in targets.items()},
             origin,
-            **{name: part[None] for name, part in others.items()},
         )
 
     @property
@@ -87,8 +89,43 @@ Minibatch = tuple[Window, ...]
 """What one update fits: steps of one task, or of several."""
 
 
-def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int) -> Window:
-    """Read the steps `[T, B]` of windows; -1 stands for padding."""
+def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int, burn_in: int = 0) -> Window:
+    """Read the steps `[T, B]` of windows; -1 stands for padding, and the first `burn_in` steps teach nothing."""
+    return make_window(
+        steps,
+        head=head,
+        burn_in=burn_in,
+        observations=dataset.observation_parts,
+        targets=dataset.targets,
+        steps_in_episode=dataset.steps_in_episode,
+        where=str(dataset.path),
+        values={"actions": dataset.field("action")},
+    )
+
+
+def make_window(
+    steps: NDArray[np.int64],
+    *,
+    head: int,
+    burn_in: int,
+    observations: Callable[[NDArray[np.int64]], Mapping[str, NDArray[Any]]],
+    targets: Callable[[NDArray[np.int64]], Mapping[str, NDArray[np.float32]]],
+    steps_in_episode: NDArray[np.int64],
+    where: str,
+    values: Mapping[str, NDArray[Any]],
+) -> Window:
+    """Return windows of what a source holds.
+
+    Args:
+        steps: `[T, B]`, -1 stands for padding.
+        head: which head of the student is taught.
+        burn_in: how many steps come first that teach nothing.
+        observations: of steps `[N]`, by the name of the part.
+        targets: of steps `[N]`, by the name of the field.
+        steps_in_episode: of all steps, their place in their episode.
+        where: what messages call the source.
+        values: of all steps: `actions`, `future` and `weights` of a window, as far as the source has them.
+    """
     shape = steps.shape
     has_masks = shape[0] > 1  # single steps have no mask, and cost nothing for it
     # Padding holds a step like any other: it is finite, and nothing looks at it.
@@ -97,14 +134,19 @@ def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int) -> Win
     def windows(values: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values.reshape(*shape, *values.shape[1:]))
 
+    is_real = None
+    if has_masks:
+        is_real = torch.from_numpy(steps >= 0)
+        is_real[:burn_in] = False
     return Window(
         head,
-        {name: windows(part) for name, part in dataset.observation_parts(flat).items()},
-        {name: windows(values) for name, values in dataset.targets(flat).items()},
-        origin_of(steps[0], str(dataset.path)),
-        windows(dataset.field("action")[flat]),
-        torch.from_numpy(steps >= 0) if has_masks else None,
-        windows(dataset.steps_in_episode[flat] == 0) if has_masks else None,
+        {name: windows(part) for name, part in observations(flat).items()},
+        {name: windows(values) for name, values in targets(flat).items()},
+        origin_of(steps[burn_in], where),
+        is_real=is_real,
+        is_first=windows(steps_in_episode[flat] == 0) if has_masks else None,
+        burn_in=burn_in,
+        **{name: windows(of_steps[flat]) for name, of_steps in values.items()},
     )
 
 

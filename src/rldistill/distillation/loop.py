@@ -216,7 +216,9 @@ class Distiller:
             rows = moved(_chosen({n: part[time] for n, part in batch.observations.items()}, self._sight), self._device)
             if batch.is_first is not None:
                 state = _restarted(state, initial, batch.is_first[time].to(self._device))
-            output = self.network(_aligned(rows), batch.head, state)
+            # What comes before a window fills the memory; gradients end where the window begins.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and time >= batch.burn_in):
+                output = self.network(_aligned(rows), batch.head, state)
             outputs.append(output)
             state = output.state
         features, values = [each.features for each in outputs], [each.value for each in outputs]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.data import Replay, TeacherEntry, prefetch
+from rldistill.data import Replay, StepStore, TeacherEntry, UniformSampler, prefetch
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
@@ -256,6 +256,21 @@ def measure_inputs(student: TorchPolicy, observations: Mapping[str, Tensor]) -> 
 def num_decoders(num_threads: int, device: str) -> int:
     """Return how many threads decode: on a GPU several, which one could not feed; else one, beside torch's own."""
     return min(_DECODERS_FOR_A_GPU, num_threads) if device == "cuda" else 1
+
+
+def held_out_windows(
+    store: StepStore, indices: NDArray[np.int64], *, seed: int, window_length: int, burn_in: int
+) -> NDArray[np.int64]:
+    """Return the steps `[burn_in + T, B]` of windows held out: at most 4,096 steps, without repeats, in order."""
+    sampler = UniformSampler(store, indices, seed=seed, window_length=window_length, burn_in=burn_in)
+    rng = stream_generator(seed, "held-out sample")
+    num_windows = min(len(sampler.starts), max(1, _MAX_HELD_OUT_STEPS // window_length))
+    return sampler.from_starts(np.sort(rng.choice(sampler.starts, size=num_windows, replace=False)))
+
+
+def windows_of(num_rows: int, window_length: int) -> int:
+    """Return how many windows hold about so many rows, one or more."""
+    return max(1, round(num_rows / window_length))
 
 
 def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:

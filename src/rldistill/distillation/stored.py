@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 
 from rldistill.data import Dataset, Replay, UniformSampler, split_episodes
 from rldistill.distillation.batch import Window, read_window
-from rldistill.distillation.sources import HeldOut, Loss, measure_inputs, sample_of_held_out
+from rldistill.distillation.sources import (
+    HeldOut,
+    Loss,
+    held_out_windows,
+    measure_inputs,
+    sample_of_held_out,
+    windows_of,
+)
 from rldistill.envs import PlayableTask
+from rldistill.errors import UsageError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.seeding import stream_seed
 from rldistill.types import FURTHER_FIELDS
@@ -27,6 +35,7 @@ class StoredSource:
         seed: the rows of update u are a function of (seed, head, u).
         held_out_fraction: share of steps never trained on, in whole episodes.
         window_length: steps of a window; 1: single steps, the rows of the paper.
+        burn_in: steps before a window that fill the student's memory.
         playable: what the student is played on while it is trained; None: nothing.
         measures_inputs: whether the student's normalisation of its inputs is taken from these data.
     """
@@ -43,6 +52,7 @@ class StoredSource:
         seed: int,
         held_out_fraction: float = 0.1,
         window_length: int = 1,
+        burn_in: int = 0,
         playable: PlayableTask | None = None,
         measures_inputs: bool = False,
     ) -> None:
@@ -62,7 +72,7 @@ class StoredSource:
             "seed": seeds[0] if len(seeds) == 1 else list(seeds),
         }
         self.is_decoded = dataset.store.is_decoded
-        self._seed, self._window_length = seed, window_length
+        self._seed, self._window_length, self._burn_in = seed, window_length, burn_in
         self._measures_inputs = measures_inputs
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
@@ -76,11 +86,19 @@ class StoredSource:
             measure_inputs(student, read_window(self.dataset, chosen[None], head=head).observations)
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
-        self._sampler = UniformSampler(
-            self.dataset, self._split.train, seed=own_seed, window_length=self._window_length
-        )
-        chosen = sample_of_held_out(self._split.held_out, seed=own_seed)
-        batch = read_window(self.dataset, chosen[None], head=head)
+        store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
+        longest = int(store.steps_in_episode.max()) + 1
+        if length > longest:
+            raise UsageError(
+                f"window: got {length} steps, the longest episode of {self.dataset.path} has {longest}. Choose fewer."
+            )
+        self._sampler = UniformSampler(store, self._split.train, seed=own_seed, window_length=length, burn_in=burn_in)
+        if student.initial_state(1) is None:
+            chosen = sample_of_held_out(self._split.held_out, seed=own_seed)[None]
+            burn_in = 0
+        else:
+            chosen = held_out_windows(store, self._split.held_out, seed=own_seed, window_length=length, burn_in=burn_in)
+        batch = read_window(self.dataset, chosen, head=head, burn_in=burn_in)
         layout = self.task.fingerprint.action_layout
         self.held_out = HeldOut.of(batch, len(self._split.held_out), layout, self.teacher.output_kind)
 
@@ -94,7 +112,8 @@ class StoredSource:
 
     def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update; may be called from several threads."""
-        return read_window(self.dataset, self._sampler.windows(update, num_rows), head=self._head)
+        steps = self._sampler.windows(update, windows_of(num_rows, self._window_length))
+        return read_window(self.dataset, steps, head=self._head, burn_in=self._burn_in)
 
     def sample_of_targets(self) -> NDArray[np.float32]:
         """Return the teacher's scores `[N, O]` for steps spread evenly over the data."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gymnasium.vector import VectorEnv
+
 from rldistill.adapters.load import (
     PROGRAMS,
     FileKind,
@@ -97,6 +99,26 @@ def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
     said = [policy.reading.normalizer for policy in policies if isinstance(policy, PolicyFile)]
     own = [path for policy in policies if (path := path_of(policy)) is not None]
     return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
+
+
+def policy_name(named: PolicyLike) -> str:
+    """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
+    path = path_of(named)
+    if path is None:
+        assert not isinstance(named, str | Path | PolicyFile), "those have a path"
+        return f"policy:{named.hash}"
+    return str(path)
+
+
+def task_name(task: TaskLike) -> str:
+    """Return a task as a configuration names it."""
+    if isinstance(task, str):
+        return task
+    if isinstance(task, Task):
+        return task.name
+    if isinstance(task, PlayableTask):
+        return task.task.name
+    return type(task).__name__ if isinstance(task, VectorEnv) else getattr(task, "__qualname__", repr(task))
 
 
 def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:

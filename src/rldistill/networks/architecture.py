@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from rldistill.checks import check_kind, check_name, is_whole
-from rldistill.errors import UsageError
+from rldistill.errors import UsageError, shown
 
 TorsoKind = Literal["conv", "impala", "mlp", "combined"]
 Activation = Literal[
@@ -35,7 +35,9 @@ Activation = Literal[
     "relu6",
 ]
 
-_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm", "float_images"})
+MemoryKind = Literal["gru", "lstm"]
+
+_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm", "float_images", "memory", "memory_size", "stack"})
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 
@@ -63,6 +65,9 @@ class Architecture:
     # The norms of convolutions have a weight for each pixel of each channel, as PyTorch's LayerNorm has.
     elementwise_norm: bool = False
     float_images: bool = False  # combined: every part of three dimensions is an image, also where it is not of bytes
+    memory: MemoryKind | None = None  # the recurrent layer between torso and heads; None: there is none
+    memory_size: int = 0  # its units; 0 without it
+    stack: int = 0  # of vectors: the network sees the newest so many observations; 0: only the newest
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -77,6 +82,13 @@ class Architecture:
             raise UsageError(f"Architecture {self.name!r}: float_images is for observations of several parts.")
         if self.head_activation not in (None, *get_args(Activation)):
             raise UsageError(f"Architecture {self.name!r}: head_activation is unknown: {self.head_activation!r}.")
+        if self.memory not in (None, *get_args(MemoryKind)) or (self.memory is None) != (self.memory_size == 0):
+            raise UsageError(f"Architecture {self.name!r}: memory is gru or lstm with a size, got {self.memory!r}.")
+        if self.stack and (self.kind != "mlp" or not is_whole(self.stack, least=2)):
+            raise UsageError(
+                f"Architecture {self.name!r}: a stack is of 2 or more observations that are vectors, and goes with an "
+                f"mlp: stack:4+mlp:32; got {shown(self.stack)} with {self.kind}."
+            )
         if not len(self.channels) == len(self.kernel_sizes) == len(self.strides):
             raise UsageError(
                 f"Architecture {self.name!r}: got {len(self.channels)} channels, {len(self.kernel_sizes)} kernel sizes "
@@ -84,9 +96,15 @@ class Architecture:
             )
         check_name(self, "name")
         sizes = (*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden)
+        sizes += (self.memory_size,) if self.memory else ()
         if not all(map(is_whole, sizes)):
             raise UsageError(f"Architecture {self.name!r}: sizes must be positive.")
         check_kind(self, bool, "layer_norm", "value_head", "elementwise_norm", "float_images")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what it says depends on earlier observations."""
+        return self.memory is not None or self.stack > 0
 
     @property
     def description(self) -> str:
@@ -137,7 +155,9 @@ PRESETS: Mapping[str, Architecture] = {
     "multitask10": _conv("multitask10", (64, 64, 64), (1500,), (128,)),
 }
 
-_MEMORY = re.compile(r"(gru|lstm|rnn)\b", re.IGNORECASE)
+_MEMORY = re.compile(r"(gru|lstm):([1-9]\d*)")
+_STACK = re.compile(r"stack:([1-9]\d*)")
+_MOST_STACKED = 256
 _WIDTHS = r"([1-9]\d*(?:x[1-9]\d*)*)"
 _LARGEST_WIDTH = 1_000_000
 _MLP = re.compile(rf"mlp:{_WIDTHS}(?::{_WIDTHS})?")
@@ -153,6 +173,9 @@ def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
     `mlp:64x64:32` and `conv:8-8-8:32:16`, gives every head hidden layers of its own. Free convolutions use
     the kernel sizes and strides of `dqn`: 8/4, 4/2, then 3/1.
 
+    `gru:16`, `lstm:32` and `mlp:32+gru:16` remember: a recurrent layer stands above the torso, which may be
+    missing. `stack:4+mlp:32` sees the last four observations.
+
     Args:
         text: the name.
         layer_norm: normalise every layer of the torso before its activation.
@@ -164,6 +187,8 @@ def parse_architecture(text: str, *, layer_norm: bool = False) -> Architecture:
 
 
 def _parse(text: str) -> Architecture:
+    if "+" in text or _MEMORY.fullmatch(text):
+        return _parse_memory(text)
     if text in PRESETS:
         return PRESETS[text]
     if found := _MLP.fullmatch(text):
@@ -171,15 +196,32 @@ def _parse(text: str) -> Architecture:
     if found := _CONV.fullmatch(text):
         kind = "conv" if found[1] == "conv" else "combined"
         return _conv(text, _sizes(found[2]), _sizes(found[3]), _sizes(found[4]), kind=kind)
-    if _MEMORY.match(text):
-        raise UsageError(
-            f"Unknown network: got {text!r}. Networks with a memory are not there yet: choose mlp:64x64, conv:8-8-8:32 "
-            f"or {', '.join(PRESETS)}."
-        )
+    kind = text.partition(":")[0].lower()
+    if kind in ("gru", "lstm", "rnn", "stack"):
+        raise UsageError(f"Unknown network: got {text!r}, expected {_MEMORIES}.")
     raise UsageError(
         f"Unknown network: got {text!r}, expected one of {', '.join(PRESETS)}, or layers: mlp:64x64, conv:8-8-8:32, "
         f"combined:8-8-8:32:64.{did_you_mean(text)}"
     )
+
+
+_MEMORIES = "gru:16, lstm:32, mlp:32+gru:16, conv:8-8-8:32+lstm:32 or stack:4+mlp:32"
+
+
+def _parse_memory(text: str) -> Architecture:
+    """Read `torso+gru:16`, `gru:16` or `stack:4+mlp:32`."""
+    first, *others = text.split("+")
+    if (stack := _STACK.fullmatch(first)) and len(others) == 1:
+        (size,) = _sizes(stack[1])
+        if not 2 <= size <= _MOST_STACKED:
+            raise UsageError(f"Network {text!r}: a stack is of 2 to {_MOST_STACKED} observations, got {size}.")
+        return replace(_parse(others[0]), name=text, stack=size)
+    found = _MEMORY.fullmatch(others[0] if others else first)
+    if found is None or len(others) > 1 or (others and ":" not in first and first not in PRESETS):
+        raise UsageError(f"Unknown network: got {text!r}, expected {_MEMORIES}.")
+    torso = _parse(first) if others else Architecture(text, "mlp", ())
+    kind: MemoryKind = "gru" if found[1] == "gru" else "lstm"
+    return replace(torso, name=text, memory=kind, memory_size=_sizes(found[2])[0])
 
 
 def did_you_mean(text: str) -> str:

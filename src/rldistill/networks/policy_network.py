@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
 from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
+from rldistill.networks.recurrent import RecurrentCell, Stack
 from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
 from rldistill.observations import Tensors
 from rldistill.tasks import ObservationPart
@@ -105,11 +106,16 @@ class PolicyNetwork(nn.Module):
         is_combined = architecture.kind == "combined"
         scale = 1.0 if is_combined else input_scale
         self.scale = ScaleInput(scale) if normalization is None else NormalizeInput(normalization)
+        self.stack = Stack(architecture.stack, math.prod(observation_shape)) if architecture.stack else None
         if is_combined:
             self.torso = CombinedTorso(architecture, parts, math.prod(observation_shape), input_scale)
             num_features = self.torso.num_features
         else:
-            self.torso, num_features = make_torso(architecture, observation_shape)
+            shape = observation_shape if self.stack is None else (self.stack.width,)
+            self.torso, num_features = make_torso(architecture, shape)
+        memory = architecture.memory
+        self.memory = None if memory is None else RecurrentCell(memory, num_features, architecture.memory_size)
+        num_features = num_features if self.memory is None else self.memory.size
         # Task names hold dots and colons, which module names must not: heads go by position.
         self.heads = nn.ModuleList(Head(num_features, layer, architecture) for layer in heads.values())
         self._initialise(generator, zero_output=zero_output)
@@ -124,6 +130,8 @@ class PolicyNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.memory is not None:
+            self.memory.initialise(generator)
         for head in self.heads:
             assert isinstance(head, Head)
             head.rows.initialise()
@@ -146,19 +154,43 @@ class PolicyNetwork(nn.Module):
         return network
 
     def initial_state(self, num_envs: int) -> State:
-        """Return None: these layers remember nothing."""
-        return None
+        """Return what is remembered when an episode begins: earlier observations, then the cell's; None: nothing."""
+        if self.stack is None and self.memory is None:
+            return None
+        kept: tuple[Tensor, ...] = ()
+        if self.stack is not None:
+            weight = next(self.parameters())
+            kept = (weight.new_zeros(num_envs, self.stack.width - self.stack.num_inputs),)
+        return (*kept, *(() if self.memory is None else self.memory.initial_state(num_envs)))
 
     def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]` or their parts, and the next state."""
         # Here, and nowhere before, several parts become one vector: a torso may as well take each by itself.
         observations = join_parts(observations)
+        if self.stack is not None or self.memory is not None:
+            return self._remembering(observations, head, state)
         if self.architecture.kind not in ("mlp", "combined"):
             observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
         return chosen.forward(_run(torso, self.scale.forward(observations)))
+
+    def _remembering(self, observations: Tensor, head: int, state: State) -> NetworkOutput:
+        """Return what `forward` does, of a network with a memory; without a state an episode begins."""
+        if self.architecture.kind not in ("mlp", "combined"):
+            observations = to_images(observations).contiguous(memory_format=torch.channels_last)
+        kept = state or self.initial_state(len(observations))
+        assert kept is not None, "it remembers"
+        rows, following = self.scale(observations), ()
+        if self.stack is not None:
+            rows, earlier = self.stack(rows, kept[0])
+            kept, following = kept[1:], (earlier,)
+        features = self.torso(rows)
+        if self.memory is not None:
+            features, cells = self.memory(features, kept)
+            following += cells
+        return replace(self.heads[head](features), state=following)
 
 
 def _run(layers: Iterable[nn.Module], rows: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def can_be_stacked(network: nn.Module) -> bool:
     """Whether a network is of vectors, and none of its layers answers to padding."""
     if not isinstance(network, PolicyNetwork) or network.architecture.kind != "mlp":
         return False
-    if network.architecture.layer_norm or network.architecture.value_head:
+    if network.architecture.layer_norm or network.architecture.value_head or network.architecture.remembers:
         return False
     return all(_keeps_zero(layer) for layer in _hidden_layers(network) if not isinstance(layer, nn.Linear))
 

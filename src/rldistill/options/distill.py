@@ -129,8 +129,9 @@ class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
     """Run folder."""
     student: Annotated[StudentLike, PythonOnly()] = AUTO
     """Preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or combined:8-8-8:32:64; with
-    :16 at the end, each head has a hidden layer of 16 units. In Python also a module from scaled float32 observations
-    to [B, A]. auto: a network that fits the observations and has at most half as many parameters as its teacher."""
+    :16 at the end, each head has a hidden layer of 16 units. With a memory gru:16, lstm:32 or mlp:32+gru:16; of the
+    last 4 observations stack:4+mlp:32. In Python also a module from scaled float32 observations to [B, A]. auto: a
+    network that fits the observations and has at most half as many parameters as its teacher."""
     student_sees: str | Sequence[str] | None = None
     """Parts of the observations that the student sees, in order, with commas between. Default: all."""
     loss: Annotated[LossLike | None, PythonOnly()] = None
@@ -157,6 +158,12 @@ class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""
+    window: Count | None = None
+    """Steps of the windows on which a student with a memory is trained, by back-propagation through all of them.
+    Default: 32; for stack:4+mlp:32 single steps."""
+    burn_in: Annotated[int, AtLeast(0)] | None = None
+    """Steps before each window that fill the memory of the student and teach nothing. Default: 0; for stack:4+mlp:32 at
+    least the 3 that the stack holds."""
     task_order: Literal["in_turn", "mixed", "random"] | None = None
     """With several tasks: in_turn (each batch has rows of one task), mixed (each batch has rows of all) or random (each
     batch has rows of one task, drawn at random). Default: in_turn."""

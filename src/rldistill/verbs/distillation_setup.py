@@ -30,6 +30,7 @@ from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initi
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sources import DEFAULT_HELD_OUT, source_values
 from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kind, task_loss
+from rldistill.verbs.windows import window_of
 
 # Added to variances that are measured; a number that varies less is taken for one that never changes.
 _EPSILON = 1e-6
@@ -128,6 +129,9 @@ def prepare(
     by_head = dict(zip(heads, losses, strict=True))
     distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
     values = _values(options, named, schedule) | resolved_losses(names, losses)
+    if student.initial_state(1) is not None:
+        window, burn_in = window_of(options)
+        values |= {"window": window, "burn_in": burn_in}
     values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
     return DistillationSetup(
         Batches(sources, schedule, options.batch_size, num_decoders(options.num_threads, options.device)),

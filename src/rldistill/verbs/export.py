@@ -134,6 +134,11 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
             f"Policy {policy.name!r} sees {', '.join(policy.spec.sight.parts)} of its task's observations, and an "
             "export of some parts is not there yet. Make the environment show these alone, and distil there."
         )
+    if policy.initial_state(1) is not None:
+        raise RldistillError(
+            f"Policy {policy.name!r} remembers ({policy.spec.network_description}), and no format here keeps a state "
+            "yet. Export a student without a memory."
+        )
     heads = [own.name for own in policy.tasks]
     if len(heads) == 1:
         return policy

@@ -6,7 +6,7 @@ from typing import Any
 
 from rldistill.errors import UsageError
 from rldistill.events import StopRequestedError
-from rldistill.loading.named import PolicyLike, as_named, files_of, path_of
+from rldistill.loading.named import PolicyLike, as_named, files_of, path_of, policy_name, task_name
 from rldistill.options.declaration import verb
 from rldistill.options.shared import recorded
 from rldistill.options.shrink import ShrinkOptions
@@ -16,7 +16,6 @@ from rldistill.session.run_folder import check_same_config, earlier_run, keep_in
 from rldistill.session.threads import use_threads
 from rldistill.verbs.shrink_records import STUDENTS_FOLDER, Shrunk
 from rldistill.verbs.shrink_search import Search
-from rldistill.verbs.sources import policy_name, task_name
 
 
 @verb(ShrinkOptions)

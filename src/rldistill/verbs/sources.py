@@ -5,26 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnasium.vector import VectorEnv
-
 from rldistill.data import Dataset, TeacherEntry
 from rldistill.distillation.hindsight import check_own_play
 from rldistill.distillation.live import LiveSource
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
 from rldistill.distillation.sources import Source
 from rldistill.distillation.stored import StoredSource
-from rldistill.envs import PlayableTask, TaskLike, make_task
+from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.make import import_task_module
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.loading.named import (
-    PolicyFile,
-    PolicyLike,
     as_named,
     as_teacher,
     files_of,
     path_of,
+    policy_name,
     sampling_note,
+    task_name,
     while_recorded,
     words_of,
 )
@@ -40,6 +38,7 @@ from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.teachers import initial_policy, make_training, with_network
 from rldistill.verbs.train_teacher import resolve_training
+from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
 DEFAULT_HELD_OUT = 0.1
@@ -82,7 +81,13 @@ def named_sources(options: DistillOptions) -> list[Named]:
             f"source: got {len(sources)} of {shown}, expected one kind: datasets, teachers that play (Live), or one "
             "teacher that learns (Online)."
         )
+    window_of(options)
     if kinds == {Online}:
+        if memory_of(options) is not None:
+            raise UsageError(
+                f"student: got {options.student!r}, which remembers, with --online: a learner keeps no order of its "
+                "steps for it. Collect with the learner's last policy, or let it play: --teacher FILE."
+            )
         for name in ("task_order", "task_weights", "held_out_fraction"):
             if getattr(options, name) is not None:
                 raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
@@ -174,8 +179,11 @@ def _held_out_fraction(options: DistillOptions) -> float:
 
 
 def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
+    window, burn_in = window_of(options)
     return StoredSource(
         dataset,
+        window_length=window,
+        burn_in=burn_in,
         seed=options.seed,
         held_out_fraction=_held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
@@ -223,26 +231,6 @@ def _written(item: Named) -> dict[str, Any]:
     return said | {"teacher": policy_name(as_named(item.teacher, item)), "task": task}
 
 
-def policy_name(named: PolicyLike) -> str:
-    """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
-    path = path_of(named)
-    if path is None:
-        assert not isinstance(named, str | Path | PolicyFile), "those have a path"
-        return f"policy:{named.hash}"
-    return str(path)
-
-
-def task_name(task: TaskLike) -> str:
-    """Return a task as a configuration names it."""
-    if isinstance(task, str):
-        return task
-    if isinstance(task, Task):
-        return task.name
-    if isinstance(task, PlayableTask):
-        return task.task.name
-    return type(task).__name__ if isinstance(task, VectorEnv) else getattr(task, "__qualname__", repr(task))
-
-
 def _data_path(item: Stored) -> Path:
     return item.data.path if isinstance(item.data, Dataset) else Path(item.data)
 
@@ -276,12 +264,15 @@ def _live_source(
     wanted = options.further | ({} if item.value_gate is None else {"value": "value_gate"})
     note = sampling_note(policy, player)
     assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
+    window, burn_in = window_of(options)
     return LiveSource(
         policy,
         player,
         playable,
         path=path_of(named),
         reading=words_of(named),
+        window_length=window,
+        burn_in=burn_in,
         seed=options.seed,
         num_envs=options.num_envs,
         num_threads=options.num_threads,

@@ -1,0 +1,84 @@
+"""Layers that remember: gated cells above a torso, and the last observations below one.
+
+A state is a tuple of tensors `[B, ...]`, zero at the start of an episode; a call takes one step.
+
+Sources: Cho et al. 2014 (GRU, in the form of PyTorch, where the reset gate acts on the product with the state);
+Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000 (LSTM). Weights are laid out as those of
+`nn.GRUCell` and `nn.LSTMCell`; the products are `AlignedLinear` layers, so that a row's answer does not depend on its
+place in the batch, and that sizes are counted as those of all other layers.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rldistill.networks.architecture import MemoryKind
+from rldistill.networks.memory import AlignedLinear
+
+_NUM_GATES = {"gru": 3, "lstm": 4}
+
+
+class RecurrentCell(nn.Module):
+    """A GRU or an LSTM of one layer, one step at a time.
+
+    Args:
+        kind: which of the two.
+        num_inputs: F, width of the features below it.
+        size: H, its units.
+    """
+
+    def __init__(self, kind: MemoryKind, num_inputs: int, size: int) -> None:
+        super().__init__()
+        self.kind: MemoryKind = kind
+        self.size = size
+        self.input = AlignedLinear(num_inputs, _NUM_GATES[kind] * size)
+        self.recurrent = AlignedLinear(size, _NUM_GATES[kind] * size)
+
+    def initial_state(self, num_envs: int) -> tuple[Tensor, ...]:
+        """Return zeros: `(h,)` of a GRU, `(h, c)` of an LSTM, `[B, H]` each."""
+        weight = self.input.weight
+        return tuple(weight.new_zeros(num_envs, self.size) for _ in range(1 if self.kind == "gru" else 2))
+
+    def initialise(self, generator: torch.Generator | None) -> None:
+        """Draw weights: orthogonal from state to state, so that what is remembered neither fades nor grows at first."""
+        nn.init.xavier_uniform_(self.input.weight, generator=generator)
+        for gate in self.recurrent.weight.split(self.size):
+            nn.init.orthogonal_(gate, generator=generator)
+        nn.init.zeros_(self.input.bias)
+        nn.init.zeros_(self.recurrent.bias)
+        if self.kind == "lstm":
+            # Remember by default (Gers et al. 2000).
+            nn.init.ones_(self.input.bias[self.size : 2 * self.size])
+
+    def forward(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return `[B, H]` of features `[B, F]`, and the next state."""
+        given, before = self.input.forward(features), self.recurrent.forward(state[0])
+        if self.kind == "gru":
+            resets, updates, candidates = given.chunk(3, dim=1)
+            own_resets, own_updates, own_candidates = before.chunk(3, dim=1)
+            update = torch.sigmoid(updates + own_updates)
+            candidate = torch.tanh(candidates + torch.sigmoid(resets + own_resets) * own_candidates)
+            hidden = (1 - update) * candidate + update * state[0]
+            return hidden, (hidden,)
+        inputs, forgets, candidates, outputs = (given + before).chunk(4, dim=1)
+        cell = torch.sigmoid(forgets) * state[1] + torch.sigmoid(inputs) * torch.tanh(candidates)
+        hidden = torch.sigmoid(outputs) * torch.tanh(cell)
+        return hidden, (hidden, cell)
+
+
+class Stack(nn.Module):
+    """The newest k observations side by side, oldest first; zeros stand before an episode's first.
+
+    Args:
+        num_stacked: k, 2 or more.
+        num_inputs: P, length of one.
+    """
+
+    def __init__(self, num_stacked: int, num_inputs: int) -> None:
+        super().__init__()
+        self.num_inputs = num_inputs
+        self.width = num_stacked * num_inputs
+
+    def forward(self, rows: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[B, k · P]` of vectors `[B, P]` and the earlier `[B, (k − 1) · P]`, and what is earlier next."""
+        stacked = torch.cat([earlier, rows.flatten(1)], dim=1)
+        return stacked, stacked[:, self.num_inputs :]
