@@ -141,7 +141,7 @@ def test_running_statistics_lie_beside_the_zip_as_a_vec_normalize(tmp_path):
     actions, _ = library.DQN.load(path, buffer_size=1).predict(normalize.normalize_obs(rows), deterministic=True)
     np.testing.assert_array_equal(actions, choose_actions(policy(rows)[0], "greedy"))
     torch.testing.assert_close(FORMATS["sb3"].read(export, path)(rows)[0].raw, policy(rows)[0].raw)
-    torch.testing.assert_close(rd.load_policy(path, task="CartPole-v1")(rows)[0].raw, policy(rows)[0].raw)
+    torch.testing.assert_close(rd.load_policy(path)(rows)[0].raw, policy(rows)[0].raw)
 
 
 @pytest.mark.slow
