@@ -35,6 +35,7 @@ def main(path: str, task: str, network: str, num_updates: int = 3_000, num_episo
             evaluate_episodes=0,
             out=f"runs/dagger-{name}",
             overwrite=True,
+            callbacks=[rd.ProgressBar()],
         )
         result = rd.evaluate(student, task, teacher=teacher, num_episodes=num_episodes, seed=1)
         row = next(row for row in result.to_dict()["policies"] if row["role"] == "student")
@@ -44,4 +45,6 @@ def main(path: str, task: str, network: str, num_updates: int = 3_000, num_episo
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:4], *map(int, sys.argv[4:6]))

@@ -16,7 +16,9 @@ def main(path: str, task: str, within: float = 600.0, num_episodes: int = 200) -
     teacher = rd.load_policy(path, task=task)
     print(teacher)
 
-    found = rd.shrink(teacher, task, keep=0.95, within=within, out="runs/shrunk", overwrite=True)
+    found = rd.shrink(
+        teacher, task, keep=0.95, within=within, out="runs/shrunk", overwrite=True, callbacks=[rd.ProgressBar()]
+    )
     print(found)
     if not found.held:
         sys.exit("nothing was proved to keep 95 %: give it more time")
@@ -30,4 +32,6 @@ def main(path: str, task: str, within: float = 600.0, num_episodes: int = 200) -
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(sys.argv[1], sys.argv[2], *map(float, sys.argv[3:4]), *map(int, sys.argv[4:5]))

@@ -229,7 +229,11 @@ def test_a_dry_run_writes_nothing(teacher, tmp_path):
     [
         (["--out", "x.bin"], 2, "--out x.bin: its ending names no format. Add --to: one of onnx (.onnx)"),
         (["--out", "x.pt", "--to", "onnx"], 2, "got a path ending in '.pt', expected a file ending in .onnx"),
-        (["--out", "x.onnx", "--precision", "int8"], 1, "names none that is still there. Name one: --data FOLDER."),
+        (
+            ["--out", "x.onnx", "--precision", "int8"],
+            1,
+            "names none that is still there. Name one: --data FOLDER, which",
+        ),
         (["--out", "x.onnx", "--data", "gone"], 1, "gone is not a dataset"),
         (["--out", "x.onnx", "--probabilities"], 2, "gives q_values, which are no choices"),
         (["--out", "x.zip", "--probabilities"], 2, "files of --to sb3 have no place for them. Leave it out."),

@@ -32,6 +32,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
     monkeypatch.setattr(shrink_search, "_GLANCING", 5)
     monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4", "mlp:8", "mlp:16"))
+    # The hand-made teacher is as small as the smallest of these.
+    monkeypatch.setattr(shrink_search.Search, "_teacher_size", lambda _self: None)
 
 
 def search_order(holds, teacher_size):
@@ -170,7 +172,7 @@ def test_what_a_distillation_leaves_open_the_recipe_says_and_the_configuration_k
     (note,) = [event.text for event in told if isinstance(event, MessageEvent) and event.text.startswith("recipe: ")]
     assert "batch_size 256" in note
     assert "num_updates" not in note
-    assert recipe.evidence in note
+    assert recipe.why in note
 
 
 @pytest.mark.parametrize(("loss", "temperature"), [(None, "linear:0.2->0.01@0.5"), ("sharpened_kl", None)])
@@ -236,4 +238,20 @@ def test_a_size_that_diverges_is_one_that_does_not_hold(tmp_path, quick, monkeyp
         hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_episodes=20, callbacks=[told.append]
     )
     assert not found.held and not any(trial.holds for trial in found.trials)
-    assert "mlp:16 is given up: the loss is nan" in [event.text for event in told if isinstance(event, MessageEvent)]
+    texts = [event.text for event in told if isinstance(event, MessageEvent)]
+    assert "mlp:16 is given up: the loss is nan" in texts
+    assert "mlp:16, 114 parameters: keeps nothing (bound nothing), does not hold; 0 steps, 0 s" in texts
+
+
+def test_no_student_is_as_large_as_its_teacher(tmp_path, monkeypatch):
+    monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
+    task = short_cart_pole(60)
+    found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_envs=8)
+    assert [trial.network for trial in found.trials] == ["mlp:1"], "mlp:2 has as many parameters as the teacher"
+
+
+def test_a_search_that_is_refused_leaves_no_folder(tmp_path):
+    task = short_cart_pole(60)
+    with pytest.raises(MismatchError):
+        rd.shrink(hand_made_teacher(task), "Acrobot-v1", out=tmp_path / "s", within=5.0)
+    assert not (tmp_path / "s").exists()

@@ -25,7 +25,7 @@ VERBS = {
     "collect": ("rldistill.cli.collect", "let a teacher play and store what it saw, said and did"),
     "distill": ("rldistill.cli.distill", "train a student on what a teacher said"),
     "evaluate": ("rldistill.cli.evaluate", "compare policies on the same episodes, with intervals"),
-    "export": ("rldistill.cli.export", "write a policy as ONNX, and prove that it acts the same"),
+    "export": ("rldistill.cli.export", "write a policy as ONNX, C, … and prove that it acts the same"),
     "reproduce": ("rldistill.cli.reproduce", "do one of the paper's experiments, to a table and a plot"),
     "inspect": ("rldistill.cli.inspect", "say what a policy file, a dataset or a preset is"),
 }

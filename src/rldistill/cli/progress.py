@@ -75,7 +75,9 @@ class ProgressBar:
             return
         style = "yellow" if event.level == "warning" else None
         prefix = "warning: " if event.level == "warning" else ""
-        self._console.print(f"{prefix}{printable(event.text)}", style=style, markup=False, soft_wrap=True)
+        self._console.print(
+            f"{prefix}{printable(event.text)}", style=style, markup=False, soft_wrap=not self._console.is_terminal
+        )
 
     def _draw(self, event: ProgressEvent) -> None:
         self._open()

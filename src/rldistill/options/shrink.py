@@ -33,7 +33,8 @@ class ShrinkOptions(Reading, Played, Environments, Machine, Folder, Told):
     within: Annotated[float, Above(0)] = 600.0
     """Time for all of it, in seconds; on the command line also 90s, 10m or 2h."""
     num_episodes: Annotated[int, AtLeast(20)] = 100
-    """Fresh episodes of the first proof; more are played while the bound is open and time is left."""
+    """Fresh episodes of the first proof, or as many as could prove --keep of a student that never fails, if these are
+    more; further ones are played while the bound is open and time is left."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -109,7 +109,7 @@ def prepare(options: ExportOptions) -> Job:
     if options.precision == "int8" and dataset is None:
         raise RldistillError(
             f"--precision int8 is calibrated on observations of a dataset: policy {policy.name!r} names none that is "
-            "still there. Name one: --data FOLDER."
+            "still there. Name one: --data FOLDER, which `rldistill collect` makes of its teacher's play."
         )
     task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
     playable = task or _own_task(policy, must_be=dataset is None)

@@ -29,6 +29,7 @@ class Recipe:
         collect_steps: of a teacher that plays: decisions per collection.
         collect_period: of a teacher that plays: updates between collections.
         check_period: of `shrink`: updates between looks at the student's score.
+        why: what the recipe is about, in a few words for the line that is printed.
         evidence: what was measured.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     collect_steps: int
     collect_period: int
     check_period: int
+    why: str
     evidence: str
 
     def __str__(self) -> str:
@@ -50,7 +52,7 @@ class Recipe:
         tempered = "" if self.temperature is None else f" at temperature {self.temperature}"
         return (
             f"{loss}{tempered}, {self.batch_size} rows an update, rate {self.learning_rate}, the teacher acts "
-            f"{self.teacher_fraction} ({self.evidence})"
+            f"{self.teacher_fraction} ({self.why})"
         )
 
 
@@ -67,6 +69,7 @@ _IMAGES = Recipe(
     collect_steps=54_000,
     collect_period=10_000,
     check_period=4_000,
+    why="targets are soft at first, since near-greedy ones teach a beginner little",
     evidence="Pong: net3 keeps 0.99 [0.96, 1.02] of its teacher after 12,000 updates on 60,000 decisions",
 )
 _CHOICES = Recipe(
@@ -80,6 +83,7 @@ _CHOICES = Recipe(
     collect_steps=2_000,
     collect_period=300,
     check_period=600,
+    why="the student meets its own mistakes, and the teacher says what to do there",
     evidence="LunarLander, mlp:2: the student's own mistakes, labelled, turn −1,500 points into +100",
 )
 _BOXES = Recipe(
@@ -93,12 +97,18 @@ _BOXES = Recipe(
     collect_steps=4_000,
     collect_period=600,
     check_period=1_200,
+    why="what is done is compared; the student meets its own mistakes, and the teacher says what to do there",
     evidence="HalfCheetah, tanh-squashed teacher of 11,800 points: mlp:64x64 has 11,000 after 60,000 steps; by a KL "
     "before the tanh mlp:256x256 had 2,000 to 4,900 after 200,000",
 )
 # A learner is as good at first as its student: nothing of the above was measured on one, so this is the paper's.
 _LEARNER = replace(
-    _IMAGES, loss=None, temperature=None, learning_rate="one_cycle:1e-3", evidence="Rusu et al. 2015, section 3.1"
+    _IMAGES,
+    loss=None,
+    temperature=None,
+    learning_rate="one_cycle:1e-3",
+    why="as in the paper",
+    evidence="Rusu et al. 2015, section 3.1",
 )
 
 
@@ -117,7 +127,8 @@ def choose_recipe(kind: OutputKind, task: Task) -> Recipe:
         return _IMAGES
     # The temperature was measured for Q-values; the rest is play and rates of images.
     loss = None if kind == "logits" else "mean_mse"
-    return replace(_IMAGES, loss=loss, temperature=None, evidence="as for Q-values on images, not measured by itself")
+    unmeasured = "as for Q-values on images, not measured by itself"
+    return replace(_IMAGES, loss=loss, temperature=None, why=unmeasured, evidence=unmeasured)
 
 
 def fill_in(
@@ -166,5 +177,5 @@ def fill_in(
     if isinstance(named[0], Live):
         chosen |= {name: value for name, value in of_play.items() if getattr(named[0], name) is None}
     shown = ", ".join(f"{name} {value}" for name, value in chosen.items() if value not in (None, False))
-    note = f"recipe: {shown} ({recipe.evidence})" if shown else None
+    note = f"recipe: {shown} ({recipe.why})" if shown else None
     return replace(options, **{name: value for name, value in chosen.items() if name in of_student}), filled, note  # pyright: ignore[reportArgumentType]

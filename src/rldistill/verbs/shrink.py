@@ -29,19 +29,19 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         KeyboardInterrupt: stopped; what was tried is kept, and `resume` goes on.
     """
     options, named, out = _resolved(options)
+    earlier_run(out, may_stay=options.resume or options.overwrite)
     # Playing with every size is cheap beside learning it: nothing is lost by a stop but the size at hand.
     folders = (STUDENTS_FOLDER,)
-    with (
-        run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues,
-        use_threads(options.num_threads),
-        stop_on_interrupt(options.callbacks) as listeners,
-    ):
-        if continues:
-            _check_same(out, options, named)
-        else:
-            write_config(out, "shrink", _config(options, named, out))
+    with stop_on_interrupt(options.callbacks) as listeners, use_threads(options.num_threads):
+        # Before there is a folder: a teacher that cannot be read, or does not fit, leaves none behind.
+        search = Search(options, named, out, listeners)
         try:
-            return Search(options, named, out, listeners).run()
+            with run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues:
+                if continues:
+                    _check_same(out, options, named)
+                else:
+                    write_config(out, "shrink", _config(options, named, out))
+                return search.run()
         except StopRequestedError:
             raise KeyboardInterrupt("stopped; what was tried is kept. Go on with --resume.") from None
 

@@ -8,6 +8,14 @@ from rldistill.policies import TorchPolicy
 
 STUDENT_FILE, RECORDS_FILE, STUDENTS_FOLDER = "student.safetensors", "shrink.json", "students"
 
+# In place of −∞, which is no JSON.
+NOTHING = -1e9
+
+
+def share(value: float) -> str:
+    """Return a share of the teacher's skill, or its bound, for people."""
+    return "nothing" if value <= NOTHING else f"{value:.3f}"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -104,7 +112,7 @@ class Shrunk:
         proved = {proof.network for proof in self.proofs if proof.holds}
         for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
             mark = "proved" if trial.network in proved else "holds" if trial.holds else ""
-            figures = (f"{trial.retention:.3f}", f"{trial.bound:.3f}", f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
+            figures = (share(trial.retention), share(trial.bound), f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
             rows.append((trial.network, f"{trial.num_parameters:,}", *figures, mark))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
@@ -115,13 +123,25 @@ class Shrunk:
 
 
 def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None) -> str:
-    """Return what a search found, in one sentence; without a proof, how good the best is and what would help."""
+    """Return what a search found, in one sentence; where nothing was proved, how good the best is and what would help.
+
+    Args:
+        trial: of the size that is delivered.
+        proof: its look at fresh episodes, if there was one.
+        task: by name.
+        keep: share of the skill that was asked for.
+        teacher_size: parameters of the teacher, if they are known.
+    """
     size = f"{trial.network}, {trial.num_parameters:,} parameters"
-    if proof is None:
+    if proof is None or not proof.holds:
+        seen: Trial | Proof = trial if proof is None else proof
+        episodes = "" if proof is None else f" in {proof.num_episodes} fresh episodes"
+        way = "More time (--within), a lower --keep, or data with more spread (--exploration-epsilon 0.1) may help."
+        if proof is not None and proof.retention >= keep:
+            way = f"More episodes may prove it: --resume --num-episodes {4 * proof.num_episodes}, or a lower --keep."
         return (
             f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
-            f"{100 * trial.retention:.1f} % (bound {100 * trial.bound:.1f} %). More time (--within), a lower --keep, "
-            "or data with more spread (--exploration-epsilon 0.1) may help."
+            f"{100 * seen.retention:.1f} %{episodes} (bound {100 * seen.bound:.1f} %). {way}"
         )
     times = "" if teacher_size is None else f", {teacher_size / trial.num_parameters:.3g} times fewer than its teacher"
     return (

@@ -30,7 +30,17 @@ from rldistill.storage import write_json
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
-from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENT_FILE, STUDENTS_FOLDER, Proof, Shrunk, Trial, verdict
+from rldistill.verbs.shrink_records import (
+    NOTHING,
+    RECORDS_FILE,
+    STUDENT_FILE,
+    STUDENTS_FOLDER,
+    Proof,
+    Shrunk,
+    Trial,
+    share,
+    verdict,
+)
 from rldistill.verbs.sizes import ladder, next_size
 
 # A game of Atari has at most 27,000 decisions; no task of Gymnasium has more.
@@ -42,8 +52,6 @@ _CHOOSING, _GLANCING = 40, 10
 _ERROR = 0.05
 # Beyond, 10,000 resamples do not reach the error of a look.
 _MOST_LOOKS = 7
-# In place of −∞, which is no JSON.
-_NOTHING = -1e9
 # Shares of the time: one size may take this much of what is left, and the proof is kept this much.
 _SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.4, 0.2
 
@@ -139,8 +147,8 @@ class Search:
             self._write()
             what = "holds" if trial.holds else "does not hold"
             self._tell(
-                f"{name}, {trial.num_parameters:,} parameters: keeps {trial.retention:.3f} (bound {trial.bound:.3f}), "
-                f"{what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
+                f"{name}, {trial.num_parameters:,} parameters: keeps {share(trial.retention)} "
+                f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
             )
 
     def _sizes(self) -> dict[str, int]:
@@ -161,7 +169,10 @@ class Search:
             sizes[name] = setup.student.num_parameters
         if refused is not None and not sizes:
             raise refused
-        return dict(sorted(sizes.items(), key=lambda item: item[1]))
+        ordered = sorted(sizes.items(), key=lambda item: item[1])
+        # A student as large as its teacher is no find; for the smallest of teachers something is tried all the same.
+        largest = self._teacher_size() or math.inf
+        return dict([item for item in ordered if item[1] < largest] or ordered[:1])
 
     def _setup(self, name: str) -> DistillationSetup:
         options = self._options
@@ -208,7 +219,7 @@ class Search:
             setup.batches.close()
         num_steps = int(source.record["num_steps"])
         # A size that diverged before the first look has not shown anything.
-        bound, retention, student, num_updates = best or (_NOTHING, _NOTHING, setup.student, 0)
+        bound, retention, student, num_updates = best or (NOTHING, NOTHING, setup.student, 0)
         trial = Trial(
             name,
             student.num_parameters,
@@ -254,12 +265,16 @@ class Search:
                 return None
             student = load_policy(self._out / trial.file, device=self._options.device)
             num_episodes = max((2 * proof.num_episodes for proof in earlier), default=self._options.num_episodes)
+            if self._options.keep < 1:
+                # Fewer could not prove it of a student that never fails.
+                certain = math.log(1 / _error(len(self._proofs))) / (1 - self._options.keep)
+                num_episodes = max(num_episodes, math.ceil(certain))
             while len(self._proofs) < _MOST_LOOKS:
                 proof = self._proved(student, trial.network, num_episodes)
                 self._proofs.append(proof)
                 self._write()
-                share = f"{proof.retention:.3f} (bound {proof.bound:.3f} at {proof.confidence:.2%})"
-                self._tell(f"proof of {trial.network}: keeps {share} in {num_episodes} fresh episodes")
+                kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {proof.confidence:.2%})"
+                self._tell(f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
                 if proof.holds:
                     return proof
                 if proof.retention < self._options.keep or time.monotonic() > self._deadline:
@@ -270,7 +285,7 @@ class Search:
     def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
         # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
         purpose = f"proof {len(self._proofs) + 1}"
-        confidence = 1 - _ERROR / 2 ** (len(self._proofs) + 1)
+        confidence = 1 - _error(len(self._proofs))
         scores = self._scores(student, purpose, num_episodes)
         retention, bound = self._kept(scores, purpose, confidence, purpose, num_failures=1)
         # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
@@ -297,8 +312,8 @@ class Search:
         assert samples is not None
         skill = teacher.mean() - random.mean()
         if skill <= 0:
-            return _NOTHING, _NOTHING
-        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), _NOTHING)
+            return NOTHING, NOTHING
+        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), NOTHING)
 
     def _baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores of the teacher and of random play, played once."""
@@ -350,8 +365,10 @@ class Search:
             raise RldistillError(
                 f"--within {self._options.within:g} s was over before a first size was tried. Give more time."
             )
-        best = max(self._trials, key=lambda trial: (trial.bound, trial.retention))
-        chosen = best if proof is None else next(trial for trial in self._trials if trial.network == proof.network)
+        # Without a proof, the one that came closest to one; among equals the smallest.
+        closest = proof or max(self._proofs, key=lambda each: each.bound, default=None)
+        best = max(self._trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters))
+        chosen = best if closest is None else next(each for each in self._trials if each.network == closest.network)
         student = load_policy(self._out / chosen.file, device=self._options.device)
         student.save(self._out / STUDENT_FILE)
         found = Shrunk(
@@ -359,7 +376,7 @@ class Search:
             self._options.keep,
             proof is not None,
             verdict(
-                chosen, proof, self._playable.task.name, keep=self._options.keep, teacher_size=self._teacher_size()
+                chosen, closest, self._playable.task.name, keep=self._options.keep, teacher_size=self._teacher_size()
             ),
             tuple(self._trials),
             tuple(self._proofs),
@@ -390,6 +407,11 @@ class Search:
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def _error(num_looks: int) -> float:
+    """Return the error of the look at a proof that follows so many others."""
+    return _ERROR / 2 ** (num_looks + 1)
 
 
 def _copy(student: TorchPolicy) -> TorchPolicy:
