@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from rldistill.observations import as_tensors
 from rldistill.types import PolicyOutput
 
 BOX = spaces.Box(-2, 2, (5,))
@@ -191,7 +192,8 @@ def compare(model, policy, observations, rows):
     """
     expected = _heads_of(model, observations)
     with torch.inference_mode():
-        raw = policy.network.eval()(torch.from_numpy(rows)).outputs
+        seen = as_tensors(rows, policy.tasks[0].fingerprint)
+        raw = policy.network.eval()(seen).outputs
     layout = policy.tasks[0].fingerprint.action_layout
     output = PolicyOutput.from_raw(layout, policy.output_kind, raw)
     for name, values in expected.items():
