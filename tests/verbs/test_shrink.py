@@ -33,7 +33,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(shrink_search, "_GLANCING", 5)
     monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4", "mlp:8", "mlp:16"))
     # The hand-made teacher is as small as the smallest of these.
-    monkeypatch.setattr(shrink_search.Search, "_teacher_size", lambda _self: None)
+    monkeypatch.setattr(shrink_search, "num_parameters_of", lambda _teacher: None)
 
 
 def search_order(holds, teacher_size):

@@ -6,7 +6,6 @@ as it is at that moment (Sun and Fazli 2019, "Real-time policy distillation": te
 every update).
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +87,7 @@ class OnlineSource:
         self._seed = seed
         self._next_judgement = 0
         self._recent: tuple[object, HeldOut] | None = None
-        self._best = TorchPolicy(copy.deepcopy(learner.policy.network), learner.policy.spec)
+        self._best = learner.policy.copy()
 
     def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
         """Note whom to teach; the judge plays the student beside the learner."""

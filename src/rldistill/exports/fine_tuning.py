@@ -5,7 +5,6 @@ gradients pass through the rounding as if it were not there (straight-through, B
 the calibration. After: quantisation-aware policy distillation (Avé et al. 2022); here the teacher is the policy itself.
 """
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +39,7 @@ def fine_tune(
         MismatchError: its network cannot be had in int8.
         NumericalError: the loss became NaN or infinite.
     """
-    tuned = TorchPolicy(copy.deepcopy(policy.network), policy.spec, task_index=policy.head)
+    tuned = policy.copy()
     teacher, plan = make_plan(policy), make_plan(tuned)
     quantized = quantize(plan, calibration)
     weights = [tensor for layer in plan.layers for tensor in (layer.weight, layer.bias)]

@@ -52,7 +52,7 @@ def teacher_entry(
         None if normalization is None else asdict(normalization),
         reading,
         policy.behaviour if played_as not in (None, policy.behaviour) else None,
-        _num_parameters(policy),
+        num_parameters_of(policy),
     )
 
 
@@ -87,7 +87,7 @@ def further_shapes(policy: Policy, task: Task, wanted: Sequence[str], option: st
     return {name: shapes[name] for name in wanted}
 
 
-def _num_parameters(policy: Policy) -> int | None:
+def num_parameters_of(policy: Policy) -> int | None:
     """Return the size of a policy's network; None where only its answers are known."""
     if isinstance(policy, TorchPolicy):
         return policy.num_parameters

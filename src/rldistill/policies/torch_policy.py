@@ -1,5 +1,6 @@
 """A policy whose network is ours."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -281,6 +282,10 @@ class TorchPolicy:
     def initial_state(self, num_envs: int) -> State:
         """Return what the network remembers at the start of an episode; None: nothing."""
         return self.network.initial_state(num_envs)
+
+    def copy(self) -> "TorchPolicy":
+        """Return the policy as it is now, with weights of its own."""
+        return TorchPolicy(copy.deepcopy(self.network), self.spec, task_index=self._task_index)
 
     def for_task(self, name: str) -> "TorchPolicy":
         """Return the same policy (the same weights) playing another of its tasks.

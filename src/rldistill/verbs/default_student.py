@@ -37,7 +37,7 @@ def choose_student(
         return named, f"student: {named}, the network of --init-from"
     known = [size for size in teacher_sizes if isinstance(size, int)]
     teachers = sum(known) if len(known) == len(teacher_sizes) else None
-    sizes = _sizes_that_fit(options, tasks, kind)
+    sizes = sizes_that_fit(_defaults_for(tasks[0]), options, tasks, kind)
     whose = "its teacher's" if len(teacher_sizes) == 1 else "its teachers'"
     if teachers is None:
         name = _MLP_OF_UNKNOWN_TEACHER if next(iter(sizes)) == _MLPS[0] else next(iter(sizes))
@@ -60,20 +60,28 @@ def _network_of(initial: TorchPolicy) -> str | None:
         return None
 
 
-def _sizes_that_fit(options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind) -> dict[str, int]:
-    """Return the defaults that can see the observation, largest of each kind first, with their parameters."""
-    fingerprint = tasks[0].seen
-    if any(part.is_image for part in fingerprint.observation_parts):
-        names = (*_COMBINED, *_MLPS)
-    elif image_shape(fingerprint.observation_shape) is not None:
-        names = (*_CONVS, *_MLPS)
-    else:
-        names = _MLPS
+def _defaults_for(task: StudentTask) -> Sequence[str]:
+    """Return the networks among which one is chosen for what is seen of a task, largest of each kind first."""
+    if any(part.is_image for part in task.seen.observation_parts):
+        return (*_COMBINED, *_MLPS)
+    return _MLPS if image_shape(task.seen.observation_shape) is None else (*_CONVS, *_MLPS)
+
+
+def sizes_that_fit(
+    names: Sequence[str], options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind
+) -> dict[str, int]:
+    """Return the networks that can see the observations, in the order of their names, with their parameters.
+
+    Raises:
+        MismatchError: none can.
+    """
     sizes: dict[str, int] = {}
+    refused: MismatchError | None = None
     for name in names:
         try:
-            student = new_student(options, name, tasks, kind)
-        except MismatchError:
-            continue  # images too small for its kernels
-        sizes[name] = student.num_parameters
+            sizes[name] = new_student(options, name, tasks, kind).num_parameters
+        except MismatchError as error:
+            refused = error  # images too small for its kernels
+    if refused is not None and not sizes:
+        raise refused
     return sizes

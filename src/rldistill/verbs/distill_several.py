@@ -13,7 +13,7 @@ import torch
 from rldistill.distillation import OPTIMIZERS
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
 from rldistill.distillation.several import SeveralDistiller, SeveralRecord
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import UsageError
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import PolicyNetwork, parse_architecture
 from rldistill.networks.precision import resolve_precision
@@ -24,9 +24,7 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.metrics import MetricsFile
-from rldistill.session.replay_files import ReplayFiles
 from rldistill.session.run_folder import (
-    REPLAY_FOLDER,
     check_same_config,
     earlier_run,
     provenance,
@@ -34,13 +32,13 @@ from rldistill.session.run_folder import (
     write_config,
 )
 from rldistill.session.threads import use_threads
-from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
-    CHECKPOINT_FILE,
-    check_same_data,
+    has_checkpoint,
     held_out_values,
+    load_run,
     may_differ,
+    save_run,
     student_provenance,
 )
 from rldistill.verbs.distillation_setup import DistillationSetup, fix_std
@@ -210,17 +208,12 @@ class _SeveralRun:
     ) -> None:
         self._options, self._several, self._pairs, self._callbacks = several.options, several, pairs, callbacks
         self._folder = Path(several.options.out)
-        self._checkpoint = self._folder / CHECKPOINT_FILE
         self._versions = provenance("distill", {})
         self._update = 0
         # Since the last measurement, of every student.
         self._losses: list[Sequence[float]] = []
-        self._continues = continues and self._checkpoint.is_file()
-        if continues and not self._continues and any((self._folder / STUDENTS_FOLDER).glob("*.safetensors")):
-            raise RldistillError(
-                f"--resume {several.options.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace the "
-                "students. Put the checkpoint back, or --overwrite."
-            )
+        students = (self._folder / STUDENTS_FOLDER).glob("*.safetensors")
+        self._continues = continues and has_checkpoint(self._folder, students, "the students")
 
     def run(self) -> list[TorchPolicy]:
         """Train to the end, saving at each measurement, after a stop, and at the end."""
@@ -290,33 +283,18 @@ class _SeveralRun:
         # From the files: while they learn, their weights are parts of larger tensors.
         return [load_policy(file, device=self._options.device) for file in files]
 
-    @property
-    def _replays(self) -> ReplayFiles:
-        return ReplayFiles(self._folder / REPLAY_FOLDER, self._several.setup.batches.replays)
-
     def _save(self) -> None:
-        setup = self._several.setup
-        save_checkpoint(
-            self._checkpoint,
-            {
-                "distiller": self._several.distiller.state_dict(),
-                "replays": self._replays.write(),
-                "source": setup.batches.state_dict(),
-                "update": self._update,
-                "losses": [list(losses) for losses in self._losses],
-                "data": [source.identity for source in setup.sources],
-                "versions": json.dumps(self._versions),
-            },
+        save_run(
+            self._folder,
+            self._several.setup,
+            self._several.distiller,
+            update=self._update,
+            losses=[list(losses) for losses in self._losses],
+            versions=json.dumps(self._versions),
         )
-        self._replays.prune()
 
     def _load(self) -> None:
-        state = load_checkpoint(self._checkpoint)
-        setup = self._several.setup
-        check_same_data(self._folder, setup.sources, state["data"])
-        self._several.distiller.load_state_dict(state["distiller"])
-        setup.batches.load_state_dict(state["source"])
-        self._replays.read(state["replays"])
+        state = load_run(self._folder, self._several.setup, self._several.distiller)
         self._update, self._versions = state["update"], json.loads(state["versions"])
         self._losses.extend(state["losses"])
         self._tell(f"going on from update {self._update:,}")

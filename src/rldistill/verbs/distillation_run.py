@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rldistill.distillation import Likeness, UpdateRecord, distil, mean_likeness
+from rldistill.distillation import Distiller, Likeness, UpdateRecord, distil, mean_likeness
 from rldistill.distillation.live import PLAYED_AS
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
+from rldistill.distillation.several import SeveralDistiller
 from rldistill.distillation.sources import Source
 from rldistill.envs import PlayableTask
 from rldistill.errors import MismatchError, RldistillError
@@ -57,7 +58,6 @@ class DistillationRun:
         self._folder = Path(options.out)
         self._setup = setup
         self._callbacks = callbacks
-        self._checkpoint = self._folder / CHECKPOINT_FILE
         self._update = 0
         self._warned = False
         # Since the last measurement, by head.
@@ -67,12 +67,7 @@ class DistillationRun:
         self._versions = provenance("distill", {})
         # A run that goes on keeps its network: that another can be named would be no help.
         self._notes = (*([setup.student_note] if setup.student_note and not continues else []), *setup.notes)
-        self._continues = continues and self._checkpoint.is_file()
-        if continues and not self._continues and (self._folder / STUDENT_FILE).is_file():
-            raise RldistillError(
-                f"--resume {options.out}: {CHECKPOINT_FILE} is missing, and beginning anew would replace "
-                f"{STUDENT_FILE}. Put the checkpoint back, or --overwrite."
-            )
+        self._continues = continues and has_checkpoint(self._folder, [self._folder / STUDENT_FILE], STUDENT_FILE)
 
     def run(self) -> TorchPolicy:
         """Train to the end, saving at each measurement, after a stop, and at the end."""
@@ -230,31 +225,19 @@ class DistillationRun:
         module = network.module if isinstance(network, ModuleNetwork) else None
         return load_policy(self._folder / STUDENT_FILE, device=self._options.device, module=module)
 
-    @property
-    def _replays(self) -> ReplayFiles:
-        """The replays of the sources as they are now: a learner that is resumed makes itself a new replay."""
-        return ReplayFiles(self._folder / REPLAY_FOLDER, self._setup.batches.replays)
-
     def _save(self) -> None:
-        state = {
-            "distiller": self._setup.distiller.state_dict(),
-            "replays": self._replays.write(),
-            "source": self._setup.batches.state_dict(),
-            "update": self._update,
-            "warned": self._warned,
-            "losses": dict(self._losses),
-            "data": [task.identity for task in self._setup.sources],
-            "versions": json.dumps(self._versions),
-        }
-        save_checkpoint(self._checkpoint, state)
-        self._replays.prune()
+        save_run(
+            self._folder,
+            self._setup,
+            self._setup.distiller,
+            update=self._update,
+            warned=self._warned,
+            losses=dict(self._losses),
+            versions=json.dumps(self._versions),
+        )
 
     def _load(self) -> None:
-        state = load_checkpoint(self._checkpoint)
-        check_same_data(self._folder, self._setup.sources, state["data"])
-        self._setup.distiller.load_state_dict(state["distiller"])
-        self._setup.batches.load_state_dict(state["source"])
-        self._replays.read(state["replays"])
+        state = load_run(self._folder, self._setup, self._setup.distiller)
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
@@ -267,6 +250,60 @@ class DistillationRun:
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def has_checkpoint(folder: Path, students: Iterable[Path], what: str) -> bool:
+    """Return whether a run left what it needs to go on.
+
+    Args:
+        folder: of the run.
+        students: the files that it ends in.
+        what: how these are called.
+
+    Raises:
+        RldistillError: it did not, and to begin anew would replace students.
+    """
+    if (folder / CHECKPOINT_FILE).is_file():
+        return True
+    if any(student.is_file() for student in students):
+        raise RldistillError(
+            f"--resume {folder}: {CHECKPOINT_FILE} is missing, and beginning anew would replace {what}. Put the "
+            "checkpoint back, or --overwrite."
+        )
+    return False
+
+
+def save_run(
+    folder: Path,
+    setup: DistillationSetup,
+    distiller: Distiller | SeveralDistiller,
+    **own: Any,  # noqa: ANN401 (state)
+) -> None:
+    """Write what a run needs to go on: `own` is what it counts itself."""
+    replays = ReplayFiles(folder / REPLAY_FOLDER, setup.batches.replays)
+    state = {
+        "distiller": distiller.state_dict(),
+        "replays": replays.write(),
+        "source": setup.batches.state_dict(),
+        "data": [source.identity for source in setup.sources],
+    }
+    save_checkpoint(folder / CHECKPOINT_FILE, state | own)
+    replays.prune()
+
+
+def load_run(folder: Path, setup: DistillationSetup, distiller: Distiller | SeveralDistiller) -> dict[str, Any]:
+    """Go on from what `save_run` wrote, and return it.
+
+    Raises:
+        MismatchError: the data have changed.
+    """
+    state = load_checkpoint(folder / CHECKPOINT_FILE)
+    _check_same_data(folder, setup.sources, state["data"])
+    distiller.load_state_dict(state["distiller"])
+    setup.batches.load_state_dict(state["source"])
+    # After the sources: a learner that is resumed makes itself a new replay.
+    ReplayFiles(folder / REPLAY_FOLDER, setup.batches.replays).read(state["replays"])
+    return state
 
 
 def student_provenance(
@@ -300,7 +337,7 @@ def held_out_values(sources: Sequence[Source], measured: Sequence[HeldOutRecord]
     return values[0] if len(values) == 1 else {"tasks": dict(zip([s.task.name for s in sources], values, strict=True))}
 
 
-def check_same_data(folder: Path, sources: Sequence[Source], begun: Sequence[str]) -> None:
+def _check_same_data(folder: Path, sources: Sequence[Source], begun: Sequence[str]) -> None:
     """Check that a run goes on with the data that it began with.
 
     Raises:

@@ -1,6 +1,5 @@
 """Export a policy: write it, read it back, compare it over whole trajectories, and only then put it in its place."""
 
-import copy
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,7 +234,7 @@ def _on_cpu(policy: TorchPolicy) -> TorchPolicy:
     """Return a policy as all formats are written, on the CPU; where it lies elsewhere, as a copy, to leave it there."""
     if policy.device.type == "cpu":
         return policy
-    return TorchPolicy(copy.deepcopy(policy.network).cpu(), policy.spec, task_index=policy.head)
+    return policy.copy().to(torch.device("cpu"))
 
 
 def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -> Exported:

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rldistill.policies import TorchPolicy
+from rldistill.loading.named import PolicyLike, path_of, words_of
+from rldistill.policies import Policy, TorchPolicy
+from rldistill.session.run_folder import provenance
 
 STUDENT_FILE, RECORDS_FILE, STUDENTS_FOLDER = "student.safetensors", "shrink.json", "students"
 
@@ -120,6 +122,27 @@ class Shrunk:
             for columns in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
         ]
         return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])
+
+
+def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps: int) -> dict[str, Any]:
+    """Return what the file of a size says of how it was made.
+
+    Args:
+        trial: of the size.
+        teacher: that taught it.
+        named: what the user named it by.
+        num_steps: learned from, those of earlier sizes included.
+    """
+    path, said = path_of(named), words_of(named)
+    record = {"name": teacher.name, "hash": teacher.hash, "path": None if path is None else str(path)}
+    made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
+    return made | {
+        "teacher": record if said is None else record | {"reading": dict(said)},
+        "chosen_by": "first to hold on the choosing episodes",
+        "student": trial.network,
+        "num_updates": trial.num_updates,
+        "num_steps": num_steps,
+    }
 
 
 def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None) -> str:

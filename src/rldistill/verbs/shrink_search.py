@@ -3,10 +3,9 @@
 Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of them together err in at most 5 %.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,16 @@ from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_teacher, path_of, words_of
-from rldistill.options.distill import DistillOptions, Live
+from rldistill.loading.named import PolicyLike, as_teacher
+from rldistill.options.distill import AUTO, DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, load_policy
+from rldistill.policies.entry import num_parameters_of
 from rldistill.rollout.evaluate import is_deterministic, play_scores
 from rldistill.seeding import stream_generator, stream_seed
-from rldistill.session.run_folder import provenance
 from rldistill.statistics import ROLES, Stratum, lower_bound, retention_samples
-from rldistill.storage import write_json
+from rldistill.storage import canonical_json, write_json
+from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
@@ -38,6 +38,7 @@ from rldistill.verbs.shrink_records import (
     Proof,
     Shrunk,
     Trial,
+    provenance_of,
     share,
     verdict,
 )
@@ -70,7 +71,7 @@ class Search:
             exploration_epsilon=options.exploration_epsilon,
             device=options.device,
         )
-        self._named = named
+        self._named, self._teacher_size = named, num_parameters_of(self._teacher)
         if is_deterministic(self._teacher, self._playable, self._playable.task.protocol.exploration_epsilon):
             raise UsageError(
                 f"{self._playable.task.name} without chance has few different episodes, and none would be fresh for "
@@ -103,7 +104,7 @@ class Search:
                 self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
             except (ValueError, TypeError, KeyError) as error:
                 raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
-            if begun != self._of():
+            if canonical_json(begun) != canonical_json(self._of()):
                 raise MismatchError(
                     f"--resume {self._out}: the search began with another teacher or task. Use the same, or "
                     "--overwrite."
@@ -114,7 +115,7 @@ class Search:
 
     def _of(self) -> dict[str, Any]:
         """Return what a search is of: it goes on with nothing else."""
-        return {"teacher": self._teacher.hash, "task": json.loads(json.dumps(self._playable.task.to_dict()))}
+        return {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()}
 
     def _check_teacher(self) -> None:
         """Check that there is a skill to keep, before anything is trained."""
@@ -135,7 +136,7 @@ class Search:
         sizes = self._sizes()
         names = list(sizes)
         tried = {trial.network: trial.holds for trial in self._trials}
-        while (name := next_size(sizes, tried, self._teacher_size())) is not None:
+        while (name := next_size(sizes, tried, self._teacher_size)) is not None:
             left = self._deadline - time.monotonic()
             reserve = _SHARE_OF_THE_PROOF * self._options.within if any(tried.values()) else 0.0
             if left <= reserve:
@@ -157,41 +158,32 @@ class Search:
         Raises:
             MismatchError: none fits.
         """
-        sizes: dict[str, int] = {}
-        refused: MismatchError | None = None
-        for name in ladder(self._playable.task):
-            try:
-                setup = self._setup(name)
-            except MismatchError as error:
-                refused = error  # images too small for its kernels
-                continue
-            setup.batches.close()
-            sizes[name] = setup.student.num_parameters
-        if refused is not None and not sizes:
-            raise refused
+        options = self._distillation(AUTO)
+        setup = set_up(options, self._callbacks)[1]
+        setup.batches.close()
+        sizes = sizes_that_fit(ladder(self._playable.task), options, setup.tasks, setup.student.output_kind)
         ordered = sorted(sizes.items(), key=lambda item: item[1])
         # A student as large as its teacher is no find; for the smallest of teachers something is tried all the same.
-        largest = self._teacher_size() or math.inf
+        largest = self._teacher_size or math.inf
         return dict([item for item in ordered if item[1] < largest] or ordered[:1])
 
-    def _setup(self, name: str) -> DistillationSetup:
+    def _distillation(self, student: str) -> DistillOptions:
         options = self._options
-        distillation = DistillOptions(
+        return DistillOptions(
             # What is left out of both, the recipe says: the same one for every size.
             Live(self._teacher, self._playable, behaviour=options.behaviour),
             out=self._out,
-            student=name,
+            student=student,
             evaluate_episodes=0,
             seed=options.seed,
             num_envs=options.num_envs,
             num_threads=options.num_threads,
             device=options.device,
         )
-        return set_up(distillation, self._callbacks)[1]
 
     def _try(self, name: str, until: float) -> Trial:
         """Train one size until it holds, gets no better, or its updates or its time are over."""
-        started, setup, is_cut = time.monotonic(), self._setup(name), False
+        started, setup, is_cut = time.monotonic(), set_up(self._distillation(name), self._callbacks)[1], False
         (source,) = setup.sources
         assert isinstance(source, LiveSource)
         if self._source is not None:
@@ -208,7 +200,7 @@ class Search:
                 retention, bound = self._look(setup.student, name)
                 num_looks_in_vain += 1
                 if best is None or (bound, retention) > best[:2]:
-                    best, num_looks_in_vain = (bound, retention, _copy(setup.student), update), 0
+                    best, num_looks_in_vain = (bound, retention, setup.student.copy(), update), 0
                 if is_last or bound >= self._options.keep or num_looks_in_vain == _PATIENCE:
                     # A bar that waits for updates that will not come would stay on the screen.
                     notify(self._callbacks, ProgressEvent(f"try {name}", update, update, "updates"))
@@ -232,7 +224,8 @@ class Search:
             is_cut,
         )
         (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        self._with_provenance(student, name, num_updates, num_steps).save(self._out / trial.file)
+        made = provenance_of(trial, self._teacher, self._named, num_steps=num_steps)
+        student.with_provenance(made).save(self._out / trial.file)
         return trial
 
     def _updates(self, setup: DistillationSetup, name: str) -> Iterator[int]:
@@ -273,7 +266,7 @@ class Search:
                 proof = self._proved(student, trial.network, num_episodes)
                 self._proofs.append(proof)
                 self._write()
-                kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {proof.confidence:.2%})"
+                kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {100 * proof.confidence:g} %)"
                 self._tell(f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
                 if proof.holds:
                     return proof
@@ -376,31 +369,23 @@ class Search:
             self._options.keep,
             proof is not None,
             verdict(
-                chosen, closest, self._playable.task.name, keep=self._options.keep, teacher_size=self._teacher_size()
+                chosen,
+                closest,
+                self._playable.task.name,
+                keep=self._options.keep,
+                teacher_size=self._teacher_size,
             ),
             tuple(self._trials),
             tuple(self._proofs),
             self._out,
         )
-        write_json(self._out / RECORDS_FILE, found.to_dict() | {"of": self._of()})
+        self._write(found.to_dict())
         return found
 
-    def _write(self) -> None:
+    def _write(self, found: Mapping[str, Any] | None = None) -> None:
+        """Write what was tried, with what was found once it is."""
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
-        write_json(self._out / RECORDS_FILE, records | {"of": self._of()})
-
-    def _with_provenance(self, student: TorchPolicy, network: str, num_updates: int, num_steps: int) -> TorchPolicy:
-        path = path_of(self._named)
-        said = words_of(self._named)
-        teacher = {"name": self._teacher.name, "hash": self._teacher.hash, "path": None if path is None else str(path)}
-        teacher |= {} if said is None else {"reading": dict(said)}
-        made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
-        chosen = {"chosen_by": "first to hold on the choosing episodes", "student": network}
-        learned = {"num_updates": num_updates, "num_steps": num_steps}
-        return student.with_provenance(made | {"teacher": teacher} | chosen | learned)
-
-    def _teacher_size(self) -> int | None:
-        return self._teacher.num_parameters if isinstance(self._teacher, TorchPolicy) else None
+        write_json(self._out / RECORDS_FILE, {**(found or records), "of": self._of()})
 
     def _rng(self, stream: str) -> np.random.Generator:
         return stream_generator(self._options.seed, f"shrink {stream}")
@@ -412,10 +397,3 @@ class Search:
 def _error(num_looks: int) -> float:
     """Return the error of the look at a proof that follows so many others."""
     return _ERROR / 2 ** (num_looks + 1)
-
-
-def _copy(student: TorchPolicy) -> TorchPolicy:
-    """Return a student as it is now."""
-    copied = TorchPolicy.from_spec(student.spec, normalization=student.normalization)
-    copied.network.load_state_dict(student.network.state_dict())
-    return copied.to(student.device)
