@@ -17,13 +17,6 @@ def value_for(values: Value | Mapping[str, Value] | None, task: str) -> Value | 
     return by_task.get(task, by_task.get(task.removeprefix(ATARI_PREFIX)))
 
 
-def all_values(values: Value | Mapping[str, Value] | None) -> list[Value]:
-    """Return every value that is given."""
-    if values is None:
-        return []
-    return [*cast(Mapping[str, Value], values).values()] if isinstance(values, Mapping) else [values]
-
-
 def check_tasks(values: object, tasks: Sequence[str], name: str) -> None:
     """Check that every task that has a value of its own takes part.
 
