@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
-from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.types import OutputKind
 from rldistill.verbs.initial_student import StudentTask, new_student, student_name
+from rldistill.verbs.sizes import kind_of_sight
 
 _MLPS = ("mlp:64x64", "mlp:32x32", "mlp:16x16", "mlp:8x8", "mlp:4x4", "mlp:2")
 _CONVS = ("net3", "conv:8-8-8:32", "conv:4-4-4:16")
@@ -62,9 +62,7 @@ def _network_of(initial: TorchPolicy) -> str | None:
 
 def _defaults_for(task: StudentTask) -> Sequence[str]:
     """Return the networks among which one is chosen for what is seen of a task, largest of each kind first."""
-    if any(part.is_image for part in task.seen.observation_parts):
-        return (*_COMBINED, *_MLPS)
-    return _MLPS if image_shape(task.seen.observation_shape) is None else (*_CONVS, *_MLPS)
+    return {"vectors": _MLPS, "images": (*_CONVS, *_MLPS), "parts": (*_COMBINED, *_MLPS)}[kind_of_sight(task.seen)]
 
 
 def sizes_that_fit(

@@ -7,11 +7,11 @@ recipe; change one only with a measurement of your own.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import DistillOptions, Live, Named
 from rldistill.policies import load_policy
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
+from rldistill.verbs.sizes import kind_of_sight
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,7 @@ _LEARNER = replace(
 def choose_recipe(kind: OutputKind, task: Task) -> Recipe:
     """Return how to distil a teacher of some kind of output on a task."""
     fingerprint = task.fingerprint
-    sees_images = image_shape(fingerprint.observation_shape) is not None or any(
-        part.is_image for part in fingerprint.observation_parts
-    )
-    if not sees_images:
+    if kind_of_sight(fingerprint) == "vectors":
         recipe = _CHOICES if kind in ("q_values", "logits") else _BOXES
         # Bytes are scaled otherwise.
         is_measured = recipe.normalize_inputs and fingerprint.observation_dtype != "uint8"

@@ -1,9 +1,10 @@
-"""The ladder of networks on which a small student is looked for, and the order in which it is climbed."""
+"""Which kind of network sees what, and the ladder of sizes on which a small student is looked for."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from rldistill.networks.torsos import image_shape
-from rldistill.tasks import Task
+from rldistill.tasks import ObservationFingerprint, Task
 
 _VECTORS = (
     *("mlp:1", "mlp:2", "mlp:3", "mlp:4", "mlp:6", "mlp:8", "mlp:12", "mlp:16", "mlp:32", "mlp:16x16", "mlp:32x32"),
@@ -13,12 +14,16 @@ _IMAGES = ("conv:4-4-4:16", "conv:8-8-8:32", "net3", "net2", "net1", "dqn")
 _PARTS = ("combined:4-4-4:16:16", "combined:8-8-8:32:32", "combined:16-16-16:64:64")
 
 
+def kind_of_sight(fingerprint: ObservationFingerprint) -> Literal["vectors", "images", "parts"]:
+    """Return which kind of network sees an observation: `parts` are several, with an image among them."""
+    if any(part.is_image for part in fingerprint.observation_parts):
+        return "parts"
+    return "vectors" if image_shape(fingerprint.observation_shape) is None else "images"
+
+
 def ladder(task: Task) -> tuple[str, ...]:
     """Return the names of networks to try on a task."""
-    fingerprint = task.fingerprint
-    if any(part.is_image for part in fingerprint.observation_parts):
-        return _PARTS
-    return _VECTORS if image_shape(fingerprint.observation_shape) is None else _IMAGES
+    return {"vectors": _VECTORS, "images": _IMAGES, "parts": _PARTS}[kind_of_sight(task.fingerprint)]
 
 
 def next_size(sizes: Mapping[str, int], tried: Mapping[str, bool], teacher_size: int | None) -> str | None:
