@@ -6,7 +6,7 @@ From the outside in:
 - One module for each format: `checkpoints` (tables of libraries: `rsl_rl`, `rl_games`, `skrl`,
   `cleanrl`, and `flax_file` for its scripts in JAX), `sb3`, `onnx_program` (with
   `onnx_worker` and `onnx_file`, in a process of its own), `torch_programs`.
-- `program`: policies whose inside is not ours: programs, functions and modules.
+- `program`: policies whose inside is not ours, with a state or without; `in_process`: functions and modules of a user.
 - What they share: `contents` (what lies in a checkpoint), `normalizer_file` (running statistics).
 - Reading a stranger's bytes as data: `weights` (zips and tensors), `unpickle` and `arrays` (pickles).
 

@@ -14,8 +14,8 @@ from rldistill.adapters.cleanrl import find_cleanrl
 from rldistill.adapters.contents import UnknownLayersError, shown_tensors
 from rldistill.adapters.flax_file import find_flax, is_flax, read_flax
 from rldistill.adapters.formats import OWN_MODULE, FileStart, Format, FoundNetwork, Said, build_policy, warn
+from rldistill.adapters.in_process import check_module, module_policy
 from rldistill.adapters.normalizer_file import normalization_for
-from rldistill.adapters.program import check_module, module_policy
 from rldistill.adapters.rl_games import find_rl_games
 from rldistill.adapters.rsl_rl import find_rsl_rl
 from rldistill.adapters.skrl import find_skrl, refuse_own_module

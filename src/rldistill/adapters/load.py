@@ -10,8 +10,8 @@ from torch import nn
 
 from rldistill.adapters.checkpoints import CHECKPOINT, LIBRARIES
 from rldistill.adapters.formats import FileKind, FileStart, Format, LoadedPolicy, warn
+from rldistill.adapters.in_process import function_policy, module_policy
 from rldistill.adapters.onnx_program import ONNX
-from rldistill.adapters.program import function_policy, module_policy
 from rldistill.adapters.sb3.load import SB3
 from rldistill.adapters.torch_programs import TORCH_EXPORT, TORCHSCRIPT
 from rldistill.adapters.weights import is_safetensors, open_archive

@@ -1,28 +1,23 @@
-"""Policies whose inside is not ours: programs, functions and modules, from observations to outputs.
+"""Policies whose inside is not ours: programs, from observations to outputs, with or without a state.
 
-An ONNX graph, TorchScript, an exported program, a Python function or a module can be played, compared and distilled. A
-program has no weights that a policy file could keep.
+An ONNX graph, TorchScript, an exported program or a Python function can be played, compared and distilled. A program
+has no weights that a policy file could keep. What it remembers is a state that it takes and gives: who plays keeps one
+for each environment.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rldistill.adapters.contents import refuse_memory
-from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
-from rldistill.networks import InputNormalization, ModuleNetwork
-from rldistill.networks.foreign import call_foreign
+from rldistill.errors import MismatchError, PolicyFileError, UsageError
 from rldistill.networks.input_layer import join_parts
 from rldistill.networks.outputs import (
     OutputDeclaration,
-    check_kind,
     check_kinds_of_values,
     check_raw,
     check_repeats,
@@ -31,7 +26,6 @@ from rldistill.networks.outputs import (
     resolve_outputs,
 )
 from rldistill.observations import as_tensors
-from rldistill.policies import TorchPolicy
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, probe_rows, run_padded
 from rldistill.policies.protocol import Observations, State
@@ -46,14 +40,23 @@ _MAX_INPUT_VALUES = 2**25
 
 
 @dataclass(frozen=True)
+class ProgramState:
+    """One part of what a program remembers of an episode."""
+
+    output: str  # name of the output that is to be given with the next observations, `[batch_size, …]`
+    initial: Tensor  # of one environment, `[…]`, when an episode begins
+
+
+@dataclass(frozen=True)
 class Program:
     """A function from observations to named outputs, whatever file or object it came from."""
 
     name: str  # short, for tables
     what: str  # as messages call it: `ONNX file pong.onnx`
     format: str  # `onnx`, `torchscript`, `torch_export` or `python`
-    # Observations `[batch_size, *observation_shape]` to outputs by name, `[batch_size, …]` each.
-    run: Callable[[Tensor], Mapping[str, Tensor]]
+    # Observations `[batch_size, *observation_shape]`, and each part of the state `[batch_size, …]` where it has one, to
+    # outputs by name, `[batch_size, …]` each.
+    run: Callable[..., Mapping[str, Tensor]]
     content_hash: str | None = None  # SHA-256 of the file; None where there is none: then its answers identify it
     observation_shape: tuple[int, ...] | None = None  # where the program knows it
     # To which observations are cast; None: they go in as the environment gives them.
@@ -61,6 +64,28 @@ class Program:
     batch_size: int = ROWS_PER_BATCH["cpu"]  # rows of every call
     num_parameters: int | None = None  # weights it holds, where it can tell
     num_bytes: int | None = None  # of the file, where there is one
+    states: tuple[ProgramState, ...] = ()  # what it remembers, in the order in which `run` takes it
+
+    def initial_state(self, num_envs: int) -> tuple[Tensor, ...]:
+        """Return each part of the state when an episode begins, `[num_envs, …]`."""
+        return tuple(own.initial.expand(num_envs, *own.initial.shape).clone() for own in self.states)
+
+    def split(self, answers: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Return what `run` answered without the next state, and that.
+
+        Raises:
+            MismatchError: a part of the state is missing, or of another shape than the one before.
+        """
+        outputs = dict(answers)
+        following = [outputs.pop(own.output, None) for own in self.states]
+        for own, part in zip(self.states, following, strict=True):
+            if part is None or part.shape[1:] != own.initial.shape:
+                got = "nothing" if part is None else list(part.shape[1:])
+                raise MismatchError(
+                    f"{self.what} is to give its next state {own.output} as {list(own.initial.shape)} for each "
+                    f"environment, as it takes it, and gave {got}. A state keeps its shape through an episode."
+                )
+        return outputs, tuple(part for part in following if part is not None)
 
 
 class ProgramPolicy:
@@ -118,7 +143,7 @@ class ProgramPolicy:
         layout = None if task is None else task.fingerprint.action_layout
         is_bytes = program.input_dtype == torch.uint8 if task is None else _gives_bytes(task)
         zeros = torch.zeros(program.batch_size, *shape, dtype=torch.uint8 if is_bytes else torch.float32)
-        answers = _run(program, zeros, input_scale)
+        answers, _ = _run(program, zeros, input_scale, *program.initial_state(program.batch_size))
         resolved = resolve_outputs(program.what, declared, answers, layout)
         check_kinds_of_values(program.what, resolved, answers, is_python=program.format == "python")
         raw = raw_rows(program.what, resolved, answers, layout)
@@ -127,7 +152,7 @@ class ProgramPolicy:
         policy = cls(program, task, resolved, behaviour=behaviour, input_scale=input_scale)
         policy(zeros[:1])  # are they numbers, and as many as the actions need?
         probe = probe_rows(task.fingerprint, program.batch_size)
-        check_repeats(program.what, policy._raw(probe), policy._raw(probe))
+        check_repeats(program.what, policy._answer(probe)[0], policy._answer(probe)[0])
         return policy
 
     @property
@@ -154,11 +179,11 @@ class ProgramPolicy:
         rng = np.random.default_rng(0)
         is_bytes = _gives_bytes(self._task)
         rows = rng.integers(0, 256, shape, np.uint8) if is_bytes else rng.normal(size=shape).astype(np.float32)
-        raw = self._raw(torch.as_tensor(rows))
+        raw, *_ = self._answer(torch.as_tensor(rows))
         return sha256_bytes(raw.contiguous().numpy().tobytes())
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
-        """Return outputs for `[B, *observation_shape]`, without gradient; the state is passed through.
+        """Return outputs for `[B, *observation_shape]`, without gradient, and the next state; None begins an episode.
 
         Raises:
             MismatchError: observations of another shape, or no integers where the environment gives bytes.
@@ -167,17 +192,20 @@ class ProgramPolicy:
         # What is inside a program is not known: it takes all parts as one vector.
         rows = join_parts(as_tensors(observations, self._task.fingerprint)).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
-        (raw,) = run_padded(rows, self.program.batch_size, lambda part: (self._raw(part),))
+        remembered = state or self.program.initial_state(len(rows))
+        raw, *following = run_padded(rows, self.program.batch_size, self._answer, *remembered)
         assert raw is not None, "a program always answers"
         check_answers(self.name, self.output_kind, rows, raw)
-        return PolicyOutput.from_raw(self._task.fingerprint.action_layout, self.output_kind, raw), state
+        output = PolicyOutput.from_raw(self._task.fingerprint.action_layout, self.output_kind, raw)
+        return output, tuple(part for part in following if part is not None) or state
 
-    def _raw(self, rows: Tensor) -> Tensor:
-        """Return raw rows `[batch_size, O]` for exactly one batch."""
-        layout = self._task.fingerprint.action_layout
-        raw = raw_rows(self.program.what, self.outputs, _run(self.program, rows, self.input_scale), layout)
-        check_raw(self.program.what, self.outputs, raw, layout, len(rows))
-        return raw
+    def _answer(self, rows: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Return raw rows `[batch_size, O]` for exactly one batch, and the next state; without one episodes begin."""
+        program, layout = self.program, self._task.fingerprint.action_layout
+        answers, following = _run(program, rows, self.input_scale, *(state or program.initial_state(len(rows))))
+        raw = raw_rows(program.what, self.outputs, answers, layout)
+        check_raw(program.what, self.outputs, raw, layout, len(rows))
+        return raw, *following
 
     def act(
         self,
@@ -193,8 +221,8 @@ class ProgramPolicy:
         return actions, state
 
     def initial_state(self, num_envs: int) -> State:
-        """Return None: programs with a memory are refused."""
-        return None
+        """Return what the program remembers when an episode begins; None: nothing."""
+        return self.program.initial_state(num_envs) or None
 
     def for_task(self, name: str) -> "ProgramPolicy":
         """Return itself, for its own task. Raises MismatchError: another task."""
@@ -215,13 +243,16 @@ class ProgramPolicy:
 
 
 @torch.inference_mode()
-def _run(program: Program, rows: Tensor, input_scale: float) -> Mapping[str, Tensor]:
-    """Run a program on one batch, cast and scaled as it wants; the caller's rows stay as they are."""
+def _run(
+    program: Program, rows: Tensor, input_scale: float, *state: Tensor
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """Run a program on one batch, cast and scaled as it wants; the caller's rows and state stay as they are."""
     # A copy in any case: code that is not ours may write into what it is given.
     rows = rows.to(program.input_dtype or rows.dtype, copy=True)
     if input_scale != 1:
         rows = rows * input_scale
-    return {name: answer.detach().cpu() for name, answer in program.run(rows).items()}
+    answers = program.run(rows, *(part.clone() for part in state))
+    return program.split({name: answer.detach().cpu() for name, answer in answers.items()})
 
 
 def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
@@ -271,112 +302,3 @@ def _unnamed_task(
         raise UsageError(f"{what} does not say in which range its {outputs.kind} lie. Name its task: --task ID.")
     layout = ActionLayout.discrete(raw.shape[1])
     return Task(UNNAMED_TASK, ObservationFingerprint(shape, "uint8" if is_bytes else "float32", layout))
-
-
-Function = Callable[[Tensor], Any]
-
-
-def module_policy(
-    module: nn.Module,
-    task: Task | None,
-    *,
-    outputs: str | None,
-    behaviour: Behaviour,
-    normalization: InputNormalization | None = None,
-) -> TorchPolicy:
-    """Return a policy around a module: observations (bytes scaled to [0, 1]) to rows `[B, O]`, or to several outputs.
-
-    The module is kept, not copied; observations are cast to the type of its weights, to float32 where they have
-    several. `outputs` is read by `parse_outputs`; `normalization` takes the place of the scale.
-
-    Raises:
-        UsageError: task or outputs are not said, or not which of several outputs; or the module is recurrent.
-        MismatchError: it does not take the task's observations, or its outputs are not those of the task's actions.
-        NumericalError: a weight or an answer is NaN or infinite.
-    """
-    what = f"Module {type(module).__name__}"
-    task, declared = check_module(module, task, outputs)
-    check_module_weights(what, module, NumericalError)
-    policy = TorchPolicy.from_module(
-        module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization
-    )
-    layout = task.fingerprint.action_layout
-    probe = probe_rows(task.fingerprint, ROWS_PER_BATCH["cpu"])
-    answers = _answers(policy, torch.zeros_like(probe))
-    resolved = resolve_outputs(what, declared, answers, layout)
-    check_kinds_of_values(what, resolved, answers, is_python=True)
-    raw = raw_rows(what, resolved, answers, layout)
-    check_raw(what, resolved, raw, layout, ROWS_PER_BATCH["cpu"])
-    first, again = (raw_rows(what, resolved, _answers(policy, probe), layout) for _ in range(2))
-    check_repeats(what, first, again)
-    if list(answers) == ["output"] and not resolved.is_scaled:
-        return policy
-    return TorchPolicy.from_module(
-        module, task, output_kind=declared.kind, behaviour=behaviour, normalization=normalization, outputs=resolved
-    )
-
-
-def check_module(module: nn.Module, task: Task | None, outputs: str | None) -> tuple[Task, OutputDeclaration]:
-    """Check what can be told of a module without calling it; return its task and what its outputs were declared as.
-
-    Raises:
-        UsageError: task or outputs are not said, or the module is recurrent, or keeps more than tensors.
-        MismatchError: the task's actions have no such outputs.
-    """
-    what = f"Module {type(module).__name__}"
-    if task is None or outputs is None:
-        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a module says neither.")
-    declared = parse_outputs(outputs)
-    check_kind(what, declared, task.fingerprint.action_layout)
-    check_module_state(module)
-    return task, declared
-
-
-def check_module_state(module: nn.Module) -> None:
-    """Check that a module has no memory, and keeps nothing that a policy file could not; raises UsageError."""
-    what = f"Module {type(module).__name__}"
-    weights = cast(dict[str, object], module.state_dict())
-    refuse_memory(what, weights, UsageError)
-    for name, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise UsageError(
-                f"{what} keeps a {type(value).__name__} under {name!r} beside its weights, which no policy file can. "
-                "Leave out its get_extra_state, or, of a teacher, pass its forward, a function."
-            )
-
-
-@torch.inference_mode()
-def _answers(policy: TorchPolicy, rows: Tensor) -> Mapping[str, Tensor]:
-    """Return what a module answers to a batch of observations, by name: does it take them, and what is there?"""
-    network = policy.network
-    assert isinstance(network, ModuleNetwork), "the network of a module"
-    was_training = network.training
-    try:
-        return network.eval().answers(rows.to(policy.device))
-    finally:
-        network.train(was_training)
-
-
-def function_policy(
-    function: Function, task: Task | None, *, outputs: str | None, behaviour: Behaviour
-) -> ProgramPolicy:
-    """Return a policy around a Python function.
-
-    It maps observations `[B, *observation_shape]`, a tensor as the environment gives them, to a tensor or an array
-    `[B, O]`, or several in a tuple (named "0", "1", …) or by name. It must not remember anything.
-
-    Raises:
-        UsageError: task or outputs are not said.
-        MismatchError: what it returns does not fit the task.
-    """
-    name = getattr(function, "__name__", type(function).__name__)
-    what = f"Function {name}"
-    if task is None or outputs is None:
-        raise UsageError(f"{what}: pass task=… and outputs=…, such as outputs='logits': a function says neither.")
-
-    def run(rows: Tensor) -> Mapping[str, Tensor]:
-        return call_foreign(what, function, rows)
-
-    return ProgramPolicy.create(
-        Program(cast(str, name), what, "python", run), task, outputs=outputs, behaviour=behaviour
-    )

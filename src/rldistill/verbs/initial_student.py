@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rldistill.adapters.program import check_module_state
+from rldistill.adapters.in_process import check_module_state
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import (
     Architecture,
