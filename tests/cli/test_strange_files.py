@@ -99,7 +99,7 @@ def test_a_policy_with_a_name_that_no_table_can_show_is_refused(policy):
 
 
 def test_a_recorded_teacher_whose_path_no_file_can_have_is_no_teacher(policy):
-    from rldistill.loading.named import recorded_teacher, why_no_teacher
+    from rldistill.loading.recorded import recorded_teacher, why_no_teacher
 
     made = small_policy()
     task = made.tasks[0]

@@ -10,7 +10,8 @@ import torch
 
 from rldistill.adapters.load import load_policy
 from rldistill.errors import PolicyFileError, TeacherWarning, UsageError
-from rldistill.loading.named import as_policy, recorded_teacher
+from rldistill.loading.named import as_policy
+from rldistill.loading.recorded import recorded_teacher
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import short_cart_pole
 from tests.kit.other_libraries import ActorCritic, QNetwork, randomised

@@ -12,7 +12,8 @@ from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.make import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.evaluation.names import NamedPolicy, named_policies
-from rldistill.loading.named import PolicyLike, as_policy, played_by, recorded_teacher, teacher_record, why_no_teacher
+from rldistill.loading.named import PolicyLike, as_policy, played_by
+from rldistill.loading.recorded import recorded_teacher, teacher_record, why_no_teacher
 from rldistill.policies import Policy, fit_policy
 from rldistill.tasks import Task
 

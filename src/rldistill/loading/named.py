@@ -1,8 +1,6 @@
 """From what a user names to a policy and the task it plays."""
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,6 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rldistill.adapters.load import (
-    PROGRAMS,
-    FileKind,
     LoadedPolicy,
     acting,
     detect_kind,
@@ -22,17 +18,14 @@ from rldistill.adapters.load import (
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
-from rldistill.errors import MismatchError, RldistillError, UsageError, printable
+from rldistill.errors import MismatchError, UsageError
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
-from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour, check_behaviour, check_can_sample
+from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.policies.sighted import SightedPolicy
-from rldistill.sight import Sight, choose_parts, recorded_sight
+from rldistill.sight import Sight, choose_parts
 from rldistill.tasks import Protocol, Task
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, resolve_device
-
-# A path in a stranger's file may have any length.
-_MOST_OF_A_PATH = 200
+from rldistill.types import resolve_device
 
 
 @dataclass(frozen=True)
@@ -155,7 +148,7 @@ def as_policy(
             raise UsageError("teacher_sees chooses parts of the observations of one task: name it, --task ID.")
         sight = choose_parts("teacher_sees", sees, names, whole)
         assert sight is not None, "parts are chosen"
-        return seeing(as_policy(policy, device=device, task=_shown_to(whole, sight)), whole, sight)
+        return seeing(as_policy(policy, device=device, task=shown_to(whole, sight)), whole, sight)
     if not isinstance(policy, str | Path | PolicyFile):
         if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method
             raise UsageError(
@@ -164,7 +157,7 @@ def as_policy(
             )
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
-    return _from_file(named, device=device, task=task, env_kwargs=env_kwargs)
+    return load_file(named, device=device, task=task, env_kwargs=env_kwargs)
 
 
 def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
@@ -172,14 +165,15 @@ def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
     return policy if sight is None else SightedPolicy(policy, task, sight)
 
 
-def _shown_to(task: Task, sight: Sight | None) -> Task:
+def shown_to(task: Task, sight: Sight | None) -> Task:
     """Return a task as a policy that sees some parts has it: a file that names no task is read for this one."""
     return task if sight is None else replace(task, fingerprint=sight.seen(task.fingerprint))
 
 
-def _from_file(
+def load_file(
     named: PolicyFile, *, device: str, task: object, env_kwargs: Mapping[str, Any] | None = None
 ) -> LoadedPolicy:
+    """Return what a file holds; one that names no task is read for this one."""
     path = policy_file_of(named.path)
     is_ours = detect_kind(path) == "policy"
     return load_with(path, named.reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
@@ -299,93 +293,3 @@ def sampling_note(teacher: Policy, player: Policy) -> str | None:
         f"{teacher.name} acts greedily, but while it is recorded its actions are sampled so that the data cover more "
         "states. --behaviour greedy turns this off."
     )
-
-
-def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | None:
-    """Return the teacher that a student's file names, if it is still there, still the same, and plays this task.
-
-    A student of several tasks names a teacher for each of them (`teachers`), a student of one task its only
-    one (`teacher`).
-    """
-    record = teacher_record(student, task)
-    path = record.get("path")
-    if not (path and isinstance(path, str)):
-        return None
-    # One teacher for all of several tasks needs a head by the name of each: games share fingerprints.
-    by_name = len(student.tasks) > 1 and "task" not in record
-    # A file that names no task takes it from here, and has the recorded hash only with the settings of that time.
-    known = [own for own in student.tasks if own.name == task.name and own.fingerprint == task.fingerprint]
-    for teacher in _as_recorded(Path(path), record, known[0] if known else task, device=device):
-        try:
-            fit_policy(teacher.for_task(task.name) if by_name else teacher, task)
-        except RldistillError:
-            continue
-        return teacher
-    return None
-
-
-def why_no_teacher(student: Policy, task: Task) -> str | None:
-    """Say what became of a teacher that a student's file names and `recorded_teacher` does not find.
-
-    None where the file names none.
-    """
-    record = teacher_record(student, task)
-    path = record.get("path")
-    if not record.get("hash"):
-        return None
-    if not (path and isinstance(path, str)):
-        return "the recorded teacher was given as an object in Python and has no file; name it with --teacher FILE"
-    kind = _kind_of(Path(path))
-    what = f"teacher recorded at {printable(path, _MOST_OF_A_PATH)}"
-    if kind is None and not os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
-        return f"{what} is gone; name it with --teacher FILE"
-    if kind in ("torchscript", "torch_export"):
-        return f"{what} is a program, which runs only if you say so; name it with --teacher FILE --trust"
-    return f"{what} is another policy now, or cannot play this task; name it with --teacher FILE"
-
-
-def _kind_of(path: Path) -> FileKind | None:
-    try:
-        return detect_kind(policy_file_of(path))
-    except (RldistillError, OSError, ValueError):  # a stranger's record may name anything
-        return None
-
-
-def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[Policy]:
-    """Yield what a file holds, where that is the policy of the record: the path is a hint, the hash decides."""
-    try:
-        readings = _readings(path, record.get("reading"), task)
-        sight = recorded_sight(record.get("reading"))
-        shown_task = _shown_to(task, sight)
-    except RldistillError:
-        return
-    for reading in readings:
-        try:
-            policy = _from_file(PolicyFile(path, reading), device=device, task=shown_task)
-        except RldistillError:
-            continue  # something else by now, or a program that nobody trusts here
-        # How a policy acts may have been said when it was read.
-        policies = (acting(policy, behaviour) for behaviour in (None, *LEARNED_BEHAVIOURS))
-        found = [candidate for candidate in policies if candidate.hash == record.get("hash")]
-        with contextlib.suppress(MismatchError):  # the task has other parts by now
-            yield from [seeing(candidate, task, sight) for candidate in found]
-
-
-def _readings(path: Path, said: object, task: Task) -> list[Reading]:
-    """Return how a recorded file may have been read; records that say nothing of it leave a program's outputs open."""
-    if isinstance(said, Mapping):
-        return [Reading.from_dict(said)]
-    if detect_kind(policy_file_of(path)) not in PROGRAMS:
-        return [Reading()]
-    return [Reading(outputs=kind) for kind in OUTPUT_KINDS_OF_ACTIONS[task.fingerprint.action_layout.kind]]
-
-
-def teacher_record(student: Policy, task: Task) -> Mapping[str, Any]:
-    """Return what a student's file says of a task's teacher; a stranger's file may say anything."""
-    if not isinstance(student, TorchPolicy):
-        return {}
-    provenance = student.spec.provenance
-    listed = provenance.get("teachers")
-    candidates = [*listed, provenance.get("teacher")] if isinstance(listed, list) else [provenance.get("teacher")]
-    records = (record for record in candidates if isinstance(record, Mapping))
-    return next((record for record in records if record.get("task", task.name) == task.name), {})

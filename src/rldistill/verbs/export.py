@@ -28,7 +28,8 @@ from rldistill.exports.result import Exported
 from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions, TrajectorySource
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by, recorded_teacher
+from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by
+from rldistill.loading.recorded import recorded_teacher
 from rldistill.options.declaration import verb
 from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy

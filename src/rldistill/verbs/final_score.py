@@ -14,7 +14,7 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, docs_page, first_line
 from rldistill.evaluation.parts import part_uses
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
-from rldistill.loading.named import recorded_teacher
+from rldistill.loading.recorded import recorded_teacher
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import play_scores
