@@ -34,6 +34,12 @@ def test_auto_on_a_gpu_follows_the_gpu(monkeypatch, has_bfloat16, expected):
     assert resolve_precision("auto", CUDA) == expected
 
 
+def test_auto_is_float32_for_networks_of_vectors_on_every_machine(monkeypatch, tmp_path):
+    give_processor(monkeypatch, tmp_path, "amx_bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert {resolve_precision("auto", device, images=False) for device in (CPU, CUDA)} == {"float32"}
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_named_precision_is_taken_as_it_is(name):
     assert resolve_precision(name, CPU) == name

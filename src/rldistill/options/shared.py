@@ -29,7 +29,7 @@ class TrainingMachine(Machine):
     """Number format in which a network is trained."""
 
     precision: str = "auto"
-    """float32, bfloat16, or auto: bfloat16 on GPUs and processors that compute in it."""
+    """float32, bfloat16, or auto: bfloat16 for images, on GPUs and processors that compute in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,16 +25,16 @@ def resolve_machine(options: Resolved) -> Resolved:
     return replace(options, device=device, num_threads=options.num_threads or torch.get_num_threads())
 
 
-def resolve_training_machine(options: ResolvedTraining, *, goes_on_in: Path | None) -> ResolvedTraining:
-    """Return options with the device, the number of threads and the precision that are used here.
+def with_precision(options: ResolvedTraining, *, images: bool, goes_on_in: Path | None) -> ResolvedTraining:
+    """Return options with the precision that is used here.
 
     Args:
-        options: of a verb that trains.
+        options: of a verb that trains; the device is resolved.
+        images: whether images are among what the networks see.
         goes_on_in: folder of the run that goes on: what `auto` stands for may differ on this processor.
 
     Raises:
-        UsageError: there is no such device or precision.
+        UsageError: there is no such precision.
     """
-    options = resolve_machine(options)
     named = options.precision if goes_on_in is None else begun_precision(goes_on_in, options.precision)
-    return replace(options, precision=resolve_precision(named, torch.device(options.device)))
+    return replace(options, precision=resolve_precision(named, torch.device(options.device), images=images))

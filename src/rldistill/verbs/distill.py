@@ -12,13 +12,14 @@ from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online,
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.machine import resolve_training_machine
+from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
 from rldistill.session.threads import use_threads
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
 from rldistill.verbs.recipes import fill_in
+from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import files_read, make_sources, named_sources, open_named
 from rldistill.verbs.task_losses import check_losses
 
@@ -89,13 +90,16 @@ def set_up(
     opened = open_named(named, options)
     taught = [each.taught for each in opened if each.taught is not None]
     options, named, note = fill_in(options, named, taught)
+    # A learner says only later what it sees; the paper's sees images.
+    images = not taught or any(kind_of_sight(task.fingerprint) != "vectors" for _, task in taught)
+    options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
     return options, prepare(options, named, sources, note, weights_seed=weights_seed)
 
 
 def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named]]:
-    """Check what can be checked without data; replace every `auto` of the machine by what it stands for here.
+    """Check what can be checked without data; say which device and how many threads are used here.
 
     Returns:
         The options, and the sources that they name.
@@ -128,7 +132,7 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     task_schedule(options, list(options.task_weights or [""]))
     if options.held_out_fraction is not None:
         check_held_out_fraction(options.held_out_fraction)
-    return resolve_training_machine(options, goes_on_in=Path(options.out) if options.resume else None), named
+    return resolve_machine(options), named
 
 
 def _check_same(out: Path, setup: DistillationSetup) -> None:

@@ -36,7 +36,7 @@ from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
-from rldistill.verbs.teachers import initial_policy, make_training, with_network
+from rldistill.verbs.teachers import initial_policy, make_training, suited_to
 from rldistill.verbs.train_teacher import resolve_training
 from rldistill.verbs.windows import memory_of, window_of
 
@@ -318,7 +318,7 @@ def _online_source(item: Online, options: DistillOptions, callbacks: Sequence[Ca
     playable = make_task(item.task, item.env_kwargs)
     if item.exploration_epsilon is not None:
         playable = playable.with_exploration(item.exploration_epsilon)
-    learner = with_network(learner_options(item, options), [playable])
+    learner = suited_to(learner_options(item, options), [playable])
     out = Path(options.out)
 
     def begin(policy: Any, step: int, on_step: Callable[[StreamStep], None]) -> Training:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from rldistill.networks.torsos import image_shape
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
+from rldistill.session.machine import with_precision
 from rldistill.tasks import Task
 from rldistill.training.dqn import LEARNING_RATES, DQNLearner, DQNSettings, DQNTraining
 from rldistill.training.pqn import PQNLearner, PQNSettings, PQNTraining
@@ -82,12 +84,12 @@ def make_tasks(config: TrainTeacherOptions) -> list[PlayableTask]:
     return tasks
 
 
-def with_network(options: TrainTeacherOptions, tasks: Sequence[PlayableTask]) -> TrainTeacherOptions:
-    """Return options with the network that `auto` stands for: it follows from what is seen."""
-    if options.network != AUTO_NETWORK:
-        return options
+def suited_to(options: TrainTeacherOptions, tasks: Sequence[PlayableTask]) -> TrainTeacherOptions:
+    """Return options with the network and the precision that `auto` stands for: they follow from what is seen."""
     is_image = image_shape(tasks[0].task.fingerprint.observation_shape) is not None
-    return replace(options, network="dqn" if is_image else "mlp:64x64")
+    if options.network == AUTO_NETWORK:
+        options = replace(options, network="dqn" if is_image else "mlp:64x64")
+    return with_precision(options, images=is_image, goes_on_in=Path(options.out) if options.resume else None)
 
 
 def make_training(

@@ -7,7 +7,7 @@ from rldistill.options.declaration import default_values, verb
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.machine import resolve_training_machine
+from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import (
     check_same_config,
     earlier_run,
@@ -16,7 +16,7 @@ from rldistill.session.run_folder import (
     write_config,
 )
 from rldistill.session.threads import use_threads
-from rldistill.verbs.teachers import AUTO_NETWORK, initial_policy, make_tasks, resolve_algorithm, with_network
+from rldistill.verbs.teachers import AUTO_NETWORK, initial_policy, make_tasks, resolve_algorithm, suited_to
 from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
 
@@ -37,7 +37,7 @@ def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
     keep_inputs(out, [options.init_from], overwrite=options.overwrite)
     options = resolve_training(options)
     tasks = make_tasks(options)
-    options = with_network(options, tasks)
+    options = suited_to(options, tasks)
     with (
         run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
         use_threads(options.num_threads),
@@ -62,7 +62,7 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     options = resolve_training(options)
     keep_inputs(Path(options.out), [options.init_from], overwrite=options.overwrite)
     tasks = make_tasks(options)
-    options = with_network(options, tasks)
+    options = suited_to(options, tasks)
     initial_policy(options, [playable.task for playable in tasks])
     if earlier_run(Path(options.out), may_stay=options.resume or options.overwrite) and options.resume:
         _check_same(options)
@@ -70,15 +70,14 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
 
 
 def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
-    """Return the options with every `auto` replaced by what it stands for here.
+    """Return the options with every `auto` that needs no task replaced by what it stands for here.
 
     Raises:
         UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
     if options.network != AUTO_NETWORK:
         parse_architecture(options.network)
-    goes_on_in = Path(options.out) if options.resume else None
-    return resolve_training_machine(resolve_algorithm(options), goes_on_in=goes_on_in)
+    return resolve_machine(resolve_algorithm(options))
 
 
 def _check_same(options: TrainTeacherOptions) -> None:
