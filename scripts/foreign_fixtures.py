@@ -7,6 +7,10 @@ It runs where that library is installed (an environment of its own: none is amon
 `LIBRARY_NAME.pt` (flax: `.cleanrl_model`) with `LIBRARY_NAME.npz`: `observations` `[B, …]`, `outputs` `[B, O]` as
 `PolicyOutput.raw` has them, and the greedy `actions` where the library maps them. The files in the folder were made by
 rl_games 1.6.5, skrl 1.4.3 and 2.1.1 (`skrl1_…` and `skrl2_…`), and flax, on the task's box of ±2.
+
+Policies with a memory (rsl_rl 2.3.3, 3.3.0, 4.0.1 and 5.5.0: `rsl_rl2_…` and so on, of 5.5.0 also what it exports) play
+steps of several environments, `observations` `[T, B, …]` and `outputs` `[T, B, O]`; `starts` `[T, B]` says where an
+episode begins.
 """
 
 import sys
@@ -162,5 +166,97 @@ def flax(folder: Path) -> None:
     save("flax_ppo_atari", [{"seed": 1}, [base, head, critic]], actor.apply(head, features), images)
 
 
+NUM_STEPS, NUM_ENVS = 10, 3
+STEPS = 3 * torch.randn(NUM_STEPS, NUM_ENVS, NUM_INPUTS, generator=torch.Generator().manual_seed(0))
+STARTS = torch.zeros(NUM_STEPS, NUM_ENVS, dtype=torch.bool)
+STARTS[0], STARTS[4, 1], STARTS[7, :2] = True, True, True
+
+
+@torch.no_grad()
+def play(answer, reset) -> torch.Tensor:
+    """Return what a policy with a memory answers, `[T, B, O]`; `reset` gets where episodes end before a step."""
+    outputs = []
+    for step, (rows, starts) in enumerate(zip(STEPS, STARTS, strict=True)):
+        if step:
+            reset(starts.long())
+        outputs.append(answer(rows.clone()))
+    return torch.stack(outputs)
+
+
+def rsl_rl(folder: Path) -> None:
+    import importlib.metadata
+
+    major = importlib.metadata.version("rsl-rl-lib").partition(".")[0]
+    for kind, num_layers in (("lstm", 2), ("gru", 1)):
+        memory = {"rnn_type": kind, "rnn_hidden_dim": 5, "rnn_num_layers": num_layers}
+        if major == "2":
+            actor, answer, content = _rsl_rl2(memory)
+        else:
+            actor, answer, content = _rsl_rl3(memory) if major == "3" else _rsl_rl5(memory, major)
+        randomise(actor)
+        if normalizer := [each for each in actor.modules() if type(each).__name__ == "EmpiricalNormalization"]:
+            mean, variance = (each[None] for each in STATISTICS)
+            normalizer[0]._mean[:], normalizer[0]._var[:], normalizer[0]._std[:] = mean, variance, variance.sqrt()
+        name, arrays = f"rsl_rl{major}_{kind}", {"observations": STEPS, "starts": STARTS}
+        outputs = play(answer, actor.reset)
+        np.savez_compressed(folder / f"{name}.npz", outputs=outputs, **arrays)
+        torch.save(content(), folder / f"{name}.pt")
+        if major == "5":  # its exports act by the mean alone
+            np.savez_compressed(folder / f"{name}_export.npz", outputs=outputs[..., :NUM_ACTIONS], **arrays)
+            torch.jit.script(actor.as_jit().eval()).save(folder / f"{name}_export.jit")
+            exported = actor.as_onnx().eval()
+            names = {"input_names": exported.input_names, "output_names": exported.output_names}
+            place = folder / f"{name}_export.onnx"
+            torch.onnx.export(exported, exported.get_dummy_inputs(), place, opset_version=18, dynamo=False, **names)
+
+
+def _with_std(mean, std):
+    return torch.cat([mean, std.abs().log().expand_as(mean)], dim=1)
+
+
+def _rsl_rl2(memory):
+    from rsl_rl.modules import ActorCriticRecurrent
+
+    hidden = {"actor_hidden_dims": [8, 6], "critic_hidden_dims": [3]}
+    actor = ActorCriticRecurrent(NUM_INPUTS, NUM_INPUTS, NUM_ACTIONS, **hidden, **memory).eval()
+    content = {"optimizer_state_dict": {"state": {}}, "iter": 3, "infos": None}
+    return (
+        actor,
+        lambda rows: _with_std(actor.act_inference(rows), actor.std),
+        lambda: {"model_state_dict": actor.state_dict(), **content},
+    )
+
+
+def _rsl_rl3(memory):
+    from rsl_rl.modules import ActorCriticRecurrent
+    from tensordict import TensorDict
+
+    seen, groups = TensorDict({"policy": STEPS[0]}, NUM_ENVS), {"policy": ["policy"], "critic": ["policy"]}
+    hidden = {"actor_hidden_dims": [8, 6], "critic_hidden_dims": [3]}
+    actor = ActorCriticRecurrent(seen, groups, NUM_ACTIONS, actor_obs_normalization=True, **hidden, **memory).eval()
+    return (
+        actor,
+        lambda rows: _with_std(actor.act_inference(TensorDict({"policy": rows}, NUM_ENVS)), actor.std),
+        lambda: {"model_state_dict": actor.state_dict(), "iter": 3, "infos": None},
+    )
+
+
+def _rsl_rl5(memory, major):
+    from rsl_rl.models import RNNModel
+    from tensordict import TensorDict
+
+    seen, groups = TensorDict({"policy": STEPS[0]}, NUM_ENVS), {"actor": ["policy"], "critic": ["policy"]}
+    spread = {"stochastic": True} if major == "4" else {"distribution_cfg": {"class_name": "GaussianDistribution"}}
+    made = {"hidden_dims": [8, 6], "obs_normalization": True, **memory}
+    actor = RNNModel(seen, groups, "actor", NUM_ACTIONS, **spread, **made).eval()
+    critic = RNNModel(seen, groups, "critic", 1, **made)
+    std = actor.std if major == "4" else actor.distribution.std_param
+    return (
+        actor,
+        lambda rows: _with_std(actor(TensorDict({"policy": rows}, NUM_ENVS)), std),
+        lambda: {"actor_state_dict": actor.state_dict(), "critic_state_dict": critic.state_dict(), "iter": 3},
+    )
+
+
 if __name__ == "__main__":
-    {"rl_games": rl_games, "skrl": skrl, "flax": flax}[sys.argv[1]](Path(sys.argv[2]))
+    {"rl_games": rl_games, "skrl": skrl, "flax": flax, "rsl_rl": rsl_rl}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Files that rl_games, skrl and flax themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
+"""Files that other libraries themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
 
 from pathlib import Path
 
@@ -29,8 +29,18 @@ def test_its_answers_are_those_of_the_library(name):
     arrays = np.load(path.with_suffix(".npz"))
     check_policy(
         lambda: load_policy(path, task=task_of(path.stem), activation=None if name.startswith("flax") else "elu"),
-        reference=Reference(arrays["observations"], outputs=arrays["outputs"], actions=arrays.get("actions")),
+        reference=Reference(**arrays),
     )
+
+
+def test_how_much_a_policy_of_rsl_rl_remembers_is_in_its_description():
+    policy = load_policy(FILES / "rsl_rl5_lstm.pt", task=BOX, activation="elu")
+    architecture = policy.spec.architecture
+    assert (architecture.name, architecture.memory, architecture.memory_layers) == ("lstm:5x5:8x6", "lstm", 2)
+    assert policy.spec.provenance["source"]["unused"] == ["critic_state_dict"]
+    old = load_policy(FILES / "rsl_rl2_gru.pt", task=BOX, activation="elu")
+    assert old.spec.architecture.name == "gru:5:8x6"
+    assert {name.partition(".")[0] for name in old.spec.provenance["source"]["unused"]} == {"critic", "memory_c"}
 
 
 def test_what_rl_games_does_not_say_is_told_in_a_warning():

@@ -169,13 +169,20 @@ def test_a_student_without_a_distribution_answers_actions(path):
     torch.testing.assert_close(policy(ROWS)[0].actions, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
-def test_a_student_with_a_memory_is_refused(path):
-    content = distillation_of_version_2(ActorCritic())
-    content["model_state_dict"]["memory_s.rnn.weight_ih_l0"] = torch.zeros(8, 4)
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+def test_of_a_distillation_the_students_memory_is_read_and_not_the_teachers(path):
+    student, memory = randomised(ActorCritic()), nn.GRU(3, 4)
+    content = distillation_of_version_2(student)
+    content["model_state_dict"] |= {f"memory_s.rnn.{name}": each for name, each in memory.state_dict().items()}
+    content["model_state_dict"] |= {f"memory_t.rnn.{name}": each for name, each in nn.LSTM(9, 4).state_dict().items()}
     torch.save(content, path)
-    assert refusal(path) == (
-        "Policy file FILE is recurrent: it has memory_s.rnn.weight_ih_l0. Policies with a memory are not supported."
-    )
+    policy, rows = load_policy(path, task=box_task(num_inputs=3), activation="elu"), ROWS[:5, :3]
+    state = hidden = None
+    for _ in range(2):
+        answers, state = policy(rows, state)
+        with torch.no_grad():
+            features, hidden = memory(rows[None], hidden)
+            torch.testing.assert_close(answers.mean, student(features[0])[:, :2])
 
 
 def test_a_critic_with_a_memory_is_left_out_like_any_other(path):
@@ -185,12 +192,13 @@ def test_a_critic_with_a_memory_is_left_out_like_any_other(path):
     assert load_policy(path, task=box_task(), activation="elu").output_kind == "gaussian"
 
 
-@pytest.mark.parametrize("name", ["memory_a.rnn.weight_ih_l0", "rnn.rnn.weight_ih_l0"])
-def test_a_recurrent_policy_is_refused_by_the_name_of_its_memory(name, path):
+def test_a_memory_that_is_not_whole_is_refused_by_what_is_missing(path):
     content = new(MLPModel())
-    content["actor_state_dict"][name] = torch.zeros(8, 4)
+    content["actor_state_dict"]["rnn.rnn.weight_ih_l0"] = torch.zeros(8, 4)
     torch.save(content, path)
-    assert refusal(path) == (f"Policy file FILE is recurrent: it has {name}. Policies with a memory are not supported.")
+    assert refusal(path).startswith(
+        "Policy file FILE: its layers are not known: rnn.rnn.weight_ih_l0 without rnn.rnn.weight_hh_l0. Load them"
+    )
 
 
 @pytest.mark.parametrize(

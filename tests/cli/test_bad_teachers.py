@@ -200,16 +200,18 @@ CASES = {
         "ONNX file FILE: dimension 1 of its input obs is not fixed ('n'); only the batch, dimension 0, may be. Export "
         "it with the shape of the observations.",
     ),
-    "sb3: recurrent": (
+    "sb3: half a memory": (
         lambda path: sb3(path, weights=ppo_weights() | MEMORY),
         CART_POLE,
-        "Policy file FILE cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
-        "networks with memory are not supported.",
+        "Policy file FILE cannot be rebuilt: it has lstm_actor.weight_ih_l0 without lstm_actor.weight_hh_l0. Export it "
+        "to ONNX or TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: "
+        "rd.load_policy(module, task=…, outputs=…).",
     ),
-    "rsl_rl: recurrent": (
+    "rsl_rl: half a memory": (
         lambda path: rsl_rl(path, **{"memory_a.rnn.weight_ih_l0": torch.zeros(2, 2)}),
         CART_POLE,
-        "Policy file FILE is recurrent: it has memory_a.rnn.weight_ih_l0. Policies with a memory are not supported.",
+        "Policy file FILE: its layers are not known: memory_a.rnn.weight_ih_l0 without memory_a.rnn.weight_hh_l0. "
+        f"{OWN_MODULE}",
     ),
     "onnx: recurrent": (
         recurrent_onnx,

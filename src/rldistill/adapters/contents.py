@@ -1,8 +1,8 @@
 """What a checkpoint holds: state dicts, one of them the actor's, the layers in it, and running statistics beside them.
 
 Activations have no tensors: they leave gaps in the numbering of an `nn.Sequential`. The gaps must be where an
-activation after every layer leaves them, or the layers are others than they seem. Policies with a memory are told by
-the names of their tensors, and refused.
+activation after every layer leaves them, or the layers are others than they seem. Recurrent layers are told by what
+PyTorch calls their tensors.
 """
 
 import re
@@ -18,7 +18,7 @@ from rldistill.adapters.arrays import NumpyArray
 from rldistill.adapters.weights import read_weights, unwrapped_names
 from rldistill.errors import PolicyFileError, RldistillError, UsageError, listed
 from rldistill.networks import InputNormalization
-from rldistill.networks.layers import Layer
+from rldistill.networks.layers import Cell, Layer
 
 # What torch calls the weights of all its recurrent layers and cells, whatever the module around them is called.
 _RECURRENT_WEIGHT = re.compile(r"(^|\.)weight_[ih]h(_l\d+)?(_reverse)?($|\.)")
@@ -44,7 +44,7 @@ def recurrent(what: str, memory: str) -> str:
 KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
 
 
-class UnknownLayersError(Exception):
+class UnknownLayersError(ValueError):
     """The tensors are not those of the layers that were expected."""
 
 
@@ -87,6 +87,27 @@ def take_layers(tensors: dict[str, Tensor], prefix: str, *, has_output: bool = T
         else:
             layers.append(replace(layer, stride=next(strides)) if layer.is_convolution else layer)
     return layers
+
+
+def take_cells(tensors: dict[str, Tensor], prefix: str) -> tuple[Cell, ...]:
+    """Remove the layers of an `nn.GRU` or `nn.LSTM`, `PREFIXweight_ih_l<i>` and so on, from tensors; () without any.
+
+    Raises:
+        UnknownLayersError: one of its weights is missing, or its gates are those of another kind of layer.
+    """
+    cells: list[Cell] = []
+    while f"{prefix}weight_ih_l{len(cells)}" in tensors:
+        given, own = names = [f"{prefix}weight_{part}_l{len(cells)}" for part in ("ih", "hh")]
+        if own not in tensors:
+            raise UnknownLayersError(f"{given} without {own}")
+        gates, size = tensors[own].shape[0], tensors[own].shape[-1]
+        if tensors[own].dim() != 2 or gates not in (3 * size, 4 * size) or tensors[given].shape[:1] != (gates,):
+            shapes = f"{list(tensors[given].shape)} and {list(tensors[own].shape)}"
+            raise UnknownLayersError(f"{given} and {own} of {shapes}, expected those of a GRU or an LSTM")
+        no_bias = torch.zeros(gates)  # bias=False leaves them out
+        biases = [tensors.pop(name.replace(".weight_", ".bias_"), no_bias) for name in names]
+        cells.append(Cell(*(Layer(tensors.pop(name), bias) for name, bias in zip(names, biases, strict=True))))
+    return tuple(cells)
 
 
 def _take_numbered(tensors: dict[str, Tensor], prefix: str) -> dict[int, Layer]:

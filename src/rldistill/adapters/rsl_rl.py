@@ -1,9 +1,9 @@
 """rsl_rl's checkpoints: the actor among the state dicts of a runner.
 
 Read are checkpoints of rsl_rl 1 to 3 (`model_state_dict`) and of 4 and later (`actor_state_dict`), with
-or without normalisation of observations; of those of its distillation, the student. What a checkpoint does
-not say: the activation, and the bounds of actions. Layout as of rsl_rl's commit c281c32 and its tags v1.0 to
-v3.3; of distillation also v5.5.
+or without normalisation of observations, and with or without a memory below the layers; of those of its
+distillation, the student. What a checkpoint does not say: the activation, and the bounds of actions. Layout as
+of rsl_rl's commit c281c32 and its tags v1.0 to v3.3; of distillation and memories also v5.5.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rldistill.adapters.contents import UnknownLayersError, normalization_by_std, refuse_memory, take_layers
+from rldistill.adapters.contents import UnknownLayersError, normalization_by_std, take_cells, take_layers
 from rldistill.adapters.formats import FoundNetwork, Said, unknown_activation
 from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
@@ -37,7 +37,8 @@ class _Actor:
     """What acts among the tensors of a checkpoint."""
 
     tensors: dict[str, Tensor]  # its own, and those that belong to no layer
-    prefix: str
+    prefix: str  # of its layers
+    memory: str  # prefix of the recurrent layers below them
     normalizer: str  # prefix of its running statistics
     unused: tuple[str, ...]  # what stands beside it
     is_student: bool = False  # of a distillation, not trained by PPO
@@ -47,15 +48,15 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     """Return the actor in a checkpoint; None where it is no checkpoint of rsl_rl.
 
     Raises:
-        PolicyFileError: it has a memory, or two outputs for each action of the task.
+        PolicyFileError: it has two outputs for each action of the task.
         UnknownLayersError: it is a checkpoint of rsl_rl, with other layers.
     """
     actor = _find_actor(content) if isinstance(content, Mapping) else None
     if actor is None:
         return None
-    refuse_memory(said.source, actor.tensors)
     tensors = dict(actor.tensors)
-    *torso, output = take_layers(tensors, actor.prefix)
+    memory = take_cells(tensors, actor.memory)
+    *hidden, output = take_layers(tensors, actor.prefix)
     normalization = _take_normalization(tensors, actor.normalizer)
     log_std, odd_std = _take_log_std(tensors)
     if log_std is None and said.outputs in (OutputDeclaration("gaussian"), OutputDeclaration("actions")):
@@ -66,9 +67,11 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     if not isinstance(log_std, Layer) and said.outputs != OutputDeclaration("actions"):
         _check_std(log_std, len(output.bias), actor, said)
     layers = NetworkLayers(
-        tuple(torso),
+        () if memory else tuple(hidden),
         output,
         "actions" if log_std is None else "gaussian",
+        memory=memory,
+        head=tuple(hidden) if memory else (),
         activation=said.activation or _DEFAULT_ACTIVATION,
         log_std=log_std,
         gaussian=GaussianOptions("state" if isinstance(log_std, Layer) else "parameter"),
@@ -98,19 +101,20 @@ def _halves(output: Layer, said: Said) -> tuple[Layer, Layer | None]:
 
 def _find_actor(content: Mapping[str, Any]) -> _Actor | None:
     if isinstance(actor := content.get("actor_state_dict"), Mapping):
-        return _Actor(dict(actor), "mlp.", "obs_normalizer.", ("critic_state_dict",))
+        return _Actor(dict(actor), "mlp.", "rnn.rnn.", "obs_normalizer.", ("critic_state_dict",))
     if isinstance(student := content.get("student_state_dict"), Mapping):
-        return _Actor(dict(student), "mlp.", "obs_normalizer.", ("teacher_state_dict",), is_student=True)
+        return _Actor(dict(student), "mlp.", "rnn.rnn.", "obs_normalizer.", ("teacher_state_dict",), is_student=True)
     if not isinstance(model := content.get("model_state_dict"), Mapping):
         return None
     is_student = any(name.startswith("student.") for name in model)
     own, other = ("student", "teacher") if is_student else ("actor", "critic")
-    unused = tuple(name for name in model if name.startswith((f"{other}.", f"{other}_obs_normalizer.")))
+    beside = (f"{other}.", f"{other}_obs_normalizer.", f"memory_{other[0]}.")
+    unused = tuple(name for name in model if name.startswith(beside))
     tensors = {name: tensor for name, tensor in model.items() if name not in unused}
     normalizer = f"{own}_obs_normalizer."
     if isinstance(statistics := content.get("obs_norm_state_dict"), Mapping):
         tensors |= {f"{normalizer}{name}": tensor for name, tensor in statistics.items()}
-    return _Actor(tensors, f"{own}.", normalizer, unused, is_student)
+    return _Actor(tensors, f"{own}.", f"memory_{own[0]}.rnn.", normalizer, unused, is_student)
 
 
 def _check_std(log_std: Tensor | None, num_outputs: int, actor: _Actor, said: Said) -> None:

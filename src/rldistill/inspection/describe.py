@@ -23,7 +23,7 @@ from rldistill.policies import TorchPolicy, fit_policy
 _IMAGE_SHAPE = (4, 84, 84)
 _ALL_ACTIONS = 18
 # Of Stable-Baselines3, whose files have a state value.
-_ACTOR_CRITICS = ("a2c", "ppo", "ppo_mask", "trpo")
+_ACTOR_CRITICS = ("a2c", "ppo", "ppo_lstm", "ppo_mask", "trpo")
 _FREE_SIZE = re.compile(r"(mlp|conv|combined):")
 
 

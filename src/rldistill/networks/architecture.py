@@ -37,7 +37,9 @@ Activation = Literal[
 
 MemoryKind = Literal["gru", "lstm"]
 
-_LATER_FIELDS = frozenset({"head_activation", "elementwise_norm", "float_images", "memory", "memory_size", "stack"})
+_LATER_FIELDS = frozenset(
+    {"head_activation", "elementwise_norm", "float_images", "memory", "memory_size", "memory_layers", "stack"}
+)
 # Kernel size and stride of the first, second and every later convolution (Mnih et al. 2015).
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 
@@ -67,6 +69,7 @@ class Architecture:
     float_images: bool = False  # combined: every part of three dimensions is an image, also where it is not of bytes
     memory: MemoryKind | None = None  # the recurrent layer between torso and heads; None: there is none
     memory_size: int = 0  # its units; 0 without it
+    memory_layers: int = 1  # how many such layers stand above one another, of the same size
     stack: int = 0  # of vectors: the network sees the newest so many observations; 0: only the newest
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class Architecture:
             raise UsageError(f"Architecture {self.name!r}: head_activation is unknown: {self.head_activation!r}.")
         if self.memory not in (None, *get_args(MemoryKind)) or (self.memory is None) != (self.memory_size == 0):
             raise UsageError(f"Architecture {self.name!r}: memory is gru or lstm with a size, got {self.memory!r}.")
+        if self.memory is None and self.memory_layers != 1:
+            raise UsageError(f"Architecture {self.name!r}: got layers of a memory, and no memory.")
         if self.stack and (self.kind != "mlp" or not is_whole(self.stack, least=2)):
             raise UsageError(
                 f"Architecture {self.name!r}: a stack is of 2 or more observations that are vectors, and goes with an "
@@ -96,7 +101,7 @@ class Architecture:
             )
         check_name(self, "name")
         sizes = (*self.channels, *self.kernel_sizes, *self.strides, *self.hidden, *self.head_hidden)
-        sizes += (self.memory_size,) if self.memory else ()
+        sizes += (self.memory_layers, *((self.memory_size,) if self.memory else ()))
         if not all(map(is_whole, sizes)):
             raise UsageError(f"Architecture {self.name!r}: sizes must be positive.")
         check_kind(self, bool, "layer_norm", "value_head", "elementwise_norm", "float_images")
@@ -115,7 +120,9 @@ class Architecture:
         """Return plain JSON data."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
         # A field that came later stands in a description only where it says something: old hashes stay.
-        return {key: value for key, value in data.items() if value or key not in _LATER_FIELDS}
+        return {
+            key: value for key, value in data.items() if key not in _LATER_FIELDS or value != getattr(Architecture, key)
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":

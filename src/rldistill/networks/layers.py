@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from rldistill.networks.architecture import Activation, Architecture
+from rldistill.networks.architecture import Activation, Architecture, MemoryKind
 from rldistill.networks.input_layer import InputNormalization
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN, GaussianOptions, ValueAtoms
 from rldistill.networks.policy_network import Head, PolicyNetwork
@@ -49,6 +49,34 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One recurrent layer, a GRU or an LSTM with the gates in PyTorch's order.
+
+    Attributes:
+        input: from the features to the gates, `[3 H, F]` or `[4 H, F]`.
+        recurrent: from the state to the gates, `[3 H, H]` or `[4 H, H]`.
+    """
+
+    input: Layer
+    recurrent: Layer
+
+    @property
+    def size(self) -> int:
+        """H, its units."""
+        return self.recurrent.weight.shape[1]
+
+    @property
+    def kind(self) -> MemoryKind:
+        """Which of the two it is, by the number of its gates."""
+        return "gru" if len(self.recurrent.weight) == 3 * self.size else "lstm"
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything it holds, in the order of our modules."""
+        return [*self.input.tensors, *self.recurrent.tensors]
+
+
+@dataclass(frozen=True)
 class NetworkLayers:
     """A policy network of one head.
 
@@ -56,7 +84,8 @@ class NetworkLayers:
         torso: layers below the head; those of one image end in fully connected ones.
         output: the last layer: Q-values, logits, means or actions.
         kind: which of these.
-        head: hidden layers between torso and output.
+        memory: recurrent layers above the torso, from below, all of one kind and size.
+        head: hidden layers between torso, or memory, and output.
         images: of an observation of several parts the torso of each image, in the order of the parts; `torso` is
             empty then, and the head sees their features beside the other parts.
         activation: after each layer of the torso.
@@ -74,6 +103,7 @@ class NetworkLayers:
     torso: tuple[Layer, ...]
     output: Layer
     kind: OutputKind
+    memory: tuple[Cell, ...] = ()
     head: tuple[Layer, ...] = ()
     images: tuple[tuple[Layer, ...], ...] = ()
     activation: Activation = "relu"
@@ -90,7 +120,7 @@ class NetworkLayers:
     @property
     def first(self) -> Layer:
         """The layer that sees the observation; of several parts, their first image."""
-        return (*chain(*self.images), *self.torso, *self.head, self.output)[0]
+        return (*chain(*self.images), *self.torso, *(cell.input for cell in self.memory), *self.head, self.output)[0]
 
     @property
     def architecture(self) -> Architecture:
@@ -103,10 +133,10 @@ class NetworkLayers:
         channels = tuple(len(layer.weight) for layer in convolutions)
         hidden = tuple(len(layer.weight) for layer in torso if not layer.is_convolution)
         head_hidden = tuple(len(layer.weight) for layer in self.head)
+        memory = self.memory[0] if self.memory else None
         sizes = ("-".join(map(str, channels)), "x".join(map(str, hidden)), "x".join(map(str, head_hidden)))
-        named_by_sizes = ":".join((kind, *filter(None, sizes))) if any(sizes) else "linear"
         return Architecture(
-            self.name or named_by_sizes,
+            self.name or self._name_by_sizes(kind, *sizes),
             kind,
             hidden,
             channels,
@@ -119,7 +149,20 @@ class NetworkLayers:
             elementwise_norm=any(norm.dim() == 3 for norm in norms),
             value_head=self.value is not None,
             float_images=self.float_images,
+            memory=None if memory is None else memory.kind,
+            memory_size=0 if memory is None else memory.size,
+            memory_layers=max(len(self.memory), 1),
         )
+
+    def _name_by_sizes(self, kind: str, channels: str, hidden: str, head_hidden: str) -> str:
+        """Return `mlp:64x64`, or with a memory `mlp:64+lstm:32x32:16`: the torso, the recurrent layers, the head."""
+        torso = ":".join(filter(None, (channels, hidden)))
+        if not self.memory:
+            sizes = ":".join(filter(None, (torso, head_hidden)))
+            return f"{kind}:{sizes}" if sizes else "linear"
+        below = f"{kind}:{torso}+" if torso else ""
+        cells = f"{self.memory[0].kind}:{'x'.join(str(cell.size) for cell in self.memory)}"
+        return ":".join(filter(None, (below + cells, head_hidden)))
 
 
 class MisfitError(ValueError):
@@ -134,7 +177,7 @@ def fill_network(network: PolicyNetwork, layers: NetworkLayers) -> None:
         ValueError: a torso for another number of images.
     """
     expected = {name: _kind(tensor) for name, tensor in network.state_dict().items()}
-    state = _state(layers, [name for name in expected if name.startswith(("torso.", "heads.0.hidden."))])
+    state = _state(layers, [name for name in expected if name.startswith(("torso.", "memory", "heads.0.hidden."))])
     got = {name: _kind(tensor) for name, tensor in state.items()}
     if wrong := [name for name in expected | got if expected.get(name) != got.get(name)]:
         raise MisfitError(
@@ -170,7 +213,8 @@ def plain_layers(network: PolicyNetwork, head: int = 0) -> list[nn.Module]:
 
 def _state(layers: NetworkLayers, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the tensors under the names of our modules: those below the output go by their order."""
-    below = [tensor for layer in chain(*layers.images, layers.torso, layers.head) for tensor in layer.tensors]
+    passed = chain(*layers.images, layers.torso, layers.memory, layers.head)
+    below = [tensor for layer in passed for tensor in layer.tensors]
     if len(below) != len(names):
         raise ValueError(f"{len(below) // 2} layers below its output, where its images need {len(names) // 2}")
     state = dict(zip(names, below, strict=True))

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,10 @@ class PolicyNetwork(nn.Module):
             self.torso, num_features = make_torso(architecture, shape)
         memory = architecture.memory
         self.memory = None if memory is None else RecurrentCell(memory, num_features, architecture.memory_size)
-        num_features = num_features if self.memory is None else self.memory.size
+        self.memory_above = nn.ModuleList()
+        if memory is not None:
+            num_features = size = architecture.memory_size
+            self.memory_above.extend(RecurrentCell(memory, size, size) for _ in range(architecture.memory_layers - 1))
         # Task names hold dots and colons, which module names must not: heads go by position.
         self.heads = nn.ModuleList(Head(num_features, layer, architecture) for layer in heads.values())
         self._initialise(generator, zero_output=zero_output)
@@ -130,8 +134,8 @@ class PolicyNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.memory is not None:
-            self.memory.initialise(generator)
+        for cell in self.cells:
+            cell.initialise(generator)
         for head in self.heads:
             assert isinstance(head, Head)
             head.rows.initialise()
@@ -153,15 +157,20 @@ class PolicyNetwork(nn.Module):
         network.heads = nn.ModuleList([network.heads[head]])
         return network
 
+    @property
+    def cells(self) -> list[RecurrentCell]:
+        """The recurrent layers, from below."""
+        return [cell for cell in (self.memory, *self.memory_above) if isinstance(cell, RecurrentCell)]
+
     def initial_state(self, num_envs: int) -> State:
-        """Return what is remembered when an episode begins: earlier observations, then the cell's; None: nothing."""
+        """Return what is remembered when an episode begins: earlier observations, then the cells'; None: nothing."""
         if self.stack is None and self.memory is None:
             return None
         kept: tuple[Tensor, ...] = ()
         if self.stack is not None:
             weight = next(self.parameters())
             kept = (weight.new_zeros(num_envs, self.stack.width - self.stack.num_inputs),)
-        return (*kept, *(() if self.memory is None else self.memory.initial_state(num_envs)))
+        return (*kept, *chain(*(cell.initial_state(num_envs) for cell in self.cells)))
 
     def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
         """Return one head's outputs for observations `[B, *observation_shape]` or their parts, and the next state."""
@@ -187,9 +196,9 @@ class PolicyNetwork(nn.Module):
             rows, earlier = self.stack(rows, kept[0])
             kept, following = kept[1:], (earlier,)
         features = self.torso(rows)
-        if self.memory is not None:
-            features, cells = self.memory(features, kept)
-            following += cells
+        for cell in self.cells:
+            features, own = cell(features, kept)
+            kept, following = kept[len(own) :], (*following, *own)
         return replace(self.heads[head](features), state=following)
 
 

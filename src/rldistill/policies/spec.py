@@ -111,7 +111,8 @@ class PolicySpec:
         is_combined = network.kind == "combined"
         num_torsos = sum(len(part.shape) == 3 for part in self.observation_parts) if is_combined else 1
         torso = num_torsos * (per_stage * len(network.channels) + len(network.hidden))
-        return torso + len(self.heads) * (len(network.head_hidden) + 1)
+        memory = network.memory_layers if network.memory else 0
+        return torso + memory + len(self.heads) * (len(network.head_hidden) + 1)
 
     @property
     def network_description(self) -> str:

@@ -8,7 +8,7 @@ It needs no environment and no test framework: in pytest, a call is a test. Ever
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,83 +21,13 @@ from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, choose_actions, draws_per_decision
-from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions, PolicyOutput
-
-Array = NDArray[np.generic]
-
-PARITY_TOLERANCE = 1e-5
-"""Of outputs: relative, and in parts of the largest output."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the original library computes.
-
-    Attributes:
-        observations: `[B, *observation_shape]`, as the environment gives them; a thousand are a good number.
-        outputs: `[B, O]`, the rows that `PolicyOutput.raw` is to have (of a Gaussian the means, then the logarithms of
-            the standard deviations), computed in one batch; None: only actions are compared.
-        actions: `[B, *action_shape]`, greedy; None: not compared.
-    """
-
-    observations: Array
-    outputs: Array | None = None
-    actions: Array | None = None
-
-
-def _parity_findings(policy: Policy, reference: Reference) -> Iterator[str]:
-    """Yield how a policy, asked for all observations in one call, differs from the original, one line each."""
-    output, _ = policy(reference.observations)
-    if reference.outputs is not None:
-        yield from _output_parity(output.raw.detach().cpu().numpy(), np.asarray(reference.outputs, np.float64))
-    if reference.actions is not None:
-        yield from _action_parity(output, reference.actions)
-
-
-def _output_parity(ours: NDArray[np.float32], theirs: NDArray[np.float64]) -> Iterator[str]:
-    if ours.shape != theirs.shape:
-        yield f"parity: got outputs {list(ours.shape)}, expected {list(theirs.shape)}."
-        return
-    gap = np.abs(ours - theirs)
-    largest = np.abs(theirs).max()
-    is_beyond = gap > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * largest
-    if is_beyond.any():
-        yield (
-            f"parity: {is_beyond.any(axis=1).mean():.1%} of the rows differ from the reference, by up to "
-            f"{gap.max():.2g} where the largest output is {largest:.2g}; expected at most {PARITY_TOLERANCE:g} of it."
-        )
-
-
-def _action_parity(output: PolicyOutput, theirs: Array) -> Iterator[str]:
-    """Compare greedy actions wherever the best two choices differ by more than rounding does."""
-    ours = choose_actions(output, "greedy")
-    if ours.shape != theirs.shape:
-        yield f"parity: got actions {list(ours.shape)}, expected {list(theirs.shape)}."
-        return
-    layout, raw = output.action_layout, output.raw.detach().cpu().numpy()
-    slack = 2 * PARITY_TOLERANCE * np.abs(raw).max()
-    if layout.is_continuous:
-        width = np.abs(theirs).max()
-        differs = np.abs(ours - theirs) > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * max(width, 1e-12)
-    else:
-        differs = (ours != theirs) & _is_clear(layout, raw, slack).reshape(ours.shape)
-    if differs.any():
-        share = differs.reshape(len(differs), -1).any(axis=1).mean()
-        yield f"parity: {share:.1%} of the greedy actions are not those of the reference, expected all."
-
-
-def _is_clear(layout: ActionLayout, raw: NDArray[np.float32], slack: float) -> NDArray[np.bool_]:
-    """Return, for each choice, whether its best value stands out."""
-    if layout.kind == "multi_binary":
-        return np.abs(raw) > slack
-    parts: Sequence[NDArray[np.float32]] = np.split(raw, np.cumsum(layout.sizes)[:-1], axis=1)
-    margins = [np.sort(part, axis=1)[:, -1] - np.sort(part, axis=1)[:, -2:][:, 0] for part in parts]
-    return np.stack(margins, axis=1) > slack
-
+from rldistill.testing.parity import Array, Reference, parity_findings, play
+from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, ActionLayout, Actions, PolicyOutput, State
 
 # A row alone and the same row among others: sums in another order.
 BATCH_TOLERANCE = 1e-4
 _NUM_ROWS = 33
+_NUM_ENVS = 3
 _FOREIGN_TASK = "a task that no policy has"
 
 
@@ -168,7 +98,8 @@ def findings(
     if problems := list(_description(policy)):
         return problems
     if observations is None and reference is not None:
-        observations = reference.observations[:_NUM_ROWS]
+        shape = policy.tasks[0].fingerprint.observation_shape
+        observations = reference.observations.reshape(-1, *shape)[:_NUM_ROWS]
     rows = _made_up(policy, seed) if observations is None else observations
     before = rows.copy()
     answer, _ = policy(rows, policy.initial_state(len(rows)))
@@ -177,9 +108,9 @@ def findings(
     case = _Case(load, policy, rows, answer, reload)
     if problems := list(_outputs(case)):
         return problems
-    checks = (_batches, _repetition, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
+    checks = (_batches, _repetition, _memory, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
     found = [finding for check in checks for finding in check(case)]
-    return found if reference is None else [*found, *_parity_findings(policy, reference)]
+    return found if reference is None else [*found, *parity_findings(policy, reference)]
 
 
 def _description(policy: Policy) -> Iterator[str]:
@@ -254,6 +185,42 @@ def _repetition(case: _Case) -> Iterator[str]:
             f"repetition: the same observations gave outputs {gap:.2g} apart, expected the same. Does it drop out, "
             "sample, remember, or update statistics?"
         )
+
+
+def _memory(case: _Case) -> Iterator[str]:
+    """What is remembered belongs to the row, is handed back whole, and begins anew where an episode does."""
+    policy = case.policy
+    initial = policy.initial_state(_NUM_ENVS)
+    if initial is None:
+        return
+    if any(len(part) != _NUM_ENVS for part in initial):
+        yield f"initial_state({_NUM_ENVS}): got shapes {_shapes(initial)}, expected a row for each environment."
+        return
+    before = [part.clone() for part in initial]
+    _, following = policy(case.rows[:_NUM_ENVS], initial)
+    if not all(torch.equal(part, own) for part, own in zip(initial, before, strict=True)):
+        yield "memory: the state that it was given was changed in place, expected it untouched. Return a new one."
+    if (got := _shapes(following)) != (expected := _shapes(initial)):
+        yield f"memory: the next state has the shapes {got}, expected those of initial_state, {expected}."
+        return
+    # Six steps of three environments, of which the second begins anew in the fourth.
+    steps = np.resize(case.rows, (2 * _NUM_ENVS, _NUM_ENVS, *case.rows.shape[1:]))
+    starts = np.zeros(steps.shape[:2], bool)
+    starts[0], starts[_NUM_ENVS, 1] = True, True
+    whole = play(policy, steps, starts).numpy()
+    slack = BATCH_TOLERANCE * np.abs(whole).max()
+    alone = np.concatenate([play(policy, steps[:, [row]], starts[:, [row]]) for row in range(_NUM_ENVS)], axis=1)
+    if np.abs(alone - whole).max() > slack:
+        yield "memory: an environment among others is answered otherwise than alone, expected the same. Is it shared?"
+    anew = play(policy, steps[_NUM_ENVS:, [1]], starts[_NUM_ENVS:, [1]]).numpy()
+    if np.abs(anew - whole[_NUM_ENVS:, [1]]).max() > slack:
+        yield "memory: an episode that begins after another is answered otherwise than the first, expected the same."
+    if np.array_equal(play(policy, steps, np.ones_like(starts)), whole):
+        yield "memory: its answers do not depend on its state, expected a policy that remembers, or initial_state None."
+
+
+def _shapes(state: State) -> list[list[int]]:
+    return [list(part.shape) for part in state or ()]
 
 
 def _actions(case: _Case) -> Iterator[str]:

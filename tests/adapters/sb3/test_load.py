@@ -165,12 +165,18 @@ def test_weights_of_another_precision_are_converted_and_say_so(load, dtype):
 # Networks that cannot be rebuilt
 
 
-def test_a_recurrent_teacher_is_refused_by_name(refusal):
-    weights = ppo_weights() | {"lstm_actor.weight_ih_l0": torch.zeros(16, 3)}
-    assert refusal(pack(weights=weights)) == (
-        "Policy file FILE cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
-        "networks with memory are not supported."
-    )
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (None, "lstm_actor.weight_ih_l0 without lstm_actor.weight_hh_l0"),
+        (8, "lstm_actor.weight_ih_l0 and lstm_actor.weight_hh_l0 of [16, 3] and [8, 4], expected those of a GRU or an"),
+        (16, "layers that do not fit observations"),
+    ],
+)
+def test_a_recurrent_layer_that_is_not_whole_is_refused(refusal, rows, reason):
+    memory = {} if rows is None else {"lstm_actor.weight_hh_l0": torch.zeros(rows, 4)}
+    weights = ppo_weights() | {"lstm_actor.weight_ih_l0": torch.zeros(16, 3)} | memory
+    assert f"cannot be rebuilt: it has {reason}" in refusal(pack(weights=weights))
 
 
 def test_unknown_layers_are_listed(refusal):

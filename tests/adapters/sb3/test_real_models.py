@@ -335,7 +335,6 @@ def test_values_that_have_layers_of_their_own_are_left_out(case, tmp_path):
 @pytest.mark.parametrize(
     ("algorithm", "kind", "action_space", "options", "reason"),
     [
-        ("RecurrentPPO", "MlpLstmPolicy", DISCRETE, {"n_steps": 12, "batch_size": 12}, "a recurrent network"),
         (
             "CrossQ",
             "MlpPolicy",

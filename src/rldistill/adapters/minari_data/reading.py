@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.adapters.load import detect_kind, load_policy
 from rldistill.adapters.minari_data.writing import KEY, SCHEMA_VERSION, import_minari
@@ -28,6 +30,7 @@ from rldistill.observations import flat
 from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import PolicyOutput
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -333,7 +336,7 @@ def _labelled(
         if observations.shape[1:] != seen.observation_shape:
             ages = np.arange(len(observations))
             observations = extend_observations(observations, ages, ObservationSettings.of(seen))
-        output, _ = teacher(observations[:-1])
+        output = _outputs(teacher, observations[:-1])
         if not (values["terminated"][-1] or values["truncated"][-1]):
             observations = observations[:-1]
         values = {
@@ -343,6 +346,17 @@ def _labelled(
             **as_targets(output.raw.float().cpu().numpy(), output.action_layout, output.kind),
         }
         yield replace(episode, number=number, observations=observations, values=values)
+
+
+def _outputs(teacher: Policy, observations: NDArray[np.generic]) -> PolicyOutput:
+    """Return a teacher's outputs for the steps of an episode, `[T, ...]`: with a memory, one after the other."""
+    if (state := teacher.initial_state(1)) is None:
+        return teacher(observations)[0]
+    answers: list[Tensor] = []
+    for row in observations:
+        output, state = teacher(row[None], state)
+        answers.append(output.raw)
+    return PolicyOutput.from_raw(teacher.tasks[0].fingerprint.action_layout, teacher.output_kind, torch.cat(answers))
 
 
 def _append(writer: DatasetWriter, episode: _Episode, label: str) -> None:

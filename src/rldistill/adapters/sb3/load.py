@@ -50,6 +50,7 @@ _ALGORITHMS = {
     "sb3_contrib.crossq.policies": "crossq",
     "sb3_contrib.ars.policies": "ars",
     "sb3_contrib.common.maskable.policies": "ppo_mask",
+    "sb3_contrib.common.recurrent.policies": "ppo_lstm",
 }
 
 
@@ -133,7 +134,7 @@ def load_sb3(
 
     Raises:
         PolicyFileError: missing, damaged, not a zip of these libraries, hostile, or a network that cannot be rebuilt:
-            recurrent, of its maker's own, with unknown layers; or it saw joined observations, which the task lacks.
+            of its maker's own, with unknown layers; or it saw joined observations, which the task lacks.
     """
     file = _read(Path(path))
     # First the statistics: which of the files beside a zip are its own decides what its task looks like.
@@ -180,7 +181,7 @@ def _read(path: Path) -> _Sb3File:
 
 def _convert(file: _Sb3File, statistics: _Statistics, named: str | Task | None) -> TorchPolicy:
     space, record = file.data.observation_space, statistics.record
-    layers, layout = read_layers(file.weights.tensors, file.data, source=file.source)
+    layers, layout = read_layers(file.weights.tensors, file.data)
     # The task needs the layout of the layers, and the layers the order in which the task shows its inputs.
     task = record_task(Teacher(file.data, file.zoo, record, layout), named)
     # Convolutions get an image as the library did; fully connected layers get it as the task shows it.

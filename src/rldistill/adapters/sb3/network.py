@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rldistill.adapters.contents import KERNELS, STRIDES
+from rldistill.adapters.contents import KERNELS, STRIDES, take_cells
 from rldistill.adapters.sb3.data import Sb3Data, Space, is_true, printed_class
-from rldistill.errors import PolicyFileError, listed
+from rldistill.errors import listed
 from rldistill.networks import GaussianOptions
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
@@ -156,7 +156,7 @@ _EXTRACTORS: Mapping[_Family, tuple[str, ...]] = {
     "search": ("features_extractor",),
 }
 _NOT_ACTING = re.compile(
-    r"(q_net_target|quantile_net_target|actor_target|critic|critic_target|value_net|vf_features_extractor"
+    r"(q_net_target|quantile_net_target|actor_target|critic|critic_target|lstm_critic|value_net|vf_features_extractor"
     r"|mlp_extractor\.value_net)\."
 )
 # By the name of PyTorch's class: a zip can only name classes that need no settings, hence their defaults.
@@ -165,16 +165,16 @@ _RENORM_EPSILON = 0.001
 _KNOWN_EXTRACTORS = frozenset({"FlattenExtractor", "NatureCNN", "CombinedExtractor"})
 
 
-def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) -> tuple[NetworkLayers, ActionLayout]:
+def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data) -> tuple[NetworkLayers, ActionLayout]:
     """Return the layers that act, and the layout of their actions.
 
     Raises:
         ValueError: a kind of network that is not known; lists names that nothing explains.
-        PolicyFileError: it has a memory.
     """
-    family = _family(tensors, source)
+    family = _family(tensors)
     rest = {name: tensor for name, tensor in tensors.items() if not _NOT_ACTING.match(name)}
     renorm = _take_renorm(rest, data)
+    memory = take_cells(rest, "lstm_actor.")
     dense = [layer for prefix in _LAYERS[family] for layer in _take_layers(rest, prefix)]
     if not dense:
         raise ValueError(f"no layer that acts among {listed(sorted(tensors), 6)}")
@@ -190,9 +190,11 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data, *, source: str) ->
     space = data.observation_space
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
     layers = NetworkLayers(
-        tuple(hidden),
+        () if memory else tuple(hidden),
         output.layer,
         output.kind,
+        memory=memory,
+        head=tuple(hidden) if memory else (),
         activation=_activation(family, data, is_used=bool(hidden)),
         # Bytes that are no image are not scaled, and images only where the teacher was not told to leave them alone.
         input_scale=1 / 255 if scales and space.is_image else 1.0,
@@ -207,7 +209,7 @@ def _above_extractor(
     layers: NetworkLayers, extractor: Mapping[str, Tensor], space: Space, *, scales: bool
 ) -> NetworkLayers:
     """Return layers as the head above a features extractor, which has ReLUs whatever the head has."""
-    head, activation = layers.torso, layers.activation
+    head, activation = (*layers.torso, *layers.head), layers.activation
     above = replace(layers, torso=(), head=head, activation="relu", head_activation=activation if head else None)
     if space.kind == "dict":
         images, float_images = _images(extractor, space, scales=scales)
@@ -217,13 +219,8 @@ def _above_extractor(
     return replace(above, torso=torso, name="dqn" if is_dqn else "")
 
 
-def _family(tensors: Mapping[str, Tensor], source: str) -> _Family:
+def _family(tensors: Mapping[str, Tensor]) -> _Family:
     names = tensors.keys()
-    if any("lstm" in name for name in names):
-        raise PolicyFileError(
-            f"{source} cannot be rebuilt: it has a recurrent network (RecurrentPPO), which remembers what it saw; "
-            "networks with memory are not supported."
-        )
     if any(name.endswith(".running_mean") for name in names):
         raise ValueError("batch normalisation (CrossQ), which is not supported")
     if any(name.startswith("q_net.") for name in names):
@@ -332,7 +329,8 @@ def _take_log_std(rest: dict[str, Tensor], family: _Family) -> Layer | Tensor | 
 
 def _value_on_same_features(tensors: Mapping[str, Tensor]) -> Layer | None:
     """Return the value's layer where nothing but it lies above the actor's features."""
-    if any(name.startswith(("mlp_extractor.policy_net.", "mlp_extractor.value_net.")) for name in tensors):
+    own = ("mlp_extractor.policy_net.", "mlp_extractor.value_net.", "lstm_critic.", "critic.")
+    if any(name.startswith(own) for name in tensors):
         return None
     for name, tensor in tensors.items():
         other = tensors.get(name.replace("vf_", "pi_", 1)) if name.startswith("vf_features_extractor.") else tensor

@@ -68,7 +68,7 @@ def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> 
     keys = space.image_keys(float_images=layers.float_images) if features else []
     parts = _parts_of(space, image_features=dict(zip(keys, features, strict=True)))
     above = layers.head if layers.images else layers.torso
-    num_inputs = (*above, layers.output)[0].weight.shape[1]
+    num_inputs = (*(cell.input for cell in layers.memory), *above, layers.output)[0].weight.shape[1]
     if num_inputs != sum(part.size for part in parts):
         raise ValueError(f"{num_inputs} inputs, and observations of {space.description}")
     order = _turned_order(space, seen) or [part.start + place for part in parts for place in range(part.size)]
@@ -79,6 +79,9 @@ def in_our_order(layers: NetworkLayers, space: Space, seen: tuple[int, ...]) -> 
     def turned(layer: Layer) -> Layer:
         return replace(layer, weight=layer.weight[:, index])
 
+    if layers.memory:
+        cell, *higher = layers.memory
+        return replace(layers, memory=(replace(cell, input=turned(cell.input)), *higher))
     if above:
         lowest = (turned(above[0]), *above[1:])
         return replace(layers, head=lowest) if layers.images else replace(layers, torso=lowest)
