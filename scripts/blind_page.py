@@ -1,0 +1,185 @@
+"""What may a student do without, if it remembers? A page of figures: `make blind`.
+
+Teachers that see velocities teach students that do not: HalfCheetah of a published zip, and the published policy of the
+Go1 quadruped, whose body's velocity no real robot can measure. Each student is one `rd.distill` with the default recipe
+and one `rd.evaluate`. What is measured is kept in `blind.json` beside the page, so that a second call goes on where the
+first stopped.
+
+    python scripts/blind_page.py ../shared/teachers
+    python scripts/blind_page.py ../shared/teachers --only 'Go1 gru:*'
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NUM_EPISODES = 100
+FULL_EPISODE = {"Go1": 500}  # decisions; shorter is a fall
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A teacher, what its students do not see, and which students are tried."""
+
+    title: str
+    teacher: str
+    task: str
+    names: dict[str, tuple[int, ...]]
+    sees: str
+    students: tuple[str, ...]
+    about: str
+    seeing: tuple[str, ...] = ()  # students that see everything, to compare with
+    named: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def all_students(self) -> list[str]:
+        """Those that see everything, then those that do not."""
+        return [*(f"{name} that sees all" for name in self.seeing), *self.students]
+
+
+EXPERIMENTS = (
+    Experiment(
+        "Go1",
+        "robots/go1_policy.onnx",
+        "robots:Go1-v0",
+        {"velocity": (0, 3), "rest": (3,)},
+        "rest",
+        (
+            *("mlp:256x256", "stack:4+mlp:256x256", "stack:4+mlp:64x64", "stack:16+mlp:64x64"),
+            *("gru:64", "gru:32", "gru:22", "gru:16", "gru:12", "gru:8", "lstm:16"),
+        ),
+        "The quadruped of `scripts/robots.py` follows a velocity command. Its published policy (192,504 parameters) "
+        "sees the velocity of its body; with that set to zero it falls within seconds and scores 40. The student sees "
+        "the other 45 numbers. At most 750 points in 500 decisions.",
+        seeing=("mlp:64x64",),
+        named={"outputs": "actions"},
+    ),
+    Experiment(
+        "HalfCheetah",
+        "sb3/tqc/HalfCheetah-v3/HalfCheetah-v3.zip",
+        "HalfCheetah-v4",
+        {"place": (0, 8), "velocity": (8,)},
+        "place",
+        ("mlp:64x64", "stack:4+mlp:64x64", "gru:64", "gru:32"),
+        "The student sees the eight positions and angles, and none of the nine velocities.",
+        seeing=("mlp:64x64",),
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with the teachers: robots/, sb3/")
+    parser.add_argument("--only", default="*", help="pattern of `TASK STUDENT`, such as 'Go1 gru:*'")
+    parser.add_argument("--num-seeds", type=int, default=2, help="of each student (2)")
+    parser.add_argument("--runs", type=Path, default=Path("build/blind"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results", help="folder of the page")
+    arguments = parser.parse_args()
+    os.environ.setdefault("ROBOTS", str((arguments.folder / "robots").resolve()))
+    records_file = arguments.out / "blind.json"
+    records: dict[str, Any] = json.loads(records_file.read_text()) if records_file.is_file() else {}
+    for experiment, student, seed in jobs(arguments.num_seeds):
+        key = f"{experiment.title} {student}"
+        own = records.setdefault(key, {})
+        if str(seed) in own or not fnmatch.fnmatch(key, arguments.only):
+            continue
+        own[str(seed)] = run(experiment, student, seed, arguments.folder, arguments.runs)
+        print(key, seed, own[str(seed)], flush=True)
+        records_file.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+        (arguments.out / "blind.md").write_text(page(records))
+
+
+def jobs(num_seeds: int) -> list[tuple[Experiment, str, int]]:
+    """Return all that is to be done: first one seed of everything."""
+    return [(each, student, seed) for seed in range(num_seeds) for each in EXPERIMENTS for student in each.all_students]
+
+
+def run(experiment: Experiment, student: str, seed: int, folder: Path, runs: Path) -> dict[str, Any]:
+    """Distil one student and play it beside its teacher."""
+    import rldistill as rd
+
+    network, _, sees_all = student.partition(" ")
+    sight: dict[str, Any] = {} if sees_all else {"names": experiment.names, "student_sees": experiment.sees}
+    teacher = rd.load_policy(folder / experiment.teacher, task=experiment.task, **experiment.named)
+    started = time.process_time()
+    learned = rd.distill(
+        rd.Live(teacher, experiment.task),
+        student=network,
+        out=runs / f"{experiment.title}-{student}-{seed}".replace(" ", "-"),
+        seed=seed,
+        num_threads=1,
+        evaluate_episodes=0,
+        overwrite=True,
+        **sight,
+    )
+    seconds = time.process_time() - started
+    played = rd.evaluate(
+        learned, experiment.task, teacher=teacher, num_episodes=NUM_EPISODES, seed=1_000, num_threads=1
+    )
+    (row,) = played.students
+    full = FULL_EPISODE.get(experiment.title)
+    return {
+        "num_parameters": learned.num_parameters,
+        "num_steps": learned.spec.provenance["dataset"]["num_steps"],
+        "cpu_seconds": round(seconds),
+        "teacher_mean": played.teacher.mean if played.teacher else None,
+        "mean": row.mean,
+        "interval": list(row.interval) if row.interval else None,
+        "retention": row.retention,
+        "retention_interval": list(row.retention_interval) if row.retention_interval else None,
+        "num_falls": None if full is None else sum(episode.length < full for episode in row.played.episodes),
+    }
+
+
+def page(records: dict[str, Any]) -> str:
+    """Return the page of what is measured so far."""
+    lines = [
+        "# Students that see less than their teacher",
+        "",
+        "Made by `make blind` (`scripts/blind_page.py`); not written by hand. Each row is one student of the default "
+        "recipe: `rd.distill(rd.Live(TEACHER, TASK), student=…, names=…, student_sees=…)` with nothing else said but "
+        f"the seed, then {NUM_EPISODES} fresh episodes, the same for all, with [95 %] intervals. *Minutes* are of "
+        "processor time on one thread. [Who sees what](../who-sees-what.md) explains the options.",
+        "",
+    ]
+    for experiment in EXPERIMENTS:
+        rows = [
+            line(student, seed, record)
+            for student in experiment.all_students
+            for seed, record in sorted(records.get(f"{experiment.title} {student}", {}).items())
+        ]
+        if rows:
+            lines += [f"## {experiment.title}", "", experiment.about, "", *HEAD, *rows, ""]
+    return "\n".join(lines)
+
+
+HEAD = (
+    "| student | parameters | seed | score | teacher's | retention | falls | steps | minutes |",
+    "|---|--:|--:|---|--:|---|--:|--:|--:|",
+)
+
+
+def line(student: str, seed: str, record: dict[str, Any]) -> str:
+    name, _, sees_all = student.partition(" ")
+    falls = "-" if record["num_falls"] is None else f"{record['num_falls']} of {NUM_EPISODES}"
+    cells = [f"`{name}` {sees_all}".strip(), f"{record['num_parameters']:,}", seed]
+    cells += [interval(record["mean"], record["interval"], ",.0f"), f"{record['teacher_mean']:,.0f}"]
+    cells += [interval(record["retention"], record["retention_interval"], ".3f"), falls]
+    cells += [f"{record['num_steps']:,}", f"{record['cpu_seconds'] / 60:.1f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def interval(value: float, ends: list[float] | None, form: str) -> str:
+    return f"{value:{form}}" + ("" if ends is None else f" [{ends[0]:{form}}, {ends[1]:{form}}]")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    main()
