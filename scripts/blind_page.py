@@ -131,9 +131,9 @@ def run(experiment: Experiment, student: str, seed: int, folder: Path, runs: Pat
         "cpu_seconds": round(seconds),
         "teacher_mean": played.teacher.mean if played.teacher else None,
         "mean": row.mean,
-        "interval": list(row.interval) if row.interval else None,
+        "interval": row.interval.to_list() if row.interval else None,
         "retention": row.retention,
-        "retention_interval": list(row.retention_interval) if row.retention_interval else None,
+        "retention_interval": row.retention_interval.to_list() if row.retention_interval else None,
         "num_falls": None if full is None else sum(episode.length < full for episode in row.played.episodes),
     }
 

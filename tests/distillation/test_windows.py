@@ -13,10 +13,13 @@ from rldistill.schedules import constant
 from rldistill.types import ActionLayout
 from tests.data.made_up import make_provenance, write_dataset
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.recurrent import GRUNetwork
 from tests.kit.small_policies import small_policy, vector_task
 
 TIME, BATCH = 5, 4
+
+
+def gru(num_inputs: int = 2, num_actions: int = 3, *, width: int = 8):
+    return small_policy(vector_task(num_actions, num_inputs), network=f"gru:{width}").network
 
 
 def no_loss(student, target, progress):
@@ -34,7 +37,7 @@ def window(*, is_real=None, is_first=None, seed: int = 0) -> Window:
 
 
 def distiller(network=None, *, learning_rate: float = 0.0) -> Distiller:
-    network = network or GRUNetwork()
+    network = network or gru()
     return Distiller(
         network,
         {0: make_loss("q_mse", "q_values")},
@@ -48,7 +51,7 @@ def distiller(network=None, *, learning_rate: float = 0.0) -> Distiller:
 
 
 NETWORKS = [
-    pytest.param(GRUNetwork, id="with a memory"),
+    pytest.param(gru, id="with a memory"),
     pytest.param(lambda: small_policy(vector_task(3, 2)).network, id="without"),
 ]
 
@@ -139,7 +142,7 @@ def test_a_student_with_a_memory_learns_what_only_the_first_step_tells():
         inputs = torch.cat([observations, is_first[..., None].float()], dim=-1)
         return Window(0, {"observation": inputs}, {"q_values": targets}, "")
 
-    networks = [GRUNetwork(2, 1, width=16), small_policy(vector_task(1, 2), network="mlp:16").network]
+    networks = [gru(2, 1, width=16), small_policy(vector_task(1, 2), network="mlp:16").network]
     losses = []
     for network in networks:
         student = distiller(network, learning_rate=0.01)

@@ -56,6 +56,29 @@ def test_sizes_of_networks_that_remember_are_counted_exactly(name, num_parameter
 
 
 @pytest.mark.parametrize("name", ["gru:5", "lstm:5", "mlp:6+gru:5", "stack:3+mlp:6"])
+def test_windows_at_once_give_what_step_by_step_does(name):
+    """Episodes begin within windows, and the first two steps only fill the memory: no gradient goes back to them."""
+    network = small_policy(vector_task(3, 2), network=name).network
+    observations, begins = drawn(7, 4, 2), torch.zeros(7, 4, dtype=torch.bool)
+    begins[[0, 3, 4], [1, 1, 2]] = True
+
+    def gradients(outputs):
+        return torch.autograd.grad(outputs.square().mean(), list(network.parameters()), allow_unused=True)
+
+    state, initial, rows = network.initial_state(4), network.initial_state(4), []
+    for time, (now, is_first) in enumerate(zip(observations, begins, strict=True)):
+        state = tuple(torch.where(is_first[:, None], new, old) for old, new in zip(state, initial, strict=True))
+        with torch.set_grad_enabled(time >= 2):
+            output = network(now, 0, state)
+        state = output.state
+        rows += [output.outputs] if time >= 2 else []
+    at_once = network.over_windows(observations.flatten(0, 1), 4, 0, begins, burn_in=2).outputs
+    torch.testing.assert_close(at_once, torch.cat(rows))
+    for one, other in zip(gradients(at_once), gradients(torch.cat(rows)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["gru:5", "lstm:5", "mlp:6+gru:5", "stack:3+mlp:6"])
 def test_a_policy_that_remembers_is_saved_and_loaded_and_keeps_the_state_of_each_environment_apart(name, tmp_path):
     policy = small_policy(vector_task(3, 4), network=name)
     policy.save(tmp_path / "p.safetensors")

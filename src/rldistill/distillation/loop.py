@@ -23,7 +23,7 @@ from rldistill.losses.further import FurtherLoss
 from rldistill.losses.on_policy import score_term
 from rldistill.networks import Network
 from rldistill.networks.memory import aligned
-from rldistill.networks.policy_network import NetworkOutput
+from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 from rldistill.networks.precision import Precision, autocast
 from rldistill.observations import Tensors, alone, moved
 from rldistill.policies.padded import run_padded
@@ -207,26 +207,20 @@ class Distiller:
 
     def _output(self, batch: Window) -> NetworkOutput:
         """Return what the student gives for the real steps, `[N, ...]`."""
-        initial = self.network.initial_state(batch.num_windows)
-        if initial is None:
+        if self.network.initial_state(1) is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
             return self.network(_aligned(moved(seen(batch, self._sight), self._device)), batch.head)
-        outputs, state = list[NetworkOutput](), initial
-        for time in range(len(next(iter(batch.observations.values())))):
-            rows = moved(_chosen({n: part[time] for n, part in batch.observations.items()}, self._sight), self._device)
-            if batch.is_first is not None:
-                state = _restarted(state, initial, batch.is_first[time].to(self._device))
-            # What comes before a window fills the memory; gradients end where the window begins.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and time >= batch.burn_in):
-                output = self.network(_aligned(rows), batch.head, state)
-            outputs.append(output)
-            state = output.state
-        features, values = [each.features for each in outputs], [each.value for each in outputs]
-        return NetworkOutput(
-            batch.rows(torch.stack([each.outputs for each in outputs])),
-            None if features[0] is None else batch.rows(torch.stack([each for each in features if each is not None])),
-            None if values[0] is None else batch.rows(torch.stack([each for each in values if each is not None])),
+        assert isinstance(self.network, PolicyNetwork), "a module of one's own is a student without a memory"
+        steps = _chosen({name: part.flatten(0, 1) for name, part in batch.observations.items()}, self._sight)
+        begins = None if batch.is_first is None else batch.is_first.to(self._device)
+        output = self.network.over_windows(
+            moved(steps, self._device), batch.num_windows, batch.head, begins, batch.burn_in
         )
+        if batch.is_real is None:
+            return output
+        real = batch.is_real[batch.burn_in :].flatten().to(self._device)
+        features, value = (None if part is None else part[real] for part in (output.features, output.value))
+        return NetworkOutput(output.outputs[real], features, value)
 
     def _parameters_at(self, head: int, progress: float) -> dict[str, float]:
         return {name: schedule(progress) for name, schedule in self._parameters.get(head, {}).items()}
@@ -294,14 +288,6 @@ def _mean_over_steps(losses: Sequence[Tensor], batch: Minibatch) -> Tensor:
         return losses[0]
     num_steps = torch.tensor([part.num_steps for part in batch], device=losses[0].device)
     return mean_over_batch(torch.stack(list(losses)), num_steps)
-
-
-def _restarted(state: tuple[Tensor, ...], initial: tuple[Tensor, ...], is_first: Tensor) -> tuple[Tensor, ...]:
-    """Return a state `[B, ...]` that forgets what came before the windows where an episode begins."""
-    return tuple(
-        torch.where(is_first.view(-1, *(1,) * (part.dim() - 1)), start, part)
-        for part, start in zip(state, initial, strict=True)
-    )
 
 
 def _check_finite(record: UpdateRecord, batch: Minibatch) -> None:

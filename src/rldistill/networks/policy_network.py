@@ -178,20 +178,51 @@ class PolicyNetwork(nn.Module):
         observations = join_parts(observations)
         if self.stack is not None or self.memory is not None:
             return self._remembering(observations, head, state)
-        if self.architecture.kind not in ("mlp", "combined"):
-            observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
-        return chosen.forward(_run(torso, self.scale.forward(observations)))
+        return chosen.forward(_run(torso, self.scale.forward(self._laid_out(observations))))
+
+    def over_windows(
+        self, observations: Tensors, num_windows: int, head: int, begins: Tensor | None, burn_in: int
+    ) -> NetworkOutput:
+        """Return what a network with a memory gives for the steps of windows, after those that only fill it.
+
+        The same numbers as `forward` step by step, from an empty memory, but for their rounding: all that does not
+        depend on the memory is computed for all steps at once.
+
+        Args:
+            observations: of T · B steps, `[T · B, *observation_shape]` or their parts, the first step of all first.
+            num_windows: B.
+            head: of the outputs.
+            begins: `[T, B]`, bool: where an episode begins; None: nowhere.
+            burn_in: how many steps of each window only fill the memory.
+
+        Returns:
+            Outputs of (T - burn_in) · B rows, in the same order.
+        """
+        begins = None if begins is None else begins.unsqueeze(-1)
+        rows = self.scale(self._laid_out(join_parts(observations)))
+        if self.stack is not None:
+            rows = self.stack.over_time(rows.view(-1, num_windows, self.stack.num_inputs), begins)
+            # Without a memory above it a step that teaches nothing need not go further.
+            rows = (rows if self.memory is not None else rows[burn_in:]).flatten(0, 1)
+        features = self.torso(rows)
+        if self.memory is not None:
+            steps, state = features.view(-1, num_windows, features.shape[-1]), self.memory.initial_state(num_windows)
+            features = self.memory.over_time(steps, state, begins, burn_in)[0][burn_in:].flatten(0, 1)
+        return self.heads[head](features)
+
+    def _laid_out(self, observations: Tensor) -> Tensor:
+        if self.architecture.kind in ("mlp", "combined"):
+            return observations
+        return to_images(observations).contiguous(memory_format=torch.channels_last)
 
     def _remembering(self, observations: Tensor, head: int, state: State) -> NetworkOutput:
         """Return what `forward` does, of a network with a memory; without a state an episode begins."""
-        if self.architecture.kind not in ("mlp", "combined"):
-            observations = to_images(observations).contiguous(memory_format=torch.channels_last)
         kept = state or self.initial_state(len(observations))
         assert kept is not None, "it remembers"
-        rows, following = self.scale(observations), ()
+        rows, following = self.scale(self._laid_out(observations)), ()
         if self.stack is not None:
             rows, earlier = self.stack(rows, kept[0])
             kept, following = kept[1:], (earlier,)

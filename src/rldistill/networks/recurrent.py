@@ -10,6 +10,7 @@ place in the batch, and that sizes are counted as those of all other layers.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rldistill.networks.architecture import MemoryKind
 from rldistill.networks.memory import AlignedLinear
@@ -51,7 +52,32 @@ class RecurrentCell(nn.Module):
 
     def forward(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return `[B, H]` of features `[B, F]`, and the next state."""
-        given, before = self.input.forward(features), self.recurrent.forward(state[0])
+        return self._step(self.input.forward(features), state)
+
+    def over_time(
+        self, features: Tensor, state: tuple[Tensor, ...], begins: Tensor | None, burn_in: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return `[T, B, H]` of features `[T, B, F]`, and the state after them; as `forward` for each step, but faster.
+
+        Args:
+            features: of all steps.
+            state: before the first one.
+            begins: `[T, B, 1]`, bool: where an episode begins, what came before is forgotten; None: nowhere.
+            burn_in: no gradient goes back from this step to the ones before it.
+        """
+        hidden = list[Tensor]()
+        # What the inputs give to the gates does not depend on the state: one product for all steps.
+        for time, given in enumerate(self.input.forward(features)):
+            if time == burn_in:
+                state = tuple(part.detach() for part in state)
+            if begins is not None:
+                state = tuple(part.masked_fill(begins[time], 0.0) for part in state)
+            now, state = self._step(given, state)
+            hidden.append(now)
+        return torch.stack(hidden), state
+
+    def _step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        before = self.recurrent.forward(state[0])
         if self.kind == "gru":
             resets, updates, candidates = given.chunk(3, dim=1)
             own_resets, own_updates, own_candidates = before.chunk(3, dim=1)
@@ -82,3 +108,22 @@ class Stack(nn.Module):
         """Return `[B, k · P]` of vectors `[B, P]` and the earlier `[B, (k − 1) · P]`, and what is earlier next."""
         stacked = torch.cat([earlier, rows.flatten(1)], dim=1)
         return stacked, stacked[:, self.num_inputs :]
+
+    def over_time(self, rows: Tensor, begins: Tensor | None) -> Tensor:
+        """Return `[T, B, k · P]` of vectors `[T, B, P]` before which nothing was seen.
+
+        Args:
+            rows: of all steps.
+            begins: `[T, B, 1]`, bool: where an episode begins, nothing was seen before; None: nowhere.
+        """
+        num_steps = len(rows)
+        episodes = None if begins is None else begins.cumsum(dim=0)
+        lags = list[Tensor]()
+        for lag in reversed(range(min(self.width // self.num_inputs, num_steps))):
+            earlier = functional.pad(rows[: num_steps - lag], (0, 0, 0, 0, lag, 0))
+            if episodes is not None and lag:
+                same = functional.pad(episodes[:-lag] == episodes[lag:], (0, 0, 0, 0, lag, 0))
+                earlier = earlier * same
+            lags.append(earlier)
+        stacked = torch.cat(lags, dim=-1)
+        return functional.pad(stacked, (self.width - stacked.shape[-1], 0))
