@@ -174,6 +174,7 @@ class PolicyOutput:
         actions: `[B, D]`, of a deterministic policy, in the environment's units; clipped only when acting.
         value: `[B]`, state value, where the policy has one.
         features: `[B, F]`, last hidden layer, where the policy has one.
+        teacher: `[B]`, int64, which of several policies answered, by its place; None: it is one policy.
     """
 
     action_layout: ActionLayout
@@ -184,6 +185,7 @@ class PolicyOutput:
     actions: Tensor | None = None
     value: Tensor | None = None
     features: Tensor | None = field(default=None, repr=False)
+    teacher: Tensor | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("q_values", "logits", "mean", "actions") if getattr(self, name) is not None]

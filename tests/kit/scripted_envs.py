@@ -79,6 +79,9 @@ class ScriptedEnvs:
     def start_ids(self) -> None:
         return None
 
+    def info(self, name: str, slots) -> list:
+        raise NotImplementedError
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_the_same_parts_alone(tmp_path):
 
 
 def test_names_that_nobody_sees_by_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="names belong with student_sees or teacher_sees"):
+    with pytest.raises(UsageError, match="names belong with student_sees, teacher_sees or choose"):
         rd.distill(tmp_path / "d", names=SPANS, out=tmp_path / "r", **SMALL)
 
 

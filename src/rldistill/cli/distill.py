@@ -164,6 +164,10 @@ def _check_belongs(given: Given, kind: type[Any]) -> None:
 
 def _live(given: Given, teachers: Sequence[Path], tasks: Sequence[str]) -> list[Live]:
     """Return a source for each teacher, or for each task of one teacher of several."""
+    if "choose" in given.values:  # several teachers of one task
+        if len(tasks) > 1:
+            raise UsageError(f"choose is for several teachers of one task, got --task {','.join(tasks)}.")
+        return [given.make(Live, teacher=teachers, task=tasks[0] if tasks else None)]
     if tasks and len(tasks) != len(teachers) != 1:
         raise UsageError(f"--task names {len(tasks)} tasks for {len(teachers)} teachers, expected one for each.")
     from rldistill.loading.named import policy_files
@@ -215,6 +219,8 @@ def _teacher_options(made: Mapping[str, Any]) -> str:
     from rldistill.sight import recorded_sight
 
     records = [record for record in made.get("teachers", (made.get("teacher"),)) if record]
+    if any("several" in record for record in records):
+        return ""  # the student's file names each of them
     said: list[Mapping[str, Any]] = [record.get("reading", {}) for record in records]
     if any(words != said[0] for words in said):
         return ""  # options are said of all files at once; the student's file says how each of its teachers is read

@@ -14,7 +14,7 @@ from rldistill.observations import flat
 from rldistill.tasks import ObservationFingerprint
 from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
 
-FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount"]
+FieldRole = Literal["observation", "action", "reward", "terminated", "truncated", "target", "discount", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class FieldSpec:
 
 OBSERVATION = "observation"
 """The field of observations of one part; those of several lie in `observation.NAME`."""
+TEACHER = "teacher"
+"""The field that says which of several teachers labelled a step, by its place in `teacher.several` of the manifest."""
 
 
 def observation_fields(fingerprint: ObservationFingerprint) -> dict[str, FieldSpec]:
@@ -67,6 +69,8 @@ def step_fields(
     fingerprint: ObservationFingerprint,
     output_kind: OutputKind,
     further: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    has_several: bool = False,
 ) -> dict[str, FieldSpec]:
     """Return the fields of a dataset in which a discrete, a Gaussian or a deterministic teacher plays.
 
@@ -77,6 +81,7 @@ def step_fields(
         fingerprint: of the task, with the teacher's actions.
         output_kind: of the teacher.
         further: shapes of what it gives besides its outputs, by name, as far as that is stored.
+        has_several: whether it is several policies: which of them labelled a step is stored as its place.
     """
     layout = fingerprint.action_layout
     action_dtype = "float32" if layout.is_continuous else "int32"
@@ -88,6 +93,7 @@ def step_fields(
         "truncated": FieldSpec("bool", (), "truncated"),
         **{name: FieldSpec("float32", (size,), "target") for name, size in target_sizes(layout, output_kind).items()},
         **further_fields(further or {}),
+        **({TEACHER: FieldSpec("int32", (), "teacher")} if has_several else {}),
     }
 
 

@@ -50,6 +50,8 @@ class TeacherEntry:
             `normalizer`, `behaviour`, as far as they were said; None: nothing.
         behaviour: how it acts, where the data were played otherwise; None: as the data were played.
         num_parameters: of its network, as far as it is known.
+        several: where it is several policies: `choose`, what says whose a step is, and `teachers`, in order the `name`,
+            `hash`, `path` and `reading` of each; None: it is one.
     """
 
     name: str
@@ -60,18 +62,19 @@ class TeacherEntry:
     reading: Mapping[str, Any] | None = None
     behaviour: str | None = None
     num_parameters: int | None = None
+    several: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_name(self, "name", "hash")
         if self.output_kind not in get_args(OutputKind):
             raise ValueError(f"output_kind must be {' or '.join(get_args(OutputKind))}, got {shown(self.output_kind)}.")
-        for name, kind in (("path", str), ("normalization", Mapping), ("reading", Mapping)):
+        for name, kind in (("path", str), ("normalization", Mapping), ("reading", Mapping), ("several", Mapping)):
             if getattr(self, name) is not None:
                 check_kind(self, kind, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; what came to the format later stands there only where it says something."""
-        optional = ("normalization", "reading", "behaviour", "num_parameters")
+        optional = ("normalization", "reading", "behaviour", "num_parameters", "several")
         return {key: value for key, value in asdict(self).items() if value is not None or key not in optional}
 
 
@@ -179,7 +182,9 @@ class Provenance:
             data["exploration_epsilon"],
             {name: FieldSpec.from_dict(spec) for name, spec in data["fields"].items()},
         )
-        wanted = step_fields(provenance.task.fingerprint, provenance.teacher.output_kind)
+        teacher = provenance.teacher
+        has_several = teacher.several is not None
+        wanted = step_fields(provenance.task.fingerprint, teacher.output_kind, has_several=has_several)
         found = {n: s for n, s in provenance.step_fields.items() if not (n in FURTHER_FIELDS and s.role == "target")}
         if found != {name: spec for name, spec in wanted.items() if spec.role != "observation"}:
             raise ValueError("its fields are not those of its task's actions and its teacher's outputs")

@@ -9,10 +9,9 @@ With a teacher fraction below 1 the student acts in the rest of the play and the
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from rldistill.data import Replay
+from rldistill.data import Replay, TeacherEntry
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation.batch import Window
 from rldistill.distillation.hindsight import Hindsight, sampling
@@ -41,8 +40,7 @@ class LiveSource:
         teacher: labels what is met, and says how the student is to act.
         player: acts: the teacher as it plays while it is recorded.
         playable: what is played, under the protocol's exploration.
-        path: of the teacher's file, if it has one.
-        reading: what the user said of that file, if anything.
+        entry: what is recorded of the teacher; None: of one that has no file.
         seed: of the episodes, and of the rows of each update.
         num_envs: environments stepped together, unless the task brings its own.
         num_threads: of the emulator.
@@ -73,8 +71,7 @@ class LiveSource:
         player: Policy,
         playable: PlayableTask,
         *,
-        path: Path | None = None,
-        reading: Mapping[str, Any] | None = None,
+        entry: TeacherEntry | None = None,
         seed: int,
         num_envs: int = 16,
         num_threads: int = 0,
@@ -100,11 +97,11 @@ class LiveSource:
         self.policy = fit_policy(teacher, playable.task)
         self.playable, self.notes, self.further = playable, notes, further or {}
         self.task = as_played_by(self._player, playable.task)
-        self.teacher = teacher_entry(teacher, path, reading)
+        self.teacher = entry or teacher_entry(teacher, None)
         acts = self.policy.behaviour
         self.samples = teacher.output_kind != "q_values" and acts == "sample"
-        self.label = f"Teacher {path or teacher.name}"
-        self.description = f"{path or teacher.name} playing {self.task.name}"
+        self.label = f"Teacher {self.teacher.path or teacher.name}"
+        self.description = f"{self.teacher.path or teacher.name} playing {self.task.name}"
         played_as = "" if self._player.behaviour == acts else f"{PLAYED_AS}{self._player.behaviour}"
         self.identity = f"{teacher.hash} {self.task.to_dict()}{played_as}"
         self._seed, self._num_threads = seed, num_threads

@@ -7,7 +7,7 @@ from C++, and an action that the game does not have makes it wait forever.
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-from rldistill.envs.protocol import StepBatch
+from rldistill.envs.protocol import StepBatch, entries, info_of_slot
 from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 from rldistill.types import ActionLayout, Actions
@@ -182,6 +182,7 @@ class AtariEnvs:
         self._enumerable_starts = protocol.sticky_action_probability == 0
         self._start_frames = np.zeros(num_envs, np.int64)
         self._is_fresh = True
+        self._told: Mapping[str, Any] = {}
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
@@ -194,6 +195,7 @@ class AtariEnvs:
         order = np.argsort(np.asarray(slots))
         seed = None if seeds is None else np.asarray(seeds, np.int64)[order]
         observations, info = self._envs.reset(seed=seed, options={"reset_mask": mask})
+        self._told = info
         self._start_frames = info["episode_frame_number"].astype(np.int64)
         return observations
 
@@ -205,11 +207,16 @@ class AtariEnvs:
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")
         observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        self._told = info
         return StepBatch(observations, rewards.astype(np.float64), terminated, truncated & ~terminated, info["lives"])
 
     def start_ids(self) -> NDArray[np.int64] | None:
         """Return the no-op frames played at reset: without sticky actions they alone tell starts apart."""
         return self._start_frames.copy() if self._enumerable_starts else None
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return an entry of what ale-py told last, such as `lives`."""
+        return entries([info_of_slot(self._told, slot) for slot in range(self.num_envs)], name, slots)
 
     def close(self) -> None:
         """Free the emulators."""

@@ -5,7 +5,7 @@ with a time feature see how much of an episode is left. Both are appended to the
 zeros first: `environment's own ~ 0 0 … 0 ~ 1 − t / T`, t steps since the reset.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -124,6 +124,10 @@ class ExtendedEnvs:
     def start_ids(self) -> NDArray[np.int64] | None:
         """Return what the environments return."""
         return self._envs.start_ids()
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return what the environments told."""
+        return self._envs.info(name, slots)
 
     def close(self) -> None:
         """Close the environments."""

@@ -9,7 +9,7 @@ import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium
@@ -18,7 +18,7 @@ from gymnasium.envs.registration import parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from rldistill.envs.protocol import StepBatch
+from rldistill.envs.protocol import StepBatch, entries, info_of_slot
 from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
 from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
 from rldistill.observations import no_rows
@@ -142,6 +142,7 @@ class GymnasiumEnvs:
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
         self._observations = no_rows(fingerprint, num_envs)
         self._ended = [False] * num_envs
+        self._infos: list[Mapping[str, Any]] = [{} for _ in range(num_envs)]
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes, in a new environment where the old one may remember."""
@@ -151,7 +152,7 @@ class GymnasiumEnvs:
                 self._envs[slot] = self._make()
             self._used[slot] = True
             try:
-                observation, _ = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
+                observation, self._infos[slot] = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
             except Exception as error:  # code that is not ours raises what it likes
                 raise failed(self._what, "reset", error) from error
             self._observations[slot] = self._codec.encode(observation)
@@ -168,7 +169,7 @@ class GymnasiumEnvs:
             if self._ended[slot] or not self._used[slot]:
                 continue
             try:
-                observation, reward, is_terminated, is_truncated, _ = env.step(own_actions[slot])
+                observation, reward, is_terminated, is_truncated, self._infos[slot] = env.step(own_actions[slot])
                 if is_terminated or is_truncated:
                     terminated[slot], truncated[slot] = bool(is_terminated), bool(is_truncated)
                     self._ended[slot] = True
@@ -191,6 +192,10 @@ class GymnasiumEnvs:
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return an entry of what some environments told last."""
+        return entries(self._infos, name, slots)
 
     def close(self) -> None:
         """Close every environment."""
@@ -221,6 +226,8 @@ class VectorEnvs:
         self._disabled = mode is AutoresetMode.DISABLED
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self._is_fresh = True
+        # What was told last, and what a reset of some slots told of these.
+        self._told: list[Mapping[str, Any]] = [{}] * envs.num_envs
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes in some slots."""
@@ -234,7 +241,7 @@ class VectorEnvs:
             seed[slot] = None if seeds is None else seeds[index]
         try:
             # Gymnasium's base class declares one integer; its vector environments take a list.
-            observations, _ = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
+            observations, infos = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
         except (TypeError, ValueError, gymnasium.error.Error) as error:
             raise TaskError(
                 f"VectorEnv {type(self._envs).__name__} cannot begin single episodes by seed: {error}. "
@@ -243,6 +250,7 @@ class VectorEnvs:
         except Exception as error:
             raise failed(self._what, "reset", error) from error
         self._ended[mask] = False
+        self._told = [infos if mask[slot] else told for slot, told in enumerate(self._told)]
         return self._encoded(observations)
 
     def step(self, actions: Actions) -> StepBatch:
@@ -251,17 +259,22 @@ class VectorEnvs:
             # Idle slots must not be stepped past their end: they begin an episode nobody counts.
             self.reset([int(slot) for slot in np.flatnonzero(self._ended)], None)
         try:
-            observations, rewards, terminated, truncated, _ = self._envs.step(self._codec.decode(actions))
+            observations, rewards, terminated, truncated, infos = self._envs.step(self._codec.decode(actions))
             terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
         except Exception as error:
             raise failed(self._what, "step", error) from error
         self._ended = terminated | truncated
+        self._told = [infos] * self.num_envs
         rewards = np.asarray(rewards, np.float64)
         check_finite(self._what, "reward", rewards)
         return StepBatch(self._encoded(observations), rewards, terminated, truncated & ~terminated)
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return an entry of what some environments told last."""
+        return entries([info_of_slot(told, slot) for slot, told in enumerate(self._told)], name, slots)
 
     def close(self) -> None:
         """Leave the environments open: they belong to the caller."""

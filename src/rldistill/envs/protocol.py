@@ -1,12 +1,13 @@
 """The one interface through which the library plays: N slots, each reset by seed on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.errors import MismatchError, listed
 from rldistill.types import Actions
 
 
@@ -51,6 +52,31 @@ class EpisodeEnvs(Protocol):
         """Return, right after `reset`, a number per slot that tells possible starts apart; None: there is none."""
         ...
 
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return an entry of what the last `reset` or `step` of each of some slots told in its `info`.
+
+        Raises MismatchError: there is no such entry.
+        """
+        ...
+
     def close(self) -> None:
         """Free emulators and threads."""
         ...
+
+
+def entries(infos: Sequence[Mapping[str, Any]], name: str, slots: Iterable[int]) -> list[Any]:
+    """Return an entry of the last `info` of some slots. Raises MismatchError: one has none; lists those it has."""
+    missing = [slot for slot in slots if name not in infos[slot]]
+    if missing:
+        own = infos[missing[0]]
+        raise MismatchError(
+            f"info: an environment told nothing of {name!r}, expected it at every reset and step, got "
+            f"{listed(map(str, own)) if own else 'nothing'}. Is it misspelt? Numbers of a vector get names by --names."
+        )
+    return [infos[slot][name] for slot in slots]
+
+
+def info_of_slot(infos: Mapping[str, Any], slot: int) -> dict[str, Any]:
+    """Return what a vector environment tells of a slot, of `{name: [N], _name: [N] where it is told}`."""
+    own = {name: values for name, values in infos.items() if not name.startswith("_")}
+    return {name: values[slot] for name, values in own.items() if f"_{name}" not in infos or infos[f"_{name}"][slot]}

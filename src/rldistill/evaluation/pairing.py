@@ -154,7 +154,8 @@ def _teachers_for(
     for task in tasks:
         recorded = None if task.name in found else recorded_teacher(student, task, device=device)
         if recorded is not None:
-            (found[task.name],) = named_policies([str(teacher_record(student, task)["path"])], [recorded])
+            path = teacher_record(student, task).get("path")
+            (found[task.name],) = named_policies([recorded if path is None else str(path)], [recorded])
     return found
 
 

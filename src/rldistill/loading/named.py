@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.vector import VectorEnv
 
@@ -15,14 +15,18 @@ from rldistill.adapters.load import (
     policy_file_of,
     share_words,
 )
+from rldistill.data import TeacherEntry
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, UsageError
+from rldistill.loading.several import Choose, SeveralTeachers, make_choice, several_by_name
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
+from rldistill.policies.entry import several_entry, teacher_entry
 from rldistill.policies.sighted import SightedPolicy
+from rldistill.policies.switched import SwitchedPolicy
 from rldistill.sight import Sight, choose_parts
 from rldistill.tasks import Protocol, Task
 from rldistill.types import resolve_device
@@ -36,7 +40,7 @@ class PolicyFile:
     reading: Reading
 
 
-PolicyLike = str | Path | PolicyFile | Policy
+PolicyLike = str | Path | PolicyFile | Policy | SeveralTeachers
 
 
 def policy_files(paths: Sequence[Path], reading: Reading) -> list[PolicyFile]:
@@ -52,18 +56,30 @@ def policy_files(paths: Sequence[Path], reading: Reading) -> list[PolicyFile]:
     return [PolicyFile(path, own) for path, own in zip(paths, readings, strict=True)]
 
 
-def as_named(policy: PolicyLike, reading: Reading) -> PolicyLike:
+def as_named(
+    policy: PolicyLike | Mapping[str, PolicyLike] | Sequence[PolicyLike], reading: Reading, choose: Choose | None = None
+) -> PolicyLike:
     """Return a policy with what is said of its file; a policy that is given as an object has none.
 
+    Args:
+        policy: one, or several teachers of one task by name.
+        reading: what is said of files.
+        choose: which of several teachers labels a row.
+
     Raises:
-        UsageError: something is said of an object that only files leave open.
+        UsageError: something is said of an object that only files leave open; or several teachers are not told apart.
     """
+    several = several_by_name(policy, choose)
+    if several is not None:
+        assert choose is not None, "several teachers come with what chooses among them"
+        named = as_all_named(list(several.values()), reading)
+        return SeveralTeachers(dict(zip(several, named, strict=True)), choose)
     if isinstance(policy, str | Path):
         return PolicyFile(Path(policy), reading.as_reading())
     said = [name for name in reading.to_dict() if name != "behaviour"]
-    if said:
+    if said and not isinstance(policy, SeveralTeachers):
         raise UsageError(f"{said[0]} is said of policy files, got a {type(policy).__name__}. Leave it out.")
-    return policy
+    return cast(PolicyLike, policy)  # no mapping and no list is left
 
 
 def as_all_named(policies: Sequence[PolicyLike], reading: Reading) -> list[PolicyLike]:
@@ -90,12 +106,17 @@ def path_of(policy: PolicyLike) -> Path | None:
 def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
     """Return the files that policies are read from: their own, and of the statistics that were named with them."""
     said = [policy.reading.normalizer for policy in policies if isinstance(policy, PolicyFile)]
+    several = [own for policy in policies if isinstance(policy, SeveralTeachers) for own in policy.teachers.values()]
+    if several:
+        return files_of([*several, *(policy for policy in policies if not isinstance(policy, SeveralTeachers))])
     own = [path for policy in policies if (path := path_of(policy)) is not None]
     return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
 
 
-def policy_name(named: PolicyLike) -> str:
-    """Return a policy as a configuration names it: its file, or `policy:` and its hash."""
+def policy_name(named: PolicyLike) -> str | tuple[str, ...]:
+    """Return a policy as a configuration names it: its file, or `policy:` and its hash; of several one by one."""
+    if isinstance(named, SeveralTeachers):
+        return tuple(f"{name}={policy_name(own)}" for name, own in named.teachers.items())
     path = path_of(named)
     if path is None:
         assert not isinstance(named, str | Path | PolicyFile), "those have a path"
@@ -142,6 +163,8 @@ def as_policy(
         PolicyFileError: there is no such file, or it cannot be trusted.
         UsageError: the file does not say something that nobody said; or the task has no such part.
     """
+    if isinstance(policy, SeveralTeachers):
+        return _switched(policy, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
     if sees is not None:
         whole = _one_task(task, env_kwargs)
         if whole is None:
@@ -158,6 +181,42 @@ def as_policy(
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
     return load_file(named, device=device, task=task, env_kwargs=env_kwargs)
+
+
+def _switched(
+    named: SeveralTeachers,
+    *,
+    device: str,
+    task: object,
+    env_kwargs: Mapping[str, Any] | None,
+    sees: str | Sequence[str] | None,
+    names: Mapping[str, Sequence[int]] | None,
+) -> Policy:
+    """Return the one policy that several teachers of a task are together."""
+    members = {
+        name: as_policy(own, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
+        for name, own in named.teachers.items()
+    }
+    first = next(iter(members.values()))
+    whole = _one_task(task, env_kwargs) or first.tasks[0]
+    observed = played_by(first, make_task(whole)).task
+    fitted = {name: fit_policy(own, observed) for name, own in members.items()}
+    return SwitchedPolicy(fitted, observed, make_choice(named.choose, names, observed))
+
+
+def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None = None) -> TeacherEntry:
+    """Return what datasets and students record of a teacher, and of what its user said of it.
+
+    Args:
+        policy: the teacher.
+        named: how it was named.
+        played_as: how it acted while it was recorded; None: as it does.
+    """
+    if not isinstance(named, SeveralTeachers):
+        return teacher_entry(policy, path_of(named), words_of(named), played_as=played_as)
+    assert isinstance(policy, SwitchedPolicy), "several teachers are one such policy"
+    members = [entry_of(own, named.teachers[name]) for name, own in policy.members.items()]
+    return several_entry(policy, members, played_as=played_as)
 
 
 def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
@@ -257,8 +316,8 @@ def told_to_act(policy: Policy, behaviour: Behaviour | None) -> Policy:
     """
     if check_behaviour(behaviour) in (None, policy.behaviour):
         return policy
-    if isinstance(policy, SightedPolicy):
-        return policy.around(told_to_act(policy.policy, behaviour))
+    if isinstance(policy, SightedPolicy | SwitchedPolicy):
+        return policy.mapped(lambda own: told_to_act(own, behaviour))
     if not isinstance(policy, LoadedPolicy):
         raise UsageError(
             f"behaviour: got {behaviour!r} for a {type(policy).__name__}, which acts as it does. Leave it out."
@@ -278,8 +337,8 @@ def while_recorded(policy: Policy, behaviour: Behaviour | None) -> Policy:
         policy: the teacher.
         behaviour: what the user said of how it acts; None: nothing.
     """
-    if isinstance(policy, SightedPolicy):
-        return policy.around(while_recorded(policy.policy, behaviour))
+    if isinstance(policy, SightedPolicy | SwitchedPolicy):
+        return policy.mapped(lambda own: while_recorded(own, behaviour))
     if behaviour is not None or policy.output_kind != "gaussian" or not isinstance(policy, LoadedPolicy):
         return policy
     return acting(policy, "sample")

@@ -12,7 +12,8 @@ from rldistill.loading.named import PolicyFile, load_file, seeing, shown_to
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS
-from rldistill.sight import recorded_sight
+from rldistill.policies.switched import Choice, SwitchedPolicy
+from rldistill.sight import Sight, recorded_sight
 from rldistill.tasks import Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 
@@ -27,6 +28,8 @@ def recorded_teacher(student: Policy, task: Task, *, device: str) -> Policy | No
     one (`teacher`).
     """
     record = teacher_record(student, task)
+    if isinstance(record.get("several"), Mapping):
+        return _several(record, task, device=device)
     path = record.get("path")
     if not (path and isinstance(path, str)):
         return None
@@ -52,6 +55,8 @@ def why_no_teacher(student: Policy, task: Task) -> str | None:
     path = record.get("path")
     if not record.get("hash"):
         return None
+    if isinstance(record.get("several"), Mapping):
+        return "one of several recorded teachers is gone, or a function chose among them: --teacher NAME=FILE --choose"
     if not (path and isinstance(path, str)):
         return "the recorded teacher was given as an object in Python and has no file; name it with --teacher FILE"
     kind = _kind_of(Path(path))
@@ -88,6 +93,23 @@ def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: s
         found = [candidate for candidate in policies if candidate.hash == record.get("hash")]
         with contextlib.suppress(MismatchError):  # the task has other parts by now
             yield from [seeing(candidate, task, sight) for candidate in found]
+
+
+def _several(record: Mapping[str, Any], task: Task, *, device: str) -> Policy | None:
+    """Return the teachers of one task that a record names, as one policy; a function that chose is not imported."""
+    try:
+        said, members = record["several"], dict[str, Policy]()
+        choose, spans = said["choose"], said["choose"].get("names", {})
+        for own in said["teachers"]:
+            members |= {str(own["name"]): next(_as_recorded(Path(own["path"]), own, task, device=device))}
+        sight = Sight.from_dict({"parts": [choose["part"]], "names": spans}) if "part" in choose else None
+        choice = Choice(sight, None if sight is not None else choose["info"])
+        observed = {name: fit_policy(own, task) for name, own in members.items()}
+        found = SwitchedPolicy(observed, task, choice)
+    # A stranger's record may say anything, and a file may be gone.
+    except (RldistillError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
+        return None
+    return found if found.hash == record.get("hash") else None
 
 
 def _readings(path: Path, said: object, task: Task) -> list[Reading]:

@@ -1,27 +1,29 @@
 """Options of `collect`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Folder, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
+from rldistill.options.shared import Chosen, Folder, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
     from rldistill.loading.named import PolicyLike
+
+    TeacherLike = PolicyLike | Mapping[str, PolicyLike]
 else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    PolicyLike, TaskLike = Path, str
+    TeacherLike, TaskLike = tuple[Path, ...], str
 
 
 @dataclass(frozen=True)
-class CollectOptions(Reading, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Folder, Told):
+class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Folder, Told):
     """Let a teacher play, and store observations, its outputs, actions and rewards."""
 
-    teacher: Annotated["PolicyLike", PythonOnly()]
-    """Teacher: a policy, a file of any library, or a run folder."""
+    teacher: Annotated["TeacherLike", PythonOnly()]
+    """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
     task: Annotated["TaskLike | None", PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY

@@ -19,7 +19,7 @@ from rldistill.options.declaration import (
     option_types,
 )
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, PartNames, Played, TeacherSees, Told, TrainingMachine
+from rldistill.options.shared import Chosen, Environments, Folder, PartNames, Played, TeacherSees, Told, TrainingMachine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,14 +56,14 @@ class Stored(Options):
 
 
 @dataclass(frozen=True)
-class Live(Reading, TeacherSees, Played):
+class Live(Reading, Chosen, TeacherSees, Played):
     """A teacher that plays while the student learns, with --teacher: the paper's schedule.
 
     They take turns: the teacher plays, then the student learns from the newest of what was played.
     """
 
-    teacher: Annotated[PolicyLike, PythonOnly()]
-    """Policy, or its file."""
+    teacher: Annotated[PolicyLike | Mapping[str, PolicyLike], PythonOnly()]
+    """Policy, or its file; with `choose` several of one task, by name."""
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY

@@ -1,6 +1,6 @@
 """Options of `evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
+from rldistill.options.shared import Chosen, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     Policies = PolicyLike | Sequence[PolicyLike]
     Tasks = TaskLike | Sequence[TaskLike]
 else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    Policies, Tasks = tuple[Path, ...], str | Sequence[str]
+    Policies, PolicyLike, Tasks = tuple[Path, ...], Path, str | Sequence[str]
 
 # A student may be better than its teacher; a requirement beyond this is a percentage.
 _MOST_RETENTION = 2.0
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Reading, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Told):
+class EvaluateOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Told):
     """Play the same episodes with every policy and with random play, and compare."""
 
     policies: Annotated[Policies, PythonOnly()]
@@ -32,9 +32,9 @@ class EvaluateOptions(Reading, TeacherSees, PartNames, Played, ManyEnvironments,
     task: Annotated[Tasks | None, PythonOnly()] = None
     """Task to play, or several with commas between. Default: all that the first policy has heads for."""
     _: KW_ONLY
-    teacher: Annotated[Policies | None, PythonOnly()] = None
-    """Reference to compare with, once for each teacher. Default: the teachers that the first policy's file names, if
-    they are still there."""
+    teacher: Annotated[Policies | Mapping[str, PolicyLike] | None, PythonOnly()] = None
+    """Reference to compare with, once for each teacher; with --choose several of one task, NAME=FILE each. Default: the
+    teachers that the first policy's file names, if they are still there."""
     num_episodes: Count = 30
     """Episodes of each policy."""
     require_retention: float | None = None

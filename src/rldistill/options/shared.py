@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
 from rldistill.options.declaration import AtLeast, AtMost, Options, PythonOnly, Share, option_types, values
+
+if TYPE_CHECKING:
+    from rldistill.loading.several import Choose
+else:  # the command line knows the text
+    Choose = str
 
 # Each environment takes memory of its own, and a mistyped number would fill the machine's.
 NumEnvs = Annotated[int, AtLeast(1), AtMost(4096)]
@@ -94,6 +99,16 @@ class TeacherSees(Options):
 
     teacher_sees: str | Sequence[str] | None = None
     """Parts of the observations that the teacher sees, in order, with commas between; needs --task. Default: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Options):
+    """Several teachers of one task, each with a name: NAME=FILE."""
+
+    choose: Annotated[Choose | None, PythonOnly()] = None
+    """With several teachers of one task, which of them labels a step: a part of the observation, an entry of info, or
+    module:function of observations; in Python also the function. Its values are the teachers' names, or their places
+    from 0 on; a part may be one-hot."""
 
 
 @dataclass(frozen=True, kw_only=True)

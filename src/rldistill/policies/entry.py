@@ -4,7 +4,7 @@ Not among the names of `rldistill.policies`: whoever only loads a policy need no
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import Policy
 from rldistill.policies.sighted import SightedPolicy
+from rldistill.policies.switched import SwitchedPolicy
 from rldistill.policies.torch_policy import TorchPolicy
 from rldistill.tasks import Task
 from rldistill.types import FURTHER_FIELDS
@@ -56,6 +57,23 @@ def teacher_entry(
     )
 
 
+def several_entry(
+    policy: SwitchedPolicy, members: Sequence[TeacherEntry], *, played_as: Behaviour | None = None
+) -> TeacherEntry:
+    """Return what is recorded of several teachers of one task, given what is of each, in order."""
+    teachers = [
+        {
+            "name": name,
+            "hash": entry.hash,
+            "path": entry.path,
+            **({} if not entry.reading else {"reading": entry.reading}),
+        }
+        for name, entry in zip(policy.members, members, strict=True)
+    ]
+    entry = teacher_entry(policy, None, played_as=played_as)
+    return replace(entry, several={"choose": policy.choice.to_dict(), "teachers": teachers})
+
+
 def further_shapes(policy: Policy, task: Task, wanted: Sequence[str], option: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of what a policy gives of one observation besides its outputs, as far as it is wanted.
 
@@ -73,6 +91,14 @@ def further_shapes(policy: Policy, task: Task, wanted: Sequence[str], option: st
         raise UsageError(f"{option}: got {unknown[0]!r}, expected {' or '.join(FURTHER_FIELDS)}.")
     if not wanted:
         return {}
+    if isinstance(policy, SwitchedPolicy):
+        # Each is asked: nobody can say whose a blank observation is.
+        shapes = [further_shapes(own, task, wanted, option) for own in policy.members.values()]
+        if any(own != shapes[0] for own in shapes):
+            raise MismatchError(
+                f"{option}: the teachers of {policy.name} give {wanted} of different sizes. Leave it out."
+            )
+        return shapes[0]
     fingerprint = task.fingerprint
     blank = np.zeros((1, *fingerprint.observation_shape), fingerprint.observation_dtype)
     output, _ = policy(blank, policy.initial_state(1))
@@ -91,6 +117,9 @@ def num_parameters_of(policy: Policy) -> int | None:
     """Return the size of a policy's network; None where only its answers are known."""
     if isinstance(policy, TorchPolicy):
         return policy.num_parameters
+    if isinstance(policy, SwitchedPolicy):
+        sizes = [num_parameters_of(own) for own in policy.members.values()]
+        return sum(size for size in sizes if size is not None) if None not in sizes else None
     # Of a program its own word, if it has one; of a policy of somebody's own nothing.
     program = getattr(policy, "program", None)
     return getattr(program, "num_parameters", None) or None

@@ -1,6 +1,6 @@
 """A policy of another library that sees some parts of a task's observations: a teacher of state among pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +56,9 @@ class SightedPolicy:
         """SHA-256 of the policy: what it is does not depend on where its observations come from."""
         return self.policy.hash
 
-    def around(self, policy: Policy) -> "SightedPolicy":
-        """Return another policy that sees the same parts."""
-        return SightedPolicy(policy, self._task, self.sight)
+    def mapped(self, change: Callable[[Policy], Policy]) -> "SightedPolicy":
+        """Return what another policy becomes that sees the same parts."""
+        return SightedPolicy(change(self.policy), self._task, self.sight)
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
         """Return outputs for observations of the task, and the next state."""

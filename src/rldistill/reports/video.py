@@ -10,7 +10,7 @@ import contextlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,6 +103,9 @@ class _AtariScreen:
     def start_ids(self) -> NDArray[np.int64] | None:
         return self._player.start_ids()
 
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        return self._player.info(name, slots)
+
     def frame(self) -> NDArray[np.uint8]:
         return self._frame
 
@@ -134,6 +137,9 @@ class _GymnasiumScreen:
 
     def start_ids(self) -> None:
         return None
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        return self._envs.info(name, slots)
 
     def frame(self) -> NDArray[np.uint8]:
         # The newest: an environment that may remember is built anew for its next episode.

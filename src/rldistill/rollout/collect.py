@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rldistill.data import Dataset, DatasetWriter, as_targets
+from rldistill.data.layout import TEACHER
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import BegunEpisode, EpisodePlayer, StepRecord
@@ -95,6 +96,7 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
             "truncated": step.truncated[kept],
             **as_targets(targets.raw.float().cpu().numpy()[kept], layout, targets.kind),
             **{name: rows[kept] for name, rows in targets.further(writer.provenance.step_fields).items()},
+            **({} if targets.teacher is None else {TEACHER: targets.teacher.numpy()[kept].astype(np.int32)}),
         },
     )
     last_rows = _rows(step.next_observations, is_stacked)

@@ -22,6 +22,7 @@ from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
 from rldistill.observations import flat
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
+from rldistill.policies.switched import SwitchedPolicy
 from rldistill.seeding import episode_generator, episode_seed, stream_generator
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import Actions, PolicyOutput, State
@@ -104,9 +105,10 @@ def _is_same(observation: NDArray[np.generic], recorded: NDArray[np.generic]) ->
 class _Seated:
     """A policy with its state in every slot."""
 
-    def __init__(self, policy: Policy, num_envs: int) -> None:
+    def __init__(self, policy: Policy, envs: EpisodeEnvs) -> None:
         self.policy = policy
-        self._state = policy.initial_state(num_envs)
+        self._envs = envs
+        self._state = policy.initial_state(envs.num_envs)
 
     @property
     def remembers(self) -> bool:
@@ -119,7 +121,12 @@ class _Seated:
     def answer(self, observations: NDArray[np.generic], slots: NDArray[np.intp]) -> PolicyOutput:
         """Return the output for what these slots observe, `[M, ...]`, and keep their next states."""
         state = None if self._state is None else tuple(part[slots] for part in self._state)
-        output, following = self.policy(observations, state)
+        if isinstance(self.policy, SwitchedPolicy) and self.policy.choice.entry is not None:
+            # What the environments told beside their observations says whose row each is.
+            told = self._envs.info(self.policy.choice.entry, slots.tolist())
+            output, following = self.policy.answer(observations, state, told)
+        else:
+            output, following = self.policy(observations, state)
         self._keep(following, slots)
         return output
 
@@ -160,7 +167,7 @@ class EpisodePlayer:
         acting = (actor.first, actor.second) if isinstance(actor, Mixture) else (actor,)
         labellers = labellers or {}
         # A policy that both acts and labels is asked once.
-        seated = {id(policy): _Seated(policy, envs.num_envs) for policy in (*acting, *labellers.values())}
+        seated = {id(policy): _Seated(policy, envs) for policy in (*acting, *labellers.values())}
         self._acting = [seated[id(policy)] for policy in acting]
         self._labellers = {name: seated[id(policy)] for name, policy in labellers.items()}
         self._seated = list(seated.values())

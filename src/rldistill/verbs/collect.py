@@ -14,16 +14,16 @@ from rldistill.loading.named import (
     PolicyLike,
     as_named,
     as_teacher,
+    entry_of,
     files_of,
-    path_of,
     sampling_note,
     while_recorded,
-    words_of,
 )
 from rldistill.options.collect import CollectOptions
 from rldistill.options.declaration import verb
 from rldistill.policies import Behaviour, Policy, as_played_by
-from rldistill.policies.entry import further_shapes, teacher_entry
+from rldistill.policies.entry import further_shapes
+from rldistill.policies.switched import SwitchedPolicy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.seeding import stream_seed
@@ -74,7 +74,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
         KeyboardInterrupt: stopped; what the manifest lists is there.
     """
     options = resolve_machine(options)
-    out, teacher = Path(options.out), as_named(options.teacher, options)
+    out, teacher = Path(options.out), as_named(options.teacher, options, options.choose)
     keep_inputs(out, files_of([teacher]), overwrite=options.overwrite)
     policy, playable = _loaded(teacher, options)
     # Targets are what the policy says; what it does while it is recorded may be more varied.
@@ -112,7 +112,7 @@ def check_collection(options: CollectOptions) -> CollectOptions:
         RldistillError: as `collect`.
     """
     options = resolve_machine(options)
-    teacher = as_named(options.teacher, options)
+    teacher = as_named(options.teacher, options, options.choose)
     keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
     policy, playable = _loaded(teacher, options)
     further_shapes(policy, playable.task, options.further, "store")
@@ -157,11 +157,13 @@ def _provenance(policy: Policy, player: Policy, task: Task, options: CollectOpti
     further = further_shapes(policy, task, options.further, "store")
     return Provenance(
         task=task,
-        teacher=teacher_entry(policy, path_of(teacher), words_of(teacher), played_as=player.behaviour),
+        teacher=entry_of(policy, teacher, played_as=player.behaviour),
         behaviour=player.behaviour,
         seed=options.seed,
         exploration_epsilon=task.protocol.exploration_epsilon,
-        fields=step_fields(task.fingerprint, policy.output_kind, further),
+        fields=step_fields(
+            task.fingerprint, policy.output_kind, further, has_several=isinstance(policy, SwitchedPolicy)
+        ),
     )
 
 

@@ -125,8 +125,9 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
             "yet. Collect first, or choose state or parameter."
         )
     sees = [options.student_sees, *(item.teacher_sees for item in named if isinstance(item, Live))]
+    sees += [item.choose for item in named if isinstance(item, Live)]
     if options.names is not None and all(parts is None for parts in sees):
-        raise UsageError("names belong with student_sees or teacher_sees, which say who sees which of them.")
+        raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
     if isinstance(named[0], Online) and options.student_sees is not None:
         raise UsageError("student_sees belongs with a dataset or --teacher: with --online the student sees everything.")
     task_schedule(options, list(options.task_weights or [""]))

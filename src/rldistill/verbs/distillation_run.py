@@ -386,6 +386,7 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
 def _task_record(task: Source, measured: HeldOutRecord) -> dict[str, Any]:
     teacher = task.teacher
     said = {} if teacher.reading is None else {"reading": dict(teacher.reading)}
+    said |= {} if teacher.several is None else {"several": dict(teacher.several)}
     return {
         "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path, **said},
         "dataset": dict(task.record),

@@ -1,6 +1,6 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rldistill.events import (
     StopRequestedError,
     notify,
 )
-from rldistill.loading.named import as_all_named
+from rldistill.loading.named import as_all_named, as_named
 from rldistill.options.declaration import verb
 from rldistill.options.evaluate import EvaluateOptions
 from rldistill.session.interrupts import stop_on_interrupt
@@ -57,6 +57,8 @@ def load_pairing(options: EvaluateOptions) -> Pairing:
         RldistillError: as `evaluate`.
     """
     given, teachers = _listed(options.policies), _listed(options.teacher)
+    if options.choose is not None or isinstance(options.teacher, Mapping):
+        teachers = [as_named(options.teacher or (), options, options.choose)]
     if options.require_retention is not None and given and set(map(str, given)) <= set(map(str, teachers)):
         raise UsageError(NO_STUDENT)
     for task in _listed(options.task):

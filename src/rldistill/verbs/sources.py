@@ -18,19 +18,19 @@ from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.loading.named import (
     as_named,
     as_teacher,
+    entry_of,
     files_of,
-    path_of,
     policy_name,
     sampling_note,
     task_name,
     while_recorded,
-    words_of,
 )
+from rldistill.loading.several import choose_text
 from rldistill.options.declaration import option_types, values
 from rldistill.options.distill import DistillOptions, Live, Named, Online, Stored
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import Policy
-from rldistill.policies.entry import further_shapes, teacher_entry
+from rldistill.policies.entry import further_shapes
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
@@ -129,7 +129,7 @@ def _opened(item: Named, options: DistillOptions) -> Opened:
     if isinstance(item, Online):
         return Opened()
     teacher = as_teacher(
-        as_named(item.teacher, item),
+        as_named(item.teacher, item, item.choose),
         item.task,
         behaviour=item.behaviour,
         env_kwargs=item.env_kwargs,
@@ -195,7 +195,7 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
 def files_read(named: Sequence[Named], sources: Sequence[Source] = ()) -> list[Path]:
     """Return the files and folders that a run reads: those that are named, and the teachers that datasets record."""
     files = [_data_path(item) for item in named if isinstance(item, Stored)]
-    files += files_of([as_named(item.teacher, item) for item in named if isinstance(item, Live)])
+    files += files_of([as_named(item.teacher, item, item.choose) for item in named if isinstance(item, Live)])
     learners: list[Mapping[str, Any]] = [item.learner or {} for item in named if isinstance(item, Online)]
     begun = [learner.get("init_from") for learner in learners]
     files += [Path(path) for path in begun if isinstance(path, str | Path)]  # anything else is refused with its name
@@ -211,6 +211,8 @@ def source_values(named: Sequence[Named]) -> dict[str, Any]:
     rows = [_written(item) for item in named]
     shared = {name: rows[0][name] for name in rows[0] if all(row[name] == rows[0][name] for row in rows)}
     listed = {name: [row[name] for row in rows] for name in ("data", "teacher", "task") if name in rows[0]}
+    if "teacher" in listed:  # several of one task are named one by one, as on a command line
+        listed["teacher"] = [name for own in listed["teacher"] for name in ([own] if isinstance(own, str) else own)]
     key = "data" if "data" in rows[0] else "teacher"
     # What differs stands by dataset or teacher; only Python gives it so.
     different = {name: {row[key]: row[name] for row in rows} for name in rows[0] if name not in shared}
@@ -228,7 +230,8 @@ def _written(item: Named) -> dict[str, Any]:
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
     task = None if item.task is None else task_name(item.task)
-    return said | {"teacher": policy_name(as_named(item.teacher, item)), "task": task}
+    named = as_named(item.teacher, item, item.choose)
+    return said | {"teacher": policy_name(named), "task": task, "choose": choose_text(item.choose)}
 
 
 def _data_path(item: Stored) -> Path:
@@ -257,7 +260,7 @@ def _live_source(
     options: DistillOptions,
     callbacks: Sequence[Callback],
 ) -> LiveSource:
-    named = as_named(item.teacher, item)
+    entry = entry_of(policy, as_named(item.teacher, item, item.choose))
     player = while_recorded(policy, item.behaviour)
     epsilon = playable.task.protocol.exploration_epsilon
     check_own_play(item.lookahead, item.value_gate, _teacher_fraction(item), item.replay, epsilon)
@@ -269,8 +272,7 @@ def _live_source(
         policy,
         player,
         playable,
-        path=path_of(named),
-        reading=words_of(named),
+        entry=entry,
         window_length=window,
         burn_in=burn_in,
         seed=options.seed,
@@ -286,7 +288,7 @@ def _live_source(
         held_out_steps=max(1, round(_held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
-        measures_inputs=measures_inputs(options, teacher_entry(policy, None)),
+        measures_inputs=measures_inputs(options, entry),
         lookahead=item.lookahead,
         value_gate=item.value_gate,
         further={

@@ -192,7 +192,7 @@ def _recorded(
     # `to_minari` writes vectors whole: which parts they were made of stands in its record alone.
     found = replace(found, observation_parts=found.observation_parts or wanted.observation_parts)
     differences = _differences(found, wanted)
-    fields = step_fields(wanted, recorded.teacher.output_kind)
+    fields = step_fields(wanted, recorded.teacher.output_kind, has_several=recorded.teacher.several is not None)
     if any(recorded.fields.get(name) != spec for name, spec in fields.items()):
         differences.append("fields of other types than such a teacher has")
     if differences:
