@@ -23,14 +23,19 @@ def at_offset(num_bytes, shape, seed=0):
 
 @pytest.fixture
 def inputs_of_layers(monkeypatch):
-    """Collect what every linear layer gets."""
-    found, linear = [], functional.linear
+    """Collect what every linear layer gets, of one batch or of several at once."""
+    found, linear, addmm = [], functional.linear, torch.addmm
 
     def spy(rows, *rest):
         found.append(rows)
         return linear(rows, *rest)
 
+    def spy_on_blocks(bias, rows, *rest, **options):
+        found.append(rows)
+        return addmm(bias, rows, *rest, **options)
+
     monkeypatch.setattr(functional, "linear", spy)
+    monkeypatch.setattr(torch, "addmm", spy_on_blocks)
     return found
 
 

@@ -38,6 +38,16 @@ class AlignedLinear(nn.Linear):
             input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[..., :num_inputs]
         return functional.linear(input, self.weight, self.bias)
 
+    def of_blocks(self, rows: Tensor, block: int) -> Tensor:
+        """Return what `forward` gives for so many rows at a time, `[B, O]` for `[B, I]`; without gradient."""
+        if _is_askew(rows):
+            num_inputs = rows.shape[-1]
+            rows = functional.pad(rows, (0, -num_inputs % _ALIGNED_NUMBERS))[:, :num_inputs]
+        outputs, weight, bias = rows.new_empty(len(rows), self.out_features), self.weight.t(), self.bias
+        for part, out in zip(rows.split(block), outputs.split(block), strict=True):
+            torch.addmm(bias, part, weight, out=out)  # what `linear` calls
+        return outputs
+
 
 def _is_askew(rows: Tensor) -> bool:
     """Whether rows `[..., I]` of float32 begin elsewhere than at multiples of 16 bytes."""

@@ -15,10 +15,13 @@ from rldistill.networks.input_layer import InputNormalization, NormalizeInput, S
 from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.recurrent import RecurrentCell, Stack
-from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, to_images
+from rldistill.networks.torsos import ACTIVATIONS, INITIAL_GAINS, dense_layers, make_torso, to_images
 from rldistill.observations import Tensors
 from rldistill.tasks import ObservationPart
 from rldistill.types import State
+
+# What a number becomes depends on nothing but the number: calls for all rows at once cost least.
+_ROW_BY_ROW = (nn.Flatten, *ACTIVATIONS.values())
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,24 @@ class Head(nn.Module):
         self.rows = OutputRows(layer, sizes[-1])
         self.value = AlignedLinear(sizes[-1], 1) if architecture.value_head else None
 
-    def forward(self, features: Tensor) -> NetworkOutput:
+    def forward(self, features: Tensor, block: int | None = None) -> NetworkOutput:
         """Map shared features `[B, F]` to this task's outputs, in float32 whatever the torso's precision.
 
         Eight bits of mantissa would round Q-values to steps wider than the gap between actions.
         """
         device = features.device.type
         if not torch.is_autocast_enabled(device):  # entering and leaving autocast costs as much as a layer
-            return self._forward(features.float())
+            return self._forward(features.float(), block)
         with torch.autocast(device, enabled=False):
-            return self._forward(features.float())
+            return self._forward(features.float(), block)
 
-    def _forward(self, features: Tensor) -> NetworkOutput:
-        hidden = _run(self.hidden, features)
-        value = self.value(hidden).squeeze(-1) if self.value is not None else None
-        return NetworkOutput(self.rows.forward(_run((self.output,), hidden), hidden), hidden, value)
+    def _forward(self, features: Tensor, block: int | None) -> NetworkOutput:
+        hidden = _run(self.hidden, features, block)
+        value = _run((self.value,), hidden, block).squeeze(-1) if self.value is not None else None
+        linear = _run((self.output,), hidden, block)
+        pairs = [(linear, hidden)] if block is None else zip(linear.split(block), hidden.split(block), strict=True)
+        outputs = [self.rows.forward(*pair) for pair in pairs]
+        return NetworkOutput(outputs[0] if len(outputs) == 1 else torch.cat(outputs), hidden, value)
 
 
 class PolicyNetwork(nn.Module):
@@ -172,8 +178,23 @@ class PolicyNetwork(nn.Module):
             kept = (weight.new_zeros(num_envs, self.stack.width - self.stack.num_inputs),)
         return (*kept, *chain(*(cell.initial_state(num_envs) for cell in self.cells)))
 
-    def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
-        """Return one head's outputs for observations `[B, *observation_shape]` or their parts, and the next state."""
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether `forward` can compute several blocks at once."""
+        return self.architecture.kind in ("mlp", "combined") and self.stack is None and self.memory is None
+
+    def forward(
+        self, observations: Tensors, head: int = 0, state: State = None, block: int | None = None
+    ) -> NetworkOutput:
+        """Return one head's outputs for observations `[B, *observation_shape]` or their parts, and the next state.
+
+        Args:
+            observations: rows, or their parts by name.
+            head: by number.
+            state: what the network gave before; None: an episode begins.
+            block: outputs are, to the last bit, those of so many rows at a time; B is a multiple of it, and the network
+                one that `takes_blocks`. None: of all rows together.
+        """
         # Here, and nowhere before, several parts become one vector: a torso may as well take each by itself.
         observations = join_parts(observations)
         if self.stack is not None or self.memory is not None:
@@ -181,7 +202,7 @@ class PolicyNetwork(nn.Module):
         torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
-        return chosen.forward(_run(torso, self.scale.forward(self._laid_out(observations))))
+        return chosen.forward(_run(torso, self.scale.forward(self._laid_out(observations)), block), block)
 
     def over_windows(
         self, observations: Tensors, num_windows: int, head: int, begins: Tensor | None, burn_in: int
@@ -233,8 +254,13 @@ class PolicyNetwork(nn.Module):
         return replace(self.heads[head](features), state=following)
 
 
-def _run(layers: Iterable[nn.Module], rows: Tensor) -> Tensor:
-    """Return what layers compute one after the other."""
+def _run(layers: Iterable[nn.Module], rows: Tensor, block: int | None = None) -> Tensor:
+    """Return what layers compute one after the other; those that depend on the number of rows, block by block."""
     for layer in layers:
-        rows = layer.forward(rows)
+        if block is None or isinstance(layer, _ROW_BY_ROW):
+            rows = layer.forward(rows)
+        elif isinstance(layer, AlignedLinear):
+            rows = layer.of_blocks(rows, block)
+        else:
+            rows = torch.cat([layer.forward(part) for part in rows.split(block)])
     return rows

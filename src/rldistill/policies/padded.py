@@ -26,13 +26,17 @@ ROWS_PER_BATCH = {"cpu": 16, "cuda": 256}
 
 # Below, a row's place in the batch changes its last bits.
 _FEWEST_ROWS = 16
+# Of a network that takes several: more would share no more overhead, and take memory.
+_BATCHES_AT_ONCE = 64
 
 Column = Tensor | None
 Forward = Callable[[Any], tuple[Column, ...]] | Callable[[Any, *tuple[Tensor, ...]], tuple[Column, ...]]
 """(rows, and each part of a state) → columns, `[batch_size, ...]` each."""
 
 
-def run_padded(rows: Tensors, batch_size: int, forward: Forward, *state: Tensor) -> tuple[Column, ...]:
+def run_padded(
+    rows: Tensors, batch_size: int, forward: Forward, *state: Tensor, takes_blocks: bool = False
+) -> tuple[Column, ...]:
     """Call a function with exactly `batch_size` rows at a time, and join what it says of the real ones.
 
     Args:
@@ -42,11 +46,12 @@ def run_padded(rows: Tensors, batch_size: int, forward: Forward, *state: Tensor)
         forward: `[batch_size, ...]` of the rows and of each part of the state, contiguous and aligned, to columns
             `[batch_size, ...]`; None where it has no such column.
         *state: `[B, ...]` each, what a network remembers of the rows' environments.
+        takes_blocks: whether `forward` takes several batches at once, and computes each as it does one.
 
     Returns:
         The columns, `[B, ...]` each.
     """
-    num_filled = batch_size if batch_size >= _FEWEST_ROWS else 1
+    num_filled = 1 if batch_size < _FEWEST_ROWS else batch_size * (_BATCHES_AT_ONCE if takes_blocks else 1)
     if not isinstance(rows, Tensor):
         forward = _of_parts(forward, tuple(rows))
     columns = (rows, *state) if isinstance(rows, Tensor) else (*rows.values(), *state)
@@ -71,7 +76,7 @@ def _of_parts(forward: Forward, names: tuple[str, ...]) -> Forward:
 
 def _run_part(piece: tuple[Tensor, ...], batch_size: int, forward: Forward) -> tuple[Column, ...]:
     num_rows = len(piece[0])
-    missing = batch_size - num_rows
+    missing = max(-(-num_rows // batch_size), 1) * batch_size - num_rows
     if not missing:
         return forward(*map(aligned, piece))
     padded = [aligned(functional.pad(part, [0] * (2 * part.dim() - 1) + [missing])) for part in piece]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,9 @@ class TorchPolicy:
             if batch_size is None:
                 columns = self._forward(rows, *remembered)
             else:
-                columns = run_padded(rows, batch_size, self._forward, *remembered)
+                takes_blocks = isinstance(network, PolicyNetwork) and network.takes_blocks
+                forward = partial(self._in_blocks, batch_size) if takes_blocks else self._forward
+                columns = run_padded(rows, batch_size, forward, *remembered, takes_blocks=takes_blocks)
         if was_training:
             network.train()
         outputs, features, value, *following = columns
@@ -255,6 +258,12 @@ class TorchPolicy:
     def _forward(self, rows: Tensors, *state: Tensor) -> tuple[Tensor | None, ...]:
         output = self.network(rows, self._task_index, state or None)
         return output.outputs, output.features, output.value, *(output.state or ())
+
+    def _in_blocks(self, block: int, rows: Tensors) -> tuple[Tensor | None, ...]:
+        """Return what `_forward` gives for so many rows at a time."""
+        several = None if num_rows(rows) == block else block
+        output = self.network(rows, self._task_index, None, several)
+        return output.outputs, output.features, output.value
 
     def act(
         self,
