@@ -3,7 +3,7 @@
 # make lint | type  one check alone                             make format     rewrite the sources in our style
 # make bench        the measurements, one after the other       make teachers    play the published teachers: docs/results
 # make constraints  pin the newest releases                     make control     their smallest students: docs/results
-# make fuzz       20,000 damaged files and 100 kills
+# make bench-peers  other libraries at the same work           make fuzz        20,000 damaged files and 100 kills
 #
 # Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
@@ -26,7 +26,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench teachers control format constraints clean
+.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench bench-peers teachers control format constraints clean
 
 # $(call check,name,command): one line when it passes; all that it printed, and its name, when it fails.
 define check
@@ -126,6 +126,13 @@ TEACHERS ?= ../shared/teachers/sb3
 teachers: $(DEV_STAMP)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[mujoco]'
 	@$(BIN)/python scripts/teachers_page.py $(TEACHERS) --num-workers $(WORKERS)
+
+# Each other library is installed into an environment of its own, in build/peers: gigabytes, then about ten minutes. What
+# is not on PyPI comes from a folder: `make bench-peers SB3_DISTILL=~/src/sb3_distill`
+SB3_DISTILL ?=
+
+bench-peers: $(DEV_STAMP)
+	@$(BIN)/python bench/peers.py --teachers $(TEACHERS) $(if $(SB3_DISTILL),--sb3-distill $(SB3_DISTILL))
 
 # The smallest student of every teacher of such a folder: minutes for each, and it goes on where it stopped.
 WITHIN ?= 300

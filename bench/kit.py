@@ -100,8 +100,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
     _CONSOLE.print()
 
 
-def describe_machine() -> None:
-    """Print what the figures were taken on, and how busy it was."""
+def machine() -> dict[str, str]:
+    """Return what the figures were taken on, and how busy it was."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -109,15 +109,19 @@ def describe_machine() -> None:
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags]
     packages = ("torch", "ale-py", "blosc2", "numpy", "gymnasium")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    rows = [
-        ("processor", f"{model}, {len(os.sched_getaffinity(0))} available ({', '.join(known)})"),
-        ("memory", f"{memory:.0f} GiB"),
-        ("load before", " ".join(f"{load:.1f}" for load in os.getloadavg()) + "  (1, 5, 15 minutes; 0 is quiet)"),
-        ("python", platform.python_version()),
-        ("packages", ", ".join(f"{name} {metadata.version(name)}" for name in packages)),
-        ("torch threads", str(torch.get_num_threads())),
-    ]
-    for name, value in rows:
+    return {
+        "processor": f"{model}, {len(os.sched_getaffinity(0))} available ({', '.join(known)})",
+        "memory": f"{memory:.0f} GiB",
+        "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()) + "  (1, 5, 15 minutes; 0 is quiet)",
+        "python": platform.python_version(),
+        "packages": ", ".join(f"{name} {metadata.version(name)}" for name in packages),
+        "torch threads": str(torch.get_num_threads()),
+    }
+
+
+def describe_machine() -> None:
+    """Print what the figures were taken on, and how busy it was."""
+    for name, value in machine().items():
         _CONSOLE.print(f"{name:<14}{value}")
     _CONSOLE.print()
 
