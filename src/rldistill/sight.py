@@ -120,7 +120,7 @@ def choose_parts(
     Raises:
         UsageError: lists what there is.
     """
-    spans = _checked_spans(names or {}, task)
+    spans = checked_spans(names or {}, task)
     if chosen is None:
         return None
     there = _parts_of(task.fingerprint, spans)
@@ -159,7 +159,12 @@ def part_names(fingerprint: ObservationFingerprint, spans: Spans) -> tuple[str, 
     return tuple(_parts_of(fingerprint, spans))
 
 
-def _checked_spans(names: Mapping[str, Sequence[int]], task: Task) -> Spans:
+def checked_spans(names: Mapping[str, Sequence[int]], task: Task) -> Spans:
+    """Return spans of a vector as a user gives them, `[first, end]`, or `[first]` to the end.
+
+    Raises:
+        UsageError: the observations have names of their own or are no vector, or the spans do not fit.
+    """
     fingerprint = task.fingerprint
     if not names:
         return {}

@@ -5,16 +5,14 @@ import pytest
 
 from rldistill.errors import RldistillError, UsageError
 from rldistill.exports.contract import (
-    Names,
     Retention,
-    Term,
     check_contract,
     differences,
     make_contract,
-    read_names,
     retention_in,
     score_in,
 )
+from rldistill.exports.names import Names, Term, read_names
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout

@@ -10,8 +10,9 @@ import torch
 import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import RldistillError, UsageError
-from rldistill.exports.contract import Names, make_contract
+from rldistill.exports.contract import make_contract
 from rldistill.exports.formats import Export, Score, format_of
+from rldistill.exports.names import Names
 from rldistill.exports.table import FORMATS
 from rldistill.exports.torch_formats import CONTRACT_FILE
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization

@@ -17,7 +17,7 @@ from tests.kit.small_policies import box_task, small_policy
 def decisions_of(policy, *sizes):
     for size in sizes:
         rows = probe_rows(policy.tasks[0].fingerprint, size).numpy()
-        yield Decisions(rows, policy(rows)[0], 1)
+        yield Decisions(rows, rows, policy(rows)[0], np.zeros(size, np.int64), np.arange(size) == 0, 1)
 
 
 def changed(policy, name, amount):
@@ -72,10 +72,10 @@ def test_nan_in_any_part_of_the_play_fails(place, monkeypatch):
     policy = small_policy()
     right = parity._answers
 
-    def answers(export, rows):
-        raw, actions = right(export, rows)
+    def answers(export, rows, state):
+        raw, actions, following = right(export, rows, state)
         is_chosen = len(rows) == (20 if place == "first" else 12)
-        return (raw.clone().index_fill_(0, torch.tensor([3]), torch.nan) if is_chosen else raw), actions
+        return (raw.clone().index_fill_(0, torch.tensor([3]), torch.nan) if is_chosen else raw), actions, following
 
     monkeypatch.setattr(parity, "_answers", answers)
     found = compare(policy, decisions_of(policy, 20, 12), "float32")

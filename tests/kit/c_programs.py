@@ -26,15 +26,24 @@ int main(void)
 {{
     static {kind} observation[POLICY_OBSERVATION_SIZE];
     float outputs[POLICY_NUM_OUTPUTS], action[POLICY_ACTION_SIZE];
+    {begin}
     while (fread(observation, sizeof observation, 1, stdin) == 1) {{
-        policy_outputs(observation, outputs);
-        policy_act(observation, action);
+        {outputs}observation, outputs);
+        {act}observation, action);
         fwrite(outputs, sizeof outputs, 1, stdout);
         fwrite(action, sizeof action, 1, stdout);
     }}
     return 0;
 }}
 """
+# What the same state knows of an episode is the same for both functions: one of them gets a copy. An observation that
+# begins with a number above 1e6 begins an episode, and is no observation.
+_FORGETFUL = {"begin": "", "outputs": "policy_outputs(", "act": "policy_act("}
+_REMEMBERING = {
+    "begin": "policy_state state, copy; policy_reset(&state);",
+    "outputs": "if (observation[0] > 1e6f) { policy_reset(&state); continue; } copy = state; policy_outputs(&copy, ",
+    "act": "policy_act(&state, ",
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,17 @@ class Written:
             [self.folder / "program"], input=np.ascontiguousarray(rows).tobytes(), capture_output=True
         )
         assert done.returncode == 0, done.stderr.decode()
-        numbers = np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
+        numbers = np.frombuffer(done.stdout, np.float32).reshape(self._num_answers(rows), -1)
         num_outputs = int(self.source.header.partition("_NUM_OUTPUTS ")[2].partition("\n")[0])
         return numbers[:, :num_outputs], numbers[:, num_outputs:]
+
+    @staticmethod
+    def _num_answers(rows: np.ndarray) -> int:
+        return len(rows) - int((rows.reshape(len(rows), -1)[:, 0] == BEGIN).sum())
+
+
+BEGIN = 2e6
+"""As the first number of an observation: an episode begins with the next."""
 
 
 def compile_with(compiler: str, folder: Path, *arguments: str) -> None:
@@ -66,13 +83,20 @@ def compile_with(compiler: str, folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def written(policy: TorchPolicy, *, calibration: np.ndarray | None = None, contract: tuple[str, ...] = ()) -> Written:
-    """Write the C of a policy; in int8 where there are observations to calibrate it with."""
+def written(
+    policy: TorchPolicy,
+    *,
+    calibration: np.ndarray | None = None,
+    state: tuple[torch.Tensor, ...] = (),
+    contract: tuple[str, ...] = (),
+) -> Written:
+    """Write the C of a policy; in int8 where there are observations to calibrate it with, and what was remembered."""
     plan = make_plan(policy)
-    quantized = None if calibration is None else quantize(plan, torch.as_tensor(calibration))
+    quantized = None if calibration is None else quantize(plan, torch.as_tensor(calibration), state)
     source = write_c("policy", quantized or plan, contract)
     folder = Path(tempfile.mkdtemp(prefix="rldistill-c-"))
     kind = "uint8_t" if plan.takes_bytes else "float"
-    for name, text in {"policy.c": source.source, "policy.h": source.header, "main.c": _MAIN.format(kind=kind)}.items():
+    main = _MAIN.format(kind=kind, **(_REMEMBERING if plan.remembers else _FORGETFUL))
+    for name, text in {"policy.c": source.source, "policy.h": source.header, "main.c": main}.items():
         (folder / name).write_text(text)
     return Written(folder, source, quantized)

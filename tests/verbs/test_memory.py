@@ -4,10 +4,9 @@ import pytest
 import torch
 
 import rldistill as rd
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import UsageError
 from rldistill.policies import load_policy
 from tests.kit.cue_env import CUE_TASK, teacher_of_cue
-from tests.kit.small_policies import small_policy, vector_task
 
 SMALL = {
     "num_updates": 150,
@@ -104,11 +103,3 @@ def test_burnt_in_steps_fill_the_memory_and_carry_no_gradient(data, tmp_path):
     other = rd.distill(data, out=tmp_path / "b", window=1, burn_in=0, **settings)
     assert first.hash != other.hash
     assert all(torch.isfinite(weight).all() for weight in first.network.parameters())
-
-
-def test_a_student_that_remembers_is_not_exported_without_its_state(tmp_path):
-    student = small_policy(vector_task(), network="gru:4")
-    with pytest.raises(
-        RldistillError, match=r"remembers \(gru:4 without layer norm\), and no format here keeps a state"
-    ):
-        rd.export(student, out=tmp_path / "student.onnx")

@@ -121,10 +121,3 @@ def test_parts_that_a_student_uses_are_told_at_the_end_of_its_run(tmp_path):
     told = []
     live(tmp_path / "r", student_sees="hint", evaluate_episodes=5, callbacks=[lambda event: told.append(str(event))])
     assert any("score with a part of another episode: hint " in text for text in told)
-
-
-def test_a_student_that_sees_some_parts_is_not_exported_as_one_that_sees_all(tmp_path):
-    with pytest.raises(
-        RldistillError, match=r"sees hint, noise of its task's observations, and an export of some parts"
-    ):
-        rd.export(student_of_hint(), out=tmp_path / "student.onnx")

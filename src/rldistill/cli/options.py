@@ -285,7 +285,8 @@ def _read_text(name: str, text: str, members: Collection[Any]) -> object:
         if get_origin(member) is Mapping:
             held = get_args(member)[1]
             if get_origin(held) is Sequence:
-                return _spans(name, text)
+                # Where a file may be named, too, the verb reads more of it than spans.
+                return text if Path in kinds and "=" not in text else _spans(name, text)
             return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
     if Sequence in kinds and "," in text:
         inside = [kind for member in members if get_origin(member) is Sequence for kind in _inside(member)]
@@ -346,7 +347,7 @@ def _by_key(name: str, text: str, *, has_numbers: bool) -> object:
 def _spans(name: str, text: str) -> object:
     """Return spans of a vector by name, `[first, end]` or `[first]` to the end: as text, or in a file of `export`."""
     if "=" not in text:
-        from rldistill.exports.contract import read_names  # here: --help reads no file
+        from rldistill.exports.names import read_names  # here: --help reads no file
 
         ends = [0]
         terms = read_names(Path(text)).observation

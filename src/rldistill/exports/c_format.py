@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import RldistillError, UsageError, shown
 from rldistill.exports.c.decisions import action_size
 from rldistill.exports.c.footprint import Footprint
@@ -19,10 +19,12 @@ from rldistill.exports.c.quantize import QuantizedPlan, quantize
 from rldistill.exports.c.source import write_c
 from rldistill.exports.c.text import identifier
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, Written
+from rldistill.exports.states import state_parts
 from rldistill.policies import Policy
 from rldistill.types import OUTPUT_FIELDS, ActionLayout
 
 _HEADER = ".h"
+_STATE = "state"
 # Rows on which whole numbers of C and of Python must be the same.
 _COMPARED_ROWS = 256
 
@@ -71,7 +73,7 @@ def _plan(export: Export) -> Plan | QuantizedPlan:
     if export.precision == "float32":
         return plan
     assert export.calibration is not None, "an export of int8 without data was refused before"
-    return quantize(plan, torch.as_tensor(export.calibration))
+    return quantize(plan, torch.as_tensor(export.calibration.observations), export.calibration.state)
 
 
 def read(export: Export, path: Path) -> Policy | None:
@@ -88,21 +90,31 @@ def read(export: Export, path: Path) -> Policy | None:
     if export.precision == "int8":
         _check_exact(export, library)
 
-    def run(rows: Tensor) -> Mapping[str, Tensor]:
-        outputs = torch.from_numpy(np.stack([library.outputs(row) for row in rows.numpy()]))
-        actions = torch.from_numpy(np.stack([library.act(row) for row in rows.numpy()]))
-        named = dict(zip(fields, outputs.tensor_split(len(fields), dim=1), strict=True))
-        return named | {ACTION: _as_played(policy.tasks[0].fingerprint.action_layout, actions)}
+    remembers = bool(state_parts(policy))
 
-    program = Program(path.name, f"C file {path.name}", "c", run, batch_size=1)
+    def run(rows: Tensor, *state: Tensor) -> Mapping[str, Tensor]:
+        (row,), before = rows.numpy(), state[0][0].numpy() if remembers else None
+        # Each of the two is a decision, and brings the state one step further.
+        after = None if before is None else before.copy()
+        outputs = torch.from_numpy(library.outputs(row, before))[None]
+        actions = torch.from_numpy(library.act(row, after))[None]
+        named = dict(zip(fields, outputs.tensor_split(len(fields), dim=1), strict=True))
+        answers = named | {ACTION: _as_played(policy.tasks[0].fingerprint.action_layout, actions)}
+        return answers if after is None else answers | {_STATE: torch.from_numpy(after)[None]}
+
+    states = (ProgramState(_STATE, torch.from_numpy(library.begun())),) if remembers else ()
+    program = Program(path.name, f"C file {path.name}", "c", run, batch_size=1, states=states)
     return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
 
 
 def decider(export: Export, path: Path) -> Decide | None:
     """Return one decision of the compiled code, called from Python; None where no C compiler is."""
     library = _library(export, path)
+    if library is None:
+        return None
+    state = library.begun()
     # The call from Python takes most of the time that is then measured.
-    return None if library is None else lambda observation: library.act(observation)
+    return lambda observation: library.act(observation, state)
 
 
 def _library(export: Export, path: Path) -> Library | None:
@@ -119,6 +131,7 @@ def _library(export: Export, path: Path) -> Library | None:
             is_bytes=fingerprint.observation_dtype == "uint8",
             num_outputs=fingerprint.action_layout.num_outputs(export.policy.output_kind),
             action_size=action_size(fingerprint.action_layout),
+            num_state_bytes=write_c(path.stem, _plan(export), ()).num_state_bytes,
         )
 
 
@@ -131,9 +144,9 @@ def _check_exact(export: Export, library: Library) -> None:
     plan = _plan(export)
     assert isinstance(plan, QuantizedPlan) and export.calibration is not None
     output = plan.plan.output
-    if output.atoms is not None or (output.kind == "actions" and output.squashes):
-        return  # what follows the last layer is computed in floats
-    rows = export.calibration[:_COMPARED_ROWS]
+    if plan.plan.remembers or output.atoms is not None or (output.kind == "actions" and output.squashes):
+        return  # what it remembers, or what follows the last layer, is computed in floats
+    rows = export.calibration.observations[:_COMPARED_ROWS]
     expected = plan.outputs(torch.as_tensor(rows))[:, : plan.plan.last.num_outputs]
     limit = output.gaussian.mean_limit if output.kind == "gaussian" else None
     expected = expected if limit is None else expected.clamp(-float(limit), float(limit))
@@ -167,6 +180,8 @@ def _contract_lines(contract: Mapping[str, Any]) -> Iterator[str]:
     yield f"action, {action['kind']}:"
     for term in action["terms"]:
         yield f"  {_place(term)}{_of_action(term)}"
+    for part in contract["states"]:
+        yield f"state, {part['name']}: {part['shape'][0]} numbers, {part['initial']:g} at the {part['reset']}"
 
 
 def _place(term: Mapping[str, Any]) -> str:

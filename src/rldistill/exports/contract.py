@@ -6,40 +6,22 @@ docs/export.md documents the schema.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from rldistill.checks import is_finite, is_whole
+from rldistill.checks import is_finite
 from rldistill.errors import RldistillError, UsageError, shown
-from rldistill.limits import JSON, read_file, read_json
+from rldistill.exports.names import Names, Term, seen_names
+from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import Task
 from rldistill.types import ActionLayout
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "rldistill.contract"
 """Of an ONNX file."""
 _ATARI_FRAMES_PER_SECOND = 60
-
-
-@dataclass(frozen=True)
-class Term:
-    """A name for some numbers that stand side by side in an observation or an action."""
-
-    name: str
-    size: int  # how many they are
-    unit: str | None = None  # such as rad/s
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the numbers of a task mean, as far as somebody says it."""
-
-    observation: tuple[Term, ...] = ()  # in order; none: they are named by the parts of the observation
-    action: tuple[Term, ...] = ()  # in order; none: one term
-    control_rate_hz: float | None = None  # decisions per second
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,7 @@ def make_contract(
         UsageError: the names are not as many as the numbers.
     """
     task = policy.tasks[0]
-    fingerprint = task.fingerprint
+    fingerprint = replace(policy.spec.seen, action_layout=task.fingerprint.action_layout)
     rate = _ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
     return {
         "schema_version": CONTRACT_VERSION,
@@ -98,14 +80,17 @@ def make_contract(
         "observation": {
             "dtype": "uint8" if fingerprint.observation_dtype == "uint8" else "float32",
             "shape": list(fingerprint.observation_shape),
-            "terms": _observation_terms(policy, names.observation),
+            "terms": _observation_terms(policy, seen_names(names, policy).observation),
         },
         "action": {
             "kind": fingerprint.action_layout.kind,
             "output_kind": policy.output_kind,
             "terms": _action_terms(task, policy, names.action),
         },
-        "states": [],  # no network of ours remembers anything yet
+        "states": [
+            {"name": part.name, "shape": list(part.shape), "initial": 0.0, "reset": "start of every episode"}
+            for part in state_parts(policy)
+        ],
         "retention": None if retention is None else _retention_data(retention),
     }
 
@@ -145,13 +130,27 @@ def _retention_data(retention: Retention) -> dict[str, Any]:
     return {**vars(retention), "interval": interval}
 
 
+def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:
+    """Return the parts of what a policy sees, and what is appended behind them, as the task's record names them."""
+    seen, sight = policy.spec.seen, policy.spec.sight
+    num_values, num_clock = policy.spec.num_observed, 0 if seen.time_feature is None else 1
+    own = [(Term(part.name, part.size), part.shape) for part in seen.observation_parts]
+    if not own:
+        num_own = num_values - seen.zero_padding - num_clock
+        is_plain = num_own == num_values
+        name = "observation" if sight is None else sight.parts[0]
+        own = [(Term(name, num_own), seen.observation_shape if is_plain else (num_own,))]
+    if seen.zero_padding:
+        own.append((Term("zero_padding", seen.zero_padding), (seen.zero_padding,)))
+    if num_clock:
+        own.append((Term("time_left", 1), (1,)))
+    return own
+
+
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
-    fingerprint, statistics = policy.tasks[0].fingerprint, policy.normalization
-    num_values = 1
-    for size in fingerprint.observation_shape:
-        num_values *= size
-    described = [(term, (term.size,)) for term in named] or _own_terms(fingerprint, num_values)
-    _check_total("observation", [term for term, _ in described], num_values)
+    statistics = policy.normalization
+    described = [(term, (term.size,)) for term in named] or _own_terms(policy)
+    _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
     terms: list[dict[str, Any]] = []
     start = 0
     for term, shape in described:
@@ -160,21 +159,6 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
         terms.append(data | _preprocessing(policy, statistics, start, end))
         start = end
     return terms
-
-
-def _own_terms(fingerprint: ObservationFingerprint, num_values: int) -> list[tuple[Term, tuple[int, ...]]]:
-    """Return the parts of an observation and what is appended behind them, as the task's record names them."""
-    num_clock = 0 if fingerprint.time_feature is None else 1
-    own = [(Term(part.name, part.size), part.shape) for part in fingerprint.observation_parts]
-    if not own:
-        num_own = num_values - fingerprint.zero_padding - num_clock
-        is_plain = num_own == num_values
-        own = [(Term("observation", num_own), fingerprint.observation_shape if is_plain else (num_own,))]
-    if fingerprint.zero_padding:
-        own.append((Term("zero_padding", fingerprint.zero_padding), (fingerprint.zero_padding,)))
-    if num_clock:
-        own.append((Term("time_left", 1), (1,)))
-    return own
 
 
 def _preprocessing(policy: TorchPolicy, statistics: InputNormalization | None, start: int, end: int) -> dict[str, Any]:
@@ -252,62 +236,6 @@ def _check_total(what: str, terms: Sequence[Term], expected: int) -> None:
             f"--names: the {what} terms take {total} numbers, the policy's {what} has {expected}: {listing}. Name all "
             "of them, in the order of the environment."
         )
-
-
-def read_names(path: Path) -> Names:
-    """Read `--names`: JSON with `observation` and `action`, lists of names or of `{name, size, unit}`, in order.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        data = read_json(read_file(path, JSON.num_bytes))
-    except OSError as error:
-        raise UsageError(f"--names {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UsageError(f"--names {path} is no JSON: {error}.") from error
-    keys = set(cast(dict[str, Any], data)) if isinstance(data, dict) else None
-    if keys is None or keys - {"observation", "action", "control_rate_hz"}:
-        got = f"a {type(data).__name__}" if keys is None else f"the keys {', '.join(sorted(keys))}"
-        raise UsageError(
-            f"--names {path}: got {got}, expected observation, action and control_rate_hz, or some of them."
-        )
-    return names_from(data, f"--names {path}")
-
-
-def names_from(data: Mapping[str, Any], what: str) -> Names:
-    """Return names from plain JSON data.
-
-    Raises:
-        UsageError: it does not hold them; begins with `what`.
-    """
-    rate = data.get("control_rate_hz")
-    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
-        raise UsageError(f"{what}: control_rate_hz must be a number > 0, got {shown(rate)}.")
-    observation, action = (_terms(data.get(key, []), f"{what}: {key}") for key in ("observation", "action"))
-    return Names(observation, action, None if rate is None else float(rate))
-
-
-def _terms(items: Any, what: str) -> tuple[Term, ...]:  # noqa: ANN401 (JSON)
-    expected = 'expected a list of names, or of {"name": …, "size": …, "unit": …}'
-    if not isinstance(items, list | tuple):
-        raise UsageError(f"{what}: got {shown(items)}, {expected}.")
-    terms: list[Term] = []
-    for item in cast(Sequence[Any], items):
-        data = {"name": item} if isinstance(item, str) else item
-        if not isinstance(data, dict):
-            raise UsageError(f"{what}: got {shown(item)} in the list, {expected}.")
-        known = cast(dict[str, Any], data)
-        name, size, unit = known.get("name"), known.get("size", 1), known.get("unit")
-        is_right = is_whole(size) and isinstance(unit, str | None) and not known.keys() - {"name", "size", "unit"}
-        if not (isinstance(name, str) and is_right):
-            raise UsageError(
-                f"{what}: got a term of {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, {expected}."
-            )
-        terms.append(Term(name, size, unit))
-    if twice := sorted({term.name for term in terms if [own.name for own in terms].count(term.name) > 1}):
-        raise UsageError(f"{what}: got {', '.join(twice)} more than once. A name stands for one term.")
-    return tuple(terms)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def constant_log_std(export: Export, found: DensePolicy) -> Tensor:
         return found.rows.log_std.detach().cpu().clone()
     if export.calibration is None:
         return torch.zeros(layer.num_linear)
-    log_std = policy(export.calibration)[0].log_std
+    log_std = policy(export.calibration.observations)[0].log_std
     assert log_std is not None, "a Gaussian has one"
     return log_std.mean(dim=0).cpu()
 

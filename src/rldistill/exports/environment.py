@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 
 from rldistill.envs import PlayableTask
-from rldistill.exports.contract import Names, names_from
+from rldistill.exports.names import Names, names_from
 
 METADATA_KEY = "rldistill"
 """In the `metadata` of an environment's class: what `--names` holds."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.data import Dataset
 from rldistill.errors import NumericalError
 from rldistill.exports.c.plan import activated, make_plan, run_plan
 from rldistill.exports.c.quantize import QuantizedLayer, quantize, whole_weights
@@ -24,13 +24,20 @@ _LEARNING_RATE = 3e-4
 
 
 def fine_tune(
-    policy: TorchPolicy, dataset: Dataset, calibration: Tensor, *, seed: int, progress: Callable[[int], None]
+    policy: TorchPolicy,
+    observe: Callable[[NDArray[np.int64]], NDArray[np.generic]],
+    num_steps: int,
+    calibration: Tensor,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
 ) -> TorchPolicy:
     """Return a copy of a policy that acts as it does with int8 weights and activations, too.
 
     Args:
         policy: the teacher, and the start.
-        dataset: whose observations it is taught on.
+        observe: gives what the policy sees at steps of a dataset, on which it is taught.
+        num_steps: of the dataset.
         calibration: observations `[N, *observation_shape]` from which the ranges come.
         seed: of the rows that are drawn.
         progress: hears the number of updates so far.
@@ -49,8 +56,7 @@ def fine_tune(
         spread = _compared(run_plan(teacher, calibration), plan.output.kind).square().mean(dim=0).clamp(min=1e-12)
     for update in range(NUM_UPDATES):
         optimizer.param_groups[0]["lr"] = _LEARNING_RATE * (1 - update / NUM_UPDATES)
-        chosen = np.sort(rng.integers(dataset.num_steps, size=_BATCH_SIZE))
-        rows = torch.as_tensor(dataset.observations(chosen))
+        rows = torch.as_tensor(observe(np.sort(rng.integers(num_steps, size=_BATCH_SIZE))))
         with torch.no_grad():
             targets = run_plan(teacher, rows)
         error = _compared(quantized.outputs(rows, _forward), plan.output.kind) - _compared(targets, plan.output.kind)

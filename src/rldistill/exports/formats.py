@@ -5,12 +5,13 @@ verified, so that nothing half-written is ever seen under the name that was aske
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
@@ -25,15 +26,23 @@ Decide = Callable[[NDArray[Any]], object]
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Real observations, and what the policy remembered of their episodes before each of them."""
+
+    observations: NDArray[np.generic]  # `[N, *observation_shape]`
+    state: tuple[Tensor, ...] = ()  # `[N, …]` each; none: it remembers nothing
+
+
+@dataclass(frozen=True)
 class Export:
     """A policy on its way out."""
 
-    policy: TorchPolicy  # plays the head that is exported, on the CPU
+    policy: TorchPolicy  # plays the head that is exported, on the CPU; it sees all of what it is given (`as_seen`)
     contract: Mapping[str, Any]  # `contract.make_contract`
+    whole: TorchPolicy | None = None  # the same as its file has it, where it takes its own parts of what it is given
     precision: Precision = "float32"
     gives_probabilities: bool = False  # whether choices come with their probabilities, too
-    # Observations of the dataset `[N, *observation_shape]`, where there is one: the ranges of int8 come from them.
-    calibration: NDArray[np.generic] | None = None
+    calibration: Sample | None = None  # of the dataset, where there is one: the ranges of int8 come from it
     playable: PlayableTask | None = None  # the policy's task, where it can be made here
     score: Score | None = None  # of the policy, where it was measured
 
@@ -60,6 +69,19 @@ class ExportFormat:
     companions: tuple[str, ...] = ()  # suffixes of the files that may be written beside it
     contents: tuple[str, ...] = ()  # names of the files in it, where it is a folder
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
+    keeps_state: bool = True  # whether its files can hold a policy that remembers
+
+
+def as_seen(policy: TorchPolicy) -> TorchPolicy:
+    """Return the same weights for a task that shows what the policy sees, and nothing else."""
+    sight = policy.spec.sight
+    if sight is None:
+        return policy
+    heads = tuple(
+        replace(head, task=replace(head.task, fingerprint=sight.seen(head.task.fingerprint)))
+        for head in policy.spec.heads
+    )
+    return policy.with_spec(heads=heads, sight=None)
 
 
 def format_of(formats: Mapping[str, ExportFormat], name: str | None, out: Path) -> ExportFormat:

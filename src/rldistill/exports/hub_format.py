@@ -18,7 +18,8 @@ POLICY, ONNX_FILE, CONTRACT, CARD = "policy.safetensors", "policy.onnx", "contra
 def _write(export: Export, path: Path) -> None:
     path.mkdir()
     # The head that is exported, alone: who downloads it is not to guess which one is meant.
-    export.policy.single_task(export.policy.tasks[0].name).save(path / POLICY)
+    policy = export.whole or export.policy
+    policy.single_task(policy.tasks[0].name).save(path / POLICY)
     onnx_format.write(export, path / ONNX_FILE)
     (path / CONTRACT).write_text(json.dumps(export.contract, indent=2, allow_nan=False) + "\n")
     (path / CARD).write_text("\n".join([*_metadata(export), *_text(export)]) + "\n")
@@ -67,7 +68,8 @@ def _text(export: Export) -> Iterator[str]:
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     yield f"# {policy.name}"
     yield ""
-    yield f"Plays `{policy.tasks[0].name}` with {size:,} parameters, {policy.behaviour}. SHA-256 `{policy.hash}`."
+    how = f"with {size:,} parameters, {policy.behaviour}"
+    yield f"Plays `{policy.tasks[0].name}` {how}. SHA-256 `{contract['policy']['hash']}`."
     yield ""
     if export.score is not None:
         yield f"Score: {export.score.mean:.4g} ({_score_name(export.score)})."

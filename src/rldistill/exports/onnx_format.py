@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.adapters.load import acting, load_with
 from rldistill.adapters.onnx_program import onnx_metadata
+from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
 from rldistill.exports.contract import METADATA_KEY, check_contract
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
-from rldistill.exports.onnx_graph import INPUT, make_model
+from rldistill.exports.onnx_graph import INPUT, make_model, state_input, state_output
+from rldistill.exports.states import state_parts
 from rldistill.limits import JSON, read_json
 from rldistill.networks import PolicyNetwork
 from rldistill.options.reading import Reading
@@ -61,7 +65,6 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
     The ranges are the smallest and the largest value that each layer is given on observations of the dataset. What a
     layer gives is not rounded itself: neighbouring Q-values lie closer than a 256th of their range.
     """
-    assert export.calibration is not None, "int8 is exported with observations"
     quantization = optional_import("onnxruntime.quantization", what=f"{_WHAT} --precision int8", extra="onnx")
     logger = logging.getLogger()
     level = logger.level
@@ -72,7 +75,7 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
             quantization.quantize_static(
                 model,
                 quantised,
-                _Batches(export.calibration),
+                _Batches(export),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_exclude=_last_layers(model),
@@ -104,17 +107,20 @@ def _last_layers(model: Any) -> list[str]:  # noqa: ANN401 (protobuf)
 
 
 class _Batches:
-    """Observations as onnxruntime's quantiser asks for them."""
+    """Observations, and what was remembered before them, as onnxruntime's quantiser asks for them."""
 
-    def __init__(self, observations: NDArray[np.generic]) -> None:
-        self._left: Iterator[NDArray[np.generic]] = iter(
-            observations[start : start + _CALIBRATION_ROWS] for start in range(0, len(observations), _CALIBRATION_ROWS)
+    def __init__(self, export: Export) -> None:
+        assert export.calibration is not None, "int8 is exported with observations"
+        names = (INPUT, *map(state_input, state_parts(export.policy)))
+        inputs = (export.calibration.observations, *(part.numpy() for part in export.calibration.state))
+        self._left: Iterator[dict[str, NDArray[np.generic]]] = iter(
+            {name: rows[start : start + _CALIBRATION_ROWS] for name, rows in zip(names, inputs, strict=True)}
+            for start in range(0, len(inputs[0]), _CALIBRATION_ROWS)
         )
 
     def get_next(self) -> dict[str, NDArray[np.generic]] | None:
         """Return the next batch, None after the last."""
-        rows = next(self._left, None)
-        return None if rows is None else {INPUT: rows}
+        return next(self._left, None)
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """Refuse to be read in parts, for which the quantiser does not ask unless told."""
@@ -123,17 +129,47 @@ class _Batches:
 
 def read(export: Export, path: Path) -> Policy:
     """Return what our own loader reads: the file in a process of its own, as any stranger's."""
+    if state_parts(export.policy):
+        return _remembering(export, path)
     policy = load_with(path, Reading(), device="cpu", task=export.policy.tasks[0])
     return acting(policy, export.policy.behaviour)
 
 
-def decider(export: Export, path: Path) -> Decide:
-    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
+def _remembering(export: Export, path: Path) -> Policy:
+    """Return a policy that remembers, with a state for each environment as the file's inputs and outputs."""
+    session, parts, policy = _session(path), state_parts(export.policy), export.policy
+    names = [output.name for output in session.get_outputs()]
+
+    def run(rows: Tensor, *state: Tensor) -> dict[str, Tensor]:
+        given = {state_input(part): own.numpy() for part, own in zip(parts, state, strict=True)}
+        answers = session.run(names, {INPUT: rows.numpy(), **given})
+        return {name: torch.from_numpy(answer) for name, answer in zip(names, answers, strict=True)}
+
+    states = tuple(ProgramState(state_output(part), torch.zeros(part.shape)) for part in parts)
+    program = Program(path.stem, f"ONNX file {path.name}", "onnx", run, states=states)
+    return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
+
+
+def _session(path: Path) -> Any:  # noqa: ANN401 (no public types)
     onnxruntime = optional_import("onnxruntime", what=_WHAT, extra="onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return lambda observation: session.run([ACTION], {INPUT: observation})
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def decider(export: Export, path: Path) -> Decide:
+    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
+    session = _session(path)
+    parts = state_parts(export.policy)
+    names = [ACTION, *map(state_output, parts)]
+    state = {state_input(part): np.zeros((1, *part.shape), np.float32) for part in parts}
+
+    def decide(observation: NDArray[np.generic]) -> object:
+        action, *following = session.run(names, {INPUT: observation, **state})
+        state.update(zip(state, following, strict=True))
+        return action
+
+    return decide
 
 
 def contract_in(path: Path) -> dict[str, Any] | None:

@@ -5,23 +5,24 @@ names of `PolicyOutput`, so that every reader of the file, our own loader too, k
 is what the policy does when it acts greedily, in the environment's units.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rldistill.errors import RldistillError
 from rldistill.exports.formats import ACTION
+from rldistill.exports.onnx_nodes import ACTIVATIONS, Graph, Write
+from rldistill.exports.states import StatePart, state_parts
 from rldistill.networks import NormalizeInput, PolicyNetwork
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.impala import ImpalaStage, ResidualBlock
 from rldistill.networks.input_layer import ScaleInput
 from rldistill.networks.layers import plain_layers
 from rldistill.networks.output_layer import GSDE_EPSILON, LOG_STD_BOUNDS, SMOOTH_LOG_STD_BOUNDS, OutputLayer, OutputRows
+from rldistill.networks.recurrent import RecurrentCell, Stack
 from rldistill.networks.torsos import image_shape
 from rldistill.policies import TorchPolicy
 from rldistill.types import OUTPUT_FIELDS, ActionLayout
@@ -32,46 +33,14 @@ IR_VERSION = 8
 INPUT, PROBABILITIES = "observation", "probabilities"
 
 
-class _Graph:
-    """Nodes and weights, in the order in which they are written."""
+def state_input(part: StatePart) -> str:
+    """Return the name of the input that takes a part of the state: `h_in`."""
+    return f"{part.name}_in"
 
-    def __init__(self, onnx: Any, *, half: bool) -> None:  # noqa: ANN401 (protobuf has no public types)
-        self.onnx = onnx
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self._half = half
 
-    def node(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:  # noqa: ANN401
-        """Add an operator of one output and return that output's name."""
-        name = name or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:  # noqa: ANN401 (numbers of any shape)
-        """Add numbers that are no weights: factors, bounds, sizes."""
-        return self._store(np.asarray(value, dtype), "constant")
-
-    def weight(self, tensor: Tensor, role: str) -> str:
-        """Add a weight; one of a float16 file becomes float32 again as the file is loaded."""
-        values = tensor.detach().cpu().float().numpy()
-        if not self._half:
-            return self._store(values, role)
-        stored = self._store(values.astype(np.float16), role)
-        return self.node("Cast", stored, to=self.onnx.TensorProto.FLOAT)
-
-    def _store(self, values: NDArray[Any], role: str) -> str:
-        name = f"{role}_{len(self.weights)}"
-        self.weights.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def clip(self, value: str, low: float, high: float, dtype: Any = np.float32) -> str:  # noqa: ANN401
-        return self.node("Clip", value, self.constant(low, dtype), self.constant(high, dtype))
-
-    def times(self, value: str, factor: Any) -> str:  # noqa: ANN401 (numbers of any shape)
-        return self.node("Mul", value, self.constant(factor))
-
-    def plus(self, value: str, summand: Any) -> str:  # noqa: ANN401 (numbers of any shape)
-        return self.node("Add", value, self.constant(summand))
+def state_output(part: StatePart) -> str:
+    """Return the name of the output that gives its next: `h_out`."""
+    return f"{part.name}_out"
 
 
 def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilities: bool) -> Any:  # noqa: ANN401
@@ -87,9 +56,11 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
     assert isinstance(network, PolicyNetwork), "checked before"
     fingerprint, types = policy.tasks[0].fingerprint, onnx.TensorProto
     layout = fingerprint.action_layout
-    graph = _Graph(onnx, half=half)
+    graph = Graph(onnx, half=half)
     *below, output, rows = plain_layers(network, policy.head)
     assert isinstance(rows, OutputRows), "the last layer"
+    parts = state_parts(policy)
+    graph.state = [state_input(part) for part in parts]
     value = _images(graph, INPUT, fingerprint.observation_shape) if _takes_images(network) else INPUT
     features = _run(graph, below, value, _shape(network))
     raw = _rows(graph, rows, _run(graph, [output], features, ()), features)
@@ -99,15 +70,21 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
     outputs[ACTION] = graph.node("Identity", action, name=ACTION)
     if gives_probabilities:
         outputs[PROBABILITIES] = graph.node("Identity", _probabilities(graph, layout, raw[0]), name=PROBABILITIES)
+    for part, following in zip(parts, graph.next_state, strict=True):
+        outputs[state_output(part)] = graph.node("Identity", following, name=state_output(part))
     observation_type = types.UINT8 if fingerprint.observation_dtype == "uint8" else types.FLOAT
     info = onnx.helper.make_tensor_value_info
     widths = {name: [layout.num_outputs(policy.output_kind) // len(fields)] for name in fields}
     widths |= {ACTION: list(layout.action_shape), PROBABILITIES: [sum(layout.sizes)]}
+    widths |= {state_output(part): list(part.shape) for part in parts}
     action_type = types.FLOAT if layout.is_continuous else types.INT64
     made = onnx.helper.make_graph(
         graph.nodes,
         "policy",
-        [info(INPUT, observation_type, ["batch", *fingerprint.observation_shape])],
+        [
+            info(INPUT, observation_type, ["batch", *fingerprint.observation_shape]),
+            *(info(state_input(part), types.FLOAT, ["batch", *part.shape]) for part in parts),
+        ],
         [info(name, action_type if name == ACTION else types.FLOAT, ["batch", *widths[name]]) for name in outputs],
         graph.weights,
     )
@@ -125,7 +102,7 @@ def _shape(network: PolicyNetwork) -> tuple[int, ...]:
     return shape or network.observation_shape
 
 
-def _images(graph: _Graph, value: str, shape: tuple[int, ...]) -> str:
+def _images(graph: Graph, value: str, shape: tuple[int, ...]) -> str:
     """Turn observations into `[B, C, H, W]`, as `torsos.to_images` does."""
     images = image_shape(shape)
     assert images is not None, "checked when the torso was made"
@@ -135,7 +112,7 @@ def _images(graph: _Graph, value: str, shape: tuple[int, ...]) -> str:
     return value if images == shape else graph.node("Transpose", value, perm=[0, 3, 1, 2])
 
 
-def _run(graph: _Graph, layers: Sequence[nn.Module], value: str, shape: tuple[int, ...]) -> str:
+def _run(graph: Graph, layers: Sequence[nn.Module], value: str, shape: tuple[int, ...]) -> str:
     """Write layers one after the other.
 
     Args:
@@ -151,8 +128,8 @@ def _run(graph: _Graph, layers: Sequence[nn.Module], value: str, shape: tuple[in
             value = _combined(graph, layer, value)
         elif isinstance(layer, ImpalaStage):
             value = _stage(graph, layer, value)
-        elif type(layer) in _ACTIVATIONS:
-            value = _ACTIVATIONS[type(layer)](graph, layer, value)
+        elif type(layer) in ACTIVATIONS:
+            value = ACTIVATIONS[type(layer)](graph, layer, value)
         else:
             writer = next((write for kind, write in _LAYERS.items() if isinstance(layer, kind)), None)
             if writer is None:
@@ -161,12 +138,12 @@ def _run(graph: _Graph, layers: Sequence[nn.Module], value: str, shape: tuple[in
     return value
 
 
-def _scaled(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (a ScaleInput)
+def _scaled(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (a ScaleInput)
     floats = graph.node("Cast", value, to=graph.onnx.TensorProto.FLOAT)
     return floats if layer.scale == 1 else graph.times(floats, layer.scale)
 
 
-def _normalised(graph: _Graph, layer: NormalizeInput, value: str, shape: tuple[int, ...]) -> str:
+def _normalised(graph: Graph, layer: NormalizeInput, value: str, shape: tuple[int, ...]) -> str:
     """(o − mean) ÷ √(variance + ε) in float64, as the policy computes it, clipped, but for spans left untouched."""
     double = graph.onnx.TensorProto.DOUBLE
     flat = graph.node("Cast", graph.node("Flatten", value), to=double)
@@ -183,17 +160,17 @@ def _normalised(graph: _Graph, layer: NormalizeInput, value: str, shape: tuple[i
     return graph.node("Reshape", result, graph.constant([-1, *shape], np.int64)) if len(shape) > 1 else result
 
 
-def _linear(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.Linear)
+def _linear(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.Linear)
     return graph.node("Gemm", value, graph.weight(layer.weight, "weight"), graph.weight(layer.bias, "bias"), transB=1)
 
 
-def _convolution(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.Conv2d)
+def _convolution(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.Conv2d)
     weights = graph.weight(layer.weight, "weight"), graph.weight(layer.bias, "bias")
     shape = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "pads": [*layer.padding] * 2}
     return graph.node("Conv", value, *weights, name=None, **shape)
 
 
-def _group_norm(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.GroupNorm of one group)
+def _group_norm(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.GroupNorm of one group)
     """Normalise over channels and space together: the operator of that name came with a later opset."""
     channels = layer.num_channels
     rows = graph.node("Reshape", value, graph.constant([0, 1, -1], np.int64))
@@ -203,12 +180,12 @@ def _group_norm(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (
     return graph.node("Add", scaled, graph.weight(layer.bias.view(channels, 1, 1), "norm_bias"))
 
 
-def _layer_norm(graph: _Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.LayerNorm)
+def _layer_norm(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (an nn.LayerNorm)
     weights = graph.weight(layer.weight, "norm"), graph.weight(layer.bias, "norm_bias")
     return graph.node("LayerNormalization", value, *weights, axis=-layer.weight.dim(), epsilon=layer.eps)
 
 
-def _stage(graph: _Graph, stage: ImpalaStage, value: str) -> str:
+def _stage(graph: Graph, stage: ImpalaStage, value: str) -> str:
     pooling = {"kernel_shape": [3, 3], "strides": [stage.stride] * 2, "pads": [1, 1, 1, 1]}
     value = graph.node("MaxPool", _convolution(graph, stage.convolution, value), name=None, **pooling)
     for block in stage.blocks:
@@ -218,7 +195,7 @@ def _stage(graph: _Graph, stage: ImpalaStage, value: str) -> str:
     return value
 
 
-def _combined(graph: _Graph, torso: CombinedTorso, value: str) -> str:
+def _combined(graph: Graph, torso: CombinedTorso, value: str) -> str:
     """Features of each image beside all other parts, in the order of the parts."""
     images, features, start = iter(torso.images), list[str](), 0
     for part in torso.parts:
@@ -237,7 +214,43 @@ def _combined(graph: _Graph, torso: CombinedTorso, value: str) -> str:
     return graph.node("Concat", *features, axis=1)
 
 
-def _rows(graph: _Graph, rows: OutputRows, linear: str, features: str) -> list[str]:
+def _stack(graph: Graph, layer: Stack, value: str) -> str:
+    rows = graph.node("Concat", graph.state.pop(0), graph.node("Flatten", value), axis=1)
+    bounds = (graph.constant([bound], np.int64) for bound in (layer.num_inputs, layer.width, 1))
+    graph.next_state.append(graph.node("Slice", rows, *bounds))
+    return rows
+
+
+def _cell(graph: Graph, cell: RecurrentCell, value: str) -> str:
+    """The next state as `recurrent.next_state` has it: of operators that every runtime has, and int8 may round."""
+    before = graph.state.pop(0)
+    given, recalled = _linear(graph, cell.input, value), _linear(graph, cell.recurrent, before)
+
+    def part(gates: str, number: int) -> str:
+        bounds = (graph.constant([bound], np.int64) for bound in (number * cell.size, (number + 1) * cell.size, 1))
+        return graph.node("Slice", gates, *bounds)
+
+    def sigmoid(gates: str, number: int) -> str:
+        return graph.node("Sigmoid", part(gates, number))
+
+    if cell.kind == "gru":
+        both = graph.node("Add", given, recalled)
+        own = graph.node("Mul", sigmoid(both, 0), part(recalled, 2))
+        candidate = graph.node("Tanh", graph.node("Add", part(given, 2), own))
+        update = sigmoid(both, 1)
+        kept = graph.node("Mul", update, before)
+        hidden = graph.node("Add", graph.node("Mul", graph.node("Sub", graph.constant(1), update), candidate), kept)
+        graph.next_state.append(hidden)
+        return hidden
+    both = graph.node("Add", given, recalled)
+    kept = graph.node("Mul", sigmoid(both, 1), graph.state.pop(0))
+    content = graph.node("Add", kept, graph.node("Mul", sigmoid(both, 0), graph.node("Tanh", part(both, 2))))
+    hidden = graph.node("Mul", sigmoid(both, 3), graph.node("Tanh", content))
+    graph.next_state += [hidden, content]
+    return hidden
+
+
+def _rows(graph: Graph, rows: OutputRows, linear: str, features: str) -> list[str]:
     """Return the fields of the output: what `OutputRows` computes."""
     layer = rows.layer
     if layer.kind == "gaussian":
@@ -254,7 +267,7 @@ def _rows(graph: _Graph, rows: OutputRows, linear: str, features: str) -> list[s
     return [graph.node("MatMul", chances, graph.constant(support))]
 
 
-def _log_std(graph: _Graph, rows: OutputRows, mean: str, features: str) -> str:
+def _log_std(graph: Graph, rows: OutputRows, mean: str, features: str) -> str:
     std = rows.layer.gaussian.std
     if std in ("state", "state_tanh"):
         value = _linear(graph, rows.log_std_layer, features)
@@ -272,13 +285,13 @@ def _log_std(graph: _Graph, rows: OutputRows, mean: str, features: str) -> str:
     return graph.times(graph.node("Log", graph.plus(variance, GSDE_EPSILON)), 0.5)
 
 
-def _rescaled(graph: _Graph, layout: ActionLayout, value: str) -> str:
+def _rescaled(graph: Graph, layout: ActionLayout, value: str) -> str:
     """From tanh's [-1, 1] to [low, high]."""
     low, high = np.array(layout.low), np.array(layout.high)
     return graph.plus(graph.times(graph.node("Tanh", value), 0.5 * (high - low)), 0.5 * (high + low))
 
 
-def _action(graph: _Graph, layer: OutputLayer, raw: str) -> str:
+def _action(graph: Graph, layer: OutputLayer, raw: str) -> str:
     """Return what a greedy policy does: the best choice, the mode or the mean, in the environment's units."""
     layout, int64 = layer.layout, graph.onnx.TensorProto.INT64
     if layout.kind == "box":
@@ -296,7 +309,7 @@ def _action(graph: _Graph, layer: OutputLayer, raw: str) -> str:
     return graph.node("Concat", *best, axis=1)
 
 
-def _probabilities(graph: _Graph, layout: ActionLayout, raw: str) -> str:
+def _probabilities(graph: Graph, layout: ActionLayout, raw: str) -> str:
     if layout.kind == "multi_binary":
         return graph.node("Sigmoid", raw)
     if layout.kind == "discrete":
@@ -305,7 +318,7 @@ def _probabilities(graph: _Graph, layout: ActionLayout, raw: str) -> str:
     return graph.node("Concat", *parts, axis=1)
 
 
-def _choices(graph: _Graph, layout: ActionLayout, raw: str) -> list[str]:
+def _choices(graph: Graph, layout: ActionLayout, raw: str) -> list[str]:
     """Return the scores of each choice by itself."""
     parts, start = list[str](), 0
     for size in layout.sizes:
@@ -315,41 +328,13 @@ def _choices(graph: _Graph, layout: ActionLayout, raw: str) -> list[str]:
     return parts
 
 
-def _gelu(graph: _Graph, value: str) -> str:
-    normal = graph.plus(graph.node("Erf", graph.times(value, 1 / math.sqrt(2))), 1)
-    return graph.times(graph.node("Mul", value, normal), 0.5)
-
-
-def _mish(graph: _Graph, value: str) -> str:
-    return graph.node("Mul", value, graph.node("Tanh", graph.node("Softplus", value)))
-
-
-_Write = Callable[[_Graph, Any, str], str]
-_LAYERS: Mapping[type[nn.Module], _Write] = {
+_LAYERS: Mapping[type[nn.Module], Write] = {
     ScaleInput: _scaled,
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
     nn.Flatten: lambda graph, _, value: graph.node("Flatten", value),
-}
-# Those of `torsos.ACTIVATIONS`, all with torch's defaults.
-_ACTIVATIONS: Mapping[type[nn.Module], _Write] = {
-    nn.ReLU: lambda graph, _, value: graph.node("Relu", value),
-    nn.Tanh: lambda graph, _, value: graph.node("Tanh", value),
-    nn.ELU: lambda graph, _, value: graph.node("Elu", value, alpha=1.0),
-    nn.LeakyReLU: lambda graph, _, value: graph.node("LeakyRelu", value, alpha=0.01),
-    nn.Sigmoid: lambda graph, _, value: graph.node("Sigmoid", value),
-    nn.SiLU: lambda graph, _, value: graph.node("Mul", value, graph.node("Sigmoid", value)),
-    nn.GELU: lambda graph, _, value: _gelu(graph, value),
-    nn.SELU: lambda graph, _, value: graph.node("Selu", value),
-    nn.Softplus: lambda graph, _, value: graph.node("Softplus", value),
-    nn.Identity: lambda graph, _, value: value,
-    nn.Mish: lambda graph, _, value: _mish(graph, value),
-    nn.Hardtanh: lambda graph, _, value: graph.clip(value, -1, 1),
-    nn.Hardsigmoid: lambda graph, _, value: graph.node("HardSigmoid", value, alpha=1 / 6, beta=0.5),
-    nn.Hardswish: lambda graph, _, value: graph.node("HardSwish", value),
-    nn.Softsign: lambda graph, _, value: graph.node("Softsign", value),
-    nn.CELU: lambda graph, _, value: graph.node("Celu", value, alpha=1.0),
-    nn.ReLU6: lambda graph, _, value: graph.clip(value, 0, 6),
+    Stack: _stack,
+    RecurrentCell: _cell,
 }

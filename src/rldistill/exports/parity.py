@@ -98,9 +98,11 @@ def compare(export: Policy, trajectories: Iterable[Decisions], precision: Precis
     gap, error, size, spread = 0.0, 0.0, 0.0, 0.0
     layout = export.tasks[0].fingerprint.action_layout
     is_gaussian = False
+    memory = _Memory(export)
     for decisions in trajectories:
         ours, mine = decisions.output.raw.cpu(), choose_actions(decisions.output, "greedy")
-        theirs, other = _answers(export, decisions.observations)
+        theirs, other, following = _answers(export, decisions.seen, memory.before(decisions))
+        memory.keep(decisions, following)
         is_gaussian = export.output_kind == decisions.output.kind == "gaussian"
         gaps = _gaps(layout, mine, other)
         is_equal = gaps <= (MAX_ACTION_GAP[precision] if layout.is_continuous else 0.0)
@@ -127,25 +129,51 @@ def _larger(known: float, found: Tensor | np.floating[Any]) -> float:
     return float(np.maximum(known, float(found)))
 
 
+class _Memory:
+    """What an export remembers of each episode that is under way."""
+
+    def __init__(self, export: Policy) -> None:
+        self._begun = export.initial_state(1)
+        self._states: dict[int, tuple[Tensor, ...]] = {}
+
+    def before(self, decisions: Decisions) -> tuple[Tensor, ...]:
+        """Return its state before decisions, `[M, …]` each; that of an episode's first is the one it begins with."""
+        if self._begun is None:
+            return ()
+        rows = zip(decisions.episodes.tolist(), decisions.begin.tolist(), strict=True)
+        states = [self._begun if begins else self._states[episode] for episode, begins in rows]
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+    def keep(self, decisions: Decisions, following: tuple[Tensor, ...]) -> None:
+        """Keep its next states."""
+        if self._begun is None:
+            return
+        for row, episode in enumerate(decisions.episodes.tolist()):
+            self._states[episode] = tuple(part[row : row + 1] for part in following)
+
+
 @torch.inference_mode()
-def _answers(export: Policy, rows: NDArray[np.generic]) -> tuple[Tensor, Actions]:
-    """Return raw outputs `[M, O]` and the greedy action, which a program may give itself."""
+def _answers(
+    export: Policy, rows: NDArray[np.generic], state: tuple[Tensor, ...]
+) -> tuple[Tensor, Actions, tuple[Tensor, ...]]:
+    """Return raw outputs `[M, O]`, the greedy action, which a program may give itself, and the next state."""
     if not isinstance(export, ProgramPolicy):
-        output, _ = export(rows)
-        return output.raw.cpu(), choose_actions(output, "greedy")
+        output, following = export(rows, state or None)
+        return output.raw.cpu(), choose_actions(output, "greedy"), following or ()
     program, layout = export.program, export.tasks[0].fingerprint.action_layout
 
-    def run(part: Tensor) -> tuple[Tensor, Tensor | None]:
+    def run(part: Tensor, *before: Tensor) -> tuple[Tensor | None, ...]:
         # A copy: the rows of a batch without padding are the caller's.
-        answers = program.run(part.to(program.input_dtype or part.dtype, copy=True))
-        return raw_rows(program.what, export.outputs, answers, layout), answers.get(ACTION)
+        answers, after = program.split(program.run(part.to(program.input_dtype or part.dtype, copy=True), *before))
+        return raw_rows(program.what, export.outputs, answers, layout), answers.get(ACTION), *after
 
-    raw, actions = run_padded(torch.as_tensor(rows), program.batch_size, run)
+    raw, actions, *following = run_padded(torch.as_tensor(rows), program.batch_size, run, *state)
     assert raw is not None, "a program always answers"
     check_answers(export.name, export.output_kind, torch.as_tensor(rows), raw)
+    after = tuple(part for part in following if part is not None)
     if actions is None:
-        return raw, choose_actions(PolicyOutput.from_raw(layout, export.output_kind, raw), "greedy")
-    return raw, actions.numpy()
+        return raw, choose_actions(PolicyOutput.from_raw(layout, export.output_kind, raw), "greedy"), after
+    return raw, actions.numpy(), after
 
 
 def _gaps(layout: ActionLayout, ours: Actions, theirs: Actions) -> NDArray[np.float64]:

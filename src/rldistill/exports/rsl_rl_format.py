@@ -72,4 +72,6 @@ def _decider(export: Export, path: Path) -> Decide:
     return lambda observation: policy.act(observation)
 
 
-RSL_RL = ExportFormat("rsl-rl", ".pt", ("float32",), _write, _read, _decider, may_give_probabilities=False)
+RSL_RL = ExportFormat(
+    "rsl-rl", ".pt", ("float32",), _write, _read, _decider, may_give_probabilities=False, keeps_state=False
+)

@@ -213,4 +213,5 @@ SB3 = ExportFormat(
     _decider,
     companions=(_STATISTICS_SUFFIX,),
     may_give_probabilities=False,
+    keeps_state=False,
 )

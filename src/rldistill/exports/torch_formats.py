@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rldistill.adapters.load import acting, load_with
+from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import RldistillError, first_line
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
+from rldistill.exports.states import state_parts
 from rldistill.networks import ModuleNetwork
 from rldistill.networks.foreign import named_outputs
 from rldistill.networks.outputs import raw_rows
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind
+from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind, State
 
+STATE = "hidden_state"
 CONTRACT_FILE = "contract.json"
 """Of the contract in such an archive (`_extra_files`, `extra_files`)."""
 
@@ -40,10 +43,16 @@ class ActingModule(nn.Module):
         self._layout = policy.tasks[0].fingerprint.action_layout
         self._outputs = policy.spec.declared_outputs
         self._gives_probabilities = gives_probabilities
+        self._sizes = [part.size for part in state_parts(policy)]
 
-    def forward(self, observation: Tensor) -> dict[str, Tensor]:
-        """Return the fields of the output, the greedy action, and the probabilities where they were asked for."""
-        raw = self._rows(observation)
+    def forward(self, observation: Tensor, state: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the fields of the output, the greedy action, and the probabilities where they were asked for.
+
+        Args:
+            observation: `[B, …]`.
+            state: of a policy that remembers, its parts side by side, `[B, S]`; the next is among the answers.
+        """
+        raw, following = self._rows(observation, None if state is None else state.split(self._sizes, dim=1))
         names = OUTPUT_FIELDS[self._kind]
         fields = dict(zip(names, raw.chunk(len(names), dim=1), strict=True))
         fields[ACTION] = greedy_action(self._layout, self._kind, fields[names[0]])
@@ -51,18 +60,48 @@ class ActingModule(nn.Module):
             parts = raw.split(self._layout.sizes, dim=1) if self._layout.kind == "multi_discrete" else (raw,)
             is_binary = self._layout.kind == "multi_binary"
             fields["probabilities"] = raw.sigmoid() if is_binary else torch.cat([p.softmax(1) for p in parts], dim=1)
-        return fields
+        return fields if following is None else fields | {STATE: torch.cat(following, dim=1)}
 
-    def _rows(self, observation: Tensor) -> Tensor:
+    def _rows(self, observation: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, State]:
         network = self.network
         if not isinstance(network, ModuleNetwork):
-            return network(observation, self._head).outputs
+            output = network(observation, self._head, state)
+            return output.outputs, output.state
         # A module of its maker's own, without the checks around it, which a tracer cannot follow.
         what = type(network.module).__name__
         answers = named_outputs(what, network.module(network.scale(observation)))
         if self._outputs is None:
-            return next(iter(answers.values())).float()
-        return raw_rows(what, self._outputs, answers, self._layout)
+            return next(iter(answers.values())).float(), None
+        return raw_rows(what, self._outputs, answers, self._layout), None
+
+
+class RememberingModule(nn.Module):
+    """A policy that remembers one episode of one robot, as those that run TorchScript on robots expect it.
+
+    What it remembers is a buffer, which every call changes and `reset` empties.
+
+    Args:
+        step: observations `[1, …]` and a state `[1, S]` to outputs by name, the next state among them.
+        num_values: S.
+    """
+
+    hidden_state: Tensor
+
+    def __init__(self, step: nn.Module, num_values: int) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer(STATE, torch.zeros(1, num_values))
+
+    def forward(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by name for the next observation of an episode, `[1, …]`."""
+        answers: dict[str, Tensor] = self.step(observation, self.hidden_state)
+        self.hidden_state = answers.pop("hidden_state")
+        return answers
+
+    @torch.jit.export
+    def reset(self) -> None:
+        """Begin an episode."""
+        self.hidden_state = torch.zeros_like(self.hidden_state)
 
 
 def greedy_action(layout: ActionLayout, kind: OutputKind, raw: Tensor) -> Tensor:
@@ -95,12 +134,16 @@ def _module(export: Export) -> tuple[ActingModule, Tensor]:
 
 def _write_torchscript(export: Export, path: Path) -> None:
     module, rows = _module(export)
+    num_remembered = sum(part.size for part in state_parts(export.policy))
+    inputs = (rows, torch.zeros(len(rows), num_remembered)) if num_remembered else (rows,)
     with warnings.catch_warnings(), torch.enable_grad():
         # Of what is fixed while it is traced (shapes but for the batch, the head), and that torch prefers torch.export.
         warnings.simplefilter("ignore")
         try:
             # Not in inference mode, in which our layers look at where rows lie: that is no part of the program.
-            traced = torch.jit.trace(module, rows, strict=False, check_trace=False)
+            traced: Any = torch.jit.trace(module, inputs, strict=False, check_trace=False)
+            if num_remembered:
+                traced = torch.jit.script(RememberingModule(traced, num_remembered))
         except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torchscript", error) from error
         torch.jit.save(traced, path, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
@@ -126,9 +169,33 @@ def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:
 
 
 def _read(export: Export, path: Path) -> Policy:
+    if state_parts(export.policy):
+        return _remembering(export, path)
     # Written a moment ago, by us.
     policy = load_with(path, Reading(trust=True), device="cpu", task=export.policy.tasks[0])
     return acting(policy, export.policy.behaviour)
+
+
+def _remembering(export: Export, path: Path) -> Policy:
+    """Return a policy that remembers: for each decision the module's buffer is made that of its environment."""
+    module, policy = _load(path), export.policy
+
+    def run(rows: Tensor, before: Tensor) -> dict[str, Tensor]:
+        module.hidden_state.copy_(before)
+        answers = module(rows)
+        return {**answers, STATE: module.hidden_state.clone()}
+
+    module.hidden_state.fill_(1.0)
+    module.reset()
+    states = (ProgramState(STATE, module.hidden_state[0].clone()),)
+    program = Program(path.stem, f"TorchScript file {path.name}", "torchscript", run, batch_size=1, states=states)
+    return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401 (a module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        return torch.jit.load(path)
 
 
 def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
@@ -140,9 +207,7 @@ def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
 
 
 def _torchscript_decider(_: Export, path: Path) -> Decide:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
-        return _decide(torch.jit.load(path))
+    return _decide(_load(path))
 
 
 def _exported_decider(_: Export, path: Path) -> Decide:
@@ -150,4 +215,6 @@ def _exported_decider(_: Export, path: Path) -> Decide:
 
 
 TORCHSCRIPT = ExportFormat("torchscript", ".pt", ("float32",), _write_torchscript, _read, _torchscript_decider)
-TORCH_EXPORT = ExportFormat("torch-export", ".pt2", ("float32",), _write_exported, _read, _exported_decider)
+TORCH_EXPORT = ExportFormat(
+    "torch-export", ".pt2", ("float32",), _write_exported, _read, _exported_decider, keeps_state=False
+)

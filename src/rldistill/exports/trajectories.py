@@ -9,29 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import PlayableTask
 from rldistill.errors import DatasetError, MismatchError, RldistillError
-from rldistill.observations import flat
-from rldistill.policies import Policy, TorchPolicy, fit_policy
+from rldistill.exports.formats import Sample
+from rldistill.networks.input_layer import join_parts
+from rldistill.observations import as_tensors, flat
+from rldistill.policies import TorchPolicy, fit_policy
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.seeding import stream_generator
 from rldistill.types import PolicyOutput
 
 # Rows that are decoded and compared at once.
 _ROWS_AT_ONCE = 256
+# Of which a policy that remembers is asked at once, and whose observations lie in memory.
+_EPISODES_AT_ONCE = 8
 # Enough for the ranges of every layer: more change the smallest and the largest value by little.
 _CALIBRATION_ROWS = 1024
+# From which they are drawn where whole episodes must be gone through.
+_CALIBRATION_STEPS = 8192
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """Some decisions in the order of whole episodes."""
+    """Some decisions: of one episode in their order, or one each of several episodes."""
 
-    observations: NDArray[np.generic]  # `[M, *observation_shape]`
+    observations: NDArray[np.generic]  # `[M, *observation_shape]`, as the task shows them
+    seen: NDArray[np.generic]  # `[M, …]`, what the policy sees of them
     output: PolicyOutput  # of the policy
+    episodes: NDArray[np.int64]  # `[M]`, to which each of them belongs
+    begin: NDArray[np.bool_]  # `[M]`: the first of its episode
     num_ended: int  # episodes that ended with them
 
 
@@ -48,7 +59,7 @@ class TrajectorySource:
 
 
 def of_task(
-    policy: Policy, playable: PlayableTask, num_episodes: int, *, seed: int, num_envs: int, num_threads: int
+    policy: TorchPolicy, playable: PlayableTask, num_episodes: int, *, seed: int, num_envs: int, num_threads: int
 ) -> TrajectorySource:
     """Return episodes that a policy plays."""
     task = playable.task
@@ -67,32 +78,93 @@ def of_task(
                 labellers={"policy": player},
             )
             for step in episodes.play():
-                yield Decisions(flat(step.observations), step.labels["policy"], int(step.ended.sum()))
+                rows = flat(step.observations)
+                ended = int(step.ended.sum())
+                yield Decisions(
+                    rows, seen_rows(policy, rows), step.labels["policy"], step.episodes, step.steps == 0, ended
+                )
         finally:
             envs.close()
 
     return TrajectorySource(f"{num_episodes} episodes of {task.name}", num_episodes, play)
 
 
-def of_dataset(policy: Policy, dataset: Dataset, num_episodes: int) -> TrajectorySource:
+def of_dataset(policy: TorchPolicy, dataset: Dataset, num_episodes: int) -> TrajectorySource:
     """Return the first episodes of a dataset."""
     episodes = dataset.episode_numbers[:num_episodes]
 
     def read() -> Trajectories:
-        for episode in episodes:
-            steps = dataset.episode_steps(int(episode))
-            for start in range(0, len(steps), _ROWS_AT_ONCE):
-                rows = dataset.observations(steps[start : start + _ROWS_AT_ONCE])
-                yield Decisions(rows, policy(rows)[0], int(start + _ROWS_AT_ONCE >= len(steps)))
+        for decisions, _ in _replayed(policy, dataset, episodes):
+            yield decisions
 
     return TrajectorySource(f"{len(episodes)} episodes of {dataset.path}", len(episodes), read)
 
 
-def calibration_rows(dataset: Dataset, seed: int) -> NDArray[np.generic]:
-    """Return observations drawn from all steps of a dataset, `[N, *observation_shape]`."""
-    count = min(_CALIBRATION_ROWS, dataset.num_steps)
+def _replayed(
+    policy: TorchPolicy, dataset: Dataset, episodes: NDArray[np.int64]
+) -> Iterator[tuple[Decisions, tuple[Tensor, ...]]]:
+    """Yield a policy's decisions on recorded observations, and what it remembered before each of them."""
+    if policy.initial_state(1) is not None:
+        for start in range(0, len(episodes), _EPISODES_AT_ONCE):
+            yield from _side_by_side(policy, dataset, episodes[start : start + _EPISODES_AT_ONCE])
+        return
+    for episode in episodes:
+        steps = dataset.episode_steps(int(episode))
+        for start in range(0, len(steps), _ROWS_AT_ONCE):
+            rows = flat(dataset.observations(steps[start : start + _ROWS_AT_ONCE]))
+            begin = np.arange(start, start + len(rows)) == 0
+            ended = int(start + _ROWS_AT_ONCE >= len(steps))
+            numbers = np.full(len(rows), episode, np.int64)
+            yield Decisions(rows, seen_rows(policy, rows), policy(rows)[0], numbers, begin, ended), ()
+
+
+def _side_by_side(
+    policy: TorchPolicy, dataset: Dataset, episodes: NDArray[np.int64]
+) -> Iterator[tuple[Decisions, tuple[Tensor, ...]]]:
+    """Yield the decisions of a policy that remembers, step by step in several episodes at once."""
+    recorded = [flat(dataset.observations(dataset.episode_steps(int(episode)))) for episode in episodes]
+    lengths = np.array([len(rows) for rows in recorded])
+    state = policy.initial_state(len(episodes))
+    assert state is not None, "asked of policies that remember"
+    for step in range(lengths.max()):
+        playing = np.flatnonzero(lengths > step)
+        rows = np.stack([recorded[place][step] for place in playing])
+        before = tuple(part[playing] for part in state)
+        output, after = policy(rows, before)
+        for part, own in zip(state, after or (), strict=True):
+            part[playing] = own
+        begin, ended = np.full(len(playing), step == 0), int((lengths == step + 1).sum())
+        yield Decisions(rows, seen_rows(policy, rows), output, episodes[playing], begin, ended), before
+
+
+def seen_rows(policy: TorchPolicy, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return what a policy sees of observations `[N, …]` of its task, as an export of it takes them."""
+    sight = policy.spec.sight
+    if sight is None:
+        return rows
+    chosen = join_parts(sight.choose(as_tensors(rows, policy.tasks[0].fingerprint)))
+    return chosen.numpy().astype(policy.spec.seen.observation_dtype)
+
+
+def calibration_sample(policy: TorchPolicy, dataset: Dataset, seed: int) -> Sample:
+    """Return observations drawn from all steps of a dataset; of a policy that remembers, from whole episodes."""
     rng = stream_generator(seed, "calibration")
-    return dataset.observations(np.sort(rng.choice(dataset.num_steps, count, replace=False)))
+    if policy.initial_state(1) is None:
+        count = min(_CALIBRATION_ROWS, dataset.num_steps)
+        rows = dataset.observations(np.sort(rng.choice(dataset.num_steps, count, replace=False)))
+        return Sample(seen_rows(policy, flat(rows)))
+    heard: list[tuple[NDArray[np.generic], tuple[Tensor, ...]]] = []
+    num_heard = 0
+    for decisions, before in _replayed(policy, dataset, rng.permutation(dataset.episode_numbers)):
+        heard.append((decisions.seen, before))
+        num_heard += len(decisions.seen)
+        if num_heard >= _CALIBRATION_STEPS:
+            break
+    chosen = np.sort(rng.choice(num_heard, min(_CALIBRATION_ROWS, num_heard), replace=False))
+    states = zip(*(before for _, before in heard), strict=True)
+    return Sample(
+        np.concatenate([rows for rows, _ in heard])[chosen], tuple(torch.cat(parts)[chosen] for parts in states)
+    )
 
 
 def open_for(policy: TorchPolicy, path: Path) -> Dataset:

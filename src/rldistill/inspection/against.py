@@ -5,7 +5,8 @@ from typing import Any
 
 from rldistill.adapters.load import detect_kind
 from rldistill.errors import RldistillError, reading_file
-from rldistill.exports.contract import Names, check_contract, differences, make_contract
+from rldistill.exports.contract import check_contract, differences, make_contract
+from rldistill.exports.names import Names
 from rldistill.exports.onnx_format import contract_in
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyFile, as_policy

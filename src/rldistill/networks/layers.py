@@ -196,19 +196,21 @@ def fill_network(network: PolicyNetwork, layers: NetworkLayers) -> None:
 def plain_layers(network: PolicyNetwork, head: int = 0) -> list[nn.Module]:
     """Return the layers that an observation passes on its way to one head's rows, in their order.
 
-    Images are `[C, H, W]` (`torsos.to_images`) before the first of them. Each takes what the one before it gave. Two
-    are more than one step: a `CombinedTorso` holds a list of its own for each image, and the last, `OutputRows`, also
-    takes what the layer before it took. The state value is left out: no action follows from it.
+    Images are `[C, H, W]` (`torsos.to_images`) before the first of them. Each takes what the one before it gave. Some
+    are more than one step: a `CombinedTorso` holds a list of its own for each image, a `Stack` and a `RecurrentCell`
+    also take their part of the state (`PolicyNetwork.initial_state`, in this order) and give its next, and the last,
+    `OutputRows`, also takes what the layer before it took. The state value is left out: no action follows from it.
 
     Returns:
-        `ScaleInput` or `NormalizeInput`; convolutions, norms, activations, `Flatten` and linear layers of the torso, or
-        `ImpalaStage`s, or a `CombinedTorso`; linear layers and activations of the head; its last linear layer;
-        `OutputRows`.
+        `ScaleInput` or `NormalizeInput`; a `Stack`; convolutions, norms, activations, `Flatten` and linear layers of
+        the torso, or `ImpalaStage`s, or a `CombinedTorso`; `RecurrentCell`s; linear layers and activations of the head;
+        its last linear layer; `OutputRows`.
     """
     chosen = network.heads[head]
     assert isinstance(chosen, Head), "heads are made as such"
     torso = list(network.torso) if isinstance(network.torso, nn.Sequential) else [network.torso]
-    return [network.scale, *torso, *chosen.hidden, chosen.output, chosen.rows]
+    below = [layer for layer in (network.scale, network.stack) if layer is not None]
+    return [*below, *torso, *network.cells, *chosen.hidden, chosen.output, chosen.rows]
 
 
 def _state(layers: NetworkLayers, names: Sequence[str]) -> dict[str, Tensor]:

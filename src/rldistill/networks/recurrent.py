@@ -77,18 +77,32 @@ class RecurrentCell(nn.Module):
         return torch.stack(hidden), state
 
     def _step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        before = self.recurrent.forward(state[0])
-        if self.kind == "gru":
-            resets, updates, candidates = given.chunk(3, dim=1)
-            own_resets, own_updates, own_candidates = before.chunk(3, dim=1)
-            update = torch.sigmoid(updates + own_updates)
-            candidate = torch.tanh(candidates + torch.sigmoid(resets + own_resets) * own_candidates)
-            hidden = (1 - update) * candidate + update * state[0]
-            return hidden, (hidden,)
-        inputs, forgets, candidates, outputs = (given + before).chunk(4, dim=1)
-        cell = torch.sigmoid(forgets) * state[1] + torch.sigmoid(inputs) * torch.tanh(candidates)
-        hidden = torch.sigmoid(outputs) * torch.tanh(cell)
-        return hidden, (hidden, cell)
+        return next_state(self.kind, given, self.recurrent.forward(state[0]), state)
+
+
+def next_state(
+    kind: MemoryKind, given: Tensor, before: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return what a cell gives, `[B, H]`, and its next state.
+
+    Args:
+        kind: of the cell.
+        given: what the gates get from the features, `[B, 3 H]` (reset, update, candidate) or `[B, 4 H]` (input, forget,
+            candidate, output).
+        before: what they get from the state, likewise.
+        state: `(h,)` or `(h, c)`, `[B, H]` each.
+    """
+    if kind == "gru":
+        resets, updates, candidates = given.chunk(3, dim=1)
+        own_resets, own_updates, own_candidates = before.chunk(3, dim=1)
+        update = torch.sigmoid(updates + own_updates)
+        candidate = torch.tanh(candidates + torch.sigmoid(resets + own_resets) * own_candidates)
+        hidden = (1 - update) * candidate + update * state[0]
+        return hidden, (hidden,)
+    inputs, forgets, candidates, outputs = (given + before).chunk(4, dim=1)
+    cell = torch.sigmoid(forgets) * state[1] + torch.sigmoid(inputs) * torch.tanh(candidates)
+    hidden = torch.sigmoid(outputs) * torch.tanh(cell)
+    return hidden, (hidden, cell)
 
 
 class Stack(nn.Module):

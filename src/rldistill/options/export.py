@@ -1,7 +1,7 @@
 """Options of `export`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,9 +47,10 @@ class ExportOptions(Reading, Environments, Machine, Told):
     """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
     num_episodes: Count = 30
     """Episodes over which policy and export are compared, and scored."""
-    names: PathLike | None = None
-    """JSON file with the names of the numbers in observations and actions, for the contract: {"observation": ["angle",
-    {"name": "velocity", "size": 3, "unit": "m/s"}], "action": ["torque"], "control_rate_hz": 50}."""
+    names: PathLike | Mapping[str, Sequence[int]] | None = None
+    """Names for the contract: of spans of the observation, such as velocity=0:3,rest=3:, or a JSON file of all numbers
+    in observations and actions: {"observation": ["angle", {"name": "velocity", "size": 3, "unit": "m/s"}], "action":
+    ["torque"], "control_rate_hz": 50}. Default: those that the environment, or the student's file, gives."""
     device: str = "cpu"
     """Where the policy itself is run: cpu, cuda or auto. The export is run on the CPU."""
     overwrite: bool = False

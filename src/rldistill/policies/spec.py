@@ -163,6 +163,11 @@ class PolicySpec:
         return self.seen.observation_shape
 
     @property
+    def num_observed(self) -> int:
+        """Numbers that the network sees of one observation."""
+        return math.prod(self.observation_shape)
+
+    @property
     def observation_parts(self) -> tuple[ObservationPart, ...]:
         """What is seen of one observation, where it is of several parts: the same for all heads."""
         return self.seen.observation_parts

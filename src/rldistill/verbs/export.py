@@ -1,6 +1,6 @@
 """Export a policy: write it, read it back, compare it over whole trajectories, and only then put it in its place."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,25 @@ from rldistill.evaluation.records import Evaluation
 from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.exports import trajectories
 from rldistill.exports.c_format import check_file_name, check_fits
-from rldistill.exports.contract import Names, make_contract, read_names, retention_in, score_in
+from rldistill.exports.contract import make_contract, retention_in, score_in
 from rldistill.exports.environment import names_of
 from rldistill.exports.fine_tuning import NUM_UPDATES, fine_tune
-from rldistill.exports.formats import Export, ExportFormat, format_of
+from rldistill.exports.formats import Export, ExportFormat, as_seen, format_of
+from rldistill.exports.names import Names, names_of_spans, read_names
 from rldistill.exports.parity import DecisionTime, compare, time_decisions
 from rldistill.exports.places import beside, check_free, free_name, move_in, places, staging
 from rldistill.exports.result import Exported
+from rldistill.exports.states import state_parts
 from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions, TrajectorySource
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by
 from rldistill.loading.recorded import recorded_teacher
+from rldistill.observations import flat
 from rldistill.options.declaration import verb
 from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.policies.sighted import SightedPolicy
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs
@@ -86,23 +90,19 @@ def prepare(options: ExportOptions) -> Job:
     """
     options = resolve_machine(options)
     chosen = format_of(FORMATS, options.to, Path(options.out))
-    if options.precision not in chosen.precisions:
-        raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
-    if options.probabilities and not chosen.may_give_probabilities:
-        raise UsageError(f"--probabilities: files of --to {chosen.name} have no place for them. Leave it out.")
-    if options.most_bytes and chosen.name != "c":
-        raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
-    if chosen.name == "c":
-        check_file_name(Path(options.out))
-    names = Names() if options.names is None else read_names(Path(options.names))  # wrong usage, likewise
+    _check_usage(options, chosen)
+    spans = options.names if isinstance(options.names, Mapping) else None
+    file = None if options.names is None or spans is not None else Path(str(options.names))
+    names = None if file is None else read_names(file)  # wrong usage, likewise
     if isinstance(options.task, str):
         make_task(options.task, options.env_kwargs)  # wrong usage whatever the files say
     named = as_named(options.policy, options)
     data = None if options.data is None else Path(options.data)
     check_free(Path(options.out), chosen, overwrite=options.overwrite)
     for path in places(Path(options.out), chosen):
-        keep_inputs(path, [*files_of([named]), data, options.names], overwrite=options.overwrite)
+        keep_inputs(path, [*files_of([named]), data, file], overwrite=options.overwrite)
     policy = _head(as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs), options)
+    _check_memory(policy, chosen, options)
     if options.probabilities and policy.output_kind != "logits":
         raise UsageError(f"--probabilities: policy {policy.name!r} gives {policy.output_kind}, which are no choices.")
     dataset = trajectories.recorded_data(policy) if data is None else trajectories.open_for(policy, data)
@@ -113,13 +113,27 @@ def prepare(options: ExportOptions) -> Job:
         )
     task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
     playable = task or _own_task(policy, must_be=dataset is None)
-    if options.names is None:
-        names = names_of(playable)
+    if names is None:
+        names = names_of(playable) if spans is None else names_of_spans(spans, policy.tasks[0])
     if options.most_bytes:
-        rows = None if dataset is None else trajectories.calibration_rows(dataset, options.seed)
-        check_fits(Export(_on_cpu(policy), {}, options.precision, calibration=rows), options.most_bytes)
+        sample = None if dataset is None else trajectories.calibration_sample(policy, dataset, options.seed)
+        check_fits(
+            Export(as_seen(_on_cpu(policy)), {}, precision=options.precision, calibration=sample), options.most_bytes
+        )
     source = _source(policy, task, playable, dataset, options)
     return Job(options, named, policy, chosen, names, task, playable, dataset, source)
+
+
+def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
+    """Check that a format has what is asked of it; raises UsageError."""
+    if options.precision not in chosen.precisions:
+        raise UsageError(f"--precision {options.precision}: --to {chosen.name} has {', '.join(chosen.precisions)}.")
+    if options.probabilities and not chosen.may_give_probabilities:
+        raise UsageError(f"--probabilities: files of --to {chosen.name} have no place for them. Leave it out.")
+    if options.most_bytes and chosen.name != "c":
+        raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
+    if chosen.name == "c":
+        check_file_name(Path(options.out))
 
 
 def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
@@ -129,16 +143,6 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
             f"Policy {policy.name!r} is a program, not weights: there is nothing to export but the file that it is. "
             "Distil it into a network first: rldistill distill --teacher FILE."
         )
-    if policy.spec.sight is not None:
-        raise RldistillError(
-            f"Policy {policy.name!r} sees {', '.join(policy.spec.sight.parts)} of its task's observations, and an "
-            "export of some parts is not there yet. Make the environment show these alone, and distil there."
-        )
-    if policy.initial_state(1) is not None:
-        raise RldistillError(
-            f"Policy {policy.name!r} remembers ({policy.spec.network_description}), and no format here keeps a state "
-            "yet. Export a student without a memory."
-        )
     heads = [own.name for own in policy.tasks]
     if len(heads) == 1:
         return policy
@@ -146,6 +150,21 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     if name is None:
         raise UsageError(f"Policy {policy.name!r} has heads for {', '.join(heads)}: name one of them with --task.")
     return policy.for_task(name)
+
+
+def _check_memory(policy: TorchPolicy, chosen: ExportFormat, options: ExportOptions) -> None:
+    """Check that a policy that remembers leaves in a form that keeps its state."""
+    if not state_parts(policy):
+        return
+    what = f"policy {policy.name!r} remembers ({policy.spec.network_description})"
+    if not chosen.keeps_state:
+        keeping = ", ".join(f"--to {own.name}" for own in FORMATS.values() if own.keeps_state)
+        raise RldistillError(f"--to {chosen.name}: {what}, and such files keep no state. These do: {keeping}.")
+    if options.quantization_aware:
+        raise RldistillError(
+            f"--quantization-aware trains on single observations, and {what}. Leave it out: int8 keeps 12 bits of what "
+            "is remembered."
+        )
 
 
 def _own_task(policy: TorchPolicy, *, must_be: bool) -> PlayableTask | None:
@@ -208,20 +227,27 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
     options, policy = job.options, _on_cpu(job.policy)
     measured = policy.hash
     # An export without data was refused where it needs them.
-    calibration = None if job.dataset is None else trajectories.calibration_rows(job.dataset, options.seed)
+    dataset = job.dataset
+    calibration = None if dataset is None else trajectories.calibration_sample(policy, dataset, options.seed)
     if options.quantization_aware:
-        assert job.dataset is not None and calibration is not None, "refused before"
+        assert dataset is not None and calibration is not None, "refused before"
+
+        def observe(steps: NDArray[np.int64]) -> NDArray[np.generic]:
+            return trajectories.seen_rows(policy, flat(dataset.observations(steps)))
 
         def heard(num_updates: int) -> None:
             notify(listeners, ProgressEvent("fine-tune", num_updates, NUM_UPDATES, "updates"))
 
-        policy = fine_tune(policy, job.dataset, torch.as_tensor(calibration), seed=options.seed, progress=heard)
+        rows_seen = torch.as_tensor(calibration.observations)
+        tuned = fine_tune(as_seen(policy), observe, dataset.num_steps, rows_seen, seed=options.seed, progress=heard)
+        policy = tuned.with_spec(heads=policy.spec.heads, sight=policy.spec.sight)
     is_tuned = options.quantization_aware
     # What was measured is the policy with the weights that it has, not with other or rounded ones.
     retention = retention_in(rows, measured) if options.precision == "float32" else None
     tuned_from = measured if is_tuned else None
     return Export(
-        policy=policy,
+        policy=as_seen(policy),
+        whole=policy,
         contract=make_contract(policy, job.names, retention, precision=options.precision, tuned_from=tuned_from),
         precision=options.precision,
         gives_probabilities=options.probabilities,
@@ -243,18 +269,18 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     options, path = job.options, folder / job.out.name
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     exported, decide = job.format.read(made, path), job.format.decider(made, path)
-    sample: list[NDArray[np.generic]] = []
+    sample: list[Decisions] = []
     heard = _heard(job, listeners, sample)
     if exported is None:
         next(heard)  # rows to time the policy itself with
         parity = None
     else:
         parity = compare(exported, heard, options.precision)
-    rows = np.concatenate(sample)
+    rows, seen = (np.concatenate([getattr(each, name) for each in sample]) for name in ("observations", "seen"))
     teacher = recorded_teacher(job.policy, job.policy.tasks[0], device=options.device)
     with use_threads(1):
-        times = {} if decide is None else {"export": time_decisions(decide, rows)}
-        times["policy"] = _time(job.policy, rows)
+        times = {} if decide is None else {"export": time_decisions(decide, seen)}
+        times["policy"] = _time(as_seen(job.policy), seen)
         if teacher is not None:
             times["teacher"] = _time(teacher, rows)
     original = NamedPolicy("policy", job.policy)
@@ -266,16 +292,25 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
         compared_on=job.source.description,
         parity=parity,
         times=times,
-        score=None if exported is None else _score(job, NamedPolicy("export", exported), original, listeners),
+        score=None if exported is None else _score(job, _whole(job, exported), original, listeners),
     )
 
 
-def _heard(job: Job, listeners: list[Callback], sample: list[NDArray[np.generic]]) -> Generator[Decisions]:
-    """Yield trajectories, tell how far they are, and keep the first rows for timing."""
-    num_ended = 0
+def _whole(job: Job, exported: Policy) -> NamedPolicy:
+    """Return an export as it plays its task: where the policy sees some parts, it is given those."""
+    sight = job.policy.spec.sight
+    whole = exported if sight is None else SightedPolicy(exported, job.policy.tasks[0], sight)
+    return NamedPolicy("export", whole)
+
+
+def _heard(job: Job, listeners: list[Callback], sample: list[Decisions]) -> Generator[Decisions]:
+    """Yield trajectories, tell how far they are, and keep the first of them for timing."""
+    num_ended = num_kept = 0
     for decisions in job.source.open():
-        if sum(map(len, sample)) < _TIMED_ROWS:
-            sample.append(decisions.observations.copy())
+        if num_kept < _TIMED_ROWS:
+            kept = replace(decisions, observations=decisions.observations.copy(), seen=decisions.seen.copy())
+            sample.append(kept)
+            num_kept += len(decisions.seen)
         num_ended += decisions.num_ended
         notify(listeners, ProgressEvent("compare", num_ended, job.source.num_episodes, "episodes"))
         yield decisions
@@ -283,7 +318,14 @@ def _heard(job: Job, listeners: list[Callback], sample: list[NDArray[np.generic]
 
 def _time(policy: Policy, rows: NDArray[np.generic]) -> DecisionTime:
     rng = np.random.default_rng(0)  # for policies that draw
-    return time_decisions(lambda row: policy.act(row, rng=rng), rows)
+    state = policy.initial_state(1)
+
+    def decide(row: NDArray[np.generic]) -> object:
+        nonlocal state
+        action, state = policy.act(row, state=state, rng=rng)
+        return action
+
+    return time_decisions(decide, rows)
 
 
 def _score(job: Job, student: NamedPolicy, teacher: NamedPolicy | None, listeners: list[Callback]) -> Evaluation | None:

@@ -28,18 +28,29 @@ static void say(uint32_t value)
     host(0x04, text);
 }
 
+#ifdef POLICY_STATE_BYTES
+static policy_state state;
+#define STATE &state,
+#define BEGIN policy_reset(&state)
+#else
+#define STATE
+#define BEGIN
+#endif
+
 static void decide(void)
 {
     static float action[POLICY_ACTION_SIZE], outputs[POLICY_NUM_OUTPUTS];
+    BEGIN;
     REGISTER(0xE000E014) = 0xFFFFFF; /* SysTick: reload, value, on with the processor's clock */
     REGISTER(0xE000E018) = 0;
     REGISTER(0xE000E010) = 5;
     const uint32_t before = REGISTER(0xE000E018);
     for (int i = 0; i < 10; ++i) {
-        policy_act(observation, action);
+        policy_act(STATE observation, action);
     }
     say((before - REGISTER(0xE000E018)) & 0xFFFFFF);
-    policy_outputs(observation, outputs);
+    BEGIN;
+    policy_outputs(STATE observation, outputs);
     for (int i = 0; i < POLICY_NUM_OUTPUTS; ++i) {
         const union { float number; uint32_t bits; } value = {outputs[i]};
         say(value.bits);

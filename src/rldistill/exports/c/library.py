@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,16 @@ FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 600
 
-Function = Callable[[NDArray[np.generic]], NDArray[np.float32]]
-"""One observation, as the environment gives it, to numbers."""
+State = NDArray[np.uint8]
+"""The bytes of the struct in which a policy remembers; a decision changes them."""
+
+
+class Function(Protocol):
+    """One observation, as the environment gives it, to numbers."""
+
+    def __call__(self, observation: NDArray[np.generic], state: State | None = None) -> NDArray[np.float32]:
+        """Return the numbers; `state` is changed, and needed where the policy has one."""
+        ...
 
 
 def find_compiler() -> str | None:
@@ -45,7 +54,7 @@ def compile_c(source: Path, target: Path, *flags: str, compiler: str) -> None:
 
 
 class Library:
-    """The two functions of a compiled policy.
+    """The functions of a compiled policy.
 
     Args:
         path: of the shared library.
@@ -53,18 +62,34 @@ class Library:
         is_bytes: whether it takes bytes, else floats.
         num_outputs: numbers that `outputs` gives.
         action_size: numbers that `act` gives.
+        num_state_bytes: of its state; 0: it has none.
     """
 
-    def __init__(self, path: Path, name: str, *, is_bytes: bool, num_outputs: int, action_size: int) -> None:
+    def __init__(
+        self, path: Path, name: str, *, is_bytes: bool, num_outputs: int, action_size: int, num_state_bytes: int = 0
+    ) -> None:
         loaded = ctypes.CDLL(str(path.resolve()))
         self._dtype = np.uint8 if is_bytes else np.float32
+        self._num_state_bytes = num_state_bytes
+        self._reset = loaded[f"{name}_reset"] if num_state_bytes else None
         self.outputs = self._function(loaded[f"{name}_outputs"], num_outputs)
         self.act = self._function(loaded[f"{name}_act"], action_size)
 
+    def begun(self) -> State:
+        """Return the state with which an episode begins, whatever lay there before."""
+        state = np.full(self._num_state_bytes, 0xA5, np.uint8)
+        if self._reset is not None:
+            self._reset(ctypes.c_void_p(state.ctypes.data))
+        return state
+
     def _function(self, function: Callable[..., object], size: int) -> Function:
-        def call(observation: NDArray[np.generic]) -> NDArray[np.float32]:
+        def call(observation: NDArray[np.generic], state: State | None = None) -> NDArray[np.float32]:
             given, result = np.ascontiguousarray(observation, self._dtype), np.empty(size, np.float32)
-            function(ctypes.c_void_p(given.ctypes.data), ctypes.c_void_p(result.ctypes.data))
+            pointers = [ctypes.c_void_p(array.ctypes.data) for array in (given, result)]
+            if self._num_state_bytes:
+                assert state is not None, "given by whoever plays"
+                pointers.insert(0, ctypes.c_void_p(state.ctypes.data))
+            function(*pointers)
             return result
 
         return call

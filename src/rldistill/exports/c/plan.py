@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
+from rldistill.exports.states import names_of_cell
 from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
-from rldistill.networks.architecture import Activation
+from rldistill.networks.architecture import Activation, MemoryKind
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import ScaleInput
 from rldistill.networks.layers import plain_layers
 from rldistill.networks.output_layer import OutputRows
+from rldistill.networks.recurrent import RecurrentCell, Stack, next_state
 from rldistill.networks.torsos import ACTIVATIONS, image_shape, to_images
 from rldistill.policies import TorchPolicy
 
@@ -137,6 +139,30 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class PlannedCell:
+    """A GRU or an LSTM, whose gates are sums of what two fully connected layers give.
+
+    Attributes:
+        name: of its function.
+        state: names of what it remembers.
+        kind: which of the two.
+        input: of the features, `[3 H, F]` or `[4 H, F]`.
+        recurrent: of the state, `[3 H, H]` or `[4 H, H]`.
+    """
+
+    name: str
+    state: tuple[str, ...]
+    kind: MemoryKind
+    input: PlannedLayer
+    recurrent: PlannedLayer
+
+    @property
+    def size(self) -> int:
+        """H, its units."""
+        return self.recurrent.input_shape[0]
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that the C of a policy computes.
 
@@ -144,11 +170,13 @@ class Plan:
         observation_shape: of one observation.
         takes_bytes: whether its numbers are bytes, else floats.
         normalization: of the whole observation by running statistics.
-        pieces: of the observation, in order.
-        hidden: layers of the head above the features of all pieces.
+        pieces: of the observation, in order; of a stack one piece, of all observations in it.
+        hidden: layers of the head above the features of all pieces, or above what it remembers.
         last: gives the outputs, of a Gaussian its means.
         output: what the outputs are, and the actions.
         log_std: of a Gaussian: a layer beside the last, a vector `[D]`, or the matrix `[F, D]` of gSDE; else None.
+        stack: k, how many observations the first layer sees side by side, oldest first; 0: the newest alone.
+        cells: that remember, above the features of all pieces.
     """
 
     observation_shape: tuple[int, ...]
@@ -159,6 +187,8 @@ class Plan:
     last: PlannedLayer
     output: OutputLayer
     log_std: PlannedLayer | Tensor | None
+    stack: int = 0
+    cells: tuple[PlannedCell, ...] = ()
 
     @property
     def observation_size(self) -> int:
@@ -168,7 +198,18 @@ class Plan:
     @property
     def layers(self) -> tuple[PlannedLayer, ...]:
         """Every layer, in the order in which they are computed."""
-        return (*(layer for piece in self.pieces for layer in piece.layers), *self.hidden, *self.last_layers)
+        below = (layer for piece in self.pieces for layer in piece.layers)
+        return (*below, *(layer for cell in self.cells for layer in (cell.input, cell.recurrent)), *self.above)
+
+    @property
+    def above(self) -> tuple[PlannedLayer, ...]:
+        """The layers of the head."""
+        return (*self.hidden, *self.last_layers)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has a state."""
+        return self.stack > 0 or bool(self.cells)
 
     @property
     def last_layers(self) -> tuple[PlannedLayer, ...]:
@@ -201,19 +242,26 @@ def make_plan(policy: TorchPolicy) -> Plan:
     first, *between, last, rows = plain_layers(policy.network, policy.head)
     assert isinstance(first, ScaleInput | NormalizeInput) and isinstance(rows, OutputRows)
     names = (f"layer_{number}" for number in range(1, len(between) + 3))
-    shape = fingerprint.observation_shape
+    shape, stack = fingerprint.observation_shape, 0
     scale = first.scale if isinstance(first, ScaleInput) else 1.0
-    if between and isinstance(between[0], CombinedTorso):
-        pieces, hidden = _pieces_of_parts(between[0], names), between[1:]
+    if between and isinstance(between[0], Stack):
+        stack = between[0].width // between[0].num_inputs
+        shape, between = (between[0].width,), between[1:]
+    remembering = [place for place, layer in enumerate(between) if isinstance(layer, RecurrentCell)]
+    # Without a memory all layers up to the head are the piece's: where those of the head begin makes no difference.
+    below, hidden = (between[: remembering[0]], between[remembering[-1] + 1 :]) if remembering else (between, [])
+    if below and isinstance(below[0], CombinedTorso):
+        pieces, hidden = _pieces_of_parts(below[0], names), [*below[1:], *hidden]
     else:
-        # Up to the head: where its layers begin makes no difference to one piece.
-        pieces, hidden = (Piece(0, shape, scale, tuple(_planned(between, _input_shape(between, shape), names))),), []
+        pieces = (Piece(0, shape, scale, tuple(_planned(below, _input_shape(below, shape), names))),)
     num_features = sum(piece.num_features for piece in pieces)
+    cells = tuple(_cells([layer for layer in between if isinstance(layer, RecurrentCell)]))
+    num_features = cells[-1].size if cells else num_features
     above = tuple(_planned(hidden, (num_features,), names))
     features = (above[-1].num_outputs if above else num_features,)
     (linear,) = _planned([last], features, iter(["last_layer"]))
     return Plan(
-        observation_shape=shape,
+        observation_shape=fingerprint.observation_shape,
         takes_bytes=fingerprint.observation_dtype == "uint8",
         normalization=policy.normalization,
         pieces=pieces,
@@ -221,7 +269,19 @@ def make_plan(policy: TorchPolicy) -> Plan:
         last=linear,
         output=rows.layer,
         log_std=_log_std(rows, features),
+        stack=stack,
+        cells=cells,
     )
+
+
+def _cells(modules: Sequence[RecurrentCell]) -> Iterator[PlannedCell]:
+    for number, cell in enumerate(modules, start=1):
+        name = f"memory_{number}"
+        given, recurrent = (
+            PlannedLayer(f"{name}_{role}", layer.weight, layer.bias, (layer.in_features,))
+            for role, layer in (("input", cell.input), ("recurrent", cell.recurrent))
+        )
+        yield PlannedCell(name, names_of_cell(cell.kind, number), cell.kind, given, recurrent)
 
 
 def _input_shape(layers: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -290,16 +350,20 @@ def _log_std(rows: OutputRows, features: tuple[int, ...]) -> PlannedLayer | Tens
 Seen = Callable[[PlannedLayer, Tensor], None]
 
 
-def run_plan(plan: Plan, observations: Tensor, seen: Seen | None = None) -> Tensor:
+def run_plan(plan: Plan, observations: Tensor, seen: Seen | None = None, state: tuple[Tensor, ...] = ()) -> Tensor:
     """Return what the last layers give, side by side, for observations `[B, *observation_shape]`: `[B, …]` float32.
 
     Args:
         plan: of a policy.
         observations: as the environment gives them.
         seen: hears each layer and what it takes, `[B, *input_shape]`.
+        state: of a plan that remembers, as the policy has it before these observations.
     """
     rows = observations.reshape(len(observations), -1)
     rows = NormalizeInput(plan.normalization)(rows) if plan.normalization is not None else rows.float()
+    if plan.stack:
+        # What was scaled once is scaled again with the newest, by the piece.
+        rows, state = torch.cat([state[0] / plan.pieces[0].scale, rows], dim=1), state[1:]
 
     def given(layer: PlannedLayer, values: Tensor) -> Tensor:
         if seen is not None:
@@ -312,5 +376,10 @@ def run_plan(plan: Plan, observations: Tensor, seen: Seen | None = None) -> Tens
         return values.flatten(1)
 
     pieces = [through(piece.layers, piece.cut(rows) * piece.scale) for piece in plan.pieces]
-    features = through(plan.hidden, torch.cat(pieces, dim=1))
+    features = torch.cat(pieces, dim=1)
+    for cell in plan.cells:
+        gates = given(cell.input, features), given(cell.recurrent, state[0])
+        features, following = next_state(cell.kind, *gates, state)
+        state = state[len(following) :]
+    features = through(plan.hidden, features)
     return torch.cat([given(layer, features) for layer in plan.last_layers], dim=1)

@@ -12,6 +12,8 @@ Conventions, with q an unsigned number and w a signed byte:
   upwards. Where the activation is piecewise linear, `top` is 255 and its ends are the activation's; else the result, of
   1024 steps, is looked up in a table of bytes.
 - The last layer gives `(float)sum * scale`, rounded by each of the two operations.
+- What a GRU or an LSTM remembers stays in floats, and so do its gates: `(float)sum * scale` of each of its two layers.
+  Layers that take its state, in [-1, 1], get 12 bits of it. A stack keeps the whole numbers of earlier observations.
 """
 
 import math
@@ -23,13 +25,10 @@ from torch import Tensor
 
 from rldistill.errors import MismatchError
 from rldistill.exports.c.plan import Plan, PlannedLayer, activated, run_plan
+from rldistill.exports.c.steps import LARGEST_BYTE, STATE_STEPS, ObservationSteps, Steps, observation_steps
 from rldistill.networks.architecture import Activation
 
 TABLE_SIZE = 1024
-_LARGEST_BYTE = 255
-LARGEST_OBSERVATION = 4095
-# Of the range that the data have, on both sides: a policy may be taken where its teacher never was.
-_MARGIN = 0.5
 _LARGEST_WEIGHT = 127
 _LARGEST_SUM = _LARGEST_INT32 = 2**31 - 1
 # Products of sums and multipliers are below it, and with an addend below it they stay within int64.
@@ -40,57 +39,6 @@ _MULTIPLIER_BITS, _LARGEST_SHIFT = 30, 50
 _CLAMPED: frozenset[Activation] = frozenset({"relu", "relu6", "hardtanh", "identity"})
 # Beyond these an activation is flat, whatever sums the data make.
 _STEEP: Mapping[Activation, float] = {"tanh": 4.0, "sigmoid": 8.0}
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What whole numbers from 0 on stand for: `scale · q + offset`, float64; one for all, or one for each.
-
-    Attributes:
-        scale: `[]` or `[I]`.
-        offset: likewise.
-        top: the largest q.
-    """
-
-    scale: Tensor
-    offset: Tensor
-    top: int = _LARGEST_BYTE
-
-    @classmethod
-    def of_range(cls, low: float, high: float) -> "Steps":
-        """Return bytes for numbers between two and 0, which is kept exactly."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        # Of a layer that is never awake any scale will do.
-        scale = (high - low if high - low > 1e-6 else 1.0) / _LARGEST_BYTE
-        return cls(
-            torch.tensor(scale, dtype=torch.float64), torch.tensor(-scale * round(-low / scale), dtype=torch.float64)
-        )
-
-    def nearest(self, values: Tensor) -> Tensor:
-        """Return the bytes nearest to values, as float64."""
-        return ((values.double() - self.offset) / self.scale + 0.5).floor().clamp(0, _LARGEST_BYTE)
-
-    def values(self, numbers: Tensor) -> Tensor:
-        """Return what bytes stand for."""
-        return numbers * self.scale + self.offset
-
-
-@dataclass(frozen=True)
-class ObservationSteps:
-    """How an observation of floats becomes whole numbers, `[P]` float32 each.
-
-    Attributes:
-        low: the least value of each number.
-        inverse_half_step: 2 ÷ step; 0 where a number never varied: it counts as constant.
-    """
-
-    low: Tensor
-    inverse_half_step: Tensor
-
-    def encode(self, observations: Tensor) -> Tensor:
-        """Return whole numbers `[B, P]` as float64, computed as the C does."""
-        half_steps = ((observations.float() - self.low) * self.inverse_half_step).clamp(0, 2 * LARGEST_OBSERVATION - 1)
-        return ((half_steps.floor() + 1) / 2).floor().double()
 
 
 @dataclass(frozen=True)
@@ -112,7 +60,7 @@ class Rescaling:
     @property
     def top(self) -> int:
         """The largest result."""
-        return _LARGEST_BYTE if self.table is None else TABLE_SIZE - 1
+        return LARGEST_BYTE if self.table is None else TABLE_SIZE - 1
 
     def apply(self, sums: Tensor) -> Tensor:
         """Return bytes `[B, O, ...]` of sums `[B, O, ...]`, both as float64."""
@@ -173,10 +121,13 @@ class QuantizedPlan:
     def outputs(self, observations: Tensor, forward: "Forward" = QuantizedLayer.forward) -> Tensor:
         """Return what the last layers give, side by side, for observations `[B, *observation_shape]`: `[B, …]` float32.
 
+        Of a plan without a memory: what a recurrent layer computes in floats is not repeated here.
+
         Args:
             observations: as the environment gives them.
             forward: what one layer does.
         """
+        assert not self.plan.remembers, "no caller asks"
         flat = observations.reshape(len(observations), -1)
         numbers = flat.double() if self.observation is None else self.observation.encode(flat)
 
@@ -195,12 +146,13 @@ Forward = Callable[[QuantizedLayer, Tensor], Tensor]
 
 
 @torch.no_grad()
-def quantize(plan: Plan, observations: Tensor) -> QuantizedPlan:
+def quantize(plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = ()) -> QuantizedPlan:
     """Choose all whole numbers of a plan.
 
     Args:
         plan: in float32.
         observations: real ones, `[B, *observation_shape]`: ranges are those that they make.
+        state: of a plan that remembers, what the policy had before each of them, `[B, …]` each.
 
     Raises:
         MismatchError: a layer whose sums have no room in 32 bits, or with a layer norm.
@@ -211,8 +163,8 @@ def quantize(plan: Plan, observations: Tensor) -> QuantizedPlan:
             "distil it into a network without."
         )
     known = dict[str, Calibration]()
-    run_plan(plan, observations, lambda layer, taken: known.update({layer.name: Calibration.of(layer, taken)}))
-    observation, taken = _observation_steps(plan, observations)
+    run_plan(plan, observations, lambda layer, taken: known.update({layer.name: Calibration.of(layer, taken)}), state)
+    observation, taken = observation_steps(plan, observations)
     layers: dict[str, QuantizedLayer] = {}
 
     def through(chain: tuple[PlannedLayer, ...], given: Steps) -> Steps:
@@ -222,6 +174,8 @@ def quantize(plan: Plan, observations: Tensor) -> QuantizedPlan:
         return given
 
     joined: list[Steps] = []
+    if plan.stack:
+        taken = Steps(taken.scale.repeat(plan.stack), taken.offset.repeat(plan.stack), taken.top)
     for piece in plan.pieces:
         own = slice(piece.first, piece.first + piece.size)
         given = Steps(taken.scale[own] * piece.scale, taken.offset[own] * piece.scale, taken.top)
@@ -235,6 +189,10 @@ def quantize(plan: Plan, observations: Tensor) -> QuantizedPlan:
         torch.cat([each.offset for each in joined]),
         max(each.top for each in joined),
     )
+    for cell in plan.cells:
+        for layer, given in ((cell.input, features), (cell.recurrent, STATE_STEPS)):
+            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=True)
+        features = STATE_STEPS
     features = through(plan.hidden, features)
     for layer in plan.last_layers:
         layers[layer.name] = _quantized(layer, features, known[layer.name], gives_outputs=True)
@@ -268,43 +226,6 @@ class Calibration:
 
 def _range(values: Tensor) -> tuple[float, float]:
     return float(values.min()), float(values.max())
-
-
-def _observation_steps(plan: Plan, observations: Tensor) -> tuple[ObservationSteps | None, Steps]:
-    """Return how observations become whole numbers, and what those stand for once statistics are applied, `[P]`."""
-    size = plan.observation_size
-    if plan.takes_bytes and plan.normalization is None:
-        return None, Steps(torch.ones(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64))
-    flat = observations.reshape(len(observations), -1).double()
-    mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
-    low, high = flat.min(dim=0).values, flat.max(dim=0).values
-    margin = _MARGIN * (high - low)
-    low, high = low - margin, high + margin
-    if plan.normalization is not None:
-        mean, std, clip = statistics_of(plan)
-        # What lies beyond the clip need not be told apart.
-        low, high = low.clamp(mean - clip * std, mean + clip * std), high.clamp(mean - clip * std, mean + clip * std)
-    for piece in plan.pieces:
-        own = slice(piece.first, piece.first + piece.size)
-        if piece.layers and piece.layers[0].is_convolution:
-            low[own], high[own] = low[own].min(), high[own].max()
-    low = low.float()
-    inverse = torch.where(high > low, 2 * LARGEST_OBSERVATION / (high - low), 0.0).float()
-    # What the rounded factor stands for, not what it was rounded from.
-    step = torch.where(inverse > 0, 2 / inverse.double(), 0.0)
-    return ObservationSteps(low, inverse), Steps(step / std, (low.double() - mean) / std, LARGEST_OBSERVATION)
-
-
-def statistics_of(plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, standard deviation and clip of every number, `[P]` float64; 0, 1 and infinity where untouched."""
-    normalization = plan.normalization
-    assert normalization is not None, "asked only where there is one"
-    mean = torch.tensor(normalization.mean, dtype=torch.float64)
-    std = (torch.tensor(normalization.variance, dtype=torch.float64) + normalization.epsilon).sqrt()
-    clip = torch.full_like(mean, normalization.clip)
-    for first, end in normalization.untouched:
-        mean[first:end], std[first:end], clip[first:end] = 0.0, 1.0, math.inf
-    return mean, std, clip
 
 
 def whole_weights(weight: Tensor, taken: Steps, at_mean: Tensor) -> tuple[Tensor, Tensor]:

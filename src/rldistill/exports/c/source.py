@@ -8,12 +8,13 @@ import torch
 from rldistill.errors import MismatchError
 from rldistill.exports.c.decisions import action_size, outputs_described, to_action, to_log_std, to_outputs
 from rldistill.exports.c.layers import byte_layer, described, float_layer, loaded
-from rldistill.exports.c.plan import Piece, Plan, PlannedLayer
-from rldistill.exports.c.quantize import LARGEST_OBSERVATION, QuantizedPlan, statistics_of
+from rldistill.exports.c.plan import Piece, Plan, PlannedCell, PlannedLayer
+from rldistill.exports.c.quantize import QuantizedPlan
+from rldistill.exports.c.state import BYTES, StateStruct, cell_function, stacked, state_numbers
+from rldistill.exports.c.steps import LARGEST_OBSERVATION, statistics_of
 from rldistill.exports.c.text import Definitions, comment, function, identifier, loop, number
 
 _LARGEST = torch.finfo(torch.float32).max
-_BYTES = {"float": 4, "uint8_t": 1, "uint16_t": 2}
 _OF_MATH = ("expf(", "erff(", "log1pf(", "logf(", "sqrtf(")
 
 
@@ -27,6 +28,7 @@ class CSource:
         source: text of the source.
         num_constant_bytes: weights and tables, in flash.
         num_memory_bytes: activations, in RAM.
+        num_state_bytes: of one state, in RAM, which the caller keeps.
         functions_of_math: of the C library that it calls.
     """
 
@@ -35,6 +37,7 @@ class CSource:
     source: str
     num_constant_bytes: int
     num_memory_bytes: int
+    num_state_bytes: int
     functions_of_math: tuple[str, ...]
 
 
@@ -69,13 +72,14 @@ class _Writer:
         self._prepared = "uint16_t" if prepares else self._kept
         self._buffers: dict[str, tuple[str, int]] = {}  # types and sizes by name
         self._num_hidden = 0
+        self._state = StateStruct(self._name)
 
     def write(self, contract: Sequence[str]) -> CSource:
         """Return both files."""
         own = self._decisions(*self._features())
         code = "\n".join([*self._definitions.helpers.values(), *self._functions, *own])
         of_math = tuple(name[:-1] for name in _OF_MATH if name in code)
-        num_bytes = sum(_BYTES[kind] * size for kind, size in self._buffers.values())
+        num_bytes = sum(BYTES[kind] * size for kind, size in self._buffers.values())
         sections = [
             comment([f"{self._file}.c: weights and layers. {self._file}.h says what goes in and what comes out."]),
             "",
@@ -92,15 +96,18 @@ class _Writer:
             *self._definitions.constants,
         ]
         if self._buffers:
-            sections += ["/* What layers give to each other; what a policy remembers would stand here, too. */"]
+            sections += ["/* What layers give to each other. */"]
             buffers = [f"    {kind} {name}[{size}];" for name, (kind, size) in self._buffers.items()]
             sections += ["static struct {", *buffers, "} memory;", ""]
         source = "\n".join([*sections, code])
         header = self._header(contract, num_bytes)
-        return CSource(self._name, header, source, self._definitions.num_bytes, num_bytes, of_math)
+        num_constant_bytes = self._definitions.num_bytes
+        return CSource(self._name, header, source, num_constant_bytes, num_bytes, self._state.num_bytes, of_math)
 
     def _header(self, contract: Sequence[str], num_bytes: int) -> str:
         big, plan = self._name.upper(), self._plan
+        arguments = f"{self._state.argument}const {self._taken} *observation, float"
+        once = " Call one of the two for each observation." if self._state else ""
         sizes = {
             "OBSERVATION_SIZE": plan.observation_size,
             "ACTION_SIZE": action_size(plan.output.layout),
@@ -108,24 +115,27 @@ class _Writer:
             "MEMORY_BYTES": num_bytes,
             "NUM_MACS": plan.num_macs,
         }
+        if self._state:
+            sizes["STATE_BYTES"] = self._state.num_bytes
         lines = [
             comment([*contract, "", "All decisions use one memory: make one at a time."]),
             "",
             f"#ifndef {big}_H",
             f"#define {big}_H",
             "",
-            *(["#include <stdint.h>", ""] if plan.takes_bytes else []),
+            *(["#include <stdint.h>", ""] if plan.takes_bytes or "uint" in "".join(self._state.declaration) else []),
             *(f"#define {big}_{name} {size}" for name, size in sizes.items()),
             "",
             "#ifdef __cplusplus",
             'extern "C" {',
             "#endif",
             "",
-            "/* Gives the greedy action, in the environment's units; a choice is its number, from 0. */",
-            f"void {self._name}_act(const {self._taken} *observation, float *action);",
+            *self._state.declaration,
+            f"/* Gives the greedy action, in the environment's units; a choice is its number, from 0.{once} */",
+            f"void {self._name}_act({arguments} *action);",
             "",
-            f"/* Gives the raw outputs: {outputs_described(plan)}. */",
-            f"void {self._name}_outputs(const {self._taken} *observation, float *outputs);",
+            f"/* Gives the raw outputs: {outputs_described(plan)}.{once} */",
+            f"void {self._name}_outputs({arguments} *outputs);",
             "",
             "#ifdef __cplusplus",
             "}",
@@ -147,9 +157,14 @@ class _Writer:
             self._calls.append("prepare(observation, memory.prepared);")
             self._buffers["prepared"] = self._prepared, plan.observation_size
             base, kind = "memory.prepared", self._prepared
+        if plan.stack:
+            self._calls += stacked(self._quantized or plan, kind, base, self._state, self._definitions)
+            base = "state->observations"
+        observed = base, kind
         for piece in plan.pieces:
-            features = self._piece(piece, base, kind)
-        kind = self._buffers["features"][0] if features == "memory.features" else self._kept
+            features, kind = self._piece(piece, *observed)
+        for cell in plan.cells:
+            features, kind = self._cell(cell, features, kind)
         for layer in plan.hidden:
             features, kind = self._hidden_layer(layer, features, kind), self._kept
         return features, kind
@@ -187,15 +202,16 @@ class _Writer:
             f"output[i] = value > {clip_name}[i] ? {clip_name}[i] : value;",
         ]
 
-    def _piece(self, piece: Piece, base: str, kind: str) -> str:
-        """Write the layers of a piece, and return where the features of all pieces begin."""
+    def _piece(self, piece: Piece, base: str, kind: str) -> tuple[str, str]:
+        """Write the layers of a piece, and return where the features of all pieces begin, and the type."""
         where = base if piece.first == 0 else f"{base} + {piece.first}"
-        is_alone = len(self._plan.pieces) == 1 and piece.layers
+        goes_on = self._quantized is not None or (kind == "float" and piece.scale == 1)
+        is_alone = len(self._plan.pieces) == 1 and (goes_on or piece.layers)
         for layer in piece.layers if is_alone else piece.layers[:-1]:
             where = self._hidden_layer(layer, where, kind, piece if layer is piece.layers[0] else None)
             kind = self._kept
         if is_alone:
-            return where
+            return where, kind
         _, first = self._buffers.get("features", ("", 0))
         self._buffers["features"] = self._prepared, first + piece.num_features
         target = "memory.features" if first == 0 else f"memory.features + {first}"
@@ -207,7 +223,7 @@ class _Writer:
             value = f"{base}[{piece.first} + i]"
             value = value if self._quantized is not None else loaded(value, kind, piece.scale)
             self._calls += loop("i", piece.size, [f"memory.features[{first} + i] = {value};"])
-        return "memory.features"
+        return "memory.features", self._prepared
 
     def _hidden_layer(self, layer: PlannedLayer, where: str, kind: str, piece: Piece | None = None) -> str:
         """Write a layer and its call, and return where it puts what it gives: into two buffers in turn."""
@@ -218,6 +234,36 @@ class _Writer:
         self._buffers[buffer] = self._kept, max(size, layer.num_outputs)
         self._calls.append(f"{layer.name}({where}, memory.{buffer});")
         return f"memory.{buffer}"
+
+    def _cell(self, cell: PlannedCell, features: str, kind: str) -> tuple[str, str]:
+        """Write a recurrent layer and its calls, and return where what it gives lies, and the type."""
+        for layer, taken in ((cell.input, kind), (cell.recurrent, self._remembered)):
+            self._layer(layer, taken, "float")
+        for buffer in ("given", "recalled"):
+            _, size = self._buffers.get(buffer, ("", 0))
+            self._buffers[buffer] = "float", max(size, cell.input.num_outputs)
+        self._functions.append(cell_function(cell, self._definitions))
+        parts = [self._state.add("float", name, cell.size, "0.0f") for name in cell.state]
+        self._calls.append(f"{cell.input.name}({features}, memory.given);")
+        before = self._recalled(cell, parts[0])
+        self._calls.append(f"{cell.recurrent.name}({before}, memory.recalled);")
+        self._calls.append(f"{cell.name}(memory.given, memory.recalled, {', '.join(parts)});")
+        return self._recalled(cell, parts[0]), self._remembered
+
+    @property
+    def _remembered(self) -> str:
+        """Type of a recurrent layer's state as other layers take it."""
+        return "float" if self._quantized is None else "uint16_t"
+
+    def _recalled(self, cell: PlannedCell, part: str) -> str:
+        """Return where layers read a state, after bringing it into the form that they read."""
+        if self._quantized is None:
+            return part
+        self._definitions.helpers["state_numbers"] = state_numbers()
+        _, size = self._buffers.get("numbers", ("", 0))
+        self._buffers["numbers"] = self._remembered, max(size, cell.size)
+        self._calls.append(f"state_numbers({part}, memory.numbers, {cell.size});")
+        return "memory.numbers"
 
     def _layer(self, layer: PlannedLayer, taken: str, given: str, piece: Piece | None = None) -> None:
         """Write the function of a layer."""
@@ -235,17 +281,19 @@ class _Writer:
             self._layer(layer, kind, "float")
         scores = [*self._calls, f"{plan.last.name}({features}, outputs);", *to_outputs(plan, self._definitions)]
         log_std = to_log_std(plan, self._feature_value(), self._definitions)
-        outputs = ["decide(observation, outputs);"]
+        decide = "decide(state, observation" if self._state else "decide(observation"
+        outputs = [f"{decide}, outputs);"]
         if plan.output.atoms is not None:  # it needs room for the scores of all atoms
-            outputs = [f"float scores[{plan.last.num_outputs}];", "decide(observation, scores);"]
+            outputs = [f"float scores[{plan.last.num_outputs}];", f"{decide}, scores);"]
             outputs += loop("a", count, ["outputs[a] = scores[a];"])
         if any("features" in line for line in log_std):
             outputs.append(f"const {kind} *const features = {features};")
-        act = [f"float outputs[{plan.last.num_outputs}];", "decide(observation, outputs);"]
+        act = [f"float outputs[{plan.last.num_outputs}];", f"{decide}, outputs);"]
         act += to_action(plan, self._definitions)
         about = "All layers up to the outputs by which a greedy decision is made."
-        arguments = f"const {self._taken} *observation, float"
+        arguments = f"{self._state.argument}const {self._taken} *observation, float"
         return [
+            *self._state.reset,
             function(f"static void decide({arguments} *outputs)", scores, about=about),
             function(f"void {self._name}_outputs({arguments} *outputs)", [*outputs, *log_std]),
             function(f"void {self._name}_act({arguments} *action)", act),

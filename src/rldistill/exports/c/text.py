@@ -15,6 +15,7 @@ _TYPES: Mapping[torch.dtype, str] = {
     torch.float32: "float",
     torch.int8: "int8_t",
     torch.uint8: "uint8_t",
+    torch.int16: "int16_t",
     torch.int32: "int32_t",
 }
 
@@ -61,7 +62,7 @@ class Definitions:
 
         Args:
             name: of the array, which is defined once.
-            values: float32, or whole numbers of 8 or 32 bits.
+            values: float32, or whole numbers of 8, 16 or 32 bits.
             shared: whether an equal array may stand for it.
         """
         values = values.detach()
