@@ -59,6 +59,23 @@ class RowStore:
             self._decode(block, rows[begin:end])
         return rows
 
+    def single(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows `[B, ...]`, newly allocated; each block is decoded once."""
+        found = np.empty((len(rows), *self._shape), self._dtype)
+        order = np.argsort(rows, kind="stable")
+        blocks, firsts = np.unique(self._block_of(rows[order]), return_index=True)
+        scratch = np.empty((0, *self._shape), self._dtype)
+        for block, (first, last) in zip(
+            blocks.tolist(), itertools.pairwise([*firsts.tolist(), len(rows)]), strict=True
+        ):
+            begin, end = int(self._first_rows[block]), int(self._first_rows[block + 1])
+            if len(scratch) < end - begin:
+                scratch = np.empty((end - begin, *self._shape), self._dtype)
+            self._decode(block, scratch)
+            places = order[first:last]
+            found[places] = scratch[rows[places] - begin]
+        return found
+
     def stacks(self, rows: NDArray[np.int64], num_earlier: NDArray[np.int64]) -> NDArray[Any]:
         """Return new stacks `[B, frame_stack, ...]` that end at `rows`; zeros stand before an episode's first row.
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rldistill.data.pools import Pools
 from rldistill.data.reader import Dataset
 from rldistill.data.store import StepStore
 from rldistill.errors import DatasetError, UsageError
@@ -83,7 +84,7 @@ class UniformSampler:
     """Draws windows of consecutive steps uniformly, with replacement: neighbouring windows never make up a batch.
 
     Every episode is cut into windows from its first step on, so that each step lies in exactly one; the last window
-    of an episode may be short.
+    of an episode may be short. Where observations do not fit into memory decoded, single steps are drawn from `Pools`.
 
     Args:
         store: to draw from.
@@ -109,6 +110,9 @@ class UniformSampler:
         self._window_length, self._burn_in = window_length, burn_in
         if window_length > 1 or burn_in:
             self._cut(store, indices)
+        # Frames that are stacked stay compressed, and windows bring their neighbours with them.
+        is_pooled = window_length == 1 and not burn_in and not store.is_decoded and store.layout.frame_stack == 1
+        self._pools = Pools(store, indices, seed=seed) if is_pooled else None
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -118,7 +122,8 @@ class UniformSampler:
     def draw(self, update: int, num_windows: int) -> NDArray[np.int64]:
         """Return the first steps `[B]` of the windows of an update."""
         rng = stream_generator(self._seed, "batch", update)
-        return self._starts[rng.integers(0, len(self._starts), num_windows)]
+        starts = self._starts if self._pools is None else self._pools.of(update, num_windows)
+        return starts[rng.integers(0, len(starts), num_windows)]
 
     def windows(self, update: int, num_windows: int) -> NDArray[np.int64]:
         """Return the steps of an update, as `from_starts`."""

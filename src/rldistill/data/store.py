@@ -64,6 +64,8 @@ class StepStore:
             )
             for name, spec in layout.observation_fields.items()
         }
+        # Steps, increasing, and their observations: the newest two sets of `keep_decoded`.
+        self._kept: tuple[tuple[NDArray[np.int64], dict[str, NDArray[Any]]], ...] = ()
         self._index_steps()
 
     @property
@@ -88,6 +90,17 @@ class StepStore:
         num_bytes = sum(rows.num_decoded_bytes for rows in self._rows.values())
         return self.layout.frame_stack == 1 and num_bytes <= _MOST_BYTES_DECODED
 
+    @property
+    def num_rows_decoded(self) -> int:
+        """Observations that may be kept decoded: those that take a stated share of memory."""
+        num_bytes = sum(rows.num_decoded_bytes for rows in self._rows.values())
+        return _MOST_BYTES_DECODED * self.num_steps // max(num_bytes, 1)
+
+    def keep_decoded(self, steps: NDArray[np.int64]) -> None:
+        """Decode the observations of steps, increasing, and keep them for `parts`, with those of the call before."""
+        kept = (steps, self._stacked(self._step_row[steps], self.steps_in_episode[steps]))
+        self._kept = (kept, *self._kept[:1])
+
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
         return self.layout.joined(self.parts(steps))
@@ -97,6 +110,10 @@ class StepStore:
         rows = self._step_row[steps]
         if self.is_decoded:
             return {name: part.decoded[rows] for name, part in self._rows.items()}
+        for kept, parts in self._kept:
+            places = np.minimum(np.searchsorted(kept, steps), len(kept) - 1)
+            if np.array_equal(kept[places], steps):
+                return {name: part[places] for name, part in parts.items()}
         return self._stacked(rows, self.steps_in_episode[steps])
 
     def last_observations(self, segments: NDArray[np.int64]) -> NDArray[Any]:
@@ -155,10 +172,9 @@ class StepStore:
 
     def _stacked(self, rows: NDArray[np.int64], num_earlier: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Gather the stacks that end at `rows`; `num_earlier` rows of the same episode stand before each."""
-        stacks = {name: part.stacks(rows, num_earlier) for name, part in self._rows.items()}
         if self.layout.frame_stack == 1:
-            return {name: stack[:, 0] for name, stack in stacks.items()}
-        return stacks
+            return {name: part.single(rows) for name, part in self._rows.items()}
+        return {name: part.stacks(rows, num_earlier) for name, part in self._rows.items()}
 
     def _index_steps(self) -> None:
         """Find for every step its episode, its place there, and its row among the rows of all blocks."""
