@@ -43,6 +43,11 @@ def test_a_log_gets_the_first_and_the_last_event_and_one_in_fifteen_seconds(caps
     assert [int(line.split()[1].split("/")[0]) for line in lines] == [1, 16, 31, 46, 61, 76, 91, 100]
 
 
+def test_a_short_phase_that_comes_again_and_again_gets_a_line_in_fifteen_seconds(capsys, clock):
+    lines = show(capsys, step(1), step(100), step(1), step(100)).splitlines()
+    assert [line.split("/")[0] for line in lines] == ["collect 1", "collect 100"]
+
+
 def test_phases_have_their_own_time(capsys, clock):
     lines = show(capsys, step(1), step(2), step(1, "distill"), step(2, "distill")).splitlines()
     assert [line.split("/")[0] for line in lines] == ["collect 1", "distill 1"]

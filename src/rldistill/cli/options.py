@@ -7,6 +7,7 @@ above the file.
 """
 
 import contextlib
+import difflib
 import io
 import json
 import re
@@ -161,6 +162,7 @@ def read_options(
     """
     groups = _groups([*records, Flags], positional, {*left_out, *_NEVER_TYPED})
     options = {option.name: option for group in groups.values() for option in group}
+    _check_known(verb, argv, list(options))
     # First: the help needs no file, and all that a file says needs the names of the options.
     words = _parse(verb, groups, argv, f"{(records[0].__doc__ or '').strip()}\n\nExample: {example}")
     typed = {name: word for name, word in words.items() if _is_given(name, argv) or (name == positional and word)}
@@ -175,6 +177,18 @@ def read_options(
         raise UsageError(f"missing argument: expected {expected}, such as in `{example}`.")
     flags = Flags(config=path, **{item.name: values.pop(item.name) for item in fields(Flags) if item.name in values})
     return Given(values, flags)
+
+
+def _check_known(verb: str, argv: Sequence[str], names: Sequence[str]) -> None:
+    """Check that the options of a command line exist; tyro answers a misspelt one with whole help texts."""
+    known = {"--help", *(flag for name in names for flag in (_flag(name), f"--no-{_flag(name)[2:]}"))}
+    for word in argv:
+        flag = word.partition("=")[0].replace("_", "-")
+        if not flag.startswith("--") or flag in known:
+            continue
+        near = difflib.get_close_matches(flag, sorted(map(_flag, names)), n=2)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(f"unknown option {flag}.{hint} `rldistill {verb} --help` lists them all.")
 
 
 def _groups(

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Generator
@@ -47,6 +48,7 @@ class ProgressBar:
         self._bars = self._make_bars()
         self._tasks: dict[str, TaskID] = {}
         self._shown_at: dict[str, float] = {}
+        self._unfinished: set[str] = set()  # phases of which a line is written, but not the last
 
     def _make_bars(self) -> Progress:
         return Progress(
@@ -106,10 +108,15 @@ class ProgressBar:
             self._bars.update(task.id, description=name, metrics=_fitting(task.fields["all"], room))
 
     def _is_due(self, phase: str, is_last: bool) -> bool:
+        """Return whether a line is written; the last of a phase is, if one before it was: short ones come by often."""
         now = time.monotonic()
-        due = is_last or now - self._shown_at.get(phase, 0.0) >= _SECONDS_BETWEEN_LOG_LINES
+        waited = now - self._shown_at.get(phase, -math.inf) >= _SECONDS_BETWEEN_LOG_LINES
+        due = waited or (is_last and phase in self._unfinished)
         if due:
             self._shown_at[phase] = now
+            self._unfinished.add(phase)
+        if is_last:
+            self._unfinished.discard(phase)
         return due
 
     def _open(self) -> None:
