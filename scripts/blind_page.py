@@ -52,8 +52,8 @@ EXPERIMENTS = (
         {"velocity": (0, 3), "rest": (3,)},
         "rest",
         (
-            *("mlp:256x256", "stack:4+mlp:256x256", "stack:4+mlp:64x64", "stack:16+mlp:64x64"),
-            *("gru:64", "gru:32", "gru:22", "gru:16", "gru:12", "gru:8", "lstm:16"),
+            *("mlp:256x256", "mlp:64x64", "mlp:32", "mlp:16", "stack:4+mlp:64x64", "stack:4+mlp:16"),
+            *("gru:64", "gru:32", "gru:22", "gru:16", "gru:12", "gru:8"),
         ),
         "The quadruped of `scripts/robots.py` follows a velocity command. Its published policy (192,504 parameters) "
         "sees the velocity of its body; with that set to zero it falls within seconds and scores 40. The student sees "
