@@ -186,8 +186,8 @@ def _check_known(verb: str, argv: Sequence[str], names: Sequence[str]) -> None:
         flag = word.partition("=")[0].replace("_", "-")
         if not flag.startswith("--") or flag in known:
             continue
-        near = difflib.get_close_matches(flag, sorted(map(_flag, names)), n=2)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        near = difflib.get_close_matches(flag[2:], sorted(_flag(name)[2:] for name in names), n=2)
+        hint = f" Did you mean --{' or --'.join(near)}?" if near else ""
         raise UsageError(f"unknown option {flag}.{hint} `rldistill {verb} --help` lists them all.")
 
 
