@@ -182,6 +182,7 @@ def measure(ways: Mapping[str, Way], *, quick: bool) -> dict[str, Any]:
         tables[f"updates, batch {size}"] = in_turns(ways, num_rounds, work="updates", batch_size=size, num=100)
     for task in ("CartPole-v1", "LunarLander-v3"):
         tables[f"labelled steps, {task}"] = in_turns(ways, min(num_rounds, 5), work="label", task=task, num=num_steps)
+        tables[f"evaluated episodes, {task}"] = in_turns(ways, min(num_rounds, 5), work="evaluate", task=task, num=64)
     tables["one decision"] = in_turns(ways, num_rounds, work="decisions", num=500)
     return {
         "schema_version": 1,
@@ -253,7 +254,8 @@ def page(result: Mapping[str, Any]) -> str:
         "loop learn the teacher's distribution (KL), torchrl, tianshou and imitation its actions, and rsl_rl four "
         "numbers by their squared error: each what it can. imitation's policy has a critic besides. Labelled steps "
         "come of a published teacher with its distribution; rldistill writes them to disk, and imitation keeps "
-        "actions alone. One decision is one observation of LunarLander.",
+        "actions alone. Episodes are evaluated by `rd.evaluate`, which compares with random play, "
+        "and by `evaluate_policy` in 16 environments. One decision is one observation of LunarLander.",
         "",
         "| | " + " | ".join(f"{column}, /s" for column in columns) + " |",
         "|---|" + "---|" * len(columns),

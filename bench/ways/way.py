@@ -87,6 +87,7 @@ def serve(
     *,
     updates: Callable[[int], Iterator[object]] | None = None,
     label: Callable[[str, int], int] | None = None,
+    evaluate: Callable[[str, int], int] | None = None,
     decide_once: Callable[[], Callable[[], object]] | None = None,
     student: Callable[[str, int], Trained] | None = None,
     students: tuple[str, ...] = tuple(FILES),
@@ -97,6 +98,7 @@ def serve(
     Args:
         updates: batch size to an endless loop of updates.
         label: task and number of steps to the steps that a teacher played and labelled.
+        evaluate: task and number of episodes to the episodes that were played for a teacher's score.
         decide_once: a function that makes one decision of LunarLander.
         student: task and seed to a student as it gets better.
         students: tasks that `student` can do.
@@ -104,7 +106,7 @@ def serve(
     """
     loops = functools.cache(updates) if updates else None
     decision = functools.cache(decide_once) if decide_once else None
-    given = {"updates": updates, "label": label, "decisions": decide_once, "student": student}
+    given = {"updates": updates, "label": label, "evaluate": evaluate, "decisions": decide_once, "student": student}
 
     def answer(order: dict[str, Any], profile: cProfile.Profile | None = None) -> dict[str, Any]:
         started = time.process_time()
@@ -116,6 +118,8 @@ def serve(
                 num_done = sum(1 for _ in itertools.islice(loops(order["batch_size"]), order["num"]))
             case "label":
                 num_done = label(order["task"], order["num"])
+            case "evaluate":
+                num_done = evaluate(order["task"], order["num"])
             case "decisions":
                 num_done = sum(1 for _ in range(order["num"]) if decision()() is not None)
             case "student":

@@ -1,5 +1,6 @@
 """rldistill, by its public verbs; updates by its own loop, which `distill` drives."""
 
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ def label(task: str, num_steps: int) -> int:
         ).num_steps
 
 
+def evaluate(task: str, num_episodes: int) -> int:
+    """Random play is a part of it: played for the first evaluation of a task, and kept for those that follow."""
+    rd.evaluate(loaded(task), task, num_episodes=num_episodes, num_threads=1)
+    return num_episodes
+
+
+@functools.cache
+def loaded(task: str):
+    return rd.load_policy(TEACHERS / FILES[task])
+
+
 def decide_once():
     policy, (observation, _) = rd.load_policy(TEACHERS / FILES["LunarLander-v3"]), make("LunarLander-v3").reset(seed=0)
     return lambda: policy.act(observation[None])
@@ -56,4 +68,4 @@ def student(task: str, seed: int) -> Trained:
 
 
 if __name__ == "__main__":
-    serve(updates=updates, label=label, decide_once=decide_once, student=student)
+    serve(updates=updates, label=label, evaluate=evaluate, decide_once=decide_once, student=student)

@@ -1,13 +1,17 @@
 """Stable-Baselines3 for the teacher, and a loop of one's own for the student."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import sb3_teacher
 import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
-from way import BATCH_SIZE, BUDGETS, HIDDEN, LEARNING_RATE, Decide, Trained, make, score, serve, stored
+from way import BATCH_SIZE, BUDGETS, HIDDEN, LEARNING_RATE, NUM_ENVS, Decide, Trained, make, score, serve, stored
 
 
 def network_of(num_inputs: int, num_outputs: int) -> nn.Sequential:
@@ -69,6 +73,16 @@ def label(task: str, num_steps: int) -> int:
     return len(observations)
 
 
+@functools.cache
+def to_evaluate(task: str):
+    return sb3_teacher.load(task), DummyVecEnv([lambda: Monitor(make(task))] * NUM_ENVS)
+
+
+def evaluate(task: str, num_episodes: int) -> int:
+    model, envs = to_evaluate(task)
+    return len(evaluate_policy(model, envs, n_eval_episodes=num_episodes, return_episode_rewards=True)[0])
+
+
 def decide_once():
     model, (observation, _) = sb3_teacher.load("LunarLander-v3"), make("LunarLander-v3").reset(seed=0)
     return lambda: model.predict(observation, deterministic=True)
@@ -80,4 +94,11 @@ def teacher_score(task: str) -> float:
 
 
 if __name__ == "__main__":
-    serve(updates=updates, label=label, decide_once=decide_once, student=student, teacher_score=teacher_score)
+    serve(
+        updates=updates,
+        label=label,
+        evaluate=evaluate,
+        decide_once=decide_once,
+        student=student,
+        teacher_score=teacher_score,
+    )
