@@ -58,7 +58,7 @@ def test_int8_is_calibrated_on_the_dataset(teacher, data, tmp_path):
 
 def test_int8_that_computes_otherwise_than_its_arithmetic_is_refused(teacher, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        library.Library, "_function", lambda self, function, size: lambda row: np.zeros(size, np.float32)
+        library.Library, "_function", lambda self, function, size: lambda row, state=None: np.zeros(size, np.float32)
     )
     with pytest.raises(
         RldistillError, match=r"^--to c: the compiled code gives other int8 results than its arithmetic"
@@ -105,7 +105,9 @@ def test_without_a_compiler_the_export_says_that_it_was_not_run(teacher, tmp_pat
 
 def test_c_that_acts_otherwise_is_kept_aside(teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        library.Library, "_function", lambda self, function, size: lambda row: np.arange(size, dtype=np.float32)
+        library.Library,
+        "_function",
+        lambda self, function, size: lambda row, state=None: np.arange(size, dtype=np.float32),
     )
     with pytest.raises(GateError, match=r"cart.c is not written: it acts as the policy does in"):
         export(teacher, tmp_path / "cart.c", **FEW)
@@ -115,6 +117,7 @@ def test_c_that_acts_otherwise_is_kept_aside(teacher, tmp_path, monkeypatch):
         "cart.failed.c.report.json",
         "cart.failed.h",
     ]
+    assert '#include "cart.failed.h"' in (tmp_path / "cart.failed.c").read_text()
 
 
 def test_a_header_of_that_name_stays(teacher, tmp_path):

@@ -1,6 +1,7 @@
 """Students that remember, and students that see named parts, leave as they play."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,12 +11,16 @@ import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import RldistillError, UsageError
 from rldistill.exports.c import library
+from rldistill.exports.contract import make_contract
+from rldistill.exports.formats import Export
+from rldistill.exports.names import Names
+from rldistill.exports.table import FORMATS
 from rldistill.policies import load_policy
 from rldistill.sight import Sight
 from tests.kit.commands import run, run_well
 from tests.kit.cue_env import CUE_TASK, teacher_of_cue
 from tests.kit.seen_env import PARTS_TASK, SPANS, VECTOR_TASK
-from tests.kit.small_policies import small_policy
+from tests.kit.small_policies import box_task, small_policy
 
 FEW = {"num_episodes": 5, "num_envs": 2, "num_threads": 1}
 needs_compiler = pytest.mark.skipif(library.find_compiler() is None, reason="no C compiler is installed")
@@ -131,3 +136,13 @@ def test_the_command_takes_names_as_distill_does(tmp_path):
         2,
         f"got noise=1:9, expected a span of the 6 numbers of task '{VECTOR_TASK}': 0 <= first < end <= 6.",
     )
+
+
+@pytest.mark.parametrize("mapping", ["clip", "tanh_rescale"])
+def test_an_onnx_export_says_itself_in_which_box_its_actions_lie(mapping, tmp_path):
+    export = Export(small_policy(box_task(mapping=mapping, high=3.0), output_kind="gaussian"), {})
+    export = replace(export, contract=make_contract(export.policy, Names(), None))
+    FORMATS["onnx"].write(export, tmp_path / "a.onnx")
+    copy, rows = rd.load_policy(tmp_path / "a.onnx"), np.ones((3, 4), np.float32)
+    assert copy.tasks[0].fingerprint.action_layout == export.policy.tasks[0].fingerprint.action_layout
+    np.testing.assert_allclose(copy.act(rows)[0], export.policy.act(rows)[0], atol=1e-5)

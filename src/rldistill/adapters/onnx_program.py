@@ -22,10 +22,11 @@ from rldistill import errors
 from rldistill.adapters.formats import FileStart, Format, program_policy
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
-from rldistill.limits import JSON
+from rldistill.limits import JSON, read_json
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
-from rldistill.tasks import Task
+from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
+from rldistill.types import ActionLayout
 
 SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
@@ -40,6 +41,8 @@ _COMMAND = (
 _FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _NEEDED_FIELDS = frozenset({7, 8})
 _METADATA_FIELD = 14
+CONTRACT_KEY = "rldistill.contract"
+"""Of the contract of an export (`exports.contract`) in a file's metadata."""
 # One for each operator set, function and entry of its metadata.
 _MOST_FIELDS = 100_000
 
@@ -124,7 +127,32 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
-    return program_policy(load_onnx(path, trust=reading.trust), task, reading)
+    program = load_onnx(path, trust=reading.trust)
+    return program_policy(program, task or _box_of_contract(path), reading)
+
+
+def _box_of_contract(path: Path) -> Task | None:
+    """Return a task with the bounds of a box of actions, as the contract of an export in the file's metadata has them.
+
+    None where it has none, or says something else: then the user must name the task.
+    """
+    try:
+        contract = read_json(onnx_metadata(path)[CONTRACT_KEY], JSON)
+        action, observation = contract["action"], contract["observation"]
+        if action["kind"] != "box":
+            return None
+        # Beyond a bound that is null there is none.
+        sides = [[bound for term in action["terms"] for bound in term["clip"][side]] for side in (0, 1)]
+        low, high = (
+            tuple(other if bound is None else float(bound) for bound in own)
+            for own, other in zip(sides, (-math.inf, math.inf), strict=True)
+        )
+        squashes = any(term["squash"] for term in action["terms"])
+        layout = ActionLayout("box", (len(low),), low, high, "tanh_rescale" if squashes else "clip")
+        shape = tuple(observation["shape"])
+        return Task(UNNAMED_TASK, ObservationFingerprint(shape, observation["dtype"], layout))
+    except (KeyError, IndexError, TypeError, ValueError, RldistillError):
+        return None
 
 
 ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))

@@ -76,6 +76,14 @@ def _plan(export: Export) -> Plan | QuantizedPlan:
     return quantize(plan, torch.as_tensor(export.calibration.observations), export.calibration.state)
 
 
+def rename(path: Path, stem: str) -> None:
+    """Let a source include its header by the stem that both are to have."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace(f'#include "{path.stem}{_HEADER}"', f'#include "{stem}{_HEADER}"', 1), encoding="utf-8"
+    )
+
+
 def read(export: Export, path: Path) -> Policy | None:
     """Return the policy that the compiled files are; None where no C compiler is.
 
@@ -211,5 +219,13 @@ def _bound(value: float | None) -> str:
 
 
 C = ExportFormat(
-    "c", ".c", ("float32", "int8"), write, read, decider, companions=(_HEADER,), may_give_probabilities=False
+    "c",
+    ".c",
+    ("float32", "int8"),
+    write,
+    read,
+    decider,
+    companions=(_HEADER,),
+    rename=rename,
+    may_give_probabilities=False,
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from rldistill.checks import is_finite
-from rldistill.errors import RldistillError, UsageError, shown
+from rldistill.errors import RldistillError, UsageError, printable, shown
 from rldistill.exports.names import Names, Term, seen_names
 from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
@@ -19,8 +19,6 @@ from rldistill.tasks import Task
 from rldistill.types import ActionLayout
 
 CONTRACT_VERSION = 1
-METADATA_KEY = "rldistill.contract"
-"""Of an ONNX file."""
 _ATARI_FRAMES_PER_SECOND = 60
 
 
@@ -251,7 +249,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         for key in sorted((mine.keys() | other.keys()) - {"terms"}):
             found += _compared(f"{side} {key}", mine.get(key), other.get(key))
         found += _terms_compared(side, mine["terms"], other["terms"])
-    return found + _terms_compared("state", ours["states"], theirs["states"])
+    found += _terms_compared("state", ours["states"], theirs["states"])
+    return [printable(line, _MOST_OF_A_LINE) for line in found]  # names and values may be a stranger's
 
 
 def _terms_compared(side: str, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -281,7 +280,7 @@ def _short(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 2]} …"
 
 
-_MOST_SHOWN = 80
+_MOST_SHOWN, _MOST_OF_A_LINE = 80, 400
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
 

@@ -67,6 +67,8 @@ class ExportFormat:
     read: Callable[[Export, Path], Policy | None]
     decider: Callable[[Export, Path], Decide | None]  # on one thread, to be timed
     companions: tuple[str, ...] = ()  # suffixes of the files that may be written beside it
+    # Of a file that is to lie under another stem: makes it name its companions by that, too.
+    rename: Callable[[Path, str], None] | None = None
     contents: tuple[str, ...] = ()  # names of the files in it, where it is a folder
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
     keeps_state: bool = True  # whether its files can hold a policy that remembers

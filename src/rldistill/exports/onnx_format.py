@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.adapters.load import acting, load_with
-from rldistill.adapters.onnx_program import onnx_metadata
+from rldistill.adapters.onnx_program import CONTRACT_KEY, onnx_metadata
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
-from rldistill.exports.contract import METADATA_KEY, check_contract
+from rldistill.exports.contract import check_contract
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
 from rldistill.exports.onnx_graph import INPUT, make_model, state_input, state_output
 from rldistill.exports.states import state_parts
@@ -54,7 +54,7 @@ def write(export: Export, path: Path) -> None:
     model = make_model(onnx, export.policy, half=is_half, gives_probabilities=export.gives_probabilities)
     if export.precision == "int8":
         model = _quantised(onnx, model, export)
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(export.contract, allow_nan=False)})
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: json.dumps(export.contract, allow_nan=False)})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
@@ -179,7 +179,7 @@ def contract_in(path: Path) -> dict[str, Any] | None:
         RldistillError: what is there is no contract.
     """
     with reading_file(f"ONNX file {path}", PolicyFileError):
-        text = onnx_metadata(path).get(METADATA_KEY)
+        text = onnx_metadata(path).get(CONTRACT_KEY)
         return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
 
 

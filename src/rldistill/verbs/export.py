@@ -367,6 +367,8 @@ def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
     out, problems = job.out, result.problems
     if problems:
         out = free_name(out, job.format)
+        if job.format.rename is not None:
+            job.format.rename(folder / job.out.name, out.stem)
     move_in(folder, job.out, out, job.format, overwrite=job.options.overwrite)
     write_json(beside(out, "contract"), dict(made.contract))
     write_json(beside(out, "report"), result.to_dict())
