@@ -1,6 +1,7 @@
 """Every format but ONNX's graph, which has a file of its own: what is written is what the other library runs."""
 
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ from rldistill.errors import RldistillError, UsageError
 from rldistill.exports.contract import make_contract
 from rldistill.exports.formats import Export, Score, format_of
 from rldistill.exports.names import Names
+from rldistill.exports.sb3_format import predict_of
 from rldistill.exports.table import FORMATS
 from rldistill.exports.torch_formats import CONTRACT_FILE
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization
@@ -262,3 +264,20 @@ def test_the_format_follows_the_ending_unless_it_is_named(name, out, expected, t
 def test_an_ending_of_another_format_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"got a path ending in '.onnx', expected a folder for --to hub-folder"):
         format_of(FORMATS, "hub-folder", tmp_path / "hub.onnx")
+
+
+def test_a_teacher_of_stable_baselines3_decides_by_its_predict(tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    policy = small_policy(box_task(), network="mlp:8", output_kind="gaussian", gaussian=GaussianOptions("parameter"))
+    _, path = exported(policy, "sb3", tmp_path)
+    teacher, rows = rd.load_policy(path), np.ones((1, 4), np.float32)
+    predict, way = predict_of(teacher)
+    assert way == "predict of stable_baselines3"
+    np.testing.assert_allclose(predict(rows)[0], choose_actions(policy(rows)[0], "greedy"), atol=1e-5)
+    assert predict_of(policy) == (None, "in PyTorch")
+
+
+def test_a_teacher_whose_library_is_missing_is_timed_in_pytorch_and_says_so(tmp_path, monkeypatch):
+    policy = small_policy(network="mlp:8").with_provenance({"source": {"format": "stable-baselines3"}})
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    assert predict_of(policy) == (None, "in PyTorch: stable_baselines3 is not installed")

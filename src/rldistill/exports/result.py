@@ -29,6 +29,7 @@ class Exported:
     times: Mapping[str, DecisionTime]  # of `export`, `policy` and, where it is known, `teacher`
     score: Evaluation | None  # the policy as teacher, the export as student; None: no task was named
     written: Written | None = None  # what the writer knows beside
+    teacher_decides_by: str | None = None  # in which way the teacher was timed; None: it was not
 
     @property
     def problems(self) -> list[str]:
@@ -67,6 +68,7 @@ class Exported:
             "compared_on": self.compared_on,
             "parity": None if self.parity is None else self.parity.to_dict(),
             "decision_seconds": {name: dict(vars(own)) for name, own in self.times.items()},
+            "teacher_decides_by": self.teacher_decides_by,
             "score": None if self.score is None else self.score.to_dict(),
             "written": None if self.written is None else dict(self.written.data),
             "problems": self.problems,
@@ -96,7 +98,8 @@ class Exported:
                 f"{own.largest_log_std_error:.2g}, so drawn actions differ; greedy ones do not"
             )
         times = (f"{name} {_time_text(own)}" for name, own in self.times.items())
-        yield f"one decision on one thread, median (99th percentile): {', '.join(times)}"
+        way = "" if self.teacher_decides_by is None else f" ({self.teacher_decides_by})"
+        yield f"one decision on one thread, median (99th percentile): {', '.join(times)}{way}"
         if self.score is None:
             yield "no score: no task was named (--task ID)"
         else:

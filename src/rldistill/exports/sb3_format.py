@@ -5,6 +5,7 @@ that act are ours. Critics and values begin anew. Q-values become a DQN, a squas
 TD3, all else a PPO.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,13 @@ from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, 
 from rldistill.exports.environment import environment_of
 from rldistill.exports.formats import Decide, Export, ExportFormat
 from rldistill.options.reading import Reading
-from rldistill.policies import Policy
+from rldistill.policies import Policy, TorchPolicy
 from rldistill.types import ActionLayout
 
 _WHAT = "sb3"
+# As `adapters.sb3` records it of policies that it reads.
+_LIBRARY = "stable-baselines3"
+_HERE = "in PyTorch"
 _STATISTICS_SUFFIX = ".vecnormalize.pkl"
 _NATURE = (32, 64, 64)
 """Channels of the only convolutions that the library builds itself (NatureCNN), with their kernels 8, 4, 3."""
@@ -202,6 +206,32 @@ def _decider(export: Export, path: Path) -> Decide:
     algorithm = getattr(_import("stable_baselines3"), _algorithm(dense_policy(export, _WHAT)))
     model = algorithm.load(path, device="cpu", buffer_size=1) if algorithm.__name__ != "PPO" else algorithm.load(path)
     return lambda observation: model.predict(observation, deterministic=True)
+
+
+PREDICT = "predict of stable_baselines3"
+
+
+def predict_of(teacher: Policy) -> tuple[Decide | None, str]:
+    """Return how the library that a teacher was read from makes one decision of it, and what to call that.
+
+    The library gets a model of its own classes with the teacher's weights: to open the zip itself would run what is
+    pickled in it. None where the teacher is no model of this library, or that cannot be had here.
+    """
+    source = teacher.spec.provenance.get("source") if isinstance(teacher, TorchPolicy) else None
+    if not isinstance(teacher, TorchPolicy) or not isinstance(source, dict) or source.get("format") != _LIBRARY:
+        return None, _HERE
+    export = Export(teacher.copy().to(torch.device("cpu")), {})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "teacher.zip")
+        try:
+            _write(export, path)
+            return _decider(export, path), PREDICT
+        except RldistillError as error:
+            missing = isinstance(error.__cause__, ImportError)
+            return (
+                None,
+                f"{_HERE}: stable_baselines3 {'is not installed' if missing else 'does not build such a network'}",
+            )
 
 
 SB3 = ExportFormat(

@@ -26,6 +26,7 @@ from rldistill.exports.names import Names, names_of_spans, read_names
 from rldistill.exports.parity import DecisionTime, compare, time_decisions
 from rldistill.exports.places import beside, check_free, free_name, move_in, places, staging
 from rldistill.exports.result import Exported
+from rldistill.exports.sb3_format import predict_of
 from rldistill.exports.states import state_parts
 from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions, TrajectorySource
@@ -281,8 +282,10 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     with use_threads(1):
         times = {} if decide is None else {"export": time_decisions(decide, seen)}
         times["policy"] = _time(as_seen(job.policy), seen)
+        way = None
         if teacher is not None:
-            times["teacher"] = _time(teacher, rows)
+            predict, way = predict_of(teacher)
+            times["teacher"] = _time(teacher, rows) if predict is None else time_decisions(predict, rows)
     original = NamedPolicy("policy", job.policy)
     return Exported(
         format=job.format.name,
@@ -292,6 +295,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
         compared_on=job.source.description,
         parity=parity,
         times=times,
+        teacher_decides_by=way,
         score=None if exported is None else _score(job, _whole(job, exported), original, listeners),
     )
 
