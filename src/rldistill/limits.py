@@ -47,6 +47,8 @@ TOO_MUCH = (
 
 MAX_LAYERS = 1024
 """Of a declared network, over all heads (57 games with two layers each: 117). Making one takes a millisecond."""
+MAX_REMEMBERED = 1 << 24
+"""Numbers that a program or a module remembers of one environment (512 for an LSTM of 256 units)."""
 MAX_FEATURE_MAP = 1 << 24
 """Numbers that a convolution makes of one observation (112,896 for IMPALA on Atari); inference takes 16 at a time."""
 MAX_NORMALISED = 1 << 22

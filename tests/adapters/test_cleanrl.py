@@ -424,7 +424,8 @@ def test_an_actor_with_a_memory_is_refused_by_its_name(path):
     memory = {f"lstm.{name}": tensor for name, tensor in nn.LSTM(16, 8).state_dict().items()}
     torch.save(PPOAtari().state_dict() | memory, path)
     assert refusal(path) == (
-        "Policy file FILE is recurrent: it has lstm.weight_ih_l0. Policies with a memory are not supported."
+        "Policy file FILE is recurrent: it has lstm.weight_ih_l0. No memory is read from such a file: export the "
+        "policy to ONNX or TorchScript with its state."
     )
 
 

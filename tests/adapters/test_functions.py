@@ -12,6 +12,7 @@ from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from rldistill.policies.file_format import pack_policy
+from rldistill.testing import Reference, check_policy
 from tests.kit.small_policies import box_task, image_task, vector_task
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -372,7 +373,9 @@ def test_a_module_with_a_memory_is_refused_by_its_name(layer, memory):
     with pytest.raises(UsageError) as caught:
         load_policy(nn.ModuleDict({"part": layer}), task=vector_task(), outputs="logits")
     assert str(caught.value) == (
-        f"Module ModuleDict is recurrent: it has {memory}. Policies with a memory are not supported."
+        f"Module ModuleDict is recurrent: it has {memory}. Let a teacher take and return its state, and say what it is "
+        "when an episode begins: load_policy(…, initial_state=torch.zeros(64)). A student with a memory is named: "
+        "student='gru:64'."
     )
 
 
@@ -437,7 +440,7 @@ def test_who_answers_the_same_observations_differently_remembers_or_draws_and_is
         load_policy(source, task=vector_task(), outputs="logits")
     assert str(caught.value) == (
         f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
-        "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+        "numbers. Let it take and return what it remembers; actions are drawn from what a policy answers."
     )
 
 
@@ -641,3 +644,129 @@ def test_answers_that_are_no_finite_numbers_are_the_policys(answer):
         with pytest.raises(NumericalError) as caught:
             policy(rows)
         assert str(caught.value) == NO_NUMBERS.format(name=name, answer=answer)
+
+
+# Memory
+
+
+class Cell(nn.Module):
+    """A GRU above a scaled observation, which takes and returns its state."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.cell, self.output = nn.GRUCell(4, 5, dtype=dtype), nn.Linear(5, 3, dtype=dtype)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, generator=generator)
+
+    def forward(self, rows, state):
+        state = self.cell(rows, state)
+        return self.output(state), state
+
+
+def two_parts(rows, state):
+    """Score by the last observation and by how many there were."""
+    last, count = state
+    return (last + count, count), (rows[:, :3], count + 1)
+
+
+def sequence():
+    rows = np.random.default_rng(0).normal(size=(6, 3, 4)).astype(np.float32)
+    starts = np.zeros((6, 3), bool)
+    starts[0], starts[2, 1], starts[4, :2] = True, True, True
+    return rows, starts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_module_that_takes_and_returns_a_state_remembers(dtype):
+    (rows, starts), module, state, outputs = sequence(), Cell(dtype), torch.zeros(3, 5, dtype=dtype), []
+    with torch.no_grad():
+        for seen, begins in zip(rows, starts, strict=True):
+            state = torch.where(torch.from_numpy(begins)[:, None], 0.0, state)
+            answer, state = module(torch.from_numpy(seen).to(dtype), state)
+            outputs.append(answer.numpy())
+    said = {"task": vector_task(), "outputs": "logits", "initial_state": torch.zeros(5)}
+    reference = Reference(rows, np.stack(outputs), starts=starts)
+    check_policy(lambda: load_policy(Cell(dtype), **said), reference=reference)
+
+    def function(rows, state):
+        answer, state = module(rows.to(dtype), state.to(dtype))
+        return answer.float(), state.float()
+
+    check_policy(lambda: load_policy(function, **said), reference=reference)
+
+
+def test_a_function_may_remember_several_parts_which_need_not_begin_at_zero():
+    (rows, starts), last, outputs = sequence(), np.zeros((3, 3)), []
+    count = np.zeros((3, 1))
+    for seen, begins in zip(rows, starts, strict=True):
+        last, count = np.where(begins[:, None], 0, last), np.where(begins[:, None], 2, count)
+        outputs.append(last + count)
+        last, count = seen[:, :3], count + 1
+    check_policy(
+        lambda: load_policy(
+            two_parts, task=vector_task(), outputs="logits=0", initial_state=(torch.zeros(3), np.full(1, 2.0))
+        ),
+        reference=Reference(rows, np.stack(outputs), starts=starts),
+    )
+
+
+def test_functions_that_differ_in_what_they_remember_alone_are_different_policies():
+    said = {"task": vector_task(), "outputs": "logits", "initial_state": torch.zeros(3)}
+    first, second = (
+        load_policy(lambda rows, state, step=step: (state + rows[:, :3], state + step), **said).hash for step in (1, 2)
+    )
+    assert first != second
+
+
+def test_the_file_of_a_module_with_a_memory_loads_with_its_module(tmp_path):
+    policy = load_policy(Cell(), task=vector_task(), outputs="logits", initial_state=torch.full((5,), 0.5))
+    policy.save(tmp_path / "policy.safetensors")
+    loaded = load_policy(tmp_path / "policy.safetensors", module=Cell())
+    assert loaded.hash == policy.hash
+    assert loaded.initial_state(2)[0].tolist() == [[0.5] * 5] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (
+            lambda rows, state: rows[:, :3],
+            r"^Function <lambda> answered a Tensor, expected two values, \(outputs, state\)",
+        ),
+        (
+            lambda rows, state: (rows[:, :3], torch.cat([state, state], 1)),
+            r"^Function <lambda> was given a state of shapes \[\[16, 5\]\] and answered one of \[\[16, 10\]\], ",
+        ),
+        (
+            lambda rows, state: (rows[:, :3], (state, state)),
+            r"and answered one of \[\[16, 5\], \[16, 5\]\], expected the",
+        ),
+        (
+            lambda rows, state: (rows[:, :3], None),
+            r"^Function <lambda> answered a NoneType as its state, expected tensors",
+        ),
+        (
+            lambda rows: rows[:, :3],
+            r"^Function <lambda> failed .* TypeError: .* observations and what it remembers of them",
+        ),
+        (nn.Linear(4, 3), r"^Module Linear failed"),
+    ],
+)
+def test_what_returns_no_state_of_the_same_shape_is_refused_in_one_line(source, line):
+    with pytest.raises(MismatchError, match=line) as caught:
+        load_policy(source, task=vector_task(), outputs="logits", initial_state=torch.zeros(5))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "initial", [64, "zeros", (), torch.zeros(3, dtype=torch.long), torch.full((2,), torch.nan), torch.zeros(0)]
+)
+def test_an_initial_state_is_made_of_floats(initial):
+    with pytest.raises(UsageError, match=r"^load_policy: got initial_state=.*, expected what is remembered of one env"):
+        load_policy(Cell(), task=vector_task(), outputs="logits", initial_state=initial)
+
+
+def test_files_take_no_initial_state(tmp_path):
+    with pytest.raises(UsageError, match="initial_state belongs with a module or a function: files say theirs"):
+        load_policy(tmp_path / "policy.pt", task=vector_task(), outputs="logits", initial_state=torch.zeros(5))

@@ -91,13 +91,15 @@ def test_whatever_field_is_damaged_it_is_read_or_refused_by_an_error_of_ours(onn
     assert 20 < works < 180
 
 
-def test_several_inputs_are_refused_and_a_memory_is_recognised(onnx_path):
+@pytest.mark.parametrize("name", ["goal", "h_in"])
+def test_several_inputs_are_refused_unless_they_come_back(onnx_path, name):
     model = mlp_model()
-    model.graph.input.append(helper.make_tensor_value_info("goal", FLOAT, ["batch", 2]))
-    assert refusal(saved(model, onnx_path)) == "ONNX file FILE takes 2 inputs (obs, goal). Policies take one."
-    model.graph.input[1].name = "h_in"
+    model.graph.input.append(helper.make_tensor_value_info(name, FLOAT, ["batch", 4]))
+    model.graph.node.insert(0, helper.make_node("Add", ["obs", name], ["both"]))
+    model.graph.node[1].input[0] = "both"
     assert refusal(saved(model, onnx_path)) == (
-        "ONNX file FILE takes 2 inputs (obs, h_in). It is recurrent; policies with a memory are not supported."
+        f"ONNX file FILE takes 2 inputs (obs, {name}) and gives q. Policies take one, and what they remember: inputs "
+        "that come back as outputs of a like name and the same shape, such as h_in and h_out."
     )
 
 
@@ -132,7 +134,8 @@ def test_a_memory_is_recognised_by_its_operator_however_deep_it_lies(onnx_path, 
     model = mlp_model()
     model.graph.node.insert(0, wrap(helper.make_node(operator, ["obs", "w", "r"], ["obs2"], hidden_size=4)))
     assert refusal(saved(model, onnx_path)) == (
-        f"ONNX file FILE is recurrent: it has {operator}. Policies with a memory are not supported."
+        f"ONNX file FILE is recurrent: it has {operator}, and neither takes nor gives a state: it forgets everything "
+        "between two steps. Export it with its state, such as h_in and h_out."
     )
 
 

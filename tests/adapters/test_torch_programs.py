@@ -1,4 +1,4 @@
-"""TorchScript and torch.export files: programs, run only when trusted, and only those without a memory."""
+"""TorchScript and torch.export files: programs, run only when trusted; with a memory that their buffers hold."""
 
 import pickle
 import warnings
@@ -11,6 +11,8 @@ from torch import nn
 
 from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.testing import Reference, check_policy
+from rldistill.testing.parity import parity_findings
 from tests.kit.small_policies import box_task, image_task, vector_task
 
 ROWS = torch.randn(1000, 4, generator=torch.Generator().manual_seed(1))
@@ -66,6 +68,12 @@ def scripted(module, path):
         warnings.simplefilter("ignore")  # torch would rather have its makers export them differently
         torch.jit.script(module.eval()).save(path)
     return path
+
+
+def loaded(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.load(path)
 
 
 def exported(module, path, *, batch=None, shape=(4,), dtype=torch.float32):
@@ -170,10 +178,98 @@ def test_torchscript_does_not_know_what_it_observes(jit_path):
     assert refusal(jit_path, UsageError, task=image_task()).endswith("or wants them scaled (--input-scale 1/255).")
 
 
-def test_a_memory_is_recognised_by_the_name_that_rsl_rl_gives_it_before_anything_runs(jit_path):
+RESETS = (
+    "Export it as TorchScript with its memory in buffers, and a method reset that sets them to where an episode begins."
+)
+
+
+class Resettable(Recurrent):
+    """Counts its steps in a buffer of whole numbers that is made anew at each, beside one that is no memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("shift", torch.tensor([1.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, (h, c) = self.rnn(x.unsqueeze(0), (self.hidden_state, self.cell_state))
+        self.hidden_state, self.cell_state, self.steps = h, c, self.steps + 1
+        return x.squeeze(0) + self.shift / self.steps
+
+    @torch.jit.export
+    def reset_memory(self):
+        self.hidden_state[:], self.cell_state[:] = 0.0, 0.0
+        self.steps[:] = 0
+
+
+def test_buffers_that_reset_sets_are_a_memory_of_each_environment(jit_path):
+    module = Resettable()
+    with torch.no_grad():
+        module(torch.ones(1, 4))  # a file may hold whatever it remembered when it was saved
+    policy = load_policy(scripted(module, jit_path), task=box_task(8), trust=True, outputs="actions")
+    assert policy.program.num_parameters == sum(weight.numel() for weight in module.rnn.parameters()) + 1
+    assert [list(part.shape) for part in policy.initial_state(3)] == [[3, 1, 1, 8], [3, 1, 1, 8], [3, 1]]
+    rows = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
+    starts = np.zeros((6, 2), bool)
+    starts[0], starts[3, 1] = True, True
+    alone = [loaded(jit_path) for _ in range(2)]
+    answers = []
+    for seen, begins in zip(rows, starts, strict=True):
+        with torch.no_grad():
+            for each, begin in zip(alone, begins, strict=True):
+                if begin:
+                    each.reset_memory()
+            answers.append(torch.cat([each(row[None]) for each, row in zip(alone, seen, strict=True)]))
+    reference = Reference(rows.numpy(), torch.stack(answers).numpy(), starts=starts)
+    check_policy(lambda: load_policy(jit_path, task=box_task(8), trust=True, outputs="actions"), reference=reference)
+
+
+def test_the_published_humanoid_remembers(shared_teachers):
+    path = shared_teachers / "robots" / "g1_motion.pt"
+    if not path.exists():
+        pytest.skip("the folder has no robots")
+    policy = load_policy(path, task=box_task(12, 47), trust=True, outputs="actions")
+    rows = torch.randn(5, 1, 47, generator=torch.Generator().manual_seed(0))
+    module = loaded(path)
+    with torch.no_grad():
+        answers = torch.stack([module(row) for row in rows]).numpy()
+    starts = np.eye(5, 1, dtype=bool)
+    assert list(parity_findings(policy, Reference(rows.numpy(), answers, starts=starts))) == []
+    assert policy.program.num_parameters == 31_404
+
+
+def test_a_memory_that_grows_is_told_in_a_line(jit_path):
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = torch.cat([self.seen, x])
+            return self.seen.sum(0, keepdim=True)
+
+        @torch.jit.export
+        def reset(self):
+            self.seen = torch.zeros(1, 4)
+
+    with pytest.raises(MismatchError, match=r"is to give its next state seen as \[1, 4\] .* and gave \[2, 4\]\."):
+        load_policy(scripted(Growing(), jit_path), task=box_task(4), trust=True, outputs="actions")
+
+
+def test_a_memory_without_a_reset_is_refused(jit_path):
     assert refusal(scripted(Recurrent(), jit_path), task=box_task(8)) == (
-        "TorchScript file FILE is recurrent: it carries hidden_state from one call to the next. Policies with a memory "
-        "are not supported."
+        f"TorchScript file FILE is recurrent: it has rnn.weight_ih_l0. {RESETS}"
+    )
+
+
+def test_a_reset_that_takes_arguments_is_refused(jit_path):
+    class Picky(Resettable):
+        @torch.jit.export
+        def reset_memory(self, dones: torch.Tensor):
+            self.hidden_state[:] = 0.0
+
+    assert "has a method reset or reset_memory that cannot be called: " in refusal(
+        scripted(Picky(), jit_path), task=box_task(8)
     )
 
 
@@ -191,15 +287,13 @@ class Forgetful(nn.Module):
 @pytest.mark.parametrize("save", [scripted, lambda *args: exported(*args, batch=2)], ids=["scripted", "exported"])
 @pytest.mark.filterwarnings("ignore:The tensor attributes")  # torch's, of its own layer
 def test_a_recurrent_layer_is_recognised_by_its_weights(save, jit_path):
-    assert refusal(save(Forgetful(), jit_path)).endswith(
-        "file FILE is recurrent: it has rnn.weight_ih_l0. Policies with a memory are not supported."
-    )
+    assert refusal(save(Forgetful(), jit_path)).endswith(f"file FILE is recurrent: it has rnn.weight_ih_l0. {RESETS}")
 
 
 @pytest.mark.parametrize("save", [scripted, exported])
 def test_a_memory_is_recognised_by_its_changing(save, jit_path):
     assert refusal(save(Counter(), jit_path)).endswith(
-        "is recurrent: it carries mean from one call to the next. Policies with a memory are not supported."
+        f"is recurrent: it carries mean from one call to the next. {RESETS}"
     )
 
 

@@ -54,8 +54,8 @@ def recurrent_onnx(path):
 
     from tests.kit.onnx_files import FLOAT, model_of, saved
 
-    ends = [helper.make_tensor_value_info(name, FLOAT, ["b", 4]) for name in ("obs", "h_in", "out", "h_out")]
-    nodes = [helper.make_node("Add", ["obs", "h_in"], [name]) for name in ("out", "h_out")]
+    ends = [helper.make_tensor_value_info(name, FLOAT, ["b", 4]) for name in ("obs", "h_in", "out", "other")]
+    nodes = [helper.make_node("Add", ["obs", "h_in"], [name]) for name in ("out", "other")]
     saved(model_of(nodes, ends[:2], ends[2:]), path)
 
 
@@ -213,10 +213,11 @@ CASES = {
         "Policy file FILE: its layers are not known: memory_a.rnn.weight_ih_l0 without memory_a.rnn.weight_hh_l0. "
         f"{OWN_MODULE}",
     ),
-    "onnx: recurrent": (
+    "onnx: a state that does not come back": (
         recurrent_onnx,
         SAID,
-        "ONNX file FILE takes 2 inputs (obs, h_in). It is recurrent; policies with a memory are not supported.",
+        "ONNX file FILE takes 2 inputs (obs, h_in) and gives out, other. Policies take one, and what they remember: "
+        "inputs that come back as outputs of a like name and the same shape, such as h_in and h_out.",
     ),
 }
 

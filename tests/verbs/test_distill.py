@@ -256,7 +256,7 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ),
         (
             {"student": torch.nn.ModuleDict({"memory": torch.nn.GRU(4, 2)})},
-            "Module ModuleDict is recurrent: it has memory.weight_ih_l0. Policies with a memory are not supported.",
+            "Module ModuleDict is recurrent: it has memory.weight_ih_l0. Let a teacher take and return its state",
         ),
         ({"num_updates": 0}, "num_updates must be 1 or more, got 0"),
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from rldistill.adapters.checkpoints import CHECKPOINT, LIBRARIES
 from rldistill.adapters.formats import FileKind, FileStart, Format, LoadedPolicy, warn
-from rldistill.adapters.in_process import function_policy, module_policy
+from rldistill.adapters.in_process import function_policy, initial_parts, module_policy
 from rldistill.adapters.onnx_program import ONNX
 from rldistill.adapters.sb3.load import SB3
 from rldistill.adapters.torch_programs import TORCH_EXPORT, TORCHSCRIPT
@@ -143,6 +143,8 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
     task = _task(options.task, options.env_kwargs)
     if isinstance(source, str | Path):
         with reading_file(f"Policy file {source}", PolicyFileError):
+            if options.initial_state is not None:
+                raise UsageError("load_policy: initial_state belongs with a module or a function: files say theirs.")
             path = policy_file_of(Path(source))
             policy = _load_file(path, options.as_reading(), task, device=options.device, module=module)
     elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
@@ -151,11 +153,14 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
         raise UsageError(
             f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
         )
-    elif isinstance(source, nn.Module):
-        policy = module_policy(source, task, outputs=options.outputs, behaviour=options.behaviour or "greedy")
-        policy = policy.to(resolve_device(options.device))
     else:
-        policy = function_policy(source, task, outputs=options.outputs, behaviour=options.behaviour or "greedy")
+        initial = () if options.initial_state is None else initial_parts(options.initial_state)
+        outputs, behaviour = options.outputs, options.behaviour or "greedy"
+        if isinstance(source, nn.Module):
+            policy = module_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
+            policy = policy.to(resolve_device(options.device))
+        else:
+            policy = function_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
     _check_sampling(policy, options.behaviour)
     return policy
 

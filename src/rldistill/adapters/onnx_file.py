@@ -4,14 +4,15 @@ Only operators of the ONNX standard are accepted, and weights that lie in the fi
 the same folder. What is given on is one block of bytes that refers to nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from rldistill.adapters.contents import recurrent
+from rldistill.adapters.onnx_states import Dimension, OnnxState, Value, roles, state_layout
 from rldistill.errors import PolicyFileError, RldistillError, first_line, listed, optional_import
 
 MAX_BYTES = 512 * 2**20
@@ -25,6 +26,8 @@ _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 _NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Layer", "Instance", "Group")})
 _LAYERS = _NORMS | {"Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"}
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
+_STATE_TYPES = _OBSERVATION_TYPES | {"INT64": np.int64, "INT32": np.int32}
+_UNUSED_TYPES = _STATE_TYPES | {"BOOL": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,14 @@ class OnnxModel:
     """A checked model."""
 
     content: bytes  # its bytes, external weights included
-    input_name: str  # of the only input
+    input_name: str  # of the observations
     input_dtype: np.dtype[Any]  # numpy's
     observation_shape: tuple[int, ...]  # of the input without its batch dimension
     batch_size: int | None  # fixed in the file; None: any
-    output_names: tuple[str, ...]  # in order
+    output_names: tuple[str, ...]  # in order, without those of the memory
+    states: tuple[OnnxState, ...]  # what it remembers; a file whose states hold one environment has a batch of 1
+    # Inputs that nothing depends on, with their type; a size that is not fixed is that of the batch.
+    unused: tuple[tuple[str, str, tuple[Dimension, ...]], ...]
     num_parameters: int  # elements of all stored tensors of floats
 
 
@@ -44,8 +50,9 @@ def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_
     """Read and check an ONNX file; nothing in it is run. `before_reading` gets the number of bytes that come next.
 
     Raises:
-        PolicyFileError: unreadable, too large, recurrent, with operators beyond the standard, weights outside its
-            folder, weights that are no numbers, or inputs that are not one batch of observations.
+        PolicyFileError: unreadable, too large, with operators beyond the standard, weights outside its folder, weights
+            that are no numbers, inputs that are not one batch of observations and what is remembered, or recurrent
+            without giving its state.
         RldistillError: the package `onnx` is missing.
     """
     what = f"ONNX file {path}"
@@ -81,21 +88,35 @@ class _Reader:
         nodes = [message for message in messages if isinstance(message, self.onnx.NodeProto)]
         tensors = [message for message in messages if isinstance(message, self.onnx.TensorProto)]
         self._check_domains(model, nodes)
-        if memory := sorted({node.op_type for node in nodes} & _RECURRENT_OPERATORS):
-            raise PolicyFileError(recurrent(self.what, " and ".join(memory)))
         for tensor in tensors:
             if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
                 self._include_external(tensor)
         num_parameters = self._check_weights(tensors, nodes)
-        name, dims, dtype = self._only_input(model.graph)
+        # Before ONNX 1.3 weights were listed among the inputs, too.
+        stored = {tensor.name for tensor in model.graph.initializer}
+        inputs = [self._value(value) for value in model.graph.input if value.name not in stored]
+        outputs = [self._value(value) for value in model.graph.output]
+        found = roles(self.what, inputs, outputs, _reads(model.graph))
+        if not found.states and (memory := sorted({node.op_type for node in nodes} & _RECURRENT_OPERATORS)):
+            raise PolicyFileError(
+                f"{self.what} is recurrent: it has {' and '.join(memory)}, and neither takes nor gives a state: it "
+                "forgets everything between two steps. Export it with its state, such as h_in and h_out."
+            )
+        seen, dims = found.observation, self._observed(found.observation)
+        states = [state_layout(self.what, pair, self._type(pair[0], _STATE_TYPES), dims[0]) for pair in found.states]
+        batch_size = dims[0] if isinstance(dims[0], int) else None
         return OnnxModel(
             content=model.SerializeToString(),
-            input_name=name,
-            input_dtype=dtype,
-            observation_shape=tuple(self._fixed_size(name, index, size) for index, size in enumerate(dims) if index),
-            batch_size=dims[0] if isinstance(dims[0], int) else None,
-            output_names=tuple(output.name for output in model.graph.output),
+            input_name=seen.name,
+            input_dtype=np.dtype(self._type(seen, _OBSERVATION_TYPES)),
+            observation_shape=tuple(
+                self._fixed_size(seen.name, index, size) for index, size in enumerate(dims) if index
+            ),
+            batch_size=1 if any(state.axis is None for state in states) else batch_size,
+            output_names=tuple(value.name for value in outputs if value.name not in {s.output_name for s in states}),
             num_parameters=num_parameters,
+            states=tuple(states),
+            unused=tuple((value.name, self._type(value, _UNUSED_TYPES), value.dims or ()) for value in found.unused),
         )
 
     def _announce(self, num_bytes: int) -> None:
@@ -189,34 +210,34 @@ class _Reader:
             total += values.size
         return total
 
-    def _only_input(self, graph: Any) -> tuple[str, list[int | str], np.dtype[Any]]:  # noqa: ANN401
-        """Return the name of the only input, its dimensions (names where they are not fixed) and its type."""
-        # Before ONNX 1.3 weights were listed among the inputs, too.
-        stored = {tensor.name for tensor in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in stored]
-        names = listed([value.name for value in inputs]) or "none"
-        if len(inputs) != 1:
-            memory = any(word in names.lower() for word in ("h_in", "c_in", "hidden", "cell", "state_in"))
-            why = "It is recurrent; policies with a memory are not supported." if memory else "Policies take one."
-            raise PolicyFileError(f"{self.what} takes {len(inputs)} inputs ({names}). {why}")
-        tensor = inputs[0].type.tensor_type
+    def _value(self, value: Any) -> Value:  # noqa: ANN401
+        """Return an input or an output in plain terms."""
+        tensor = value.type.tensor_type
         # A number that no version of ONNX knows has no name.
         names_of_types = {number: name for name, number in self.onnx.TensorProto.DataType.items()}
         dtype = names_of_types.get(tensor.elem_type, f"of the unknown type {tensor.elem_type}")
-        if dtype not in _OBSERVATION_TYPES:
-            raise PolicyFileError(
-                f"{self.what}: its input {names} is {dtype}, expected {', '.join(_OBSERVATION_TYPES)}."
-            )
         # Some exporters write -1 for a size that is not fixed.
-        dims = [
+        dims = tuple(
             dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
             for dim in tensor.shape.dim
-        ]
-        if not tensor.HasField("shape") or not dims or dims[0] == 0:
+        )
+        return Value(value.name, dtype, dims if tensor.HasField("shape") else None)
+
+    def _type(self, value: Value, known: Mapping[str, type[np.generic]]) -> str:
+        """Return NumPy's name of a type."""
+        if value.dtype not in known:
+            raise PolicyFileError(f"{self.what}: its input {value.name} is {value.dtype}, expected {', '.join(known)}.")
+        return np.dtype(known[value.dtype]).name
+
+    def _observed(self, value: Value) -> tuple[Dimension, ...]:
+        """Return the dimensions of the observations, after checking that they are a batch."""
+        self._type(value, _OBSERVATION_TYPES)
+        if not value.dims or value.dims[0] == 0:
             raise PolicyFileError(
-                f"{self.what}: its input {names} has shape {dims}, expected a batch of observations [B, …]."
+                f"{self.what}: its input {value.name} has shape {list(value.dims or ())}, expected a batch of "
+                "observations [B, …]."
             )
-        return inputs[0].name, dims, np.dtype(_OBSERVATION_TYPES[dtype])
+        return value.dims
 
     def _fixed_size(self, name: str, index: int, size: int | str) -> int:
         if isinstance(size, str) or size < 1:
@@ -234,6 +255,20 @@ def _messages(message: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf)
             for item in value if isinstance(value, Sequence) else (value,):
                 yield item
                 yield from _messages(item)
+
+
+def _reads(graph: Any) -> dict[str, list[str]]:  # noqa: ANN401 (protobuf)
+    """Return, for each value that a node makes, the names that this node and the graphs within it read."""
+    reads: dict[str, list[str]] = {}
+    for node in graph.node:
+        within = list(_messages(node))
+        inner = [message.input for message in within if message.DESCRIPTOR.name == "NodeProto"]
+        given = [
+            value.name for message in within if message.DESCRIPTOR.name == "GraphProto" for value in message.output
+        ]
+        names = [*node.input, *chain(*inner), *given]
+        reads |= {output: names for output in node.output}
+    return reads
 
 
 def is_of_runtime(domain: str) -> bool:

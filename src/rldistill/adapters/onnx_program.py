@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rldistill import errors
 from rldistill.adapters.formats import FileStart, Format, program_policy
-from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.limits import JSON, read_json
 from rldistill.options.reading import Reading
@@ -170,7 +170,7 @@ def load_onnx(path: Path, *, trust: bool) -> Program:
         check_installed(module, what=what, extra="onnx")
     process = _OnnxProcess(path, what, trust=trust)
     description = process.description
-    batch_size, *observation_shape = description["batch_shape"]
+    ((batch_size, *observation_shape), dtype), *states = description["inputs"]
     return Program(
         name=path.stem,
         what=what,
@@ -179,11 +179,20 @@ def load_onnx(path: Path, *, trust: bool) -> Program:
         # Of the bytes that are run, so that external weights are part of the policy's identity.
         content_hash=description["content_hash"],
         observation_shape=tuple(observation_shape),
-        input_dtype=torch.from_numpy(np.empty(0, description["input_dtype"])).dtype,
+        input_dtype=_torch_dtype(dtype),
         batch_size=batch_size,
+        # They take no room before it is known that there are not too many.
+        states=tuple(
+            ProgramState(name, torch.zeros((), dtype=_torch_dtype(dtype)).expand(shape))
+            for name, ((_, *shape), dtype) in zip(description["states"], states, strict=True)
+        ),
         num_parameters=description["num_parameters"],
         num_bytes=description["num_bytes"],
     )
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, name)).dtype
 
 
 class _OnnxProcess:
@@ -211,11 +220,11 @@ class _OnnxProcess:
         )
         theirs.close()
         self._end = weakref.finalize(self, _end, self._owner, self._process, self._connection)
-        self.description, _ = self._exchange(None)
+        self.description, _ = self._exchange()
 
-    def run(self, rows: Tensor) -> Mapping[str, Tensor]:
-        """Return the outputs for one batch of observations, by name."""
-        header, content = self._exchange(rows)
+    def run(self, *given: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs for one batch of observations, and of each part of the state, by name."""
+        header, content = self._exchange(*given)
         outputs: dict[str, Tensor] = {}
         start = 0
         for name, dtype, shape in header["answers"]:
@@ -224,7 +233,7 @@ class _OnnxProcess:
             outputs[name] = torch.from_numpy(array)
         return outputs
 
-    def _exchange(self, rows: Tensor | None) -> tuple[dict[str, Any], bytearray]:
+    def _exchange(self, *given: Tensor) -> tuple[dict[str, Any], bytearray]:
         """Ask, where there is something to ask, and return the reply; raises what the process refused or died of."""
         if os.getpid() != self._owner:
             raise PolicyFileError(
@@ -234,8 +243,8 @@ class _OnnxProcess:
             if not self._end.alive:
                 raise PolicyFileError(f"{self._what} was stopped while it answered. Load it again.")
             try:
-                if rows is not None:
-                    self._connection.send_bytes(rows.contiguous().numpy().data.cast("B"))
+                for part in given:
+                    self._connection.send_bytes(part.contiguous().numpy().data.cast("B"))
                 header = json.loads(self._connection.recv_bytes())
                 content = bytearray(self._connection.recv_bytes())
             except (EOFError, OSError) as error:

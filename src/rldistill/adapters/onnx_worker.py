@@ -10,7 +10,7 @@ import math
 import re
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,8 +72,9 @@ class _Limits:
 def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, free_bytes: int) -> None:
     """Read a file, say what it is, and answer batches of observations until the connection is closed.
 
-    Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header.
-    `rows_per_batch` counts where the file fixes no batch; `seconds` and `free_bytes` are those of `_Limits`.
+    Each reply is a header in JSON and a block of bytes. A batch comes as bytes, in the shape and type of the header,
+    and so does each part of the state, `[B, *shape]`. `rows_per_batch` counts where the file fixes no batch; `seconds`
+    and `free_bytes` are those of `_Limits`.
     """
     # Ctrl-C is for the process that asks; SIGTERM ends this process, as any other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -86,9 +87,12 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = _Limits(seconds, free_bytes, pages * resource.getpagesize())
         model = _read(Path(path), limits)
-        batch = (model.batch_size or rows_per_batch, *model.observation_shape)
+        num_rows = model.batch_size or rows_per_batch
+        inputs = [((num_rows, *model.observation_shape), model.input_dtype.name)]
+        inputs += [((num_rows, *state.shape), state.dtype) for state in model.states]
         # The process that asks refuses larger ones.
-        limits.set_memory(len(model.content), min(math.prod(batch) * model.input_dtype.itemsize, _MOST_INPUT_BYTES))
+        num_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in inputs)
+        limits.set_memory(len(model.content), min(num_bytes, _MOST_INPUT_BYTES))
         session = _session(onnxruntime, path, model)
     except Exception as error:  # whatever a parser says of a stranger's bytes
         _reply(connection, _error(f"ONNX file {path} cannot be read", error))
@@ -97,13 +101,13 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         "content_hash": sha256_bytes(model.content),
         "num_bytes": len(model.content),
         "num_parameters": model.num_parameters,
-        "batch_shape": batch,
-        "input_dtype": model.input_dtype.name,
+        "inputs": inputs,
+        "states": [state.output_name for state in model.states],
     }
     model = replace(model, content=b"")  # the session has them
     limits.stop_clock()
     _reply(connection, description)
-    _answer_all(connection, path, model, session, batch, limits)
+    _answer_all(connection, path, model, session, inputs, limits)
 
 
 def _read(path: Path, limits: _Limits) -> OnnxModel:
@@ -138,22 +142,23 @@ def _answer_all(
     path: str,
     model: OnnxModel,
     session: Any,  # noqa: ANN401 (no public types)
-    batch: tuple[int, ...],
+    inputs: list[tuple[tuple[int, ...], str]],
     limits: _Limits,
 ) -> None:
-    rows: NDArray[Any] | None = None
+    given: list[NDArray[Any]] = []
     while connection.poll(None):
         try:
             # Not before it is asked for: the process that asks refuses a shape beyond all reason.
-            rows = np.empty(batch, model.input_dtype) if rows is None else rows
-            connection.recv_bytes_into(rows.data.cast("B"))
+            given = given or [np.empty(shape, dtype) for shape, dtype in inputs]
+            for array in given:
+                connection.recv_bytes_into(array.data.cast("B"))
         except EOFError:
             return
         limits.start_clock()
         try:
-            answers = _arrays(path, model.output_names, session.run(model.output_names, {model.input_name: rows}))
+            answers = _run(path, model, session, given)
         except Exception as error:  # onnxruntime's errors have no public base class
-            _reply(connection, _error(f"ONNX file {path} cannot be run on observations {list(batch)}", error))
+            _reply(connection, _error(f"ONNX file {path} cannot be run on observations {list(inputs[0][0])}", error))
             continue
         finally:
             limits.stop_clock()
@@ -161,11 +166,23 @@ def _answer_all(
         _reply(connection, header, b"".join(array.tobytes() for array in answers.values()))
 
 
-def _arrays(path: str, names: Sequence[str], answers: Sequence[object]) -> dict[str, NDArray[Any]]:
-    """Return the answers that are arrays of numbers, by name; text, sequences and maps are none."""
-    arrays = {
+def _run(
+    path: str,
+    model: OnnxModel,
+    session: Any,  # noqa: ANN401 (no public types)
+    given: list[NDArray[Any]],
+) -> dict[str, NDArray[Any]]:
+    """Return what a model answers to rows and states `[B, …]`, by name: outputs, and the next states `[B, …]`."""
+    rows, *parts = given
+    feed = {model.input_name: rows}
+    feed |= {state.input_name: state.stacked(part) for state, part in zip(model.states, parts, strict=True)}
+    for name, dtype, dims in model.unused:
+        feed[name] = np.zeros([len(rows) if isinstance(size, str) else size for size in dims], dtype)
+    names = [*model.output_names, *(state.output_name for state in model.states)]
+    # Arrays of numbers only: text, sequences and maps are no outputs.
+    arrays: dict[str, NDArray[Any]] = {
         name: answer
-        for name, answer in zip(names, answers, strict=True)
+        for name, answer in zip(names, session.run(names, feed), strict=True)
         if isinstance(answer, np.ndarray) and answer.dtype.kind in "biufc"
     }
     num_bytes = sum(array.nbytes for array in arrays.values())
@@ -174,7 +191,11 @@ def _arrays(path: str, names: Sequence[str], answers: Sequence[object]) -> dict[
             f"ONNX file {path} answers {num_bytes / 2**20:,.0f} MiB to one batch of observations, expected at most "
             f"{_MOST_ANSWER_BYTES // 2**20} MiB. Is it a policy?"
         )
-    return arrays
+    return arrays | {
+        state.output_name: state.unstacked(arrays[state.output_name])
+        for state in model.states
+        if state.output_name in arrays
+    }
 
 
 def _error(what: str, error: Exception) -> dict[str, Any]:

@@ -179,8 +179,11 @@ class ProgramPolicy:
         rng = np.random.default_rng(0)
         is_bytes = _gives_bytes(self._task)
         rows = rng.integers(0, 256, shape, np.uint8) if is_bytes else rng.normal(size=shape).astype(np.float32)
-        raw, *_ = self._answer(torch.as_tensor(rows))
-        return sha256_bytes(raw.contiguous().numpy().tobytes())
+        answers, state = b"", ()
+        for _ in range(2 if self.program.states else 1):  # what is remembered shows in the second step
+            raw, *state = self._answer(torch.as_tensor(rows), *state)
+            answers += raw.contiguous().numpy().tobytes()
+        return sha256_bytes(answers)
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
         """Return outputs for `[B, *observation_shape]`, without gradient, and the next state; None begins an episode.
@@ -270,7 +273,8 @@ def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
 
 
 def _check_batch(program: Program, shape: tuple[int, ...]) -> None:
-    if program.batch_size > _MAX_BATCH_SIZE or program.batch_size * math.prod(shape) > _MAX_INPUT_VALUES:
+    num_values = math.prod(shape) + sum(own.initial.numel() for own in program.states)
+    if program.batch_size > _MAX_BATCH_SIZE or program.batch_size * num_values > _MAX_INPUT_VALUES:
         raise PolicyFileError(
             f"{program.what} takes {program.batch_size:,} observations of shape {list(shape)} in one call, the most "
             f"are {_MAX_BATCH_SIZE:,}, and {_MAX_INPUT_VALUES:,} numbers. Export it with a batch of any size, or of 1."

@@ -4,7 +4,6 @@ Both bring code that their maker wrote and that runs when they do; what they say
 not checked. An archive's entries can be looked at without running it.
 """
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from rldistill.adapters.contents import refuse_memory
 from rldistill.adapters.formats import FileStart, Format, program_policy
-from rldistill.adapters.program import Program, ProgramPolicy
-from rldistill.adapters.weights import check_module_weights, open_archive
+from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
+from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError, first_line
 from rldistill.networks.foreign import named_outputs
 from rldistill.options.reading import Reading
@@ -24,8 +23,11 @@ from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 
-# How rsl_rl's exports call the memory that they carry from one call to the next.
-_MEMORY = re.compile(rb"(hidden_state|cell_state)")
+# How exports of rsl_rl and of those who build on it call what empties their memory.
+_RESETS = ("reset", "reset_memory")
+_WITH_RESET = (
+    "Export it as TorchScript with its memory in buffers, and a method reset that sets them to where an episode begins."
+)
 _OBSERVATION_TYPES = (torch.float32, torch.float64, torch.float16, torch.uint8)
 
 
@@ -39,7 +41,7 @@ def _is_exported(file: FileStart) -> bool:
 
 def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"TorchScript file {path}"
-    _check_before_running(path, what, trust=reading.trust)
+    _check_trusted(what, trust=reading.trust)
     try:
         with warnings.catch_warnings():
             # torch advises makers of such files to export them differently; a reader cannot.
@@ -52,7 +54,7 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
 
 def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     what = f"torch.export file {path}"
-    _check_before_running(path, what, trust=reading.trust)
+    _check_trusted(what, trust=reading.trust)
     try:
         exported = torch.export.load(path)
         module = exported.module()
@@ -79,49 +81,91 @@ def _program(
     shape: tuple[int | None, ...] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Program:
-    weights = module.state_dict()
-    refuse_memory(what, weights)
+    memory = _buffers_of_memory(what, module) if shape is None else {}
+    weights = {name: tensor for name, tensor in module.state_dict().items() if name not in memory}
+    if not memory:
+        refuse_memory(what, weights, _WITH_RESET)
     check_module_weights(what, module, PolicyFileError)
     floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(
         name=path.stem,
         what=what,
         format="torchscript" if shape is None else "torch_export",
-        run=_runner(what, module),
+        run=_runner(what, module, tuple(memory)),
         content_hash=sha256_file(path),
         observation_shape=None if shape is None else tuple(size for size in shape[1:] if size is not None),
         input_dtype=dtype or (floating[0] if floating else torch.float32),
-        batch_size=(None if shape is None else shape[0]) or ROWS_PER_BATCH["cpu"],
+        # Its buffers hold the memory of one environment.
+        batch_size=1 if memory else (None if shape is None else shape[0]) or ROWS_PER_BATCH["cpu"],
         num_parameters=sum(tensor.numel() for tensor in weights.values()),
         num_bytes=path.stat().st_size,
+        states=tuple(ProgramState(name, value) for name, value in memory.items()),
     )
 
 
-def _runner(what: str, module: nn.Module) -> Callable[[Tensor], Mapping[str, Tensor]]:
+def _buffers_of_memory(what: str, module: nn.Module) -> dict[str, Tensor]:
+    """Return what a module remembers when an episode begins: the buffers that its method `reset` sets, by name.
+
+    They are told by giving every buffer another value before: what keeps it is no memory, and gets its own back.
+    """
+    reset = next((getattr(module, name) for name in _RESETS if hasattr(module, name)), None)
+    if reset is None:
+        return {}
+    before = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    others = {name: ~tensor if tensor.dtype == torch.bool else tensor + 1 for name, tensor in before.items()}
+    with torch.no_grad():
+        for name, tensor in module.named_buffers():
+            tensor.copy_(others[name])
+        try:
+            reset()
+        except RuntimeError as error:
+            raise PolicyFileError(
+                f"{what} has a method {' or '.join(_RESETS)} that cannot be called: {_reason(error)}. It is called "
+                "without arguments, for the state at an episode's start."
+            ) from error
+        memory: dict[str, Tensor] = {}
+        for name, tensor in module.named_buffers():
+            if torch.equal(tensor, others[name]):
+                tensor.copy_(before[name])
+            else:
+                memory[name] = tensor.clone()
+    return memory
+
+
+def _runner(what: str, module: nn.Module, memory: tuple[str, ...]) -> Callable[..., Mapping[str, Tensor]]:
+    """Return what runs a module on rows and, in a batch of one, the values of its buffers of memory."""
     is_checked = False
 
-    def run(rows: Tensor) -> Mapping[str, Tensor]:
+    def run(rows: Tensor, *state: Tensor) -> Mapping[str, Tensor]:
         nonlocal is_checked
-        before = {} if is_checked else {name: tensor.clone() for name, tensor in module.named_buffers()}
+        buffers = dict(module.named_buffers())
+        before = {} if is_checked else {name: each.clone() for name, each in buffers.items() if name not in memory}
+        for name, (value,) in zip(memory, state, strict=True):
+            buffers[name].copy_(value)
         try:
             # The same graph at the first call and at the thousandth: profiling rewrites it in between.
             with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
                 answer = module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
-            # TorchScript tells its own stack first and the reason last.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise PolicyFileError(f"{what} cannot be run on observations {list(rows.shape)}: {reason}") from error
-        buffers = dict(module.named_buffers()) if before else {}
+            raise PolicyFileError(
+                f"{what} cannot be run on observations {list(rows.shape)}: {_reason(error)}"
+            ) from error
+        buffers = dict(module.named_buffers())
         is_checked = True
         if changed := [name for name in before if not torch.equal(buffers[name], before[name])]:
             raise PolicyFileError(_recurrent(what, ", ".join(changed)))
-        return named_outputs(what, answer)
+        # Copies: the next environment's state overwrites the buffers.
+        return named_outputs(what, answer) | {name: buffers[name].clone()[None] for name in memory}
 
     return run
 
 
-def _check_before_running(path: Path, what: str, *, trust: bool) -> None:
-    """Check that a program is trusted, and, without running anything of it, that it has no memory."""
+def _reason(error: Exception) -> str:
+    """Return why a call failed: TorchScript tells its own stack first and the reason last."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def _check_trusted(what: str, *, trust: bool) -> None:
     if not trust:
         raise PolicyFileError(
             f"{what} is a program, not data: loading it runs code that its maker wrote, with all your rights. If you "
@@ -129,16 +173,9 @@ def _check_before_running(path: Path, what: str, *, trust: bool) -> None:
             "needs no trust."
         )
 
-    with open_archive(path) as archive:
-        for name in archive.names:
-            if name.endswith("/data.pkl") and (found := _MEMORY.search(archive.read(name))):
-                raise PolicyFileError(_recurrent(what, found[1].decode()))
-
 
 def _recurrent(what: str, memory: str) -> str:
-    return (
-        f"{what} is recurrent: it carries {memory} from one call to the next. Policies with a memory are not supported."
-    )
+    return f"{what} is recurrent: it carries {memory} from one call to the next. {_WITH_RESET}"
 
 
 def _only_input(what: str, exported: Any) -> tuple[tuple[int | None, ...], torch.dtype]:  # noqa: ANN401

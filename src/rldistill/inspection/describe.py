@@ -113,6 +113,7 @@ def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
         "output_kind": policy.output_kind,
         "behaviour": policy.behaviour,
         "state_value": _state_value(policy),
+        **_remembered(policy),
         "tasks": [own | {"behaviour": policy.for_task(own["task"]).behaviour} for own in tasks],
         "policy_hash": policy.hash,
         "weights_dtype": policy.spec.weights_dtype,
@@ -133,6 +134,12 @@ def _state_value(policy: TorchPolicy) -> str | None:
     return "left out: its file computes it with layers of its own" if had_value else None
 
 
+def _remembered(policy: TorchPolicy | ProgramPolicy) -> dict[str, int]:
+    """Return how many numbers a policy with a memory keeps of one environment; nothing of one without."""
+    state = policy.initial_state(1)
+    return {} if state is None else {"num_remembered": sum(part.numel() for part in state)}
+
+
 def _describe_program(policy: ProgramPolicy) -> dict[str, Any]:
     program, task = policy.program, policy.tasks[0]
     return {
@@ -148,6 +155,7 @@ def _describe_program(policy: ProgramPolicy) -> dict[str, Any]:
         "output_kind": policy.output_kind,
         "outputs": policy.outputs.text,
         "input_scale": policy.input_scale,
+        **_remembered(policy),
         "behaviour": policy.behaviour,
         "policy_hash": policy.hash,
     }

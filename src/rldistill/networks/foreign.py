@@ -23,18 +23,56 @@ def call_foreign(what: str, function: Callable[[Tensor], object], rows: Tensor) 
     Raises:
         MismatchError: it failed (quotes what it said), or answered something else than tensors or arrays.
     """
+    return named_outputs(what, _called(what, function, rows))
+
+
+def call_remembering(
+    what: str, function: Callable[[Tensor, Any], object], rows: Tensor, state: tuple[Tensor, ...]
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """Return what `(observations, state) -> (outputs, state)` answers: outputs by name, and the next state.
+
+    Args:
+        what: the function, as messages call it.
+        function: is called once; a state of one part is given as it is, of several as a tuple.
+        rows: observations `[B, *observation_shape]`.
+        state: what it remembers of the rows' environments, `[B, …]` each.
+
+    Raises:
+        MismatchError: as `call_foreign`; or it gave no next state, or one of other shapes.
+    """
+    answer = _called(what, function, rows, state[0] if len(state) == 1 else state)
+    if not isinstance(answer, tuple | list) or len(cast(tuple[object, ...], answer)) != 2:
+        raise MismatchError(
+            f"{what} answered a {type(answer).__name__}, expected two values, (outputs, state): it was loaded with "
+            "initial_state."
+        )
+    outputs, given = cast(tuple[object, object], answer)
+    parts = cast(tuple[object, ...], given if isinstance(given, tuple | list) else (given,))
     try:
-        answer = function(rows)
+        following = tuple(map(torch.as_tensor, parts))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MismatchError(f"{what} answered a {type(given).__name__} as its state, expected tensors.") from error
+    before, after = ([list(part.shape) for part in tensors] for tensors in (state, following))
+    if before != after:
+        raise MismatchError(
+            f"{what} was given a state of shapes {before} and answered one of {after}, expected the same: a state "
+            "keeps its shape through an episode. Keep tensors of one size, such as the last k features."
+        )
+    return named_outputs(what, outputs), following
+
+
+def _called(what: str, function: Callable[..., object], rows: Tensor, *state: object) -> object:
+    try:
+        return function(rows, *state)
     except (RldistillError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a stranger's code raises
         said = " ".join(str(error).split())[:_MOST_SHOWN].rstrip(".")
         raise MismatchError(
             f"{what} failed on observations {list(rows.shape)} of {_name(rows.dtype)}: {type(error).__name__}"
-            f"{': ' if said else ''}{said}. It is called with one batch [B, …] of its task's observations and nothing "
-            "else. Was it made for others?"
+            f"{': ' if said else ''}{said}. It is called with one batch [B, …] of its task's observations and "
+            f"{'what it remembers of them' if state else 'nothing else'}. Was it made for others?"
         ) from error
-    return named_outputs(what, answer)
 
 
 def named_outputs(what: str, answer: object) -> dict[str, Tensor]:

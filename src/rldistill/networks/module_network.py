@@ -4,11 +4,13 @@ Its weights can be kept in a policy file; its code cannot: such a file loads onl
 with the module that it belongs to.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
-from rldistill.networks.foreign import call_foreign
+from rldistill.networks.foreign import call_foreign, call_remembering
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
 from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
@@ -29,6 +31,8 @@ class ModuleNetwork(nn.Module):
         layout: of the task's actions, where outputs are declared.
         input_scale: factor on the inputs: 1/255 for bytes.
         normalization: of the inputs by running statistics, instead of the factor.
+        initial: what it remembers of one environment when an episode begins: the module then takes a state beside the
+            observations, and returns its outputs and the next state.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class ModuleNetwork(nn.Module):
         layout: ActionLayout | None = None,
         input_scale: float = 1.0,
         normalization: InputNormalization | None = None,
+        initial: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
         self.observation_shape = observation_shape
@@ -51,42 +56,54 @@ class ModuleNetwork(nn.Module):
         self._outputs = outputs
         self._layout = layout
         self._num_outputs = num_outputs
+        # Buffers: they are part of what the policy is, and lie in its file.
+        for index, part in enumerate(initial):
+            self.register_buffer(f"initial_{index}", part.clone())
 
     def use_channels_last(self) -> None:
         """Leave the layout of weights to the module."""
 
     def initial_state(self, num_envs: int) -> State:
-        """Return None: a module of one's own is called with observations alone."""
-        return None
+        """Return what the module remembers when an episode begins; None: it is called with observations alone."""
+        parts = [part for name, part in self.named_buffers(recurse=False) if name.startswith("initial_")]
+        return tuple(part.to(self._dtype).repeat(num_envs, *[1] * part.dim()) for part in parts) or None
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtypes = {weight.dtype for weight in self.module.parameters() if weight.is_floating_point()}
+        # Of several types none is the module's: it converts between them itself.
+        return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
     def forward(self, observations: Tensors, head: int = 0, state: State = None) -> NetworkOutput:
         """Return the module's outputs for observations `[B, *observation_shape]`, or their parts, and the next state.
 
         Raises:
-            MismatchError: the module failed, or returned another shape.
+            MismatchError: the module failed, or returned another shape, also of a state.
         """
         assert head == 0, "a module of one's own plays one task"
         observations = join_parts(observations)
-        rows = self._rows(self.answers(observations))
+        answers, following = self.answers(observations, state)
+        rows = self._rows(answers)
         if rows.shape != (len(observations), self._num_outputs):
             raise MismatchError(
                 f"{self._what} returned {list(rows.shape)} for {len(observations)} observations of shape "
                 f"{list(self.observation_shape)}, expected a tensor [{len(observations)}, {self._num_outputs}]."
             )
-        return NetworkOutput(rows)
+        return NetworkOutput(rows, state=following)
 
-    def answers(self, observations: Tensor) -> dict[str, Tensor]:
-        """Return everything that the module answers, by name (`foreign.named_outputs`).
+    def answers(self, observations: Tensor, state: State = None) -> tuple[dict[str, Tensor], State]:
+        """Return everything that the module answers, by name (`foreign.named_outputs`), and the next state.
 
         Raises:
             MismatchError: it failed, or answered no tensors.
         """
-        dtypes = {weight.dtype for weight in self.module.parameters() if weight.is_floating_point()}
-        # Of several types none is the module's: it converts between them itself.
-        inputs = self.scale(observations).to(dtypes.pop() if len(dtypes) == 1 else torch.float32)
+        inputs = self.scale(observations).to(self._dtype)
         # A module may write into what it is given, and observations that need no scaling are the caller's own.
         own = inputs.clone() if inputs.data_ptr() == observations.data_ptr() else inputs
-        return call_foreign(self._what, self.module, own)
+        kept = state or self.initial_state(len(observations))
+        if kept is None:
+            return call_foreign(self._what, self.module, own), None
+        return call_remembering(self._what, self.module, own, tuple(part.clone() for part in kept))
 
     def _rows(self, answers: dict[str, Tensor]) -> Tensor:
         if self._outputs is not None:

@@ -209,7 +209,7 @@ def check_repeats(what: str, raw: Tensor, again: Tensor) -> None:
     if raw.shape != again.shape or not torch.allclose(raw, again, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise MismatchError(
             f"{what} answers the same observations differently when it is asked again: it remembers, or draws random "
-            "numbers. Policies with a memory are not supported, and actions are drawn from what a policy answers."
+            "numbers. Let it take and return what it remembers; actions are drawn from what a policy answers."
         )
 
 

@@ -1,6 +1,6 @@
 """Options of `load_policy`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from rldistill.envs import TaskLike
 
-    PolicySource = str | Path | nn.Module | Callable[[Tensor], Any]
+    PolicySource = str | Path | nn.Module | Callable[..., Any]
     Module = nn.Module
+    Remembered = Tensor | Sequence[Tensor]
 else:  # Importing this file must not wait for torch.
-    PolicySource, Module, TaskLike = Path, object, str
+    PolicySource, Module, TaskLike, Remembered = Path, object, str, object
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,9 @@ class LoadOptions(Reading):
     """Settings of the environment."""
     module: Annotated[Module | None, PythonOnly()] = None
     """For weights whose network is a module of your own: that module. Its weights are replaced in place."""
+    initial_state: Annotated[Remembered | None, PythonOnly()] = None
+    """For a module or a function with a memory, (observations, state) -> (outputs, state): what it remembers of one
+    environment when an episode begins, a tensor such as torch.zeros(64) or a tuple of some. It is given a row for each
+    environment, [B, 64], and returns the next likewise."""
     device: str = "cpu"
     """cpu, cuda, or auto: cuda if there is a GPU. Programs run on the CPU."""

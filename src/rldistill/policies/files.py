@@ -71,6 +71,7 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
             layout=spec.heads[0].task.fingerprint.action_layout,
             input_scale=spec.input_scale,
             normalization=spec.empty_normalization,
+            initial=[torch.zeros(shape) for shape in spec.module_state],
         )
     if module is not None:
         raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from typing import Any, get_args
 
 import torch
 
 from rldistill.checks import check_name, is_finite
 from rldistill.errors import shown
-from rldistill.limits import MAX_LAYERS, MAX_NORMALISED
+from rldistill.limits import MAX_LAYERS, MAX_NORMALISED, MAX_REMEMBERED
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer, ValueAtoms
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
@@ -65,6 +66,9 @@ class PolicySpec:
     atoms: ValueAtoms | None = None
     # Which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
     module_outputs: str | None = None
+    # What that module remembers of one environment, the shape of each part; the values when an episode begins lie with
+    # the weights. Empty: it remembers nothing.
+    module_state: tuple[tuple[int, ...], ...] = ()
     sight: Sight | None = None  # which parts of the observations it sees; None: all of them
 
     def __post_init__(self) -> None:
@@ -95,6 +99,10 @@ class PolicySpec:
             raise ValueError(f"module_outputs must be {self.output_kind} of a module, got {self.module_outputs!r}.")
         if declared is not None and declared.is_scaled and not self.heads[0].task.fingerprint.action_layout.is_bounded:
             raise ValueError(f"module_outputs need a box with bounds, got {self.module_outputs!r}.")
+        if self.module_state and self.module is None:
+            raise ValueError(f"module_state must be of a module, got {shown(self.module_state)}.")
+        if sum(map(math.prod, self.module_state)) > MAX_REMEMBERED or min(chain(*self.module_state), default=1) < 1:
+            raise ValueError(f"module_state must be of at most {MAX_REMEMBERED:,} numbers, got {self.module_state}.")
         if self.normalization is not None and math.prod(self.observation_shape) > MAX_NORMALISED:
             raise ValueError(f"normalization is for observations of at most {MAX_NORMALISED:,} numbers.")
         # Both refuse what does not belong together.
@@ -189,6 +197,8 @@ class PolicySpec:
             later["atoms"] = asdict(self.atoms)
         if self.module_outputs is not None:
             later["module_outputs"] = self.module_outputs
+        if self.module_state:
+            later["module_state"] = [list(shape) for shape in self.module_state]
         if self.sight is not None:
             later["sight"] = self.sight.to_dict()
         return later | {
@@ -223,5 +233,6 @@ class PolicySpec:
             gaussian=GaussianOptions(**data.get("gaussian", {})),
             atoms=ValueAtoms(**data["atoms"]) if "atoms" in data else None,
             module_outputs=data.get("module_outputs"),
+            module_state=tuple(map(tuple, data.get("module_state", ()))),
             sight=Sight.from_dict(data["sight"]) if "sight" in data else None,
         )

@@ -121,11 +121,13 @@ class TorchPolicy:
         behaviour: Behaviour = "greedy",
         normalization: InputNormalization | None = None,
         outputs: OutputDeclaration | None = None,
+        initial: Sequence[Tensor] = (),
         sight: Sight | None = None,
     ) -> "TorchPolicy":
         """Return a policy around a module of one's own: scaled or normalised observations to rows `[B, O]`.
 
-        `outputs` says which of several outputs make the rows; without it the module returns one tensor.
+        `outputs` says which of several outputs make the rows; without it the module returns one tensor. `initial` is
+        what the module remembers of one environment when an episode begins, where it takes and returns a state.
         """
         spec = PolicySpec(
             name=type(module).__name__,
@@ -136,6 +138,7 @@ class TorchPolicy:
             input_scale=_input_scale(task.fingerprint if sight is None else sight.seen(task.fingerprint)),
             module=module_name(module),
             module_outputs=None if outputs is None else outputs.text,
+            module_state=tuple(tuple(part.shape) for part in initial),
             normalization=None if normalization is None else normalization.settings,
             sight=sight,
         )
@@ -147,6 +150,7 @@ class TorchPolicy:
             layout=task.fingerprint.action_layout,
             input_scale=spec.input_scale,
             normalization=normalization,
+            initial=initial,
         )
         return cls(network, spec)
 

@@ -68,6 +68,7 @@ def test_its_file_says_how_many_layers_remember(tmp_path):
     found = describe(tmp_path / "model.zip")
     assert found["architecture"]["name"] == "lstm:6x6x6:7"
     assert [found["architecture"][key] for key in ("memory", "memory_size", "memory_layers")] == ["lstm", 6, 3]
+    assert found["num_remembered"] == 3 * 2 * 6
     assert found["provenance"]["source"]["algorithm"] == "ppo_lstm"
 
 
