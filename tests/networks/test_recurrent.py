@@ -1,5 +1,7 @@
 """Networks that remember: the cells are those of PyTorch, the stack is the last observations, sizes are exact."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from rldistill.errors import UsageError
 from rldistill.networks import measure_size, parse_architecture
 from rldistill.networks.recurrent import RecurrentCell, Stack
-from rldistill.policies import load_policy
+from rldistill.policies import TorchPolicy, load_policy
 from tests.kit.small_policies import small_policy, vector_task
 
 
@@ -55,10 +57,14 @@ def test_sizes_of_networks_that_remember_are_counted_exactly(name, num_parameter
     assert (size.num_parameters, size.num_macs) == (num_parameters, num_macs)
 
 
-@pytest.mark.parametrize("name", ["gru:5", "lstm:5", "mlp:6+gru:5", "stack:3+mlp:6"])
-def test_windows_at_once_give_what_step_by_step_does(name):
+@pytest.mark.parametrize(
+    ("name", "num_layers"), [("gru:5", 1), ("lstm:5", 1), ("mlp:6+gru:5", 1), ("stack:3+mlp:6", 1), ("lstm:5", 3)]
+)
+def test_windows_at_once_give_what_step_by_step_does(name, num_layers):
     """Episodes begin within windows, and the first two steps only fill the memory: no gradient goes back to them."""
-    network = small_policy(vector_task(3, 2), network=name).network
+    architecture = replace(parse_architecture(name), memory_layers=num_layers)
+    generator = torch.Generator().manual_seed(0)
+    network = TorchPolicy.create(architecture, [vector_task(3, 2)], zero_output=False, generator=generator).network
     observations, begins = drawn(7, 4, 2), torch.zeros(7, 4, dtype=torch.bool)
     begins[[0, 3, 4], [1, 1, 2]] = True
 

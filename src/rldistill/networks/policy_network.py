@@ -230,8 +230,10 @@ class PolicyNetwork(nn.Module):
             rows = (rows if self.memory is not None else rows[burn_in:]).flatten(0, 1)
         features = self.torso(rows)
         if self.memory is not None:
-            steps, state = features.view(-1, num_windows, features.shape[-1]), self.memory.initial_state(num_windows)
-            features = self.memory.over_time(steps, state, begins, burn_in)[0][burn_in:].flatten(0, 1)
+            steps = features.view(-1, num_windows, features.shape[-1])
+            for cell in self.cells:
+                steps, _ = cell.over_time(steps, cell.initial_state(num_windows), begins, burn_in)
+            features = steps[burn_in:].flatten(0, 1)
         return self.heads[head](features)
 
     def _laid_out(self, observations: Tensor) -> Tensor:
