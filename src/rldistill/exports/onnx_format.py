@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rldistill.adapters.load import acting, load_with
 from rldistill.adapters.onnx_program import CONTRACT_KEY, onnx_metadata
-from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
 from rldistill.exports.contract import check_contract
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
@@ -129,37 +126,16 @@ class _Batches:
 
 def read(export: Export, path: Path) -> Policy:
     """Return what our own loader reads: the file in a process of its own, as any stranger's."""
-    if state_parts(export.policy):
-        return _remembering(export, path)
     policy = load_with(path, Reading(), device="cpu", task=export.policy.tasks[0])
     return acting(policy, export.policy.behaviour)
 
 
-def _remembering(export: Export, path: Path) -> Policy:
-    """Return a policy that remembers, with a state for each environment as the file's inputs and outputs."""
-    session, parts, policy = _session(path), state_parts(export.policy), export.policy
-    names = [output.name for output in session.get_outputs()]
-
-    def run(rows: Tensor, *state: Tensor) -> dict[str, Tensor]:
-        given = {state_input(part): own.numpy() for part, own in zip(parts, state, strict=True)}
-        answers = session.run(names, {INPUT: rows.numpy(), **given})
-        return {name: torch.from_numpy(answer) for name, answer in zip(names, answers, strict=True)}
-
-    states = tuple(ProgramState(state_output(part), torch.zeros(part.shape)) for part in parts)
-    program = Program(path.stem, f"ONNX file {path.name}", "onnx", run, states=states)
-    return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
-
-
-def _session(path: Path) -> Any:  # noqa: ANN401 (no public types)
+def decider(export: Export, path: Path) -> Decide:
+    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
     onnxruntime = optional_import("onnxruntime", what=_WHAT, extra="onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-
-
-def decider(export: Export, path: Path) -> Decide:
-    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
-    session = _session(path)
+    session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     parts = state_parts(export.policy)
     names = [ACTION, *map(state_output, parts)]
     state = {state_input(part): np.zeros((1, *part.shape), np.float32) for part in parts}

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rldistill.adapters.load import acting, load_with
-from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import RldistillError, first_line
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
 from rldistill.exports.states import state_parts
@@ -169,33 +168,9 @@ def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:
 
 
 def _read(export: Export, path: Path) -> Policy:
-    if state_parts(export.policy):
-        return _remembering(export, path)
     # Written a moment ago, by us.
     policy = load_with(path, Reading(trust=True), device="cpu", task=export.policy.tasks[0])
     return acting(policy, export.policy.behaviour)
-
-
-def _remembering(export: Export, path: Path) -> Policy:
-    """Return a policy that remembers: for each decision the module's buffer is made that of its environment."""
-    module, policy = _load(path), export.policy
-
-    def run(rows: Tensor, before: Tensor) -> dict[str, Tensor]:
-        module.hidden_state.copy_(before)
-        answers = module(rows)
-        return {**answers, STATE: module.hidden_state.clone()}
-
-    module.hidden_state.fill_(1.0)
-    module.reset()
-    states = (ProgramState(STATE, module.hidden_state[0].clone()),)
-    program = Program(path.stem, f"TorchScript file {path.name}", "torchscript", run, batch_size=1, states=states)
-    return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
-
-
-def _load(path: Path) -> Any:  # noqa: ANN401 (a module)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
-        return torch.jit.load(path)
 
 
 def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
@@ -207,7 +182,9 @@ def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
 
 
 def _torchscript_decider(_: Export, path: Path) -> Decide:
-    return _decide(_load(path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        return _decide(torch.jit.load(path))
 
 
 def _exported_decider(_: Export, path: Path) -> Decide:
