@@ -154,7 +154,7 @@ def test_deterministic_actions_are_squashed_into_their_box():
 def test_q_values_of_a_distribution_are_its_mean():
     policy = small_policy(vector_task(), network="mlp:8")
     spec = policy.with_spec(atoms=ValueAtoms(-2.0, 5.0, 11)).spec
-    assert answers_as(TorchPolicy.from_spec(spec, normalization=None, zero_output=False))
+    assert answers_as(TorchPolicy.from_spec(spec, [None], zero_output=False))
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("multi_discrete", (3, 2, 4)), ("multi_binary", (5,))])

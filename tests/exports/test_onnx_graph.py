@@ -118,7 +118,7 @@ def test_several_choices_come_out_as_the_environment_takes_them(kind, sizes):
 def test_q_values_are_the_expectations_of_their_distributions():
     spec = replace(small_policy().spec, atoms=ValueAtoms(-10.0, 10.0, 11))
     generator = torch.Generator().manual_seed(0)
-    assert agrees(TorchPolicy.from_spec(spec, normalization=None, zero_output=False, generator=generator))
+    assert agrees(TorchPolicy.from_spec(spec, [None], zero_output=False, generator=generator))
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("discrete", (3,)), ("multi_discrete", (2, 3)), ("multi_binary", (3,))])

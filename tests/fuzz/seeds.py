@@ -82,7 +82,7 @@ def _policies(folder: Path) -> None:
     normalization = InputNormalization((0.0, 1.0, 2.0, 3.0), (1.0, 1.0, 0.5, 2.0), untouched=((0, 1),))
     small_policy(squashed, output_kind="actions", normalization=normalization).save(folder / "actions.safetensors")
     spec = replace(small_policy().spec, atoms=ValueAtoms(-1.0, 1.0, 5))
-    TorchPolicy.from_spec(spec, normalization=None).save(folder / "atoms.safetensors")
+    TorchPolicy.from_spec(spec, [None]).save(folder / "atoms.safetensors")
 
 
 def _checkpoints(folder: Path) -> None:

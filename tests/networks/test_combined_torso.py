@@ -141,5 +141,5 @@ def test_images_of_floats_have_convolutions_where_the_architecture_says_so(tmp_p
 
 def test_tasks_of_different_parts_cannot_share_a_torso():
     other = (ObservationPart("arm", (SIZE,)),)
-    with pytest.raises(ValueError, match="several of different parts"):
+    with pytest.raises(ValueError, match="one kind of observation: images go through convolutions that see one kind"):
         TorchPolicy.create(parse_architecture("combined:4-4:8"), [task_of(), task_of(other, "other")])

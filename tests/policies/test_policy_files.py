@@ -326,7 +326,7 @@ def test_a_specification_that_no_policy_can_have_is_refused(change, message):
 
 
 def test_heads_must_share_one_shape_of_observations_and_differ_in_name():
-    with pytest.raises(ValueError, match=r"^heads must have one observation shape of positive sizes"):
+    with pytest.raises(ValueError, match=r"^heads must have one kind of observation: its only layer"):
         small_policy(vector_task(3, 4, "a"), vector_task(3, 5, "b"))
     with pytest.raises(ValueError, match=r"^heads must be of one or more different tasks, got \['a', 'a'\]\.$"):
         small_policy(vector_task(name="a"), vector_task(name="a"))

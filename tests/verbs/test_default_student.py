@@ -37,7 +37,7 @@ def small_images(height: int = 10) -> Task:
 
 def chosen(task: Task, teacher_sizes, kind="q_values", **options) -> tuple[str, str | None]:
     config = DistillOptions("unused", out="unused", **options)
-    return choose_student(config, [StudentTask(task, samples=False)], kind, teacher_sizes)
+    return choose_student(config, [StudentTask(task, samples=False, output_kind=kind)], teacher_sizes)
 
 
 @pytest.mark.parametrize(

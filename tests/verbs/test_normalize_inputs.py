@@ -69,7 +69,7 @@ def test_a_student_of_continuous_actions_normalises_unless_it_is_not_to(tmp_path
 
 
 def test_what_cannot_be_normalised_is_refused(tmp_path, q_data, mirrored_data):
-    expected = "normalize_inputs is for a new student of one task of vectors, got {}. Leave it out."
+    expected = "normalize_inputs is for vectors, those of each task apart, got {}. Leave it out."
     for source, settings, why in (
         ([q_data, mirrored_data], {}, "2 tasks, whose observations have means of their own"),
         (q_data, {"student": nn.Linear(4, 2)}, "a module of your own, which may do so itself"),

@@ -1,29 +1,24 @@
-"""Losses of several tasks make one student, or one line says why they cannot."""
+"""Losses of several tasks make one student, each head of the kind that its own loss needs."""
 
 import pytest
 
-from rldistill.errors import MismatchError
 from rldistill.losses import make_loss
 from rldistill.types import ActionLayout
-from rldistill.verbs.task_losses import TaskLoss, student_kind
+from rldistill.verbs.task_losses import TaskLoss, student_kinds
 
 BOX = ActionLayout("box", (1,), (-1.0,), (1.0,), "clip")
+CHOICE, Q_VALUES = make_loss("nll", "logits"), make_loss("q_mse", "q_values")
+MEAN, GAUSSIAN = make_loss("mean_mse", "actions", BOX), make_loss("diag_gaussian_kl", "gaussian", BOX)
 
 
 @pytest.mark.parametrize(
-    ("first", "way"),
+    ("losses", "kinds"),
     [
-        (
-            make_loss("nll", "logits"),
-            "Choices and continuous actions in one student are not possible yet: distil one student of each.",
-        ),
-        (make_loss("mean_mse", "actions", BOX), "Name one --loss."),
+        ([Q_VALUES, Q_VALUES], ["q_values", "q_values"]),
+        ([Q_VALUES, CHOICE], ["logits", "logits"]),
+        ([Q_VALUES, MEAN], ["q_values", "actions"]),
+        ([Q_VALUES, GAUSSIAN, CHOICE, MEAN], ["logits", "gaussian", "logits", "actions"]),
     ],
 )
-def test_a_way_on_is_named_only_where_there_is_one(first, way):
-    losses = [TaskLoss(function, {}) for function in (first, make_loss("diag_gaussian_kl", "gaussian", BOX))]
-    with pytest.raises(MismatchError) as caught:
-        student_kind(["a", "b"], losses)
-    assert str(caught.value) == (
-        f"These losses make a student of {first.student_kind} of a, gaussian of b: one policy cannot give both. {way}"
-    )
+def test_heads_of_choices_are_of_one_kind_and_continuous_ones_of_their_own(losses, kinds):
+    assert student_kinds([TaskLoss(function, {}) for function in losses]) == kinds

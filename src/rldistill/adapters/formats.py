@@ -170,7 +170,7 @@ def make_policy(
     )
     # On the meta device a network of any declared size costs nothing until its shapes are checked.
     with torch.device("meta"):
-        policy = TorchPolicy.from_spec(spec, normalization=layers.normalization)
+        policy = TorchPolicy.from_spec(spec, [layers.normalization])
     assert isinstance(policy.network, PolicyNetwork), "made of layers"
     fill_network(policy.network, layers)
     return policy

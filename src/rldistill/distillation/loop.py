@@ -7,12 +7,13 @@ the loss, and in the schedules; none of them in the loop.
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rldistill.distillation.balance import GradientBalance
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness
 from rldistill.distillation.randomness import drawn_for_update
@@ -21,7 +22,7 @@ from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.losses.further import FurtherLoss
 from rldistill.losses.on_policy import score_term
-from rldistill.networks import Network
+from rldistill.networks import Network, network_of
 from rldistill.networks.memory import aligned
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 from rldistill.networks.precision import Precision, autocast
@@ -94,6 +95,7 @@ class Distiller:
         seed: of what a module of the user's own draws, such as dropout.
         further: by head, what is learned of the teacher besides its outputs; trained with the student.
         sight: which parts of the observations the student sees; None: all.
+        balance: weights the tasks' losses by their gradients; None: every real step counts alike.
     """
 
     def __init__(
@@ -110,9 +112,10 @@ class Distiller:
         seed: int = 0,
         further: Mapping[int, FurtherLoss] | None = None,
         sight: Sight | None = None,
+        balance: GradientBalance | None = None,
     ) -> None:
         self.network = network
-        self._sight = sight
+        self._sight, self._balance = sight, balance
         self.optimizer = optimizer
         self._losses = losses
         self._learning_rate = learning_rate
@@ -144,7 +147,12 @@ class Distiller:
         with drawn_for_update(self.network, self._seed, update):
             losses = [self._loss(part, own) for part, own in zip(batch, parameters, strict=True)]
             loss = _mean_over_steps(losses, batch)
-            loss.backward()
+            if self._balance is None:
+                loss.backward()
+            else:
+                steps = [part.num_steps for part in batch]
+                shares = [own / sum(steps) for own in steps]
+                self._balance.backward(losses, shares, [part.head for part in batch])
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         norm = _total_norm(gradients)
         # One transfer: each would wait for a GPU.
@@ -175,11 +183,15 @@ class Distiller:
             self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch, self._sight)
         )
         parameters = self._parameters_at(batch.head, min(update / self._num_updates, 1.0))
-        return held_out_record(outputs, self._losses[batch.head], held_out, parameters)
+        record = held_out_record(outputs, self._losses[batch.head], held_out, parameters)
+        if self._balance is None:
+            return record
+        return replace(record, parameters={**parameters, "task_weight": self._balance.weight(batch.head)})
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""
         further = {"further": self._further.state_dict()} if self._further else {}
+        further |= {"balance": self._balance.state_dict()} if self._balance is not None else {}
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), **further}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -187,6 +199,8 @@ class Distiller:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._further.load_state_dict(state.get("further", {}))
+        if self._balance is not None:
+            self._balance.load_state_dict(state["balance"])
 
     def _loss(self, batch: Window, parameters: Mapping[str, float]) -> Tensor:
         function = self._losses[batch.head]
@@ -210,12 +224,11 @@ class Distiller:
         if self.network.initial_state(1) is None:
             # Without a memory a step is a row like any other, and padding need not be computed.
             return self.network(_aligned(moved(seen(batch, self._sight), self._device)), batch.head)
-        assert isinstance(self.network, PolicyNetwork), "a module of one's own is a student without a memory"
+        network, head = network_of(self.network, batch.head)
+        assert isinstance(network, PolicyNetwork), "a module of one's own is a student without a memory"
         steps = _chosen({name: part.flatten(0, 1) for name, part in batch.observations.items()}, self._sight)
         begins = None if batch.is_first is None else batch.is_first.to(self._device)
-        output = self.network.over_windows(
-            moved(steps, self._device), batch.num_windows, batch.head, begins, batch.burn_in
-        )
+        output = network.over_windows(moved(steps, self._device), batch.num_windows, head, begins, batch.burn_in)
         if batch.is_real is None:
             return output
         real = batch.is_real[batch.burn_in :].flatten().to(self._device)

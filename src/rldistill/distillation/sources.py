@@ -17,7 +17,7 @@ from rldistill.data import Replay, StepStore, TeacherEntry, UniformSampler, pref
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
-from rldistill.networks import NormalizeInput
+from rldistill.networks import NormalizeInput, network_of
 from rldistill.networks.input_layer import join_parts
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.schedules import TaskSchedule
@@ -244,9 +244,9 @@ class Batches:
             source.close()
 
 
-def measure_inputs(student: TorchPolicy, observations: Mapping[str, Tensor]) -> None:
-    """Give a student that normalises its inputs the mean and variance of observations `[..., N, ...]` by part."""
-    layer = student.network.scale
+def measure_inputs(student: TorchPolicy, head: int, observations: Mapping[str, Tensor]) -> None:
+    """Give a student that normalises its inputs the mean and variance of a head's observations `[..., N, ...]`."""
+    layer = network_of(student.network, head)[0].scale
     assert isinstance(layer, NormalizeInput), "the student was made with it"
     rows = {name: part.flatten(0, 1) for name, part in observations.items()}
     seen = rows if student.spec.sight is None else student.spec.sight.choose(rows)

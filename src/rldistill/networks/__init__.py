@@ -5,7 +5,6 @@ from rldistill.networks.architecture import parse_architecture as parse_architec
 from rldistill.networks.input_layer import InputNormalization as InputNormalization
 from rldistill.networks.input_layer import NormalizeInput as NormalizeInput
 from rldistill.networks.module_network import ModuleNetwork as ModuleNetwork
-from rldistill.networks.module_network import Network as Network
 from rldistill.networks.module_network import module_name as module_name
 from rldistill.networks.output_layer import GaussianOptions as GaussianOptions
 from rldistill.networks.output_layer import OutputLayer as OutputLayer
@@ -13,3 +12,6 @@ from rldistill.networks.output_layer import ValueAtoms as ValueAtoms
 from rldistill.networks.policy_network import PolicyNetwork as PolicyNetwork
 from rldistill.networks.size import NetworkSize as NetworkSize
 from rldistill.networks.size import measure_size as measure_size
+from rldistill.networks.stemmed import Network as Network
+from rldistill.networks.stemmed import StemmedNetwork as StemmedNetwork
+from rldistill.networks.stemmed import network_of as network_of

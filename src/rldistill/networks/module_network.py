@@ -13,7 +13,7 @@ from rldistill.errors import MismatchError
 from rldistill.networks.foreign import call_foreign, call_remembering
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
 from rldistill.networks.outputs import OutputDeclaration, raw_rows, shown_outputs
-from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
+from rldistill.networks.policy_network import NetworkOutput
 from rldistill.observations import Tensors
 from rldistill.types import ActionLayout, State
 
@@ -118,9 +118,6 @@ class ModuleNetwork(nn.Module):
     @property
     def _what(self) -> str:
         return f"Module {type(self.module).__name__}"
-
-
-Network = PolicyNetwork | ModuleNetwork
 
 
 def module_name(module: nn.Module) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rldistill.networks.module_network import Network
+from rldistill.networks.stemmed import Network, network_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ def measure_size(network: Network, *, head: int = 0, bytes_per_parameter: int = 
 def _count_macs(network: Network, head: int) -> int:
     # A module of somebody's own may have no weights.
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    network, head = network_of(network, head)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *network.observation_shape, device=device), head)
     # It counts a multiplication and an addition as two.

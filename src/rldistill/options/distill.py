@@ -169,6 +169,9 @@ class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
     batch has rows of one task, drawn at random). Default: in_turn."""
     task_weights: Mapping[str, float] | None = None
     """With --task-order mixed or random: shares by task (TASK=WEIGHT,…); tasks that are not named have 1."""
+    task_balance: Literal["weights", "gradient_norms"] = "weights"
+    """With several tasks: weights (every row counts alike; --task-weights shares rows out) or gradient_norms (each
+    task's loss is scaled so that its gradients on the shared layers have the mean norm of all tasks')."""
     add_head: bool = False
     """Keep the heads of --init-from and add one for each new task; the rest stays frozen."""
     train_torso: bool = False
@@ -213,7 +216,9 @@ class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
             raise UsageError("train_torso belongs with add_head: without it the whole student is trained.")
 
 
-_OF_ONE_STUDENT = ("student", "init_from", "add_head", "evaluate_episodes", "feature_weight", "value_weight")
+_OF_ONE_STUDENT = (
+    *("student", "init_from", "add_head", "evaluate_episodes", "feature_weight", "value_weight", "task_balance"),
+)
 
 
 @dataclass(frozen=True)

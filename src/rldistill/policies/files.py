@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError, PolicyFileError, UsageError, first_line
-from rldistill.networks import ModuleNetwork, Network, PolicyNetwork
+from rldistill.networks import ModuleNetwork, Network
 from rldistill.networks.foreign import holds_numbers
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
@@ -70,21 +70,14 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
             outputs=spec.declared_outputs,
             layout=spec.heads[0].task.fingerprint.action_layout,
             input_scale=spec.input_scale,
-            normalization=spec.empty_normalization,
+            normalization=spec.empty_normalizations[0],
             initial=[torch.zeros(shape) for shape in spec.module_state],
         )
     if module is not None:
         raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")
     # On the meta device a network of any declared size costs nothing until its shapes are checked.
     with torch.device("meta"):
-        return PolicyNetwork(
-            spec.architecture,
-            spec.observation_shape,
-            spec.output_layers,
-            parts=spec.observation_parts,
-            input_scale=spec.input_scale,
-            normalization=spec.empty_normalization,
-        )
+        return spec.make_network(spec.empty_normalizations)
 
 
 def _check_weights(path: Path, network: Network, weights: dict[str, Tensor], dtype: torch.dtype) -> None:

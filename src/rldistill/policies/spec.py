@@ -1,7 +1,7 @@
 """What a policy file says about its weights, as plain data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from typing import Any, get_args
@@ -11,9 +11,18 @@ import torch
 from rldistill.checks import check_name, is_finite
 from rldistill.errors import shown
 from rldistill.limits import MAX_LAYERS, MAX_NORMALISED, MAX_REMEMBERED
-from rldistill.networks import Architecture, GaussianOptions, InputNormalization, OutputLayer, ValueAtoms
+from rldistill.networks import (
+    Architecture,
+    GaussianOptions,
+    InputNormalization,
+    OutputLayer,
+    PolicyNetwork,
+    StemmedNetwork,
+    ValueAtoms,
+)
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.outputs import OutputDeclaration, parse_outputs
+from rldistill.networks.stemmed import stem_problem
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.sight import Sight
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
@@ -28,20 +37,27 @@ class HeadSpec:
 
     task: Task  # that it plays, with the fingerprint it was made for
     behaviour: Behaviour | None = None  # how it acts; None: as the policy does by default
+    output_kind: OutputKind | None = None  # which action field its outputs are; None: the policy's
+    # Where the heads' tasks have different observations: the settings of the statistics that its own are normalised by,
+    # as `PolicySpec.normalization` has them for all.
+    normalization: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.output_kind not in (None, *get_args(OutputKind)):
+            raise ValueError(f"output_kind must be {' or '.join(get_args(OutputKind))}, got {self.output_kind!r}.")
         if self.behaviour not in (None, *LEARNED_BEHAVIOURS):
             raise ValueError(f"behaviour must be {' or '.join(LEARNED_BEHAVIOURS)}, got {self.behaviour!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        own = {} if self.behaviour is None else {"behaviour": self.behaviour}
-        return {"task": self.task.to_dict(), **own}
+        own = {name: getattr(self, name) for name in ("behaviour", "output_kind", "normalization")}
+        return {"task": self.task.to_dict(), **{name: value for name, value in own.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "HeadSpec":
         """Read what `to_dict` wrote."""
-        return cls(Task.from_dict(data["task"]), data.get("behaviour"))
+        own = (data.get(name) for name in ("behaviour", "output_kind", "normalization"))
+        return cls(Task.from_dict(data["task"]), *own)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class PolicySpec:
     name: str  # short, for tables
     architecture: Architecture | None  # the layers; None where the network is a module of the user's own
     heads: tuple[HeadSpec, ...]  # one per task, in the network's order
-    output_kind: OutputKind = "q_values"  # which action field the outputs are
+    output_kind: OutputKind = "q_values"  # which action field the outputs are, where a head does not say it
     behaviour: Behaviour = "greedy"  # how its heads act by default
     input_scale: float = 1.0  # factor on the observations
     weights_dtype: str = "float32"  # in which the file keeps the weights: `float32` or `float16`
@@ -89,11 +105,7 @@ class PolicySpec:
             raise ValueError(f"heads must be of one or more different tasks, got {[h.task.name for h in self.heads]}.")
         if self.num_layers > MAX_LAYERS:
             raise ValueError(f"got {self.num_layers:,} layers, expected at most {MAX_LAYERS:,}.")
-        shapes = {head.task.fingerprint.observation_shape for head in self.heads}
-        if len(shapes) != 1 or min(self.observation_shape, default=1) < 1:
-            raise ValueError(f"heads must have one observation shape of positive sizes, got {sorted(shapes)}.")
-        if len({head.task.fingerprint.observation_parts for head in self.heads}) != 1:
-            raise ValueError("heads must have one kind of observation, got several of different parts.")
+        self._check_observations()
         declared = self.declared_outputs
         if declared is not None and (self.module is None or declared.kind != self.output_kind):
             raise ValueError(f"module_outputs must be {self.output_kind} of a module, got {self.module_outputs!r}.")
@@ -103,11 +115,29 @@ class PolicySpec:
             raise ValueError(f"module_state must be of a module, got {shown(self.module_state)}.")
         if sum(map(math.prod, self.module_state)) > MAX_REMEMBERED or min(chain(*self.module_state), default=1) < 1:
             raise ValueError(f"module_state must be of at most {MAX_REMEMBERED:,} numbers, got {self.module_state}.")
-        if self.normalization is not None and math.prod(self.observation_shape) > MAX_NORMALISED:
-            raise ValueError(f"normalization is for observations of at most {MAX_NORMALISED:,} numbers.")
         # Both refuse what does not belong together.
         assert self.output_layers
-        assert self.empty_normalization or self.normalization is None
+        assert self.empty_normalizations
+
+    def _check_observations(self) -> None:
+        """Check that one network can see what all heads' tasks show. Raises ValueError: it cannot."""
+        seen = [self.seen_by(head) for head in range(len(self.heads))]
+        if min(size for own in seen for size in (*own.observation_shape, 1)) < 1:
+            raise ValueError(f"observations must have positive sizes, got {[own.observation_shape for own in seen]}.")
+        if self.has_stems:
+            why = "a module sees one kind" if self.architecture is None else stem_problem(self.architecture)
+            if why is None and (self.sight is not None or self.normalization is not None):
+                why = "sight and normalization are of one"
+            if why is not None:
+                raise ValueError(f"heads must have one kind of observation: {why}.")
+            if any(own.observation_dtype == "uint8" for own in seen):
+                raise ValueError("heads must have one kind of observation: bytes and numbers are scaled differently.")
+        elif any(head.normalization is not None for head in self.heads):
+            raise ValueError("the normalization of a head is for heads of different observations.")
+        for head, own in zip(self.heads, seen, strict=True):
+            settings = self.normalization if head.normalization is None else head.normalization
+            if settings is not None and math.prod(own.observation_shape) > MAX_NORMALISED:
+                raise ValueError(f"normalization is for observations of at most {MAX_NORMALISED:,} numbers.")
 
     @property
     def num_layers(self) -> int:
@@ -120,7 +150,7 @@ class PolicySpec:
         num_torsos = sum(len(part.shape) == 3 for part in self.observation_parts) if is_combined else 1
         torso = num_torsos * (per_stage * len(network.channels) + len(network.hidden))
         memory = network.memory_layers if network.memory else 0
-        return torso + memory + len(self.heads) * (len(network.head_hidden) + 1)
+        return torso + memory + max(self.stems) + len(self.heads) * (len(network.head_hidden) + 1)
 
     @property
     def network_description(self) -> str:
@@ -142,18 +172,67 @@ class PolicySpec:
         """The kind of output per task name, in order."""
         return {
             head.task.name: OutputLayer(
-                self.output_kind, head.task.fingerprint.action_layout, self.gaussian, self.atoms
+                head.output_kind or self.output_kind, head.task.fingerprint.action_layout, self.gaussian, self.atoms
             )
             for head in self.heads
         }
 
     @property
-    def empty_normalization(self) -> InputNormalization | None:
-        """Statistics of the right size that change nothing, to be filled from a file."""
-        if self.normalization is None:
-            return None
-        size = math.prod(self.observation_shape)
-        return InputNormalization.from_settings((0.0,) * size, (1.0,) * size, self.normalization)
+    def stems(self) -> tuple[int, ...]:
+        """Of each head, which kind of observation its task shows, by its place among the kinds."""
+        kinds = [self.seen_by(head).observation_description for head in range(len(self.heads))]
+        known = list(dict.fromkeys(kinds))
+        return tuple(known.index(kind) for kind in kinds)
+
+    @property
+    def has_stems(self) -> bool:
+        """Whether the tasks show different observations, each kind of which has a stem in the network."""
+        return max(self.stems) > 0
+
+    @property
+    def empty_normalizations(self) -> list[InputNormalization | None]:
+        """For each kind of observation statistics of the right size that change nothing; None: it is not normalised."""
+        empty: list[InputNormalization | None] = []
+        for kind in sorted(set(self.stems)):
+            head = self.stems.index(kind)
+            settings = self.heads[head].normalization if self.has_stems else self.normalization
+            size = math.prod(self.seen_by(head).observation_shape)
+            own = None if settings is None else InputNormalization.from_settings((0.0,) * size, (1.0,) * size, settings)
+            empty.append(own)
+        return empty
+
+    def make_network(
+        self,
+        normalizations: Sequence[InputNormalization | None],
+        *,
+        zero_output: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> PolicyNetwork | StemmedNetwork:
+        """Return the network that is described, with freshly drawn weights; it must be one of ours.
+
+        Args:
+            normalizations: of each kind of observation.
+            zero_output: start with output layers of zero.
+            generator: draws the weights.
+        """
+        assert self.architecture is not None, "a module of its maker's own has no architecture"
+        layers, stems = list(self.output_layers.items()), self.stems
+        networks = [
+            PolicyNetwork(
+                self.architecture,
+                self.seen_by(stems.index(kind)).observation_shape,
+                dict(own for own, of_head in zip(layers, stems, strict=True) if of_head == kind),
+                parts=self.seen_by(stems.index(kind)).observation_parts,
+                input_scale=self.input_scale,
+                normalization=normalization,
+                zero_output=zero_output,
+                generator=generator,
+            )
+            for kind, normalization in enumerate(normalizations)
+        ]
+        if not self.has_stems:
+            return networks[0]
+        return StemmedNetwork(networks, [(kind, stems[:head].count(kind)) for head, kind in enumerate(stems)])
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -167,7 +246,7 @@ class PolicySpec:
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Shape of what the network sees of one observation: the same for all heads."""
+        """Shape of what the network sees of one observation; of the first head, where they differ."""
         return self.seen.observation_shape
 
     @property
@@ -177,13 +256,17 @@ class PolicySpec:
 
     @property
     def observation_parts(self) -> tuple[ObservationPart, ...]:
-        """What is seen of one observation, where it is of several parts: the same for all heads."""
+        """What is seen of one observation, where it is of several parts; of the first head, where they differ."""
         return self.seen.observation_parts
 
     @property
     def seen(self) -> ObservationFingerprint:
-        """What the network sees of its tasks."""
-        whole = self.heads[0].task.fingerprint
+        """What the network sees of its tasks; of the first, where they differ."""
+        return self.seen_by(0)
+
+    def seen_by(self, head: int) -> ObservationFingerprint:
+        """Return what the network sees of a head's task."""
+        whole = self.heads[head].task.fingerprint
         return whole if self.sight is None else self.sight.seen(whole)
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,7 +274,7 @@ class PolicySpec:
         later: dict[str, Any] = {}
         if self.normalization is not None:
             later["normalization"] = dict(self.normalization)
-        if self.output_kind == "gaussian":
+        if "gaussian" in (self.output_kind, *(head.output_kind for head in self.heads)):
             later["gaussian"] = asdict(self.gaussian)
         if self.atoms is not None:
             later["atoms"] = asdict(self.atoms)

@@ -21,6 +21,7 @@ from rldistill.networks import (
     NormalizeInput,
     PolicyNetwork,
     module_name,
+    network_of,
 )
 from rldistill.networks.foreign import holds_numbers
 from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
@@ -53,7 +54,7 @@ class TorchPolicy:
         self._task = spec.heads[task_index].task
         # A parameter stays the same object where a network is moved, as buffers do not; to look for one takes time.
         self._first_weight = next(network.parameters(), None)
-        if isinstance(network, PolicyNetwork):
+        if not isinstance(network, ModuleNetwork):
             network.eval()  # once, and not around every call; a module of somebody's own keeps its mode
 
     @classmethod
@@ -79,37 +80,25 @@ class TorchPolicy:
             heads=tuple(HeadSpec(task) for task in tasks),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=_input_scale(
-                seen, images_only=architecture.kind == "combined" and not architecture.float_images
-            ),
+            input_scale=input_scale_of(architecture, seen),
             gaussian=gaussian,
             normalization=None if normalization is None else normalization.settings,
             sight=sight,
         )
-        return cls.from_spec(spec, normalization=normalization, zero_output=zero_output, generator=generator)
+        normalizations = spec.empty_normalizations if spec.has_stems else [normalization]
+        return cls.from_spec(spec, normalizations, zero_output=zero_output, generator=generator)
 
     @classmethod
     def from_spec(
         cls,
         spec: PolicySpec,
+        normalizations: Sequence[InputNormalization | None],
         *,
-        normalization: InputNormalization | None,
         zero_output: bool = True,
         generator: torch.Generator | None = None,
     ) -> "TorchPolicy":
         """Return what a description declares, with freshly drawn weights; its network must be one of ours."""
-        assert spec.architecture is not None, "a module of its maker's own has no architecture"
-        network = PolicyNetwork(
-            spec.architecture,
-            spec.observation_shape,
-            spec.output_layers,
-            parts=spec.observation_parts,
-            input_scale=spec.input_scale,
-            normalization=normalization,
-            zero_output=zero_output,
-            generator=generator,
-        )
-        return cls(network, spec)
+        return cls(spec.make_network(normalizations, zero_output=zero_output, generator=generator), spec)
 
     @classmethod
     def from_module(
@@ -135,7 +124,7 @@ class TorchPolicy:
             heads=(HeadSpec(task),),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=_input_scale(task.fingerprint if sight is None else sight.seen(task.fingerprint)),
+            input_scale=input_scale_of(None, task.fingerprint if sight is None else sight.seen(task.fingerprint)),
             module=module_name(module),
             module_outputs=None if outputs is None else outputs.text,
             module_state=tuple(tuple(part.shape) for part in initial),
@@ -178,7 +167,7 @@ class TorchPolicy:
     @property
     def output_kind(self) -> OutputKind:
         """Which action field its outputs have."""
-        return self.spec.output_kind
+        return self.spec.heads[self._task_index].output_kind or self.spec.output_kind
 
     @property
     def behaviour(self) -> Behaviour:
@@ -215,7 +204,7 @@ class TorchPolicy:
     @property
     def normalization(self) -> InputNormalization | None:
         """The running statistics that it normalises observations by; None: it has none."""
-        layer = self.network.scale
+        layer = network_of(self.network, self._task_index)[0].scale
         return layer.statistics() if isinstance(layer, NormalizeInput) else None
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
@@ -247,7 +236,8 @@ class TorchPolicy:
             if batch_size is None:
                 columns = self._forward(rows, *remembered)
             else:
-                takes_blocks = isinstance(network, PolicyNetwork) and network.takes_blocks
+                own, _ = network_of(network, self._task_index)
+                takes_blocks = isinstance(own, PolicyNetwork) and own.takes_blocks
                 forward = partial(self._in_blocks, batch_size) if takes_blocks else self._forward
                 columns = run_padded(rows, batch_size, forward, *remembered, takes_blocks=takes_blocks)
         if was_training:
@@ -321,12 +311,15 @@ class TorchPolicy:
             MismatchError: there is no head of that name; lists those there are.
         """
         chosen = self.for_task(name)
-        if not isinstance(self.network, PolicyNetwork) or len(self.spec.heads) == 1:
+        if isinstance(self.network, ModuleNetwork) or len(self.spec.heads) == 1:
             return chosen
         origin = {"name": self.name, "hash": self.hash, "tasks": list(self.spec.head_sizes)}
+        head = self.spec.heads[chosen.head]
         spec = replace(
             self.spec,
-            heads=(self.spec.heads[chosen.head],),
+            heads=(replace(head, output_kind=None, normalization=None),),
+            output_kind=chosen.output_kind,
+            normalization=head.normalization or self.spec.normalization,
             provenance={**self.spec.provenance, "single_task_of": origin},
         )
         return TorchPolicy(self.network.with_head(chosen.head), spec)
@@ -363,7 +356,7 @@ class TorchPolicy:
 
 def names_of_masks(network: Network) -> frozenset[str]:
     """Return the names of tensors that may hold infinity: buffers of a module of somebody's own."""
-    if isinstance(network, PolicyNetwork):
+    if not isinstance(network, ModuleNetwork):
         return frozenset()
     return frozenset(name for name, _ in network.named_buffers() if name.startswith("module."))
 
@@ -376,6 +369,7 @@ def stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     return dtype if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor.dtype
 
 
-def _input_scale(seen: ObservationFingerprint, *, images_only: bool = False) -> float:
-    """Return the factor on bytes; `images_only` where it is applied to the images among several parts."""
+def input_scale_of(architecture: Architecture | None, seen: ObservationFingerprint) -> float:
+    """Return the factor on what a network sees: 1/255 for bytes; of several parts it is applied to images alone."""
+    images_only = architecture is not None and architecture.kind == "combined" and not architecture.float_images
     return 1 / 255 if images_only or seen.observation_dtype == "uint8" else 1.0

@@ -28,8 +28,9 @@ def measure_speed(policy: TorchPolicy) -> DecisionSpeed:
     network, head, device = policy.network, policy.head, policy.device
     was_training = network.training
     network.eval()
-    dtype = torch.uint8 if policy.spec.seen.observation_dtype == "uint8" else torch.float32
-    batch = torch.zeros(_BATCH_SIZE, *policy.spec.observation_shape, dtype=dtype, device=device)
+    seen = policy.spec.seen_by(head)
+    dtype = torch.uint8 if seen.observation_dtype == "uint8" else torch.float32
+    batch = torch.zeros(_BATCH_SIZE, *seen.observation_shape, dtype=dtype, device=device)
     latency = _median_seconds(lambda: network(batch[:1], head).outputs.argmax().item())
     batched = _median_seconds(lambda: network(batch, head).outputs.argmax(dim=1).cpu())
     network.train(was_training)

@@ -9,7 +9,6 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
-from rldistill.types import OutputKind
 from rldistill.verbs.initial_student import StudentTask, new_student, student_name
 from rldistill.verbs.sizes import kind_of_sight
 
@@ -21,14 +20,13 @@ _MLP_OF_UNKNOWN_TEACHER = "mlp:32x32"
 
 
 def choose_student(
-    options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind, teacher_sizes: Sequence[int | None]
+    options: DistillOptions, tasks: Sequence[StudentTask], teacher_sizes: Sequence[int | None]
 ) -> tuple[str, str | None]:
     """Return the name of the student's network, and a line that says why where it was chosen here.
 
     Args:
         options: of the run.
         tasks: that are taught.
-        kind: of the student's outputs.
         teacher_sizes: parameters of each teacher, None where nobody knows.
     """
     if options.student != AUTO:
@@ -37,7 +35,7 @@ def choose_student(
         return named, f"student: {named}, the network of --init-from"
     known = [size for size in teacher_sizes if isinstance(size, int)]
     teachers = sum(known) if len(known) == len(teacher_sizes) else None
-    sizes = sizes_that_fit(_defaults_for(tasks[0]), options, tasks, kind)
+    sizes = sizes_that_fit(_defaults_for(tasks[0]), options, tasks)
     whose = "its teacher's" if len(teacher_sizes) == 1 else "its teachers'"
     if teachers is None:
         name = _MLP_OF_UNKNOWN_TEACHER if next(iter(sizes)) == _MLPS[0] else next(iter(sizes))
@@ -65,9 +63,7 @@ def _defaults_for(task: StudentTask) -> Sequence[str]:
     return {"vectors": _MLPS, "images": (*_CONVS, *_MLPS), "parts": (*_COMBINED, *_MLPS)}[kind_of_sight(task.seen)]
 
 
-def sizes_that_fit(
-    names: Sequence[str], options: DistillOptions, tasks: Sequence[StudentTask], kind: OutputKind
-) -> dict[str, int]:
+def sizes_that_fit(names: Sequence[str], options: DistillOptions, tasks: Sequence[StudentTask]) -> dict[str, int]:
     """Return the networks that can see the observations, in the order of their names, with their parameters.
 
     Raises:
@@ -77,7 +73,7 @@ def sizes_that_fit(
     refused: MismatchError | None = None
     for name in names:
         try:
-            sizes[name] = new_student(options, name, tasks, kind).num_parameters
+            sizes[name] = new_student(options, name, tasks).num_parameters
         except MismatchError as error:
             refused = error  # images too small for its kernels
     if refused is not None and not sizes:

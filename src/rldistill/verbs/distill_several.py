@@ -107,11 +107,8 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
     students = [setup.student]
     for network, seed in others:
         own = replace(resolved, student=network, seed=seed)
-        student, _ = initial_student(own, network, setup.tasks, setup.student.output_kind)
+        student, _ = initial_student(own, network, setup.tasks)
         students.append(student.to(torch.device(resolved.device)))
-    for student in students:
-        # One input layer of all: what a source measures of the inputs is written into the first student's.
-        student.network.scale = setup.student.network.scale
     if resolved.std == "fixed":
         for student in students:
             fix_std(student, setup.sources, list(setup.losses))
@@ -122,6 +119,9 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
                 f"students: got {network!r}, expected networks of vectors alone, such as mlp:8: others are trained one "
                 "by one, with student."
             )
+        assert isinstance(student.network, PolicyNetwork) and isinstance(setup.student.network, PolicyNetwork)
+        # One input layer of all: what a source measures of the inputs is written into the first student's.
+        student.network.scale = setup.student.network.scale
     names = [student_file(Path(options.out), *pair).stem for pair in options.pairs]
     listed = {"students": list(options.networks), "seeds": list(options.weight_seeds)}
     values = {key: value for key, value in setup.values.items() if key != "student"} | listed

@@ -10,11 +10,12 @@ from torch import nn
 
 from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.distillation import OPTIMIZERS, Batches, Distiller
+from rldistill.distillation.balance import GradientBalance
 from rldistill.distillation.sources import Source, num_decoders
 from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
 from rldistill.limits import MAX_NORMALISED
 from rldistill.losses.further import FurtherLoss
-from rldistill.networks import InputNormalization
+from rldistill.networks import InputNormalization, ModuleNetwork
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import DistillOptions, Named, Online
@@ -23,13 +24,12 @@ from rldistill.policies import TorchPolicy
 from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
 from rldistill.sight import Sight, choose_parts, recorded_sight
-from rldistill.tasks import Task
-from rldistill.types import OutputKind
 from rldistill.verbs.default_student import choose_student
-from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student
+from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student, kinds_of_observation
 from rldistill.verbs.per_task import check_tasks, value_for
+from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import DEFAULT_HELD_OUT, source_values
-from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kind, task_loss
+from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kinds, task_losses
 from rldistill.verbs.windows import window_of
 
 # Added to variances that are measured; a number that varies less is taken for one that never changes.
@@ -96,20 +96,23 @@ def prepare(
     names = _check_tasks(sources)
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(getattr(options, option), names, option)
-    losses = [task_loss(options, source) for source in sources]
-    # The tasks have observations of one kind: what is chosen of one is chosen of all.
+    losses = task_losses(options, sources)
+    if options.student_sees is not None and len({s.task.fingerprint.observation_description for s in sources}) > 1:
+        raise UsageError(
+            "student_sees chooses parts of one kind of observation, got tasks of several. Leave it out, or distil each "
+            "task into a student of its own."
+        )
     sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
     tasks = [
-        StudentTask(source.task, source.samples, _normalization(options, source, sight), sight)
-        for source, sight in zip(sources, sights, strict=True)
+        StudentTask(source.task, source.samples, _normalization(options, source, sight), sight, kind)
+        for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
     ]
-    kind = student_kind(names, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
-    _check_std(options, kind, module)
-    _check_normalize(options, sources, module)
-    chosen, why = choose_student(options, tasks, kind, _teacher_sizes(sources))
+    _check_std(options, tasks, module)
+    _check_normalize(options, tasks, module)
+    chosen, why = choose_student(options, tasks, _teacher_sizes(sources))
     own = options if weights_seed is None else replace(options, seed=weights_seed)
-    student, kept = initial_student(own, chosen, tasks, kind)
+    student, kept = initial_student(own, chosen, tasks)
     student = student.to(torch.device(options.device))
     check_blind(student)
     heads = [list(student.spec.head_sizes).index(name) for name in names]
@@ -177,30 +180,33 @@ def _spoilt_heads(options: DistillOptions, student: TorchPolicy, taught: Sequenc
     )
 
 
-def _check_std(options: DistillOptions, kind: OutputKind, module: nn.Module | None) -> None:
+def _check_std(options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module | None) -> None:
     """Check that a choice of spread is not ignored.
 
     Raises:
         UsageError: the student has none, or gives it itself.
     """
-    if options.std == "state" or (kind == "gaussian" and module is None):
+    kinds = list(dict.fromkeys(task.output_kind for task in tasks))
+    if options.std == "state" or ("gaussian" in kinds and module is None):
         return
     if module is not None:
         raise UsageError(f"std: got {options.std!r} for a module of your own, whose outputs say it all. Leave std out.")
     raise UsageError(
-        f"std: got {options.std!r} for a student of {kind}, which has no spread. Leave it out, or use a loss of "
-        "Gaussians: diag_gaussian_kl."
+        f"std: got {options.std!r} for a student of {' and '.join(kinds)}, which has no spread. Leave it out, or use a "
+        "loss of Gaussians: diag_gaussian_kl."
     )
 
 
 def fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
     """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
+        if item.teacher.output_kind != "gaussian":
+            continue  # a head of choices beside it
         log_std = item.held_out.batch.target_rows("gaussian").chunk(2, dim=-1)[1].mean(dim=0)
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 
-def _check_normalize(options: DistillOptions, sources: Sequence[Source], module: nn.Module | None) -> None:
+def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module | None) -> None:
     """Check that observations can be normalised by what is measured.
 
     Raises:
@@ -208,17 +214,17 @@ def _check_normalize(options: DistillOptions, sources: Sequence[Source], module:
     """
     if not options.normalize_inputs:
         return
-    fingerprint, why = sources[0].task.fingerprint, ""
-    if len(sources) > 1:
-        why = f"{len(sources)} tasks, whose observations have means of their own"
-    elif fingerprint.observation_dtype == "uint8" or any(part.is_image for part in fingerprint.observation_parts):
+    seen, why = [task.task.fingerprint for task in tasks], ""
+    if len(kinds_of_observation(tasks)) < len(tasks):
+        why = f"{len(tasks)} tasks, whose observations have means of their own"
+    elif any(own.observation_dtype == "uint8" or any(part.is_image for part in own.observation_parts) for own in seen):
         why = "images, which are scaled already"
-    elif math.prod(fingerprint.observation_shape) > MAX_NORMALISED:
+    elif any(math.prod(own.observation_shape) > MAX_NORMALISED for own in seen):
         why = f"observations of more than {MAX_NORMALISED:,} numbers"
     elif module is not None:
         why = "a module of your own, which may do so itself"
     if why:
-        raise UsageError(f"normalize_inputs is for a new student of one task of vectors, got {why}. Leave it out.")
+        raise UsageError(f"normalize_inputs is for vectors, those of each task apart, got {why}. Leave it out.")
 
 
 def _normalization(options: DistillOptions, data: Source, sight: Sight | None) -> InputNormalization | None:
@@ -269,23 +275,20 @@ def _check_tasks(data: Sequence[Source]) -> list[str]:
             raise MismatchError(
                 f"{first.label} and {data[index].label} are both of task {name!r}, expected one per task. Name one."
             )
-    first = data[0].task.fingerprint.observation_description
+    first = data[0].task.fingerprint
     for item in data[1:]:
-        own = item.task.fingerprint.observation_description
-        if own != first:
+        own = item.task.fingerprint
+        alike = own.observation_description == first.observation_description
+        # Vectors get a stem each.
+        have_stems = all(kind_of_sight(one) == "vectors" and one.observation_dtype != "uint8" for one in (first, own))
+        if not (alike or have_stems):
+            both_images = all(image_shape(one.observation_shape) is not None for one in (first, own))
+            way = "Play both with the same preprocessing." if both_images else "Distil each into a student of its own."
             raise MismatchError(
-                f"{data[0].label} and {item.label} have different observations, {first} and {own}: one torso cannot "
-                f"see both. {_how_to_see_both(data[0].task, item.task)}"
+                f"{data[0].label} and {item.label} have different observations, {first.observation_description} and "
+                f"{own.observation_description}: one torso cannot see both. {way}"
             )
     return names
-
-
-def _how_to_see_both(first: Task, other: Task) -> str:
-    """Return the way on for two tasks of different observations: frames can be made alike, vectors cannot."""
-    shapes = [task.fingerprint.observation_shape for task in (first, other)]
-    if all(image_shape(shape) is not None for shape in shapes):
-        return "Play both with the same preprocessing."
-    return "A student of different vectors is not possible yet: distil each task into a student of its own."
 
 
 def _distiller(
@@ -312,4 +315,22 @@ def _distiller(
         seed=options.seed,
         further=learned,
         sight=student.spec.sight,
+        balance=_balance(options, student, list(losses)),
     )
+
+
+def _balance(options: DistillOptions, student: TorchPolicy, heads: Sequence[int]) -> GradientBalance | None:
+    """Return what balances tasks by their gradients.
+
+    Raises:
+        UsageError: there is one task, or nothing that tasks share is trained.
+    """
+    if options.task_balance == "weights":
+        return None
+    network = student.network
+    below = [] if isinstance(network, ModuleNetwork) else [network.torso, network.memory]
+    shared = [own for part in below if part is not None for own in part.parameters() if own.requires_grad]
+    if len(heads) == 1 or not shared:
+        why = "one task" if len(heads) == 1 else "a torso that is not trained"
+        raise UsageError(f"task_balance: gradient_norms is for several tasks that train what they share, got {why}.")
+    return GradientBalance(shared, heads)

@@ -150,7 +150,8 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     name = options.task if isinstance(options.task, str) else None
     if name is None:
         raise UsageError(f"Policy {policy.name!r} has heads for {', '.join(heads)}: name one of them with --task.")
-    return policy.for_task(name)
+    # Of tasks with different observations each alone is an ordinary network.
+    return policy.single_task(name) if policy.spec.has_stems else policy.for_task(name)
 
 
 def _check_memory(policy: TorchPolicy, chosen: ExportFormat, options: ExportOptions) -> None:

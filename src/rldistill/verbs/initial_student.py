@@ -13,13 +13,15 @@ from rldistill.networks import (
     Architecture,
     GaussianOptions,
     InputNormalization,
-    PolicyNetwork,
+    ModuleNetwork,
     module_name,
     parse_architecture,
 )
 from rldistill.networks.output_layer import StdKind
+from rldistill.networks.stemmed import stem_problem
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
+from rldistill.policies.torch_policy import input_scale_of
 from rldistill.seeding import stream_seed
 from rldistill.sight import Sight
 from rldistill.tasks import ObservationFingerprint, Task
@@ -38,12 +40,14 @@ class StudentTask:
         samples: whether the student is to sample its actions.
         normalization: of what the student sees, as its teacher has it.
         sight: which parts of the observations the student sees; None: all.
+        output_kind: of its head.
     """
 
     task: Task
     samples: bool
     normalization: InputNormalization | None = None
     sight: Sight | None = None
+    output_kind: OutputKind = "q_values"
 
     @property
     def seen(self) -> ObservationFingerprint:
@@ -75,7 +79,7 @@ def student_name(student: str | nn.Module) -> str:
 
 
 def initial_student(
-    options: DistillOptions, named: str, tasks: Sequence[StudentTask], output_kind: OutputKind
+    options: DistillOptions, named: str, tasks: Sequence[StudentTask]
 ) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
     """Return the student to train, and the records of teachers of heads that it had before.
 
@@ -84,51 +88,46 @@ def initial_student(
         UsageError: settings that exclude each other.
     """
     if isinstance(options.student, nn.Module):
-        return _module_student(options, tasks, options.student, output_kind), ()
+        return _module_student(options, tasks, options.student), ()
     if named.startswith(MODULE_PREFIX):
         raise UsageError(f"student: got {named!r}, a Python module that its name cannot bring back.")
     initial = None if options.init_from is None else load_policy(options.init_from)
     if initial is None:
-        return new_student(options, named, tasks, output_kind), ()
+        return new_student(options, named, tasks), ()
     _check_sight(options, initial, tasks[0].sight)
     if options.add_head:
         _check_architecture(options, named, initial)
-        return _with_more_heads(options, named, initial, tasks, output_kind)
-    heads = _heads_in_order_of(initial, options, tasks)
+        return _with_more_heads(options, named, initial, tasks)
+    in_order = _in_order_of(initial, options, tasks)
     _check_architecture(options, named, initial)
-    normalization = _normalization_with(options, initial, tasks)
-    student = _new_student(options, named, heads, output_kind, normalization, tasks[0].sight)
-    _check_inputs(options, initial, normalization, student.spec.input_scale)
+    normalizations = _normalizations_with(options, initial, in_order)
+    student = _new_student(options, named, in_order, normalizations)
+    _check_inputs(options, initial, normalizations, student.spec.input_scale)
     _check_output_layers(options, initial, student.spec)
     # Only its weights: what the outputs mean and how the student acts follow from this run's losses and teachers.
     student.network.load_state_dict(initial.network.state_dict())
     return student, ()
 
 
-def new_student(
-    options: DistillOptions, named: str, tasks: Sequence[StudentTask], output_kind: OutputKind
-) -> TorchPolicy:
+def new_student(options: DistillOptions, named: str, tasks: Sequence[StudentTask]) -> TorchPolicy:
     """Return a student of fresh weights, with a head for each task in their order.
 
     Raises:
         MismatchError: the network does not suit the observations, or teachers normalise them differently.
     """
-    heads = [_head(task) for task in tasks]
-    return _new_student(options, named, heads, output_kind, _normalization(tasks), tasks[0].sight)
+    return _new_student(options, named, tasks, _normalizations(tasks))
 
 
 def freeze_old_parts(student: TorchPolicy, taught_heads: Sequence[int]) -> nn.Module:
     """Freeze everything but the heads that are taught, and return these."""
     network = student.network
-    assert isinstance(network, PolicyNetwork)
+    assert not isinstance(network, ModuleNetwork), "a module of one's own gets no heads"
     network.requires_grad_(requires_grad=False)
     taught = nn.ModuleList(network.heads[head] for head in taught_heads)
     return taught.requires_grad_(requires_grad=True)
 
 
-def _module_student(
-    options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module, output_kind: OutputKind
-) -> TorchPolicy:
+def _module_student(options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module) -> TorchPolicy:
     if options.init_from is not None:
         raise UsageError("init_from does not go with a module of your own: load its weights before you pass it.")
     for option in options.further.values():
@@ -138,58 +137,72 @@ def _module_student(
         raise UsageError(f"student: a module of your own plays one task, got {len(tasks)}: {names}. Name a preset.")
     (task,) = tasks
     return TorchPolicy.from_module(
-        module, task.task, output_kind=output_kind, behaviour=task.behaviour, sight=task.sight
+        module, task.task, output_kind=task.output_kind, behaviour=task.behaviour, sight=task.sight
     )
 
 
-def _head(task: StudentTask) -> HeadSpec:
-    return HeadSpec(task.task, task.behaviour)
+def kinds_of_observation(tasks: Sequence[StudentTask]) -> list[list[StudentTask]]:
+    """Return the tasks by what the student sees of them: those of one kind share a stem, or the whole network."""
+    kinds: dict[str, list[StudentTask]] = {}
+    for task in tasks:
+        kinds.setdefault(task.seen.observation_description, []).append(task)
+    return list(kinds.values())
 
 
-def _normalization(tasks: Sequence[StudentTask]) -> InputNormalization | None:
-    """Return the one normalisation of all tasks' observations.
+def _normalizations(tasks: Sequence[StudentTask]) -> list[InputNormalization | None]:
+    """Return the one normalisation of each kind of observation.
 
     Raises:
-        MismatchError: teachers normalise differently.
+        MismatchError: teachers normalise the same kind differently.
     """
-    first = tasks[0]
-    for task in tasks[1:]:
-        if task.normalization != first.normalization:
-            raise MismatchError(
-                f"The teachers of {first.task.name} and {task.task.name} normalise observations by different "
-                "statistics: one torso cannot see both. Distil each into a student of its own."
-            )
-    return first.normalization
+    for first, *others in kinds_of_observation(tasks):
+        for task in others:
+            if task.normalization != first.normalization:
+                raise MismatchError(
+                    f"The teachers of {first.task.name} and {task.task.name} normalise observations by different "
+                    "statistics: one torso cannot see both. Distil each into a student of its own."
+                )
+    return [first.normalization for first, *_ in kinds_of_observation(tasks)]
 
 
-def _normalization_with(
+def _normalizations_of(policy: TorchPolicy) -> list[InputNormalization | None]:
+    """Return how a policy normalises each kind of observation."""
+    first_heads = dict(reversed([(kind, head) for head, kind in enumerate(policy.spec.stems)]))
+    names = list(policy.spec.head_sizes)
+    return [policy.for_task(names[first_heads[kind]]).normalization for kind in sorted(first_heads)]
+
+
+def _normalizations_with(
     options: DistillOptions, initial: TorchPolicy, tasks: Sequence[StudentTask]
-) -> InputNormalization | None:
+) -> list[InputNormalization | None]:
     """Return how observations are normalised for the weights of a file: as the teachers do, else as it has it.
 
     Raises:
         MismatchError: they are to be normalised, and neither does so.
     """
-    taught = _normalization(tasks)
-    if taught is not None or options.normalize_inputs is False:
+    taught, own = _normalizations(tasks), _normalizations_of(initial)
+    if any(taught) or options.normalize_inputs is False:
         return taught
-    if options.normalize_inputs and initial.normalization is None:
+    if options.normalize_inputs and not any(own):
         raise MismatchError(
             f"--init-from {options.init_from} does not normalise its inputs: its weights would see something else. "
             "Leave --normalize-inputs out."
         )
-    return initial.normalization
+    return own
 
 
 def _check_inputs(
-    options: DistillOptions, initial: TorchPolicy, normalization: InputNormalization | None, input_scale: float
+    options: DistillOptions,
+    initial: TorchPolicy,
+    normalizations: Sequence[InputNormalization | None],
+    input_scale: float,
 ) -> None:
     if initial.spec.input_scale != input_scale:
         raise MismatchError(
             f"--init-from {options.init_from} multiplies observations by {initial.spec.input_scale:g}, a student of "
             f"these data by {input_scale:g}: its weights would see something else. Leave --init-from out."
         )
-    if initial.normalization != normalization:
+    if _normalizations_of(initial) != list(normalizations):
         raise MismatchError(
             f"--init-from {options.init_from} normalises observations by other statistics than the teacher "
             "(one of the two may have none): its weights would see something else. Leave --init-from out."
@@ -213,10 +226,8 @@ def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: Pol
             f"--init-from {options.init_from} gives distributions of values, of which no student is made here. "
             "Distil it: --teacher."
         )
-    if "gaussian" in (old.output_kind, new.output_kind) and (old.output_kind, old.gaussian) != (
-        new.output_kind,
-        new.gaussian,
-    ):
+    were, are = ([layer.kind for layer in spec.output_layers.values()] for spec in (old, new))
+    if "gaussian" in (*were, *are) and (were, old.gaussian) != (are, new.gaussian):
         raise MismatchError(
             f"--init-from {options.init_from} gives {old.output_kind} (std {old.gaussian.std}), this loss makes a "
             f"student of {new.output_kind} (std {new.gaussian.std}). Choose the loss and --std that it was made with."
@@ -226,26 +237,44 @@ def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: Pol
 def _new_student(
     options: DistillOptions,
     named: str,
-    heads: Sequence[HeadSpec],
-    output_kind: OutputKind,
-    normalization: InputNormalization | None,
-    sight: Sight | None,
+    tasks: Sequence[StudentTask],
+    normalizations: Sequence[InputNormalization | None],
 ) -> TorchPolicy:
-    # Where all heads act alike, the policy says it once.
-    shared: Behaviour = "sample" if all(head.behaviour == "sample" for head in heads) else "greedy"
-    student = TorchPolicy.create(
-        _architecture(options, named),
-        [head.task for head in heads],
-        output_kind=output_kind,
+    architecture, first = _architecture(options, named), tasks[0]
+    kinds = kinds_of_observation(tasks)
+    if len(kinds) > 1 and (why := stem_problem(architecture)):
+        shown = " and ".join(f"{own[0].seen.observation_description} of {own[0].task.name}" for own in kinds[:2])
+        raise MismatchError(
+            f"Network {architecture.name!r} cannot see {shown}: {why}. Tasks of different vectors share an mlp of two "
+            "hidden layers or more, the first of which each kind has for itself: --student mlp:64x64, mlp:32+gru:16."
+        )
+    settings = {
+        own[0].task.name: None if normalization is None else normalization.settings
+        for own, normalization in zip(kinds, normalizations, strict=True)
+    }
+    # What all heads do alike the policy says once.
+    shared: Behaviour = "sample" if all(task.samples for task in tasks) else "greedy"
+    heads = [
+        HeadSpec(
+            task.task,
+            None if task.behaviour == shared else task.behaviour,
+            None if task.output_kind == first.output_kind else task.output_kind,
+            settings.get(task.task.name) if len(kinds) > 1 else None,
+        )
+        for task in tasks
+    ]
+    spec = PolicySpec(
+        name=architecture.name,
+        architecture=architecture,
+        heads=tuple(heads),
+        output_kind=first.output_kind,
         behaviour=shared,
+        input_scale=input_scale_of(architecture, first.seen),
         gaussian=GaussianOptions(options.std),  # pyright: ignore[reportArgumentType] it checks
-        normalization=normalization,
-        sight=sight,
-        generator=_generator(options),
+        normalization=settings[first.task.name] if len(kinds) == 1 else None,
+        sight=first.sight,
     )
-    return student.with_spec(
-        heads=tuple(HeadSpec(head.task, None if head.behaviour == shared else head.behaviour) for head in heads)
-    )
+    return TorchPolicy.from_spec(spec, normalizations, generator=_generator(options))
 
 
 def _architecture(options: DistillOptions, named: str) -> Architecture:
@@ -270,8 +299,8 @@ def _check_architecture(options: DistillOptions, named: str, initial: TorchPolic
         )
 
 
-def _heads_in_order_of(initial: TorchPolicy, options: DistillOptions, tasks: Sequence[StudentTask]) -> list[HeadSpec]:
-    """Return this run's heads in the order in which the file has them."""
+def _in_order_of(initial: TorchPolicy, options: DistillOptions, tasks: Sequence[StudentTask]) -> list[StudentTask]:
+    """Return this run's tasks in the order in which the file has them."""
     by_name = {task.task.name: task for task in tasks}
     old = initial.spec.heads
     # One task to one task: a start from another game's weights is fair, where actions and observations are the same.
@@ -283,7 +312,7 @@ def _heads_in_order_of(initial: TorchPolicy, options: DistillOptions, tasks: Seq
         )
     for head, name in zip(old, names, strict=True):
         _check_fingerprint(options, head.task, by_name[name].task)
-    return [_head(by_name[name]) for name in names]
+    return [by_name[name] for name in names]
 
 
 def _check_fingerprint(options: DistillOptions, old: Task, new: Task) -> None:
@@ -295,7 +324,7 @@ def _check_fingerprint(options: DistillOptions, old: Task, new: Task) -> None:
 
 
 def _with_more_heads(
-    options: DistillOptions, named: str, initial: TorchPolicy, tasks: Sequence[StudentTask], output_kind: OutputKind
+    options: DistillOptions, named: str, initial: TorchPolicy, tasks: Sequence[StudentTask]
 ) -> tuple[TorchPolicy, tuple[Mapping[str, Any], ...]]:
     old_names = list(initial.spec.head_sizes)
     new = [task for task in tasks if task.task.name not in old_names]
@@ -318,24 +347,18 @@ def _with_more_heads(
         )
     behaviour = initial.spec.behaviour
     added = [HeadSpec(task.task, None if task.behaviour == behaviour else task.behaviour) for task in new]
-    _check_inputs(options, initial, _normalization_with(options, initial, new), initial.spec.input_scale)
-    kinds = {initial.output_kind, output_kind}
-    if len(kinds) > 1 and not kinds <= {"q_values", "logits"}:
-        is_mixed = bool(kinds & {"q_values", "logits"})
-        way = (
-            "Choices and continuous actions in one student are not possible yet: distil one student of each."
-            if is_mixed
-            else "Choose another --loss, or train a new student of all tasks."
-        )
-        raise MismatchError(
-            f"--add-head: {options.init_from} gives {initial.output_kind}, this loss makes a student of {output_kind}: "
-            f"one policy cannot give both. {way}"
-        )
+    _check_inputs(options, initial, _normalizations_with(options, initial, new), initial.spec.input_scale)
+    for kind in (task.output_kind for task in tasks):
+        if kind != initial.output_kind and not {kind, initial.output_kind} <= {"q_values", "logits"}:
+            raise MismatchError(
+                f"--add-head: {options.init_from} gives {initial.output_kind}, this loss makes a head of {kind}: heads "
+                "are added of the kind that is there. Choose another --loss, or train a new student of all tasks."
+            )
     _check_added_std(options, initial)
     # All that its description says stays: how it scales inputs, and what its outputs are.
     student = TorchPolicy.from_spec(
         replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(named).name),
-        normalization=initial.normalization,
+        _normalizations_of(initial),
         generator=_generator(options),
     )
     missing, unexpected = student.network.load_state_dict(initial.network.state_dict(), strict=False)

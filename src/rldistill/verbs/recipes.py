@@ -140,25 +140,28 @@ def fill_in(
     """
     recipes = [choose_recipe(kind, task) for kind, task in taught] or [_LEARNER]
     num_tasks = len({task.name for _, task in taught}) or 1  # several datasets may be of one
-    # The longest serves several tasks; what a loss is fits its own outputs.
+    # The longest serves several tasks; each has the loss of its own recipe.
     recipe = max(recipes, key=lambda each: each.num_updates)
+    loss: str | dict[str, str] | None = recipe.loss
     if any(each.loss != recipe.loss or each.temperature != recipe.temperature for each in recipes):
-        recipe = replace(recipe, loss=None, temperature=None)
+        own = [(task.name, each.loss) for each, (_, task) in zip(recipes, taught, strict=True)]
+        loss, recipe = {name: each for name, each in own if each is not None} or None, replace(recipe, temperature=None)
     # A spread that is spoken of, or that a file's student has, is learned by the usual loss of Gaussians alone.
     begun = None if options.init_from is None else load_policy(options.init_from)
     if options.std != "state" or (begun is not None and begun.output_kind == "gaussian"):
-        recipe = replace(recipe, loss=None)
+        loss = None
     of_student: dict[str, object] = {
         "num_updates": recipe.num_updates * num_tasks,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
     }
     if options.loss is None and options.temperature is None:
-        of_student |= {"loss": recipe.loss, "temperature": recipe.temperature}
+        of_student |= {"loss": loss, "temperature": recipe.temperature}
     # A module may normalise by itself, and one layer cannot suit several tasks. A file's student does what it did.
     if begun is None:
-        may = num_tasks == 1 and isinstance(options.student, str)
-        of_student["normalize_inputs"] = recipe.normalize_inputs and may
+        kinds = {task.fingerprint.observation_description for _, task in taught}
+        may = isinstance(options.student, str) and len(kinds) == num_tasks
+        of_student["normalize_inputs"] = may and all(each.normalize_inputs for each in recipes)
     of_play: dict[str, object] = {
         "teacher_fraction": recipe.teacher_fraction,
         "collect_steps": recipe.collect_steps,

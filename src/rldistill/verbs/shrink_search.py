@@ -161,7 +161,7 @@ class Search:
         options = self._distillation(AUTO)
         setup = set_up(options, self._callbacks)[1]
         setup.batches.close()
-        sizes = sizes_that_fit(ladder(self._playable.task), options, setup.tasks, setup.student.output_kind)
+        sizes = sizes_that_fit(ladder(self._playable.task), options, setup.tasks)
         ordered = sorted(sizes.items(), key=lambda item: item[1])
         # A student as large as its teacher is no find; for the smallest of teachers something is tried all the same.
         largest = self._teacher_size or math.inf

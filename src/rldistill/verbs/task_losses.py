@@ -18,7 +18,7 @@ from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Store
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import Schedule, as_schedule, constant
 from rldistill.seeding import stream_seed
-from rldistill.types import OutputKind
+from rldistill.types import OUTPUT_KINDS_OF_ACTIONS, OutputKind
 from rldistill.verbs.per_task import shortest, value_for
 
 
@@ -63,6 +63,26 @@ def check_losses(options: DistillOptions, kind: type[Named]) -> None:
         schedules = _given(options, task)
         if loss is not None and not callable(loss):
             check_loss(loss, **_first_values(schedules))
+
+
+def task_losses(options: DistillOptions, sources: Sequence[Source]) -> list[TaskLoss]:
+    """Return the loss of each task.
+
+    Raises:
+        MismatchError: a loss does not fit what its teacher gives; of tasks with other kinds of action, says how each
+            gets its own.
+        UsageError: as `task_loss`.
+    """
+    losses: list[TaskLoss] = []
+    for source in sources:
+        try:
+            losses.append(task_loss(options, source))
+        except MismatchError as error:
+            kinds = {each.task.fingerprint.action_layout.is_continuous for each in sources}
+            if len(kinds) == 1 or isinstance(options.loss, Mapping):
+                raise
+            raise MismatchError(f"{source.task.name}: {error} By task: --loss TASK=LOSS,TASK=LOSS.") from error
+    return losses
 
 
 def task_loss(options: DistillOptions, source: Source) -> TaskLoss:
@@ -152,26 +172,18 @@ def _tasks_of(values: object) -> list[str]:
     return list(cast(Mapping[str, object], values)) if isinstance(values, Mapping) else []
 
 
-def student_kind(names: Sequence[str], losses: Sequence[TaskLoss]) -> OutputKind:
-    """Return the kind of output that all of a student's heads have.
+def student_kinds(losses: Sequence[TaskLoss]) -> list[OutputKind]:
+    """Return the kind of output of each of a student's heads.
 
-    Raises:
-        MismatchError: losses make different students.
+    Heads of choices have one: a student of Q-values by a divergence gives logits, and argmax and greedy play are the
+    same. Continuous heads stand beside them, each as its own loss has it.
     """
-    kinds: dict[str, OutputKind] = {name: loss.function.student_kind for name, loss in zip(names, losses, strict=True)}
-    if set(kinds.values()) <= {"q_values", "logits"}:
-        # A student of Q-values by a divergence gives logits; argmax and greedy play are the same.
-        return "q_values" if set(kinds.values()) == {"q_values"} else "logits"
-    if len(set(kinds.values())) > 1:
-        shown = ", ".join(f"{kind} of {name}" for name, kind in kinds.items())
-        is_mixed = bool(set(kinds.values()) & {"q_values", "logits"})
-        way = (
-            "Name one --loss."
-            if not is_mixed
-            else ("Choices and continuous actions in one student are not possible yet: distil one student of each.")
-        )
-        raise MismatchError(f"These losses make a student of {shown}: one policy cannot give both. {way}")
-    return next(iter(kinds.values()))
+    kinds: list[OutputKind] = [loss.function.student_kind for loss in losses]
+    of_choices: OutputKind = "logits" if "logits" in kinds else "q_values"
+    for place, kind in enumerate(kinds):
+        if kind in OUTPUT_KINDS_OF_ACTIONS["discrete"]:
+            kinds[place] = of_choices
+    return kinds
 
 
 def resolved_losses(names: Sequence[str], losses: Sequence[TaskLoss]) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""Tasks balanced by the norms of their gradients on what they share."""
+
+import pytest
+import torch
+
+from rldistill.distillation.balance import GradientBalance
+
+
+def balanced(*scales: float, shares: tuple[float, ...], num_batches: int = 1):
+    """Return the shared weight's gradient from losses that are a scale times it, and the balance."""
+    weight = torch.ones(4, requires_grad=True)
+    balance = GradientBalance([weight], list(range(len(scales))))
+    for _ in range(num_batches):
+        weight.grad = None
+        balance.backward([scale * weight.sum() for scale in scales], shares, list(range(len(scales))))
+    return weight.grad, balance
+
+
+def test_losses_of_different_scales_have_gradients_of_their_mean_norm():
+    # Gradients of norm 2 · 1 and 2 · 9: the mean is 10, so each element is 5 from each task, of which half counts.
+    gradient, balance = balanced(1, 9, shares=(0.5, 0.5), num_batches=2)
+    assert [balance.weight(head) for head in (0, 1)] == pytest.approx([5, 5 / 9])
+    torch.testing.assert_close(gradient, torch.full((4,), 5.0))
+
+
+def test_nothing_is_weighted_before_every_task_was_met():
+    gradient, balance = balanced(1, 9, shares=(0.25, 0.75))
+    torch.testing.assert_close(gradient, torch.full((4,), 0.25 + 6.75))
+    alone = GradientBalance([torch.ones(1)], [0, 1])
+    assert alone.weight(0) == 1
+    assert balance.weight(0) == pytest.approx(5)
+
+
+def test_a_task_without_a_gradient_keeps_its_weight_and_a_state_goes_on():
+    _, balance = balanced(0, 3, shares=(0.5, 0.5))
+    assert balance.weight(0) == 1
+    again = GradientBalance([torch.ones(1)], [0, 1])
+    again.load_state_dict(balance.state_dict())
+    assert again.weight(1) == balance.weight(1) == pytest.approx(0.5)
