@@ -21,6 +21,7 @@ from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
 from tests.kit.payout import constant_policy, payout_task
+from tests.kit.seen_env import PARTS_TASK, teacher_of_state
 from tests.kit.small_policies import image_task
 
 SIZES = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
@@ -255,3 +256,14 @@ def test_a_search_that_is_refused_leaves_no_folder(tmp_path):
     with pytest.raises(MismatchError):
         rd.shrink(hand_made_teacher(task), "Acrobot-v1", out=tmp_path / "s", within=5.0)
     assert not (tmp_path / "s").exists()
+
+
+def test_the_smallest_student_of_some_parts_is_found_and_finds_its_teacher_again(quick, tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher_of_state().save(teacher)
+    found = rd.shrink(teacher, PARTS_TASK, teacher_sees="state", student_sees="hint", within=60, num_episodes=20,
+                      out=tmp_path / "s")  # fmt: skip
+    assert found.student.spec.sight is not None and found.student.spec.sight.parts == ("hint",)
+    assert found.student.spec.provenance["teacher"]["reading"]["sight"] == {"parts": ["state"]}
+    with pytest.raises(UsageError, match="names belong with student_sees or teacher_sees"):
+        rd.shrink(teacher, PARTS_TASK, names={"a": [0, 1]}, out=tmp_path / "t")

@@ -12,6 +12,7 @@ from rldistill.distillation.batch import Window, make_window
 from rldistill.distillation.hindsight import Hindsight
 from rldistill.distillation.sources import (
     HeldOut,
+    check_window,
     held_out_windows,
     sample_of_held_out,
     windows_of,
@@ -124,6 +125,8 @@ class LivePlay:
         num_steps = self.replay.num_steps
         everything = np.arange(num_steps)
         if self._has_windows:
+            # Episodes here were played to their ends.
+            check_window(self.replay.store, self._window_length, f"{self._teacher.name} playing {self.name}")
             chosen = held_out_windows(
                 self.replay.store,
                 everything,

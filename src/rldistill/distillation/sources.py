@@ -17,6 +17,7 @@ from rldistill.data import Replay, StepStore, TeacherEntry, UniformSampler, pref
 from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
+from rldistill.errors import UsageError
 from rldistill.networks import NormalizeInput, network_of
 from rldistill.networks.input_layer import join_parts
 from rldistill.policies import Policy, TorchPolicy
@@ -266,6 +267,14 @@ def held_out_windows(
     rng = stream_generator(seed, "held-out sample")
     num_windows = min(len(sampler.starts), max(1, _MAX_HELD_OUT_STEPS // window_length))
     return sampler.from_starts(np.sort(rng.choice(sampler.starts, size=num_windows, replace=False)))
+
+
+def check_window(store: StepStore, window_length: int, what: str) -> None:
+    """Check that some episode is as long as a window. Raises UsageError: none is, and all of each window is padding."""
+    longest = int(store.steps_in_episode.max()) + 1
+    if window_length > longest:
+        longest_of = f"the longest episode of {what} has {longest}"
+        raise UsageError(f"window: got {window_length} steps, {longest_of}. Choose fewer.")
 
 
 def windows_of(num_rows: int, window_length: int) -> int:

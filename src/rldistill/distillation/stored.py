@@ -12,13 +12,13 @@ from rldistill.distillation.batch import Window, read_window
 from rldistill.distillation.sources import (
     HeldOut,
     Loss,
+    check_window,
     held_out_windows,
     measure_inputs,
     sample_of_held_out,
     windows_of,
 )
 from rldistill.envs import PlayableTask
-from rldistill.errors import UsageError
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.seeding import stream_seed
 from rldistill.types import FURTHER_FIELDS
@@ -87,11 +87,7 @@ class StoredSource:
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
         store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
-        longest = int(store.steps_in_episode.max()) + 1
-        if length > longest:
-            raise UsageError(
-                f"window: got {length} steps, the longest episode of {self.dataset.path} has {longest}. Choose fewer."
-            )
+        check_window(store, length, str(self.dataset.path))
         self._sampler = UniformSampler(store, self._split.train, seed=own_seed, window_length=length, burn_in=burn_in)
         if student.initial_state(1) is None:
             chosen = sample_of_held_out(self._split.held_out, seed=own_seed)[None]

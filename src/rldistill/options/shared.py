@@ -94,6 +94,14 @@ class Played(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudentSees(Options):
+    """What the student sees."""
+
+    student_sees: str | Sequence[str] | None = None
+    """Parts of the observations that the student sees, in order, with commas between. Default: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherSees(Options):
     """What the teacher sees."""
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rldistill.loading.named import PolicyLike, path_of, words_of
+from rldistill.loading.named import PolicyLike, entry_of
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.session.run_folder import provenance
 
@@ -133,11 +133,11 @@ def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps
         named: what the user named it by.
         num_steps: learned from, those of earlier sizes included.
     """
-    path, said = path_of(named), words_of(named)
-    record = {"name": teacher.name, "hash": teacher.hash, "path": None if path is None else str(path)}
+    entry = entry_of(teacher, named)
+    record = {"name": entry.name, "hash": entry.hash, "path": entry.path}
     made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
     return made | {
-        "teacher": record if said is None else record | {"reading": dict(said)},
+        "teacher": record if entry.reading is None else record | {"reading": dict(entry.reading)},
         "chosen_by": "first to hold on the choosing episodes",
         "student": trial.network,
         "num_updates": trial.num_updates,

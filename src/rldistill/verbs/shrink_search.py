@@ -70,6 +70,8 @@ class Search:
             env_kwargs=options.env_kwargs,
             exploration_epsilon=options.exploration_epsilon,
             device=options.device,
+            sees=options.teacher_sees,
+            names=options.names,
         )
         self._named, self._teacher_size = named, num_parameters_of(self._teacher)
         if is_deterministic(self._teacher, self._playable, self._playable.task.protocol.exploration_epsilon):
@@ -161,7 +163,7 @@ class Search:
         options = self._distillation(AUTO)
         setup = set_up(options, self._callbacks)[1]
         setup.batches.close()
-        sizes = sizes_that_fit(ladder(self._playable.task), options, setup.tasks)
+        sizes = sizes_that_fit(ladder(setup.tasks[0].seen), options, setup.tasks)
         ordered = sorted(sizes.items(), key=lambda item: item[1])
         # A student as large as its teacher is no find; for the smallest of teachers something is tried all the same.
         largest = self._teacher_size or math.inf
@@ -174,6 +176,7 @@ class Search:
             Live(self._teacher, self._playable, behaviour=options.behaviour),
             out=self._out,
             student=student,
+            **options.of_student,
             evaluate_episodes=0,
             seed=options.seed,
             num_envs=options.num_envs,
@@ -244,8 +247,6 @@ class Search:
             return kept
         scores = self._scores(student, "choosing", _CHOOSING)
         return self._kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
-
-    # Proof.
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from rldistill.networks.torsos import image_shape
-from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.tasks import ObservationFingerprint
 
 _VECTORS = (
     *("mlp:1", "mlp:2", "mlp:3", "mlp:4", "mlp:6", "mlp:8", "mlp:12", "mlp:16", "mlp:32", "mlp:16x16", "mlp:32x32"),
@@ -21,9 +21,9 @@ def kind_of_sight(fingerprint: ObservationFingerprint) -> Literal["vectors", "im
     return "vectors" if image_shape(fingerprint.observation_shape) is None else "images"
 
 
-def ladder(task: Task) -> tuple[str, ...]:
-    """Return the names of networks to try on a task."""
-    return {"vectors": _VECTORS, "images": _IMAGES, "parts": _PARTS}[kind_of_sight(task.fingerprint)]
+def ladder(seen: ObservationFingerprint) -> tuple[str, ...]:
+    """Return the names of networks to try on what is seen of a task."""
+    return {"vectors": _VECTORS, "images": _IMAGES, "parts": _PARTS}[kind_of_sight(seen)]
 
 
 def next_size(sizes: Mapping[str, int], tried: Mapping[str, bool], teacher_size: int | None) -> str | None:
