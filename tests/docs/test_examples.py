@@ -43,6 +43,13 @@ def test_dagger_by_hand_shows_three_ways_of_acting(teacher, monkeypatch, capsys)
     assert [line.split()[0] for line in lines] == ["offline", "DAgger", "mixed"]
 
 
+def test_a_teacher_of_state_teaches_a_student_of_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pixels_from_state.py", "10", "5", "200"])
+    runpy.run_path(str(EXAMPLES / "pixels_from_state.py"), run_name="__main__")
+    assert "camera" in capsys.readouterr().out
+
+
 def test_the_gate_of_the_ci_file_passes_a_good_student_and_fails_a_bad_one(teacher):
     steps = yaml.safe_load((EXAMPLES / "gate.yml").read_text())["jobs"]["gate"]["steps"]
     ours = [shlex.split(step["run"].partition(" > ")[0]) for step in steps if "rldistill" in step.get("run", "")]
