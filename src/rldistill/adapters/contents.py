@@ -105,7 +105,7 @@ def take_cells(tensors: dict[str, Tensor], prefix: str) -> tuple[Cell, ...]:
             shapes = f"{list(tensors[given].shape)} and {list(tensors[own].shape)}"
             raise UnknownLayersError(f"{given} and {own} of {shapes}, expected those of a GRU or an LSTM")
         no_bias = torch.zeros(gates)  # bias=False leaves them out
-        biases = [tensors.pop(name.replace(".weight_", ".bias_"), no_bias) for name in names]
+        biases = [tensors.pop(f"{prefix}bias_{part}_l{len(cells)}", no_bias) for part in ("ih", "hh")]
         cells.append(Cell(*(Layer(tensors.pop(name), bias) for name, bias in zip(names, biases, strict=True))))
     return tuple(cells)
 

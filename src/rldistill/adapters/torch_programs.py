@@ -112,24 +112,33 @@ def _buffers_of_memory(what: str, module: nn.Module) -> dict[str, Tensor]:
     if reset is None:
         return {}
     before = {name: tensor.clone() for name, tensor in module.named_buffers()}
-    others = {name: ~tensor if tensor.dtype == torch.bool else tensor + 1 for name, tensor in before.items()}
+    memory: dict[str, Tensor] = {}
+    # Twice: a value that is what `reset` sets would look as if it kept it.
+    for shift in (1, 2):
+        others = {name: _another(tensor, shift) for name, tensor in before.items()}
+        with torch.no_grad():
+            for name, tensor in module.named_buffers():
+                tensor.copy_(others[name])
+            try:
+                reset()
+            except RuntimeError as error:
+                raise PolicyFileError(
+                    f"{what} has a method {' or '.join(_RESETS)} that cannot be called: {_reason(error)}. It is called "
+                    "without arguments, for the state at an episode's start."
+                ) from error
+            now = dict(module.named_buffers())
+            memory |= {name: own.clone() for name, own in now.items() if not torch.equal(own, others[name])}
     with torch.no_grad():
         for name, tensor in module.named_buffers():
-            tensor.copy_(others[name])
-        try:
-            reset()
-        except RuntimeError as error:
-            raise PolicyFileError(
-                f"{what} has a method {' or '.join(_RESETS)} that cannot be called: {_reason(error)}. It is called "
-                "without arguments, for the state at an episode's start."
-            ) from error
-        memory: dict[str, Tensor] = {}
-        for name, tensor in module.named_buffers():
-            if torch.equal(tensor, others[name]):
-                tensor.copy_(before[name])
-            else:
-                memory[name] = tensor.clone()
+            tensor.copy_(memory.get(name, before[name]))
     return memory
+
+
+def _another(tensor: Tensor, shift: int) -> Tensor:
+    """Return other values: of a truth value its opposite first, then itself."""
+    if tensor.dtype == torch.bool:
+        return ~tensor if shift == 1 else tensor
+    return tensor + shift
 
 
 def _runner(what: str, module: nn.Module, memory: tuple[str, ...]) -> Callable[..., Mapping[str, Tensor]]:

@@ -1,9 +1,10 @@
 """Random steps of observations that do not fit into memory decoded.
 
 A compressed block holds 32 rows, and unpacking one for each row that is drawn costs several times an update of a small
-network. So the blocks are shuffled and shared out into pools that fit into memory: a pool is decoded once, and rows are
-drawn from it alone until it gave as many as it has; then comes the next, and after the last another shuffling. Over all
-pools every step is as likely as any other; within one, a batch is uniform over its blocks.
+network. So runs of 32 steps are shuffled and shared out into pools that fit into memory: a pool is decoded once, and
+rows are drawn from it alone until it gave as many as it has; then comes the next, and after the last another shuffling.
+Over all pools every step is as likely as any other; within one, a batch is uniform over its steps. A run may lie in two
+blocks, and a block in two pools: it is unpacked for each.
 """
 
 import threading

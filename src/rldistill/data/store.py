@@ -98,8 +98,9 @@ class StepStore:
 
     def keep_decoded(self, steps: NDArray[np.int64]) -> None:
         """Decode the observations of steps, increasing, and keep them for `parts`, with those of the call before."""
+        self._kept = self._kept[:1]  # before: three sets at once would take more than the stated share of memory
         kept = (steps, self._stacked(self._step_row[steps], self.steps_in_episode[steps]))
-        self._kept = (kept, *self._kept[:1])
+        self._kept = (kept, *self._kept)
 
     def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""

@@ -78,5 +78,8 @@ def entries(infos: Sequence[Mapping[str, Any]], name: str, slots: Iterable[int])
 
 def info_of_slot(infos: Mapping[str, Any], slot: int) -> dict[str, Any]:
     """Return what a vector environment tells of a slot, of `{name: [N], _name: [N] where it is told}`."""
-    own = {name: values for name, values in infos.items() if not name.startswith("_")}
+    # Entries of entries, such as an episode's statistics, name nothing that could choose.
+    own = {
+        name: values for name, values in infos.items() if not name.startswith("_") and not isinstance(values, Mapping)
+    }
     return {name: values[slot] for name, values in own.items() if f"_{name}" not in infos or infos[f"_{name}"][slot]}

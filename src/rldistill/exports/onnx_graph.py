@@ -233,8 +233,8 @@ def _cell(graph: Graph, cell: RecurrentCell, value: str) -> str:
     def sigmoid(gates: str, number: int) -> str:
         return graph.node("Sigmoid", part(gates, number))
 
+    both = graph.node("Add", given, recalled)
     if cell.kind == "gru":
-        both = graph.node("Add", given, recalled)
         own = graph.node("Mul", sigmoid(both, 0), part(recalled, 2))
         candidate = graph.node("Tanh", graph.node("Add", part(given, 2), own))
         update = sigmoid(both, 1)
@@ -242,7 +242,6 @@ def _cell(graph: Graph, cell: RecurrentCell, value: str) -> str:
         hidden = graph.node("Add", graph.node("Mul", graph.node("Sub", graph.constant(1), update), candidate), kept)
         graph.next_state.append(hidden)
         return hidden
-    both = graph.node("Add", given, recalled)
     kept = graph.node("Mul", sigmoid(both, 1), graph.state.pop(0))
     content = graph.node("Add", kept, graph.node("Mul", sigmoid(both, 0), graph.node("Tanh", part(both, 2))))
     hidden = graph.node("Mul", sigmoid(both, 3), graph.node("Tanh", content))

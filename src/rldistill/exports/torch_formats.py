@@ -93,6 +93,8 @@ class RememberingModule(nn.Module):
 
     def forward(self, observation: Tensor) -> dict[str, Tensor]:
         """Return the outputs by name for the next observation of an episode, `[1, …]`."""
+        if observation.shape[0] != 1:
+            raise ValueError("this policy remembers one episode: give it one observation, [1, ...]")
         answers: dict[str, Tensor] = self.step(observation, self.hidden_state)
         self.hidden_state = answers.pop("hidden_state")
         return answers

@@ -137,7 +137,7 @@ class Stack(nn.Module):
             earlier = functional.pad(rows[: num_steps - lag], (0, 0, 0, 0, lag, 0))
             if episodes is not None and lag:
                 same = functional.pad(episodes[:-lag] == episodes[lag:], (0, 0, 0, 0, lag, 0))
-                earlier = earlier * same
+                earlier = earlier.masked_fill(~same, 0.0)
             lags.append(earlier)
         stacked = torch.cat(lags, dim=-1)
         return functional.pad(stacked, (self.width - stacked.shape[-1], 0))

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from rldistill.checks import check_name, is_finite
+from rldistill.checks import check_name, is_finite, is_whole
 from rldistill.errors import shown
 from rldistill.limits import MAX_LAYERS, MAX_NORMALISED, MAX_REMEMBERED
 from rldistill.networks import (
@@ -113,6 +113,8 @@ class PolicySpec:
             raise ValueError(f"module_outputs need a box with bounds, got {self.module_outputs!r}.")
         if self.module_state and self.module is None:
             raise ValueError(f"module_state must be of a module, got {shown(self.module_state)}.")
+        if not all(map(is_whole, chain(*self.module_state))):
+            raise ValueError(f"module_state must be of whole numbers, got {shown(self.module_state)}.")
         if sum(map(math.prod, self.module_state)) > MAX_REMEMBERED or min(chain(*self.module_state), default=1) < 1:
             raise ValueError(f"module_state must be of at most {MAX_REMEMBERED:,} numbers, got {self.module_state}.")
         # Both refuse what does not belong together.

@@ -214,7 +214,8 @@ class SwitchedPolicy:
 
 def _as_array(told: Sequence[Any]) -> NDArray[Any]:
     """Return values `[B]` of `info` as an array; of several types as objects."""
-    if len({type(value) for value in told}) > 1:
+    # Several types, or arrays of several lengths: a message shows them as they are.
+    if len({(type(value), np.shape(value)) for value in told}) > 1:
         values = np.empty(len(told), object)
         values[:] = told
         return values

@@ -117,12 +117,18 @@ def prepare(options: ExportOptions) -> Job:
     if names is None:
         names = names_of(playable) if spans is None else names_of_spans(spans, policy.tasks[0])
     if options.most_bytes:
-        sample = None if dataset is None else trajectories.calibration_sample(policy, dataset, options.seed)
-        check_fits(
-            Export(as_seen(_on_cpu(policy)), {}, precision=options.precision, calibration=sample), options.most_bytes
-        )
+        own = _on_cpu(policy)
+        sample = _calibration(own, dataset, options)
+        check_fits(Export(as_seen(own), {}, precision=options.precision, calibration=sample), options.most_bytes)
     source = _source(policy, task, playable, dataset, options)
     return Job(options, named, policy, chosen, names, task, playable, dataset, source)
+
+
+def _calibration(policy: TorchPolicy, dataset: Dataset | None, options: ExportOptions) -> trajectories.Sample | None:
+    """Return what eight bits are calibrated on; other numbers need nothing."""
+    if dataset is None or options.precision != "int8":
+        return None
+    return trajectories.calibration_sample(policy, dataset, options.seed)
 
 
 def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
@@ -230,7 +236,7 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
     measured = policy.hash
     # An export without data was refused where it needs them.
     dataset = job.dataset
-    calibration = None if dataset is None else trajectories.calibration_sample(policy, dataset, options.seed)
+    calibration = _calibration(policy, dataset, options)
     if options.quantization_aware:
         assert dataset is not None and calibration is not None, "refused before"
 
