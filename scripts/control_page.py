@@ -166,7 +166,8 @@ def page(records: dict[str, dict[str, Any]]) -> str:
         "proof; *at least* its one-sided bound, 95 % over all looks of a search together. *Steps* are decisions played "
         "to learn from, over all sizes that were tried; *minutes* are of processor time, everything included. Where "
         "nothing was proved, the row shows the best student on the episodes that sizes are chosen by, in brackets. "
-        "Only networks with fewer parameters than the teacher are tried: below the linear ones of ARS that leaves very few.",
+        "Only networks with fewer parameters than the teacher are tried: below the linear ones of ARS that leaves very "
+        "few.",
         "",
         "| teacher | task | its parameters | student | parameters | times smaller | retention | at least | episodes | "
         "steps | minutes |",
