@@ -23,7 +23,6 @@ from tests.kit.cart_pole import (
 )
 from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter
-from tests.kit.payout import constant_policy, payout_task
 
 CART_POLE = "CartPole-v1"
 TINY = {"student": "mlp:8:4", "num_updates": 20, "batch_size": 16, "evaluate_period": 10, "precision": "float32"}
@@ -234,13 +233,6 @@ def test_datasets_of_one_task_that_do_not_add_up_are_refused(tmp_path, q_data):
     with pytest.raises(MismatchError, match=r"are both of task 'CartPole-v1', but with teachers hand-made "):
         tiny([q_data, other], tmp_path / "r")
     assert not (tmp_path / "r").exists()
-
-
-def test_different_observations_are_refused(tmp_path, q_data):
-    task = payout_task()
-    other = collect_cart_pole(tmp_path / "d", constant_policy(task, 1))
-    with pytest.raises(MismatchError, match=r"have different observations, float32 \[4\] and float32 \[1\]: one torso"):
-        tiny([q_data, other], tmp_path / "r")
 
 
 @pytest.mark.parametrize(
