@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
@@ -33,7 +33,7 @@ class Machine(Options):
 class TrainingMachine(Machine):
     """Number format in which a network is trained."""
 
-    precision: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """float32, bfloat16, or auto: bfloat16 for images, on GPUs and processors that compute in it."""
 
 
