@@ -130,7 +130,7 @@ def _larger(known: float, found: Tensor | np.floating[Any]) -> float:
 
 
 class _Memory:
-    """What an export remembers of each episode that is under way."""
+    """What an export remembers of each episode."""
 
     def __init__(self, export: Policy) -> None:
         self._begun = export.initial_state(1)

@@ -1,4 +1,7 @@
-"""What a policy remembers, by name: the same names in contracts, in ONNX files and in the struct of the C."""
+"""What a policy remembers, by name: the same names in contracts and in ONNX files.
+
+C has them in the struct of its state, but for a stack, whose observations, the newest included, lie there side by side.
+"""
 
 import math
 from collections.abc import Iterator
