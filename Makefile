@@ -3,7 +3,8 @@
 # make lint | type  one check alone                             make format     rewrite the sources in our style
 # make bench        the measurements, one after the other       make teachers    play the published teachers: docs/results
 # make constraints  pin the newest releases                     make control     their smallest students: docs/results
-# make bench-peers  other libraries at the same work           make fuzz        20,000 damaged files and 100 kills
+# make bench-peers  other libraries at the same work           make blind       students that see less: docs/results
+# make fuzz         20,000 damaged files and 100 kills
 #
 # Everything is installed into $(VENV), made from $(PYTHON): `make test VENV=.venv-3.13 PYTHON=python3.13`.
 
@@ -26,7 +27,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench bench-peers teachers control format constraints clean
+.PHONY: help quickstart test test-all fuzz checks lint type docs wheel bench bench-peers teachers control blind format constraints clean
 
 # $(call check,name,command): one line when it passes; all that it printed, and its name, when it fails.
 define check
@@ -139,6 +140,11 @@ WITHIN ?= 300
 
 control: $(DEV_STAMP)
 	@$(BIN)/python scripts/control_page.py $(TEACHERS) --within $(WITHIN)
+
+# Students that see less than their teachers, the Go1 quadruped's among them: minutes for each, it goes on where it stopped.
+blind: $(DEV_STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps playground==0.2.0
+	@$(BIN)/python scripts/blind_page.py $(TEACHERS)/..
 
 format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix --quiet --exit-zero
