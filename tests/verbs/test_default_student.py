@@ -61,6 +61,11 @@ def test_the_default_fits_the_observation_and_is_at_most_half_the_teacher(task, 
     assert chosen(task, [num_parameters])[0] == name
 
 
+def test_a_teacher_that_remembers_gets_a_student_that_does():
+    tasks = [StudentTask(vector_task(), samples=False, remembers=True)]
+    assert choose_student(DistillOptions("unused", out="unused"), tasks, [9_350])[0] == "gru:32"
+
+
 def test_a_line_says_what_was_chosen_and_why():
     assert chosen(vector_task(), [9_350])[1] == (
         "student: mlp:64x64, 4,675 parameters, at most half of its teacher's 9,350. --student names another."

@@ -32,7 +32,7 @@ def quick(monkeypatch):
     """Few updates and few episodes: what is found does not matter, how it is found does."""
     monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
     monkeypatch.setattr(shrink_search, "_GLANCING", 5)
-    monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4", "mlp:8", "mlp:16"))
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:4", "mlp:8", "mlp:16"))
     # The hand-made teacher is as small as the smallest of these.
     monkeypatch.setattr(shrink_search, "num_parameters_of", lambda _teacher: None)
 
@@ -191,7 +191,7 @@ def test_recipes_follow_from_what_the_teacher_gives():
 
 
 def test_a_size_learns_from_what_earlier_sizes_met(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:4"))
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:4"))
     task = short_cart_pole(60)
     found = rd.shrink(
         hand_made_teacher(task, scale=1e-3), task, out=tmp_path / "s", keep=1.0, within=60.0, num_episodes=20

@@ -74,7 +74,7 @@ def test_the_smallest_student_of_it_is_searched(tmp_path, monkeypatch):
     """Few updates and few episodes: what is found does not matter."""
     monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
     monkeypatch.setattr(shrink_search, "_GLANCING", 5)
-    monkeypatch.setattr(shrink_search, "ladder", lambda _task: ("mlp:1", "mlp:2"))
+    monkeypatch.setattr(shrink_search, "ladder", lambda _task, remembers: ("gru:1", "gru:2") if remembers else ())
     found = rd.shrink(teacher(), CUE_TASK, out=tmp_path / "s", within=5.0, num_episodes=20, num_envs=4)
-    assert {trial.network for trial in found.trials} <= {"mlp:1", "mlp:2"}
+    assert {trial.network for trial in found.trials} <= {"gru:1", "gru:2"}
     assert found.proofs

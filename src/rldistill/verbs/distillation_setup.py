@@ -104,7 +104,15 @@ def prepare(
         )
     sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
     tasks = [
-        StudentTask(source.task, source.samples, _normalization(options, source, sight), sight, kind)
+        StudentTask(
+            source.task,
+            source.samples,
+            _normalization(options, source, sight),
+            sight,
+            kind,
+            # Of a dataset nobody asks its teacher, which may be elsewhere.
+            source.policy is not None and source.policy.initial_state(1) is not None,
+        )
         for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
     ]
     module = options.student if isinstance(options.student, nn.Module) else None

@@ -41,6 +41,7 @@ class StudentTask:
         normalization: of what the student sees, as its teacher has it.
         sight: which parts of the observations the student sees; None: all.
         output_kind: of its head.
+        remembers: whether its teacher has a memory, as far as is known.
     """
 
     task: Task
@@ -48,6 +49,7 @@ class StudentTask:
     normalization: InputNormalization | None = None
     sight: Sight | None = None
     output_kind: OutputKind = "q_values"
+    remembers: bool = False
 
     @property
     def seen(self) -> ObservationFingerprint:

@@ -160,10 +160,10 @@ class Search:
         Raises:
             MismatchError: none fits.
         """
-        options = self._distillation(AUTO)
-        setup = set_up(options, self._callbacks)[1]
+        options, setup = set_up(self._distillation(AUTO), self._callbacks)
         setup.batches.close()
-        sizes = sizes_that_fit(ladder(setup.tasks[0].seen), options, setup.tasks)
+        names = ladder(setup.tasks[0].seen, remembers=setup.tasks[0].remembers)
+        sizes = sizes_that_fit(names, options, setup.tasks)
         ordered = sorted(sizes.items(), key=lambda item: item[1])
         # A student as large as its teacher is no find; for the smallest of teachers something is tried all the same.
         largest = self._teacher_size or math.inf

@@ -10,6 +10,7 @@ _VECTORS = (
     *("mlp:1", "mlp:2", "mlp:3", "mlp:4", "mlp:6", "mlp:8", "mlp:12", "mlp:16", "mlp:32", "mlp:16x16", "mlp:32x32"),
     *("mlp:64x64", "mlp:128x128", "mlp:256x256"),
 )
+_REMEMBERING = ("gru:1", "gru:2", "gru:3", "gru:4", "gru:6", "gru:8", "gru:12", "gru:16", "gru:32", "gru:64", "gru:128")
 _IMAGES = ("conv:4-4-4:16", "conv:8-8-8:32", "net3", "net2", "net1", "dqn")
 _PARTS = ("combined:4-4-4:16:16", "combined:8-8-8:32:32", "combined:16-16-16:64:64")
 
@@ -21,8 +22,10 @@ def kind_of_sight(fingerprint: ObservationFingerprint) -> Literal["vectors", "im
     return "vectors" if image_shape(fingerprint.observation_shape) is None else "images"
 
 
-def ladder(seen: ObservationFingerprint) -> tuple[str, ...]:
-    """Return the names of networks to try on what is seen of a task."""
+def ladder(seen: ObservationFingerprint, *, remembers: bool = False) -> tuple[str, ...]:
+    """Return the names of networks to try on what is seen of a task; a teacher that remembers gets such as do."""
+    if remembers and kind_of_sight(seen) == "vectors":
+        return _REMEMBERING
     return {"vectors": _VECTORS, "images": _IMAGES, "parts": _PARTS}[kind_of_sight(seen)]
 
 
