@@ -330,7 +330,7 @@ def test_an_added_head_leaves_what_the_file_says_of_its_inputs_and_outputs(tmp_p
     assert (student.spec.input_scale, student.spec.gaussian) == (0.5, limited)
     rows = torch.rand(20, 2)
     assert torch.equal(student.for_task("another")(rows)[0].raw, before(rows)[0].raw)
-    with pytest.raises(MismatchError, match="gives gaussian, this loss makes a student of actions: one policy cannot"):
+    with pytest.raises(MismatchError, match="gives gaussian, this loss makes a head of actions: heads are added of"):
         distill(tmp_path / "data", out=tmp_path / "other", loss="mean_mse", **settings)
 
 
