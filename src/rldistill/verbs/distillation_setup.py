@@ -97,24 +97,7 @@ def prepare(
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(getattr(options, option), names, option)
     losses = task_losses(options, sources)
-    if options.student_sees is not None and len({s.task.fingerprint.observation_description for s in sources}) > 1:
-        raise UsageError(
-            "student_sees chooses parts of one kind of observation, got tasks of several. Leave it out, or distil each "
-            "task into a student of its own."
-        )
-    sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
-    tasks = [
-        StudentTask(
-            source.task,
-            source.samples,
-            _normalization(options, source, sight),
-            sight,
-            kind,
-            # Of a dataset nobody asks its teacher, which may be elsewhere.
-            source.policy is not None and source.policy.initial_state(1) is not None,
-        )
-        for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
-    ]
+    tasks = _student_tasks(options, sources, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
     _check_std(options, tasks, module)
     _check_normalize(options, tasks, module)
@@ -157,6 +140,32 @@ def prepare(
         tasks,
         by_head,
     )
+
+
+def _student_tasks(options: DistillOptions, sources: Sequence[Source], losses: Sequence[TaskLoss]) -> list[StudentTask]:
+    """Return what the student is taught, of each task what it sees.
+
+    Raises:
+        UsageError: parts are chosen of observations of several kinds.
+    """
+    if options.student_sees is not None and len({s.task.fingerprint.observation_description for s in sources}) > 1:
+        raise UsageError(
+            "student_sees chooses parts of one kind of observation, got tasks of several. Leave it out, or distil each "
+            "task into a student of its own."
+        )
+    sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
+    return [
+        StudentTask(
+            source.task,
+            source.samples,
+            _normalization(options, source, sight),
+            sight,
+            kind,
+            # Of a dataset nobody asks its teacher, which may be elsewhere.
+            source.policy is not None and source.policy.initial_state(1) is not None,
+        )
+        for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
+    ]
 
 
 def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSchedule) -> dict[str, Any]:
