@@ -130,7 +130,7 @@ def pole_teacher(tmp_path):
 def test_without_a_network_the_smallest_student_is_looked_for_and_a_second_call_goes_on(
     pole_teacher, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rldistill.verbs.shrink_search.ladder", lambda _task: ("mlp:2", "mlp:4"))
+    monkeypatch.setattr("rldistill.verbs.shrink_search.ladder", lambda _seen, remembers: ("mlp:2", "mlp:4"))
     monkeypatch.setattr("rldistill.reports.quickstart._film", lambda *_: True)
     options = QuickstartOptions(
         teacher=pole_teacher, task="CartPole-v1", out=tmp_path / "q", within=60.0, num_episodes=5, num_envs=8
