@@ -6,7 +6,7 @@ for each environment.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from rldistill.networks.outputs import (
     resolve_outputs,
 )
 from rldistill.observations import as_tensors
-from rldistill.policies.behaviour import Behaviour, choose_actions
+from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, probe_rows, run_padded
-from rldistill.policies.protocol import Observations, State
+from rldistill.policies.protocol import ActsByOutputs, Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
-from rldistill.types import ActionLayout, Actions, OutputKind, PolicyOutput
+from rldistill.types import ActionLayout, OutputKind, PolicyOutput
 
 # Rows of a call: where a file fixes them, each decision costs as many.
 _MAX_BATCH_SIZE = 4096
@@ -88,7 +88,7 @@ class Program:
         return outputs, tuple(part for part in following if part is not None)
 
 
-class ProgramPolicy:
+class ProgramPolicy(ActsByOutputs):
     """Plays what a program says; the `Policy` protocol around it. Its outputs are resolved."""
 
     def __init__(
@@ -209,19 +209,6 @@ class ProgramPolicy:
         raw = raw_rows(program.what, self.outputs, answers, layout)
         check_raw(program.what, self.outputs, raw, layout, len(rows))
         return raw, *following
-
-    def act(
-        self,
-        observations: Observations,
-        *,
-        state: State = None,
-        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
-        exploration_epsilon: float = 0.0,
-    ) -> tuple[Actions, State]:
-        """Return one action per row, in the environment's format, and the next state."""
-        output, state = self(observations, state)
-        actions = choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon)
-        return actions, state
 
     def initial_state(self, num_envs: int) -> State:
         """Return what the program remembers when an episode begins; None: nothing."""

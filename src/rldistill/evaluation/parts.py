@@ -15,15 +15,15 @@ from torch import Tensor
 
 from rldistill.envs import EpisodeEnvs
 from rldistill.observations import Tensors, as_tensors
-from rldistill.policies import Policy, TorchPolicy, choose_actions
+from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.behaviour import Behaviour
-from rldistill.policies.protocol import Observations
+from rldistill.policies.protocol import ActsByOutputs, Observations
 from rldistill.rollout.evaluate import PlayedEpisodes, play_episodes
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.seeding import stream_seed
 from rldistill.sight import Sight
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput, State
+from rldistill.types import OutputKind, PolicyOutput, State
 
 _RECORDED_EPISODES = 3
 _MOST_RECORDED = 10_000
@@ -119,7 +119,7 @@ def _other_values(policy: TorchPolicy, envs: EpisodeEnvs, *, seed: int, sight: S
     return {name: sight.part(name, shown).clone() for name in sight.parts}
 
 
-class _Replaced:
+class _Replaced(ActsByOutputs):
     """A policy that gets a part of another episode: its state counts the steps of the episode that it plays."""
 
     def __init__(self, policy: TorchPolicy, part: str, sight: Sight, values: Tensor) -> None:
@@ -135,18 +135,6 @@ class _Replaced:
         steps, *own = state or self.initial_state(len(observations))
         output, following = self._policy(self._shown(shown, steps), tuple(own) or None)
         return output, (steps + 1, *(following or ()))
-
-    def act(
-        self,
-        observations: Observations,
-        *,
-        state: State = None,
-        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
-        exploration_epsilon: float = 0.0,
-    ) -> tuple[Actions, State]:
-        """Return one action per row, and the next state."""
-        output, state = self(observations, state)
-        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> tuple[Tensor, ...]:
         """Return no step, and what the policy remembers."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.behaviour import Behaviour, Generators, choose_actions
 from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
@@ -70,3 +70,19 @@ class Policy(Protocol):
     def save(self, path: str | Path) -> None:
         """Write it to one file."""
         ...
+
+
+class ActsByOutputs:
+    """`act` of a policy that asks its own `__call__`, and chooses by its behaviour."""
+
+    def act(
+        self: Policy,
+        observations: Observations,
+        *,
+        state: State = None,
+        rng: Generators | None = None,
+        exploration_epsilon: float = 0.0,
+    ) -> tuple[Actions, State]:
+        """Return one action per row, `[B, *action_shape]`, and the next state."""
+        output, state = self(observations, state)
+        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state

@@ -1,20 +1,18 @@
 """Uniformly random play, as a policy: the zero of every scale."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from rldistill.observations import num_rows
-from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.protocol import Observations
+from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.protocol import ActsByOutputs, Observations
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput, State
+from rldistill.types import OutputKind, PolicyOutput, State
 
 
-class RandomPolicy:
+class RandomPolicy(ActsByOutputs):
     """Chooses uniformly among the actions of one task; has no weights."""
 
     def __init__(self, task: Task) -> None:
@@ -50,18 +48,6 @@ class RandomPolicy:
         layout = self._task.fingerprint.action_layout
         raw = torch.zeros(num_rows(observations), layout.num_outputs(self.output_kind))
         return PolicyOutput.from_raw(layout, self.output_kind, raw), state
-
-    def act(
-        self,
-        observations: Observations,
-        *,
-        state: State = None,
-        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
-        exploration_epsilon: float = 0.0,
-    ) -> tuple[Actions, State]:
-        """Return one random action per row, `[B, *action_shape]`."""
-        output, state = self(observations, state)
-        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:
         """Return None: no memory."""

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from rldistill.errors import MismatchError, UsageError, shown
 from rldistill.observations import Tensors, as_tensors, num_rows
-from rldistill.policies.behaviour import Behaviour, choose_actions
-from rldistill.policies.protocol import Observations, Policy
+from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
 from rldistill.sight import Sight
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
-from rldistill.types import Actions, OutputKind, PolicyOutput, State
+from rldistill.types import OutputKind, PolicyOutput, State
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 (a NumPy scalar, a text, or whate
     return str(value) if isinstance(value, bytes) else value if isinstance(value, str | float | int) else shown(value)
 
 
-class SwitchedPolicy:
+class SwitchedPolicy(ActsByOutputs):
     """Plays a task by several policies, the one that a row belongs to; the `Policy` protocol around all of them.
 
     Args:
@@ -183,18 +183,6 @@ class SwitchedPolicy:
                     part[own] = new
         layout = self._task.fingerprint.action_layout
         return _joined(answers, layout, torch.from_numpy(whose)), tuple(following) or None
-
-    def act(
-        self,
-        observations: Observations,
-        *,
-        state: State = None,
-        rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
-        exploration_epsilon: float = 0.0,
-    ) -> tuple[Actions, State]:
-        """Return one action per row, and the next state."""
-        output, state = self(observations, state)
-        return choose_actions(output, self.behaviour, rng=rng, exploration_epsilon=exploration_epsilon), state
 
     def initial_state(self, num_envs: int) -> State:
         """Return what all policies remember at the start of an episode, one after the other."""
