@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rldistill.data.sampler import check_held_out_fraction
-from rldistill.envs import make_task
 from rldistill.errors import UsageError
 from rldistill.events import Callback
 from rldistill.networks import parse_architecture
@@ -91,9 +90,7 @@ def set_up(
     opened = open_named(named, options)
     taught = [each.taught for each in opened if each.taught is not None]
     options, named, note = fill_in(options, named, taught)
-    seen = [task.fingerprint for _, task in taught]
-    seen += [make_task(item.task, item.env_kwargs).task.fingerprint for item in named if isinstance(item, Online)]
-    images = any(kind_of_sight(fingerprint) != "vectors" for fingerprint in seen)
+    images = any(kind_of_sight(each.task.fingerprint) != "vectors" for each in opened)
     options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)

@@ -16,6 +16,7 @@ from rldistill.envs.make import import_task_module
 from rldistill.errors import UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.loading.named import (
+    PolicyLike,
     as_named,
     as_teacher,
     entry_of,
@@ -98,10 +99,19 @@ def named_sources(options: DistillOptions) -> list[Named]:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source names, read from its files: a dataset, or a teacher and what it plays; None of a learner."""
+    """What a source names: a dataset, a teacher and what it plays, or what a learner plays."""
 
     dataset: Dataset | None = None
     teacher: tuple[Policy, PlayableTask] | None = None
+    learned: PlayableTask | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        if self.learned is not None:
+            return self.learned.task
+        assert self.taught is not None, "it is one of the other two"
+        return self.taught[1]
 
     @property
     def taught(self) -> tuple[OutputKind, Task] | None:
@@ -127,9 +137,11 @@ def _opened(item: Named, options: DistillOptions) -> Opened:
     if isinstance(item, Stored):
         return Opened(item.data if isinstance(item.data, Dataset) else Dataset.open(item.data))
     if isinstance(item, Online):
-        return Opened()
+        playable = make_task(item.task, item.env_kwargs)
+        epsilon = item.exploration_epsilon
+        return Opened(learned=playable if epsilon is None else playable.with_exploration(epsilon))
     teacher = as_teacher(
-        as_named(item.teacher, item, item.choose),
+        _teacher_named(item),
         item.task,
         behaviour=item.behaviour,
         env_kwargs=item.env_kwargs,
@@ -169,7 +181,8 @@ def make_sources(
 
 def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Sequence[Callback]) -> Source:
     if isinstance(item, Online):
-        return _online_source(item, options, callbacks)
+        assert opened.learned is not None, "its task was made"
+        return _online_source(item, opened.learned, options, callbacks)
     assert isinstance(item, Live) and opened.teacher is not None, "datasets are sources by their tasks"
     return _live_source(item, *opened.teacher, options, callbacks)
 
@@ -195,7 +208,7 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
 def files_read(named: Sequence[Named], sources: Sequence[Source] = ()) -> list[Path]:
     """Return the files and folders that a run reads: those that are named, and the teachers that datasets record."""
     files = [_data_path(item) for item in named if isinstance(item, Stored)]
-    files += files_of([as_named(item.teacher, item, item.choose) for item in named if isinstance(item, Live)])
+    files += files_of([_teacher_named(item) for item in named if isinstance(item, Live)])
     learners: list[Mapping[str, Any]] = [item.learner or {} for item in named if isinstance(item, Online)]
     begun = [learner.get("init_from") for learner in learners]
     files += [Path(path) for path in begun if isinstance(path, str | Path)]  # anything else is refused with its name
@@ -230,8 +243,13 @@ def _written(item: Named) -> dict[str, Any]:
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
     task = None if item.task is None else task_name(item.task)
-    named = as_named(item.teacher, item, item.choose)
+    named = _teacher_named(item)
     return said | {"teacher": policy_name(named), "task": task, "choose": choose_text(item.choose)}
+
+
+def _teacher_named(item: Live) -> PolicyLike:
+    """Return the teacher of a source, or the several of its task, with what is said of their files."""
+    return as_named(item.teacher, item, item.choose)
 
 
 def _data_path(item: Stored) -> Path:
@@ -260,7 +278,7 @@ def _live_source(
     options: DistillOptions,
     callbacks: Sequence[Callback],
 ) -> LiveSource:
-    entry = entry_of(policy, as_named(item.teacher, item, item.choose))
+    entry = entry_of(policy, _teacher_named(item))
     player = while_recorded(policy, item.behaviour)
     epsilon = playable.task.protocol.exploration_epsilon
     check_own_play(item.lookahead, item.value_gate, _teacher_fraction(item), item.replay, epsilon)
@@ -316,10 +334,9 @@ def num_collections(num_updates: int, collect_period: int) -> int:
     return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
 
 
-def _online_source(item: Online, options: DistillOptions, callbacks: Sequence[Callback]) -> OnlineSource:
-    playable = make_task(item.task, item.env_kwargs)
-    if item.exploration_epsilon is not None:
-        playable = playable.with_exploration(item.exploration_epsilon)
+def _online_source(
+    item: Online, playable: PlayableTask, options: DistillOptions, callbacks: Sequence[Callback]
+) -> OnlineSource:
     learner = suited_to(learner_options(item, options), [playable])
     out = Path(options.out)
 
