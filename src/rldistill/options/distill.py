@@ -19,7 +19,17 @@ from rldistill.options.declaration import (
     option_types,
 )
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Chosen, Environments, Folder, PartNames, Played, TeacherSees, Told, TrainingMachine
+from rldistill.options.shared import (
+    Chosen,
+    Environments,
+    Folder,
+    PartNames,
+    Played,
+    StudentSees,
+    TeacherSees,
+    Told,
+    TrainingMachine,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,7 +128,7 @@ Several = Sequence[PathLike | Stored] | Sequence[Live]
 
 
 @dataclass(frozen=True)
-class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
+class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Folder, Told):
     """Train a student on what a teacher says."""
 
     source: "Annotated[Source | Several, PythonOnly()]"
@@ -132,8 +142,6 @@ class DistillOptions(PartNames, Environments, TrainingMachine, Folder, Told):
     :16 at the end, each head has a hidden layer of 16 units. With a memory gru:16, lstm:32 or mlp:32+gru:16; of the
     last 4 observations stack:4+mlp:32. In Python also a module from scaled float32 observations to [B, A]. auto: a
     network that fits the observations and has at most half as many parameters as its teacher."""
-    student_sees: str | Sequence[str] | None = None
-    """Parts of the observations that the student sees, in order, with commas between. Default: all."""
     loss: Annotated[LossLike | None, PythonOnly()] = None
     """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a
