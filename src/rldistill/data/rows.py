@@ -68,10 +68,7 @@ class RowStore:
         for block, (first, last) in zip(
             blocks.tolist(), itertools.pairwise([*firsts.tolist(), len(rows)]), strict=True
         ):
-            begin, end = int(self._first_rows[block]), int(self._first_rows[block + 1])
-            if len(scratch) < end - begin:
-                scratch = np.empty((end - begin, *self._shape), self._dtype)
-            self._decode(block, scratch)
+            begin, _, scratch = self._read(block, scratch)
             places = order[first:last]
             found[places] = scratch[rows[places] - begin]
         return found
@@ -102,15 +99,20 @@ class RowStore:
         scratch = np.empty((0, *self._shape), self._dtype)
         for block, index in pieces:
             if block != decoded:
-                begin, end = int(self._first_rows[block]), int(self._first_rows[block + 1])
-                if len(scratch) < end - begin:
-                    scratch = np.empty((end - begin, *self._shape), self._dtype)
-                self._decode(block, scratch)
+                begin, end, scratch = self._read(block, scratch)
                 decoded = block
             first, last = max(first_list[index], begin), min(last_list[index] + 1, end)
             place = stack - 1 - last_list[index]
             stacks[index, first + place : last + place] = scratch[first - begin : last - begin]
         return stacks
+
+    def _read(self, block: int, scratch: NDArray[Any]) -> tuple[int, int, NDArray[Any]]:
+        """Return the first row of a block, the one after its last, and its rows: in `scratch`, if that is enough."""
+        begin, end = int(self._first_rows[block]), int(self._first_rows[block + 1])
+        if len(scratch) < end - begin:
+            scratch = np.empty((end - begin, *self._shape), self._dtype)
+        self._decode(block, scratch)
+        return begin, end, scratch
 
     def _decode(self, block: int, rows: NDArray[Any]) -> None:
         try:

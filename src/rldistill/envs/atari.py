@@ -18,7 +18,7 @@ from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-from rldistill.envs.protocol import StepBatch, entries, info_of_slot
+from rldistill.envs.protocol import StepBatch, entry, info_of_slot
 from rldistill.errors import MismatchError, TaskError, UsageError
 from rldistill.tasks import ATARI_PREFIX, ObservationFingerprint, Protocol, Task
 from rldistill.types import ActionLayout, Actions
@@ -216,7 +216,7 @@ class AtariEnvs:
 
     def info(self, name: str, slots: Iterable[int]) -> list[Any]:
         """Return an entry of what ale-py told last, such as `lives`."""
-        return entries([info_of_slot(self._told, slot) for slot in range(self.num_envs)], name, slots)
+        return [entry(info_of_slot(self._told, slot), name) for slot in slots]
 
     def close(self) -> None:
         """Free the emulators."""

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from rldistill.envs.protocol import StepBatch, entries, info_of_slot
+from rldistill.envs.protocol import StepBatch, entry, info_of_slot
 from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
 from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
 from rldistill.observations import no_rows
@@ -195,7 +195,7 @@ class GymnasiumEnvs:
 
     def info(self, name: str, slots: Iterable[int]) -> list[Any]:
         """Return an entry of what some environments told last."""
-        return entries(self._infos, name, slots)
+        return [entry(self._infos[slot], name) for slot in slots]
 
     def close(self) -> None:
         """Close every environment."""
@@ -274,7 +274,7 @@ class VectorEnvs:
 
     def info(self, name: str, slots: Iterable[int]) -> list[Any]:
         """Return an entry of what some environments told last."""
-        return entries([info_of_slot(told, slot) for slot, told in enumerate(self._told)], name, slots)
+        return [entry(info_of_slot(self._told[slot], slot), name) for slot in slots]
 
     def close(self) -> None:
         """Leave the environments open: they belong to the caller."""

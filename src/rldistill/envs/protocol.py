@@ -64,16 +64,15 @@ class EpisodeEnvs(Protocol):
         ...
 
 
-def entries(infos: Sequence[Mapping[str, Any]], name: str, slots: Iterable[int]) -> list[Any]:
-    """Return an entry of the last `info` of some slots. Raises MismatchError: one has none; lists those it has."""
-    missing = [slot for slot in slots if name not in infos[slot]]
-    if missing:
-        own = infos[missing[0]]
+def entry(info: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 (whatever an environment tells)
+    """Return an entry of an `info`. Raises MismatchError: there is none; lists those there are."""
+    if name not in info:
         raise MismatchError(
             f"info: an environment told nothing of {name!r}, expected it at every reset and step, got "
-            f"{listed(map(str, own)) if own else 'nothing'}. Is it misspelt? Numbers of a vector get names by --names."
+            f"{listed(map(str, info)) if info else 'nothing'}. Is it misspelt? Numbers of a vector get names by "
+            "--names."
         )
-    return [infos[slot][name] for slot in slots]
+    return info[name]
 
 
 def info_of_slot(infos: Mapping[str, Any], slot: int) -> dict[str, Any]:

@@ -34,19 +34,23 @@ class AlignedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return `[..., O]` for `[..., I]`."""
         if not torch.is_grad_enabled() and input.is_cpu and _is_askew(input):
-            num_inputs = input.shape[-1]
-            input = functional.pad(input, (0, -num_inputs % _ALIGNED_NUMBERS))[..., :num_inputs]
+            input = _evened(input)
         return functional.linear(input, self.weight, self.bias)
 
     def of_blocks(self, rows: Tensor, block: int) -> Tensor:
         """Return what `forward` gives for so many rows at a time, `[B, O]` for `[B, I]`; without gradient."""
         if _is_askew(rows):
-            num_inputs = rows.shape[-1]
-            rows = functional.pad(rows, (0, -num_inputs % _ALIGNED_NUMBERS))[:, :num_inputs]
+            rows = _evened(rows)
         outputs, weight, bias = rows.new_empty(len(rows), self.out_features), self.weight.t(), self.bias
         for part, out in zip(rows.split(block), outputs.split(block), strict=True):
             torch.addmm(bias, part, weight, out=out)  # what `linear` calls
         return outputs
+
+
+def _evened(rows: Tensor) -> Tensor:
+    """Return rows `[..., I]` each of which begins at a multiple of 16 bytes."""
+    num_inputs = rows.shape[-1]
+    return functional.pad(rows, (0, -num_inputs % _ALIGNED_NUMBERS))[..., :num_inputs]
 
 
 def _is_askew(rows: Tensor) -> bool:

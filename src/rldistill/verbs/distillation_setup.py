@@ -345,7 +345,7 @@ def _balance(options: DistillOptions, student: TorchPolicy, heads: Sequence[int]
     if options.task_balance == "weights":
         return None
     network = student.network
-    below = [] if isinstance(network, ModuleNetwork) else [network.torso, network.memory]
+    below = [] if isinstance(network, ModuleNetwork) else [network.torso, network.memory, network.memory_above]
     shared = [own for part in below if part is not None for own in part.parameters() if own.requires_grad]
     if len(heads) == 1 or not shared:
         why = "one task" if len(heads) == 1 else "a torso that is not trained"

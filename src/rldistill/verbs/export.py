@@ -31,13 +31,12 @@ from rldistill.exports.states import state_parts
 from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions, TrajectorySource
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by
+from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by, seeing
 from rldistill.loading.recorded import recorded_teacher
 from rldistill.observations import flat
 from rldistill.options.declaration import verb
 from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.policies.sighted import SightedPolicy
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs
@@ -309,9 +308,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
 
 def _whole(job: Job, exported: Policy) -> NamedPolicy:
     """Return an export as it plays its task: where the policy sees some parts, it is given those."""
-    sight = job.policy.spec.sight
-    whole = exported if sight is None else SightedPolicy(exported, job.policy.tasks[0], sight)
-    return NamedPolicy("export", whole)
+    return NamedPolicy("export", seeing(exported, job.policy.tasks[0], job.policy.spec.sight))
 
 
 def _heard(job: Job, listeners: list[Callback], sample: list[Decisions]) -> Generator[Decisions]:
