@@ -27,9 +27,8 @@ from rldistill.loading.named import (
     while_recorded,
 )
 from rldistill.loading.several import choose_text
-from rldistill.options.declaration import option_types, values
+from rldistill.options.declaration import values
 from rldistill.options.distill import DistillOptions, Live, Named, Online, Stored
-from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import Policy
 from rldistill.policies.entry import further_shapes
 from rldistill.schedules import Schedule, as_schedule
@@ -38,29 +37,12 @@ from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.teachers import initial_policy, make_training, suited_to
-from rldistill.verbs.train_teacher import resolve_training
+from rldistill.verbs.train_teacher import learner_options
 from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
 DEFAULT_HELD_OUT = 0.1
 _DEFAULT_EPISODES = 10
-# What the options of `distill` and `Online` say of a learner, or what does not apply to one that teaches.
-_NOT_THE_LEARNERS = frozenset(
-    {
-        "task",
-        "out",
-        "algorithm",
-        "num_steps",
-        "env_kwargs",
-        "device",
-        "num_threads",
-        "start_step",
-        "checkpoint_period",
-        "resume",
-        "overwrite",
-        "callbacks",
-    }
-)
 
 
 def named_sources(options: DistillOptions) -> list[Named]:
@@ -373,35 +355,6 @@ def _online_source(
         judge_period=item.judge_period,
         seed=options.seed,
     )
-
-
-def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOptions:
-    """Return how the teacher of an online distillation learns, every choice made.
-
-    Raises:
-        UsageError: the learner's options hold one that `train_teacher` does not take.
-    """
-    known = sorted(option_types(TrainTeacherOptions).keys() - _NOT_THE_LEARNERS)
-    said = dict(item.learner or {})
-    for name in said:
-        if name not in known:
-            raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
-    shared: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
-    try:
-        return resolve_training(
-            TrainTeacherOptions(
-                item.task,
-                out=options.out,
-                algorithm=item.algorithm,
-                num_steps=item.num_steps,
-                env_kwargs=item.env_kwargs,
-                device=options.device,
-                num_threads=options.num_threads,
-                **(shared | said),
-            )
-        )
-    except UsageError as error:
-        raise UsageError(f"learner: {error}") from error
 
 
 def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:

@@ -1,9 +1,12 @@
 """Train a teacher, with everything it takes to go on after a stop."""
 
 from pathlib import Path
+from typing import Any
 
+from rldistill.errors import UsageError
 from rldistill.networks import parse_architecture
-from rldistill.options.declaration import default_values, verb
+from rldistill.options.declaration import default_values, option_types, verb
+from rldistill.options.distill import DistillOptions, Online
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.session.interrupts import stop_on_interrupt
@@ -21,6 +24,23 @@ from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
 
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
+# What the options of `distill` and `Online` say of a learner, or what does not apply to one that teaches.
+_NOT_THE_LEARNERS = frozenset(
+    {
+        "task",
+        "out",
+        "algorithm",
+        "num_steps",
+        "env_kwargs",
+        "device",
+        "num_threads",
+        "start_step",
+        "checkpoint_period",
+        "resume",
+        "overwrite",
+        "callbacks",
+    }
+)
 
 
 @verb(TrainTeacherOptions)
@@ -78,6 +98,35 @@ def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     if options.network != AUTO_NETWORK:
         parse_architecture(options.network)
     return resolve_machine(resolve_algorithm(options))
+
+
+def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOptions:
+    """Return how the teacher of an online distillation learns, every choice made.
+
+    Raises:
+        UsageError: the learner's options hold one that `train_teacher` does not take.
+    """
+    known = sorted(option_types(TrainTeacherOptions).keys() - _NOT_THE_LEARNERS)
+    said = dict(item.learner or {})
+    for name in said:
+        if name not in known:
+            raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
+    shared: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
+    try:
+        return resolve_training(
+            TrainTeacherOptions(
+                item.task,
+                out=options.out,
+                algorithm=item.algorithm,
+                num_steps=item.num_steps,
+                env_kwargs=item.env_kwargs,
+                device=options.device,
+                num_threads=options.num_threads,
+                **(shared | said),
+            )
+        )
+    except UsageError as error:
+        raise UsageError(f"learner: {error}") from error
 
 
 def _check_same(options: TrainTeacherOptions) -> None:
