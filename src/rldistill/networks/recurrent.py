@@ -8,6 +8,8 @@ Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000 (LSTM).
 place in the batch, and that sizes are counted as those of all other layers.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,18 +65,32 @@ class RecurrentCell(nn.Module):
             features: of all steps.
             state: before the first one.
             begins: `[T, B, 1]`, bool: where an episode begins, what came before is forgotten; None: nowhere.
-            burn_in: no gradient goes back from this step to the ones before it.
+            burn_in: no gradient goes back to the steps before this one.
         """
+        cuts = {0, burn_in}
+        if begins is not None:
+            cuts.update(begins.flatten(1).any(dim=1).nonzero().flatten().tolist())
         hidden = list[Tensor]()
-        # What the inputs give to the gates does not depend on the state: one product for all steps.
-        for time, given in enumerate(self.input.forward(features)):
-            if time == burn_in:
-                state = tuple(part.detach() for part in state)
+        for first, end in itertools.pairwise([*sorted(cuts), len(features)]):
             if begins is not None:
-                state = tuple(part.masked_fill(begins[time], 0.0) for part in state)
-            now, state = self._step(given, state)
+                state = tuple(part.masked_fill(begins[first], 0.0) for part in state)
+            with torch.set_grad_enabled(first >= burn_in and torch.is_grad_enabled()):
+                now, state = self._run(features[first:end], state)
             hidden.append(now)
-        return torch.stack(hidden), state
+        return torch.cat(hidden), state
+
+    def _run(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return `[T, B, H]` of steps in which no episode begins but at the first, and the state after them."""
+        rows = features.float()
+        weights = [self.input.weight, self.recurrent.weight, self.input.bias, self.recurrent.bias]
+        before = [part.unsqueeze(0) for part in state]
+        # In float32, which small cells are no slower in. cuDNN wants all weights in one block, which layers are not.
+        with torch.autocast(rows.device.type, enabled=False), torch.backends.cudnn.flags(enabled=False):
+            if self.kind == "gru":
+                hidden, *after = torch.gru(rows, before[0], weights, True, 1, 0.0, True, False, False)
+            else:
+                hidden, *after = torch.lstm(rows, before, weights, True, 1, 0.0, True, False, False)
+        return hidden, tuple(part.squeeze(0) for part in after)
 
     def _step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         return next_state(self.kind, given, self.recurrent.forward(state[0]), state)
