@@ -1,6 +1,8 @@
 """The search for the smallest student that is good enough: sizes, proof, stops, refusals."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import load_policy
 from rldistill.schedules import as_schedule
 from rldistill.session.run_folder import read_config
-from rldistill.verbs import shrink_search
+from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.sizes import next_size
@@ -202,6 +204,40 @@ def test_a_size_learns_from_what_earlier_sizes_met(tmp_path, quick, monkeypatch)
     assert second["num_steps"] > first["num_steps"], "both were learned from"
 
 
+def test_where_time_is_short_the_schedules_end_with_it(tmp_path, quick, monkeypatch):
+    calls, rates, distil = itertools.count(), [], shrink_search.distil
+
+    def watched(*arguments):
+        for record in distil(*arguments):
+            rates.append(record.learning_rate)
+            yield record
+
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:4",))
+    monkeypatch.setattr(shrink_search, "distil", watched)
+    # A clock on which every look at it takes a tenth of a second.
+    monkeypatch.setattr(shrink_search, "time", SimpleNamespace(monotonic=lambda: next(calls) / 10))
+    task = short_cart_pole(60)
+    teacher = hand_made_teacher(task, scale=1e-3)
+    (trial,) = rd.shrink(teacher, task, out=tmp_path / "s", keep=1.0, within=80.0, num_episodes=20).trials
+    recipe = choose_recipe("q_values", task.task)
+    assert trial.is_cut
+    assert trial.num_updates < recipe.num_updates / 4
+    rate = as_schedule(recipe.learning_rate, "")
+    assert rates[0] == rate(0.0)
+    assert rates[-1] < 1.5 * rate(1.0)
+
+
+def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):
+    told = []
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:2", "mlp:4"))
+    monkeypatch.setattr(shrink_search.Search, "_look", lambda _self, _student, _name: (0.5, 0.5))
+    task = short_cart_pole(60)
+    found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, callbacks=[told.append])
+    assert [trial.network for trial in found.trials] == ["mlp:2", "mlp:4"]
+    said = [event.text for event in told if isinstance(event, MessageEvent)]
+    assert "mlp:4 begins from the weights of mlp:2" in said
+
+
 def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_path, quick):
     task = short_cart_pole(60)
     hand_made_teacher(task).save(tmp_path / "t.safetensors")
@@ -214,7 +250,7 @@ def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_pat
 
 
 def test_a_task_whose_episodes_do_not_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(shrink_search, "_LONGEST_EPISODE", 20)
+    monkeypatch.setattr(shrink_play, "_LONGEST_EPISODE", 20)
     task = short_cart_pole(60)
     with pytest.raises(MismatchError, match=r"no episode ended within 20 decisions.*max_episode_steps"):
         rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=5.0)

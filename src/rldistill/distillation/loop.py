@@ -89,7 +89,7 @@ class Distiller:
         optimizer: over the network's parameters.
         learning_rate: as a function of progress.
         parameters: of each loss that takes any, by head and name, as functions of progress.
-        num_updates: of the whole run: the unit of progress.
+        num_updates: of the whole run: the unit of progress, and an attribute that may change while it trains.
         max_gradient_norm: gradients are scaled down to this norm.
         precision: of forward passes; heads and losses stay float32.
         seed: of what a module of the user's own draws, such as dropout.
@@ -120,7 +120,7 @@ class Distiller:
         self._losses = losses
         self._learning_rate = learning_rate
         self._parameters = parameters
-        self._num_updates = num_updates
+        self.num_updates = num_updates
         self._max_gradient_norm = max_gradient_norm
         self._seed = seed
         # Named by the head: a module's parts have texts as names.
@@ -135,7 +135,7 @@ class Distiller:
         Raises:
             UpdateDivergedError: loss or gradient is NaN or infinite; names update and rows.
         """
-        progress = update / self._num_updates
+        progress = update / self.num_updates
         learning_rate = self._learning_rate(progress)
         parameters = [self._parameters_at(part.head, progress) for part in batch]
         for group in self.optimizer.param_groups:
@@ -182,7 +182,7 @@ class Distiller:
         outputs = (
             self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch, self._sight)
         )
-        parameters = self._parameters_at(batch.head, min(update / self._num_updates, 1.0))
+        parameters = self._parameters_at(batch.head, min(update / self.num_updates, 1.0))
         record = held_out_record(outputs, self._losses[batch.head], held_out, parameters)
         if self._balance is None:
             return record

@@ -5,12 +5,10 @@ Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of th
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rldistill.distillation import LiveSource, distil
 from rldistill.distillation.loop import UpdateDivergedError
@@ -18,18 +16,18 @@ from rldistill.errors import MismatchError, RldistillError, UsageError, first_li
 from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_teacher
+from rldistill.networks.growth import grow
 from rldistill.options.distill import AUTO, DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
-from rldistill.policies import Policy, RandomPolicy, TorchPolicy, load_policy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.policies.entry import num_parameters_of
-from rldistill.rollout.evaluate import is_deterministic, play_scores
-from rldistill.seeding import stream_generator, stream_seed
-from rldistill.statistics import ROLES, Stratum, lower_bound, retention_samples
+from rldistill.rollout.evaluate import is_deterministic
 from rldistill.storage import canonical_json, write_json
 from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
+from rldistill.verbs.shrink_play import Episodes
 from rldistill.verbs.shrink_records import (
     NOTHING,
     RECORDS_FILE,
@@ -44,8 +42,6 @@ from rldistill.verbs.shrink_records import (
 )
 from rldistill.verbs.sizes import ladder, next_size
 
-# A game of Atari has at most 27,000 decisions; no task of Gymnasium has more.
-_LONGEST_EPISODE = 30_000
 # Looks in a row that show nothing better, after which a size is given up.
 _PATIENCE = 4
 # Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
@@ -53,8 +49,10 @@ _CHOOSING, _GLANCING = 40, 10
 _ERROR = 0.05
 # Beyond, 10,000 resamples do not reach the error of a look.
 _MOST_LOOKS = 7
-# Shares of the time: one size may take this much of what is left, and the proof is kept this much.
-_SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.4, 0.2
+# Updates after which it is seen anew how many the time is enough for.
+_PACE_PERIOD = 100
+# Share of the time that is kept for the proof, at least.
+_SHARE_OF_THE_PROOF = 0.2
 
 
 class Search:
@@ -80,11 +78,11 @@ class Search:
                 "the proof. Leave --exploration-epsilon out: 0.05."
             )
         self._recipe = choose_recipe(self._teacher.output_kind, self._playable.task)
+        self._episodes = Episodes(options, self._teacher, self._playable, callbacks)
         # What one size met, the next learns from too.
         self._source: LiveSource | None = None
         self._trials: list[Trial] = []
         self._proofs: list[Proof] = []
-        self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
@@ -121,10 +119,9 @@ class Search:
 
     def _check_teacher(self) -> None:
         """Check that there is a skill to keep, before anything is trained."""
-        teacher, random = self._baseline("choosing", _CHOOSING)
+        teacher, random = self._episodes.baseline("choosing", _CHOOSING)
         shown = f"teacher {teacher.mean():.4g}, random play {random.mean():.4g}, {_CHOOSING} episodes each"
-        samples = retention_samples(Stratum(teacher, teacher, random, together=ROLES), rng=self._rng("teacher"))
-        if samples is None or lower_bound(samples) == -np.inf:
+        if not self._episodes.is_skill("choosing", _CHOOSING):
             raise MismatchError(
                 f"{self._teacher.name} plays {self._playable.task.name} no better than random play ({shown}): there is "
                 "no skill to keep. See `rldistill inspect FILE --verify`, and whether it acts by --behaviour sample."
@@ -140,11 +137,10 @@ class Search:
         tried = {trial.network: trial.holds for trial in self._trials}
         while (name := next_size(sizes, tried, self._teacher_size)) is not None:
             left = self._deadline - time.monotonic()
-            reserve = _SHARE_OF_THE_PROOF * self._options.within if any(tried.values()) else 0.0
-            if left <= reserve:
+            if left <= (self._proof_seconds if any(tried.values()) else 0.0):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
-            trial = self._try(name, time.monotonic() + max(_SHARE_OF_A_TRIAL * left, 1.0))
+            trial = self._try(name, time.monotonic() + max(min(0.5 * left, left - self._proof_seconds), 1.0))
             self._trials.append(trial)
             tried[name] = trial.holds
             self._write()
@@ -153,6 +149,18 @@ class Search:
                 f"{name}, {trial.num_parameters:,} parameters: keeps {share(trial.retention)} "
                 f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
             )
+
+    @property
+    def _proof_seconds(self) -> float:
+        """Time that is kept for the proof: of three policies' play, the student's at most as slow as the teacher's."""
+        measured = 1.5 * self._num_proof_episodes(0) * self._episodes.baseline_seconds
+        return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
+
+    def _num_proof_episodes(self, num_looks: int) -> int:
+        """Return how many fresh episodes the look after so many others begins with."""
+        num_episodes, keep = self._options.num_episodes, self._options.keep
+        # Fewer could not prove it of a student that never fails.
+        return num_episodes if keep == 1 else max(num_episodes, math.ceil(math.log(1 / _error(num_looks)) / (1 - keep)))
 
     def _sizes(self) -> dict[str, int]:
         """Return the sizes that fit the observation, smallest first, with their parameters.
@@ -186,18 +194,18 @@ class Search:
 
     def _try(self, name: str, until: float) -> Trial:
         """Train one size until it holds, gets no better, or its updates or its time are over."""
-        started, setup, is_cut = time.monotonic(), set_up(self._distillation(name), self._callbacks)[1], False
+        started, setup = time.monotonic(), set_up(self._distillation(name), self._callbacks)[1]
         (source,) = setup.sources
         assert isinstance(source, LiveSource)
         if self._source is not None:
             source.go_on_from(self._source)
         num_begun, self._source = int(source.record["num_steps"]), source
+        self._begin_from_smaller(setup.student)
         best: tuple[float, float, TorchPolicy, int] | None = None
-        num_looks_in_vain = 0
+        num_looks_in_vain, is_cut = 0, False
         try:
-            for update in self._updates(setup, name):
-                is_cut = time.monotonic() > until and update < self._recipe.num_updates
-                is_last = update == self._recipe.num_updates or is_cut
+            for update, is_last in self._updates(setup, name, until):
+                is_cut = is_last and update < self._recipe.num_updates
                 if update % self._recipe.check_period and not is_last:
                     continue
                 retention, bound = self._look(setup.student, name)
@@ -231,22 +239,40 @@ class Search:
         student.with_provenance(made).save(self._out / trial.file)
         return trial
 
-    def _updates(self, setup: DistillationSetup, name: str) -> Iterator[int]:
-        total = self._recipe.num_updates
-        for record in distil(setup.distiller, setup.batches.of_updates(0, total)):
-            notify(self._callbacks, ProgressEvent(f"try {name}", record.update + 1, total, "updates"))
-            yield record.update + 1
+    def _begin_from_smaller(self, student: TorchPolicy) -> None:
+        """Give a student the weights of the largest that failed, where it has the same layers."""
+        failed = [trial for trial in self._trials if not trial.holds and trial.num_parameters < student.num_parameters]
+        for trial in sorted(failed, key=lambda trial: trial.num_parameters, reverse=True):
+            if grow(load_policy(self._out / trial.file).network, student.network):
+                self._tell(f"{student.name} begins from the weights of {trial.network}")
+                return
+
+    def _updates(self, setup: DistillationSetup, name: str, until: float) -> Iterator[tuple[int, bool]]:
+        """Train, giving how many updates were taken, and whether there will be no more."""
+        most, began = self._recipe.num_updates, 0.0
+        for record in distil(setup.distiller, setup.batches.of_updates(0, most)):
+            update, now = record.update + 1, time.monotonic()
+            if update == 1:
+                began = now  # the first play is over
+            elif update % _PACE_PERIOD == 0:
+                # A student whose rate was never lowered is worse than it need be: where the time is too short for all
+                # updates, the schedules end with it.
+                fitting = update + int((until - now) / (now - began) * update)
+                setup.distiller.num_updates = max(min(most, fitting), update)
+            total = setup.distiller.num_updates
+            notify(self._callbacks, ProgressEvent(f"try {name}", update, total, "updates"))
+            yield update, update == total or now > until
 
     def _look(self, student: TorchPolicy, name: str) -> tuple[float, float]:
         """Return retention and its bound on the choosing episodes; on the first of them where these are hopeless."""
         # A few episodes of a task with rare rewards may show no skill at all: then all of them are played.
-        teacher, random = self._baseline("choosing", _GLANCING)
-        glance = self._scores(student, "choosing", _GLANCING)
-        kept = self._kept(glance, "choosing", 1 - _ERROR, f"look at {name}")
+        teacher, random = self._episodes.baseline("choosing", _GLANCING)
+        glance = self._episodes.scores(student, "choosing", _GLANCING)
+        kept = self._episodes.kept(glance, "choosing", 1 - _ERROR, f"look at {name}")
         if teacher.mean() > random.mean() and kept[0] < self._options.keep:
             return kept
-        scores = self._scores(student, "choosing", _CHOOSING)
-        return self._kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
+        scores = self._episodes.scores(student, "choosing", _CHOOSING)
+        return self._episodes.kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
@@ -258,11 +284,8 @@ class Search:
             if self._proofs and time.monotonic() > self._deadline:
                 return None
             student = load_policy(self._out / trial.file, device=self._options.device)
-            num_episodes = max((2 * proof.num_episodes for proof in earlier), default=self._options.num_episodes)
-            if self._options.keep < 1:
-                # Fewer could not prove it of a student that never fails.
-                certain = math.log(1 / _error(len(self._proofs))) / (1 - self._options.keep)
-                num_episodes = max(num_episodes, math.ceil(certain))
+            doubled = [2 * proof.num_episodes for proof in earlier]
+            num_episodes = max([self._num_proof_episodes(len(self._proofs)), *doubled])
             while len(self._proofs) < _MOST_LOOKS:
                 proof = self._proved(student, trial.network, num_episodes)
                 self._proofs.append(proof)
@@ -280,76 +303,14 @@ class Search:
         # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
         purpose = f"proof {len(self._proofs) + 1}"
         confidence = 1 - _error(len(self._proofs))
-        scores = self._scores(student, purpose, num_episodes)
-        retention, bound = self._kept(scores, purpose, confidence, purpose, num_failures=1)
+        scores = self._episodes.scores(student, purpose, num_episodes)
+        retention, bound = self._episodes.kept(scores, purpose, confidence, purpose, num_failures=1)
         # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
         bound = min(bound, retention * (1 - math.log(1 / (1 - confidence)) / num_episodes))
-        teacher, random = self._baseline(purpose, num_episodes)
+        teacher, random = self._episodes.baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
         return Proof(network, retention, bound, confidence, num_episodes, means, holds)
-
-    # Play.
-
-    def _kept(
-        self, scores: np.ndarray, purpose: str, confidence: float, stream: str, *, num_failures: int = 0
-    ) -> tuple[float, float]:
-        """Return retention and its one-sided lower bound, by resampling episodes that all have met.
-
-        Good episodes do not show how rare failures are: with `num_failures` more, in which the student plays as random
-        play does, the bound is at most that of the rule of three.
-        """
-        teacher, random = self._baseline(purpose, len(scores))
-        more = [np.full(num_failures, mean) for mean in (random.mean(), teacher.mean(), random.mean())]
-        roles = [np.append(own, added) for own, added in zip((scores, teacher, random), more, strict=True)]
-        samples = retention_samples(Stratum(*roles, together=ROLES), rng=self._rng(stream))
-        assert samples is not None
-        skill = teacher.mean() - random.mean()
-        if skill <= 0:
-            return NOTHING, NOTHING
-        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), NOTHING)
-
-    def _baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores of the teacher and of random play, played once."""
-        key = purpose, num_episodes
-        if key not in self._baselines:
-            longer = [pair for (name, size), pair in self._baselines.items() if name == purpose and size > num_episodes]
-            if longer:
-                return longer[0][0][:num_episodes], longer[0][1][:num_episodes]
-            policies: tuple[Policy, Policy] = self._teacher, RandomPolicy(self._playable.task)
-            teacher, random = (self._scores(policy, purpose, num_episodes) for policy in policies)
-            self._baselines[key] = teacher, random
-        return self._baselines[key]
-
-    def _scores(self, policy: Policy, purpose: str, num_episodes: int) -> np.ndarray:
-        """Return scores of episodes 0 to n − 1 of a purpose, which are the same for every policy."""
-        scores = play_scores(
-            policy,
-            self._playable,
-            num_episodes,
-            num_envs=self._options.num_envs,
-            num_threads=self._options.num_threads,
-            seed=stream_seed(self._options.seed, f"shrink {purpose}"),
-            on_step=self._reporter(f"{purpose} {policy.name}", num_episodes),
-        )
-        return np.array(scores)
-
-    def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
-        """Return what reports how many episodes are over, and raises where none comes to its end."""
-        num_finished = num_steps = 0
-
-        def report(done: int) -> None:
-            nonlocal num_finished, num_steps
-            num_steps = 0 if done > num_finished else num_steps + 1
-            num_finished = done
-            if num_steps > _LONGEST_EPISODE:
-                raise MismatchError(
-                    f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and "
-                    "scores are of whole episodes. Give it a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
-                )
-            notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
-
-        return report
 
     # What is left.
 
@@ -387,9 +348,6 @@ class Search:
         """Write what was tried, with what was found once it is."""
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
         write_json(self._out / RECORDS_FILE, {**(found or records), "of": self._of()})
-
-    def _rng(self, stream: str) -> np.random.Generator:
-        return stream_generator(self._options.seed, f"shrink {stream}")
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))

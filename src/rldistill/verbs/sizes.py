@@ -32,8 +32,8 @@ def ladder(seen: ObservationFingerprint, *, remembers: bool = False) -> tuple[st
 def next_size(sizes: Mapping[str, int], tried: Mapping[str, bool], teacher_size: int | None) -> str | None:
     """Return which size to try next, None where the smallest that holds has been found.
 
-    The first has a tenth of the teacher's parameters; then the search halves what lies between the largest size that
-    failed and the smallest that held.
+    The first has a tenth of the teacher's parameters; while none holds, the next has at least twice those of the
+    largest that failed; then the search halves what lies between that and the smallest that held.
 
     Args:
         sizes: parameters by name, increasing.
@@ -50,4 +50,6 @@ def next_size(sizes: Mapping[str, int], tried: Mapping[str, bool], teacher_size:
     if not tried:
         tenth = [index for index, name in enumerate(names) if teacher_size is None or 10 * sizes[name] <= teacher_size]
         return names[tenth[-1] if tenth and teacher_size is not None else len(names) // 2]
-    return names[(low + high) // 2] if held else names[min(low + 2, len(names) - 1)]
+    if held:
+        return names[(low + high) // 2]
+    return next((name for name in names if sizes[name] >= 2 * sizes[names[low]]), names[-1])

@@ -1,0 +1,109 @@
+"""The episodes of a search: played by every policy alike, and what a student keeps in them."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rldistill.envs import PlayableTask
+from rldistill.errors import MismatchError
+from rldistill.events import Callback, ProgressEvent, notify
+from rldistill.options.shrink import ShrinkOptions
+from rldistill.policies import Policy, RandomPolicy
+from rldistill.rollout.evaluate import play_scores
+from rldistill.seeding import stream_generator, stream_seed
+from rldistill.statistics import ROLES, Stratum, lower_bound, retention_samples
+from rldistill.verbs.shrink_records import NOTHING
+
+# A game of Atari has at most 27,000 decisions; no task of Gymnasium has more.
+_LONGEST_EPISODE = 30_000
+
+
+class Episodes:
+    """Episodes of one task, some for each purpose, that teacher, random play and students meet alike.
+
+    Args:
+        options: of the search.
+        teacher: whose skill is kept.
+        playable: its task.
+        callbacks: receive how far the play is.
+    """
+
+    def __init__(
+        self, options: ShrinkOptions, teacher: Policy, playable: PlayableTask, callbacks: Sequence[Callback]
+    ) -> None:
+        self._options, self._teacher, self._playable, self._callbacks = options, teacher, playable, callbacks
+        self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        # What one episode of the teacher and one of random play took, at the last look.
+        self.baseline_seconds = 0.0
+
+    def is_skill(self, purpose: str, num_episodes: int) -> bool:
+        """Return whether the teacher plays better than random play, beyond doubt."""
+        teacher, random = self.baseline(purpose, num_episodes)
+        samples = retention_samples(Stratum(teacher, teacher, random, together=ROLES), rng=self._rng("teacher"))
+        return samples is not None and lower_bound(samples) != -np.inf
+
+    def kept(
+        self, scores: np.ndarray, purpose: str, confidence: float, stream: str, *, num_failures: int = 0
+    ) -> tuple[float, float]:
+        """Return retention and its one-sided lower bound, by resampling episodes that all have met.
+
+        Good episodes do not show how rare failures are: with `num_failures` more, in which the student plays as random
+        play does, the bound is at most that of the rule of three.
+        """
+        teacher, random = self.baseline(purpose, len(scores))
+        more = [np.full(num_failures, mean) for mean in (random.mean(), teacher.mean(), random.mean())]
+        roles = [np.append(own, added) for own, added in zip((scores, teacher, random), more, strict=True)]
+        samples = retention_samples(Stratum(*roles, together=ROLES), rng=self._rng(stream))
+        assert samples is not None
+        skill = teacher.mean() - random.mean()
+        if skill <= 0:
+            return NOTHING, NOTHING
+        return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), NOTHING)
+
+    def baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores of the teacher and of random play, played once."""
+        key = purpose, num_episodes
+        if key not in self._baselines:
+            longer = [pair for (name, size), pair in self._baselines.items() if name == purpose and size > num_episodes]
+            if longer:
+                return longer[0][0][:num_episodes], longer[0][1][:num_episodes]
+            policies: tuple[Policy, Policy] = self._teacher, RandomPolicy(self._playable.task)
+            began = time.monotonic()
+            teacher, random = (self.scores(policy, purpose, num_episodes) for policy in policies)
+            self._baselines[key] = teacher, random
+            self.baseline_seconds = (time.monotonic() - began) / num_episodes
+        return self._baselines[key]
+
+    def scores(self, policy: Policy, purpose: str, num_episodes: int) -> np.ndarray:
+        """Return scores of episodes 0 to n − 1 of a purpose, which are the same for every policy."""
+        scores = play_scores(
+            policy,
+            self._playable,
+            num_episodes,
+            num_envs=self._options.num_envs,
+            num_threads=self._options.num_threads,
+            seed=stream_seed(self._options.seed, f"shrink {purpose}"),
+            on_step=self._reporter(f"{purpose} {policy.name}", num_episodes),
+        )
+        return np.array(scores)
+
+    def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
+        """Return what reports how many episodes are over, and raises where none comes to its end."""
+        num_finished = num_steps = 0
+
+        def report(done: int) -> None:
+            nonlocal num_finished, num_steps
+            num_steps = 0 if done > num_finished else num_steps + 1
+            num_finished = done
+            if num_steps > _LONGEST_EPISODE:
+                raise MismatchError(
+                    f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and "
+                    "scores are of whole episodes. Give it a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
+                )
+            notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
+
+        return report
+
+    def _rng(self, stream: str) -> np.random.Generator:
+        return stream_generator(self._options.seed, f"shrink {stream}")
