@@ -1,12 +1,18 @@
 """Teachers with a memory in every verb: their state belongs to an episode, whatever plays beside it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import rldistill as rd
 from rldistill.adapters.load import load_policy
+from rldistill.distillation.sources import DEFAULT_WINDOW
+from rldistill.errors import UsageError
+from rldistill.session.run_folder import read_config
 from rldistill.verbs import shrink_search
+from rldistill.verbs.recipes import choose_recipe
 from tests.kit.cue_env import CUE_TASK
 from tests.kit.episodes import assert_prefixes, assert_same_episodes, read_episodes
 from tests.kit.interruptions import StopAfter
@@ -74,7 +80,26 @@ def test_the_smallest_student_of_it_is_searched(tmp_path, monkeypatch):
     """Few updates and few episodes: what is found does not matter."""
     monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
     monkeypatch.setattr(shrink_search, "_GLANCING", 5)
+    few = {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
     monkeypatch.setattr(shrink_search, "ladder", lambda _task, remembers: ("gru:1", "gru:2") if remembers else ())
-    found = rd.shrink(teacher(), CUE_TASK, out=tmp_path / "s", within=5.0, num_episodes=20, num_envs=4)
+    found = rd.shrink(teacher(), CUE_TASK, out=tmp_path / "s", keep=0.05, within=120.0, num_episodes=20, num_envs=4)
     assert {trial.network for trial in found.trials} <= {"gru:1", "gru:2"}
     assert found.proofs
+
+
+def test_a_student_that_is_chosen_for_it_learns_from_windows(tmp_path):
+    settings = {"evaluate_episodes": 0, **SMALL}
+    rd.distill(rd.Live(teacher(), CUE_TASK, collect_steps=200), out=tmp_path / "r", **settings)
+    written = read_config(tmp_path / "r" / "config.toml")
+    assert written["student"].startswith("gru:")
+    assert written["window"] == DEFAULT_WINDOW > 9, "no episode is as long, and nothing is refused that nobody said"
+    assert written["burn_in"] > 0
+    with pytest.raises(UsageError, match=r"window: got 99 steps, the longest episode of .* has"):
+        rd.distill(rd.Live(teacher(), CUE_TASK, collect_steps=200), out=tmp_path / "s", window=99, **settings)
+    with pytest.raises(UsageError, match="window belongs with a student that remembers, such as gru:16"):
+        rd.distill(rd.Live(forgetful(), CUE_TASK), out=tmp_path / "t", window=9, **settings)
+
+
+def forgetful():
+    return load_policy(lambda rows: torch.cat([-rows[:, :1], rows[:, :1]], 1), task=CUE_TASK, outputs="logits")

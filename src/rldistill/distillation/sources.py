@@ -28,6 +28,8 @@ from rldistill.types import ActionLayout, OutputKind
 
 # Enough for a standard error of agreement below 0.008; as Atari observations, 116 MB.
 _MAX_HELD_OUT_STEPS = 4096
+DEFAULT_WINDOW = 64
+"""Steps of the windows that a student with cells is trained on, where nothing is said."""
 # A GPU learns from more frames than one thread decodes.
 _DECODERS_FOR_A_GPU = 4
 
@@ -270,9 +272,13 @@ def held_out_windows(
 
 
 def check_window(store: StepStore, window_length: int, what: str) -> None:
-    """Check that some episode is as long as a window. Raises UsageError: none is, and all of each window is padding."""
+    """Check that some episode is as long as a window, unless that is the default, which serves every task.
+
+    Raises:
+        UsageError: none is: part of every window is padding.
+    """
     longest = int(store.steps_in_episode.max()) + 1
-    if window_length > longest:
+    if window_length > longest and window_length != DEFAULT_WINDOW:
         longest_of = f"the longest episode of {what} has {longest}"
         raise UsageError(f"window: got {window_length} steps, {longest_of}. Choose fewer.")
 

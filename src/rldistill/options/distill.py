@@ -168,10 +168,10 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     states) or fixed (the mean of the teacher's in a dataset)."""
     window: Count | None = None
     """Steps of the windows on which a student with a memory is trained, by back-propagation through all of them.
-    Default: 32; for stack:4+mlp:32 single steps."""
+    Default: 64; for stack:4+mlp:32 single steps."""
     burn_in: Annotated[int, AtLeast(0)] | None = None
-    """Steps before each window that fill the memory of the student and teach nothing. Default: 0; for stack:4+mlp:32 at
-    least the 3 that the stack holds."""
+    """Steps before each window that fill the memory of the student and teach nothing. Default: 32; for stack:4+mlp:32
+    at least the 3 that the stack holds."""
     task_order: Literal["in_turn", "mixed", "random"] | None = None
     """With several tasks: in_turn (each batch has rows of one task), mixed (each batch has rows of all) or random (each
     batch has rows of one task, drawn at random). Default: in_turn."""

@@ -22,6 +22,7 @@ from rldistill.verbs.recipes import fill_in
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import files_read, make_sources, named_sources, open_named
 from rldistill.verbs.task_losses import check_losses
+from rldistill.verbs.windows import has_cells
 
 
 @verb(DistillOptions)
@@ -89,7 +90,8 @@ def set_up(
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
     taught = [each.taught for each in opened if each.taught is not None]
-    options, named, note = fill_in(options, named, taught)
+    remembers = has_cells(options, opened[0].task, teacher_remembers=opened[0].remembers)
+    options, named, note = fill_in(options, named, taught, remembers=remembers)
     images = any(kind_of_sight(each.task.fingerprint) != "vectors" for each in opened)
     options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)

@@ -7,6 +7,7 @@ recipe; change one only with a measurement of your own.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rldistill.distillation.sources import DEFAULT_WINDOW
 from rldistill.options.distill import DistillOptions, Live, Named
 from rldistill.policies import load_policy
 from rldistill.tasks import Task
@@ -29,6 +30,8 @@ class Recipe:
         collect_steps: of a teacher that plays: decisions per collection.
         collect_period: of a teacher that plays: updates between collections.
         check_period: of `shrink`: updates between looks at the student's score.
+        window: of a student with cells that remember: steps of the windows that it is trained on; None: it has none.
+        burn_in: steps before each window that fill its memory.
         why: what the recipe is about, in a few words for the line that is printed.
         evidence: what was measured.
     """
@@ -45,6 +48,8 @@ class Recipe:
     check_period: int
     why: str
     evidence: str
+    window: int | None = None
+    burn_in: int | None = None
 
     def __str__(self) -> str:
         """Return what is chosen, in one line."""
@@ -58,12 +63,14 @@ class Recipe:
 
 # A student that knows nothing learns little from near-greedy targets: on 60,000 steps of Pong, after 4,000 updates, it
 # agrees with its teacher in 0.82 of held-out steps, and in 0.77 at the paper's temperature of 0.01 from the start.
+# Updates count, and rows less: net2 on these steps keeps 0.94 after 5,500 updates of 128 rows, 0.98 after 11,000 of 64,
+# which take as long, and 0.60 after 12,000 of 32 (40 episodes each).
 _IMAGES = Recipe(
     loss="sharpened_kl",
     temperature="linear:0.2->0.01@0.5",
     normalize_inputs=False,
     num_updates=12_000,
-    batch_size=128,
+    batch_size=64,
     learning_rate="one_cycle:1e-3@0.1",
     teacher_fraction=1.0,
     collect_steps=54_000,
@@ -101,6 +108,15 @@ _BOXES = Recipe(
     evidence="HalfCheetah, tanh-squashed teacher of 11,800 points: mlp:64x64 has 11,000 after 60,000 steps; by a KL "
     "before the tanh mlp:256x256 had 2,000 to 4,900 after 200,000",
 )
+# What a student with cells has instead. Its windows are few rows apart, so that a batch needs more of them; without
+# burn-in the windows in the middle of an episode begin with an empty memory, which no state of the play has.
+_REMEMBERING: dict[str, int] = {"window": DEFAULT_WINDOW, "burn_in": 32, "batch_size": 512}
+_REMEMBERING_BOXES = replace(
+    _BOXES,
+    collect_steps=16_000,
+    evidence="Go1, blind to its velocity (teacher: 706): gru:22 has 687 [676, 695] after 400,000 steps; 682 with "
+    "four times the rows and half the updates, 671 so after 52,000 steps, 663 with windows of 32 and 256 rows",
+)
 # A learner is as good at first as its student: nothing of the above was measured on one, so this is the paper's.
 _LEARNER = replace(
     _IMAGES,
@@ -112,11 +128,17 @@ _LEARNER = replace(
 )
 
 
-def choose_recipe(kind: OutputKind, task: Task) -> Recipe:
-    """Return how to distil a teacher of some kind of output on a task."""
+def choose_recipe(kind: OutputKind, task: Task, *, remembers: bool = False) -> Recipe:
+    """Return how to distil a teacher of some kind of output on a task, into a student that may have a memory."""
+    recipe = _recipe_for(kind, task, remembers)
+    return replace(recipe, **_REMEMBERING) if remembers else recipe
+
+
+def _recipe_for(kind: OutputKind, task: Task, remembers: bool) -> Recipe:
     fingerprint = task.fingerprint
     if kind_of_sight(fingerprint) == "vectors":
-        recipe = _CHOICES if kind in ("q_values", "logits") else _BOXES
+        of_boxes = _REMEMBERING_BOXES if remembers else _BOXES
+        recipe = _CHOICES if kind in ("q_values", "logits") else of_boxes
         # Bytes are scaled otherwise.
         is_measured = recipe.normalize_inputs and fingerprint.observation_dtype != "uint8"
         return replace(recipe, normalize_inputs=is_measured)
@@ -129,7 +151,11 @@ def choose_recipe(kind: OutputKind, task: Task) -> Recipe:
 
 
 def fill_in(
-    options: DistillOptions, named: Sequence[Named], taught: Sequence[tuple[OutputKind, Task]]
+    options: DistillOptions,
+    named: Sequence[Named],
+    taught: Sequence[tuple[OutputKind, Task]],
+    *,
+    remembers: bool = False,
 ) -> tuple[DistillOptions, list[Named], str | None]:
     """Return options and sources in which the recipe says what the user left open, and a line on what it says.
 
@@ -137,8 +163,9 @@ def fill_in(
         options: of a distillation.
         named: its sources.
         taught: what each teacher gives, and on which task; nothing of a teacher that still learns.
+        remembers: whether the student has cells that remember.
     """
-    recipes = [choose_recipe(kind, task) for kind, task in taught] or [_LEARNER]
+    recipes = [choose_recipe(kind, task, remembers=remembers) for kind, task in taught] or [_LEARNER]
     num_tasks = len({task.name for _, task in taught}) or 1  # several datasets may be of one
     # The longest serves several tasks; each has the loss of its own recipe.
     recipe = max(recipes, key=lambda each: each.num_updates)
@@ -155,6 +182,8 @@ def fill_in(
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
     }
+    if remembers:
+        of_student |= {"window": recipe.window, "burn_in": recipe.burn_in}
     if options.loss is None and options.temperature is None:
         of_student |= {"loss": loss, "temperature": recipe.temperature}
     # A module may normalise by itself, and one layer cannot suit several tasks. A file's student does what it did.

@@ -41,6 +41,7 @@ from rldistill.verbs.shrink_records import (
     verdict,
 )
 from rldistill.verbs.sizes import ladder, next_size
+from rldistill.verbs.windows import has_cells
 
 # Looks in a row that show nothing better, after which a size is given up.
 _PATIENCE = 4
@@ -51,8 +52,8 @@ _ERROR = 0.05
 _MOST_LOOKS = 7
 # Updates after which it is seen anew how many the time is enough for.
 _PACE_PERIOD = 100
-# Share of the time that is kept for the proof, at least.
-_SHARE_OF_THE_PROOF = 0.2
+# Shares of the time: one size may take this much of what is left, and the proof is kept this much, at least.
+_SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.5, 0.2
 
 
 class Search:
@@ -77,7 +78,9 @@ class Search:
                 f"{self._playable.task.name} without chance has few different episodes, and none would be fresh for "
                 "the proof. Leave --exploration-epsilon out: 0.05."
             )
-        self._recipe = choose_recipe(self._teacher.output_kind, self._playable.task)
+        task, teacher_remembers = self._playable.task, self._teacher.initial_state(1) is not None
+        remembers = has_cells(self._distillation(AUTO), task, teacher_remembers=teacher_remembers)
+        self._recipe = choose_recipe(self._teacher.output_kind, task, remembers=remembers)
         self._episodes = Episodes(options, self._teacher, self._playable, callbacks)
         # What one size met, the next learns from too.
         self._source: LiveSource | None = None
@@ -140,7 +143,7 @@ class Search:
             if left <= (self._proof_seconds if any(tried.values()) else 0.0):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
-            trial = self._try(name, time.monotonic() + max(min(0.5 * left, left - self._proof_seconds), 1.0))
+            trial = self._try(name, time.monotonic() + max(_SHARE_OF_A_TRIAL * left, 1.0))
             self._trials.append(trial)
             tried[name] = trial.holds
             self._write()
@@ -152,7 +155,7 @@ class Search:
 
     @property
     def _proof_seconds(self) -> float:
-        """Time that is kept for the proof: of three policies' play, the student's at most as slow as the teacher's."""
+        """Time that is kept for the proof once a size holds: of three policies' play, the student's as slow at most."""
         measured = 1.5 * self._num_proof_episodes(0) * self._episodes.baseline_seconds
         return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
 

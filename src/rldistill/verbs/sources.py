@@ -103,6 +103,11 @@ class Opened:
             return origin.teacher.output_kind, origin.task
         return None if self.teacher is None else (self.teacher[0].output_kind, self.teacher[1].task)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a teacher has a memory; of a dataset nobody asks its teacher, which may be elsewhere."""
+        return self.teacher is not None and self.teacher[0].initial_state(1) is not None
+
 
 def open_named(named: Sequence[Named], options: DistillOptions) -> list[Opened]:
     """Open datasets, or load teachers and make what they play.

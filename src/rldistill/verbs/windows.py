@@ -3,9 +3,11 @@
 from rldistill.errors import UsageError
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
+from rldistill.policies import load_policy
+from rldistill.sight import choose_parts
+from rldistill.tasks import Task
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
-
-_DEFAULT_WINDOW = 32
+from rldistill.verbs.sizes import kind_of_sight
 
 
 def window_of(options: DistillOptions) -> tuple[int, int]:
@@ -14,19 +16,29 @@ def window_of(options: DistillOptions) -> tuple[int, int]:
     Raises:
         UsageError: they are said of a student that remembers nothing.
     """
+    if student_name(options.student) == AUTO:
+        return options.window or 1, options.burn_in or 0
     network = memory_of(options)
     if network is None:
-        said = [name for name in ("window", "burn_in") if getattr(options, name) is not None]
-        if said:
-            raise UsageError(
-                f"{said[0]} belongs with a student that remembers, such as gru:16 or stack:4+mlp:32, got "
-                f"{student_name(options.student)}. Leave it out."
-            )
+        refuse_window(options)
         return 1, 0
     # What is stacked is a few steps old: these come before each window, and nothing older matters.
     least = max(network.stack - 1, 0)
-    window = options.window or (1 if network.stack else _DEFAULT_WINDOW)
-    return window, max(options.burn_in or 0, least)
+    return options.window or 1, max(options.burn_in or 0, least)
+
+
+def refuse_window(options: DistillOptions) -> None:
+    """Refuse what is said of windows, for a student that remembers nothing.
+
+    Raises:
+        UsageError: something is said.
+    """
+    said = [name for name in ("window", "burn_in") if getattr(options, name) is not None]
+    if said:
+        raise UsageError(
+            f"{said[0]} belongs with a student that remembers, such as gru:16 or stack:4+mlp:32, got "
+            f"{student_name(options.student)}. Leave it out."
+        )
 
 
 def memory_of(options: DistillOptions) -> Architecture | None:
@@ -36,3 +48,29 @@ def memory_of(options: DistillOptions) -> Architecture | None:
         return None
     network = parse_architecture(student)
     return network if network.remembers else None
+
+
+def has_cells(options: DistillOptions, task: Task, *, teacher_remembers: bool) -> bool:
+    """Return whether the student has cells that remember, also where it is chosen later.
+
+    Args:
+        options: of the distillation.
+        task: the first that is taught.
+        teacher_remembers: whether its teacher does; the student that is chosen for it does likewise.
+
+    Raises:
+        UsageError: something is said of windows, and the student that is chosen needs none.
+    """
+    if student_name(options.student) != AUTO:
+        network = memory_of(options)
+        return network is not None and network.memory is not None
+    if options.init_from is not None:
+        network = load_policy(options.init_from).spec.architecture
+        found = network is not None and network.memory is not None
+    else:
+        sight = choose_parts("student_sees", options.student_sees, options.names, task)
+        seen = task.fingerprint if sight is None else sight.seen(task.fingerprint)
+        found = teacher_remembers and kind_of_sight(seen) == "vectors"
+    if not found:
+        refuse_window(options)
+    return found
