@@ -228,6 +228,7 @@ def test_layers_compute_the_same_in_every_mode_and_their_hooks_are_not_called(te
         played = network(observations)
     trained = network(observations)
     assert not called
-    assert torch.equal(trained.outputs, expected.outputs)
+    # Rows that are trained on are not evened out in memory: on some processors sums differ in their last bits.
+    torch.testing.assert_close(trained.outputs, expected.outputs, atol=1e-6, rtol=1e-5)
     assert torch.equal(played.outputs, expected.outputs)
     assert torch.equal(played.features, expected.features)
