@@ -8,6 +8,7 @@ The policies that walk them and G1's model are other people's files in a folder 
     PYTHONPATH=scripts rldistill evaluate $ROBOTS/go1_policy.onnx --task robots:Go1-v0
 """
 
+import functools
 import importlib.util
 import math
 import os
@@ -148,8 +149,12 @@ def go1_model() -> mujoco.MjModel:
     return without_meshes(folder / "scene_mjx_feetonly_flat_terrain.xml")
 
 
+@functools.cache
 def without_meshes(path: Path, floor: str | None = None) -> mujoco.MjModel:
-    """Compile a MuJoCo model without its meshes, which are for the eye only, and with a floor where it has none."""
+    """Compile a MuJoCo model without its meshes, which are for the eye only, and with a floor where it has none.
+
+    Environments share it: what changes is in their `MjData`.
+    """
     root = ElementTree.parse(path).getroot()
     for include in root.findall("include"):
         at = list(root).index(include)
