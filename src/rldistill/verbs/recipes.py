@@ -78,7 +78,7 @@ _IMAGES = Recipe(
     check_period=4_000,
     why="targets are soft at first, since near-greedy ones teach a beginner little",
     evidence="Pong: net3 keeps 0.980 [0.963, 0.996] of its teacher after 12,000 updates on 60,000 decisions; 0.990 "
-    "[0.964, 1.019] with 128 rows, in twice the time",
+    "[0.964, 1.019] with 128 rows",
 )
 _CHOICES = Recipe(
     loss=None,
