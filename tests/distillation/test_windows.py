@@ -8,6 +8,7 @@ import torch
 
 from rldistill.data import Dataset
 from rldistill.distillation import Distiller, HeldOut, StoredSource, Window
+from rldistill.distillation.batch import make_window
 from rldistill.losses import make_loss
 from rldistill.schedules import constant
 from rldistill.types import ActionLayout
@@ -129,6 +130,35 @@ def test_stored_windows_hold_what_is_stored_and_mask_what_is_not(tmp_path):
     np.testing.assert_array_equal(batch.target_rows("q_values"), dataset.field("q_values")[steps])
     np.testing.assert_array_equal(batch.rows(batch.actions), dataset.field("action")[steps])
     np.testing.assert_array_equal(batch.rows(batch.is_first), dataset.steps_in_episode[steps] == 0)
+
+
+def test_padding_before_a_window_is_no_past_and_begins_nothing_itself():
+    """Two windows of four after a burn-in of three: the first of an episode, and one of whose past nothing is held."""
+    steps = np.array([[-1, -1, -1, 0, 1, 2, 3], [-1, -1, 9, 10, 11, -1, -1]]).T
+    seen, network = drawn(20, 2).numpy(), gru()
+    batch = make_window(
+        steps,
+        head=0,
+        burn_in=3,
+        observations=lambda chosen: {"observation": seen[chosen]},
+        targets=lambda chosen: {"q_values": np.zeros((len(chosen), 3), np.float32)},
+        steps_in_episode=np.arange(20),
+        where="here",
+        values={},
+    )
+    assert batch.is_first is not None
+    assert batch.is_first.nonzero().tolist() == [[2, 1], [3, 0]]
+    given = network.over_windows(batch.observations["observation"].flatten(0, 1), 2, 0, batch.is_first, 3).outputs
+    for column, first, length in ((0, 0, 4), (1, 9, 3)):
+        rows, state, alone = torch.from_numpy(seen[first : first + length]), None, []
+        for row in rows:
+            output = network(row[None], 0, state)
+            state = output.state
+            alone.append(output.outputs[0])
+        held = 4 if column == 0 else 2
+        torch.testing.assert_close(
+            given.view(4, 2, -1)[:held, column], torch.stack(alone)[-held:], atol=1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.learning

@@ -30,7 +30,8 @@ class Window:
             None: all are real.
         future: `[T, B]`, loss of what followed in the student's own play; None: it does not count.
         weights: `[T, B]`, factors of the steps' losses; None: 1.
-        is_first: `[T, B]`, bool: whether an episode begins here; None: only windows begin, at their first step.
+        is_first: `[T, B]`, bool: whether an episode begins here, or what is held of it; None: only windows begin, at
+            their first step.
         burn_in: how many steps come first that fill the memory and teach nothing.
     """
 
@@ -134,9 +135,13 @@ def make_window(
     def windows(values: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values.reshape(*shape, *values.shape[1:]))
 
-    is_real = None
+    is_real = is_first = None
     if has_masks:
-        is_real = torch.from_numpy(steps >= 0)
+        is_held = steps >= 0
+        begins = is_held & (steps_in_episode[flat].reshape(shape) == 0)
+        # Padding is no past. It begins nothing itself: a recurrent layer is cut, and slower, wherever something does.
+        begins[1:] |= is_held[1:] & ~is_held[:-1]
+        is_first, is_real = torch.from_numpy(begins), torch.from_numpy(is_held)
         is_real[:burn_in] = False
     return Window(
         head,
@@ -144,7 +149,7 @@ def make_window(
         {name: windows(values) for name, values in targets(flat).items()},
         origin_of(steps[burn_in], where),
         is_real=is_real,
-        is_first=windows(steps_in_episode[flat] == 0) if has_masks else None,
+        is_first=is_first,
         burn_in=burn_in,
         **{name: windows(of_steps[flat]) for name, of_steps in values.items()},
     )
