@@ -10,7 +10,7 @@ from rldistill.networks import parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.verbs.initial_student import StudentTask, new_student, student_name
-from rldistill.verbs.sizes import kind_of_sight
+from rldistill.verbs.sizes import gets_cells, kind_of_sight
 
 # A teacher that remembers tells a student without a memory things that it cannot know: on CartPole without velocities
 # `gru:16` has its teacher's 206 points, `mlp:32x32` 44.
@@ -63,7 +63,7 @@ def _network_of(initial: TorchPolicy) -> str | None:
 
 def _defaults_for(task: StudentTask) -> Sequence[str]:
     """Return the networks among which one is chosen for what is seen of a task, largest of each kind first."""
-    if task.remembers and kind_of_sight(task.seen) == "vectors":
+    if gets_cells(task.seen, remembers=task.remembers):
         return _GRUS
     return {"vectors": _MLPS, "images": (*_CONVS, *_MLPS), "parts": (*_COMBINED, *_MLPS)}[kind_of_sight(task.seen)]
 

@@ -22,9 +22,14 @@ def kind_of_sight(fingerprint: ObservationFingerprint) -> Literal["vectors", "im
     return "vectors" if image_shape(fingerprint.observation_shape) is None else "images"
 
 
+def gets_cells(seen: ObservationFingerprint, *, remembers: bool) -> bool:
+    """Return whether a student that is chosen here has cells: of vectors, for a teacher that remembers."""
+    return remembers and kind_of_sight(seen) == "vectors"
+
+
 def ladder(seen: ObservationFingerprint, *, remembers: bool = False) -> tuple[str, ...]:
     """Return the names of networks to try on what is seen of a task; a teacher that remembers gets such as do."""
-    if remembers and kind_of_sight(seen) == "vectors":
+    if gets_cells(seen, remembers=remembers):
         return _REMEMBERING
     return {"vectors": _VECTORS, "images": _IMAGES, "parts": _PARTS}[kind_of_sight(seen)]
 

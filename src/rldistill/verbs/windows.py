@@ -1,13 +1,14 @@
 """On which windows a student that remembers is trained."""
 
 from rldistill.errors import UsageError
+from rldistill.loading.named import shown_to
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import load_policy
 from rldistill.sight import choose_parts
 from rldistill.tasks import Task
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
-from rldistill.verbs.sizes import kind_of_sight
+from rldistill.verbs.sizes import gets_cells
 
 
 def window_of(options: DistillOptions) -> tuple[int, int]:
@@ -69,8 +70,7 @@ def has_cells(options: DistillOptions, task: Task, *, teacher_remembers: bool) -
         found = network is not None and network.memory is not None
     else:
         sight = choose_parts("student_sees", options.student_sees, options.names, task)
-        seen = task.fingerprint if sight is None else sight.seen(task.fingerprint)
-        found = teacher_remembers and kind_of_sight(seen) == "vectors"
+        found = gets_cells(shown_to(task, sight).fingerprint, remembers=teacher_remembers)
     if not found:
         refuse_window(options)
     return found
