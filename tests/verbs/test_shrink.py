@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,6 +232,8 @@ def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, q
     told = []
     monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:2", "mlp:4"))
     monkeypatch.setattr(shrink_search.Search, "_look", lambda _self, _student, _name: (0.5, 0.5))
+    few = {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
     task = short_cart_pole(60)
     found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, callbacks=[told.append])
     assert [trial.network for trial in found.trials] == ["mlp:2", "mlp:4"]
