@@ -246,8 +246,8 @@ def test_a_standard_deviation_that_fell_to_0_or_below_is_said_and_read_by_its_si
 
 TWO_DISTRIBUTIONS = (
     "With two outputs for each action it is a Gaussian whose std depends on the state, or a Beta distribution: rsl_rl "
-    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian. "
-    "A Beta export with rsl_rl (policy.onnx), and load that."
+    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian; of "
+    "the Beta --outputs actions=beta (its mean)."
 )
 
 
@@ -290,3 +290,22 @@ def test_a_std_that_depends_on_the_state_is_read_as_its_user_says(outputs, path)
     else:
         output_mean = output.actions
     torch.testing.assert_close(output_mean, mean, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+def test_the_means_of_beta_distributions_are_read_as_their_user_says(path):
+    module = randomised(MLPModel())
+    del module.distribution
+    torch.save(new(module), path)
+    policy = load_policy(path, task=box_task(1), activation="elu", outputs="actions=beta")
+    with torch.no_grad():
+        alpha, beta = (torch.nn.functional.softplus(module.mlp(module.obs_normalizer(ROWS))) + 1).chunk(2, dim=1)
+    expected = 2 * torch.distributions.Beta(alpha, beta).mean - 1
+    torch.testing.assert_close(policy(ROWS)[0].actions, expected, rtol=1e-5, atol=1e-5)
+    again = path.with_suffix(".safetensors")
+    policy.save(again)
+    loaded = load_policy(again)
+    assert loaded.spec.is_beta and loaded.hash == policy.hash
+    assert torch.equal(loaded(ROWS)[0].actions, policy(ROWS)[0].actions)
+    with pytest.raises(MismatchError, match=r"has actions box \[1\], task 'made-up' has box \[2\]"):
+        load_policy(path, task=box_task(2), activation="elu", outputs="actions=beta")

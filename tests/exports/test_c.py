@@ -15,7 +15,7 @@ from rldistill.policies import TorchPolicy, choose_actions
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
 from tests.kit.c_programs import SANITIZERS, written
-from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
+from tests.kit.small_policies import beta_policy, box_task, image_task, small_policy, vector_task
 
 
 def observations(policy, count=20, scale=2.0):
@@ -155,6 +155,12 @@ def test_q_values_of_a_distribution_are_its_mean():
     policy = small_policy(vector_task(), network="mlp:8")
     spec = policy.with_spec(atoms=ValueAtoms(-2.0, 5.0, 11)).spec
     assert answers_as(TorchPolicy.from_spec(spec, [None], zero_output=False))
+
+
+def test_actions_are_the_means_of_beta_distributions():
+    policy = beta_policy()
+    assert answers_as(policy)
+    assert answers_as(policy, 100 * observations(policy))
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("multi_discrete", (3, 2, 4)), ("multi_binary", (5,))])

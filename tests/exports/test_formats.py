@@ -23,7 +23,7 @@ from rldistill.policies.padded import probe_rows
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
+from tests.kit.small_policies import beta_policy, box_task, image_task, small_policy, vector_task
 
 STATISTICS = InputNormalization((0.1, 0.2, 0.3, 0.4), (0.5, 1.0, 2.0, 4.0))
 
@@ -56,6 +56,7 @@ POLICIES = {
     "coloured": coloured_policy,
     "parts": combined_policy,
     "gaussian": lambda: small_policy(box_task(mapping="tanh_rescale"), output_kind="gaussian"),
+    "beta": beta_policy,
     "choices": lambda: small_policy(
         Task("made-up", ObservationFingerprint((4,), "float32", ActionLayout("multi_discrete", (2, 3)))),
         output_kind="logits",
@@ -173,6 +174,7 @@ def test_a_student_is_trained_on_by_stable_baselines3(name, tmp_path):
         (lambda: small_policy(layer_norm=True), "has a LayerNorm"),
         (lambda: small_policy(box_task(mapping="tanh_rescale"), output_kind="gaussian",
                               gaussian=GaussianOptions("gsde")), "a spread of the kind gsde"),
+        (beta_policy, "ends in distributions of values or actions"),
     ],
 )  # fmt: skip
 def test_stable_baselines3_refuses_networks_that_it_does_not_build(policy, why, tmp_path):
@@ -197,6 +199,11 @@ def test_an_rsl_rl_checkpoint_holds_the_actor_and_is_read_as_the_policy(tmp_path
         warnings.simplefilter("ignore")
         copy = FORMATS["rsl-rl"].read(export, path)
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-5)
+
+
+def test_an_rsl_rl_checkpoint_holds_no_beta_distributions(tmp_path):
+    with pytest.raises(RldistillError, match=r"--to rsl-rl: the network of policy .*, or ends in Beta distributions"):
+        exported(beta_policy(), "rsl-rl", tmp_path)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from rldistill.policies import TorchPolicy, choose_actions
 from rldistill.policies.padded import probe_rows
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
-from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
+from tests.kit.small_policies import beta_policy, box_task, image_task, small_policy, vector_task
 
 
 def answers(policy, rows, **options):
@@ -119,6 +119,10 @@ def test_q_values_are_the_expectations_of_their_distributions():
     spec = replace(small_policy().spec, atoms=ValueAtoms(-10.0, 10.0, 11))
     generator = torch.Generator().manual_seed(0)
     assert agrees(TorchPolicy.from_spec(spec, [None], zero_output=False, generator=generator))
+
+
+def test_actions_are_the_means_of_beta_distributions():
+    assert agrees(beta_policy())
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("discrete", (3,)), ("multi_discrete", (2, 3)), ("multi_binary", (3,))])

@@ -55,3 +55,9 @@ def small_policy(
         generator=torch.Generator().manual_seed(seed),
         **options,
     )
+
+
+def beta_policy() -> TorchPolicy:
+    """Return a policy whose actions are the means of Beta distributions."""
+    spec = small_policy(box_task(2), output_kind="actions").with_spec(is_beta=True).spec
+    return TorchPolicy.from_spec(spec, [None], zero_output=False)

@@ -165,6 +165,7 @@ def make_policy(
         input_scale=layers.input_scale,
         gaussian=layers.gaussian,
         atoms=layers.atoms,
+        is_beta=layers.is_beta,
         normalization=None if layers.normalization is None else layers.normalization.settings,
         provenance=provenance,
     )
@@ -221,7 +222,9 @@ def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
     """Return the actions as the network's maker read them, with the task's bounds where it did not say them."""
     of_task = task.fingerprint.action_layout
     kind, sizes = (
-        ("box", (len(found.layers.output.bias),)) if found.layout is None else (found.layout.kind, found.layout.sizes)
+        ("box", (len(found.layers.output.bias) // (2 if found.layers.is_beta else 1),))
+        if found.layout is None
+        else (found.layout.kind, found.layout.sizes)
     )
     if (kind, sizes) != (of_task.kind, of_task.sizes):
         raise MismatchError(

@@ -19,7 +19,7 @@ from rldistill.data import is_dataset_folder
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import PolicyFileError, UsageError, reading_file
-from rldistill.networks.outputs import OutputDeclaration, parse_outputs
+from rldistill.networks.outputs import BETA_MEANS, OutputDeclaration, parse_outputs
 from rldistill.options.declaration import verb
 from rldistill.options.load_policy import LoadOptions
 from rldistill.options.reading import Reading
@@ -265,7 +265,8 @@ def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
 def _of_its_own_word(policy: TorchPolicy, path: Path, task: Task | None, reading: Reading) -> TorchPolicy:
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
     outputs = reading.outputs
-    if outputs is not None and parse_outputs(outputs) != OutputDeclaration(policy.output_kind):
+    own = BETA_MEANS if policy.spec.is_beta else OutputDeclaration(policy.output_kind)
+    if outputs is not None and parse_outputs(outputs) not in (own, OutputDeclaration(policy.output_kind)):
         raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
     acts = acting(policy, reading.behaviour)
     assert isinstance(acts, TorchPolicy), "a policy of ours stays one"

@@ -19,7 +19,7 @@ from rldistill.errors import PolicyFileError, listed
 from rldistill.networks import GaussianOptions, InputNormalization
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
-from rldistill.networks.outputs import OutputDeclaration
+from rldistill.networks.outputs import BETA_MEANS, OutputDeclaration
 
 _DEFAULT_ACTIVATION: Activation = "elu"
 _SMALLEST_STD = 1e-6
@@ -27,8 +27,8 @@ _SMALLEST_STD = 1e-6
 _NORMALIZER_EPSILON = 1e-2
 _TWO_DISTRIBUTIONS = (
     "With two outputs for each action it is a Gaussian whose std depends on the state, or a Beta distribution: rsl_rl "
-    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian. "
-    "A Beta export with rsl_rl (policy.onnx), and load that."
+    "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian; of "
+    "the Beta --outputs actions=beta (its mean)."
 )
 
 
@@ -59,12 +59,13 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     *hidden, output = take_layers(tensors, actor.prefix)
     normalization = _take_normalization(tensors, actor.normalizer)
     log_std, odd_std = _take_log_std(tensors)
+    is_beta = said.outputs == BETA_MEANS
     if log_std is None and said.outputs in (OutputDeclaration("gaussian"), OutputDeclaration("actions")):
         output, log_std = _halves(output, said)
     if tensors:
         raise UnknownLayersError(f"{', '.join(tensors)} beside its layers")
     # Of a student that is said to give actions, and as many as the task has, there is nothing to check.
-    if not isinstance(log_std, Layer) and said.outputs != OutputDeclaration("actions"):
+    if not isinstance(log_std, Layer) and said.outputs != OutputDeclaration("actions") and not is_beta:
         _check_std(log_std, len(output.bias), actor, said)
     layers = NetworkLayers(
         () if memory else tuple(hidden),
@@ -76,6 +77,7 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
         log_std=log_std,
         gaussian=GaussianOptions("state" if isinstance(log_std, Layer) else "parameter"),
         normalization=normalization,
+        is_beta=is_beta,
     )
     algorithm = "distillation" if actor.is_student else "ppo"
     notes = (*_notes(actor, said.activation), *odd_std)

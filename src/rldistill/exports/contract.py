@@ -215,6 +215,9 @@ def _mapping(layout: ActionLayout, policy: TorchPolicy, task: Task, start: int, 
     finite = [
         [bound if abs(bound) < _UNBOUNDED else None for bound in side[start:end]] for side in (layout.low, layout.high)
     ]
+    if policy.spec.is_beta:
+        count = end - start
+        return {"squash": "beta_mean", "scale": [2.0] * count, "offset": [-1.0] * count, "clip": finite}
     squashes = layout.mapping == "tanh_rescale"
     pairs = list(zip(layout.low[start:end], layout.high[start:end], strict=True))
     # Of a deterministic policy the network itself ends in them, of a Gaussian they are applied to the mean.

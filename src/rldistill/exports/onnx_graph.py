@@ -258,12 +258,25 @@ def _rows(graph: Graph, rows: OutputRows, linear: str, features: str) -> list[st
         return [mean, _log_std(graph, rows, mean, features)]
     if layer.kind == "actions" and layer.squashes:
         return [_rescaled(graph, layer.layout, linear)]
+    if layer.is_beta:
+        return [_beta_mean(graph, layer, linear)]
     if layer.atoms is None:
         return [linear]
     shape = graph.constant([0, layer.num_outputs, layer.atoms.count], np.int64)
     chances = graph.node("Softmax", graph.node("Reshape", linear, shape), axis=-1)
     support = torch.linspace(float(layer.atoms.low), float(layer.atoms.high), layer.atoms.count).numpy()
     return [graph.node("MatMul", chances, graph.constant(support))]
+
+
+def _beta_mean(graph: Graph, layer: OutputLayer, linear: str) -> str:
+    parameters = graph.plus(graph.node("Softplus", linear), 1)
+    bounds = [
+        [graph.constant([bound], np.int64) for bound in (start, start + layer.num_outputs, 1)]
+        for start in (0, layer.num_outputs)
+    ]
+    alpha, beta = (graph.node("Slice", parameters, *own) for own in bounds)
+    share = graph.node("Div", alpha, graph.node("Add", alpha, beta))
+    return graph.plus(graph.times(share, 2), -1)
 
 
 def _log_std(graph: Graph, rows: OutputRows, mean: str, features: str) -> str:

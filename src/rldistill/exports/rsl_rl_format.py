@@ -28,8 +28,8 @@ def _write(export: Export, path: Path) -> None:
     layer = found.rows.layer
     if found.convolutions or not layer.layout.is_continuous or layer.squashes:
         raise misfit(export, _WHAT, "is no MLP from vectors to actions of a box that are clipped")
-    if len(set(found.activations)) > 1 or layer.gaussian.mean_limit is not None:
-        raise misfit(export, _WHAT, "has different activations, or clips its mean")
+    if len(set(found.activations)) > 1 or layer.gaussian.mean_limit is not None or layer.is_beta:
+        raise misfit(export, _WHAT, "has different activations, clips its mean, or ends in Beta distributions")
     actor: dict[str, Tensor] = {}
     for index, linear in enumerate([*found.hidden, found.output]):
         actor[f"mlp.{2 * index}.weight"] = linear.weight.detach().cpu().clone()

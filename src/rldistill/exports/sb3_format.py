@@ -101,8 +101,9 @@ def _policy_kwargs(export: Export, found: DensePolicy, algorithm: Algorithm) -> 
         raise misfit(export, _WHAT, "has different activations")
     if algorithm == "SAC" and found.rows.layer.gaussian.std not in ("state", "parameter", "fixed"):
         raise misfit(export, _WHAT, f"has a spread of the kind {found.rows.layer.gaussian.std}")
-    if found.rows.layer.gaussian.mean_limit is not None or found.rows.layer.atoms is not None:
-        raise misfit(export, _WHAT, "clips its mean, or ends in value distributions")
+    last = found.rows.layer
+    if last.gaussian.mean_limit is not None or last.atoms is not None or last.is_beta:
+        raise misfit(export, _WHAT, "clips its mean, or ends in distributions of values or actions")
     # One list for each of the two networks: the one that acts is the policy's, the other begins anew at the same size.
     kwargs["net_arch"] = hidden if algorithm == "DQN" else {"pi": hidden, "vf" if algorithm == "PPO" else "qf": hidden}
     return kwargs | {"activation_fn": activations[0] if activations else nn.ReLU}

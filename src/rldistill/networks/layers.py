@@ -96,6 +96,7 @@ class NetworkLayers:
         log_std: of a Gaussian: a layer, a vector `[D]`, or the matrix `[F, D]` of gSDE.
         gaussian: how `log_std` is read.
         atoms: of a value distribution, whose expectations are the Q-values.
+        is_beta: whether actions are the means of Beta distributions.
         float_images: whether every part of three dimensions is an image, also where it is not of bytes.
         name: of its architecture; empty: named by its sizes.
     """
@@ -114,6 +115,7 @@ class NetworkLayers:
     log_std: Layer | Tensor | None = None
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
     atoms: ValueAtoms | None = None
+    is_beta: bool = False
     float_images: bool = False
     name: str = ""
 

@@ -78,17 +78,21 @@ class OutputLayer:
         layout: of the actions.
         gaussian: of the spread, where the kind is `gaussian`.
         atoms: of the distribution whose expectation the Q-values are; None: the layer gives them itself.
+        is_beta: whether actions are the means of Beta distributions on [-1, 1], with two linear outputs for each.
     """
 
     kind: OutputKind
     layout: ActionLayout
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN
     atoms: ValueAtoms | None = None
+    is_beta: bool = False
 
     def __post_init__(self) -> None:
         self.layout.num_outputs(self.kind)  # refuses what does not belong together
         if self.atoms is not None and self.kind != "q_values":
             raise ValueError(f"atoms belong to q_values, got {self.kind}.")
+        if self.is_beta and (self.kind != "actions" or self.squashes):
+            raise ValueError(f"the means of Beta distributions are actions that are clipped, got {self.kind}.")
         if self.kind in ("actions", "gaussian") and self.squashes and not self._is_bounded:
             raise ValueError(f"tanh_rescale needs finite bounds, got {self.layout.low} to {self.layout.high}.")
 
@@ -105,8 +109,10 @@ class OutputLayer:
     @property
     def num_linear(self) -> int:
         """Outputs of the linear layer: without a Gaussian's log std, which has a layer of its own."""
-        num_atoms = 1 if self.atoms is None else self.atoms.count
-        return self.layout.sizes[0] if self.kind == "gaussian" else self.num_outputs * num_atoms
+        if self.kind == "gaussian":
+            return self.layout.sizes[0]
+        each = 2 if self.is_beta else 1 if self.atoms is None else self.atoms.count
+        return self.num_outputs * each
 
     @property
     def squashes(self) -> bool:
@@ -161,6 +167,8 @@ class OutputRows(nn.Module):
             # From [-1, 1] to [low, high], as the environment takes them.
             low, high = linear.new_tensor(layer.layout.low), linear.new_tensor(layer.layout.high)
             return low + 0.5 * (torch.tanh(linear) + 1) * (high - low)
+        if layer.is_beta:
+            return _beta_mean(linear)
         return linear if layer.atoms is None else _expectation(linear, layer.atoms)
 
     def _log_std(self, features: Tensor) -> Tensor:
@@ -173,6 +181,15 @@ class OutputRows(nn.Module):
             variance = features.square() @ self.log_std.exp().square()
             return 0.5 * (variance + GSDE_EPSILON).log()
         return self.log_std
+
+
+def _beta_mean(linear: Tensor) -> Tensor:
+    """Return the means `[B, D]` of Beta distributions on [-1, 1], of all α before all β, `[B, 2 D]`.
+
+    Softplus plus 1 gives α and β, so that each distribution has one peak (as rsl_rl 5 has them).
+    """
+    alpha, beta = (nn.functional.softplus(linear) + 1).chunk(2, dim=-1)
+    return 2 * alpha / (alpha + beta) - 1
 
 
 def _expectation(logits: Tensor, atoms: ValueAtoms) -> Tensor:

@@ -2,7 +2,8 @@
 
 A declaration is written `q_values`, `logits`, `gaussian` or `actions`, and where a program has
 several outputs also which of them: `logits=policy`, `gaussian=mu,log_std`, `gaussian=mu,log(std)`. Of a box whose
-bounds -1 and 1 stand for, it is `actions=rescale` or `actions=rescale(NAME)`.
+bounds -1 and 1 stand for, it is `actions=rescale` or `actions=rescale(NAME)`. Of a checkpoint of rsl_rl `actions=beta`
+means the means of Beta distributions.
 """
 
 import re
@@ -44,6 +45,10 @@ class OutputDeclaration:
         if self.is_scaled:
             text = f"rescale({text})" if names else "rescale"
         return f"{self.kind}={text}" if text else self.kind
+
+
+# The mean of a Beta distribution for each action, from two outputs for each.
+BETA_MEANS = OutputDeclaration("actions", ("beta",))
 
 
 def parse_outputs(text: str) -> OutputDeclaration:

@@ -21,7 +21,7 @@ class Reading(Options):
     outputs: str | None = None
     """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions; if there are several
     outputs also which, such as logits=policy or gaussian=mu,log_std. actions=rescale: outputs of -1 and 1 stand for the
-    bounds of the action space."""
+    bounds of the action space. actions=beta: of rsl_rl, the means of Beta distributions."""
     input_scale: float | None = None
     """Factor on observations of bytes for a program that takes floats: 1 if the program scales them itself, else
     1/255."""

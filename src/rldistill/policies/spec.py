@@ -80,6 +80,7 @@ class PolicySpec:
     gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how Gaussian heads get their spread
     # Of the distributions whose expectations the Q-values are; None: heads give them directly.
     atoms: ValueAtoms | None = None
+    is_beta: bool = False  # whether actions are the means of Beta distributions, two outputs of the network for each
     # Which of that module's outputs make the rows, as `parse_outputs` reads it; None: it has one.
     module_outputs: str | None = None
     # What that module remembers of one environment, the shape of each part; the values when an episode begins lie with
@@ -174,7 +175,11 @@ class PolicySpec:
         """The kind of output per task name, in order."""
         return {
             head.task.name: OutputLayer(
-                head.output_kind or self.output_kind, head.task.fingerprint.action_layout, self.gaussian, self.atoms
+                head.output_kind or self.output_kind,
+                head.task.fingerprint.action_layout,
+                self.gaussian,
+                self.atoms,
+                self.is_beta,
             )
             for head in self.heads
         }
@@ -280,6 +285,8 @@ class PolicySpec:
             later["gaussian"] = asdict(self.gaussian)
         if self.atoms is not None:
             later["atoms"] = asdict(self.atoms)
+        if self.is_beta:
+            later["is_beta"] = True
         if self.module_outputs is not None:
             later["module_outputs"] = self.module_outputs
         if self.module_state:
@@ -317,6 +324,7 @@ class PolicySpec:
             normalization=data.get("normalization"),
             gaussian=GaussianOptions(**data.get("gaussian", {})),
             atoms=ValueAtoms(**data["atoms"]) if "atoms" in data else None,
+            is_beta=data.get("is_beta", False),
             module_outputs=data.get("module_outputs"),
             module_state=tuple(map(tuple, data.get("module_state", ()))),
             sight=Sight.from_dict(data["sight"]) if "sight" in data else None,

@@ -223,10 +223,10 @@ def _check_sight(options: DistillOptions, initial: TorchPolicy, sight: Sight | N
 
 def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: PolicySpec) -> None:
     old = initial.spec
-    if old.atoms != new.atoms:
+    if (old.atoms, old.is_beta) != (new.atoms, new.is_beta):
         raise MismatchError(
-            f"--init-from {options.init_from} gives distributions of values, of which no student is made here. "
-            "Distil it: --teacher."
+            f"--init-from {options.init_from} gives distributions of {'actions' if old.is_beta else 'values'}, of "
+            "which no student is made here. Distil it: --teacher."
         )
     were, are = ([layer.kind for layer in spec.output_layers.values()] for spec in (old, new))
     if "gaussian" in (*were, *are) and (were, old.gaussian) != (are, new.gaussian):

@@ -39,6 +39,14 @@ def to_outputs(plan: Plan, definitions: Definitions) -> list[str]:
     if output.kind == "gaussian" and output.gaussian.mean_limit is not None:
         limit = number(float(output.gaussian.mean_limit))
         return loop("d", output.layout.sizes[0], [f"outputs[d] = {_clipped('outputs[d]', f'-{limit}', limit)};"])
+    if output.is_beta:
+        definitions.helpers["above_one"] = _ABOVE_ONE
+        # A mean is written where its own α stood.
+        parts = [
+            f"const float {name} = above_one(outputs[{place}]);"
+            for name, place in (("alpha", "d"), ("beta", f"{count} + d"))
+        ]
+        return loop("d", count, [*parts, "outputs[d] = 2.0f * alpha / (alpha + beta) - 1.0f;"])
     if output.kind == "actions" and output.squashes:
         return loop("d", count, [f"outputs[d] = {_squashed(output.layout, 'outputs[d]', definitions)};"])
     return []
@@ -118,6 +126,13 @@ def _squashed(layout: ActionLayout, value: str, definitions: Definitions) -> str
 
 def _clipped(value: str, low: str, high: str) -> str:
     return f"{value} < {low} ? {low} : {value} > {high} ? {high} : {value}"
+
+
+_ABOVE_ONE = function(
+    "static float above_one(float x)",
+    ["return 1.0f + (x > 0.0f ? x + logf(1.0f + expf(-x)) : logf(1.0f + expf(x)));"],
+    about="1 + log(1 + exp(x)): a parameter of a Beta distribution with one peak.",
+)
 
 
 def _expectation(count: int, support: str) -> str:

@@ -283,7 +283,7 @@ class _Writer:
         log_std = to_log_std(plan, self._feature_value(), self._definitions)
         decide = "decide(state, observation" if self._state else "decide(observation"
         outputs = [f"{decide}, outputs);"]
-        if plan.output.atoms is not None:  # it needs room for the scores of all atoms
+        if plan.last.num_outputs > plan.output.layout.num_outputs(plan.output.kind):  # of atoms, or α and β
             outputs = [f"float scores[{plan.last.num_outputs}];", f"{decide}, scores);"]
             outputs += loop("a", count, ["outputs[a] = scores[a];"])
         if any("features" in line for line in log_std):
