@@ -16,6 +16,7 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.reports.quickstart import quickstart
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run, run_well
+from tests.kit.terrain_env import TERRAIN_TASK, terrain_teachers
 
 pytest.importorskip("matplotlib")
 
@@ -46,6 +47,21 @@ def test_a_teacher_of_vectors_becomes_a_student_a_table_and_a_figure(made, teach
     large, small = (row["num_parameters"] for row in played[:2])
     assert f"{large / small:.2g} times fewer parameters; retention " in result.stderr
     assert f"rldistill quickstart --teacher '{teacher}' --task {TASK} --student auto --num-steps" in result.stderr
+
+
+def test_a_student_of_some_parts_of_two_teachers_is_made_in_one_call(tmp_path):
+    named = []
+    for name, policy in terrain_teachers().items():
+        policy.save(tmp_path / f"{name}.safetensors")
+        named.append(f"{name}={tmp_path / name}.safetensors")
+    sees = ("--choose", "terrain", "--names", "state=0:2,terrain=2:", "--student-sees", "state")
+    out = tmp_path / "q"
+    result = run_well("quickstart", "--teacher", *named, "--task", TERRAIN_TASK, *sees, *SMALL, "--out", out)
+    student = load_policy(out / "run" / "student.safetensors")
+    assert student.spec.sight.parts == ("state",)
+    files = " ".join(f"--teacher {file}" for file in named)
+    again = f"--choose terrain --names state=0:2,terrain=2: --task {TERRAIN_TASK} --student-sees state --student auto"
+    assert f"rldistill quickstart {files} {again} --num-steps 200000" in result.stderr
 
 
 def test_what_cannot_be_filmed_is_left_out_in_one_line(made):

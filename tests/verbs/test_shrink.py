@@ -26,6 +26,7 @@ from tests.kit.commands import run
 from tests.kit.payout import constant_policy, payout_task
 from tests.kit.seen_env import PARTS_TASK, teacher_of_state
 from tests.kit.small_policies import image_task
+from tests.kit.terrain_env import INFO_TASK, SPANS, TERRAIN_TASK, terrain_teachers
 
 SIZES = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
 
@@ -304,5 +305,27 @@ def test_the_smallest_student_of_some_parts_is_found_and_finds_its_teacher_again
                       out=tmp_path / "s")  # fmt: skip
     assert found.student.spec.sight is not None and found.student.spec.sight.parts == ("hint",)
     assert found.student.spec.provenance["teacher"]["reading"]["sight"] == {"parts": ["state"]}
-    with pytest.raises(UsageError, match="names belong with student_sees or teacher_sees"):
+    with pytest.raises(UsageError, match="names belong with student_sees, teacher_sees or choose"):
         rd.shrink(teacher, PARTS_TASK, names={"a": [0, 1]}, out=tmp_path / "t")
+
+
+def test_the_smallest_student_of_several_teachers_is_found(quick, tmp_path):
+    small = {"within": 60, "num_episodes": 20, "num_envs": 4}
+    found = rd.shrink(terrain_teachers(), TERRAIN_TASK, choose="terrain", names=SPANS, out=tmp_path / "s", **small)
+    several = found.student.spec.provenance["teacher"]["several"]
+    assert [own["name"] for own in several["teachers"]] == ["walk", "climb"]
+    with pytest.raises(UsageError, match="out: expected a folder: only the file of a single teacher has a name"):
+        rd.shrink(terrain_teachers(), TERRAIN_TASK, choose="terrain", names=SPANS, **small)
+
+
+def test_a_command_line_names_several_teachers(quick, tmp_path):
+    words = []
+    for name, policy in terrain_teachers(INFO_TASK).items():
+        policy.save(tmp_path / f"{name}.safetensors")
+        words.append(f"{name}={tmp_path / name}.safetensors")
+    out = tmp_path / "s"
+    options = ("--task", INFO_TASK, "--choose", "terrain", "--within", "60s", "--num-episodes", 20, "--num-envs", 4)
+    result = run("shrink", *words, *options, "--out", out)
+    teachers = " ".join(f"--teacher {word}" for word in words)
+    assert f"next: rldistill evaluate {out}/student.safetensors {teachers} --choose terrain --num-" in result.stderr
+    assert read_config(out / "config.toml")["choose"] == "terrain"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rldistill.cli.options import Given, read_options, repeated
-from rldistill.cli.output import quoted, tell_if_new, write_options, write_result
+from rldistill.cli.output import quoted, tell_if_new, words_of, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options, option_types
 from rldistill.options.distill import DistillOptions, DistillSeveral, Live, Online, Stored
@@ -226,8 +226,6 @@ def _teacher_options(made: Mapping[str, Any]) -> str:
         return ""  # options are said of all files at once; the student's file says how each of its teachers is read
     words = dict(said[0]) if said else {}
     if sight := recorded_sight(words):
-        spans = ",".join(f"{name}={first}:{end}" for name, (first, end) in sight.spans.items())
         words = {name: value for name, value in words.items() if name != "sight"}
-        words |= {"teacher_sees": ",".join(sight.parts)} | ({"names": spans} if spans else {})
-    options = [f"--teacher {quoted(record['path'] or 'FILE')}" for record in records]
-    return " ".join([*options, *(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in words.items())])
+        words |= {"teacher_sees": sight.parts} | ({"names": sight.spans} if sight.spans else {})
+    return words_of([*(("teacher", record["path"] or "FILE") for record in records), *words.items()])

@@ -3,13 +3,16 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rldistill.cli.options import Flags
 from rldistill.errors import printable
 from rldistill.options.declaration import Options
+from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import Folder, recorded
+from rldistill.options.shrink import ShrinkOptions
 
 
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
@@ -43,6 +46,30 @@ def quoted(value: object) -> str:
     """Return a path or a value as a shell takes it, in one line: what is printed to be pasted must survive a space."""
     text = str(value)
     return shlex.quote(text if text.isprintable() else printable(text))
+
+
+def teacher_words(options: ShrinkOptions | QuickstartOptions) -> str:
+    """Return the options that name a teacher, or several of a task, and say how it is read and what it sees."""
+    given = options.teacher
+    files: list[object] = [*given] if isinstance(given, tuple) else [given]
+    sees = {"choose": options.choose, "teacher_sees": options.teacher_sees, "names": options.names}
+    said = {**options.as_reading().to_dict(), **sees}
+    return words_of([*(("teacher", file) for file in files), *said.items()])
+
+
+def words_of(said: Iterable[tuple[str, object]]) -> str:
+    """Return options as a command line gives them; None is left out."""
+    return " ".join(f"--{name.replace('_', '-')} {quoted(_typed(value))}" for name, value in said if value is not None)
+
+
+def _typed(value: object) -> object:
+    """Return a value as it is typed: names with commas between, spans of a vector as `name=0:3`."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, cast(Sequence[object], value)))
+    if not isinstance(value, Mapping):
+        return value
+    spans = cast(Mapping[str, Sequence[int]], value).items()
+    return ",".join(f"{name}={':'.join(map(str, span))}{':' * (len(span) == 1)}" for name, span in spans)
 
 
 def plain_line(line: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.options import read_options
-from rldistill.cli.output import quoted, write_options, write_result
+from rldistill.cli.options import read_options, repeated
+from rldistill.cli.output import quoted, teacher_words, words_of, write_options, write_result
 from rldistill.cli.shrink import seconds
 from rldistill.options.quickstart import QuickstartOptions
 
@@ -16,20 +16,22 @@ _EXAMPLE = "rldistill quickstart"
 
 def run(argv: Sequence[str]) -> None:
     """Take the bundled teacher to a proven student."""
-    given = read_options("quickstart", [QuickstartOptions], argv, example=_EXAMPLE, text_values={"within": seconds})
-    options, flags = given.make(QuickstartOptions), given.flags
+    given = read_options(
+        "quickstart",
+        [QuickstartOptions],
+        repeated(["quickstart", *argv], "--teacher")[1:],
+        example=_EXAMPLE,
+        text_values={"within": seconds},
+    )
+    files, flags = given.values.get("teacher", ()), given.flags
+    options = given.make(QuickstartOptions, teacher=files[0] if len(files) == 1 else files or None)
     from rldistill.session.machine import resolve_machine
 
     options, out = resolve_machine(options), Path(options.out)
     if flags.dry_run:
-        from rldistill.loading.named import as_named, as_policy
-        from rldistill.reports.quickstart import check_folder
-        from rldistill.session.run_folder import keep_inputs
+        from rldistill.reports.quickstart import load_teacher
 
-        keep_inputs(out, [options.teacher], overwrite=options.overwrite)
-        check_folder(out)
-        if options.teacher is not None:
-            as_policy(as_named(options.teacher, options), device=options.device, task=options.task)
+        load_teacher(options)
         write_options(options, flags)
         return
     from rldistill.cli.progress import callbacks
@@ -51,17 +53,18 @@ def run(argv: Sequence[str]) -> None:
     elif not flags.quiet:
         sys.stderr.write(f"\n{table}\n\n{_summary(result.evaluation)}\n\n")
         sys.stderr.write("".join(f"{key:<8} {path}\n" for key, path in files.items()))
+        again = " ".join(filter(None, (_taught(options), _longer(options))))
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
             f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
-            f"      rldistill quickstart {_teacher(options)}{_longer(options)} --out {quoted(f'{out}-long')}\n"
+            f"      rldistill quickstart {again} --out {quoted(f'{out}-long')}\n"
         )
 
 
-def _teacher(options: QuickstartOptions) -> str:
-    """Return the options that name what was distilled."""
-    said = {"teacher": options.teacher, "task": options.task}
-    return "".join(f"--{name} {quoted(value)} " for name, value in said.items() if value is not None)
+def _taught(options: QuickstartOptions) -> str:
+    """Return the options that name what was distilled, and what the student sees of it."""
+    words = (teacher_words(options), words_of([("task", options.task), ("student-sees", options.student_sees)]))
+    return " ".join(filter(None, words))
 
 
 def _longer(options: QuickstartOptions) -> str:

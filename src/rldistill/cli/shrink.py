@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rldistill.cli.options import read_options
-from rldistill.cli.output import quoted, write_options, write_result
+from rldistill.cli.output import quoted, teacher_words, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
 
@@ -33,7 +33,8 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.verbs.shrink import check_shrink, shrink
 
-    options = given.make(ShrinkOptions)
+    files = given.values["teacher"]
+    options = given.make(ShrinkOptions, teacher=files[0] if len(files) == 1 else files)
     if given.flags.dry_run:
         write_options(check_shrink(options), given.flags)
         return
@@ -46,9 +47,8 @@ def run(argv: Sequence[str]) -> None:
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
     lines.append(f"figure:  {_draw(found)}")
-    said: dict[str, object] = {"teacher": options.teacher, **options.as_reading().to_dict()}
-    said |= {} if options.env_kwargs is None else {"env_kwargs": json.dumps(dict(options.env_kwargs))}
-    words = " ".join(f"--{name.replace('_', '-')} {quoted(value)}" for name, value in said.items())
+    words = teacher_words(options)
+    words += "" if options.env_kwargs is None else f" --env-kwargs {quoted(json.dumps(dict(options.env_kwargs)))}"
     lines.append(f"next: rldistill evaluate {student} {words} --num-episodes 100 --seed 1")
     write_result(given.flags, {}, "\n".join(lines))
 

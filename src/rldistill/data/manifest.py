@@ -77,6 +77,12 @@ class TeacherEntry:
         optional = ("normalization", "reading", "behaviour", "num_parameters", "several")
         return {key: value for key, value in asdict(self).items() if value is not None or key not in optional}
 
+    @property
+    def for_student(self) -> dict[str, Any]:
+        """What a student's file says of its teacher: that by which it is found again."""
+        kept = ("name", "hash", "path", "reading", "several")
+        return {key: value for key, value in self.to_dict().items() if key in kept}
+
 
 @dataclass(frozen=True)
 class Provenance:

@@ -1,22 +1,30 @@
 """Options of `quickstart`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from rldistill.errors import UsageError
-from rldistill.options.declaration import Above, Count, PathLike
+from rldistill.options.declaration import Above, Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Machine, Told
+from rldistill.options.shared import Environments, Folder, Machine, Told, WhoSees
+
+if TYPE_CHECKING:
+    TeacherFiles = PathLike | Sequence[PathLike]
+else:  # on the command line one or several
+    TeacherFiles = tuple[Path, ...]
 
 _NETWORK_FOR_BUNDLED = "net3"
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuickstartOptions(Reading, Environments, Machine, Folder, Told):
+class QuickstartOptions(Reading, WhoSees, Environments, Machine, Folder, Told):
     """Take a teacher to a proven smaller student, a figure and a film. A second call goes on."""
 
-    teacher: PathLike | None = None
-    """Policy file of a teacher, of any library. Default: the bundled Pong teacher."""
+    teacher: Annotated["TeacherFiles | None", PythonOnly()] = None
+    """Policy file of a teacher, of any library; with --choose several, NAME=FILE each. Default: the bundled Pong
+    teacher."""
     task: str | None = None
     """Task to play. Default: the teacher's own."""
     student: str | None = None

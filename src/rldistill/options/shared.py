@@ -129,6 +129,21 @@ class PartNames(Options):
     the keys of a Dict."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhoSees(Chosen, TeacherSees, StudentSees, PartNames, Options):
+    """What teachers and student see, of a verb that makes a student of a teacher in one call."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names is not None and self.student_sees is self.teacher_sees is self.choose is None:
+            raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
+
+    @property
+    def of_student(self) -> dict[str, Any]:
+        """What is said of the student's sight, as `distill` takes it."""
+        return {} if self.student_sees is None else {"student_sees": self.student_sees, "names": self.names}
+
+
 # What a call does with its folder, and who hears of it, is not part of what it makes.
 _OF_THE_CALL = frozenset({*option_types(Folder), *option_types(Told)})
 

@@ -1,29 +1,32 @@
 """Options of `shrink`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Above, AtLeast, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Machine, PartNames, Played, StudentSees, TeacherSees, Told
+from rldistill.options.shared import Environments, Folder, Machine, Played, Told, WhoSees
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
     from rldistill.loading.named import PolicyLike
+
+    TeacherLike = PolicyLike | Mapping[str, PolicyLike]
 else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    PolicyLike, TaskLike = Path, str
+    TeacherLike, TaskLike = tuple[Path, ...], str
 
 
 @dataclass(frozen=True)
-class ShrinkOptions(Reading, TeacherSees, StudentSees, PartNames, Played, Environments, Machine, Folder, Told):
+class ShrinkOptions(Reading, WhoSees, Played, Environments, Machine, Folder, Told):
     """Find the smallest student that keeps a teacher's skill, prove it, and write it."""
 
-    teacher: Annotated[PolicyLike, PythonOnly()]
-    """Teacher: a policy, a file of any library, or a run folder."""
-    task: Annotated[TaskLike | None, PythonOnly()] = None
+    teacher: Annotated["TeacherLike", PythonOnly()]
+    """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
+    task: Annotated["TaskLike | None", PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     out: PathLike | None = None
@@ -36,15 +39,8 @@ class ShrinkOptions(Reading, TeacherSees, StudentSees, PartNames, Played, Enviro
     """Fresh episodes of the first proof, or as many as could prove --keep of a student that never fails, if these are
     more; further ones are played while the bound is open and time is left."""
 
-    @property
-    def of_student(self) -> dict[str, Any]:
-        """What is said of the student's sight, as `distill` takes it."""
-        return {} if self.student_sees is None else {"student_sees": self.student_sees, "names": self.names}
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.names is not None and self.student_sees is self.teacher_sees is None:
-            raise UsageError("names belong with student_sees or teacher_sees, which say what they are for.")
         if not math.isfinite(self.within):
             raise UsageError(f"within: got {self.within}, expected a number of seconds.")
         if self.keep > 1:

@@ -61,15 +61,7 @@ def several_entry(
     policy: SwitchedPolicy, members: Sequence[TeacherEntry], *, played_as: Behaviour | None = None
 ) -> TeacherEntry:
     """Return what is recorded of several teachers of one task, given what is of each, in order."""
-    teachers = [
-        {
-            "name": name,
-            "hash": entry.hash,
-            "path": entry.path,
-            **({} if not entry.reading else {"reading": entry.reading}),
-        }
-        for name, entry in zip(policy.members, members, strict=True)
-    ]
+    teachers = [{**entry.for_student, "name": name} for name, entry in zip(policy.members, members, strict=True)]
     entry = teacher_entry(policy, None, played_as=played_as)
     return replace(entry, several={"choose": policy.choice.to_dict(), "teachers": teachers})
 

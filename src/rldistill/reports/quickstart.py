@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rldistill.envs import PlayableTask, make_task
+from rldistill.envs import PlayableTask
 from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.evaluation.records import Evaluation
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.bundled import bundled_teacher
-from rldistill.loading.named import PolicyLike, as_named, as_policy, played_by
+from rldistill.loading.named import as_named, as_teacher, files_of
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
@@ -68,12 +68,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         KeyboardInterrupt: stopped; the next call goes on.
     """
     out = Path(options.out)
-    path = Path(options.teacher or bundled_teacher("pong"))
-    keep_inputs(out, [path], overwrite=options.overwrite)
-    check_folder(out)
-    source = as_named(path, options)
-    teacher = as_policy(source, device=options.device, task=options.task)
-    playable = played_by(teacher, make_task(teacher.tasks[0] if options.task is None else options.task))
+    teacher, playable = load_teacher(options)
     _check_begun(out, options)
     run = out / "run"
     # Every phase goes on where an earlier call stopped.
@@ -81,12 +76,13 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     if options.network is None:
         write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
         within = _WITHIN if options.within is None else options.within
-        found = shrink(source, options.task, within=within, out=run, behaviour=options.behaviour, **shared)
+        said = _said_of_teacher(options) | options.of_student
+        found = shrink(_named(options), options.task, within=within, out=run, **said, **shared)
         notify(options.callbacks, MessageEvent(found.verdict))
         student, figure = found.student, size_curve(found.to_dict(), out / "sizes.png")
         evaluation, table = _evaluated(out, options, playable, student, teacher)
     else:
-        student = _distilled(options, options.network, source, shared)
+        student = _distilled(options, options.network, shared)
         evaluation, table = _evaluated(out, options, playable, student, teacher)
         figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
     video = out / "teacher_and_student.mp4"
@@ -95,11 +91,44 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if has_film else None)
 
 
-def _distilled(options: QuickstartOptions, network: str, source: PolicyLike, shared: dict[str, Any]) -> TorchPolicy:
+def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
+    """Return the teacher, or the several of a task as one, and its task, after checking the folder.
+
+    Raises:
+        OutputExistsError: `out` holds something that is not a quickstart's.
+        RldistillError: the teacher cannot be read, or does not fit the task.
+    """
+    named, out = as_named(_named(options), options, options.choose), Path(options.out)
+    keep_inputs(out, files_of([named]), overwrite=options.overwrite)
+    check_folder(out)
+    return as_teacher(
+        named,
+        options.task,
+        behaviour=None,
+        env_kwargs=None,
+        exploration_epsilon=None,
+        device=options.device,
+        sees=options.teacher_sees,
+        names=options.names,
+    )
+
+
+def _named(options: QuickstartOptions) -> Any:  # noqa: ANN401 a file, or NAME=FILE of several
+    return options.teacher or bundled_teacher("pong")
+
+
+def _said_of_teacher(options: QuickstartOptions) -> dict[str, Any]:
+    """Return what the user said of the teacher, as `collect` and `shrink` take it."""
+    sees = {"choose": options.choose, "teacher_sees": options.teacher_sees, "names": options.names}
+    return options.as_reading().to_dict() | {"trust": options.trust} | sees
+
+
+def _distilled(options: QuickstartOptions, network: str, shared: dict[str, Any]) -> TorchPolicy:
     """Return the student of a network that is named."""
     out, num_updates = Path(options.out), options.num_updates or _NUM_UPDATES
     num_steps = options.num_steps or _NUM_STEPS
-    collect(source, options.task, num_steps=num_steps, out=out / "data", behaviour=options.behaviour, **shared)
+    said = _said_of_teacher(options)
+    collect(_named(options), options.task, num_steps=num_steps, out=out / "data", **said, **shared)
     write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
     return distill(
         out / "data",
@@ -108,6 +137,7 @@ def _distilled(options: QuickstartOptions, network: str, source: PolicyLike, sha
         num_updates=num_updates,
         evaluate_period=max(1, min(500, num_updates // 4)),
         evaluate_episodes=0,  # of more episodes below
+        **options.of_student,
         **shared,
     )
 

@@ -384,11 +384,8 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
 
 
 def _task_record(task: Source, measured: HeldOutRecord) -> dict[str, Any]:
-    teacher = task.teacher
-    said = {} if teacher.reading is None else {"reading": dict(teacher.reading)}
-    said |= {} if teacher.several is None else {"several": dict(teacher.several)}
     return {
-        "teacher": {"name": teacher.name, "hash": teacher.hash, "path": teacher.path, **said},
+        "teacher": task.teacher.for_student,
         "dataset": dict(task.record),
         **_likeness_record(task, measured),
     }

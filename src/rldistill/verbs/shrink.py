@@ -7,6 +7,7 @@ from typing import Any
 from rldistill.errors import UsageError
 from rldistill.events import StopRequestedError
 from rldistill.loading.named import PolicyLike, as_named, files_of, path_of, policy_name, task_name
+from rldistill.loading.several import choose_text
 from rldistill.options.declaration import verb
 from rldistill.options.shared import recorded
 from rldistill.options.shrink import ShrinkOptions
@@ -69,7 +70,7 @@ _MAY_DIFFER = frozenset({"teacher", "task", "out", "within", "num_episodes", "nu
 def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:
     """Fill in what depends on the machine, and name the teacher and the folder, which must not hold the teacher."""
     options = resolve_machine(options)
-    named = as_named(options.teacher, options)
+    named = as_named(options.teacher, options, options.choose)
     out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     return options, named, out
@@ -77,7 +78,8 @@ def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:
 
 def _config(options: ShrinkOptions, named: PolicyLike, out: Path) -> dict[str, Any]:
     task = None if options.task is None else task_name(options.task)
-    return recorded(options) | {"teacher": policy_name(named), "out": str(out), "task": task}
+    said = {"teacher": policy_name(named), "out": str(out), "task": task, "choose": choose_text(options.choose)}
+    return recorded(options) | said
 
 
 def _check_same(out: Path, options: ShrinkOptions, named: PolicyLike) -> None:
@@ -88,5 +90,5 @@ def _check_same(out: Path, options: ShrinkOptions, named: PolicyLike) -> None:
 def _name_of(named: PolicyLike) -> str:
     path = path_of(named)
     if path is None:
-        raise UsageError("out: expected a folder: a teacher that is given as an object has no name for one.")
+        raise UsageError("out: expected a folder: only the file of a single teacher has a name for one.")
     return path.resolve().stem if path.suffix else path.resolve().name

@@ -133,11 +133,9 @@ def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps
         named: what the user named it by.
         num_steps: learned from, those of earlier sizes included.
     """
-    entry = entry_of(teacher, named)
-    record = {"name": entry.name, "hash": entry.hash, "path": entry.path}
     made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
     return made | {
-        "teacher": record if entry.reading is None else record | {"reading": dict(entry.reading)},
+        "teacher": entry_of(teacher, named).for_student,
         "chosen_by": "first to hold on the choosing episodes",
         "student": trial.network,
         "num_updates": trial.num_updates,
