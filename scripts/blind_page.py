@@ -1,9 +1,10 @@
 """What may a student do without, if it remembers? A page of figures: `make blind`.
 
 Teachers that see velocities teach students that do not: HalfCheetah of a published zip, and the published policy of the
-Go1 quadruped, whose body's velocity no real robot can measure. Each student is one `rd.distill` with the default recipe
-and one `rd.evaluate`. What is measured is kept in `blind.json` beside the page, so that a second call goes on where the
-first stopped.
+Go1 quadruped, whose body's velocity no real robot can measure. The published policy of the G1 humanoid's legs, which
+remembers, teaches students a tenth of its size. Each student is one `rd.distill` with the default recipe, one
+`rd.evaluate`, and one `rd.export` to C, which plays. What is measured is kept in `blind.json` beside the page, so that
+a second call goes on where the first stopped.
 
     python scripts/blind_page.py ../shared/teachers
     python scripts/blind_page.py ../shared/teachers --only 'Go1 gru:*'
@@ -19,9 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 NUM_EPISODES = 100
-FULL_EPISODE = {"Go1": 500}  # decisions; shorter is a fall
+FULL_EPISODE = {"Go1": 500, "G1": 500}  # decisions; shorter is a fall
+# Of the G1: decisions in which it takes up a command, and episodes of each command.
+SETTLING, WALKS = 100, 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,21 @@ EXPERIMENTS = (
         ("mlp:64x64", "stack:4+mlp:64x64", "gru:64", "gru:32"),
         "The student sees the eight positions and angles, and none of the nine velocities.",
         seeing=("mlp:64x64",),
+    ),
+    Experiment(
+        "G1",
+        "robots/g1_motion.pt",
+        "robots:G1-v0",
+        {},
+        "",
+        (),
+        "The legs of the humanoid follow one of four commands (forward at 0.5 and 1 m/s, to the left at 0.3 m/s, a "
+        "turn of 0.5 rad/s). Its published policy is an LSTM of about 31,000 parameters; the student sees the same. A "
+        "decision without a fall is worth 1, of 500. *Off by* is how far the mean velocity over the ground is from "
+        f"that of the command (m/s, after {SETTLING} decisions, mean of the four commands, {WALKS} episodes each), in "
+        "brackets the teacher's.",
+        seeing=("gru:15", "lstm:12", "mlp:32"),
+        named={"trust": True, "outputs": "actions"},
     ),
 )
 
@@ -125,7 +145,22 @@ def run(experiment: Experiment, student: str, seed: int, folder: Path, runs: Pat
     )
     (row,) = played.students
     full = FULL_EPISODE.get(experiment.title)
-    return {
+    compiled = rd.export(
+        learned,
+        to="c",
+        task=experiment.task,
+        out=runs / f"{experiment.title}-{student}-{seed}.c".replace(" ", "-").replace(":", "-"),
+        overwrite=True,
+    )
+    assert compiled.score is not None and compiled.written is not None
+    (in_c,) = compiled.score.students
+    measured: dict[str, Any] = {}
+    if experiment.title == "G1":
+        errors = [velocity_error(policy) for policy in (learned, teacher)]
+        measured = dict(zip(("velocity_error", "teacher_velocity_error"), errors, strict=True))
+    return measured | {
+        "c_mean": in_c.mean,
+        "c_flash": compiled.written.data["flash_bytes"],
         "num_parameters": learned.num_parameters,
         "num_steps": learned.spec.provenance["dataset"]["num_steps"],
         "cpu_seconds": round(seconds),
@@ -138,6 +173,27 @@ def run(experiment: Experiment, student: str, seed: int, folder: Path, runs: Pat
     }
 
 
+def velocity_error(policy: Any) -> float:  # noqa: ANN401 (any policy)
+    """Return how far the G1's mean velocity is from the command's, in m/s, over all commands."""
+    import gymnasium
+    import robots
+
+    errors: list[float] = []
+    for number in range(WALKS * len(robots.G1.commands)):
+        env, which = gymnasium.make("robots:G1-v0"), number % len(robots.G1.commands)
+        observation, _ = env.reset(seed=2_000 + number, options={"command": which})
+        state, velocities, is_over = policy.initial_state(1), list[Any](), False
+        while not is_over:
+            output, state = policy(observation[None], state)
+            observation, _, has_fallen, is_over, info = env.step(np.asarray(output.actions[0]))
+            is_over = is_over or has_fallen
+            velocities.append(info["velocity"][:2])
+        # One that falls before has followed nothing.
+        mean = np.mean(velocities[SETTLING:], axis=0) if len(velocities) > SETTLING else np.zeros(2)
+        errors.append(float(np.hypot(*(mean - robots.G1.commands[which][:2]))))
+    return float(np.mean(errors))
+
+
 def page(records: dict[str, Any]) -> str:
     """Return the page of what is measured so far."""
     lines = [
@@ -146,7 +202,8 @@ def page(records: dict[str, Any]) -> str:
         "Made by `make blind` (`scripts/blind_page.py`); not written by hand. Each row is one student of the default "
         "recipe: `rd.distill(rd.Live(TEACHER, TASK), student=…, names=…, student_sees=…)` with nothing else said but "
         f"the seed, then {NUM_EPISODES} fresh episodes, the same for all, with [95 %] intervals. *Minutes* are of "
-        "processor time on one thread. [Who sees what](../who-sees-what.md) explains the options.",
+        "processor time on one thread. *In C* is the mean score of the student's C over 30 episodes, *flash* what it "
+        "takes. [Who sees what](../who-sees-what.md) explains the options.",
         "",
     ]
     for experiment in EXPERIMENTS:
@@ -161,8 +218,8 @@ def page(records: dict[str, Any]) -> str:
 
 
 HEAD = (
-    "| student | parameters | seed | score | teacher's | retention | falls | steps | minutes |",
-    "|---|--:|--:|---|--:|---|--:|--:|--:|",
+    "| student | parameters | seed | score | teacher's | retention | falls | off by | in C | flash | steps | minutes |",
+    "|---|--:|--:|---|--:|---|--:|---|--:|--:|--:|--:|",
 )
 
 
@@ -172,6 +229,9 @@ def line(student: str, seed: str, record: dict[str, Any]) -> str:
     cells = [f"`{name}` {sees_all}".strip(), f"{record['num_parameters']:,}", seed]
     cells += [interval(record["mean"], record["interval"], ",.0f"), f"{record['teacher_mean']:,.0f}"]
     cells += [interval(record["retention"], record["retention_interval"], ".3f"), falls]
+    own, teachers = record.get("velocity_error"), record.get("teacher_velocity_error")
+    cells += ["-" if own is None else f"{own:.2f} ({teachers:.2f})"]
+    cells += [f"{record['c_mean']:,.0f}", f"{record['c_flash'] / 1024:.1f} KB"]
     cells += [f"{record['num_steps']:,}", f"{record['cpu_seconds'] / 60:.1f}"]
     return f"| {' | '.join(cells)} |"
 

@@ -87,7 +87,8 @@ class G1(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     Observations are 47 numbers: angular velocity / 4 (3), gravity direction (3), command (3, scaled by 2, 2, 1/4),
     joint angles from their defaults (12), joint velocities / 20 (12), last action (12), sine and cosine of the phase
     (2). Actions are 12 targets, a quarter of a radian each around the defaults, without bounds of their own. A decision
-    without a fall is worth 1; an episode has 500. `info["velocity"]` is the body's velocity over the ground (m/s).
+    without a fall is worth 1; an episode has 500. `reset(options={"command": 0})` names the command, and
+    `info["velocity"]` is the body's velocity over the ground (m/s).
     """
 
     observation_space = Box(-np.inf, np.inf, (47,), np.float32)
@@ -109,7 +110,8 @@ class G1(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         mujoco.mj_resetData(self.model, self.data)
         # Nothing else is drawn by its makers: small velocities make episodes differ.
         self.data.qvel[:6] = self.np_random.uniform(-0.1, 0.1, 6)
-        self.command = self.commands[self.np_random.integers(len(self.commands))]
+        chosen = self.np_random.integers(len(self.commands))
+        self.command = self.commands[(options or {}).get("command", chosen)]
         self.last_action = np.zeros(12)
         self.decisions = 0
         mujoco.mj_forward(self.model, self.data)

@@ -1,6 +1,6 @@
 """The two files of a plan: constants, one function for each layer, and the two that a user calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +79,8 @@ class _Writer:
         own = self._decisions(*self._features())
         code = "\n".join([*self._definitions.helpers.values(), *self._functions, *own])
         of_math = tuple(name[:-1] for name in _OF_MATH if name in code)
-        num_bytes = sum(BYTES[kind] * size for kind, size in self._buffers.values())
+        buffers = aligned(self._buffers)
+        num_bytes = sum(BYTES[kind] * size for kind, size in buffers.values())
         sections = [
             comment([f"{self._file}.c: weights and layers. {self._file}.h says what goes in and what comes out."]),
             "",
@@ -97,8 +98,8 @@ class _Writer:
         ]
         if self._buffers:
             sections += ["/* What layers give to each other. */"]
-            buffers = [f"    {kind} {name}[{size}];" for name, (kind, size) in self._buffers.items()]
-            sections += ["static struct {", *buffers, "} memory;", ""]
+            lines = [f"    {kind} {name}[{size}];" for name, (kind, size) in buffers.items()]
+            sections += ["static struct {", *lines, "} memory;", ""]
         source = "\n".join([*sections, code])
         header = self._header(contract, num_bytes)
         num_constant_bytes = self._definitions.num_bytes
@@ -311,3 +312,10 @@ class _Writer:
             )
         value, offset = (number(float(part.flatten()[0])) for part in (scale, self._quantized.features.offset))
         return f"((float)features[f] * {value} + {offset})"
+
+
+def aligned(buffers: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
+    """Return buffers, types and sizes by name, so that a compiler puts nothing between or behind them."""
+    largest = max((BYTES[kind] for kind, _ in buffers.values()), default=1)
+    ordered = sorted(buffers.items(), key=lambda item: -BYTES[item[1][0]])
+    return {name: (kind, -(-BYTES[kind] * size // largest) * largest // BYTES[kind]) for name, (kind, size) in ordered}
