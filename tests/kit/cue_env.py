@@ -10,7 +10,7 @@ from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import ActionLayout
 from tests.kit.small_policies import small_policy
 
-CUE_TASK = "tests.kit.cue_env:Cue-v0"
+CUE_TASK, PICTURE_TASK = "tests.kit.cue_env:Cue-v0", "tests.kit.cue_env:Picture-v0"
 _ALL = Task("cue", ObservationFingerprint((1,), "float32", ActionLayout.discrete(2)))
 
 
@@ -38,7 +38,21 @@ class Cue(gymnasium.Env):
         return {"always": np.array([self._cue]), "shown": np.array([shown])}
 
 
+class Picture(Cue):
+    """The same, and what is shown is a picture: dark or bright at the first step, grey at all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        picture = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+        self.observation_space = spaces.Dict({"always": self.observation_space["always"], "shown": picture})
+
+    def _observation(self):
+        parts = super()._observation()
+        return {"always": parts["always"], "shown": np.full((1, 36, 36), 127 + 120 * parts["shown"][0], np.uint8)}
+
+
 gymnasium.register("Cue-v0", entry_point=Cue)
+gymnasium.register("Picture-v0", entry_point=Picture)
 
 
 def teacher_of_cue() -> TorchPolicy:

@@ -6,7 +6,7 @@ import torch
 import rldistill as rd
 from rldistill.errors import UsageError
 from rldistill.policies import load_policy
-from tests.kit.cue_env import CUE_TASK, teacher_of_cue
+from tests.kit.cue_env import CUE_TASK, PICTURE_TASK, teacher_of_cue
 
 SMALL = {
     "num_updates": 150,
@@ -26,8 +26,8 @@ def data(tmp_path_factory):
     return folder
 
 
-def score(policy):
-    rows = rd.evaluate(policy, CUE_TASK, num_episodes=40).policies
+def score(policy, task=CUE_TASK):
+    rows = rd.evaluate(policy, task, num_episodes=40).policies
     return next(row.mean for row in rows if row.role == "student")
 
 
@@ -48,6 +48,19 @@ def test_a_student_that_remembers_keeps_what_only_the_first_step_shows(data, tmp
     loaded = load_policy(tmp_path / "r" / "student.safetensors")
     assert loaded.hash == made.hash
     assert score(loaded) == score(made)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(("student", "least", "most"), [("conv:8-8:16+gru:8", 0.95, 1.0), ("conv:8-8:16", 0.0, 0.75)])
+def test_a_student_of_pictures_remembers_what_only_the_first_shows(tmp_path, student, least, most):
+    source = rd.Live(teacher_of_cue(), PICTURE_TASK, teacher_sees="always", collect_steps=1000, teacher_fraction=0.5)
+    window = {"window": 9, "burn_in": 0} if "gru" in student else {}
+    settings = SMALL | window | {"num_updates": 300, "learning_rate": 0.003}
+    made = rd.distill(source, student=student, out=tmp_path / "r", **settings)
+    assert least <= score(made, PICTURE_TASK) <= most
+    for name in ("a.onnx", "a.c") if "gru" in student else ():
+        left = rd.export(made, tmp_path / name, task=PICTURE_TASK, num_episodes=5, num_envs=2, num_threads=1)
+        assert left.parity.agreement == 1
 
 
 @pytest.mark.learning
