@@ -1,6 +1,8 @@
 """What a writer or a replay holds between two shards: open segments, and the values of their steps.
 
-Rows are compressed as soon as they fill a block, so that many slots with long episodes never pile up raw frames.
+Rows wait together, a megabyte of them, before each episode gets its own: one by one would take longer than the steps of
+many environments. They are compressed as soon as they fill a block, so that many slots with long episodes never pile up
+raw frames.
 """
 
 import itertools
@@ -19,7 +21,8 @@ from rldistill.data.shard import Blocks
 Row = Mapping[str, NDArray[Any]]
 """One observation as it is stored, by field."""
 Rows = Mapping[str, NDArray[Any]]
-"""Observations of several slots, `[N, …]` by field."""
+"""Several observations, `[N, …]` by field."""
+_MOST_WAITING = 1 << 20
 
 
 class _RowBuffer:
@@ -32,11 +35,14 @@ class _RowBuffer:
         self._pending = np.empty((rows_per_block(dtype.itemsize * prod(spec.shape)), *spec.shape), dtype)
         self._num_pending = 0
 
-    def add(self, row: NDArray[Any]) -> None:
-        self._pending[self._num_pending] = row
-        self._num_pending += 1
-        if self._num_pending == len(self._pending):
-            self.compress()
+    def add(self, rows: NDArray[Any]) -> None:
+        while len(rows):
+            taken = rows[: len(self._pending) - self._num_pending]
+            self._pending[self._num_pending : self._num_pending + len(taken)] = taken
+            self._num_pending += len(taken)
+            if self._num_pending == len(self._pending):
+                self.compress()
+            rows = rows[len(taken) :]
 
     def compress(self) -> None:
         if self._num_pending:
@@ -54,6 +60,10 @@ class SegmentBuffer:
         lead_rows: the rows before `first_step` that stacking needs, oldest first.
         specs: dtype and shape of a row of each field.
         num_context_rows: rows that the next segment of the episode would need as its lead.
+
+    Attributes:
+        num_steps: that it has, of which some may not have got their rows yet.
+        has_last_observation: whether the state after the last step has a row, too.
     """
 
     def __init__(
@@ -73,7 +83,7 @@ class SegmentBuffer:
         self._rows = {name: _RowBuffer(spec) for name, spec in specs.items()}
         self._context: deque[Row] = deque(maxlen=num_context_rows)
         for row in lead_rows:
-            self._add_row({name: part[None] for name, part in row.items()}, 0)
+            self.add({name: part[None] for name, part in row.items()})
 
     @property
     def is_empty(self) -> bool:
@@ -85,15 +95,14 @@ class SegmentBuffer:
         """Number of the step that would follow, within the episode."""
         return self.first_step + self.num_steps
 
-    def add_step(self, rows: Rows, slot: int) -> None:
-        """Add a slot's row as that of one more step."""
-        self._add_row(rows, slot)
-        self.num_steps += 1
-
-    def add_last_observation(self, rows: Rows, slot: int) -> None:
-        """Add a slot's row as that of the state after the last step."""
-        self._add_row(rows, slot)
-        self.has_last_observation = True
+    def add(self, rows: Rows) -> None:
+        """Add the rows of what followed."""
+        for name, buffer in self._rows.items():
+            buffer.add(rows[name])
+        if kept := self._context.maxlen:
+            newest = {name: part[-kept:].copy() for name, part in rows.items()}
+            num_rows = len(next(iter(newest.values())))
+            self._context.extend({name: part[row] for name, part in newest.items()} for row in range(num_rows))
 
     def seal(self) -> None:
         """Compress what is pending; no row may follow."""
@@ -107,12 +116,6 @@ class SegmentBuffer:
     def blocks(self, name: str) -> tuple[list[bytes], list[int]]:
         """Return the sealed blocks of a field, and how many rows each holds."""
         return self._rows[name].blocks, self._rows[name].block_num_rows
-
-    def _add_row(self, rows: Rows, slot: int) -> None:
-        for name, buffer in self._rows.items():
-            buffer.add(rows[name][slot])
-        if self._context.maxlen:
-            self._context.append({name: part[slot].copy() for name, part in rows.items()})
 
 
 class ShardBuffer:
@@ -131,12 +134,13 @@ class ShardBuffer:
 
     def append(self, episodes: NDArray[np.int64], rows: NDArray[Any], values: Mapping[str, NDArray[Any]]) -> None:
         """Add one step of each of N episodes, copied: its row of the observations, and its `values` `[N, …]`."""
-        fields, num_context_rows = self._layout.observation_fields, self._layout.frame_stack - 1
-        parts = self._layout.split(rows)
-        for index, episode in enumerate(episodes.tolist()):
-            if episode not in self.under_way:
-                self.under_way[episode] = SegmentBuffer(episode, 0, [], fields, num_context_rows)
-            self.under_way[episode].add_step(parts, index)
+        for episode in episodes.tolist():
+            segment = self.under_way.get(episode)
+            if segment is None:
+                fields, num_context_rows = self._layout.observation_fields, self._layout.frame_stack - 1
+                segment = self.under_way[episode] = SegmentBuffer(episode, 0, [], fields, num_context_rows)
+            segment.num_steps += 1
+        self._wait(episodes, rows)
         self._episodes.append(episodes.copy())
         for name, column in self._values.items():
             column.append(values[name].copy())
@@ -145,15 +149,37 @@ class ShardBuffer:
     def end(self, episode: int, last_row: NDArray[Any] | None) -> None:
         """End an episode with the row of the state after its last step; None: it is given up."""
         segment = self.under_way.pop(episode)
-        if last_row is not None:
-            segment.add_last_observation(self._layout.split(np.asarray(last_row)[None]), 0)
         self.ended.append(segment)
+        if last_row is not None:
+            segment.has_last_observation = True
+            self._wait(np.array([episode]), np.asarray(last_row)[None])
+
+    def _wait(self, episodes: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        """Keep a copy of one row for each of some episodes, until there are many."""
+        self._waiting.append((episodes.copy(), rows.copy()))
+        self._num_waiting_bytes += rows.nbytes
+        if self._num_waiting_bytes >= _MOST_WAITING:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give each episode its rows that wait, in their order."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._num_waiting_bytes = self._waiting, [], 0
+        episodes = np.concatenate([numbers for numbers, _ in waiting])
+        order = np.argsort(episodes, kind="stable")
+        parts = self._layout.split(np.concatenate([rows for _, rows in waiting])[order])
+        numbers, first = np.unique(episodes[order], return_index=True)
+        segments = self.under_way | {segment.episode: segment for segment in self.ended}
+        for episode, start, end in zip(numbers.tolist(), first, [*first[1:], len(episodes)], strict=True):
+            segments[episode].add({name: part[start:end] for name, part in parts.items()})
 
     def tensors(self) -> dict[str, NDArray[Any]] | None:
         """Compress what is pending and lay all out as the tensors of a shard; None where there is nothing.
 
         The segments stand in the order of their episodes, and the steps in the order of the segments.
         """
+        self._hand_out()
         written = [segment for segment in (*self.ended, *self.under_way.values()) if not segment.is_empty]
         if not written:
             return None
@@ -185,6 +211,9 @@ class ShardBuffer:
     def _empty(self) -> None:
         self.ended: list[SegmentBuffer] = []
         self.num_steps = 0
+        # Episodes and their rows, as they came.
+        self._waiting: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
+        self._num_waiting_bytes = 0
         self._episodes: list[NDArray[np.int64]] = []
         self._values: dict[str, list[NDArray[Any]]] = {name: [] for name in self._layout.step_fields}
 

@@ -116,8 +116,8 @@ _REMEMBERING_BOXES = replace(
     _BOXES,
     collect_steps=32_000,
     evidence="Go1, blind to its velocity (teacher: 706): gru:22 has 691 [682, 699] after 800,000 steps, 687 [676, 695] "
-    "and 678 [657, 694] after 400,000; with windows of 32, 256 rows and 100,000 steps 663 [639, 681]. More steps do not "
-    "help without a memory: mlp:28x28 has 676 [665, 685] after 100,000, 650 [622, 674] after 400,000",
+    "and 678 [657, 694] after 400,000; with windows of 32, 256 rows and 100,000 steps 663 [639, 681]. Without a memory "
+    "more steps do not help: mlp:28x28 has 676 [665, 685] after 100,000, 650 [622, 674] after 400,000",
 )
 # A learner is as good at first as its student: nothing of the above was measured on one, so this is the paper's.
 _LEARNER = replace(
