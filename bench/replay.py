@@ -56,7 +56,7 @@ def main(*, quick: bool) -> None:
         rng = np.random.default_rng(0)
 
         def sample(full: Replay = full, rng: np.random.Generator = rng) -> int:
-            return sum(len(full.transitions(full.draw(_BATCH_SIZE, rng)).steps) for _ in range(num_batches))
+            return sum(len(full.transitions(full.draw(rng.random(_BATCH_SIZE))).steps) for _ in range(num_batches))
 
         def append(layout: StepLayout = layout, played: list[tuple[np.ndarray, np.ndarray, StepBatch]] = played) -> int:
             return _append(Replay(layout, 1_000_000, num_return_steps=1), played)

@@ -7,6 +7,7 @@ drawn from streams that know nothing of the number of environments, the slot it 
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 # ALE takes seeds as signed 32-bit integers; -1 means "do not seed".
 _MAX_ENVIRONMENT_SEED = 2**31 - 1
@@ -19,6 +20,35 @@ def _sequence(seed: int, stream: str, *indices: int) -> np.random.SeedSequence:
 def stream_generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
     """Return the generator of a named stream; `indices` name one of many (episode, update, …)."""
     return np.random.Generator(np.random.Philox(_sequence(seed, stream, *indices)))
+
+
+_UPDATES_AT_ONCE = 64
+
+
+class UpdateNumbers:
+    """Numbers in [0, 1) for each update of a run, a function of seed, stream and update; any thread may ask.
+
+    They are drawn for many updates at once: to make a generator takes as long as to gather a small batch.
+    """
+
+    def __init__(self, seed: int, stream: str) -> None:
+        self._seed, self._stream = seed, stream
+        # Of which updates they are, and how many each has: together, so that one thread's are not taken for another's.
+        self._drawn: tuple[tuple[int, int], NDArray[np.float64]] | None = None
+
+    def of(self, update: int, count: int) -> NDArray[np.float64]:
+        """Return so many numbers, `[count]`, of an update."""
+        group, place = divmod(update, _UPDATES_AT_ONCE)
+        drawn = self._drawn
+        if drawn is None or drawn[0] != (group, count):
+            numbers = stream_generator(self._seed, self._stream, group).random((_UPDATES_AT_ONCE, count))
+            drawn = self._drawn = (group, count), numbers
+        return drawn[1][place]
+
+
+def places(numbers: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the places among `count` things that numbers in [0, 1) choose, each as likely as any other."""
+    return (numbers * count).astype(np.int64)
 
 
 def stream_seed(seed: int, stream: str, *indices: int) -> int:

@@ -135,7 +135,7 @@ def check(replay, steps, num_return_steps):
     assert replay.num_drawable == len(drawable)
     if not drawable:
         return
-    drawn = replay.draw(3 * len(drawable), np.random.default_rng(0))
+    drawn = replay.draw(np.random.default_rng(0).random(3 * len(drawable)))
     assert set(numbers[drawn].tolist()) <= drawable
     transitions = replay.transitions(drawn)
     for index, number in enumerate(numbers[drawn].tolist()):
@@ -234,7 +234,7 @@ def test_without_return_steps_every_sealed_step_can_be_drawn():
 
 def test_steps_are_drawn_uniformly():
     replay, _ = filled(500)
-    counts = np.bincount(replay.draw(200_000, np.random.default_rng(0)), minlength=replay.num_steps)
+    counts = np.bincount(replay.draw(np.random.default_rng(0).random(200_000)), minlength=replay.num_steps)
     counts = counts[counts > 0]
     assert len(counts) == replay.num_drawable
     expected = 200_000 / len(counts)

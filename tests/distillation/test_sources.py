@@ -48,7 +48,6 @@ def test_batches_hold_what_is_stored_and_say_where_it_comes_from(dataset):
         assert set(shown) <= set(train.tolist())
         np.testing.assert_array_equal(observations[0, :5].numpy(), dataset.observations(shown))
         np.testing.assert_array_equal(targets[0, :5].numpy(), dataset.field("q_values")[shown])
-        np.testing.assert_array_equal(batch.actions[0, :5].numpy(), dataset.field("action")[shown])
         assert batch.is_real is None
 
 

@@ -128,7 +128,6 @@ def test_stored_windows_hold_what_is_stored_and_mask_what_is_not(tmp_path):
     rows, seen = batch.rows(batch.observations["observation"]).numpy(), dataset.observations(range(dataset.num_steps))
     steps = [int(np.flatnonzero((seen == row).all(axis=1))[0]) for row in rows]
     np.testing.assert_array_equal(batch.target_rows("q_values"), dataset.field("q_values")[steps])
-    np.testing.assert_array_equal(batch.rows(batch.actions), dataset.field("action")[steps])
     np.testing.assert_array_equal(batch.rows(batch.is_first), dataset.steps_in_episode[steps] == 0)
 
 

@@ -189,7 +189,7 @@ def remembered(training, task=0):
     """Every transition in the replay, in the order of the play: (observation, return, discount, next observation)."""
     replay = training.replays[task]
     replay.seal()
-    steps = np.unique(replay.draw(1000, np.random.default_rng(0)))
+    steps = np.unique(replay.draw(np.random.default_rng(0).random(1000)))
     found = replay.transitions(steps)
     rows = zip(
         found.observations[:, 0].tolist(),

@@ -26,6 +26,7 @@ from rldistill.data.segments import ShardBuffer
 from rldistill.data.shard import Shard, open_shard, write_shard
 from rldistill.data.store import UNKNOWN, StepStore
 from rldistill.errors import DatasetError
+from rldistill.seeding import places
 from rldistill.storage import is_temporary, temporary_files
 from rldistill.value_learning import n_step_returns
 
@@ -160,10 +161,10 @@ class Replay:
         self.seal()
         self._slots = []
 
-    def draw(self, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw steps `[B]` uniformly, with replacement; the numbers hold until the next `append`."""
+    def draw(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the steps `[B]` that random numbers `[B]` in [0, 1) choose; they hold until the next `append`."""
         assert self.num_drawable, "nothing to draw from: seal first"
-        return self._drawable[rng.integers(0, self.num_drawable, batch_size)]
+        return self._drawable[places(numbers, self.num_drawable)]
 
     @property
     def is_decoded(self) -> bool:

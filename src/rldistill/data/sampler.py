@@ -17,7 +17,7 @@ from rldistill.data.pools import Pools
 from rldistill.data.reader import Dataset
 from rldistill.data.store import StepStore
 from rldistill.errors import DatasetError, UsageError
-from rldistill.seeding import stream_generator
+from rldistill.seeding import UpdateNumbers, places, stream_generator
 
 MIN_HELD_OUT_FRACTION = 0.10
 MIN_HELD_OUT_EPISODES = 5
@@ -106,7 +106,7 @@ class UniformSampler:
         if not len(indices):
             raise ValueError("indices must not be empty.")
         self._starts = indices
-        self._seed = seed
+        self._numbers = UpdateNumbers(seed, "batch")
         self._window_length, self._burn_in = window_length, burn_in
         if window_length > 1 or burn_in:
             self._cut(store, indices)
@@ -121,9 +121,8 @@ class UniformSampler:
 
     def draw(self, update: int, num_windows: int) -> NDArray[np.int64]:
         """Return the first steps `[B]` of the windows of an update."""
-        rng = stream_generator(self._seed, "batch", update)
         starts = self._starts if self._pools is None else self._pools.of(update, num_windows)
-        return starts[rng.integers(0, len(starts), num_windows)]
+        return starts[places(self._numbers.of(update, num_windows), len(starts))]
 
     def windows(self, update: int, num_windows: int) -> NDArray[np.int64]:
         """Return the steps of an update, as `from_starts`."""

@@ -100,7 +100,7 @@ def read_window(dataset: Dataset, steps: NDArray[np.int64], *, head: int, burn_i
         targets=dataset.targets,
         steps_in_episode=dataset.steps_in_episode,
         where=str(dataset.path),
-        values={"actions": dataset.field("action")},
+        values={},
     )
 
 

@@ -20,7 +20,7 @@ from rldistill.distillation.sources import (
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
 from rldistill.rollout.player import EpisodePlayer, Mixture, StepRecord
-from rldistill.seeding import stream_generator
+from rldistill.seeding import UpdateNumbers
 
 _TEACHER, _STUDENT = "teacher", "student"
 
@@ -68,7 +68,7 @@ class LivePlay:
         self.num_episodes = 0
         self._teacher, self._actor = teacher, actor
         self._make_envs = make_envs
-        self._seed = seed
+        self._seed, self._numbers = seed, UpdateNumbers(seed, "batch")
         self._epsilon = exploration_epsilon
         num_outputs = task.fingerprint.action_layout.num_outputs(teacher.output_kind)
         self._further = further or {}
@@ -118,7 +118,7 @@ class LivePlay:
         """Return rows of one update; may be called from several threads while nothing is played."""
         if self._sampler is not None:
             return self._labelled(self._sampler.windows(update, windows_of(num_rows, self._window_length)))
-        return self._labelled(self.replay.draw(num_rows, stream_generator(self._seed, "batch", update))[None])
+        return self._labelled(self.replay.draw(self._numbers.of(update, num_rows))[None])
 
     def sample(self) -> HeldOut:
         """Return a sample of all steps played, to measure a student on: for play that nothing is drawn from."""

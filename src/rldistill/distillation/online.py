@@ -23,7 +23,7 @@ from rldistill.observations import Tensors, alone, moved, num_rows
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
-from rldistill.seeding import stream_generator, stream_seed
+from rldistill.seeding import UpdateNumbers, stream_seed
 from rldistill.session.metrics import MetricsFile
 from rldistill.training.stream import StreamStep, Training
 
@@ -84,7 +84,7 @@ class OnlineSource:
         self._num_updates = num_updates
         self._teacher_kind = teacher
         self._judge_period = judge_period
-        self._seed = seed
+        self._seed, self._numbers = seed, UpdateNumbers(seed, "batch")
         self._next_judgement = 0
         self._recent: tuple[object, HeldOut] | None = None
         self._best = learner.policy.copy()
@@ -137,8 +137,7 @@ class OnlineSource:
 
     def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update, labelled by the teacher of the moment."""
-        rng = stream_generator(self._seed, "batch", update)
-        return self._labelled(self._learner.replay.draw(num_rows, rng))
+        return self._labelled(self._learner.replay.draw(self._numbers.of(update, num_rows)))
 
     @property
     def held_out(self) -> HeldOut:

@@ -326,7 +326,7 @@ class DQNTraining:
         for _ in range(num_due):
             # One stream per update, so that no generator's state is to be kept.
             rng = stream_generator(self._seed, "replay batch", self._learner.num_updates)
-            drawn = replay.draw(self._settings.batch_size, rng)
+            drawn = replay.draw(rng.random(self._settings.batch_size))
             losses.append(self._learner.learn(replay.transitions(drawn), task))
         return losses
 
