@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rldistill.seeding import episode_generator, episode_seed, stream_generator, stream_seed
+from rldistill.seeding import (
+    UpdateNumbers,
+    episode_generator,
+    episode_seed,
+    places,
+    stream_generator,
+    stream_seed,
+)
 
 LARGEST_SEED_OF_ALE = 2**31 - 1
 
@@ -68,3 +75,24 @@ def test_behaviours_of_neighbouring_episodes_are_unrelated():
 
 def test_large_seeds_are_taken():
     assert stream_seed(2**100, "weights") != stream_seed(2**100 + 1, "weights")
+
+
+def test_the_numbers_of_an_update_do_not_depend_on_who_asked_before():
+    numbers = UpdateNumbers(3, "batch")
+    first = {update: numbers.of(update, 5).copy() for update in (200, 3, 64, 63)}
+    again = UpdateNumbers(3, "batch")
+    for update in sorted(first):
+        np.testing.assert_array_equal(again.of(update, 5), first[update])
+    assert len({tuple(each) for each in first.values()}) == len(first)
+    assert not np.array_equal(UpdateNumbers(4, "batch").of(3, 5), first[3])
+    assert not np.array_equal(UpdateNumbers(3, "other").of(3, 5), first[3])
+
+
+def test_numbers_choose_places_evenly_and_never_beyond_the_last():
+    chosen = places(np.random.default_rng(0).random(60_000), 6)
+    counts = np.bincount(chosen, minlength=6)
+    assert len(counts) == 6 and abs(counts - 10_000).max() < 500  # five standard deviations
+    largest = np.nextafter(1.0, 0.0)
+    assert all(
+        places(np.array([0.0, largest]), count).tolist() == [0, count - 1] for count in (1, 3, 7, 1 << 20, 10**9)
+    )
