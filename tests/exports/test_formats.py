@@ -15,7 +15,7 @@ from rldistill.exports.contract import make_contract
 from rldistill.exports.formats import Export, Score, format_of
 from rldistill.exports.names import Names
 from rldistill.exports.sb3_format import predict_of
-from rldistill.exports.table import FORMATS
+from rldistill.exports.table import FORMATS, check_form
 from rldistill.exports.torch_formats import CONTRACT_FILE
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization
 from rldistill.policies import TorchPolicy, choose_actions, load_policy
@@ -107,9 +107,12 @@ def test_a_module_of_ones_own_leaves_as_torchscript_and_says_so_where_it_cannot_
     rows = probe_rows(policy.tasks[0].fingerprint, 5)
     copy = FORMATS["torchscript"].read(export, path)
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw)
-    for name in ("onnx", "sb3", "rsl-rl"):
-        with pytest.raises(RldistillError, match=r"a module of its maker's own .*torchscript"):
-            exported(policy, name, tmp_path)
+    for name in ("onnx", "c", "sb3", "rsl-rl", "hub-folder"):
+        line = (
+            rf"^--to {name}: policy .* is a module of its maker's own .* These need none: --to torchscript, --to torch"
+        )
+        with pytest.raises(RldistillError, match=line):
+            check_form(policy, FORMATS[name])
 
 
 def sb3_policies():

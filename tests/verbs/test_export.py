@@ -1,6 +1,7 @@
 """`rldistill export` from a policy to files that act as it does, and what it refuses."""
 
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,10 +13,12 @@ from gymnasium.wrappers import TimeLimit
 
 import rldistill as rd
 from rldistill.envs import make_task
-from rldistill.errors import GateError, OutputExistsError, RldistillError
+from rldistill.errors import GateError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import onnx_format
+from rldistill.exports.environment import names_of
 from rldistill.exports.onnx_format import contract_in
-from rldistill.verbs.export import export
+from rldistill.options.export import ExportOptions
+from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
 from tests.kit.small_policies import small_policy, vector_task
@@ -261,3 +264,45 @@ def test_a_program_has_no_weights_to_export(teacher, tmp_path):
     export(teacher, tmp_path / "cart.onnx", **FEW)
     with pytest.raises(RldistillError, match="is a program, not weights"):
         export(tmp_path / "cart.onnx", tmp_path / "again.onnx")
+
+
+def test_a_student_is_exported_with_the_data_that_its_run_folder_names(teacher, tmp_path):
+    short = {"max_episode_steps": 20}
+    rd.collect(teacher, "CartPole-v1", env_kwargs=short, num_steps=300, num_envs=2, out=tmp_path / "data")
+    small = {"student": "mlp:4", "num_updates": 5, "evaluate_episodes": 0}
+    student = rd.distill(tmp_path / "data", out=tmp_path / "run", **small)
+    for named in (tmp_path / "run", tmp_path / "run" / "student.safetensors"):
+        result = export(named, tmp_path / "a.onnx", precision="int8", overwrite=True, **FEW)
+        assert result.compared_on == f"2 episodes of {tmp_path / 'data'}"
+    student.save(tmp_path / "moved" / "student.safetensors")
+    with pytest.raises(RldistillError, match="the run folder of policy 'mlp:4' names none that is still there"):
+        export(tmp_path / "moved" / "student.safetensors", tmp_path / "b.onnx", precision="int8", **FEW)
+
+
+def test_a_policy_of_another_library_is_timed_in_that_librarys_own_way(teacher, tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    export(teacher, tmp_path / "a.zip", **FEW)
+    result = export(tmp_path / "a.zip", tmp_path / "b.pt", task="CartPole-v1", **FEW)
+    assert result.teacher_decides_by == "predict of stable_baselines3"
+    assert set(result.times) == {"export", "policy", "teacher"}
+
+
+def test_data_say_the_task_where_the_policy_names_one_that_is_not_here(teacher, tmp_path):
+    rd.collect(teacher, "CartPole-v1", num_steps=200, num_envs=2, out=tmp_path / "data")
+    policy = rd.load_policy(teacher)
+    elsewhere = replace(policy.spec.heads[0], task=replace(policy.tasks[0], name="CartPole-v999"))
+    policy = policy.with_spec(heads=(elsewhere,))
+    job = prepare(ExportOptions(policy, tmp_path / "a.onnx", data=tmp_path / "data", **FEW))
+    assert job.task is None and job.playable is not None and job.playable.task.name == "CartPole-v1"
+
+
+def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
+    export(teacher, tmp_path / "hub", to="hub-folder", license="apache-2.0", **FEW)
+    assert 'license: "apache-2.0"' in (tmp_path / "hub" / "README.md").read_text()
+    with pytest.raises(UsageError, match=r"^--license is for the card of --to hub-folder, got --to onnx\.$"):
+        export(teacher, tmp_path / "a.onnx", to="onnx", license="mit", **FEW)
+
+
+@pytest.mark.parametrize(("task", "rate"), [("CartPole-v1", 50.0), ("LunarLander-v3", 50.0), ("MountainCar-v0", None)])
+def test_a_control_rate_is_that_of_the_task_where_it_has_one(task, rate):
+    assert names_of(make_task(task)).control_rate_hz == rate

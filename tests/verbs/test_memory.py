@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import rldistill as rd
+from rldistill.envs import make_task
 from rldistill.errors import UsageError
 from rldistill.policies import load_policy
 from tests.kit.cue_env import CUE_TASK, PICTURE_TASK, teacher_of_cue
+from tests.kit.small_policies import small_policy
 
 SMALL = {
     "num_updates": 150,
@@ -116,3 +118,11 @@ def test_burnt_in_steps_fill_the_memory_and_carry_no_gradient(data, tmp_path):
     other = rd.distill(data, out=tmp_path / "b", window=1, burn_in=0, **settings)
     assert first.hash != other.hash
     assert all(torch.isfinite(weight).all() for weight in first.network.parameters())
+
+
+def test_a_window_beyond_the_tasks_own_limit_is_refused_before_anything_is_played(tmp_path):
+    teacher = small_policy(make_task("CartPole-v1").task)
+    with pytest.raises(
+        UsageError, match=r"^window: got 501 steps, the longest episode of CartPole-v1 has 500\. Choose"
+    ):
+        rd.distill(rd.Live(teacher, "CartPole-v1"), student="gru:4", window=501, out=tmp_path / "r")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -218,6 +219,7 @@ def test_where_time_is_short_the_schedules_end_with_it(tmp_path, quick, monkeypa
     monkeypatch.setattr(shrink_search, "distil", watched)
     # A clock on which every look at it takes a tenth of a second.
     monkeypatch.setattr(shrink_search, "time", SimpleNamespace(monotonic=lambda: next(calls) / 10))
+    monkeypatch.setattr(shrink_play, "time", SimpleNamespace(monotonic=lambda: 0.0))
     task = short_cart_pole(60)
     teacher = hand_made_teacher(task, scale=1e-3)
     (trial,) = rd.shrink(teacher, task, out=tmp_path / "s", keep=1.0, within=80.0, num_episodes=20).trials
@@ -258,6 +260,32 @@ def test_a_task_whose_episodes_do_not_end_is_refused(tmp_path, monkeypatch):
     task = short_cart_pole(60)
     with pytest.raises(MismatchError, match=r"no episode ended within 20 decisions.*max_episode_steps"):
         rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=5.0)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_task_whose_episodes_do_not_end_in_the_time_is_refused(tmp_path):
+    task = short_cart_pole(60)
+
+    def wait(event):
+        if isinstance(event, ProgressEvent) and not event.done:
+            time.sleep(1.5)
+
+    with pytest.raises(MismatchError, match=r"no episode ended within 1 s, and scores are of whole episodes"):
+        rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=1.0, callbacks=[wait])
+
+
+def test_a_time_that_ends_before_the_first_look_is_refused_and_leaves_no_folder(tmp_path):
+    task, began = short_cart_pole(60), []
+
+    def wait(event):
+        if isinstance(event, ProgressEvent) and event.done and not began:
+            began.append(event)
+            time.sleep(2)
+
+    line = r"^within: got 1 s, and 40 episodes of the teacher and of random play, which come first, took \d+ s\. Give"
+    with pytest.raises(UsageError, match=line):
+        rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=1.0, callbacks=[wait])
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_student_that_never_fails_is_proved_to_keep_what_the_rule_of_three_allows(tmp_path, quick):

@@ -277,7 +277,11 @@ def check_window(store: StepStore, window_length: int, what: str) -> None:
     Raises:
         UsageError: none is: part of every window is padding.
     """
-    longest = int(store.steps_in_episode.max()) + 1
+    refuse_long_window(window_length, int(store.steps_in_episode.max()) + 1, what)
+
+
+def refuse_long_window(window_length: int, longest: int, what: str) -> None:
+    """Refuse a window that is longer than every episode, as `check_window`."""
     if window_length > longest and window_length != DEFAULT_WINDOW:
         longest_of = f"the longest episode of {what} has {longest}"
         raise UsageError(f"window: got {window_length} steps, {longest_of}. Choose fewer.")

@@ -4,6 +4,7 @@ Who names a task decides what may be imported. A text is what somebody typed, an
 module. A `Task` is a record, perhaps from a stranger's file: it imports nothing, and plays only what is there already.
 """
 
+import contextlib
 import importlib
 import shlex
 import sys
@@ -71,6 +72,18 @@ class PlayableTask:
         seen = self.task.fingerprint
         is_vector = len(seen.observation_shape) == 1 and not any(part.is_image for part in seen.observation_parts)
         return max(_FEW_ENVS, min(num_busy, _MANY_ENVS)) if is_vector else _FEW_ENVS
+
+    @property
+    def longest_episode(self) -> int | None:
+        """Decisions after which every episode ends; None: nobody says. An environment is made to see it."""
+        if self.task.is_atari:
+            frames, skip = self.task.protocol.max_frames, self.task.fingerprint.frame_skip
+            return None if frames is None or not skip else -(-frames // skip)
+        make = (self.plain or self).make_env
+        if make is None:
+            return None
+        with contextlib.closing(make()) as env:
+            return None if env.spec is None else env.spec.max_episode_steps
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""

@@ -45,8 +45,7 @@ def dense_policy(export: Export, what: str) -> DensePolicy:
     """
     policy = export.policy
     network = policy.network
-    if not isinstance(network, PolicyNetwork):
-        raise misfit(export, what, f"is a module of its maker's own ({policy.spec.module})")
+    assert isinstance(network, PolicyNetwork), "a module was refused before"
     scale, *layers, output, rows = plain_layers(network, policy.head)
     layers = [layer for layer in layers if not isinstance(layer, nn.Flatten)]
     pairs = list(zip(layers[::2], layers[1::2], strict=False))

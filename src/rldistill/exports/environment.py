@@ -46,4 +46,7 @@ def names_of(playable: PlayableTask | None) -> Names:
             seconds = getattr(env.unwrapped, attribute, None)
             if isinstance(seconds, float) and seconds > 0:
                 return replace(names, control_rate_hz=round(1 / seconds, 6))
+        # Box2D's games advance by one frame for each decision, and say how many there are in a second.
+        if type(env.unwrapped).__module__.startswith("gymnasium.envs.box2d"):
+            return replace(names, control_rate_hz=float(env.metadata["render_fps"]))
         return names

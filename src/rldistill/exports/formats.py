@@ -45,6 +45,7 @@ class Export:
     calibration: Sample | None = None  # of the dataset, where there is one: the ranges of int8 come from it
     playable: PlayableTask | None = None  # the policy's task, where it can be made here
     score: Score | None = None  # of the policy, where it was measured
+    license: str | None = None  # of its teacher, where the user said it
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class ExportFormat:
     contents: tuple[str, ...] = ()  # names of the files in it, where it is a folder
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
     keeps_state: bool = True  # whether its files can hold a policy that remembers
+    needs_layers: bool = True  # whether it is written from a description of the layers, which a user's module lacks
 
 
 def as_seen(policy: TorchPolicy) -> TorchPolicy:

@@ -30,7 +30,7 @@ def _metadata(export: Export) -> Iterator[str]:
     task, name = json.dumps(export.policy.tasks[0].name), json.dumps(export.policy.name)
     yield "---"
     yield "library_name: rldistill"
-    yield f"license: {json.dumps(_licence(export))}"
+    yield f"license: {json.dumps(export.license or 'unknown')}"  # the weights are made of the teacher's
     yield "pipeline_tag: reinforcement-learning"
     yield f"tags: [reinforcement-learning, deep-reinforcement-learning, policy-distillation, {task}]"
     if export.score is not None:
@@ -47,12 +47,6 @@ def _metadata(export: Export) -> Iterator[str]:
             yield f"    - {{type: retention, name: {json.dumps(said)}, value: {kept['value']:.4g}}}"
     yield "---"
     yield ""
-
-
-def _licence(export: Export) -> str:
-    """Return what the policy's file says of its teacher's licence; a student's weights are made of the teacher's."""
-    recorded = export.policy.spec.provenance.get("license")
-    return recorded if isinstance(recorded, str) and recorded else "unknown"
 
 
 def _score_name(score: Any) -> str:  # noqa: ANN401 (a Score)

@@ -18,7 +18,6 @@ from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
 from rldistill.exports.onnx_graph import INPUT, make_model, state_input, state_output
 from rldistill.exports.states import state_parts
 from rldistill.limits import JSON, read_json
-from rldistill.networks import PolicyNetwork
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy
 
@@ -39,11 +38,6 @@ def write(export: Export, path: Path) -> None:
     """
     onnx = optional_import("onnx", what=_WHAT, extra="onnx")
     check_installed("onnxruntime", what=_WHAT, extra="onnx")
-    if not isinstance(export.policy.network, PolicyNetwork):
-        raise RldistillError(
-            f"{_WHAT}: policy {export.policy.name!r} is a module of its maker's own ({export.policy.spec.module}), "
-            "without a description of its layers. --to torchscript and --to torch-export still work."
-        )
     num_bytes = sum(parameter.numel() * 4 for parameter in export.policy.network.parameters())
     if num_bytes > _MOST_BYTES:
         raise RldistillError(f"{_WHAT}: the weights take {num_bytes:,} bytes, one file holds at most {_MOST_BYTES:,}.")

@@ -193,7 +193,16 @@ def _exported_decider(_: Export, path: Path) -> Decide:
     return _decide(torch.export.load(path).module())
 
 
-TORCHSCRIPT = ExportFormat("torchscript", ".pt", ("float32",), _write_torchscript, _read, _torchscript_decider)
+TORCHSCRIPT = ExportFormat(
+    "torchscript", ".pt", ("float32",), _write_torchscript, _read, _torchscript_decider, needs_layers=False
+)
 TORCH_EXPORT = ExportFormat(
-    "torch-export", ".pt2", ("float32",), _write_exported, _read, _exported_decider, keeps_state=False
+    "torch-export",
+    ".pt2",
+    ("float32",),
+    _write_exported,
+    _read,
+    _exported_decider,
+    keeps_state=False,
+    needs_layers=False,
 )

@@ -3,10 +3,10 @@
 They come from a task that policy plays, or from a dataset: of the two only the first is what the policy meets itself.
 """
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rldistill.data import Dataset, is_dataset_folder
 from rldistill.envs import PlayableTask
-from rldistill.errors import DatasetError, MismatchError, RldistillError
+from rldistill.errors import MismatchError, RldistillError
 from rldistill.exports.formats import Sample
 from rldistill.networks.input_layer import join_parts
 from rldistill.observations import as_tensors, flat
@@ -184,18 +184,11 @@ def open_for(policy: TorchPolicy, path: Path) -> Dataset:
     return dataset
 
 
-def recorded_data(policy: TorchPolicy) -> Dataset | None:
-    """Return the dataset that a student's file says it was distilled from; None where it is gone, or none is named."""
-    config: Any = policy.spec.provenance.get("config")
-    named: Any = config.get("data") if isinstance(config, dict) else None
-    for path in named if isinstance(named, list) else [named]:
-        if not isinstance(path, str):
-            continue
-        try:
-            if is_dataset_folder(Path(path)):
-                dataset = open_for(policy, Path(path))
-                if dataset.provenance.task.name == policy.tasks[0].name:
-                    return dataset
-        except (DatasetError, MismatchError, RldistillError, OSError, ValueError):
-            continue  # another dataset by now: the path is a hint
+def first_of(policy: TorchPolicy, paths: Iterable[Path]) -> Dataset | None:
+    """Return the first dataset that holds what a policy sees of its task; the paths are hints, and may be of others."""
+    for path in paths:
+        with contextlib.suppress(RldistillError, OSError, ValueError):
+            dataset = open_for(policy, path) if is_dataset_folder(path) else None
+            if dataset is not None and dataset.provenance.task.name == policy.tasks[0].name:
+                return dataset
     return None

@@ -40,7 +40,8 @@ class ExportOptions(Reading, Environments, Machine, Told):
     probabilities: bool = False
     """Give the probabilities of all choices, too, beside the scores and the best one."""
     data: PathLike | None = None
-    """Dataset folder. Default: what the student was distilled from, if it is still there."""
+    """Dataset folder. Default: what the student's run folder says that it was distilled from, if it is still
+    there."""
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play policy and export on, which gives both a score; of several heads, the one to export."""
     env_kwargs: Mapping[str, Any] | None = None
@@ -51,6 +52,8 @@ class ExportOptions(Reading, Environments, Machine, Told):
     """Names for the contract: of spans of the observation, such as velocity=0:3,rest=3:, or a JSON file of all numbers
     in observations and actions: {"observation": ["angle", {"name": "velocity", "size": 3, "unit": "m/s"}], "action":
     ["torque"], "control_rate_hz": 50}. Default: those that the environment, or the student's file, gives."""
+    license: str | None = None
+    """hub-folder: licence of the teacher, such as apache-2.0, for the card. Default: unknown."""
     device: str = "cpu"
     """Where the policy itself is run: cpu, cuda or auto. The export is run on the CPU."""
     overwrite: bool = False
@@ -60,6 +63,8 @@ class ExportOptions(Reading, Environments, Machine, Told):
         super().__post_init__()
         if self.quantization_aware and self.precision != "int8":
             raise UsageError(f"--quantization-aware is for --precision int8, got {self.precision}.")
+        if self.license is not None and self.to not in (None, "hub-folder"):
+            raise UsageError(f"--license is for the card of --to hub-folder, got --to {self.to}.")
         assert self.fits is None or self.most_bytes  # refuses what cannot be read
 
     @property

@@ -79,6 +79,18 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"Configuration {path} is not TOML: {reason}.") from error
 
 
+def recorded_data(path: Path | None) -> list[Path]:
+    """Return the datasets that the run folder of a student's file says it was distilled from."""
+    if path is None:
+        return []
+    config = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    try:
+        data = read_config(config).get("data", [])
+    except UsageError:
+        return []  # a student that was moved out of its folder names none
+    return [Path(each) for each in (data if isinstance(data, list) else [data]) if isinstance(each, str)]
+
+
 def plain(value: object) -> object:
     """Return a value as TOML and JSON know it: paths become texts, tuples lists, mappings tables."""
     if isinstance(value, Path):

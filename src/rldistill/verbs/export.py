@@ -1,5 +1,6 @@
 """Export a policy: write it, read it back, compare it over whole trajectories, and only then put it in its place."""
 
+import contextlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from rldistill.exports.places import beside, check_free, free_name, move_in, pla
 from rldistill.exports.result import Exported
 from rldistill.exports.sb3_format import predict_of
 from rldistill.exports.states import state_parts
-from rldistill.exports.table import FORMATS
+from rldistill.exports.table import FORMATS, check_form
 from rldistill.exports.trajectories import Decisions, TrajectorySource
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by, seeing
@@ -39,7 +40,7 @@ from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
-from rldistill.session.run_folder import keep_inputs
+from rldistill.session.run_folder import keep_inputs, recorded_data
 from rldistill.session.threads import use_threads
 from rldistill.storage import write_json
 
@@ -102,17 +103,24 @@ def prepare(options: ExportOptions) -> Job:
     for path in places(Path(options.out), chosen):
         keep_inputs(path, [*files_of([named]), data, file], overwrite=options.overwrite)
     policy = _head(as_policy(named, device=options.device, task=options.task, env_kwargs=options.env_kwargs), options)
-    _check_memory(policy, chosen, options)
+    check_form(policy, chosen)
+    if options.quantization_aware and state_parts(policy):
+        raise RldistillError(
+            f"--quantization-aware trains on single observations, and policy {policy.name!r} remembers. Leave it out: "
+            "int8 keeps 12 bits of what is remembered."
+        )
     if options.probabilities and policy.output_kind != "logits":
         raise UsageError(f"--probabilities: policy {policy.name!r} gives {policy.output_kind}, which are no choices.")
-    dataset = trajectories.recorded_data(policy) if data is None else trajectories.open_for(policy, data)
+    recorded = () if data is not None else recorded_data(path_of(named))
+    dataset = trajectories.first_of(policy, recorded) if data is None else trajectories.open_for(policy, data)
     if options.precision == "int8" and dataset is None:
         raise RldistillError(
-            f"--precision int8 is calibrated on observations of a dataset: policy {policy.name!r} names none that is "
-            "still there. Name one: --data FOLDER, which `rldistill collect` makes of its teacher's play."
+            f"--precision int8 is calibrated on observations of a dataset: the run folder of policy {policy.name!r} "
+            "names none that is still there. Name one: --data FOLDER, which `rldistill collect` makes of its teacher's "
+            "play."
         )
     task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
-    playable = task or _own_task(policy, must_be=dataset is None)
+    playable = task or _own_task(policy, dataset)
     if names is None:
         names = names_of(playable) if spans is None else names_of_spans(spans, policy.tasks[0])
     if options.most_bytes:
@@ -159,27 +167,14 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     return policy.single_task(name) if policy.spec.has_stems else policy.for_task(name)
 
 
-def _check_memory(policy: TorchPolicy, chosen: ExportFormat, options: ExportOptions) -> None:
-    """Check that a policy that remembers leaves in a form that keeps its state."""
-    if not state_parts(policy):
-        return
-    what = f"policy {policy.name!r} remembers ({policy.spec.network_description})"
-    if not chosen.keeps_state:
-        keeping = ", ".join(f"--to {own.name}" for own in FORMATS.values() if own.keeps_state)
-        raise RldistillError(f"--to {chosen.name}: {what}, and such files keep no state. These do: {keeping}.")
-    if options.quantization_aware:
-        raise RldistillError(
-            f"--quantization-aware trains on single observations, and {what}. Leave it out: int8 keeps 12 bits of what "
-            "is remembered."
-        )
-
-
-def _own_task(policy: TorchPolicy, *, must_be: bool) -> PlayableTask | None:
-    """Return the task that a policy's file names; None where it cannot be made here, and need not be."""
+def _own_task(policy: TorchPolicy, dataset: Dataset | None) -> PlayableTask | None:
+    """Return the task that a policy's file names, else that of the data; None where neither can be made here."""
     try:
         return played_by(policy, make_task(policy.tasks[0]))
     except RldistillError as error:
-        if not must_be:
+        if dataset is not None:
+            with contextlib.suppress(RldistillError):
+                return played_by(policy, make_task(dataset.provenance.task))
             return None
         raise RldistillError(
             f"An export is compared with its policy on real observations, and there are none: {error} Name its task "
@@ -261,6 +256,7 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
         calibration=calibration,
         playable=job.playable,
         score=None if is_tuned else score_in(rows, measured),
+        license=options.license,
     )
 
 
@@ -288,10 +284,12 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     with use_threads(1):
         times = {} if decide is None else {"export": time_decisions(decide, seen)}
         times["policy"] = _time(as_seen(job.policy), seen)
-        way = None
-        if teacher is not None:
-            predict, way = predict_of(teacher)
-            times["teacher"] = _time(teacher, rows) if predict is None else time_decisions(predict, rows)
+        # A policy of another library is a teacher itself, and that library's own way of acting is of interest.
+        predict, way = predict_of(job.policy if teacher is None else teacher)
+        if teacher is not None or predict is not None:
+            times["teacher"] = _time(teacher or job.policy, rows) if predict is None else time_decisions(predict, rows)
+        else:
+            way = None
     original = NamedPolicy("policy", job.policy)
     return Exported(
         format=job.format.name,

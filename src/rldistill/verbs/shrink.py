@@ -37,6 +37,7 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         # Before there is a folder: a teacher that cannot be read, or does not fit, leaves none behind.
         search = Search(options, named, out, listeners)
         try:
+            search.check_teacher()
             with run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues:
                 if continues:
                     _check_same(out, options, named)

@@ -27,12 +27,20 @@ class Episodes:
         teacher: whose skill is kept.
         playable: its task.
         callbacks: receive how far the play is.
+        deadline: of the search, by `time.monotonic`: an episode that has not ended by then will not.
     """
 
     def __init__(
-        self, options: ShrinkOptions, teacher: Policy, playable: PlayableTask, callbacks: Sequence[Callback]
+        self,
+        options: ShrinkOptions,
+        teacher: Policy,
+        playable: PlayableTask,
+        callbacks: Sequence[Callback],
+        *,
+        deadline: float,
     ) -> None:
         self._options, self._teacher, self._playable, self._callbacks = options, teacher, playable, callbacks
+        self._deadline = deadline
         self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
         # What one episode of the teacher and one of random play took, at the last look.
         self.baseline_seconds = 0.0
@@ -91,14 +99,17 @@ class Episodes:
     def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
         """Return what reports how many episodes are over, and raises where none comes to its end."""
         num_finished = num_steps = 0
+        began = time.monotonic()
 
         def report(done: int) -> None:
             nonlocal num_finished, num_steps
             num_steps = 0 if done > num_finished else num_steps + 1
             num_finished = done
-            if num_steps > _LONGEST_EPISODE:
+            is_late = done == 0 and began < self._deadline < time.monotonic()
+            if num_steps > _LONGEST_EPISODE or is_late:
+                when = f"{self._options.within:g} s" if is_late else f"{_LONGEST_EPISODE:,} decisions"
                 raise MismatchError(
-                    f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and "
+                    f"{self._playable.task.name}: no episode ended within {when}, and "
                     "scores are of whole episodes. Give it a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
                 )
             notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))

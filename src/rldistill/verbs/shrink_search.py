@@ -84,7 +84,7 @@ class Search:
         task, teacher_remembers = self._playable.task, self._teacher.initial_state(1) is not None
         remembers = has_cells(self._distillation(AUTO), task, teacher_remembers=teacher_remembers)
         self._recipe = choose_recipe(self._teacher.output_kind, task, remembers=remembers)
-        self._episodes = Episodes(options, self._teacher, self._playable, callbacks)
+        self._episodes = Episodes(options, self._teacher, self._playable, callbacks, deadline=self._deadline)
         # What one size met, the next learns from too.
         self._source: LiveSource | None = None
         self._trials: list[Trial] = []
@@ -93,7 +93,6 @@ class Search:
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
         self._take_up()
-        self._check_teacher()
         self._tell(f"recipe: {self._recipe}")
         self._search()
         proof = self._prove()
@@ -123,9 +122,20 @@ class Search:
         """Return what a search is of: it goes on with nothing else."""
         return {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()}
 
-    def _check_teacher(self) -> None:
-        """Check that there is a skill to keep, before anything is trained."""
+    def check_teacher(self) -> None:
+        """Check that there is a skill to keep, and time to look for a student, before anything is trained or written.
+
+        Raises:
+            MismatchError: the teacher plays no better than random play, or no episode ends.
+            UsageError: its play took all the time.
+        """
+        began = time.monotonic()
         teacher, random = self._episodes.baseline("choosing", _CHOOSING)
+        if (now := time.monotonic()) > self._deadline:
+            raise UsageError(
+                f"within: got {self._options.within:g} s, and {_CHOOSING} episodes of the teacher and of random play, "
+                f"which come first, took {now - began:.0f} s. Give more time."
+            )
         shown = f"teacher {teacher.mean():.4g}, random play {random.mean():.4g}, {_CHOOSING} episodes each"
         if not self._episodes.is_skill("choosing", _CHOOSING):
             raise MismatchError(
