@@ -1,8 +1,8 @@
 """Is a default recipe ever below a plain loop? The same student, distilled by each from published teachers.
 
 The plain loop is what most people write for continuous actions: it records as many steps of the teacher's own play as
-the recipe played, and fits a network that ends in tanh to the teacher's actions, by squared error and Adam at 1e-3, with
-as many updates of as many rows. Both students play the same episodes. Published teachers are needed, in
+the recipe played, and fits a network that ends in tanh to the teacher's actions, by squared error and Adam at 1e-3,
+with as many updates of as many rows. Both students play the same episodes. Published teachers are needed, in
 `../shared/teachers/sb3`.
 """
 
@@ -70,6 +70,9 @@ def plain_student(teacher: Any, task: str, folder: Path, *, num_steps: int, num_
 def main(*, quick: bool) -> None:
     num_episodes, seeds = (10, (0,)) if quick else (50, (0, 1))
     rows: list[list[str]] = []
+    if not _TEACHERS.is_dir():
+        print(f"recipes: no published teachers in {_TEACHERS}\n")
+        return
     for task, file in _TASKS.items():
         teacher = rd.load_policy(_TEACHERS / file)
         for seed in seeds:

@@ -14,6 +14,7 @@ QUESTIONS = (
     "sampling",
     "replay",
     "decision",
+    "recipes",
     "compiled",
     "collection",
     "control",
