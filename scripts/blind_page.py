@@ -57,7 +57,7 @@ EXPERIMENTS = (
         {"velocity": (0, 3), "rest": (3,)},
         "rest",
         (
-            *("mlp:256x256", "mlp:64x64", "mlp:32", "mlp:16", "stack:4+mlp:64x64", "stack:4+mlp:16"),
+            *("mlp:256x256", "mlp:64x64", "mlp:28x28", "mlp:32", "stack:4+mlp:64x64", "stack:4+mlp:16"),
             *("gru:64", "gru:32", "gru:22", "gru:16", "gru:12", "gru:8"),
         ),
         "The quadruped of `scripts/robots.py` follows a velocity command. Its published policy (192,504 parameters) "

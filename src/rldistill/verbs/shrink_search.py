@@ -153,12 +153,13 @@ class Search:
         tried = {trial.network: trial.holds for trial in self._trials}
         while (name := next_size(sizes, tried, self._teacher_size)) is not None:
             now = time.monotonic()
-            latest = self._deadline - (self._proof_seconds if any(tried.values()) else 0.0)
-            if latest <= now:
+            latest = self._deadline - self._proof_seconds
+            # Where nothing holds, there is nothing to prove: then the last of the time may still show how good one is.
+            if now >= (latest if any(tried.values()) else self._deadline):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
             half = now + max(_SHARE_OF_A_TRIAL * (self._deadline - now), 1.0)
-            trial = self._try(name, min(half, latest))
+            trial = self._try(name, min(half, latest) if now < latest else half)
             self._trials.append(trial)
             tried[name] = trial.holds
             self._write()
@@ -170,8 +171,9 @@ class Search:
 
     @property
     def _proof_seconds(self) -> float:
-        """Time that is kept for a proof: the student's play takes as long as the others' together, at most."""
-        measured = 2 * self._num_proof_episodes(0) * self._episodes.baseline_seconds
+        """Time that is kept for a proof, after a last look: a student's play takes as long as the others', at most."""
+        num_episodes = 2 * self._num_proof_episodes(0) + _GLANCING + _CHOOSING
+        measured = num_episodes * self._episodes.baseline_seconds
         return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
 
     def _num_proof_episodes(self, num_looks: int) -> int:
