@@ -274,6 +274,19 @@ def test_a_task_whose_episodes_do_not_end_in_the_time_is_refused(tmp_path):
         rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=1.0, callbacks=[wait])
 
 
+def test_a_proof_may_end_after_the_time(tmp_path, quick):
+    task, waited = short_cart_pole(60), []
+
+    def wait(event):
+        if isinstance(event, ProgressEvent) and event.phase.startswith("proof") and not waited:
+            waited.append(event)
+            time.sleep(8)
+
+    settings = {"within": 8.0, "num_episodes": 20, "num_envs": 4, "callbacks": [wait]}
+    found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
+    assert waited and found.proofs
+
+
 def test_a_time_that_ends_before_the_first_look_is_refused_and_leaves_no_folder(tmp_path):
     task, began = short_cart_pole(60), []
 

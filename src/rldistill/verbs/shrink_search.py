@@ -171,9 +171,9 @@ class Search:
 
     @property
     def _proof_seconds(self) -> float:
-        """Time that is kept for a proof, after a last look: a student's play takes as long as the others', at most."""
-        num_episodes = 2 * self._num_proof_episodes(0) + _GLANCING + _CHOOSING
-        measured = num_episodes * self._episodes.baseline_seconds
+        """Time that is kept for a last look and a proof: no student takes longer for an episode than its teacher."""
+        look, proof = _GLANCING + _CHOOSING, self._num_proof_episodes(0)
+        measured = (look + 2 * proof) * self._episodes.teacher_seconds + proof * self._episodes.random_seconds
         return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
 
     def _num_proof_episodes(self, num_looks: int) -> int:
