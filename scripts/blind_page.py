@@ -231,7 +231,8 @@ def line(student: str, seed: str, record: dict[str, Any]) -> str:
     cells += [interval(record["retention"], record["retention_interval"], ".3f"), falls]
     own, teachers = record.get("velocity_error"), record.get("teacher_velocity_error")
     cells += ["-" if own is None else f"{own:.2f} ({teachers:.2f})"]
-    cells += [f"{record['c_mean']:,.0f}", f"{record['c_flash'] / 1024:.1f} KB"]
+    in_c = (record.get("c_mean"), record.get("c_flash"))
+    cells += ["-", "-"] if None in in_c else [f"{record['c_mean']:,.0f}", f"{record['c_flash'] / 1024:.1f} KB"]
     cells += [f"{record['num_steps']:,}", f"{record['cpu_seconds'] / 60:.1f}"]
     return f"| {' | '.join(cells)} |"
 

@@ -26,7 +26,7 @@ _UPDATES_AT_ONCE = 64
 
 
 class UpdateNumbers:
-    """Numbers in [0, 1) for each update of a run, a function of seed, stream and update; any thread may ask.
+    """Numbers in [0, 1) for each update, a function of seed, stream, update and their count; any thread may ask.
 
     They are drawn for many updates at once: to make a generator takes as long as to gather a small batch.
     """

@@ -309,3 +309,20 @@ def test_the_means_of_beta_distributions_are_read_as_their_user_says(path):
     assert torch.equal(loaded(ROWS)[0].actions, policy(ROWS)[0].actions)
     with pytest.raises(MismatchError, match=r"has actions box \[1\], task 'made-up' has box \[2\]"):
         load_policy(path, task=box_task(2), activation="elu", outputs="actions=beta")
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+@pytest.mark.parametrize("has_std", [True, False])
+def test_what_is_no_beta_distribution_is_refused_as_one(has_std, path):
+    module = MLPModel()
+    content = new(module)
+    if not has_std:
+        del content["actor_state_dict"]["distribution.std_param"]
+        for name in ("weight", "bias"):  # three outputs: no pairs
+            last = content["actor_state_dict"].pop(f"mlp.4.{name}")
+            content["actor_state_dict"][f"mlp.4.{name}"] = torch.cat([last, last[:1]])
+    torch.save(content, path)
+    line = refusal(path, outputs="actions=beta")
+    assert (
+        f"got {2 if has_std else 3} outputs and {'a' if has_std else 'no'} std, --outputs actions=beta expects" in line
+    )

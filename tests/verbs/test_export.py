@@ -300,7 +300,7 @@ def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
     export(teacher, tmp_path / "hub", to="hub-folder", license="apache-2.0", **FEW)
     assert 'license: "apache-2.0"' in (tmp_path / "hub" / "README.md").read_text()
     with pytest.raises(UsageError, match=r"^--license is for the card of --to hub-folder, got --to onnx\.$"):
-        export(teacher, tmp_path / "a.onnx", to="onnx", license="mit", **FEW)
+        export(teacher, tmp_path / "a.onnx", license="mit", **FEW)
 
 
 @pytest.mark.parametrize(("task", "rate"), [("CartPole-v1", 50.0), ("LunarLander-v3", 50.0), ("MountainCar-v0", None)])

@@ -60,6 +60,12 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
     normalization = _take_normalization(tensors, actor.normalizer)
     log_std, odd_std = _take_log_std(tensors)
     is_beta = said.outputs == BETA_MEANS
+    if is_beta and (log_std is not None or len(output.bias) % 2):
+        has_std = "no std" if log_std is None else "a std"
+        raise PolicyFileError(
+            f"{said.source} (rsl_rl): got {len(output.bias)} outputs and {has_std}, --outputs actions=beta expects two "
+            "outputs for each action and no std. Leave it out, or say --outputs actions or gaussian."
+        )
     if log_std is None and said.outputs in (OutputDeclaration("gaussian"), OutputDeclaration("actions")):
         output, log_std = _halves(output, said)
     if tensors:

@@ -52,9 +52,10 @@ def teacher_words(options: ShrinkOptions | QuickstartOptions) -> str:
     """Return the options that name a teacher, or several of a task, and say how it is read and what it sees."""
     given = options.teacher
     files: list[object] = [*given] if isinstance(given, tuple) else [given]
-    sees = {"choose": options.choose, "teacher_sees": options.teacher_sees, "names": options.names}
-    said = {**options.as_reading().to_dict(), **sees}
-    return words_of([*(("teacher", file) for file in files), *said.items()])
+    sees = {"choose": options.choose, "teacher_sees": options.teacher_sees}
+    said = {**options.as_reading().to_dict(), **sees, "names": options.names if any(sees.values()) else None}
+    words = words_of([*(("teacher", file) for file in files), *said.items()])
+    return f"{words} --trust" if options.trust else words
 
 
 def words_of(said: Iterable[tuple[str, object]]) -> str:

@@ -63,7 +63,10 @@ def run(argv: Sequence[str]) -> None:
 
 def _taught(options: QuickstartOptions) -> str:
     """Return the options that name what was distilled, and what the student sees of it."""
-    words = (teacher_words(options), words_of([("task", options.task), ("student-sees", options.student_sees)]))
+    said: list[tuple[str, object]] = [("task", options.task), ("student-sees", options.student_sees)]
+    if options.choose is options.teacher_sees is None:  # else the names stand with the teacher
+        said.append(("names", options.names))
+    words = (teacher_words(options), words_of(said))
     return " ".join(filter(None, words))
 
 

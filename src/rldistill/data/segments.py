@@ -22,7 +22,7 @@ Row = Mapping[str, NDArray[Any]]
 """One observation as it is stored, by field."""
 Rows = Mapping[str, NDArray[Any]]
 """Several observations, `[N, …]` by field."""
-_MOST_WAITING = 1 << 20
+_MOST_WAITING, _BYTES_OF_AN_ENTRY = 1 << 20, 256  # what two arrays take beside their numbers
 
 
 class _RowBuffer:
@@ -157,7 +157,7 @@ class ShardBuffer:
     def _wait(self, episodes: NDArray[np.int64], rows: NDArray[Any]) -> None:
         """Keep a copy of one row for each of some episodes, until there are many."""
         self._waiting.append((episodes.copy(), rows.copy()))
-        self._num_waiting_bytes += rows.nbytes
+        self._num_waiting_bytes += rows.nbytes + _BYTES_OF_AN_ENTRY
         if self._num_waiting_bytes >= _MOST_WAITING:
             self._hand_out()
 

@@ -281,7 +281,7 @@ def check_window(store: StepStore, window_length: int, what: str) -> None:
 
 
 def refuse_long_window(window_length: int, longest: int, what: str) -> None:
-    """Refuse a window that is longer than every episode, as `check_window`."""
+    """Raise as `check_window` does, where the longest episode is known."""
     if window_length > longest and window_length != DEFAULT_WINDOW:
         longest_of = f"the longest episode of {what} has {longest}"
         raise UsageError(f"window: got {window_length} steps, {longest_of}. Choose fewer.")

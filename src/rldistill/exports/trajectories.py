@@ -4,9 +4,10 @@ They come from a task that policy plays, or from a dataset: of the two only the 
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -184,11 +185,18 @@ def open_for(policy: TorchPolicy, path: Path) -> Dataset:
     return dataset
 
 
-def first_of(policy: TorchPolicy, paths: Iterable[Path]) -> Dataset | None:
-    """Return the first dataset that holds what a policy sees of its task; the paths are hints, and may be of others."""
+def learned_from(policy: TorchPolicy, paths: Iterable[Path]) -> Dataset | None:
+    """Return the first dataset of which a student's file says that it learned from it; the paths are hints.
+
+    Another may lie in the same place by now: its length, and the seed of its episodes, tell.
+    """
+    said: Any = policy.spec.provenance.get("dataset")
     for path in paths:
         with contextlib.suppress(RldistillError, OSError, ValueError):
             dataset = open_for(policy, path) if is_dataset_folder(path) else None
-            if dataset is not None and dataset.provenance.task.name == policy.tasks[0].name:
+            if dataset is None or dataset.provenance.task.name != policy.tasks[0].name:
+                continue
+            own = {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed}
+            if not isinstance(said, Mapping) or own == {name: said.get(name) for name in own}:
                 return dataset
     return None

@@ -186,7 +186,7 @@ class OutputRows(nn.Module):
 def _beta_mean(linear: Tensor) -> Tensor:
     """Return the means `[B, D]` of Beta distributions on [-1, 1], of all α before all β, `[B, 2 D]`.
 
-    Softplus plus 1 gives α and β, so that each distribution has one peak (as rsl_rl 5 has them).
+    Softplus plus 1 gives α and β, so that each distribution has one peak, as in rsl_rl 5.
     """
     alpha, beta = (nn.functional.softplus(linear) + 1).chunk(2, dim=-1)
     return 2 * alpha / (alpha + beta) - 1

@@ -63,8 +63,6 @@ class ExportOptions(Reading, Environments, Machine, Told):
         super().__post_init__()
         if self.quantization_aware and self.precision != "int8":
             raise UsageError(f"--quantization-aware is for --precision int8, got {self.precision}.")
-        if self.license is not None and self.to not in (None, "hub-folder"):
-            raise UsageError(f"--license is for the card of --to hub-folder, got --to {self.to}.")
         assert self.fits is None or self.most_bytes  # refuses what cannot be read
 
     @property

@@ -15,6 +15,7 @@ from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, no
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.bundled import bundled_teacher
 from rldistill.loading.named import as_named, as_teacher, files_of
+from rldistill.loading.several import choose_text
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
@@ -74,7 +75,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     # Every phase goes on where an earlier call stopped.
     shared: dict[str, Any] = {name: getattr(options, name) for name in _SHARED} | {"resume": not options.overwrite}
     if options.network is None:
-        write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
+        write_config(out, "quickstart", _recorded(options), name=_CONFIG_FILE)
         within = _WITHIN if options.within is None else options.within
         said = _said_of_teacher(options) | options.of_student
         found = shrink(_named(options), options.task, within=within, out=run, **said, **shared)
@@ -113,6 +114,10 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
     )
 
 
+def _recorded(options: QuickstartOptions) -> dict[str, Any]:
+    return recorded(options) | {"choose": choose_text(options.choose)}
+
+
 def _named(options: QuickstartOptions) -> Any:  # noqa: ANN401 a file, or NAME=FILE of several
     return options.teacher or bundled_teacher("pong")
 
@@ -129,7 +134,7 @@ def _distilled(options: QuickstartOptions, network: str, shared: dict[str, Any])
     num_steps = options.num_steps or _NUM_STEPS
     said = _said_of_teacher(options)
     collect(_named(options), options.task, num_steps=num_steps, out=out / "data", **said, **shared)
-    write_config(out, "quickstart", recorded(options), name=_CONFIG_FILE)
+    write_config(out, "quickstart", _recorded(options), name=_CONFIG_FILE)
     return distill(
         out / "data",
         out=out / "run",
@@ -172,7 +177,7 @@ def _check_begun(out: Path, options: QuickstartOptions) -> None:
     before = read_config(path)
     if not before:
         return
-    now = recorded(options)
+    now = _recorded(options)
     if changed := changed_settings(before, now, keys=(before.keys() | now.keys()) - _MAY_DIFFER):
         raise RldistillError(
             f"quickstart goes on with what {options.out} holds, which began with other settings: {'; '.join(changed)}. "

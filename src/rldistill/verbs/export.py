@@ -112,7 +112,7 @@ def prepare(options: ExportOptions) -> Job:
     if options.probabilities and policy.output_kind != "logits":
         raise UsageError(f"--probabilities: policy {policy.name!r} gives {policy.output_kind}, which are no choices.")
     recorded = () if data is not None else recorded_data(path_of(named))
-    dataset = trajectories.first_of(policy, recorded) if data is None else trajectories.open_for(policy, data)
+    dataset = trajectories.learned_from(policy, recorded) if data is None else trajectories.open_for(policy, data)
     if options.precision == "int8" and dataset is None:
         raise RldistillError(
             f"--precision int8 is calibrated on observations of a dataset: the run folder of policy {policy.name!r} "
@@ -146,6 +146,8 @@ def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
         raise UsageError(f"--probabilities: files of --to {chosen.name} have no place for them. Leave it out.")
     if options.most_bytes and chosen.name != "c":
         raise UsageError(f"--fits is for --to c, got --to {chosen.name}.")
+    if options.license is not None and chosen.name != "hub-folder":
+        raise UsageError(f"--license is for the card of --to hub-folder, got --to {chosen.name}.")
     if chosen.name == "c":
         check_file_name(Path(options.out))
 

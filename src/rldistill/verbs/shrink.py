@@ -15,7 +15,7 @@ from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
 from rldistill.session.threads import use_threads
-from rldistill.verbs.shrink_records import STUDENTS_FOLDER, Shrunk
+from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENTS_FOLDER, Shrunk
 from rldistill.verbs.shrink_search import Search
 
 
@@ -37,15 +37,21 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         # Before there is a folder: a teacher that cannot be read, or does not fit, leaves none behind.
         search = Search(options, named, out, listeners)
         try:
-            search.check_teacher()
+            if not (options.resume and earlier_run(out, may_stay=True)):
+                search.check_teacher()  # likewise
             with run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues:
                 if continues:
                     _check_same(out, options, named)
+                    search.take_up()
+                    search.check_teacher()
                 else:
                     write_config(out, "shrink", _config(options, named, out))
                 return search.run()
         except StopRequestedError:
-            raise KeyboardInterrupt("stopped; what was tried is kept. Go on with --resume.") from None
+            kept = (
+                "what was tried is kept. Go on with --resume." if (out / RECORDS_FILE).is_file() else "nothing is kept."
+            )
+            raise KeyboardInterrupt(f"stopped; {kept}") from None
 
 
 def check_shrink(options: ShrinkOptions) -> ShrinkOptions:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rldistill.envs import PlayableTask
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import Policy, RandomPolicy
@@ -27,7 +27,10 @@ class Episodes:
         teacher: whose skill is kept.
         playable: its task.
         callbacks: receive how far the play is.
-        deadline: of the search, by `time.monotonic`: an episode that has not ended by then will not.
+        deadline: of the search, by `time.monotonic`; the first play of teacher and random play must be over by then.
+
+    Attributes:
+        deadline: likewise; infinite where that play need not be in time.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Episodes:
         deadline: float,
     ) -> None:
         self._options, self._teacher, self._playable, self._callbacks = options, teacher, playable, callbacks
-        self._deadline = deadline
+        self.deadline = deadline
         self._baselines: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
         # What an episode of the teacher and one of random play took, when last they played.
         self.teacher_seconds = self.random_seconds = 0.0
@@ -102,19 +105,22 @@ class Episodes:
     def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
         """Return what reports how many episodes are over, and raises where none comes to its end."""
         num_finished = num_steps = 0
-        # Only of the first play: a proof may well go on beyond the deadline.
-        has_time = not self._baselines and time.monotonic() < self._deadline
+        is_first = not self._baselines  # a proof may well go on beyond the deadline
 
         def report(done: int) -> None:
             nonlocal num_finished, num_steps
             num_steps = 0 if done > num_finished else num_steps + 1
             num_finished = done
-            is_late = has_time and done == 0 and time.monotonic() > self._deadline
-            if num_steps > _LONGEST_EPISODE or is_late:
-                when = f"{self._options.within:g} s" if is_late else f"{_LONGEST_EPISODE:,} decisions"
+            limit = "--env-kwargs '{\"max_episode_steps\": 1000}'"
+            if num_steps > _LONGEST_EPISODE:
                 raise MismatchError(
-                    f"{self._playable.task.name}: no episode ended within {when}, and "
-                    "scores are of whole episodes. Give it a time limit: --env-kwargs '{\"max_episode_steps\": 1000}'."
+                    f"{self._playable.task.name}: no episode ended within {_LONGEST_EPISODE:,} decisions, and scores "
+                    f"are of whole episodes. Give it a time limit: {limit}."
+                )
+            if is_first and time.monotonic() > self.deadline:
+                raise UsageError(
+                    f"within: got {self._options.within:g} s, in which {done} of {num_episodes} episodes ended "
+                    f"({phase}); teacher and random play come first. Give more time, or the episodes a limit: {limit}."
                 )
             notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
 

@@ -55,8 +55,9 @@ _MOST_LOOKS = 7
 _WORTH_GROWING = 0.5
 # Updates after which it is seen anew how many the time is enough for.
 _PACE_PERIOD = 100
-# Shares of the time: one size may take this much of what is left, and the proof is kept this much, at least.
-_SHARE_OF_A_TRIAL, _SHARE_OF_THE_PROOF = 0.5, 0.2
+# Shares of the time: one size may take this much of what is left, is not begun with less than this much of it, and the
+# proof is kept this much of all, at least.
+_SHARE_OF_A_TRIAL, _LEAST_SHARE, _SHARE_OF_THE_PROOF = 0.5, 0.1, 0.2
 
 
 class Search:
@@ -92,13 +93,12 @@ class Search:
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
-        self._take_up()
         self._tell(f"recipe: {self._recipe}")
         self._search()
         proof = self._prove()
         return self._found(proof)
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
         """Read what an earlier call tried."""
         path = self._out / RECORDS_FILE
         if path.is_file():
@@ -117,25 +117,21 @@ class Search:
             # A size that ran out of time may hold with more of it.
             self._trials = [trial for trial in trials if trial.holds or not trial.is_cut]
             self._tell(f"going on with {len(self._trials)} sizes that were tried")
+            if self._trials or self._proofs:
+                self._episodes.deadline = math.inf  # there is something to show, whatever the time
 
     def _of(self) -> dict[str, Any]:
         """Return what a search is of: it goes on with nothing else."""
         return {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()}
 
     def check_teacher(self) -> None:
-        """Check that there is a skill to keep, and time to look for a student, before anything is trained or written.
+        """Check that there is a skill to keep, and time to look for a student, before anything is trained.
 
         Raises:
             MismatchError: the teacher plays no better than random play, or no episode ends.
-            UsageError: its play took all the time.
+            UsageError: this play takes all the time.
         """
-        began = time.monotonic()
         teacher, random = self._episodes.baseline("choosing", _CHOOSING)
-        if (now := time.monotonic()) > self._deadline:
-            raise UsageError(
-                f"within: got {self._options.within:g} s, and {_CHOOSING} episodes of the teacher and of random play, "
-                f"which come first, took {now - began:.0f} s. Give more time."
-            )
         shown = f"teacher {teacher.mean():.4g}, random play {random.mean():.4g}, {_CHOOSING} episodes each"
         if not self._episodes.is_skill("choosing", _CHOOSING):
             raise MismatchError(
@@ -152,14 +148,15 @@ class Search:
         names = list(sizes)
         tried = {trial.network: trial.holds for trial in self._trials}
         while (name := next_size(sizes, tried, self._teacher_size)) is not None:
-            now = time.monotonic()
-            latest = self._deadline - self._proof_seconds
+            now, latest = time.monotonic(), self._deadline - self._proof_seconds
+            # A size that has no time to learn in would count as one that fails.
+            is_short = latest - now < _LEAST_SHARE * (self._deadline - now)
             # Where nothing holds, there is nothing to prove: then the last of the time may still show how good one is.
-            if now >= (latest if any(tried.values()) else self._deadline):
+            if is_short if any(tried.values()) else now >= self._deadline:
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
             half = now + max(_SHARE_OF_A_TRIAL * (self._deadline - now), 1.0)
-            trial = self._try(name, min(half, latest) if now < latest else half)
+            trial = self._try(name, half if is_short else min(half, latest))
             self._trials.append(trial)
             tried[name] = trial.holds
             self._write()
@@ -171,9 +168,10 @@ class Search:
 
     @property
     def _proof_seconds(self) -> float:
-        """Time that is kept for a last look and a proof: no student takes longer for an episode than its teacher."""
+        """Time that is kept for a last look and a proof, at most: a student's episodes are between the others'."""
         look, proof = _GLANCING + _CHOOSING, self._num_proof_episodes(0)
-        measured = (look + 2 * proof) * self._episodes.teacher_seconds + proof * self._episodes.random_seconds
+        both = self._episodes.teacher_seconds, self._episodes.random_seconds
+        measured = (look + proof) * max(both) + proof * sum(both)
         return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
 
     def _num_proof_episodes(self, num_looks: int) -> int:
@@ -260,7 +258,7 @@ class Search:
         return trial
 
     def _begin_from_smaller(self, student: TorchPolicy) -> None:
-        """Give a student the weights of the largest that nearly held, where it has the same layers."""
+        """Give a student the weights of the largest that failed but kept half of the skill, if its layers are alike."""
         failed = [
             trial
             for trial in self._trials

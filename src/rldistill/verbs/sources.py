@@ -9,7 +9,7 @@ from rldistill.data import Dataset, TeacherEntry
 from rldistill.distillation.hindsight import check_own_play
 from rldistill.distillation.live import LiveSource
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
-from rldistill.distillation.sources import Source, refuse_long_window
+from rldistill.distillation.sources import DEFAULT_WINDOW, Source, refuse_long_window
 from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.make import import_task_module
@@ -273,7 +273,7 @@ def _live_source(
     note = sampling_note(policy, player)
     assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
     window, burn_in = window_of(options)
-    limit = playable.longest_episode if options.window is not None and window > 1 else None
+    limit = None if options.window in (None, DEFAULT_WINDOW) else playable.longest_episode
     if limit is not None:  # of other tasks it is seen when episodes were played
         refuse_long_window(window, limit, playable.task.name)
     return LiveSource(
