@@ -350,7 +350,7 @@ def test_the_smallest_student_of_some_parts_is_found_and_finds_its_teacher_again
 
 
 def test_the_smallest_student_of_several_teachers_is_found(quick, tmp_path):
-    small = {"within": 60, "num_episodes": 20, "num_envs": 4}
+    small = {"within": 10, "num_episodes": 20, "num_envs": 4}
     found = rd.shrink(terrain_teachers(), TERRAIN_TASK, choose="terrain", names=SPANS, out=tmp_path / "s", **small)
     several = found.student.spec.provenance["teacher"]["several"]
     assert [own["name"] for own in several["teachers"]] == ["walk", "climb"]
@@ -364,7 +364,7 @@ def test_a_command_line_names_several_teachers(quick, tmp_path):
         policy.save(tmp_path / f"{name}.safetensors")
         words.append(f"{name}={tmp_path / name}.safetensors")
     out = tmp_path / "s"
-    options = ("--task", INFO_TASK, "--choose", "terrain", "--within", "60s", "--num-episodes", 20, "--num-envs", 4)
+    options = ("--task", INFO_TASK, "--choose", "terrain", "--within", "10s", "--num-episodes", 20, "--num-envs", 4)
     result = run("shrink", *words, *options, "--out", out)
     teachers = " ".join(f"--teacher {word}" for word in words)
     assert f"next: rldistill evaluate {out}/student.safetensors {teachers} --choose terrain --num-" in result.stderr
