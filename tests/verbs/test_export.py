@@ -274,6 +274,16 @@ def test_a_student_is_exported_with_the_data_that_its_run_folder_names(teacher, 
     for named in (tmp_path / "run", tmp_path / "run" / "student.safetensors"):
         result = export(named, tmp_path / "a.onnx", precision="int8", overwrite=True, **FEW)
         assert result.compared_on == f"2 episodes of {tmp_path / 'data'}"
+    more = tmp_path / "more"
+    rd.collect(teacher, "CartPole-v1", env_kwargs=short, num_steps=200, num_envs=2, seed=1, out=more)
+    rd.distill([tmp_path / "data", more], out=tmp_path / "both", **small)
+    result = export(tmp_path / "both", tmp_path / "c.onnx", precision="int8", **FEW)
+    assert result.compared_on == f"2 episodes of {tmp_path / 'data'} + {more}"
+    rd.collect(
+        teacher, "CartPole-v1", env_kwargs=short, num_steps=200, num_envs=2, out=tmp_path / "data", overwrite=True
+    )
+    with pytest.raises(RldistillError, match="names none that is still there"):
+        export(tmp_path / "run", tmp_path / "d.onnx", precision="int8", **FEW)
     student.save(tmp_path / "moved" / "student.safetensors")
     with pytest.raises(RldistillError, match="the run folder of policy 'mlp:4' names none that is still there"):
         export(tmp_path / "moved" / "student.safetensors", tmp_path / "b.onnx", precision="int8", **FEW)

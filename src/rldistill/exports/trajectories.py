@@ -4,10 +4,9 @@ They come from a task that policy plays, or from a dataset: of the two only the 
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -186,17 +185,18 @@ def open_for(policy: TorchPolicy, path: Path) -> Dataset:
 
 
 def learned_from(policy: TorchPolicy, paths: Iterable[Path]) -> Dataset | None:
-    """Return the first dataset of which a student's file says that it learned from it; the paths are hints.
+    """Return the data of its task that a student learned from; None where they are gone, or others by now.
 
-    Another may lie in the same place by now: its length, and the seed of its episodes, tell.
+    The paths are hints: how many steps there were, and the seeds of their episodes, are compared with its file.
     """
-    said: Any = policy.spec.provenance.get("dataset")
-    for path in paths:
-        with contextlib.suppress(RldistillError, OSError, ValueError):
-            dataset = open_for(policy, path) if is_dataset_folder(path) else None
-            if dataset is None or dataset.provenance.task.name != policy.tasks[0].name:
-                continue
-            own = {"num_steps": dataset.num_steps, "seed": dataset.provenance.seed}
-            if not isinstance(said, Mapping) or own == {name: said.get(name) for name in own}:
-                return dataset
+    name, made = policy.tasks[0].name, policy.spec.provenance
+    with contextlib.suppress(RldistillError, OSError, ValueError, AttributeError):  # a stranger's file may say anything
+        opened = [open_for(policy, path) for path in paths if is_dataset_folder(path)]
+        found = [dataset for dataset in opened if dataset.provenance.task.name == name]
+        dataset = found[0] if len(found) == 1 else Dataset.joined(found) if found else None
+        said = made.get("tasks", {}).get(name, made).get("dataset", {})
+        seed = said.get("seed")
+        seeds = seed if isinstance(seed, list) else [seed]
+        if dataset is not None and (dataset.num_steps, list(dataset.seeds)) == (said.get("num_steps"), seeds):
+            return dataset
     return None
