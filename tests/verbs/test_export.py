@@ -289,6 +289,18 @@ def test_a_student_is_exported_with_the_data_that_its_run_folder_names(teacher, 
         export(tmp_path / "moved" / "student.safetensors", tmp_path / "b.onnx", precision="int8", **FEW)
 
 
+def test_data_of_other_tasks_hide_none_of_a_students_own(teacher, tmp_path):
+    short = {"max_episode_steps": 20}
+    other = small_policy(make_task("Acrobot-v1", short).task)
+    for name, policy, task in (("other", other, "Acrobot-v1"), ("data", teacher, "CartPole-v1")):
+        rd.collect(policy, task, env_kwargs=short, num_steps=300, num_envs=2, out=tmp_path / name)
+    small = {"student": "mlp:4x4", "num_updates": 4, "evaluate_episodes": 0}
+    rd.distill([tmp_path / "other", tmp_path / "data"], out=tmp_path / "run", **small)
+    settings = {"task": "CartPole-v1", "env_kwargs": short, "data": None, "precision": "int8"}
+    job = prepare(ExportOptions(tmp_path / "run", tmp_path / "a.onnx", **settings, **FEW))
+    assert job.dataset is not None and job.dataset.path == tmp_path / "data"
+
+
 def test_a_policy_of_another_library_is_timed_in_that_librarys_own_way(teacher, tmp_path):
     pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     export(teacher, tmp_path / "a.zip", **FEW)

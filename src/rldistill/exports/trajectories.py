@@ -189,10 +189,12 @@ def learned_from(policy: TorchPolicy, paths: Iterable[Path]) -> Dataset | None:
 
     The paths are hints: how many steps there were, and the seeds of their episodes, are compared with its file.
     """
-    name, made = policy.tasks[0].name, policy.spec.provenance
-    with contextlib.suppress(RldistillError, OSError, ValueError, AttributeError):  # a stranger's file may say anything
-        opened = [open_for(policy, path) for path in paths if is_dataset_folder(path)]
-        found = [dataset for dataset in opened if dataset.provenance.task.name == name]
+    name, made, found = policy.tasks[0].name, policy.spec.provenance, list[Dataset]()
+    for path in paths:
+        with contextlib.suppress(RldistillError, OSError, ValueError):  # such as data of another task
+            found += [open_for(policy, path)] if is_dataset_folder(path) else []
+    found = [dataset for dataset in found if dataset.provenance.task.name == name]
+    with contextlib.suppress(RldistillError, AttributeError):  # a stranger's file may say anything
         dataset = found[0] if len(found) == 1 else Dataset.joined(found) if found else None
         said = made.get("tasks", {}).get(name, made).get("dataset", {})
         seed = said.get("seed")
