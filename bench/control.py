@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 import torch
 from collection import Interruptions
-from kit import Rates, random_teacher, run_alone, show
+from kit import TEACHERS, Rates, random_teacher, run_alone, show
 
 from rldistill import load_policy
 from rldistill.envs import PlayableTask, make_task
@@ -29,7 +29,6 @@ from rldistill.verbs.collect import collect
 # Ours as it is by default, and as many as are usual elsewhere.
 _OUR_ENVS, _NUM_ENVS = 64, 16
 _BEST_BATCH = 256
-_TEACHERS = Path(__file__).resolve().parents[2] / "shared" / "teachers" / "sb3"
 # By task: a published teacher, and a network of its size.
 _TASKS = {
     "CartPole-v1": ("ppo/CartPole-v1/CartPole-v1.zip", "mlp:64x64"),
@@ -105,8 +104,8 @@ def network_alone(policy: TorchPolicy) -> Callable[[int], int]:
 
 def load_teacher(task: PlayableTask, file: str, network: str) -> TorchPolicy:
     """Return a published teacher, or a network of its size with random weights."""
-    if (_TEACHERS / file).is_file():
-        loaded = load_policy(_TEACHERS / file)
+    if (TEACHERS / file).is_file():
+        loaded = load_policy(TEACHERS / file)
         assert isinstance(loaded, TorchPolicy)
         return loaded
     kind = "gaussian" if task.task.fingerprint.action_layout.is_continuous else "q_values"

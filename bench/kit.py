@@ -27,6 +27,8 @@ from rldistill.schedules import TaskSchedule
 from rldistill.types import OutputKind
 from rldistill.verbs.collect import CollectionSummary, collect
 
+# Published teachers, where they are present.
+TEACHERS = Path(__file__).resolve().parents[2] / "shared" / "teachers" / "sb3"
 _CONSOLE = Console(width=118, highlight=False)
 
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from kit import run_alone, show
+from kit import TEACHERS, run_alone, show
 from torch import nn
 
 import rldistill as rd
 from rldistill.data import Dataset
 
-_TEACHERS = Path(__file__).resolve().parents[2] / "shared" / "teachers" / "sb3"
 _TASKS = {
     "BipedalWalker-v3": "ppo/BipedalWalker-v3/BipedalWalker-v3.zip",
     "Hopper-v4": "tqc/Hopper-v3/Hopper-v3.zip",
@@ -70,11 +69,11 @@ def plain_student(teacher: Any, task: str, folder: Path, *, num_steps: int, num_
 def main(*, quick: bool) -> None:
     num_episodes, seeds = (10, (0,)) if quick else (50, (0, 1))
     rows: list[list[str]] = []
-    if not _TEACHERS.is_dir():
-        print(f"recipes: no published teachers in {_TEACHERS}\n")
+    if not TEACHERS.is_dir():
+        print(f"recipes: no published teachers in {TEACHERS}\n")
         return
     for task, file in _TASKS.items():
-        teacher = rd.load_policy(_TEACHERS / file)
+        teacher = rd.load_policy(TEACHERS / file)
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:
                 began = time.process_time()

@@ -156,8 +156,7 @@ def run(experiment: Experiment, student: str, seed: int, folder: Path, runs: Pat
     (in_c,) = compiled.score.students
     measured: dict[str, Any] = {}
     if experiment.title == "G1":
-        errors = [velocity_error(policy) for policy in (learned, teacher)]
-        measured = dict(zip(("velocity_error", "teacher_velocity_error"), errors, strict=True))
+        measured = {"velocity_error": velocity_error(learned), "teacher_velocity_error": velocity_error(teacher)}
     return measured | {
         "c_mean": in_c.mean,
         "c_flash": compiled.written.data["flash_bytes"],

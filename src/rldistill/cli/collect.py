@@ -20,8 +20,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.evaluation.table import size_text
     from rldistill.verbs.collect import check_collection, collect
 
-    files = given.values["teacher"]
-    options = given.make(CollectOptions, teacher=files[0] if len(files) == 1 else files)
+    options = given.make(CollectOptions, teacher=given.teacher)
     if given.flags.dry_run:
         write_options(check_collection(options), given.flags)
         return

@@ -54,6 +54,12 @@ class Given:
     values: Mapping[str, Any]  # of the options that were given, by name
     flags: Flags  # of the call
 
+    @property
+    def teacher(self) -> Any:  # noqa: ANN401 as the options of a verb take it
+        """The teacher's file where one is named, else the files of several; None: none is."""
+        files = self.values.get("teacher", ())
+        return files[0] if len(files) == 1 else files or None
+
     def make(self, record: type[Record], **others: object) -> Record:
         """Return a record of the options that were given, with values of one's own over them.
 

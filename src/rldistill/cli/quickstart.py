@@ -23,8 +23,7 @@ def run(argv: Sequence[str]) -> None:
         example=_EXAMPLE,
         text_values={"within": seconds},
     )
-    files, flags = given.values.get("teacher", ()), given.flags
-    options = given.make(QuickstartOptions, teacher=files[0] if len(files) == 1 else files or None)
+    options, flags = given.make(QuickstartOptions, teacher=given.teacher), given.flags
     from rldistill.session.machine import resolve_machine
 
     options, out = resolve_machine(options), Path(options.out)

@@ -33,8 +33,7 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.cli.progress import callbacks
     from rldistill.verbs.shrink import check_shrink, shrink
 
-    files = given.values["teacher"]
-    options = given.make(ShrinkOptions, teacher=files[0] if len(files) == 1 else files)
+    options = given.make(ShrinkOptions, teacher=given.teacher)
     if given.flags.dry_run:
         write_options(check_shrink(options), given.flags)
         return

@@ -8,7 +8,7 @@ import contextlib
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,11 +79,18 @@ class PlayableTask:
         if self.task.is_atari:
             frames, skip = self.task.protocol.max_frames, self.task.fingerprint.frame_skip
             return None if frames is None or not skip else -(-frames // skip)
+        with self.environment() as env:
+            return None if env is None or env.spec is None else env.spec.max_episode_steps
+
+    @contextlib.contextmanager
+    def environment(self) -> Generator[GymnasiumEnv | None]:
+        """Give one environment; None where it has none that is a Gymnasium environment, as Atari's."""
         make = (self.plain or self).make_env
         if make is None:
-            return None
+            yield None
+            return
         with contextlib.closing(make()) as env:
-            return None if env.spec is None else env.spec.max_episode_steps
+            yield env
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""

@@ -1,11 +1,6 @@
 """What a task's environment says of itself beside its spaces: names of its numbers, and how often it is asked."""
 
-import contextlib
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
-
-import gymnasium
 
 from rldistill.envs import PlayableTask
 from rldistill.exports.names import Names, names_from
@@ -16,28 +11,16 @@ METADATA_KEY = "rldistill"
 _STEP_SECONDS = ("step_dt", "dt", "tau")
 
 
-@contextlib.contextmanager
-def environment_of(playable: PlayableTask | None) -> Generator["gymnasium.Env[Any, Any] | None"]:
-    """Give a task's environment; None where it has none that is a Gymnasium environment, as Atari's."""
-    make = None if playable is None else (playable.plain or playable).make_env
-    if make is None:
-        yield None
-        return
-    env = make()
-    try:
-        yield env
-    finally:
-        env.close()
-
-
 def names_of(playable: PlayableTask | None) -> Names:
     """Return what the environment of a task says of its numbers.
 
     Raises:
         UsageError: its metadata hold something else than names.
     """
-    with environment_of(playable) as env:
-        if env is None or playable is None:
+    if playable is None:
+        return Names()
+    with playable.environment() as env:
+        if env is None:
             return Names()
         names = names_from(env.metadata.get(METADATA_KEY, {}), f"The metadata of task {playable.task.name!r}")
         if names.control_rate_hz is not None:

@@ -34,7 +34,7 @@ def write(export: Export, path: Path) -> None:
     """Write a policy as an ONNX file.
 
     Raises:
-        RldistillError: its network is not made of plain layers, it is too large, or a package is missing.
+        RldistillError: it is too large, or a package is missing.
     """
     onnx = optional_import("onnx", what=_WHAT, extra="onnx")
     check_installed("onnxruntime", what=_WHAT, extra="onnx")

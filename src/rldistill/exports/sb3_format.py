@@ -5,6 +5,7 @@ that act are ours. Critics and values begin anew. Q-values become a DQN, a squas
 TD3, all else a PPO.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,6 @@ from torch import nn
 from rldistill.adapters.load import acting, load_with
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
-from rldistill.exports.environment import environment_of
 from rldistill.exports.formats import Decide, Export, ExportFormat
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
@@ -157,7 +157,8 @@ def _linears(module: nn.Module) -> list[nn.Linear]:
 def _spaces(export: Export) -> _Spaces:
     """Return the spaces of a task as its environment has them: the library refuses to train in one with others."""
     fingerprint = export.policy.tasks[0].fingerprint
-    with environment_of(export.playable) as env:
+    playable = export.playable
+    with contextlib.nullcontext() if playable is None else playable.environment() as env:
         # What was appended to observations is part of the policy's, and not of the environment's.
         own = None if env is None else env.observation_space
         if env is not None and isinstance(own, spaces.Box) and own.shape == fingerprint.observation_shape:

@@ -26,12 +26,13 @@ def check_form(policy: TorchPolicy, chosen: ExportFormat) -> None:
     Raises:
         RldistillError: it cannot; says which formats can.
     """
+    remembers = bool(state_parts(policy))  # refuses a module's, which no format keeps
     if isinstance(policy.network, ModuleNetwork) and chosen.needs_layers:
         raise RldistillError(
             f"--to {chosen.name}: policy {policy.name!r} is a module of its maker's own ({policy.spec.module}), "
             f"without a description of its layers. These need none: {_options(lambda own: not own.needs_layers)}."
         )
-    if state_parts(policy) and not chosen.keeps_state:
+    if remembers and not chosen.keeps_state:
         raise RldistillError(
             f"--to {chosen.name}: policy {policy.name!r} remembers ({policy.spec.network_description}), and such files "
             f"keep no state. These do: {_options(lambda own: own.keeps_state)}."

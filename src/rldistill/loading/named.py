@@ -275,10 +275,10 @@ def as_teacher(
     named: PolicyLike,
     task: TaskLike | None,
     *,
-    behaviour: Behaviour | None,
-    env_kwargs: Mapping[str, Any] | None,
-    exploration_epsilon: float | None,
     device: str,
+    behaviour: Behaviour | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    exploration_epsilon: float | None = None,
     sees: str | Sequence[str] | None = None,
     names: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Policy, PlayableTask]:

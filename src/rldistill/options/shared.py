@@ -129,14 +129,23 @@ class PartNames(Options):
     the keys of a Dict."""
 
 
+def check_names(names: object, *what_for: object) -> None:
+    """Check that names of parts are for something: `student_sees`, `teacher_sees` or `choose`.
+
+    Raises:
+        UsageError: nothing of them is said.
+    """
+    if names is not None and all(said is None for said in what_for):
+        raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WhoSees(Chosen, TeacherSees, StudentSees, PartNames, Options):
     """What teachers and student see, of a verb that makes a student of a teacher in one call."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.names is not None and self.student_sees is self.teacher_sees is self.choose is None:
-            raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
+        check_names(self.names, self.student_sees, self.teacher_sees, self.choose)
 
     @property
     def of_student(self) -> dict[str, Any]:

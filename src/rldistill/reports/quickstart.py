@@ -102,16 +102,7 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
     named, out = as_named(_named(options), options, options.choose), Path(options.out)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     check_folder(out)
-    return as_teacher(
-        named,
-        options.task,
-        behaviour=None,
-        env_kwargs=None,
-        exploration_epsilon=None,
-        device=options.device,
-        sees=options.teacher_sees,
-        names=options.names,
-    )
+    return as_teacher(named, options.task, device=options.device, sees=options.teacher_sees, names=options.names)
 
 
 def _recorded(options: QuickstartOptions) -> dict[str, Any]:

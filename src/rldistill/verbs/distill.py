@@ -9,6 +9,7 @@ from rldistill.events import Callback
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
+from rldistill.options.shared import check_names
 from rldistill.policies import TorchPolicy
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
@@ -125,10 +126,8 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
             "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything "
             "yet. Collect first, or choose state or parameter."
         )
-    sees = [options.student_sees, *(item.teacher_sees for item in named if isinstance(item, Live))]
-    sees += [item.choose for item in named if isinstance(item, Live)]
-    if options.names is not None and all(parts is None for parts in sees):
-        raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
+    of_teachers = [said for item in named if isinstance(item, Live) for said in (item.teacher_sees, item.choose)]
+    check_names(options.names, options.student_sees, *of_teachers)
     if isinstance(named[0], Online) and options.student_sees is not None:
         raise UsageError("student_sees belongs with a dataset or --teacher: with --online the student sees everything.")
     task_schedule(options, list(options.task_weights or [""]))

@@ -231,7 +231,7 @@ def make_plan(policy: TorchPolicy) -> Plan:
     """Return what the C of a policy computes for the task that it plays.
 
     Raises:
-        MismatchError: a layer that C is not written for, or no description of the layers.
+        MismatchError: a layer that C is not written for.
     """
     fingerprint = policy.tasks[0].fingerprint
     assert isinstance(policy.network, PolicyNetwork), "a module was refused before"
