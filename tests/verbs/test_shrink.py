@@ -231,6 +231,24 @@ def test_where_time_is_short_the_schedules_end_with_it(tmp_path, quick, monkeypa
     assert rates[-1] < 1.5 * rate(1.0)
 
 
+def test_while_no_size_holds_one_has_time_to_learn_even_if_the_proof_is_then_late(tmp_path, quick, monkeypatch):
+    task, told = short_cart_pole(60), []
+    # Episodes so slow that the proof alone would take all of the time.
+    monkeypatch.setattr(shrink_search.Search, "_proof_seconds", 1000.0)
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:4", "mlp:16"))
+    few = {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
+    monkeypatch.setattr(shrink_search.Search, "_look", lambda _self, _student, _name: (1.0, 1.0))
+    found = rd.shrink(
+        hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_episodes=20, callbacks=[told.append]
+    )
+    (trial,) = found.trials
+    assert trial.num_updates == 30, "learned until it held"
+    assert found.proofs
+    said = [event.text for event in told if isinstance(event, MessageEvent)]
+    assert "time is up: 1 of 2 sizes were not tried" in said
+
+
 def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):
     told = []
     monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:2", "mlp:4"))
@@ -325,7 +343,7 @@ def test_a_size_that_diverges_is_one_that_does_not_hold(tmp_path, quick, monkeyp
 
 
 def test_no_student_is_as_large_as_its_teacher(tmp_path, monkeypatch):
-    monkeypatch.setattr(shrink_search, "_CHOOSING", 10)
+    monkeypatch.setattr(shrink_search, "_CHOOSING", 15)
     task = short_cart_pole(60)
     found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_envs=8)
     assert [trial.network for trial in found.trials] == ["mlp:1"], "mlp:2 has as many parameters as the teacher"

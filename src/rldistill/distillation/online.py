@@ -356,7 +356,7 @@ class OnlineJudge:
         return play_scores(
             policy,
             self._playable,
-            self._num_episodes,
+            range(self._num_episodes),
             num_envs=self._num_envs,
             num_threads=self._num_threads,
             # Episodes of their own for each purpose and each time.

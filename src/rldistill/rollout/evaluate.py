@@ -178,31 +178,31 @@ def play_episodes(
 def play_scores(
     policy: Policy,
     playable: PlayableTask,
-    num_episodes: int,
+    episodes: Sequence[int],
     *,
     num_envs: int,
     num_threads: int,
     seed: int,
     on_step: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Return the scores of episodes 0 to `num_episodes` − 1, played under the protocol in environments made for them.
+    """Return the scores of episodes, played under the protocol in environments made for them.
 
     Args:
         policy: plays, with its head of the task; its only head also plays a task of another name.
         playable: what is played.
-        num_episodes: how many.
+        episodes: indices, in rising order.
         num_envs: environments stepped together, at most as many as episodes.
         num_threads: of the emulator.
         seed: of the episodes.
         on_step: as in `play_episodes`.
     """
     task = playable.task
-    envs = playable.make_envs(min(num_envs, num_episodes), num_threads)
+    envs = playable.make_envs(min(num_envs, len(episodes)), num_threads)
     try:
         played = play_episodes(
             fit_policy(policy, task),
             envs,
-            range(num_episodes),
+            episodes,
             seed=seed,
             exploration_epsilon=task.protocol.exploration_epsilon,
             on_step=on_step,

@@ -182,7 +182,7 @@ class DistillationRun:
         return play_scores(
             self._setup.student,
             playable,
-            options.evaluate_episodes or 0,
+            range(options.evaluate_episodes or 0),
             num_envs=options.num_envs,
             num_threads=options.num_threads,
             seed=stream_seed(options.seed, "evaluation while training"),

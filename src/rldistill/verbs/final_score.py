@@ -101,7 +101,7 @@ def _score_line(
         role: play_scores(
             policy,
             playable,
-            num_episodes,
+            range(num_episodes),
             num_envs=options.num_envs,
             num_threads=options.num_threads,
             # Of this purpose alone: evaluations meet other episodes.

@@ -89,20 +89,20 @@ class Episodes:
             self.teacher_seconds, self.random_seconds = (np.diff(clock) / num_episodes).tolist()
         return self._baselines[key]
 
-    def scores(self, policy: Policy, purpose: str, num_episodes: int) -> np.ndarray:
-        """Return scores of episodes 0 to n − 1 of a purpose, which are the same for every policy."""
+    def scores(self, policy: Policy, purpose: str, num_episodes: int, *, first: int = 0) -> np.ndarray:
+        """Return scores of episodes `first` to n − 1 of a purpose, which are the same for every policy."""
         scores = play_scores(
             policy,
             self._playable,
-            num_episodes,
+            range(first, num_episodes),
             num_envs=self._options.num_envs,
             num_threads=self._options.num_threads,
             seed=stream_seed(self._options.seed, f"shrink {purpose}"),
-            on_step=self._reporter(f"{purpose} {policy.name}", num_episodes),
+            on_step=self._reporter(f"{purpose} {policy.name}", first, num_episodes),
         )
         return np.array(scores)
 
-    def _reporter(self, phase: str, num_episodes: int) -> Callable[[int], None]:
+    def _reporter(self, phase: str, first: int, num_episodes: int) -> Callable[[int], None]:
         """Return what reports how many episodes are over, and raises where none comes to its end."""
         num_finished = num_steps = 0
         is_first = not self._baselines  # a proof may well go on beyond the deadline
@@ -122,7 +122,7 @@ class Episodes:
                     f"within: got {self._options.within:g} s, in which {done} of {num_episodes} episodes ended "
                     f"({phase}); teacher and random play come first. Give more time, or the episodes a limit: {limit}."
                 )
-            notify(self._callbacks, ProgressEvent(phase, done, num_episodes, "episodes"))
+            notify(self._callbacks, ProgressEvent(phase, first + done, num_episodes, "episodes"))
 
         return report
 

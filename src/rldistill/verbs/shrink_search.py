@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rldistill.distillation import LiveSource, distil
 from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
@@ -55,9 +57,9 @@ _MOST_LOOKS = 7
 _WORTH_GROWING = 0.5
 # Updates after which it is seen anew how many the time is enough for.
 _PACE_PERIOD = 100
-# Shares of the time: one size may take this much of what is left, is not begun with less than this much of it, and the
-# proof is kept this much of all, at least.
-_SHARE_OF_A_TRIAL, _LEAST_SHARE, _SHARE_OF_THE_PROOF = 0.5, 0.1, 0.2
+# Shares of the time: one size may take this much of what is left, is not begun with less than this much of it once
+# another holds, and may take this much while none does; the proof is kept this much of all, at least.
+_SHARE_OF_A_TRIAL, _LEAST_SHARE, _SHARE_WHILE_NONE_HOLDS, _SHARE_OF_THE_PROOF = 0.5, 0.1, 0.35, 0.2
 
 
 class Search:
@@ -90,6 +92,8 @@ class Search:
         self._source: LiveSource | None = None
         self._trials: list[Trial] = []
         self._proofs: list[Proof] = []
+        # What an episode of the last student that held took.
+        self._student_seconds: float | None = None
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
@@ -148,15 +152,12 @@ class Search:
         names = list(sizes)
         tried = {trial.network: trial.holds for trial in self._trials}
         while (name := next_size(sizes, tried, self._teacher_size)) is not None:
-            now, latest = time.monotonic(), self._deadline - self._proof_seconds
+            left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
-            is_short = latest - now < _LEAST_SHARE * (self._deadline - now)
-            # Where nothing holds, there is nothing to prove: then the last of the time may still show how good one is.
-            if is_short if any(tried.values()) else now >= self._deadline:
+            if most <= (_LEAST_SHARE * left if any(tried.values()) else 0):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
-            half = now + max(_SHARE_OF_A_TRIAL * (self._deadline - now), 1.0)
-            trial = self._try(name, half if is_short else min(half, latest))
+            trial = self._try(name, time.monotonic() + max(most, 1.0))
             self._trials.append(trial)
             tried[name] = trial.holds
             self._write()
@@ -166,12 +167,25 @@ class Search:
                 f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
             )
 
+    def _time_for_a_size(self) -> tuple[float, float]:
+        """Return the seconds that are left, and how many of them the next size may take."""
+        left = self._deadline - time.monotonic()
+        most = min(_SHARE_OF_A_TRIAL * left, left - self._proof_seconds)
+        # Without a size that holds there is nothing to prove: better a late proof than none.
+        if not any(trial.holds for trial in self._trials):
+            most = max(most, _SHARE_WHILE_NONE_HOLDS * left)
+        return left, most
+
     @property
     def _proof_seconds(self) -> float:
-        """Time that is kept for a last look and a proof, at most: a student's episodes are between the others'."""
-        look, proof = _GLANCING + _CHOOSING, self._num_proof_episodes(0)
-        both = self._episodes.teacher_seconds, self._episodes.random_seconds
-        measured = (look + proof) * max(both) + proof * sum(both)
+        """Time that is kept for a last look and a proof.
+
+        An episode of a student takes as long as one of the last that held; before one did, as long as the others'.
+        """
+        proof, episodes = self._num_proof_episodes(0), self._episodes
+        both = episodes.teacher_seconds, episodes.random_seconds
+        student = max(both) if self._student_seconds is None else self._student_seconds
+        measured = (_CHOOSING + proof) * student + proof * sum(both)
         return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
 
     def _num_proof_episodes(self, num_looks: int) -> int:
@@ -293,8 +307,13 @@ class Search:
         kept = self._episodes.kept(glance, "choosing", 1 - _ERROR, f"look at {name}")
         if teacher.mean() > random.mean() and kept[0] < self._options.keep:
             return kept
-        scores = self._episodes.scores(student, "choosing", _CHOOSING)
-        return self._episodes.kept(scores, "choosing", 1 - _ERROR, f"look at {name}")
+        began = time.monotonic()
+        others = self._episodes.scores(student, "choosing", _CHOOSING, first=_GLANCING)
+        seconds = (time.monotonic() - began) / (_CHOOSING - _GLANCING)
+        retention, bound = self._episodes.kept(np.append(glance, others), "choosing", 1 - _ERROR, f"look at {name}")
+        if bound >= self._options.keep:
+            self._student_seconds = seconds
+        return retention, bound
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
