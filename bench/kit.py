@@ -66,6 +66,11 @@ class Rates:
         columns = zip(self._rates[name], *(self._rates[other] for other in of), strict=True)
         return statistics.median(mine * sum(1 / other for other in others) for mine, *others in columns)
 
+    def of_slower(self, name: str, of: Sequence[str]) -> float:
+        """Return the median share of `name` in what the slower of the others does."""
+        columns = zip(self._rates[name], *(self._rates[other] for other in of), strict=True)
+        return statistics.median(mine / min(others) for mine, *others in columns)
+
 
 def timed(work: Callable[[], int]) -> Callable[[], tuple[int, float]]:
     """Return a piece for `Rates`: the whole call is timed, and returns the units it did."""

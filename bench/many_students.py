@@ -20,8 +20,8 @@ from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks import PolicyNetwork, parse_architecture
 from rldistill.policies import TorchPolicy
+from rldistill.rollout.threads import use_threads
 from rldistill.schedules import constant
-from rldistill.session.threads import use_threads
 
 _NUM_STUDENTS = 16
 _TEMPERATURE, _LEARNING_RATE = 0.01, 1e-3

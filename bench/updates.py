@@ -20,8 +20,8 @@ from rldistill.distillation.batch import Minibatch
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
 from rldistill.networks.precision import Precision
+from rldistill.rollout.threads import use_threads
 from rldistill.schedules import constant
-from rldistill.session.threads import use_threads
 
 BATCH_SIZE = 128
 # More than the batches decoded ahead while the other source had its turn.

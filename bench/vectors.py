@@ -21,8 +21,8 @@ from rldistill.data import Dataset
 from rldistill.distillation import OPTIMIZERS, Distiller, UpdateRecord, distil
 from rldistill.envs import make_task
 from rldistill.losses import make_loss
+from rldistill.rollout.threads import use_threads
 from rldistill.schedules import constant
-from rldistill.session.threads import use_threads
 
 NETWORK, TEMPERATURE, LEARNING_RATE = "mlp:64x64", 0.01, 1e-3
 _ENOUGH_UPDATES = 10**6

@@ -224,9 +224,18 @@ class PolicyOutput:
         if mask.all():
             return self
         index = torch.from_numpy(np.flatnonzero(mask))
-        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
-        chosen = {name: tensor[index] for name, tensor in tensors.items() if tensor is not None}
-        return PolicyOutput(self.action_layout, **chosen)
+        return PolicyOutput(self.action_layout, **{name: tensor[index] for name, tensor in self._tensors().items()})
+
+    def followed_by(self, other: "PolicyOutput", order: NDArray[np.intp]) -> "PolicyOutput":
+        """Return the rows of this output and then of another one of the same policy, in a new order of all of them."""
+        index, others = torch.from_numpy(order), other._tensors()
+        tensors = {name: torch.cat([tensor, others[name]])[index] for name, tensor in self._tensors().items()}
+        return PolicyOutput(self.action_layout, **tensors)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return what is given, by the name of its field."""
+        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "action_layout"}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
 
     def further(self, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return what is given besides the action field, of the names that are among `FURTHER_FIELDS`."""

@@ -114,9 +114,14 @@ def test_teachers_that_are_not_told_apart_are_refused_in_one_line(tmp_path, teac
         rd.collect(given, TERRAIN_TASK, num_steps=100, out=tmp_path / "d", **said)
 
 
-def test_an_entry_that_no_environment_tells_is_refused_with_those_it_tells(tmp_path):
-    with pytest.raises(MismatchError, match="told nothing of 'terain', expected it at every reset and step, got terr"):
-        rd.collect(terrain_teachers(INFO_TASK), INFO_TASK, choose="terain", num_steps=100, out=tmp_path / "d")
+@pytest.mark.parametrize(
+    ("names", "said"), [(None, ""), ({"ground": (0, 1), "rest": (1,)}, " The observation has the parts ground, rest.")]
+)
+def test_an_entry_that_no_environment_tells_is_refused_with_those_it_tells_and_the_parts(tmp_path, names, said):
+    settings = {"choose": "terain", "names": names, "num_steps": 100, "out": tmp_path / "d"}
+    with pytest.raises(MismatchError, match=r"^choose: .* told nothing of 'terain', .* got terrain\.") as refused:
+        rd.collect(terrain_teachers(INFO_TASK), INFO_TASK, **settings)
+    assert str(refused.value).endswith(f"by --names.{said}")
 
 
 def test_two_files_without_a_choice_are_refused_on_the_command_line(tmp_path):

@@ -21,6 +21,7 @@ from rldistill.session.run_folder import read_config
 from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
+from rldistill.verbs.shrink_records import Trial
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
@@ -325,6 +326,26 @@ def test_a_student_that_never_fails_is_proved_to_keep_what_the_rule_of_three_all
     perfect = [proof for proof in found.proofs if proof.retention == 1]
     assert all(0.96 < proof.bound <= 0.97 for proof in perfect if proof.num_episodes == 100)
     assert perfect, "CartPole is kept whole"
+
+
+@pytest.mark.parametrize(
+    ("retention", "bound", "keep", "expected"),
+    [
+        (1.0, 1.0, 0.95, 100),
+        (0.98, 0.955, 0.95, 129),  # at 100 the bound would be 0.945
+        (0.955, 0.951, 0.95, 100),  # not even 400 are likely to prove it
+        (1.0, 1.0, 1.0, 100),
+    ],
+)
+def test_a_proof_that_is_likely_to_fail_is_a_longer_one_at_once(tmp_path, retention, bound, keep, expected):
+    trial = Trial("mlp:2", 30, retention, bound, True, 100, 1_000, 1.0, False)
+    task = short_cart_pole(60)
+    options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", keep=keep, within=1e6)
+    search = shrink_search.Search(options, options.teacher, tmp_path / "s", ())
+    search._episodes.teacher_seconds = search._episodes.random_seconds = 1.0
+    assert search._num_proof_episodes(trial) == expected
+    search._deadline = time.monotonic() + 330.0  # enough for 110 of three policies
+    assert search._num_proof_episodes(trial) == 100
 
 
 def test_a_size_that_diverges_is_one_that_does_not_hold(tmp_path, quick, monkeypatch):

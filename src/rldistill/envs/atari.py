@@ -181,11 +181,12 @@ class AtariEnvs:
         self._num_actions = len(fingerprint.action_set)
         self._enumerable_starts = protocol.sticky_action_probability == 0
         self._start_frames = np.zeros(num_envs, np.int64)
-        self._is_fresh = True
+        self._is_fresh, self._is_stepping = True, False
         self._told: Mapping[str, Any] = {}
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
+        self._settle()
         if self._is_fresh and len(slots) != self.num_envs:
             self._envs.reset()  # ale-py wants one full reset first; with seeds it would load every game again
         self._is_fresh = False
@@ -204,9 +205,20 @@ class AtariEnvs:
 
         Raises ValueError: an action that the game does not have: ale-py would wait for its result forever.
         """
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: Actions) -> None:
+        """Let the emulators begin a step in their threads; `receive` waits for it."""
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")
-        observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        self._envs.send(actions)
+        self._is_stepping = True
+
+    def receive(self) -> StepBatch:
+        """Return what came of the step that `send` began."""
+        observations, rewards, terminated, truncated, info = self._envs.recv()
+        self._is_stepping = False
         self._told = info
         return StepBatch(observations, rewards.astype(np.float64), terminated, truncated & ~terminated, info["lives"])
 
@@ -220,4 +232,10 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Free the emulators."""
+        self._settle()
         self._envs.close()
+
+    def _settle(self) -> None:
+        """Wait for a step that nobody received: whoever plays may stop at any time."""
+        if self._is_stepping:
+            self.receive()

@@ -136,7 +136,10 @@ class GymnasiumEnvs:
         self._make_own = make
         self._envs = [self._make() for _ in range(num_envs)]
         first = self._envs[0]
-        self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
+        module = type(first.unwrapped).__module__
+        self._keeps_state = not module.startswith(_STATELESS_FAMILIES)
+        # Code that is not Gymnasium's may ask an action for what only NumPy's numbers have.
+        self._takes_plain_numbers = module.startswith("gymnasium.envs.")
         self._used = [False] * num_envs
         fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
@@ -164,7 +167,8 @@ class GymnasiumEnvs:
         """Apply one action per environment; ended ones wait for their reset."""
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        encode, own_actions = self._codec.encode, self._codec.decode_each(actions)
+        encode = self._codec.encode
+        own_actions = self._codec.decode_each(actions, plain=self._takes_plain_numbers)
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
                 continue

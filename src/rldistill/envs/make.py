@@ -26,6 +26,7 @@ from rldistill.envs.gymnasium_envs import (
     successor,
     take_over_remarks,
 )
+from rldistill.envs.overlapped import OverlappedEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
 from rldistill.errors import RldistillError, TaskError, UsageError, install_hint, printable
@@ -40,6 +41,9 @@ _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 _FEW_ENVS, _MANY_ENVS = 16, 64
+# Emulators where there is much to play, and the fewest of a half: below, a network's batch of 16 is half empty.
+_EMULATORS, _FEWEST_OF_A_HALF = 32, 12
+_MUCH_TO_PLAY = 64
 PYTHON_PREFIX = "python:"
 """How tasks that were given as objects in Python are called."""
 
@@ -61,17 +65,32 @@ class PlayableTask:
         """Return in how many environments to play.
 
         A step of a vector costs little beside asking a network for a batch, which takes as long for 16 rows as for
-        few: more environments share that. Images are computed with for longer, and take more memory.
+        few: more environments share that. Images are computed with for longer, and take more memory. Of emulators one
+        half can step while the other is decided on (`envs_for_play`), each with a batch of its own.
 
         Args:
-            asked: by the user; None: 16, of vectors up to 64.
+            asked: by the user; None: 16, of vectors up to 64, of Atari 32 where at least 64 have work.
             num_busy: how many have work.
         """
         if self.fixed_num_envs is not None or asked is not None:
             return self.fixed_num_envs or asked or _FEW_ENVS
+        if self.task.is_atari:
+            return _EMULATORS if num_busy >= _MUCH_TO_PLAY else _FEW_ENVS
         seen = self.task.fingerprint
         is_vector = len(seen.observation_shape) == 1 and not any(part.is_image for part in seen.observation_parts)
         return max(_FEW_ENVS, min(num_busy, _MANY_ENVS)) if is_vector else _FEW_ENVS
+
+    def envs_for_play(self, num_envs: int, num_threads: int) -> EpisodeEnvs:
+        """Make environments for play by policies that stay as they are: emulators in two halves, if there are enough.
+
+        A half steps while the other is decided on, so decisions are made before the last record is out: whoever
+        changes a policy between records plays in `make_envs`.
+        """
+        if not self.task.is_atari or num_threads < 2 or num_envs < 2 * _FEWEST_OF_A_HALF:
+            return self.make_envs(num_envs, num_threads)
+        first = num_envs // 2
+        halves = [AtariEnvs(self.task, num, num_threads=num_threads // 2) for num in (first, num_envs - first)]
+        return OverlappedEnvs(*halves)
 
     @property
     def longest_episode(self) -> int | None:

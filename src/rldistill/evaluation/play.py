@@ -48,7 +48,7 @@ class TaskPlay:
         reference = None if teacher is None else NamedPolicy(teacher.name, fit_policy(teacher.policy, task))
         students = self._students(policies, reference)
         num_envs = self.playable.fixed_num_envs or min(self.num_envs, self.num_episodes)
-        with contextlib.closing(self.playable.make_envs(num_envs, self.num_threads)) as envs:
+        with contextlib.closing(self.playable.envs_for_play(num_envs, self.num_threads)) as envs:
             everyone = [*students, *([] if reference is None else [reference])]
             starts: list[int] = []
             if any(self._has_starts(named.policy) for named in everyone):

@@ -68,11 +68,12 @@ def make_choice(choose: Choose, names: Mapping[str, Sequence[int]] | None, task:
     """
     if not isinstance(choose, str):
         return Choice(function=choose)
-    if choose in (names or part_names(task.fingerprint, {})):
+    parts = tuple(names or part_names(task.fingerprint, {}))
+    if choose in parts:
         return Choice(sight=choose_parts("choose", choose, names, task))
     module, colon, name = choose.partition(":")
     if not colon:
-        return Choice(entry=choose)
+        return Choice(entry=choose, parts=parts)
     try:  # what the user typed may run code; no file's record comes here
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

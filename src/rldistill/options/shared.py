@@ -51,7 +51,7 @@ class ManyEnvironments(Options):
 
     num_envs: NumEnvs | None = None
     """Environments played at once; the episodes are the same for any number. Default: 16; of vectors up to 64, one for
-    each episode that is evaluated and for every 2,000 decisions that are stored."""
+    each episode that is evaluated and for every 2,000 decisions that are stored; of Atari 32 where these are 64."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Above, AtLeast, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Machine, Played, Told, WhoSees
+from rldistill.options.shared import Folder, Machine, ManyEnvironments, Played, Told, WhoSees
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -21,7 +21,7 @@ else:  # The command line reads this file and must not wait for torch: of what m
 
 
 @dataclass(frozen=True)
-class ShrinkOptions(Reading, WhoSees, Played, Environments, Machine, Folder, Told):
+class ShrinkOptions(Reading, WhoSees, Played, ManyEnvironments, Machine, Folder, Told):
     """Find the smallest student that keeps a teacher's skill, prove it, and write it."""
 
     teacher: Annotated["TeacherLike", PythonOnly()]

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.errors import MismatchError, UsageError, shown
+from rldistill.envs import EpisodeEnvs
+from rldistill.errors import MismatchError, UsageError, listed, shown
 from rldistill.observations import Tensors, as_tensors, num_rows
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
@@ -32,12 +33,28 @@ class Choice:
     Attributes:
         sight: the part of the observation; None: it is not said there.
         entry: name of an entry of `info`; None: it is not said there.
+        parts: names of the observation's parts, where it might have been meant to be one of them.
         function: from observations, `[B, ...]` or their parts by name, to `[B]`; None: there is none.
     """
 
     sight: Sight | None = None
     entry: str | None = None
+    parts: tuple[str, ...] = ()
     function: Callable[[Any], Any] | None = None
+
+    def told(self, envs: EpisodeEnvs, slots: Sequence[int]) -> list[Any] | None:
+        """Return what environments told last of whose rows theirs are; None: not they say it.
+
+        Raises:
+            MismatchError: their `info` has no such entry.
+        """
+        if self.entry is None:
+            return None
+        try:
+            return envs.info(self.entry, slots)
+        except MismatchError as error:
+            parts = f" The observation has the parts {listed(self.parts)}." if self.parts else ""
+            raise MismatchError(f"choose: {error}{parts}") from error
 
     @property
     def text(self) -> str:

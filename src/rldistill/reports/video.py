@@ -31,7 +31,7 @@ from rldistill.errors import RldistillError, UsageError, optional_import
 from rldistill.policies import Policy, RandomPolicy, fit_policy
 from rldistill.reports.canvas import POLICY_COLOURS, RANDOM_COLOUR
 from rldistill.rollout.player import EpisodePlayer
-from rldistill.session.threads import use_threads
+from rldistill.rollout.threads import use_threads
 from rldistill.storage import write_atomically
 from rldistill.tasks import Task
 from rldistill.types import Actions

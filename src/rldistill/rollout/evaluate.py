@@ -197,7 +197,7 @@ def play_scores(
         on_step: as in `play_episodes`.
     """
     task = playable.task
-    envs = playable.make_envs(min(num_envs, len(episodes)), num_threads)
+    envs = playable.envs_for_play(min(num_envs, len(episodes)), num_threads)
     try:
         played = play_episodes(
             fit_policy(policy, task),

@@ -5,24 +5,26 @@ of labellers say what they would do of each observation. Every slot carries the 
 
 An episode's environment seed and the generators of its behaviour come from (seed, i), and a network's answer does not
 depend on its neighbours in the batch (`policies.padded`). The same episodes therefore result from any number of
-environments.
+environments, and whether all step together or in two halves.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rldistill.envs import EpisodeEnvs
+from rldistill.envs import EpisodeEnvs, OverlappedEnvs, StepBatch
 from rldistill.errors import EnvironmentFaultError, UnendingEpisodeWarning
 from rldistill.observations import flat
 from rldistill.policies import Policy, choose_actions
 from rldistill.policies.behaviour import draws_per_decision
 from rldistill.policies.switched import SwitchedPolicy
+from rldistill.rollout.threads import use_threads
 from rldistill.seeding import episode_generator, episode_seed, stream_generator
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import Actions, PolicyOutput, State
@@ -98,6 +100,52 @@ class BegunEpisode:
     last_observation: NDArray[np.generic]
 
 
+@dataclass(frozen=True)
+class _Decided:
+    """What was decided in some slots, whose environments may still be stepping; the rest is of a `StepRecord`.
+
+    Attributes:
+        slots: `[M]`, those that play.
+        step: waits for what the environments give, of all slots or of a half.
+        rows: `[M]`, where in that these slots are.
+    """
+
+    slots: NDArray[np.intp]
+    episodes: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    observations: NDArray[np.generic]
+    labelled: NDArray[np.bool_]
+    labels: Mapping[str, PolicyOutput]
+    actions: Actions
+    step: Callable[[], StepBatch]
+    rows: NDArray[np.intp]
+
+
+def _joined(first: StepRecord, second: StepRecord) -> StepRecord:
+    """Return the records of both halves as one, in the order of episodes."""
+    order = np.argsort(np.concatenate([first.episodes, second.episodes]))
+    labelled = np.concatenate([first.labelled, second.labelled])[order]
+    # Labels have the labelled rows alone, in the same order.
+    places = np.argsort(np.concatenate([first.episodes[first.labelled], second.episodes[second.labelled]]))
+    labels = dict(first.labels or second.labels)
+    if first.labels and second.labels:
+        labels = {name: output.followed_by(second.labels[name], places) for name, output in first.labels.items()}
+    both = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])[order]
+        for name in (
+            "episodes",
+            "steps",
+            "observations",
+            "actions",
+            "rewards",
+            "terminated",
+            "truncated",
+            "next_observations",
+        )
+    }
+    return StepRecord(labelled=labelled, labels=labels, **both)
+
+
 def _is_same(observation: NDArray[np.generic], recorded: NDArray[np.generic]) -> bool:
     return np.array_equal(flat(np.asarray(observation)[None])[0], recorded)
 
@@ -121,9 +169,9 @@ class _Seated:
     def answer(self, observations: NDArray[np.generic], slots: NDArray[np.intp]) -> PolicyOutput:
         """Return the output for what these slots observe, `[M, ...]`, and keep their next states."""
         state = None if self._state is None else tuple(part[slots] for part in self._state)
-        if isinstance(self.policy, SwitchedPolicy) and self.policy.choice.entry is not None:
-            # What the environments told beside their observations says whose row each is.
-            told = self._envs.info(self.policy.choice.entry, slots.tolist())
+        if isinstance(self.policy, SwitchedPolicy):
+            # What the environments told beside their observations may say whose row each is.
+            told = self.policy.choice.told(self._envs, slots.tolist())
             output, following = self.policy.answer(observations, state, told)
         else:
             output, following = self.policy(observations, state)
@@ -177,6 +225,8 @@ class EpisodePlayer:
         dtype = np.float32 if self._layout.is_continuous else np.int64
         self._idle = np.zeros((envs.num_envs, *self._layout.action_shape), dtype)
         self._num_locksteps = 0
+        # Emulators that step meanwhile have the other half of the processors.
+        self._num_threads = max(torch.get_num_threads() // 2, 1) if isinstance(envs, OverlappedEnvs) else 0
         self._is_told = False
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)
@@ -188,21 +238,44 @@ class EpisodePlayer:
         # Of a mixture: from what each slot draws who acts, and what it drew last.
         self._mixing: list[np.random.Generator | None] = [None] * envs.num_envs
         self._first_acts = np.ones(envs.num_envs, bool)
-        # Episodes under way and their slots; None: some began or ended since.
-        self._order: tuple[NDArray[np.int64], NDArray[np.intp]] | None = None
+        # The slots that are decided on together.
+        self._parts = envs.slots if isinstance(envs, OverlappedEnvs) else (np.arange(envs.num_envs),)
+        # Of each part, its episodes under way and their slots; none: some began or ended since.
+        self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.intp]]] = {}
         self._observations: NDArray[np.generic] | None = None
 
     def play(self) -> Iterator[StepRecord]:
-        """Yield one record per lockstep until no episode is left."""
-        self._begin()
-        while any(episode is not None for episode in self._episodes):
-            step = self._step()
+        """Yield one record per lockstep until no episode is left.
+
+        Whoever receives a record may change the policies, or what a mixture draws, before the next decisions. Not so
+        in `OverlappedEnvs`: there these are made already.
+        """
+        self._begin(self._parts)
+        for step in self._in_halves() if isinstance(self._envs, OverlappedEnvs) else self._in_turn():
             yield step
             self._num_locksteps += 1
             if self._num_locksteps % _STEPS_BETWEEN_LOOKS == 0:
                 self._look_for_the_end()
+
+    def _in_turn(self) -> Iterator[StepRecord]:
+        while (decided := self._decide(0)) is not None:
+            step = self._received(decided)
+            yield step
             if step.ended.any():
-                self._begin()
+                self._begin(self._parts)
+
+    def _in_halves(self) -> Iterator[StepRecord]:
+        """Yield what `_in_turn` does: episodes begin in the same order, and each record has both halves."""
+        ahead = [self._decide(part) for part in range(len(self._parts))]
+        while any(decided is not None for decided in ahead):
+            steps: list[StepRecord] = []
+            for part, decided in enumerate(ahead):
+                if decided is not None:
+                    steps.append(self._received(decided))
+                    if steps[-1].ended.any():
+                        self._begin(self._parts[part : part + 1])
+                    ahead[part] = self._decide(part)
+            yield steps[0] if len(steps) == 1 else _joined(*steps)
 
     def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
         """Take up episodes that were begun before, by repeating what was done in them.
@@ -245,7 +318,7 @@ class EpisodePlayer:
             self._steps[slots[number]] = len(episode.actions)
         for number in diverged:
             self._episodes[slots[number]] = None
-        self._order = None
+        self._orders.clear()
         return diverged
 
     def _look_for_the_end(self) -> None:
@@ -286,63 +359,87 @@ class EpisodePlayer:
                 self._mixing[slot] = mixing
                 if self._mixture.per == "episode":
                     self._first_acts[slot] = mixing.random() < self._mixture.fraction
-        self._order = None
+        self._orders.clear()
         if slots:
             for seat in self._seated:
                 seat.begin(slots)
-            self._observations = self._envs.reset(slots, [episode_seed(self._seed, episode) for episode in episodes])
+            observed = self._envs.reset(slots, [episode_seed(self._seed, episode) for episode in episodes])
+            if self._observations is None:
+                self._observations = observed
+            else:
+                self._observations[slots] = observed[slots]
 
-    def _begin(self) -> None:
-        free = [slot for slot, episode in enumerate(self._episodes) if episode is None]
+    def _begin(self, parts: Sequence[NDArray[np.intp]]) -> None:
+        """Begin an episode in every free slot of some parts, as long as there are any."""
+        free = [slot for part in parts for slot in part.tolist() if self._episodes[slot] is None]
         # `free` first: zip must not take an episode off the queue that no slot is there for.
         episodes = [episode for _, episode in zip(free, self._queue, strict=False)]
         self._assign(free[: len(episodes)], episodes)
 
-    def _step(self) -> StepRecord:
-        episodes, playing = self._order = self._order or self._in_order()
+    def _decide(self, part: int) -> _Decided | None:
+        """Ask the policies in the slots of a part, and let its environments step; None: no episode is played there."""
+        episodes, playing = self._orders[part] = self._orders.get(part) or self._in_order(part)
+        if not len(playing):
+            return None
         assert self._observations is not None
         observations = self._observations[playing]
         steps = self._steps[playing]
         labelled = steps % self._label_period == 0
-        # Labellers that neither act nor remember are asked below, about the labelled rows alone.
-        outputs = {
-            seat: seat.answer(observations, playing) for seat in self._seated if seat in self._acting or seat.remembers
-        }
-        labels = {
-            name: outputs[seat].rows(labelled)
-            if seat in outputs
-            else seat.answer(observations[labelled], playing[labelled])
-            for name, seat in (self._labellers.items() if labelled.any() else ())
-        }
+        with use_threads(self._num_threads):
+            # Labellers that neither act nor remember are asked below, about the labelled rows alone.
+            outputs = {
+                seat: seat.answer(observations, playing)
+                for seat in self._seated
+                if seat in self._acting or seat.remembers
+            }
+            labels = {
+                name: outputs[seat].rows(labelled)
+                if seat in outputs
+                else seat.answer(observations[labelled], playing[labelled])
+                for name, seat in (self._labellers.items() if labelled.any() else ())
+            }
         chosen = self._choose([outputs[seat] for seat in self._acting], playing)
         actions = self._idle.copy()
         actions[playing] = chosen
-        step = self._envs.step(actions)
+        step: Callable[[], StepBatch] = partial(self._envs.step, actions)
+        if isinstance(self._envs, OverlappedEnvs):
+            half = self._envs.halves[part]
+            half.send(actions[self._parts[part]])
+            step = half.receive
+        rows = playing - self._parts[part][0]
+        return _Decided(playing, episodes, steps, observations, labelled, labels, chosen, step, rows)
+
+    def _received(self, decided: _Decided) -> StepRecord:
+        """Return what came of the decisions in a part, and keep what its slots observe now."""
+        step, slots, rows = decided.step(), decided.slots, decided.rows
+        following = step.observations[rows]
         record = StepRecord(
-            episodes,
-            steps,
-            observations,
-            labelled,
-            labels,
-            chosen,
-            step.rewards[playing],
-            step.terminated[playing],
-            step.truncated[playing],
-            step.observations[playing],
+            decided.episodes,
+            decided.steps,
+            decided.observations,
+            decided.labelled,
+            decided.labels,
+            decided.actions,
+            step.rewards[rows],
+            step.terminated[rows],
+            step.truncated[rows],
+            following,
         )
-        self._observations = step.observations
-        self._steps[playing] = steps + 1
-        for slot in playing[record.ended].tolist():
+        assert self._observations is not None
+        self._observations[slots] = following
+        self._steps[slots] = decided.steps + 1
+        for slot in slots[record.ended].tolist():
             self._episodes[slot] = None
-            self._order = None
+            self._orders.clear()
         return record
 
-    def _in_order(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """Return the episodes under way, `[M]`, and the slot of each.
+    def _in_order(self, part: int) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """Return the episodes under way in a part, `[M]`, and the slot of each.
 
         In the order of episodes, not of slots: where a target cuts a lockstep, the same episodes are cut.
         """
-        numbered = sorted((episode, slot) for slot, episode in enumerate(self._episodes) if episode is not None)
+        slots = self._parts[part].tolist()
+        numbered = sorted((episode, slot) for slot in slots if (episode := self._episodes[slot]) is not None)
         return np.array([episode for episode, _ in numbered]), np.array([slot for _, slot in numbered], np.intp)
 
     def _choose(self, outputs: Sequence[PolicyOutput], playing: NDArray[np.intp]) -> Actions:

@@ -26,11 +26,11 @@ from rldistill.policies.entry import further_shapes
 from rldistill.policies.switched import SwitchedPolicy
 from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
+from rldistill.rollout.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs
-from rldistill.session.threads import use_threads
 from rldistill.tasks import Task
 
 
@@ -206,7 +206,7 @@ class _CollectionRun:
                 return
             if writer.num_steps:
                 self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
-            envs = self._playable.make_envs(self.num_envs, num_threads)
+            envs = self._playable.envs_for_play(self.num_envs, num_threads)
             try:
                 task = self._playable.task
                 collect_steps(

@@ -11,11 +11,11 @@ from rldistill.options.declaration import default_values, verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
 from rldistill.options.shared import check_names
 from rldistill.policies import TorchPolicy
+from rldistill.rollout.threads import use_threads
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
-from rldistill.session.threads import use_threads
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name

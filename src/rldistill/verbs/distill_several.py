@@ -21,6 +21,7 @@ from rldistill.networks.stacked import can_be_stacked
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.distill import DistillOptions, DistillSeveral
 from rldistill.policies import TorchPolicy, load_policy
+from rldistill.rollout.threads import use_threads
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.metrics import MetricsFile
@@ -31,7 +32,6 @@ from rldistill.session.run_folder import (
     run_folder,
     write_config,
 )
-from rldistill.session.threads import use_threads
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
     has_checkpoint,

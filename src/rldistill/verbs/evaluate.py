@@ -23,8 +23,8 @@ from rldistill.events import (
 from rldistill.loading.named import as_all_named, as_named
 from rldistill.options.declaration import verb
 from rldistill.options.evaluate import EvaluateOptions
+from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.threads import use_threads
 
 
 @verb(EvaluateOptions)

@@ -38,10 +38,10 @@ from rldistill.observations import flat
 from rldistill.options.declaration import verb
 from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs, recorded_data
-from rldistill.session.threads import use_threads
 from rldistill.storage import write_json
 
 _TIMED_ROWS = 64

@@ -11,10 +11,10 @@ from rldistill.loading.several import choose_text
 from rldistill.options.declaration import verb
 from rldistill.options.shared import recorded
 from rldistill.options.shrink import ShrinkOptions
+from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
-from rldistill.session.threads import use_threads
 from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENTS_FOLDER, Shrunk
 from rldistill.verbs.shrink_search import Search
 

@@ -95,7 +95,7 @@ class Episodes:
             policy,
             self._playable,
             range(first, num_episodes),
-            num_envs=self._options.num_envs,
+            num_envs=self._playable.num_envs(self._options.num_envs, num_episodes - first),
             num_threads=self._options.num_threads,
             seed=stream_seed(self._options.seed, f"shrink {purpose}"),
             on_step=self._reporter(f"{purpose} {policy.name}", first, num_episodes),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ class Search:
         left = self._deadline - time.monotonic()
         most = min(_SHARE_OF_A_TRIAL * left, left - self._proof_seconds)
         # Without a size that holds there is nothing to prove: better a late proof than none.
-        if not any(trial.holds for trial in self._trials):
+        if not self._holding:
             most = max(most, _SHARE_WHILE_NONE_HOLDS * left)
         return left, most
 
@@ -182,17 +183,35 @@ class Search:
 
         An episode of a student takes as long as one of the last that held; before one did, as long as the others'.
         """
-        proof, episodes = self._num_proof_episodes(0), self._episodes
-        both = episodes.teacher_seconds, episodes.random_seconds
-        student = max(both) if self._student_seconds is None else self._student_seconds
-        measured = (_CHOOSING + proof) * student + proof * sum(both)
-        return max(_SHARE_OF_THE_PROOF * self._options.within, measured)
+        student, others = self._seconds
+        proof = self._num_proof_episodes(min(self._holding, key=_size_of, default=None))
+        return max(_SHARE_OF_THE_PROOF * self._options.within, _CHOOSING * student + proof * (student + others))
 
-    def _num_proof_episodes(self, num_looks: int) -> int:
-        """Return how many fresh episodes the look after so many others begins with."""
-        num_episodes, keep = self._options.num_episodes, self._options.keep
-        # Fewer could not prove it of a student that never fails.
-        return num_episodes if keep == 1 else max(num_episodes, math.ceil(math.log(1 / _error(num_looks)) / (1 - keep)))
+    @property
+    def _seconds(self) -> tuple[float, float]:
+        """What an episode of a student takes, and one of its teacher and of random play together."""
+        both = self._episodes.teacher_seconds, self._episodes.random_seconds
+        return max(both) if self._student_seconds is None else self._student_seconds, sum(both)
+
+    @property
+    def _holding(self) -> list[Trial]:
+        return [trial for trial in self._trials if trial.holds]
+
+    def _num_proof_episodes(self, trial: Trial | None) -> int:
+        """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any.
+
+        A look that is likely to fail is time lost, and half of the error: a size that just held, by what it showed on
+        the choosing episodes, has up to four times as many, where these are likely to prove it and there is the time.
+        """
+        num_episodes, keep, error = self._options.num_episodes, self._options.keep, _error(len(self._proofs))
+        if keep < 1:  # fewer could not prove it of a student that never fails
+            num_episodes = max(num_episodes, math.ceil(math.log(1 / error) / (1 - keep)))
+        if trial is None:
+            return num_episodes
+        student, others = self._seconds
+        left = (self._deadline - time.monotonic()) / max(student + others, 1e-9)
+        numbers = range(num_episodes, int(min(4 * num_episodes, left)) + 1)
+        return next((number for number in numbers if _is_likely(trial, number, error, keep)), num_episodes)
 
     def _sizes(self) -> dict[str, int]:
         """Return the sizes that fit the observation, smallest first, with their parameters.
@@ -219,7 +238,7 @@ class Search:
             **options.of_student,
             evaluate_episodes=0,
             seed=options.seed,
-            num_envs=options.num_envs,
+            num_envs=self._playable.num_envs(options.num_envs, 0),
             num_threads=options.num_threads,
             device=options.device,
         )
@@ -278,7 +297,7 @@ class Search:
             for trial in self._trials
             if not trial.holds and trial.retention >= _WORTH_GROWING and trial.num_parameters < student.num_parameters
         ]
-        for trial in sorted(failed, key=lambda trial: trial.num_parameters, reverse=True):
+        for trial in sorted(failed, key=_size_of, reverse=True):
             if grow(load_policy(self._out / trial.file).network, student.network):
                 self._tell(f"{student.name} begins from the weights of {trial.network}")
                 return
@@ -317,7 +336,7 @@ class Search:
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
-        for trial in sorted((trial for trial in self._trials if trial.holds), key=lambda trial: trial.num_parameters):
+        for trial in sorted(self._holding, key=_size_of):
             earlier = [proof for proof in self._proofs if proof.network == trial.network]
             held = [proof for proof in earlier if proof.holds]
             if held:
@@ -326,7 +345,7 @@ class Search:
                 return None
             student = load_policy(self._out / trial.file, device=self._options.device)
             doubled = [2 * proof.num_episodes for proof in earlier]
-            num_episodes = max([self._num_proof_episodes(len(self._proofs)), *doubled])
+            num_episodes = max([self._num_proof_episodes(trial), *doubled])
             while len(self._proofs) < _MOST_LOOKS:
                 proof = self._proved(student, trial.network, num_episodes)
                 self._proofs.append(proof)
@@ -392,6 +411,18 @@ class Search:
 
     def _tell(self, text: str) -> None:
         notify(self._callbacks, MessageEvent(text))
+
+
+def _size_of(trial: Trial) -> int:
+    return trial.num_parameters
+
+
+def _is_likely(trial: Trial, num_episodes: int, error: float, keep: float) -> bool:
+    """Return whether a student that plays as on the choosing episodes is more likely proved than not by so many."""
+    deviation = (trial.retention - trial.bound) / NormalDist().inv_cdf(1 - _ERROR) * math.sqrt(_CHOOSING / num_episodes)
+    failure = trial.retention / num_episodes  # the one more that a proof counts: its mean, and about its deviation
+    margin = failure + NormalDist().inv_cdf(1 - error) * math.hypot(deviation, failure)
+    return trial.retention - margin >= keep
 
 
 def _error(num_looks: int) -> float:

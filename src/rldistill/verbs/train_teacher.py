@@ -9,6 +9,7 @@ from rldistill.options.declaration import default_values, option_types, verb
 from rldistill.options.distill import DistillOptions, Online
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
+from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import (
@@ -18,7 +19,6 @@ from rldistill.session.run_folder import (
     run_folder,
     write_config,
 )
-from rldistill.session.threads import use_threads
 from rldistill.verbs.teachers import AUTO_NETWORK, initial_policy, make_tasks, resolve_algorithm, suited_to
 from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun

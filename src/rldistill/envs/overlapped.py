@@ -1,0 +1,83 @@
+"""Emulators in two halves: while one half steps in threads of its own, the other's observations are decided on.
+
+Emulators and network cost about the same for a Nature DQN. One after the other, both on all processors, each waits for
+the other, and small products are shared out badly: half as fast again on two processors (`bench/collection.py`).
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.envs.atari import AtariEnvs
+from rldistill.envs.protocol import StepBatch
+from rldistill.types import Actions
+
+
+class OverlappedEnvs:
+    """Two halves of N emulators, as `EpisodeEnvs`; `EpisodePlayer` lets each step while it decides for the other.
+
+    Attributes:
+        halves: the emulators of the first slots, and of the others.
+        slots: of each half, its slots.
+    """
+
+    def __init__(self, first: AtariEnvs, second: AtariEnvs) -> None:
+        self.num_envs = first.num_envs + second.num_envs
+        self.halves = first, second
+        self.slots = np.arange(first.num_envs), np.arange(first.num_envs, self.num_envs)
+        self._observations: NDArray[np.generic] | None = None
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
+        """Begin new episodes in some slots; a half that has none of them may be stepping, and is left alone.
+
+        The rows of such a half are what it observed when all slots stepped together last, or at its last reset.
+        """
+
+        def begin(half: AtariEnvs, own: NDArray[np.intp]) -> NDArray[np.generic] | None:
+            places = [index for index, slot in enumerate(slots) if own[0] <= slot <= own[-1]]
+            of_half = None if seeds is None else [seeds[index] for index in places]
+            return half.reset([slots[index] - int(own[0]) for index in places], of_half) if places else None
+
+        with ThreadPoolExecutor(len(self.halves)) as threads:  # a seed costs about 90 ms
+            for own, observations in zip(self.slots, threads.map(begin, self.halves, self.slots), strict=True):
+                if observations is not None:
+                    self._keep(own, observations)
+        assert self._observations is not None, "a first reset is of some slot"
+        return self._observations.copy()
+
+    def step(self, actions: Actions) -> StepBatch:
+        """Apply one action per emulator."""
+        for half, own in zip(self.halves, self.slots, strict=True):
+            half.send(actions[own])
+        steps = [half.receive() for half in self.halves]
+        names = [item.name for item in fields(StepBatch)]
+        both = StepBatch(**{name: np.concatenate([getattr(step, name) for step in steps]) for name in names})
+        self._observations = both.observations.copy()
+        return both
+
+    def start_ids(self) -> NDArray[np.int64] | None:
+        """Return the no-op frames played at reset."""
+        ids = [own for half in self.halves if (own := half.start_ids()) is not None]
+        return np.concatenate(ids) if ids else None
+
+    def info(self, name: str, slots: Iterable[int]) -> list[Any]:
+        """Return an entry of what ale-py told last."""
+        first, second = self.halves
+        return [
+            (first.info(name, [slot]) if slot < first.num_envs else second.info(name, [slot - first.num_envs]))[0]
+            for slot in slots
+        ]
+
+    def close(self) -> None:
+        """Free the emulators."""
+        for half in self.halves:
+            half.close()
+
+    def _keep(self, slots: NDArray[np.intp], observations: NDArray[np.generic]) -> None:
+        if self._observations is None:
+            self._observations = np.zeros((self.num_envs, *observations.shape[1:]), observations.dtype)
+        self._observations[slots] = observations
