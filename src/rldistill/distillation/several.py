@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class SeveralDistiller:
         self._stacks = [StackedNetworks(group) for group in self._groups]
         self._weights = [list(stack.parameters()) for stack in self._stacks]
         self._device = self._weights[0][0].device
-        self._optimizer = optimizer([weight for weights in self._weights for weight in weights])
+        self._optimizer = optimizer(list(chain(*self._weights)))
         self._losses, self._parameters = losses, parameters
         self._learning_rate, self._num_updates = learning_rate, num_updates
         self._max_gradient_norm = max_gradient_norm
@@ -102,7 +102,8 @@ class SeveralDistiller:
         learning_rate = self._learning_rate(progress)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.zero_grad(set_to_none=True)
+        for weight in chain(*self._weights):
+            weight.grad = None
         losses = _mean_over_steps([self._losses_on(part, progress) for part in batch], batch)
         losses.sum().backward()
         norms = torch.cat([_norms(weights) for weights in self._weights])
