@@ -227,10 +227,17 @@ class PolicyOutput:
         return PolicyOutput(self.action_layout, **{name: tensor[index] for name, tensor in self._tensors().items()})
 
     def followed_by(self, other: "PolicyOutput", order: NDArray[np.intp]) -> "PolicyOutput":
-        """Return the rows of this output and then of another one of the same policy, in a new order of all of them."""
+        """Return the rows of this output and then of another one of the same policy, in a new order of all of them.
+
+        Of several policies the one that answered decides which further fields there are: those of both stay.
+        """
         index, others = torch.from_numpy(order), other._tensors()
-        tensors = {name: torch.cat([tensor, others[name]])[index] for name, tensor in self._tensors().items()}
-        return PolicyOutput(self.action_layout, **tensors)
+        both = {
+            name: torch.cat([tensor, others[name]])[index]
+            for name, tensor in self._tensors().items()
+            if name in others and tensor.shape[1:] == others[name].shape[1:]
+        }
+        return PolicyOutput(self.action_layout, **both)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return what is given, by the name of its field."""

@@ -1,6 +1,7 @@
 """Gymnasium environments and vector environments as slots: spaces turned into arrays, ends, and episodes by seed."""
 
 import gymnasium
+import gymnasium.wrappers
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -206,3 +207,25 @@ def test_a_vector_environment_that_takes_no_seed_per_slot_is_refused():
     vector = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point")
     with pytest.raises(TaskError, match=r"^VectorEnv CartPoleVectorEnv cannot begin single episodes by seed: .*"):
         make_task(vector).make_envs(2, 1).reset([0, 1], [1, 2])
+
+
+class AsksNumPy(gymnasium.ActionWrapper):
+    """A wrapper that takes actions for NumPy's numbers, as spaces sample them."""
+
+    def action(self, action):
+        return action.item()
+
+
+@pytest.mark.parametrize(("wrap", "kind"), [(AsksNumPy, np.int64), (gymnasium.wrappers.TimeAwareObservation, int)])
+def test_only_gymnasiums_own_layers_get_plain_numbers(wrap, kind, monkeypatch):
+    got, step = [], wrap.step
+
+    def watched(self, action):
+        got.append(type(action))
+        return step(self, action)
+
+    monkeypatch.setattr(wrap, "step", watched)
+    envs = make_task(lambda: wrap(gymnasium.make("CartPole-v1"))).make_envs(2, 1)
+    envs.reset(range(2), [0, 1])
+    envs.step(np.array([0, 1]))
+    assert got == [kind, kind]

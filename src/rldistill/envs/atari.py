@@ -186,7 +186,8 @@ class AtariEnvs:
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
-        self._settle()
+        if self._is_stepping:  # whoever played may have stopped before it received the step
+            self.receive()
         if self._is_fresh and len(slots) != self.num_envs:
             self._envs.reset()  # ale-py wants one full reset first; with seeds it would load every game again
         self._is_fresh = False
@@ -212,13 +213,17 @@ class AtariEnvs:
         """Let the emulators begin a step in their threads; `receive` waits for it."""
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")
+        if self._is_fresh:  # ale-py wants one reset before a step, also of slots that nobody plays in
+            self._envs.reset()
+            self._is_fresh = False
         self._envs.send(actions)
         self._is_stepping = True
 
     def receive(self) -> StepBatch:
         """Return what came of the step that `send` began."""
-        observations, rewards, terminated, truncated, info = self._envs.recv()
+        # First: an interrupt comes when `recv` is over, and another one would wait forever.
         self._is_stepping = False
+        observations, rewards, terminated, truncated, info = self._envs.recv()
         self._told = info
         return StepBatch(observations, rewards.astype(np.float64), terminated, truncated & ~terminated, info["lives"])
 
@@ -232,10 +237,4 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Free the emulators."""
-        self._settle()
         self._envs.close()
-
-    def _settle(self) -> None:
-        """Wait for a step that nobody received: whoever plays may stop at any time."""
-        if self._is_stepping:
-            self.receive()

@@ -124,6 +124,14 @@ def number(what: str, reward: object) -> float:
     return float(value.reshape(()))
 
 
+def _layers(env: GymnasiumEnv) -> Generator[GymnasiumEnv]:
+    """Give an environment's wrappers, from outside, and then itself."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
 class GymnasiumEnvs:
     """N environments made by a function and stepped in turn, as `EpisodeEnvs`; messages name the task.
 
@@ -136,10 +144,9 @@ class GymnasiumEnvs:
         self._make_own = make
         self._envs = [self._make() for _ in range(num_envs)]
         first = self._envs[0]
-        module = type(first.unwrapped).__module__
-        self._keeps_state = not module.startswith(_STATELESS_FAMILIES)
+        self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
         # Code that is not Gymnasium's may ask an action for what only NumPy's numbers have.
-        self._takes_plain_numbers = module.startswith("gymnasium.envs.")
+        self._takes_plain_numbers = all(type(layer).__module__.startswith("gymnasium.") for layer in _layers(first))
         self._used = [False] * num_envs
         fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)

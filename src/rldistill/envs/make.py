@@ -41,7 +41,7 @@ _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 _FEW_ENVS, _MANY_ENVS = 16, 64
-# Emulators where there is much to play, and the fewest of a half: below, a network's batch of 16 is half empty.
+# Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
 _EMULATORS, _FEWEST_OF_A_HALF = 32, 12
 _MUCH_TO_PLAY = 64
 PYTHON_PREFIX = "python:"
@@ -89,7 +89,9 @@ class PlayableTask:
         if not self.task.is_atari or num_threads < 2 or num_envs < 2 * _FEWEST_OF_A_HALF:
             return self.make_envs(num_envs, num_threads)
         first = num_envs // 2
-        halves = [AtariEnvs(self.task, num, num_threads=num_threads // 2) for num in (first, num_envs - first)]
+        # The network has the other half of the threads, rounded down.
+        own_threads = num_threads - num_threads // 2
+        halves = [AtariEnvs(self.task, num, num_threads=own_threads) for num in (first, num_envs - first)]
         return OverlappedEnvs(*halves)
 
     @property

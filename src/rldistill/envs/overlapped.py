@@ -1,7 +1,7 @@
 """Emulators in two halves: while one half steps in threads of its own, the other's observations are decided on.
 
 Emulators and network cost about the same for a Nature DQN. One after the other, both on all processors, each waits for
-the other, and small products are shared out badly: half as fast again on two processors (`bench/collection.py`).
+the other, and small products are shared out badly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,13 +29,9 @@ class OverlappedEnvs:
         self.num_envs = first.num_envs + second.num_envs
         self.halves = first, second
         self.slots = np.arange(first.num_envs), np.arange(first.num_envs, self.num_envs)
-        self._observations: NDArray[np.generic] | None = None
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
-        """Begin new episodes in some slots; a half that has none of them may be stepping, and is left alone.
-
-        The rows of such a half are what it observed when all slots stepped together last, or at its last reset.
-        """
+        """Begin new episodes in some slots; a half that has none of them may be stepping, and its rows are zeros."""
 
         def begin(half: AtariEnvs, own: NDArray[np.intp]) -> NDArray[np.generic] | None:
             places = [index for index, slot in enumerate(slots) if own[0] <= slot <= own[-1]]
@@ -43,11 +39,13 @@ class OverlappedEnvs:
             return half.reset([slots[index] - int(own[0]) for index in places], of_half) if places else None
 
         with ThreadPoolExecutor(len(self.halves)) as threads:  # a seed costs about 90 ms
-            for own, observations in zip(self.slots, threads.map(begin, self.halves, self.slots), strict=True):
-                if observations is not None:
-                    self._keep(own, observations)
-        assert self._observations is not None, "a first reset is of some slot"
-        return self._observations.copy()
+            begun = list(threads.map(begin, self.halves, self.slots))
+        known = next(each for each in begun if each is not None)
+        observations = np.zeros((self.num_envs, *known.shape[1:]), known.dtype)
+        for own, of_half in zip(self.slots, begun, strict=True):
+            if of_half is not None:
+                observations[own] = of_half
+        return observations
 
     def step(self, actions: Actions) -> StepBatch:
         """Apply one action per emulator."""
@@ -55,9 +53,7 @@ class OverlappedEnvs:
             half.send(actions[own])
         steps = [half.receive() for half in self.halves]
         names = [item.name for item in fields(StepBatch)]
-        both = StepBatch(**{name: np.concatenate([getattr(step, name) for step in steps]) for name in names})
-        self._observations = both.observations.copy()
-        return both
+        return StepBatch(**{name: np.concatenate([getattr(step, name) for step in steps]) for name in names})
 
     def start_ids(self) -> NDArray[np.int64] | None:
         """Return the no-op frames played at reset."""
@@ -76,8 +72,3 @@ class OverlappedEnvs:
         """Free the emulators."""
         for half in self.halves:
             half.close()
-
-    def _keep(self, slots: NDArray[np.intp], observations: NDArray[np.generic]) -> None:
-        if self._observations is None:
-            self._observations = np.zeros((self.num_envs, *observations.shape[1:]), observations.dtype)
-        self._observations[slots] = observations

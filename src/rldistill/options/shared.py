@@ -51,7 +51,8 @@ class ManyEnvironments(Options):
 
     num_envs: NumEnvs | None = None
     """Environments played at once; the episodes are the same for any number. Default: 16; of vectors up to 64, one for
-    each episode that is evaluated and for every 2,000 decisions that are stored; of Atari 32 where these are 64."""
+    each episode that is evaluated and for every 2,000 decisions that are stored; of Atari 32, from 64 episodes or
+    128,000 stored decisions on."""
 
 
 @dataclass(frozen=True, kw_only=True)

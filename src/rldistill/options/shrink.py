@@ -37,7 +37,8 @@ class ShrinkOptions(Reading, WhoSees, Played, ManyEnvironments, Machine, Folder,
     """Time for all of it, in seconds; on the command line also 90s, 10m or 2h."""
     num_episodes: Annotated[int, AtLeast(20)] = 100
     """Fresh episodes of the first proof, or as many as could prove --keep of a student that never fails, if these are
-    more; further ones are played while the bound is open and time is left."""
+    more; up to four times as many where fewer are unlikely to prove it. Twice as many others follow while the bound is
+    open and there is time for them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,7 +43,7 @@ class Choice:
     function: Callable[[Any], Any] | None = None
 
     def told(self, envs: EpisodeEnvs, slots: Sequence[int]) -> list[Any] | None:
-        """Return what environments told last of whose rows theirs are; None: not they say it.
+        """Return what each slot's environment said last in its `info`; None: `info` does not choose.
 
         Raises:
             MismatchError: their `info` has no such entry.

@@ -200,8 +200,8 @@ class Search:
     def _num_proof_episodes(self, trial: Trial | None) -> int:
         """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any.
 
-        A look that is likely to fail is time lost, and half of the error: a size that just held, by what it showed on
-        the choosing episodes, has up to four times as many, where these are likely to prove it and there is the time.
+        A look that is likely to fail is time lost, and half of the error: a size that only just held has up to four
+        times as many, where these are likely to prove it, or as many of them as there is time for.
         """
         num_episodes, keep, error = self._options.num_episodes, self._options.keep, _error(len(self._proofs))
         if keep < 1:  # fewer could not prove it of a student that never fails
@@ -210,8 +210,9 @@ class Search:
             return num_episodes
         student, others = self._seconds
         left = (self._deadline - time.monotonic()) / max(student + others, 1e-9)
-        numbers = range(num_episodes, int(min(4 * num_episodes, left)) + 1)
-        return next((number for number in numbers if _is_likely(trial, number, error, keep)), num_episodes)
+        numbers = range(num_episodes, 4 * num_episodes + 1)
+        likely = next((number for number in numbers if _is_likely(trial, number, error, keep)), num_episodes)
+        return max(num_episodes, min(likely, int(left)))
 
     def _sizes(self) -> dict[str, int]:
         """Return the sizes that fit the observation, smallest first, with their parameters.
@@ -354,9 +355,10 @@ class Search:
                 self._tell(f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
                 if proof.holds:
                     return proof
-                if proof.retention < self._options.keep or time.monotonic() > self._deadline:
-                    break
                 num_episodes *= 2  # more episodes may settle it, and the next look costs half the error
+                has_time = time.monotonic() + num_episodes * sum(self._seconds) <= self._deadline
+                if proof.retention < self._options.keep or not has_time:
+                    break
         return None
 
     def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
@@ -366,7 +368,7 @@ class Search:
         scores = self._episodes.scores(student, purpose, num_episodes)
         retention, bound = self._episodes.kept(scores, purpose, confidence, purpose, num_failures=1)
         # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
-        bound = min(bound, retention * (1 - math.log(1 / (1 - confidence)) / num_episodes))
+        bound = min(bound, _rule_of_three(retention, 1 - confidence, num_episodes))
         teacher, random = self._episodes.baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
@@ -418,11 +420,21 @@ def _size_of(trial: Trial) -> int:
 
 
 def _is_likely(trial: Trial, num_episodes: int, error: float, keep: float) -> bool:
-    """Return whether a student that plays as on the choosing episodes is more likely proved than not by so many."""
+    """Return whether so many episodes probably prove a student, by what it showed on the choosing ones.
+
+    That flatters it, since its training ended when it showed enough: it is taken to keep what lies halfway between its
+    retention and the bound.
+    """
+    kept = (trial.retention + trial.bound) / 2
     deviation = (trial.retention - trial.bound) / NormalDist().inv_cdf(1 - _ERROR) * math.sqrt(_CHOOSING / num_episodes)
-    failure = trial.retention / num_episodes  # the one more that a proof counts: its mean, and about its deviation
+    failure = kept / num_episodes  # the one more that a proof counts: its mean, and about its deviation
     margin = failure + NormalDist().inv_cdf(1 - error) * math.hypot(deviation, failure)
-    return trial.retention - margin >= keep
+    return min(kept - margin, _rule_of_three(kept, error, num_episodes)) >= keep
+
+
+def _rule_of_three(retention: float, error: float, num_episodes: int) -> float:
+    """Return the most that so many episodes without a failure can prove of a student that keeps so much in them."""
+    return retention * (1 - math.log(1 / error) / num_episodes)
 
 
 def _error(num_looks: int) -> float:
