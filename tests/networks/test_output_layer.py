@@ -12,6 +12,7 @@ from rldistill.networks import (
     OutputLayer,
     PolicyNetwork,
 )
+from rldistill.networks.output_layer import ValueAtoms
 from rldistill.types import ActionLayout
 
 LOW, HIGH = (-1.0, 0.0), (1.0, 10.0)
@@ -128,3 +129,32 @@ def test_statistics_keep_their_digits_where_the_mean_is_large():
 def test_statistics_that_are_none_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):
         InputNormalization(*arguments)
+
+
+BLOCK = 16
+HEADS = {
+    **{kind: OutputLayer.choice(5, kind) for kind in ("q_values", "logits")},
+    "atoms": OutputLayer("q_values", ActionLayout.discrete(5), atoms=ValueAtoms(-10.0, 10.0, 51)),
+    "beta": OutputLayer("actions", CLIPPED, is_beta=True),
+    "clipped": OutputLayer("actions", CLIPPED),
+    "squashed": OutputLayer("actions", SQUASHED),
+    **{
+        std: OutputLayer("gaussian", SQUASHED, GaussianOptions(std, mean_limit=2.0))
+        for std in ("state", "state_tanh", "parameter", "fixed", "gsde")
+    },
+}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
+@pytest.mark.parametrize("name", HEADS)
+def test_several_blocks_at_once_are_each_of_them_to_the_last_bit(name, activation):
+    architecture = Architecture("x", "mlp", (37, 64), head_hidden=(19,), activation=activation, value_head=True)
+    generator = torch.Generator().manual_seed(0)
+    network = PolicyNetwork(architecture, (11,), {"task": HEADS[name]}, zero_output=False, generator=generator).eval()
+    observations = 3 * torch.randn(5 * BLOCK, 11, generator=generator)
+    with torch.inference_mode():
+        together = network(observations, 0, None, BLOCK)
+        alone = [network(part, 0, None, None) for part in observations.split(BLOCK)]
+    assert torch.equal(together.outputs, torch.cat([each.outputs for each in alone]))
+    assert torch.equal(together.value, torch.cat([each.value for each in alone]))
+    assert len(together.outputs.unique(dim=0)) > 1

@@ -133,11 +133,14 @@ class OutputRows(nn.Module):
 
     Attributes:
         layer: the kind.
+        takes_blocks: whether `forward` can compute several blocks at once.
     """
 
     def __init__(self, layer: OutputLayer, num_features: int) -> None:
         super().__init__()
         self.layer = layer
+        # Sums over a row may be rounded otherwise in a larger batch; what becomes of a single number is not.
+        self.takes_blocks = layer.atoms is None and layer.gaussian.std != "gsde"
         num_actions = layer.num_linear
         if layer.kind == "gaussian":
             self._make_std(layer.gaussian.std, num_features, num_actions)
@@ -156,13 +159,13 @@ class OutputRows(nn.Module):
         if self.layer.kind == "gaussian" and self.layer.gaussian.std in ("state", "state_tanh"):
             nn.init.zeros_(self.log_std_layer.weight)
 
-    def forward(self, linear: Tensor, features: Tensor) -> Tensor:
-        """Return rows `[B, O]` of the linear layer's outputs and its features `[B, F]`."""
+    def forward(self, linear: Tensor, features: Tensor, block: int | None = None) -> Tensor:
+        """Return rows `[B, O]` of the linear layer's outputs and its features `[B, F]`; for `block`, as networks do."""
         layer = self.layer
         if layer.kind == "gaussian":
             limit = layer.gaussian.mean_limit
             mean = linear if limit is None else linear.clamp(-float(limit), float(limit))
-            return torch.cat([mean, self._log_std(features).expand_as(mean)], dim=-1)
+            return torch.cat([mean, self._log_std(features, block).expand_as(mean)], dim=-1)
         if layer.kind == "actions" and layer.squashes:
             # From [-1, 1] to [low, high], as the environment takes them.
             low, high = linear.new_tensor(layer.layout.low), linear.new_tensor(layer.layout.high)
@@ -171,12 +174,14 @@ class OutputRows(nn.Module):
             return _beta_mean(linear)
         return linear if layer.atoms is None else _expectation(linear, layer.atoms)
 
-    def _log_std(self, features: Tensor) -> Tensor:
-        if self.layer.gaussian.std == "state":
-            return self.log_std_layer(features).clamp(*LOG_STD_BOUNDS)
-        if self.layer.gaussian.std == "state_tanh":
+    def _log_std(self, features: Tensor, block: int | None) -> Tensor:
+        if self.layer.gaussian.std in ("state", "state_tanh"):
+            layer = self.log_std_layer
+            log_std = layer(features) if block is None else layer.of_blocks(features, block)
+            if self.layer.gaussian.std == "state":
+                return log_std.clamp(*LOG_STD_BOUNDS)
             low, high = SMOOTH_LOG_STD_BOUNDS
-            return low + 0.5 * (high - low) * (torch.tanh(self.log_std_layer(features)) + 1)
+            return low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
         if self.layer.gaussian.std == "gsde":
             variance = features.square() @ self.log_std.exp().square()
             return 0.5 * (variance + GSDE_EPSILON).log()

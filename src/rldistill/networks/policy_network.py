@@ -68,9 +68,10 @@ class Head(nn.Module):
         hidden = _run(self.hidden, features, block)
         value = _run((self.value,), hidden, block).squeeze(-1) if self.value is not None else None
         linear = _run((self.output,), hidden, block)
-        pairs = [(linear, hidden)] if block is None else zip(linear.split(block), hidden.split(block), strict=True)
-        outputs = [self.rows.forward(*pair) for pair in pairs]
-        return NetworkOutput(outputs[0] if len(outputs) == 1 else torch.cat(outputs), hidden, value)
+        if block is None or self.rows.takes_blocks:
+            return NetworkOutput(self.rows.forward(linear, hidden, block), hidden, value)
+        pairs = zip(linear.split(block), hidden.split(block), strict=True)
+        return NetworkOutput(torch.cat([self.rows.forward(*pair) for pair in pairs]), hidden, value)
 
 
 class PolicyNetwork(nn.Module):
