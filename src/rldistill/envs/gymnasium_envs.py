@@ -150,7 +150,7 @@ class GymnasiumEnvs:
         self._used = [False] * num_envs
         fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
-        self._observations = no_rows(fingerprint, num_envs)
+        self._rows = self._codec.widened(no_rows(fingerprint, num_envs))
         self._ended = [False] * num_envs
         self._infos: list[Mapping[str, Any]] = [{} for _ in range(num_envs)]
 
@@ -165,16 +165,15 @@ class GymnasiumEnvs:
                 observation, self._infos[slot] = self._envs[slot].reset(seed=None if seeds is None else seeds[index])
             except Exception as error:  # code that is not ours raises what it likes
                 raise failed(self._what, "reset", error) from error
-            self._observations[slot] = self._codec.encode(observation)
+            self._rows[slot] = self._codec.encode(observation)
             self._ended[slot] = False
-        check_finite(self._what, "observation", self._observations)
-        return self._observations.copy()
+        return self._observed()
 
     def step(self, actions: Actions) -> StepBatch:
         """Apply one action per environment; ended ones wait for their reset."""
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        encode = self._codec.encode
+        encode, rows = self._codec.encode, self._rows
         own_actions = self._codec.decode_each(actions, plain=self._takes_plain_numbers)
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
@@ -186,12 +185,16 @@ class GymnasiumEnvs:
                     self._ended[slot] = True
             except Exception as error:
                 raise failed(self._what, "step", error) from error
-            self._observations[slot] = encode(observation)
+            rows[slot] = encode(observation)
             rewards[slot] = reward if isinstance(reward, _NUMBERS) else number(self._what, reward)
-        # Of all slots at once: one look at each observation would cost as much as some environments' steps.
-        check_finite(self._what, "observation", self._observations)
         check_finite(self._what, "reward", rewards)
-        return StepBatch(self._observations.copy(), rewards, terminated, truncated & ~terminated)
+        return StepBatch(self._observed(), rewards, terminated, truncated & ~terminated)
+
+    def _observed(self) -> NDArray[np.generic]:
+        """Return what all slots observe; one look at each would take as long as some environments' steps."""
+        observations = self._codec.narrowed(self._rows)
+        check_finite(self._what, "observation", observations)
+        return observations
 
     def _make(self) -> GymnasiumEnv:
         try:

@@ -76,18 +76,30 @@ class SpaceCodec:
         self._structured = structured_dtype(_parts(self._leaves)) if is_of_parts else None
         self._action_space = action_space
         self._dtype = np.dtype(dtype)
+        self._narrow: np.dtype[Any] = self._dtype if self._structured is None else self._structured
+        # Most simulators give float64: all slots are narrowed at once.
+        self._wide = np.dtype(np.float64) if self._is_box and self._dtype == np.float32 else self._narrow
         self._what = what
+
+    def widened(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return rows `[N, ...]` of the type that `encode` gives, which `narrowed` turns back."""
+        return rows.astype(self._wide)
+
+    def narrowed(self, rows: NDArray[Any]) -> NDArray[np.generic]:
+        """Return a copy of such rows in the fingerprint's type; what is too large for it becomes infinite."""
+        with np.errstate(over="ignore"):
+            return rows.astype(self._narrow)
 
     def encode(self, observation: object) -> NDArray[np.generic]:
         """Return one observation as an array. Raises EnvironmentFaultError: it is not what the space declares."""
         if self._is_box:
             # What most environments give at most steps needs no more than a look.
-            if isinstance(observation, np.ndarray) and observation.shape == self._box_shape:
-                if observation.dtype == self._dtype:
-                    return observation
-                if observation.dtype == np.float64 and self._dtype == np.float32:
-                    with np.errstate(over="ignore"):
-                        return observation.astype(np.float32)
+            if (
+                isinstance(observation, np.ndarray)
+                and observation.shape == self._box_shape
+                and observation.dtype in (self._narrow, self._wide)
+            ):
+                return observation
             return self._of_leaf(self._leaves[0], observation, is_batch=False)[0].reshape(self._box_shape)
         return self._together([self._of_leaf(leaf, observation, is_batch=False) for leaf in self._leaves])[0]
 
