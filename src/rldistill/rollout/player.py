@@ -10,7 +10,7 @@ environments, and whether all step together or in two halves.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
@@ -124,26 +124,14 @@ class _Decided:
 def _joined(first: StepRecord, second: StepRecord) -> StepRecord:
     """Return the records of both halves as one, in the order of episodes."""
     order = np.argsort(np.concatenate([first.episodes, second.episodes]))
-    labelled = np.concatenate([first.labelled, second.labelled])[order]
-    # Labels have the labelled rows alone, in the same order.
-    places = np.argsort(np.concatenate([first.episodes[first.labelled], second.episodes[second.labelled]]))
+    arrays = [item.name for item in fields(StepRecord) if item.name != "labels"]
+    both = {name: np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in arrays}
     labels = dict(first.labels or second.labels)
     if first.labels and second.labels:
+        # They have the labelled rows alone, in the same order.
+        places = np.argsort(np.concatenate([first.episodes[first.labelled], second.episodes[second.labelled]]))
         labels = {name: output.followed_by(second.labels[name], places) for name, output in first.labels.items()}
-    both = {
-        name: np.concatenate([getattr(first, name), getattr(second, name)])[order]
-        for name in (
-            "episodes",
-            "steps",
-            "observations",
-            "actions",
-            "rewards",
-            "terminated",
-            "truncated",
-            "next_observations",
-        )
-    }
-    return StepRecord(labelled=labelled, labels=labels, **both)
+    return StepRecord(labels=labels, **both)
 
 
 def _is_same(observation: NDArray[np.generic], recorded: NDArray[np.generic]) -> bool:
