@@ -40,11 +40,13 @@ def test_the_pong_teacher_has_the_scores_that_quickstart_relies_on():
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_two_thousand_steps_of_a_teachers_configuration_train(name, tmp_path):
+def test_a_rollout_of_a_teachers_configuration_trains(name, tmp_path):
     values = tomllib.loads((ZOO / name / "config.toml").read_text())
-    config = TrainTeacherOptions(**{**values, "num_steps": 2_000, "out": tmp_path / "run", "num_threads": 1})
+    # In bfloat16 a processor that does not compute in it takes minutes.
+    here = {"num_steps": 1_000, "out": tmp_path / "run", "num_threads": 1, "precision": "auto"}
+    config = TrainTeacherOptions(**values | here)
     result = train_teacher.of(replace(config, resume=False, overwrite=False))
-    assert result.num_steps == 2_048  # whole rollouts of 32 × 32
+    assert result.num_steps == 1_024  # a whole rollout of 32 × 32
     trained = load_policy(result.last_policy)
     assert trained.spec.architecture == load_policy(ZOO / f"{name}.safetensors").spec.architecture
 
