@@ -188,8 +188,8 @@ class AtariEnvs:
         """Begin new episodes; a seed costs about 90 ms (ale-py reloads the game), none about 4."""
         if self._is_stepping:  # whoever played may have stopped before it received the step
             self.receive()
-        if self._is_fresh and len(slots) != self.num_envs:
-            self._envs.reset()  # ale-py wants one full reset first; with seeds it would load every game again
+        if len(slots) != self.num_envs:
+            self._begin_all()
         self._is_fresh = False
         mask = np.zeros(self.num_envs, np.bool_)
         mask[list(slots)] = True
@@ -213,11 +213,15 @@ class AtariEnvs:
         """Let the emulators begin a step in their threads; `receive` waits for it."""
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"actions must lie in [0, {self._num_actions}), got {actions.tolist()}.")
-        if self._is_fresh:  # ale-py wants one reset before a step, also of slots that nobody plays in
-            self._envs.reset()
-            self._is_fresh = False
+        self._begin_all()
         self._envs.send(actions)
         self._is_stepping = True
+
+    def _begin_all(self) -> None:
+        """Give ale-py the full reset that it wants first, also of slots that nobody plays in."""
+        if self._is_fresh:
+            self._envs.reset()  # with seeds it would load every game again
+            self._is_fresh = False
 
     def receive(self) -> StepBatch:
         """Return what came of the step that `send` began."""

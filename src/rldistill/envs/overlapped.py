@@ -4,7 +4,7 @@ Emulators and network cost about the same for a Nature DQN. One after the other,
 the other, and small products are shared out badly.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
@@ -54,6 +54,11 @@ class OverlappedEnvs:
         steps = [half.receive() for half in self.halves]
         names = [item.name for item in fields(StepBatch)]
         return StepBatch(**{name: np.concatenate([getattr(step, name) for step in steps]) for name in names})
+
+    def begin_step(self, half: int, actions: Actions) -> Callable[[], StepBatch]:
+        """Let the emulators of a half step with their own of the actions `[N]`; what is returned waits for them."""
+        self.halves[half].send(actions[self.slots[half]])
+        return self.halves[half].receive
 
     def start_ids(self) -> NDArray[np.int64] | None:
         """Return the no-op frames played at reset."""

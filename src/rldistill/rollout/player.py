@@ -102,23 +102,19 @@ class BegunEpisode:
 
 @dataclass(frozen=True)
 class _Decided:
-    """What was decided in some slots, whose environments may still be stepping; the rest is of a `StepRecord`.
+    """What was decided in some slots, whose environments may still be stepping.
 
     Attributes:
         slots: `[M]`, those that play.
-        step: waits for what the environments give, of all slots or of a half.
-        rows: `[M]`, where in that these slots are.
+        rows: `[M]`, where these are in what the environments give.
+        step: waits for that.
+        record: makes the record of it.
     """
 
     slots: NDArray[np.intp]
-    episodes: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    observations: NDArray[np.generic]
-    labelled: NDArray[np.bool_]
-    labels: Mapping[str, PolicyOutput]
-    actions: Actions
-    step: Callable[[], StepBatch]
     rows: NDArray[np.intp]
+    step: Callable[[], StepBatch]
+    record: Callable[..., StepRecord]
 
 
 def _joined(first: StepRecord, second: StepRecord) -> StepRecord:
@@ -213,8 +209,6 @@ class EpisodePlayer:
         dtype = np.float32 if self._layout.is_continuous else np.int64
         self._idle = np.zeros((envs.num_envs, *self._layout.action_shape), dtype)
         self._num_locksteps = 0
-        # Emulators that step meanwhile have the other half of the processors.
-        self._num_threads = max(torch.get_num_threads() // 2, 1) if isinstance(envs, OverlappedEnvs) else 0
         self._is_told = False
         self._envs = envs
         self._queue: Iterator[int] = iter(episodes)
@@ -254,7 +248,14 @@ class EpisodePlayer:
 
     def _in_halves(self) -> Iterator[StepRecord]:
         """Yield what `_in_turn` does: episodes begin in the same order, and each record has both halves."""
-        ahead = [self._decide(part) for part in range(len(self._parts))]
+        # The emulators that step meanwhile have the other half of the threads.
+        num_threads = max(torch.get_num_threads() // 2, 1)
+
+        def decide(part: int) -> _Decided | None:
+            with use_threads(num_threads):
+                return self._decide(part)
+
+        ahead = [decide(part) for part in range(len(self._parts))]
         while any(decided is not None for decided in ahead):
             steps: list[StepRecord] = []
             for part, decided in enumerate(ahead):
@@ -262,7 +263,7 @@ class EpisodePlayer:
                     steps.append(self._received(decided))
                     if steps[-1].ended.any():
                         self._begin(self._parts[part : part + 1])
-                    ahead[part] = self._decide(part)
+                    ahead[part] = decide(part)
             yield steps[0] if len(steps) == 1 else _joined(*steps)
 
     def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
@@ -373,49 +374,35 @@ class EpisodePlayer:
         observations = self._observations[playing]
         steps = self._steps[playing]
         labelled = steps % self._label_period == 0
-        with use_threads(self._num_threads):
-            # Labellers that neither act nor remember are asked below, about the labelled rows alone.
-            outputs = {
-                seat: seat.answer(observations, playing)
-                for seat in self._seated
-                if seat in self._acting or seat.remembers
-            }
-            labels = {
-                name: outputs[seat].rows(labelled)
-                if seat in outputs
-                else seat.answer(observations[labelled], playing[labelled])
-                for name, seat in (self._labellers.items() if labelled.any() else ())
-            }
+        # Labellers that neither act nor remember are asked below, about the labelled rows alone.
+        outputs = {
+            seat: seat.answer(observations, playing) for seat in self._seated if seat in self._acting or seat.remembers
+        }
+        labels = {
+            name: outputs[seat].rows(labelled)
+            if seat in outputs
+            else seat.answer(observations[labelled], playing[labelled])
+            for name, seat in (self._labellers.items() if labelled.any() else ())
+        }
         chosen = self._choose([outputs[seat] for seat in self._acting], playing)
         actions = self._idle.copy()
         actions[playing] = chosen
-        step: Callable[[], StepBatch] = partial(self._envs.step, actions)
         if isinstance(self._envs, OverlappedEnvs):
-            half = self._envs.halves[part]
-            half.send(actions[self._parts[part]])
-            step = half.receive
-        rows = playing - self._parts[part][0]
-        return _Decided(playing, episodes, steps, observations, labelled, labels, chosen, step, rows)
+            step = self._envs.begin_step(part, actions)
+        else:
+            step = partial(self._envs.step, actions)
+        record = partial(StepRecord, episodes, steps, observations, labelled, labels, chosen)
+        return _Decided(playing, playing - self._parts[part][0], step, record)
 
     def _received(self, decided: _Decided) -> StepRecord:
         """Return what came of the decisions in a part, and keep what its slots observe now."""
         step, slots, rows = decided.step(), decided.slots, decided.rows
-        following = step.observations[rows]
-        record = StepRecord(
-            decided.episodes,
-            decided.steps,
-            decided.observations,
-            decided.labelled,
-            decided.labels,
-            decided.actions,
-            step.rewards[rows],
-            step.terminated[rows],
-            step.truncated[rows],
-            following,
+        record = decided.record(
+            step.rewards[rows], step.terminated[rows], step.truncated[rows], step.observations[rows]
         )
         assert self._observations is not None
-        self._observations[slots] = following
-        self._steps[slots] = decided.steps + 1
+        self._observations[slots] = record.next_observations
+        self._steps[slots] += 1
         for slot in slots[record.ended].tolist():
             self._episodes[slot] = None
             self._orders.clear()

@@ -155,7 +155,7 @@ class Search:
         while (name := next_size(sizes, tried, self._teacher_size)) is not None:
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
-            if most <= (_LEAST_SHARE * left if any(tried.values()) else 0):
+            if most <= (_LEAST_SHARE * left if self._holding else 0):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
             trial = self._try(name, time.monotonic() + max(most, 1.0))
