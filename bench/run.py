@@ -10,6 +10,7 @@ import time
 QUESTIONS = (
     "updates",
     "vectors",
+    "images",
     "many_students",
     "sampling",
     "replay",
