@@ -74,11 +74,19 @@ RESULTS = {
 def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row():
     page = experiment_page(RESULTS)
     assert "| kl | net3 | kl | 61,174 | 95.5 % [90.5, 100.5] | 95.5 | 95.5 % | 95.5 | 116.9 % |" in page
-    assert "| Space Invaders | kl | 12.3 | 12.3 | 17.0 | -20.0 | 95.5 % | 95.5 % [85.5, 105.5] | 90.0 % |" in page
+    assert "| Space Invaders (weak teacher) | kl | 12.3 | 12.3 | 17.0 | -20.0 | 95.5 % | 95.5 % [85.5, 105.5] | 90.0 % |" in page
     assert "The paper: Pong, Qbert. Means over other games differ." in page
     assert "share one dataset per game and one teacher" in page
-    assert "| Pong | the zoo | 17.0 | `abababababababab` |" in page
+    assert "| Pong | the zoo | 17.0 | 95.2 % | `abababababababab` |" in page
     assert "commit `0123456789ab+changes`; a processor, 2 processors, cpu; 1.50 hours of work" in page
+
+
+def test_the_page_says_which_teachers_are_weak():
+    page = experiment_page(RESULTS)
+    assert "| Space Invaders (weak teacher) | trained here | 17.0 | -7.2 % |" in page
+    assert "Weak teachers have less than half of it" in page
+    strong = {game: teacher | {"mean": 2000.0} for game, teacher in RESULTS["teachers"].items()}
+    assert "eak teacher" not in experiment_page(RESULTS | {"teachers": strong})
 
 
 def test_the_page_tells_the_settings_of_the_budget():

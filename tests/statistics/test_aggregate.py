@@ -10,6 +10,7 @@ from rldistill.errors import NumericalError
 from rldistill.statistics import (
     REFERENCE_SCORES,
     iqm,
+    is_weak,
     mean,
     median,
     normalised_score,
@@ -124,6 +125,7 @@ def test_retention_is_measured_from_random_play_or_none(student, teacher, random
 def test_normalised_score_is_0_for_random_and_1_for_human_play(game):
     assert normalised_score(REFERENCE_SCORES[game].random, game) == 0
     assert normalised_score(REFERENCE_SCORES[game].human, game) == 1
+    assert normalised_score(REFERENCE_SCORES[game].nature_dqn, game, of="nature_dqn") == 1
 
 
 def test_normalised_score_matches_hand_worked_values():
@@ -136,19 +138,26 @@ def test_normalised_score_is_none_without_reference_or_without_a_finite_score():
     assert normalised_score(float("nan"), "pong") is None
 
 
+def test_a_teacher_is_weak_below_half_of_nature_dqns_skill():
+    half = (REFERENCE_SCORES["qbert"].nature_dqn + REFERENCE_SCORES["qbert"].random) / 2
+    assert is_weak(half - 1, "qbert")
+    assert not is_weak(half + 1, "qbert")
+    assert not is_weak(-1e9, "asteroids")  # nobody knows
+
+
 def test_reference_scores_are_those_of_the_papers_ten_games():
-    table = {game: (scores.human, scores.random) for game, scores in REFERENCE_SCORES.items()}
+    table = {game: (scores.nature_dqn, scores.human, scores.random) for game, scores in REFERENCE_SCORES.items()}
     assert table == {
-        "beam_rider": (16926.5, 363.9),
-        "breakout": (30.5, 1.7),
-        "enduro": (860.5, 0.0),
-        "freeway": (29.6, 0.0),
-        "ms_pacman": (6951.6, 307.3),
-        "pong": (14.6, -20.7),
-        "qbert": (13455, 163.9),
-        "riverraid": (17118, 1338.5),
-        "seaquest": (42054.7, 68.4),
-        "space_invaders": (1668.7, 148),
+        "beam_rider": (6846, 16926.5, 363.9),
+        "breakout": (401.2, 30.5, 1.7),
+        "enduro": (301.8, 860.5, 0.0),
+        "freeway": (30.3, 29.6, 0.0),
+        "ms_pacman": (2311, 6951.6, 307.3),
+        "pong": (18.9, 14.6, -20.7),
+        "qbert": (10596, 13455, 163.9),
+        "riverraid": (8316, 17118, 1338.5),
+        "seaquest": (5286, 42054.7, 68.4),
+        "space_invaders": (1976, 1668.7, 148),
     }
 
 

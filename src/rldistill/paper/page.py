@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rldistill.reports import canvas
 from rldistill.reports.canvas import POLICY_COLOURS, pretty_game
+from rldistill.statistics import is_weak, normalised_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +98,7 @@ def _over_games(results: Results) -> str:
     ] + [[arm["name"], *[_UNDEFINED] * 7, share(arm["paper"])] for arm in results["left_out"]]
     header = ["arm", "student", "loss", "parameters", "geometric mean of student ÷ teacher [95 %]", "by seed"]
     header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
-    games = ", ".join(map(pretty_game, results["games"]))
+    games = ", ".join(_game(results, game) for game in results["games"])
     note = f"Ours: {games}."
     if results["paper"]["games"] and not _same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
@@ -132,7 +133,7 @@ def _by_game(results: Results) -> str:
             found = arm["games"][game]
             by_seed = ", ".join(_number(point["mean"]) for point in found["by_seed"])
             shares = [share(found["relative_score"]), share(found["retention"], found["retention_interval"])]
-            row = [pretty_game(game), arm["name"], _number(found["mean"]), by_seed, *others, *shares]
+            row = [_game(results, game), arm["name"], _number(found["mean"]), by_seed, *others, *shares]
             rows.append([*row, share(found["agreement"])])
     return _table(header, rows)
 
@@ -166,10 +167,28 @@ def _teachers(results: Results) -> str:
     origins = {"file": "a file that was named", "zoo": "the zoo", "trained": "trained here"}
     origins |= {"online": "the learner's best policy, of the first seed"}
     rows = [
-        [pretty_game(game), origins[teacher["origin"]], _number(teacher["mean"]), f"`{teacher['policy_hash'][:16]}`"]
+        [
+            _game(results, game),
+            origins[teacher["origin"]],
+            _number(teacher["mean"]),
+            share(normalised_score(teacher["mean"], game, of="nature_dqn")),
+            f"`{teacher['policy_hash'][:16]}`",
+        ]
         for game, teacher in results["teachers"].items()
     ]
-    return _table(["game", "from", "mean score", "hash"], rows)
+    table = _table(["game", "from", "mean score", "of Nature DQN's, above random play", "hash"], rows)
+    if not any(_has_weak_teacher(results, game) for game in results["games"]):
+        return table
+    return f"{table}\n\nWeak teachers have less than half of it: what a student keeps of them is hardly a skill."
+
+
+def _has_weak_teacher(results: Results, game: str) -> bool:
+    return is_weak(results["teachers"][game]["mean"], game)
+
+
+def _game(results: Results, game: str) -> str:
+    """Return a game's name, and whether its teacher is weak."""
+    return pretty_game(game) + (" (weak teacher)" if _has_weak_teacher(results, game) else "")
 
 
 def _conditions(results: Results) -> str:

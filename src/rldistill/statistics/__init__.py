@@ -4,6 +4,7 @@ from rldistill.statistics.aggregate import FloatArray as FloatArray
 from rldistill.statistics.aggregate import Statistic as Statistic
 from rldistill.statistics.aggregate import geometric_mean as geometric_mean
 from rldistill.statistics.aggregate import iqm as iqm
+from rldistill.statistics.aggregate import is_weak as is_weak
 from rldistill.statistics.aggregate import mean as mean
 from rldistill.statistics.aggregate import median as median
 from rldistill.statistics.aggregate import normalised_score as normalised_score

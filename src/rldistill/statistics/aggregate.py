@@ -10,6 +10,7 @@ Precipice" (interquartile mean); Mnih et al. 2015 (human-normalised scores).
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -112,20 +113,28 @@ def geometric_mean(values: ArrayLike) -> float | None:
     return float(np.exp(np.log(ratios).mean()))
 
 
-def normalised_score(score: float, game: str) -> float | None:
-    """Return a raw score on the scale from random play, 0, to a human tester, 1.
+def normalised_score(score: float, game: str, *, of: Literal["human", "nature_dqn"] = "human") -> float | None:
+    """Return a raw score on the scale from random play, 0, to a known player, 1.
 
     Args:
         score: raw game score, a mean or any other.
         game: ale-py's name, such as `ms_pacman`.
+        of: the player: a human tester, or Nature DQN.
 
     Returns:
-        (score − random) ÷ (human − random), None for a game without reference scores.
+        (score − random) ÷ (player − random), None for a game without reference scores.
     """
     reference = REFERENCE_SCORES.get(game)
     if reference is None:
         return None
-    return _finite_or_none((score - reference.random) / (reference.human - reference.random))
+    player = reference.human if of == "human" else reference.nature_dqn
+    return _finite_or_none((score - reference.random) / (player - reference.random))
+
+
+def is_weak(score: float, game: str) -> bool:
+    """Return whether a teacher of one of the paper's games has less than half of Nature DQN's skill."""
+    share = normalised_score(score, game, of="nature_dqn")
+    return share is not None and share < 0.5
 
 
 def _finite_or_none(value: float) -> float | None:
