@@ -137,6 +137,19 @@ def test_stable_baselines3_loads_the_zip_and_acts_as_the_policy_does(name, tmp_p
     np.testing.assert_allclose(actions, choose_actions(policy(rows)[0], "greedy"), atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "own", "target"), [("DQN", "q_net", "q_net_target"), ("TD3", "actor", "actor_target")])
+def test_training_on_begins_with_targets_that_agree_also_where_bytes_are_scaled(name, own, target, tmp_path):
+    library = pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    layout = ActionLayout.discrete(3) if name == "DQN" else ActionLayout("box", (1,), (-2.0,), (2.0,), "tanh_rescale")
+    task = Task("bytes", ObservationFingerprint((5,), "uint8", layout))
+    policy = small_policy(task, network="mlp:8", output_kind="q_values" if name == "DQN" else "actions")
+    assert policy.spec.input_scale != 1
+    _, path = exported(policy, "sb3", tmp_path)
+    saved = getattr(library, name).load(path, device="cpu", buffer_size=1).policy
+    ours, targets = getattr(saved, own).state_dict(), getattr(saved, target).state_dict()
+    assert all(torch.equal(ours[key], targets[key]) for key in ours)
+
+
 def test_running_statistics_lie_beside_the_zip_as_a_vec_normalize(tmp_path):
     library = pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     vec_env = pytest.importorskip("stable_baselines3.common.vec_env")

@@ -117,28 +117,25 @@ def _fill(export: Export, found: DensePolicy, algorithm: Algorithm, target: Any)
         extractor = acting_part.features_extractor
         convolutions = [layer for layer in extractor.cnn if isinstance(layer, nn.Conv2d)]
         copy_layers([*found.convolutions, hidden.pop(0)], [*convolutions, extractor.linear[0]])
-    dense = [*hidden, found.output]
     if algorithm == "DQN":
-        copy_layers(dense, _linears(target.q_net.q_net))
-        target.q_net_target.load_state_dict(target.q_net.state_dict())
-        first = _linears(target.q_net.q_net)[0]
+        layers = _linears(target.q_net.q_net)
     elif algorithm == "PPO":
-        copy_layers(dense, [*_linears(target.mlp_extractor.policy_net), target.action_net])
+        layers = [*_linears(target.mlp_extractor.policy_net), target.action_net]
         if found.rows.layer.layout.is_continuous:
             target.log_std.copy_(constant_log_std(export, found))
-        first = [*_linears(target.mlp_extractor.policy_net), target.action_net][0]
     elif algorithm == "TD3":
-        copy_layers(dense, _linears(target.actor.mu))
-        target.actor_target.load_state_dict(target.actor.state_dict())
-        first = _linears(target.actor.mu)[0]
+        layers = _linears(target.actor.mu)
     else:
-        copy_layers(dense, [*_linears(target.actor.latent_pi), target.actor.mu])
+        layers = [*_linears(target.actor.latent_pi), target.actor.mu]
         _fill_log_std(found, target.actor.log_std)
-        first = [*_linears(target.actor.latent_pi), target.actor.mu][0]
+    copy_layers([*hidden, found.output], layers)
     if found.input_scale != 1 and not found.convolutions:
-        first.weight.mul_(found.input_scale)  # bytes that are no image go in as they are
-        if algorithm == "DQN":
-            target.q_net_target.load_state_dict(target.q_net.state_dict())
+        layers[0].weight.mul_(found.input_scale)  # bytes that are no image go in as they are
+    # Training goes on from networks that agree with these.
+    if algorithm == "DQN":
+        target.q_net_target.load_state_dict(target.q_net.state_dict())
+    elif algorithm == "TD3":
+        target.actor_target.load_state_dict(target.actor.state_dict())
 
 
 def _fill_log_std(found: DensePolicy, target: nn.Linear) -> None:
