@@ -137,7 +137,9 @@ def test_stable_baselines3_loads_the_zip_and_acts_as_the_policy_does(name, tmp_p
     np.testing.assert_allclose(actions, choose_actions(policy(rows)[0], "greedy"), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "own", "target"), [("DQN", "q_net", "q_net_target"), ("TD3", "actor", "actor_target")])
+@pytest.mark.parametrize(
+    ("name", "own", "target"), [("DQN", "q_net", "q_net_target"), ("TD3", "actor", "actor_target")]
+)
 def test_training_on_begins_with_targets_that_agree_also_where_bytes_are_scaled(name, own, target, tmp_path):
     library = pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     layout = ActionLayout.discrete(3) if name == "DQN" else ActionLayout("box", (1,), (-2.0,), (2.0,), "tanh_rescale")

@@ -74,7 +74,10 @@ RESULTS = {
 def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row():
     page = experiment_page(RESULTS)
     assert "| kl | net3 | kl | 61,174 | 95.5 % [90.5, 100.5] | 95.5 | 95.5 % | 95.5 | 116.9 % |" in page
-    assert "| Space Invaders (weak teacher) | kl | 12.3 | 12.3 | 17.0 | -20.0 | 95.5 % | 95.5 % [85.5, 105.5] | 90.0 % |" in page
+    assert (
+        "| Space Invaders (weak teacher) | kl | 12.3 | 12.3 | 17.0 | -20.0 | 95.5 % | 95.5 % [85.5, 105.5] | 90.0 % |"
+        in page
+    )
     assert "The paper: Pong, Qbert. Means over other games differ." in page
     assert "share one dataset per game and one teacher" in page
     assert "| Pong | the zoo | 17.0 | 95.2 % | `abababababababab` |" in page
