@@ -297,7 +297,8 @@ def test_a_second_writer_is_refused_and_names_the_first(tmp_path):
             DatasetWriter.resume(tmp_path / "d", provenance, target_num_steps=10)
         with pytest.raises(LockedError):
             DatasetWriter.create(tmp_path / "d", provenance, target_num_steps=10, overwrite=True)
-    DatasetWriter.resume(tmp_path / "d", provenance, target_num_steps=10).close()
+    with DatasetWriter.resume(tmp_path / "d", provenance, target_num_steps=10):
+        pass
 
 
 def test_a_folder_that_is_not_ours_is_never_written_to(tmp_path):
@@ -315,7 +316,8 @@ def test_a_dataset_is_overwritten_only_when_asked(folder):
     with pytest.raises(OutputExistsError, match=r"Go on with it by --resume, or replace it by --overwrite\.$"):
         DatasetWriter.create(folder, make_provenance(), target_num_steps=1)
     check_dataset(Dataset.open(folder), dict(enumerate((40, 25, 60, 1, 30, 44, 9, 70))))
-    DatasetWriter.create(folder, make_provenance(seed=9), target_num_steps=1, overwrite=True).close()
+    with DatasetWriter.create(folder, make_provenance(seed=9), target_num_steps=1, overwrite=True):
+        pass
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "manifest.json", "notes.txt"]
 
 

@@ -131,5 +131,5 @@ def test_a_replay_keeps_parts_apart_too(tmp_path):
     again = Replay(layout, 1)
     again.read(tmp_path, state)
     for kept in (replay, again):
-        np.testing.assert_array_equal(kept.observations(np.arange(20)), episode.rows[:20])
+        np.testing.assert_array_equal(kept.store.observations(np.arange(20)), episode.rows[:20])
         assert kept.observation_parts(np.arange(20))["camera"].shape == (20, 6, 5, 3)

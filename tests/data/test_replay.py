@@ -125,7 +125,7 @@ def check(replay, steps, num_return_steps):
     known = set(numbers.tolist())
     assert len(known) == replay.num_steps
     np.testing.assert_array_equal(
-        replay.observations(stored).reshape(len(stored), *replay.layout.observation_shape),
+        replay.store.observations(stored).reshape(len(stored), *replay.layout.observation_shape),
         np.array([steps[number].observation for number in numbers]).reshape(
             len(stored), *replay.layout.observation_shape
         ),
@@ -249,7 +249,7 @@ def test_what_is_given_away_is_copied():
     replay.append(observations, values, ended=np.array([True]), next_observations=observations)
     observations[:], reward[:] = 9, 9
     replay.seal()
-    assert replay.observations(np.array([0])).max() == 1
+    assert replay.store.observations(np.array([0])).max() == 1
     assert replay.field("reward").tolist() == [1.0]
 
 
@@ -319,7 +319,7 @@ def test_a_block_that_does_not_decompress_is_told_with_the_remedy_of_a_run(tmp_p
     blocks = loaded._store._rows["observation"]._blocks
     blocks[0] = blocks[0][:20]
     with pytest.raises(DatasetError, match=r"^The replay is damaged: block 0, .*\. Begin anew with --overwrite\.$"):
-        loaded.observations(np.array([0]))
+        loaded.store.observations(np.array([0]))
 
 
 def test_a_replay_of_other_fields_is_refused(tmp_path):

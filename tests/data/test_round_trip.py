@@ -41,7 +41,7 @@ def test_whatever_the_slots_shards_and_restarts_every_step_comes_back_as_the_nai
             for _ in range(stop):
                 player.step()
         dataset = Dataset.open(path)
-        assert dataset.manifest.running == writer.manifest.running
+        assert {entry.episode: entry.num_steps for entry in dataset.manifest.running} == writer.running
         check_dataset(dataset, wanted)
         writer = DatasetWriter.resume(path, provenance, **options)
     with writer:
@@ -141,7 +141,6 @@ def test_an_episode_may_end_after_its_last_step_was_written(tmp_path):
             writer.append(
                 [0], episode.rows[step : step + 1], {n: v[step : step + 1] for n, v in episode.fields.items()}
             )
-        writer.close()
     with DatasetWriter.resume(tmp_path / "d", provenance, target_num_steps=2) as writer:
         assert writer.running == {0: 2}
         writer.end_episode(0, episode.rows[2])

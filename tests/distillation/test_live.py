@@ -97,7 +97,7 @@ def test_rows_are_what_the_teacher_saw_and_said():
     assert rows.head == 0
     for observation, target in zip(rows.observations["observation"][0], rows.targets["q_values"][0], strict=True):
         assert torch.equal(seen[observation.numpy().tobytes()], target)
-    stored = task.replay.observations(np.arange(200))
+    stored = task.replay.store.observations(np.arange(200))
     assert {row.tobytes() for row in stored} == seen.keys()
 
 
@@ -199,7 +199,7 @@ def test_held_out_play_that_was_stopped_goes_on_with_new_episodes(tmp_path):
     next(batches_of(resumed).of_updates(0, 5))
     assert measured.num_steps >= 120
     assert resumed.state_dict()["measured"]["num_episodes"] >= 5
-    rows = measured.observations(np.arange(measured.num_steps))
+    rows = measured.store.observations(np.arange(measured.num_steps))
     assert len({row.tobytes() for row in rows}) == len(rows), "no episode was played twice"
     resumed.close()
 
@@ -213,8 +213,8 @@ def test_environments_that_both_kinds_of_play_share_are_used_by_one_at_a_time():
     list(batches_of(shared).of_updates(0, 12))
     shared.close()
     replay = shared.replays[0]
-    rows = replay.observations(np.arange(replay.num_steps))
-    store = replay._store
+    store = replay.store
+    rows = store.observations(np.arange(replay.num_steps))
     follows = np.flatnonzero((np.diff(store.steps_in_episode) == 1) & (np.diff(store.episodes) == 0))
     assert len(follows) > 200
     # The position changes by 0.02 s × velocity: a row that does not follow from the one before is another episode's.

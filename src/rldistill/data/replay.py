@@ -109,12 +109,6 @@ class Replay:
         """Steps that can be drawn."""
         return len(self._drawable)
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the sealed steps take: compressed frames, fields (in their chunk and in one array), index."""
-        fields = sum(self._store.field(name).nbytes for name in self.layout.step_fields)
-        return self._store.num_bytes + fields + self._drawable.nbytes
-
     def append(
         self,
         observations: NDArray[Any],
@@ -170,10 +164,6 @@ class Replay:
     def is_decoded(self) -> bool:
         """Whether drawing costs no more than copying: as `StepStore.is_decoded`."""
         return self._store.is_decoded
-
-    def observations(self, steps: NDArray[np.int64]) -> NDArray[Any]:
-        """Decode the observations of steps `[B]`, stacked: `[B, *observation_shape]`, newly allocated."""
-        return self._store.observations(steps)
 
     def observation_parts(self, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Decode the observations of steps `[B]` by the name of the part; `observation` where it is one."""

@@ -42,11 +42,6 @@ class RowStore:
         self._first_rows = np.concatenate([[0], np.cumsum(num_rows)]).astype(np.int64)
 
     @property
-    def num_bytes(self) -> int:
-        """What the compressed blocks take."""
-        return sum(map(len, self._blocks))
-
-    @property
     def num_decoded_bytes(self) -> int:
         """What all rows would take, decoded."""
         return int(self._first_rows[-1]) * prod(self._shape) * self._dtype.itemsize

@@ -73,13 +73,6 @@ class StepStore:
         """Steps in the store."""
         return int(self.segment_first_index[-1])
 
-    @property
-    def num_bytes(self) -> int:
-        """What blocks, fields and index take."""
-        index = (self.episodes, self.steps_in_episode, self._step_row, self.segment_of_step, self.next_steps)
-        blocks = sum(rows.num_bytes for rows in self._rows.values())
-        return blocks + sum(array.nbytes for array in (*self._fields.values(), *index))
-
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all steps, `[num_steps, …]`; not to be written to."""
         return self._fields[name]

@@ -148,11 +148,6 @@ class DatasetWriter:
         return self._provenance
 
     @property
-    def manifest(self) -> Manifest:
-        """What has been reported written."""
-        return self._manifest
-
-    @property
     def num_steps(self) -> int:
         """Steps appended so far, those of earlier processes included."""
         return self._manifest.num_steps + self._buffer.num_steps
@@ -228,11 +223,6 @@ class DatasetWriter:
         for episode in list(self._buffer.under_way):
             self.interrupt(episode)
         self._write(is_complete=True)
-        self._release()
-
-    def close(self) -> None:
-        """Write everything appended and free the folder; running episodes wait to be continued."""
-        self.flush()
         self._release()
 
     def __enter__(self) -> Self:
