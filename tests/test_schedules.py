@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rldistill.errors import UsageError
-from rldistill.schedules import TaskSchedule, constant, cosine, linear, one_cycle, parse_schedule
+from rldistill.schedules import Schedule, TaskSchedule, constant, linear, one_cycle, parse_schedule
 
 FORMS = (
     "expected a number, linear:START->END, cosine:START->END (either may end in @FRACTION, and go on with ->VALUE) or "
@@ -14,6 +14,12 @@ FORMS = (
 )
 numbers = st.floats(-1e6, 1e6)
 fractions = st.floats(0.01, 1.0)
+
+
+def cosine(start, end, fraction=1.0):
+    return Schedule("cosine", ((0.0, start), (fraction, end)))
+
+
 schedules = st.one_of(
     st.builds(constant, numbers),
     st.builds(linear, numbers, numbers, fractions),

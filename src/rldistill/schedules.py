@@ -33,7 +33,7 @@ Shape = Literal["constant", "linear", "cosine", "one_cycle"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value as a function of progress; `constant`, `linear`, `cosine`, `one_cycle` and `parse_schedule` make it.
+    """A value as a function of progress; `constant`, `linear`, `one_cycle` and `parse_schedule` make it.
 
     Attributes:
         shape: of the way from one knot to the next: a straight line, or half a cosine wave, flat at both ends.
@@ -87,14 +87,6 @@ def constant(value: float) -> Schedule:
 def linear(start: float, end: float, fraction: float = 1.0) -> Schedule:
     """Return a straight line from `start` to `end`, reached after a share of the run in (0, 1]."""
     return _way("linear", start, end, fraction)
-
-
-def cosine(start: float, end: float, fraction: float = 1.0) -> Schedule:
-    """Return half a cosine wave from `start` to `end`, reached after a share of the run in (0, 1].
-
-    Source: Loshchilov and Hutter 2016, "SGDR", equation 5, without restarts.
-    """
-    return _way("cosine", start, end, fraction)
 
 
 def one_cycle(peak: float, warmup_fraction: float = _ONE_CYCLE_WARMUP) -> Schedule:
@@ -231,7 +223,10 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def _half_wave(share: float) -> float:
-    """Return the share of the way after a share of the time: slow, fast, slow."""
+    """Return the share of the way after a share of the time: slow, fast, slow.
+
+    Source: Loshchilov and Hutter 2016, "SGDR", equation 5, without restarts.
+    """
     return (1 - math.cos(math.pi * share)) / 2
 
 
