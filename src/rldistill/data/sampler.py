@@ -31,8 +31,6 @@ class EpisodeSplit:
 
     train: NDArray[np.int64]  # `[S − H]`, increasing
     held_out: NDArray[np.int64]  # `[H]`, increasing
-    train_episodes: NDArray[np.int64]  # numbers of the episodes to train on, increasing
-    held_out_episodes: NDArray[np.int64]  # numbers of the others, increasing
 
 
 def check_held_out_fraction(held_out_fraction: float) -> None:
@@ -70,14 +68,8 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
             f"Dataset {dataset.path} has episodes of too different lengths: holding {held_out_fraction:.0%} of its "
             f"{dataset.num_steps} steps out leaves none of its {len(numbers)} episodes to train on. Collect more steps."
         )
-    held_out_episodes = np.sort(numbers[order[:num_held_out]])
-    is_held_out = np.isin(dataset.episodes, held_out_episodes)
-    return EpisodeSplit(
-        train=np.flatnonzero(~is_held_out),
-        held_out=np.flatnonzero(is_held_out),
-        train_episodes=np.setdiff1d(numbers, held_out_episodes),
-        held_out_episodes=held_out_episodes,
-    )
+    is_held_out = np.isin(dataset.episodes, numbers[order[:num_held_out]])
+    return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
 
 
 class UniformSampler:
