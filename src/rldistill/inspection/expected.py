@@ -191,10 +191,6 @@ class ExpectedReturn:
         exponent = int(Decimal(repr(self.mean)).normalize().as_tuple().exponent)
         return 0.5 * 10.0**exponent if exponent < 0 else min(0.5, _LARGEST_ROUNDING * abs(self.mean))
 
-    def agrees_with(self, mean: float, error: float, num_episodes: int | None = None) -> bool:
-        """Return whether a mean with its standard error is this return, as far as both are known."""
-        return abs(mean - self.mean) <= self.allowed(error, num_episodes)
-
     def allowed(self, error: float, num_episodes: int | None = None) -> float:
         """Return how many points a mean of so many episodes (None: very many) with a standard error may lie apart."""
         own_episodes = num_episodes if self.standard_error is None else self.num_episodes
