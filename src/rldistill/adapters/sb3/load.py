@@ -32,7 +32,6 @@ from rldistill.options.reading import WITHOUT_NORMALIZER, Reading
 from rldistill.policies import TorchPolicy
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
-from rldistill.types import resolve_device
 
 _EXPORT_IT = (
     "Export it to ONNX or TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: "
@@ -119,14 +118,11 @@ class _Statistics:
     stray: str | None = None
 
 
-def load_sb3(
-    path: str | Path, *, device: str = "cpu", task: str | Task | None = None, normalizer: str | Path | None = None
-) -> TorchPolicy:
+def load_sb3(path: str | Path, *, task: str | Task | None = None, normalizer: str | Path | None = None) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
 
     Args:
         path: the zip.
-        device: `auto`, `cpu` or `cuda`.
         task: the environment's id, where the files beside the zip do not say it, or say another; or a whole task,
             whose record counts where the files carry none (Atari, images with their channels last).
         normalizer: its `vecnormalize.pkl`, or arrays as `read_normalizer` takes them; None: the one that lies beside
@@ -149,7 +145,7 @@ def load_sb3(
     except (ValueError, MismatchError, UsageError) as error:
         reason = str(error).rstrip(".")
         raise PolicyFileError(f"{file.source} cannot be rebuilt: it has {reason}. {_EXPORT_IT}") from error
-    return policy.with_provenance({"source": _source(file, statistics, remarks)}).to(resolve_device(device))
+    return policy.with_provenance({"source": _source(file, statistics, remarks)})
 
 
 def _is_sb3(file: FileStart) -> bool:
