@@ -3,7 +3,7 @@
 import pytest
 
 from rldistill.errors import UsageError
-from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify
+from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify, tell
 
 PROGRESS = ProgressEvent("collect", 3, 10, "steps", {"steps_per_second": 5.0})
 
@@ -24,8 +24,9 @@ def test_only_true_asks_to_stop(answer):
 
 def test_a_message_is_only_told_the_last_one_of_a_run_that_stops_among_them():
     heard = []
-    notify([lambda event: heard.append(event) or True], MessageEvent("stopped; 5 steps are written"))
-    assert heard == [MessageEvent("stopped; 5 steps are written")]
+    tell([lambda event: heard.append(event) or True], "stopped; 5 steps are written")
+    tell([heard.append], "nothing was learned", "warning")
+    assert heard == [MessageEvent("stopped; 5 steps are written"), MessageEvent("nothing was learned", "warning")]
 
 
 def test_a_class_in_place_of_a_callback_is_told_so():

@@ -31,12 +31,15 @@ class ProgressEvent:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
+Level = Literal["info", "warning"]
+
+
 @dataclass(frozen=True)
 class MessageEvent:
     """One line for people: a choice that was made, or a surprise."""
 
     text: str
-    level: Literal["info", "warning"] = "info"
+    level: Level = "info"
 
 
 Event = ProgressEvent | MessageEvent
@@ -65,3 +68,8 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
     answers = [callback(event) for callback in callbacks]
     if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
         raise StopRequestedError
+
+
+def tell(callbacks: Sequence[Callback], text: str, level: Level = "info") -> None:
+    """Give every callback a line for people."""
+    notify(callbacks, MessageEvent(text, level))

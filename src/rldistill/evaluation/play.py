@@ -13,7 +13,7 @@ from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.parts import PartUse, part_uses
 from rldistill.evaluation.random_play import play_random
 from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
-from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.events import Callback, ProgressEvent, notify, tell
 from rldistill.networks import NetworkSize, measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import PlayedEpisodes, distinct_starts, is_deterministic, play_episodes
@@ -88,7 +88,7 @@ class TaskPlay:
         for named in policies:
             if teacher is not None and named.policy.hash == teacher.policy.hash:
                 text = f"{named.name} is the teacher itself: it is played once, and its row is the teacher's"
-                notify(self.callbacks, MessageEvent(text))
+                tell(self.callbacks, text)
                 continue
             names.append(named.name)
             count = names.count(named.name)
@@ -139,7 +139,7 @@ class TaskPlay:
             episodes = starts[: self.num_episodes]
             is_all = len(episodes) == len(starts)
             count = f"a census of all {len(starts)}" if is_all else f"a sample of {len(episodes)} of {len(starts)}"
-            notify(self.callbacks, MessageEvent(f"{name} plays without chance: {count} distinct starts, each once"))
+            tell(self.callbacks, f"{name} plays without chance: {count} distinct starts, each once")
         played = play_episodes(
             policy,
             envs,
@@ -157,7 +157,7 @@ class TaskPlay:
                 "without exploration it repeats itself. Its interval takes copies for new episodes; "
                 "--exploration-epsilon 0.05 would make them differ."
             )
-            notify(self.callbacks, MessageEvent(text, "warning"))
+            tell(self.callbacks, text, "warning")
         return played
 
     def _related(self, row: PolicyEvaluation, teacher: PolicyEvaluation, random: PolicyEvaluation) -> PolicyEvaluation:

@@ -20,7 +20,7 @@ import torch
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.errors import RldistillError
-from rldistill.events import Callback, MessageEvent, notify
+from rldistill.events import Callback, tell
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.policies import RandomPolicy
 from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes, play_episodes
@@ -73,7 +73,7 @@ def play_random(
             found = [[episode.score, episode.length, episode.trace] for episode in episodes]
             write_json(path, with_checksum({"episodes": found}))
         except RldistillError as error:  # the evaluation is worth more than its cache
-            notify(callbacks, MessageEvent(f"random play is not kept for the next evaluation: {error}"))
+            tell(callbacks, f"random play is not kept for the next evaluation: {error}")
     return PlayedEpisodes(episodes)
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.errors import RldistillError
-from rldistill.events import Callback, Event, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.limits import JSON, read_file
 from rldistill.storage import canonical_json, write_json
 
@@ -299,11 +299,11 @@ def run_stage(
     for outcome in backend.run(pending, num_threads=threads, callbacks=callbacks):
         if outcome.result is None:
             failures.append(f"{outcome.name}: {outcome.error}")
-            notify(callbacks, MessageEvent(f"failed: {failures[-1]}", "warning"))
+            tell(callbacks, f"failed: {failures[-1]}", "warning")
         else:
             results[outcome.name] = outcome.result
             text = f"done: {outcome.name} in {outcome.seconds:.0f} s; {len(results)} of {len(jobs)}"
-            notify(callbacks, MessageEvent(text))
+            tell(callbacks, text)
     if failures:
         raise RldistillError(
             f"{len(failures)} of {len(jobs)} jobs failed: {' | '.join(failures)} "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.events import MessageEvent, notify
+from rldistill.events import tell
 from rldistill.limits import JSON, read_file
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.reproduce import ReproduceOptions
@@ -67,7 +67,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         if lost := _left_out(plan):
             text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone; their "
             text += "jobs stay, and the earlier command brings it back."
-            notify(options.callbacks, MessageEvent(text, "warning"))
+            tell(options.callbacks, text, "warning")
         table, page, figure = (plan.out / name for name in (RESULTS_FILE, PAGE_FILE, FIGURE_FILE))
         write_atomically(page, experiment_page(results).encode())
         experiment_figure(results, figure)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rldistill.events import Callback, MessageEvent, notify
+from rldistill.events import Callback, tell
 from rldistill.storage import canonical_json, write_atomically, writing
 
 
@@ -29,7 +29,7 @@ class MetricsFile:
         records = [record for line in lines if (record := _parsed(line, counter)) is not None]
         if num_damaged := len(lines) - len(records):
             text = f"{path}: {num_damaged} of {len(lines)} lines are damaged and are left out; the run itself is whole."
-            notify(callbacks, MessageEvent(text, "warning"))
+            tell(callbacks, text, "warning")
         kept = [record for record in records if record[counter] <= (resume_at or 0)]
         write_atomically(path, "".join(canonical_json(record) + "\n" for record in kept).encode())
         self._file = path.open("a")

@@ -9,7 +9,7 @@ from typing import Any
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask
 from rldistill.errors import OutputExistsError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.named import (
     PolicyLike,
     as_named,
@@ -83,7 +83,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     writer = _open_writer(out, provenance, options)
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
-            notify(listeners, MessageEvent(note))
+            tell(listeners, note)
         envs = playable.num_envs(options.num_envs, options.num_steps // _STEPS_OF_AN_ENV)
         run = _CollectionRun(writer, player, playable, options.num_steps, envs, options.seed, listeners)
         run.collect(options.num_threads)
@@ -91,7 +91,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     if manifest.num_episodes == 0 and manifest.num_steps > run.first_steps:
         steps = f"{manifest.num_steps:,} steps in {run.num_envs} environments"
         text = f"no episode came to its end: {steps} are too few. Raise --num-steps, or lower --num-envs."
-        notify(options.callbacks, MessageEvent(text, "warning"))
+        tell(options.callbacks, text, "warning")
     return CollectionSummary(
         out,
         manifest.num_steps,
@@ -201,11 +201,12 @@ class _CollectionRun:
         stopped = False
         with self._writer as writer:
             if writer.num_steps >= self._num_steps:
-                self._tell(f"{writer.path} already holds {writer.num_steps:,} steps")
+                tell(self._callbacks, f"{writer.path} already holds {writer.num_steps:,} steps")
                 writer.finish()
                 return
             if writer.num_steps:
-                self._tell(f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way")
+                text = f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way"
+                tell(self._callbacks, text)
             envs = self._playable.envs_for_play(self.num_envs, num_threads)
             try:
                 task = self._playable.task
@@ -228,7 +229,7 @@ class _CollectionRun:
                 envs.close()
         if stopped:
             text = f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume."
-            self._tell(text)
+            tell(self._callbacks, text)
             raise KeyboardInterrupt(text)
 
     def _report(self, _step: StepRecord) -> None:
@@ -238,7 +239,4 @@ class _CollectionRun:
 
     def _warn_diverged(self, episodes: list[int]) -> None:
         text = f"{len(episodes)} episodes came out differently when repeated and were ended where they stood"
-        notify(self._callbacks, MessageEvent(f"{text}: this environment is not a function of its seed.", "warning"))
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))
+        tell(self._callbacks, f"{text}: this environment is not a function of its seed.", "warning")

@@ -14,7 +14,7 @@ from rldistill.distillation import OPTIMIZERS
 from rldistill.distillation.loop import HeldOutRecord, UpdateDivergedError
 from rldistill.distillation.several import SeveralDistiller, SeveralRecord
 from rldistill.errors import UsageError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.networks import PolicyNetwork, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.stacked import can_be_stacked
@@ -221,11 +221,12 @@ class _SeveralRun:
         if self._continues:
             self._load()
         for note in setup.notes:
-            self._tell(note)
+            tell(self._callbacks, note)
         for warning in setup.warnings:
-            notify(self._callbacks, MessageEvent(warning, "warning"))
+            tell(self._callbacks, warning, "warning")
         data = " and ".join(source.description for source in setup.sources)
-        self._tell(f"{data} into {len(self._several.students)} students, {options.precision} on {options.device}")
+        text = f"{data} into {len(self._several.students)} students, {options.precision} on {options.device}"
+        tell(self._callbacks, text)
         resumed_at = self._update if self._continues else None
         path = self._folder / "metrics.jsonl"
         try:
@@ -237,7 +238,7 @@ class _SeveralRun:
         except StopRequestedError:
             self._save()
             text = f"stopped after update {self._update:,}; saved. Go on with --resume."
-            self._tell(text)
+            tell(self._callbacks, text)
             raise KeyboardInterrupt(text) from None
         return self._finish()
 
@@ -297,7 +298,4 @@ class _SeveralRun:
         state = load_run(self._folder, self._several.setup, self._several.distiller)
         self._update, self._versions = state["update"], json.loads(state["versions"])
         self._losses.extend(state["losses"])
-        self._tell(f"going on from update {self._update:,}")
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))
+        tell(self._callbacks, f"going on from update {self._update:,}")

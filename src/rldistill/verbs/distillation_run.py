@@ -17,7 +17,7 @@ from rldistill.distillation.several import SeveralDistiller
 from rldistill.distillation.sources import Source
 from rldistill.envs import PlayableTask
 from rldistill.errors import MismatchError, RldistillError
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.networks import ModuleNetwork
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
@@ -81,14 +81,14 @@ class DistillationRun:
     def _run(self) -> TorchPolicy:
         options, setup, folder = self._options, self._setup, self._folder
         for note in self._notes:
-            self._tell(note)
+            tell(self._callbacks, note)
         for warning in setup.warnings:
-            notify(self._callbacks, MessageEvent(warning, "warning"))
+            tell(self._callbacks, warning, "warning")
         if self._update < setup.num_updates:
             data = " and ".join(task.description for task in setup.sources)
-            self._tell(f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
+            tell(self._callbacks, f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
         if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file():
-            self._tell(f"{folder} is finished")
+            tell(self._callbacks, f"{folder} is finished")
             return self._finished()
         try:
             with MetricsFile(
@@ -102,7 +102,7 @@ class DistillationRun:
         except StopRequestedError:
             self._save()
             text = f"stopped after update {self._update:,}; saved. Go on with --resume."
-            self._tell(text)
+            tell(self._callbacks, text)
             raise KeyboardInterrupt(text) from None
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
@@ -202,7 +202,7 @@ class DistillationRun:
         for task, alike in trivial:
             of = "" if len(measured) == 1 else f" of {task.task.name}"
             text = _trivial_text(alike, task.held_out.constant, of)
-            notify(self._callbacks, MessageEvent(f"after {self._update:,} updates {text}", "warning"))
+            tell(self._callbacks, f"after {self._update:,} updates {text}", "warning")
 
     def _finish(self) -> TorchPolicy:
         measured = self._measure()
@@ -246,10 +246,7 @@ class DistillationRun:
             self._folder, {"device": self._options.device, "num_threads": self._options.num_threads}
         )
         note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
-        self._tell(f"going on from update {self._update:,}{note}")
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))
+        tell(self._callbacks, f"going on from update {self._update:,}{note}")
 
 
 def has_checkpoint(folder: Path, students: Iterable[Path], what: str) -> bool:

@@ -12,14 +12,7 @@ from rldistill.evaluation.gate import NO_STUDENT, check_gated, check_retention
 from rldistill.evaluation.pairing import Pairing, pair
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.events import (
-    Callback,
-    Event,
-    MessageEvent,
-    ProgressEvent,
-    StopRequestedError,
-    notify,
-)
+from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, tell
 from rldistill.loading.named import as_all_named, as_named
 from rldistill.options.declaration import verb
 from rldistill.options.evaluate import EvaluateOptions
@@ -96,7 +89,7 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
     rows: list[PolicyEvaluation] = []
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         for reason in dict.fromkeys(filter(None, pairing.missing_teachers.values())):
-            notify(listeners, MessageEvent(f"no retention: {reason}", "warning"))
+            tell(listeners, f"no retention: {reason}", "warning")
         for playable in pairing.playables:
             name = playable.task.name
             # Where there are several tasks, an event names the one that it is about.

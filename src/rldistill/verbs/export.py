@@ -16,7 +16,7 @@ from rldistill.errors import GateError, RldistillError, UsageError
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.exports import trajectories
 from rldistill.exports.c_format import check_file_name, check_fits
 from rldistill.exports.contract import make_contract, retention_in, score_in
@@ -215,7 +215,7 @@ def run(job: Job) -> Exported:
     ):
         if job.policy.behaviour == "sample":
             text = f"{job.policy.name} draws its actions: `action` is the most likely one, draw from the other outputs"
-            notify(listeners, MessageEvent(text))
+            tell(listeners, text)
         try:
             made = _made(job, _rows(job, listeners), listeners)
             written = job.format.write(made, folder / job.out.name)

@@ -13,7 +13,7 @@ from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, docs_page, first_line
 from rldistill.evaluation.parts import part_uses
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.recorded import recorded_teacher
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
@@ -51,14 +51,14 @@ def tell_scores(
             continue
         try:
             score = _score_line(student, data, alike, playable, options, callbacks, started)
-            notify(callbacks, MessageEvent(score))
+            tell(callbacks, score)
             for text in _parts_line(student, playable, options, callbacks, started):
-                notify(callbacks, MessageEvent(text))
+                tell(callbacks, text)
         except StopRequestedError:
-            notify(callbacks, MessageEvent("stopped; the student is saved, its score was not finished"))
+            tell(callbacks, "stopped; the student is saved, its score was not finished")
             return
         except Exception as error:  # an environment of anybody's: the student is finished whatever happens here
-            notify(callbacks, MessageEvent(f"no score of {data.task.name}: {first_line(error)}"))
+            tell(callbacks, f"no score of {data.task.name}: {first_line(error)}")
 
 
 def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rldistill.envs import PlayableTask
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
@@ -127,10 +127,8 @@ class TrainingRun:
         state = load_checkpoint(self._checkpoint) if continues and self._checkpoint.is_file() else None
         if state is not None:
             self._load(state)
-        self._tell(
-            f"{', '.join(config.task_names)} with {config.algorithm}, {config.precision} on {config.device}, "
-            f"{config.num_envs} environments"
-        )
+        how = f"{config.algorithm}, {config.precision} on {config.device}, {config.num_envs} environments"
+        tell(self._callbacks, f"{', '.join(config.task_names)} with {how}")
         # Emulator states are not kept: after a resume new episodes begin, with seeds not used before.
         self._training = make_training(config, self._policy, tasks, steps=self._progress.steps, rng=self._rng)
         if state is not None:
@@ -158,7 +156,7 @@ class TrainingRun:
         except StopRequestedError:
             self._save()
             text = f"stopped at step {self._progress.step:,}; saved. Go on with --resume."
-            self._tell(text)
+            tell(self._callbacks, text)
             raise KeyboardInterrupt(text) from None
         finally:
             self._training.close()
@@ -248,7 +246,7 @@ class TrainingRun:
         self._progress.load_state_dict(state)
         self._progress.best_mean = self._best_mean(state["best_mean"])
         self._resumed_at = self._progress.step
-        self._tell(f"going on from step {self._progress.step:,}; the emulators begin new episodes")
+        tell(self._callbacks, f"going on from step {self._progress.step:,}; the emulators begin new episodes")
 
     def _load_training(self, state: dict[str, Any]) -> None:
         try:
@@ -276,9 +274,6 @@ class TrainingRun:
         if len(self._tasks) > 1:
             record["mean_training_scores"] = self._mean_scores()
         self._policy.with_provenance(record).save(self._folder / file)
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))
 
 
 def _rng_state(rng: np.random.Generator) -> dict[str, Any]:

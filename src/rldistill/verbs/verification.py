@@ -13,7 +13,7 @@ from rldistill.errors import GateError, MismatchError, UsageError
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.pairing import Pairing, tasks_to_play
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.events import MessageEvent, notify
+from rldistill.events import tell
 from rldistill.inspection.expected import (
     ALLOWED_STANDARD_ERRORS,
     ExpectedReturn,
@@ -114,7 +114,7 @@ def verify(options: VerifyOptions) -> Verification:
             f"{options.num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} "
             "or more."
         )
-        notify(options.callbacks, MessageEvent(text, "warning"))
+        tell(options.callbacks, text, "warning")
     shared = values(options)
     played = EvaluateOptions(fitted, **{name: shared[name] for name in _SHARED})
     return Verification(

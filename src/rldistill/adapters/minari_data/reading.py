@@ -25,7 +25,7 @@ from rldistill.envs import make_task
 from rldistill.envs.extended import ObservationSettings, extend_observations, observed_as
 from rldistill.envs.spaces import SpaceCodec, space_fingerprint
 from rldistill.errors import DatasetError, EnvironmentFaultError, MismatchError, UsageError, first_line
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.observations import flat
 from rldistill.policies import Policy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -150,7 +150,7 @@ def _with_outputs(
         if teacher is None:
             advice = "Write it again, or pass teacher=… to label its observations anew."
             raise DatasetError(f"{altered} {advice}") from error
-        notify(callbacks, MessageEvent(f"{altered} The teacher labels its observations anew.", "warning"))
+        tell(callbacks, f"{altered} The teacher labels its observations anew.", "warning")
         recorded = None
     episodes = _episodes(source, fingerprint, label)
     if recorded is not None and (teacher is None or teacher.hash == recorded.teacher.hash):
@@ -233,13 +233,13 @@ def _warn(source: "MinariDataset", task_name: str, label: str, callbacks: Sequen
             f"{label} was played on {environment}, and is recorded as {task_name}, the teacher's task: do both show "
             "the same observations? task=… names another."
         )
-        notify(callbacks, MessageEvent(text, "warning"))
+        tell(callbacks, text, "warning")
     if source.storage.jpeg_encoding and _has_images(source.observation_space):
         text = (
             f"{label} keeps its images as JPEG: the teacher labels pixels that are not quite those of the environment. "
             "Minari's jpeg_encoding=False keeps them."
         )
-        notify(callbacks, MessageEvent(text, "warning"))
+        tell(callbacks, text, "warning")
 
 
 def _has_images(space: spaces.Space[Any]) -> bool:

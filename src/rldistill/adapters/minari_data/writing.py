@@ -23,7 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rldistill.data import Dataset
 from rldistill.errors import DatasetError, OutputExistsError, UsageError, optional_import
-from rldistill.events import Callback, MessageEvent, ProgressEvent, StopRequestedError, notify
+from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.storage import writing
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import ActionLayout
@@ -134,12 +134,12 @@ def _lengths(source: Dataset, callbacks: Sequence[Callback]) -> dict[int, int]:
     ours = sum(shard.num_bytes for shard in source.manifest.shards)
     stacked = ", stacks of frames included" if fingerprint.frame_stack > 1 else ""
     theirs = f"whole observations, uncompressed{stacked}: about {_size(row * source.num_steps)}"
-    notify(callbacks, MessageEvent(f"Minari keeps {theirs} for what takes {_size(ours)} in {source.path}."))
+    tell(callbacks, f"Minari keeps {theirs} for what takes {_size(ours)} in {source.path}.")
     left_out = len(all_lengths) - len(lengths)
     if num_cut := len(all_lengths) - len(ended):
         text = f"{num_cut} episodes had not ended: cut before their last step, and marked as truncated"
         text += f"; {left_out} of them had one step and are left out." if left_out else "."
-        notify(callbacks, MessageEvent(text))
+        tell(callbacks, text)
     return lengths
 
 
