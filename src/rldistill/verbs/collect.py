@@ -28,7 +28,7 @@ from rldistill.rollout.collect import collect_steps
 from rldistill.rollout.player import StepRecord
 from rldistill.rollout.threads import use_threads
 from rldistill.seeding import stream_seed
-from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.interrupts import interruption, stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs
 from rldistill.tasks import Task
@@ -228,9 +228,7 @@ class _CollectionRun:
             finally:
                 envs.close()
         if stopped:
-            text = f"stopped; {self._writer.num_listed_steps:,} steps are written. Go on with --resume."
-            tell(self._callbacks, text)
-            raise KeyboardInterrupt(text)
+            raise interruption(self._callbacks, f"stopped; {self._writer.num_listed_steps:,} steps are written")
 
     def _report(self, _step: StepRecord) -> None:
         done = self._writer.num_steps

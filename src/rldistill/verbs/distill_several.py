@@ -23,7 +23,7 @@ from rldistill.options.distill import DistillOptions, DistillSeveral
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.threads import use_threads
 from rldistill.schedules import as_schedule
-from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.interrupts import interruption, stop_on_interrupt
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.run_folder import (
     check_same_config,
@@ -237,9 +237,7 @@ class _SeveralRun:
             raise
         except StopRequestedError:
             self._save()
-            text = f"stopped after update {self._update:,}; saved. Go on with --resume."
-            tell(self._callbacks, text)
-            raise KeyboardInterrupt(text) from None
+            raise interruption(self._callbacks, f"stopped after update {self._update:,}; saved") from None
         return self._finish()
 
     def _train(self, metrics: MetricsFile) -> None:

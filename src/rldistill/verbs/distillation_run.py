@@ -23,6 +23,7 @@ from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_seed
+from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.replay_files import ReplayFiles
 from rldistill.session.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
@@ -101,9 +102,7 @@ class DistillationRun:
             return self._finish()
         except StopRequestedError:
             self._save()
-            text = f"stopped after update {self._update:,}; saved. Go on with --resume."
-            tell(self._callbacks, text)
-            raise KeyboardInterrupt(text) from None
+            raise interruption(self._callbacks, f"stopped after update {self._update:,}; saved") from None
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         options, setup = self._options, self._setup

@@ -16,6 +16,7 @@ from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import load_policy
 from rldistill.seeding import stream_generator
+from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.replay_files import ReplayFiles
 from rldistill.session.run_folder import REPLAY_FOLDER, plain, provenance
@@ -155,9 +156,7 @@ class TrainingRun:
                         next_checkpoint += self._config.checkpoint_period
         except StopRequestedError:
             self._save()
-            text = f"stopped at step {self._progress.step:,}; saved. Go on with --resume."
-            tell(self._callbacks, text)
-            raise KeyboardInterrupt(text) from None
+            raise interruption(self._callbacks, f"stopped at step {self._progress.step:,}; saved") from None
         finally:
             self._training.close()
         if self._resumed_at != self._progress.step:
