@@ -137,7 +137,7 @@ class Distiller:
         """
         progress = update / self.num_updates
         learning_rate = self._learning_rate(progress)
-        parameters = [self._parameters_at(part.head, progress) for part in batch]
+        parameters = [parameters_at(self._parameters, part.head, progress) for part in batch]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if not self.network.training:  # setting the mode walks over all modules
@@ -167,7 +167,7 @@ class Distiller:
             learning_rate,
             tuple(parameters),
         )
-        _check_finite(record, batch)
+        check_finite(f"Update {update}", batch, mean_loss, gradient_norm)
         if gradient_norm > _SAFELY_BELOW * self._max_gradient_norm:
             _scale_down(gradients, norm, self._max_gradient_norm)
         self.optimizer.step()
@@ -182,7 +182,7 @@ class Distiller:
         outputs = (
             self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch, self._sight)
         )
-        parameters = self._parameters_at(batch.head, min(update / self.num_updates, 1.0))
+        parameters = parameters_at(self._parameters, batch.head, min(update / self.num_updates, 1.0))
         record = held_out_record(outputs, self._losses[batch.head], held_out, parameters)
         if self._balance is None:
             return record
@@ -235,9 +235,6 @@ class Distiller:
         features, value = (None if part is None else part[real] for part in (output.features, output.value))
         return NetworkOutput(output.outputs[real], features, value)
 
-    def _parameters_at(self, head: int, progress: float) -> dict[str, float]:
-        return {name: schedule(progress) for name, schedule in self._parameters.get(head, {}).items()}
-
 
 def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update: int = 0) -> Generator[UpdateRecord]:
     """Train, yielding a record after each update; stop by closing the iterator.
@@ -250,6 +247,11 @@ def distil(distiller: Distiller, batches: Generator[Minibatch], *, first_update:
     with closing(batches):
         for update, batch in enumerate(batches, start=first_update):
             yield distiller.update(batch, update)
+
+
+def parameters_at(parameters: Mapping[int, Mapping[str, Schedule]], head: int, progress: float) -> dict[str, float]:
+    """Return the parameters of a head's loss at a share of the run, by name."""
+    return {name: schedule(progress) for name, schedule in parameters.get(head, {}).items()}
 
 
 def measured_outputs(network: Network, batch: Window, sight: Sight | None = None) -> Tensor:
@@ -303,12 +305,13 @@ def _mean_over_steps(losses: Sequence[Tensor], batch: Minibatch) -> Tensor:
     return mean_over_batch(torch.stack(list(losses)), num_steps)
 
 
-def _check_finite(record: UpdateRecord, batch: Minibatch) -> None:
+def check_finite(what: str, batch: Minibatch, loss: float, gradient_norm: float) -> None:
+    """Check an update before its step is taken, or UpdateDivergedError, which calls it `what`."""
     # One NaN in a batch makes the loss NaN and, unstopped, every weight after it.
-    if math.isfinite(record.loss) and math.isfinite(record.gradient_norm):
+    if math.isfinite(loss) and math.isfinite(gradient_norm):
         return
     origin = " and ".join(part.origin for part in batch)
     raise UpdateDivergedError(
-        f"Update {record.update} diverged: loss {record.loss:g}, gradient norm {record.gradient_norm:g}, on a batch of "
-        f"{origin}. The weights before it are kept. Lower --learning-rate, or check the dataset's targets."
+        f"{what} diverged: loss {loss:g}, gradient norm {gradient_norm:g}, on a batch of {origin}. The weights before "
+        "it are kept. Lower --learning-rate, or check the dataset's targets."
     )

@@ -1,6 +1,5 @@
 """Several students trained by one loop on the same batches, each as it would have been trained alone on them."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -13,9 +12,10 @@ from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.loop import (
     CLIPPING_EPSILON,
     HeldOutRecord,
-    UpdateDivergedError,
+    check_finite,
     held_out_record,
     measured_outputs,
+    parameters_at,
     seen,
 )
 from rldistill.distillation.sources import HeldOut
@@ -110,7 +110,8 @@ class SeveralDistiller:
         # One transfer: each would wait for a GPU.
         measured = torch.stack([losses.detach(), norms])[:, self._place_of].tolist()
         record = SeveralRecord(update, tuple(measured[0]), tuple(measured[1]), learning_rate)
-        _check_finite(record, batch)
+        for student, (loss, norm) in enumerate(zip(record.losses, record.gradient_norms, strict=True), start=1):
+            check_finite(f"Update {update} of student {student} of {len(record.losses)}", batch, loss, norm)
         if max(record.gradient_norms) > self._max_gradient_norm:
             self._scale_down(norms)
         self._optimizer.step()
@@ -120,7 +121,7 @@ class SeveralDistiller:
     def measure(self, student: int, held_out: HeldOut, update: int) -> HeldOutRecord:
         """Return a student's loss and likeness on held-out steps, in float32."""
         head = held_out.batch.head
-        parameters = self._parameters_at(head, min(update / self._num_updates, 1.0))
+        parameters = parameters_at(self._parameters, head, min(update / self._num_updates, 1.0))
         outputs = measured_outputs(self._networks[student], held_out.batch, self._sight)
         return held_out_record(outputs, self._losses[head], held_out, parameters)
 
@@ -143,13 +144,10 @@ class SeveralDistiller:
         heads = [stack.outputs(part, batch.head) for stack, part in zip(self._stacks, features, strict=True)]
         outputs = torch.cat(heads) if len(heads) > 1 else heads[0]
         targets = batch.target_rows(function.teacher_kind).to(self._device).expand(len(outputs), -1, -1)
-        losses = function(outputs, targets, **self._parameters_at(batch.head, progress))
+        losses = function(outputs, targets, **parameters_at(self._parameters, batch.head, progress))
         if batch.weights is not None:
             losses = losses * batch.rows(batch.weights).to(self._device)
         return losses.mean(dim=-1)
-
-    def _parameters_at(self, head: int, progress: float) -> dict[str, float]:
-        return {name: schedule(progress) for name, schedule in self._parameters.get(head, {}).items()}
 
     def _scale_down(self, norms: Tensor) -> None:
         factors = (self._max_gradient_norm / (norms + CLIPPING_EPSILON)).clamp(max=1.0).view(-1, 1, 1)
@@ -173,14 +171,3 @@ def _norms(weights: Sequence[nn.Parameter]) -> Tensor:
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     of_each = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in gradients])
     return torch.linalg.vector_norm(of_each, dim=0)
-
-
-def _check_finite(record: SeveralRecord, batch: Minibatch) -> None:
-    for student, (loss, norm) in enumerate(zip(record.losses, record.gradient_norms, strict=True)):
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            origin = " and ".join(part.origin for part in batch)
-            raise UpdateDivergedError(
-                f"Update {record.update} of student {student + 1} of {len(record.losses)} diverged: loss {loss:g}, "
-                f"gradient norm {norm:g}, on a batch of {origin}. The weights before it are kept. Lower "
-                "--learning-rate, or check the dataset's targets."
-            )
