@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,8 @@ State = NDArray[np.uint8]
 """The bytes of the struct in which a policy remembers; a decision changes them."""
 
 
-class Function(Protocol):
-    """One observation, as the environment gives it, to numbers."""
-
-    def __call__(self, observation: NDArray[np.generic], state: State | None = None) -> NDArray[np.float32]:
-        """Return the numbers; `state` is changed, and needed where the policy has one."""
-        ...
+Function = Callable[[NDArray[np.generic], State | None], NDArray[np.float32]]
+"""One observation, as the environment gives it, to numbers; the state is changed, and needed where there is one."""
 
 
 def find_compiler() -> str | None:
@@ -83,7 +78,7 @@ class Library:
         return state
 
     def _function(self, function: Callable[..., object], size: int) -> Function:
-        def call(observation: NDArray[np.generic], state: State | None = None) -> NDArray[np.float32]:
+        def call(observation: NDArray[np.generic], state: State | None) -> NDArray[np.float32]:
             given, result = np.ascontiguousarray(observation, self._dtype), np.empty(size, np.float32)
             pointers = [ctypes.c_void_p(array.ctypes.data) for array in (given, result)]
             if self._num_state_bytes:
