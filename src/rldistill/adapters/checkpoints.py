@@ -19,7 +19,7 @@ from rldistill.adapters.normalizer_file import normalization_for
 from rldistill.adapters.rl_games import find_rl_games
 from rldistill.adapters.rsl_rl import find_rsl_rl
 from rldistill.adapters.skrl import find_skrl, refuse_own_module
-from rldistill.adapters.weights import check_header, is_safetensors, read_tensors, unwrapped_names
+from rldistill.adapters.weights import is_safetensors, read_tensors, unwrapped_names
 from rldistill.errors import PolicyFileError, UsageError, first_line
 from rldistill.limits import HEADER, read_json
 from rldistill.networks import InputNormalization
@@ -27,7 +27,7 @@ from rldistill.networks.architecture import Activation
 from rldistill.networks.outputs import parse_outputs
 from rldistill.options.reading import WITHOUT_NORMALIZER, Reading
 from rldistill.policies import TorchPolicy
-from rldistill.policies.file_format import METADATA_KEY
+from rldistill.policies.file_format import METADATA_KEY, check_header
 from rldistill.tasks import Task
 
 LIBRARIES: Mapping[str, Callable[[object, Said], FoundNetwork | None]] = {

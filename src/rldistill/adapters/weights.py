@@ -26,8 +26,9 @@ from torch.nn.parameter import is_lazy
 from rldistill.adapters.arrays import NUMPY_AS_DATA
 from rldistill.adapters.unpickle import STORAGE, Record, children, read_torch_pickles
 from rldistill.errors import PolicyFileError, RldistillError, first_line, listed, printable, shown
-from rldistill.limits import FREE_UNPACKED_BYTES, HEADER, MAX_UNPACKED_RATIO, TENSORS, TOO_MUCH
+from rldistill.limits import FREE_UNPACKED_BYTES, MAX_UNPACKED_RATIO, TENSORS
 from rldistill.networks.foreign import holds_numbers, is_dense, shown_kind
+from rldistill.policies.file_format import check_header
 
 MAX_MEMBERS = 10_000
 MAX_MEMBER_BYTES = 1 << 30
@@ -214,16 +215,6 @@ def read_tensors(data: bytes, *, source: str) -> object:
         raise PolicyFileError(_unreadable(source, error)) from error
     # The library gives them in any order; messages list them.
     return dict(sorted(tensors.items()))
-
-
-def check_header(head: bytes, *, source: str) -> None:
-    """Refuse a safetensors header longer than any tensors need, before it is read: as JSON it takes twenty times it."""
-    num_bytes = int.from_bytes(head[:8], "little")
-    if num_bytes > HEADER.num_bytes:
-        raise PolicyFileError(
-            f"{source} is refused: its header takes {num_bytes:,} bytes, expected at most "
-            f"{HEADER.num_bytes:,}. {TOO_MUCH}"
-        )
 
 
 def read_torch_data(data: bytes, *, source: str, num_bytes: int | None = None) -> object:

@@ -41,6 +41,16 @@ def policy_hash(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     return digest.hexdigest()
 
 
+def check_header(head: bytes, *, source: str) -> None:
+    """Refuse a safetensors header longer than any tensors need, before it is read: as JSON it takes twenty times it."""
+    num_bytes = int.from_bytes(head[:8], "little")
+    if num_bytes > HEADER.num_bytes:
+        raise PolicyFileError(
+            f"{source} is refused: its header takes {num_bytes:,} bytes, expected at most "
+            f"{HEADER.num_bytes:,}. {TOO_MUCH}"
+        )
+
+
 def pack_policy(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bytes:
     """Return the bytes of a policy file."""
     content = {**description, "schema_version": SCHEMA_VERSION, "sha256": policy_hash(description, weights)}
@@ -63,13 +73,10 @@ def unpack_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         with path.open("rb") as start:
-            num_header_bytes = int.from_bytes(start.read(8), "little")
+            head = start.read(8)
         # Whatever is no safetensors says a length beyond its own limit: the library tells it better.
-        if HEADER.num_bytes < num_header_bytes < path.stat().st_size:
-            raise PolicyFileError(
-                f"Policy file {path} is refused: its header takes {num_header_bytes:,} bytes, expected at most "
-                f"{HEADER.num_bytes:,}. {TOO_MUCH}"
-            )
+        if int.from_bytes(head, "little") < path.stat().st_size:
+            check_header(head, source=f"Policy file {path}")
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
