@@ -308,6 +308,19 @@ def _action_layout(space: Space) -> ActionLayout | None:
     return None
 
 
+def action_space(layout: ActionLayout) -> Space:
+    """Return the space of actions as we number and shape them: from 0, and flat."""
+    match layout.kind:
+        case "discrete":
+            return spaces.Discrete(layout.sizes[0])
+        case "multi_discrete":
+            return spaces.MultiDiscrete(list(layout.sizes))
+        case "multi_binary":
+            return spaces.MultiBinary(layout.sizes[0])
+        case "box":
+            return spaces.Box(np.array(layout.low, np.float32), np.array(layout.high, np.float32), dtype=np.float32)
+
+
 def _shown(space: Space) -> str:
     text = " ".join(str(space).split())
     return text if len(text) <= _LONGEST_SPACE else text[:_LONGEST_SPACE] + "…"

@@ -17,12 +17,12 @@ from gymnasium import spaces
 from torch import nn
 
 from rldistill.adapters.load import acting, load_with
+from rldistill.envs.spaces import action_space
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
 from rldistill.exports.formats import Decide, Export, ExportFormat
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.types import ActionLayout
 
 _WHAT = "sb3"
 # As `adapters.sb3` records it of policies that it reads.
@@ -163,19 +163,7 @@ def _spaces(export: Export) -> _Spaces:
     is_bytes = fingerprint.observation_dtype == "uint8"
     low, high, dtype = (0, 255, np.uint8) if is_bytes else (-np.inf, np.inf, np.float32)
     observation = spaces.Box(low, high, fingerprint.observation_shape, dtype)
-    return _Spaces(observation, _action_space(fingerprint.action_layout))
-
-
-def _action_space(layout: ActionLayout) -> spaces.Space[Any]:
-    if layout.kind == "box":
-        return spaces.Box(np.array(layout.low, np.float32), np.array(layout.high, np.float32), dtype=np.float32)
-    if layout.kind == "discrete":
-        return spaces.Discrete(layout.sizes[0])
-    return (
-        spaces.MultiDiscrete(list(layout.sizes))
-        if layout.kind == "multi_discrete"
-        else spaces.MultiBinary(layout.sizes[0])
-    )
+    return _Spaces(observation, action_space(fingerprint.action_layout))
 
 
 def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:

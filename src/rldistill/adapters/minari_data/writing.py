@@ -22,11 +22,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from rldistill.data import Dataset
+from rldistill.envs.spaces import action_space
 from rldistill.errors import DatasetError, OutputExistsError, UsageError, optional_import
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.storage import writing
 from rldistill.tasks import ObservationFingerprint, Task
-from rldistill.types import ActionLayout
 
 if TYPE_CHECKING:
     from minari.dataset.minari_storage import MinariStorage
@@ -155,7 +155,7 @@ def _new_storage(folder: Path, source: Dataset, dataset_id: str) -> "MinariStora
     storage = MinariStorage.new(
         folder,
         observation_space=_observation_space(origin.task.fingerprint),
-        action_space=_action_space(origin.task.fingerprint.action_layout),
+        action_space=action_space(origin.task.fingerprint.action_layout),
         env_spec=_environment_spec(origin.task),
         data_format="hdf5",
         jpeg_encoding=False,  # Minari's default alters the pixels
@@ -178,19 +178,6 @@ def _observation_space(fingerprint: ObservationFingerprint) -> spaces.Box:
     dtype = np.dtype(fingerprint.observation_dtype)
     low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" else (-np.inf, np.inf)
     return spaces.Box(low, high, fingerprint.observation_shape, dtype.type)
-
-
-def _action_space(layout: ActionLayout) -> spaces.Space[Any]:
-    """Return the space of actions as we number and shape them: from 0, and flat."""
-    match layout.kind:
-        case "discrete":
-            return spaces.Discrete(layout.sizes[0])
-        case "multi_discrete":
-            return spaces.MultiDiscrete(list(layout.sizes))
-        case "multi_binary":
-            return spaces.MultiBinary(layout.sizes[0])
-        case "box":
-            return spaces.Box(np.array(layout.low, np.float32), np.array(layout.high, np.float32), dtype=np.float32)
 
 
 def _environment_spec(task: Task) -> EnvSpec | None:
