@@ -408,7 +408,7 @@ def test_wrong_usage_is_reported_before_a_mismatch_with_the_teacher():
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.05])
-@pytest.mark.parametrize("name", [None, *TEMPERED_LOSS_NAMES])
+@pytest.mark.parametrize("name", TEMPERED_LOSS_NAMES)
 def test_sharp_temperature_on_logits_earns_a_warning(name, temperature):
     assert pairing_warning(name, "logits", temperature) == (
         f"temperature: got {temperature} for a teacher that gives logits, which all but leaves its greedy action. "
@@ -423,8 +423,8 @@ def test_sharp_temperature_on_logits_earns_a_warning(name, temperature):
         ("sharpened_kl", "logits", None),
         ("sharpened_kl", "q_values", 0.01),
         ("nll", "logits", None),
-        (absolute_difference, "logits", None),
-        (None, "gaussian", None),
+        ("custom:f", "logits", None),
+        ("diag_gaussian_kl", "gaussian", None),
     ],
 )
 def test_usual_pairings_earn_no_warning(name, output_kind, temperature):
@@ -434,7 +434,8 @@ def test_usual_pairings_earn_no_warning(name, output_kind, temperature):
 @pytest.mark.parametrize("name", [None, "nll", *TEMPERED_LOSS_NAMES])
 @pytest.mark.parametrize("output_kind", ["q_values", "logits"])
 def test_no_default_earns_a_warning(name, output_kind):
-    assert pairing_warning(name, output_kind, resolve_loss(name, output_kind).temperature) is None
+    spec = resolve_loss(name, output_kind)
+    assert pairing_warning(spec.name, output_kind, spec.temperature) is None
 
 
 def test_usage_errors_exit_with_2_and_mismatches_with_1():

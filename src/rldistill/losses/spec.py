@@ -233,15 +233,17 @@ def make_loss(
     return LossFunction(spec, entry.on_rows(output_kind, layout), entry.student_kind, output_kind, layout)
 
 
-def pairing_warning(
-    name: str | CustomLoss | None, output_kind: OutputKind, temperature: float | None = None
-) -> str | None:
+def pairing_warning(name: str, output_kind: OutputKind, temperature: float | None) -> str | None:
     """Return one line on a choice that is allowed and probably not meant, None if there is none.
 
-    The arguments are those of `make_loss`; for a schedule pass its lowest temperature.
+    Args:
+        name: of the loss, resolved.
+        output_kind: what the teacher gives.
+        temperature: of a schedule the lowest; None: the loss takes none.
     """
-    takes_temperature = name is None or name in TEMPERED_LOSS_NAMES
-    if output_kind != "logits" or not takes_temperature or temperature is None or temperature > _SHARP_TEMPERATURE:
+    if output_kind != "logits" or name not in TEMPERED_LOSS_NAMES:
+        return None
+    if temperature is None or temperature > _SHARP_TEMPERATURE:
         return None
     return (
         f"temperature: got {temperature} for a teacher that gives logits, which all but leaves its greedy action. "
