@@ -17,7 +17,6 @@ from rldistill.networks import (
     module_name,
     parse_architecture,
 )
-from rldistill.networks.output_layer import StdKind
 from rldistill.networks.stemmed import stem_problem
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
@@ -28,7 +27,6 @@ from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import OutputKind
 
 MODULE_PREFIX = "module:"
-STUDENT_STDS: tuple[StdKind, ...] = ("state", "parameter", "fixed")
 
 
 @dataclass(frozen=True)
