@@ -47,14 +47,12 @@ def _find_teachers(games: Sequence[str], files: Sequence[Path], *, use_zoo: bool
     """Return every game's teacher: a file that was named, else the zoo's if those may be used, else one to be trained.
 
     Raises:
-        UsageError: a game is not known, or named twice.
+        UsageError: a game is named twice.
         PolicyFileError: a file is not there, or cannot be trusted.
         MismatchError: a file is for none of the games, or two are for one.
     """
     if twice := sorted({game for game in games if games.count(game) > 1}):
         raise UsageError(f"games: got {', '.join(twice)} more than once.")
-    for game in games:
-        make_task(f"{ATARI_PREFIX}{game}")
     found: dict[str, TeacherSource] = {}
     for path in files:
         named = [task.name.removeprefix(ATARI_PREFIX) for task in load_policy(path).tasks if task.is_atari]
@@ -216,9 +214,9 @@ def make_plan(options: ReproduceOptions) -> Plan:
         raise UsageError(f"games: got {', '.join(games)} alone, {experiment.name} makes one student of several games.")
     if experiment.kind == "online" and options.teachers:
         raise UsageError(f"--teacher {options.teachers[0]}: {experiment.name} lets its teachers learn.")
-    teachers = {} if experiment.kind == "online" else _teachers(games, budget, options)
     for game in games:
         make_task(f"{ATARI_PREFIX}{game}")
+    teachers = {} if experiment.kind == "online" else _teachers(games, budget, options)
     if any(source.origin == "trained" for source in teachers.values()):
         resolve_training(TrainTeacherOptions(f"{ATARI_PREFIX}{games[0]}", out="out", **budget.train_teacher))
     for arm in experiment.arms:
