@@ -28,7 +28,7 @@ from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student, kinds_of_observation
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sizes import kind_of_sight
-from rldistill.verbs.sources import DEFAULT_HELD_OUT, source_values
+from rldistill.verbs.sources import held_out_fraction, source_values
 from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kinds, task_losses
 from rldistill.verbs.windows import window_of
 
@@ -173,8 +173,7 @@ def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSched
     own = recorded(options)
     del own["source"]
     if not isinstance(named[0], Online):
-        fraction = DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
-        own |= {"task_order": schedule.order, "held_out_fraction": fraction}
+        own |= {"task_order": schedule.order, "held_out_fraction": held_out_fraction(options)}
     return source_values(named) | own
 
 

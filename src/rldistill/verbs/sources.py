@@ -41,7 +41,7 @@ from rldistill.verbs.train_teacher import learner_options
 from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
-DEFAULT_HELD_OUT = 0.1
+_DEFAULT_HELD_OUT = 0.1
 _DEFAULT_EPISODES = 10
 
 
@@ -174,8 +174,9 @@ def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Seq
     return _live_source(item, *opened.teacher, options, callbacks)
 
 
-def _held_out_fraction(options: DistillOptions) -> float:
-    return DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+def held_out_fraction(options: DistillOptions) -> float:
+    """Return the share of steps that is held out."""
+    return _DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
 
 
 def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
@@ -185,7 +186,7 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
         window_length=window,
         burn_in=burn_in,
         seed=options.seed,
-        held_out_fraction=_held_out_fraction(options),
+        held_out_fraction=held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
         playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
         measures_inputs=measures_inputs(options, dataset.provenance.teacher),
@@ -293,7 +294,7 @@ def _live_source(
         teacher_fraction=_teacher_fraction(item),
         mix=item.mix,
         num_updates=options.num_updates,
-        held_out_steps=max(1, round(_held_out_fraction(options) * item.collect_steps)),
+        held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
         measures_inputs=measures_inputs(options, entry),
