@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, option_types, verb
@@ -54,10 +55,7 @@ def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
         KeyboardInterrupt: stopped; the state is saved.
     """
     out = Path(options.out)
-    keep_inputs(out, [options.init_from], overwrite=options.overwrite)
-    options = resolve_training(options)
-    tasks = make_tasks(options)
-    options = suited_to(options, tasks)
+    options, tasks = _prepared(options)
     with (
         run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
         use_threads(options.num_threads),
@@ -79,14 +77,19 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     Raises:
         RldistillError: as `train_teacher`.
     """
-    options = resolve_training(options)
-    keep_inputs(Path(options.out), [options.init_from], overwrite=options.overwrite)
-    tasks = make_tasks(options)
-    options = suited_to(options, tasks)
+    options, tasks = _prepared(options)
     initial_policy(options, [playable.task for playable in tasks])
     if earlier_run(Path(options.out), may_stay=options.resume or options.overwrite) and options.resume:
         _check_same(options)
     return options
+
+
+def _prepared(options: TrainTeacherOptions) -> tuple[TrainTeacherOptions, list[PlayableTask]]:
+    """Return the options with what every `auto` stands for here, and the tasks."""
+    keep_inputs(Path(options.out), [options.init_from], overwrite=options.overwrite)
+    options = resolve_training(options)
+    tasks = make_tasks(options)
+    return suited_to(options, tasks), tasks
 
 
 def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
