@@ -201,8 +201,7 @@ def _combined(graph: Graph, torso: CombinedTorso, value: str) -> str:
     for part in torso.parts:
         if not part.size:
             continue
-        bounds = (graph.constant([bound], np.int64) for bound in (start, start + part.size, 1))
-        own = graph.node("Slice", value, *bounds)
+        own = graph.columns(value, start, start + part.size)
         if torso.is_image(part):
             own = graph.node("Reshape", own, graph.constant([-1, *part.shape], np.int64))
             own = _images(graph, own if torso.image_scale == 1 else graph.times(own, torso.image_scale), part.shape)
@@ -216,8 +215,7 @@ def _combined(graph: Graph, torso: CombinedTorso, value: str) -> str:
 
 def _stack(graph: Graph, layer: Stack, value: str) -> str:
     rows = graph.node("Concat", graph.state.pop(0), graph.node("Flatten", value), axis=1)
-    bounds = (graph.constant([bound], np.int64) for bound in (layer.num_inputs, layer.width, 1))
-    graph.next_state.append(graph.node("Slice", rows, *bounds))
+    graph.next_state.append(graph.columns(rows, layer.num_inputs, layer.width))
     return rows
 
 
@@ -227,8 +225,7 @@ def _cell(graph: Graph, cell: RecurrentCell, value: str) -> str:
     given, recalled = _linear(graph, cell.input, value), _linear(graph, cell.recurrent, before)
 
     def part(gates: str, number: int) -> str:
-        bounds = (graph.constant([bound], np.int64) for bound in (number * cell.size, (number + 1) * cell.size, 1))
-        return graph.node("Slice", gates, *bounds)
+        return graph.columns(gates, number * cell.size, (number + 1) * cell.size)
 
     def sigmoid(gates: str, number: int) -> str:
         return graph.node("Sigmoid", part(gates, number))
@@ -270,11 +267,8 @@ def _rows(graph: Graph, rows: OutputRows, linear: str, features: str) -> list[st
 
 def _beta_mean(graph: Graph, layer: OutputLayer, linear: str) -> str:
     parameters = graph.plus(graph.node("Softplus", linear), 1)
-    bounds = [
-        [graph.constant([bound], np.int64) for bound in (start, start + layer.num_outputs, 1)]
-        for start in (0, layer.num_outputs)
-    ]
-    alpha, beta = (graph.node("Slice", parameters, *own) for own in bounds)
+    alpha = graph.columns(parameters, 0, layer.num_outputs)
+    beta = graph.columns(parameters, layer.num_outputs, 2 * layer.num_outputs)
     share = graph.node("Div", alpha, graph.node("Add", alpha, beta))
     return graph.plus(graph.times(share, 2), -1)
 
@@ -334,8 +328,7 @@ def _choices(graph: Graph, layout: ActionLayout, raw: str) -> list[str]:
     """Return the scores of each choice by itself."""
     parts, start = list[str](), 0
     for size in layout.sizes:
-        bounds = (graph.constant([bound], np.int64) for bound in (start, start + size, 1))
-        parts.append(graph.node("Slice", raw, *bounds))
+        parts.append(graph.columns(raw, start, start + size))
         start += size
     return parts
 

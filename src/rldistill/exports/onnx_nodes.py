@@ -60,6 +60,10 @@ class Graph:
         """Add numbers that are no weights."""
         return self.node("Add", value, self.constant(summand))
 
+    def columns(self, value: str, first: int, end: int) -> str:
+        """Take what lies from `first` to before `end` along axis 1."""
+        return self.node("Slice", value, *(self.constant([bound], np.int64) for bound in (first, end, 1)))
+
 
 def _gelu(graph: Graph, value: str) -> str:
     normal = graph.plus(graph.node("Erf", graph.times(value, 1 / math.sqrt(2))), 1)
