@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rldistill.adapters.load import LoadedPolicy, acting, load_with
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.exports.contract import Score
+from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
 
 Precision = Literal["float32", "float16", "int8"]
@@ -86,6 +88,12 @@ def as_seen(policy: TorchPolicy) -> TorchPolicy:
         for head in policy.spec.heads
     )
     return policy.with_spec(heads=heads, sight=None)
+
+
+def read_back(export: Export, path: Path, reading: Reading) -> LoadedPolicy:
+    """Return what our own loader reads of the file, acting as the policy does."""
+    policy = load_with(path, reading, device="cpu", task=export.policy.tasks[0])
+    return acting(policy, export.policy.behaviour)
 
 
 def format_of(formats: Mapping[str, ExportFormat], name: str | None, out: Path) -> ExportFormat:

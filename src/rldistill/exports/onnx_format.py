@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rldistill.adapters.load import acting, load_with
 from rldistill.adapters.onnx_program import CONTRACT_KEY, onnx_metadata
 from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
 from rldistill.exports.contract import check_contract
-from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
+from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, read_back
 from rldistill.exports.onnx_graph import INPUT, make_model, state_input, state_output
 from rldistill.exports.states import state_parts
 from rldistill.limits import JSON, read_json
@@ -123,8 +122,7 @@ class _Batches:
 
 def read(export: Export, path: Path) -> Policy:
     """Return what our own loader reads: the file in a process of its own, as any stranger's."""
-    policy = load_with(path, Reading(), device="cpu", task=export.policy.tasks[0])
-    return acting(policy, export.policy.behaviour)
+    return read_back(export, path, Reading())
 
 
 def decider(export: Export, path: Path) -> Decide:

@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rldistill.adapters.load import acting, load_with
+from rldistill.adapters.load import LoadedPolicy, acting
 from rldistill.exports.dense import constant_log_std, dense_policy, misfit
-from rldistill.exports.formats import Decide, Export, ExportFormat
+from rldistill.exports.formats import Decide, Export, ExportFormat, read_back
 from rldistill.networks import InputNormalization
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.options.reading import Reading
-from rldistill.policies import Policy
 
 _WHAT = "rsl-rl"
 # rsl_rl adds this to the standard deviation, not to the variance.
@@ -62,13 +61,12 @@ def _said(export: Export) -> Reading:
     return Reading(activation=names[found.activations[0]] if found.activations else None)
 
 
-def _read(export: Export, path: Path) -> Policy:
-    policy = load_with(path, _said(export), device="cpu", task=export.policy.tasks[0])
-    return acting(policy, export.policy.behaviour)
+def _read(export: Export, path: Path) -> LoadedPolicy:
+    return read_back(export, path, _said(export))
 
 
 def _decider(export: Export, path: Path) -> Decide:
-    policy = acting(load_with(path, _said(export), device="cpu", task=export.policy.tasks[0]), "greedy")
+    policy = acting(_read(export, path), "greedy")
     return lambda observation: policy.act(observation)
 
 

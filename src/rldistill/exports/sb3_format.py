@@ -16,11 +16,10 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rldistill.adapters.load import acting, load_with
 from rldistill.envs.spaces import action_space
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
-from rldistill.exports.formats import Decide, Export, ExportFormat
+from rldistill.exports.formats import Decide, Export, ExportFormat, read_back
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
 
@@ -185,7 +184,7 @@ def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
 
 def _read(export: Export, path: Path) -> Policy:
     # Nothing is said of the statistics: the loader finds them beside the zip, as it does for users.
-    return acting(load_with(path, Reading(), device="cpu", task=export.policy.tasks[0]), export.policy.behaviour)
+    return read_back(export, path, Reading())
 
 
 def _decider(export: Export, path: Path) -> Decide:

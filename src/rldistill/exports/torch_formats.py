@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rldistill.adapters.load import acting, load_with
 from rldistill.errors import RldistillError, first_line
-from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat
+from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, read_back
 from rldistill.exports.states import state_parts
 from rldistill.networks import ModuleNetwork
 from rldistill.networks.foreign import named_outputs
@@ -171,8 +170,7 @@ def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:
 
 def _read(export: Export, path: Path) -> Policy:
     # Written a moment ago, by us.
-    policy = load_with(path, Reading(trust=True), device="cpu", task=export.policy.tasks[0])
-    return acting(policy, export.policy.behaviour)
+    return read_back(export, path, Reading(trust=True))
 
 
 def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
