@@ -52,24 +52,6 @@ def dense_layers(sizes: tuple[int, ...], *, activation: Activation, layer_norm: 
     return layers
 
 
-def conv_output_size(architecture: Architecture, height: int, width: int) -> tuple[int, int]:
-    """Return height and width after all convolutions.
-
-    Raises:
-        MismatchError: the image is smaller than the kernels need.
-    """
-    size = (height, width)
-    for kernel, stride in zip(architecture.kernel_sizes, architecture.strides, strict=True):
-        if min(size) < kernel:
-            raise MismatchError(
-                f"Network {architecture.name!r} does not fit: got images of {height}x{width}, of which "
-                f"{size[0]}x{size[1]} is left before a kernel of {kernel}x{kernel}. "
-                "Choose fewer convolutions or larger images."
-            )
-        size = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1)
-    return size
-
-
 def image_shape(observation_shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     """Return `(C, H, W)` of observations that are images; None if they are not.
 
@@ -124,30 +106,42 @@ def make_torso(architecture: Architecture, observation_shape: tuple[int, ...]) -
 
 def _convolutions(architecture: Architecture, image: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
     """Return unpadded convolutions, each with its norm (if any) and activation, and the number of their outputs."""
-    num_channels, *size = image
-    last_size = conv_output_size(architecture, *size)
-    _check_images(architecture, image)
+    num_channels, sizes = image[0], _image_sizes(architecture, image)
     layers: list[nn.Module] = []
-    for index, num_outputs in enumerate(architecture.channels):
-        kernel, stride = architecture.kernel_sizes[index], architecture.strides[index]
+    for num_outputs, kernel, stride, size in zip(
+        architecture.channels, architecture.kernel_sizes, architecture.strides, sizes[1:], strict=True
+    ):
         layers.append(nn.Conv2d(num_channels, num_outputs, kernel, stride))
-        size = [(length - kernel) // stride + 1 for length in size]
         if architecture.layer_norm and architecture.elementwise_norm:
             layers.append(nn.LayerNorm([num_outputs, *size]))
         elif architecture.layer_norm:
             layers.append(nn.GroupNorm(1, num_outputs))
         layers.append(ACTIVATIONS[architecture.activation]())
         num_channels = num_outputs
-    return layers, num_channels * math.prod(last_size)
+    return layers, num_channels * math.prod(sizes[-1])
 
 
-def _check_images(architecture: Architecture, image: tuple[int, int, int]) -> None:
+def _image_sizes(architecture: Architecture, image: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Return height and width before the first convolution and after each.
+
+    Raises:
+        MismatchError: the image is smaller than the kernels need, or makes feature maps that are too large.
+    """
     _, height, width = image
+    sizes = [(height, width)]
     for num_channels, kernel, stride in zip(
         architecture.channels, architecture.kernel_sizes, architecture.strides, strict=True
     ):
-        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        _check_feature_maps(architecture, num_channels * height * width)
+        left = sizes[-1]
+        if min(left) < kernel:
+            raise MismatchError(
+                f"Network {architecture.name!r} does not fit: got images of {height}x{width}, of which "
+                f"{left[0]}x{left[1]} is left before a kernel of {kernel}x{kernel}. "
+                "Choose fewer convolutions or larger images."
+            )
+        sizes.append(((left[0] - kernel) // stride + 1, (left[1] - kernel) // stride + 1))
+        _check_feature_maps(architecture, num_channels * math.prod(sizes[-1]))
+    return sizes
 
 
 def _check_feature_maps(architecture: Architecture, size: int) -> None:
