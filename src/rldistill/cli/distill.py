@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rldistill.cli.options import Given, read_options, repeated
-from rldistill.cli.output import quoted, tell_if_new, words_of, write_options, write_result
+from rldistill.cli.output import quoted, words_of, write_result
+from rldistill.cli.run import run_verb
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options, option_types
 from rldistill.options.distill import DistillOptions, DistillSeveral, Live, Online, Stored
@@ -42,7 +43,6 @@ def run(argv: Sequence[str]) -> None:
     """Distil what a teacher says into a student."""
     given = read_given(argv)
     source = _source(given)
-    from rldistill.cli.progress import callbacks
     from rldistill.verbs.distill import check_distillation, distill
     from rldistill.verbs.distillation_run import STUDENT_FILE
 
@@ -50,13 +50,10 @@ def run(argv: Sequence[str]) -> None:
         _run_several(given, source)
         return
     options = given.make(DistillOptions, source=source)
-    if given.flags.dry_run:
-        write_options(dict(check_distillation(options).values), given.flags)
-        return
     out = Path(options.out)
-    tell_if_new(options, out, given.flags)
-    with callbacks(quiet=given.flags.quiet) as listeners:
-        student = distill.of(given.make(DistillOptions, source=source, callbacks=listeners))
+    student = run_verb(distill, lambda own: dict(check_distillation(own).values), options, out, given.flags)
+    if student is None:
+        return
     path = out / STUDENT_FILE
     result, text = _result(path, student), _summary(path, student.spec.provenance)
     if isinstance(source, Online):
@@ -78,17 +75,13 @@ def _result(path: Path, student: "TorchPolicy") -> dict[str, Any]:
 
 
 def _run_several(given: Given, source: "Source | list[Any]") -> None:
-    from rldistill.cli.progress import callbacks
     from rldistill.verbs.distill_several import check_several, distill_several, student_file
 
     options = given.make(DistillSeveral, source=source)
-    if given.flags.dry_run:
-        write_options(dict(check_several(options).values), given.flags)
-        return
     out = Path(options.out)
-    tell_if_new(options, out, given.flags)
-    with callbacks(quiet=given.flags.quiet) as listeners:
-        students = distill_several.of(given.make(DistillSeveral, source=source, callbacks=listeners))
+    students = run_verb(distill_several, lambda own: dict(check_several(own).values), options, out, given.flags)
+    if students is None:
+        return
     paths = [student_file(out, network, seed) for network, seed in options.pairs]
     made = list(zip(paths, students, strict=True))
     result = {"students": [_result(path, student) for path, student in made]}

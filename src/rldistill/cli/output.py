@@ -4,14 +4,13 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from rldistill.cli.options import Flags
 from rldistill.errors import printable
 from rldistill.options.declaration import Options
 from rldistill.options.quickstart import QuickstartOptions
-from rldistill.options.shared import Folder, recorded
+from rldistill.options.shared import recorded
 from rldistill.options.shrink import ShrinkOptions
 
 
@@ -33,13 +32,6 @@ def write_options(options: Options | dict[str, Any], flags: Flags) -> None:
     named = options if isinstance(options, dict) else recorded(options)
     values = {key: plain(value) for key, value in named.items() if value is not None}
     sys.stdout.write(json.dumps(values) + "\n" if flags.json else tomli_w.dumps(values))
-
-
-def tell_if_new(options: Folder, out: Path, flags: Flags) -> None:
-    """Say that there is nothing to go on with where `--resume` begins anew."""
-    is_new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    if options.resume and not flags.quiet and is_new:
-        sys.stderr.write(f"--resume: nothing in {out} yet, beginning anew\n")
 
 
 def quoted(value: object) -> str:

@@ -1,11 +1,12 @@
 """`rldistill train-teacher`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rldistill.cli.options import read_options
-from rldistill.cli.output import quoted, tell_if_new, write_options, write_result
+from rldistill.cli.output import quoted, write_result
+from rldistill.cli.run import run_verb
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options
 from rldistill.options.train_teacher import TrainTeacherOptions
@@ -26,16 +27,12 @@ def run(argv: Sequence[str]) -> None:
     given = read_options("train-teacher", [TrainTeacherOptions, SeveralTasks], argv, example=_EXAMPLE)
     if ("task" in given.values) == ("tasks" in given.values):
         raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
-    from rldistill.cli.progress import callbacks
     from rldistill.verbs.train_teacher import check_training, train_teacher
 
     options = given.make(TrainTeacherOptions, task=given.values.get("task") or given.values["tasks"])
-    if given.flags.dry_run:
-        write_options(check_training(options), given.flags)
+    result = run_verb(train_teacher, check_training, options, Path(options.out), given.flags)
+    if result is None:
         return
-    tell_if_new(options, Path(options.out), given.flags)
-    with callbacks(quiet=given.flags.quiet) as listeners:
-        result = train_teacher.of(replace(options, callbacks=listeners))
     few = "unknown (too few games ended)"
     means = {task: few if mean is None else f"{mean:.4g}" for task, mean in result.mean_scores.items()}
     is_joint = len(means) > 1
