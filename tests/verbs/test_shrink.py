@@ -250,6 +250,64 @@ def test_while_no_size_holds_one_has_time_to_learn_even_if_the_proof_is_then_lat
     assert "time is up: 1 of 2 sizes were not tried" in said
 
 
+def search_whose_proofs_fail(monkeypatch, tmp_path, *, num_failures, held_at_the_end=True):
+    """Return what is found where the first proofs fail, and what was said.
+
+    Sizes hold at their first look, after 30 of 60 updates, as little as that says.
+    """
+    told, few = [], {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:2", "mlp:4"))
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
+    proofs = itertools.count()
+
+    def look(_self, _student, name):
+        again = any("fresh" in event.text and name in event.text for event in told if isinstance(event, MessageEvent))
+        return (1.0, 1.0) if held_at_the_end or not again else (0.5, 0.5)
+
+    def kept(_self, _scores, purpose, _confidence, _stream, **_):
+        return (1.0, 1.0) if next(proofs) >= num_failures else (0.9, 0.8)
+
+    monkeypatch.setattr(shrink_search.Search, "_look", look)
+    monkeypatch.setattr(shrink_play.Episodes, "kept", kept)
+    task = short_cart_pole(60)
+    found = rd.shrink(
+        hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_episodes=100, callbacks=[told.append]
+    )
+    return found, [event.text for event in told if isinstance(event, MessageEvent)]
+
+
+def test_a_size_that_fails_its_proof_learns_until_its_schedule_ends(tmp_path, quick, monkeypatch):
+    found, said = search_whose_proofs_fail(monkeypatch, tmp_path, num_failures=2)
+    assert found.held
+    assert [proof.network for proof in found.proofs] == ["mlp:2", "mlp:4", "mlp:4"]
+    trial = next(trial for trial in found.trials if trial.network == "mlp:4")
+    assert trial.num_updates == 60
+    assert len({trial.network for trial in found.trials}) == len(found.trials)
+    assert "mlp:4 begins from the weights of mlp:4" in said
+    student = load_policy(tmp_path / "s" / "student.safetensors")
+    assert trial.policy_hash == load_policy(tmp_path / "s" / trial.file).hash == found.proofs[-1].policy_hash
+    assert student.hash == found.student.hash
+    assert [line.split()[-1] for line in str(found).splitlines()[1:3]] == ["proved", "proved"]
+
+
+def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_path, quick, monkeypatch):
+    found, _ = search_whose_proofs_fail(monkeypatch, tmp_path, num_failures=9, held_at_the_end=False)
+    assert not found.held
+    assert [proof.network for proof in found.proofs] == ["mlp:2", "mlp:4"]
+    assert [trial.num_updates for trial in found.trials] == [30, 30]
+    assert str(found).count("not proved") == 2
+    assert "keeps 90.0 % in 100 fresh episodes" in found.verdict
+    again = rd.shrink(
+        hand_made_teacher(short_cart_pole(60)),
+        short_cart_pole(60),
+        out=tmp_path / "s",
+        within=60.0,
+        resume=True,
+        num_episodes=100,
+    )
+    assert len(again.proofs) > 2, "what held is looked at again"
+
+
 def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):
     told = []
     monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:2", "mlp:4"))

@@ -33,6 +33,7 @@ class Trial:
         num_steps: decisions that were played to learn from.
         seconds: of training and looking.
         is_cut: whether time ended it before its updates were done: more time may make it hold.
+        policy_hash: of the student in its file.
     """
 
     network: str
@@ -44,6 +45,7 @@ class Trial:
     num_steps: int
     seconds: float
     is_cut: bool
+    policy_hash: str = ""
 
     @property
     def file(self) -> str:
@@ -57,6 +59,7 @@ class Proof:
 
     Attributes:
         network: of the student.
+        policy_hash: of the student: a size may be trained on after it failed.
         retention: mean.
         bound: one-sided lower bound at `confidence`.
         confidence: 1 − 0.05 ÷ 2^k of the k-th look.
@@ -66,6 +69,7 @@ class Proof:
     """
 
     network: str
+    policy_hash: str
     retention: float
     bound: float
     confidence: float
@@ -111,9 +115,11 @@ class Shrunk:
     def __str__(self) -> str:
         """Return the sizes as a table, and the verdict."""
         rows = [("network", "parameters", "retention", "bound", "steps", "seconds", "")]
-        proved = {proof.network for proof in self.proofs if proof.holds}
+        proved = {proof.policy_hash: proof.holds for proof in self.proofs}  # the last look at each
         for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
-            mark = "proved" if trial.network in proved else "holds" if trial.holds else ""
+            mark = "holds" if trial.holds else ""
+            if trial.policy_hash in proved:
+                mark = "proved" if proved[trial.policy_hash] else "not proved"
             figures = (share(trial.retention), share(trial.bound), f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
             rows.append((trial.network, f"{trial.num_parameters:,}", *figures, mark))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -6,7 +6,7 @@ Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of th
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -93,6 +93,8 @@ class Search:
         self._source: LiveSource | None = None
         self._trials: list[Trial] = []
         self._proofs: list[Proof] = []
+        # Sizes that held, and failed on fresh episodes.
+        self._given_up: set[str] = set()
         # What an episode of the last student that held took.
         self._student_seconds: float | None = None
 
@@ -101,6 +103,12 @@ class Search:
         self._tell(f"recipe: {self._recipe}")
         self._search()
         proof = self._prove()
+        while proof is None and self._holding and len(self._proofs) < _MOST_LOOKS:
+            left, most = self._time_for_a_size()
+            if most <= _LEAST_SHARE * left:
+                break
+            self._go_on(time.monotonic() + most)
+            proof = self._prove()
         return self._found(proof)
 
     def take_up(self) -> None:
@@ -151,29 +159,37 @@ class Search:
         """Try sizes: from the middle down while they hold, up where they do not, until neighbours are known."""
         sizes = self._sizes()
         names = list(sizes)
-        tried = {trial.network: trial.holds for trial in self._trials}
-        while (name := next_size(sizes, tried, self._teacher_size)) is not None:
+        while True:
+            holding = {trial.network for trial in self._holding}
+            tried = {trial.network: trial.network in holding for trial in self._trials}
+            if (name := next_size(sizes, tried, self._teacher_size)) is None:
+                return
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
-            if most <= (_LEAST_SHARE * left if self._holding else 0):
+            if most <= (_LEAST_SHARE * left if self._has_held else 0):
                 self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
-            trial = self._try(name, time.monotonic() + max(most, 1.0))
-            self._trials.append(trial)
-            tried[name] = trial.holds
-            self._write()
-            what = "holds" if trial.holds else "does not hold"
-            self._tell(
-                f"{name}, {trial.num_parameters:,} parameters: keeps {share(trial.retention)} "
-                f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
-            )
+            self._try(name, time.monotonic() + max(most, 1.0))
+
+    def _go_on(self, until: float) -> None:
+        """Look for another student that holds, since those that do failed on fresh episodes.
+
+        Few episodes flatter, and a size is left as soon as it shows enough, while its rate is still high. So the
+        largest of them learns until its schedule ends; if it then does not hold, larger sizes are tried.
+        """
+        largest = max(self._holding, key=_size_of)
+        self._given_up |= {trial.network for trial in self._holding}
+        if largest.num_updates < self._recipe.num_updates:
+            self._try(largest.network, until, to_the_end=True)
+        if not self._holding:
+            self._search()
 
     def _time_for_a_size(self) -> tuple[float, float]:
         """Return the seconds that are left, and how many of them the next size may take."""
         left = self._deadline - time.monotonic()
         most = min(_SHARE_OF_A_TRIAL * left, left - self._proof_seconds)
         # Without a size that holds there is nothing to prove: better a late proof than none.
-        if not self._holding:
+        if not self._has_held:
             most = max(most, _SHARE_WHILE_NONE_HOLDS * left)
         return left, most
 
@@ -194,8 +210,12 @@ class Search:
         return max(both) if self._student_seconds is None else self._student_seconds, sum(both)
 
     @property
+    def _has_held(self) -> bool:
+        return any(trial.holds for trial in self._trials)
+
+    @property
     def _holding(self) -> list[Trial]:
-        return [trial for trial in self._trials if trial.holds]
+        return [trial for trial in self._trials if trial.holds and trial.network not in self._given_up]
 
     def _num_proof_episodes(self, trial: Trial | None) -> int:
         """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any.
@@ -244,21 +264,27 @@ class Search:
             device=options.device,
         )
 
-    def _try(self, name: str, until: float) -> Trial:
-        """Train one size until it holds, gets no better, or its updates or its time are over."""
+    def _try(self, name: str, until: float, *, to_the_end: bool = False) -> None:
+        """Train one size until it holds, gets no better, or its updates or its time are over.
+
+        Args:
+            name: of the network.
+            until: when its time is over.
+            to_the_end: do not look before its updates or its time are over; it replaces what this size was if it holds.
+        """
         started, setup = time.monotonic(), set_up(self._distillation(name), self._callbacks)[1]
         (source,) = setup.sources
         assert isinstance(source, LiveSource)
         if self._source is not None:
             source.go_on_from(self._source)
         num_begun, self._source = int(source.record["num_steps"]), source
-        self._begin_from_smaller(setup.student)
+        self._begin_from_failed(setup.student)
         best: tuple[float, float, TorchPolicy, int] | None = None
         num_looks_in_vain, is_cut = 0, False
         try:
             for update, is_last in self._updates(setup, name, until):
                 is_cut = is_last and update < self._recipe.num_updates
-                if update % self._recipe.check_period and not is_last:
+                if not is_last and (to_the_end or update % self._recipe.check_period):
                     continue
                 retention, bound = self._look(setup.student, name)
                 num_looks_in_vain += 1
@@ -286,17 +312,32 @@ class Search:
             time.monotonic() - started,
             is_cut,
         )
-        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        made = provenance_of(trial, self._teacher, self._named, num_steps=num_steps)
-        student.with_provenance(made).save(self._out / trial.file)
-        return trial
+        if trial.holds or not to_the_end:
+            self._keep(trial, student, num_steps)
+        what = "holds" if trial.holds else "does not hold"
+        self._tell(
+            f"{name}, {trial.num_parameters:,} parameters: keeps {share(trial.retention)} "
+            f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
+        )
 
-    def _begin_from_smaller(self, student: TorchPolicy) -> None:
+    def _keep(self, trial: Trial, student: TorchPolicy, num_steps: int) -> None:
+        """Write a size and its record, in place of what it was before."""
+        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
+        student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
+        student.save(self._out / trial.file)
+        self._trials = [each for each in self._trials if each.network != trial.network]
+        self._trials.append(replace(trial, policy_hash=student.hash))
+        self._given_up.discard(trial.network)
+        self._write()
+
+    def _begin_from_failed(self, student: TorchPolicy) -> None:
         """Give a student the weights of the largest that failed but kept half of the skill, if its layers are alike."""
         failed = [
             trial
             for trial in self._trials
-            if not trial.holds and trial.retention >= _WORTH_GROWING and trial.num_parameters < student.num_parameters
+            if trial not in self._holding
+            and trial.retention >= _WORTH_GROWING
+            and trial.num_parameters <= student.num_parameters
         ]
         for trial in sorted(failed, key=_size_of, reverse=True):
             if grow(load_policy(self._out / trial.file).network, student.network):
@@ -315,7 +356,7 @@ class Search:
                 # updates, the schedules end with it.
                 fitting = update + int((until - now) / (now - began) * update)
                 setup.distiller.num_updates = max(min(most, fitting), update)
-            total = setup.distiller.num_updates
+            total = min(setup.distiller.num_updates, most)
             notify(self._callbacks, ProgressEvent(f"try {name}", update, total, "updates"))
             yield update, update == total or now > until
 
@@ -338,7 +379,7 @@ class Search:
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
         for trial in sorted(self._holding, key=_size_of):
-            earlier = [proof for proof in self._proofs if proof.network == trial.network]
+            earlier = [proof for proof in self._proofs if proof.policy_hash == trial.policy_hash]
             held = [proof for proof in earlier if proof.holds]
             if held:
                 return held[0]
@@ -372,7 +413,7 @@ class Search:
         teacher, random = self._episodes.baseline(purpose, num_episodes)
         means = float(scores.mean()), float(teacher.mean()), float(random.mean())
         holds = bound >= self._options.keep
-        return Proof(network, retention, bound, confidence, num_episodes, means, holds)
+        return Proof(network, student.hash, retention, bound, confidence, num_episodes, means, holds)
 
     # What is left.
 
@@ -383,7 +424,9 @@ class Search:
                 f"--within {self._options.within:g} s was over before a first size was tried. Give more time."
             )
         # Without a proof, the one that came closest to one; among equals the smallest.
-        closest = proof or max(self._proofs, key=lambda each: each.bound, default=None)
+        kept = {trial.policy_hash for trial in self._trials}
+        looks = [each for each in self._proofs if each.policy_hash in kept]
+        closest = proof or max(looks, key=lambda each: each.bound, default=None)
         best = max(self._trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters))
         chosen = best if closest is None else next(each for each in self._trials if each.network == closest.network)
         student = load_policy(self._out / chosen.file, device=self._options.device)
