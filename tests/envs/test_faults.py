@@ -163,9 +163,30 @@ def test_a_reward_that_is_no_number_is_refused(reward, got):
     assert message_of(reward=reward).startswith(f"Task 'python:liar' {got}")
 
 
-def test_flags_may_be_arrays_of_one():
-    step = step_of(flags=(np.array([True]), np.array([False])))
+@pytest.mark.parametrize(
+    "flags", [(np.array([True]), np.array([False])), (1, 0), (np.float32(1), np.bool_(False)), ([True], 0.0)]
+)
+def test_flags_may_be_numbers_and_arrays_of_one(flags):
+    step = step_of(flags=flags)
     assert (step.terminated.tolist(), step.truncated.tolist()) == ([True, True], [False, False])
+
+
+@pytest.mark.parametrize(
+    ("flags", "got"),
+    [
+        (("no", False), "'no' as terminated"),
+        ((None, False), "None as terminated"),
+        ((False, {}), "a dict as truncated"),
+        ((2, False), "2 as terminated"),
+        ((NAN, False), "nan as terminated"),
+        ((False, np.ones(3, bool)), "an array of type bool and shape [3] as truncated"),
+        ((False, []), "an array of type float64 and shape [0] as truncated"),
+    ],
+)
+def test_a_flag_that_is_no_truth_value_is_refused(flags, got):
+    assert message_of(flags=flags) == (
+        f"Task 'python:liar' gave {got}, expected True or False: whether the episode ended. Fix the environment."
+    )
 
 
 def test_vector_environments_are_looked_at_likewise():
@@ -176,6 +197,16 @@ def test_vector_environments_are_looked_at_likewise():
     envs = make_task(SyncVectorEnv([lambda: Liar(reward=NAN), Liar])).make_envs(2, 1)
     envs.reset([0, 1], [0, 1])
     with pytest.raises(EnvironmentFaultError, match=r"^VectorEnv SyncVectorEnv gave the reward nan"):
+        envs.step(np.array([0, 0]))
+
+
+def test_flags_of_a_vector_environment_are_truth_values():
+    own = SyncVectorEnv([Liar, Liar])
+    envs = make_task(own).make_envs(2, 1)
+    envs.reset([0, 1], [0, 1])
+    own.step = lambda actions: (np.zeros((2, 4), np.float32), np.zeros(2), ["no", "no"], [False, False], {})
+    line = r"^VectorEnv SyncVectorEnv gave an array of type <U2 and shape \[2\] as terminated, expected 2 of True"
+    with pytest.raises(EnvironmentFaultError, match=line):
         envs.step(np.array([0, 0]))
 
 

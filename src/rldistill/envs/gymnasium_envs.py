@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rldistill.envs.protocol import StepBatch, entry, info_of_slot
 from rldistill.envs.spaces import SpaceCodec, check_finite, space_fingerprint
-from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line
+from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError, first_line, shown
 from rldistill.observations import no_rows
 from rldistill.types import Actions
 
@@ -124,6 +124,24 @@ def number(what: str, reward: object) -> float:
     return float(value.reshape(()))
 
 
+def truth(what: str, name: str, flag: object) -> bool:
+    """Return whether an episode ended, said by a truth value, 0, 1, or an array of one; raises as `truths`."""
+    return bool(flag) if isinstance(flag, bool | np.bool_) else bool(truths(what, name, flag, 1)[0])
+
+
+def truths(what: str, name: str, flags: object, num: int) -> NDArray[np.bool_]:
+    """Return which of so many episodes ended. Raises EnvironmentFaultError: the flags are no truth values."""
+    values = np.asarray(flags)
+    are_true = values.dtype.kind in "biuf" and values.size == num and ((values == 0) | (values == 1)).all()
+    if not are_true:
+        got = shown(flags) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"
+        raise EnvironmentFaultError(
+            f"{what} gave {got} as {name}, expected {'True or False' if num == 1 else f'{num} of True and False'}: "
+            "whether the episode ended. Fix the environment."
+        )
+    return values.reshape(num).astype(np.bool_)
+
+
 def _layers(env: GymnasiumEnv) -> Generator[GymnasiumEnv]:
     """Give an environment's wrappers, from outside, and then itself."""
     while isinstance(env, gymnasium.Wrapper):
@@ -180,11 +198,12 @@ class GymnasiumEnvs:
                 continue
             try:
                 observation, reward, is_terminated, is_truncated, self._infos[slot] = env.step(own_actions[slot])
-                if is_terminated or is_truncated:
-                    terminated[slot], truncated[slot] = bool(is_terminated), bool(is_truncated)
-                    self._ended[slot] = True
             except Exception as error:
                 raise failed(self._what, "step", error) from error
+            if is_terminated is not False or is_truncated is not False:  # nearly every step gives this very object
+                terminated[slot] = truth(self._what, "terminated", is_terminated)
+                truncated[slot] = truth(self._what, "truncated", is_truncated)
+                self._ended[slot] = bool(terminated[slot] or truncated[slot])
             rows[slot] = encode(observation)
             rewards[slot] = reward if isinstance(reward, _NUMBERS) else number(self._what, reward)
         check_finite(self._what, "reward", rewards)
@@ -274,9 +293,10 @@ class VectorEnvs:
             self.reset([int(slot) for slot in np.flatnonzero(self._ended)], None)
         try:
             observations, rewards, terminated, truncated, infos = self._envs.step(self._codec.decode(actions))
-            terminated, truncated = np.asarray(terminated, np.bool_), np.asarray(truncated, np.bool_)
         except Exception as error:
             raise failed(self._what, "step", error) from error
+        terminated = truths(self._what, "terminated", terminated, self.num_envs)
+        truncated = truths(self._what, "truncated", truncated, self.num_envs)
         self._ended = terminated | truncated
         self._told = [infos] * self.num_envs
         rewards = np.asarray(rewards, np.float64)
