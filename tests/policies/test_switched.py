@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, UsageError
+from rldistill.loading.several import make_choice
 from rldistill.policies.switched import Choice, SwitchedPolicy, places
 from rldistill.sight import Sight
 from tests.kit.recurrent import gru_policy
@@ -61,15 +62,65 @@ def test_values_are_names_or_numbers_or_one_hot(values, names, expected):
     [
         (np.array(["c"]), "choose: kind says 'c' of a row, expected a, b. "),
         (np.array([2.0]), r"choose: kind says 2\.0 of a row, expected 0 \(a\), 1 \(b\)\. Name a teacher for it"),
-        (np.array([[1.0, 1.0]]), "kind says a list of a row"),
-        (np.array([[0.0, 0.0]]), "kind says a list of a row"),
+        (np.array([[1.0, 1.0]]), r"kind says \[1\.0, 1\.0\] of a row"),
+        (np.array([[0.0, 0.0]]), r"kind says \[0\.0, 0\.0\] of a row"),
         (np.array([np.nan]), "kind says nan of a row"),
-        (np.array([[0.0, 1.0, 0.0]]), "kind says a list of a row"),
+        (
+            np.array([[0.0, 1.0, 0.0]]),
+            "kind gives 3 values for a row, expected 1, or 2 of which one is 1: the teachers",
+        ),
     ],
 )
 def test_a_value_that_no_policy_has_is_refused(values, line):
     with pytest.raises(MismatchError, match=line):
         places(values, ["a", "b"], "kind")
+
+
+def zero(observations):
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (
+            lambda rows: 1,
+            r"gave one int for 3 observations, expected one value for each, \[3\]: the name of its teacher",
+        ),
+        (lambda rows: None, "gave one NoneType for 3 observations"),
+        (lambda rows: {"a": 1}, "gave one dict for 3 observations"),
+        (lambda rows: [0, 1], r"gave a value of shape \[2\] for 3 observations, expected one value for each, \[3\]"),
+        (lambda rows: np.zeros((0, 2)), r"gave a value of shape \[0, 2\] for 3 observations"),
+        (lambda rows: [[0], [0, 1], [1]], "gave a list that is no array for 3 observations"),
+        (
+            lambda rows: np.zeros((3, 3)),
+            "gives 3 values for a row, expected 1, or 2 of which one is 1: the teachers are a",
+        ),
+        (zero, "failed on 3 observations: ZeroDivisionError: division by zero. It is called with one array of them"),
+        (lambda rows: rows["kind"], "failed on 3 observations: IndexError: only integers"),
+        (lambda rows: {}["kind"], "failed on 3 observations: KeyError: 'kind'. It is called with"),
+    ],
+)
+def test_a_function_that_does_not_choose_is_told_in_one_line(function, line):
+    both = SwitchedPolicy({"a": small_policy(TASK), "b": small_policy(TASK)}, TASK, Choice(function=function))
+    with pytest.raises(MismatchError, match=f"^choose: {__name__}:{function.__qualname__} {line}") as caught:
+        both(rows(0, 1, 1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [np.array([[0], [1], [1]]), [0, 1, 1], torch.tensor([0, 1, 1]), ["a", "b", "b"]])
+def test_a_function_gives_one_value_for_each_row(values):
+    both = SwitchedPolicy(
+        {"a": small_policy(TASK), "b": small_policy(TASK)}, TASK, Choice(function=lambda rows: values)
+    )
+    output, _ = both(rows(0, 0, 0))
+    assert output.teacher is not None and output.teacher.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("choose", [3, ["a"], f"{__name__}:TASK"])
+def test_what_is_no_function_chooses_nothing(choose):
+    with pytest.raises(UsageError, match=r"^choose: got .*, expected a part of the observation, an entry of info"):
+        make_choice(choose, None, TASK)
 
 
 def test_policies_that_answer_in_different_ways_are_refused():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rldistill.errors import UsageError
+from rldistill.errors import UsageError, shortened
 from rldistill.policies.switched import Choice
 from rldistill.sight import choose_parts, part_names
 from rldistill.tasks import Task
@@ -67,7 +67,7 @@ def make_choice(choose: Choose, names: Mapping[str, Sequence[int]] | None, task:
         UsageError: spans that are none of the vector, or no function of that name.
     """
     if not isinstance(choose, str):
-        return Choice(function=choose)
+        return Choice(function=_function(choose, repr(choose)))
     parts = tuple(names or part_names(task.fingerprint, {}))
     if choose in parts:
         return Choice(sight=choose_parts("choose", choose, names, task))
@@ -78,4 +78,13 @@ def make_choice(choose: Choose, names: Mapping[str, Sequence[int]] | None, task:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"choose: {choose!r} is no function that can be imported ({error}).") from error
-    return Choice(function=function)
+    return Choice(function=_function(function, f"{choose!r}, a {type(function).__name__}"))
+
+
+def _function(given: object, text: str) -> Callable[[Any], Any]:
+    if not callable(given):
+        raise UsageError(
+            f"choose: got {shortened(text, 80)}, expected a part of the observation, an entry of info, or a function "
+            "of observations."
+        )
+    return given

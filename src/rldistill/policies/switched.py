@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.envs import EpisodeEnvs
-from rldistill.errors import MismatchError, UsageError, listed, shown
+from rldistill.errors import MismatchError, RldistillError, UsageError, first_line, listed, shortened, shown
 from rldistill.observations import Tensors, as_tensors, num_rows
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
@@ -71,15 +71,43 @@ class Choice:
         return {kind: self.text, **({"names": spans} if spans else {})}
 
     def values(self, rows: Tensors) -> NDArray[Any]:
-        """Return what is said of rows, `[B]` or one-hot `[B, K]`; of an entry of `info` only play knows."""
+        """Return what is said of rows, `[B]` or one-hot `[B, K]`; of an entry of `info` only play knows.
+
+        Raises:
+            MismatchError: the function failed, or gave something else than a value for each row.
+        """
         if self.sight is not None:
             part = self.sight.choose(rows)
             assert isinstance(part, Tensor), "it is one part"
             return part.flatten(1).cpu().numpy()
         if self.function is None:
             raise UsageError(f"choose: {self.text!r} is an entry of info, which a policy gets only while it plays.")
-        given = {name: part.cpu().numpy() for name, part in rows.items()} if not isinstance(rows, Tensor) else rows
-        return np.asarray(self.function(given.cpu().numpy() if isinstance(given, Tensor) else given))
+        given = rows.cpu().numpy() if isinstance(rows, Tensor) else {name: p.cpu().numpy() for name, p in rows.items()}
+        return self._asked(self.function, given, num_rows(rows))
+
+    def _asked(self, function: Callable[[Any], Any], given: object, num: int) -> NDArray[Any]:
+        try:
+            answer = function(given)
+        except RldistillError:
+            raise
+        except Exception as error:  # whatever a user's own code raises
+            said = f": {first_line(error)}" if str(error) else ""
+            form = "their parts by name" if isinstance(given, dict) else "one array of them, [B, …]"
+            raise MismatchError(
+                f"choose: {self.text} failed on {num} observations: {type(error).__name__}{said}. It is called with "
+                f"{form}, and nothing else."
+            ) from error
+        try:
+            values = np.asarray(answer)
+            got = f"a value of shape {list(values.shape)}" if values.ndim else f"one {type(answer).__name__}"
+        except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+            values, got = np.empty(0), f"a {type(answer).__name__} that is no array"
+        if values.ndim and len(values) == num:
+            return values
+        raise MismatchError(
+            f"choose: {self.text} gave {got} for {num} observations, expected one value for each, [{num}]: the name of "
+            "its teacher, or its place from 0 on."
+        )
 
 
 def places(values: NDArray[Any], names: Sequence[str], text: str) -> NDArray[np.intp]:
@@ -95,6 +123,11 @@ def places(values: NDArray[Any], names: Sequence[str], text: str) -> NDArray[np.
         MismatchError: a value that no policy has.
     """
     values = values.reshape(len(values), -1)
+    if values.shape[1] not in (1, len(names)):
+        raise MismatchError(
+            f"choose: {text} gives {values.shape[1]} values for a row, expected 1, or {len(names)} of which one is 1: "
+            f"the teachers are {', '.join(names)}."
+        )
     are_numbers = all(name.isdecimal() for name in names)
     if values.shape[1] == len(names) > 1:  # one-hot
         found = np.where((values != 0).sum(axis=1) == 1, (values == 1).argmax(axis=1), -1)
@@ -102,13 +135,14 @@ def places(values: NDArray[Any], names: Sequence[str], text: str) -> NDArray[np.
     else:
         known: dict[Any, int] = {name: place for place, name in enumerate(names)}
         known |= {int(name) if are_numbers else place: place for place, name in enumerate(names)}
-        found = np.array([known.get(_plain(row[0]), -1) if len(row) == 1 else -1 for row in values], np.intp)
+        found = np.array([known.get(_plain(row[0]), -1) for row in values], np.intp)
     if (found < 0).any():
         given = values[int(np.flatnonzero(found < 0)[0])].tolist()
         numbered = [name if are_numbers else f"{place} ({name})" for place, name in enumerate(names)]
         listed = ", ".join(names) if values.dtype.kind in "USO" else ", ".join(numbered)
+        got = shown(given[0]) if len(given) == 1 else shortened(str(given), 60)
         raise MismatchError(
-            f"choose: {text} says {shown(given[0] if len(given) == 1 else given)} of a row, expected {listed}. Name a "
+            f"choose: {text} says {got} of a row, expected {listed}. Name a "
             "teacher for it, or choose by something else."
         )
     return found
