@@ -246,6 +246,17 @@ def test_callable_must_return_one_value_per_row(result, got):
         make_loss(wrong, "q_values")(STUDENT, TARGET)
 
 
+@pytest.mark.parametrize("loss", [lambda a, b: a.detach().sum(1), lambda a, b: torch.zeros(len(a))])
+def test_callable_must_depend_on_the_student(loss):
+    checked = make_loss(loss, "q_values")
+    with pytest.raises(
+        UsageError, match=r"^loss: \S+<lambda> returned values without a gradient, expected ones that the "
+    ):
+        checked(STUDENT.clone().requires_grad_(), TARGET)
+    with torch.no_grad():  # as it is measured
+        assert checked(STUDENT.clone().requires_grad_(), TARGET).shape == (2,)
+
+
 def test_callable_takes_no_temperature():
     name = make_loss(absolute_difference, "q_values").spec.name
     expected = (
@@ -397,6 +408,14 @@ def test_name_and_temperature_are_checked_before_the_teacher_is_known():
     ):
         with pytest.raises(UsageError):
             check_loss(name, temperature=temperature)
+
+
+@pytest.mark.parametrize("name", [5, b"nll", ["nll"], True])
+def test_a_loss_that_is_neither_name_nor_function_is_refused(name):
+    with pytest.raises(UsageError) as caught:
+        check_loss(name)
+    assert str(caught.value).startswith(f"loss: got {name!r}, expected one of nll, ")
+    assert str(caught.value).endswith(", or in Python a function of (student, target).")
 
 
 def test_wrong_usage_is_reported_before_a_mismatch_with_the_teacher():

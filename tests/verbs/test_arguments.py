@@ -101,6 +101,7 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
             {"loss": two},
             "loss: tests.verbs.test_arguments.two cannot be called as loss(student, target): too many pos",
         ),
+        (distill, {"loss": 5}, "loss: got 5, expected one of nll, "),
         (distill, {"callbacks": print_event}, "callbacks: got <function"),
         (evaluate, {"num_episodes": 0}, "num_episodes must be 1 or more, got 0."),
         (evaluate, {"num_episodes": 3.5}, "num_episodes: got 3.5, expected a whole number."),

@@ -105,9 +105,15 @@ class LossSpec:
     parameters: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        is_custom = self.name.startswith(_CUSTOM_PREFIX)
-        if not is_custom and self.name not in _LOSSES:
-            raise UsageError(_unknown_loss(self.name))
+        name: object = self.name  # from Python anything may come
+        if not isinstance(name, str):
+            names = ", ".join(LOSS_NAMES)
+            raise UsageError(
+                f"loss: got {name!r}, expected one of {names}, or in Python a function of (student, target)."
+            )
+        is_custom = name.startswith(_CUSTOM_PREFIX)
+        if not is_custom and name not in _LOSSES:
+            raise UsageError(_unknown_loss(name))
         for parameter, value in self.parameters.items():
             if is_custom or parameter not in _LOSSES[self.name].parameters:
                 raise UsageError(not_taken(parameter, value, self.name))
@@ -280,6 +286,12 @@ def _checked(loss: CustomLoss) -> CustomLoss:
             raise UsageError(
                 f"loss: {_qualified_name(loss)} returned {got}, expected a tensor of shape {list(student.shape[:-1])}, "
                 "one value per row. Sum over actions and leave the mean over the batch to the training loop."
+            )
+        if student.requires_grad and torch.is_grad_enabled() and not losses.requires_grad:
+            raise UsageError(
+                f"loss: {_qualified_name(loss)} returned values without a gradient, expected ones that the student's "
+                "rows, its first argument, are part of: nothing can be learned. detach(), item(), numpy() and argmax() "
+                "cut the gradient off."
             )
         return losses
 
