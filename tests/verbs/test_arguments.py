@@ -1,5 +1,7 @@
 """What Python gives is checked as what the command line gives, before anything is made on disk."""
 
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ class Record:
     name: str = "a"
     path: Path | None = None
     several: tuple[Path, ...] = ()
+    seeds: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -31,6 +34,23 @@ def test_numbers_and_paths_become_what_the_types_say():
     assert (record.count, record.share, record.path) == (7, 1.0, Path("a/b"))
     assert (type(record.count), type(record.share)) == (int, float)
     assert Record(count=1e4).count == 10_000
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2)])
+def test_numbers_of_numpy_are_taken_where_a_schedule_is(tmp_path, number):
+    out = tmp_path / "run"
+    source = rd.Live(hand_made_teacher(), collect_steps=100, teacher_fraction=np.float32(1))
+    settings = {"student": "mlp:8", "learning_rate": number, "temperature": number, "loss": "sharpened_kl"}
+    rd.distill(source, out=out, num_updates=1, evaluate_episodes=0, **settings)
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert (config["learning_rate"], config["temperature"], config["teacher_fraction"]) == (number, number, 1)
+
+
+@pytest.mark.parametrize("seeds", [np.arange(2), np.arange(2, dtype=np.uint8), [np.int64(0), 1], (0, np.int32(1))])
+def test_whole_numbers_of_numpy_are_taken_where_a_list_is(seeds):
+    record = Record(seeds=seeds)
+    assert list(record.seeds) == [0, 1]
+    assert [type(seed) for seed in record.seeds] == [int, int]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +64,9 @@ def test_numbers_and_paths_become_what_the_types_say():
         ({"share": "much"}, "share: got 'much', expected a number."),
         ({"name": 5}, "name: got 5, expected a text."),
         ({"path": 5}, "path: got 5, expected a path."),
+        ({"seeds": np.zeros((2, 2), int)}, "seeds: got array([[0, 0], [0, 0]]), expected a whole number or a list."),
+        ({"seeds": np.zeros(2)}, "seeds: got array([0., 0.]), expected a whole number or a list."),
+        ({"seeds": "01"}, "seeds: got '01', expected a whole number or a list."),
     ],
 )
 def test_what_the_types_do_not_say_is_refused(values, line):

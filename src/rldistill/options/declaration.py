@@ -141,7 +141,7 @@ def check_option(record: type[Any], name: str, value: object) -> object:
     """
     hint, marks = _without_marks(_hints(record)[name])
     if any(isinstance(mark, PythonOnly) for mark in marks):
-        return value
+        return _converted(value, (int if isinstance(value, Integral) else float,))
     value = _checked(value, hint, name)
     for allowed in [mark for mark in marks if isinstance(mark, AtLeast | AtMost | Above | Between)]:
         problem = None if value is None else allowed.problem(cast(float, value))
@@ -286,6 +286,8 @@ def _checked(value: object, hint: object, name: str) -> object:
     types: tuple[Any, ...] = tuple(get_origin(item) or item for item in members if get_origin(item) is not Literal)
     if Any in types or value in [choice for choice in choices if type(choice) is type(value)]:
         return value
+    if any(get_origin(member) is Sequence and get_args(member) == (int,) for member in members):
+        value = _whole_numbers(value)
     value = _converted(value, types)
     fits = isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
     if fits and isinstance(value, Path):
@@ -299,6 +301,17 @@ def _checked(value: object, hint: object, name: str) -> object:
 
 def _one_of(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _whole_numbers(value: Any) -> object:  # noqa: ANN401 (from Python anything may come)
+    """Return a list or a NumPy array of whole numbers with Python's own; all else as it is."""
+    # NumPy is not imported here. Its arrays are told by what they have.
+    if getattr(value, "ndim", None) == 1 and getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u"):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        items = cast(Sequence[object], value)
+        return [_converted(item, (int,)) if isinstance(item, Integral) else item for item in items]
+    return value
 
 
 def _converted(value: object, types: tuple[Any, ...]) -> object:
