@@ -81,6 +81,24 @@ def test_stopping_the_play_keeps_the_student(data, tmp_path):
     assert (tmp_path / "r" / "student.safetensors").is_file()
 
 
+def test_a_run_that_goes_on_plays_the_score_that_was_stopped(data, tmp_path):
+    messages(tmp_path / "r", data, stop_at="score teacher")
+    student = (tmp_path / "r" / "student.safetensors").read_bytes()
+    (line,) = messages(tmp_path / "r", data, resume=True, stop_at="score student")
+    assert line == "stopped; the student is saved, its score was not finished"
+    (line,) = messages(tmp_path / "r", data, resume=True)
+    assert messages(tmp_path / "straight", data) == [line]
+    assert messages(tmp_path / "r", data, resume=True) == []
+    assert (tmp_path / "r" / "student.safetensors").read_bytes() == student
+
+
+def test_the_score_of_a_live_teacher_is_played_after_a_stop(tmp_path):
+    live = {"teacher": hand_made_teacher(), "task": short_cart_pole(), "collect_steps": 300}
+    messages(tmp_path / "r", **live, stop_at="score random")
+    (line,) = messages(tmp_path / "r", **live, resume=True)
+    assert messages(tmp_path / "straight", **live) == [line]
+
+
 def test_an_environment_that_fails_or_never_ends_does_not_fail_the_run(data, tmp_path, monkeypatch):
     monkeypatch.setattr(final_score, "_MOST_STEPS", 5)
     (line,) = messages(tmp_path / "r", data)

@@ -64,6 +64,7 @@ class DistillationRun:
         # Since the last measurement, by head.
         self._losses: defaultdict[int, list[float]] = defaultdict(list)
         self._resumed_at: int | None = None
+        self._is_scored = True  # unless a stop came into the play at the end
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
         # A run that goes on keeps its network: that another can be named would be no help.
@@ -88,7 +89,7 @@ class DistillationRun:
         if self._update < setup.num_updates:
             data = " and ".join(task.description for task in setup.sources)
             tell(self._callbacks, f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
-        if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file():
+        if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file() and self._is_scored:
             tell(self._callbacks, f"{folder} is finished")
             return self._finished()
         try:
@@ -215,7 +216,10 @@ class DistillationRun:
         self._save()
         self._setup.batches.close()
         alike = [record.likeness for record in measured]
-        tell_scores(student, list(zip(self._setup.sources, alike, strict=True)), self._options, self._callbacks)
+        if not tell_scores(student, list(zip(self._setup.sources, alike, strict=True)), self._options, self._callbacks):
+            # For a run that goes on; the sources are closed, and all else stands in the checkpoint.
+            checkpoint = self._folder / CHECKPOINT_FILE
+            save_checkpoint(checkpoint, load_checkpoint(checkpoint) | {"is_scored": False})
         return student
 
     def _finished(self) -> TorchPolicy:
@@ -240,6 +244,7 @@ class DistillationRun:
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
+        self._is_scored = state.get("is_scored", True)
         self._resumed_at = self._update
         moved = changes_since_begun(
             self._folder, {"device": self._options.device, "num_threads": self._options.num_threads}

@@ -34,7 +34,7 @@ def tell_scores(
     tasks: Sequence[tuple[Source, Likeness]],
     options: DistillOptions,
     callbacks: Sequence[Callback],
-) -> None:
+) -> bool:
     """Play a few episodes with student, teacher and random play, and tell the scores; never fails the run.
 
     Args:
@@ -43,6 +43,9 @@ def tell_scores(
         options: of the run; `evaluate_episodes` None: 10 as far as they end within a minute, but none of Atari, whose
             games take minutes, nor of an environment that was given as an object in Python.
         callbacks: told; one that asks to stop ends the play alone.
+
+    Returns:
+        Whether it came to its end: nobody asked to stop.
     """
     started = time.monotonic()
     for data, alike in tasks:
@@ -56,9 +59,10 @@ def tell_scores(
                 tell(callbacks, text)
         except StopRequestedError:
             tell(callbacks, "stopped; the student is saved, its score was not finished")
-            return
+            return False
         except Exception as error:  # an environment of anybody's: the student is finished whatever happens here
             tell(callbacks, f"no score of {data.task.name}: {first_line(error)}")
+    return True
 
 
 def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:
