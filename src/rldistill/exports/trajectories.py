@@ -39,7 +39,7 @@ class Decisions:
     """Some decisions: of one episode in their order, or one each of several episodes."""
 
     observations: NDArray[np.generic]  # `[M, *observation_shape]`, as the task shows them
-    seen: NDArray[np.generic]  # `[M, …]`, what the policy sees of them
+    seen: NDArray[np.generic]  # `[M, …]`, what the policy sees of them, as an export takes it
     output: PolicyOutput  # of the policy
     episodes: NDArray[np.int64]  # `[M]`, to which each of them belongs
     begin: NDArray[np.bool_]  # `[M]`: the first of its episode
@@ -138,12 +138,15 @@ def _side_by_side(
 
 
 def seen_rows(policy: TorchPolicy, rows: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return what a policy sees of observations `[N, …]` of its task, as an export of it takes them."""
-    sight = policy.spec.sight
-    if sight is None:
-        return rows
-    chosen = join_parts(sight.choose(as_tensors(rows, policy.tasks[0].fingerprint)))
-    return chosen.numpy().astype(policy.spec.seen.observation_dtype)
+    """Return what a policy sees of observations `[N, …]` of its task, as an export of it takes them.
+
+    That is bytes where the environment gives bytes, and float32 for all else.
+    """
+    sight, whole = policy.spec.sight, policy.tasks[0].fingerprint
+    seen = whole if sight is None else sight.seen(whole)
+    if sight is not None:
+        rows = join_parts(sight.choose(as_tensors(rows, whole))).numpy()
+    return rows.astype("uint8" if seen.observation_dtype == "uint8" else "float32", copy=False)
 
 
 def calibration_sample(policy: TorchPolicy, dataset: Dataset, seed: int) -> Sample:

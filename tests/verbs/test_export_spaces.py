@@ -1,0 +1,37 @@
+"""Exports of policies whose observations are not a vector of floats, or whose actions have no bounds."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import rldistill as rd
+from rldistill.envs import make_task
+from rldistill.verbs.export import export
+from tests.kit.shown_env import shown_task
+from tests.kit.small_policies import small_policy
+
+FEW = {"num_episodes": 2, "num_envs": 2, "num_threads": 1}
+
+
+def policy_of(name, **options):
+    return small_policy(make_task(shown_task(name)).task, **{"output_kind": "logits", **options})
+
+
+@pytest.mark.parametrize("out", ["a.onnx", "a.c", "a.pt", pytest.param("a.pt2", marks=pytest.mark.slow), "a.zip", "a"])
+def test_whole_numbers_leave_in_every_format_as_float32(out, tmp_path):
+    if out == "a.zip":
+        pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    policy = policy_of("Whole")
+    result = export(policy, tmp_path / out, to=None if "." in out else "hub-folder", **FEW)
+    assert result.parity.agreement == 1
+    if out == "a.onnx":
+        rows = np.array([[3, 99], [0, 100]], np.float32)
+        (logits,) = onnxruntime.InferenceSession(tmp_path / out).run(["logits"], {"observation": rows})
+        np.testing.assert_allclose(logits, policy(rows.astype(np.int64))[0].raw, rtol=1e-4)
+
+
+def test_int8_is_calibrated_on_whole_numbers(tmp_path):
+    policy = policy_of("Whole")
+    rd.collect(policy, shown_task("Whole"), num_steps=100, num_envs=2, out=tmp_path / "data")
+    result = export(policy, tmp_path / "a.onnx", data=tmp_path / "data", precision="int8", **FEW)
+    assert result.parity.agreement >= 0.9
