@@ -35,3 +35,13 @@ def test_int8_is_calibrated_on_whole_numbers(tmp_path):
     rd.collect(policy, shown_task("Whole"), num_steps=100, num_envs=2, out=tmp_path / "data")
     result = export(policy, tmp_path / "a.onnx", data=tmp_path / "data", precision="int8", **FEW)
     assert result.parity.agreement >= 0.9
+
+
+@pytest.mark.parametrize("out", ["a.onnx", "a.pt", pytest.param("a.pt2", marks=pytest.mark.slow)])
+def test_a_vector_of_bytes_leaves_as_a_program_that_takes_bytes_and_is_read_back(out, tmp_path):
+    policy, task = policy_of("Bytes"), shown_task("Bytes")
+    result = export(policy, tmp_path / out, task=task, **FEW)
+    assert result.parity.agreement == 1
+    copy = rd.load_policy(tmp_path / out, task=task, trust=not out.endswith("onnx"))
+    rows = np.random.default_rng(0).integers(0, 256, (20, 3), np.uint8)
+    np.testing.assert_allclose(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-6)

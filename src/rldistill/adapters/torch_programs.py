@@ -16,13 +16,16 @@ from rldistill.adapters.contents import refuse_memory
 from rldistill.adapters.formats import FileStart, Format, program_policy
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import PolicyFileError, first_line
+from rldistill.errors import PolicyFileError, RldistillError, first_line
+from rldistill.limits import JSON, read_json
 from rldistill.networks.foreign import named_outputs
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 
+CONTRACT_FILE = "contract.json"
+"""Of the contract of an export (`exports.contract`) in such an archive (`_extra_files`, `extra_files`)."""
 # How exports of rsl_rl and of those who build on it call what empties their memory.
 _RESETS = ("reset", "reset_memory")
 _WITH_RESET = (
@@ -46,10 +49,20 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
         with warnings.catch_warnings():
             # torch advises makers of such files to export them differently; a reader cannot.
             warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
-            module = torch.jit.load(path, map_location="cpu")
+            files = {CONTRACT_FILE: ""}
+            module = torch.jit.load(path, map_location="cpu", _extra_files=files)
     except (RuntimeError, ValueError, OSError) as error:
         raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
-    return program_policy(_program(path, what, module.eval()), task, reading)
+    dtype = torch.uint8 if _takes_bytes(files[CONTRACT_FILE]) else None
+    return program_policy(_program(path, what, module.eval(), dtype=dtype), task, reading)
+
+
+def _takes_bytes(contract: str | bytes) -> bool:
+    """Whether the contract of an export says that it takes bytes, which a TorchScript file itself does not say."""
+    try:
+        return read_json(contract, JSON)["observation"]["dtype"] == "uint8"
+    except (KeyError, IndexError, TypeError, ValueError, RldistillError):
+        return False  # it has no contract, or one that says something else: then the user must say it
 
 
 def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:

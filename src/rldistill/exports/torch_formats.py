@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rldistill.adapters.torch_programs import CONTRACT_FILE
 from rldistill.errors import RldistillError, first_line
 from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, read_back
 from rldistill.exports.states import state_parts
@@ -21,8 +22,6 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind, State
 
 STATE = "hidden_state"
-CONTRACT_FILE = "contract.json"
-"""Of the contract in such an archive (`_extra_files`, `extra_files`)."""
 
 
 class ActingModule(nn.Module):
