@@ -1,4 +1,4 @@
-"""Environments that show samples of an observation space of any kind, such as `tests.kit.shown_env:Whole-v0`."""
+"""Environments that show samples of an observation space of any kind, such as `tests.kit.shown_env:ShownWhole-v0`."""
 
 from typing import Any
 
@@ -13,7 +13,12 @@ _OBSERVATIONS: dict[str, spaces.Space[Any]] = {
         robot=spaces.Dict(pos=spaces.Box(-1, 1, (2,)), vel=spaces.Box(-9, 9, (3,), np.float64)),
         mode=spaces.Discrete(3, start=5),
     ),
+    "Reaching": spaces.Dict(goal=spaces.Box(-1, 1, (2,)), arm=spaces.Box(-1, 1, (3,))),
     "Unbounded": spaces.Box(-1, 1, (2,)),
+}
+_ACTIONS: dict[str, spaces.Space[Any]] = {
+    "Reaching": spaces.Box(-1, 1, (2,)),
+    "Unbounded": spaces.Box(-np.inf, np.inf, (2,)),
 }
 
 
@@ -22,8 +27,7 @@ class Shown(gymnasium.Env[Any, Any]):
 
     def __init__(self, name: str) -> None:
         self.observation_space = _OBSERVATIONS[name]
-        unbounded = spaces.Box(-np.inf, np.inf, (2,))
-        self.action_space = unbounded if name == "Unbounded" else spaces.Discrete(3)
+        self.action_space = _ACTIONS.get(name, spaces.Discrete(3))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
@@ -38,8 +42,8 @@ class Shown(gymnasium.Env[Any, Any]):
 
 def shown_task(name: str) -> str:
     """Return the task that shows a space of this name."""
-    return f"tests.kit.shown_env:{name}-v0"
+    return f"tests.kit.shown_env:Shown{name}-v0"
 
 
 for _name in _OBSERVATIONS:
-    gymnasium.register(f"{_name}-v0", entry_point=Shown, kwargs={"name": _name})
+    gymnasium.register(f"Shown{_name}-v0", entry_point=Shown, kwargs={"name": _name})

@@ -6,6 +6,7 @@ import pytest
 
 import rldistill as rd
 from rldistill.envs import make_task
+from rldistill.errors import MismatchError
 from rldistill.verbs.export import export
 from tests.kit.shown_env import shown_task
 from tests.kit.small_policies import small_policy
@@ -45,3 +46,23 @@ def test_a_vector_of_bytes_leaves_as_a_program_that_takes_bytes_and_is_read_back
     copy = rd.load_policy(tmp_path / out, task=task, trust=not out.endswith("onnx"))
     rows = np.random.default_rng(0).integers(0, 256, (20, 3), np.uint8)
     np.testing.assert_allclose(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", [None, shown_task("Parts")])
+@pytest.mark.parametrize("name", ["sb3", "rsl-rl"])
+def test_parts_leave_side_by_side_for_libraries_that_take_a_vector(name, task, tmp_path):
+    if name == "sb3":
+        pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    policy = policy_of("Parts") if name == "sb3" else policy_of("Reaching", output_kind="gaussian")
+    task = task and shown_task("Parts" if name == "sb3" else "Reaching")
+    path = tmp_path / f"a{'.zip' if name == 'sb3' else '.pt'}"
+    result = export(policy, path, to=name, task=task, **FEW)
+    assert result.parity.agreement == 1
+    assert (result.score is None) == (task is None)
+    if name == "sb3":
+        way = "--teacher-sees mode,robot.pos,robot.vel"
+        assert f"the zip takes one vector, these parts side by side; to play it here: {way}" in str(result)
+        with pytest.raises(MismatchError, match=f"all parts side by side, in this order, say so: {way}"):
+            rd.evaluate(path, shown_task("Parts"), num_episodes=2)
+        sees = ["mode", "robot.pos", "robot.vel"]
+        rd.evaluate(policy, shown_task("Parts"), teacher=path, teacher_sees=sees, num_episodes=2)

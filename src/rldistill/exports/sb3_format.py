@@ -19,7 +19,7 @@ from torch import nn
 from rldistill.envs.spaces import action_space
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
-from rldistill.exports.formats import Decide, Export, ExportFormat, read_back
+from rldistill.exports.formats import Decide, Export, ExportFormat, Written, read_back
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
 
@@ -54,7 +54,7 @@ class _Spaces(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), {}
 
 
-def _write(export: Export, path: Path) -> None:
+def _write(export: Export, path: Path) -> Written | None:
     library = _import("stable_baselines3")
     found = dense_policy(export, _WHAT)
     algorithm = _algorithm(found)
@@ -72,6 +72,11 @@ def _write(export: Export, path: Path) -> None:
     model.save(path)
     if export.policy.normalization is not None:
         _write_statistics(export, env, path.with_suffix(_STATISTICS_SUFFIX))
+    parts = [part.name for part in export.policy.tasks[0].fingerprint.observation_parts]
+    if not parts:
+        return None
+    text = f"the zip takes one vector, these parts side by side; to play it here: --teacher-sees {','.join(parts)}"
+    return Written({"observation_parts": parts}, text)
 
 
 def _import(name: str) -> Any:  # noqa: ANN401 (a module)

@@ -28,9 +28,16 @@ def fit_policy(policy: Policy, task: Task) -> Policy:
     own = fitted.tasks[0]
     differences = own.fingerprint.differences(task.fingerprint, says_frames=own.name != UNNAMED_TASK)
     if differences:
+        way_on = "Was it trained on another game, or with other preprocessing? See `rldistill inspect FILE`."
+        parts = task.fingerprint.separate_parts
+        if parts and not own.fingerprint.differences(
+            replace(task.fingerprint, observation_parts=()), says_frames=False
+        ):
+            names = ",".join(part.name for part in parts)
+            way_on = f"If its one vector is all parts side by side, in this order, say so: --teacher-sees {names}."
         raise MismatchError(
             f"Policy {policy.name!r} (made for {own.name}) does not fit task {task.name!r}: {'; '.join(differences)}. "
-            "Was it trained on another game, or with other preprocessing? See `rldistill inspect FILE`."
+            f"{way_on}"
         )
     _check_action_bounds(policy.name, own, task)
     return fitted

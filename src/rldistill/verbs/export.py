@@ -42,6 +42,7 @@ from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs, recorded_data
+from rldistill.sight import Sight
 from rldistill.storage import write_json
 
 _TIMED_ROWS = 64
@@ -307,8 +308,12 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
 
 
 def _whole(job: Job, exported: Policy) -> NamedPolicy:
-    """Return an export as it plays its task: where the policy sees some parts, it is given those."""
-    return NamedPolicy("export", seeing(exported, job.policy.tasks[0], job.policy.spec.sight))
+    """Return an export as it plays its task, given the parts that the policy sees: side by side if it knows none."""
+    task, sight = job.policy.tasks[0], job.policy.spec.sight
+    parts = task.fingerprint.separate_parts
+    if sight is None and parts and not exported.tasks[0].fingerprint.observation_parts:
+        sight = Sight(tuple(part.name for part in parts))
+    return NamedPolicy("export", seeing(exported, task, sight))
 
 
 def _heard(job: Job, listeners: list[Callback], sample: list[Decisions]) -> Generator[Decisions]:
