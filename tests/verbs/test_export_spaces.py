@@ -6,7 +6,7 @@ import pytest
 
 import rldistill as rd
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, RldistillError
 from rldistill.verbs.export import export
 from tests.kit.shown_env import shown_task
 from tests.kit.small_policies import small_policy
@@ -66,3 +66,13 @@ def test_parts_leave_side_by_side_for_libraries_that_take_a_vector(name, task, t
             rd.evaluate(path, shown_task("Parts"), num_episodes=2)
         sees = ["mode", "robot.pos", "robot.vel"]
         rd.evaluate(policy, shown_task("Parts"), teacher=path, teacher_sees=sees, num_episodes=2)
+
+
+def test_actions_without_bounds_are_refused_of_stable_baselines3_before_anything_is_made(tmp_path):
+    line = (
+        r"^--to sb3: policy .* has actions without bounds, and such files need finite ones\. These do not: --to onnx, "
+    )
+    with pytest.raises(RldistillError, match=line):
+        export(policy_of("Unbounded", output_kind="actions"), tmp_path / "a.zip", **FEW)
+    assert not list(tmp_path.iterdir())
+    export(policy_of("Unbounded", output_kind="actions"), tmp_path / "a.onnx", **FEW)

@@ -235,4 +235,5 @@ SB3 = ExportFormat(
     companions=(_STATISTICS_SUFFIX,),
     may_give_probabilities=False,
     keeps_state=False,
+    needs_bounds=True,
 )

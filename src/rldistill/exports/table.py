@@ -1,5 +1,6 @@
 """All formats of exports; another is a module with an `ExportFormat`, and its name here and in `options/export.py`."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from rldistill.errors import RldistillError
@@ -21,7 +22,7 @@ FORMATS: Mapping[str, ExportFormat] = {
 
 
 def check_form(policy: TorchPolicy, chosen: ExportFormat) -> None:
-    """Check that a format can hold a network of this form.
+    """Check that a format can hold a network of this form, and its actions.
 
     Raises:
         RldistillError: it cannot; says which formats can.
@@ -36,6 +37,12 @@ def check_form(policy: TorchPolicy, chosen: ExportFormat) -> None:
         raise RldistillError(
             f"--to {chosen.name}: policy {policy.name!r} remembers ({policy.spec.network_description}), and such files "
             f"keep no state. These do: {_options(lambda own: own.keeps_state)}."
+        )
+    layout = policy.tasks[0].fingerprint.action_layout
+    if chosen.needs_bounds and layout.is_continuous and not all(map(math.isfinite, (*layout.low, *layout.high))):
+        raise RldistillError(
+            f"--to {chosen.name}: policy {policy.name!r} has actions without bounds, and such files need finite ones. "
+            f"These do not: {_options(lambda own: not own.needs_bounds)}."
         )
 
 
