@@ -14,9 +14,10 @@ from rldistill.exports.contract import (
 )
 from rldistill.exports.names import Names, Term, read_names
 from rldistill.networks import GaussianOptions, InputNormalization
+from rldistill.sight import Sight
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
-from tests.kit.small_policies import box_task, image_task, small_policy
+from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
 NAMES = Names((Term("angle", 1), Term("velocity", 3, "m/s")), (Term("hip", 1, "Nm"), Term("knee", 1)), 50.0)
 
@@ -199,3 +200,22 @@ def test_the_page_explains_every_key_of_a_contract():
     keys = {*contract, *contract["policy"], *contract["task"], *contract["observation"], *contract["action"]}
     keys |= {key for term in terms for key in term} | {"mean", "variance", "epsilon", "teacher_hash", "num_episodes"}
     assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def seen_policy(*parts):
+    """Return a policy of four numbers that sees some of them, by the names a to d."""
+    return small_policy(vector_task(), sight=Sight(parts, {name: (i, i + 1) for i, name in enumerate("abcd")}))
+
+
+def test_names_of_all_that_a_task_shows_go_to_their_places_where_a_policy_sees_all_of_it_in_another_order():
+    names = Names((Term("x", 1), Term("y", 1), Term("z", 1), Term("w", 1)))
+    terms = make_contract(seen_policy("c", "a", "d", "b"), names, None)["observation"]["terms"]
+    assert [(term["name"], term["slice"]) for term in terms] == [
+        *[("z", [0, 1]), ("x", [1, 2])],
+        *[("w", [2, 3]), ("y", [3, 4])],
+    ]
+
+
+def test_names_of_what_a_policy_sees_alone_are_its_own():
+    terms = make_contract(seen_policy("c", "a"), Names((Term("x", 1), Term("y", 1))), None)["observation"]["terms"]
+    assert [(term["name"], term["slice"]) for term in terms] == [("x", [0, 1]), ("y", [1, 2])]

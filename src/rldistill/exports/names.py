@@ -40,7 +40,10 @@ def seen_names(names: Names, policy: TorchPolicy) -> Names:
     """
     sight, whole = policy.spec.sight, policy.tasks[0].fingerprint
     num_values = sum(term.size for term in names.observation)
-    if sight is None or not names.observation or num_values == policy.spec.num_observed:
+    if sight is None or not names.observation:
+        return names
+    # Names as many as all numbers of the task are of these, also where the policy sees them all in another order.
+    if num_values == policy.spec.num_observed < math.prod(whole.observation_shape):
         return names
     terms: list[tuple[int, Term]] = []
     places, first = sight.places(whole), 0
