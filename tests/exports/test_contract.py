@@ -219,3 +219,12 @@ def test_names_of_all_that_a_task_shows_go_to_their_places_where_a_policy_sees_a
 def test_names_of_what_a_policy_sees_alone_are_its_own():
     terms = make_contract(seen_policy("c", "a"), Names((Term("x", 1), Term("y", 1))), None)["observation"]["terms"]
     assert [(term["name"], term["slice"]) for term in terms] == [("x", [0, 1]), ("y", [1, 2])]
+
+
+@pytest.mark.parametrize("parts", [("b", "a"), ("a", "c", "b"), ("b", "a", "c", "d")])
+def test_a_term_whose_numbers_are_seen_apart_or_in_another_order_is_refused(parts):
+    names = Names((Term("x", 2), Term("c", 1), Term("d", 1)))
+    said = "--names: 'x' is 0:2 of the observation, and policy 'mlp:8' sees these numbers apart or in another order "
+    with pytest.raises(UsageError) as refused:
+        make_contract(seen_policy(*parts), names, None)
+    assert str(refused.value) == f"{said}({', '.join(parts)}). Name each of these parts by itself."

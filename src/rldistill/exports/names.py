@@ -36,27 +36,29 @@ def seen_names(names: Names, policy: TorchPolicy) -> Names:
     """Return names for what a policy sees, where they were given for all that its task shows.
 
     Raises:
-        UsageError: a term lies across the edge of a part that the policy sees.
+        UsageError: a term lies across the edge of a part that the policy sees, or its numbers are seen apart.
     """
     sight, whole = policy.spec.sight, policy.tasks[0].fingerprint
     num_values = sum(term.size for term in names.observation)
     if sight is None or not names.observation:
         return names
-    # Names as many as all numbers of the task are of these, also where the policy sees them all in another order.
+    # Where a policy sees all numbers, in another order, both counts are alike: the names are of what the task shows.
     if num_values == policy.spec.num_observed < math.prod(whole.observation_shape):
         return names
     terms: list[tuple[int, Term]] = []
     places, first = sight.places(whole), 0
     for term in names.observation:
-        inside = [place for place in range(first, first + term.size) if place in places]
-        if inside and len(inside) < term.size:
+        inside = [places.index(place) for place in range(first, first + term.size) if place in places]
+        if inside and inside != list(range(inside[0], inside[0] + term.size)):
+            is_part = len(inside) < term.size
+            how = f"{len(inside)} of these numbers" if is_part else "these numbers apart or in another order"
             raise UsageError(
                 f"--names: {term.name!r} is {first}:{first + term.size} of the observation, and policy {policy.name!r} "
-                f"sees {len(inside)} of these numbers ({', '.join(sight.parts)}). Name the numbers that it sees apart."
+                f"sees {how} ({', '.join(sight.parts)}). Name each of these parts by itself."
             )
         first += term.size
         if inside:
-            terms.append((places.index(inside[0]), term))
+            terms.append((inside[0], term))
     return replace(names, observation=tuple(term for _, term in sorted(terms, key=lambda own: own[0])))
 
 
