@@ -70,6 +70,26 @@ def test_a_teacher_is_refused_where_it_takes_something_else_than_the_parts_it_is
         rd.distill(source, out=tmp_path / "r", **SMALL)
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "evaluate --teacher", "collect", "distill --teacher"])
+def test_a_policy_whose_file_says_what_it_sees_takes_no_other_word_of_it(verb, tmp_path):
+    student_of_hint().save(tmp_path / "hint.safetensors")
+    student_of_hint().save(tmp_path / "other.safetensors")
+    said = ["--task", PARTS_TASK, "--teacher-sees", "hint,noise", "--out", str(tmp_path / "o")]
+    first, *words = verb.split()
+    policies = [str(tmp_path / "other.safetensors")] if verb == "evaluate --teacher" else []
+    done = run_command(first, *policies, *words, str(tmp_path / "hint.safetensors"), *said)
+    assert (done.code, done.line.partition("hint.safetensors ")[2]) == (
+        2,
+        "says itself that it sees hint, noise: got teacher_sees hint, noise. Leave it out.",
+    )
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_policy_that_says_what_it_sees_takes_no_other_word_of_it_as_an_object_either():
+    with pytest.raises(UsageError, match=r"^Policy 'mlp:2' says itself that it sees hint, noise: got teacher_sees"):
+        rd.evaluate(student_of_hint(), PARTS_TASK, teacher_sees="noise", num_episodes=1)
+
+
 def test_a_run_goes_on_with_the_same_parts_alone(tmp_path):
     live(tmp_path / "r", **BLIND)
     with pytest.raises(RldistillError, match=r"student_sees was \['noise', 'hint'\], is hint\. Use the same"):

@@ -161,7 +161,8 @@ def as_policy(
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
-        UsageError: the file does not say something that nobody said; or the task has no such part.
+        UsageError: the file does not say something that nobody said; the task has no such part; or the file itself
+            says which parts it sees.
     """
     if isinstance(policy, SeveralTeachers):
         return _switched(policy, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
@@ -171,7 +172,13 @@ def as_policy(
             raise UsageError("teacher_sees chooses parts of the observations of one task: name it, --task ID.")
         sight = choose_parts("teacher_sees", sees, names, whole)
         assert sight is not None, "parts are chosen"
-        return seeing(as_policy(policy, device=device, task=shown_to(whole, sight)), whole, sight)
+        own = as_policy(policy, device=device, task=shown_to(whole, sight))
+        if isinstance(own, TorchPolicy) and own.spec.sight is not None:
+            raise UsageError(
+                f"{path_of(policy) or f'Policy {own.name!r}'} says itself that it sees "
+                f"{', '.join(own.spec.sight.parts)}: got teacher_sees {', '.join(sight.parts)}. Leave it out."
+            )
+        return seeing(own, whole, sight)
     if not isinstance(policy, str | Path | PolicyFile):
         if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method
             raise UsageError(
