@@ -141,3 +141,16 @@ def test_parts_that_a_student_uses_are_told_at_the_end_of_its_run(tmp_path):
     told = []
     live(tmp_path / "r", student_sees="hint", evaluate_episodes=5, callbacks=[lambda event: told.append(str(event))])
     assert any("score with a part of another episode: hint " in text for text in told)
+
+
+@pytest.mark.parametrize("verb", ["collect", "export"])
+def test_a_name_without_its_span_is_told_how_spans_are_written(verb, tmp_path):
+    student_of_hint().save(tmp_path / "p.safetensors")
+    sees = ["--teacher-sees", "hint"] if verb == "collect" else []
+    out = ["--out", str(tmp_path / "o.onnx"), "--task", VECTOR_TASK, *sees]
+    done = run_command(verb, str(tmp_path / "p.safetensors"), *out, "--names", "hint")
+    assert (done.code, done.line.partition(": ")[2]) == (
+        2,
+        "--names hint cannot be read: No such file or directory. Expected a JSON file, or NAME=FIRST:END such as "
+        "velocity=0:3.",
+    )

@@ -89,7 +89,10 @@ def read_names(path: Path) -> Names:
     try:
         data = read_json(read_file(path, JSON.num_bytes))
     except OSError as error:
-        raise UsageError(f"--names {path} cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"--names {path} cannot be read: {error.strerror}. Expected a JSON file, or NAME=FIRST:END such as "
+            "velocity=0:3."
+        ) from error
     except ValueError as error:
         raise UsageError(f"--names {path} is no JSON: {error}.") from error
     keys = set(cast(dict[str, Any], data)) if isinstance(data, dict) else None
