@@ -487,7 +487,7 @@ def test_an_out_of_ours_is_neither_lost_nor_mixed(files, data, tmp_path):
 def test_an_out_that_cannot_be_written_is_one_line(files):
     Path("file").write_text("")
     for argv in (["collect", files / "teacher.safetensors"], ["distill", files / "data", *TINY]):
-        assert "Not a directory" in refused(1, *argv, "--out", "file/out")
+        assert "--out file/out cannot be a folder: file is a file." in refused(1, *argv, "--out", "file/out")
 
 
 def test_a_full_disk_is_one_line(files, tmp_path):

@@ -288,6 +288,39 @@ def test_a_dry_run_checks_what_can_be_checked_without_playing(files, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("out", ["file", "file/x/y"])
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("collect", ["teacher.safetensors"]),
+        ("distill", ["data", *TINY]),
+        ("distill", ["data", "--students", "mlp:8", "--seeds", "0,1"]),
+        ("train-teacher", ["--task", "CartPole-v1", "--network", "mlp:8"]),
+        ("shrink", ["teacher.safetensors", "--task", "CartPole-v1"]),
+        ("quickstart", ["--teacher", "teacher.safetensors", "--task", "CartPole-v1"]),
+        ("reproduce", ["losses", "--budget", "smoke"]),
+    ],
+)
+def test_an_out_that_can_be_no_folder_is_refused_before_anything_is_played(files, verb, options, out):
+    Path("file").touch()
+    given = [files / word if word in ("data", "teacher.safetensors") else word for word in options]
+    said = "is a file, expected a folder" if out == "file" else "cannot be a folder: file is a file"
+    for further in ([], ["--dry-run"]):
+        result = run(verb, *given, "--out", out, *further)
+        assert (result.code, result.line) == (1, f"rldistill {verb}: --out {out} {said}. Choose another --out.")
+
+
+def test_an_out_where_nothing_may_be_written_is_refused_before_anything_is_played(files, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _mode: str(path) != "shut")  # root may write everywhere
+    Path("shut").mkdir()
+    for further in ([], ["--dry-run"]):
+        result = run("shrink", files / "teacher.safetensors", "--task", "CartPole-v1", "--out", "shut/x", *further)
+        assert (result.code, result.line) == (
+            1,
+            "rldistill shrink: --out shut/x cannot be made: nothing may be written in shut. Choose another --out.",
+        )
+
+
 def test_a_second_teacher_that_is_taken_for_a_dataset_is_told_so(files):
     shutil.copy(files / "teacher.safetensors", "b.safetensors")
     result = run("distill", "b.safetensors", "--teacher", files / "teacher.safetensors", "--out", "r")

@@ -245,5 +245,5 @@ def test_a_disk_that_fills_under_the_metrics_is_one_error(tmp_path):
 
 def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, q_data):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RldistillError, match=r"Not a directory|is a file"):
+    with pytest.raises(RldistillError, match="file is a file"):
         distill(q_data, out=tmp_path / "file" / "r", **SETTINGS)

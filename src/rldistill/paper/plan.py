@@ -25,6 +25,7 @@ from rldistill.paper.experiment import Arm, Budget, Experiment, load_experiment
 from rldistill.paper.jobs import Job
 from rldistill.policies import fit_policy, load_policy
 from rldistill.schedules import as_schedule
+from rldistill.session.run_folder import check_place
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.distill import resolve_distillation
@@ -197,9 +198,11 @@ def make_plan(options: ReproduceOptions) -> Plan:
 
     Raises:
         UsageError: no such experiment, budget or game; a setting that a verb would refuse.
-        RldistillError: a teacher's file cannot be used.
+        RldistillError: a teacher's file cannot be used, or no folder can be at `out`.
     """
     experiment = load_experiment(options.experiment)
+    out = Path(options.out or f"reproduce/{experiment.name}-{options.budget}")
+    check_place(out)
     budget = experiment.budgets.get(options.budget)
     if budget is None:
         raise UsageError(f"budget: got {options.budget!r}, {experiment.name} has {', '.join(experiment.budgets)}.")
@@ -228,7 +231,7 @@ def make_plan(options: ReproduceOptions) -> Plan:
         options.budget,
         tuple(range(options.seed, options.seed + (options.seeds or budget.num_seeds))),
         teachers,
-        Path(options.out or f"reproduce/{experiment.name}-{options.budget}"),
+        out,
         options.num_envs,
         resolve_device(options.device).type,
     )

@@ -22,7 +22,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.curves import size_curve
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.session.run_folder import changed_settings, keep_inputs, read_config, write_config
+from rldistill.session.run_folder import changed_settings, check_place, keep_inputs, read_config, write_config
 from rldistill.storage import is_temporary, write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
@@ -140,8 +140,7 @@ def _distilled(options: QuickstartOptions, network: str, shared: dict[str, Any])
 
 def check_folder(folder: Path) -> None:
     """Check that a folder, whose files may be replaced, holds a quickstart or nothing, else raise OutputExistsError."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
+    check_place(folder)
     if not folder.is_dir() or _is_ours(folder / _CONFIG_FILE):
         return
     # A call that was stopped while it collected leaves `data` alone, which `collect` checks.

@@ -169,6 +169,21 @@ def _places(path: Path) -> list[Path]:
         return []
 
 
+def check_place(folder: Path) -> None:
+    """Check, before an hour's play, that a folder is there or can be made; nothing is made.
+
+    Raises:
+        OutputExistsError: a file stands in its place, or in that of a folder above it.
+        RldistillError: nothing may be written there.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        what = "is a file, expected a folder" if there == folder else f"cannot be a folder: {there} is a file"
+        raise OutputExistsError(f"--out {folder} {what}. Choose another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RldistillError(f"--out {folder} cannot be made: nothing may be written in {there}. Choose another --out.")
+
+
 def earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
     """Return what an earlier run left in a folder; nothing where there was none.
 
@@ -177,10 +192,9 @@ def earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
         may_stay: whether it is to be gone on with, or overwritten.
 
     Raises:
-        OutputExistsError: it may not stay, or it is not ours.
+        OutputExistsError: it may not stay, or it is not ours; or no folder can be there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"--out {folder} is a file, expected a folder. Choose another --out.")
+    check_place(folder)
     items = list(folder.iterdir()) if folder.is_dir() else []
     # What a kill in a run's first moments leaves is no run yet.
     contents = [item for item in items if item.name != ".lock" and not is_temporary(item, CONFIG_FILE)]

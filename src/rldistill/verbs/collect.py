@@ -30,7 +30,7 @@ from rldistill.rollout.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import interruption, stop_on_interrupt
 from rldistill.session.machine import resolve_machine
-from rldistill.session.run_folder import keep_inputs
+from rldistill.session.run_folder import check_place, keep_inputs
 from rldistill.tasks import Task
 
 
@@ -137,8 +137,9 @@ def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
     """Return whether a folder holds a dataset.
 
     Raises:
-        OutputExistsError: it does, and the dataset may not stay.
+        OutputExistsError: it does, and the dataset may not stay; or no folder can be there.
     """
+    check_place(out)
     if is_dataset_folder(out) and not may_stay:
         raise OutputExistsError(
             f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, or choose another."
