@@ -2,16 +2,19 @@
 
 import json
 import re
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from rldistill.cli import output
 from rldistill.cli.main import VERBS
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
 from tests.kit.commands import run, run_alone, run_well
+from tests.kit.seen_env import PARTS_TASK, student_of_hint
 from tests.kit.small_policies import image_task, small_policy
 
 
@@ -72,6 +75,34 @@ def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
         "distill": "next: rldistill evaluate r/",
     }
     assert following[verb] in result.stderr
+
+
+def following(result):
+    """Return the command that a verb says is next."""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+    return shlex.split(line.removeprefix("next: rldistill "))
+
+
+def test_what_is_next_names_a_task_of_a_module_which_no_file_may_have_imported():
+    student_of_hint().save("p.safetensors")
+    few = ["--num-envs", "2", "--task", PARTS_TASK]
+    settings = [*TINY, "--evaluate-episodes", "0"]
+    collected = following(run_well("collect", "p.safetensors", *few, "--num-steps", "300", "--out", "d"))
+    assert collected == ["distill", "d", "--task", PARTS_TASK, "--out", "runs/d"]
+    live = ["--teacher", "p.safetensors", *few, "--collect-steps", "200"]
+    for source in (["d", "--task", PARTS_TASK], live):
+        evaluate = following(run_well("distill", *source, *settings, "--out", "r", "--overwrite"))
+        assert evaluate == ["evaluate", "r/student.safetensors", "--task", PARTS_TASK, "--teacher", "p.safetensors"]
+        run_well(*evaluate, "--num-episodes", "2")
+    train = ["train-teacher", *few, "--network", "mlp:8", "--num-steps", "200", "--out", "t"]
+    assert following(run_well(*train))[-2:] == ["--task", PARTS_TASK]
+
+
+def test_what_is_next_has_the_settings_of_a_task_that_is_named_and_no_module_that_the_user_did_not():
+    assert output.task_words([PARTS_TASK], {"size": 3}) == f"--task {PARTS_TASK} --env-kwargs '{{\"size\": 3}}'"
+    assert output.task_words([PARTS_TASK, "CartPole-v1"]) == f"--task {PARTS_TASK},CartPole-v1"
+    for names in (["CartPole-v1"], ["atari:pong"], ["python:f"], ["evil:X-v0"], [PARTS_TASK, "evil:X-v0"]):
+        assert output.task_words(names) == ""
 
 
 def test_the_table_of_an_evaluation_is_its_result_also_when_it_is_to_be_quiet(verbs):

@@ -62,6 +62,7 @@ def test_a_student_of_some_parts_of_two_teachers_is_made_in_one_call(tmp_path):
     files = " ".join(f"--teacher {file}" for file in named)
     again = f"--choose terrain --names state=0:2,terrain=2: --task {TERRAIN_TASK} --student-sees state --student auto"
     assert f"rldistill quickstart {files} {again} --num-steps 200000" in result.stderr
+    assert f"rldistill evaluate {out}/run/student.safetensors --task {TERRAIN_TASK} --num-episodes" in result.stderr
 
 
 def test_what_cannot_be_filmed_is_left_out_in_one_line(made):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -465,8 +466,21 @@ def test_a_command_line_names_several_teachers(quick, tmp_path):
     options = ("--task", INFO_TASK, "--choose", "terrain", "--within", "10s", "--num-episodes", 20, "--num-envs", 4)
     result = run("shrink", *words, *options, "--out", out)
     teachers = " ".join(f"--teacher {word}" for word in words)
-    assert f"next: rldistill evaluate {out}/student.safetensors {teachers} --choose terrain --num-" in result.stderr
+    student = f"{out}/student.safetensors --task {INFO_TASK}"
+    assert f"next: rldistill evaluate {student} {teachers} --choose terrain --num-" in result.stderr
     assert read_config(out / "config.toml")["choose"] == "terrain"
+
+
+def test_what_is_next_names_the_task_where_its_settings_are_named(quick, tmp_path):
+    task = short_cart_pole(60)
+    hand_made_teacher(task).save(tmp_path / "t.safetensors")
+    settings = ("--task", "CartPole-v1", "--env-kwargs", '{"max_episode_steps": 60}')
+    few = ("--within", "10s", "--num-episodes", 20, "--num-envs", 4)
+    result = run("shrink", tmp_path / "t.safetensors", *settings, *few, "--out", tmp_path / "s")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+    words = shlex.split(line.removeprefix("next: rldistill "))
+    assert tuple(words[2:6]) == settings
+    assert run(*words, "--dry-run").code == 0
 
 
 def test_a_search_that_was_stopped_before_it_tried_anything_keeps_nothing_and_says_so(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rldistill.cli.options import Given, read_options, repeated
-from rldistill.cli.output import quoted, words_of, write_result
+from rldistill.cli.output import quoted, task_words, words_of, write_result
 from rldistill.cli.run import run_verb
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options, option_types
@@ -15,6 +15,7 @@ from rldistill.options.distill import DistillOptions, DistillSeveral, Live, Onli
 if TYPE_CHECKING:
     from rldistill.options.distill import Source
     from rldistill.policies import TorchPolicy
+    from rldistill.tasks import Task
 
 _EXAMPLE = "rldistill distill data/pong --student net3 --out runs/pong-net3"
 # Of choices and of continuous actions; a student has one of the two.
@@ -55,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     if student is None:
         return
     path = out / STUDENT_FILE
-    result, text = _result(path, student), _summary(path, student.spec.provenance)
+    result, text = _result(path, student), _summary(path, student.spec.provenance, student.tasks)
     if isinstance(source, Online):
         text += f"\ncurves: {_draw_curves(out)}"
     write_result(given.flags, result, text)
@@ -85,7 +86,7 @@ def _run_several(given: Given, source: "Source | list[Any]") -> None:
     paths = [student_file(out, network, seed) for network, seed in options.pairs]
     made = list(zip(paths, students, strict=True))
     result = {"students": [_result(path, student) for path, student in made]}
-    lines = [_summary(path, student.spec.provenance).splitlines() for path, student in made]
+    lines = [_summary(path, student.spec.provenance, student.tasks).splitlines() for path, student in made]
     # What to do next is the same for all: it stands once.
     text = "\n".join([*(line for of_one in lines for line in of_one[:-1]), lines[0][-1]])
     write_result(given.flags, result, text)
@@ -197,7 +198,7 @@ def _in_words(record: Mapping[str, Any]) -> str:
     return f"{record['held_out_action_gap']:.2%} of the box from the teacher's action"
 
 
-def _summary(path: Path, made: Mapping[str, Any]) -> str:
+def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = ()) -> str:
     steps = "recent steps, some of them trained on" if made["config"].get("online") else "held-out steps"
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
@@ -205,7 +206,15 @@ def _summary(path: Path, made: Mapping[str, Any]) -> str:
         lines += [f"  {task:<{width}}  {_in_words(record)}" for task, record in made["tasks"].items()]
     else:
         lines = [f"student: {path}, {_in_words(made)} in {steps}"]
-    return "\n".join([*lines, f"next: rldistill evaluate {quoted(path)} {_teacher_options(made)}".rstrip()])
+    words = filter(None, (quoted(path), _task_options(tasks), _teacher_options(made)))
+    return "\n".join([*lines, f"next: rldistill evaluate {' '.join(words)}"])
+
+
+def _task_options(tasks: "Sequence[Task]") -> str:
+    names = [task.name for task in tasks]
+    # A task that need not be named is played as the file records it, and so is each of several.
+    settings = tasks[0].environment_kwargs if len(tasks) == 1 else None
+    return task_words(names, settings) if task_words(names) else ""
 
 
 def _teacher_options(made: Mapping[str, Any]) -> str:

@@ -50,6 +50,20 @@ def teacher_words(options: ShrinkOptions | QuickstartOptions) -> str:
     return f"{words} --trust" if options.trust else words
 
 
+def task_words(tasks: Sequence[object], settings: Mapping[str, Any] | None = None) -> str:
+    """Return the options that name tasks which a file may not choose: of a module, or with settings of the user's.
+
+    Nothing of a module that was not imported: the user named none, and a record may be a stranger's.
+    """
+    from rldistill.envs.make import module_of  # here: --help needs no environments
+
+    names = [task for task in tasks if isinstance(task, str)]  # on the command line all that are given
+    modules = {module for name in names if (module := module_of(name)) is not None}
+    if not modules <= sys.modules.keys() or not (modules or settings):
+        return ""
+    return words_of([("task", names), ("env_kwargs", json.dumps(dict(settings)) if settings else None)])
+
+
 def words_of(said: Iterable[tuple[str, object]]) -> str:
     """Return options as a command line gives them; None is left out."""
     return " ".join(f"--{name.replace('_', '-')} {quoted(_typed(value))}" for name, value in said if value is not None)

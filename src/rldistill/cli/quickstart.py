@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.cli.options import read_options, repeated
-from rldistill.cli.output import quoted, teacher_words, words_of, write_options, write_result
+from rldistill.cli.output import quoted, task_words, teacher_words, words_of, write_options, write_result
 from rldistill.cli.shrink import seconds
 from rldistill.options.quickstart import QuickstartOptions
 
@@ -52,10 +52,11 @@ def run(argv: Sequence[str]) -> None:
     elif not flags.quiet:
         sys.stderr.write(f"\n{table}\n\n{_summary(result.evaluation)}\n\n")
         sys.stderr.write("".join(f"{key:<8} {path}\n" for key, path in files.items()))
+        student = " ".join(filter(None, (quoted(result.student), task_words([options.task]))))
         again = " ".join(filter(None, (_taught(options), _longer(options))))
         sys.stderr.write(
             f"\nnext: rldistill inspect {quoted(result.student)}\n"
-            f"      rldistill evaluate {quoted(result.student)} --num-episodes 100 --require-retention 0.9\n"
+            f"      rldistill evaluate {student} --num-episodes 100 --require-retention 0.9\n"
             f"      rldistill quickstart {again} --out {quoted(f'{out}-long')}\n"
         )
 

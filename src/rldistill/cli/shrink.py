@@ -1,6 +1,5 @@
 """`rldistill shrink`."""
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rldistill.cli.options import read_options
-from rldistill.cli.output import quoted, teacher_words, write_options, write_result
+from rldistill.cli.output import quoted, task_words, teacher_words, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
 
@@ -46,9 +45,9 @@ def run(argv: Sequence[str]) -> None:
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
     lines.append(f"figure:  {_draw(found)}")
-    words = teacher_words(options)
-    words += "" if options.env_kwargs is None else f" --env-kwargs {quoted(json.dumps(dict(options.env_kwargs)))}"
-    lines.append(f"next: rldistill evaluate {student} {words} --num-episodes 100 --seed 1")
+    task = task_words([options.task], options.env_kwargs)
+    words = " ".join(filter(None, (student, task, teacher_words(options))))
+    lines.append(f"next: rldistill evaluate {words} --num-episodes 100 --seed 1")
     write_result(given.flags, {}, "\n".join(lines))
 
 

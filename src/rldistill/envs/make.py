@@ -245,7 +245,7 @@ def import_task_module(name: str) -> None:
 
     Only for names that the user typed: this runs code. Raises TaskError: there is no such module.
     """
-    module = _module_of(name)
+    module = module_of(name)
     if module is None:
         return
     try:
@@ -258,7 +258,7 @@ def import_task_module(name: str) -> None:
 
 def _check_imports_nothing(name: str) -> None:
     """Check that playing a recorded task imports no module: a stranger's file must not choose code to run."""
-    module = _module_of(name)
+    module = module_of(name)
     if name.startswith(_BRIDGES):
         raise TaskError(
             f"Task {name!r} stands in a file, and makes an environment of another library that its settings name. If "
@@ -271,7 +271,7 @@ def _check_imports_nothing(name: str) -> None:
         )
 
 
-def _module_of(name: str) -> str | None:
+def module_of(name: str) -> str | None:
     """Return the module that a task's name has before its colon; None where it has none."""
     module, colon, _ = name.rpartition(":")
     return module if colon and not name.startswith((ATARI_PREFIX, PYTHON_PREFIX)) else None
