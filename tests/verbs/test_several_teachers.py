@@ -115,6 +115,20 @@ def test_teachers_that_are_not_told_apart_are_refused_in_one_line(tmp_path, teac
 
 
 @pytest.mark.parametrize(
+    ("teachers", "said"),
+    [(["a.zip"], "list of 1"), (("a.zip",), "tuple of 1"), ({"a": "a.zip"}, "dict of 1"), ([], "list of 0")],
+)
+def test_a_list_or_a_mapping_of_one_teacher_is_refused_as_what_it_is(tmp_path, teachers, said):
+    for verb in (rd.shrink, rd.collect):
+        with pytest.raises(UsageError) as refused:
+            verb(teachers, TERRAIN_TASK, out=tmp_path / "d")
+        assert str(refused.value) == (
+            f"teacher: got a {said}, expected one teacher by itself, or several with choose, which says whose a row "
+            "is. Pass the one itself."
+        )
+
+
+@pytest.mark.parametrize(
     ("names", "said"), [(None, ""), ({"ground": (0, 1), "rest": (1,)}, " The observation has the parts ground, rest.")]
 )
 def test_an_entry_that_no_environment_tells_is_refused_with_those_it_tells_and_the_parts(tmp_path, names, said):

@@ -29,6 +29,11 @@ def several_by_name(given: object, choose: Choose | None) -> dict[str, Any] | No
     Raises:
         UsageError: names are missing, or nothing says which teacher labels a row, or there is only one.
     """
+    if choose is None and isinstance(given, Mapping | list | tuple) and len(given) < _FEWEST:
+        raise UsageError(
+            f"teacher: got a {type(given).__name__} of {len(given)}, expected one teacher by itself, or several with "
+            "choose, which says whose a row is. Pass the one itself."
+        )
     if isinstance(given, Mapping):
         named = {str(name): own for name, own in cast(Mapping[Any, Any], given).items()}
     elif choose is None:
