@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rldistill.networks.architecture import Architecture
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
-from rldistill.networks.memory import AlignedLinear
+from rldistill.networks.memory import AlignedLinear, evenly
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.recurrent import RecurrentCell, Stack
 from rldistill.networks.torsos import ACTIVATIONS, INITIAL_GAINS, dense_layers, make_torso, to_images
@@ -21,7 +21,7 @@ from rldistill.tasks import ObservationPart
 from rldistill.types import State
 
 # What a number becomes depends on nothing but the number: calls for all rows at once cost least.
-_ROW_BY_ROW = (nn.Flatten, *ACTIVATIONS.values())
+_ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,9 @@ class PolicyNetwork(nn.Module):
         observations = join_parts(observations)
         if self.stack is not None or self.memory is not None:
             return self._remembering(observations, head, state)
-        torso = self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
-        return chosen.forward(_run(torso, self.scale.forward(self._laid_out(observations)), block), block)
+        return chosen.forward(self._features(self.scale.forward(self._laid_out(observations)), block), block)
 
     def over_windows(
         self, observations: Tensors, num_windows: int, head: int, begins: Tensor | None, burn_in: int
@@ -237,6 +236,9 @@ class PolicyNetwork(nn.Module):
             features = steps[burn_in:].flatten(0, 1)
         return self.heads[head](features)
 
+    def _features(self, rows: Tensor, block: int | None = None) -> Tensor:
+        return _run(self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,), rows, block)
+
     def _laid_out(self, observations: Tensor) -> Tensor:
         if self.architecture.kind in ("mlp", "combined"):
             return observations
@@ -250,7 +252,7 @@ class PolicyNetwork(nn.Module):
         if self.stack is not None:
             rows, earlier = self.stack(rows, kept[0])
             kept, following = kept[1:], (earlier,)
-        features = self.torso(rows)
+        features = self._features(rows)
         for cell in self.cells:
             features, own = cell(features, kept)
             kept, following = kept[len(own) :], (*following, *own)
@@ -260,7 +262,9 @@ class PolicyNetwork(nn.Module):
 def _run(layers: Iterable[nn.Module], rows: Tensor, block: int | None = None) -> Tensor:
     """Return what layers compute one after the other; those that depend on the number of rows, block by block."""
     for layer in layers:
-        if block is None or isinstance(layer, _ROW_BY_ROW):
+        if isinstance(layer, _ACTIVATIONS):
+            rows = evenly(layer.forward, rows)
+        elif block is None or isinstance(layer, nn.Flatten):
             rows = layer.forward(rows)
         elif isinstance(layer, AlignedLinear):
             rows = layer.of_blocks(rows, block)

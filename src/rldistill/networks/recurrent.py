@@ -109,10 +109,9 @@ def next_state(
         state: `(h,)` or `(h, c)`, `[B, H]` each.
     """
     if kind == "gru":
-        resets, updates, candidates = given.chunk(3, dim=1)
-        own_resets, own_updates, own_candidates = before.chunk(3, dim=1)
-        update = torch.sigmoid(updates + own_updates)
-        candidate = torch.tanh(candidates + torch.sigmoid(resets + own_resets) * own_candidates)
+        gates = 2 * state[0].shape[1]
+        reset, update = torch.sigmoid(given[:, :gates] + before[:, :gates]).chunk(2, dim=1)
+        candidate = torch.tanh(given[:, gates:] + reset * before[:, gates:])
         hidden = (1 - update) * candidate + update * state[0]
         return hidden, (hidden,)
     inputs, forgets, candidates, outputs = (given + before).chunk(4, dim=1)
