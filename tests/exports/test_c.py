@@ -45,7 +45,8 @@ def answers_exactly(policy, rows=None, *flags):
     exact = made.quantized.outputs(torch.as_tensor(rows)).numpy()[:, : made.quantized.plan.last.num_outputs]
     np.testing.assert_array_equal(outputs[:, : exact.shape[1]], exact)
     expected = policy(rows)[0].raw.numpy()
-    np.testing.assert_allclose(outputs, expected, atol=0.08 * np.abs(expected).max())
+    # Of a random network nearly all of whose units are silent, steps of int8 are larger than what it says.
+    np.testing.assert_allclose(outputs, expected, atol=max(0.08 * np.abs(expected).max(), 0.01))
     return actions
 
 
