@@ -9,6 +9,7 @@ from rldistill.networks import Architecture, PolicyNetwork
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
+from rldistill.rollout.threads import use_threads
 from tests.kit.recurrent import gru_policy
 from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
@@ -171,6 +172,14 @@ def test_outputs_do_not_depend_on_the_place_in_the_batch_whatever_the_activation
     turned = torch.cat([policy(batch.flip(0))[0].raw.flip(0) for batch in rows.split(16)])
     assert torch.equal(apart, turned)
     assert torch.equal(apart, policy(rows)[0].raw)
+
+
+def test_outputs_of_many_wide_rows_do_not_depend_on_the_threads_that_compute_them():
+    policy = small_policy(network=Architecture("x", "mlp", (1001,), activation="mish"))
+    rows = 3 * torch.randn(1024, 4, generator=torch.Generator().manual_seed(3))
+    with use_threads(3):
+        features, turned = (policy(batch)[0].features for batch in (rows, rows.flip(0)))
+    assert torch.equal(turned.flip(0), features)
 
 
 @pytest.mark.parametrize("network", ["gru:7", "lstm:7", "mlp:5+gru:3"])

@@ -116,7 +116,7 @@ def test_teachers_that_are_not_told_apart_are_refused_in_one_line(tmp_path, teac
 
 @pytest.mark.parametrize(
     ("teachers", "said"),
-    [(["a.zip"], "list of 1"), (("a.zip",), "tuple of 1"), ({"a": "a.zip"}, "dict of 1"), ([], "list of 0")],
+    [(["a.zip"], "list of 1"), (("a.zip",), "tuple of 1"), ({"a": "a.zip"}, "dict of 1")],
 )
 def test_a_list_or_a_mapping_of_one_teacher_is_refused_as_what_it_is(tmp_path, teachers, said):
     for verb in (rd.shrink, rd.collect):
@@ -126,6 +126,11 @@ def test_a_list_or_a_mapping_of_one_teacher_is_refused_as_what_it_is(tmp_path, t
             f"teacher: got a {said}, expected one teacher by itself, or several with choose, which says whose a row "
             "is. Pass the one itself."
         )
+
+
+def test_no_teacher_at_all_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"^teacher: got an empty list, expected a teacher\.$"):
+        rd.collect([], TERRAIN_TASK, num_steps=100, out=tmp_path / "d")
 
 
 @pytest.mark.parametrize(

@@ -298,15 +298,20 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
     assert [trial.num_updates for trial in found.trials] == [30, 30]
     assert str(found).count("not proved") == 2
     assert "keeps 90.0 % in 100 fresh episodes" in found.verdict
-    again = rd.shrink(
-        hand_made_teacher(short_cart_pole(60)),
-        short_cart_pole(60),
-        out=tmp_path / "s",
-        within=60.0,
-        resume=True,
-        num_episodes=100,
-    )
-    assert len(again.proofs) > 2, "what held is looked at again"
+    task, settings = short_cart_pole(60), {"within": 60.0, "resume": True, "num_episodes": 100}
+    again = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
+    assert again.proofs == found.proofs, "what kept too little is not looked at again"
+    records = tmp_path / "s" / "shrink.json"
+    data = json.loads(records.read_text())
+    data["proofs"][-1]["retention"] = 0.96
+    records.write_text(json.dumps(data))
+    more = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
+    assert len(more.proofs) > 2, "what kept enough may need more episodes"
+    data["proofs"] *= 4
+    records.write_text(json.dumps(data))
+    last = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
+    assert len(last.proofs) == 8
+    assert "All looks at fresh episodes are taken: begin anew with another --seed" in last.verdict
 
 
 def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):
@@ -398,7 +403,7 @@ def test_a_student_that_never_fails_is_proved_to_keep_what_the_rule_of_three_all
     ],
 )
 def test_a_proof_that_is_likely_to_fail_is_a_longer_one_at_once(tmp_path, retention, bound, keep, expected):
-    trial = Trial("mlp:2", 30, retention, bound, True, 100, 1_000, 1.0, False)
+    trial = Trial("mlp:2", 30, retention, bound, True, 100, 1_000, 1.0, False, "")
     task = short_cart_pole(60)
     options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", keep=keep, within=1e6)
     search = shrink_search.Search(options, options.teacher, tmp_path / "s", ())

@@ -131,7 +131,10 @@ def truth(what: str, name: str, flag: object) -> bool:
 
 def truths(what: str, name: str, flags: object, num: int) -> NDArray[np.bool_]:
     """Return which of so many episodes ended. Raises EnvironmentFaultError: the flags are no truth values."""
-    values = np.asarray(flags)
+    try:
+        values = np.asarray(flags)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        values = np.array(None)
     are_true = values.dtype.kind in "biuf" and values.size == num and ((values == 0) | (values == 1)).all()
     if not are_true:
         got = shown(flags) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"

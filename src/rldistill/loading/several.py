@@ -30,6 +30,8 @@ def several_by_name(given: object, choose: Choose | None) -> dict[str, Any] | No
         UsageError: names are missing, or nothing says which teacher labels a row, or there is only one.
     """
     if choose is None and isinstance(given, Mapping | list | tuple) and len(given) < _FEWEST:
+        if not given:
+            raise UsageError(f"teacher: got an empty {type(given).__name__}, expected a teacher.")
         raise UsageError(
             f"teacher: got a {type(given).__name__} of {len(given)}, expected one teacher by itself, or several with "
             "choose, which says whose a row is. Pass the one itself."

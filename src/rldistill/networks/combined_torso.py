@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
 from rldistill.networks.architecture import Architecture
-from rldistill.networks.torsos import make_torso, to_images
+from rldistill.networks.torsos import make_torso, run_layers, to_images
 from rldistill.tasks import ObservationPart
 
 
@@ -64,4 +64,5 @@ class CombinedTorso(nn.Module):
 
     def _image_features(self, torso: nn.Module, values: Tensor, part: ObservationPart) -> Tensor:
         images = to_images(values.reshape(-1, *part.shape) * self.image_scale)
-        return torso(images.contiguous(memory_format=torch.channels_last))
+        layers = torso if isinstance(torso, nn.Sequential) else (torso,)
+        return run_layers(layers, images.contiguous(memory_format=torch.channels_last))

@@ -19,6 +19,7 @@ ALIGNMENT_BYTES = 64
 """Where PyTorch's own memory begins: a multiple of 64 bytes, a cache line."""
 _ALIGNED_NUMBERS = 4  # 16 bytes of float32
 _NUMBERS_AT_ONCE = 32  # two vectors of AVX-512
+_NUMBERS_OF_A_THREAD = 32_768  # torch gives a thread at least so many
 
 
 def aligned(rows: Tensor) -> Tensor:
@@ -59,14 +60,21 @@ def evenly(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
     Only where batches are computed for play: while training, or for one row, the place does not matter.
     """
-    num_rows = len(rows)
-    if torch.is_grad_enabled() or rows.numel() % _NUMBERS_AT_ONCE == 0 or num_rows == 1 or not rows.is_cpu:
+    if torch.is_grad_enabled() or len(rows) == 1 or not rows.is_cpu:
+        return function(rows)
+    num_numbers = rows.numel()
+    if num_numbers % _NUMBERS_AT_ONCE == 0 and num_numbers <= _NUMBERS_OF_A_THREAD:
         return function(rows)
     # The number of rows would be fixed.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return function(rows)
-    missing = -num_rows % _NUMBERS_AT_ONCE
-    return function(functional.pad(rows, [0] * (2 * rows.dim() - 1) + [missing]))[:num_rows]
+    is_turned = rows.dim() == 4 and not rows.is_contiguous()  # images whose channels lie last
+    laid_out = rows.permute(0, 2, 3, 1) if is_turned else rows
+    numbers = functional.pad(laid_out.reshape(-1), (0, -num_numbers % _NUMBERS_AT_ONCE))
+    # More of them would be shared out among threads, and each thread would leave some over.
+    parts = [function(part) for part in numbers.split(_NUMBERS_OF_A_THREAD)]
+    given = torch.cat(parts)[:num_numbers].view(laid_out.shape)
+    return given.permute(0, 3, 1, 2) if is_turned else given
 
 
 def _blocks(rows: Tensor, block: int) -> tuple[Tensor, ...]:

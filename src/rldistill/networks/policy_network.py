@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from rldistill.networks.architecture import Architecture
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.input_layer import InputNormalization, NormalizeInput, ScaleInput, join_parts
-from rldistill.networks.memory import AlignedLinear, evenly
+from rldistill.networks.memory import AlignedLinear
 from rldistill.networks.output_layer import OutputLayer, OutputRows
 from rldistill.networks.recurrent import RecurrentCell, Stack
-from rldistill.networks.torsos import ACTIVATIONS, INITIAL_GAINS, dense_layers, make_torso, to_images
+from rldistill.networks.torsos import INITIAL_GAINS, dense_layers, make_torso, run_layers, to_images
 from rldistill.observations import Tensors
 from rldistill.tasks import ObservationPart
 from rldistill.types import State
 
 # What a number becomes depends on nothing but the number: calls for all rows at once cost least.
-_ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ class Head(nn.Module):
             return self._forward(features.float(), block)
 
     def _forward(self, features: Tensor, block: int | None) -> NetworkOutput:
-        hidden = _run(self.hidden, features, block)
-        value = _run((self.value,), hidden, block).squeeze(-1) if self.value is not None else None
-        linear = _run((self.output,), hidden, block)
+        hidden = run_layers(self.hidden, features, block)
+        value = run_layers((self.value,), hidden, block).squeeze(-1) if self.value is not None else None
+        linear = run_layers((self.output,), hidden, block)
         if block is None or self.rows.takes_blocks:
             return NetworkOutput(self.rows.forward(linear, hidden, block), hidden, value)
         pairs = zip(linear.split(block), hidden.split(block), strict=True)
@@ -237,7 +236,7 @@ class PolicyNetwork(nn.Module):
         return self.heads[head](features)
 
     def _features(self, rows: Tensor, block: int | None = None) -> Tensor:
-        return _run(self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,), rows, block)
+        return run_layers(self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,), rows, block)
 
     def _laid_out(self, observations: Tensor) -> Tensor:
         if self.architecture.kind in ("mlp", "combined"):
@@ -257,17 +256,3 @@ class PolicyNetwork(nn.Module):
             features, own = cell(features, kept)
             kept, following = kept[len(own) :], (*following, *own)
         return replace(self.heads[head](features), state=following)
-
-
-def _run(layers: Iterable[nn.Module], rows: Tensor, block: int | None = None) -> Tensor:
-    """Return what layers compute one after the other; those that depend on the number of rows, block by block."""
-    for layer in layers:
-        if isinstance(layer, _ACTIVATIONS):
-            rows = evenly(layer.forward, rows)
-        elif block is None or isinstance(layer, nn.Flatten):
-            rows = layer.forward(rows)
-        elif isinstance(layer, AlignedLinear):
-            rows = layer.of_blocks(rows, block)
-        else:
-            rows = torch.cat([layer.forward(part) for part in rows.split(block)])
-    return rows

@@ -1,16 +1,18 @@
 """Torsos: shared features of an observation. Inputs are already normalised floats."""
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError
 from rldistill.limits import MAX_FEATURE_MAP
 from rldistill.networks.architecture import Activation, Architecture
 from rldistill.networks.impala import ImpalaStage
-from rldistill.networks.memory import AlignedLinear
+from rldistill.networks.memory import AlignedLinear, evenly
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -31,6 +33,9 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "celu": nn.CELU,
     "relu6": nn.ReLU6,
 }
+# All but those that are a choice between products, which are the same to the last bit wherever they are computed.
+_EXACT = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Hardtanh, nn.ReLU6)
+_CURVED = tuple(kind for kind in ACTIVATIONS.values() if kind not in _EXACT)
 # What torch calls the gain of an activation's first weights; all others are close to a ReLU.
 INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "linear"]] = {
     "relu": "relu",
@@ -39,6 +44,20 @@ INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "line
     "selu": "selu",
     "identity": "linear",
 }
+
+
+def run_layers(layers: Iterable[nn.Module], rows: Tensor, block: int | None = None) -> Tensor:
+    """Return what layers compute one after the other; those that depend on the number of rows, block by block."""
+    for layer in layers:
+        if isinstance(layer, _CURVED):
+            rows = evenly(layer.forward, rows)
+        elif block is None or isinstance(layer, (nn.Flatten, *_EXACT)):
+            rows = layer.forward(rows)
+        elif isinstance(layer, AlignedLinear):
+            rows = layer.of_blocks(rows, block)
+        else:
+            rows = torch.cat([layer.forward(part) for part in rows.split(block)])
+    return rows
 
 
 def dense_layers(sizes: tuple[int, ...], *, activation: Activation, layer_norm: bool) -> list[nn.Module]:

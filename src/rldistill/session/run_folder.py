@@ -176,7 +176,7 @@ def check_place(folder: Path) -> None:
         OutputExistsError: a file stands in its place, or in that of a folder above it.
         RldistillError: nothing may be written there.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         what = "is a file, expected a folder" if there == folder else f"cannot be a folder: {there} is a file"
         raise OutputExistsError(f"--out {folder} {what}. Choose another --out.")

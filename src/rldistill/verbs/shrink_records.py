@@ -29,9 +29,9 @@ class Trial:
         retention: mean over the choosing episodes.
         bound: one-sided 95 % lower bound there.
         holds: whether the bound reaches what is to be kept.
-        num_updates: gradient steps.
-        num_steps: decisions that were played to learn from.
-        seconds: of training and looking.
+        num_updates: gradient steps; of a size that learned again, those of the last time.
+        num_steps: decisions that were played to learn from, each time.
+        seconds: of training and looking, each time.
         is_cut: whether time ended it before its updates were done: more time may make it hold.
         policy_hash: of the student in its file.
     """
@@ -45,7 +45,7 @@ class Trial:
     num_steps: int
     seconds: float
     is_cut: bool
-    policy_hash: str = ""
+    policy_hash: str
 
     @property
     def file(self) -> str:
@@ -142,14 +142,16 @@ def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps
     made = {key: value for key, value in provenance("shrink", {}).items() if key != "command"}
     return made | {
         "teacher": entry_of(teacher, named).for_student,
-        "chosen_by": "first to hold on the choosing episodes",
+        "chosen_by": "the choosing episodes",
         "student": trial.network,
         "num_updates": trial.num_updates,
         "num_steps": num_steps,
     }
 
 
-def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None) -> str:
+def verdict(
+    trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None, may_look_again: bool = True
+) -> str:
     """Return what a search found, in one sentence; where nothing was proved, how good the best is and what would help.
 
     Args:
@@ -158,6 +160,7 @@ def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teache
         task: by name.
         keep: share of the skill that was asked for.
         teacher_size: parameters of the teacher, if they are known.
+        may_look_again: whether the search may go on: not all looks at fresh episodes are taken.
     """
     size = f"{trial.network}, {trial.num_parameters:,} parameters"
     if proof is None or not proof.holds:
@@ -166,6 +169,8 @@ def verdict(trial: Trial, proof: Proof | None, task: str, *, keep: float, teache
         way = "More time (--within), a lower --keep, or data with more spread (--exploration-epsilon 0.1) may help."
         if proof is not None and proof.retention >= keep:
             way = f"More episodes may prove it: --resume --num-episodes {4 * proof.num_episodes}, or a lower --keep."
+        if not may_look_again:
+            way = "All looks at fresh episodes are taken: begin anew with another --seed and --out, or a lower --keep."
         return (
             f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
             f"{100 * seen.retention:.1f} %{episodes} (bound {100 * seen.bound:.1f} %). {way}"

@@ -101,7 +101,8 @@ class Search:
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
         self._tell(f"recipe: {self._recipe}")
-        self._search()
+        if len(self._proofs) < _MOST_LOOKS:  # else nothing that is found could be proved
+            self._search()
         proof = self._prove()
         while proof is None and self._holding and len(self._proofs) < _MOST_LOOKS:
             left, most = self._time_for_a_size()
@@ -129,6 +130,10 @@ class Search:
                 )
             # A size that ran out of time may hold with more of it.
             self._trials = [trial for trial in trials if trial.holds or not trial.is_cut]
+            # What kept too little in its last look is not looked at again; what kept enough may need more episodes.
+            last = {proof.policy_hash: proof for proof in self._proofs}
+            refuted = {key for key, proof in last.items() if proof.retention < self._options.keep}
+            self._given_up = {trial.network for trial in self._trials if trial.policy_hash in refuted}
             self._tell(f"going on with {len(self._trials)} sizes that were tried")
             if self._trials or self._proofs:
                 self._episodes.deadline = math.inf  # there is something to show, whatever the time
@@ -175,7 +180,7 @@ class Search:
         """Look for another student that holds, since those that do failed on fresh episodes.
 
         Few episodes flatter, and a size is left as soon as it shows enough, while its rate is still high. So the
-        largest of them learns until its schedule ends; if it then does not hold, larger sizes are tried.
+        largest of them learns again, until its schedule ends; if it then does not hold, larger sizes are tried.
         """
         largest = max(self._holding, key=_size_of)
         self._given_up |= {trial.network for trial in self._holding}
@@ -311,6 +316,7 @@ class Search:
             num_steps - num_begun,
             time.monotonic() - started,
             is_cut,
+            "",
         )
         if trial.holds or not to_the_end:
             self._keep(trial, student, num_steps)
@@ -325,7 +331,13 @@ class Search:
         (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
         student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
         student.save(self._out / trial.file)
-        self._trials = [each for each in self._trials if each.network != trial.network]
+        before = [each for each in self._trials if each.network == trial.network]
+        trial = replace(
+            trial,
+            num_steps=trial.num_steps + sum(each.num_steps for each in before),
+            seconds=trial.seconds + sum(each.seconds for each in before),
+        )
+        self._trials = [each for each in self._trials if each not in before]
         self._trials.append(replace(trial, policy_hash=student.hash))
         self._given_up.discard(trial.network)
         self._write()
@@ -441,6 +453,7 @@ class Search:
                 self._playable.task.name,
                 keep=self._options.keep,
                 teacher_size=self._teacher_size,
+                may_look_again=len(self._proofs) < _MOST_LOOKS,
             ),
             tuple(self._trials),
             tuple(self._proofs),
