@@ -1,6 +1,5 @@
 """All formats of exports; another is a module with an `ExportFormat`, and its name here and in `options/export.py`."""
 
-import math
 from collections.abc import Callable, Mapping
 
 from rldistill.errors import RldistillError
@@ -39,7 +38,7 @@ def check_form(policy: TorchPolicy, chosen: ExportFormat) -> None:
             f"keep no state. These do: {_options(lambda own: own.keeps_state)}."
         )
     layout = policy.tasks[0].fingerprint.action_layout
-    if chosen.needs_bounds and layout.is_continuous and not all(map(math.isfinite, (*layout.low, *layout.high))):
+    if chosen.needs_bounds and layout.is_continuous and not layout.is_bounded:
         raise RldistillError(
             f"--to {chosen.name}: policy {policy.name!r} has actions without bounds, and such files need finite ones. "
             f"These do not: {_options(lambda own: not own.needs_bounds)}."

@@ -64,5 +64,5 @@ class CombinedTorso(nn.Module):
 
     def _image_features(self, torso: nn.Module, values: Tensor, part: ObservationPart) -> Tensor:
         images = to_images(values.reshape(-1, *part.shape) * self.image_scale)
-        layers = torso if isinstance(torso, nn.Sequential) else (torso,)
-        return run_layers(layers, images.contiguous(memory_format=torch.channels_last))
+        assert isinstance(torso, nn.Sequential), "as `make_torso` gives it"
+        return run_layers(torso, images.contiguous(memory_format=torch.channels_last))

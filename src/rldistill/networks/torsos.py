@@ -35,6 +35,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 # All but those that are a choice between products, which are the same to the last bit wherever they are computed.
 _EXACT = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Hardtanh, nn.ReLU6)
+_ROW_BY_ROW = (nn.Flatten, *_EXACT)
 _CURVED = tuple(kind for kind in ACTIVATIONS.values() if kind not in _EXACT)
 # What torch calls the gain of an activation's first weights; all others are close to a ReLU.
 INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "linear"]] = {
@@ -51,7 +52,7 @@ def run_layers(layers: Iterable[nn.Module], rows: Tensor, block: int | None = No
     for layer in layers:
         if isinstance(layer, _CURVED):
             rows = evenly(layer.forward, rows)
-        elif block is None or isinstance(layer, (nn.Flatten, *_EXACT)):
+        elif block is None or isinstance(layer, _ROW_BY_ROW):
             rows = layer.forward(rows)
         elif isinstance(layer, AlignedLinear):
             rows = layer.of_blocks(rows, block)

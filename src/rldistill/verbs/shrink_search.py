@@ -16,7 +16,7 @@ import numpy as np
 from rldistill.distillation import LiveSource, distil
 from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
-from rldistill.events import Callback, MessageEvent, ProgressEvent, notify
+from rldistill.events import Callback, ProgressEvent, notify, tell
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_teacher
 from rldistill.networks.growth import grow
@@ -100,7 +100,7 @@ class Search:
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
-        self._tell(f"recipe: {self._recipe}")
+        tell(self._callbacks, f"recipe: {self._recipe}")
         if len(self._proofs) < _MOST_LOOKS:  # else nothing that is found could be proved
             self._search()
         proof = self._prove()
@@ -134,7 +134,7 @@ class Search:
             last = {proof.policy_hash: proof for proof in self._proofs}
             refuted = {key for key, proof in last.items() if proof.retention < self._options.keep}
             self._given_up = {trial.network for trial in self._trials if trial.policy_hash in refuted}
-            self._tell(f"going on with {len(self._trials)} sizes that were tried")
+            tell(self._callbacks, f"going on with {len(self._trials)} sizes that were tried")
             if self._trials or self._proofs:
                 self._episodes.deadline = math.inf  # there is something to show, whatever the time
 
@@ -156,7 +156,7 @@ class Search:
                 f"{self._teacher.name} plays {self._playable.task.name} no better than random play ({shown}): there is "
                 "no skill to keep. See `rldistill inspect FILE --verify`, and whether it acts by --behaviour sample."
             )
-        self._tell(f"{self._teacher.name} on {self._playable.task.name}: {shown}")
+        tell(self._callbacks, f"{self._teacher.name} on {self._playable.task.name}: {shown}")
 
     # Sizes.
 
@@ -172,7 +172,7 @@ class Search:
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
             if most <= (_LEAST_SHARE * left if self._has_held else 0):
-                self._tell(f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
+                tell(self._callbacks, f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
             self._try(name, time.monotonic() + max(most, 1.0))
 
@@ -300,7 +300,7 @@ class Search:
                     notify(self._callbacks, ProgressEvent(f"try {name}", update, update, "updates"))
                     break
         except UpdateDivergedError as error:
-            self._tell(f"{name} is given up: {first_line(error)}")
+            tell(self._callbacks, f"{name} is given up: {first_line(error)}")
         finally:
             setup.batches.close()
         num_steps = int(source.record["num_steps"])
@@ -321,9 +321,10 @@ class Search:
         if trial.holds or not to_the_end:
             self._keep(trial, student, num_steps)
         what = "holds" if trial.holds else "does not hold"
-        self._tell(
+        tell(
+            self._callbacks,
             f"{name}, {trial.num_parameters:,} parameters: keeps {share(trial.retention)} "
-            f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s"
+            f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s",
         )
 
     def _keep(self, trial: Trial, student: TorchPolicy, num_steps: int) -> None:
@@ -332,13 +333,13 @@ class Search:
         student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
         student.save(self._out / trial.file)
         before = [each for each in self._trials if each.network == trial.network]
-        trial = replace(
+        kept = replace(
             trial,
             num_steps=trial.num_steps + sum(each.num_steps for each in before),
             seconds=trial.seconds + sum(each.seconds for each in before),
+            policy_hash=student.hash,
         )
-        self._trials = [each for each in self._trials if each not in before]
-        self._trials.append(replace(trial, policy_hash=student.hash))
+        self._trials = [*(each for each in self._trials if each not in before), kept]
         self._given_up.discard(trial.network)
         self._write()
 
@@ -353,7 +354,7 @@ class Search:
         ]
         for trial in sorted(failed, key=_size_of, reverse=True):
             if grow(load_policy(self._out / trial.file).network, student.network):
-                self._tell(f"{student.name} begins from the weights of {trial.network}")
+                tell(self._callbacks, f"{student.name} begins from the weights of {trial.network}")
                 return
 
     def _updates(self, setup: DistillationSetup, name: str, until: float) -> Iterator[tuple[int, bool]]:
@@ -405,7 +406,7 @@ class Search:
                 self._proofs.append(proof)
                 self._write()
                 kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {100 * proof.confidence:g} %)"
-                self._tell(f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
+                tell(self._callbacks, f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
                 if proof.holds:
                     return proof
                 num_episodes *= 2  # more episodes may settle it, and the next look costs half the error
@@ -466,9 +467,6 @@ class Search:
         """Write what was tried, with what was found once it is."""
         records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
         write_json(self._out / RECORDS_FILE, {**(found or records), "of": self._of()})
-
-    def _tell(self, text: str) -> None:
-        notify(self._callbacks, MessageEvent(text))
 
 
 def _size_of(trial: Trial) -> int:
