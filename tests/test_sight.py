@@ -64,6 +64,12 @@ def test_a_record_of_something_else_is_no_sight(record):
         ),
         (DICT, "", None, r"student_sees: got no part, expected one or more of camera \[4, 4, 3\], "),
         (DICT, [], None, r"student_sees: got no part, expected one or more of camera "),
+        (
+            DICT,
+            "mark,joints",
+            None,
+            r"no part 'mark,joints', .* In Python give several as a tuple: student_sees=\('mark', ",
+        ),
         (DICT, ["mark", "mark"], None, r"student_sees: got 'mark' twice, expected each part once\."),
         (
             DICT,

@@ -137,6 +137,8 @@ def choose_parts(
         if name not in there:
             near = difflib.get_close_matches(str(name), there, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if "," in str(name):  # as the command line takes them
+                hint = f" In Python give several as a tuple: {option}={tuple(str(name).split(','))!r}."
             raise UsageError(
                 f"{option}: task {task.name!r} has no part {name!r}, expected some of {_listed(there)}.{hint}"
             )
