@@ -85,7 +85,7 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
     else:
         student = _distilled(options, options.network, shared)
         evaluation, table = _evaluated(out, options, playable, student, teacher)
-        figure = learning_curve(run, out / "learning_curve.png", evaluation=evaluation)
+        figure = learning_curve(run, out / "learning_curve.png", evaluation)
     video = out / "teacher_and_student.mp4"
     has_film = video.is_file() and table is None and not options.overwrite
     has_film = has_film or _film(teacher, student, playable, video, options)
