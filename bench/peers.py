@@ -32,8 +32,8 @@ OURS, SCRIPT = "rldistill", "SB3 and a plain loop"
 TASKS = ("CartPole-v1", "LunarLander-v3", "Pendulum-v1")
 # Of the way from random play to the teacher; and from where on a ratio is no tie.
 KEEP, CLEARLY = 0.95, 1.05
-# Box2D is the wheel of `box2d-py`, which would need a compiler.
-_SB3, _BOX2D = "stable-baselines3==2.9.2", "Box2D==2.3.10"
+# Box2D is the wheel of `box2d-py`, which would need a compiler. Gymnasium's environments of it import pygame.
+_SB3, _BOX2D = "stable-baselines3==2.9.2", ("Box2D==2.3.10", "pygame-ce==2.5.8")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Library:
 
 LIBRARIES = (
     Library(OURS, "with_rldistill"),
-    Library(SCRIPT, "with_sb3", "sb3", (_SB3, "sb3-contrib==2.9.2", _BOX2D)),
-    Library("imitation", "with_imitation", "imitation", ("imitation==1.0.1", _BOX2D)),
-    Library("torchrl", "with_torchrl", "torchrl", ("torchrl==0.14.1", _SB3, _BOX2D)),
-    Library("tianshou", "with_tianshou", "tianshou", ("tianshou==2.0.1", _SB3, _BOX2D)),
-    Library("rsl_rl", "with_rsl_rl", "rsl_rl", ("rsl-rl-lib==5.5.1", _SB3, _BOX2D)),
+    Library(SCRIPT, "with_sb3", "sb3", (_SB3, "sb3-contrib==2.9.2", *_BOX2D)),
+    Library("imitation", "with_imitation", "imitation", ("imitation==1.0.1", _BOX2D[0])),
+    Library("torchrl", "with_torchrl", "torchrl", ("torchrl==0.14.1", _SB3, *_BOX2D)),
+    Library("tianshou", "with_tianshou", "tianshou", ("tianshou==2.0.1", _SB3, *_BOX2D)),
+    Library("rsl_rl", "with_rsl_rl", "rsl_rl", ("rsl-rl-lib==5.5.1", _SB3, *_BOX2D)),
     # Not on PyPI: from a folder, in the environment of Stable-Baselines3.
-    Library("sb3_distill", "with_sb3_distill", "sb3", (_SB3, "sb3-contrib==2.9.2", _BOX2D)),
+    Library("sb3_distill", "with_sb3_distill", "sb3", (_SB3, "sb3-contrib==2.9.2", *_BOX2D)),
 )
 
 
