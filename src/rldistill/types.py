@@ -115,6 +115,11 @@ class ActionLayout:
         return {"discrete": (), "multi_discrete": (len(self.sizes),)}.get(self.kind, self.sizes)
 
     @property
+    def action_size(self) -> int:
+        """How many numbers one action has."""
+        return math.prod(self.action_shape)
+
+    @property
     def is_continuous(self) -> bool:
         """Whether an action is a point in a box, not a choice."""
         return self.kind == "box"

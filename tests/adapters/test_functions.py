@@ -35,6 +35,13 @@ def test_a_function_is_a_policy():
     assert policy.act(ROWS, rng=np.random.default_rng(0))[0].shape == (40,)
 
 
+def test_settings_without_a_task_and_a_device_that_is_not_there_are_refused_for_functions_too():
+    with pytest.raises(UsageError, match=r"env_kwargs are settings of task, which is missing\."):
+        load_policy(linear, outputs="logits", env_kwargs={"nonsense": 1})
+    with pytest.raises(UsageError, match="device: got 'nonsense'"):
+        load_policy(linear, task=vector_task(), outputs="logits", device="nonsense")
+
+
 def test_a_function_may_answer_by_name_or_in_a_tuple():
     def by_name(observations):
         return {"mean": linear(observations), "log_std": np.zeros(3), "value": np.zeros(len(observations))}

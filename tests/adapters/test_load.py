@@ -85,10 +85,8 @@ def test_a_class_is_no_module(checkpoint):
 
 
 def test_words_that_a_file_does_not_need_are_refused(own, checkpoint):
-    assert refusal(checkpoint, input_scale=1.0) == "FILE is a checkpoint, which takes no input_scale. Leave it out."
-    assert (
-        refusal(own, activation="elu") == "FILE is a policy file of rldistill, which takes no activation. Leave it out."
-    )
+    assert refusal(checkpoint, input_scale=1.0) == "FILE (checkpoint) takes no input_scale. Leave it out."
+    assert refusal(own, activation="elu") == "FILE (policy file of rldistill) takes no activation. Leave it out."
 
 
 def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
@@ -101,9 +99,9 @@ def test_a_module_of_ones_own_has_its_own_activation(checkpoint):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"normalizer": "none"}, "FILE is a policy file of rldistill, which takes no normalizer. Leave it out."),
-        ({"activation": "elu"}, "FILE is a policy file of rldistill, which takes no activation. Leave it out."),
-        ({"input_scale": 0.5}, "FILE is a policy file of rldistill, which takes no input_scale. Leave it out."),
+        ({"normalizer": "none"}, "FILE (policy file of rldistill) takes no normalizer. Leave it out."),
+        ({"activation": "elu"}, "FILE (policy file of rldistill) takes no activation. Leave it out."),
+        ({"input_scale": 0.5}, "FILE (policy file of rldistill) takes no input_scale. Leave it out."),
         ({"outputs": "q_values"}, "FILE says itself that its outputs are logits: got outputs='q_values'."),
     ],
 )
@@ -169,10 +167,7 @@ def test_a_zip_of_stable_baselines3_is_known_by_its_content(shared_teachers, tmp
     assert isinstance(policy, TorchPolicy)
     assert policy.output_kind == "q_values"
     assert policy(np.zeros((1, 4), np.float32))[0].q_values.shape == (1, 2)
-    assert (
-        refusal(renamed, activation="relu")
-        == "FILE is a Stable-Baselines3 zip, which takes no activation. Leave it out."
-    )
+    assert refusal(renamed, activation="relu") == "FILE (Stable-Baselines3 zip) takes no activation. Leave it out."
 
 
 def test_what_nothing_can_read_is_one_line(tmp_path):

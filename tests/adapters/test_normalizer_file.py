@@ -134,7 +134,7 @@ def test_where_they_have_no_place_they_are_refused(statistics, tmp_path):
         "Policy file FILE holds the statistics of its observations itself: leave normalizer out."
     )
     small_policy().save(tmp_path / "own.safetensors")
-    assert "which takes no normalizer" in refusal(tmp_path / "own.safetensors", error=UsageError, normalizer=statistics)
+    assert ") takes no normalizer" in refusal(tmp_path / "own.safetensors", error=UsageError, normalizer=statistics)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """ONNX files: the same answers whatever the batch, identified by their bytes, told once how they are to be read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -218,6 +220,11 @@ def test_bytes_go_in_as_they_are_where_the_file_takes_bytes(onnx_path):
     np.testing.assert_allclose(policy(frames)[0].q_values, expected(weights, frames.astype(np.float32)), atol=1e-2)
     with pytest.raises(UsageError, match=r"takes its observations as they are: --input-scale does not apply\.$"):
         load_policy(onnx_path, task=image_task(), outputs="q_values", input_scale=0.5)
+    frames = image_task()
+    floats = replace(frames, name="floats", fingerprint=replace(frames.fingerprint, observation_dtype="float32"))
+    assert "takes bytes, 0 to 255, task 'floats' gives float32. Was it made for another task?" in refusal(
+        onnx_path, MismatchError, task=floats
+    )
 
 
 def test_an_action_already_chosen_is_no_output_to_learn_from(onnx_path):

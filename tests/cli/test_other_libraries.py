@@ -283,7 +283,7 @@ def test_words_that_a_program_has_no_use_for_are_refused(verb, word, exported, s
     result = run(*verb, exported, *CART_POLE, "--trust", "--outputs", "logits", word, value)
     assert (result.code, result.line) == (
         2,
-        f"rldistill {verb[0]}: {exported} is a torch.export file, which takes no {word[2:]}. Leave it out.",
+        f"rldistill {verb[0]}: {exported} (torch.export file) takes no {word[2:]}. Leave it out.",
     )
 
 

@@ -86,7 +86,7 @@ def test_a_torchscript_module_answers_batches_of_any_size_as_the_policy_does(nam
 def test_an_exported_program_answers_batches_of_any_size_as_the_policy_does(name, tmp_path):
     policy = POLICIES[name]()
     export, path = exported(policy, "torch-export", tmp_path)
-    copy = FORMATS["torch-export"].read(export, path)
+    copy = FORMATS["torch-export"].open(export, path)[0]
     rows = probe_rows(policy.tasks[0].fingerprint, 33)
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_a_module_of_ones_own_leaves_as_torchscript_and_says_so_where_it_cannot_
     policy = TorchPolicy.from_module(module, vector_task(), output_kind="logits")
     export, path = exported(policy, "torchscript", tmp_path)
     rows = probe_rows(policy.tasks[0].fingerprint, 5)
-    copy = FORMATS["torchscript"].read(export, path)
+    copy = FORMATS["torchscript"].open(export, path)[0]
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw)
     for name in ("onnx", "c", "sb3", "rsl-rl", "hub-folder"):
         line = (
@@ -162,7 +162,7 @@ def test_running_statistics_lie_beside_the_zip_as_a_vec_normalize(tmp_path):
     rows = probe_rows(policy.tasks[0].fingerprint, 20).numpy()
     actions, _ = library.DQN.load(path, buffer_size=1).predict(normalize.normalize_obs(rows), deterministic=True)
     np.testing.assert_array_equal(actions, choose_actions(policy(rows)[0], "greedy"))
-    torch.testing.assert_close(FORMATS["sb3"].read(export, path)(rows)[0].raw, policy(rows)[0].raw)
+    torch.testing.assert_close(FORMATS["sb3"].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
     torch.testing.assert_close(rd.load_policy(path)(rows)[0].raw, policy(rows)[0].raw)
 
 
@@ -215,8 +215,15 @@ def test_an_rsl_rl_checkpoint_holds_the_actor_and_is_read_as_the_policy(tmp_path
     rows = probe_rows(policy.tasks[0].fingerprint, 20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        copy = FORMATS["rsl-rl"].read(export, path)
+        copy = FORMATS["rsl-rl"].open(export, path)[0]
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-5)
+
+
+def test_the_actions_of_a_beta_policy_are_those_of_its_file_also_without_a_task(tmp_path):
+    policy = beta_policy()
+    _, path = exported(policy, "onnx", tmp_path)
+    layouts = [rd.load_policy(path, task=task).tasks[0].fingerprint.action_layout for task in (None, policy.tasks[0])]
+    assert layouts[0] == layouts[1] == policy.tasks[0].fingerprint.action_layout
 
 
 def test_an_rsl_rl_checkpoint_holds_no_beta_distributions(tmp_path):

@@ -86,7 +86,7 @@ def test_rounded_weights_remember_nearly_the_same(precision, tmp_path):
     policy, rows = remembering("mlp:8+gru:6"), observations(60)
     expected, _, before = played(policy, rows, np.array([0]))
     export, path = written(policy, "onnx", tmp_path, precision=precision, calibration=Sample(rows, before))
-    copy, state, got = FORMATS["onnx"].read(export, path), None, []
+    copy, state, got = FORMATS["onnx"].open(export, path)[0], None, []
     for row in rows:
         output, state = copy(row[None], state)
         got.append(output.raw[0].numpy())
@@ -98,7 +98,7 @@ def test_rounded_weights_remember_nearly_the_same(precision, tmp_path):
 def test_what_is_read_back_begins_with_zeros_and_keeps_a_state_for_each_environment(name, tmp_path):
     policy, rows = remembering("lstm:4"), observations()
     export, path = written(policy, name, tmp_path)
-    copy = FORMATS[name].read(export, path)
+    copy = FORMATS[name].open(export, path)[0]
     expected, _, _ = played(policy, rows, BEGINS)
     state = copy.initial_state(2)
     for step in range(5):

@@ -142,7 +142,7 @@ def test_exploration_falls_over_a_million_steps_once_learning_has_started(step, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_envs": 0}, "num_envs must be 1 or more, got 0."),
+        ({"num_envs": 0}, "num_envs must lie in [1, 4096], got 0."),
         ({"num_return_steps": 0}, "num_return_steps must be 1 or more, got 0."),
         ({"exploration_steps": 0}, "exploration_steps must be 1 or more, got 0."),
         ({"gamma": float("nan")}, "gamma must lie in [0, 1], got nan."),

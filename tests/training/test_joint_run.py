@@ -1,4 +1,4 @@
-"""One network for several tasks, `train-teacher --tasks`: steps, records, scores and replays by task."""
+"""One network for several tasks, `train-teacher --task A,B`: steps, records, scores and replays by task."""
 
 import json
 from dataclasses import replace

@@ -208,7 +208,7 @@ def test_exploration_without_a_share_stands_at_its_end():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_envs": 0}, "num_envs must be 1 or more, got 0."),
+        ({"num_envs": 0}, "num_envs must lie in [1, 4096], got 0."),
         ({"num_epochs": -1}, "num_epochs must be 1 or more, got -1."),
         ({"gamma": 1.5}, "gamma must lie in [0, 1], got 1.5."),
         ({"return_lambda": float("nan")}, "return_lambda must lie in [0, 1], got nan."),

@@ -51,6 +51,18 @@ def test_each_kind_of_observation_has_a_stem_and_all_share_what_is_above(data, t
     assert set(student.spec.provenance["tasks"]) == {CART_POLE, BOX, WIDE}
 
 
+def test_each_head_keeps_what_its_outputs_are_when_all_are_to_act_in_one_way(data, tmp_path):
+    student = distilled(data, tmp_path / "r", "cart", "box", normalize_inputs=True)
+    greedy = rd.load_policy(tmp_path / "r" / "student.safetensors", behaviour="greedy")
+    sampling = greedy.acting("sample")
+    assert [head.behaviour for head in sampling.spec.heads] == [None, None] and sampling.behaviour == "sample"
+    for name in (CART_POLE, BOX):
+        assert sampling.for_task(name).output_kind == student.for_task(name).output_kind
+        assert sampling.for_task(name).normalization == student.for_task(name).normalization
+    sampling.save(tmp_path / "sampling.safetensors")
+    assert load_policy(tmp_path / "sampling.safetensors").hash == sampling.hash
+
+
 def test_a_file_brings_back_the_student_and_each_task_alone_is_an_ordinary_one(data, tmp_path):
     student = distilled(data, tmp_path / "r", "cart", "box", normalize_inputs=True)
     loaded = load_policy(tmp_path / "r" / "student.safetensors")

@@ -183,6 +183,16 @@ def test_names_and_control_rate_come_from_the_environment(tmp_path):
     assert contract["control_rate_hz"] == 50.0
 
 
+@pytest.mark.parametrize("metadata", [["angle"], {"observations": ["angle"]}])
+def test_metadata_that_hold_no_names_are_refused(metadata, tmp_path):
+    class Named(CartPoleEnv):
+        pass
+
+    Named.metadata = {**CartPoleEnv.metadata, "rldistill": metadata}
+    with pytest.raises(UsageError, match=r"The metadata of task .*, expected observation, action and control_rate_hz"):
+        export(hand_made_teacher(), tmp_path / "cart.pt", task=lambda: TimeLimit(Named(), 20), num_episodes=1)
+
+
 def test_names_of_a_file_stand_above_those_of_the_environment(teacher, tmp_path):
     (tmp_path / "names.json").write_text('{"observation": [{"name": "state", "size": 4}], "action": ["push"]}')
     out = tmp_path / "out" / "cart.pt"
@@ -237,6 +247,7 @@ def test_a_dry_run_writes_nothing(teacher, tmp_path):
             1,
             "names none that is still there. Name one: --data FOLDER, which",
         ),
+        (["--out", ".", "--to", "hub-folder"], 2, "--out .: got a folder that is there already, expected a name"),
         (["--out", "x.onnx", "--data", "gone"], 1, "gone is not a dataset"),
         (["--out", "x.onnx", "--probabilities"], 2, "gives q_values, which are no choices"),
         (["--out", "x.zip", "--probabilities"], 2, "files of --to sb3 have no place for them. Leave it out."),
@@ -316,6 +327,19 @@ def test_data_say_the_task_where_the_policy_names_one_that_is_not_here(teacher, 
     policy = policy.with_spec(heads=(elsewhere,))
     job = prepare(ExportOptions(policy, tmp_path / "a.onnx", data=tmp_path / "data", **FEW))
     assert job.task is None and job.playable is not None and job.playable.task.name == "CartPole-v1"
+
+
+@pytest.mark.parametrize("name", ["sb3", "rsl-rl"])
+def test_the_spread_of_a_gaussian_is_its_mean_over_the_data_where_a_format_has_one_for_all_states(name, tmp_path):
+    policy = small_policy(make_task("Pendulum-v1").task, output_kind="gaussian")
+    policy.network.get_parameter("heads.0.rows.log_std_layer.weight").data.zero_()
+    policy.network.get_parameter("heads.0.rows.log_std_layer.bias").data.fill_(-2.0)
+    rd.collect(policy, num_steps=300, num_envs=4, out=tmp_path / "data")
+    out = tmp_path / ("x.zip" if name == "sb3" else "x.pt")
+    export(policy, out, to=name, data=tmp_path / "data", **FEW)
+    rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    copy = rd.load_policy(out, task="Pendulum-v1", activation=None if name == "sb3" else "relu")
+    np.testing.assert_allclose(copy(rows)[0].log_std, -2, atol=1e-5)
 
 
 def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):

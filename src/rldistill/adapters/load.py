@@ -23,7 +23,7 @@ from rldistill.networks.outputs import BETA_MEANS, OutputDeclaration, parse_outp
 from rldistill.options.declaration import verb
 from rldistill.options.load_policy import LoadOptions
 from rldistill.options.reading import Reading
-from rldistill.policies import HeadSpec, TorchPolicy, files, fit_policy
+from rldistill.policies import TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_can_sample
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
@@ -140,7 +140,9 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
     source, module = options.source, options.module
     if module is not None and not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] Python lets anything in
         raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
-    task = _task(options.task, options.env_kwargs)
+    if options.env_kwargs and options.task is None:
+        raise UsageError("load_policy: env_kwargs are settings of task, which is missing.")
+    task, device = _task(options.task, options.env_kwargs), resolve_device(options.device)
     if isinstance(source, str | Path):
         with reading_file(f"Policy file {source}", PolicyFileError):
             if options.initial_state is not None:
@@ -158,7 +160,7 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
         outputs, behaviour = options.outputs, options.behaviour or "greedy"
         if isinstance(source, nn.Module):
             policy = module_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
-            policy = policy.to(resolve_device(options.device))
+            policy = policy.to(device)
         else:
             policy = function_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
     _check_sampling(policy, options.behaviour)
@@ -205,7 +207,7 @@ def check_reading(path: Path, kind: FileKind, reading: Reading, *, module: nn.Mo
     said = {"module": module} | {word: getattr(reading, word) for word in _SHARED_WORDS}
     beyond = [name for name, value in said.items() if value is not None and name not in _BY_KIND[kind].words]
     if beyond:
-        raise UsageError(f"{path} is a {_BY_KIND[kind].name}, which takes no {' and no '.join(beyond)}. Leave it out.")
+        raise UsageError(f"{path} ({_BY_KIND[kind].name}) takes no {' and no '.join(beyond)}. Leave it out.")
 
 
 def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
@@ -214,7 +216,7 @@ def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
         return policy
     if not isinstance(policy, TorchPolicy):
         return policy.with_behaviour(behaviour)
-    return policy.with_spec(heads=tuple(HeadSpec(head.task) for head in policy.spec.heads), behaviour=behaviour)
+    return policy.acting(behaviour)
 
 
 def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:

@@ -147,7 +147,7 @@ def _box_of_contract(path: Path) -> Task | None:
             tuple(other if bound is None else float(bound) for bound in own)
             for own, other in zip(sides, (-math.inf, math.inf), strict=True)
         )
-        squashes = any(term["squash"] for term in action["terms"])
+        squashes = any(term["squash"] == "tanh" for term in action["terms"])
         layout = ActionLayout("box", (len(low),), low, high, "tanh_rescale" if squashes else "clip")
         shape = tuple(observation["shape"])
         return Task(UNNAMED_TASK, ObservationFingerprint(shape, observation["dtype"], layout))

@@ -256,6 +256,11 @@ def _observation_shape(program: Program, task: Task | None) -> tuple[int, ...]:
             f"{program.what} takes observations {list(program.observation_shape or ())}, task {task.name!r} gives "
             f"{list(shape)}. Was it made for another task?"
         )
+    if program.input_dtype == torch.uint8 and not _gives_bytes(task):
+        raise MismatchError(
+            f"{program.what} takes bytes, 0 to 255, task {task.name!r} gives {task.fingerprint.observation_dtype}. Was "
+            "it made for another task?"
+        )
     return shape
 
 

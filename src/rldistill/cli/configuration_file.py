@@ -29,10 +29,14 @@ def values_for_verb(verb: str, path: Path, known: Collection[str]) -> dict[str, 
 
 
 def _checked(values: Mapping[str, Any], known: Collection[str], place: str) -> dict[str, Any]:
-    named = {key.replace("-", "_"): value for key, value in values.items()}
-    for key, name in zip(values, named, strict=True):
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
         if name not in known:
             raise UsageError(f"{place}: unknown key {key!r}{_nearest(name, known)}")
+        if name in named:
+            raise UsageError(f"{place}: {name} stands there twice, once as {key!r}. Leave one out.")
+        named[name] = value
     return named
 
 

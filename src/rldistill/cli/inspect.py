@@ -8,6 +8,7 @@ from typing import Any
 from rldistill.cli.options import Flags, Given, read_options
 from rldistill.cli.output import plain_line, write_options, write_result
 from rldistill.errors import GateError, UsageError
+from rldistill.options.declaration import option_types
 from rldistill.options.inspect import InspectOptions, VerifyOptions
 from rldistill.options.shared import Folder, recorded
 
@@ -28,9 +29,9 @@ def run(argv: Sequence[str]) -> None:
     options, flags = given.make(InspectOptions), given.flags
     if {"resume", "overwrite"} & given.values.keys() or (flags.dry_run and not options.verify):
         raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
-    for name in ("expected_return", "expected_standard_error"):
-        if name in given.values and not options.verify:
-            raise UsageError(f"{name} belongs with --verify, which plays the policy.")
+    of_play = option_types(VerifyOptions).keys() - option_types(InspectOptions).keys()
+    for name in () if options.verify else sorted(of_play & given.values.keys()):
+        raise UsageError(f"{name} belongs with --verify, which plays the policy.")
     if options.against is not None:
         _compare(options, flags)
         return

@@ -1,35 +1,22 @@
 """`rldistill train-teacher`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import quoted, task_words, write_result
 from rldistill.cli.run import run_verb
-from rldistill.errors import UsageError
-from rldistill.options.declaration import Options
 from rldistill.options.train_teacher import TrainTeacherOptions
 
 _EXAMPLE = "rldistill train-teacher --task atari:pong --num-steps 2500000 --out runs/pong-teacher"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeveralTasks(Options):
-    """Another way to name several tasks."""
-
-    tasks: str | Sequence[str] | None = None
-    """Instead of --task: tasks to learn with one network, a head for each, such as atari:pong,atari:breakout."""
-
-
 def run(argv: Sequence[str]) -> None:
     """Train a teacher."""
-    given = read_options("train-teacher", [TrainTeacherOptions, SeveralTasks], argv, example=_EXAMPLE)
-    if ("task" in given.values) == ("tasks" in given.values):
-        raise UsageError("give --task ID, or --tasks ID,ID,… to learn several with one network.")
+    given = read_options("train-teacher", [TrainTeacherOptions], argv, example=_EXAMPLE)
     from rldistill.verbs.train_teacher import check_training, train_teacher
 
-    options = given.make(TrainTeacherOptions, task=given.values.get("task") or given.values["tasks"])
+    options = given.make(TrainTeacherOptions)
     result = run_verb(train_teacher, check_training, options, Path(options.out), given.flags)
     if result is None:
         return

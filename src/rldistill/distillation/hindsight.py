@@ -14,7 +14,7 @@ from rldistill.data import FieldSpec, Replay
 from rldistill.distillation.sources import Loss
 from rldistill.errors import UsageError
 from rldistill.losses.on_policy import future_sums
-from rldistill.policies import HeadSpec, Policy, TorchPolicy
+from rldistill.policies import Policy, TorchPolicy
 from rldistill.rollout.player import StepRecord
 from rldistill.schedules import Schedule
 from rldistill.types import OutputKind
@@ -128,5 +128,4 @@ def sampling(student: TorchPolicy) -> TorchPolicy:
             f"lookahead is for choices and a loss that makes logits of them, got a student of {student.output_kind}. "
             "Leave it out, or use reverse_kl."
         )
-    heads = tuple(HeadSpec(head.task) for head in student.spec.heads)
-    return student.with_spec(behaviour="sample", heads=heads)
+    return student.acting("sample")

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import RldistillError, UsageError, shown
-from rldistill.exports.c.decisions import action_size
 from rldistill.exports.c.footprint import Footprint
 from rldistill.exports.c.library import Library, compile_c, find_compiler
 from rldistill.exports.c.plan import Plan, make_plan
 from rldistill.exports.c.quantize import QuantizedPlan, quantize
 from rldistill.exports.c.source import write_c
 from rldistill.exports.c.text import identifier
-from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, Written
+from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, Written
 from rldistill.exports.states import state_parts
 from rldistill.policies import Policy
 from rldistill.types import OUTPUT_FIELDS, ActionLayout
@@ -84,21 +83,28 @@ def rename(path: Path, stem: str) -> None:
     )
 
 
-def read(export: Export, path: Path) -> Policy | None:
-    """Return the policy that the compiled files are; None where no C compiler is.
+def open_c(export: Export, path: Path) -> Opened:
+    """Return the policy that the compiled files are, and its decisions called from Python; None without a C compiler.
 
     Raises:
         RldistillError: they do not compile, or int8 gives other numbers than its arithmetic in Python.
     """
-    library = _library(export, path)
-    if library is None:
-        return None
-    policy = export.policy
-    fields = OUTPUT_FIELDS[policy.output_kind]
-    if export.precision == "int8":
-        _check_exact(export, library)
+    compiler = find_compiler()
+    if compiler is None:
+        return None, None
+    plan = _plan(export)
+    library = _library(export, path, plan, compiler)
+    if isinstance(plan, QuantizedPlan):
+        _check_exact(export, plan, library)
+    # The call from Python takes most of the time that is then measured.
+    state = library.begun()
+    return _policy(export, path, library), lambda observation: library.act(observation, state)
 
-    remembers = bool(state_parts(policy))
+
+def _policy(export: Export, path: Path, library: Library) -> Policy:
+    """Return the policy that a library is."""
+    policy = export.policy
+    fields, remembers = OUTPUT_FIELDS[policy.output_kind], bool(state_parts(policy))
 
     def run(rows: Tensor, *state: Tensor) -> Mapping[str, Tensor]:
         (row,), before = rows.numpy(), state[0][0].numpy() if remembers else None
@@ -115,20 +121,7 @@ def read(export: Export, path: Path) -> Policy | None:
     return ProgramPolicy.create(program, policy.tasks[0], outputs=policy.output_kind, behaviour=policy.behaviour)
 
 
-def decider(export: Export, path: Path) -> Decide | None:
-    """Return one decision of the compiled code, called from Python; None where no C compiler is."""
-    library = _library(export, path)
-    if library is None:
-        return None
-    state = library.begun()
-    # The call from Python takes most of the time that is then measured.
-    return lambda observation: library.act(observation, state)
-
-
-def _library(export: Export, path: Path) -> Library | None:
-    compiler = find_compiler()
-    if compiler is None:
-        return None
+def _library(export: Export, path: Path, plan: Plan | QuantizedPlan, compiler: str) -> Library:
     fingerprint = export.policy.tasks[0].fingerprint
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "policy.so")
@@ -138,19 +131,18 @@ def _library(export: Export, path: Path) -> Library | None:
             identifier(path.stem),
             is_bytes=fingerprint.observation_dtype == "uint8",
             num_outputs=fingerprint.action_layout.num_outputs(export.policy.output_kind),
-            action_size=action_size(fingerprint.action_layout),
-            num_state_bytes=write_c(path.stem, _plan(export), ()).num_state_bytes,
+            action_size=fingerprint.action_layout.action_size,
+            num_state_bytes=write_c(path.stem, plan, ()).num_state_bytes,
         )
 
 
-def _check_exact(export: Export, library: Library) -> None:
+def _check_exact(export: Export, plan: QuantizedPlan, library: Library) -> None:
     """Check that int8 is computed as `quantize` says, to the last bit, where only whole numbers and products are.
 
     Raises:
         RldistillError: it is not.
     """
-    plan = _plan(export)
-    assert isinstance(plan, QuantizedPlan) and export.calibration is not None
+    assert export.calibration is not None, "an export of int8 without data was refused before"
     output = plan.plan.output
     if (
         plan.plan.remembers
@@ -228,8 +220,7 @@ C = ExportFormat(
     ".c",
     ("float32", "int8"),
     write,
-    read,
-    decider,
+    open_c,
     companions=(_HEADER,),
     rename=rename,
     may_give_probabilities=False,

@@ -191,11 +191,8 @@ def _preprocessing(policy: TorchPolicy, statistics: InputNormalization | None, s
 
 def _action_terms(task: Task, policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
     layout = task.fingerprint.action_layout
-    num_values = len(layout.sizes) if layout.kind == "multi_discrete" else layout.sizes[0]
-    if layout.kind == "discrete":
-        num_values = 1
-    terms = list(named) or [Term("action", num_values)]
-    _check_total("action", terms, num_values)
+    terms = list(named) or [Term("action", layout.action_size)]
+    _check_total("action", terms, layout.action_size)
     data: list[dict[str, Any]] = []
     start = 0
     for term in terms:

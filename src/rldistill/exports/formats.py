@@ -26,6 +26,9 @@ ACTION = "action"
 Decide = Callable[[NDArray[Any]], object]
 """One observation, `[1, *observation_shape]`, to an action, in the way of who runs the file."""
 
+Opened = tuple[Policy, Decide] | tuple[None, None]
+"""What was written: the policy that it is, and its decisions; None where this machine cannot run it."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -66,9 +69,8 @@ class ExportFormat:
     suffix: str  # of its files; empty: a folder
     precisions: tuple[Precision, ...]
     write: Callable[[Export, Path], Written | None]
-    # As whoever gets the file reads it: what is verified; None where this machine cannot run it.
-    read: Callable[[Export, Path], Policy | None]
-    decider: Callable[[Export, Path], Decide | None]  # on one thread, to be timed
+    # As users of the file read it, to be verified, and as they decide with it on one thread, to be timed.
+    open: Callable[[Export, Path], Opened]
     companions: tuple[str, ...] = ()  # suffixes of the files that may be written beside it
     # Of a file that is to lie under another stem: makes it name its companions by that, too.
     rename: Callable[[Path, str], None] | None = None
@@ -103,6 +105,8 @@ def format_of(formats: Mapping[str, ExportFormat], name: str | None, out: Path) 
     Raises:
         UsageError: there is none, or `out` ends as the files of another format do.
     """
+    if not out.name:
+        raise UsageError(f"--out {out}: got a folder that is there already, expected a name for what is written.")
     by_suffix = [own for own in formats.values() if own.suffix and own.suffix == out.suffix]
     if name is None:
         if by_suffix:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.exports import onnx_format
-from rldistill.exports.formats import Decide, Export, ExportFormat
-from rldistill.policies import Policy, load_policy
+from rldistill.exports.formats import Export, ExportFormat, Opened
+from rldistill.policies import load_policy
 
 POLICY, ONNX_FILE, CONTRACT, CARD = "policy.safetensors", "policy.onnx", "contract.json", "README.md"
 
@@ -81,13 +81,9 @@ def _text(export: Export) -> Iterator[str]:
         yield ""
 
 
-def _read(export: Export, path: Path) -> Policy:
+def _open(export: Export, path: Path) -> Opened:
     load_policy(path / POLICY)  # checked by its own checksum
-    return onnx_format.read(export, path / ONNX_FILE)
-
-
-def _decider(export: Export, path: Path) -> Decide:
-    return onnx_format.decider(export, path / ONNX_FILE)
+    return onnx_format.open_onnx(export, path / ONNX_FILE)
 
 
 HUB_FOLDER = ExportFormat(
@@ -95,7 +91,6 @@ HUB_FOLDER = ExportFormat(
     "",
     ("float32", "float16", "int8"),
     _write,
-    _read,
-    _decider,
+    _open,
     contents=(POLICY, ONNX_FILE, CONTRACT, CARD),
 )

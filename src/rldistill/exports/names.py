@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from rldistill.checks import is_whole
 from rldistill.errors import UsageError, shown
-from rldistill.limits import JSON, read_file, read_json
+from rldistill.limits import JSON, BeyondLimitsError, read_file, read_json
 from rldistill.policies import TorchPolicy
 from rldistill.sight import checked_spans
 from rldistill.tasks import Task
@@ -93,23 +93,23 @@ def read_names(path: Path) -> Names:
             f"--names {path} cannot be read: {error.strerror}. Expected a JSON file, or NAME=FIRST:END such as "
             "velocity=0:3."
         ) from error
+    except BeyondLimitsError as error:
+        raise UsageError(f"--names {path} {error}.") from error
     except ValueError as error:
         raise UsageError(f"--names {path} is no JSON: {error}.") from error
-    keys = set(cast(dict[str, Any], data)) if isinstance(data, dict) else None
-    if keys is None or keys - {"observation", "action", "control_rate_hz"}:
-        got = f"a {type(data).__name__}" if keys is None else f"the keys {', '.join(sorted(keys))}"
-        raise UsageError(
-            f"--names {path}: got {got}, expected observation, action and control_rate_hz, or some of them."
-        )
     return names_from(data, f"--names {path}")
 
 
-def names_from(data: Mapping[str, Any], what: str) -> Names:
+def names_from(given: object, what: str) -> Names:
     """Return names from plain JSON data.
 
     Raises:
         UsageError: it does not hold them; begins with `what`.
     """
+    data = cast(dict[str, Any], given) if isinstance(given, dict) else None
+    if data is None or set(data) - {"observation", "action", "control_rate_hz"}:
+        got = f"a {type(given).__name__}" if data is None else f"the keys {', '.join(sorted(map(str, data)))}"
+        raise UsageError(f"{what}: got {got}, expected observation, action and control_rate_hz, or some of them.")
     rate = data.get("control_rate_hz")
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
         raise UsageError(f"{what}: control_rate_hz must be a number > 0, got {shown(rate)}.")

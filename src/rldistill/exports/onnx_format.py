@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from rldistill.adapters.onnx_program import CONTRACT_KEY, onnx_metadata
 from rldistill.errors import PolicyFileError, RldistillError, check_installed, optional_import, reading_file
 from rldistill.exports.contract import check_contract
-from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, read_back
+from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read_back
 from rldistill.exports.onnx_graph import INPUT, make_model, state_input, state_output
 from rldistill.exports.states import state_parts
 from rldistill.limits import JSON, read_json
 from rldistill.options.reading import Reading
-from rldistill.policies import Policy
 
 _WHAT = "--to onnx"
 # The limit of protobuf, beyond which weights would have to lie in a second file.
@@ -120,13 +119,11 @@ class _Batches:
         raise NotImplementedError
 
 
-def read(export: Export, path: Path) -> Policy:
-    """Return what our own loader reads: the file in a process of its own, as any stranger's."""
-    return read_back(export, path, Reading())
+def open_onnx(export: Export, path: Path) -> Opened:
+    """Return what our own loader reads, and decisions by onnxruntime on one thread, as a program around it makes them.
 
-
-def decider(export: Export, path: Path) -> Decide:
-    """Return one decision by onnxruntime on one thread, as a program around it would make it."""
+    The loader runs the file in a process of its own, as any stranger's.
+    """
     onnxruntime = optional_import("onnxruntime", what=_WHAT, extra="onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -140,7 +137,7 @@ def decider(export: Export, path: Path) -> Decide:
         state.update(zip(state, following, strict=True))
         return action
 
-    return decide
+    return read_back(export, path, Reading()), decide
 
 
 def contract_in(path: Path) -> dict[str, Any] | None:
@@ -154,4 +151,4 @@ def contract_in(path: Path) -> dict[str, Any] | None:
         return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
 
 
-ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, read, decider)
+ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, open_onnx)

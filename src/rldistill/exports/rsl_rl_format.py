@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rldistill.adapters.load import LoadedPolicy, acting
+from rldistill.adapters.load import acting
 from rldistill.exports.dense import constant_log_std, dense_policy, misfit
-from rldistill.exports.formats import Decide, Export, ExportFormat, read_back
+from rldistill.exports.formats import Export, ExportFormat, Opened, read_back
 from rldistill.networks import InputNormalization
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.options.reading import Reading
@@ -61,15 +61,10 @@ def _said(export: Export) -> Reading:
     return Reading(activation=names[found.activations[0]] if found.activations else None)
 
 
-def _read(export: Export, path: Path) -> LoadedPolicy:
-    return read_back(export, path, _said(export))
+def _open(export: Export, path: Path) -> Opened:
+    policy = read_back(export, path, _said(export))
+    greedy = acting(policy, "greedy")
+    return policy, lambda observation: greedy.act(observation)
 
 
-def _decider(export: Export, path: Path) -> Decide:
-    policy = acting(_read(export, path), "greedy")
-    return lambda observation: policy.act(observation)
-
-
-RSL_RL = ExportFormat(
-    "rsl-rl", ".pt", ("float32",), _write, _read, _decider, may_give_probabilities=False, keeps_state=False
-)
+RSL_RL = ExportFormat("rsl-rl", ".pt", ("float32",), _write, _open, may_give_probabilities=False, keeps_state=False)

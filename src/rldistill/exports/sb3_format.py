@@ -19,7 +19,7 @@ from torch import nn
 from rldistill.envs.spaces import action_space
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
-from rldistill.exports.formats import Decide, Export, ExportFormat, Written, read_back
+from rldistill.exports.formats import Decide, Export, ExportFormat, Opened, Written, read_back
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
 
@@ -187,15 +187,16 @@ def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
     normalize.save(str(path))
 
 
-def _read(export: Export, path: Path) -> Policy:
+def _open(export: Export, path: Path) -> Opened:
     # Nothing is said of the statistics: the loader finds them beside the zip, as it does for users.
-    return read_back(export, path, Reading())
+    return read_back(export, path, Reading()), _decider(export, path)
 
 
 def _decider(export: Export, path: Path) -> Decide:
     """Return `predict`, as users of the library act."""
     algorithm = getattr(_import("stable_baselines3"), _algorithm(dense_policy(export, _WHAT)))
-    model = algorithm.load(path, device="cpu", buffer_size=1) if algorithm.__name__ != "PPO" else algorithm.load(path)
+    further = {} if algorithm.__name__ == "PPO" else {"buffer_size": 1}
+    model = algorithm.load(path, device="cpu", **further)
     return lambda observation: model.predict(observation, deterministic=True)
 
 
@@ -230,8 +231,7 @@ SB3 = ExportFormat(
     ".zip",
     ("float32",),
     _write,
-    _read,
-    _decider,
+    _open,
     companions=(_STATISTICS_SUFFIX,),
     may_give_probabilities=False,
     keeps_state=False,

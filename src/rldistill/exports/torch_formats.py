@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from rldistill.adapters.torch_programs import CONTRACT_FILE
 from rldistill.errors import RldistillError, first_line
-from rldistill.exports.formats import ACTION, Decide, Export, ExportFormat, read_back
+from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read_back
 from rldistill.exports.states import state_parts
 from rldistill.networks import ModuleNetwork
 from rldistill.networks.foreign import named_outputs
 from rldistill.networks.outputs import raw_rows
 from rldistill.options.reading import Reading
-from rldistill.policies import Policy, TorchPolicy
+from rldistill.policies import TorchPolicy
 from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind, State
 
 STATE = "hidden_state"
@@ -167,39 +167,34 @@ def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:
     )
 
 
-def _read(export: Export, path: Path) -> Policy:
-    # Written a moment ago, by us.
-    return read_back(export, path, Reading(trust=True))
-
-
-def _decide(module: Any) -> Decide:  # noqa: ANN401 (a module, of either kind)
+def _opened(export: Export, path: Path, module: Any) -> Opened:  # noqa: ANN401 (a module, of either kind)
     @torch.inference_mode()
     def decide(observation: NDArray[np.generic]) -> object:
         return module(torch.from_numpy(observation))[ACTION]
 
-    return decide
+    # Written a moment ago, by us.
+    return read_back(export, path, Reading(trust=True)), decide
 
 
-def _torchscript_decider(_: Export, path: Path) -> Decide:
+def _open_torchscript(export: Export, path: Path) -> Opened:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
-        return _decide(torch.jit.load(path))
+        return _opened(export, path, torch.jit.load(path))
 
 
-def _exported_decider(_: Export, path: Path) -> Decide:
-    return _decide(torch.export.load(path).module())
+def _open_exported(export: Export, path: Path) -> Opened:
+    return _opened(export, path, torch.export.load(path).module())
 
 
 TORCHSCRIPT = ExportFormat(
-    "torchscript", ".pt", ("float32",), _write_torchscript, _read, _torchscript_decider, needs_layers=False
+    "torchscript", ".pt", ("float32",), _write_torchscript, _open_torchscript, needs_layers=False
 )
 TORCH_EXPORT = ExportFormat(
     "torch-export",
     ".pt2",
     ("float32",),
     _write_exported,
-    _read,
-    _exported_decider,
+    _open_exported,
     keeps_state=False,
     needs_layers=False,
 )

@@ -45,7 +45,11 @@ def describe(
             or does not say what its outputs are; `heads` for something that has its own.
     """
     text, path = str(target), Path(target)
-    if not path.exists() and (text in PRESETS or _FREE_SIZE.match(text)):
+    is_network = not path.exists() and (text in PRESETS or _FREE_SIZE.match(text)) is not None
+    said = [*reading.to_dict(), *(["trust"] if reading.trust else []), *([] if task is None else ["task"])]
+    if said and (is_network or is_dataset_folder(path)):
+        raise UsageError(f"{' and '.join(said)} is for policy files, {target} is none. Leave it out.")
+    if is_network:
         return _describe_network(text, heads or (_ALL_ACTIONS,))
     if heads:
         raise UsageError(f"--heads belongs with a preset, {target} has heads of its own.")

@@ -1,30 +1,33 @@
 """Options of `collect`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Chosen, Folder, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
-
-if TYPE_CHECKING:
-    from rldistill.envs import TaskLike
-    from rldistill.loading.named import PolicyLike
-
-    TeacherLike = PolicyLike | Mapping[str, PolicyLike]
-else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    TeacherLike, TaskLike = tuple[Path, ...], str
+from rldistill.options.shared import (
+    Chosen,
+    Folder,
+    Machine,
+    ManyEnvironments,
+    PartNames,
+    Played,
+    TaskLike,
+    TeacherLike,
+    TeacherSees,
+    Told,
+    check_names,
+)
 
 
 @dataclass(frozen=True)
 class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvironments, Machine, Folder, Told):
     """Let a teacher play, and store observations, its outputs, actions and rewards."""
 
-    teacher: Annotated["TeacherLike", PythonOnly()]
+    teacher: Annotated[TeacherLike, PythonOnly()]
     """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
-    task: Annotated["TaskLike | None", PythonOnly()] = None
+    task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     out: PathLike
@@ -34,6 +37,10 @@ class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnviro
     store: str | Sequence[str] | None = None
     """What is stored of the teacher besides its outputs: value, features (the layer before its output), or both with a
     comma between, for --value-weight and --feature-weight of distill."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self.names, self.teacher_sees, self.choose)
 
     @property
     def further(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ import inspect
 import math
 import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -62,18 +62,9 @@ class AtLeast:
 
     def problem(self, value: float) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
-        return None if self.least <= value < math.inf else f"must be {self.least:g} or more"
-
-
-@dataclass(frozen=True)
-class AtMost:
-    """Numbers up to `most`."""
-
-    most: float
-
-    def problem(self, value: float) -> str | None:
-        """Return what is wrong with a value, None if nothing is."""
-        return None if value <= self.most else f"must be {self.most:g} or less"
+        if value == math.inf:
+            return f"must be a finite number, {self.least:g} or more"
+        return None if self.least <= value else f"must be {self.least:g} or more"
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ def check_option(record: type[Any], name: str, value: object) -> object:
     if any(isinstance(mark, PythonOnly) for mark in marks):
         return _converted(value, (int if isinstance(value, Integral) else float,))
     value = _checked(value, hint, name)
-    for allowed in [mark for mark in marks if isinstance(mark, AtLeast | AtMost | Above | Between)]:
+    for allowed in [mark for mark in marks if isinstance(mark, AtLeast | Above | Between)]:
         problem = None if value is None else allowed.problem(cast(float, value))
         if problem is not None:
             raise UsageError(f"{name} {problem}, got {value}.")
@@ -289,14 +280,27 @@ def _checked(value: object, hint: object, name: str) -> object:
     if any(get_origin(member) is Sequence and get_args(member) == (int,) for member in members):
         value = _whole_numbers(value)
     value = _converted(value, types)
+    if isinstance(value, str) and not value and Path in types:
+        raise UsageError(f"{name}: got '', expected a path.")
     fits = isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
     if fits and isinstance(value, Path):
         check_path(name, value)
     # A text is a sequence too, and a list of one character each is never meant.
     if fits and not (isinstance(value, str) and str not in types):
+        for member in members:
+            if get_origin(member) is Mapping and isinstance(value, Mapping):
+                _check_members(cast(Mapping[str, object], value).values(), get_args(member)[1], name)
+            elif get_origin(member) is Sequence and isinstance(value, list | tuple):
+                _check_members(cast(Sequence[object], value), get_args(member)[0], name)
         return value
     words = [*map(str, choices), *(_IN_WORDS.get(item, item.__name__) for item in types if item is not NoneType)]
     raise UsageError(f"{name}: got {value!r}, expected {_one_of(words)}.")
+
+
+def _check_members(items: Iterable[object], hint: object, name: str) -> None:
+    """Check what a list or a mapping holds; raises as `_checked`."""
+    for item in items:
+        _checked(item, _without_marks(hint)[0], name)
 
 
 def _one_of(words: Sequence[str]) -> str:
@@ -323,7 +327,10 @@ def _converted(value: object, types: tuple[Any, ...]) -> object:
         return value
     if float not in types and isinstance(value, Integral):
         return int(value)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return value
     if float in types:
         return number
     return int(number) if int in types and number.is_integer() else value

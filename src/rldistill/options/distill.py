@@ -82,9 +82,10 @@ class Live(Reading, Chosen, TeacherSees, Played):
     54,000 for images."""
     collect_period: Count | None = None
     """Updates between two collections; a last one is left out if fewer than half as many updates would follow it.
-    Default: likewise, 10,000 for images."""
+    Default: what was measured to suit this kind of teacher, 10,000 for images."""
     replay_capacity: Count = 540_000
-    """Newest decisions of each task that are kept. With --online: if the algorithm has no replay of its own."""
+    """Newest decisions of each task that are kept. With --online it counts only where the algorithm has none of its
+    own (pqn)."""
     replay: Literal["keep", "once"] = "keep"
     """keep: updates draw from all that is kept, as DAgger aggregates; once: from the last collection alone."""
     teacher_fraction: Annotated[Number | None, PythonOnly()] = None

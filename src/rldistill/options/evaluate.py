@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Chosen, Machine, ManyEnvironments, PartNames, Played, TeacherSees, Told
+from rldistill.options.shared import (
+    Chosen,
+    Machine,
+    ManyEnvironments,
+    PartNames,
+    Played,
+    TeacherSees,
+    Told,
+    check_names,
+)
 
 if TYPE_CHECKING:
     from rldistill.envs import TaskLike
@@ -45,6 +54,7 @@ class EvaluateOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvir
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_names(self.names, self.teacher_sees, self.choose)
         names = list(self.task) if isinstance(self.task, list | tuple) else [self.task]
         if not all(name.strip() for name in names if isinstance(name, str)):
             named = ",".join(str(name) for name in names)

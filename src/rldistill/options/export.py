@@ -3,19 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Machine, Told
-
-if TYPE_CHECKING:
-    from rldistill.envs import TaskLike
-    from rldistill.loading.named import PolicyLike
-else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    PolicyLike, TaskLike = Path, str
+from rldistill.options.shared import Environments, Machine, PolicyLike, TaskLike, Told
 
 _MOST = re.compile(r"(flash|ram)=([1-9]\d{0,8})([kKmM]?)")
 

@@ -3,19 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rldistill.errors import UsageError
 from rldistill.options.declaration import AtLeast, Options, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Machine, ManyEnvironments, Told
-
-if TYPE_CHECKING:
-    from rldistill.envs import TaskLike
-    from rldistill.loading.named import PolicyLike
-else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    PolicyLike, TaskLike = Path, str
+from rldistill.options.shared import Machine, ManyEnvironments, PolicyLike, TaskLike, Told
 
 
 @dataclass(frozen=True)
@@ -72,10 +65,15 @@ class InspectOptions(Reading, Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         texts = [] if self.heads is None else self.heads.split(",")
-        if not all(text.strip().isdigit() and int(text) > 0 for text in texts):
+        if not all(text.strip().isdecimal() and int(text) > 0 for text in texts):
             raise UsageError(f"heads: got {self.heads!r}, expected positive integers such as 3,3,6.")
         if self.verify and self.heads is not None:
             raise UsageError("--verify plays a policy: --heads belongs with a preset.")
+        if self.env_kwargs and self.task is None and not self.verify:
+            raise UsageError("env_kwargs are settings of the environment: they belong with --task or --verify.")
+        further = [name for name in ("heads", "env_kwargs", "full", "verify") if getattr(self, name)]
+        if self.against is not None and further:
+            raise UsageError(f"--against compares two contracts: {' and '.join(further)} does not apply. Leave it out.")
 
     @property
     def head_sizes(self) -> tuple[int, ...]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rldistill.limits import is_file
-from rldistill.options.declaration import Options, option_types
+from rldistill.options.declaration import Above, Options, option_types
 
 WITHOUT_NORMALIZER = "none"
 """In the place of a normalizer's file: the policy sees observations as they are."""
@@ -21,13 +21,14 @@ class Reading(Options):
     outputs: str | None = None
     """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions; if there are several
     outputs also which, such as logits=policy or gaussian=mu,log_std. actions=rescale: outputs of -1 and 1 stand for the
-    bounds of the action space. actions=beta: of rsl_rl, the means of Beta distributions."""
-    input_scale: float | None = None
+    bounds of the action space. actions=beta, for rsl_rl: the outputs are parameters of Beta
+    distributions, and the policy acts by their means."""
+    input_scale: Annotated[float, Above(0)] | None = None
     """Factor on observations of bytes for a program that takes floats: 1 if the program scales them itself, else
     1/255."""
     activation: str | None = None
-    """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl; for CleanRL, that of the
-    script."""
+    """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl, skrl and rl_games; for
+    CleanRL, that of its script."""
     normalizer: str | None = None
     """File with running statistics of the observations: vecnormalize.pkl, or an .npz or .safetensors with mean and var;
     none: observations are not normalised. Default: the file beside a Stable-Baselines3 zip, or what the checkpoint

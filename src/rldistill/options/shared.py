@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
-from rldistill.options.declaration import AtLeast, AtMost, Options, PythonOnly, Share, option_types, values
+from rldistill.options.declaration import AtLeast, Between, Options, PythonOnly, Share, option_types, values
 
 if TYPE_CHECKING:
+    from rldistill.envs import TaskLike as TaskLike
+    from rldistill.loading.named import PolicyLike
     from rldistill.loading.several import Choose
-else:  # the command line knows the text
-    Choose = str
+
+    TeacherLike = PolicyLike | Mapping[str, PolicyLike]
+else:  # The command line reads these files and must not wait for torch: of what may be named, it knows the texts.
+    Choose, PolicyLike, TaskLike, TeacherLike = str, Path, str, tuple[Path, ...]
 
 # Each environment takes memory of its own, and a mistyped number would fill the machine's.
-NumEnvs = Annotated[int, AtLeast(1), AtMost(4096)]
+NumEnvs = Annotated[int, Between(1, 4096)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,32 +1,22 @@
 """Options of `shrink`."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Above, AtLeast, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Folder, Machine, ManyEnvironments, Played, Told, WhoSees
-
-if TYPE_CHECKING:
-    from rldistill.envs import TaskLike
-    from rldistill.loading.named import PolicyLike
-
-    TeacherLike = PolicyLike | Mapping[str, PolicyLike]
-else:  # The command line reads this file and must not wait for torch: of what may be named, it knows the texts.
-    TeacherLike, TaskLike = tuple[Path, ...], str
+from rldistill.options.shared import Folder, Machine, ManyEnvironments, Played, TaskLike, TeacherLike, Told, WhoSees
 
 
 @dataclass(frozen=True)
 class ShrinkOptions(Reading, WhoSees, Played, ManyEnvironments, Machine, Folder, Told):
     """Find the smallest student that keeps a teacher's skill, prove it, and write it."""
 
-    teacher: Annotated["TeacherLike", PythonOnly()]
+    teacher: Annotated[TeacherLike, PythonOnly()]
     """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
-    task: Annotated["TaskLike | None", PythonOnly()] = None
+    task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     out: PathLike | None = None

@@ -54,7 +54,7 @@ def check_can_sample(name: str, kind: OutputKind) -> None:
 
 def draws_per_decision(layout: ActionLayout) -> int:
     """Return how many uniforms a decision draws that may draw any."""
-    return 1 + 2 * _num_dimensions(layout)
+    return 1 + 2 * layout.action_size
 
 
 def choose_actions(
@@ -81,7 +81,7 @@ def choose_actions(
     if behaviour == "greedy" and exploration_epsilon == 0:
         return _greedy(layout, raw, output.kind)
     draws = _draw(layout, len(raw), output.kind, behaviour, rng, exploration_epsilon)
-    size = _num_dimensions(layout)
+    size = layout.action_size
     is_random, uniform, noise = draws[:, 0] < exploration_epsilon, draws[:, 1 : 1 + size], draws[:, 1 + size :]
     match behaviour:
         case "greedy":
@@ -111,10 +111,6 @@ def to_box(layout: ActionLayout, raw: NDArray[Any]) -> NDArray[np.float32]:
     if layout.mapping == "tanh_rescale":
         raw = low + 0.5 * (np.tanh(raw) + 1) * (high - low)
     return np.clip(raw, low, high).astype(np.float32)
-
-
-def _num_dimensions(layout: ActionLayout) -> int:
-    return len(layout.sizes) if layout.kind == "multi_discrete" else 1 if layout.kind == "discrete" else layout.sizes[0]
 
 
 def _draw(

@@ -328,6 +328,11 @@ class TorchPolicy:
         """Return the same weights under a changed description."""
         return TorchPolicy(self.network, replace(self.spec, **changes), task_index=self._task_index)
 
+    def acting(self, behaviour: Behaviour) -> "TorchPolicy":
+        """Return the same weights, all of whose heads act so."""
+        heads = tuple(replace(head, behaviour=None) for head in self.spec.heads)
+        return self.with_spec(heads=heads, behaviour=behaviour)
+
     def with_provenance(self, provenance: Mapping[str, Any]) -> "TorchPolicy":
         """Return the same weights with another record of how they were made."""
         return self.with_spec(provenance=provenance)

@@ -133,8 +133,8 @@ def prepare(options: ExportOptions) -> Job:
 
 
 def _calibration(policy: TorchPolicy, dataset: Dataset | None, options: ExportOptions) -> trajectories.Sample | None:
-    """Return what eight bits are calibrated on; other numbers need nothing."""
-    if dataset is None or options.precision != "int8":
+    """Return what eight bits are calibrated on, and the one spread of a Gaussian where a format has none by state."""
+    if dataset is None or (options.precision != "int8" and policy.output_kind != "gaussian"):
         return None
     return trajectories.calibration_sample(policy, dataset, options.seed)
 
@@ -274,7 +274,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
     """Return what was found of an export before it takes its place."""
     options, path = job.options, folder / job.out.name
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    exported, decide = job.format.read(made, path), job.format.decider(made, path)
+    exported, decide = job.format.open(made, path)
     sample: list[Decisions] = []
     heard = _heard(job, listeners, sample)
     if exported is None:

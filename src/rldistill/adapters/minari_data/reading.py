@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rldistill.adapters.load import detect_kind, load_policy
+from rldistill.adapters.load import detect_kind, load_policy, policy_file_of
 from rldistill.adapters.minari_data.writing import KEY, SCHEMA_VERSION, import_minari
 from rldistill.data import Dataset, DatasetWriter, FieldSpec, Provenance, as_targets, step_fields
 from rldistill.envs import make_task
@@ -139,7 +139,7 @@ def _with_outputs(
     path = None
     if isinstance(teacher, str | Path):
         # Our own files say which tasks they play, and may play one that cannot be made here.
-        path = Path(teacher)
+        path = policy_file_of(Path(teacher))
         teacher = load_policy(path, device=device, task=None if detect_kind(path) == "policy" else task)
     fingerprint = space_fingerprint(label, source.observation_space, source.action_space)
     try:

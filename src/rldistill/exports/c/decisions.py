@@ -1,7 +1,5 @@
 """The C that turns a last layer's numbers into outputs, and outputs into an action, as `OutputRows` and play do."""
 
-import math
-
 import torch
 
 from rldistill.exports.c.plan import Plan, PlannedLayer
@@ -20,11 +18,6 @@ def outputs_described(plan: Plan) -> str:
     return {"q_values": "a Q-value for each choice", "logits": "a logit for each choice", "actions": "the action"}[
         output.kind
     ]
-
-
-def action_size(layout: ActionLayout) -> int:
-    """Return how many numbers an action has."""
-    return math.prod(layout.action_shape)
 
 
 def to_outputs(plan: Plan, definitions: Definitions) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rldistill.errors import MismatchError
-from rldistill.exports.c.decisions import action_size, outputs_described, to_action, to_log_std, to_outputs
+from rldistill.exports.c.decisions import outputs_described, to_action, to_log_std, to_outputs
 from rldistill.exports.c.layers import byte_layer, described, float_layer, loaded
 from rldistill.exports.c.plan import Piece, Plan, PlannedCell, PlannedLayer
 from rldistill.exports.c.quantize import QuantizedPlan
@@ -111,7 +111,7 @@ class _Writer:
         once = " Call one of the two for each observation." if self._state else ""
         sizes = {
             "OBSERVATION_SIZE": plan.observation_size,
-            "ACTION_SIZE": action_size(plan.output.layout),
+            "ACTION_SIZE": plan.output.layout.action_size,
             "NUM_OUTPUTS": plan.output.num_outputs,
             "MEMORY_BYTES": num_bytes,
             "NUM_MACS": plan.num_macs,

@@ -44,10 +44,6 @@ class Steps:
         """Return the bytes nearest to values, as float64."""
         return ((values.double() - self.offset) / self.scale + 0.5).floor().clamp(0, LARGEST_BYTE)
 
-    def values(self, numbers: Tensor) -> Tensor:
-        """Return what bytes stand for."""
-        return numbers * self.scale + self.offset
-
 
 STATE_STEPS = Steps(
     torch.tensor(1 / _HALF_OF_STATE, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64), 2 * _HALF_OF_STATE
