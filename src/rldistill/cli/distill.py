@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rldistill.cli.options import Given, read_options, repeated
-from rldistill.cli.output import quoted, task_words, words_of, write_result
+from rldistill.cli.output import drawn, quoted, task_words, words_of, write_result
 from rldistill.cli.run import run_verb
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Options, option_types
@@ -58,7 +58,10 @@ def run(argv: Sequence[str]) -> None:
     path = out / STUDENT_FILE
     result, text = _result(path, student), _summary(path, student.spec.provenance, student.tasks)
     if isinstance(source, Online):
-        text += f"\ncurves: {_draw_curves(out)}"
+        from rldistill.reports.curves import FIGURE_FILE, online_curves
+
+        curves = drawn(lambda: online_curves(out, out / FIGURE_FILE), otherwise=f"{out / 'curves.jsonl'}, ")
+        text += f"\ncurves: {curves}"
     write_result(given.flags, result, text)
 
 
@@ -175,17 +178,6 @@ def _live(given: Given, teachers: Sequence[Path], tasks: Sequence[str]) -> list[
     # What is said of several files at once counts for those that leave it open.
     words = {file.path: vars(file.reading) for file in files}
     return [given.make(Live, teacher=path, task=task, **words[path]) for path, task in pairs]
-
-
-def _draw_curves(folder: Path) -> str:
-    """Draw learner and student; return where, or why not: the run itself is done and kept."""
-    from rldistill.errors import RldistillError
-    from rldistill.reports.curves import FIGURE_FILE, online_curves
-
-    try:
-        return str(online_curves(folder, folder / FIGURE_FILE))
-    except RldistillError as error:
-        return f"{folder / 'curves.jsonl'} (not drawn: {error})"
 
 
 def _likeness(record: Mapping[str, Any]) -> float:

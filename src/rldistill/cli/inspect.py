@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.options import Flags, Given, read_options
+from rldistill.cli.options import Flags, read_options
 from rldistill.cli.output import plain_line, write_options, write_result
 from rldistill.errors import GateError, UsageError
 from rldistill.options.declaration import option_types
@@ -53,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
         env_kwargs=options.env_kwargs or {},
     )
     if options.verify:
-        _verify(verified, given, description)
+        _verify(verified, options.target, flags, description)
     elif flags.json:
         write_result(flags, description, "")
     else:
@@ -80,17 +81,16 @@ def _compare(options: InspectOptions, flags: Flags) -> None:
         write_result(flags, found, "")
 
 
-def _verify(options: VerifyOptions, given: Given, description: dict[str, Any]) -> None:
+def _verify(options: VerifyOptions, target: str, flags: Flags, description: dict[str, Any]) -> None:
     """Play the policy; the result is printed before a gap becomes an error."""
     from rldistill.cli.description import verification_text
     from rldistill.cli.progress import callbacks
     from rldistill.verbs.verification import check_verified, verify
 
-    flags = given.flags
     if description["kind"] not in ("policy", "program"):
-        raise UsageError(f"--verify plays a policy: {given.values['target']} is a {description['kind']}.")
+        raise UsageError(f"--verify plays a policy: {target} is a {description['kind']}.")
     with callbacks(quiet=flags.quiet) as listeners:
-        result = verify.of(given.make(VerifyOptions, policy=options.policy, callbacks=listeners))
+        result = verify.of(replace(options, callbacks=listeners))
     found = description | {"verification": result.to_dict()}
     if not flags.json:
         sys.stdout.write(verification_text(result))

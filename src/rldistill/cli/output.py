@@ -3,11 +3,12 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from rldistill.cli.options import Flags
-from rldistill.errors import printable
+from rldistill.errors import RldistillError, printable
 from rldistill.options.declaration import Options
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import recorded
@@ -77,6 +78,14 @@ def _typed(value: object) -> object:
         return value
     spans = cast(Mapping[str, Sequence[int]], value).items()
     return ",".join(f"{name}={':'.join(map(str, span))}{':' * (len(span) == 1)}" for name, span in spans)
+
+
+def drawn(draw: Callable[[], Path], *, otherwise: str = "") -> str:
+    """Return where a figure was drawn, or why it was not: the work itself is done and kept."""
+    try:
+        return str(draw())
+    except RldistillError as error:
+        return f"{otherwise}not drawn: {error}"
 
 
 def plain_line(line: str) -> str:

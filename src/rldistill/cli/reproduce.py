@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import write_options, write_result
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
         sys.stdout.write("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
         return
     with callbacks(quiet=given.flags.quiet) as listeners:
-        made = reproduce.of(given.make(ReproduceOptions, **made_of, callbacks=listeners))
+        made = reproduce.of(replace(options, callbacks=listeners))
     page = experiment_page(made.results)
     write_result(
         given.flags, made.results, f"\n{page}\nresults: {made.table}\npage:    {made.page}\nfigure:  {made.figure}"

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rldistill.cli.options import read_options
-from rldistill.cli.output import quoted, task_words, teacher_words, write_options, write_result
+from rldistill.cli.output import drawn, quoted, task_words, teacher_words, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
 
 if TYPE_CHECKING:
-    from rldistill.verbs.shrink_records import Shrunk
+    pass
 
 _EXAMPLE = "rldistill shrink ppo-LunarLander-v2.zip --task LunarLander-v3"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -44,22 +44,13 @@ def run(argv: Sequence[str]) -> None:
     sys.stdout.write(f"{found}\n")
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
-    lines.append(f"figure:  {_draw(found)}")
+    from rldistill.reports.curves import size_curve
+
+    lines.append(f"figure:  {drawn(lambda: size_curve(found.to_dict(), found.out / 'shrink.png'))}")
     task = task_words([options.task], options.env_kwargs)
     words = " ".join(filter(None, (student, task, teacher_words(options))))
     lines.append(f"next: rldistill evaluate {words} --num-episodes 100 --seed 1")
     write_result(given.flags, {}, "\n".join(lines))
-
-
-def _draw(found: "Shrunk") -> str:
-    """Draw the curve; return where, or why not: the search itself is done and kept."""
-    from rldistill.errors import RldistillError
-    from rldistill.reports.curves import size_curve
-
-    try:
-        return str(size_curve(found.to_dict(), found.out / "shrink.png"))
-    except RldistillError as error:
-        return f"not drawn: {error}"
 
 
 def seconds(text: str) -> float:

@@ -89,7 +89,7 @@ def make_contract(
             {"name": part.name, "shape": list(part.shape), "initial": 0.0, "reset": "start of every episode"}
             for part in state_parts(policy)
         ],
-        "retention": None if retention is None else _retention_data(retention),
+        "retention": None if retention is None else vars(retention),
     }
 
 
@@ -121,11 +121,6 @@ def _known(rows: Any) -> list[dict[str, Any]]:  # noqa: ANN401 (JSON)
 def _bounds(interval: Any) -> tuple[float, float] | None:  # noqa: ANN401 (JSON)
     ends = cast(list[Any], interval) if isinstance(interval, list) else []
     return (ends[0], ends[1]) if len(ends) == 2 and all(map(is_finite, ends)) else None
-
-
-def _retention_data(retention: Retention) -> dict[str, Any]:
-    interval = None if retention.interval is None else list(retention.interval)
-    return {**vars(retention), "interval": interval}
 
 
 def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:

@@ -33,14 +33,14 @@ class Footprint:
     @classmethod
     def of(cls, plan: Plan | QuantizedPlan, source: CSource) -> "Footprint":
         """Return what the C of a plan takes."""
-        layers = plan.layers.values() if isinstance(plan, QuantizedPlan) else ()
-        planned = plan.plan if isinstance(plan, QuantizedPlan) else plan
+        is_int8 = isinstance(plan, QuantizedPlan)
+        planned = plan.plan if is_int8 else plan
         is_convolution = [layer.is_convolution for layer in planned.layers]
         code = _OWN_CODE + sum(_CONVOLUTION if own else _FULLY_CONNECTED for own in is_convolution)
         code += _CELL * len(planned.cells)
         code += sum(_CODE_OF_MATH[name] for name in source.functions_of_math)
         # Sums of a convolution of floats lie on the stack, all channels of a pixel; so do a decision's outputs.
-        sums = [] if layers else [len(layer.weight) for layer in planned.layers if layer.is_convolution]
+        sums = [] if is_int8 else [len(layer.weight) for layer in planned.layers if layer.is_convolution]
         stack = _STACK_FRAMES + 4 * (max(sums, default=0) + planned.last.num_outputs)
         ram = source.num_memory_bytes + source.num_state_bytes + stack
         return cls(source.num_constant_bytes + code, ram, planned.num_macs)

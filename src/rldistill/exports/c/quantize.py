@@ -218,10 +218,9 @@ class Calibration:
         """Return it for a layer that takes `[B, *input_shape]`."""
         sums = layer.linear(taken, layer.weight, layer.bias)
         low, high = _range(sums)
-        mean = (
-            taken.double().mean(dim=(0, 2, 3), keepdim=True)[0] if layer.is_convolution else taken.double().mean(dim=0)
-        )
-        return cls(mean.flatten() if not layer.is_convolution else mean, low, high)
+        taken = taken.double()
+        mean = taken.mean(dim=(0, 2, 3), keepdim=True)[0] if layer.is_convolution else taken.flatten(1).mean(dim=0)
+        return cls(mean, low, high)
 
 
 def _range(values: Tensor) -> tuple[float, float]:
