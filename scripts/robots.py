@@ -28,12 +28,15 @@ EPISODE_STEPS = 500
 
 
 class Go1(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """A quadruped follows a velocity command that changes every five seconds or so.
+    """A quadruped follows a velocity command that changes every five seconds, in the mean.
 
     Observations are 48 numbers: linear velocity (3, m/s, body frame; a real Go1 cannot measure it), angular velocity
     (3, rad/s), gravity direction (3), joint angles from home (12, rad), joint velocities (12, rad/s), last action (12),
     command (3: m/s, m/s, rad/s). Actions are 12 targets in [-1, 1], half a radian around home. A decision is worth at
     most 1.5; an episode has 500 decisions and ends early when the body lies on its back.
+
+    Args:
+        command_period: decisions after which the command changes, in the mean.
     """
 
     observation_space = Box(-np.inf, np.inf, (48,), np.float32)
@@ -41,7 +44,8 @@ class Go1(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     metadata = {"render_modes": []}  # noqa: RUF012 (as in Gymnasium)
     command_range = np.array([1.5, 0.8, 1.2])
 
-    def __init__(self) -> None:
+    def __init__(self, command_period: float = 250) -> None:
+        self.command_period = command_period
         self.model = go1_model()
         self.data = mujoco.MjData(self.model)
         self.home = self.model.key("home").qpos[7:].copy()
@@ -64,7 +68,7 @@ class Go1(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         off = self.command - [*self._sensor("local_linvel")[:2], self._sensor("gyro")[2]]
         reward = math.exp(-float(off[:2] @ off[:2]) / 0.25) + 0.5 * math.exp(-float(off[2] ** 2) / 0.25)
         fallen = bool(self._sensor("upvector")[2] < 0)
-        if self.np_random.random() < 1 / 250:
+        if self.np_random.random() < 1 / self.command_period:
             self.command = self.np_random.uniform(-self.command_range, self.command_range)
         return self._observation(), reward, fallen, False, {"is_success": not fallen}
 

@@ -46,6 +46,12 @@ def test_returns_match_hand_worked_values(discounts, truncated, expected):
     assert returns.squeeze(1).tolist() == list(expected)
 
 
+def test_a_nan_behind_an_end_leaks_into_no_return():
+    rewards, discounts = torch.ones(2, 1), torch.tensor([[0.0], [1.0]])
+    returns = q_lambda_returns(rewards, discounts, torch.tensor([[float("nan")], [2.0]]), lambda_=0.5)
+    assert returns.tolist() == [[1.0], [3.0]]
+
+
 def test_lambda_0_gives_one_step_targets():
     rewards, discounts, next_values = rollout(0)
     expected = rewards + discounts * next_values

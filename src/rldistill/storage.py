@@ -141,8 +141,8 @@ def _temporary(path: Path) -> Path:
 
 def _no_file(path: Path) -> RldistillError:
     return RldistillError(
-        f"Writing {path} failed: got a link, a pipe or a folder there, expected a plain file or nothing. No rldistill "
-        "wrote it: whoever made the folder did. Delete it, and run the same command again."
+        f"Writing {path} failed: got a link, a pipe or a folder there, expected a plain file or nothing. rldistill "
+        "did not make it. Delete it, and run the same command again."
     )
 
 
@@ -190,7 +190,7 @@ def _locked(temporary: Path) -> BufferedWriter | None:
         file = closed.enter_context(os.fdopen(_open_own(temporary), "wb"))
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had the turn before may have renamed or deleted the file that was opened here.
+            # The process that had the turn before may have renamed or deleted the file that was opened here.
             if os.path.samestat(os.fstat(file.fileno()), temporary.lstat()):
                 closed.pop_all()
                 return file

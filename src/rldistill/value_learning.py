@@ -53,7 +53,7 @@ def q_lambda_returns(
             mixed = lambda_ * next_returns + (1 - lambda_) * next_values[t]
             # where, not a factor of 0: not even a NaN leaks from the next episode.
             bootstraps = torch.where(is_cut[t], next_values[t], mixed)
-            next_returns = returns[t] = rewards[t] + discounts[t] * bootstraps
+            next_returns = returns[t] = rewards[t] + torch.where(discounts[t] == 0, 0.0, discounts[t] * bootstraps)
     return returns
 
 

@@ -193,6 +193,7 @@ def test_a_task_that_cannot_be_played_is_wrong_usage_whatever_the_files_say(task
         ("CartPole-v1", "{", "env_kwargs is not JSON: got '{' ("),
         ("CartPole-v1", "frame_skip=4", "env_kwargs is not JSON: got 'frame_skip=4' ("),
         ("CartPole-v1", "[4]", "env_kwargs: got '[4]', expected a JSON object such as '{\"frame_skip\": 4}'."),
+        ("CartPole-v1", '{"gravity": Infinity}', "env_kwargs: got gravity=inf, expected a finite number"),
         ("CartPole-v1", '{"gravitas": 1}', "Task 'CartPole-v1' does not take these keyword arguments (gravitas)"),
         ("atari:pong", '{"frameskip": 4}', "Unknown Atari option: got 'frameskip', expected one of height, width"),
         ("atari:pong", '{"frame_skip": "4"}', "Atari option 'frame_skip': got '4', expected a int."),

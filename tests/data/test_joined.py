@@ -56,6 +56,16 @@ def test_datasets_that_do_not_add_up_are_named_with_the_reason(tmp_path, other, 
     assert words in message
 
 
+def test_the_same_episodes_with_another_field_are_the_same_episodes(tmp_path):
+    plain = written(tmp_path / "a")
+    fields = {**plain.provenance.fields, "value": plain.provenance.fields["reward"]}
+    manifest = replace(plain.manifest, provenance=replace(plain.provenance, fields=fields))
+    others = [replace(shard, sha256="0" * 64) for shard in manifest.shards]
+    more = Dataset(tmp_path / "b", replace(manifest, shards=tuple(others)), plain._shards)
+    with pytest.raises(MismatchError, match="their episodes are the same"):
+        Dataset.joined([plain, more])
+
+
 def test_a_copy_of_a_dataset_does_not_add_up_whatever_it_says_of_its_seed(tmp_path):
     first = written(tmp_path / "a")
     copy = Dataset(tmp_path / "b", replace(first.manifest, provenance=make_provenance(seed=1)), first._shards)

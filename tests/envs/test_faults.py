@@ -200,6 +200,18 @@ def test_vector_environments_are_looked_at_likewise():
         envs.step(np.array([0, 0]))
 
 
+@pytest.mark.parametrize(("rewards", "got"), [(None, "None"), (np.ones(3), "type float64 and shape [3]"), (1.0, "1.0")])
+def test_rewards_of_a_vector_environment_are_a_number_each(rewards, got):
+    own = SyncVectorEnv([Liar, Liar])
+    step = own.step
+    own.step = lambda actions: (step(actions)[0], rewards, *step(actions)[2:])
+    envs = make_task(own).make_envs(2, 1)
+    envs.reset([0, 1], [0, 1])
+    with pytest.raises(EnvironmentFaultError) as caught:
+        envs.step(np.zeros(2, np.int64))
+    assert got in str(caught.value) and "expected 2 numbers. Fix the environment." in str(caught.value)
+
+
 def test_flags_of_a_vector_environment_are_truth_values():
     own = SyncVectorEnv([Liar, Liar])
     envs = make_task(own).make_envs(2, 1)

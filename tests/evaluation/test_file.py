@@ -12,13 +12,16 @@ from rldistill.evaluation.file import check_out
 
 def test_an_earlier_evaluation_may_be_replaced_and_is_not_touched(tmp_path):
     path = tmp_path / "evaluation.json"
-    path.write_text(json.dumps({"policies": []}))
+    text = json.dumps({"schema_version": 1, "seed": 0, "policies": []})
+    path.write_text(text)
     check_out(path)
-    assert path.read_text() == '{"policies": []}'
+    assert path.read_text() == text
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", [None, b"{}", b"3", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [None, b"{}", b"3", b"\xff", b"[" * 100_000, b'{"policies": [{"name": "admin"}]}', b'["policies"]']
+)
 def test_what_is_no_evaluation_stays_and_a_pipe_is_not_opened(tmp_path, content):
     path = tmp_path / "evaluation.json"
     if content is None:

@@ -43,6 +43,11 @@ def test_a_file_becomes_arms_and_budgets(tmp_path):
         ('loss = "nll"', 'method = "guess"', "method is 'guess', expected one of distill, joint"),
         ('loss = "nll"', 'method = "joint"', "a joint arm needs several tasks: kind multi_task"),
         ("num_seeds = 2", "num_seeds = 0", r"budgets\.tiny: expected a list of games and num_seeds of 1 or more"),
+        ("num_seeds = 2", "num_seeds = 1.5", r"budgets\.tiny: expected a list of games and num_seeds of 1 or more"),
+        ("num_seeds = 2", "num_seeds = true", r"budgets\.tiny: expected a list of games and num_seeds of 1 or more"),
+        ("env = {", "env = 5 #", r"budgets\.tiny: env is 5, expected a table\."),
+        ('title = "Which loss"', "title = 3", "title: expected a text as title, a list of arms, tables of budgets"),
+        ('loss = "nll"', 'loss = "nll"\npaper = "108 %"', "paper is '108 %', expected the paper's figure, a number"),
         ("num_episodes = 5", "num_games = 5", r"budgets\.tiny\.evaluate: unknown key 'num_games', expected"),
         (
             "num_steps = 160",

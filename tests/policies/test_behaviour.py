@@ -45,6 +45,12 @@ def softmax(scores):
     return weights / weights.sum()
 
 
+@pytest.mark.parametrize("epsilon", [-0.1, 5.0, float("nan")])
+def test_an_exploration_that_is_no_chance_is_refused(epsilon):
+    with pytest.raises(ValueError, match=r"exploration_epsilon must lie in \[0, 1\], got "):
+        choose(rows_of(SCORES, 2), "q_values", "greedy", exploration_epsilon=epsilon)
+
+
 def test_greedy_takes_the_best_and_the_first_of_equals():
     scores = np.array([[0, 1, 0], [2, 1, 2], [-3, -2, -1]], np.float32)
     assert choose(scores, "q_values", "greedy").tolist() == [1, 0, 2]

@@ -47,16 +47,6 @@ def test_interval_of_the_mean_agrees_with_scipys():
     assert interval.high == pytest.approx(reference.high, abs=0.03)
 
 
-def test_interval_widens_with_confidence():
-    values = generator().normal(size=30)
-    widths = []
-    for confidence in (0.5, 0.9, 0.99):
-        interval = bootstrap_interval(values, mean, rng=generator(), confidence=confidence)
-        widths.append(interval.high - interval.low)
-    assert widths == sorted(widths)
-    assert widths[0] < widths[2]
-
-
 @pytest.mark.parametrize("statistic", [mean, iqm])
 def test_same_seed_gives_the_same_interval_and_another_seed_another(statistic):
     values = generator().normal(size=30)
@@ -135,18 +125,9 @@ def test_interval_refuses_ends_that_are_not_finite_and_in_order(low, high):
         Interval(low, high)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"num_resamples": 0}, r"^num_resamples must be >= 1, got 0\.$"),
-        ({"confidence": 1.0}, r"^confidence must be in \(0, 1\), got 1\.0\.$"),
-        ({"confidence": 95}, r"^confidence must be in \(0, 1\), got 95\.$"),
-        ({"confidence": float("nan")}, r"^confidence must be in \(0, 1\), got nan\.$"),
-    ],
-)
-def test_settings_out_of_range_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        bootstrap_interval(np.arange(30), mean, rng=generator(), **settings)
+def test_settings_out_of_range_are_named():
+    with pytest.raises(ValueError, match=r"^num_resamples must be >= 1, got 0\.$"):
+        bootstrap_interval(np.arange(30), mean, rng=generator(), num_resamples=0)
 
 
 def test_score_that_is_not_finite_is_an_error():
@@ -185,13 +166,12 @@ def test_lower_bound_and_interval_match_hand_worked_values():
     assert lower_bound(samples) == pytest.approx(0.05, abs=1e-3)
     assert lower_bound(samples, confidence=0.75) == 0.25
     assert sample_interval(samples).to_list() == pytest.approx([0.025, 0.975])
-    assert sample_interval(samples, confidence=0.5).to_list() == pytest.approx([0.25, 0.75])
 
 
-@pytest.mark.parametrize("function", [lower_bound, sample_interval])
-def test_confidence_out_of_range_is_named(function):
-    with pytest.raises(ValueError, match=r"^confidence must be in \(0, 1\), got 0\.$"):
-        function(np.zeros(10), confidence=0)
+@pytest.mark.parametrize("confidence", [0, 1.0, 95, float("nan")])
+def test_confidence_out_of_range_is_named(confidence):
+    with pytest.raises(ValueError, match=rf"^confidence must be in \(0, 1\), got {confidence}\.$"):
+        lower_bound(np.zeros(10), confidence=confidence)
 
 
 def test_statistics_do_not_import_scipy_which_takes_most_of_a_second():

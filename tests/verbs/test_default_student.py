@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import rldistill as rd
+from rldistill.errors import UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
 from rldistill.options.distill import DistillOptions
@@ -100,12 +102,20 @@ def test_a_teacher_of_several_tasks_is_counted_once():
     assert _teacher_sizes([taught_by("a", None)]) == [None]
 
 
-def test_a_student_that_goes_on_keeps_its_network(tmp_path):
-    small_policy(vector_task(), network="mlp:5x3").save(tmp_path / "first.safetensors")
-    assert chosen(vector_task(), [4_000], init_from=tmp_path / "first.safetensors") == (
-        "mlp:5x3",
-        "student: mlp:5x3, the network of --init-from",
-    )
+@pytest.mark.parametrize(("network", "windows"), [("mlp:5x3", (1, 0)), ("stack:4+mlp:5", (1, 3)), ("gru:5", (64, 32))])
+def test_a_student_that_goes_on_keeps_its_network_and_what_it_remembers(tmp_path, network, windows):
+    first, task = tmp_path / "first.safetensors", short_cart_pole().task
+    small_policy(task, network=network).save(first)
+    student = rd.distill(
+        rd.Live(hand_made_teacher(), collect_steps=100, collect_period=10), init_from=first, num_updates=2,
+        batch_size=64, evaluate_episodes=0, out=tmp_path / "r",
+    )  # fmt: skip
+    assert student.spec.architecture.name == network
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert (config["student"], config.get("window") or 1, config.get("burn_in") or windows[1]) == (network, *windows)
+    if network == "gru:5":
+        with pytest.raises(UsageError, match=r"which remembers, with --online"):
+            rd.distill(rd.Online("CartPole-v1"), init_from=first, out=tmp_path / "s")
 
 
 @pytest.fixture(scope="module")

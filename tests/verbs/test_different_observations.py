@@ -1,6 +1,7 @@
 """Tasks of different observations and kinds of action in one student: a stem for each kind, a shared torso, heads."""
 
 import json
+import tomllib
 
 import pytest
 import torch
@@ -61,6 +62,35 @@ def test_each_head_keeps_what_its_outputs_are_when_all_are_to_act_in_one_way(dat
         assert sampling.for_task(name).normalization == student.for_task(name).normalization
     sampling.save(tmp_path / "sampling.safetensors")
     assert load_policy(tmp_path / "sampling.safetensors").hash == sampling.hash
+
+
+def test_a_parameter_goes_to_the_losses_that_take_it(data, tmp_path):
+    losses = {"loss": {BOX: "mean_huber", WIDE: "mean_mse"}, "loss_params": {"delta": 0.5}}
+    distilled(data, tmp_path / "r", "box", "wide", **losses)
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert config["loss_params"] == {"delta": 0.5}
+    again = distilled(data, tmp_path / "s", "box", "wide", loss=config["loss"], loss_params=config["loss_params"])
+    assert again.hash == load_policy(tmp_path / "s" / "student.safetensors").hash
+    with pytest.raises(UsageError, match=r"margin: got 1\.0? for the loss"):
+        distilled(data, tmp_path / "t", "box", "wide", loss=losses["loss"], loss_params={"margin": 1.0})
+
+
+def test_a_spread_that_is_fixed_goes_to_heads_that_have_one(data, tmp_path):
+    losses = {BOX: "diag_gaussian_kl", WIDE: "mean_mse"}
+    student = distilled(data, tmp_path / "r", "box", "wide", loss=losses, std="fixed")
+    assert [student.for_task(name).output_kind for name in (BOX, WIDE)] == ["gaussian", "actions"]
+
+
+def test_the_task_of_a_dataset_is_its_own(data, tmp_path):
+    sources = [rd.Stored(data / "box", task=WIDE), rd.Stored(data / "wide", task=BOX)]
+    with pytest.raises(UsageError, match=r"task: got .*Wide-v0', expected .*Targets-box-v0'"):
+        rd.distill(sources, out=tmp_path / "r", student="mlp:8x6", **SMALL)
+
+
+def test_a_module_with_nothing_to_train_is_refused(data, tmp_path):
+    frozen = torch.nn.Linear(4, 2).requires_grad_(False)
+    with pytest.raises(UsageError, match=r"^student: .* has no parameters that are trained\.$"):
+        rd.distill(data / "cart", out=tmp_path / "r", student=frozen, **SMALL)
 
 
 def test_a_file_brings_back_the_student_and_each_task_alone_is_an_ordinary_one(data, tmp_path):

@@ -266,7 +266,7 @@ def test_a_file_that_is_no_evaluation_is_not_written_over(tmp_path, task, conten
     with pytest.raises(OutputExistsError):
         compare(task, student=1, out=tmp_path)
     with pytest.raises(OutputExistsError, match=r"^--out \. is a folder, expected a file such as evaluation\.json\.$"):
-        compare(task, student=1, out="")
+        compare(task, student=1, out=".")
 
 
 # Which teacher.

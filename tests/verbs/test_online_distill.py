@@ -182,6 +182,7 @@ def test_a_stopped_run_goes_on_to_its_end(tmp_path, algorithm, phase, count):
         ({"learner": {"num_step": 3}}, "learner: got 'num_step', expected some of batch_size, "),
         ({"learner": {"target_network_update_period": 3}}, "target_network_update_period belongs to dqn; pqn takes"),
         ({"online_teacher": "last"}, "online_teacher: got 'last', expected best or current"),
+        ({"evaluate_episodes": 0}, "evaluate_episodes: got 0 with online, expected 1 or more: they choose the best"),
         ({"judge_period": 0}, "judge_period must be 1 or more, got 0"),
         ({"algorithm": "ppo"}, "algorithm: got 'ppo', expected pqn or dqn"),
     ],

@@ -1,11 +1,14 @@
 """Several teachers of one task: which of them labels a row is data, through the public verbs."""
 
+import tomllib
+
 import numpy as np
 import pytest
 
 import rldistill as rd
 from rldistill.data import Dataset
 from rldistill.errors import MismatchError, UsageError
+from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
 from tests.kit.terrain_env import (
     INFO_TASK,
@@ -37,6 +40,16 @@ def test_a_dataset_of_two_teachers_says_whose_each_step_is(tmp_path, task, said)
     assert several is not None and [own["name"] for own in several["teachers"]] == ["walk", "climb"]
     assert set(np.unique(data.field("teacher"))) == {0, 1}
     assert data.field("reward").mean() == 1  # each acts where it is right
+
+
+def test_a_task_of_several_teachers_stands_beside_one_of_one(tmp_path):
+    sources = [
+        rd.Live(terrain_teachers(TERRAIN_TASK), TERRAIN_TASK, choose=by_last_number, collect_steps=200),
+        rd.Live(hand_made_teacher(), "CartPole-v1", collect_steps=300),
+    ]
+    student = rd.distill(sources, out=tmp_path / "r", **SMALL | {"student": "mlp:8x8"})
+    assert {task.name for task in student.tasks} == {TERRAIN_TASK, "CartPole-v1"}
+    assert tomllib.loads((tmp_path / "r" / "config.toml").read_text())["collect_steps"] == {"0": 200, "1": 300}
 
 
 def test_episodes_of_two_teachers_are_the_same_in_any_number_of_environments(tmp_path):

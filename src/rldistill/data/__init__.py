@@ -4,7 +4,6 @@ from rldistill.data.layout import FieldSpec as FieldSpec
 from rldistill.data.layout import StepLayout as StepLayout
 from rldistill.data.layout import as_targets as as_targets
 from rldistill.data.layout import step_fields as step_fields
-from rldistill.data.manifest import Manifest as Manifest
 from rldistill.data.manifest import Provenance as Provenance
 from rldistill.data.manifest import TeacherEntry as TeacherEntry
 from rldistill.data.manifest import is_dataset_folder as is_dataset_folder
@@ -13,7 +12,6 @@ from rldistill.data.reader import Dataset as Dataset
 from rldistill.data.replay import Replay as Replay
 from rldistill.data.replay import Transitions as Transitions
 from rldistill.data.replay import is_replay_folder as is_replay_folder
-from rldistill.data.sampler import EpisodeSplit as EpisodeSplit
 from rldistill.data.sampler import UniformSampler as UniformSampler
 from rldistill.data.sampler import prefetch as prefetch
 from rldistill.data.sampler import split_episodes as split_episodes

@@ -204,8 +204,8 @@ class Replay:
     def write(self, folder: Path) -> dict[str, Any]:
         """Seal, write the chunks that are not yet there, and return what lists them all.
 
-        Nothing is deleted: whoever keeps the list elsewhere (in a checkpoint, so that the two agree
-        whenever the process is killed) writes the list next, and then calls `prune`.
+        Nothing is deleted. The caller writes the list next, in its checkpoint, and then calls `prune`: the two agree
+        whenever the process is killed.
         """
         self.seal()
         if folder != self._folder:

@@ -62,7 +62,7 @@ class SegmentBuffer:
         num_context_rows: rows that the next segment of the episode would need as its lead.
 
     Attributes:
-        num_steps: that it has, of which some may not have got their rows yet.
+        num_steps: so far; the rows of the newest may still wait.
         has_last_observation: whether the state after the last step has a row, too.
     """
 

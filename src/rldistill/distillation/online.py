@@ -21,6 +21,7 @@ from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.observations import Tensors, alone, moved, num_rows
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.policies.entry import teacher_entry
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import UpdateNumbers, stream_seed
@@ -98,7 +99,7 @@ class OnlineSource:
     def teacher(self) -> TeacherEntry:
         """The learner's best policy so far."""
         best = self.policies[BEST_POLICY]
-        return TeacherEntry(best.name, best.hash, "q_values", str(self._folder / f"{BEST_POLICY}.safetensors"))
+        return teacher_entry(best, self._folder / f"{BEST_POLICY}.safetensors")
 
     @property
     def record(self) -> Mapping[str, Any]:

@@ -124,6 +124,18 @@ def number(what: str, reward: object) -> float:
     return float(value.reshape(()))
 
 
+def _numbers(what: str, rewards: object, num: int) -> NDArray[np.float64]:
+    """Return the rewards of so many environments. Raises EnvironmentFaultError: they are something else."""
+    try:
+        values = np.asarray(rewards)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        values = np.array(None)
+    if values.dtype.kind not in "biuf" or values.size != num:
+        got = shown(rewards) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"
+        raise EnvironmentFaultError(f"{what} gave rewards of {got}, expected {num} numbers. Fix the environment.")
+    return values.reshape(num).astype(np.float64)
+
+
 def truth(what: str, name: str, flag: object) -> bool:
     """Return whether an episode ended, said by a truth value, 0, 1, or an array of one; raises as `truths`."""
     return bool(flag) if isinstance(flag, bool | np.bool_) else bool(truths(what, name, flag, 1)[0])
@@ -302,7 +314,7 @@ class VectorEnvs:
         truncated = truths(self._what, "truncated", truncated, self.num_envs)
         self._ended = terminated | truncated
         self._told = [infos] * self.num_envs
-        rewards = np.asarray(rewards, np.float64)
+        rewards = _numbers(self._what, rewards, self.num_envs)
         check_finite(self._what, "reward", rewards)
         return StepBatch(self._encoded(observations), rewards, terminated, truncated & ~terminated)
 

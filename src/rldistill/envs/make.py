@@ -6,6 +6,7 @@ module. A `Task` is a record, perhaps from a stranger's file: it imports nothing
 
 import contextlib
 import importlib
+import math
 import shlex
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -29,7 +30,7 @@ from rldistill.envs.gymnasium_envs import (
 from rldistill.envs.overlapped import OverlappedEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
-from rldistill.errors import RldistillError, TaskError, UsageError, install_hint, printable
+from rldistill.errors import RldistillError, TaskError, UsageError, first_line, install_hint, printable
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
@@ -83,8 +84,8 @@ class PlayableTask:
     def envs_for_play(self, num_envs: int, num_threads: int) -> EpisodeEnvs:
         """Make environments for play by policies that stay as they are: emulators in two halves, if there are enough.
 
-        A half steps while the other is decided on, so decisions are made before the last record is out: whoever
-        changes a policy between records plays in `make_envs`.
+        A half steps while the other is decided on, so decisions are made before the last record is out: to change a
+        policy between records, play in `make_envs`.
         """
         if not self.task.is_atari or num_threads < 2 or num_envs < 2 * _FEWEST_OF_A_HALF:
             return self.make_envs(num_envs, num_threads)
@@ -156,6 +157,9 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     options = dict(options or {})
     if isinstance(task, str) and task.startswith(ATARI_PREFIX):
         return _atari(atari_task(task, options))
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"env_kwargs: got {name}={value}, expected a finite number: files record it as JSON.")
     settings, kwargs = ObservationSettings.from_kwargs(options)
     if isinstance(task, str):
         import_task_module(task)
@@ -250,9 +254,10 @@ def import_task_module(name: str) -> None:
         return
     try:
         importlib.import_module(module)
-    except (ImportError, TypeError, ValueError) as error:  # the last two: names like `.a` or ``
+    except Exception as error:  # the user's code raises what it likes
+        said = first_line(error) if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {error}"
         raise TaskError(
-            f"Task {name!r}: module {module!r} cannot be imported ({error}). Is it installed, or misspelt?"
+            f"Task {name!r}: module {module!r} cannot be imported ({said}). Is it installed, or misspelt?"
         ) from error
 
 

@@ -49,9 +49,10 @@ def check_out(path: Path) -> None:
 
 def _is_evaluation(path: Path) -> bool:
     try:
-        return "policies" in read_json(read_file(path, JSON.num_bytes))
-    except (OSError, ValueError, TypeError):
+        data = read_json(read_file(path, JSON.num_bytes))
+    except (OSError, ValueError):
         return False
+    return isinstance(data, dict) and {"schema_version", "seed"} <= data.keys()
 
 
 def write_evaluation(path: Path, result: Evaluation) -> None:

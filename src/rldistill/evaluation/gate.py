@@ -78,14 +78,15 @@ def _advice_for(student: StudentOverTasks, required: float, num_episodes: int) -
     interval = student.mean_retention_interval
     if num_episodes < MIN_VALUES:
         return f"Fewer than {MIN_VALUES} episodes show no bound: play more", ""
-    if retention is None or bound is None or interval is None:
+    if retention is None or bound is None:
         return "There is no lower bound because the teacher is not clearly better than random play", student.name
     if retention > required:
         needed = _needed(num_episodes, retention - bound, retention - required)
         return "More episodes would do, if retention stays", f"{needed} for {student.name} at {retention:.3f}"
     better, page = "a better student will", docs_page("worse-than-teacher.md")
-    if retention < required <= interval.high:
-        needed = _needed(num_episodes, interval.high - retention, required - retention)
+    high = retention if interval is None else interval.high
+    if retention < required <= high:
+        needed = _needed(num_episodes, high - retention, required - retention)
         what = f"More episodes may only settle that too little is kept, {better} help ({page})"
         return what, f"{needed} for {student.name} at {retention:.3f}"
     return f"More episodes are unlikely to help, {better} ({page})", f"{student.name} keeps {retention:.3f}"

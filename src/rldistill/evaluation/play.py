@@ -47,7 +47,7 @@ class TaskPlay:
         task = self.playable.task
         reference = None if teacher is None else NamedPolicy(teacher.name, fit_policy(teacher.policy, task))
         students = self._students(policies, reference)
-        num_envs = self.playable.fixed_num_envs or min(self.num_envs, self.num_episodes)
+        num_envs = min(self.num_envs, self.num_episodes)
         with contextlib.closing(self.playable.envs_for_play(num_envs, self.num_threads)) as envs:
             everyone = [*students, *([] if reference is None else [reference])]
             starts: list[int] = []

@@ -244,7 +244,7 @@ def stratum(student: PolicyEvaluation, teacher: PolicyEvaluation, random: Policy
     """Return one task's returns, to be resampled: those of the same episodes together, a census by its mean."""
     arms = (student, teacher, random)
     fixed: list[Role] = [arm.role for arm in arms if arm.played.is_census]
-    # Whoever plays distinct starts without being a census meets other episodes than random play does.
+    # A policy that plays a sample of the distinct starts meets other episodes than random play.
     seeds = [tuple(episode.seed for episode in arm.played.episodes) for arm in arms]
     together: list[Role] = [arm.role for arm, own in zip(arms, seeds, strict=True) if seeds.count(own) > 1]
     return Stratum(*(arm.played.scores for arm in arms), fixed=fixed, together=together)

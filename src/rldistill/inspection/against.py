@@ -37,6 +37,7 @@ def contract_of(path: Path, reading: Reading, task: str | None) -> dict[str, Any
 
     The contract itself; that inside an export, or beside it; else that of a policy, which its file implies.
     """
+    path = path.absolute() if path.name else path.resolve()
     file = path / _CONTRACT_FILE if (path / _CONTRACT_FILE).is_file() else path
     if file.suffix == ".json":
         return _read(file)

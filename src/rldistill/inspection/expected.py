@@ -139,7 +139,7 @@ def _other_version(policy: Policy, playable: PlayableTask) -> str | None:
 
 
 def _unscaled(policy: Policy) -> str | None:
-    """Return what speaks for answers of which ±1 stands for the bounds: they stay within it, whatever is observed."""
+    """Return the evidence that outputs of ±1 mean the bounds of the box: they stay within, whatever is observed."""
     fingerprint = policy.tasks[0].fingerprint
     layout = fingerprint.action_layout
     ends = [abs(bound) for bound in (*layout.low, *layout.high)]

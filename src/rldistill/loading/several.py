@@ -83,8 +83,9 @@ def make_choice(choose: Choose, names: Mapping[str, Sequence[int]] | None, task:
         return Choice(entry=choose, parts=parts)
     try:  # what the user typed may run code; no file's record comes here
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"choose: {choose!r} is no function that can be imported ({error}).") from error
+    except Exception as error:  # the user's code raises what it likes
+        said = f"{type(error).__name__}: {error}"
+        raise UsageError(f"choose: {choose!r} is no function that can be imported ({said}).") from error
     return Choice(function=_function(function, f"{choose!r}, a {type(function).__name__}"))
 
 

@@ -1,10 +1,9 @@
 """Distillation losses for discrete actions.
 
 Every loss takes student outputs first and teacher outputs second, both `[..., A]` (`[B, A]` rows, or `[T, B, A]`
-windows of time), returns one
-value per observation, `[...]`, and leaves weighting and averaging to `losses.reduce`. The teacher's
-scores are its Q-values or its logits. They never carry gradient. Whatever the dtype of the
-inputs (float16 and bfloat16 included), arithmetic and result are float32.
+windows of time), returns one value per observation, `[...]`, and leaves weighting and averaging to `losses.reduce`. The
+teacher's scores are its Q-values or its logits. They never carry gradient. Whatever the dtype of the inputs (float16
+and bfloat16 included), arithmetic and result are float32.
 
 The Kullback-Leibler losses differ in what the temperature divides and in who averages:
 

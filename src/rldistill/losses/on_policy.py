@@ -8,9 +8,9 @@ has the gradient (policy gradient theorem, with −l as the reward)
 
     ∇J = E[ Σ_t γ^t ( ∇l(π_θ(s_t), π_T(s_t)) + R_t ∇ln π_θ(a_t | s_t) ) ],  R_t = Σ_{k ≥ 1} γ^k l_{t+k}.
 
-Plain distillation on the student's states takes the first term alone. That is the gradient of nothing, and it can go
-round in circles (Czarnecki et al. 2019). With l = KL(π_θ ‖ π_T), the cross-entropy H(π_θ, π_T) less the entropy of the
-student, the whole of it is their entropy-regularised form with the reward ln π_T(a' | s'), of which the expectation
+Plain distillation on the student's states takes the first term alone. It is not the gradient of any objective, and it
+can go round in circles (Czarnecki et al. 2019). With l = KL(π_θ ‖ π_T), the cross-entropy H(π_θ, π_T) less the entropy
+of the student, the whole of it is their entropy-regularised form with the reward ln π_T(a' | s'), whose expectation
 over a' is taken here; `docs/losses.md` has the derivation. As usual the outer γ^t is left out.
 """
 
@@ -53,7 +53,8 @@ def score_term(student_logits: Tensor, actions: Tensor, future: Tensor, layout: 
     """Return rows whose value is 0 and whose gradient is (R_t − b) ∇ln π_θ(a_t | s_t).
 
     To be added to the loss of the same rows, whose value it leaves as it is. The baseline b of a row is the mean of the
-    others' R: it changes no expectation, for it knows nothing of the row's action, and takes most of the variance.
+    others' R and takes most of the variance. Rows of other episodes know nothing of the row's action, and change no
+    expectation. Later rows of the same episode do: among rows of few episodes b makes the gradient somewhat smaller.
 
     Args:
         student_logits: `[N, O]`, as the layout has them.

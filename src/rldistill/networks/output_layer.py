@@ -1,6 +1,5 @@
 """What the last layer of a head gives: one row of numbers per observation, by the kind of output."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -93,7 +92,7 @@ class OutputLayer:
             raise ValueError(f"atoms belong to q_values, got {self.kind}.")
         if self.is_beta and (self.kind != "actions" or self.squashes):
             raise ValueError(f"the means of Beta distributions are actions that are clipped, got {self.kind}.")
-        if self.kind in ("actions", "gaussian") and self.squashes and not self._is_bounded:
+        if self.kind in ("actions", "gaussian") and self.squashes and not self.layout.is_bounded:
             raise ValueError(f"tanh_rescale needs finite bounds, got {self.layout.low} to {self.layout.high}.")
 
     @classmethod
@@ -118,10 +117,6 @@ class OutputLayer:
     def squashes(self) -> bool:
         """Whether outputs reach their box by tanh and rescaling."""
         return self.layout.mapping == "tanh_rescale"
-
-    @property
-    def _is_bounded(self) -> bool:
-        return all(map(math.isfinite, self.layout.widths))
 
 
 class OutputRows(nn.Module):

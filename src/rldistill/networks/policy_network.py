@@ -20,8 +20,6 @@ from rldistill.observations import Tensors
 from rldistill.tasks import ObservationPart
 from rldistill.types import State
 
-# What a number becomes depends on nothing but the number: calls for all rows at once cost least.
-
 
 @dataclass(frozen=True)
 class NetworkOutput:
@@ -231,7 +229,7 @@ class PolicyNetwork(nn.Module):
         if self.memory is not None:
             steps = features.view(-1, num_windows, features.shape[-1])
             for cell in self.cells:
-                steps, _ = cell.over_time(steps, cell.initial_state(num_windows), begins, burn_in)
+                steps = cell.over_time(steps, begins, burn_in)
             features = steps[burn_in:].flatten(0, 1)
         return self.heads[head](features)
 

@@ -54,20 +54,17 @@ class RecurrentCell(nn.Module):
 
     def forward(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return `[B, H]` of features `[B, F]`, and the next state."""
-        return self._step(self.input.forward(features), state)
+        return next_state(self.kind, self.input.forward(features), self.recurrent.forward(state[0]), state)
 
-    def over_time(
-        self, features: Tensor, state: tuple[Tensor, ...], begins: Tensor | None, burn_in: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return `[T, B, H]` of features `[T, B, F]`, and the state after them; as `forward` for each step, but faster.
+    def over_time(self, features: Tensor, begins: Tensor | None, burn_in: int) -> Tensor:
+        """Return `[T, B, H]` of features `[T, B, F]` before which nothing was seen; as `forward`, but faster.
 
         Args:
             features: of all steps.
-            state: before the first one.
             begins: `[T, B, 1]`, bool: where an episode begins, what came before is forgotten; None: nowhere.
             burn_in: no gradient goes back to the steps before this one.
         """
-        cuts = {0, burn_in}
+        cuts, state = {0, burn_in}, self.initial_state(features.shape[1])
         if begins is not None:
             cuts.update(begins.flatten(1).any(dim=1).nonzero().flatten().tolist())
         hidden = list[Tensor]()
@@ -77,7 +74,7 @@ class RecurrentCell(nn.Module):
             with torch.set_grad_enabled(first >= burn_in and torch.is_grad_enabled()):
                 now, state = self._run(features[first:end], state)
             hidden.append(now)
-        return torch.cat(hidden), state
+        return torch.cat(hidden)
 
     def _run(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return `[T, B, H]` of steps in which no episode begins but at the first, and the state after them."""
@@ -91,9 +88,6 @@ class RecurrentCell(nn.Module):
             else:
                 hidden, *after = torch.lstm(rows, before, weights, True, 1, 0.0, True, False, False)
         return hidden, tuple(part.squeeze(0) for part in after)
-
-    def _step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return next_state(self.kind, given, self.recurrent.forward(state[0]), state)
 
 
 def next_state(

@@ -10,7 +10,7 @@ from rldistill.networks.stemmed import Network, network_of
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """Attributes: counts for one network.
+    """Counts for one network.
 
     `num_parameters` counts every weight and bias; `num_bytes` is what they take in the
     network's own dtype; `num_macs` are the multiply-accumulates of convolutions and linear

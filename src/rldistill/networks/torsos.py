@@ -33,7 +33,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "celu": nn.CELU,
     "relu6": nn.ReLU6,
 }
-# All but those that are a choice between products, which are the same to the last bit wherever they are computed.
+# These only choose between products, and are exact wherever they are computed. All others round by place.
 _EXACT = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Hardtanh, nn.ReLU6)
 _ROW_BY_ROW = (nn.Flatten, *_EXACT)
 _CURVED = tuple(kind for kind in ACTIVATIONS.values() if kind not in _EXACT)

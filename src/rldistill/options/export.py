@@ -56,7 +56,7 @@ class ExportOptions(Reading, Environments, Machine, Told):
         super().__post_init__()
         if self.quantization_aware and self.precision != "int8":
             raise UsageError(f"--quantization-aware is for --precision int8, got {self.precision}.")
-        assert self.fits is None or self.most_bytes  # refuses what cannot be read
+        _ = self.most_bytes  # refuses what cannot be read
 
     @property
     def most_bytes(self) -> dict[str, int]:

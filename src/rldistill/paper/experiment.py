@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from rldistill.checks import is_finite, is_whole
 from rldistill.errors import UsageError
 from rldistill.loading.bundled import bundled_experiments
 from rldistill.losses.spec import TEMPERED_LOSS_NAMES
@@ -121,6 +122,11 @@ def load_experiment(name: str) -> Experiment:
         )
     place = path.name
     table = _table(read_config(path), place, required=("title", "kind", "arms", "budgets"), known=_known(Experiment))
+    kinds = {"title": str, "arms": list, "budgets": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(table[key], kind)]:
+        raise UsageError(
+            f"{place}: {' and '.join(wrong)}: expected a text as title, a list of arms, tables of budgets."
+        )
     if table["kind"] not in get_args(Kind):
         raise UsageError(f"{place}: kind is {table['kind']!r}, expected one of {', '.join(get_args(Kind))}.")
     arms = tuple(_arm(arm, f"{place}, arms") for arm in table["arms"])
@@ -160,6 +166,8 @@ def _arm(table: object, place: str) -> Arm:
         raise UsageError(f"{place}: name is {values['name']!r}, expected letters, digits and _, and no role's name.")
     if method == "learner" and settings:
         raise UsageError(f"{place}: the learner takes no settings of its own, got {', '.join(settings)}.")
+    if not (values.get("paper") is None or is_finite(values["paper"])):
+        raise UsageError(f"{place}: paper is {values['paper']!r}, expected the paper's figure, a number such as 1.08.")
     checked = {} if method == "learner" else _section(settings, method, place)
     return Arm(name=values["name"], settings=checked, method=method, paper=values.get("paper"))
 
@@ -168,8 +176,10 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
     known = _known(Budget)
     required = ("games", "num_seeds", "evaluate", *(("online",) if is_online else ("train_teacher", "distill")))
     values = _table(table, place, required=required, known=known)
-    if not isinstance(values["games"], list) or not values["games"] or not values["num_seeds"] >= 1:
+    if not isinstance(values["games"], list) or not values["games"] or not is_whole(values["num_seeds"], least=1):
         raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")
+    if not isinstance(values.get("env", {}), dict):
+        raise UsageError(f"{place}: env is {values['env']!r}, expected a table.")
     sections = {name: _section(values[name], name, place) for name in _SECTIONS if name in values}
     games: tuple[str, ...] = tuple(values["games"])
     teachers, env = values.get("teachers"), values.get("env", {})

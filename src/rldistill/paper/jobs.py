@@ -29,6 +29,7 @@ from typing import Any
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.limits import JSON, read_file
+from rldistill.session.run_folder import changed_settings
 from rldistill.storage import canonical_json, write_json
 
 
@@ -65,12 +66,7 @@ def finished_result(job: Job) -> Mapping[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RldistillError(f"{job.record} is no record of a job. Delete it, and the job is done again.") from error
     now = _flat(json.loads(canonical_json(job.settings)))
-    changed = [
-        f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
+    if changed := changed_settings(before, now, keys=before.keys() | now.keys()):
         raise RldistillError(
             f"{job.name} was done with other settings: {'; '.join(changed)}. "
             "Use the same, choose another --out, or add --overwrite."

@@ -201,8 +201,9 @@ def _conditions(results: Results) -> str:
     settings = [(key, value) for key, value in results["settings"].items() if key not in ("games", "num_seeds")]
     lines = [
         f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), {shared}; "
-        f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to 30 "
-        "no-ops, where the paper has human starts. No teacher, dataset or student has seen these episodes.",
+        f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to "
+        f"{results['settings'].get('env', {}).get('noop_max', 30)} no-ops, "
+        "where the paper has human starts. No teacher, dataset or student has seen these episodes.",
         "An interval (95 %, stratified bootstrap) speaks of other episodes of these students, with all seeds pooled; "
         "how much other seeds differ is for the values by seed to say. "
         f"{_UNDEFINED}: undefined, such as a share of a score of 0 or less.",

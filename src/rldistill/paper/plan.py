@@ -218,7 +218,9 @@ def make_plan(options: ReproduceOptions) -> Plan:
     if experiment.kind == "online" and options.teachers:
         raise UsageError(f"--teacher {options.teachers[0]}: {experiment.name} lets its teachers learn.")
     for game in games:
-        make_task(f"{ATARI_PREFIX}{game}")
+        make_task(f"{ATARI_PREFIX}{game}", budget.env)
+    if budget.env.get("exploration_epsilon") == 0 and not budget.env.get("repeat_action_probability"):
+        raise UsageError("env: without chance in play a game has 30 episodes at most, whose copies show no interval.")
     teachers = {} if experiment.kind == "online" else _teachers(games, budget, options)
     if any(source.origin == "trained" for source in teachers.values()):
         resolve_training(TrainTeacherOptions(f"{ATARI_PREFIX}{games[0]}", out="out", **budget.train_teacher))

@@ -69,9 +69,9 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
             text += "jobs stay, and the earlier command brings it back."
             tell(options.callbacks, text, "warning")
         table, page, figure = (plan.out / name for name in (RESULTS_FILE, PAGE_FILE, FIGURE_FILE))
+        write_json(table, results)
         write_atomically(page, experiment_page(results).encode())
         experiment_figure(results, figure)
-        write_json(table, results)
         return Reproduction(results, table, page, figure)
 
 
@@ -79,10 +79,10 @@ def _left_out(plan: Plan) -> str:
     """Return the games and seeds of earlier results that these do not have."""
     try:
         before = json.loads(read_file(plan.out / RESULTS_FILE, JSON.num_bytes))
-    except (OSError, ValueError):
+        games = [game for game in before["games"] if game not in plan.budget.games]
+        seeds = [f"seed {seed}" for seed in before["seeds"] if seed not in plan.seeds]
+    except (OSError, ValueError, TypeError, KeyError):
         return ""
-    games = [game for game in before["games"] if game not in plan.budget.games]
-    seeds = [f"seed {seed}" for seed in before["seeds"] if seed not in plan.seeds]
     return ", ".join([*games, *seeds])
 
 
@@ -110,7 +110,7 @@ def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
 def _seconds(plan: Plan) -> float:
     """Return how long the calls took that finished the jobs."""
     records = [job.record for jobs in plan.stages.values() for job in jobs]
-    return sum(json.loads(record.read_text())["seconds"] for record in records)
+    return sum(json.loads(record.read_bytes())["seconds"] for record in records)
 
 
 def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:

@@ -75,8 +75,10 @@ def choose_actions(
         `[B, *action_shape]`, int64, or float32 inside the box.
 
     Raises:
-        ValueError: something must be drawn and there is no generator, or not one per row.
+        ValueError: something must be drawn and there is no generator, or not one per row; or ε is no chance.
     """
+    if not 0 <= exploration_epsilon <= 1:
+        raise ValueError(f"exploration_epsilon must lie in [0, 1], got {exploration_epsilon}.")
     layout, raw = output.action_layout, output.raw.float().cpu().numpy()
     if behaviour == "greedy" and exploration_epsilon == 0:
         return _greedy(layout, raw, output.kind)

@@ -112,6 +112,6 @@ def num_parameters_of(policy: Policy) -> int | None:
     if isinstance(policy, SwitchedPolicy):
         sizes = [num_parameters_of(own) for own in policy.members.values()]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
-    # Of a program its own word, if it has one; of a policy of somebody's own nothing.
+    # A program may say its size; any other policy cannot.
     program = getattr(policy, "program", None)
     return getattr(program, "num_parameters", None) or None

@@ -50,7 +50,7 @@ def _check_action_bounds(name: str, own: Task, task: Task) -> None:
     environments, are no matter here.
     """
     mine, theirs = own.fingerprint.action_layout, task.fingerprint.action_layout
-    if not mine.is_continuous or not all(math.isfinite(width) for width in mine.widths):
+    if not mine.is_bounded:
         return
     pairs = zip((*mine.low, *mine.high), (*theirs.low, *theirs.high), strict=True)
     if all(math.isclose(bound, other, rel_tol=_BOUNDS_TOLERANCE, abs_tol=1e-6) for bound, other in pairs):

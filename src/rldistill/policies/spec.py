@@ -119,8 +119,7 @@ class PolicySpec:
         if sum(map(math.prod, self.module_state)) > MAX_REMEMBERED or min(chain(*self.module_state), default=1) < 1:
             raise ValueError(f"module_state must be of at most {MAX_REMEMBERED:,} numbers, got {self.module_state}.")
         # Both refuse what does not belong together.
-        assert self.output_layers
-        assert self.empty_normalizations
+        _ = self.output_layers, self.empty_normalizations
 
     def _check_observations(self) -> None:
         """Check that one network can see what all heads' tasks show. Raises ValueError: it cannot."""

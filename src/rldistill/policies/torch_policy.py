@@ -305,7 +305,8 @@ class TorchPolicy:
         """Return a policy of its own that has the torso and one head only, to be kept or saved alone.
 
         It plays that task exactly as this policy does, shares no weights with it and has its own hash;
-        its provenance goes on from this policy's, and says under `single_task_of` where it came from.
+        its provenance goes on from this policy's, and says under `single_task_of` where it came from. A policy of one
+        head is returned as it is.
 
         Raises:
             MismatchError: there is no head of that name; lists those there are.

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 _TRAIN_COLOUR = "#A6A6A6"
 _ROLE_COLOURS = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR, "random": RANDOM_COLOUR}
+_UNITS = {
+    ("q_mse",): "squared units of Q",
+    ("mean_mse",): "squared halves of the box",
+    ("nll", "sharpened_kl", "reverse_kl", "diag_gaussian_kl", "reverse_diag_gaussian_kl"): "nats per decision",
+}
 # On a linear axis a loss that fell this far hides all but its first moments.
 _LOGARITHMIC_FROM = 8.0
 
@@ -77,8 +82,8 @@ def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Map
         lowest, highest = min(0.0, float(both.min())), float(both.max()) * 1.06
         # Nothing to learn and nothing left to learn: zeros from the first update on.
         axes.set_ylim(lowest, highest if highest > lowest else lowest + 1.0)
-    unit = "squared units of Q" if loss == "q_mse" else "nats per decision"
-    canvas.title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)} ({unit})")
+    unit = next((f" ({unit})" for names, unit in _UNITS.items() if loss in names), "")
+    canvas.title_panel(axes, "Loss", x_label="updates", y_label=f"{_spaced(loss)}{unit}")
     trained = canvas.EndLabel(float(train[-1]), f"training {train[-1]:.3g}", RANDOM_COLOUR)
     measured = canvas.EndLabel(float(held_out[-1]), f"held out {held_out[-1]:.3g}", STUDENT_COLOUR)
     canvas.label_ends(axes, [trained, measured])

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rldistill.data import Dataset, DatasetWriter, as_targets
 from rldistill.data.layout import TEACHER
@@ -23,7 +22,6 @@ def collect_steps(
     num_steps: int,
     seed: int,
     exploration_epsilon: float,
-    is_stacked: bool,
     on_step: Callable[[StepRecord], None],
     on_diverged: Callable[[list[int]], None],
 ) -> None:
@@ -39,7 +37,6 @@ def collect_steps(
         num_steps: to be reached, over all episodes.
         seed: of the episodes.
         exploration_epsilon: chance of a uniformly random action.
-        is_stacked: store the newest frame of each observation only.
         on_step: called after each lockstep is stored; may raise to stop.
         on_diverged: called with begun episodes that could not be repeated and were given up.
     """
@@ -58,7 +55,7 @@ def collect_steps(
     if diverged:
         on_diverged(diverged)
     for step in player.play():
-        _store(writer, step, limit=num_steps - writer.num_steps, is_stacked=is_stacked)
+        _store(writer, step, limit=num_steps - writer.num_steps)
         on_step(step)
         if writer.num_steps >= num_steps:
             break
@@ -81,14 +78,14 @@ def _begun_episodes(writer: DatasetWriter, num_envs: int) -> dict[int, BegunEpis
     return begun
 
 
-def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: bool) -> None:
+def _store(writer: DatasetWriter, step: StepRecord, *, limit: int) -> None:
     """Append one lockstep, or the oldest episodes' part of it where that reaches the target."""
     kept = slice(limit)  # the rows are in the order of episodes
-    targets = step.labels[_TEACHER]
+    targets, stored = step.labels[_TEACHER], writer.provenance.layout.rows
     layout, actions = targets.action_layout, step.actions[kept]
     writer.append(
         step.episodes[kept],
-        _rows(step.observations, is_stacked)[kept],
+        stored(step.observations)[kept],
         {
             "action": actions if layout.is_continuous else actions.astype(np.int32),
             "reward": step.rewards[kept],
@@ -99,11 +96,6 @@ def _store(writer: DatasetWriter, step: StepRecord, *, limit: int, is_stacked: b
             **({} if targets.teacher is None else {TEACHER: targets.teacher.numpy()[kept].astype(np.int32)}),
         },
     )
-    last_rows = _rows(step.next_observations, is_stacked)
+    last_rows = stored(step.next_observations)
     for row in np.flatnonzero(step.ended[kept]):
         writer.end_episode(int(step.episodes[row]), last_rows[row])
-
-
-def _rows(observations: NDArray[np.generic], is_stacked: bool) -> NDArray[np.generic]:
-    """Return what is stored of each observation: the newest frame of a stack."""
-    return observations[:, -1] if is_stacked else observations

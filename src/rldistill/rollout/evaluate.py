@@ -20,8 +20,8 @@ from rldistill.types import Actions
 _AGREEMENT_STRIDE = 4
 # Name of the policy that plays, among those that are asked; no policy of a table has it.
 _PLAYING = ""
-# Starts are drawn until this many draws in a row brought none that is new.
-_DRAWS_WITHOUT_NEW_START = 150
+# Starts are drawn until this many draws in a row brought none that is new: of 30 the last is missed once in a million.
+_DRAWS_WITHOUT_NEW_START = 400
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class MetricsFile:
             tell(callbacks, text, "warning")
         kept = [record for record in records if record[counter] <= (resume_at or 0)]
         write_atomically(path, "".join(canonical_json(record) + "\n" for record in kept).encode())
-        self._file = path.open("a")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it reaches the operating system at once."""

@@ -1,7 +1,6 @@
 """What scores of episodes say, and how surely: aggregates, bootstrap intervals, agreement."""
 
 from rldistill.statistics.aggregate import FloatArray as FloatArray
-from rldistill.statistics.aggregate import Statistic as Statistic
 from rldistill.statistics.aggregate import geometric_mean as geometric_mean
 from rldistill.statistics.aggregate import iqm as iqm
 from rldistill.statistics.aggregate import is_weak as is_weak
@@ -30,4 +29,3 @@ from rldistill.statistics.ratios import relative_score_samples as relative_score
 from rldistill.statistics.ratios import retention_samples as retention_samples
 from rldistill.statistics.ratios import share_interval as share_interval
 from rldistill.statistics.reference_scores import REFERENCE_SCORES as REFERENCE_SCORES
-from rldistill.statistics.reference_scores import ReferenceScores as ReferenceScores

@@ -16,6 +16,7 @@ from rldistill.statistics.aggregate import FloatArray, Statistic, as_sample
 MIN_VALUES = 5
 """Below this a bootstrap's spread says more about luck than about the policy."""
 
+_TAILS = (0.025, 0.975)
 # 8 MiB of resampled values at a time, and as much for their indices. Part of what a seed
 # means, so it is a constant and not a matter of the machine.
 _BLOCK_VALUES = 2**20
@@ -44,9 +45,8 @@ def bootstrap_interval(
     *,
     rng: np.random.Generator,
     num_resamples: int = 10_000,
-    confidence: float = 0.95,
 ) -> Interval | None:
-    """Return the percentile bootstrap interval of a statistic.
+    """Return the 95 % percentile bootstrap interval of a statistic.
 
     Args:
         values: `[n]`, one independent value each, such as episode returns. Copies of one
@@ -54,7 +54,6 @@ def bootstrap_interval(
         statistic: reduces the last axis of `[R, n]`, such as `iqm`.
         rng: source of the resamples.
         num_resamples: ≥ 1.
-        confidence: share of repetitions whose interval is to hold the true value, in (0, 1).
 
     Returns:
         None for fewer than 5 values; both ends equal and `degenerate` for constant ones.
@@ -64,14 +63,14 @@ def bootstrap_interval(
         NumericalError: a value is NaN or infinite.
     """
     sample = as_sample(values)
-    check_settings(num_resamples, confidence)
+    check_settings(num_resamples)
     if sample.size < MIN_VALUES:
         return None
     if sample.min() == sample.max():
         point = float(statistic(sample))
         return Interval(point, point, degenerate=True)
     (samples,) = resample(sample[None], statistic, rng, num_resamples)
-    low, high = np.quantile(samples, _tails(confidence))
+    low, high = np.quantile(samples, _TAILS)
     return Interval(float(low), float(high), degenerate=bool(low == high))
 
 
@@ -91,25 +90,23 @@ def lower_bound(samples: FloatArray, confidence: float = 0.95) -> float:
     return float(np.quantile(samples, 1 - confidence, method="lower"))
 
 
-def sample_interval(samples: FloatArray | None, confidence: float = 0.95) -> Interval | None:
-    """Return the two-sided percentile interval of bootstrap samples.
+def sample_interval(samples: FloatArray | None) -> Interval | None:
+    """Return the two-sided 95 % percentile interval of bootstrap samples.
 
     Samples of −∞ mean "undefined", and the interval must hold whatever they would have been:
     they count as −∞ for the lower end and as +∞ for the upper.
 
     Args:
         samples: `[R]`, such as those of `ratios.retention_samples`; None: there were too few values.
-        confidence: share of repetitions whose interval is to hold the true value, in (0, 1).
 
     Returns:
         None without samples, and when failures reach beyond either tail: the data set no bound.
     """
     if samples is None:
         return None
-    check_settings(len(samples), confidence)
-    low_tail, high_tail = _tails(confidence)
-    low = float(np.quantile(samples, low_tail, method="lower"))
-    high = float(np.quantile(np.where(np.isneginf(samples), np.inf, samples), high_tail, method="higher"))
+    check_settings(len(samples))
+    low = float(np.quantile(samples, _TAILS[0], method="lower"))
+    high = float(np.quantile(np.where(np.isneginf(samples), np.inf, samples), _TAILS[1], method="higher"))
     if np.isinf(low) or np.isinf(high):
         return None
     return Interval(low, high, degenerate=low == high)
@@ -131,11 +128,7 @@ def resample(values: FloatArray, statistic: Statistic, rng: np.random.Generator,
     return statistics
 
 
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
-
-
-def check_settings(num_resamples: int, confidence: float = 0.5) -> None:
+def check_settings(num_resamples: int, confidence: float = 0.95) -> None:
     """Check what every bootstrap is asked for. Raises ValueError: a number out of range."""
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")

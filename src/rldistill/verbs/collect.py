@@ -219,7 +219,6 @@ class _CollectionRun:
                     # Streams of its own: at the same seed, evaluation meets other episodes than training did.
                     seed=stream_seed(self._seed, "collection"),
                     exploration_epsilon=task.protocol.exploration_epsilon,
-                    is_stacked=task.fingerprint.frame_stack > 1,
                     on_step=self._report,
                     on_diverged=self._warn_diverged,
                 )

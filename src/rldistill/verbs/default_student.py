@@ -4,11 +4,12 @@ A fixed rule, never a timing: the first network of a list that has at most half 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
-from rldistill.policies import TorchPolicy, load_policy
+from rldistill.policies import load_policy
 from rldistill.verbs.initial_student import StudentTask, new_student, student_name
 from rldistill.verbs.sizes import gets_cells, kind_of_sight
 
@@ -34,8 +35,6 @@ def choose_student(
     """
     if options.student != AUTO:
         return student_name(options.student), None
-    if options.init_from is not None and (named := _network_of(load_policy(options.init_from))):
-        return named, f"student: {named}, the network of --init-from"
     known = [size for size in teacher_sizes if isinstance(size, int)]
     teachers = sum(known) if len(known) == len(teacher_sizes) else None
     sizes = sizes_that_fit(_defaults_for(tasks[0]), options, tasks)
@@ -52,9 +51,9 @@ def choose_student(
     return name, f"student: {name}, {sizes[name]:,} parameters{why}. --student names another."
 
 
-def _network_of(initial: TorchPolicy) -> str | None:
-    """Return the name by which a file's network can be made again; None where there is none."""
-    architecture = initial.spec.architecture
+def network_of_file(path: str | Path) -> str | None:
+    """Return the name by which a policy file's network can be made again; None where there is none."""
+    architecture = load_policy(path).spec.architecture
     try:
         return None if architecture is None else parse_architecture(architecture.name).name
     except UsageError:

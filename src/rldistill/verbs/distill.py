@@ -1,6 +1,7 @@
 """Distil what teachers say into a student, with everything it takes to go on after a stop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rldistill.data.sampler import check_held_out_fraction
@@ -16,6 +17,7 @@ from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.verbs.default_student import network_of_file
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
@@ -109,6 +111,8 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     Raises:
         UsageError: a value is unknown or out of range.
     """
+    if options.init_from is not None and student_name(options.student) == AUTO:
+        options = replace(options, student=network_of_file(options.init_from) or AUTO)
     named = named_sources(options)
     student = student_name(options.student)
     if student != AUTO and not student.startswith(MODULE_PREFIX):

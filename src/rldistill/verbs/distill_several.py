@@ -38,6 +38,7 @@ from rldistill.verbs.distillation_run import (
     held_out_values,
     load_run,
     may_differ,
+    save_policies_of,
     save_run,
     student_provenance,
 )
@@ -273,6 +274,7 @@ class _SeveralRun:
         several = self._several
         (self._folder / STUDENTS_FOLDER).mkdir(exist_ok=True)
         files = [student_file(self._folder, *pair) for pair in self._pairs]
+        save_policies_of(several.setup.sources, self._folder)
         measured_students = several.measure(self._update)
         finished = zip(files, self._pairs, several.students, measured_students, strict=True)
         for file, (network, seed), student, measured in finished:

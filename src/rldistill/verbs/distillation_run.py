@@ -43,10 +43,18 @@ _MEASUREMENTS_PER_PLAY = 5
 _WARN_FROM = 0.1
 
 
+def save_policies_of(sources: Sequence[Source], folder: Path) -> None:
+    """Write the policies that sources made themselves, such as a learner's."""
+    for source in sources:
+        for name, policy in source.policies.items():
+            policy.save(folder / f"{name}.safetensors")
+
+
 def may_differ(values: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings in which a resumed run may differ from the one it goes on with."""
-    # Which episodes fill a replay depends on how many are played at once.
-    return _MAY_DIFFER if "data" in values else _MAY_DIFFER - {"num_envs"}
+    # Which episodes fill a replay depends on how many are played at once; those of a learner choose the teacher.
+    binding = set[str]() if "data" in values else {"num_envs"}
+    return _MAY_DIFFER - binding - ({"evaluate_episodes"} if values.get("online") else set[str]())
 
 
 class DistillationRun:
@@ -210,9 +218,7 @@ class DistillationRun:
             student_provenance(self._setup, self._versions, self._update, measured)
         )
         student.save(self._folder / STUDENT_FILE)
-        for source in self._setup.sources:
-            for name, policy in source.policies.items():
-                policy.save(self._folder / f"{name}.safetensors")
+        save_policies_of(self._setup.sources, self._folder)
         self._save()
         self._setup.batches.close()
         alike = [record.likeness for record in measured]

@@ -25,7 +25,13 @@ from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
 from rldistill.sight import Sight, choose_parts, recorded_sight
 from rldistill.verbs.default_student import choose_student
-from rldistill.verbs.initial_student import StudentTask, freeze_old_parts, initial_student, kinds_of_observation
+from rldistill.verbs.initial_student import (
+    StudentTask,
+    freeze_old_parts,
+    initial_student,
+    kinds_of_observation,
+    student_name,
+)
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import held_out_fraction, source_values
@@ -216,8 +222,8 @@ def _check_std(options: DistillOptions, tasks: Sequence[StudentTask], module: nn
 def fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) -> None:
     """Give every head the mean of its teacher's log std over held-out steps, which is not trained."""
     for item, head in zip(data, heads, strict=True):
-        if item.teacher.output_kind != "gaussian":
-            continue  # a head of choices beside it
+        if list(student.spec.output_layers.values())[head].kind != "gaussian":
+            continue  # a head of other outputs beside it
         log_std = item.held_out.batch.target_rows("gaussian").chunk(2, dim=-1)[1].mean(dim=0)
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
@@ -318,6 +324,8 @@ def _distiller(
 ) -> Distiller:
     learned = {head: own for head, own in further.items() if own is not None}
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UsageError(f"student: {student_name(options.student)} has no parameters that are trained.")
     parameters += [parameter for own in learned.values() for parameter in own.parameters()]
     return Distiller(
         student.network,

@@ -65,8 +65,8 @@ def student_name(student: str | nn.Module) -> str:
     """Return a student as a configuration names it.
 
     Raises:
-        UsageError: no name and no module, or a module that has a memory, of which batches of single steps would make
-            no use.
+        UsageError: no name and no module, or a module with a memory: it is trained on single steps and would learn
+            nothing from it.
     """
     if isinstance(student, nn.Module):
         check_module_state(student)
@@ -223,8 +223,8 @@ def _check_output_layers(options: DistillOptions, initial: TorchPolicy, new: Pol
     old = initial.spec
     if (old.atoms, old.is_beta) != (new.atoms, new.is_beta):
         raise MismatchError(
-            f"--init-from {options.init_from} gives distributions of {'actions' if old.is_beta else 'values'}, of "
-            "which no student is made here. Distil it: --teacher."
+            f"--init-from {options.init_from} gives distributions of {'actions' if old.is_beta else 'values'}, and "
+            "students cannot begin from those. Distil it instead: --teacher FILE."
         )
     were, are = ([layer.kind for layer in spec.output_layers.values()] for spec in (old, new))
     if "gaussian" in (*were, *are) and (were, old.gaussian) != (are, new.gaussian):
@@ -246,7 +246,7 @@ def _new_student(
         shown = " and ".join(f"{own[0].seen.observation_description} of {own[0].task.name}" for own in kinds[:2])
         raise MismatchError(
             f"Network {architecture.name!r} cannot see {shown}: {why}. Tasks of different vectors share an mlp of two "
-            "hidden layers or more, the first of which each kind has for itself: --student mlp:64x64, mlp:32+gru:16."
+            "hidden layers or more, and each kind has its own first layer: --student mlp:64x64, mlp:32+gru:16."
         )
     settings = {
         own[0].task.name: None if normalization is None else normalization.settings

@@ -170,7 +170,7 @@ def verdict(
         if proof is not None and proof.retention >= keep:
             way = f"More episodes may prove it: --resume --num-episodes {4 * proof.num_episodes}, or a lower --keep."
         if not may_look_again:
-            way = "All looks at fresh episodes are taken: begin anew with another --seed and --out, or a lower --keep."
+            way = "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew with a longer --within."
         return (
             f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
             f"{100 * seen.retention:.1f} %{episodes} (bound {100 * seen.bound:.1f} %). {way}"

@@ -36,13 +36,13 @@ from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
+from rldistill.verbs.final_score import DEFAULT_EPISODES
 from rldistill.verbs.teachers import initial_policy, make_training, suited_to
 from rldistill.verbs.train_teacher import learner_options
 from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
 _DEFAULT_HELD_OUT = 0.1
-_DEFAULT_EPISODES = 10
 
 
 def named_sources(options: DistillOptions) -> list[Named]:
@@ -71,6 +71,8 @@ def named_sources(options: DistillOptions) -> list[Named]:
                 f"student: got {options.student!r}, which remembers, with --online: a learner keeps no order of its "
                 "steps for it. Collect with the learner's last policy, or let it play: --teacher FILE."
             )
+        if options.evaluate_episodes == 0:
+            raise UsageError("evaluate_episodes: got 0 with online, expected 1 or more: they choose the best teacher.")
         for name in ("task_order", "task_weights", "held_out_fraction"):
             if getattr(options, name) is not None:
                 raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
@@ -214,9 +216,10 @@ def source_values(named: Sequence[Named]) -> dict[str, Any]:
     listed = {name: [row[name] for row in rows] for name in ("data", "teacher", "task") if name in rows[0]}
     if "teacher" in listed:  # several of one task are named one by one, as on a command line
         listed["teacher"] = [name for own in listed["teacher"] for name in ([own] if isinstance(own, str) else own)]
-    key = "data" if "data" in rows[0] else "teacher"
-    # What differs stands by dataset or teacher; only Python gives it so.
-    different = {name: {row[key]: row[name] for row in rows} for name in rows[0] if name not in shared}
+    # What differs stands by the place of its source; only Python gives it so.
+    different = {
+        name: {str(place): row[name] for place, row in enumerate(rows)} for name in rows[0] if name not in shared
+    }
     if len(rows) == 1 or any(row["task"] is None for row in rows):
         listed.pop("task")
     return shared | different | listed
@@ -246,14 +249,14 @@ def _data_path(item: Stored) -> Path:
 
 def _check_stored_tasks(named: Sequence[Named], opened: Sequence[Opened]) -> None:
     """Check that tasks that are named with datasets are theirs, and import the modules that these tasks are from."""
-    recorded = [each.dataset.provenance.task.name for each in opened if each.dataset is not None]
-    for item in named:
-        if not isinstance(item, Stored) or item.task is None:
+    for item, each in zip(named, opened, strict=True):
+        if not isinstance(item, Stored) or item.task is None or each.dataset is None:
             continue
-        if item.task not in recorded:
+        recorded = each.dataset.provenance.task.name
+        if item.task != recorded:
             raise UsageError(
-                f"task: got {item.task!r}, expected {' or '.join(map(repr, recorded))}: a dataset's task is the one it "
-                "was collected on. Leave it out, or name it as it stands there."
+                f"task: got {item.task!r}, expected {recorded!r}: a dataset's task is the one it was collected on. "
+                "Leave it out, or name it as it stands there."
             )
         # A dataset by itself may import nothing; what the user typed may.
         import_task_module(item.task)
@@ -338,7 +341,7 @@ def _online_source(
     judge = OnlineJudge(
         out / CURVES_FILE,
         playable,
-        num_episodes=options.evaluate_episodes or _DEFAULT_EPISODES,
+        num_episodes=options.evaluate_episodes or DEFAULT_EPISODES,
         num_envs=options.num_envs,
         num_threads=options.num_threads,
         seed=options.seed,

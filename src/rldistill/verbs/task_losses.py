@@ -12,7 +12,7 @@ from rldistill.distillation.stored import StoredSource
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
 from rldistill.losses.further import FeatureRegression, FurtherLoss
-from rldistill.losses.spec import not_taken
+from rldistill.losses.spec import losses_with, not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Stored
 from rldistill.policies import TorchPolicy
@@ -152,6 +152,14 @@ def _given(options: DistillOptions, task: str) -> dict[str, Schedule]:
     if "temperature" in others:
         raise UsageError("loss_params: got a temperature, which has an option of its own: temperature.")
     values = dict(cast(Mapping[str, Any], others))
+    if isinstance(options.loss, Mapping):
+        # Of several losses those that take a parameter get it; one that none takes is refused with each.
+        own, named = value_for(options.loss, task), set(options.loss.values())
+        values = {
+            name: value
+            for name, value in values.items()
+            if own in losses_with(name) or named.isdisjoint(losses_with(name))
+        }
     temperature = value_for(options.temperature, task)
     if temperature not in (None, AUTO):
         values["temperature"] = temperature

@@ -4,7 +4,6 @@ from rldistill.errors import UsageError
 from rldistill.loading.named import shown_to
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
-from rldistill.policies import load_policy
 from rldistill.sight import choose_parts
 from rldistill.tasks import Task
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
@@ -65,12 +64,8 @@ def has_cells(options: DistillOptions, task: Task, *, teacher_remembers: bool) -
     if student_name(options.student) != AUTO:
         network = memory_of(options)
         return network is not None and network.memory is not None
-    if options.init_from is not None:
-        network = load_policy(options.init_from).spec.architecture
-        found = network is not None and network.memory is not None
-    else:
-        sight = choose_parts("student_sees", options.student_sees, options.names, task)
-        found = gets_cells(shown_to(task, sight).fingerprint, remembers=teacher_remembers)
+    sight = choose_parts("student_sees", options.student_sees, options.names, task)
+    found = gets_cells(shown_to(task, sight).fingerprint, remembers=teacher_remembers)
     if not found:
         refuse_window(options)
     return found
