@@ -14,6 +14,7 @@ _OBSERVATIONS: dict[str, spaces.Space[Any]] = {
         mode=spaces.Discrete(3, start=5),
     ),
     "Reaching": spaces.Dict(goal=spaces.Box(-1, 1, (2,)), arm=spaces.Box(-1, 1, (3,))),
+    "Camera": spaces.Dict(camera=spaces.Box(0, 255, (3, 36, 36), np.uint8), state=spaces.Box(-1, 1, (4,))),
     "Unbounded": spaces.Box(-1, 1, (2,)),
 }
 _ACTIONS: dict[str, spaces.Space[Any]] = {

@@ -1,6 +1,7 @@
 """Students and teachers that see parts of the observations, through the public verbs."""
 
 import json
+import tomllib
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.policies import load_policy
 from tests.kit.commands import run as run_command
 from tests.kit.seen_env import PARTS_TASK, SPANS, VECTOR_TASK, student_of_hint, teacher_of_state
+from tests.kit.shown_env import shown_task
+from tests.kit.small_policies import small_policy, vector_task
 
 SMALL = {"student": "mlp:8", "num_updates": 30, "batch_size": 16, "precision": "float32", "evaluate_episodes": 0}
 BLIND = {"student_sees": ["noise", "hint"]}
@@ -154,3 +157,13 @@ def test_a_name_without_its_span_is_told_how_spans_are_written(verb, tmp_path):
         "--names hint cannot be read: No such file or directory. Expected a JSON file, or NAME=FIRST:END such as "
         "velocity=0:3.",
     )
+
+
+def test_a_student_of_the_vector_beside_a_picture_learns_as_students_of_vectors_do(tmp_path):
+    task, names = shown_task("Camera"), {"student_sees": "state", "evaluate_episodes": 0, "num_updates": 2}
+    teacher = small_policy(vector_task(num_actions=3, num_inputs=4))
+    source = rd.Live(teacher, task, teacher_sees="state", collect_steps=60, collect_period=2)
+    student = rd.distill(source, out=tmp_path / "r", normalize_inputs=True, **names)
+    assert student.normalization is not None and student.network.observation_shape == (4,)
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert (config["batch_size"], config["precision"]) == (256, "float32")  # of images 64, and bfloat16 where it pays

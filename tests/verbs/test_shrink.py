@@ -311,7 +311,7 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
     records.write_text(json.dumps(data))
     last = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
     assert len(last.proofs) == 8
-    assert "All looks at fresh episodes are taken: begin anew with another --seed" in last.verdict
+    assert "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew" in last.verdict
 
 
 def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):

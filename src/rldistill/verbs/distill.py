@@ -7,6 +7,7 @@ from pathlib import Path
 from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
 from rldistill.events import Callback
+from rldistill.loading.named import shown_to
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import default_values, verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
@@ -17,6 +18,9 @@ from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.sight import choose_parts
+from rldistill.tasks import Task
+from rldistill.types import OutputKind
 from rldistill.verbs.default_student import network_of_file
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
@@ -92,10 +96,16 @@ def set_up(
     out = Path(options.out)
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
-    taught = [each.taught for each in opened if each.taught is not None]
-    remembers = has_cells(options, opened[0].task, teacher_remembers=opened[0].remembers)
+    # What the student sees of each task decides how it learns.
+    sights = [choose_parts("student_sees", options.student_sees, options.names, each.task) for each in opened]
+    seen = [shown_to(each.task, sight) for each, sight in zip(opened, sights, strict=True)]
+    taught = list[tuple[OutputKind, Task]]()
+    for each, task in zip(opened, seen, strict=True):
+        if each.output_kind is not None:
+            taught.append((each.output_kind, task))
+    remembers = has_cells(options, seen[0], teacher_remembers=opened[0].remembers)
     options, named, note = fill_in(options, named, taught, remembers=remembers)
-    images = any(kind_of_sight(each.task.fingerprint) != "vectors" for each in opened)
+    images = any(kind_of_sight(task.fingerprint) != "vectors" for task in seen)
     options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)

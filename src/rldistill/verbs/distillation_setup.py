@@ -236,7 +236,7 @@ def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask], modu
     """
     if not options.normalize_inputs:
         return
-    seen, why = [task.task.fingerprint for task in tasks], ""
+    seen, why = [task.seen for task in tasks], ""
     if len(kinds_of_observation(tasks)) < len(tasks):
         why = f"{len(tasks)} tasks, whose observations have means of their own"
     elif any(own.observation_dtype == "uint8" or any(part.is_image for part in own.observation_parts) for own in seen):

@@ -18,13 +18,14 @@ from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, ProgressEvent, notify, tell
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_teacher
+from rldistill.loading.named import PolicyLike, as_teacher, shown_to
 from rldistill.networks.growth import grow
 from rldistill.options.distill import AUTO, DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.policies.entry import num_parameters_of
 from rldistill.rollout.evaluate import is_deterministic
+from rldistill.sight import choose_parts
 from rldistill.storage import canonical_json, write_json
 from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
@@ -85,7 +86,9 @@ class Search:
                 f"{self._playable.task.name} without chance has few different episodes, and none would be fresh for "
                 "the proof. Leave --exploration-epsilon out: 0.05."
             )
-        task, teacher_remembers = self._playable.task, self._teacher.initial_state(1) is not None
+        # What the student sees decides how it learns.
+        sight = choose_parts("student_sees", options.student_sees, options.names, self._playable.task)
+        task, teacher_remembers = shown_to(self._playable.task, sight), self._teacher.initial_state(1) is not None
         remembers = has_cells(self._distillation(AUTO), task, teacher_remembers=teacher_remembers)
         self._recipe = choose_recipe(self._teacher.output_kind, task, remembers=remembers)
         self._episodes = Episodes(options, self._teacher, self._playable, callbacks, deadline=self._deadline)

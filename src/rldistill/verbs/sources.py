@@ -92,18 +92,18 @@ class Opened:
     @property
     def task(self) -> Task:
         """The task."""
-        if self.learned is not None:
-            return self.learned.task
-        assert self.taught is not None, "it is one of the other two"
-        return self.taught[1]
+        if self.dataset is not None:
+            return self.dataset.provenance.task
+        playable = self.learned if self.teacher is None else self.teacher[1]
+        assert playable is not None, "it is one of the three"
+        return playable.task
 
     @property
-    def taught(self) -> tuple[OutputKind, Task] | None:
-        """What kind of output is learned on which task; None where a learner will say."""
+    def output_kind(self) -> OutputKind | None:
+        """What kind of output is learned; None where a learner will say."""
         if self.dataset is not None:
-            origin = self.dataset.provenance
-            return origin.teacher.output_kind, origin.task
-        return None if self.teacher is None else (self.teacher[0].output_kind, self.teacher[1].task)
+            return self.dataset.provenance.teacher.output_kind
+        return None if self.teacher is None else self.teacher[0].output_kind
 
     @property
     def remembers(self) -> bool:

@@ -1,10 +1,8 @@
 """On which windows a student that remembers is trained."""
 
 from rldistill.errors import UsageError
-from rldistill.loading.named import shown_to
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
-from rldistill.sight import choose_parts
 from rldistill.tasks import Task
 from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
 from rldistill.verbs.sizes import gets_cells
@@ -55,7 +53,7 @@ def has_cells(options: DistillOptions, task: Task, *, teacher_remembers: bool) -
 
     Args:
         options: of the distillation.
-        task: the first that is taught.
+        task: the first that is taught, as the student sees it.
         teacher_remembers: whether its teacher does; the student that is chosen for it does likewise.
 
     Raises:
@@ -64,8 +62,7 @@ def has_cells(options: DistillOptions, task: Task, *, teacher_remembers: bool) -
     if student_name(options.student) != AUTO:
         network = memory_of(options)
         return network is not None and network.memory is not None
-    sight = choose_parts("student_sees", options.student_sees, options.names, task)
-    found = gets_cells(shown_to(task, sight).fingerprint, remembers=teacher_remembers)
+    found = gets_cells(task.fingerprint, remembers=teacher_remembers)
     if not found:
         refuse_window(options)
     return found
