@@ -1,9 +1,14 @@
 """How big a network is: parameters, bytes, multiply-accumulates."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from rldistill.networks.stemmed import Network, network_of
 
@@ -32,7 +37,30 @@ def _count_macs(network: Network, head: int) -> int:
     # A module of somebody's own may have no weights.
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     network, head = network_of(network, head)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _Counter() as counter:
         network(torch.zeros(1, *network.observation_shape, device=device), head)
-    # It counts a multiplication and an addition as two.
-    return counter.get_total_flops() // 2
+    return counter.num_macs
+
+
+# How many products each number is a sum of, by function, from its first two arguments.
+_SUMMED: Mapping[Callable[..., Any], Callable[[Tensor, Tensor], int]] = {
+    functional.linear: lambda _, weight: weight.shape[-1],
+    **dict.fromkeys(
+        (functional.conv1d, functional.conv2d, functional.conv3d), lambda _, weight: prod(weight.shape[1:])
+    ),
+    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm, Tensor.matmul), lambda rows, _: rows.shape[-1]),
+}
+
+
+class _Counter(TorchFunctionMode):
+    """Counts multiply-accumulates; torch's own counter imports its compiler, which takes a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_macs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        given = func(*args, **(kwargs or {}))
+        if func in _SUMMED:
+            self.num_macs += given.numel() * _SUMMED[func](args[0], args[1])
+        return given
