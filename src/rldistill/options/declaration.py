@@ -25,6 +25,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -174,14 +175,20 @@ def _own_help(record: type[Any]) -> dict[str, str]:
     """Return the docstrings under the fields that a class declares itself."""
     if not is_dataclass(record):
         return {}
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
-    assert isinstance(definition, ast.ClassDef)
+    definition = _classes_in(record.__module__)[record.__name__]
     texts: dict[str, str] = {}
     for statement, following in pairwise(definition.body):
         if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
             assert isinstance(statement.target, ast.Name)
             texts[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
     return texts
+
+
+@functools.cache
+def _classes_in(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name; parsed once for all of them, which takes most of the time."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 class Verb(Protocol[Arguments, Taken, Result]):
