@@ -87,6 +87,20 @@ def test_the_task_of_a_dataset_is_its_own(data, tmp_path):
         rd.distill(sources, out=tmp_path / "r", student="mlp:8x6", **SMALL)
 
 
+def test_the_same_call_with_a_module_gives_the_same_student_again(data, tmp_path):
+    module = torch.nn.Linear(4, 2)
+    before = module.weight.detach().clone()
+    students = [rd.distill(data / "cart", out=tmp_path / name, student=module, **SMALL) for name in ("a", "b")]
+    assert students[0].hash == students[1].hash
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("said", [{"task_order": "mixed"}, {"task_weights": {CART_POLE: 2.0}}])
+def test_an_order_of_several_tasks_is_refused_with_one(data, tmp_path, said):
+    with pytest.raises(UsageError, match=r"^task_(order|weights) is for several tasks, got CartPole-v1 alone\."):
+        distilled(data, tmp_path / "r", "cart", **said)
+
+
 def test_a_module_with_nothing_to_train_is_refused(data, tmp_path):
     frozen = torch.nn.Linear(4, 2).requires_grad_(False)
     with pytest.raises(UsageError, match=r"^student: .* has no parameters that are trained\.$"):

@@ -8,6 +8,7 @@ import pytest
 import rldistill as rd
 from rldistill.data import Dataset
 from rldistill.errors import MismatchError, UsageError
+from rldistill.policies.switched import Choice, SwitchedPolicy
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
 from tests.kit.terrain_env import (
@@ -40,6 +41,14 @@ def test_a_dataset_of_two_teachers_says_whose_each_step_is(tmp_path, task, said)
     assert several is not None and [own["name"] for own in several["teachers"]] == ["walk", "climb"]
     assert set(np.unique(data.field("teacher"))) == {0, 1}
     assert data.field("reward").mean() == 1  # each acts where it is right
+
+
+def test_teachers_that_are_chosen_between_by_another_function_are_others():
+    members = terrain_teachers(TERRAIN_TASK)
+    task = next(iter(members.values())).tasks[0]
+    functions = (lambda rows: rows[:, -1] > 0.5, lambda rows: rows[:, -1] <= 0.5, lambda rows: rows[:, -1] > 0.5)
+    hashes = [SwitchedPolicy(members, task, Choice(function=function)).hash for function in functions]
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_a_task_of_several_teachers_stands_beside_one_of_one(tmp_path):

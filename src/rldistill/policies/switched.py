@@ -19,11 +19,14 @@ from rldistill.envs import EpisodeEnvs
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line, listed, shortened, shown
 from rldistill.observations import Tensors, as_tensors, num_rows
 from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.padded import probe_rows
 from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
 from rldistill.sight import Sight
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
 from rldistill.types import OutputKind, PolicyOutput, State
+
+_NUM_PROBED = 64  # observations by which a function is told from another
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,20 @@ class SwitchedPolicy(ActsByOutputs):
     def hash(self) -> str:
         """SHA-256 over the policies' own, their names, and what chooses among them."""
         said = {"members": {name: policy.hash for name, policy in self.members.items()}}
-        return sha256_bytes(canonical_json(said | {"choose": self.choice.to_dict()}).encode())
+        said |= {"choose": self.choice.to_dict() | self._answers_of_function()}
+        return sha256_bytes(canonical_json(said).encode())
+
+    def _answers_of_function(self) -> dict[str, Any]:
+        """Return what a function says of fixed observations: as lambdas show, its name alone does not tell it."""
+        if self.choice.function is None:
+            return {}
+        fingerprint = self._task.fingerprint
+        rows = as_tensors(probe_rows(fingerprint, _NUM_PROBED).numpy(), fingerprint)
+        try:
+            values = self.choice.values(rows)
+        except MismatchError:  # what is made up may be nothing that it knows
+            return {}
+        return {"answers": [shown(_plain(value)) for value in values.ravel()]}
 
     def mapped(self, change: Callable[[Policy], Policy]) -> "SwitchedPolicy":
         """Return the same with each policy changed likewise."""

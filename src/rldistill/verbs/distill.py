@@ -97,8 +97,10 @@ def set_up(
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
     # What the student sees of each task decides how it learns.
-    sights = [choose_parts("student_sees", options.student_sees, options.names, each.task) for each in opened]
-    seen = [shown_to(each.task, sight) for each, sight in zip(opened, sights, strict=True)]
+    kinds = {each.task.fingerprint.observation_description for each in opened}
+    chosen = options.student_sees if len(kinds) == 1 else None  # of several kinds nothing can be chosen: refused later
+    sight = choose_parts("student_sees", chosen, options.names, opened[0].task)
+    seen = [shown_to(each.task, sight) for each in opened]
     taught = list[tuple[OutputKind, Task]]()
     for each, task in zip(opened, seen, strict=True):
         if each.output_kind is not None:

@@ -120,6 +120,9 @@ def prepare(
     if options.std == "fixed":
         fix_std(student, sources, heads)
     further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
+    if len(names) == 1 and (options.task_order not in (None, "in_turn") or options.task_weights):
+        option = "task_weights" if options.task_weights else "task_order"
+        raise UsageError(f"{option} is for several tasks, got {names[0]} alone. Leave it out.")
     schedule = task_schedule(options, names)
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
     warnings += [warning for source in sources for warning in source.warnings]

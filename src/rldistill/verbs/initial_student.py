@@ -1,5 +1,6 @@
 """The student before its first update: new, from a file, or a file's student with further heads."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,7 +89,8 @@ def initial_student(
         UsageError: settings that exclude each other.
     """
     if isinstance(options.student, nn.Module):
-        return _module_student(options, tasks, options.student), ()
+        # A copy: the same call gives the same student again.
+        return _module_student(options, tasks, copy.deepcopy(options.student)), ()
     if named.startswith(MODULE_PREFIX):
         raise UsageError(f"student: got {named!r}, a Python module that its name cannot bring back.")
     initial = None if options.init_from is None else load_policy(options.init_from)

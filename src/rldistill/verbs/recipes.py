@@ -208,5 +208,6 @@ def fill_in(
     if isinstance(named[0], Live):
         chosen |= {name: value for name, value in of_play.items() if getattr(named[0], name) is None}
     shown = ", ".join(f"{name} {value}" for name, value in chosen.items() if value not in (None, False))
-    note = f"recipe: {shown} ({recipe.why})" if shown else None
+    why = f" ({recipe.why})" if isinstance(named[0], Live) else ""  # mostly about who plays
+    note = f"recipe: {shown}{why}" if shown else None
     return replace(options, **{name: value for name, value in chosen.items() if name in of_student}), filled, note  # pyright: ignore[reportArgumentType]
