@@ -225,8 +225,8 @@ def test_nothing_is_written_through_what_a_stranger_put_in_a_folder(tmp_path, ki
         else:
             write_atomically(folder / "file", b"ours")
     assert str(caught.value) == (
-        f"Writing {folder / name} failed: got a link, a pipe or a folder there, expected a plain file or nothing. No "
-        "rldistill wrote it: whoever made the folder did. Delete it, and run the same command again."
+        f"Writing {folder / name} failed: got a link, a pipe or a folder there, expected a plain file or nothing. "
+        "rldistill did not make it. Delete it, and run the same command again."
     )
     assert victim.exists() is exists
     assert not exists or victim.read_bytes() == b"the user's own"

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import rldistill as rd
 from rldistill.data import Dataset, split_episodes
 from rldistill.errors import MismatchError
 from tests.data.made_up import make_provenance, write_dataset
+from tests.kit.cart_pole import hand_made_teacher
 
 LENGTHS = (40, 25, 60, 1, 30)
 
@@ -57,13 +59,10 @@ def test_datasets_that_do_not_add_up_are_named_with_the_reason(tmp_path, other, 
 
 
 def test_the_same_episodes_with_another_field_are_the_same_episodes(tmp_path):
-    plain = written(tmp_path / "a")
-    fields = {**plain.provenance.fields, "value": plain.provenance.fields["reward"]}
-    manifest = replace(plain.manifest, provenance=replace(plain.provenance, fields=fields))
-    others = [replace(shard, sha256="0" * 64) for shard in manifest.shards]
-    more = Dataset(tmp_path / "b", replace(manifest, shards=tuple(others)), plain._shards)
+    for name, store in (("a", None), ("b", "features")):
+        rd.collect(hand_made_teacher(), num_steps=200, num_envs=2, store=store, out=tmp_path / name)
     with pytest.raises(MismatchError, match="their episodes are the same"):
-        Dataset.joined([plain, more])
+        Dataset.joined([Dataset.open(tmp_path / name) for name in ("a", "b")])
 
 
 def test_a_copy_of_a_dataset_does_not_add_up_whatever_it_says_of_its_seed(tmp_path):
