@@ -156,6 +156,12 @@ def test_what_a_verb_would_refuse_is_refused_before_anything_is_done(plan_of, ol
         plan_of((old, new))
 
 
+def test_play_without_chance_is_refused_unless_actions_stick(plan_of):
+    with pytest.raises(UsageError, match="env: without chance in play a game has 30 episodes at most"):
+        plan_of(("noop_max = 2", "exploration_epsilon = 0.0"))
+    plan_of(("noop_max = 2", "exploration_epsilon = 0.0, sticky_action_probability = 0.25"))
+
+
 def test_a_loss_must_fit_what_the_teacher_gives(plan_of, tmp_path):
     file = saved_teacher(tmp_path, "pong", output_kind="logits")
     with pytest.raises(MismatchError, match="'q_mse' fits q_values, the teacher gives logits"):

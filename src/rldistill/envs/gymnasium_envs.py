@@ -124,15 +124,26 @@ def number(what: str, reward: object) -> float:
     return float(value.reshape(()))
 
 
+def _as_array(given: object) -> NDArray[Any]:
+    """Return what an environment gave as an array; one of None where it can be none."""
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        return np.array(None)
+
+
+def _called(given: object, values: NDArray[Any]) -> str:
+    """Return how messages call what was given, and is this array."""
+    return shown(given) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"
+
+
 def _numbers(what: str, rewards: object, num: int) -> NDArray[np.float64]:
     """Return the rewards of so many environments. Raises EnvironmentFaultError: they are something else."""
-    try:
-        values = np.asarray(rewards)
-    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
-        values = np.array(None)
+    values = _as_array(rewards)
     if values.dtype.kind not in "biuf" or values.size != num:
-        got = shown(rewards) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"
-        raise EnvironmentFaultError(f"{what} gave rewards of {got}, expected {num} numbers. Fix the environment.")
+        raise EnvironmentFaultError(
+            f"{what} gave rewards of {_called(rewards, values)}, expected {num} numbers. Fix the environment."
+        )
     return values.reshape(num).astype(np.float64)
 
 
@@ -143,16 +154,13 @@ def truth(what: str, name: str, flag: object) -> bool:
 
 def truths(what: str, name: str, flags: object, num: int) -> NDArray[np.bool_]:
     """Return which of so many episodes ended. Raises EnvironmentFaultError: the flags are no truth values."""
-    try:
-        values = np.asarray(flags)
-    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
-        values = np.array(None)
+    values = _as_array(flags)
     are_true = values.dtype.kind in "biuf" and values.size == num and ((values == 0) | (values == 1)).all()
     if not are_true:
-        got = shown(flags) if values.ndim == 0 else f"an array of type {values.dtype} and shape {list(values.shape)}"
+        expected = "True or False" if num == 1 else f"{num} of True and False"
         raise EnvironmentFaultError(
-            f"{what} gave {got} as {name}, expected {'True or False' if num == 1 else f'{num} of True and False'}: "
-            "whether the episode ended. Fix the environment."
+            f"{what} gave {_called(flags, values)} as {name}, expected {expected}: whether the episode ended. Fix the "
+            "environment."
         )
     return values.reshape(num).astype(np.bool_)
 

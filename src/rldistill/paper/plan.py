@@ -219,7 +219,7 @@ def make_plan(options: ReproduceOptions) -> Plan:
         raise UsageError(f"--teacher {options.teachers[0]}: {experiment.name} lets its teachers learn.")
     for game in games:
         make_task(f"{ATARI_PREFIX}{game}", budget.env)
-    if budget.env.get("exploration_epsilon") == 0 and not budget.env.get("repeat_action_probability"):
+    if budget.env.get("exploration_epsilon") == 0 and not budget.env.get("sticky_action_probability"):
         raise UsageError("env: without chance in play a game has 30 episodes at most, whose copies show no interval.")
     teachers = {} if experiment.kind == "online" else _teachers(games, budget, options)
     if any(source.origin == "trained" for source in teachers.values()):
