@@ -4,15 +4,11 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import drawn, quoted, task_words, teacher_words, write_options, write_result
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
-
-if TYPE_CHECKING:
-    pass
 
 _EXAMPLE = "rldistill shrink ppo-LunarLander-v2.zip --task LunarLander-v3"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
