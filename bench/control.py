@@ -27,7 +27,7 @@ from rldistill.policies import TorchPolicy
 from rldistill.verbs.collect import collect
 
 # Ours as it is by default, and as many as are usual elsewhere.
-_OUR_ENVS, _NUM_ENVS = 64, 16
+_OUR_ENVS, _NUM_ENVS = 128, 16
 _BEST_BATCH = 256
 # By task: a published teacher, and a network of its size.
 _TASKS = {

@@ -238,8 +238,8 @@ def test_a_standard_deviation_that_fell_to_0_or_below_is_said_and_read_by_its_si
         policy = load_policy(path, task=box_task(), activation="elu")
     assert str(caught[0].message) == (
         f"Policy file {path}: its std fell to 0 or below in training: got {said}, read by size, 1e-06 at least. Its "
-        "mean acts as it did; distil it by its mean alone, --loss mean_mse (the default loss divides by the "
-        "variance), or take an earlier checkpoint."
+        "mean acts as it did; distil it by its mean alone, as the default loss does (--loss mean_mse), or take an "
+        "earlier checkpoint."
     )
     torch.testing.assert_close(policy(ROWS[:1])[0].log_std, torch.tensor([read]).log())
 

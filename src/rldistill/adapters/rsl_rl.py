@@ -168,8 +168,8 @@ def _odd_std(std: Tensor) -> tuple[str, ...]:
     listing = listed((f"{value:.3g} for action {index}" for index, value in wrong), 4)
     return (
         f"its std fell to 0 or below in training: got {listing}, read by size, {_SMALLEST_STD:g} at least. Its "
-        "mean acts as it did; distil it by its mean alone, --loss mean_mse (the default loss divides by the "
-        "variance), or take an earlier checkpoint.",
+        "mean acts as it did; distil it by its mean alone, as the default loss does (--loss mean_mse), or take an "
+        "earlier checkpoint.",
     )
 
 

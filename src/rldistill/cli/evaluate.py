@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from rldistill.cli.options import Flags, read_options, repeated
 from rldistill.cli.output import write_options, write_result
-from rldistill.errors import RldistillError, UsageError
+from rldistill.errors import RldistillError
 from rldistill.options.evaluate import EvaluateOptions
-from rldistill.options.shared import Folder
 
 if TYPE_CHECKING:
     from rldistill.evaluation.records import Evaluation
@@ -21,14 +20,12 @@ def run(argv: Sequence[str]) -> None:
     """Compare policies."""
     given = read_options(
         "evaluate",
-        [EvaluateOptions, Folder],
+        [EvaluateOptions],
         repeated(argv, "--teacher"),
         example=_EXAMPLE,
         positional="policies",
         expected="at least one policy file or run folder",
     )
-    if {"resume", "overwrite"} & given.values.keys():
-        raise UsageError("evaluate keeps no state: --resume and --overwrite do not apply. It is repeated as a whole.")
     options, flags = given.make(EvaluateOptions), given.flags
     from rldistill.cli.progress import callbacks
     from rldistill.evaluation.file import EvaluationNotWrittenError

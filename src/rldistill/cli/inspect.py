@@ -11,7 +11,7 @@ from rldistill.cli.output import plain_line, write_options, write_result
 from rldistill.errors import GateError, UsageError
 from rldistill.options.declaration import option_types
 from rldistill.options.inspect import InspectOptions, VerifyOptions
-from rldistill.options.shared import Folder, recorded
+from rldistill.options.shared import recorded
 
 _EXAMPLE = "rldistill inspect zoo/pong.safetensors"
 
@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
     """Say what something is."""
     given = read_options(
         "inspect",
-        [InspectOptions, VerifyOptions, Folder],
+        [InspectOptions, VerifyOptions],
         argv,
         example=_EXAMPLE,
         positional="target",
@@ -28,8 +28,8 @@ def run(argv: Sequence[str]) -> None:
         left_out=("policy",),
     )
     options, flags = given.make(InspectOptions), given.flags
-    if {"resume", "overwrite"} & given.values.keys() or (flags.dry_run and not options.verify):
-        raise UsageError("inspect only reads: --resume, --overwrite and --dry-run do not apply.")
+    if flags.dry_run and not options.verify:
+        raise UsageError("--dry-run belongs with --verify, which plays the policy.")
     of_play = option_types(VerifyOptions).keys() - option_types(InspectOptions).keys()
     for name in () if options.verify else sorted(of_play & given.values.keys()):
         raise UsageError(f"{name} belongs with --verify, which plays the policy.")

@@ -41,7 +41,7 @@ _BRIDGES = ("GymV21Environment", "GymV26Environment")
 _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
-_FEW_ENVS, _MANY_ENVS = 16, 64
+_FEW_ENVS, _MANY_ENVS = 16, 128
 # Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
 _EMULATORS, _FEWEST_OF_A_HALF = 32, 12
 _MUCH_TO_PLAY = 64
@@ -70,7 +70,7 @@ class PlayableTask:
         half can step while the other is decided on (`envs_for_play`), each with a batch of its own.
 
         Args:
-            asked: by the user; None: 16, of vectors up to 64, of Atari 32 where at least 64 have work.
+            asked: by the user; None: 16, of vectors up to 128, of Atari 32 where at least 64 have work.
             num_busy: how many have work.
         """
         if self.fixed_num_envs is not None or asked is not None:

@@ -78,11 +78,11 @@ class Live(Reading, Chosen, TeacherSees, Played):
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     collect_steps: Count | None = None
-    """Decisions of each task that are played in a collection. Default: what was measured to suit this kind of teacher,
+    """Decisions of each task that are played in a collection. Default: from the recipe for this kind of teacher,
     54,000 for images."""
     collect_period: Count | None = None
     """Updates between two collections; a last one is left out if fewer than half as many updates would follow it.
-    Default: what was measured to suit this kind of teacher, 10,000 for images."""
+    Default: from the recipe for this kind of teacher, 10,000 for images."""
     replay_capacity: Count = 540_000
     """Newest decisions of each task that are kept. With --online it counts only where the algorithm has none of its
     own (pqn)."""
@@ -146,7 +146,7 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     loss: Annotated[LossLike | None, PythonOnly()] = None
     """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
     reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a
-    function (student [B, A], target [B, A]) -> [B]. Default: what was measured to suit this kind of teacher."""
+    function (student [B, A], target [B, A]) -> [B]. Default: from the recipe for this kind of teacher."""
     temperature: Annotated[Number | Mapping[str, Number] | None, PythonOnly()] = None
     """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=VALUE,…). auto: 1/7 of the
     median gap between the teacher's best two actions in a dataset. Default: with a loss that you name, 0.01 for
@@ -162,8 +162,8 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     them after collect --store value."""
     normalize_inputs: bool | None = None
     """Give the student a first layer that normalises observations by their mean and variance in what its teacher
-    played, unless the teacher has such a layer, which the student takes over. For vectors, and one task. Default: for
-    continuous actions; with --init-from, as that file has it."""
+    played, unless the teacher has such a layer, which the student takes over. For vectors; with several tasks, only
+    if no two share a kind of observation. Default: for continuous actions; with --init-from, as that file has it."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""
@@ -186,9 +186,11 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     train_torso: bool = False
     """With --add-head: train the torso and the old heads too."""
     num_updates: Count | None = None
-    """Gradient steps, over all tasks. Default: what was measured to suit this kind of teacher, 12,000 for images."""
+    """Gradient steps, over all tasks. Default: from the recipe for this kind of teacher (12,000 for images), times the
+    number of tasks."""
     batch_size: Count | None = None
-    """Rows per update, over all tasks. Default: 128 for images, 256 for vectors."""
+    """Rows per update, over all tasks. Default: from the recipe: 64 for images, 256 for vectors, 512 for students with
+    recurrent layers."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """adam or rmsprop."""
     learning_rate: Annotated[Number | None, PythonOnly()] = None

@@ -15,7 +15,7 @@ _MOST = re.compile(r"(flash|ram)=([1-9]\d{0,8})([kKmM]?)")
 
 @dataclass(frozen=True)
 class ExportOptions(Reading, Environments, Machine, Told):
-    """Write a policy as others run it, with a contract of what goes in and out, and prove that it acts the same."""
+    """Export a policy to another format, with a contract of its inputs and outputs, and check that it acts the same."""
 
     policy: Annotated[PolicyLike, PythonOnly()]
     """Policy: a student, a file of any library with weights, or a run folder."""
@@ -25,7 +25,7 @@ class ExportOptions(Reading, Environments, Machine, Told):
     to: Literal["onnx", "c", "torchscript", "torch-export", "sb3", "rsl-rl", "hub-folder"] | None = None
     """Format. Default: the one whose files end as --out does."""
     precision: Literal["float32", "float16", "int8"] = "float32"
-    """Of the weights. int8 is calibrated on observations of --data."""
+    """Number format of the weights. int8 is calibrated on observations of --data."""
     quantization_aware: bool = False
     """int8: train a copy on observations of --data first, with the rounding in the loop, to act as the policy does."""
     fits: str | None = None

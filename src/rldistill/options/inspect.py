@@ -43,7 +43,7 @@ class VerifyOptions(ManyEnvironments, Machine, Told):
 
 @dataclass(frozen=True)
 class InspectOptions(Reading, Options):
-    """Say what a policy file, a dataset folder, a run folder or a preset is."""
+    """Describe a policy file, a dataset folder, a run folder or a preset."""
 
     target: str
     """Policy file, dataset folder, run folder, or a preset such as net3."""

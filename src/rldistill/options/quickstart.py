@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rldistill.errors import UsageError
 from rldistill.options.declaration import Above, Count, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Environments, Folder, Machine, Told, WhoSees
+from rldistill.options.shared import Environments, Machine, Told, WhoSees
 
 if TYPE_CHECKING:
     TeacherFiles = PathLike | Sequence[PathLike]
@@ -19,7 +19,7 @@ _NETWORK_FOR_BUNDLED = "net3"
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuickstartOptions(Reading, WhoSees, Environments, Machine, Folder, Told):
+class QuickstartOptions(Reading, WhoSees, Environments, Machine, Told):
     """Take a teacher to a proven smaller student, a figure and a film. A second call goes on."""
 
     teacher: Annotated["TeacherFiles | None", PythonOnly()] = None
@@ -40,11 +40,11 @@ class QuickstartOptions(Reading, WhoSees, Environments, Machine, Folder, Told):
     """With --student: gradient steps. Default: 12,000."""
     num_episodes: Count = 30
     """Episodes of each policy in the evaluation."""
+    overwrite: bool = False
+    """Delete an earlier run in --out first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resume:
-            raise UsageError("quickstart always goes on where it stopped: --resume does not apply.")
         if self.network is None and (self.num_steps or self.num_updates):
             name = "num_steps" if self.num_steps else "num_updates"
             raise UsageError(

@@ -28,8 +28,8 @@ class ReproduceOptions(Environments, Machine, Told):
     out: PathLike | None = None
     """Folder for everything. Default: reproduce/<experiment>-<budget>. What is finished there is not done again."""
     num_workers: Annotated[int, AtLeast(0)] = 1
-    """Jobs at once, each in a process of its own; 0: one per processor, as the command line does by default. In Python,
-    more than one needs the usual `if __name__ == "__main__":`."""
+    """Jobs at once, each in a process of its own; 0: one per processor. Default: on the
+    command line 0, in Python 1; there, more than one needs the usual `if __name__ == "__main__":`."""
     overwrite: bool = False
     """Delete an earlier reproduction in --out first."""
 

@@ -47,7 +47,7 @@ class Environments(Options):
     """How many environments are played at once."""
 
     num_envs: NumEnvs = 16
-    """Environments played at once; the episodes are the same for any number."""
+    """Environments played at once; episode i is the same for any number, but which episodes begin depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ManyEnvironments(Options):
     """How many environments are played at once."""
 
     num_envs: NumEnvs | None = None
-    """Environments played at once; the episodes are the same for any number. Default: 16; of vectors up to 64, one for
+    """Environments played at once; episode i is the same for any number. Default: 16; of vectors up to 128, one for
     each episode that is evaluated and for every 2,000 decisions that are stored; of Atari 32, from 64 episodes or
     128,000 stored decisions on."""
 

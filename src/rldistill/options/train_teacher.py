@@ -56,7 +56,7 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     max_gradient_norm: float | None = None
     """pqn: gradients are scaled down to this norm. Default: 10."""
     return_lambda: float | None = None
-    """pqn: mixes one-step and longer returns, in [0, 1]. Default: 0.65."""
+    """pqn: λ of the λ-returns, which mix one-step and longer returns, in [0, 1]. Default: 0.65."""
     exploration_fraction: float | None = None
     """pqn: share of the run over which exploration falls. Default: 0.1."""
     replay_capacity: int | None = None
@@ -74,7 +74,7 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     double_q: bool | None = None
     """dqn: the online network selects the next action, the target network evaluates it. Default: off."""
     num_return_steps: int | None = None
-    """dqn: rewards that are summed before the value takes over. Default: 1."""
+    """dqn: n of the n-step returns: rewards that are summed before bootstrapping. Default: 1."""
     exploration_steps: int | None = None
     """dqn: steps after learning starts over which exploration falls. Default: 1000000."""
     init_from: PathLike | None = None
