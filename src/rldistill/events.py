@@ -6,7 +6,7 @@ Messages only tell, the one that says "stopped" among them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rldistill.errors import UsageError
@@ -68,6 +68,17 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
     answers = [callback(event) for callback in callbacks]
     if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
         raise StopRequestedError
+
+
+def renamed(callback: Callback, *, phase: str, text: str) -> Callback:
+    """Return a callback that hears events by other names: `phase` and `text` have `{}` where the event's own stand."""
+
+    def told(event: Event) -> bool | None:
+        if isinstance(event, ProgressEvent):
+            return callback(replace(event, phase=phase.replace("{}", event.phase)))
+        return callback(replace(event, text=text.replace("{}", event.text)))
+
+    return told
 
 
 def tell(callbacks: Sequence[Callback], text: str, level: Level = "info") -> None:

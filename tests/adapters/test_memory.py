@@ -3,7 +3,8 @@
 import pytest
 from torch import nn
 
-from rldistill.adapters.contents import memory_among
+from rldistill.adapters.contents import refuse_memory
+from rldistill.errors import PolicyFileError
 
 
 @pytest.mark.parametrize(
@@ -11,16 +12,17 @@ from rldistill.adapters.contents import memory_among
 )
 def test_every_recurrent_layer_of_torch_is_one(layer):
     names = list(layer(4, 3).state_dict())
-    assert memory_among(names) == names[0]
-    assert memory_among(f"memory_a.rnn.{name}" for name in names) == f"memory_a.rnn.{names[0]}"
+    for before in ("", "memory_a.rnn."):
+        with pytest.raises(PolicyFileError, match=f"^x is recurrent: it has {before}{names[0]}"):
+            refuse_memory("x", [f"{before}{name}" for name in names])
 
 
 @pytest.mark.parametrize(
     "layer", [nn.Linear(4, 3), nn.MultiheadAttention(4, 2), nn.BatchNorm1d(4), nn.Bilinear(4, 4, 2)], ids=repr
 )
 def test_no_other_layer_is_one(layer):
-    assert memory_among(layer.state_dict()) is None
+    refuse_memory("x", layer.state_dict())
 
 
 def test_what_only_sounds_like_one_is_none():
-    assert memory_among(["rnn.0.weight", "memory.weight", "lstm_features.bias", "weight_ihave.weight"]) is None
+    refuse_memory("x", ["rnn.0.weight", "memory.weight", "lstm_features.bias", "weight_ihave.weight"])

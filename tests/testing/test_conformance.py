@@ -14,12 +14,18 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import InputNormalization
 from rldistill.policies import files
 from rldistill.tasks import ObservationFingerprint, Task
-from rldistill.testing import ConformanceError, Reference, check_policy, findings
+from rldistill.testing import ConformanceError, Reference, check_policy
 from rldistill.types import ActionLayout, PolicyOutput
 from tests.kit.other_libraries import ActorCritic, PPOContinuous, QNetwork, randomised
 from tests.kit.small_policies import box_task, image_task, small_policy, vector_task
 
 NORMALIZATION = InputNormalization((1.0, 0.0, -1.0, 5.0), (1.0, 4.0, 0.1, 9.0))
+
+
+def findings(*args, **kwargs):
+    with pytest.raises(ConformanceError) as caught:
+        check_policy(*args, **kwargs)
+    return str(caught.value).split("\n")
 
 
 def choices_task(kind, *sizes):

@@ -210,7 +210,7 @@ def test_what_is_remembered_is_what_was_played_with_the_habits_of_training():
         learning_starts=64,
     )
     record = training.iterate([0])
-    assert (record.num_steps, record.loss, [game.score for game in record.games]) == (5, None, [4.25, 2.0])
+    assert (record.num_steps, record.loss, list(record.scores)) == (5, None, [4.25, 2.0])
     assert remembered(training) == [
         (0.0, 1.0, GAMMA, 1.0),
         (1.0, 0.25, 0.0, 2.0),  # a life lost

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rldistill.envs import make_task
-from rldistill.training.stream import GameRecord, TrainingStream
+from rldistill.training.stream import TrainingStream
 from tests.kit.scripted_envs import Moment, ScriptedEnvs, identity_q, moments
 
 GAMMA = 0.5
@@ -39,18 +39,18 @@ def test_rewards_stay_raw_where_clipping_is_off():
 
 def test_scores_are_raw_and_of_whole_games():
     stream, _ = make_stream([moments(10.0, -3.0), moments(5.0, 5.0, 0.5), moments(1.0, 1.0)])
-    assert roll(stream, 6).games == (GameRecord(7.0, 2, truncated=False), GameRecord(10.5, 3, truncated=False))
+    assert roll(stream, 6).scores == (7.0, 10.5)
 
 
 def test_a_game_longer_than_a_rollout_is_reported_by_the_one_in_which_it_ends():
     stream, _ = make_stream([moments(1.0, 2.0, 3.0, 4.0, 5.0), moments(0.0, 0.0)])
-    games = [roll(stream, 2).games for _ in range(3)]
-    assert games == [(), (), (GameRecord(15.0, 5, truncated=False),)]
+    scores = [roll(stream, 2).scores for _ in range(3)]
+    assert scores == [(), (), (15.0,)]
 
 
 def test_games_of_all_slots_are_reported():
     stream, _ = make_stream([moments(1.0), moments(2.0)], [moments(3.0, 4.0)])
-    assert {game.score for game in roll(stream, 2).games} == {1.0, 2.0, 7.0}
+    assert set(roll(stream, 2).scores) == {1.0, 2.0, 7.0}
 
 
 def test_discounts_are_gamma_and_zero_where_a_game_ended():
@@ -64,7 +64,7 @@ def test_a_lost_life_cuts_the_discount_while_the_game_goes_on():
     rollout = roll(stream, 6)
     assert column(rollout.discounts) == [GAMMA, GAMMA, 0.0, GAMMA, 0.0, 0.0]
     # The game went on to its end: one score, and observations that count on.
-    assert rollout.games == (GameRecord(6.0, 6, truncated=False),)
+    assert rollout.scores == (6.0,)
     assert column(rollout.observations[..., 0]) == [0, 1, 2, 3, 4, 5]
     assert envs.resets == [([0], [0]), ([0], None)]
 
@@ -102,7 +102,7 @@ def test_truncation_bootstraps_from_the_last_observation_and_not_from_the_next_g
     assert column(rollout.observations[..., 0]) == [0.0, 1.0, 100.0, 101.0]
     assert column(rollout.truncated) == [False, True, False, False]
     assert column(rollout.discounts) == [GAMMA] * 4
-    assert rollout.games == (GameRecord(0.0, 2, truncated=True),)
+    assert rollout.scores == (0.0,)
 
 
 def test_truncation_in_one_slot_leaves_the_values_of_the_others():
@@ -173,8 +173,8 @@ def test_on_breakout_several_lives_are_lost_within_a_game(fire_at_reset):
     )
     envs.close()
     num_lives_lost = int((rollout.discounts == 0).sum())
-    assert len(rollout.games) >= 1
-    assert num_lives_lost >= 5 * len(rollout.games)
+    assert len(rollout.scores) >= 1
+    assert num_lives_lost >= 5 * len(rollout.scores)
     # After a lost life the stack goes on: only a new game shows three empty frames.
     num_starts = sum(not bool(stack[:3].any()) for stack in rollout.observations[:, 0])
-    assert num_starts == 1 + len(rollout.games)
+    assert num_starts == 1 + len(rollout.scores)

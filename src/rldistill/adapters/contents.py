@@ -27,16 +27,11 @@ _RECURRENT_WEIGHT = re.compile(r"(^|\.)weight_[ih]h(_l\d+)?(_reverse)?($|\.)")
 _WITH_ITS_STATE = "No memory is read from such a file: export the policy to ONNX or TorchScript with its state."
 
 
-def memory_among(names: Iterable[str]) -> str | None:
-    """Return the first name that a weight of an LSTM, a GRU or another recurrent layer has; None: there is none."""
-    return next((name for name in names if _RECURRENT_WEIGHT.search(name)), None)
-
-
 def refuse_memory(
     what: str, names: Iterable[str], way_on: str = _WITH_ITS_STATE, error: type[RldistillError] = PolicyFileError
 ) -> None:
     """Check that no weight is one of a recurrent layer; raises an error of the type given, which names it."""
-    if memory := memory_among(names):
+    if memory := next(filter(_RECURRENT_WEIGHT.search, names), None):
         raise error(f"{what} is recurrent: it has {memory}. {way_on}")
 
 

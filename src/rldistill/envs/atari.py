@@ -88,12 +88,6 @@ def nearest_game(text: str, *, cutoff: float) -> str | None:
     return f"{ATARI_PREFIX}{by_letters[near[0]]}" if near else None
 
 
-def _action_meanings(game: str, *, full_action_set: bool) -> tuple[str, ...]:
-    """Return the names of a game's actions, in order."""
-    minimal, legal = _action_sets(game)
-    return legal if full_action_set else minimal
-
-
 @cache
 def _action_sets(game: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the actions that a game knows, and of all; kept, for it loads the ROM."""
@@ -116,7 +110,8 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
     game = name.removeprefix(ATARI_PREFIX)
     _check_game(game)
     chosen = AtariOptions.from_kwargs(options)
-    meanings = _action_meanings(game, full_action_set=chosen.full_action_set)
+    minimal, legal = _action_sets(game)
+    meanings = legal if chosen.full_action_set else minimal
     shape = (chosen.frame_stack, chosen.height, chosen.width)
     fingerprint = ObservationFingerprint(
         observation_shape=shape if chosen.grayscale else (*shape, 3),
@@ -136,10 +131,10 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
 
 def _uses_full_action_set(task: Task) -> bool:
     recorded = task.fingerprint.action_set
-    minimal = _action_meanings(task.game, full_action_set=False)
+    minimal, legal = _action_sets(task.game)
     if recorded == minimal:
         return False
-    if recorded == _action_meanings(task.game, full_action_set=True):
+    if recorded == legal:
         return True
     raise MismatchError(
         f"Task {task.name!r}: got actions {'/'.join(recorded) or 'without names'}, but the game knows "

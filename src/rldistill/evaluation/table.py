@@ -25,7 +25,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
     if len(evaluation.tasks) > 1 and evaluation.overall:
         blocks += _overall_blocks(evaluation)
     costs = _cost_table(evaluation)
-    return "\n\n".join([*blocks, *([_text(costs, left=2)] if len(costs) > 1 else [])])
+    return "\n\n".join([*blocks, *([table_text(costs, left=2)] if len(costs) > 1 else [])])
 
 
 def parts_text(parts: Sequence[PartUse]) -> str:
@@ -111,7 +111,7 @@ def _overall_blocks(evaluation: Evaluation) -> list[str]:
     caption = f"all {num_tasks} tasks: geometric mean of student ÷ teacher, mean of retention"
     if any(student.geometric_mean is None or student.mean_retention is None for student in students):
         caption += "\n(where a task has none: in how many there is one)"
-    return [caption, _text(table)]
+    return [caption, table_text(table)]
 
 
 def _over_tasks(value: float | None, num_defined: int, num_tasks: int) -> str:
@@ -137,7 +137,8 @@ def _cost_table(evaluation: Evaluation) -> list[_Row]:
     return [["policy", "network", "parameters", "MACs", "size", "latency", "per second"], *table.values()]
 
 
-def _text(table: Sequence[_Row], *, left: int = 1) -> str:
+def table_text(table: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return rows of cells as text, the first `left` columns to the left and the others to the right."""
     return "\n".join(_lines(table, left=left))
 
 

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event as StopFlag
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.errors import RldistillError
-from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify, tell
+from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify, renamed, tell
 from rldistill.limits import JSON, read_file
 from rldistill.session.run_folder import changed_settings
 from rldistill.storage import canonical_json, write_json
@@ -77,7 +77,7 @@ def finished_result(job: Job) -> Mapping[str, Any] | None:
 def _perform(job: Job, *, num_threads: int, callbacks: Sequence[Callback]) -> Outcome:
     """Do a job and write its record; only a stop (`KeyboardInterrupt`) is raised, all else is told."""
     started = time.monotonic()
-    named = [_naming(job.name, callback) for callback in callbacks]
+    named = [renamed(each, phase=f"{job.name}: {{}}", text=f"{job.name}: {{}}") for each in callbacks]
     try:
         result = job.function(**job.settings, **job.places, num_threads=num_threads, callbacks=named)
         seconds = time.monotonic() - started
@@ -102,17 +102,6 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
         is_table = isinstance(value, dict) and value
         flat |= {f"{key}.{name}": item for name, item in value.items()} if is_table else {key: value}
     return flat
-
-
-def _naming(name: str, callback: Callback) -> Callback:
-    """Return a callback that is told which of many jobs an event is about."""
-
-    def told(event: Event) -> bool | None:
-        if isinstance(event, ProgressEvent):
-            return callback(replace(event, phase=f"{name}: {event.phase}"))
-        return callback(replace(event, text=f"{name}: {event.text}"))
-
-    return told
 
 
 _SECONDS_BETWEEN_EVENTS = 0.25

@@ -74,17 +74,6 @@ def add_panels(figure: "Figure", num_panels: int, margins: Margins) -> "list[Axe
     return panels
 
 
-def panels_over_updates(num_panels: int, last_update: float, margins: Margins) -> "tuple[Figure, list[Axes]]":
-    """Return a figure of equal panels in a row, each over the updates of a run."""
-    width = margins.left + margins.right + 2.85 * num_panels + margins.between * (num_panels - 1)
-    figure = new_figure(width, 4.75)
-    panels = add_panels(figure, num_panels, margins)
-    for axes in panels:
-        axes.set_xlim(0, last_update)
-        count_ticks(axes)
-    return figure, panels
-
-
 def dress(axes: "Axes") -> None:
     """Give axes our look: two spines, a quiet grid under the data."""
     axes.set_facecolor("white")

@@ -44,7 +44,12 @@ def learning_curve(run_folder: Path, out: Path, evaluation: Mapping[str, Any]) -
     """
     config, records = _read_run(run_folder)
     updates = _column(records, "update")
-    figure, panels = canvas.panels_over_updates(3, updates[-1], canvas.Margins())
+    margins = canvas.Margins()
+    figure = canvas.new_figure(margins.left + margins.right + 3 * 2.85 + 2 * margins.between, 4.75)
+    panels = canvas.add_panels(figure, 3, margins)
+    for axes in panels:
+        axes.set_xlim(0, updates[-1])
+        canvas.count_ticks(axes)
     _draw_loss(panels[0], updates, records, str(config.get("loss", "loss")))
     _draw_likeness(panels[1], updates, records)
     _draw_scores(panels[2], list(evaluation["policies"]))

@@ -1,4 +1,4 @@
-"""Films: several policies at the same episode, side by side, as MP4 or GIF.
+"""Films: several policies at the same episode, side by side, as MP4.
 
 Each policy plays by its own behaviour through `EpisodePlayer`: the episode is the one that `evaluate` plays for this
 seed and index, with the same score. A network must see exactly what it sees in play, so the film is not made from its
@@ -201,14 +201,11 @@ def side_by_side(
     out: Path,
     *,
     seed: int,
-    episode: int = 0,
     exploration_epsilon: float,
     max_steps: int = 600,
-    fps: float | None = None,
-    num_threads: int = 1,
     on_step: Callable[[int], None] | None = None,
 ) -> Path:
-    """Film policies at the same episode, from its start; returns `out`.
+    """Film policies at the first episode of a seed, from its start; returns `out`.
 
     The film ends when all episodes have ended, or after `max_steps` decisions, and rests on its
     last picture for a moment. A policy whose episode ends earlier keeps its last picture.
@@ -216,59 +213,47 @@ def side_by_side(
     Args:
         policies: name and policy, left to right.
         task: what they play.
-        out: `.mp4` (H.264, plays everywhere) or `.gif` (larger, embeds everywhere).
+        out: `.mp4` (H.264, plays everywhere).
         seed: of the episodes.
-        episode: index of the one to film.
         exploration_epsilon: chance of a uniformly random action.
         max_steps: decisions to film at most.
-        fps: decisions shown per second; None: the game's own time.
-        num_threads: of torch. One observation at a time keeps one processor busy; more only wait for each other.
         on_step: called with the number of decisions filmed; may raise to stop.
 
     Raises:
-        UsageError: no policy, another suffix, or numbers out of range.
+        UsageError: no policy, or `max_steps` below 1.
         MismatchError: a policy does not fit the task.
         RldistillError: the task cannot be filmed, or a package is missing.
     """
-    _check(policies, out, max_steps, fps)
+    if not policies:
+        raise UsageError("A film needs at least one policy.")
+    if max_steps < 1:
+        raise UsageError(f"max_steps must be 1 or more, got {max_steps}.")
     fitted = [fit_policy(policy, task.task) for _, policy in policies]
     screens: list[_FilmedEnvs] = []
     try:
         for _ in policies:
             screens.append(make_filmed_envs(task))  # noqa: PERF401 (those made before one fails are closed)
         films = [
-            _moments(policy, screen, seed, episode, exploration_epsilon, max_steps)
+            _moments(policy, screen, seed, exploration_epsilon, max_steps)
             for policy, screen in zip(fitted, screens, strict=True)
         ]
-        rate = fps or screens[0].decisions_per_second
-        footer = f"{task.task.name} · seed {seed}, episode {episode} · ε {exploration_epsilon:g}"
+        rate = screens[0].decisions_per_second
+        footer = f"{task.task.name} · seed {seed}, episode 0 · ε {exploration_epsilon:g}"
         layout = _Layout([name for name, _ in policies], _colours(fitted), footer, rate)
         pictures = layout.pictures(_together(films, on_step), num_held=round(_HOLD_SECONDS * rate))
-        encode = _gif if out.suffix == ".gif" else _mp4
-        with use_threads(num_threads):
-            write_atomically(out, encode(pictures, rate))
+        with use_threads(1):  # one observation at a time keeps one processor busy; more only wait for each other
+            write_atomically(out, _mp4(pictures, rate))
     finally:
         for screen in screens:
             screen.close()
     return out
 
 
-def _check(policies: Sequence[tuple[str, Policy]], out: Path, max_steps: int, fps: float | None) -> None:
-    if not policies:
-        raise UsageError("A film needs at least one policy.")
-    if out.suffix not in (".mp4", ".gif"):
-        raise UsageError(f"Film {out}: got suffix {out.suffix!r}, expected .mp4 or .gif.")
-    if max_steps < 1:
-        raise UsageError(f"max_steps must be 1 or more, got {max_steps}.")
-    if fps is not None and not 0 < fps <= 60:
-        raise UsageError(f"fps must lie in (0, 60], got {fps:g}.")
-
-
 def _moments(
-    policy: Policy, envs: _FilmedEnvs, seed: int, episode: int, exploration_epsilon: float, max_steps: int
+    policy: Policy, envs: _FilmedEnvs, seed: int, exploration_epsilon: float, max_steps: int
 ) -> Iterator[_Moment]:
-    """Play one episode; yield what each decision led to."""
-    player = EpisodePlayer(policy, envs, [episode], seed=seed, exploration_epsilon=exploration_epsilon)
+    """Play the first episode; yield what each decision led to."""
+    player = EpisodePlayer(policy, envs, [0], seed=seed, exploration_epsilon=exploration_epsilon)
     score = 0.0
     for number, step in enumerate(player.play()):
         score += float(step.rewards[0])
@@ -361,13 +346,4 @@ def _mp4(pictures: "Iterator[Image]", rate: float) -> bytes:
         for picture in itertools.chain([first], pictures):
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def _gif(pictures: "Iterator[Image]", rate: float) -> bytes:
-    """Encode as a GIF that repeats for ever; its clock ticks in hundredths of a second."""
-    buffer = io.BytesIO()
-    first = next(pictures)
-    duration = 10 * max(2, round(100 / rate))
-    first.save(buffer, format="GIF", save_all=True, append_images=pictures, duration=duration, loop=0, optimize=False)
     return buffer.getvalue()

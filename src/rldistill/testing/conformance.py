@@ -8,7 +8,7 @@ It needs no environment and no test framework: in pytest, a call is a test. Ever
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,23 +80,8 @@ def check_policy(
     Raises:
         ConformanceError: one line for each finding.
     """
-    found = findings(load, reference=reference, observations=observations, reload=reload, seed=seed)
-    if found:
-        raise ConformanceError("\n".join(found))
-
-
-def findings(
-    load: Callable[[], Policy],
-    *,
-    reference: Reference | None = None,
-    observations: Array | None = None,
-    reload: Callable[[Path], Policy] | None = load_policy,
-    seed: int = 0,
-) -> list[str]:
-    """Return what is wrong with what an adapter loads, a line for each finding; the arguments are `check_policy`'s."""
     policy = load()
-    if problems := list(_description(policy)):
-        return problems
+    _raise_any(list(_description(policy)))
     if observations is None and reference is not None:
         shape = policy.tasks[0].fingerprint.observation_shape
         observations = reference.observations.reshape(-1, *shape)[:_NUM_ROWS]
@@ -104,13 +89,17 @@ def findings(
     before = rows.copy()
     answer, _ = policy(rows, policy.initial_state(len(rows)))
     if not np.array_equal(rows, before):
-        return ["observations: they were changed in place, expected them untouched. Copy before you scale."]
+        _raise_any(["observations: they were changed in place, expected them untouched. Copy before you scale."])
     case = _Case(load, policy, rows, answer, reload)
-    if problems := list(_outputs(case)):
-        return problems
+    _raise_any(list(_outputs(case)))
     checks = (_batches, _repetition, _memory, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
     found = [finding for check in checks for finding in check(case)]
-    return found if reference is None else [*found, *parity_findings(policy, reference)]
+    _raise_any(found if reference is None else [*found, *parity_findings(policy, reference)])
+
+
+def _raise_any(findings: Sequence[str]) -> None:
+    if findings:
+        raise ConformanceError("\n".join(findings))
 
 
 def _description(policy: Policy) -> Iterator[str]:

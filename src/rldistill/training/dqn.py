@@ -263,18 +263,18 @@ class DQNTraining:
         task = self._due_task(steps)
         stream, replay = self._streams[task], self._replays[task]
         wanted = min(self._steps_per_iteration, self._num_steps - steps[task])
-        games, losses, num_steps = [], [], 0
+        scores, losses, num_steps = [], [], 0
         while num_steps < wanted:
             epsilon = self._settings.exploration_epsilon(steps[task] + num_steps)
             step = self._play(task, epsilon)
             num_steps += stream.num_envs
-            games += step.games
+            scores += step.scores
             losses += self._learn(replay, stream.num_envs, task)
             if step.ended.any() and len(self._streams) > 1:
                 self._task = task + 1
                 break
         loss = self._mean(losses)
-        return IterationRecord(task, num_steps, loss, self._settings.exploration_epsilon(steps[task]), tuple(games))
+        return IterationRecord(task, num_steps, loss, self._settings.exploration_epsilon(steps[task]), tuple(scores))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the learner's state and whose turn it is."""

@@ -180,7 +180,7 @@ class PQNTraining:
             rng=self._rng,
         )
         loss = self._learner.learn(rollout, progress=progress, head=task)
-        return IterationRecord(task, settings.steps_per_rollout, loss, epsilon, rollout.games)
+        return IterationRecord(task, settings.steps_per_rollout, loss, epsilon, rollout.scores)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the learner's state."""

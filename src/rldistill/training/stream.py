@@ -21,15 +21,6 @@ QFunction = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class GameRecord:
-    """One whole game of training play: raw score, decisions, and whether it was cut by a limit."""
-
-    score: float
-    length: int
-    truncated: bool
-
-
-@dataclass(frozen=True)
 class StreamStep:
     """One step of N environments."""
 
@@ -39,7 +30,7 @@ class StreamStep:
     truncated: NDArray[np.bool_]  # `[N]`, bool
     ended: NDArray[np.bool_]  # `[N]`, bool: the game is over, for whichever reason
     next_observations: NDArray[np.generic]  # `[N, ...]`, what the step led to; at a game's end its last observation
-    games: tuple[GameRecord, ...]  # whole games that ended with it
+    scores: tuple[float, ...]  # raw, of the whole games that ended with it
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Rollout:
     discounts: Tensor  # `[T, N]`: γ, or 0 at a terminal state or a lost life
     next_values: Tensor  # `[T, N]`, max_a q of the state that each step led to
     truncated: Tensor  # `[T, N]`, bool
-    games: tuple[GameRecord, ...]  # whole games that ended in these steps
+    scores: tuple[float, ...]  # raw, of the whole games that ended in these steps
 
 
 class TrainingStream:
@@ -91,7 +82,6 @@ class TrainingStream:
         self._observations = flat(envs.reset(slots, [first_seed + slot for slot in slots]))
         self._lives = np.zeros(envs.num_envs, np.int32)
         self._scores = np.zeros(envs.num_envs)
-        self._lengths = np.zeros(envs.num_envs, np.int64)
 
     @property
     def observations(self) -> NDArray[np.generic]:
@@ -120,14 +110,14 @@ class TrainingStream:
         discounts = np.zeros((length, num_envs), np.float32)
         truncated = np.zeros((length, num_envs), np.bool_)
         next_values = torch.zeros(length, num_envs)
-        games: list[GameRecord] = []
+        scores: list[float] = []
         q_values = q_function(torch.from_numpy(self._observations)).float().cpu()
         for t in range(length):
             actions[t] = explore(q_values, exploration_epsilon, rng)
             step = self.step(actions[t])
             observations.append(torch.from_numpy(step.observations))
             rewards[t], discounts[t], truncated[t] = step.rewards, step.discounts, step.truncated
-            games += step.games
+            scores += step.scores
             q_values = q_function(torch.from_numpy(self._observations)).float().cpu()
             next_values[t] = q_values.amax(dim=1)
             if truncated[t].any():
@@ -142,7 +132,7 @@ class TrainingStream:
             torch.from_numpy(discounts),
             next_values,
             torch.from_numpy(truncated),
-            tuple(games),
+            tuple(scores),
         )
 
     def step(self, actions: NDArray[np.int64]) -> StreamStep:
@@ -159,16 +149,12 @@ class TrainingStream:
                 terminal |= step.lives < self._lives
             self._lives = step.lives.copy()
         self._scores += step.rewards
-        self._lengths += 1
         self._observations = following = flat(step.observations)
         ended = [int(slot) for slot in np.flatnonzero(step.ended)]
-        games = tuple(
-            GameRecord(float(self._scores[slot]), int(self._lengths[slot]), bool(step.truncated[slot]))
-            for slot in ended
-        )
+        scores = tuple(self._scores[ended].tolist())
         if ended:
             self._observations = flat(self._envs.reset(ended, None))
-            self._scores[ended], self._lengths[ended], self._lives[ended] = 0.0, 0, 0
+            self._scores[ended], self._lives[ended] = 0.0, 0
         rewards = np.clip(step.rewards, -1.0, 1.0) if self._clip_rewards else step.rewards
         seen = StreamStep(
             observations,
@@ -177,7 +163,7 @@ class TrainingStream:
             step.truncated,
             step.ended,
             following,
-            games,
+            scores,
         )
         if self._on_step:
             self._on_step(seen)
@@ -199,7 +185,7 @@ class IterationRecord:
     num_steps: int  # decisions of it, over all environments
     loss: float | None  # mean over the updates; None where there was none yet
     exploration_epsilon: float  # chance of a random action, at the iteration's beginning
-    games: tuple[GameRecord, ...]  # whole games that ended
+    scores: tuple[float, ...]  # raw, of the whole games that ended
 
 
 class Training(Protocol):

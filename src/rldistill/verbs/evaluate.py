@@ -1,7 +1,6 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rldistill.evaluation.gate import NO_STUDENT, check_gated, check_retention
 from rldistill.evaluation.pairing import Pairing, pair
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
-from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, tell
+from rldistill.events import StopRequestedError, renamed, tell
 from rldistill.loading.named import as_all_named, as_named
 from rldistill.options.declaration import verb
 from rldistill.options.evaluate import EvaluateOptions
@@ -93,7 +92,8 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
         for playable in pairing.playables:
             name = playable.task.name
             # Where there are several tasks, an event names the one that it is about.
-            heard = [_naming(name, callback) for callback in listeners] if len(pairing.playables) > 1 else listeners
+            about = {"phase": f"{{}} on {name}", "text": f"{name}: {{}}"}
+            heard = [renamed(each, **about) for each in listeners] if len(pairing.playables) > 1 else listeners
             num_envs = playable.num_envs(options.num_envs, options.num_episodes)
             play = TaskPlay(playable, options.num_episodes, options.seed, num_envs, options.num_threads, heard)
             try:
@@ -110,14 +110,3 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 one of anything, several o
     if value is None:
         return []
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-
-
-def _naming(task_name: str, callback: Callback) -> Callback:
-    """Return a callback that hears which of several tasks an event is about."""
-
-    def named(event: Event) -> bool | None:
-        if isinstance(event, ProgressEvent):
-            return callback(replace(event, phase=f"{event.phase} on {task_name}"))
-        return callback(replace(event, text=f"{task_name}: {event.text}"))
-
-    return named

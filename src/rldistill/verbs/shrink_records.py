@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rldistill.evaluation.table import table_text
 from rldistill.loading.named import PolicyLike, entry_of
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.session.run_folder import provenance
@@ -122,12 +123,7 @@ class Shrunk:
                 mark = "proved" if proved[trial.policy_hash] else "not proved"
             figures = (share(trial.retention), share(trial.bound), f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
             rows.append((trial.network, f"{trial.num_parameters:,}", *figures, mark))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) if number == 0 else cell.rjust(width) for number, (cell, width) in columns)
-            for columns in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-        ]
-        return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])
+        return f"{table_text(rows)}\n\n{self.verdict}"
 
 
 def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class _Progress:
 
     def record(self, record: IterationRecord) -> None:
         self.steps[record.task] += record.num_steps
-        self._scores[record.task].extend(game.score for game in record.games)
+        self._scores[record.task].extend(record.scores)
 
     def mean_score(self, task: int) -> float | None:
         scores = self._scores[task]
@@ -176,7 +176,7 @@ class TrainingRun:
         record = self._training.iterate(self._progress.steps)
         self._progress.record(record)
         mean = self._progress.mean_score(record.task)
-        if record.games:
+        if record.scores:
             self._keep_best()
         speed = record.num_steps / (time.perf_counter() - started)
         shown: dict[str, Any] = {} if record.loss is None else {"loss": record.loss}
@@ -185,7 +185,7 @@ class TrainingRun:
         place: dict[str, Any] = {"step": self._progress.step}
         if len(self._tasks) > 1:
             place |= {"task": self._tasks[record.task].name, "task_step": self._progress.steps[record.task]}
-        return {**place, **shown, "scores": [game.score for game in record.games]}
+        return {**place, **shown, "scores": [*record.scores]}
 
     def _keep_best(self) -> None:
         best, mean = self._progress.best_mean, self._overall_score()
