@@ -44,10 +44,11 @@ def test_another_seed_name_or_index_gives_another_stream(other):
 
 
 def test_drawing_from_one_stream_leaves_the_others():
-    first = stream_generator(0, "a")
-    first.random(1000)
-    np.testing.assert_array_equal(stream_generator(0, "b").random(5), stream_generator(0, "b").random(5))
-    np.testing.assert_array_equal(stream_generator(0, "a", 1).random(5), stream_generator(0, "a", 1).random(5))
+    others = [("b",), ("a", 1)]
+    before = [stream_generator(0, *other).random(5) for other in others]
+    stream_generator(0, "a").random(1000)
+    for other, expected in zip(others, before, strict=True):
+        np.testing.assert_array_equal(stream_generator(0, *other).random(5), expected)
 
 
 def test_an_episode_knows_nothing_of_the_ones_before_it():

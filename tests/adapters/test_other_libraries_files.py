@@ -1,5 +1,6 @@
 """Files that other libraries themselves wrote answer as those libraries do (`scripts/foreign_fixtures.py`)."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,22 @@ def test_damaged_files_of_flax_are_refused_in_one_line(damage, line, tmp_path):
     with pytest.raises(PolicyFileError, match=line) as caught:
         load_policy(path, task=CHOICE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+def test_actions_of_rl_games_reach_a_box_that_is_not_centred():
+    path = FILES / "rl_games_continuous.pt"
+    rows = np.load(path.with_suffix(".npz"))["observations"][:20]
+    unit, other = (load_policy(path, task=box_task(low=a, high=b))(rows)[0] for a, b in ((-1.0, 1.0), (1.0, 5.0)))
+    torch.testing.assert_close(other.mean, 3 + 2 * unit.mean)
+    torch.testing.assert_close(other.log_std, unit.log_std + math.log(2))
+
+
+@pytest.mark.filterwarnings("ignore::rldistill.errors.TeacherWarning")
+def test_a_std_of_skrl_is_clipped_as_skrl_does(tmp_path):
+    content = torch.load(FILES / "skrl2_gaussian.pt", weights_only=False)
+    stored = content["policy"]["log_std_parameter"]
+    content["policy"]["log_std_parameter"] = torch.tensor([5.0, -30.0])[: len(stored)]
+    torch.save(content, tmp_path / "a.pt")
+    policy = load_policy(tmp_path / "a.pt", task=box_task(low=-2.0, high=2.0))
+    assert policy(np.zeros((1, 4), np.float32))[0].log_std[0].tolist() == [2.0, -20.0][: len(stored)]

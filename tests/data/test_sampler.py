@@ -179,3 +179,12 @@ def test_prefetching_runs_no_further_ahead_than_its_depth():
         next(batches)
         next(batches)
     assert max(started) <= 1 + 4
+
+
+def test_burn_in_is_what_came_before_in_the_same_episode(tmp_path):
+    write_dataset(tmp_path / "d", lengths=(9, 7, 8), steps_per_shard=5)
+    dataset = Dataset.open(tmp_path / "d")
+    sampler = UniformSampler(dataset.store, np.arange(dataset.num_steps), seed=0, window_length=2, burn_in=3)
+    for window in sampler.from_starts(sampler.starts).T:
+        own, place = dataset.episode_steps(dataset.episodes[window[3]]).tolist(), dataset.steps_in_episode[window[3]]
+        assert window[:3].tolist() == ([-1] * 3 + own[:place])[-3:]

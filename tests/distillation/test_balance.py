@@ -37,3 +37,12 @@ def test_a_task_without_a_gradient_keeps_its_weight_and_a_state_goes_on():
     again = GradientBalance([torch.ones(1)], [0, 1])
     again.load_state_dict(balance.state_dict())
     assert again.weight(1) == balance.weight(1) == pytest.approx(0.5)
+
+
+def test_norms_are_averaged_over_batches():
+    weight = torch.ones(4, requires_grad=True)
+    balance = GradientBalance([weight], [0, 1])
+    for scale in (1.0, 3.0):
+        weight.grad = None
+        balance.backward([scale * weight.sum(), weight.sum()], (0.5, 0.5), (0, 1))
+    assert balance.state_dict()["norms"] == pytest.approx({0: 0.98 * 2 + 0.02 * 6, 1: 2.0})

@@ -254,3 +254,62 @@ def test_the_students_play_is_not_the_teachers_and_its_share_follows_the_schedul
     assert falling._mixture.fraction == 0.5
     for source in (own, teachers, falling):
         source.close()
+
+
+def test_no_step_that_is_held_out_is_learned_from():
+    source = live_source(held_out_steps=50, replay_capacity=10_000)
+    next(batches_of(source).of_updates(0, 1))
+    source.close()
+    learned, measured = (
+        {row.tobytes() for row in r.store.observations(np.arange(r.num_steps))} for r in source.replays
+    )
+    assert measured and not learned & measured
+
+
+def test_live_play_explores_as_its_task_says():
+    def first(epsilon):
+        teacher = hand_made_teacher()
+        task = short_cart_pole().with_exploration(epsilon)
+        source = LiveSource(teacher, teacher, task, seed=3, num_envs=4, collect_steps=400, collect_period=5)
+        source.teach(0, teacher, no_loss)
+        (window,) = next(batches_of(source).of_updates(0, 1))
+        source.close()
+        return seen(window)
+
+    assert not torch.equal(first(0.0), first(0.3))
+
+
+def looking_ahead(**settings):
+    teacher = hand_made_teacher(kind="logits")
+    return LiveSource(
+        teacher,
+        teacher,
+        short_cart_pole(),
+        seed=3,
+        num_envs=4,
+        collect_period=5,
+        teacher_fraction=constant(0.0),
+        lookahead=0.5,
+        **settings,
+    )
+
+
+def test_actions_are_those_of_the_steps_they_stand_beside():
+    student, source = hand_made_teacher(kind="logits", scale=1e4), looking_ahead(collect_steps=200)
+    source.teach(0, student, lambda own, target, progress: (own - target).abs().sum(1))
+    (window,) = next(batches_of(source).of_updates(0, 1))
+    source.close()
+    np.testing.assert_array_equal(window.actions[0], student.act(seen(window)[0].numpy())[0])
+
+
+def test_what_followed_is_measured_at_the_moment_of_play():
+    told, source = [], looking_ahead(collect_steps=100, num_updates=10)
+
+    def loss(own, target, progress):
+        told.append(progress)
+        return (own - target).abs().sum(1)
+
+    source.teach(0, hand_made_teacher(kind="logits"), loss)
+    list(batches_of(source).of_updates(0, 10))
+    source.close()
+    assert told == [0.0, 0.5]

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Generator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, Minibatch, Window, distil
 from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
+from rldistill.losses.on_policy import score_term
 from rldistill.networks import ModuleNetwork
 from rldistill.schedules import constant, linear
 from rldistill.types import ActionLayout
@@ -241,3 +244,41 @@ def test_a_mixed_batch_that_diverges_names_the_rows_of_all_its_tasks():
     second = single_steps(1, OBSERVATIONS, TARGETS, "steps 5 of b")
     with pytest.raises(NumericalError, match=r"on a batch of steps 0 of a and steps 5 of b\."):
         two_headed_distiller().update((first, second), 0)
+
+
+def test_what_followed_is_part_of_the_gradient():
+    layout = ActionLayout.discrete(2)
+
+    def step(future):
+        network = make_network()
+        own = Distiller(
+            network,
+            {0: make_loss("nll", "q_values", layout)},
+            torch.optim.SGD(network.parameters(), lr=1.0),
+            learning_rate=constant(1.0),
+            parameters={},
+            num_updates=10,
+            max_gradient_norm=1e9,
+            precision="float32",
+        )
+        own.update((replace(BATCH, actions=torch.tensor([[1, 0]]), future=torch.tensor([future])),), 0)
+        return network.module.weight.detach()
+
+    weight = make_network().module.weight
+    rows = score_term(OBSERVATIONS @ weight.T, torch.tensor([1, 0]), torch.tensor([4.0, 1.0]), layout)
+    (gradient,) = torch.autograd.grad(rows.mean(), weight)
+    torch.testing.assert_close(step([4.0, 1.0]), step([0.0, 0.0]) - gradient)
+
+
+def test_a_balance_makes_the_gradient_and_is_told_the_shares():
+    distiller, told = two_headed_distiller(), []
+
+    def backward(losses, shares, heads):
+        told.append((shares, heads))
+        losses[1].backward()
+
+    distiller._balance = SimpleNamespace(backward=backward)
+    more = single_steps(1, OBSERVATIONS.repeat(3, 1), TARGETS.repeat(3, 1))
+    distiller.update((single_steps(0, OBSERVATIONS, TARGETS), more), 0)
+    assert told == [([0.25, 0.75], [0, 1])]
+    assert distiller.network.heads[0].output.weight.grad is None

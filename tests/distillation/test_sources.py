@@ -1,6 +1,7 @@
 """What a stored dataset gives to the loop, and on what a student is measured."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from rldistill.data import Dataset, split_episodes
 from rldistill.distillation import Batches, StoredSource
+from rldistill.distillation.sources import held_out_windows
 from rldistill.schedules import TaskSchedule
 from tests.data.made_up import write_dataset
 from tests.kit.cart_pole import hand_made_teacher
@@ -122,3 +124,22 @@ def test_tasks_with_equal_data_draw_different_rows(dataset):
     assert first.origin != second.origin
     first, second = two_tasks(dataset, "mixed").batch(0)
     assert first.origin != second.origin
+
+
+def test_a_student_with_a_memory_is_measured_on_held_out_episodes(tmp_path):
+    write_dataset(tmp_path / "d")
+    dataset = Dataset.open(tmp_path / "d")
+    source = StoredSource(dataset, seed=0, held_out_fraction=0.3, window_length=4, burn_in=2)
+    source.teach(0, SimpleNamespace(initial_state=lambda num_envs: ()), None)
+    held_out = split_episodes(dataset, 0.3, seed=0).held_out
+    measured = source.held_out.batch.target_rows("q_values").numpy()
+    assert len(measured) == len(held_out)
+    assert {row.tobytes() for row in measured} == {row.tobytes() for row in dataset.field("q_values")[held_out]}
+
+
+def test_held_out_windows_hold_no_more_steps_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("rldistill.distillation.sources._MAX_HELD_OUT_STEPS", 30)
+    write_dataset(tmp_path / "d")
+    store = Dataset.open(tmp_path / "d").store
+    steps = held_out_windows(store, np.arange(store.num_steps), seed=0, window_length=4, burn_in=2)
+    assert steps.shape == (6, 7) and len(set(steps[2])) == 7

@@ -22,7 +22,9 @@ def evaluation(name: str, kind: str) -> dict:
 @pytest.mark.parametrize("name", TEACHERS)
 def test_every_evaluation_is_of_the_file_it_stands_beside(name):
     policy = load_policy(ZOO / f"{name}.safetensors")
-    for path in (ZOO / name).glob("evaluation*.json"):
+    paths = list((ZOO / name).glob("evaluation*.json"))
+    assert len(paths) == 2
+    for path in paths:
         assert json.loads(path.read_text())["policies"][0]["policy_hash"] == policy.hash
 
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rldistill.exports.result import Exported
 from rldistill.exports.trajectories import Decisions
 from rldistill.networks import GaussianOptions
 from rldistill.policies.padded import probe_rows
+from rldistill.statistics import Interval
 from tests.kit.small_policies import box_task, small_policy
 
 
@@ -89,3 +91,19 @@ def test_decisions_are_timed_one_at_a_time():
     found = time_decisions(lambda row: seen.append(row.shape), np.zeros((7, 4), np.float32))
     assert set(seen) == {(1, 4)}
     assert 0 < found.median_seconds <= found.p99_seconds
+
+
+@pytest.mark.parametrize(
+    ("precision", "limit", "least"), [("float32", 1e-3, 100), ("float16", 0.05, 99), ("int8", 0.5, 90)]
+)
+def test_the_gates_open_and_shut_where_they_say(precision, limit, least):
+    def fails(parity=None, score=None):
+        return bool(Exported("onnx", Path("x"), precision, {}, "", parity, {}, score).problems)
+
+    assert not fails(Parity(1, 10, 10, 0, None, 0.9 * limit * 4, 4.0))
+    assert fails(Parity(1, 10, 10, 0, None, 1.1 * limit * 4, 4.0))
+    assert not fails(Parity(1, 100, least, 0, None, 0.0, 1.0))
+    assert fails(Parity(1, 100, least - 1, 0, None, 0.0, 1.0))
+    for high, is_wrong in ((0.96, False), (0.94, True)):
+        kept = SimpleNamespace(students=[SimpleNamespace(retention_interval=Interval(0.5, high))])
+        assert fails(score=kept) == is_wrong

@@ -44,6 +44,8 @@ ALL_LOSSES = [
         ([0.0], [LOG2], [0.0], [0.0], 0.3181472),  # ln 2 + 1/8 − 1/2: the student is twice as wide
         ([0.0], [0.0], [0.0], [LOG2], 0.8068528),  # −ln 2 + 4/2 − 1/2: and half as wide
         ([1.0, 0.0], [0.0, LOG2], [0.0, 0.0], [0.0, 0.0], 0.8181472),  # a sum over dimensions
+        ([0.0], [-19.0], [0.0], [-20.0], 0.5676676),  # 1 + e⁻²/2 − 1/2: very narrow ones are told apart,
+        ([0.0], [-25.0], [0.0], [-20.0], 0.0),  # down to e⁻²⁰
     ],
 )
 def test_diag_gaussian_kl_matches_hand_worked_values(

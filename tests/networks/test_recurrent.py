@@ -121,3 +121,13 @@ def test_convolutions_may_have_a_memory_above_them():
     architecture = parse_architecture("conv:8-8-8:32+gru:64")
     assert (architecture.kind, architecture.memory, architecture.memory_size) == ("conv", "gru", 64)
     assert type(architecture).from_dict(architecture.to_dict()) == architecture
+
+
+@pytest.mark.parametrize("name", ["gru:5", "lstm:5", "stack:3+mlp:6"])
+def test_each_head_above_a_memory_is_its_own(name):
+    network = small_policy(vector_task(3, 2, "a"), vector_task(3, 2, "b"), network=name).network
+    rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    each = [network(rows, head, network.initial_state(4)).outputs for head in (0, 1)]
+    assert not torch.equal(*each)
+    for head, expected in enumerate(each):
+        torch.testing.assert_close(network.over_windows(rows, 4, head, None, 0).outputs, expected)

@@ -26,9 +26,9 @@ def test_agreement_of_no_rows_is_none():
     assert agreement(torch.zeros(0, 4), torch.zeros(0, 4)) is None
 
 
-def test_agreement_of_a_large_batch_is_counted_in_integers():
-    # A float32 sum would lose the ones beyond 2²⁴ rows; a share of counts cannot.
-    assert agreement(torch.zeros(100_003, 1), torch.zeros(100_003, 1)) == 1.0
+def test_agreement_is_a_share_of_counts_not_a_mean_in_float32():
+    student, teacher = torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert agreement(student, teacher) == 1 / 3
 
 
 @pytest.mark.parametrize("culprit", ["student", "teacher"])

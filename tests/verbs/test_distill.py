@@ -26,6 +26,7 @@ from rldistill.options.distill import DistillOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import folder_lock
+from rldistill.verbs import distillation_run
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import collect_cart_pole, hand_made_teacher, short_cart_pole
@@ -541,3 +542,12 @@ def test_the_student_is_played_under_the_exploration_of_its_task_not_of_its_data
     _, setup = set_up(options, ())
     (source,) = setup.sources
     assert source.playable.task.protocol.exploration_epsilon == 0
+
+
+def test_scores_of_a_run_come_from_no_episode_of_an_evaluation(tmp_path, q_data, monkeypatch):
+    seeds, play = [], distillation_run.play_scores
+    watched = lambda *a, seed, **k: seeds.append(seed) or play(*a, seed=seed, **k)  # noqa: E731
+    monkeypatch.setattr(distillation_run, "play_scores", watched)
+    settings = {"student": "mlp:4", "num_updates": 50, "evaluate_period": 10, "batch_size": 16, "precision": "float32"}
+    distill(q_data, out=tmp_path / "r", **settings, evaluate_episodes=2, num_envs=2, seed=3)
+    assert seeds and 3 not in seeds

@@ -3,9 +3,11 @@
 import errno
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from rldistill.envs import make_task
 from rldistill.errors import (
@@ -19,10 +21,13 @@ from rldistill.errors import (
 from rldistill.evaluation.file import EvaluationNotWrittenError
 from rldistill.evaluation.gate import check_gated
 from rldistill.evaluation.pairing import pair
+from rldistill.evaluation.records import stratum
 from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.policies import load_policy
-from rldistill.seeding import episode_seed
+from rldistill.rollout.evaluate import EpisodeScore, PlayedEpisodes
+from rldistill.seeding import episode_seed, stream_generator
+from rldistill.statistics import bootstrap_interval, iqm
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
@@ -450,3 +455,21 @@ def test_a_disk_that_fills_up_while_it_plays_does_not_cost_the_result(tmp_path, 
         "is printed, and in Python this error's `evaluation`."
     )
     assert [row.mean for row in caught.value.evaluation.policies] == [10, 6, 2]
+
+
+def test_median_and_interquartile_mean_are_those_of_the_scores():
+    row = compare(payout_task(noise=5.0), student=1, num_episodes=20).students[0]
+    scores, data = row.played.scores, row.to_dict()
+    assert data["median"] == np.median(scores) != data["mean"]
+    assert data["iqm"] == pytest.approx(scipy.stats.trim_mean(scores, 0.25)) != data["mean"]
+    assert data["iqm_interval"] == bootstrap_interval(scores, iqm, rng=stream_generator(0, "bootstrap iqm")).to_list()
+
+
+def test_the_same_episodes_are_resampled_together_and_a_census_is_not_resampled():
+    def arm(role, *seeds, is_census=False):
+        episodes = tuple(EpisodeScore(1.0, 1, seed, 0) for seed in seeds)
+        return SimpleNamespace(role=role, played=PlayedEpisodes(episodes, is_census))
+
+    found = stratum(arm("student", 1, 2), arm("teacher", 1, 2), arm("random", 3, 4))
+    assert (found.together, found.fixed) == (["student", "teacher"], [])
+    assert stratum(arm("student", 1, is_census=True), arm("teacher", 2), arm("random", 3)).fixed == ["student"]

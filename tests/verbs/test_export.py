@@ -352,3 +352,12 @@ def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
 @pytest.mark.parametrize(("task", "rate"), [("CartPole-v1", 50.0), ("LunarLander-v3", 50.0), ("MountainCar-v0", None)])
 def test_a_control_rate_is_that_of_the_task_where_it_has_one(task, rate):
     assert names_of(make_task(task)).control_rate_hz == rate
+
+
+def test_int8_has_weights_of_7_bits_and_leaves_the_last_layer(q_data, tmp_path):
+    policy = small_policy(make_task("CartPole-v1", {"max_episode_steps": 40}).task, network="mlp:64x64")
+    export(policy, tmp_path / "a.onnx", data=q_data, precision="int8", num_threads=1)
+    stored = [onnx.numpy_helper.to_array(each) for each in onnx.load(tmp_path / "a.onnx").graph.initializer]
+    whole = [each for each in stored if each.dtype == np.int8 and each.ndim == 2]
+    assert sorted(each.shape for each in whole) == [(64, 4), (64, 64)], "the last layer stays in float32"
+    assert max(np.abs(each.astype(int)).max() for each in whole) <= 64

@@ -1,7 +1,6 @@
 """Students that remember, through the public verbs: stored and live, played, saved, gone on with."""
 
 import pytest
-import torch
 
 import rldistill as rd
 from rldistill.envs import make_task
@@ -111,13 +110,11 @@ def test_a_learner_online_teaches_no_student_that_remembers(tmp_path):
         rd.distill(rd.Online("CartPole-v1"), student="gru:4", out=tmp_path / "r")
 
 
-def test_burnt_in_steps_fill_the_memory_and_carry_no_gradient(data, tmp_path):
-    """The loss of a window of one step after eight that are burnt in reaches the cell through that step alone."""
+def test_burnt_in_steps_fill_the_memory_of_a_student(data, tmp_path):
     settings = SMALL | {"num_updates": 1, "student": "gru:4"}
     first = rd.distill(data, out=tmp_path / "a", window=1, burn_in=8, **settings)
     other = rd.distill(data, out=tmp_path / "b", window=1, burn_in=0, **settings)
     assert first.hash != other.hash
-    assert all(torch.isfinite(weight).all() for weight in first.network.parameters())
 
 
 def test_a_window_beyond_the_tasks_own_limit_is_refused_before_anything_is_played(tmp_path):

@@ -10,6 +10,7 @@ import torch
 import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, RldistillError, UsageError
+from rldistill.evaluation import parts as part_use
 from rldistill.policies import load_policy
 from tests.kit.commands import run as run_command
 from tests.kit.seen_env import PARTS_TASK, SPANS, VECTOR_TASK, student_of_hint, teacher_of_state
@@ -167,3 +168,11 @@ def test_a_student_of_the_vector_beside_a_picture_learns_as_students_of_vectors_
     assert student.normalization is not None and student.network.observation_shape == (4,)
     config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
     assert (config["batch_size"], config["precision"]) == (256, "float32")  # of images 64, and bfloat16 where it pays
+
+
+def test_the_part_of_another_episode_comes_from_none_of_those_played(monkeypatch):
+    seeds, player = [], part_use.EpisodePlayer
+    watched = lambda *a, seed, **k: seeds.append(seed) or player(*a, seed=seed, **k)  # noqa: E731
+    monkeypatch.setattr(part_use, "EpisodePlayer", watched)
+    rd.evaluate(student_of_hint(), PARTS_TASK, num_episodes=5, seed=3)
+    assert seeds and 3 not in seeds

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shlex
 import time
 from dataclasses import replace
@@ -16,12 +17,13 @@ from rldistill.errors import MismatchError, OutputExistsError, RldistillError, U
 from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.options.distill import DistillOptions, Stored
 from rldistill.options.shrink import ShrinkOptions
-from rldistill.policies import load_policy
+from rldistill.policies import RandomPolicy, load_policy
 from rldistill.schedules import as_schedule
 from rldistill.session.run_folder import read_config
 from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
+from rldistill.verbs.shrink_play import Episodes
 from rldistill.verbs.shrink_records import Trial
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
@@ -357,15 +359,18 @@ def test_a_task_whose_episodes_do_not_end_in_the_time_is_refused(tmp_path):
         rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=1.0, callbacks=[wait])
 
 
-def test_a_proof_may_end_after_the_time(tmp_path, quick):
-    task, waited = short_cart_pole(60), []
+def test_a_proof_may_end_after_the_time(tmp_path, quick, monkeypatch):
+    task, waited, calls = short_cart_pole(60), [], itertools.count()
 
     def wait(event):
-        if isinstance(event, ProgressEvent) and event.phase.startswith("proof") and not waited:
+        if isinstance(event, ProgressEvent) and event.phase.startswith("proof"):
             waited.append(event)
-            time.sleep(8)
 
-    settings = {"within": 8.0, "num_episodes": 20, "num_envs": 4, "callbacks": [wait]}
+    # A clock that hardly moves until the proof begins, and then shows a time after the end.
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * bool(waited) + next(calls) / 1e4)
+    monkeypatch.setattr(shrink_search, "time", clock)
+    monkeypatch.setattr(shrink_play, "time", clock)
+    settings = {"within": 50.0, "num_episodes": 20, "num_envs": 4, "callbacks": [wait]}
     found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
     assert waited and found.proofs
 
@@ -502,3 +507,11 @@ def test_a_search_that_goes_on_shows_what_it_has_whatever_the_time(tmp_path, qui
     assert again.verdict == first.verdict
     with pytest.raises(RldistillError, match="keep was"):
         rd.shrink(hand_made_teacher(task), task, within=60.0, keep=0.5, resume=True, **settings)
+
+
+def test_every_purpose_has_episodes_of_its_own(tmp_path):
+    task = short_cart_pole(60)
+    options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", within=9.0, num_envs=4)
+    episodes = Episodes(options, options.teacher, task, (), deadline=math.inf)
+    found = [tuple(episodes.scores(RandomPolicy(task.task), each, 20)) for each in ("choosing", "proof 1", "proof 2")]
+    assert len(set(found)) == 3
