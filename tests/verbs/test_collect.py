@@ -201,6 +201,28 @@ def test_a_collection_can_be_made_longer(tmp_path):
     assert Dataset.open(tmp_path / "d").num_steps == 250
 
 
+def test_an_unfinished_collection_goes_on_to_the_number_of_steps_that_it_was_begun_with(tmp_path):
+    settings = {"out": tmp_path / "d", "exploration_epsilon": 0.5, "seed": 1}
+    with pytest.raises(KeyboardInterrupt):
+        collect(hand_made_teacher(), num_steps=2000, num_envs=40, callbacks=[StopAfter(10)], **settings)
+    begun = load_manifest(tmp_path / "d")
+    with pytest.raises(MismatchError, match=r"^--num-steps 300: .*/d was begun with 2000 and is not finished\. Leave"):
+        collect(hand_made_teacher(), num_steps=300, resume=True, **settings)
+    assert load_manifest(tmp_path / "d") == begun
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        collect(hand_made_teacher(), resume=True, callbacks=[told.append, StopAfter(1)], **settings)
+    # Two thousand steps are work for 16 environments, but 40 episodes are under way.
+    assert load_manifest(tmp_path / "d").num_interrupted == 0
+    assert not [event for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
+    lost = len(load_manifest(tmp_path / "d").running) - 4
+    summary = collect(hand_made_teacher(), num_envs=4, resume=True, callbacks=[told.append], **settings)
+    text = f"{lost} of them are given up: there are only 4 environments"
+    assert MessageEvent(text, "warning") in told
+    assert summary.num_steps == load_manifest(tmp_path / "d").target_num_steps == 2000
+    assert collect(hand_made_teacher(), resume=True, **settings).num_steps == 2000
+
+
 def test_an_environment_that_forgets_its_seed_is_reported_and_the_collection_goes_on(tmp_path):
     task = make_task(FORGETFUL_TASK)
     settings = {"num_steps": 200, "out": tmp_path / "d", "num_envs": 2}

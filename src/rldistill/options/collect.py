@@ -32,8 +32,8 @@ class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnviro
     _: KW_ONLY
     out: PathLike
     """Dataset folder."""
-    num_steps: Count = 50_000
-    """Decisions to store in all."""
+    num_steps: Count | None = None
+    """Decisions to store in all. Default: 50,000; with --resume what the dataset was begun with."""
     store: str | Sequence[str] | None = None
     """What is stored of the teacher besides its outputs: value, features (the layer before its output), or both with a
     comma between, for --value-weight and --feature-weight of distill."""

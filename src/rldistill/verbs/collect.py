@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask
-from rldistill.errors import OutputExistsError
+from rldistill.errors import MismatchError, OutputExistsError
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.named import (
     PolicyLike,
@@ -61,6 +61,7 @@ class CollectionSummary:
 
 # Fewer would be beginnings of episodes alone, where episodes are long.
 _STEPS_OF_AN_ENV = 2_000
+_NUM_STEPS = 50_000
 
 
 @verb(CollectOptions)
@@ -80,12 +81,15 @@ def collect(options: CollectOptions) -> CollectionSummary:
     # Targets are what the policy says; what it does while it is recorded may be more varied.
     player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
     provenance = _provenance(policy, player, playable.task, options, teacher)
-    writer = _open_writer(out, provenance, options)
+    num_steps = _target(options)
+    writer = _open_writer(out, provenance, options, num_steps)
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
             tell(listeners, note)
-        envs = playable.num_envs(options.num_envs, options.num_steps // _STEPS_OF_AN_ENV)
-        run = _CollectionRun(writer, player, playable, options.num_steps, envs, options.seed, listeners)
+        envs = playable.num_envs(options.num_envs, num_steps // _STEPS_OF_AN_ENV)
+        if options.num_envs is playable.fixed_num_envs is None:
+            envs = max(envs, len(writer.running))  # an episode is given up only where fewer are asked for
+        run = _CollectionRun(writer, player, playable, num_steps, envs, options.seed, listeners)
         run.collect(options.num_threads)
     manifest = load_manifest(out)
     if manifest.num_episodes == 0 and manifest.num_steps > run.first_steps:
@@ -117,7 +121,7 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     policy, playable = _loaded(teacher, options)
     further_shapes(policy, playable.task, options.further, "store")
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
-    return options
+    return replace(options, num_steps=_target(options))
 
 
 def _loaded(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, PlayableTask]:
@@ -168,10 +172,28 @@ def _provenance(policy: Policy, player: Policy, task: Task, options: CollectOpti
     )
 
 
-def _open_writer(out: Path, provenance: Provenance, options: CollectOptions) -> DatasetWriter:
+def _target(options: CollectOptions) -> int:
+    """Return how many steps there are to be: of a dataset that is gone on with, as many as it was begun with.
+
+    Raises:
+        MismatchError: fewer are asked for of a dataset that is not finished: its running episodes would be cut.
+    """
+    out = Path(options.out)
+    begun = load_manifest(out) if options.resume and is_dataset_folder(out) else None
+    if options.num_steps is None:
+        return _NUM_STEPS if begun is None else begun.target_num_steps
+    if begun is not None and not begun.is_complete and options.num_steps < begun.target_num_steps:
+        raise MismatchError(
+            f"--num-steps {options.num_steps}: {out} was begun with {begun.target_num_steps} and is not finished. "
+            "Leave --num-steps out to finish it, or name as many or more."
+        )
+    return options.num_steps
+
+
+def _open_writer(out: Path, provenance: Provenance, options: CollectOptions, num_steps: int) -> DatasetWriter:
     if _holds_dataset(out, may_stay=options.resume or options.overwrite) and options.resume:
-        return DatasetWriter.resume(out, provenance, target_num_steps=options.num_steps)
-    return DatasetWriter.create(out, provenance, target_num_steps=options.num_steps, overwrite=options.overwrite)
+        return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
+    return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=options.overwrite)
 
 
 class _CollectionRun:
@@ -208,6 +230,9 @@ class _CollectionRun:
             if writer.num_steps:
                 text = f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way"
                 tell(self._callbacks, text)
+            if (lost := len(writer.running) - self.num_envs) > 0:
+                text = f"{lost} of them are given up: there are only {self.num_envs} environments"
+                tell(self._callbacks, text, "warning")
             envs = self._playable.envs_for_play(self.num_envs, num_threads)
             try:
                 task = self._playable.task
