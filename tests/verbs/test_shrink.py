@@ -316,6 +316,27 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
     assert "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew" in last.verdict
 
 
+def test_a_size_that_time_cut_is_tried_again_and_replaced_only_by_a_better_student(tmp_path, quick, monkeypatch):
+    few = {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:4",))
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
+    task, records = short_cart_pole(60), tmp_path / "s" / "shrink.json"
+    results = []
+    for retention, is_cut in ((0.8, True), (0.3, True), (0.9, False)):
+        monkeypatch.setattr(shrink_search.Search, "_look", lambda *_, shown=retention: (shown, shown - 0.1))
+        settings = {"out": tmp_path / "s", "within": 60.0, "num_episodes": 20, "resume": bool(results)}
+        results.append(rd.shrink(hand_made_teacher(task), task, **settings))
+        data = json.loads(records.read_text())
+        data["trials"][0]["is_cut"] = is_cut
+        records.write_text(json.dumps(data))
+    first, worse, better = results
+    assert worse.student.hash == first.student.hash == worse.trials[0].policy_hash
+    assert worse.trials[0].retention == 0.8
+    assert worse.trials[0].num_steps > first.trials[0].num_steps, "it was tried again"
+    assert better.trials[0].retention == 0.9
+    assert load_policy(tmp_path / "s" / better.trials[0].file).hash == better.student.hash != first.student.hash
+
+
 def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, quick, monkeypatch):
     told = []
     monkeypatch.setattr(shrink_search, "ladder", lambda _seen, remembers: ("mlp:1", "mlp:2", "mlp:4"))

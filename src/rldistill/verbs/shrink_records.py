@@ -33,7 +33,7 @@ class Trial:
         num_updates: gradient steps; of a size that learned again, those of the last time.
         num_steps: decisions that were played to learn from, each time.
         seconds: of training and looking, each time.
-        is_cut: whether time ended it before its updates were done: more time may make it hold.
+        is_cut: whether time ended it, the last time, before its updates were done: more time may make it hold.
         policy_hash: of the student in its file.
     """
 

@@ -98,6 +98,8 @@ class Search:
         self._proofs: list[Proof] = []
         # Sizes that held, and failed on fresh episodes.
         self._given_up: set[str] = set()
+        # Sizes that ran out of time in an earlier call: they may hold with more of it.
+        self._to_try_again: set[str] = set()
         # What an episode of the last student that held took.
         self._student_seconds: float | None = None
 
@@ -122,7 +124,7 @@ class Search:
             try:
                 data = read_json(read_file(path, JSON.num_bytes))
                 begun = data["of"]
-                trials = [Trial(**trial) for trial in data["trials"]]
+                self._trials = [Trial(**trial) for trial in data["trials"]]
                 self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
             except (ValueError, TypeError, KeyError) as error:
                 raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
@@ -131,8 +133,7 @@ class Search:
                     f"--resume {self._out}: the search began with another teacher or task. Use the same, or "
                     "--overwrite."
                 )
-            # A size that ran out of time may hold with more of it.
-            self._trials = [trial for trial in trials if trial.holds or not trial.is_cut]
+            self._to_try_again = {trial.network for trial in self._trials if trial.is_cut and not trial.holds}
             # What kept too little in its last look is not looked at again; what kept enough may need more episodes.
             last = {proof.policy_hash: proof for proof in self._proofs}
             refuted = {key for key, proof in last.items() if proof.retention < self._options.keep}
@@ -170,6 +171,7 @@ class Search:
         while True:
             holding = {trial.network for trial in self._holding}
             tried = {trial.network: trial.network in holding for trial in self._trials}
+            tried = {name: holds for name, holds in tried.items() if name not in self._to_try_again}
             if (name := next_size(sizes, tried, self._teacher_size)) is None:
                 return
             left, most = self._time_for_a_size()
@@ -331,19 +333,25 @@ class Search:
         )
 
     def _keep(self, trial: Trial, student: TorchPolicy, num_steps: int) -> None:
-        """Write a size and its record, in place of what it was before."""
+        """Write a size and its record, in place of what it was before if that was no better."""
         (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
-        student.save(self._out / trial.file)
         before = [each for each in self._trials if each.network == trial.network]
+        # What failed its proof has a bound that flatters it.
+        better = [each for each in before if each.bound > trial.bound and trial.network not in self._given_up]
+        if better:
+            kept = replace(better[0], is_cut=trial.is_cut)
+        else:
+            student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
+            student.save(self._out / trial.file)
+            kept = replace(trial, policy_hash=student.hash)
         kept = replace(
-            trial,
+            kept,
             num_steps=trial.num_steps + sum(each.num_steps for each in before),
             seconds=trial.seconds + sum(each.seconds for each in before),
-            policy_hash=student.hash,
         )
         self._trials = [*(each for each in self._trials if each not in before), kept]
         self._given_up.discard(trial.network)
+        self._to_try_again.discard(trial.network)
         self._write()
 
     def _begin_from_failed(self, student: TorchPolicy) -> None:
