@@ -110,6 +110,19 @@ def test_a_folder_that_is_not_a_quickstarts_is_refused_and_keeps_what_it_holds(t
     assert (out / name).read_text() == "# my own"
 
 
+def test_a_users_file_among_the_runs_is_refused_before_anything_is_played(made, teacher, tmp_path):
+    out = tmp_path / "q"
+    shutil.copytree(made[0], out)
+    (out / "run" / "notes.txt").write_text("mine")
+    before = (out / "data" / "manifest.json").read_bytes()
+    result = run("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--out", out, "--overwrite")
+    assert result.line == (
+        f"rldistill quickstart: --overwrite would delete notes.txt in {out}/run, which no run of rldistill wrote. "
+        "Move it away, or choose another --out."
+    )
+    assert (out / "data" / "manifest.json").read_bytes() == before and (out / "quickstart.toml").read_text()
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, teacher):
     out = tmp_path / "q"
     out.touch()

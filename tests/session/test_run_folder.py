@@ -13,6 +13,7 @@ from rldistill.reports.quickstart import quickstart
 from rldistill.session import run_folder as module
 from rldistill.session.metrics import MetricsFile, read_metrics
 from rldistill.session.run_folder import begun_precision, keep_inputs, run_folder, write_config
+from rldistill.storage import write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.train_teacher import train_teacher
 from tests.kit.cart_pole import hand_made_teacher
@@ -129,7 +130,7 @@ def test_links_hide_no_input(tmp_path, finished):
 def test_a_run_that_was_finished_while_another_waited_to_begin_is_not_replaced(tmp_path, monkeypatch):
     def another_process_is_quicker() -> None:
         (tmp_path / "r").mkdir()
-        (tmp_path / "r" / "config.toml").write_text("seed = 1\n")
+        (tmp_path / "r" / "config.toml").write_text("# rldistill distill\nseed = 1\n")
 
     monkeypatch.setattr(module, "_commit", another_process_is_quicker)
     with (
@@ -137,7 +138,7 @@ def test_a_run_that_was_finished_while_another_waited_to_begin_is_not_replaced(t
         run_folder(tmp_path / "r", resume=False, overwrite=False),
     ):
         pass
-    assert (tmp_path / "r" / "config.toml").read_text() == "seed = 1\n"
+    assert (tmp_path / "r" / "config.toml").read_text() == "# rldistill distill\nseed = 1\n"
 
 
 LEFT = (".best_policy.safetensors.tmp", ".checkpoint.ckpt.tmp", ".metrics.jsonl.tmp", ".config.toml.tmp")
@@ -165,6 +166,63 @@ def test_what_a_kill_left_does_not_stop_an_overwrite(finished):
         (finished / name).write_bytes(b"half")
     with run_folder(finished, resume=False, overwrite=True):
         assert [path.name for path in finished.iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def reproduced(tmp_path) -> Path:
+    """A folder with what `reproduce`, `shrink` and `distill --students` leave in theirs."""
+    folder = tmp_path / "r"
+    with run_folder(folder, resume=False, overwrite=False):
+        write_config(folder, "reproduce", {"games": ["pong"]})
+    collect(hand_made_teacher(), num_steps=50, out=folder / "data" / "pong")
+    with run_folder(folder / "students" / "net3-pong-seed0", resume=False, overwrite=False):
+        write_config(folder / "students" / "net3-pong-seed0", "distill", {"seed": 0})
+    for name in ("teachers/pong", "students/mlp-8-seed-0", "students/net3", "students/conv-4-4-4-16"):
+        hand_made_teacher().save(folder / f"{name}.safetensors")
+    for name in ("teachers/pong", "data/pong", "students/net3-pong-seed0", "evaluations/pong-seed0"):
+        write_json(folder / f"{name}.json", {"job": name, "settings": {}, "seconds": 1.0, "result": {}})
+    return folder
+
+
+def test_a_run_of_any_verb_is_overwritten_by_one_of_any_other(reproduced):
+    with run_folder(reproduced, resume=False, overwrite=True) as continues:
+        assert not continues
+        assert [path.name for path in reproduced.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "students/notes.txt",
+        "students/my_best.safetensors",
+        "students/mine/student.safetensors",
+        "students/net3-pong-seed0/plot.py",
+        "teachers/mine.safetensors",
+        "data/own.json",
+        "data/pong/raw.npz",
+        "evaluations/plots/a.png",
+    ],
+)
+def test_overwriting_refuses_a_users_file_in_any_folder_of_a_run(reproduced, foreign):
+    (reproduced / foreign).parent.mkdir(exist_ok=True)
+    (reproduced / foreign).write_text("[1]")
+    before = contents(reproduced)
+    with (
+        pytest.raises(OutputExistsError, match=f"^--overwrite would delete {foreign} in .*, which no run of rldistill"),
+        run_folder(reproduced, resume=False, overwrite=True),
+    ):
+        pass
+    assert contents(reproduced) == before
+
+
+@pytest.mark.parametrize("flags", [{"resume": True}, {"overwrite": True}])
+def test_a_configuration_of_somebody_elses_makes_no_folder_ours(tmp_path, flags):
+    (tmp_path / "config.toml").write_text("[server]\n")
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(OutputExistsError, match=r"is not an rldistill run: .* config.toml that begins with '#"):
+        train_teacher("CartPole-v1", network="mlp:8", out=tmp_path, **flags)
+    assert contents(tmp_path) == before
 
 
 def test_damaged_records_are_left_out_with_a_warning_that_counts_them(tmp_path):

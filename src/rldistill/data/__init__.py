@@ -17,3 +17,4 @@ from rldistill.data.sampler import prefetch as prefetch
 from rldistill.data.sampler import split_episodes as split_episodes
 from rldistill.data.store import StepStore as StepStore
 from rldistill.data.writer import DatasetWriter as DatasetWriter
+from rldistill.data.writer import is_dataset_file as is_dataset_file

@@ -334,6 +334,12 @@ def _clear(path: Path, *, overwrite: bool) -> None:
     sync_folder(path)
 
 
+def is_dataset_file(path: Path) -> bool:
+    """Whether a path is called as a file of a dataset is, or what a kill left of one."""
+    names = (_SHARDS, MANIFEST_NAME)
+    return path.name == ".lock" or any(path.match(name) or is_temporary(path, name) for name in names)
+
+
 def _delete_own_files(path: Path, *, keep: set[str]) -> None:
     """Delete shards that are not to be kept, and half-written files."""
     half_written = [*temporary_files(path, _SHARDS), *temporary_files(path, MANIFEST_NAME)]

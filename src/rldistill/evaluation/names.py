@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rldistill.loading.named import PolicyLike, path_of
 from rldistill.policies import Policy
-from rldistill.session.run_folder import CONFIG_FILE
+from rldistill.session.own_files import CONFIG_FILE
 
 _STUDENT = "student"
 

@@ -81,7 +81,6 @@ def _fitting_source(game: str, path: Path, origin: Literal["file", "zoo"]) -> Te
 
 # Evaluation meets episodes that no teacher, dataset or student has seen.
 EVALUATION_SEED = 1_000
-FOLDERS = ("teachers", "data", "students", "evaluations")
 _MAKES_STUDENT = {"distill": work.distill_student, "joint": work.train_jointly, "online": work.distill_online}
 
 

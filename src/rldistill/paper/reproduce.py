@@ -17,7 +17,7 @@ from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.shared import recorded
 from rldistill.paper.jobs import Backend, finished_result, run_stage
 from rldistill.paper.page import experiment_figure, experiment_page
-from rldistill.paper.plan import FOLDERS, Plan, make_plan
+from rldistill.paper.plan import Plan, make_plan
 from rldistill.paper.results import gather
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
@@ -56,7 +56,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     files = [Path(options.experiment)] if options.experiment.endswith(".toml") else []
     keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
     made = _provenance(options, plan)
-    with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite, folders=FOLDERS):
+    with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite):
         write_config(plan.out, "reproduce", recorded(resolved(options, plan)))
         found: dict[str, Mapping[str, Any]] = {}
         backend = Backend(options.num_workers or os.cpu_count() or 1)

@@ -12,7 +12,8 @@ from rldistill.errors import RldistillError
 from rldistill.reports import canvas
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import read_metrics
-from rldistill.session.run_folder import CONFIG_FILE, read_config
+from rldistill.session.own_files import CONFIG_FILE
+from rldistill.session.run_folder import read_config
 from rldistill.statistics import bootstrap_interval, mean
 from rldistill.verbs.sources import CURVES_FILE
 

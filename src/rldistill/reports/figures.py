@@ -15,7 +15,8 @@ from rldistill.errors import RldistillError
 from rldistill.reports import canvas
 from rldistill.reports.canvas import RANDOM_COLOUR, STUDENT_COLOUR, TEACHER_COLOUR
 from rldistill.session.metrics import read_metrics
-from rldistill.session.run_folder import CONFIG_FILE, read_config
+from rldistill.session.own_files import CONFIG_FILE
+from rldistill.session.run_folder import read_config
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

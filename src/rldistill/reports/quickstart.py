@@ -22,7 +22,14 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.curves import size_curve
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.session.run_folder import changed_settings, check_place, keep_inputs, read_config, write_config
+from rldistill.session.run_folder import (
+    changed_settings,
+    check_place,
+    earlier_run,
+    keep_inputs,
+    read_config,
+    write_config,
+)
 from rldistill.storage import is_temporary, write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
@@ -102,6 +109,7 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
     named, out = as_named(_named(options), options, options.choose), Path(options.out)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     check_folder(out)
+    earlier_run(out / "run", resume=True, overwrite=options.overwrite)
     return as_teacher(named, options.task, device=options.device, sees=options.teacher_sees, names=options.names)
 
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
@@ -23,34 +23,12 @@ import tomli_w
 
 from rldistill.errors import OutputExistsError, RldistillError, UsageError, first_line
 from rldistill.limits import BeyondLimitsError, read_file
+from rldistill.session.own_files import CONFIG_FILE, HEADER, OWN_FILES, PART_FOLDERS, foreign_items, is_ours
 from rldistill.storage import folder_lock, is_temporary, temporary_files, write_atomically
 
-CONFIG_FILE = "config.toml"
 _MOST_CONFIG_BYTES = 1 << 20
-# What runs leave in their folder: one with anything else in it is not overwritten.
-_OWN_FILES = frozenset(
-    {
-        CONFIG_FILE,
-        "metrics.jsonl",
-        "curves.jsonl",
-        "curves.png",
-        "checkpoint.ckpt",
-        "student.safetensors",
-        "best_policy.safetensors",
-        "last_policy.safetensors",
-        "evaluation.json",
-        "report.html",
-        "results.json",
-        "results.md",
-        "results.png",
-        "shrink.json",
-        "shrink.png",
-    }
-)
 # Written by `evaluate`, which holds no lock: a half-written one may be under way.
 _UNLOCKED_FILE = "evaluation.json"
-# What a learner or a live source keeps of past play, a numbered folder for each.
-REPLAY_FOLDER = "replay"
 # What messages call the values of an option.
 _NOUNS: Mapping[str, str] = {"data": "dataset"}
 
@@ -58,7 +36,7 @@ _NOUNS: Mapping[str, str] = {"data": "dataset"}
 def write_config(folder: Path, verb: str, values: dict[str, Any], *, name: str = CONFIG_FILE) -> None:
     """Write the resolved configuration, the command to repeat it in its first line."""
     text = tomli_w.dumps({key: plain(value) for key, value in values.items() if value is not None})
-    header = f"# rldistill {verb} --config {name}\n"
+    header = f"{HEADER}{verb} --config {name}\n"
     write_atomically(folder / name, (header + text).encode())
 
 
@@ -105,14 +83,13 @@ def plain(value: object) -> object:
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collection[str] = ()) -> Generator[bool]:
+def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool]:
     """Hold a run folder's lock; yields whether an earlier run is to be continued.
 
     Args:
         folder: where to.
         resume: go on with what is there, if anything is.
         overwrite: delete an earlier run first.
-        folders: names of those that such a run fills, and `overwrite` deletes whole.
 
     Raises:
         OutputExistsError: something is there and neither flag was given, or it is not ours.
@@ -120,15 +97,15 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool, folders: Collecti
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
-    earlier_run(folder, may_stay=resume or overwrite)
+    earlier_run(folder, resume=resume, overwrite=overwrite)
     # Before the lock is taken: a process that is being started holds it too, until it has become git.
     _commit()
     with folder_lock(folder):
         # Again: another process may have made a run here meanwhile.
-        contents = earlier_run(folder, may_stay=resume or overwrite)
+        contents = earlier_run(folder, resume=resume, overwrite=overwrite)
         if overwrite:
-            _delete_run(folder, contents, folders)
-        _delete_half_written(folder, folders)
+            _delete_run(contents)
+        _delete_half_written(folder)
         yield bool(contents) and resume
 
 
@@ -184,69 +161,56 @@ def check_place(folder: Path) -> None:
         raise RldistillError(f"--out {folder} cannot be made: nothing may be written in {there}. Choose another --out.")
 
 
-def earlier_run(folder: Path, *, may_stay: bool) -> list[Path]:
+def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
     """Return what an earlier run left in a folder; nothing where there was none.
 
     Args:
         folder: where to look.
-        may_stay: whether it is to be gone on with, or overwritten.
+        resume: whether it is to be gone on with.
+        overwrite: whether it is to be deleted.
 
     Raises:
-        OutputExistsError: it may not stay, or it is not ours; or no folder can be there.
+        OutputExistsError: neither, or it is not ours, or something in it is not; or no folder can be there.
     """
     check_place(folder)
     items = list(folder.iterdir()) if folder.is_dir() else []
     # What a kill in a run's first moments leaves is no run yet.
     contents = [item for item in items if item.name != ".lock" and not is_temporary(item, CONFIG_FILE)]
-    is_ours = (folder / CONFIG_FILE).is_file()
-    if contents and not is_ours:
+    if contents and not is_ours(folder / CONFIG_FILE):
+        is_there = (folder / CONFIG_FILE).exists()
         raise OutputExistsError(
             f"--out {folder} exists and is not an rldistill run: found {contents[0].name}, "
-            f"expected {CONFIG_FILE}. Choose another --out."
+            f"expected {CONFIG_FILE}{f' that begins with {HEADER.strip()!r}' * is_there}. Choose another --out."
         )
-    if contents and not may_stay:
+    if contents and not (resume or overwrite):
         raise OutputExistsError(
             f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it, or choose another."
+        )
+    if contents and overwrite and (foreign := next(foreign_items(folder), None)):
+        raise OutputExistsError(
+            f"--overwrite would delete {foreign.relative_to(folder)} in {folder}, which no run of rldistill wrote. "
+            "Move it away, or choose another --out."
         )
     return contents
 
 
-def _delete_half_written(folder: Path, folders: Collection[str]) -> None:
+def _delete_half_written(folder: Path) -> None:
     """Delete what a kill left of the files that only the holder of the lock writes."""
-    left = [path for name in _OWN_FILES - {_UNLOCKED_FILE} for path in temporary_files(folder, name)]
-    left += [path for name in folders for path in temporary_files(folder / name, "*")]
+    left = [path for name in OWN_FILES - {_UNLOCKED_FILE} for path in temporary_files(folder, name)]
+    for name in PART_FOLDERS:
+        left += [path for kind in ("*.safetensors", "*.json") for path in temporary_files(folder / name, kind)]
     for path in left:
         path.unlink()
 
 
-def _delete_run(folder: Path, contents: list[Path], folders: Collection[str]) -> None:
-    unknown = [item for item in contents if not (item.name in folders and item.is_dir())]
-    foreign = [item.name for item in unknown if not (_is_own_file(item) or _is_replays(item))]
-    if foreign:
-        raise OutputExistsError(
-            f"--overwrite would delete {foreign[0]} in {folder}, which no run of rldistill wrote. "
-            "Move it away, or choose another --out."
-        )
-    # What marks the folder as ours goes last: a kill before it can be followed by another --overwrite.
-    for item in sorted(contents, key=lambda item: item.name == CONFIG_FILE):
+def _delete_run(contents: list[Path]) -> None:
+    # What marks a folder as ours goes last: a kill before it can be followed by another --overwrite.
+    for item in sorted(contents, key=lambda item: (item.suffix == ".json", item.name == CONFIG_FILE)):
         if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
+            _delete_run(list(item.iterdir()))
+            item.rmdir()
         else:
             item.unlink()
-
-
-def _is_own_file(path: Path) -> bool:
-    """Whether a path is a file that runs write, or what a kill left of one."""
-    is_ours = path.name in _OWN_FILES or any(is_temporary(path, name) for name in _OWN_FILES)
-    return is_ours and not path.is_dir()
-
-
-def _is_replays(path: Path) -> bool:
-    """Whether a path is the folder in which a learner keeps its replays, with nothing else in it."""
-    from rldistill.data import is_replay_folder  # here: reading a configuration needs neither torch nor blosc2
-
-    is_ours = path.name == REPLAY_FOLDER and path.is_dir()
-    return is_ours and all(item.is_dir() and is_replay_folder(item) for item in path.iterdir())
 
 
 def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:

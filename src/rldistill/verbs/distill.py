@@ -74,7 +74,7 @@ def check_distillation(options: DistillOptions) -> DistillationSetup:
     out = Path(options.out)
     options, setup = set_up(options, ())
     setup.batches.close()
-    if earlier_run(out, may_stay=options.resume or options.overwrite) and options.resume:
+    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
         _check_same(out, setup)
     return setup
 

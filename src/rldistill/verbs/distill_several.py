@@ -164,9 +164,7 @@ def distill_several(options: DistillSeveral) -> list[TorchPolicy]:
         several = prepare_several(options, listeners)
         with (
             closing(several.setup.batches),
-            run_folder(
-                out, resume=options.resume, overwrite=options.overwrite, folders=(STUDENTS_FOLDER,)
-            ) as continues,
+            run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
             use_threads(several.options.num_threads),
         ):
             if continues:
@@ -185,7 +183,7 @@ def check_several(options: DistillSeveral) -> Several:
     out = Path(options.out)
     several = prepare_several(options, ())
     several.setup.batches.close()
-    if earlier_run(out, may_stay=options.resume or options.overwrite) and options.resume:
+    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
         _check_same(out, several)
     return several
 

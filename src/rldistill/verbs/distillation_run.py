@@ -25,8 +25,9 @@ from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
+from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import REPLAY_FOLDER, changes_since_begun, plain, provenance
+from rldistill.session.run_folder import changes_since_begun, plain, provenance
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.final_score import tell_scores

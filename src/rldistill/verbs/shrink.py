@@ -15,7 +15,7 @@ from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
-from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENTS_FOLDER, Shrunk
+from rldistill.verbs.shrink_records import RECORDS_FILE, Shrunk
 from rldistill.verbs.shrink_search import Search
 
 
@@ -30,16 +30,15 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         KeyboardInterrupt: stopped; what was tried is kept, and `resume` goes on.
     """
     options, named, out = _resolved(options)
-    earlier_run(out, may_stay=options.resume or options.overwrite)
+    earlier_run(out, resume=options.resume, overwrite=options.overwrite)
     # Playing with every size is cheap beside learning it: nothing is lost by a stop but the size at hand.
-    folders = (STUDENTS_FOLDER,)
     with stop_on_interrupt(options.callbacks) as listeners, use_threads(options.num_threads):
         # Before there is a folder: a teacher that cannot be read, or does not fit, leaves none behind.
         search = Search(options, named, out, listeners)
         try:
-            if not (options.resume and earlier_run(out, may_stay=True)):
+            if not (options.resume and earlier_run(out, resume=True, overwrite=False)):
                 search.check_teacher()  # likewise
-            with run_folder(out, resume=options.resume, overwrite=options.overwrite, folders=folders) as continues:
+            with run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues:
                 if continues:
                     _check_same(out, options, named)
                     search.take_up()
@@ -64,7 +63,7 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
         RldistillError: as `shrink`.
     """
     options, named, out = _resolved(options)
-    if earlier_run(out, may_stay=options.resume or options.overwrite) and options.resume:
+    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
         _check_same(out, options, named)
     Search(options, named, out, ())
     return replace(options, out=out)

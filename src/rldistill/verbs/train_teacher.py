@@ -79,7 +79,7 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     """
     options, tasks = _prepared(options)
     initial_policy(options, [playable.task for playable in tasks])
-    if earlier_run(Path(options.out), may_stay=options.resume or options.overwrite) and options.resume:
+    if earlier_run(Path(options.out), resume=options.resume, overwrite=options.overwrite) and options.resume:
         _check_same(options)
     return options
 

@@ -18,8 +18,9 @@ from rldistill.policies import load_policy
 from rldistill.seeding import stream_generator
 from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
+from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import REPLAY_FOLDER, plain, provenance
+from rldistill.session.run_folder import plain, provenance
 from rldistill.statistics import normalised_score
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
