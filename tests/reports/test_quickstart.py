@@ -79,6 +79,40 @@ def test_a_second_call_shows_the_same_table(made, teacher):
     assert "already holds this student's evaluation" in again.stderr
 
 
+def test_the_table_is_that_of_the_evaluation_and_the_film_that_of_the_student_whatever_was_stopped(
+    made, teacher, tmp_path, monkeypatch
+):
+    out, filmed = tmp_path / "q", []
+    shutil.copytree(made[0], out)
+    values = {"student": "auto", "num_steps": 300, "num_updates": 20, "num_episodes": 6, "num_envs": 4}
+    config = QuickstartOptions(teacher=teacher, task=TASK, out=out, **values)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rldistill.reports.quickstart._film", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart(config)
+    assert (out / "evaluation.txt").read_text() != (made[0] / "evaluation.txt").read_text()
+
+    def film(_teacher, student, _playable, video, _options):
+        filmed.append(student.hash)
+        video.write_text("film")
+        return True
+
+    monkeypatch.setattr("rldistill.reports.quickstart._film", film)
+    (out / "teacher_and_student.mp4").write_text("of an earlier student")
+    assert [quickstart(config).video for _ in range(2)] == [out / "teacher_and_student.mp4"] * 2
+    assert filmed == [load_policy(out / "run" / "student.safetensors").hash]
+
+
+def test_what_draws_is_missed_before_anything_is_played(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    result = run("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--out", tmp_path / "q")
+    assert result.line.startswith("rldistill quickstart: The figure of a quickstart needs matplotlib, which is not")
+    assert not (tmp_path / "q").exists()
+
+
 def test_a_call_with_other_settings_is_refused_without_a_word_of_options_that_it_has_not(made, teacher):
     out, _ = made
     result = run("quickstart", "--teacher", teacher, "--task", TASK, *SMALL, "--num-steps", 400, "--out", out)

@@ -34,17 +34,11 @@ def run(argv: Sequence[str]) -> None:
         write_options(options, flags)
         return
     from rldistill.cli.progress import callbacks
-    from rldistill.evaluation.table import evaluation_table
-    from rldistill.reports.quickstart import quickstart
-    from rldistill.storage import write_atomically
+    from rldistill.reports.quickstart import TABLE_FILE, quickstart
 
     with callbacks(quiet=flags.quiet) as listeners:
         result = quickstart(replace(options, callbacks=listeners))
-    # A second call shows what the first one measured.
-    shown = out / "evaluation.txt"
-    if result.table is not None:
-        write_atomically(shown, evaluation_table(result.table).encode())
-    table = shown.read_text() if shown.is_file() else ""
+    table = (out / TABLE_FILE).read_text()  # a second call shows what the first one measured
     files = {"student": result.student, "figure": result.figure}
     files |= {} if result.video is None else {"video": result.video}
     if flags.json:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.envs import PlayableTask
-from rldistill.errors import OutputExistsError, RldistillError, first_line
+from rldistill.errors import OutputExistsError, RldistillError, check_installed, first_line
 from rldistill.evaluation.records import Evaluation
+from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.bundled import bundled_teacher
@@ -30,7 +31,7 @@ from rldistill.session.run_folder import (
     read_config,
     write_config,
 )
-from rldistill.storage import is_temporary, write_json
+from rldistill.storage import canonical_json, is_temporary, write_atomically, write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.distill import distill
 from rldistill.verbs.distillation_run import STUDENT_FILE
@@ -42,6 +43,7 @@ _EVALUATION_SEED = 1_000
 _FILMED_STEPS = 600
 _WITHIN, _NUM_STEPS, _NUM_UPDATES = 600.0, 60_000, 12_000
 _CONFIG_FILE = "quickstart.toml"
+TABLE_FILE = "evaluation.txt"
 # What every phase takes as it is given.
 _SHARED = ("seed", "num_envs", "num_threads", "device", "overwrite", "callbacks")
 # A second call may evaluate longer, or on another machine.
@@ -93,10 +95,12 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         student = _distilled(options, options.network, shared)
         evaluation, table = _evaluated(out, options, playable, student, teacher)
         figure = learning_curve(run, out / "learning_curve.png", evaluation)
-    video = out / "teacher_and_student.mp4"
-    has_film = video.is_file() and table is None and not options.overwrite
-    has_film = has_film or _film(teacher, student, playable, video, options)
-    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if has_film else None)
+    video, of_film = out / "teacher_and_student.mp4", out / "teacher_and_student.json"
+    shown = canonical_json({"teacher": teacher.hash, "student": student.hash}).encode()
+    is_filmed = video.is_file() and of_film.is_file() and of_film.read_bytes() == shown and not options.overwrite
+    if not is_filmed and (is_filmed := _film(teacher, student, playable, video, options)):
+        write_atomically(of_film, shown)
+    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if is_filmed else None)
 
 
 def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
@@ -104,8 +108,9 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
 
     Raises:
         OutputExistsError: `out` holds something that is not a quickstart's.
-        RldistillError: the teacher cannot be read, or does not fit the task.
+        RldistillError: the teacher cannot be read, or does not fit the task, or nothing can be drawn here.
     """
+    check_installed("matplotlib", what="The figure of a quickstart", extra="report")
     named, out = as_named(_named(options), options, options.choose), Path(options.out)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     check_folder(out)
@@ -186,8 +191,8 @@ def _check_begun(out: Path, options: QuickstartOptions) -> None:
 def _evaluated(
     out: Path, options: QuickstartOptions, playable: PlayableTask, student: TorchPolicy, teacher: Policy
 ) -> tuple[dict[str, Any], Evaluation | None]:
-    path = out / "run" / "evaluation.json"
-    if path.is_file():
+    path, shown = out / "run" / "evaluation.json", out / TABLE_FILE
+    if path.is_file() and shown.is_file():
         try:
             found = read_json(read_file(path, JSON.num_bytes))
             played = [(row["policy_hash"], len(row["episodes"])) for row in found["policies"][:2]]
@@ -206,6 +211,8 @@ def _evaluated(
         seed=options.seed + _EVALUATION_SEED,
         **{name: getattr(options, name) for name in ("num_envs", "num_threads", "device", "callbacks")},
     )
+    # The table first: a stop between the two is followed by another evaluation.
+    write_atomically(shown, evaluation_table(result).encode())
     write_json(path, result.to_dict())
     return result.to_dict(), result
 
