@@ -3,10 +3,13 @@
 import pytest
 
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError, TaskError, UsageError
+from rldistill.errors import MismatchError, RldistillError, TaskError, UsageError
 from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.paper.plan import make_plan
+from rldistill.paper.reproduce import reproduce
+from rldistill.session.run_folder import write_config
+from rldistill.storage import write_json
 from tests.kit.small_policies import small_policy
 from tests.paper.small_experiment import write_experiment
 
@@ -166,3 +169,13 @@ def test_a_loss_must_fit_what_the_teacher_gives(plan_of, tmp_path):
     file = saved_teacher(tmp_path, "pong", output_kind="logits")
     with pytest.raises(MismatchError, match="'q_mse' fits q_values, the teacher gives logits"):
         plan_of(('loss = "nll"', 'loss = "q_mse"'), teacher=(file,))
+
+
+def test_jobs_that_were_done_with_other_settings_are_refused_before_anything_is_written(tmp_path):
+    path, out = write_experiment(tmp_path), tmp_path / "out"
+    write_config(out, "reproduce", {"seed": 7})
+    write_json(out / "teachers" / "pong.json", {"job": "teacher of pong", "settings": {"seed": 7}, "result": {}})
+    before = (out / "config.toml").read_bytes()
+    with pytest.raises(RldistillError, match=r"^teacher of pong was done with other settings: .*seed was 7, is 0"):
+        reproduce(str(path), budget="tiny", out=out)
+    assert (out / "config.toml").read_bytes() == before

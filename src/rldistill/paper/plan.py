@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError, UsageError
+from rldistill.errors import MismatchError, UsageError, check_installed
 from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.losses import make_loss
 from rldistill.options.distill import DistillOptions, Live, Online
@@ -197,9 +197,10 @@ def make_plan(options: ReproduceOptions) -> Plan:
 
     Raises:
         UsageError: no such experiment, budget or game; a setting that a verb would refuse.
-        RldistillError: a teacher's file cannot be used, or no folder can be at `out`.
+        RldistillError: a teacher's file cannot be used, no folder can be at `out`, or nothing can be drawn here.
     """
     experiment = load_experiment(options.experiment)
+    check_installed("matplotlib", what="The figure of a reproduction", extra="report")
     out = Path(options.out or f"reproduce/{experiment.name}-{options.budget}")
     check_place(out)
     budget = experiment.budgets.get(options.budget)

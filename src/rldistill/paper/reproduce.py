@@ -57,6 +57,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
     made = _provenance(options, plan)
     with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite):
+        listed_jobs(plan)  # jobs that were done with other settings are refused before anything is written
         write_config(plan.out, "reproduce", recorded(resolved(options, plan)))
         found: dict[str, Mapping[str, Any]] = {}
         backend = Backend(options.num_workers or os.cpu_count() or 1)
