@@ -282,3 +282,13 @@ def test_a_balance_makes_the_gradient_and_is_told_the_shares():
     distiller.update((single_steps(0, OBSERVATIONS, TARGETS), more), 0)
     assert told == [([0.25, 0.75], [0, 1])]
     assert distiller.network.heads[0].output.weight.grad is None
+
+
+def test_a_loss_on_held_out_steps_that_is_not_finite_names_update_and_rows():
+    distiller = make_distiller()
+    far = single_steps(0, OBSERVATIONS, TARGETS * 1e30, "steps 3, 4 of d")
+    held_out = HeldOut.of(far, 2, ActionLayout.discrete(2), "q_values")
+    with pytest.raises(
+        NumericalError, match=r"^After update 7 .* loss inf, agreement .*, on steps 3, 4 of d\. Begin anew"
+    ):
+        distiller.measure(held_out, 7)

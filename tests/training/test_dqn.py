@@ -262,7 +262,10 @@ def test_an_iteration_ends_at_its_steps_and_the_last_one_with_the_run():
 
 def test_a_loss_that_is_no_number_stops_training():
     training = make_training([[moments(*[float("inf")] * 20)]], num_steps=20, clip_rewards=False)
-    with pytest.raises(NumericalError, match=r"^DQN diverged: its mean loss up to update \d+ is .*Lower the learning"):
+    with pytest.raises(
+        NumericalError,
+        match=r"^DQN diverged: its mean loss up to update \d+ is .*Begin anew with --overwrite and a lower",
+    ):
         training.iterate([0])
 
 

@@ -177,7 +177,10 @@ def test_a_loss_that_is_no_number_stops_training(value):
     rollout = make_rollout([[[1.0, 2.0]]], [[1]], [[value]], [[0.5]], [[4.0]])
     with pytest.raises(NumericalError) as caught:
         make_learner(linear_network()).learn(rollout, progress=0.0)
-    assert str(caught.value) == f"PQN diverged: the loss of a rollout is {value}. Lower the learning rate."
+    assert (
+        str(caught.value)
+        == f"PQN diverged: the loss of a rollout is {value}. Begin anew with --overwrite and a lower learning rate."
+    )
 
 
 def test_q_values_carry_no_gradient():

@@ -36,6 +36,8 @@ CLIPPING_EPSILON = 1e-6
 """Added to a norm that gradients are divided by, as torch's clipping has it."""
 # Below the largest norm the factor is 1: then nothing is multiplied.
 _SAFELY_BELOW = 0.999
+# A run that goes on keeps its learning rate.
+_WHAT_TO_DO = "Begin anew with --overwrite and a lower --learning-rate, or check the dataset's targets."
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Distiller:
             self._output(batch).outputs.float() if has_memory else measured_outputs(self.network, batch, self._sight)
         )
         parameters = parameters_at(self._parameters, batch.head, min(update / self.num_updates, 1.0))
-        record = held_out_record(outputs, self._losses[batch.head], held_out, parameters)
+        record = held_out_record(outputs, self._losses[batch.head], held_out, parameters, update)
         if self._balance is None:
             return record
         return replace(record, parameters={**parameters, "task_weight": self._balance.weight(batch.head)})
@@ -263,13 +265,23 @@ def measured_outputs(network: Network, batch: Window, sight: Sight | None = None
 
 
 def held_out_record(
-    outputs: Tensor, function: LossFunction, held_out: HeldOut, parameters: Mapping[str, float]
+    outputs: Tensor, function: LossFunction, held_out: HeldOut, parameters: Mapping[str, float], update: int
 ) -> HeldOutRecord:
-    """Return what a student's outputs `[N, O]` on held-out steps are worth."""
+    """Return what a student's outputs `[N, O]` on held-out steps are worth after so many updates.
+
+    Raises:
+        NumericalError: its loss or likeness is NaN or infinite.
+    """
     targets = held_out.batch.target_rows(held_out.teacher_kind).to(outputs.device)
     loss = mean_over_batch(function(outputs, targets, **parameters))
     alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
-    return HeldOutRecord(float(loss), alike, parameters)
+    record = HeldOutRecord(float(loss), alike, parameters)
+    if not (math.isfinite(record.loss) and math.isfinite(alike.value)):
+        raise NumericalError(
+            f"After update {update} the student diverged on steps that it is not trained on: loss {record.loss:g}, "
+            f"{alike.name} {alike.value:g}, on {held_out.batch.origin}. {_WHAT_TO_DO}"
+        )
+    return record
 
 
 def seen(batch: Window, sight: Sight | None = None) -> Tensors:
@@ -313,5 +325,5 @@ def check_finite(what: str, batch: Minibatch, loss: float, gradient_norm: float)
     origin = " and ".join(part.origin for part in batch)
     raise UpdateDivergedError(
         f"{what} diverged: loss {loss:g}, gradient norm {gradient_norm:g}, on a batch of {origin}. The weights before "
-        "it are kept. Lower --learning-rate, or check the dataset's targets."
+        f"it are kept. {_WHAT_TO_DO}"
     )

@@ -123,7 +123,7 @@ class SeveralDistiller:
         head = held_out.batch.head
         parameters = parameters_at(self._parameters, head, min(update / self._num_updates, 1.0))
         outputs = measured_outputs(self._networks[student], held_out.batch, self._sight)
-        return held_out_record(outputs, self._losses[head], held_out, parameters)
+        return held_out_record(outputs, self._losses[head], held_out, parameters, update)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes while training."""

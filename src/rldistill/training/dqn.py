@@ -337,6 +337,6 @@ class DQNTraining:
         if not np.isfinite(loss):
             raise NumericalError(
                 f"DQN diverged: its mean loss up to update {self._learner.num_updates} is {loss}. "
-                "Lower the learning rate."
+                "Begin anew with --overwrite and a lower learning rate."
             )
         return loss

@@ -119,7 +119,10 @@ class PQNLearner:
                 total += self._update(observations[rows], actions[rows], targets[rows], head)
         mean_loss = float(total) / (settings.num_epochs * settings.num_minibatches)
         if not math.isfinite(mean_loss):
-            raise NumericalError(f"PQN diverged: the loss of a rollout is {mean_loss}. Lower the learning rate.")
+            raise NumericalError(
+                f"PQN diverged: the loss of a rollout is {mean_loss}. Begin anew with --overwrite and a "
+                "lower learning rate."
+            )
         return mean_loss
 
     def _update(self, observations: Tensor, actions: Tensor, targets: Tensor, head: int) -> Tensor:
