@@ -1,5 +1,6 @@
 """`train-teacher` as a run: what it leaves, how it goes on after a stop, and the folders that it does not touch."""
 
+import shutil
 import tomllib
 from dataclasses import replace
 
@@ -196,10 +197,8 @@ def test_the_python_verb_takes_the_settings_by_name(tmp_path):
 
 
 def test_a_run_stopped_by_a_callback_is_saved_and_says_how_to_go_on(tmp_path):
-    messages = Messages()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", StopAfter(3), messages)
-    assert messages.texts[-1] == "stopped at step 48; saved. Go on with --resume."
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped at step 48; saved\. Go on with --resume\.$"):
+        run(tmp_path / "run", StopAfter(3))
     assert load_checkpoint(tmp_path / "run" / "checkpoint.ckpt")["step"] == 48
     assert load_policy(tmp_path / "run" / "last_policy.safetensors").spec.provenance["num_steps"] == 48
 
@@ -210,6 +209,17 @@ def test_a_resumed_run_goes_on_where_it_was_and_says_that_episodes_begin_anew(tm
     result = run(tmp_path / "run", messages, resume=True)
     assert messages.texts[0] == "going on from step 112; the emulators begin new episodes"
     assert result.num_steps == NUM_STEPS
+
+
+def test_a_finished_run_that_is_resumed_says_so_and_makes_no_environment(finished, tmp_path, monkeypatch):
+    out, result = finished
+    shutil.copytree(out, tmp_path / "run")
+    monkeypatch.setattr("rldistill.verbs.training_run.make_training", None)
+    messages = Messages()
+    again = run(tmp_path / "run", messages, resume=True)
+    assert messages.texts == [f"{tmp_path / 'run'} is finished"]
+    assert (again.num_steps, again.mean_scores) == (result.num_steps, result.mean_scores)
+    assert again.last_policy.read_bytes() == result.last_policy.read_bytes()
 
 
 @pytest.mark.parametrize("stops", [(7,), (1, 12, 3)])
@@ -324,14 +334,17 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     before = (tmp_path / "run" / "checkpoint.ckpt").read_bytes()
     limit = len((tmp_path / "run" / "metrics.jsonl").read_bytes()) + 5_000
     assert limit < len(before)
-    with full_disk(limit), pytest.raises(DiskFullError, match="--resume"):
+    with full_disk(limit), pytest.raises(DiskFullError, match="intact"):
         run(tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "checkpoint.ckpt").read_bytes() == before
     assert run(tmp_path / "run", resume=True).num_steps == NUM_STEPS
 
 
 def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path):
-    with pytest.raises(NumericalError, match=r"^PQN diverged: the loss of a rollout is .*Lower the learning rate\.$"):
+    with pytest.raises(
+        NumericalError,
+        match=r"^PQN diverged: the loss of a rollout is .*Begin anew with --overwrite and a lower learning rate\.$",
+    ):
         run(tmp_path / "run", learning_rate=1e30)
     assert not (tmp_path / "run" / "last_policy.safetensors").exists()
 

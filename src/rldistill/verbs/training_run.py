@@ -129,6 +129,12 @@ class TrainingRun:
         state = load_checkpoint(self._checkpoint) if continues and self._checkpoint.is_file() else None
         if state is not None:
             self._load(state)
+        is_complete = min(self._progress.steps) >= config.num_steps and (self._folder / LAST_FILE).is_file()
+        self._is_finished = state is not None and is_complete
+        if self._is_finished:  # no environment need be made
+            return
+        if state is not None:
+            tell(self._callbacks, f"going on from step {self._progress.step:,}; the emulators begin new episodes")
         how = f"{config.algorithm}, {config.precision} on {config.device}, {config.num_envs} environments"
         tell(self._callbacks, f"{', '.join(config.task_names)} with {how}")
         # Emulator states are not kept: after a resume new episodes begin, with seeds not used before.
@@ -138,6 +144,9 @@ class TrainingRun:
 
     def run(self) -> TrainingResult:
         """Train to the end, saving at each period, after Ctrl-C, and at the end."""
+        if self._is_finished:
+            tell(self._callbacks, f"{self._folder} is finished")
+            return self._result()
         next_checkpoint = self._progress.step + self._config.checkpoint_period
         try:
             with MetricsFile(
@@ -162,6 +171,9 @@ class TrainingRun:
             self._training.close()
         if self._resumed_at != self._progress.step:
             self._save()
+        return self._result()
+
+    def _result(self) -> TrainingResult:
         best = self._folder / BEST_FILE
         return TrainingResult(
             self._folder / LAST_FILE,
@@ -246,7 +258,6 @@ class TrainingRun:
         self._progress.load_state_dict(state)
         self._progress.best_mean = self._best_mean(state["best_mean"])
         self._resumed_at = self._progress.step
-        tell(self._callbacks, f"going on from step {self._progress.step:,}; the emulators begin new episodes")
 
     def _load_training(self, state: dict[str, Any]) -> None:
         try:
