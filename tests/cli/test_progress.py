@@ -172,3 +172,20 @@ def test_an_interrupted_bar_is_not_left_behind(monkeypatch):
         screen.truncate(0)
         raise KeyboardInterrupt
     assert "done" in screen.getvalue() and "dead" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe")])
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_run_goes_on_where_nothing_can_be_shown(monkeypatch, error, is_terminal):
+    class Unwritable(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+        def write(self, _text: str) -> int:
+            raise error
+
+    monkeypatch.setattr("sys.stderr", Unwritable())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    display = ProgressBar()
+    for event in (MessageEvent("a note"), step(1), step(2), MessageEvent("a warning", "warning")):
+        display(event)

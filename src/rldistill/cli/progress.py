@@ -30,6 +30,12 @@ def callbacks(*, quiet: bool) -> Generator[list[Callback]]:
         yield listeners
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Say nothing any more; rich would end the process."""
+        self.quiet = True
+
+
 class ProgressBar:
     """A callback that shows how far a run is, on stderr: `distill(…, callbacks=[ProgressBar()])`.
 
@@ -41,7 +47,7 @@ class ProgressBar:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
+        self._console = _Console(stderr=True, highlight=False)
         self._is_live = self._console.is_terminal and not quiet
         self._keeps_open = False
         self._bar_width = _BAR_WIDTH if self._console.width >= _NARROW else _NARROW_BAR_WIDTH
@@ -62,7 +68,11 @@ class ProgressBar:
         )
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; where nothing can be shown any more, the run goes on."""
+        with contextlib.suppress(OSError):  # the reader left, or the disk behind the log is full
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, MessageEvent):
             self._say(event)
         elif self._is_live:
