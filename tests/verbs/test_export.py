@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -144,6 +145,18 @@ def test_a_policy_on_a_gpu_is_exported_and_stays_there(q_data, tmp_path):
     for name, how in (("a.c", {"precision": "int8", "quantization_aware": True}), ("a.pt", {}), ("a.onnx", {})):
         export(policy, tmp_path / name, data=q_data, device="cuda", num_threads=1, **how)
     assert policy.device.type == "cuda"
+
+
+def test_an_export_comes_into_its_place_last_and_what_a_kill_left_is_deleted(teacher, tmp_path, monkeypatch):
+    left = tmp_path / ".cart.onnx.export" / "files"
+    left.mkdir(parents=True)
+    (left / "cart.onnx").write_text("half")
+    moved, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: (moved.append(Path(target)), replace(path, target))[1])
+    export(teacher, tmp_path / "cart.onnx", **FEW)
+    names = ["cart.onnx.contract.json", "cart.onnx.report.json", "cart.onnx"]
+    assert [path.name for path in moved if path.parent == tmp_path] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_a_stop_leaves_nothing_behind(teacher, tmp_path):

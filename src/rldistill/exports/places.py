@@ -9,24 +9,33 @@ from pathlib import Path
 
 from rldistill.errors import OutputExistsError, RldistillError
 from rldistill.exports.formats import ExportFormat
+from rldistill.storage import folder_lock
 
 
 @contextlib.contextmanager
 def staging(out: Path) -> Generator[Path]:
-    """Give a folder beside `out`, on the same disk, that is gone afterwards.
+    """Give a folder beside `out`, on the same disk, that is gone afterwards; one that a kill left is emptied.
 
     Raises:
+        LockedError: another process exports to `out`.
         RldistillError: nothing can be written there.
     """
+    place = out.with_name(f".{out.name}.export")
+    folder = place / "files"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_lock(place):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (place / ".lock").unlink()
+                place.rmdir()
 
 
 def places(out: Path, chosen: ExportFormat) -> list[Path]:
@@ -96,7 +105,8 @@ def move_in(folder: Path, written_as: Path, out: Path, chosen: ExportFormat, *, 
         OutputExistsError: something came into its place while it was made.
     """
     check_free(out, chosen, overwrite=overwrite)
-    items = sorted(folder.iterdir())
+    # The export itself comes last: where it lies, all that belongs to it does.
+    items = sorted(folder.iterdir(), key=lambda item: (item.name == written_as.name, item.name))
     # Companions of the file, such as a header, go by its name.
     targets = [out.with_name(item.name.replace(written_as.stem, out.stem, 1)) for item in items]
     replaced = Path(tempfile.mkdtemp(dir=folder))  # deleted with the staging folder, once all is in its place

@@ -382,9 +382,10 @@ def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
         out = free_name(out, job.format)
         if job.format.rename is not None:
             job.format.rename(folder / job.out.name, out.stem)
+    written = folder / job.out.name
+    write_json(beside(written, "contract"), dict(made.contract))
+    write_json(beside(written, "report"), result.to_dict())
     move_in(folder, job.out, out, job.format, overwrite=job.options.overwrite)
-    write_json(beside(out, "contract"), dict(made.contract))
-    write_json(beside(out, "report"), result.to_dict())
     if problems:
         error = GateError(
             f"--out {job.out} is not written: {'; '.join(problems)}. What was written is kept as {out}, with its "
