@@ -9,6 +9,7 @@ import torch
 
 import rldistill as rd
 from rldistill.errors import MismatchError, UsageError
+from rldistill.events import MessageEvent
 from rldistill.policies import load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.verbs.evaluate import evaluate
@@ -56,6 +57,20 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, q_data):
     rd.distill_several(q_data, out=tmp_path / "r", resume=True, **STUDENTS, **TINY)
     assert files(tmp_path / "r") == files(tmp_path / "whole")
     assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_a_finished_run_stays_as_it_is_and_other_threads_are_told(tmp_path, q_data):
+    students = rd.distill_several(q_data, out=tmp_path / "r", **STUDENTS, **TINY)
+    before, told = files(tmp_path / "r"), []
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "students").iterdir()}
+    given = STUDENTS | TINY | {"num_threads": 2, "resume": True, "callbacks": [told.append]}
+    again = rd.distill_several(q_data, out=tmp_path / "r", **given)
+    assert [one.hash for one in again] == [one.hash for one in students]
+    assert files(tmp_path / "r") == before
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "students").iterdir()}
+    texts = [event.text for event in told if isinstance(event, MessageEvent)]
+    assert texts[-1] == f"{tmp_path / 'r'} is finished"
+    assert any("going on from update 20; num_threads was 1, is 2: last bits may differ" in text for text in texts)
 
 
 def test_a_teacher_that_plays_teaches_several_and_the_first_student_plays_for_all(tmp_path):

@@ -41,6 +41,7 @@ from rldistill.verbs.distillation_run import (
     save_policies_of,
     save_run,
     student_provenance,
+    tell_where_it_goes_on,
 )
 from rldistill.verbs.distillation_setup import DistillationSetup, fix_std
 from rldistill.verbs.initial_student import initial_student
@@ -211,6 +212,7 @@ class _SeveralRun:
         self._update = 0
         # Since the last measurement, of every student.
         self._losses: list[Sequence[float]] = []
+        self._files = [student_file(self._folder, *pair) for pair in pairs]
         students = (self._folder / STUDENTS_FOLDER).glob("*.safetensors")
         self._continues = continues and has_checkpoint(self._folder, students, "the students")
 
@@ -223,6 +225,9 @@ class _SeveralRun:
             tell(self._callbacks, note)
         for warning in setup.warnings:
             tell(self._callbacks, warning, "warning")
+        if self._update == setup.num_updates and all(file.is_file() for file in self._files):
+            tell(self._callbacks, f"{self._folder} is finished")
+            return self._finished()
         data = " and ".join(source.description for source in setup.sources)
         text = f"{data} into {len(self._several.students)} students, {options.precision} on {options.device}"
         tell(self._callbacks, text)
@@ -271,16 +276,18 @@ class _SeveralRun:
     def _finish(self) -> list[TorchPolicy]:
         several = self._several
         (self._folder / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        files = [student_file(self._folder, *pair) for pair in self._pairs]
         save_policies_of(several.setup.sources, self._folder)
         measured_students = several.measure(self._update)
-        finished = zip(files, self._pairs, several.students, measured_students, strict=True)
+        finished = zip(self._files, self._pairs, several.students, measured_students, strict=True)
         for file, (network, seed), student, measured in finished:
             made = student_provenance(several.setup, self._versions, self._update, measured)
             own = made["config"] | {"student": network, "student_seed": seed}
             student.with_provenance(made | {"config": own}).save(file)
-        # From the files: while they learn, their weights are parts of larger tensors.
-        return [load_policy(file, device=self._options.device) for file in files]
+        return self._finished()
+
+    def _finished(self) -> list[TorchPolicy]:
+        """Return the students from their files: while they learn, their weights are parts of larger tensors."""
+        return [load_policy(file, device=self._options.device) for file in self._files]
 
     def _save(self) -> None:
         save_run(
@@ -296,4 +303,4 @@ class _SeveralRun:
         state = load_run(self._folder, self._several.setup, self._several.distiller)
         self._update, self._versions = state["update"], json.loads(state["versions"])
         self._losses.extend(state["losses"])
-        tell(self._callbacks, f"going on from update {self._update:,}")
+        tell_where_it_goes_on(self._options, self._update, self._callbacks)

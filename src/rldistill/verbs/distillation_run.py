@@ -253,11 +253,14 @@ class DistillationRun:
         self._versions = json.loads(state["versions"])
         self._is_scored = state.get("is_scored", True)
         self._resumed_at = self._update
-        moved = changes_since_begun(
-            self._folder, {"device": self._options.device, "num_threads": self._options.num_threads}
-        )
-        note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
-        tell(self._callbacks, f"going on from update {self._update:,}{note}")
+        tell_where_it_goes_on(self._options, self._update, self._callbacks)
+
+
+def tell_where_it_goes_on(options: DistillOptions, update: int, callbacks: Sequence[Callback]) -> None:
+    """Tell from which update a run goes on, and whether it computes otherwise than it began."""
+    moved = changes_since_begun(Path(options.out), {"device": options.device, "num_threads": options.num_threads})
+    note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
+    tell(callbacks, f"going on from update {update:,}{note}")
 
 
 def has_checkpoint(folder: Path, students: Iterable[Path], what: str) -> bool:
@@ -392,8 +395,4 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
 
 
 def _task_record(task: Source, measured: HeldOutRecord) -> dict[str, Any]:
-    return {
-        "teacher": task.teacher.for_student,
-        "dataset": dict(task.record),
-        **_likeness_record(task, measured),
-    }
+    return {"teacher": task.teacher.for_student, "dataset": dict(task.record), **_likeness_record(task, measured)}
