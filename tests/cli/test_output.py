@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from rldistill.cli import output
 from rldistill.cli.main import VERBS
+from rldistill.errors import DiskFullError
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
 from tests.kit.commands import run, run_alone, run_well
@@ -414,3 +416,34 @@ def test_a_collection_without_a_whole_episode_is_warned_about(files, tmp_path):
         "--num-envs.\n"
     ) in result.stderr
     assert "no episode" not in run_well(*command, "--num-steps", 1600, "--resume").stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "said", "line"),
+    [
+        ("shrink", "stopped; nothing is kept.", "stopped; nothing is kept."),
+        ("collect", "stopped; 4 steps are written. Go on with --resume.", None),
+        ("collect", "", "interrupted; what was reported written is there. Add --resume to go on."),
+        (
+            "quickstart",
+            "stopped; 4 steps are written. Go on with --resume.",
+            "interrupted; what was reported written is there. Run the same command again.",
+        ),
+    ],
+)
+def test_a_stop_says_what_it_keeps_and_names_resume_only_where_a_verb_has_it(monkeypatch, verb, said, line):
+    def stopped(_arguments):
+        raise KeyboardInterrupt(said)
+
+    monkeypatch.setattr(sys.modules["rldistill.cli.main"], "_run", stopped)
+    result = run(verb)
+    assert (result.code, result.line) == (130, f"rldistill {verb}: {line or said}")
+
+
+@pytest.mark.parametrize(("verb", "end"), [("collect", "again, with --resume."), ("export", "again.")])
+def test_a_full_disk_names_resume_only_where_a_verb_has_it(monkeypatch, verb, end):
+    def full(_arguments):
+        raise DiskFullError("Writing d failed. Free some space and run the same command again.")
+
+    monkeypatch.setattr(sys.modules["rldistill.cli.main"], "_run", full)
+    assert run(verb).line == f"rldistill {verb}: Writing d failed. Free some space and run the same command {end}"

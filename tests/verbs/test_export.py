@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 import rldistill as rd
 from rldistill.envs import make_task
-from rldistill.errors import GateError, OutputExistsError, RldistillError, UsageError
+from rldistill.errors import DiskFullError, GateError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import onnx_format
 from rldistill.exports.environment import names_of
 from rldistill.exports.onnx_format import contract_in
@@ -22,6 +22,7 @@ from rldistill.options.export import ExportOptions
 from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
+from tests.kit.interruptions import full_disk
 from tests.kit.small_policies import small_policy, vector_task
 
 FEW = {"num_episodes": 2, "num_envs": 2, "num_threads": 1}
@@ -157,6 +158,14 @@ def test_an_export_comes_into_its_place_last_and_what_a_kill_left_is_deleted(tea
     names = ["cart.onnx.contract.json", "cart.onnx.report.json", "cart.onnx"]
     assert [path.name for path in moved if path.parent == tmp_path] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_full_disk_is_told_of_the_export(teacher, tmp_path):
+    with full_disk(1_000), pytest.raises(DiskFullError) as caught:
+        export(teacher, tmp_path / "cart.onnx", **FEW)
+    assert str(caught.value).startswith(f"Writing {tmp_path / 'cart.onnx'} failed: File too large.")
+    assert str(caught.value).endswith("Free some space and run the same command again.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stop_leaves_nothing_behind(teacher, tmp_path):

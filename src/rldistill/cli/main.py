@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rldistill.errors import MAX_MESSAGE, RldistillError, TeacherWarning, UsageError, printable
+from rldistill.errors import MAX_MESSAGE, DiskFullError, RldistillError, TeacherWarning, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -61,7 +61,10 @@ def _exit_code(arguments: list[str]) -> int:
     except RldistillError as error:
         if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
             traceback.print_exception(error)
-        return _fail(name, str(error), error.exit_code, wants_json=wants_json, result=error.result)
+        text = str(error)
+        if isinstance(error, DiskFullError) and name in _RESUMABLE:
+            text = f"{text.removesuffix('.')}, with --resume."
+        return _fail(name, text, error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,9 +84,12 @@ def _exit_code(arguments: list[str]) -> int:
         hint = f"Set {_TRACEBACK_VARIABLE}=1 to see where."
         message = f"unexpected {type(error).__name__}: {error}. {hint}"
         return _fail(name, message, 1, wants_json=wants_json)
-    except KeyboardInterrupt:
-        how = "Add --resume to go on." if name in _RESUMABLE else "Run it again."
-        message = f"interrupted; what was reported written is there. {how}"
+    except KeyboardInterrupt as error:
+        message = str(error)
+        # A verb that another one calls does not know that this one has no --resume.
+        if not message or ("--resume" in message and name not in _RESUMABLE):
+            how = "Add --resume to go on." if name in _RESUMABLE else "Run the same command again."
+            message = f"interrupted; what was reported written is there. {how}"
         return _fail(name, message, 130, wants_json=wants_json)
 
 

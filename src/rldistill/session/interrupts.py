@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Sequence
 from types import FrameType
 
-from rldistill.events import Callback, Event, tell
+from rldistill.events import Callback, Event
 
 # What Python does with a signal unless somebody wanted something else. SIGTERM is a scheduler's Ctrl-C.
 _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -58,8 +58,6 @@ def stop_on_interrupt(callbacks: Sequence[Callback]) -> Generator[list[Callback]
             signal.signal(number, _DEFAULTS[number])
 
 
-def interruption(callbacks: Sequence[Callback], text: str) -> KeyboardInterrupt:
-    """Tell how far a run came that was stopped and can go on, and return what ends it."""
-    text = f"{text}. Go on with --resume."
-    tell(callbacks, text)
-    return KeyboardInterrupt(text)
+def interruption(text: str) -> KeyboardInterrupt:
+    """Return what ends a run that was stopped and can go on; it says how far the run came."""
+    return KeyboardInterrupt(f"{text}. Go on with --resume.")

@@ -253,7 +253,7 @@ class _CollectionRun:
             finally:
                 envs.close()
         if stopped:
-            raise interruption(self._callbacks, f"stopped; {self._writer.num_listed_steps:,} steps are written")
+            raise interruption(f"stopped; {self._writer.num_listed_steps:,} steps are written")
 
     def _report(self, _step: StepRecord) -> None:
         done = self._writer.num_steps

@@ -241,7 +241,7 @@ class _SeveralRun:
             raise
         except StopRequestedError:
             self._save()
-            raise interruption(self._callbacks, f"stopped after update {self._update:,}; saved") from None
+            raise interruption(f"stopped after update {self._update:,}; saved") from None
         return self._finish()
 
     def _train(self, metrics: MetricsFile) -> None:

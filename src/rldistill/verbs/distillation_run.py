@@ -112,7 +112,7 @@ class DistillationRun:
             return self._finish()
         except StopRequestedError:
             self._save()
-            raise interruption(self._callbacks, f"stopped after update {self._update:,}; saved") from None
+            raise interruption(f"stopped after update {self._update:,}; saved") from None
 
     def _train(self, records: Iterable[UpdateRecord], metrics: MetricsFile) -> None:
         options, setup = self._options, self._setup

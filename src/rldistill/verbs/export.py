@@ -43,7 +43,7 @@ from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs, recorded_data
 from rldistill.sight import Sight
-from rldistill.storage import write_json
+from rldistill.storage import write_json, writing
 
 _TIMED_ROWS = 64
 _EVALUATION_FILE = "evaluation.json"
@@ -219,7 +219,8 @@ def run(job: Job) -> Exported:
             tell(listeners, text)
         try:
             made = _made(job, _rows(job, listeners), listeners)
-            written = job.format.write(made, folder / job.out.name)
+            with writing(job.out):
+                written = job.format.write(made, folder / job.out.name)
             result = replace(_verified(job, made, folder, listeners), written=written)
         except StopRequestedError:
             raise KeyboardInterrupt("stopped; nothing is written.") from None

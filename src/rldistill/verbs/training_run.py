@@ -166,7 +166,7 @@ class TrainingRun:
                         next_checkpoint += self._config.checkpoint_period
         except StopRequestedError:
             self._save()
-            raise interruption(self._callbacks, f"stopped at step {self._progress.step:,}; saved") from None
+            raise interruption(f"stopped at step {self._progress.step:,}; saved") from None
         finally:
             self._training.close()
         if self._resumed_at != self._progress.step:
