@@ -464,3 +464,16 @@ def test_reading_folders_needs_no_torch(tmp_path):
         assert "torch" not in sys.modules
     """)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+def test_a_disk_without_locks_is_told_in_one_line(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with pytest.raises(RldistillError) as caught, folder_lock(tmp_path / "r"):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path / 'r'} cannot be locked against other processes: No locks available. Choose an --out on a disk "
+        "with locks, such as a local one."
+    )

@@ -209,7 +209,7 @@ def folder_lock(folder: Path) -> Generator[None]:
 
     Raises:
         LockedError: another process holds it.
-        RldistillError: nothing can be written there.
+        RldistillError: nothing can be written there, or nothing locked.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -222,6 +222,11 @@ def folder_lock(folder: Path) -> Generator[None]:
             holder = file.read().decode(errors="replace").strip() or "unknown"
             raise LockedError(
                 f"{folder} is being written by another process (id {holder}). Wait for it, or choose another --out."
+            ) from error
+        except OSError as error:
+            raise RldistillError(
+                f"{folder} cannot be locked against other processes: {error.strerror}. Choose an --out on a disk with "
+                "locks, such as a local one."
             ) from error
         with writing(folder):
             file.truncate(0)
