@@ -243,10 +243,10 @@ def test_ctrl_c_in_the_terminal_does_not_reach_it(onnx_path):
     assert policy(ROWS)[0].q_values.shape == (5, 3)
 
 
-def test_sigterm_ends_it_as_any_other_process(onnx_path):
+def test_a_schedulers_sigterm_is_for_the_process_that_asks(onnx_path):
     before = children()
     policy = load(saved(mlp_model(), onnx_path))
     (process,) = children() - before
     os.kill(int(process), signal.SIGTERM)
-    with pytest.raises(PolicyFileError, match=r"was stopped: its process got SIGTERM\. Load it again\.$"):
-        policy(ROWS)
+    time.sleep(0.05)
+    assert policy(ROWS)[0].q_values.shape == (5, 3)

@@ -276,8 +276,6 @@ def _death(what: str, status: int) -> str:
             f"{what} did not answer within {SECONDS_PER_CALL:g} s of processor time. It repeats something without end, "
             f"or is no policy to play with. {lift}"
         )
-    if status == -signal.SIGTERM:
-        return f"{what} was stopped: its process got SIGTERM. Load it again."
     reason = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     return (
         f"{what} made onnxruntime end its process ({reason}): the file is damaged, made to do so, or takes too much "

@@ -76,8 +76,9 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     and so does each part of the state, `[B, *shape]`. `rows_per_batch` counts where the file fixes no batch; `seconds`
     and `free_bytes` are those of `_Limits`.
     """
-    # Ctrl-C is for the process that asks; SIGTERM ends this process, as any other.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a scheduler's SIGTERM are for the process that asks: this one ends with its connection.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent that ignores it hands that down
     connection = Connection(descriptor)
     try:
