@@ -514,6 +514,14 @@ def test_what_is_next_names_the_task_where_its_settings_are_named(quick, tmp_pat
     assert run(*words, "--dry-run").code == 0
 
 
+def test_the_default_folder_is_not_the_teachers_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "t").mkdir(parents=True)
+    hand_made_teacher(short_cart_pole(60)).save(tmp_path / "runs" / "t" / "last_policy.safetensors")
+    with pytest.raises(UsageError, match=r"^--out is missing: runs/t, the default, is the teacher's own folder\. Name"):
+        rd.shrink("runs/t")
+
+
 def test_a_search_that_was_stopped_before_it_tried_anything_keeps_nothing_and_says_so(tmp_path):
     task = short_cart_pole(60)
     with pytest.raises(KeyboardInterrupt, match=r"^stopped; nothing is kept\.$"):

@@ -77,7 +77,7 @@ def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:
     """Fill in what depends on the machine, and name the teacher and the folder, which must not hold the teacher."""
     options = resolve_machine(options)
     named = as_named(options.teacher, options, options.choose)
-    out = Path(options.out) if options.out is not None else Path("runs") / _name_of(named)
+    out = Path(options.out) if options.out is not None else _default_out(named)
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     return options, named, out
 
@@ -93,8 +93,12 @@ def _check_same(out: Path, options: ShrinkOptions, named: PolicyLike) -> None:
     check_same_config(out, _config(options, named, out), may_differ=_MAY_DIFFER, defaults={})
 
 
-def _name_of(named: PolicyLike) -> str:
+def _default_out(named: PolicyLike) -> Path:
     path = path_of(named)
     if path is None:
         raise UsageError("out: expected a folder: only the file of a single teacher has a name for one.")
-    return path.resolve().stem if path.suffix else path.resolve().name
+    name = path.resolve().stem if path.suffix else path.resolve().name
+    out = Path("runs") / name
+    if out.resolve() in (path.resolve(), path.resolve().parent):
+        raise UsageError(f"--out is missing: {out}, the default, is the teacher's own folder. Name another one.")
+    return out
