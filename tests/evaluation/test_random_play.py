@@ -105,3 +105,14 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_a_line(task, tmp_path,
     (event,) = heard
     assert isinstance(event, MessageEvent)
     assert event.text.startswith("random play is not kept for the next evaluation: Writing ")
+
+
+def test_without_a_home_nothing_is_kept(task, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(random_play.Path, "home", homeless)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert is_played(task)  # another folder is named, and none is looked for
+    monkeypatch.delenv("RLDISTILL_CACHE")
+    assert is_played(task) and is_played(task)

@@ -79,8 +79,9 @@ def play_random(
 
 def _kept_in(playable: PlayableTask, seed: int) -> Path | None:
     """Return the file of a task's random play; None where it is not kept."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rldistill"
-    folder = os.environ.get(FOLDER_VARIABLE, str(default))
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        folder = _default_folder()
     if not folder or not _is_fixed_by_versions(playable):
         return None
     spec = None if playable.task.is_atari else gymnasium.registry[playable.task.name]
@@ -91,6 +92,14 @@ def _kept_in(playable: PlayableTask, seed: int) -> Path | None:
         return None
     key = {"task": playable.task.to_dict(), "registered": registered, "seed": seed, "made_by": _made_by()}
     return Path(folder) / "random-play" / f"{sha256_bytes(canonical_json(key).encode())}.json"
+
+
+def _default_folder() -> str:
+    """Return the user's cache; nothing where a process has no home."""
+    try:
+        return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rldistill")
+    except RuntimeError:
+        return ""
 
 
 def _is_fixed_by_versions(playable: PlayableTask) -> bool:
