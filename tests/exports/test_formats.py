@@ -164,6 +164,8 @@ def test_running_statistics_lie_beside_the_zip_as_a_vec_normalize(tmp_path):
     np.testing.assert_array_equal(actions, choose_actions(policy(rows)[0], "greedy"))
     torch.testing.assert_close(FORMATS["sb3"].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
     torch.testing.assert_close(rd.load_policy(path)(rows)[0].raw, policy(rows)[0].raw)
+    normalize.obs_rms.update(rows + 9)
+    np.testing.assert_allclose(normalize.obs_rms.mean, STATISTICS.mean, atol=0.01)
 
 
 @pytest.mark.slow

@@ -184,6 +184,7 @@ def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
     shape = export.policy.spec.observation_shape
     normalize.obs_rms.mean = np.array(statistics.mean).reshape(shape)
     normalize.obs_rms.var = np.array(statistics.variance).reshape(shape)
+    normalize.obs_rms.count = 1e6  # they stay as they are while training goes on from here
     normalize.save(str(path))
 
 
