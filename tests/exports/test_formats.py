@@ -228,6 +228,15 @@ def test_the_actions_of_a_beta_policy_are_those_of_its_file_also_without_a_task(
     assert layouts[0] == layouts[1] == policy.tasks[0].fingerprint.action_layout
 
 
+@pytest.mark.parametrize(
+    "layout", [ActionLayout("multi_discrete", (3, 2)), ActionLayout("multi_binary", (3,)), ActionLayout.discrete(3)]
+)
+def test_an_onnx_file_is_read_without_a_task_as_the_actions_that_its_contract_says(layout, tmp_path):
+    task = Task("made-up", ObservationFingerprint((4,), "float32", layout))
+    _, path = exported(small_policy(task, output_kind="logits"), "onnx", tmp_path)
+    assert rd.load_policy(path).tasks[0].fingerprint.action_layout == layout
+
+
 def test_an_rsl_rl_checkpoint_holds_no_beta_distributions(tmp_path):
     with pytest.raises(RldistillError, match=r"--to rsl-rl: the network of policy .*, or ends in Beta distributions"):
         exported(beta_policy(), "rsl-rl", tmp_path)

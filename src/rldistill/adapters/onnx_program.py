@@ -128,31 +128,37 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     program = load_onnx(path, trust=reading.trust)
-    return program_policy(program, task or _box_of_contract(path), reading)
+    return program_policy(program, task or _task_of_contract(path), reading)
 
 
-def _box_of_contract(path: Path) -> Task | None:
-    """Return a task with the bounds of a box of actions, as the contract of an export in the file's metadata has them.
+def _task_of_contract(path: Path) -> Task | None:
+    """Return a task with the actions that the contract of an export in the file's metadata has.
 
     None where it has none, or says something else: then the user must name the task.
     """
     try:
         contract = read_json(onnx_metadata(path)[CONTRACT_KEY], JSON)
-        action, observation = contract["action"], contract["observation"]
-        if action["kind"] != "box":
-            return None
-        # Beyond a bound that is null there is none.
-        sides = [[bound for term in action["terms"] for bound in term["clip"][side]] for side in (0, 1)]
-        low, high = (
-            tuple(other if bound is None else float(bound) for bound in own)
-            for own, other in zip(sides, (-math.inf, math.inf), strict=True)
-        )
-        squashes = any(term["squash"] == "tanh" for term in action["terms"])
-        layout = ActionLayout("box", (len(low),), low, high, "tanh_rescale" if squashes else "clip")
-        shape = tuple(observation["shape"])
-        return Task(UNNAMED_TASK, ObservationFingerprint(shape, observation["dtype"], layout))
+        observation, layout = contract["observation"], _layout_of(contract["action"])
+        return Task(UNNAMED_TASK, ObservationFingerprint(tuple(observation["shape"]), observation["dtype"], layout))
     except (KeyError, IndexError, TypeError, ValueError, RldistillError):
         return None
+
+
+def _layout_of(action: Mapping[str, Any]) -> ActionLayout:
+    """Return the layout of a contract's actions; raises what a contract of another form leads to."""
+    kind, terms = action["kind"], action["terms"]
+    if kind != "box":
+        choices = tuple(number for term in terms for number in term["choices"])
+        # Of yes and no the contract says two choices each, a layout how many there are.
+        return ActionLayout(kind, (len(choices),) if kind == "multi_binary" else choices)
+    # Beyond a bound that is null there is none.
+    sides = [[bound for term in terms for bound in term["clip"][side]] for side in (0, 1)]
+    low, high = (
+        tuple(other if bound is None else float(bound) for bound in own)
+        for own, other in zip(sides, (-math.inf, math.inf), strict=True)
+    )
+    squashes = any(term["squash"] == "tanh" for term in terms)
+    return ActionLayout("box", (len(low),), low, high, "tanh_rescale" if squashes else "clip")
 
 
 ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))
