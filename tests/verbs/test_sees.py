@@ -43,6 +43,12 @@ def test_a_student_of_live_play_records_its_parts_and_ignores_all_others(tmp_pat
     assert not torch.equal(student(given | {"hint": parts(seed=1)["hint"]})[0].raw, before)
 
 
+def test_a_module_of_the_users_own_sees_the_parts_that_are_chosen(tmp_path):
+    student = live(tmp_path / "r", **BLIND, student=torch.nn.Linear(4, 2))
+    given = parts()
+    assert torch.equal(student(given)[0].raw, student(given | {"state": parts(seed=1)["state"]})[0].raw)
+
+
 def test_a_teacher_of_some_parts_teaches_from_a_dataset_and_is_found_again(tmp_path):
     teacher = tmp_path / "teacher.safetensors"
     teacher_of_state().save(teacher)
