@@ -26,7 +26,7 @@ TINY = {
 }
 
 
-def messages(out, *data, stop_at=None, **settings) -> list[str]:
+def messages(out, *data, stop_at=None, told="score|no score|stopped", **settings) -> list[str]:
     heard: list[str] = []
 
     def hear(event) -> bool:
@@ -35,7 +35,7 @@ def messages(out, *data, stop_at=None, **settings) -> list[str]:
         return isinstance(event, ProgressEvent) and event.phase == stop_at
 
     distill(*data, out=out, callbacks=[hear], **TINY | settings)
-    return [text for text in heard if re.match("score|no score|stopped", text)]
+    return [text for text in heard if re.match(told, text)]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,16 @@ def test_an_environment_given_as_an_object_is_played_only_when_asked_for(tmp_pat
     assert messages(tmp_path / "r", **live) == []
     (line,) = messages(tmp_path / "asked", **live, evaluate_episodes=10)
     assert " of 40 (" in line, line
+
+
+def test_a_vector_environment_is_played_when_learning_is_over_and_only_when_asked_for(tmp_path):
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync", max_episode_steps=40)
+    live = {"teacher": hand_made_teacher(), "task": vector, "collect_steps": 300, "exploration_epsilon": 0.4}
+    assert messages(tmp_path / "r", **live) == []
+    note, line = messages(tmp_path / "asked", **live, evaluate_episodes=10, told="score|evaluate_episodes")
+    assert note.startswith("evaluate_episodes plays at the end alone")
+    assert " of 40 (" in line, line
+    assert "scores" not in (tmp_path / "asked" / "metrics.jsonl").read_text()
 
 
 def in_words(student, teacher, random, **likeness) -> str:

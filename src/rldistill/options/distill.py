@@ -207,9 +207,9 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     """Updates between measurements on held-out steps, and between checkpoints."""
     evaluate_episodes: Annotated[int, AtLeast(0)] | None = None
     """Episodes of student, teacher and random play at the end, and of the student at each fifth measurement, on seeds
-    used for nothing else; 0: none. Default: 10, at the end alone and as far as they end within a minute; none for Atari
-    and for environments given as Python objects. With --online: episodes of learner, best policy and student at each
-    evaluation, by default 10."""
+    used for nothing else (in a VectorEnv at the end alone); 0: none. Default: 10, at the end alone and as far as they
+    end within a minute; none for Atari and for environments given as Python objects. With --online: episodes of
+    learner, best policy and student at each evaluation, by default 10."""
     init_from: PathLike | None = None
     """Policy file whose weights the student begins with."""
 

@@ -177,7 +177,8 @@ class DistillationRun:
             **_likeness_record(task, measured),
         }
         values |= measured.parameters
-        if plays and task.playable is not None:
+        # A VectorEnv of the user's is one object, in which learning goes on: it is played when that is over.
+        if plays and task.playable is not None and task.playable.fixed_num_envs is None:
             values["scores"] = self._play(task.playable)
         return values
 

@@ -127,6 +127,7 @@ def prepare(
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
     warnings += [warning for source in sources for warning in source.warnings]
     notes = [note, *(text for source in sources for text in source.notes), *(loss.note for loss in losses)]
+    notes.append(_play_note(options, sources))
     assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
     learning_rate = as_schedule(options.learning_rate, "learning_rate")
     by_head = dict(zip(heads, losses, strict=True))
@@ -175,6 +176,14 @@ def _student_tasks(options: DistillOptions, sources: Sequence[Source], losses: S
         )
         for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
     ]
+
+
+def _play_note(options: DistillOptions, sources: Sequence[Source]) -> str | None:
+    """Return what is said where the student cannot be played while it learns."""
+    own = [item.playable for item in sources if item.playable is not None]
+    if not options.evaluate_episodes or all(playable.fixed_num_envs is None for playable in own):
+        return None
+    return "evaluate_episodes plays at the end alone: your VectorEnv is what is learned from until then"
 
 
 def _values(options: DistillOptions, named: Sequence[Named], schedule: TaskSchedule) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:
             return None
     else:
         return None
-    if playable.fixed_num_envs is not None:
+    if playable.fixed_num_envs is not None and options.evaluate_episodes is None:
         return None
     return playable.with_exploration(0.05 if task.is_atari else 0.0)
 
