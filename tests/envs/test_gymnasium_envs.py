@@ -209,6 +209,23 @@ def test_a_vector_environment_that_takes_no_seed_per_slot_is_refused():
         make_task(vector).make_envs(2, 1).reset([0, 1], [1, 2])
 
 
+class RestartsAll(SyncVectorEnv):
+    """A vector environment that does not know `reset_mask`."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_vector_environment_that_restarts_all_where_some_are_to_be_reset_is_refused(is_fresh):
+    envs = make_task(RestartsAll([lambda: gymnasium.make("CartPole-v1")] * 3)).make_envs(3, 1)
+    if not is_fresh:
+        envs.reset([0, 1, 2], [1, 2, 3])
+        envs.step(np.zeros(3, np.int64))
+    with pytest.raises(TaskError, match=r"^VectorEnv RestartsAll: a reset of some of its environments changed what"):
+        envs.reset([1], [7])
+
+
 class AsksNumPy(gymnasium.ActionWrapper):
     """A wrapper that takes actions for NumPy's numbers, as spaces sample them."""
 

@@ -264,6 +264,8 @@ class VectorEnvs:
 
     It must take `options={"reset_mask": …}` with a seed per environment, which Gymnasium's
     own do, and must not reset in the same step (the last observation would be lost).
+
+    Raises TaskError, from `reset`: it does not, or changes what environments observe that are not reset.
     """
 
     def __init__(self, envs: "VectorEnv[Any, Any, Any]") -> None:
@@ -284,11 +286,12 @@ class VectorEnvs:
         self._is_fresh = True
         # What was told last, and what a reset of some slots told of these.
         self._told: list[Mapping[str, Any]] = [{}] * envs.num_envs
+        self._observed: NDArray[np.generic] = no_rows(fingerprint, envs.num_envs)
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes in some slots."""
         if self._is_fresh and len(slots) != self.num_envs:
-            self._envs.reset(seed=0)
+            self._observed = self._encoded(self._envs.reset(seed=0)[0])
         self._is_fresh = False
         mask = np.zeros(self.num_envs, np.bool_)
         mask[list(slots)] = True
@@ -307,7 +310,15 @@ class VectorEnvs:
             raise failed(self._what, "reset", error) from error
         self._ended[mask] = False
         self._told = [infos if mask[slot] else told for slot, told in enumerate(self._told)]
-        return self._encoded(observations)
+        before, self._observed = self._observed, self._encoded(observations)
+        # One that does not know the mask begins all episodes anew, and says nothing.
+        if before[~mask].tobytes() != self._observed[~mask].tobytes():
+            raise TaskError(
+                f"{self._what}: a reset of some of its environments changed what the others observe, expected these to "
+                "go on. Its reset must heed options['reset_mask']: make it with "
+                "gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
+            )
+        return self._observed.copy()
 
     def step(self, actions: Actions) -> StepBatch:
         """Apply one action per environment."""
@@ -324,7 +335,8 @@ class VectorEnvs:
         self._told = [infos] * self.num_envs
         rewards = _numbers(self._what, rewards, self.num_envs)
         check_finite(self._what, "reward", rewards)
-        return StepBatch(self._encoded(observations), rewards, terminated, truncated & ~terminated)
+        self._observed = self._encoded(observations)
+        return StepBatch(self._observed.copy(), rewards, terminated, truncated & ~terminated)
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
