@@ -56,6 +56,17 @@ def test_environments_that_were_given_stay_as_many_as_they_are():
     assert make_task(envs).num_envs(None, 100) == 2
 
 
+def test_settings_of_a_vector_environment_are_recorded_and_what_cannot_be_recorded_keeps_no_id():
+    def task_of(**settings):
+        return make_task(gymnasium.make_vec("FrozenLake-v1", 2, vectorization_mode="sync", **settings)).task
+
+    assert task_of() == make_task("FrozenLake-v1").task
+    dry = task_of(is_slippery=False, max_episode_steps=7, vector_kwargs={"copy": False})
+    assert dry == make_task("FrozenLake-v1", {"is_slippery": False, "max_episode_steps": 7}).task
+    wrapped = task_of(wrappers=[gymnasium.wrappers.FlattenObservation])
+    assert (wrapped.name, wrapped.environment_kwargs) == ("python:SyncVectorEnv", {})
+
+
 def test_a_callable_is_a_task_named_after_it():
     assert make_task(TinyChain).task.name == "python:TinyChain"
     assert make_task(lambda: TinyChain(7)).task.fingerprint.observation_shape == (7,)

@@ -6,6 +6,7 @@ module. A `Task` is a record, perhaps from a stranger's file: it imports nothing
 
 import contextlib
 import importlib
+import json
 import math
 import shlex
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
@@ -41,6 +43,8 @@ _BRIDGES = ("GymV21Environment", "GymV26Environment")
 _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
+# What `gymnasium.make_vec` takes for the vector as a whole, and keeps among the settings of its environments.
+_OF_THE_VECTOR = frozenset({"num_envs", "vectorization_mode", "vector_kwargs"})
 _FEW_ENVS, _MANY_ENVS = 16, 128
 # Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
 _EMULATORS, _FEWEST_OF_A_HALF = 32, 12
@@ -239,9 +243,26 @@ def _check_recorded_settings(task: Task) -> None:
 def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
     fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
     VectorEnvs(envs)  # refuses those that cannot be played
-    spec = getattr(envs, "spec", None)
-    name = spec.id if spec is not None else f"{PYTHON_PREFIX}{type(envs).__name__}"
-    return PlayableTask(Task(name, fingerprint), lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
+    spec: EnvSpec | None = getattr(envs, "spec", None)
+    kwargs = None if spec is None else _recordable_kwargs(spec)
+    name = f"{PYTHON_PREFIX}{type(envs).__name__}" if spec is None or kwargs is None else spec.id
+    task = Task(name, fingerprint, Protocol(), kwargs or {})
+    return PlayableTask(task, lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
+
+
+def _recordable_kwargs(spec: EnvSpec) -> dict[str, Any] | None:
+    """Return in what one environment of a vector differs from its id; None where JSON cannot say it."""
+    registered = gymnasium.registry.get(spec.id)
+    own = {} if registered is None else {"max_episode_steps": registered.max_episode_steps, **registered.kwargs}
+    try:
+        kwargs = {
+            name: value
+            for name, value in spec.kwargs.items()
+            if name not in _OF_THE_VECTOR and not (name in own and own[name] == value)
+        }
+        return None if spec.additional_wrappers else json.loads(json.dumps(kwargs, allow_nan=False))
+    except (TypeError, ValueError):  # an object, such as wrappers
+        return None
 
 
 def import_task_module(name: str) -> None:
