@@ -84,3 +84,11 @@ def test_bytes_follow_the_width_of_a_parameter():
 def test_a_module_without_weights_has_the_size_0():
     size = measure_size(ModuleNetwork(nn.Flatten(), (2,), 2))
     assert (size.num_parameters, size.num_bytes, size.num_macs) == (0, 0, 0)
+
+
+def test_measuring_leaves_a_module_in_training_as_it_was():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    network = ModuleNetwork(module, (2,), 2)
+    assert measure_size(network).num_macs == 2 * 3 + 3 * 2
+    assert network.training and module.training
+    assert module[1].num_batches_tracked == 0

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rldistill.errors import MismatchError
 from rldistill.networks import Architecture, PolicyNetwork
 from rldistill.networks.torsos import ACTIVATIONS
-from rldistill.policies import HeadSpec, RandomPolicy, choose_actions, load_policy
+from rldistill.policies import HeadSpec, RandomPolicy, TorchPolicy, choose_actions, load_policy
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.threads import use_threads
 from tests.kit.recurrent import gru_policy
@@ -443,6 +444,18 @@ def test_acting_gives_the_memory_on_too():
     output, expected = policy(windows[1], policy(windows[0], policy.initial_state(3))[1])
     np.testing.assert_array_equal(actions, output.raw.argmax(dim=1))
     assert state[0].shape == expected[0].shape == (3, 8)
+
+
+class Failing(nn.Linear):
+    def forward(self, rows):
+        raise RuntimeError("out of order")
+
+
+def test_a_module_that_fails_stays_in_training():
+    policy = TorchPolicy.from_module(Failing(4, 3), vector_task(), output_kind="logits")
+    with pytest.raises(MismatchError, match="out of order"):
+        policy(rows_of(2, 4))
+    assert policy.network.training
 
 
 def rows_of(*shape: int) -> torch.Tensor:

@@ -37,8 +37,13 @@ def _count_macs(network: Network, head: int) -> int:
     # A module of somebody's own may have no weights.
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     network, head = network_of(network, head)
-    with torch.no_grad(), _Counter() as counter:
-        network(torch.zeros(1, *network.observation_shape, device=device), head)
+    was_training = network.training
+    network.eval()  # a batch norm takes no statistics of one observation
+    try:
+        with torch.no_grad(), _Counter() as counter:
+            network(torch.zeros(1, *network.observation_shape, device=device), head)
+    finally:
+        network.train(was_training)
     return counter.num_macs
 
 

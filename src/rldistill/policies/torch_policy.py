@@ -228,20 +228,22 @@ class TorchPolicy:
         was_training = network.training
         if was_training:  # setting the mode walks over all modules
             network.eval()
-        with torch.inference_mode():
-            # Moved before it is padded: what is padded need not travel.
-            rows = moved(rows, self.device)
-            initial = network.initial_state(num_rows(rows))
-            remembered = () if initial is None else initial if state is None else state
-            if batch_size is None:
-                columns = self._forward(rows, *remembered)
-            else:
-                own, _ = network_of(network, self._task_index)
-                takes_blocks = isinstance(own, PolicyNetwork) and own.takes_blocks
-                forward = partial(self._in_blocks, batch_size) if takes_blocks else self._forward
-                columns = run_padded(rows, batch_size, forward, *remembered, takes_blocks=takes_blocks)
-        if was_training:
-            network.train()
+        try:
+            with torch.inference_mode():
+                # Moved before it is padded: what is padded need not travel.
+                rows = moved(rows, self.device)
+                initial = network.initial_state(num_rows(rows))
+                remembered = () if initial is None else initial if state is None else state
+                if batch_size is None:
+                    columns = self._forward(rows, *remembered)
+                else:
+                    own, _ = network_of(network, self._task_index)
+                    takes_blocks = isinstance(own, PolicyNetwork) and own.takes_blocks
+                    forward = partial(self._in_blocks, batch_size) if takes_blocks else self._forward
+                    columns = run_padded(rows, batch_size, forward, *remembered, takes_blocks=takes_blocks)
+        finally:
+            if was_training:
+                network.train()
         outputs, features, value, *following = columns
         assert outputs is not None, "every network has outputs"
         check_answers(self.name, self.output_kind, rows, outputs)
