@@ -6,13 +6,17 @@ import torch
 from torch import nn
 
 from rldistill.data import Dataset, split_episodes
+from rldistill.distillation.batch import Window
+from rldistill.distillation.sources import measure_inputs
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import ProgressEvent
+from rldistill.networks import InputNormalization
 from rldistill.policies import load_policy
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.flat import distill
 from tests.kit.push import PUSH_TASK, push_policy
+from tests.kit.small_policies import small_policy
 
 SMALL = {"student": "mlp:8", "num_updates": 40, "batch_size": 32, "evaluate_period": 20, "precision": "float32"}
 LIVE = {"collect_steps": 400, "collect_period": 20, "exploration_epsilon": 0.3, "num_envs": 4}
@@ -44,6 +48,17 @@ def test_a_live_student_has_them_before_it_acts_and_keeps_them_over_a_stop(tmp_p
         distill(out=tmp_path / "part", callbacks=[stop_at_30], **settings)
     resumed = distill(out=tmp_path / "part", resume=True, **settings)
     assert resumed.hash == whole.hash
+
+
+def test_of_windows_the_steps_that_count_are_measured_each_once():
+    student = small_policy(normalization=InputNormalization((0.0,) * 4, (1.0,) * 4))
+    rows = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    is_real = torch.tensor([[False, False], [True, True], [True, False]])  # burnt in, full, and padded
+    window = Window(0, {"observation": rows}, {"q_values": torch.zeros(3, 2, 3)}, "made up", is_real=is_real, burn_in=1)
+    measure_inputs(student, window)
+    real = rows[is_real].double().numpy()
+    np.testing.assert_allclose(student.normalization.mean, real.mean(axis=0))
+    np.testing.assert_allclose(student.normalization.variance, real.var(axis=0))
 
 
 def test_a_file_keeps_what_it_was_made_with(tmp_path, q_data):

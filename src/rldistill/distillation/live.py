@@ -148,7 +148,7 @@ class LiveSource:
         self._measured.close()
         if self._measures_inputs and update == 0:
             # Before the student acts or learns; a run that goes on has them in its checkpoint.
-            measure_inputs(self._student, self._learned.head, self.held_out.batch.observations)
+            measure_inputs(self._student, self.held_out.batch)
         collections = min(update // self._collect_period + 1, self._num_collections)
         if self._mixture is not None:
             self._mixture.fraction = self._teacher_fraction(1.0 if self._num_begun else update / self._num_updates)

@@ -247,11 +247,11 @@ class Batches:
             source.close()
 
 
-def measure_inputs(student: TorchPolicy, head: int, observations: Mapping[str, Tensor]) -> None:
-    """Give a student that normalises its inputs the mean and variance of a head's observations `[..., N, ...]`."""
-    layer = network_of(student.network, head)[0].scale
+def measure_inputs(student: TorchPolicy, window: Window) -> None:
+    """Give a student that normalises its inputs the mean and variance of the real steps of windows."""
+    layer = network_of(student.network, window.head)[0].scale
     assert isinstance(layer, NormalizeInput), "the student was made with it"
-    rows = {name: part.flatten(0, 1) for name, part in observations.items()}
+    rows = {name: window.rows(part) for name, part in window.observations.items()}
     seen = rows if student.spec.sight is None else student.spec.sight.choose(rows)
     layer.measure(join_parts(seen).to(layer.mean.device))
 

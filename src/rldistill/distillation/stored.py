@@ -83,7 +83,7 @@ class StoredSource:
         self._head = head
         if self._measures_inputs:
             chosen = self._split.train[:: max(1, len(self._split.train) // _SAMPLE_SIZE)]
-            measure_inputs(student, head, read_window(self.dataset, chosen[None], head=head).observations)
+            measure_inputs(student, read_window(self.dataset, chosen[None], head=head))
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
         store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
