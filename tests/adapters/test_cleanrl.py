@@ -635,6 +635,15 @@ def test_a_plain_sequential_is_read_as_its_user_says(prefix, tmp_path):
         assert load_policy(path).output_kind == "q_values"
 
 
+def test_an_actor_beside_a_critic_may_answer_actions(tmp_path):
+    path, module = tmp_path / "actor_critic.pt", randomised(PPO())
+    torch.save(module.state_dict(), path)
+    policy = load_policy(path, activation="tanh", outputs="actions", task=box_task(3))
+    assert policy.behaviour == "greedy"
+    with torch.no_grad():
+        np.testing.assert_allclose(policy.act(VECTORS)[0], module(VECTORS).clamp(-1, 1), atol=1e-5)
+
+
 def test_a_plain_sequential_may_answer_actions(tmp_path):
     path, module = tmp_path / "actor.pt", randomised(nn.Sequential(*dense(4, 8, 2)))
     torch.save(module.state_dict(), path)

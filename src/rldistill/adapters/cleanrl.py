@@ -78,7 +78,7 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
     found = replace(found, layers=layers)
     if found.known_by != "names" and not has_suffix:
         found = replace(found, library="state dict", algorithm=None)
-        if layers.kind == "q_values":
+        if layers.kind in ("q_values", "logits"):
             found, guess = _with_outputs(found, said)
             guesses |= guess
     if not guesses:
@@ -95,7 +95,8 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
 def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, str]]:
     """Return a single stack of layers with what its outputs are, and a guess where that is not said."""
     if said.outputs == OutputDeclaration("actions"):
-        return replace(found, layers=replace(found.layers, kind="actions"), layout=None), {}
+        # These have no chances to draw from.
+        return replace(found, layers=replace(found.layers, kind="actions"), layout=None, behaviour="greedy"), {}
     if said.outputs == OutputDeclaration("logits"):
         return replace(found, layers=replace(found.layers, kind="logits")), {}
     if said.outputs is not None:
@@ -105,6 +106,8 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
             f"{said.source} does not say what its outputs are, and task {said.task.name!r} has box actions. If they "
             "are these actions, in the environment's units, say so: --outputs actions (in Python outputs='actions')."
         )
+    if found.layers.kind == "logits":
+        return found, {}
     return found, {"what its outputs are (taken are Q-values)": "--outputs logits"}
 
 
