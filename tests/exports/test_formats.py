@@ -115,6 +115,14 @@ def test_a_module_of_ones_own_leaves_as_torchscript_and_says_so_where_it_cannot_
             check_form(policy, FORMATS[name])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_module_of_ones_own_leaves_in_the_type_of_its_weights(dtype, tmp_path):
+    policy = TorchPolicy.from_module(torch.nn.Linear(4, 3).to(dtype), vector_task(), output_kind="logits")
+    export, path = exported(policy, "torchscript", tmp_path)
+    rows = probe_rows(policy.tasks[0].fingerprint, 5)
+    torch.testing.assert_close(FORMATS["torchscript"].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
+
+
 def sb3_policies():
     q_values = small_policy(network="mlp:8x6")
     logits = small_policy(network="mlp:8:6", output_kind="logits")

@@ -66,7 +66,7 @@ class ActingModule(nn.Module):
             return output.outputs, output.state
         # A module of its maker's own, without the checks around it, which a tracer cannot follow.
         what = type(network.module).__name__
-        answers = named_outputs(what, network.module(network.scale(observation)))
+        answers = named_outputs(what, network.module(network.scale(observation).to(network.weights_dtype)))
         if self._outputs is None:
             return next(iter(answers.values())).float(), None
         return raw_rows(what, self._outputs, answers, self._layout), None

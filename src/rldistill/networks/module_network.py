@@ -66,10 +66,11 @@ class ModuleNetwork(nn.Module):
     def initial_state(self, num_envs: int) -> State:
         """Return what the module remembers when an episode begins; None: it is called with observations alone."""
         parts = [part for name, part in self.named_buffers(recurse=False) if name.startswith("initial_")]
-        return tuple(part.to(self._dtype).repeat(num_envs, *[1] * part.dim()) for part in parts) or None
+        return tuple(part.to(self.weights_dtype).repeat(num_envs, *[1] * part.dim()) for part in parts) or None
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def weights_dtype(self) -> torch.dtype:
+        """The type of its weights, in which it takes observations."""
         dtypes = {weight.dtype for weight in self.module.parameters() if weight.is_floating_point()}
         # Of several types none is the module's: it converts between them itself.
         return dtypes.pop() if len(dtypes) == 1 else torch.float32
@@ -97,7 +98,7 @@ class ModuleNetwork(nn.Module):
         Raises:
             MismatchError: it failed, or answered no tensors.
         """
-        inputs = self.scale(observations).to(self._dtype)
+        inputs = self.scale(observations).to(self.weights_dtype)
         # A module may write into what it is given, and observations that need no scaling are the caller's own.
         own = inputs.clone() if inputs.data_ptr() == observations.data_ptr() else inputs
         kept = state or self.initial_state(len(observations))
