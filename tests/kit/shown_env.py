@@ -16,6 +16,12 @@ _OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "Reaching": spaces.Dict(goal=spaces.Box(-1, 1, (2,)), arm=spaces.Box(-1, 1, (3,))),
     "Camera": spaces.Dict(camera=spaces.Box(0, 255, (3, 36, 36), np.uint8), state=spaces.Box(-1, 1, (4,))),
     "Unbounded": spaces.Box(-1, 1, (2,)),
+    "Choice": spaces.Discrete(5),
+    "LateChoice": spaces.Discrete(5, start=2),
+    "Choices": spaces.MultiDiscrete([3, 4]),
+    "Switches": spaces.MultiBinary(4),
+    "Image": spaces.Box(0, 255, (3, 9, 9), np.uint8),
+    "ChannelsLast": spaces.Box(0, 255, (9, 9, 3), np.uint8),
 }
 _ACTIONS: dict[str, spaces.Space[Any]] = {
     "Reaching": spaces.Box(-1, 1, (2,)),

@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 import rldistill as rd
 from rldistill.envs import make_task
@@ -66,6 +67,28 @@ def test_parts_leave_side_by_side_for_libraries_that_take_a_vector(name, task, t
             rd.evaluate(path, shown_task("Parts"), num_episodes=2)
         sees = ["mode", "robot.pos", "robot.vel"]
         rd.evaluate(policy, shown_task("Parts"), teacher=path, teacher_sees=sees, num_episodes=2)
+
+
+@pytest.mark.parametrize("name", ["Choice", "Choices", "Switches", "Image"])
+def test_stable_baselines3_sees_what_the_policy_sees_in_the_environments_own_space(name, tmp_path):
+    library = pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    policy, task = policy_of(name), make_task(shown_task(name))
+    assert export(policy, tmp_path / "a.zip", task=shown_task(name), **FEW).parity.agreement == 1
+    model = library.PPO.load(tmp_path / "a.zip", env=task.make_env(), device="cpu")
+    own, ours = task.make_env(), task.make_envs(1, 1)
+    given, rows = own.reset(seed=3)[0], ours.reset([0], [3])
+    with torch.no_grad():
+        logits = model.policy.get_distribution(model.policy.obs_to_tensor(given)[0]).distribution.logits
+    torch.testing.assert_close(logits, policy(rows)[0].raw.log_softmax(1), rtol=1e-4, atol=1e-5)
+
+
+def test_what_stable_baselines3_would_see_otherwise_leaves_with_a_note_or_not_at_all(tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    result = export(policy_of("LateChoice"), tmp_path / "a.zip", task=shown_task("LateChoice"), **FEW)
+    assert "the zip takes the vector that the policy sees, and is trained on where one is given, not D" in str(result)
+    line = r"^--to sb3: the network of policy .* is an mlp that sees images with their channels last, which the library"
+    with pytest.raises(RldistillError, match=line):
+        export(policy_of("ChannelsLast"), tmp_path / "b.zip", task=shown_task("ChannelsLast"), **FEW)
 
 
 def test_actions_without_bounds_are_refused_of_stable_baselines3_before_anything_is_made(tmp_path):

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import nn
 
 from rldistill.envs.spaces import action_space
@@ -45,10 +46,18 @@ def _algorithm(found: DensePolicy) -> Algorithm:
 
 
 class _Spaces(gymnasium.Env[Any, Any]):
-    """An environment with the spaces of a task, which is all that making a model asks for."""
+    """An environment with the spaces of a task, which is all that making a model asks for.
 
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
+    `coded` is what the task's own gives, where the policy sees that as a vector and the library would not.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        coded: spaces.Space[Any] | None = None,
+    ) -> None:
+        self.observation_space, self.action_space, self.coded = observation_space, action_space, coded
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         return self.observation_space.sample(), {}
@@ -67,12 +76,17 @@ def _write(export: Export, path: Path) -> Written | None:
     model = getattr(library, algorithm)(
         "CnnPolicy" if is_image else "MlpPolicy", env, policy_kwargs=kwargs, device="cpu", seed=0, **own
     )
+    if not is_image and model.observation_space.shape != env.observation_space.shape:
+        raise misfit(export, _WHAT, "is an mlp that sees images with their channels last")
     with torch.no_grad():
         _fill(export, found, algorithm, model.policy)
     model.save(path)
     if export.policy.normalization is not None:
         _write_statistics(export, env, path.with_suffix(_STATISTICS_SUFFIX))
     parts = [part.name for part in export.policy.tasks[0].fingerprint.observation_parts]
+    if not parts and env.coded is not None:
+        text = f"the zip takes the vector that the policy sees, and is trained on where one is given, not {env.coded}"
+        return Written({"observation_space": str(env.coded)}, text)
     if not parts:
         return None
     text = f"the zip takes one vector, these parts side by side; to play it here: --teacher-sees {','.join(parts)}"
@@ -133,7 +147,8 @@ def _fill(export: Export, found: DensePolicy, algorithm: Algorithm, target: Any)
         layers = [*_linears(target.actor.latent_pi), target.actor.mu]
         _fill_log_std(found, target.actor.log_std)
     copy_layers([*hidden, found.output], layers)
-    if found.input_scale != 1 and not found.convolutions:
+    is_image_space = _import("stable_baselines3.common.preprocessing").is_image_space
+    if found.input_scale != 1 and not is_image_space(target.observation_space):
         layers[0].weight.mul_(found.input_scale)  # bytes that are no image go in as they are
     # Training goes on from networks that agree with these.
     if algorithm == "DQN":
@@ -161,13 +176,37 @@ def _spaces(export: Export) -> _Spaces:
     playable = export.playable
     with contextlib.nullcontext() if playable is None else playable.environment() as env:
         # What was appended to observations is part of the policy's, and not of the environment's.
-        own = None if env is None else env.observation_space
-        if env is not None and isinstance(own, spaces.Box) and own.shape == fingerprint.observation_shape:
-            return _Spaces(own, env.action_space)
+        if env is not None and _is_read_alike(env.observation_space, export):
+            return _Spaces(env.observation_space, env.action_space)
+        coded = None if env is None or isinstance(env.observation_space, spaces.Box) else env.observation_space
     is_bytes = fingerprint.observation_dtype == "uint8"
     low, high, dtype = (0, 255, np.uint8) if is_bytes else (-np.inf, np.inf, np.float32)
     observation = spaces.Box(low, high, fingerprint.observation_shape, dtype)
-    return _Spaces(observation, action_space(fingerprint.action_layout))
+    return _Spaces(observation, action_space(fingerprint.action_layout), coded)
+
+
+def _is_read_alike(own: spaces.Space[Any], export: Export) -> bool:
+    """Return whether the library makes of a space's observations what the policy sees: choices become one-hot too."""
+    shape = export.policy.tasks[0].fingerprint.observation_shape
+    if isinstance(own, spaces.Box):
+        return own.shape == shape
+    if export.policy.normalization is not None:  # the library normalises boxes alone
+        return False
+    if isinstance(own, spaces.MultiBinary):
+        return own.shape == shape
+    if isinstance(own, spaces.MultiDiscrete):
+        return own.nvec.ndim == 1 and not own.start.any() and shape == (own.nvec.sum(),)
+    return isinstance(own, spaces.Discrete) and own.start == 0 and shape == (own.n,)
+
+
+def _as_given(rows: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+    """Return what the policy sees as an environment of this space gives it."""
+    if isinstance(space, spaces.Discrete):
+        return rows.argmax(axis=1)
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = np.split(rows, np.cumsum(space.nvec)[:-1], axis=1)
+        return np.stack([part.argmax(axis=1) for part in parts], axis=1)
+    return rows
 
 
 def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
@@ -198,7 +237,7 @@ def _decider(export: Export, path: Path) -> Decide:
     algorithm = getattr(_import("stable_baselines3"), _algorithm(dense_policy(export, _WHAT)))
     further = {} if algorithm.__name__ == "PPO" else {"buffer_size": 1}
     model = algorithm.load(path, device="cpu", **further)
-    return lambda observation: model.predict(observation, deterministic=True)
+    return lambda observation: model.predict(_as_given(observation, model.observation_space), deterministic=True)
 
 
 PREDICT = "predict of stable_baselines3"
