@@ -83,6 +83,15 @@ def test_a_student_of_continuous_actions_normalises_unless_it_is_not_to(tmp_path
         distill(tmp_path / "data", out=tmp_path / "d", **SMALL | plain | NORMALISED)
 
 
+def test_the_teachers_statistics_reach_a_module_of_the_users_own_too(tmp_path):
+    teacher = push_policy()
+    collect(teacher, PUSH_TASK, num_steps=200, out=tmp_path / "data", num_threads=1)
+    student = distill(tmp_path / "data", out=tmp_path / "r", **SMALL | {"student": nn.Linear(2, 1)})
+    assert student.normalization == teacher.normalization
+    again = load_policy(tmp_path / "r" / "student.safetensors", module=nn.Linear(2, 1))
+    assert again.normalization == teacher.normalization
+
+
 def test_what_cannot_be_normalised_is_refused(tmp_path, q_data, mirrored_data):
     expected = "normalize_inputs is for vectors, those of each task apart, got {}. Leave it out."
     for source, settings, why in (

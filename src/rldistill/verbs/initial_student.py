@@ -137,9 +137,10 @@ def _module_student(options: DistillOptions, tasks: Sequence[StudentTask], modul
     if len(tasks) > 1:
         names = ", ".join(task.task.name for task in tasks)
         raise UsageError(f"student: a module of your own plays one task, got {len(tasks)}: {names}. Name a preset.")
-    (task,) = tasks
+    (own,) = tasks
+    kind, acts, statistics = own.output_kind, own.behaviour, own.normalization
     return TorchPolicy.from_module(
-        module, task.task, output_kind=task.output_kind, behaviour=task.behaviour, sight=task.sight
+        module, own.task, output_kind=kind, behaviour=acts, normalization=statistics, sight=own.sight
     )
 
 
@@ -383,8 +384,7 @@ def _check_seen(options: DistillOptions, initial: TorchPolicy, new: Sequence[Stu
     """Check that the torso of a file can see the tasks that its student gets heads for."""
     old = initial.tasks[0].fingerprint.observation_description
     for task in new:
-        own = task.task.fingerprint.observation_description
-        if own != old:
+        if (own := task.task.fingerprint.observation_description) != old:
             raise MismatchError(
                 f"--add-head: {options.init_from} sees {old}, {task.task.name} gives {own}: one torso cannot see both. "
                 "Distil the new task into a student of its own."
