@@ -11,9 +11,10 @@ import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.evaluation import parts as part_use
+from rldistill.networks import InputNormalization
 from rldistill.policies import load_policy
 from tests.kit.commands import run as run_command
-from tests.kit.seen_env import PARTS_TASK, SPANS, VECTOR_TASK, student_of_hint, teacher_of_state
+from tests.kit.seen_env import PARTS_TASK, SPANS, STATE_ONLY, VECTOR_TASK, student_of_hint, teacher_of_state
 from tests.kit.shown_env import shown_task
 from tests.kit.small_policies import small_policy, vector_task
 
@@ -47,6 +48,21 @@ def test_a_module_of_the_users_own_sees_the_parts_that_are_chosen(tmp_path):
     student = live(tmp_path / "r", **BLIND, student=torch.nn.Linear(4, 2))
     given = parts()
     assert torch.equal(student(given)[0].raw, student(given | {"state": parts(seed=1)["state"]})[0].raw)
+
+
+def test_parts_that_the_student_alone_sees_are_measured_where_the_teacher_has_no_statistics_of_them(tmp_path):
+    statistics = InputNormalization((0.0, 0.0), (2.0, 2.0))
+    teacher = small_policy(STATE_ONLY, network="mlp:2", normalization=statistics)
+    source = rd.Live(teacher, PARTS_TASK, teacher_sees="state", collect_steps=200)
+    settings = SMALL | {"normalize_inputs": True, "student_sees": ["noise", "hint"]}
+    student = rd.distill(source, out=tmp_path / "r", **settings)
+    assert student.normalization is not None
+    assert 0 not in student.normalization.mean and 1 not in student.normalization.variance
+    rd.collect(teacher, PARTS_TASK, teacher_sees="state", num_steps=300, out=tmp_path / "d", num_envs=2)
+    assert 0 not in rd.distill(tmp_path / "d", out=tmp_path / "s", **settings).normalization.mean
+    # Of what both see, the teacher's statistics are taken over.
+    both = rd.distill(source, out=tmp_path / "b", **settings | {"student_sees": ["state", "hint"]})
+    assert both.normalization.variance == (2.0, 2.0, 1.0)
 
 
 def test_a_teacher_of_some_parts_teaches_from_a_dataset_and_is_found_again(tmp_path):

@@ -265,15 +265,15 @@ def _normalization(options: DistillOptions, data: Source, sight: Sight | None) -
     """Return the teacher's statistics of what the student sees, or some to be measured; None: there are none."""
     own, theirs = _recorded_normalization(data), recorded_sight(data.teacher.reading)
     whole = data.task.fingerprint
+    if own is not None and not (sight is None and theirs is None):
+        everything = range(math.prod(whole.observation_shape))
+        known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
+        own = own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
     if own is None and options.normalize_inputs and options.init_from is None:
         seen = whole if sight is None else sight.seen(whole)
         size = math.prod(seen.observation_shape)
         return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
-    if own is None or sight is theirs is None:
-        return own
-    everything = range(math.prod(whole.observation_shape))
-    known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
-    return own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
+    return own
 
 
 def _recorded_normalization(data: Source) -> InputNormalization | None:

@@ -33,6 +33,7 @@ from rldistill.policies import Policy
 from rldistill.policies.entry import further_shapes
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
+from rldistill.sight import choose_parts, recorded_sight
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
@@ -191,7 +192,7 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
         held_out_fraction=held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
         playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
-        measures_inputs=measures_inputs(options, dataset.provenance.teacher),
+        measures_inputs=measures_inputs(options, dataset.provenance.teacher, dataset.provenance.task),
     )
 
 
@@ -300,7 +301,7 @@ def _live_source(
         held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
-        measures_inputs=measures_inputs(options, entry),
+        measures_inputs=measures_inputs(options, entry, playable.task),
         lookahead=item.lookahead,
         value_gate=item.value_gate,
         further={
@@ -309,9 +310,16 @@ def _live_source(
     )
 
 
-def measures_inputs(options: DistillOptions, teacher: TeacherEntry) -> bool:
+def measures_inputs(options: DistillOptions, teacher: TeacherEntry, task: Task) -> bool:
     """Whether a student normalises its inputs by what is measured, not as its teacher does or as its file says."""
-    return bool(options.normalize_inputs) and teacher.normalization is None and options.init_from is None
+    if not options.normalize_inputs or options.init_from is not None:
+        return False
+    theirs = recorded_sight(teacher.reading)
+    if teacher.normalization is None or theirs is None:
+        return teacher.normalization is None
+    # Of parts that the student alone sees the teacher has no statistics.
+    sight = choose_parts("student_sees", options.student_sees, options.names, task)
+    return sight is not None and not set(sight.places(task.fingerprint)) & set(theirs.places(task.fingerprint))
 
 
 def _teacher_fraction(item: Live) -> Schedule:
