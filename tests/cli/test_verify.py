@@ -7,6 +7,7 @@ from torch import nn
 from tests.kit.cart_pole import saved_teacher
 from tests.kit.commands import run, run_well
 from tests.kit.other_libraries import QNetwork, randomised
+from tests.kit.seen_env import PARTS_TASK, VECTOR_TASK, teacher_of_state
 
 FEW = ("--verify", "--num-episodes", 5)
 
@@ -22,6 +23,14 @@ def test_a_policy_that_scores_what_it_is_said_to_score(teacher):
     verification = record["verification"]
     assert (record["kind"], verification["verdict"], verification["difference"]) == ("policy", "agrees", 0.0)
     assert [policy["role"] for policy in verification["evaluation"]["policies"]] == ["student", "random"]
+
+
+@pytest.mark.parametrize("task", [(PARTS_TASK,), (VECTOR_TASK, "--names", "other=0:4,state=4:")])
+def test_a_policy_of_some_parts_is_verified_where_it_is_said_which(task, tmp_path):
+    teacher_of_state().save(tmp_path / "state.safetensors")
+    said = ("--task", *task, "--teacher-sees", "state", "--expected-return", 8)
+    record = run_well("inspect", tmp_path / "state.safetensors", *FEW, *said, "--json").json
+    assert (record["kind"], record["verification"]["verdict"]) == ("policy", "agrees")
 
 
 def test_a_gap_is_printed_in_full_and_ends_with_1(teacher):

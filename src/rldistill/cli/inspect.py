@@ -52,6 +52,8 @@ def run(argv: Sequence[str]) -> None:
         reading=options.as_reading(),
         task=options.task,
         env_kwargs=options.env_kwargs or {},
+        sees=verified.teacher_sees,
+        names=verified.names,
     )
     if options.verify:
         _verify(verified, options.target, flags, description)

@@ -18,6 +18,7 @@ from rldistill.networks import OutputLayer, PolicyNetwork, measure_size, parse_a
 from rldistill.networks.architecture import PRESETS, did_you_mean
 from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy, fit_policy
+from rldistill.policies.sighted import SightedPolicy
 
 # Presets are described on the paper's images and with all of Atari's actions unless told.
 _IMAGE_SHAPE = (4, 84, 84)
@@ -34,11 +35,14 @@ def describe(
     reading: Reading = Reading(),  # noqa: B008 (frozen)
     task: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    sees: str | Sequence[str] | None = None,
+    names: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Describe a policy of any library, a dataset folder, a run folder, or a network by its name.
 
     Of a network that is named by its name, such as `net3`, `heads` are the outputs of each head; none: one of 18. The
-    others are what the user says of a policy file that does not say it itself.
+    others are what the user says of a policy file that does not say it itself; `sees` are the parts of the task's
+    observations that it takes, and `names` those of spans.
 
     Raises:
         RldistillError: neither a path nor a network; a file that cannot be trusted, is damaged, does not fit the task
@@ -60,25 +64,34 @@ def describe(
             f"Nothing to inspect: {target} is neither a file, a folder, nor a network "
             f"({', '.join(PRESETS)}, conv:8-8-8:32).{did_you_mean(text)}"
         )
-    return _describe_file(path, reading, task, env_kwargs)
+    return _describe_file(path, reading, task, env_kwargs, sees, names)
 
 
 def _describe_file(
-    path: Path, reading: Reading, task: str | None, env_kwargs: Mapping[str, Any] | None
+    path: Path,
+    reading: Reading,
+    task: str | None,
+    env_kwargs: Mapping[str, Any] | None,
+    sees: str | Sequence[str] | None,
+    names: Mapping[str, Sequence[int]] | None,
 ) -> dict[str, Any]:
     kind: FileKind = detect_kind(path) if path.is_file() else "policy"
     check_reading(path, kind, reading)
     if kind in ("torchscript", "torch_export") and not reading.trust:
         return _describe_unread(path, kind, "it holds code of its maker. Add --trust if you trust where it came from.")
     try:
-        policy = as_policy(PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs)
+        policy = as_policy(
+            PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs, sees=sees, names=names
+        )
     except UsageError as error:
         is_said = task is not None or kind in ("policy", "sb3", "weights")
-        if is_said and reading.outputs is not None:
+        if sees is not None or (is_said and reading.outputs is not None):
             raise
         return _describe_unread(path, kind, str(error))
     if task is not None:
         fit_policy(policy, played_by(policy, make_task(task, env_kwargs)).task)
+    if isinstance(policy, SightedPolicy):
+        policy = policy.policy
     if isinstance(policy, ProgramPolicy):
         return _describe_program(policy)
     assert isinstance(policy, TorchPolicy), "files hold weights or programs"

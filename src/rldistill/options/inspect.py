@@ -8,11 +8,20 @@ from typing import Annotated, Any
 from rldistill.errors import UsageError
 from rldistill.options.declaration import AtLeast, Options, PathLike, PythonOnly
 from rldistill.options.reading import Reading
-from rldistill.options.shared import Machine, ManyEnvironments, PolicyLike, TaskLike, Told
+from rldistill.options.shared import (
+    Machine,
+    ManyEnvironments,
+    PartNames,
+    PolicyLike,
+    TaskLike,
+    TeacherSees,
+    Told,
+    check_names,
+)
 
 
 @dataclass(frozen=True)
-class VerifyOptions(ManyEnvironments, Machine, Told):
+class VerifyOptions(TeacherSees, PartNames, ManyEnvironments, Machine, Told):
     """With --verify: play the policy, and compare its score with what it is said to score."""
 
     policy: Annotated[PolicyLike, PythonOnly()]
@@ -31,6 +40,7 @@ class VerifyOptions(ManyEnvironments, Machine, Told):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_names(self.names, self.teacher_sees)
         if self.num_episodes < 2:
             raise UsageError(
                 f"num_episodes must be 2 or more, got {self.num_episodes}: one episode has no standard error."

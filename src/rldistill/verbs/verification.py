@@ -27,6 +27,7 @@ from rldistill.options.declaration import values, verb
 from rldistill.options.evaluate import EvaluateOptions
 from rldistill.options.inspect import VerifyOptions
 from rldistill.policies import Policy, fit_policy
+from rldistill.policies.sighted import SightedPolicy
 from rldistill.tasks import UNNAMED_TASK, Task
 from rldistill.verbs.evaluate import evaluate_pairing
 
@@ -103,9 +104,17 @@ def verify(options: VerifyOptions) -> Verification:
     Raises:
         RldistillError: as `evaluate`.
     """
-    loaded = as_policy(options.policy, device=options.device, task=options.task, env_kwargs=options.env_kwargs)
+    loaded = as_policy(
+        options.policy,
+        device=options.device,
+        task=options.task,
+        env_kwargs=options.env_kwargs,
+        sees=options.teacher_sees,
+        names=options.names,
+    )
     playable = _playable(loaded, options.task, options.env_kwargs)
     fitted = _fitted(loaded, playable.task)
+    read = fitted.policy if isinstance(fitted, SightedPolicy) else fitted
     given = None
     if options.expected_return is not None:
         given = ExpectedReturn(options.expected_return, options.expected_standard_error, "--expected-return")
@@ -119,9 +128,9 @@ def verify(options: VerifyOptions) -> Verification:
     played = EvaluateOptions(fitted, **{name: shared[name] for name in _SHARED})
     return Verification(
         evaluate_pairing(Pairing([NamedPolicy(fitted.name, fitted)], [playable]), played),
-        given or recorded_return(fitted),
-        tuple(findings(fitted, playable, path_of(options.policy))),
-        likely_causes(fitted, playable),
+        given or recorded_return(read),
+        tuple(findings(read, playable, path_of(options.policy))),
+        likely_causes(read, playable),
     )
 
 
