@@ -157,6 +157,9 @@ def test_convolutions_on_anything_but_images_are_refused(shape):
         ((4, 84, 60, 3), (12, 84, 60)),  # four colour frames
         ((210, 160, 3), (3, 210, 160)),  # one colour image, as Gymnasium has it
         ((84, 84, 1), (1, 84, 84)),
+        ((84, 96, 12), (12, 84, 96)),  # four colour images side by side
+        ((64, 64, 2), (2, 64, 64)),
+        ((32, 40, 16), (32, 40, 16)),
         ((4, 36, 3), (4, 36, 3)),  # too low for an image with its channels last
         ((84, 84), None),
         ((4,), None),

@@ -47,6 +47,9 @@ INITIAL_GAINS: dict[Activation, Literal["relu", "tanh", "sigmoid", "selu", "line
 }
 
 
+_MUCH_SMALLER = 4
+
+
 def run_layers(layers: Iterable[nn.Module], rows: Tensor, block: int | None = None) -> Tensor:
     """Return what layers compute one after the other; those that depend on the number of rows, block by block."""
     for layer in layers:
@@ -76,12 +79,15 @@ def image_shape(observation_shape: tuple[int, ...]) -> tuple[int, int, int] | No
     """Return `(C, H, W)` of observations that are images; None if they are not.
 
     Stacked colour frames `(S, H, W, 3)` become S · 3 channels; single images with their
-    channels last, `(H, W, 1 | 3 | 4)`, are turned; everything else of rank 3 is `(C, H, W)`.
+    channels last, `(H, W, 1 | 3 | 4)`, are turned, and so are several side by side, `(84, 96, 12)`:
+    the last axis is a quarter of both others or less. Everything else of rank 3 is `(C, H, W)`.
     """
     match observation_shape:
         case (stack, height, width, colours):
             return stack * colours, height, width
         case (height, width, (1 | 3 | 4) as colours) if min(height, width) > 4:
+            return colours, height, width
+        case (height, width, colours) if _MUCH_SMALLER * colours <= min(height, width) and colours not in (1, 3, 4):
             return colours, height, width
         case (channels, height, width):
             return channels, height, width
