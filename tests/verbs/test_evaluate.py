@@ -473,3 +473,13 @@ def test_the_same_episodes_are_resampled_together_and_a_census_is_not_resampled(
     found = stratum(arm("student", 1, 2), arm("teacher", 1, 2), arm("random", 3, 4))
     assert (found.together, found.fixed) == (["student", "teacher"], [])
     assert stratum(arm("student", 1, is_census=True), arm("teacher", 2), arm("random", 3)).fixed == ["student"]
+
+
+def test_a_student_that_only_looks_like_its_teacher_is_one():
+    task = payout_task()
+    policies = [constant_policy(task, action, name="same") for action in (1, 2)]
+    assert str(policies[0]) == str(policies[1])
+    result = evaluate(policies[0], task, teacher=policies[1], require_retention=0.2, num_episodes=5)
+    assert [row.mean for row in result.policies if row.role != "random"] == [10.0, 6.0]
+    with pytest.raises(UsageError, match="got no student"):
+        evaluate(policies[0], task, teacher=policies[0], require_retention=0.2, num_episodes=5)

@@ -51,7 +51,7 @@ def load_pairing(options: EvaluateOptions) -> Pairing:
     given, teachers = _listed(options.policies), _listed(options.teacher)
     if options.choose is not None or isinstance(options.teacher, Mapping):
         teachers = [as_named(options.teacher or (), options, options.choose)]
-    if options.require_retention is not None and given and set(map(str, given)) <= set(map(str, teachers)):
+    if options.require_retention is not None and given and set(map(_identity, given)) <= set(map(_identity, teachers)):
         raise UsageError(NO_STUDENT)
     for task in _listed(options.task):
         if isinstance(task, str):
@@ -104,6 +104,11 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
     if out is not None:
         write_evaluation(out, result)
     return result
+
+
+def _identity(policy: object) -> object:
+    """Return what tells policies apart before they are loaded: different ones may look alike as text."""
+    return str(policy) if isinstance(policy, str | Path) else id(policy)
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 one of anything, several or none
