@@ -137,6 +137,8 @@ def parse_schedule(text: str | float, name: str) -> Schedule:
         fractions = [float(fraction) if at else None for _, at, fraction in parts]
     except ValueError:
         raise UsageError(_malformed(text, name)) from None
+    if not all(map(math.isfinite, numbers)):
+        raise UsageError(f"{name}: got {text!r}, expected finite numbers.")
     try:
         match kind.strip(), numbers, fractions:
             case "", [value], [None] if not colon:

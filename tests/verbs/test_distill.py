@@ -236,7 +236,7 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"temperature": 0}, r"temperature must stay > 0, got 0, whose lowest value is 0\."),
         ({"temperature": -1.5}, "temperature must stay > 0, got -1.5"),
         ({"temperature": "linear:1->0"}, "temperature must stay > 0, got 'linear:1->0', whose lowest value is 0"),
-        ({"temperature": "nan"}, "temperature: got 'nan', but value must be finite"),
+        ({"temperature": "nan"}, "temperature: got 'nan', expected finite numbers"),
         ({"temperature": "hot"}, "temperature: got 'hot', expected a number, linear:START->END"),
         ({"loss": "nll", "temperature": 0.01}, "temperature: got 0.01 for the loss 'nll', which takes none"),
         ({"loss": "q_mse", "temperature": 1}, "temperature: got 1.0 for the loss 'q_mse', which takes none"),
