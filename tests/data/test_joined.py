@@ -58,6 +58,19 @@ def test_datasets_that_do_not_add_up_are_named_with_the_reason(tmp_path, other, 
     assert words in message
 
 
+def test_datasets_of_different_settings_are_joined_and_it_is_said(tmp_path):
+    for seed in (0, 1):
+        length = {"max_episode_steps": 20 + seed}
+        rd.collect(
+            hand_made_teacher(), "CartPole-v1", env_kwargs=length, num_steps=200, seed=seed, out=tmp_path / str(seed)
+        )
+    told: list[str] = []
+    settings = {"num_updates": 2, "evaluate_episodes": 0, "callbacks": [lambda event: told.append(str(event))]}
+    rd.distill([tmp_path / "0", tmp_path / "1"], student="mlp:4", out=tmp_path / "r", **settings)
+    (note,) = [text for text in told if "different settings" in text]
+    assert "'max_episode_steps': 20}; " in note and "'max_episode_steps': 21}" in note
+
+
 def test_the_same_episodes_with_another_field_are_the_same_episodes(tmp_path):
     for name, store in (("a", None), ("b", "features")):
         rd.collect(hand_made_teacher(), num_steps=200, num_envs=2, store=store, out=tmp_path / name)

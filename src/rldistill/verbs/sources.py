@@ -13,7 +13,7 @@ from rldistill.distillation.sources import DEFAULT_WINDOW, Source, refuse_long_w
 from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.make import import_task_module
-from rldistill.errors import UsageError
+from rldistill.errors import UsageError, printable
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.loading.named import (
     PolicyLike,
@@ -44,6 +44,7 @@ from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
 _DEFAULT_HELD_OUT = 0.1
+_MOST_OF_A_NOTE = 400
 
 
 def named_sources(options: DistillOptions) -> list[Named]:
@@ -166,7 +167,7 @@ def make_sources(
     by_task: dict[str, list[Dataset]] = {}
     for dataset in datasets:
         by_task.setdefault(dataset.provenance.task.name, []).append(dataset)
-    return [_stored_source(own[0] if len(own) == 1 else Dataset.joined(own), options) for own in by_task.values()]
+    return [_joined_source(own, options) for own in by_task.values()]
 
 
 def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Sequence[Callback]) -> Source:
@@ -180,6 +181,19 @@ def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Seq
 def held_out_fraction(options: DistillOptions) -> float:
     """Return the share of steps that is held out."""
     return _DEFAULT_HELD_OUT if options.held_out_fraction is None else options.held_out_fraction
+
+
+def _joined_source(datasets: Sequence[Dataset], options: DistillOptions) -> StoredSource:
+    """Return the source of one task; says where its datasets were played with different settings."""
+    if len(datasets) == 1:
+        return _stored_source(datasets[0], options)
+    source = _stored_source(Dataset.joined(datasets), options)
+    settings = [dict(item.provenance.task.environment_kwargs) for item in datasets]
+    if any(own != settings[0] for own in settings):
+        listing = "; ".join(f"{item.path} {own or 'none'}" for item, own in zip(datasets, settings, strict=True))
+        text = f"datasets of different settings are joined, the student is recorded with the first: {listing}"
+        source.notes = (printable(text, _MOST_OF_A_NOTE),)
+    return source
 
 
 def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
