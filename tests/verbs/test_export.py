@@ -367,6 +367,7 @@ def test_the_spread_of_a_gaussian_is_its_mean_over_the_data_where_a_format_has_o
 def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
     export(teacher, tmp_path / "hub", to="hub-folder", license="apache-2.0", **FEW)
     assert 'license: "apache-2.0"' in (tmp_path / "hub" / "README.md").read_text()
+    assert rd.load_policy(tmp_path / "hub").hash == hand_made_teacher().hash
     with pytest.raises(UsageError, match=r"^--license is for the card of --to hub-folder, got --to onnx\.$"):
         export(teacher, tmp_path / "a.onnx", license="mit", **FEW)
 

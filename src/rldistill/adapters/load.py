@@ -33,6 +33,7 @@ _READABLE = (
     "(.pt), ONNX, TorchScript and torch.export files"
 )
 _NUM_HEAD_BYTES = 64
+_POLICY_OF_HUBS = "policy.safetensors"
 _KNOWN_STARTS = (
     (b"\x89HDF", "an HDF5 file (Keras, TensorFlow)"),
     (b"\x93NUMPY", "a NumPy array"),
@@ -87,18 +88,23 @@ def detect_kind(path: Path) -> FileKind:
 
 
 def policy_file_of(path: Path) -> Path:
-    """Return a file as it is, and of a run folder the policy that its run ended in. Raises PolicyFileError: none."""
+    """Return a file as it is, and of a run folder the policy that its run ended in, of an exported one its policy.
+
+    Raises PolicyFileError: none.
+    """
     with reading_file(f"Policy file {path}", PolicyFileError):
         if not path.is_dir():
             return path
-    for name in ("student.safetensors", "last_policy.safetensors"):
+    for name in ("student.safetensors", "last_policy.safetensors", _POLICY_OF_HUBS):
         if (path / name).is_file():
             return path / name
     if is_dataset_folder(path):
         raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
     is_run = (path / "config.toml").is_file()
     way_on = "its run has not finished: repeat its command with --resume." if is_run else "this is not a run folder."
-    raise PolicyFileError(f"{path} holds neither student.safetensors nor last_policy.safetensors; {way_on}")
+    raise PolicyFileError(
+        f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; {way_on}"
+    )
 
 
 def _described(file: FileStart) -> str:
