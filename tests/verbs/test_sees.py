@@ -111,6 +111,21 @@ def test_a_policy_whose_file_says_what_it_sees_takes_no_other_word_of_it(verb, t
     assert not (tmp_path / "o").exists()
 
 
+def test_a_loaded_policy_sees_the_parts_that_are_said(tmp_path):
+    teacher_of_state().save(tmp_path / "state.safetensors")
+    teacher = rd.load_policy(tmp_path / "state.safetensors", task=PARTS_TASK, teacher_sees="state")
+    assert rd.evaluate(teacher, PARTS_TASK, num_episodes=2).students[0].mean == 8.0
+    named = rd.load_policy(tmp_path / "state.safetensors", task=VECTOR_TASK, teacher_sees="state", names=SPANS)
+    assert rd.evaluate(named, VECTOR_TASK, num_episodes=2).students[0].mean == 8.0
+    module = rd.load_policy(torch.nn.Linear(2, 2), task=PARTS_TASK, teacher_sees="state", outputs="logits")
+    assert module(parts())[0].logits.shape == (4, 2)
+    with pytest.raises(UsageError, match=r"^load_policy: teacher_sees chooses parts of the observations of task, whic"):
+        rd.load_policy(tmp_path / "state.safetensors", teacher_sees="state")
+    student_of_hint().save(tmp_path / "hint.safetensors")
+    with pytest.raises(UsageError, match=r"hint\.safetensors says itself that it sees hint, noise: got teacher_sees"):
+        rd.load_policy(tmp_path / "hint.safetensors", task=PARTS_TASK, teacher_sees=("hint", "noise"))
+
+
 def test_a_policy_that_says_what_it_sees_takes_no_other_word_of_it_as_an_object_either():
     with pytest.raises(UsageError, match=r"^Policy 'mlp:2' says itself that it sees hint, noise: got teacher_sees"):
         rd.evaluate(student_of_hint(), PARTS_TASK, teacher_sees="noise", num_episodes=1)

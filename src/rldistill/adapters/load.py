@@ -25,6 +25,8 @@ from rldistill.options.load_policy import LoadOptions
 from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_can_sample
+from rldistill.policies.sighted import SightedPolicy, check_takes_parts
+from rldistill.sight import Sight, choose_parts
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -135,7 +137,7 @@ _BY_KIND: Mapping[FileKind, Format] = {item.kind: item for item in FORMATS}
 
 
 @verb(LoadOptions)
-def load_policy(options: LoadOptions) -> LoadedPolicy:
+def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     """Load a policy; nothing in a file is executed unless `trust` says so.
 
     Raises:
@@ -148,13 +150,17 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
         raise UsageError(f"load_policy: got module={_shown(module)}, expected an nn.Module, such as Net().")
     if options.env_kwargs and options.task is None:
         raise UsageError("load_policy: env_kwargs are settings of task, which is missing.")
-    task, device = _task(options.task, options.env_kwargs), resolve_device(options.device)
+    whole, device = _task(options.task, options.env_kwargs), resolve_device(options.device)
+    sight = None if options.teacher_sees is None else _sight(options, whole)
+    # What sees some parts is loaded for a task that shows no others.
+    task = replace(whole, fingerprint=sight.seen(whole.fingerprint)) if whole and sight else whole
     if isinstance(source, str | Path):
         with reading_file(f"Policy file {source}", PolicyFileError):
             if options.initial_state is not None:
                 raise UsageError("load_policy: initial_state belongs with a module or a function: files say theirs.")
             path = policy_file_of(Path(source))
-            policy = _load_file(path, options.as_reading(), task, device=options.device, module=module)
+            reading, must_fit = options.as_reading(), sight is None
+            policy = _load_file(path, reading, task, device=options.device, module=module, must_fit=must_fit)
     elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     elif not callable(source) or isinstance(source, type):
@@ -170,7 +176,16 @@ def load_policy(options: LoadOptions) -> LoadedPolicy:
         else:
             policy = function_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
     _check_sampling(policy, options.behaviour)
-    return policy
+    if whole is None or sight is None:
+        return policy
+    check_takes_parts(policy, sight, str(source) if isinstance(source, str | Path) else f"Policy {policy.name!r}")
+    return SightedPolicy(policy, whole, sight)
+
+
+def _sight(options: LoadOptions, task: Task | None) -> Sight | None:
+    if task is None:
+        raise UsageError("load_policy: teacher_sees chooses parts of the observations of task, which is missing.")
+    return choose_parts("teacher_sees", options.teacher_sees, options.names, task)
 
 
 def _load_file(

@@ -25,7 +25,7 @@ from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.policies.entry import several_entry, teacher_entry
-from rldistill.policies.sighted import SightedPolicy
+from rldistill.policies.sighted import SightedPolicy, check_takes_parts
 from rldistill.policies.switched import SwitchedPolicy
 from rldistill.sight import Sight, choose_parts
 from rldistill.tasks import Protocol, Task
@@ -173,11 +173,7 @@ def as_policy(
         sight = choose_parts("teacher_sees", sees, names, whole)
         assert sight is not None, "parts are chosen"
         own = as_policy(policy, device=device, task=shown_to(whole, sight))
-        if isinstance(own, TorchPolicy) and own.spec.sight is not None:
-            raise UsageError(
-                f"{path_of(policy) or f'Policy {own.name!r}'} says itself that it sees "
-                f"{', '.join(own.spec.sight.parts)}: got teacher_sees {', '.join(sight.parts)}. Leave it out."
-            )
+        check_takes_parts(own, sight, str(path_of(policy) or f"Policy {own.name!r}"))
         return seeing(own, whole, sight)
     if not isinstance(policy, str | Path | PolicyFile):
         if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rldistill.options.declaration import PythonOnly
 from rldistill.options.reading import Reading
+from rldistill.options.shared import PartNames, TeacherSees, check_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,12 +22,12 @@ else:  # Importing this file must not wait for torch.
 
 
 @dataclass(frozen=True)
-class LoadOptions(Reading):
+class LoadOptions(Reading, TeacherSees, PartNames):
     """Load a policy from whatever holds one."""
 
     source: Annotated[PolicySource, PythonOnly()]
-    """A policy file, a run folder (its student, else its last policy), a file of another library, an `nn.Module`, or a
-    function from observations to outputs."""
+    """A policy file, a run folder (its student, else its last policy), a folder of export --to hub-folder, a file of
+    another library, an `nn.Module`, or a function from observations to outputs."""
     _: KW_ONLY
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task that the policy plays, if its file does not name one."""
@@ -40,3 +41,7 @@ class LoadOptions(Reading):
     environment, [B, 64], and returns the next likewise."""
     device: str = "cpu"
     """cpu, cuda, or auto: cuda if there is a GPU. Programs run on the CPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self.names, self.teacher_sees)

@@ -6,15 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.networks.input_layer import join_parts
 from rldistill.observations import as_tensors
 from rldistill.policies.behaviour import Behaviour
 from rldistill.policies.padded import check_observations
 from rldistill.policies.protocol import Observations, Policy
+from rldistill.policies.torch_policy import TorchPolicy
 from rldistill.sight import Sight
 from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
+
+
+def check_takes_parts(policy: Policy, sight: Sight, what: str) -> None:
+    """Check that a policy, called `what`, does not say itself which parts it sees. Raises UsageError: it does."""
+    if isinstance(policy, TorchPolicy) and policy.spec.sight is not None:
+        raise UsageError(
+            f"{what} says itself that it sees {', '.join(policy.spec.sight.parts)}: got teacher_sees "
+            f"{', '.join(sight.parts)}. Leave it out."
+        )
 
 
 class SightedPolicy:
