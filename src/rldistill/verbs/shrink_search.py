@@ -5,11 +5,9 @@ Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of th
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +15,6 @@ from rldistill.distillation import LiveSource, distil
 from rldistill.distillation.loop import UpdateDivergedError
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
 from rldistill.events import Callback, ProgressEvent, notify, tell
-from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.named import PolicyLike, as_teacher, shown_to
 from rldistill.networks.growth import grow
 from rldistill.options.distill import AUTO, DistillOptions, Live
@@ -26,7 +23,6 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.policies.entry import num_parameters_of
 from rldistill.rollout.evaluate import is_deterministic
 from rldistill.sight import choose_parts
-from rldistill.storage import canonical_json, write_json
 from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
@@ -34,9 +30,7 @@ from rldistill.verbs.recipes import choose_recipe
 from rldistill.verbs.shrink_play import Episodes
 from rldistill.verbs.shrink_records import (
     NOTHING,
-    RECORDS_FILE,
     STUDENT_FILE,
-    STUDENTS_FOLDER,
     Proof,
     Shrunk,
     Trial,
@@ -44,6 +38,7 @@ from rldistill.verbs.shrink_records import (
     share,
     verdict,
 )
+from rldistill.verbs.shrink_tried import Tried
 from rldistill.verbs.sizes import ladder, next_size
 from rldistill.verbs.windows import has_cells
 
@@ -94,22 +89,17 @@ class Search:
         self._episodes = Episodes(options, self._teacher, self._playable, callbacks, deadline=self._deadline)
         # What one size met, the next learns from too.
         self._source: LiveSource | None = None
-        self._trials: list[Trial] = []
-        self._proofs: list[Proof] = []
-        # Sizes that held, and failed on fresh episodes.
-        self._given_up: set[str] = set()
-        # Sizes that ran out of time in an earlier call: they may hold with more of it.
-        self._to_try_again: set[str] = set()
+        self._tried = Tried(out, {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()})
         # What an episode of the last student that held took.
         self._student_seconds: float | None = None
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
         tell(self._callbacks, f"recipe: {self._recipe}")
-        if len(self._proofs) < _MOST_LOOKS:  # else nothing that is found could be proved
+        if len(self._tried.proofs) < _MOST_LOOKS:  # else nothing that is found could be proved
             self._search()
         proof = self._prove()
-        while proof is None and self._holding and len(self._proofs) < _MOST_LOOKS:
+        while proof is None and self._tried.holding and len(self._tried.proofs) < _MOST_LOOKS:
             left, most = self._time_for_a_size()
             if most <= _LEAST_SHARE * left:
                 break
@@ -118,33 +108,11 @@ class Search:
         return self._found(proof)
 
     def take_up(self) -> None:
-        """Read what an earlier call tried."""
-        path = self._out / RECORDS_FILE
-        if path.is_file():
-            try:
-                data = read_json(read_file(path, JSON.num_bytes))
-                begun = data["of"]
-                self._trials = [Trial(**trial) for trial in data["trials"]]
-                self._proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
-            except (ValueError, TypeError, KeyError) as error:
-                raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
-            if canonical_json(begun) != canonical_json(self._of()):
-                raise MismatchError(
-                    f"--resume {self._out}: the search began with another teacher or task. Use the same, or "
-                    "--overwrite."
-                )
-            self._to_try_again = {trial.network for trial in self._trials if trial.is_cut and not trial.holds}
-            # What kept too little in its last look is not looked at again; what kept enough may need more episodes.
-            last = {proof.policy_hash: proof for proof in self._proofs}
-            refuted = {key for key, proof in last.items() if proof.retention < self._options.keep}
-            self._given_up = {trial.network for trial in self._trials if trial.policy_hash in refuted}
-            tell(self._callbacks, f"going on with {len(self._trials)} sizes that were tried")
-            if self._trials or self._proofs:
-                self._episodes.deadline = math.inf  # there is something to show, whatever the time
-
-    def _of(self) -> dict[str, Any]:
-        """Return what a search is of: it goes on with nothing else."""
-        return {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()}
+        """Go on with what an earlier call tried. Raises MismatchError: it was of another teacher or task."""
+        self._tried.take_up(self._options.keep)
+        if self._tried.trials:
+            tell(self._callbacks, f"going on with {len(self._tried.trials)} sizes that were tried")
+            self._episodes.deadline = math.inf  # there is something to show, whatever the time
 
     def check_teacher(self) -> None:
         """Check that there is a skill to keep, and time to look for a student, before anything is trained.
@@ -169,14 +137,12 @@ class Search:
         sizes = self._sizes()
         names = list(sizes)
         while True:
-            holding = {trial.network for trial in self._holding}
-            tried = {trial.network: trial.network in holding for trial in self._trials}
-            tried = {name: holds for name, holds in tried.items() if name not in self._to_try_again}
+            tried = self._tried.outcomes
             if (name := next_size(sizes, tried, self._teacher_size)) is None:
                 return
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
-            if most <= (_LEAST_SHARE * left if self._has_held else 0):
+            if most <= (_LEAST_SHARE * left if self._tried.has_held else 0):
                 tell(self._callbacks, f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
                 return
             self._try(name, time.monotonic() + max(most, 1.0))
@@ -187,11 +153,11 @@ class Search:
         Few episodes flatter, and a size is left as soon as it shows enough, while its rate is still high. So the
         largest of them learns again, until its schedule ends; if it then does not hold, larger sizes are tried.
         """
-        largest = max(self._holding, key=_size_of)
-        self._given_up |= {trial.network for trial in self._holding}
+        largest = max(self._tried.holding, key=_size_of)
+        self._tried.given_up |= {trial.network for trial in self._tried.holding}
         if largest.num_updates < self._recipe.num_updates:
             self._try(largest.network, until, to_the_end=True)
-        if not self._holding:
+        if not self._tried.holding:
             self._search()
 
     def _time_for_a_size(self) -> tuple[float, float]:
@@ -199,7 +165,7 @@ class Search:
         left = self._deadline - time.monotonic()
         most = min(_SHARE_OF_A_TRIAL * left, left - self._proof_seconds)
         # Without a size that holds there is nothing to prove: better a late proof than none.
-        if not self._has_held:
+        if not self._tried.has_held:
             most = max(most, _SHARE_WHILE_NONE_HOLDS * left)
         return left, most
 
@@ -210,7 +176,7 @@ class Search:
         An episode of a student takes as long as one of the last that held; before one did, as long as the others'.
         """
         student, others = self._seconds
-        proof = self._num_proof_episodes(min(self._holding, key=_size_of, default=None))
+        proof = self._num_proof_episodes(min(self._tried.holding, key=_size_of, default=None))
         return max(_SHARE_OF_THE_PROOF * self._options.within, _CHOOSING * student + proof * (student + others))
 
     @property
@@ -219,21 +185,13 @@ class Search:
         both = self._episodes.teacher_seconds, self._episodes.random_seconds
         return max(both) if self._student_seconds is None else self._student_seconds, sum(both)
 
-    @property
-    def _has_held(self) -> bool:
-        return any(trial.holds for trial in self._trials)
-
-    @property
-    def _holding(self) -> list[Trial]:
-        return [trial for trial in self._trials if trial.holds and trial.network not in self._given_up]
-
     def _num_proof_episodes(self, trial: Trial | None) -> int:
         """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any.
 
         A look that is likely to fail is time lost, and half of the error: a size that only just held has up to four
         times as many, where these are likely to prove it, or as many of them as there is time for.
         """
-        num_episodes, keep, error = self._options.num_episodes, self._options.keep, _error(len(self._proofs))
+        num_episodes, keep, error = self._options.num_episodes, self._options.keep, _error(len(self._tried.proofs))
         if keep < 1:  # fewer could not prove it of a student that never fails
             num_episodes = max(num_episodes, math.ceil(math.log(1 / error) / (1 - keep)))
         if trial is None:
@@ -324,7 +282,8 @@ class Search:
             "",
         )
         if trial.holds or not to_the_end:
-            self._keep(trial, student, num_steps)
+            made = provenance_of(trial, self._teacher, self._named, num_steps=num_steps)
+            self._tried.keep(trial, student.with_provenance(made))
         what = "holds" if trial.holds else "does not hold"
         tell(
             self._callbacks,
@@ -332,34 +291,12 @@ class Search:
             f"(bound {share(trial.bound)}), {what}; {trial.num_steps:,} steps, {trial.seconds:.0f} s",
         )
 
-    def _keep(self, trial: Trial, student: TorchPolicy, num_steps: int) -> None:
-        """Write a size and its record, in place of what it was before if that was no better."""
-        (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        before = [each for each in self._trials if each.network == trial.network]
-        # What failed its proof has a bound that flatters it.
-        better = [each for each in before if each.bound > trial.bound and trial.network not in self._given_up]
-        if better:
-            kept = replace(better[0], is_cut=trial.is_cut)
-        else:
-            student = student.with_provenance(provenance_of(trial, self._teacher, self._named, num_steps=num_steps))
-            student.save(self._out / trial.file)
-            kept = replace(trial, policy_hash=student.hash)
-        kept = replace(
-            kept,
-            num_steps=trial.num_steps + sum(each.num_steps for each in before),
-            seconds=trial.seconds + sum(each.seconds for each in before),
-        )
-        self._trials = [*(each for each in self._trials if each not in before), kept]
-        self._given_up.discard(trial.network)
-        self._to_try_again.discard(trial.network)
-        self._write()
-
     def _begin_from_failed(self, student: TorchPolicy) -> None:
         """Give a student the weights of the largest that failed but kept half of the skill, if its layers are alike."""
         failed = [
             trial
-            for trial in self._trials
-            if trial not in self._holding
+            for trial in self._tried.trials
+            if trial not in self._tried.holding
             and trial.retention >= _WORTH_GROWING
             and trial.num_parameters <= student.num_parameters
         ]
@@ -402,20 +339,19 @@ class Search:
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
-        for trial in sorted(self._holding, key=_size_of):
-            earlier = [proof for proof in self._proofs if proof.policy_hash == trial.policy_hash]
+        for trial in sorted(self._tried.holding, key=_size_of):
+            earlier = [proof for proof in self._tried.proofs if proof.policy_hash == trial.policy_hash]
             held = [proof for proof in earlier if proof.holds]
             if held:
                 return held[0]
-            if self._proofs and time.monotonic() > self._deadline:
+            if self._tried.proofs and time.monotonic() > self._deadline:
                 return None
             student = load_policy(self._out / trial.file, device=self._options.device)
             doubled = [2 * proof.num_episodes for proof in earlier]
             num_episodes = max([self._num_proof_episodes(trial), *doubled])
-            while len(self._proofs) < _MOST_LOOKS:
+            while len(self._tried.proofs) < _MOST_LOOKS:
                 proof = self._proved(student, trial.network, num_episodes)
-                self._proofs.append(proof)
-                self._write()
+                self._tried.add_proof(proof)
                 kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {100 * proof.confidence:g} %)"
                 tell(self._callbacks, f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
                 if proof.holds:
@@ -428,8 +364,8 @@ class Search:
 
     def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
         # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
-        purpose = f"proof {len(self._proofs) + 1}"
-        confidence = 1 - _error(len(self._proofs))
+        purpose = f"proof {len(self._tried.proofs) + 1}"
+        confidence = 1 - _error(len(self._tried.proofs))
         scores = self._episodes.scores(student, purpose, num_episodes)
         retention, bound = self._episodes.kept(scores, purpose, confidence, purpose, num_failures=1)
         # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
@@ -443,16 +379,11 @@ class Search:
 
     def _found(self, proof: Proof | None) -> Shrunk:
         """Write the student that was found, and say what it is."""
-        if not self._trials:
+        if not self._tried.trials:
             raise RldistillError(
                 f"--within {self._options.within:g} s was over before a first size was tried. Give more time."
             )
-        # Without a proof, the one that came closest to one; among equals the smallest.
-        kept = {trial.policy_hash for trial in self._trials}
-        looks = [each for each in self._proofs if each.policy_hash in kept]
-        closest = proof or max(looks, key=lambda each: each.bound, default=None)
-        best = max(self._trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters))
-        chosen = best if closest is None else next(each for each in self._trials if each.network == closest.network)
+        chosen, look = self._tried.closest(proof)
         student = load_policy(self._out / chosen.file, device=self._options.device)
         student.save(self._out / STUDENT_FILE)
         found = Shrunk(
@@ -461,23 +392,18 @@ class Search:
             proof is not None,
             verdict(
                 chosen,
-                closest,
+                look,
                 self._playable.task.name,
                 keep=self._options.keep,
                 teacher_size=self._teacher_size,
-                may_look_again=len(self._proofs) < _MOST_LOOKS,
+                may_look_again=len(self._tried.proofs) < _MOST_LOOKS,
             ),
-            tuple(self._trials),
-            tuple(self._proofs),
+            tuple(self._tried.trials),
+            tuple(self._tried.proofs),
             self._out,
         )
-        self._write(found.to_dict())
+        self._tried.write(found.to_dict())
         return found
-
-    def _write(self, found: Mapping[str, Any] | None = None) -> None:
-        """Write what was tried, with what was found once it is."""
-        records = {"trials": [asdict(trial) for trial in self._trials], "proofs": [asdict(p) for p in self._proofs]}
-        write_json(self._out / RECORDS_FILE, {**(found or records), "of": self._of()})
 
 
 def _size_of(trial: Trial) -> int:
