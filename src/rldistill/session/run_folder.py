@@ -23,6 +23,8 @@ import tomli_w
 
 from rldistill.errors import OutputExistsError, RldistillError, UsageError, first_line
 from rldistill.limits import BeyondLimitsError, read_file
+from rldistill.options.declaration import default_values
+from rldistill.options.shared import Folder
 from rldistill.session.own_files import CONFIG_FILE, HEADER, OWN_FILES, PART_FOLDERS, foreign_items, is_ours
 from rldistill.storage import folder_lock, is_temporary, temporary_files, write_atomically
 
@@ -33,7 +35,7 @@ _UNLOCKED_FILE = "evaluation.json"
 _NOUNS: Mapping[str, str] = {"data": "dataset"}
 
 
-def write_config(folder: Path, verb: str, values: dict[str, Any], *, name: str = CONFIG_FILE) -> None:
+def write_config(folder: Path, verb: str, values: Mapping[str, Any], *, name: str = CONFIG_FILE) -> None:
     """Write the resolved configuration, the command to repeat it in its first line."""
     text = tomli_w.dumps({key: plain(value) for key, value in values.items() if value is not None})
     header = f"{HEADER}{verb} --config {name}\n"
@@ -107,6 +109,36 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool
             _delete_run(contents)
         _delete_half_written(folder)
         yield bool(contents) and resume
+
+
+@contextlib.contextmanager
+def configured_run(
+    folder: Path, options: Folder, verb: str, values: Mapping[str, Any], *, may_differ: frozenset[str]
+) -> Generator[bool]:
+    """Hold a run folder whose `config.toml` says what the run does; yields whether an earlier run is to be continued.
+
+    Args:
+        folder: where to.
+        options: of the verb; their defaults are what runs did that know some of them not yet.
+        verb: what the run does.
+        values: its resolved configuration, which is that of an earlier run where one is continued.
+        may_differ: keys that do not change the result.
+
+    Raises:
+        RldistillError: as `run_folder`, or the earlier run began with another configuration; lists what differs.
+    """
+    with run_folder(folder, resume=options.resume, overwrite=options.overwrite) as continues:
+        if continues:
+            check_same_config(folder, values, may_differ=may_differ, defaults=default_values(type(options)))
+        else:
+            write_config(folder, verb, values)
+        yield continues
+
+
+def check_configured(folder: Path, options: Folder, values: Mapping[str, Any], *, may_differ: frozenset[str]) -> None:
+    """Check, without taking the folder, what `configured_run` checks."""
+    if earlier_run(folder, resume=options.resume, overwrite=options.overwrite) and options.resume:
+        check_same_config(folder, values, may_differ=may_differ, defaults=default_values(type(options)))
 
 
 def keep_inputs(out: Path, inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
@@ -248,7 +280,7 @@ def _commit() -> str | None:
 
 
 def check_same_config(
-    folder: Path, values: dict[str, Any], *, may_differ: frozenset[str], defaults: Mapping[str, Any]
+    folder: Path, values: Mapping[str, Any], *, may_differ: frozenset[str], defaults: Mapping[str, Any]
 ) -> None:
     """Check that a resumed run has the configuration it began with.
 
@@ -295,7 +327,7 @@ def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:
     return changed_settings(read_config(folder / CONFIG_FILE), values, keys=values.keys())
 
 
-def changed_settings(before: dict[str, Any], values: dict[str, Any], *, keys: AbstractSet[str]) -> list[str]:
+def changed_settings(before: dict[str, Any], values: Mapping[str, Any], *, keys: AbstractSet[str]) -> list[str]:
     """Return which of these settings differ, such as `num_threads was 1, is 2`."""
     now = {key: plain(value) for key, value in values.items() if value is not None}
     return [

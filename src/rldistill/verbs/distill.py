@@ -9,7 +9,7 @@ from rldistill.errors import UsageError
 from rldistill.events import Callback
 from rldistill.loading.named import shown_to
 from rldistill.networks import parse_architecture
-from rldistill.options.declaration import default_values, verb
+from rldistill.options.declaration import verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
 from rldistill.options.shared import check_names
 from rldistill.policies import TorchPolicy
@@ -17,7 +17,7 @@ from rldistill.rollout.threads import use_threads
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
-from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.session.run_folder import check_configured, configured_run, keep_inputs
 from rldistill.sight import choose_parts
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
@@ -52,13 +52,9 @@ def distill(options: DistillOptions) -> TorchPolicy:
     with stop_on_interrupt(options.callbacks) as listeners:
         options, setup = set_up(options, listeners)
         with (
-            run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
+            configured_run(out, options, "distill", setup.values, may_differ=may_differ(setup.values)) as continues,
             use_threads(options.num_threads),
         ):
-            if continues:
-                _check_same(out, setup)
-            else:
-                write_config(out, "distill", dict(setup.values))
             return DistillationRun(options, setup, listeners, continues=continues).run()
 
 
@@ -74,8 +70,7 @@ def check_distillation(options: DistillOptions) -> DistillationSetup:
     out = Path(options.out)
     options, setup = set_up(options, ())
     setup.batches.close()
-    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
-        _check_same(out, setup)
+    check_configured(out, options, setup.values, may_differ=may_differ(setup.values))
     return setup
 
 
@@ -150,9 +145,3 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     if options.held_out_fraction is not None:
         check_held_out_fraction(options.held_out_fraction)
     return resolve_machine(options), named
-
-
-def _check_same(out: Path, setup: DistillationSetup) -> None:
-    """Check that a run that is to go on began as this one would."""
-    values, defaults = dict(setup.values), default_values(DistillOptions)
-    check_same_config(out, values, may_differ=may_differ(values), defaults=defaults)

@@ -18,7 +18,7 @@ from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify
 from rldistill.networks import PolicyNetwork, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.stacked import can_be_stacked
-from rldistill.options.declaration import default_values, verb
+from rldistill.options.declaration import verb
 from rldistill.options.distill import DistillOptions, DistillSeveral
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.rollout.threads import use_threads
@@ -26,11 +26,9 @@ from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import interruption, stop_on_interrupt
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.run_folder import (
-    check_same_config,
-    earlier_run,
+    check_configured,
+    configured_run,
     provenance,
-    run_folder,
-    write_config,
 )
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
@@ -165,13 +163,9 @@ def distill_several(options: DistillSeveral) -> list[TorchPolicy]:
         several = prepare_several(options, listeners)
         with (
             closing(several.setup.batches),
-            run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
+            configured_run(out, options, "distill", several.values, may_differ=may_differ(several.values)) as continues,
             use_threads(several.options.num_threads),
         ):
-            if continues:
-                _check_same(out, several)
-            else:
-                write_config(out, "distill", dict(several.values))
             return _SeveralRun(several, options.pairs, listeners, continues=continues).run()
 
 
@@ -184,15 +178,8 @@ def check_several(options: DistillSeveral) -> Several:
     out = Path(options.out)
     several = prepare_several(options, ())
     several.setup.batches.close()
-    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
-        _check_same(out, several)
+    check_configured(out, options, several.values, may_differ=may_differ(several.values))
     return several
-
-
-def _check_same(out: Path, several: Several) -> None:
-    """Check that a run that is to go on began as this one would."""
-    values = dict(several.values)
-    check_same_config(out, values, may_differ=may_differ(values), defaults=default_values(DistillSeveral))
 
 
 class _SeveralRun:

@@ -14,7 +14,7 @@ from rldistill.options.shrink import ShrinkOptions
 from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
-from rldistill.session.run_folder import check_same_config, earlier_run, keep_inputs, run_folder, write_config
+from rldistill.session.run_folder import check_configured, configured_run, earlier_run, keep_inputs
 from rldistill.verbs.shrink_records import RECORDS_FILE, Shrunk
 from rldistill.verbs.shrink_search import Search
 
@@ -38,13 +38,11 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         try:
             if not (options.resume and earlier_run(out, resume=True, overwrite=False)):
                 search.check_teacher()  # likewise
-            with run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues:
+            config = _config(options, named, out)
+            with configured_run(out, options, "shrink", config, may_differ=_MAY_DIFFER) as continues:
                 if continues:
-                    _check_same(out, options, named)
                     search.take_up()
                     search.check_teacher()
-                else:
-                    write_config(out, "shrink", _config(options, named, out))
                 return search.run()
         except StopRequestedError:
             kept = (
@@ -63,8 +61,7 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
         RldistillError: as `shrink`.
     """
     options, named, out = _resolved(options)
-    if earlier_run(out, resume=options.resume, overwrite=options.overwrite) and options.resume:
-        _check_same(out, options, named)
+    check_configured(out, options, _config(options, named, out), may_differ=_MAY_DIFFER)
     Search(options, named, out, ())
     return replace(options, out=out)
 
@@ -86,11 +83,6 @@ def _config(options: ShrinkOptions, named: PolicyLike, out: Path) -> dict[str, A
     task = None if options.task is None else task_name(options.task)
     said = {"teacher": policy_name(named), "out": str(out), "task": task, "choose": choose_text(options.choose)}
     return recorded(options) | said
-
-
-def _check_same(out: Path, options: ShrinkOptions, named: PolicyLike) -> None:
-    """Check that a search that is to go on began as this one would."""
-    check_same_config(out, _config(options, named, out), may_differ=_MAY_DIFFER, defaults={})
 
 
 def _default_out(named: PolicyLike) -> Path:

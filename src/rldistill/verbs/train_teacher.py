@@ -6,20 +6,14 @@ from typing import Any
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
 from rldistill.networks import parse_architecture
-from rldistill.options.declaration import default_values, option_types, verb
+from rldistill.options.declaration import option_types, verb
 from rldistill.options.distill import DistillOptions, Online
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
-from rldistill.session.run_folder import (
-    check_same_config,
-    earlier_run,
-    keep_inputs,
-    run_folder,
-    write_config,
-)
+from rldistill.session.run_folder import check_configured, configured_run, keep_inputs
 from rldistill.verbs.teachers import AUTO_NETWORK, initial_policy, make_tasks, resolve_algorithm, suited_to
 from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
@@ -57,15 +51,11 @@ def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
     out = Path(options.out)
     options, tasks = _prepared(options)
     with (
-        run_folder(out, resume=options.resume, overwrite=options.overwrite) as continues,
+        configured_run(out, options, "train-teacher", recorded(options), may_differ=_MAY_DIFFER) as continues,
         use_threads(options.num_threads),
+        stop_on_interrupt(options.callbacks) as listeners,
     ):
-        if continues:
-            _check_same(options)
-        else:
-            write_config(out, "train-teacher", recorded(options))
-        with stop_on_interrupt(options.callbacks) as listeners:
-            return TrainingRun(options, tasks, listeners, continues=continues).run()
+        return TrainingRun(options, tasks, listeners, continues=continues).run()
 
 
 def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
@@ -79,8 +69,7 @@ def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     """
     options, tasks = _prepared(options)
     initial_policy(options, [playable.task for playable in tasks])
-    if earlier_run(Path(options.out), resume=options.resume, overwrite=options.overwrite) and options.resume:
-        _check_same(options)
+    check_configured(Path(options.out), options, recorded(options), may_differ=_MAY_DIFFER)
     return options
 
 
@@ -130,10 +119,3 @@ def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOption
         )
     except UsageError as error:
         raise UsageError(f"learner: {error}") from error
-
-
-def _check_same(options: TrainTeacherOptions) -> None:
-    """Check that a run that is to go on began as this one would."""
-    check_same_config(
-        Path(options.out), recorded(options), may_differ=_MAY_DIFFER, defaults=default_values(TrainTeacherOptions)
-    )
