@@ -2,7 +2,7 @@
 
 The library never prints. The command line's progress bar is one callback; a notebook, a test or a tracker is another. A
 callback that answers `True` to a `ProgressEvent` asks the run to stop: it saves its state and ends as after Ctrl-C.
-Messages only tell, the one that says "stopped" among them.
+Messages only tell; how far a stopped run came stands in its KeyboardInterrupt.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -218,3 +218,8 @@ def _parts_of(fingerprint: ObservationFingerprint, spans: Spans) -> dict[str, Ob
 
 def _listed(parts: Mapping[str, ObservationPart]) -> str:
     return ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items())
+
+
+def shown_to(task: Task, sight: Sight | None) -> Task:
+    """Return a task as a policy that sees some parts has it; None: as it is."""
+    return task if sight is None else replace(task, fingerprint=sight.seen(task.fingerprint))

@@ -61,10 +61,15 @@ def test_settings_of_a_vector_environment_are_recorded_and_what_cannot_be_record
         return make_task(gymnasium.make_vec("FrozenLake-v1", 2, vectorization_mode="sync", **settings)).task
 
     assert task_of() == make_task("FrozenLake-v1").task
-    dry = task_of(is_slippery=False, max_episode_steps=7, vector_kwargs={"copy": False})
+    dry = task_of(is_slippery=False, max_episode_steps=7, vector_kwargs={"copy": False}, render_mode="ansi")
     assert dry == make_task("FrozenLake-v1", {"is_slippery": False, "max_episode_steps": 7}).task
     wrapped = task_of(wrappers=[gymnasium.wrappers.FlattenObservation])
     assert (wrapped.name, wrapped.environment_kwargs) == ("python:SyncVectorEnv", {})
+    inner = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync")
+    counted = gymnasium.wrappers.vector.RecordEpisodeStatistics(inner)
+    assert make_task(counted).task.name == "CartPole-v1"
+    doubled = gymnasium.wrappers.vector.TransformObservation(counted, lambda rows: 2 * rows)
+    assert make_task(doubled).task.name == "python:TransformObservation"
 
 
 def test_a_callable_is_a_task_named_after_it():

@@ -242,3 +242,28 @@ def test_damaged_records_are_left_out_with_a_warning_that_counts_them(tmp_path):
     path.write_bytes(bytes(path.stat().st_size))
     with MetricsFile(path, counter="update", resume_at=40, callbacks=[told.append]):
         assert told[1].text.startswith(f"{path}: 1 of 1 lines are damaged")
+
+
+def test_a_kill_while_a_run_is_deleted_can_be_followed_by_another_overwrite(reproduced, monkeypatch):
+    unlink, deleted = Path.unlink, []
+
+    def killed_at_the_configuration(path, missing_ok=False):
+        if path == reproduced / "config.toml":
+            raise KeyboardInterrupt
+        deleted.append(path)
+        unlink(path, missing_ok)
+
+    write_json(reproduced / "results.json", {})
+    monkeypatch.setattr(Path, "unlink", killed_at_the_configuration)
+    with pytest.raises(KeyboardInterrupt), run_folder(reproduced, resume=False, overwrite=True):
+        pass
+    monkeypatch.undo()
+    assert {path.name for path in reproduced.iterdir()} == {"config.toml", ".lock"} and deleted
+    with run_folder(reproduced, resume=False, overwrite=True):
+        assert [path.name for path in reproduced.iterdir()] == [".lock"]
+
+
+def test_a_teacher_whose_record_is_missing_or_damaged_does_not_stop_an_overwrite(reproduced):
+    (reproduced / "teachers" / "pong.json").write_bytes(b"half")
+    with run_folder(reproduced, resume=False, overwrite=True):
+        assert [path.name for path in reproduced.iterdir()] == [".lock"]

@@ -384,3 +384,11 @@ def test_int8_has_weights_of_7_bits_and_leaves_the_last_layer(q_data, tmp_path):
     whole = [each for each in stored if each.dtype == np.int8 and each.ndim == 2]
     assert sorted(each.shape for each in whole) == [(64, 4), (64, 64)], "the last layer stays in float32"
     assert max(np.abs(each.astype(int)).max() for each in whole) <= 64
+
+
+def test_an_evaluation_leaves_an_exported_folder_as_it_is(teacher, tmp_path, monkeypatch):
+    export(teacher, tmp_path / "hub", to="hub-folder", **FEW)
+    before = sorted(path.name for path in (tmp_path / "hub").iterdir())
+    monkeypatch.chdir(tmp_path)
+    run_well("evaluate", "hub", "--num-episodes", "2", "--num-threads", "1", "--quiet")
+    assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == before

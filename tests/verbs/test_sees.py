@@ -119,6 +119,10 @@ def test_a_loaded_policy_sees_the_parts_that_are_said(tmp_path):
     assert rd.evaluate(named, VECTOR_TASK, num_episodes=2).students[0].mean == 8.0
     module = rd.load_policy(torch.nn.Linear(2, 2), task=PARTS_TASK, teacher_sees="state", outputs="logits")
     assert module(parts())[0].logits.shape == (4, 2)
+    with pytest.raises(UsageError, match=r"says itself that it sees state: got teacher_sees hint\. Leave it out\.$"):
+        rd.evaluate(teacher, PARTS_TASK, teacher_sees="hint", num_episodes=1)
+    with pytest.raises(RldistillError, match=r"sees parts of .* by teacher_sees, and an export would not say which"):
+        rd.export(teacher, tmp_path / "a.onnx")
     with pytest.raises(UsageError, match=r"^load_policy: teacher_sees chooses parts of the observations of task, whic"):
         rd.load_policy(tmp_path / "state.safetensors", teacher_sees="state")
     student_of_hint().save(tmp_path / "hint.safetensors")

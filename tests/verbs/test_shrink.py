@@ -250,7 +250,7 @@ def test_while_no_size_holds_one_has_time_to_learn_even_if_the_proof_is_then_lat
     assert trial.num_updates == 30, "learned until it held"
     assert found.proofs
     said = [event.text for event in told if isinstance(event, MessageEvent)]
-    assert "time is up: 1 of 2 sizes were not tried" in said
+    assert "time is up: 1 of 2 sizes were not tried to the end" in said
 
 
 def search_whose_proofs_fail(monkeypatch, tmp_path, *, num_failures, held_at_the_end=True):
@@ -450,7 +450,7 @@ def test_a_size_that_diverges_is_one_that_does_not_hold(tmp_path, quick, monkeyp
     )
     assert not found.held and not any(trial.holds for trial in found.trials)
     texts = [event.text for event in told if isinstance(event, MessageEvent)]
-    assert "mlp:16 is given up: the loss is nan" in texts
+    assert "mlp:16 is given up: its training diverged" in texts
     assert "mlp:16, 114 parameters: keeps nothing (bound nothing), does not hold; 0 steps, 0 s" in texts
 
 

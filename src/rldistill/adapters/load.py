@@ -26,7 +26,7 @@ from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_can_sample
 from rldistill.policies.sighted import SightedPolicy, check_takes_parts
-from rldistill.sight import Sight, choose_parts
+from rldistill.sight import Sight, choose_parts, shown_to
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -153,7 +153,7 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     whole, device = _task(options.task, options.env_kwargs), resolve_device(options.device)
     sight = None if options.teacher_sees is None else _sight(options, whole)
     # What sees some parts is loaded for a task that shows no others.
-    task = replace(whole, fingerprint=sight.seen(whole.fingerprint)) if whole and sight else whole
+    task = None if whole is None else shown_to(whole, sight)
     if isinstance(source, str | Path):
         with reading_file(f"Policy file {source}", PolicyFileError):
             if options.initial_state is not None:

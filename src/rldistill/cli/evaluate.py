@@ -31,10 +31,11 @@ def run(argv: Sequence[str]) -> None:
     from rldistill.evaluation.file import EvaluationNotWrittenError
     from rldistill.evaluation.gate import check_retention
     from rldistill.session.machine import resolve_machine
+    from rldistill.session.own_files import CONFIG_FILE
     from rldistill.verbs.evaluate import evaluate_pairing, load_pairing
 
     options, policies = resolve_machine(options), given.values["policies"]
-    if options.out is None and len(policies) == 1 and policies[0].is_dir():
+    if options.out is None and len(policies) == 1 and (policies[0] / CONFIG_FILE).is_file():
         options = replace(options, out=policies[0] / "evaluation.json")
     pairing = load_pairing(options)
     if flags.dry_run:

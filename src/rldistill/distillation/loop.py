@@ -270,18 +270,17 @@ def held_out_record(
     """Return what a student's outputs `[N, O]` on held-out steps are worth after so many updates.
 
     Raises:
-        NumericalError: its loss or likeness is NaN or infinite.
+        NumericalError: its loss is NaN or infinite.
     """
     targets = held_out.batch.target_rows(held_out.teacher_kind).to(outputs.device)
-    loss = mean_over_batch(function(outputs, targets, **parameters))
-    alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
-    record = HeldOutRecord(float(loss), alike, parameters)
-    if not (math.isfinite(record.loss) and math.isfinite(alike.value)):
+    loss = float(mean_over_batch(function(outputs, targets, **parameters)))
+    if not math.isfinite(loss):
         raise NumericalError(
-            f"After update {update} the student diverged on steps that it is not trained on: loss {record.loss:g}, "
-            f"{alike.name} {alike.value:g}, on {held_out.batch.origin}. {_WHAT_TO_DO}"
+            f"After update {update} the student diverged on steps that it is not trained on: loss {loss:g}, on "
+            f"{held_out.batch.origin}. {_WHAT_TO_DO}"
         )
-    return record
+    alike = likeness(outputs, function.student_kind, targets, held_out.teacher_kind, held_out.layout)
+    return HeldOutRecord(loss, alike, parameters)
 
 
 def seen(batch: Window, sight: Sight | None = None) -> Tensors:

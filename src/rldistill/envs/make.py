@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
+from gymnasium import vector
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
@@ -44,7 +45,7 @@ _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 # What `gymnasium.make_vec` takes for the vector as a whole, and keeps among the settings of its environments.
-_OF_THE_VECTOR = frozenset({"num_envs", "vectorization_mode", "vector_kwargs"})
+_OF_THE_VECTOR = frozenset({"num_envs", "vectorization_mode", "vector_kwargs", "render_mode"})
 _FEW_ENVS, _MANY_ENVS = 16, 128
 # Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
 _EMULATORS, _FEWEST_OF_A_HALF = 32, 12
@@ -244,10 +245,20 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
     fingerprint = space_fingerprint("vector environment", envs.single_observation_space, envs.single_action_space)
     VectorEnvs(envs)  # refuses those that cannot be played
     spec: EnvSpec | None = getattr(envs, "spec", None)
-    kwargs = None if spec is None else _recordable_kwargs(spec)
+    kwargs = None if spec is None or _is_changed(envs) else _recordable_kwargs(spec)
     name = f"{PYTHON_PREFIX}{type(envs).__name__}" if spec is None or kwargs is None else spec.id
     task = Task(name, fingerprint, Protocol(), kwargs or {})
     return PlayableTask(task, lambda _num_envs, _num_threads: VectorEnvs(envs), envs.num_envs)
+
+
+def _is_changed(envs: "VectorEnv[Any, Any, Any]") -> bool:
+    """Whether a wrapper around a vector changes what its environments are: its spec is that of the vector inside."""
+    changes = (vector.VectorObservationWrapper, vector.VectorActionWrapper, vector.VectorRewardWrapper)
+    while isinstance(envs, vector.VectorWrapper):
+        if isinstance(envs, changes):
+            return True
+        envs = envs.env
+    return False
 
 
 def _recordable_kwargs(spec: EnvSpec) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-from rldistill.errors import OutputExistsError, RldistillError
+from rldistill.errors import LockedError, OutputExistsError, RldistillError
 from rldistill.exports.formats import ExportFormat
 from rldistill.storage import folder_lock
 
@@ -26,7 +26,11 @@ def staging(out: Path) -> Generator[Path]:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
-    with folder_lock(place):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(place))
+        except LockedError as error:
+            raise LockedError(f"--out {out}: another process exports there. Wait for it, or choose another.") from error
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

@@ -85,7 +85,10 @@ def _write(export: Export, path: Path) -> Written | None:
         _write_statistics(export, env, path.with_suffix(_STATISTICS_SUFFIX))
     parts = [part.name for part in export.policy.tasks[0].fingerprint.observation_parts]
     if not parts and env.coded is not None:
-        text = f"the zip takes the vector that the policy sees, and is trained on where one is given, not {env.coded}"
+        text = (
+            "the zip takes the vector that the policy sees: to train it further, wrap the environment so that it gives "
+            f"that vector instead of {env.coded}"
+        )
         return Written({"observation_space": str(env.coded)}, text)
     if not parts:
         return None
@@ -223,7 +226,7 @@ def _write_statistics(export: Export, env: _Spaces, path: Path) -> None:
     shape = export.policy.spec.observation_shape
     normalize.obs_rms.mean = np.array(statistics.mean).reshape(shape)
     normalize.obs_rms.var = np.array(statistics.variance).reshape(shape)
-    normalize.obs_rms.count = 1e6  # they stay as they are while training goes on from here
+    normalize.obs_rms.count = 1e6  # so many that the next steps of training move them only slowly
     normalize.save(str(path))
 
 

@@ -25,9 +25,9 @@ from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.policies.entry import several_entry, teacher_entry
-from rldistill.policies.sighted import SightedPolicy, check_takes_parts
+from rldistill.policies.sighted import SightedPolicy, check_takes_parts, seeing
 from rldistill.policies.switched import SwitchedPolicy
-from rldistill.sight import Sight, choose_parts
+from rldistill.sight import choose_parts, shown_to
 from rldistill.tasks import Protocol, Task
 from rldistill.types import resolve_device
 
@@ -220,16 +220,6 @@ def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None =
     assert isinstance(policy, SwitchedPolicy), "several teachers are one such policy"
     members = [entry_of(own, named.teachers[name]) for name, own in policy.members.items()]
     return several_entry(policy, members, played_as=played_as)
-
-
-def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
-    """Return a policy that plays a task by some parts of its observations; None: by all of them."""
-    return policy if sight is None else SightedPolicy(policy, task, sight)
-
-
-def shown_to(task: Task, sight: Sight | None) -> Task:
-    """Return a task as a policy that sees some parts has it: a file that names no task is read for this one."""
-    return task if sight is None else replace(task, fingerprint=sight.seen(task.fingerprint))
 
 
 def load_file(

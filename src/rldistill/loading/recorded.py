@@ -8,12 +8,13 @@ from typing import Any
 
 from rldistill.adapters.load import PROGRAMS, FileKind, acting, detect_kind, policy_file_of
 from rldistill.errors import MismatchError, RldistillError, printable
-from rldistill.loading.named import PolicyFile, load_file, seeing, shown_to
+from rldistill.loading.named import PolicyFile, load_file
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS
+from rldistill.policies.sighted import seeing
 from rldistill.policies.switched import Choice, SwitchedPolicy
-from rldistill.sight import Sight, recorded_sight
+from rldistill.sight import Sight, recorded_sight, shown_to
 from rldistill.tasks import Task
 from rldistill.types import OUTPUT_KINDS_OF_ACTIONS
 

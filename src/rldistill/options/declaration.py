@@ -166,7 +166,7 @@ def default_values(record: type[Any]) -> dict[str, Any]:
 
 
 def option_help(record: type[Any]) -> dict[str, str]:
-    """Return the docstrings of a record's options; its own stand above those of its bases."""
+    """Return the docstrings of a record's options; its own replace those of its bases."""
     return {name: text for owner in reversed(record.__mro__) for name, text in _own_help(owner).items()}
 
 

@@ -18,15 +18,6 @@ from rldistill.tasks import Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
 
 
-def check_takes_parts(policy: Policy, sight: Sight, what: str) -> None:
-    """Check that a policy, called `what`, does not say itself which parts it sees. Raises UsageError: it does."""
-    if isinstance(policy, TorchPolicy) and policy.spec.sight is not None:
-        raise UsageError(
-            f"{what} says itself that it sees {', '.join(policy.spec.sight.parts)}: got teacher_sees "
-            f"{', '.join(sight.parts)}. Leave it out."
-        )
-
-
 class SightedPolicy:
     """Plays a task by a policy that was made for some parts of its observations; the `Policy` protocol around both.
 
@@ -104,3 +95,19 @@ class SightedPolicy:
         rows = as_tensors(observations, self._task.fingerprint)
         check_observations(self.name, rows, self._task.fingerprint)
         return join_parts(self.sight.choose(rows))
+
+
+def check_takes_parts(policy: Policy, sight: Sight, what: str) -> None:
+    """Check that a policy, called `what`, does not say itself which parts it sees. Raises UsageError: it does."""
+    own = policy.sight if isinstance(policy, SightedPolicy) else None
+    own = policy.spec.sight if isinstance(policy, TorchPolicy) else own
+    if own is not None:
+        raise UsageError(
+            f"{what} says itself that it sees {', '.join(own.parts)}: got teacher_sees {', '.join(sight.parts)}. "
+            "Leave it out."
+        )
+
+
+def seeing(policy: Policy, task: Task, sight: Sight | None) -> Policy:
+    """Return a policy that plays a task by some parts of its observations; None: by all of them."""
+    return policy if sight is None else SightedPolicy(policy, task, sight)

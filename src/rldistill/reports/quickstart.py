@@ -23,6 +23,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.curves import size_curve
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
+from rldistill.session.own_files import HEADER
 from rldistill.session.run_folder import (
     changed_settings,
     check_place,
@@ -166,7 +167,7 @@ def check_folder(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a configuration is one that `write_config` wrote, not a user's own of the same name."""
-    return path.is_file() and path.read_bytes().startswith(b"# rldistill quickstart ")
+    return path.is_file() and path.read_bytes().startswith(f"{HEADER}quickstart ".encode())
 
 
 def _check_begun(out: Path, options: QuickstartOptions) -> None:

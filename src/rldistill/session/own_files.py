@@ -1,7 +1,8 @@
 """What runs leave in their folder, whichever verb's they are: what `--overwrite` may delete."""
 
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rldistill.limits import JSON, read_file, read_json
@@ -71,13 +72,14 @@ def _foreign_in_replays(folder: Path) -> Iterator[Path]:
 
 def _foreign_in_parts(folder: Path) -> Iterator[Path]:
     """Yield what no run wrote in a folder of students or of jobs: each job has a record, and a run or a dataset."""
+    games = _games(folder.parent / CONFIG_FILE)
     for item in sorted(folder.iterdir()):
         if item.is_dir():
             yield from _foreign_in_job(item)
             continue
         is_student = folder.name == "students" and _STUDENT.fullmatch(item.name)
-        # A teacher's file goes by the name of its job.
-        is_teacher = item.suffix == ".safetensors" and _is_record(item.with_suffix(".json"))
+        # A teacher's file goes by its game; its record comes later.
+        is_teacher = folder.name == "teachers" and item.suffix in (".safetensors", ".json") and item.stem in games
         is_half_written = any(is_temporary(item, name) for name in ("*.safetensors", "*.json"))
         if not (is_student or is_teacher or is_half_written or _is_record(item)):
             yield item
@@ -92,6 +94,15 @@ def _foreign_in_job(folder: Path) -> Iterator[Path]:
         yield from foreign_items(folder)
     else:  # stopped in its first moments, it holds nothing yet
         yield from (item for item in sorted(folder.iterdir()) if item.name != ".lock" and not _is_half_written(item))
+
+
+def _games(config: Path) -> Collection[str]:
+    """Return the games of a reproduction; of another run none."""
+    try:
+        games = tomllib.loads(config.read_text()).get("games", ())
+    except (OSError, ValueError):
+        return ()
+    return games if isinstance(games, list) else ()
 
 
 def _is_record(path: Path) -> bool:

@@ -237,7 +237,7 @@ def _delete_half_written(folder: Path) -> None:
 
 def _delete_run(contents: list[Path]) -> None:
     # What marks a folder as ours goes last: a kill before it can be followed by another --overwrite.
-    for item in sorted(contents, key=lambda item: (item.suffix == ".json", item.name == CONFIG_FILE)):
+    for item in sorted(contents, key=lambda item: (item.name == CONFIG_FILE, item.suffix == ".json")):
         if item.is_dir() and not item.is_symlink():
             _delete_run(list(item.iterdir()))
             item.rmdir()

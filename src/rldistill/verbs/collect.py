@@ -185,7 +185,7 @@ def _target(options: CollectOptions) -> int:
     if begun is not None and not begun.is_complete and options.num_steps < begun.target_num_steps:
         raise MismatchError(
             f"--num-steps {options.num_steps}: {out} was begun with {begun.target_num_steps} and is not finished. "
-            "Leave --num-steps out to finish it, or name as many or more."
+            "Give as many or more, or begin anew with --overwrite."
         )
     return options.num_steps
 

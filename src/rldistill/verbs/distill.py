@@ -7,7 +7,6 @@ from pathlib import Path
 from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
 from rldistill.events import Callback
-from rldistill.loading.named import shown_to
 from rldistill.networks import parse_architecture
 from rldistill.options.declaration import verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
@@ -18,7 +17,7 @@ from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_configured, configured_run, keep_inputs
-from rldistill.sight import choose_parts
+from rldistill.sight import choose_parts, shown_to
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 from rldistill.verbs.default_student import network_of_file

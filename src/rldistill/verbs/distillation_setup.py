@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.distillation import OPTIMIZERS, Batches, Distiller
 from rldistill.distillation.balance import GradientBalance
 from rldistill.distillation.sources import Source, num_decoders
-from rldistill.errors import DatasetError, MismatchError, UsageError, first_line
+from rldistill.errors import MismatchError, UsageError
 from rldistill.limits import MAX_NORMALISED
 from rldistill.losses.further import FurtherLoss
-from rldistill.networks import InputNormalization, ModuleNetwork
+from rldistill.networks import ModuleNetwork
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import DistillOptions, Named, Online
@@ -23,7 +22,7 @@ from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
 from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
-from rldistill.sight import Sight, choose_parts, recorded_sight
+from rldistill.sight import choose_parts
 from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.initial_student import (
     StudentTask,
@@ -32,6 +31,7 @@ from rldistill.verbs.initial_student import (
     kinds_of_observation,
     student_name,
 )
+from rldistill.verbs.input_statistics import normalization_of
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import held_out_fraction, source_values
@@ -39,7 +39,6 @@ from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses,
 from rldistill.verbs.windows import window_of
 
 # Added to variances that are measured; a number that varies less is taken for one that never changes.
-_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _student_tasks(options: DistillOptions, sources: Sequence[Source], losses: S
         StudentTask(
             source.task,
             source.samples,
-            _normalization(options, source, sight),
+            normalization_of(options, source.teacher, source.task, sight, source.label),
             sight,
             kind,
             # Of a dataset nobody asks its teacher, which may be elsewhere.
@@ -259,34 +258,6 @@ def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask], modu
         why = "a module of your own, which may do so itself"
     if why:
         raise UsageError(f"normalize_inputs is for vectors, those of each task apart, got {why}. Leave it out.")
-
-
-def _normalization(options: DistillOptions, data: Source, sight: Sight | None) -> InputNormalization | None:
-    """Return the teacher's statistics of what the student sees, or some to be measured; None: there are none."""
-    own, theirs = _recorded_normalization(data), recorded_sight(data.teacher.reading)
-    whole = data.task.fingerprint
-    if own is not None and not (sight is None and theirs is None):
-        everything = range(math.prod(whole.observation_shape))
-        known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
-        own = own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
-    if own is None and options.normalize_inputs and options.init_from is None:
-        seen = whole if sight is None else sight.seen(whole)
-        size = math.prod(seen.observation_shape)
-        return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
-    return own
-
-
-def _recorded_normalization(data: Source) -> InputNormalization | None:
-    recorded = data.teacher.normalization
-    if recorded is None:
-        return None
-    settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
-    try:
-        return InputNormalization.from_settings(recorded["mean"], recorded["variance"], settings)
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-        what = f"{data.label}: the normalization of its teacher cannot be used"
-        raise DatasetError(f"{what}: {reason}. {DATASET_REMEDY}") from error
 
 
 def task_schedule(options: DistillOptions, names: Sequence[str]) -> TaskSchedule:

@@ -32,12 +32,13 @@ from rldistill.exports.states import state_parts
 from rldistill.exports.table import FORMATS, check_form
 from rldistill.exports.trajectories import Decisions, TrajectorySource
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by, seeing
+from rldistill.loading.named import PolicyLike, as_named, as_policy, files_of, path_of, played_by
 from rldistill.loading.recorded import recorded_teacher
 from rldistill.observations import flat
 from rldistill.options.declaration import verb
 from rldistill.options.export import ExportOptions
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.policies.sighted import SightedPolicy, seeing
 from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine
@@ -155,6 +156,11 @@ def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
 
 def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     """Return the policy playing the head that is exported."""
+    if isinstance(policy, SightedPolicy):
+        raise RldistillError(
+            f"Policy {policy.name!r} sees parts of {policy.tasks[0].name} by teacher_sees, and an export would not say "
+            "which. Export its file by itself, or distil it."
+        )
     if not isinstance(policy, TorchPolicy):
         raise RldistillError(
             f"Policy {policy.name!r} is a program, not weights: there is nothing to export but the file that it is. "

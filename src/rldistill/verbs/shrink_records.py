@@ -30,9 +30,9 @@ class Trial:
         retention: mean over the choosing episodes.
         bound: one-sided 95 % lower bound there.
         holds: whether the bound reaches what is to be kept.
-        num_updates: gradient steps; of a size that learned again, those of the last time.
-        num_steps: decisions that were played to learn from, each time.
-        seconds: of training and looking, each time.
+        num_updates: gradient steps of the student in its file.
+        num_steps: decisions that were played to learn from, of all times together.
+        seconds: of training and looking, of all times together.
         is_cut: whether time ended it, the last time, before its updates were done: more time may make it hold.
         policy_hash: of the student in its file.
     """

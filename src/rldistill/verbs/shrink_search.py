@@ -13,16 +13,16 @@ import numpy as np
 
 from rldistill.distillation import LiveSource, distil
 from rldistill.distillation.loop import UpdateDivergedError
-from rldistill.errors import MismatchError, RldistillError, UsageError, first_line
+from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.events import Callback, ProgressEvent, notify, tell
-from rldistill.loading.named import PolicyLike, as_teacher, shown_to
+from rldistill.loading.named import PolicyLike, as_teacher
 from rldistill.networks.growth import grow
 from rldistill.options.distill import AUTO, DistillOptions, Live
 from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.policies.entry import num_parameters_of
 from rldistill.rollout.evaluate import is_deterministic
-from rldistill.sight import choose_parts
+from rldistill.sight import choose_parts, shown_to
 from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
@@ -143,7 +143,10 @@ class Search:
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
             if most <= (_LEAST_SHARE * left if self._tried.has_held else 0):
-                tell(self._callbacks, f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried")
+                tell(
+                    self._callbacks,
+                    f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried to the end",
+                )
                 return
             self._try(name, time.monotonic() + max(most, 1.0))
 
@@ -262,8 +265,8 @@ class Search:
                     # A bar that waits for updates that will not come would stay on the screen.
                     notify(self._callbacks, ProgressEvent(f"try {name}", update, update, "updates"))
                     break
-        except UpdateDivergedError as error:
-            tell(self._callbacks, f"{name} is given up: {first_line(error)}")
+        except UpdateDivergedError:
+            tell(self._callbacks, f"{name} is given up: its training diverged")
         finally:
             setup.batches.close()
         num_steps = int(source.record["num_steps"])
@@ -283,7 +286,7 @@ class Search:
         )
         if trial.holds or not to_the_end:
             made = provenance_of(trial, self._teacher, self._named, num_steps=num_steps)
-            self._tried.keep(trial, student.with_provenance(made))
+            self._tried.record(trial, student.with_provenance(made))
         what = "holds" if trial.holds else "does not hold"
         tell(
             self._callbacks,

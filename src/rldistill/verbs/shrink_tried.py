@@ -86,23 +86,20 @@ class Tried:
         refuted = {key for key, proof in last.items() if proof.retention < keep}
         self.given_up = {trial.network for trial in self.trials if trial.policy_hash in refuted}
 
-    def keep(self, trial: Trial, student: TorchPolicy) -> None:
+    def record(self, trial: Trial, student: TorchPolicy) -> None:
         """Write a size and its record, in place of what it was before if that was no better."""
         (self._out / STUDENTS_FOLDER).mkdir(exist_ok=True)
-        before = [each for each in self.trials if each.network == trial.network]
+        before = next((each for each in self.trials if each.network == trial.network), None)
         # What failed its proof has a bound that flatters it.
-        better = [each for each in before if each.bound > trial.bound and trial.network not in self.given_up]
-        if better:
-            kept = replace(better[0], is_cut=trial.is_cut)
+        if before is not None and before.bound > trial.bound and trial.network not in self.given_up:
+            kept = replace(before, is_cut=trial.is_cut)
         else:
             student.save(self._out / trial.file)
             kept = replace(trial, policy_hash=student.hash)
-        kept = replace(
-            kept,
-            num_steps=trial.num_steps + sum(each.num_steps for each in before),
-            seconds=trial.seconds + sum(each.seconds for each in before),
-        )
-        self.trials = [*(each for each in self.trials if each not in before), kept]
+        if before is not None:
+            spent = before.num_steps + trial.num_steps, before.seconds + trial.seconds
+            kept = replace(kept, num_steps=spent[0], seconds=spent[1])
+        self.trials = [*(each for each in self.trials if each is not before), kept]
         self.given_up.discard(trial.network)
         self._to_try_again.discard(trial.network)
         self.write()

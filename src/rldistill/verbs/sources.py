@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rldistill.data import Dataset, TeacherEntry
+from rldistill.data import Dataset
 from rldistill.distillation.hindsight import check_own_play
 from rldistill.distillation.live import LiveSource
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
@@ -33,11 +33,11 @@ from rldistill.policies import Policy
 from rldistill.policies.entry import further_shapes
 from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
-from rldistill.sight import choose_parts, recorded_sight
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.final_score import DEFAULT_EPISODES
+from rldistill.verbs.input_statistics import measures_inputs
 from rldistill.verbs.teachers import initial_policy, make_training, suited_to
 from rldistill.verbs.train_teacher import learner_options
 from rldistill.verbs.windows import memory_of, window_of
@@ -197,7 +197,7 @@ def _joined_source(datasets: Sequence[Dataset], options: DistillOptions) -> Stor
 
 
 def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
-    window, burn_in = window_of(options)
+    (window, burn_in), recorded = window_of(options), dataset.provenance
     return StoredSource(
         dataset,
         window_length=window,
@@ -205,8 +205,8 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
         seed=options.seed,
         held_out_fraction=held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
-        playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
-        measures_inputs=measures_inputs(options, dataset.provenance.teacher, dataset.provenance.task),
+        playable=make_task(recorded.task) if options.evaluate_episodes else None,
+        measures_inputs=measures_inputs(options, recorded.teacher, recorded.task, f"Dataset {dataset.path}"),
     )
 
 
@@ -315,25 +315,13 @@ def _live_source(
         held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
-        measures_inputs=measures_inputs(options, entry, playable.task),
+        measures_inputs=measures_inputs(options, entry, playable.task, f"Teacher {policy.name}"),
         lookahead=item.lookahead,
         value_gate=item.value_gate,
         further={
             field: further_shapes(policy, playable.task, [field], option)[field] for field, option in wanted.items()
         },
     )
-
-
-def measures_inputs(options: DistillOptions, teacher: TeacherEntry, task: Task) -> bool:
-    """Whether a student normalises its inputs by what is measured, not as its teacher does or as its file says."""
-    if not options.normalize_inputs or options.init_from is not None:
-        return False
-    theirs = recorded_sight(teacher.reading)
-    if teacher.normalization is None or theirs is None:
-        return teacher.normalization is None
-    # Of parts that the student alone sees the teacher has no statistics.
-    sight = choose_parts("student_sees", options.student_sees, options.names, task)
-    return sight is not None and not set(sight.places(task.fingerprint)) & set(theirs.places(task.fingerprint))
 
 
 def _teacher_fraction(item: Live) -> Schedule:

@@ -1,0 +1,61 @@
+"""By which statistics a student normalises its inputs: its teacher's, or some that are measured for it."""
+
+import math
+
+from rldistill.data import TeacherEntry
+from rldistill.data.manifest import DATASET_REMEDY
+from rldistill.errors import DatasetError, first_line
+from rldistill.networks import InputNormalization
+from rldistill.options.distill import DistillOptions
+from rldistill.sight import Sight, choose_parts, recorded_sight, shown_to
+from rldistill.tasks import Task
+
+_EPSILON = 1e-6
+
+
+def normalization_of(
+    options: DistillOptions, teacher: TeacherEntry, task: Task, sight: Sight | None, what: str
+) -> InputNormalization | None:
+    """Return the teacher's statistics of what the student sees, or some to be measured; None: there are none.
+
+    `what` is how an error calls the source. Raises DatasetError: what is recorded of the teacher cannot be used.
+    """
+    theirs = _of_teacher(teacher, task, sight, what)
+    if theirs is None and options.normalize_inputs and options.init_from is None:
+        size = math.prod(shown_to(task, sight).fingerprint.observation_shape)
+        return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
+    return theirs
+
+
+def measures_inputs(options: DistillOptions, teacher: TeacherEntry, task: Task, what: str) -> bool:
+    """Whether a source measures the student's inputs: the teacher has statistics of nothing that the student sees."""
+    if not options.normalize_inputs or options.init_from is not None:
+        return False
+    if teacher.normalization is None:
+        return True
+    sight = choose_parts("student_sees", options.student_sees, options.names, task)
+    return _of_teacher(teacher, task, sight, what) is None
+
+
+def _of_teacher(teacher: TeacherEntry, task: Task, sight: Sight | None, what: str) -> InputNormalization | None:
+    """Return the teacher's statistics of what the student sees; None: it has none of them."""
+    own, theirs = _recorded(teacher, what), recorded_sight(teacher.reading)
+    if own is None or (sight is None and theirs is None):
+        return own
+    whole = task.fingerprint
+    everything = range(math.prod(whole.observation_shape))
+    known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
+    return own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
+
+
+def _recorded(teacher: TeacherEntry, what: str) -> InputNormalization | None:
+    recorded = teacher.normalization
+    if recorded is None:
+        return None
+    settings = {name: value for name, value in recorded.items() if name not in ("mean", "variance")}
+    try:
+        return InputNormalization.from_settings(recorded["mean"], recorded["variance"], settings)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        text = f"{what}: the normalization of its teacher cannot be used: {reason}. {DATASET_REMEDY}"
+        raise DatasetError(text) from error
