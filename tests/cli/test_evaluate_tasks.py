@@ -62,6 +62,7 @@ def assert_copies_alone_are_told(lines):
 
 def test_a_run_folder_named_alone_gets_the_evaluation_on_all_tasks():
     Path("run").mkdir()
+    Path("run/config.toml").write_text("# rldistill distill --config config.toml\n")
     Path("student.safetensors").rename("run/student.safetensors")
     run_well("evaluate", "run", "--num-episodes", "1", "--quiet")
     assert json.loads(Path("run/evaluation.json").read_text())["tasks"].keys() == {A, B}

@@ -263,7 +263,7 @@ def test_overwriting_deletes_the_replay_and_never_what_lies_beside_it(tmp_path):
     run(tmp_path / "run", num_steps=512)
     assert run(tmp_path / "run", overwrite=True, num_steps=64).num_steps == 64
     (tmp_path / "run" / "replay" / "0" / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"--overwrite would delete replay in "):
+    with pytest.raises(OutputExistsError, match=r"--overwrite would delete replay/0 in "):
         run(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "config.toml").is_file()
 

@@ -205,7 +205,7 @@ def test_an_unfinished_collection_goes_on_to_the_number_of_steps_that_it_was_beg
     with pytest.raises(KeyboardInterrupt):
         collect(hand_made_teacher(), num_steps=2000, num_envs=40, callbacks=[StopAfter(10)], **settings)
     begun = load_manifest(tmp_path / "d")
-    with pytest.raises(MismatchError, match=r"^--num-steps 300: .*/d was begun with 2000 and is not finished\. Leave"):
+    with pytest.raises(MismatchError, match=r"^--num-steps 300: .*/d was begun with 2000 and is not finished\. Give"):
         collect(hand_made_teacher(), num_steps=300, resume=True, **settings)
     assert load_manifest(tmp_path / "d") == begun
     told = []

@@ -85,7 +85,7 @@ def test_stable_baselines3_sees_what_the_policy_sees_in_the_environments_own_spa
 def test_what_stable_baselines3_would_see_otherwise_leaves_with_a_note_or_not_at_all(tmp_path):
     pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     result = export(policy_of("LateChoice"), tmp_path / "a.zip", task=shown_task("LateChoice"), **FEW)
-    assert "the zip takes the vector that the policy sees, and is trained on where one is given, not D" in str(result)
+    assert "so that it gives that vector instead of Discrete(5, start=2)" in str(result)
     line = r"^--to sb3: the network of policy .* is an mlp that sees images with their channels last, which the library"
     with pytest.raises(RldistillError, match=line):
         export(policy_of("ChannelsLast"), tmp_path / "b.zip", task=shown_task("ChannelsLast"), **FEW)
