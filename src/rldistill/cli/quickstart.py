@@ -34,11 +34,11 @@ def run(argv: Sequence[str]) -> None:
         write_options(options, flags)
         return
     from rldistill.cli.progress import callbacks
-    from rldistill.reports.quickstart import TABLE_FILE, quickstart
+    from rldistill.reports.quickstart import quickstart
 
     with callbacks(quiet=flags.quiet) as listeners:
         result = quickstart(replace(options, callbacks=listeners))
-    table = (out / TABLE_FILE).read_text()  # a second call shows what the first one measured
+    table = result.table.read_text()  # a second call shows what the first one measured
     files = {"student": result.student, "figure": result.figure}
     files |= {} if result.video is None else {"video": result.video}
     if flags.json:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rldistill.envs import PlayableTask
 from rldistill.errors import OutputExistsError, RldistillError, check_installed, first_line
-from rldistill.evaluation.records import Evaluation
 from rldistill.evaluation.table import evaluation_table
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, notify
 from rldistill.limits import JSON, read_file, read_json
@@ -23,7 +22,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.reports.curves import size_curve
 from rldistill.reports.figures import learning_curve
 from rldistill.reports.video import side_by_side
-from rldistill.session.own_files import HEADER
+from rldistill.session.own_files import is_ours
 from rldistill.session.run_folder import (
     changed_settings,
     check_place,
@@ -44,7 +43,7 @@ _EVALUATION_SEED = 1_000
 _FILMED_STEPS = 600
 _WITHIN, _NUM_STEPS, _NUM_UPDATES = 600.0, 60_000, 12_000
 _CONFIG_FILE = "quickstart.toml"
-TABLE_FILE = "evaluation.txt"
+_TABLE_FILE = "evaluation.txt"
 # What every phase takes as it is given.
 _SHARED = ("seed", "num_envs", "num_threads", "device", "overwrite", "callbacks")
 # A second call may evaluate longer, or on another machine.
@@ -58,14 +57,14 @@ class QuickstartResult:
     Attributes:
         student: policy file.
         evaluation: as JSON.
-        table: `Evaluation` where it was made in this call, None where it was there already.
+        table: text file, the same for people.
         figure: PNG of the learning curve, or of what the sizes keep.
         video: MP4 of teacher and student side by side; None where the task cannot be filmed.
     """
 
     student: Path
     evaluation: dict[str, Any]
-    table: Evaluation | None
+    table: Path
     figure: Path
     video: Path | None
 
@@ -91,17 +90,17 @@ def quickstart(options: QuickstartOptions) -> QuickstartResult:
         found = shrink(_named(options), options.task, within=within, out=run, **said, **shared)
         notify(options.callbacks, MessageEvent(found.verdict))
         student, figure = found.student, size_curve(found.to_dict(), out / "sizes.png")
-        evaluation, table = _evaluated(out, options, playable, student, teacher)
+        evaluation = _evaluated(out, options, playable, student, teacher)
     else:
         student = _distilled(options, options.network, shared)
-        evaluation, table = _evaluated(out, options, playable, student, teacher)
+        evaluation = _evaluated(out, options, playable, student, teacher)
         figure = learning_curve(run, out / "learning_curve.png", evaluation)
     video, of_film = out / "teacher_and_student.mp4", out / "teacher_and_student.json"
     shown = canonical_json({"teacher": teacher.hash, "student": student.hash}).encode()
     is_filmed = video.is_file() and of_film.is_file() and of_film.read_bytes() == shown and not options.overwrite
     if not is_filmed and (is_filmed := _film(teacher, student, playable, video, options)):
         write_atomically(of_film, shown)
-    return QuickstartResult(run / STUDENT_FILE, evaluation, table, figure, video if is_filmed else None)
+    return QuickstartResult(run / STUDENT_FILE, evaluation, out / _TABLE_FILE, figure, video if is_filmed else None)
 
 
 def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
@@ -155,7 +154,7 @@ def _distilled(options: QuickstartOptions, network: str, shared: dict[str, Any])
 def check_folder(folder: Path) -> None:
     """Check that a folder, whose files may be replaced, holds a quickstart or nothing, else raise OutputExistsError."""
     check_place(folder)
-    if not folder.is_dir() or _is_ours(folder / _CONFIG_FILE):
+    if not folder.is_dir() or is_ours(folder / _CONFIG_FILE, "quickstart"):
         return
     # A call that was stopped while it collected leaves `data` alone, which `collect` checks.
     foreign = [item.name for item in folder.iterdir() if item.name != "data" and not is_temporary(item, _CONFIG_FILE)]
@@ -163,11 +162,6 @@ def check_folder(folder: Path) -> None:
         raise OutputExistsError(
             f"--out {folder} exists and is not a quickstart's: found {min(foreign)}. Choose another --out."
         )
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a configuration is one that `write_config` wrote, not a user's own of the same name."""
-    return path.is_file() and path.read_bytes().startswith(f"{HEADER}quickstart ".encode())
 
 
 def _check_begun(out: Path, options: QuickstartOptions) -> None:
@@ -191,8 +185,9 @@ def _check_begun(out: Path, options: QuickstartOptions) -> None:
 
 def _evaluated(
     out: Path, options: QuickstartOptions, playable: PlayableTask, student: TorchPolicy, teacher: Policy
-) -> tuple[dict[str, Any], Evaluation | None]:
-    path, shown = out / "run" / "evaluation.json", out / TABLE_FILE
+) -> dict[str, Any]:
+    """Evaluate the student, if an earlier call has not, and return the evaluation as JSON."""
+    path, shown = out / "run" / "evaluation.json", out / _TABLE_FILE
     if path.is_file() and shown.is_file():
         try:
             found = read_json(read_file(path, JSON.num_bytes))
@@ -203,7 +198,7 @@ def _evaluated(
             ) from error
         if played == [(policy.hash, options.num_episodes) for policy in (teacher, student)]:
             notify(options.callbacks, MessageEvent(f"{path} already holds this student's evaluation"))
-            return found, None
+            return found
     result = evaluate(
         student,
         playable,
@@ -215,7 +210,7 @@ def _evaluated(
     # The table first: a stop between the two is followed by another evaluation.
     write_atomically(shown, evaluation_table(result).encode())
     write_json(path, result.to_dict())
-    return result.to_dict(), result
+    return result.to_dict()
 
 
 def _film(teacher: Policy, student: TorchPolicy, playable: PlayableTask, out: Path, options: QuickstartOptions) -> bool:

@@ -38,12 +38,13 @@ PART_FOLDERS = ("teachers", "data", "students", "evaluations")
 _STUDENT = re.compile(r"(.+-seed-\d+|(mlp|gru|conv|combined)-[\dx-]+|net\d+|dqn)\.safetensors")
 
 
-def is_ours(config: Path) -> bool:
-    """Whether a configuration is one that a run wrote, not a user's own of the same name."""
+def is_ours(config: Path, verb: str | None = None) -> bool:
+    """Whether a configuration is one that a run wrote, of this verb or of any, not a user's own of the same name."""
     if not config.is_file():
         return False
+    start = (HEADER if verb is None else f"{HEADER}{verb} ").encode()
     with config.open("rb") as file:
-        return file.read(len(HEADER)) == HEADER.encode()
+        return file.read(len(start)) == start
 
 
 def foreign_items(folder: Path) -> Iterator[Path]:

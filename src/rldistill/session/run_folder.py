@@ -119,7 +119,7 @@ def configured_run(
 
     Args:
         folder: where to.
-        options: of the verb; their defaults are what runs did that know some of them not yet.
+        options: of the verb.
         verb: what the run does.
         values: its resolved configuration, which is that of an earlier run where one is continued.
         may_differ: keys that do not change the result.
@@ -129,7 +129,7 @@ def configured_run(
     """
     with run_folder(folder, resume=options.resume, overwrite=options.overwrite) as continues:
         if continues:
-            check_same_config(folder, values, may_differ=may_differ, defaults=default_values(type(options)))
+            _check_same(folder, options, values, may_differ)
         else:
             write_config(folder, verb, values)
         yield continues
@@ -138,7 +138,7 @@ def configured_run(
 def check_configured(folder: Path, options: Folder, values: Mapping[str, Any], *, may_differ: frozenset[str]) -> None:
     """Check, without taking the folder, what `configured_run` checks."""
     if earlier_run(folder, resume=options.resume, overwrite=options.overwrite) and options.resume:
-        check_same_config(folder, values, may_differ=may_differ, defaults=default_values(type(options)))
+        _check_same(folder, options, values, may_differ)
 
 
 def keep_inputs(out: Path, inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
@@ -279,21 +279,20 @@ def _commit() -> str | None:
         return None
 
 
-def check_same_config(
-    folder: Path, values: Mapping[str, Any], *, may_differ: frozenset[str], defaults: Mapping[str, Any]
-) -> None:
+def _check_same(folder: Path, options: Folder, values: Mapping[str, Any], may_differ: frozenset[str]) -> None:
     """Check that a resumed run has the configuration it began with.
 
     Args:
         folder: of the run.
+        options: of this call; a run of a version that did not have one of them yet did what its default says.
         values: the resolved configuration of this call.
         may_differ: keys that do not change the result.
-        defaults: of the options; a run of a version that did not have one yet did what its default says.
 
     Raises:
         RldistillError: lists what differs.
     """
     before = read_config(folder / CONFIG_FILE)
+    defaults = default_values(type(options))
     later = {key: plain(value) for key, value in defaults.items() if key not in before and value is not None}
     before |= {key: value for key, value in later.items() if values.get(key) is not None}
     for key in sorted(may_differ & before.keys() & values.keys()):

@@ -89,7 +89,8 @@ def check_policy(
     before = rows.copy()
     answer, _ = policy(rows, policy.initial_state(len(rows)))
     if not np.array_equal(rows, before):
-        _raise_any(["observations: they were changed in place, expected them untouched. Copy before you scale."])
+        text = "observations: they were changed in place, expected them untouched. Copy before you scale."
+        raise ConformanceError(text)
     case = _Case(load, policy, rows, answer, reload)
     _raise_any(list(_outputs(case)))
     checks = (_batches, _repetition, _memory, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)

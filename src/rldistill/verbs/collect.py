@@ -87,7 +87,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
         if note := sampling_note(policy, player):
             tell(listeners, note)
         envs = playable.num_envs(options.num_envs, num_steps // _STEPS_OF_AN_ENV)
-        if options.num_envs is playable.fixed_num_envs is None:
+        if options.num_envs is None and playable.fixed_num_envs is None:
             envs = max(envs, len(writer.running))  # an episode is given up only where fewer are asked for
         run = _CollectionRun(writer, player, playable, num_steps, envs, options.seed, listeners)
         run.collect(options.num_threads)

@@ -38,8 +38,6 @@ from rldistill.verbs.sources import held_out_fraction, source_values
 from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kinds, task_losses
 from rldistill.verbs.windows import window_of
 
-# Added to variances that are measured; a number that varies less is taken for one that never changes.
-
 
 @dataclass(frozen=True)
 class DistillationSetup:

@@ -10,6 +10,7 @@ from rldistill.options.distill import DistillOptions
 from rldistill.sight import Sight, choose_parts, recorded_sight, shown_to
 from rldistill.tasks import Task
 
+# Added to variances that are measured; a number that varies less is taken for one that never changes.
 _EPSILON = 1e-6
 
 

@@ -30,13 +30,13 @@ def shrink(options: ShrinkOptions) -> Shrunk:
         KeyboardInterrupt: stopped; what was tried is kept, and `resume` goes on.
     """
     options, named, out = _resolved(options)
-    earlier_run(out, resume=options.resume, overwrite=options.overwrite)
+    begun = earlier_run(out, resume=options.resume, overwrite=options.overwrite)
     # Playing with every size is cheap beside learning it: nothing is lost by a stop but the size at hand.
     with stop_on_interrupt(options.callbacks) as listeners, use_threads(options.num_threads):
         # Before there is a folder: a teacher that cannot be read, or does not fit, leaves none behind.
         search = Search(options, named, out, listeners)
         try:
-            if not (options.resume and earlier_run(out, resume=True, overwrite=False)):
+            if not (options.resume and begun):
                 search.check_teacher()  # likewise
             config = _config(options, named, out)
             with configured_run(out, options, "shrink", config, may_differ=_MAY_DIFFER) as continues:
