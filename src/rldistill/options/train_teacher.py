@@ -43,6 +43,9 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     """Chance of a random action at the start. Default: 1."""
     exploration_end: float | None = None
     """Chance of a random action in the end. Default: 0.05 for pqn, 0.1 for dqn."""
+    repeat_exponent: float | None = None
+    """Let a random action last for n steps, with probabilities proportional to n^-repeat_exponent, which explores games
+    such as Freeway (2 is usual). The chances above are then those that such a stretch begins. Default: one step."""
     clip_rewards: bool | None = None
     """Learn from rewards clipped to [-1, 1]; scores are always raw. Default: on."""
     cut_at_life_loss: bool | None = None

@@ -28,7 +28,7 @@ from rldistill.options.shared import NumEnvs
 from rldistill.schedules import linear
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
-from rldistill.training.stream import IterationRecord, StreamStep, TrainingStream, explore
+from rldistill.training.stream import IterationRecord, StreamStep, TrainingStream
 from rldistill.value_learning import q_learning_targets
 
 LEARNING_RATES = {"rmsprop": 2.5e-4, "adam": 6.25e-5}
@@ -111,6 +111,7 @@ class DQNSettings(Options):
     exploration_start: Share = 1.0  # ε until learning starts
     exploration_end: Share = 0.1  # ε after `exploration_steps` more steps
     exploration_steps: Count = 1_000_000  # steps over which ε falls linearly
+    repeat_exponent: Annotated[float, Above(1)] | None = None  # of `Exploration`
     clip_rewards: bool = True  # to [−1, 1] in training
     cut_at_life_loss: bool = True  # a lost life ends the return in training
 
@@ -304,7 +305,7 @@ class DQNTraining:
             q_values = torch.zeros(stream.num_envs, stream.num_actions)
         else:
             q_values = self._learner.q_values(torch.from_numpy(stream.observations), task).float().cpu()
-        actions = explore(q_values, epsilon, self._rng)
+        actions = stream.exploration.choose(q_values, epsilon, self._rng)
         step = stream.step(actions)
         values = {"action": actions.astype(np.int32), "reward": step.rewards, "discount": step.discounts}
         self._replays[task].append(

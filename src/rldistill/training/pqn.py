@@ -44,6 +44,7 @@ class PQNSettings(Options):
     exploration_start: Share = 1.0  # ε at the start
     exploration_end: Share = 0.05  # ε after `exploration_fraction` of the run
     exploration_fraction: Share = 0.1  # share of the run over which ε falls linearly
+    repeat_exponent: Annotated[float, Above(1)] | None = None  # of `Exploration`
     clip_rewards: bool = True  # to [−1, 1] in training
     cut_at_life_loss: bool = True  # a lost life ends the return in training
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from rldistill.data import Replay
 from rldistill.envs import EpisodeEnvs
 from rldistill.observations import flat
+from rldistill.training.exploration import Exploration
 
 QFunction = Callable[[Tensor], Tensor]
 
@@ -56,6 +57,7 @@ class TrainingStream:
         gamma: discount of a step.
         clip_rewards: to [−1, 1].
         cut_at_life_loss: whether a lost life ends the return (never the game).
+        repeat_exponent: of `Exploration`.
         on_step: shown every step.
     """
 
@@ -68,12 +70,14 @@ class TrainingStream:
         gamma: float,
         clip_rewards: bool = True,
         cut_at_life_loss: bool = True,
+        repeat_exponent: float | None = None,
         on_step: Callable[[StreamStep], None] | None = None,
     ) -> None:
         self._on_step = on_step
         self._envs = envs
         self.num_envs = envs.num_envs
         self.num_actions = num_actions
+        self.exploration = Exploration(envs.num_envs, repeat_exponent)
         self._gamma = gamma
         self._clip_rewards = clip_rewards
         self._cut_at_life_loss = cut_at_life_loss
@@ -113,7 +117,7 @@ class TrainingStream:
         scores: list[float] = []
         q_values = q_function(torch.from_numpy(self._observations)).float().cpu()
         for t in range(length):
-            actions[t] = explore(q_values, exploration_epsilon, rng)
+            actions[t] = self.exploration.choose(q_values, exploration_epsilon, rng)
             step = self.step(actions[t])
             observations.append(torch.from_numpy(step.observations))
             rewards[t], discounts[t], truncated[t] = step.rewards, step.discounts, step.truncated
@@ -155,6 +159,7 @@ class TrainingStream:
         if ended:
             self._observations = flat(self._envs.reset(ended, None))
             self._scores[ended], self._lives[ended] = 0.0, 0
+            self.exploration.stop(ended)
         rewards = np.clip(step.rewards, -1.0, 1.0) if self._clip_rewards else step.rewards
         seen = StreamStep(
             observations,
@@ -168,13 +173,6 @@ class TrainingStream:
         if self._on_step:
             self._on_step(seen)
         return seen
-
-
-def explore(q_values: Tensor, exploration_epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose ε-greedy actions `[N]` by Q-values `[N, A]`."""
-    greedy = q_values.argmax(dim=1).numpy()
-    uniform = rng.integers(q_values.shape[1], size=len(greedy))
-    return np.where(rng.random(len(greedy)) < exploration_epsilon, uniform, greedy)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def make_training(
             gamma=settings.gamma,
             clip_rewards=settings.clip_rewards,
             cut_at_life_loss=settings.cut_at_life_loss,
+            repeat_exponent=settings.repeat_exponent,
             on_step=on_step,
         )
         for number, task in enumerate(tasks)
