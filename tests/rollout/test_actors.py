@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rldistill.policies import Policy
-from rldistill.rollout.player import BegunEpisode, EpisodePlayer, Mixture
+from rldistill.rollout.decisions import Mixture
+from rldistill.rollout.player import BegunEpisode, EpisodePlayer
 from rldistill.types import PolicyOutput
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.small_policies import small_policy

@@ -14,7 +14,8 @@ from rldistill.envs.atari import AtariEnvs
 from rldistill.policies import TorchPolicy
 from rldistill.policies.protocol import ActsByOutputs
 from rldistill.policies.switched import Choice, SwitchedPolicy
-from rldistill.rollout.player import BegunEpisode, EpisodePlayer, Mixture
+from rldistill.rollout.decisions import Mixture
+from rldistill.rollout.player import BegunEpisode, EpisodePlayer
 from rldistill.types import PolicyOutput
 from tests.kit.small_policies import small_policy
 

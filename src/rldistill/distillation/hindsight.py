@@ -15,7 +15,7 @@ from rldistill.distillation.sources import Loss
 from rldistill.errors import UsageError
 from rldistill.losses.on_policy import future_sums
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.rollout.player import StepRecord
+from rldistill.rollout.records import StepRecord
 from rldistill.schedules import Schedule
 from rldistill.types import OutputKind
 

@@ -24,7 +24,7 @@ from rldistill.distillation.sources import (
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
-from rldistill.rollout.player import Mixture
+from rldistill.rollout.decisions import Mixture
 from rldistill.schedules import Schedule, constant
 from rldistill.seeding import stream_seed
 

@@ -19,7 +19,9 @@ from rldistill.distillation.sources import (
 )
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
-from rldistill.rollout.player import EpisodePlayer, Mixture, StepRecord
+from rldistill.rollout.decisions import Mixture
+from rldistill.rollout.player import EpisodePlayer
+from rldistill.rollout.records import StepRecord
 from rldistill.seeding import UpdateNumbers
 
 _TEACHER, _STUDENT = "teacher", "student"

@@ -9,7 +9,8 @@ from rldistill.data import Dataset, DatasetWriter, as_targets
 from rldistill.data.layout import TEACHER
 from rldistill.envs import EpisodeEnvs
 from rldistill.policies import Policy
-from rldistill.rollout.player import BegunEpisode, EpisodePlayer, StepRecord
+from rldistill.rollout.player import BegunEpisode, EpisodePlayer
+from rldistill.rollout.records import StepRecord
 
 _TEACHER = "teacher"
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.policies import Policy, choose_actions, fit_policy
-from rldistill.rollout.player import EpisodePlayer, StepRecord
+from rldistill.rollout.player import EpisodePlayer
+from rldistill.rollout.records import StepRecord
 from rldistill.seeding import episode_seed
 from rldistill.statistics import FloatArray, action_gaps
 from rldistill.types import Actions

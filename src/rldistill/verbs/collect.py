@@ -25,7 +25,7 @@ from rldistill.policies import Behaviour, Policy, as_played_by
 from rldistill.policies.entry import further_shapes
 from rldistill.policies.switched import SwitchedPolicy
 from rldistill.rollout.collect import collect_steps
-from rldistill.rollout.player import StepRecord
+from rldistill.rollout.records import StepRecord
 from rldistill.rollout.threads import use_threads
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import interruption, stop_on_interrupt

@@ -1,0 +1,56 @@
+"""What a player tells of each lockstep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rldistill.types import Actions, PolicyOutput
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One decision in each of M slots that play.
+
+    Attributes:
+        episodes: `[M]`, which episode each row belongs to.
+        steps: `[M]`, how many decisions that episode had before this one.
+        observations: `[M, ...]`, what was decided on.
+        labelled: `[M]`, bool: rows that the labellers were asked about.
+        labels: by labeller, its output for the labelled rows; empty where there are none.
+        actions: `[M, *action_shape]`, what was done, exploration included.
+        rewards: `[M]`, float64.
+        terminated: `[M]`, bool.
+        truncated: `[M]`, bool.
+        next_observations: `[M, ...]`, what came of it; at an episode's end its last observation.
+    """
+
+    episodes: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    observations: NDArray[np.generic]
+    labelled: NDArray[np.bool_]
+    labels: Mapping[str, PolicyOutput]
+    actions: Actions
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    next_observations: NDArray[np.generic]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """`[M]`: this was the episode's last decision."""
+        return self.terminated | self.truncated
+
+
+def joined(first: StepRecord, second: StepRecord) -> StepRecord:
+    """Return the records of both halves as one, in the order of episodes."""
+    order = np.argsort(np.concatenate([first.episodes, second.episodes]))
+    arrays = [item.name for item in fields(StepRecord) if item.name != "labels"]
+    both = {name: np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in arrays}
+    labels = dict(first.labels or second.labels)
+    if first.labels and second.labels:
+        # They have the labelled rows alone, in the same order.
+        places = np.argsort(np.concatenate([first.episodes[first.labelled], second.episodes[second.labelled]]))
+        labels = {name: output.followed_by(second.labels[name], places) for name, output in first.labels.items()}
+    return StepRecord(labels=labels, **both)
