@@ -17,7 +17,8 @@ def run(argv: Sequence[str]) -> None:
         "export", [ExportOptions], argv, example=_EXAMPLE, positional="policy", expected="a policy file or a run folder"
     )
     from rldistill.cli.progress import callbacks
-    from rldistill.verbs.export import prepare, run
+    from rldistill.verbs.export import prepare
+    from rldistill.verbs.export_run import run
 
     options, flags = given.make(ExportOptions), given.flags
     with callbacks(quiet=flags.quiet or flags.dry_run) as listeners:
