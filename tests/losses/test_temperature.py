@@ -50,6 +50,7 @@ def test_the_gap_of_a_binary_choice_is_the_size_of_its_logit():
         [1.0, 1.0, 0.0],  # equal best actions
         [1e6, 1e6 + 0.0625, 0.0],  # equal as far as float32 can tell
         [2.0, -math.inf, -math.inf],  # all but one are ruled out
+        [2.0, -1e9, -1e9],  # the mask of policies whose answers must be finite
     ],
 )
 def test_rows_whose_gap_says_nothing_are_left_out(silent):

@@ -157,6 +157,19 @@ def test_a_score_that_is_too_low_says_where_to_read_on():
     )
 
 
+def test_a_score_beside_a_teacher_that_may_be_random_gives_no_share_of_its_skill():
+    scores = {
+        "student": [14.0, 2.0, 9.0, 30.0, 1.0, 8.0, 20.0],
+        "teacher": [7.0, 1.0, 3.0, 19.0, 2.0, 8.0, 9.0],
+        "random": [4.0, 10.0, 1.0, 12.0, 6.0, 2.0, 11.0],
+    }
+    said = final_score._in_words(scores, Likeness(agreement=0.9), DistillOptions("unused", out="unused"), of="")
+    assert said == (
+        "score 12 of 7 (7 episodes each; whether its teacher is better than random play, 7 episodes do not show); "
+        "agreement 90.0 %"
+    )
+
+
 def test_atari_is_played_only_when_asked_for():
     data = SimpleNamespace(task=image_task())
     assert final_score._playable(data, DistillOptions("unused", out="unused")) is None

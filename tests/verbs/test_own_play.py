@@ -97,6 +97,11 @@ def test_the_value_gate_leaves_out_states_in_which_the_student_does_better(tmp_p
             {"lookahead": 0.9, "exploration_epsilon": 0.1},
             "lookahead needs actions that the student drew itself, got exploration_epsilon 0.1. Set it to 0.",
         ),
+        (
+            {"lookahead": 0.9, "value_gate": 0.9},
+            "lookahead minimises the losses of whole episodes, and value_gate leaves steps out of them. Set one of "
+            "both.",
+        ),
         ({"lookahead": 1.5}, "lookahead must lie in [0, 1], got 1.5."),
     ],
 )

@@ -109,6 +109,11 @@ def check_own_play(
         if is_on and teacher_fraction.bounds[1] > 0:
             said = teacher_fraction.to_value()
             raise UsageError(f"{option} looks at the student's own play, got teacher_fraction {said}. Set it to 0.")
+    if lookahead > 0 and value_gate is not None:
+        raise UsageError(
+            "lookahead minimises the losses of whole episodes, and value_gate leaves steps out of them. Set one of "
+            "both."
+        )
     if lookahead > 0 and replay != "once":
         raise UsageError(f"lookahead is for the newest play, got replay {replay!r}. Set it to 'once'.")
     if lookahead > 0 and epsilon > 0:

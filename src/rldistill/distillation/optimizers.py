@@ -59,7 +59,8 @@ def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay
 
 
 def _rmsprop(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    # Rusu et al. do not give the constants; these are Nature DQN's (Mnih et al. 2015).
+    # Rusu et al. do not give the constants; these are Nature DQN's (Mnih et al. 2015), in PyTorch's form: their 0.01
+    # stands under the root, and for gradients summed over the batch.
     return torch.optim.RMSprop(
         parameters, lr=learning_rate, alpha=0.95, eps=0.01, centered=True, weight_decay=weight_decay
     )

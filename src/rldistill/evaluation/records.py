@@ -194,10 +194,12 @@ class Evaluation:
         return self.policies
 
 
-def finite_lower_bound(samples: FloatArray | None) -> float | None:
-    """Return the one-sided 95 % bound of resampled values; None where the data set none."""
+def retention_lower_bound(samples: FloatArray | None, tasks: Sequence[Stratum]) -> float | None:
+    """Return the one-sided 95 % bound of the mean retention over tasks by its samples; None where these set none."""
     bound = -math.inf if samples is None else statistics.lower_bound(samples)
-    return bound if math.isfinite(bound) else None
+    if not math.isfinite(bound):
+        return None
+    return bound - sum(statistics.unseen_failures(task) for task in tasks) / len(tasks)
 
 
 def _students_of_all(tasks: Sequence[Evaluation]) -> list[tuple[PolicyEvaluation, ...]]:
@@ -235,7 +237,7 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
         num_relative_scores=len(ratios),
         mean_retention=statistics.point_estimate(shares) if has_shares else None,
         mean_retention_interval=statistics.sample_interval(share_samples),
-        mean_retention_lower_bound=finite_lower_bound(share_samples),
+        mean_retention_lower_bound=retention_lower_bound(share_samples, strata),
         num_retentions=len(shares),
     )
 

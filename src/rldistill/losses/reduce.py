@@ -3,6 +3,7 @@
 Losses sum over actions; here, and nowhere else, they are averaged over the batch.
 """
 
+import torch
 from torch import Tensor
 
 from rldistill.types import check_shapes
@@ -33,4 +34,5 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     lowest, total = weights.min(), weights.sum()
     if not (lowest >= 0 and total > 0):
         raise ValueError(f"weights must be >= 0 with a sum > 0, got lowest {lowest.item()}, sum {total.item()}.")
-    return (weights * losses).sum() / total
+    # A row of weight 0 is as if it were not there, whatever its loss: 0 times infinity is NaN.
+    return torch.where(weights > 0, weights * losses, 0).sum() / total

@@ -13,6 +13,8 @@ from rldistill.types import ActionLayout, check_shapes
 
 GAP_IN_TEMPERATURES = 7.0
 """At the median gap the better of the best two actions is then e⁷ ≈ 1,100 times as likely."""
+# Masks put −∞ or −1e9 where an action is not allowed; no score that was learned is so low.
+_RULED_OUT = -1e8
 
 
 def auto_temperature(scores: Tensor, layout: ActionLayout) -> float:
@@ -20,7 +22,7 @@ def auto_temperature(scores: Tensor, layout: ActionLayout) -> float:
 
     The median over rows of the gap between the best two actions' scores, ÷ 7. Gaps that say
     nothing are left out: two best actions whose scores are equal as far as float32 can tell,
-    and rows in which all but one action are ruled out (−∞). Where several things are chosen
+    and rows in which all but one action are ruled out (below −1e8). Where several things are chosen
     at once, each choice of each row has a gap of its own; a binary one's is |logit|.
 
     Args:
@@ -63,4 +65,4 @@ def _gaps(scores: Tensor) -> Tensor:
     gaps = best - second
     # Targets are stored in float32: a smaller difference is its rounding.
     rounding = torch.finfo(torch.float32).eps * torch.maximum(best.abs(), second.abs())
-    return gaps[gaps.isfinite() & (gaps > rounding)]
+    return gaps[(second > _RULED_OUT) & (gaps > rounding)]

@@ -89,8 +89,9 @@ class Live(Reading, Chosen, TeacherSees, Played):
     replay: Literal["keep", "once"] = "keep"
     """keep: updates draw from all that is kept, as DAgger aggregates; once: from the last collection alone."""
     teacher_fraction: Annotated[Number | None, PythonOnly()] = None
-    """Share of the play in which the teacher acts, a number or a schedule such as 'linear:1->0@0.5'; in the rest the
-    student acts. The teacher labels all of it. Default: 1 for images, 'linear:1->0@0.3' for vectors."""
+    """Chance that the teacher acts in an episode (or decision: --mix), a number or a schedule such as
+    'linear:1->0@0.5'; else the student acts. The teacher labels all of it. Default: 1 for images, 'linear:1->0@0.3' for
+    vectors."""
     lookahead: Share = 0.0
     """Discount of the losses that the student's own choices lead to: above 0 they count too, and the student minimises
     the loss of whole episodes of its own (entropy-regularised, with reverse_kl). The student plays alone, by sampling,

@@ -20,6 +20,7 @@ from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
 from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_generator, stream_seed
 from rldistill.statistics import ROLES, Role, Stratum, retention, retention_samples, sample_interval
+from rldistill.statistics.bootstrap import MIN_VALUES
 
 DEFAULT_EPISODES = 10
 # An environment without a time limit may never end with this student, and nobody asked for this play.
@@ -176,6 +177,9 @@ def _in_words(scores: Mapping[Role, Sequence[float]], alike: Likeness, options: 
     episodes = Stratum(scores["student"], scores["teacher"], scores["random"], together=ROLES)
     rng = stream_generator(options.seed, "interval of the finished student's score")
     interval = sample_interval(retention_samples(episodes, rng=rng))
+    if interval is None and num_episodes >= MIN_VALUES:
+        doubt = f"whether its teacher is better than random play, {num_episodes} episodes do not show"
+        return f"{shown} ({num_episodes} episodes each; {doubt}); {likeness}"
     ends = "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
     advice = "" if kept >= _GOOD_ENOUGH else f". To raise it: {docs_page('worse-than-teacher.md')}"
     return f"{shown} (retention {kept:.2f}{ends}, {num_episodes} episodes each); {likeness}{advice}"

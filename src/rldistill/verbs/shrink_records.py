@@ -20,6 +20,10 @@ def share(value: float) -> str:
     return "nothing" if value <= NOTHING else f"{value:.3f}"
 
 
+def _percent(value: float) -> str:
+    return "nothing" if value <= NOTHING else f"{100 * value:.1f} %"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One size that was tried.
@@ -169,7 +173,7 @@ def verdict(
             way = "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew with a longer --within."
         return (
             f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
-            f"{100 * seen.retention:.1f} %{episodes} (bound {100 * seen.bound:.1f} %). {way}"
+            f"{_percent(seen.retention)}{episodes} (bound {_percent(seen.bound)}). {way}"
         )
     times = "" if teacher_size is None else f", {teacher_size / trial.num_parameters:.3g} times fewer than its teacher"
     return (
