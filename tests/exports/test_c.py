@@ -134,6 +134,21 @@ def test_several_parts_of_an_observation_have_torsos_of_their_own():
     answers_exactly(policy, rows, *SANITIZERS)
 
 
+def test_images_may_have_more_layers_of_their_own_than_the_whole_network_has_modules():
+    parts = (
+        ObservationPart("left", (12, 12, 3), "uint8"),
+        ObservationPart("speed", (3,)),
+        ObservationPart("right", (1, 14, 12), "uint8"),
+    )
+    size = sum(part.size for part in parts)
+    task = Task("parts", ObservationFingerprint((size,), "float32", ActionLayout.discrete(3), observation_parts=parts))
+    made = Architecture("made-up", "combined", (6,), (4, 4), (4, 3), (2, 1), head_hidden=(8,))
+    policy = small_policy(task, network=made)
+    rows = np.random.default_rng(1).integers(0, 256, (20, size)).astype(np.float32)
+    assert answers_as(policy, rows, *SANITIZERS)
+    answers_exactly(policy, rows, *SANITIZERS)
+
+
 @pytest.mark.parametrize(
     ("std", "mapping"),
     [("state", "tanh_rescale"), ("state_tanh", "clip"), ("parameter", "clip"), ("fixed", "clip"), ("gsde", "clip")],

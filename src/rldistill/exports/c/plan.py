@@ -4,6 +4,7 @@ A *piece* of the observation (all of it, or one image or span of several) passes
 pieces lies side by side and passes the head. Images are `[C, H, W]` throughout.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -237,7 +238,7 @@ def make_plan(policy: TorchPolicy) -> Plan:
     assert isinstance(policy.network, PolicyNetwork), "a module was refused before"
     first, *between, last, rows = plain_layers(policy.network, policy.head)
     assert isinstance(first, ScaleInput | NormalizeInput) and isinstance(rows, OutputRows)
-    names = (f"layer_{number}" for number in range(1, len(between) + 3))
+    names = (f"layer_{number}" for number in itertools.count(1))
     shape, stack = fingerprint.observation_shape, 0
     scale = first.scale if isinstance(first, ScaleInput) else 1.0
     if between and isinstance(between[0], Stack):
