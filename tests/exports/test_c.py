@@ -10,7 +10,7 @@ from rldistill.errors import MismatchError, RldistillError
 from rldistill.exports.c import library, quantize
 from rldistill.exports.c.text import comment, identifier
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, ValueAtoms
-from rldistill.networks.torsos import ACTIVATIONS
+from rldistill.networks.torsos import ACTIVATIONS, to_images
 from rldistill.policies import TorchPolicy, choose_actions
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
@@ -109,6 +109,27 @@ def test_pixels_are_read_where_the_environment_has_them(shape):
     policy = small_policy(task, network=made)
     assert answers_as(policy)
     answers_exactly(policy)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((4, 10, 10), "float32"), ((10, 10, 4), "float32"), ((10, 10, 3), "uint8")]
+)
+def test_pixels_are_normalised_each_by_its_own_statistics(shape, dtype):
+    task = Task("images", ObservationFingerprint(shape, dtype, ActionLayout.discrete(3)))
+    made = Architecture("made-up", "conv", (6,), (4,), (4,), (2,))
+    size = int(np.prod(shape))
+    mean, std = np.linspace(-2, 2, size), np.linspace(0.2, 3, size)
+    if dtype == "uint8":
+        mean, std = 120 + 10 * mean, 10 * std
+    # Of convolutions the statistics lie in the order in which images are turned, channels first.
+    turned = [to_images(torch.tensor(part).reshape(1, *shape)).flatten().tolist() for part in (mean, std**2)]
+    spans = ((0, 2), (7, 8))
+    statistics = InputNormalization(*turned, untouched=spans if dtype == "float32" else ())
+    policy = small_policy(task, network=made, normalization=statistics)
+    rows = mean + std * np.random.default_rng(0).normal(size=(40, size))
+    rows = (rows.clip(0, 255) if dtype == "uint8" else rows).reshape(-1, *shape).astype(dtype)
+    assert answers_as(policy, rows, *SANITIZERS)
+    answers_exactly(policy, rows, *SANITIZERS)
 
 
 def test_norms_with_a_weight_for_each_pixel_keep_their_weights():

@@ -177,9 +177,14 @@ class PolicyNetwork(nn.Module):
         return (*kept, *chain(*(cell.initial_state(num_envs) for cell in self.cells)))
 
     @property
+    def takes_images(self) -> bool:
+        """Whether all it sees is one image, which it turns to `[C, H, W]` before its first layer."""
+        return self.architecture.kind not in ("mlp", "combined")
+
+    @property
     def takes_blocks(self) -> bool:
         """Whether `forward` can compute several blocks at once."""
-        return self.architecture.kind in ("mlp", "combined") and self.stack is None and self.memory is None
+        return not self.takes_images and self.stack is None and self.memory is None
 
     def forward(
         self, observations: Tensors, head: int = 0, state: State = None, block: int | None = None
@@ -237,7 +242,7 @@ class PolicyNetwork(nn.Module):
         return run_layers(self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,), rows, block)
 
     def _laid_out(self, observations: Tensor) -> Tensor:
-        if self.architecture.kind in ("mlp", "combined"):
+        if not self.takes_images:
             return observations
         return to_images(observations).contiguous(memory_format=torch.channels_last)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
+from rldistill.exports.normalization import observed_statistics
 from rldistill.exports.states import names_of_cell
 from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
 from rldistill.networks.architecture import Activation, MemoryKind
@@ -170,7 +171,7 @@ class Plan:
     Attributes:
         observation_shape: of one observation.
         takes_bytes: whether its numbers are bytes, else floats.
-        normalization: of the whole observation by running statistics.
+        normalization: of the whole observation by running statistics, in its own order.
         pieces: of the observation, in order; of a stack one piece, of all observations in it.
         hidden: layers of the head above the features of all pieces, or above what it remembers.
         last: gives the outputs, of a Gaussian its means.
@@ -260,7 +261,7 @@ def make_plan(policy: TorchPolicy) -> Plan:
     return Plan(
         observation_shape=fingerprint.observation_shape,
         takes_bytes=fingerprint.observation_dtype == "uint8",
-        normalization=policy.normalization,
+        normalization=observed_statistics(policy),
         pieces=pieces,
         hidden=above,
         last=linear,

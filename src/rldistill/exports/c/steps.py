@@ -86,7 +86,9 @@ def observation_steps(plan: Plan, observations: Tensor) -> tuple[ObservationStep
     for piece in plan.pieces:
         own = slice(piece.first, piece.first + piece.size)
         if piece.layers and piece.layers[0].is_convolution:
-            low[own], high[own] = low[own].min(), high[own].max()
+            # What the numbers stand for once statistics are applied is to be the same for a whole image.
+            least, most = ((low - mean) / std)[own].min(), ((high - mean) / std)[own].max()
+            low[own], high[own] = (mean + std * least)[own], (mean + std * most)[own]
     low = low.float()
     inverse = torch.where(high > low, 2 * LARGEST_OBSERVATION / (high - low), 0.0).float()
     # What the rounded factor stands for, not what it was rounded from.
