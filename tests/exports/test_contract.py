@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rldistill.errors import RldistillError, UsageError
 from rldistill.exports.contract import (
@@ -13,7 +15,8 @@ from rldistill.exports.contract import (
     score_in,
 )
 from rldistill.exports.names import Names, Term, read_names
-from rldistill.networks import GaussianOptions, InputNormalization
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization
+from rldistill.networks.torsos import to_images
 from rldistill.sight import Sight
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
@@ -62,6 +65,58 @@ def test_running_statistics_stand_with_the_term_that_they_normalise():
     assert angle["statistics"] == {"mean": [1.0], "variance": [5.0], "epsilon": 1e-8, "clip": 10.0}
     assert velocity["statistics"]["mean"] == [2.0, 3.0, 4.0]
     assert velocity["scale"] is None
+
+
+@pytest.mark.parametrize("untouched", [((2, 4),), ((2, 3), (3, 4))])
+def test_a_term_of_untouched_numbers_has_no_statistics_however_their_spans_lie(untouched):
+    statistics = InputNormalization((5.0, 6, 0, 0), (4.0, 4, 1, 1), untouched=untouched)
+    names = Names((Term("joint", 2), Term("command", 2)))
+    joint, command = make_contract(arm_policy(normalization=statistics), names, None)["observation"]["terms"]
+    assert joint["statistics"]["mean"] == [5.0, 6.0]
+    assert (command["scale"], command["statistics"]) == (1.0, None)
+
+
+@pytest.mark.parametrize("names", [Names(), Names((Term("observation", 4, "m"),))])
+def test_a_term_of_which_some_numbers_are_untouched_is_several(names):
+    statistics = InputNormalization((5.0, 0, 0, 6), (4.0, 1, 1, 9), untouched=((1, 2), (2, 3)))
+    terms = make_contract(arm_policy(normalization=statistics), names, None)["observation"]["terms"]
+    assert [(term["name"], term["slice"], term["shape"], term["scale"]) for term in terms] == [
+        ("observation[0:1]", [0, 1], [1], None),
+        ("observation[1:3]", [1, 3], [2], 1.0),
+        ("observation[3:4]", [3, 4], [1], None),
+    ]
+    assert terms[2]["statistics"]["mean"] == [6.0]
+    assert {term["unit"] for term in terms} == {names.observation[0].unit if names.observation else None}
+
+
+def test_a_term_across_an_image_and_a_vector_is_several_and_an_image_without_statistics_is_scaled():
+    parts = (ObservationPart("camera", (1, 12, 12), "uint8"), ObservationPart("speed", (2,)))
+    fingerprint = ObservationFingerprint((146,), "float32", ActionLayout.discrete(3), observation_parts=parts)
+    made = Architecture("made-up", "combined", (6,), (4,), (4,), (2,), head_hidden=(8,))
+
+    def terms(names, **options):
+        policy = small_policy(Task("parts", fingerprint), network=made, **options)
+        return make_contract(policy, names, None)["observation"]["terms"]
+
+    found = terms(Names((Term("all", 146),)))
+    assert [(term["name"], term["scale"]) for term in found] == [("all[0:144]", 1 / 255), ("all[144:146]", 1.0)]
+    mean, variance = (0.0,) * 144 + (3.0, 4.0), (1.0,) * 146
+    camera, speed = terms(Names(), normalization=InputNormalization(mean, variance, untouched=((0, 144),)))
+    assert (camera["scale"], camera["statistics"], speed["statistics"]["mean"]) == (1 / 255, None, [3.0, 4.0])
+    # Of a normalised image the factor stands in the statistics.
+    statistics = terms(Names(), normalization=InputNormalization(mean, variance, clip=5.0))[0]["statistics"]
+    normalised = (10 - statistics["mean"][0]) / (statistics["variance"][0] + statistics["epsilon"]) ** 0.5
+    np.testing.assert_allclose([normalised, statistics["clip"]], [10 / 255, 5 / 255])
+
+
+def test_statistics_of_images_stand_in_the_order_of_the_observation():
+    fingerprint = ObservationFingerprint((10, 10, 3), "float32", ActionLayout.discrete(3))
+    made = Architecture("made-up", "conv", (6,), (4,), (4,), (2,))
+    mean = torch.arange(300.0).reshape(1, 10, 10, 3)
+    statistics = InputNormalization(tuple(to_images(mean).flatten().tolist()), (1.0,) * 300)
+    policy = small_policy(Task("images", fingerprint), network=made, normalization=statistics)
+    (term,) = make_contract(policy, Names(), None)["observation"]["terms"]
+    assert term["statistics"]["mean"] == mean.flatten().tolist()
 
 
 def test_parts_and_what_is_appended_behind_them_are_terms_of_their_own():

@@ -7,11 +7,13 @@ docs/export.md documents the schema.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, cast
 
 from rldistill.checks import is_finite
 from rldistill.errors import RldistillError, UsageError, printable, shown
 from rldistill.exports.names import Names, Term, seen_names
+from rldistill.exports.normalization import factors, observed_statistics
 from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
@@ -141,45 +143,50 @@ def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:
 
 
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
-    statistics = policy.normalization
+    """Say of every term what the policy does with it; one whose numbers are not all treated alike is several."""
+    statistics, scales = observed_statistics(policy), factors(policy)
+    is_normalised = _normalised(statistics, policy.spec.num_observed)
     described = [(term, (term.size,)) for term in named] or _own_terms(policy)
     _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
+    treated = list(zip(is_normalised, scales, strict=True))
     terms: list[dict[str, Any]] = []
     start = 0
     for term, shape in described:
         end = start + term.size
-        data = {"name": term.name, "slice": [start, end], "shape": list(shape), "unit": term.unit}
-        terms.append(data | _preprocessing(policy, statistics, start, end))
+        edges = [place for place in range(start + 1, end) if treated[place] != treated[place - 1]]
+        for first, behind in pairwise([start, *edges, end]):
+            name = f"{term.name}[{first - start}:{behind - start}]" if edges else term.name
+            own = [behind - first] if edges else list(shape)
+            data = {"name": name, "slice": [first, behind], "shape": own, "unit": term.unit}
+            used = statistics if is_normalised[first] else None
+            terms.append(data | _preprocessing(used, scales[first], first, behind))
         start = end
     return terms
 
 
-def _preprocessing(policy: TorchPolicy, statistics: InputNormalization | None, start: int, end: int) -> dict[str, Any]:
+def _normalised(statistics: InputNormalization | None, num_values: int) -> list[bool]:
+    """Return which numbers running statistics are applied to."""
+    found = [statistics is not None] * num_values
+    for first, behind in () if statistics is None else statistics.untouched:
+        found[first:behind] = [False] * (behind - first)
+    return found
+
+
+def _preprocessing(statistics: InputNormalization | None, scale: float, start: int, end: int) -> dict[str, Any]:
     """Say what the policy itself does with some numbers before its first layer: they go in as the environment has them.
 
     By statistics: (o − mean) ÷ √(variance + epsilon), clipped to ± clip. Else o · scale.
     """
     if statistics is None:
-        architecture = policy.spec.architecture
-        parts = policy.spec.observation_parts
-        if architecture is None or architecture.kind != "combined":
-            return {"scale": policy.spec.input_scale, "statistics": None}
-        at = 0
-        for part in parts:
-            if at <= start < at + part.size:
-                is_image = part.is_image or (architecture.float_images and len(part.shape) == 3)
-                return {"scale": policy.spec.input_scale if is_image else 1.0, "statistics": None}
-            at += part.size
-        return {"scale": 1.0, "statistics": None}
-    if any(first <= start and end <= last for first, last in statistics.untouched):
-        return {"scale": 1.0, "statistics": None}
+        return {"scale": scale, "statistics": None}
+    # A factor behind a division is another divisor, and another limit.
     return {
         "scale": None,
         "statistics": {
             "mean": list(statistics.mean[start:end]),
-            "variance": list(statistics.variance[start:end]),
-            "epsilon": statistics.epsilon,
-            "clip": statistics.clip if statistics.clips else None,
+            "variance": [variance / scale**2 for variance in statistics.variance[start:end]],
+            "epsilon": statistics.epsilon / scale**2,
+            "clip": statistics.clip * scale if statistics.clips else None,
         },
     }
 

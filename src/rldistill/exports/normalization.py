@@ -1,4 +1,4 @@
-"""Running statistics as those who feed a policy see them: in the order of the observation's own numbers."""
+"""What a policy does with the numbers that it sees before its first layer, in the order of the observation."""
 
 import math
 
@@ -23,3 +23,16 @@ def observed_statistics(policy: TorchPolicy) -> InputNormalization | None:
     if turned.shape == numbers.shape:
         return statistics
     return statistics.at(turned.flatten().argsort().tolist())
+
+
+def factors(policy: TorchPolicy) -> list[float]:
+    """Return the factor on each number that a policy sees, `[P]`; where statistics are applied, behind these."""
+    spec, architecture = policy.spec, policy.spec.architecture
+    if architecture is None or architecture.kind != "combined":
+        return [spec.input_scale if policy.normalization is None else 1.0] * spec.num_observed
+    found: list[float] = []
+    for part in spec.observation_parts:
+        is_image = part.is_image or (architecture.float_images and len(part.shape) == 3)
+        found += [spec.input_scale if is_image else 1.0] * part.size
+    # What is appended behind the parts goes in as it is.
+    return found + [1.0] * (spec.num_observed - len(found))
