@@ -123,6 +123,17 @@ def test_a_module_of_ones_own_leaves_in_the_type_of_its_weights(dtype, tmp_path)
     torch.testing.assert_close(FORMATS["torchscript"].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
 
 
+@pytest.mark.parametrize("name", ["torchscript", "torch-export"])
+def test_a_module_of_ones_own_keeps_its_mode_where_it_is_exported(name, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3)).train()
+    policy = TorchPolicy.from_module(module, vector_task(), output_kind="logits")
+    export, path = exported(policy, name, tmp_path)
+    assert module.training and module[1].training
+    assert all(weight.requires_grad for weight in module.parameters())
+    rows = probe_rows(policy.tasks[0].fingerprint, 5)
+    torch.testing.assert_close(FORMATS[name].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
+
+
 def sb3_policies():
     q_values = small_policy(network="mlp:8x6")
     logits = small_policy(network="mlp:8:6", output_kind="logits")

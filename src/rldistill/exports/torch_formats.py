@@ -28,13 +28,14 @@ class ActingModule(nn.Module):
     """A policy's network with its action mapping: observations `[B, …]` to outputs by name, `action` among them.
 
     Args:
-        policy: plays the head that is exported; its weights are shared.
+        policy: plays the head that is exported.
         gives_probabilities: whether choices come with their probabilities.
     """
 
     def __init__(self, policy: TorchPolicy, *, gives_probabilities: bool) -> None:
         super().__init__()
-        self.network = policy.network
+        # A copy: what is made of it for the trace, its mode too, is not to be seen in a module of its maker's own.
+        self.network = policy.copy().network.eval()
         self._head = policy.head
         self._kind: OutputKind = policy.output_kind
         self._layout = policy.tasks[0].fingerprint.action_layout
@@ -123,7 +124,7 @@ def greedy_action(layout: ActionLayout, kind: OutputKind, raw: Tensor) -> Tensor
     return torch.stack([part.argmax(dim=1) for part in raw.split(layout.sizes, dim=1)], dim=1)
 
 
-def _module(export: Export) -> tuple[ActingModule, Tensor]:
+def _module(export: Export) -> tuple[nn.Module, Tensor]:
     """Return the module of an export, and observations to trace it with."""
     fingerprint = export.policy.tasks[0].fingerprint
     dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
@@ -132,30 +133,30 @@ def _module(export: Export) -> tuple[ActingModule, Tensor]:
 
 
 def _write_torchscript(export: Export, path: Path) -> None:
-    module, rows = _module(export)
     num_remembered = sum(part.size for part in state_parts(export.policy))
-    inputs = (rows, torch.zeros(len(rows), num_remembered)) if num_remembered else (rows,)
     with warnings.catch_warnings(), torch.enable_grad():
         # Of what is fixed while it is traced (shapes but for the batch, the head), and that torch prefers torch.export.
         warnings.simplefilter("ignore")
         try:
+            module, rows = _module(export)
+            inputs = (rows, torch.zeros(len(rows), num_remembered)) if num_remembered else (rows,)
             # Not in inference mode, in which our layers look at where rows lie: that is no part of the program.
             traced: Any = torch.jit.trace(module, inputs, strict=False, check_trace=False)
             if num_remembered:
                 traced = torch.jit.script(RememberingModule(traced, num_remembered))
-        except Exception as error:  # whatever a module of its maker's own does to a tracer
+        except Exception as error:  # whatever a module of its maker's own does to a copy, or to a tracer
             raise _untraceable(export, "torchscript", error) from error
         torch.jit.save(traced, path, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
 
 
 def _write_exported(export: Export, path: Path) -> None:
-    module, rows = _module(export)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            module, rows = _module(export)
             shapes = {"observation": {0: torch.export.Dim("batch")}}
             program = torch.export.export(module, (rows,), dynamic_shapes=shapes)
-        except Exception as error:  # whatever a module of its maker's own does to a tracer
+        except Exception as error:  # whatever a module of its maker's own does to a copy, or to a tracer
             raise _untraceable(export, "torch-export", error) from error
         torch.export.save(program, path, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
 
