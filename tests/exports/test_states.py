@@ -81,6 +81,24 @@ def test_a_torchscript_module_remembers_an_episode_until_it_is_reset(network, tm
         np.testing.assert_allclose(answers["action"][0], actions[step], atol=2e-5)
 
 
+def test_a_torchscript_module_remembers_no_gradients_and_runs_in_any_mode(tmp_path):
+    _, path = written(remembering("mlp:6+gru:4"), "torchscript", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = torch.jit.load(path)
+    row = torch.from_numpy(observations(1))
+    for _ in range(3):
+        action = module(row)["action"].numpy()
+    assert np.isfinite(action).all()
+    assert module.hidden_state.grad_fn is None and not any(weight.requires_grad for weight in module.parameters())
+    with torch.inference_mode():
+        module(row)
+    module(row)
+    module.reset()
+    module(row.clone().requires_grad_())  # of an observation that has one, its gradient ends with the step
+    assert not module.hidden_state.requires_grad
+
+
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_rounded_weights_remember_nearly_the_same(precision, tmp_path):
     policy, rows = remembering("mlp:8+gru:6"), observations(60)

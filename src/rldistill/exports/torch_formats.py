@@ -35,7 +35,8 @@ class ActingModule(nn.Module):
     def __init__(self, policy: TorchPolicy, *, gives_probabilities: bool) -> None:
         super().__init__()
         # A copy: what is made of it for the trace, its mode too, is not to be seen in a module of its maker's own.
-        self.network = policy.copy().network.eval()
+        # Who only runs the program pays for no gradients, and a memory does not keep those of its whole episode.
+        self.network = policy.copy().network.eval().requires_grad_(False)
         self._head = policy.head
         self._kind: OutputKind = policy.output_kind
         self._layout = policy.tasks[0].fingerprint.action_layout
@@ -95,7 +96,7 @@ class RememberingModule(nn.Module):
         if observation.shape[0] != 1:
             raise ValueError("this policy remembers one episode: give it one observation, [1, ...]")
         answers: dict[str, Tensor] = self.step(observation, self.hidden_state)
-        self.hidden_state = answers.pop("hidden_state")
+        self.hidden_state = answers.pop("hidden_state").detach()
         return answers
 
     @torch.jit.export
