@@ -17,7 +17,8 @@ from rldistill.exports.names import Names
 from rldistill.exports.sb3_format import predict_of
 from rldistill.exports.table import FORMATS, check_form
 from rldistill.exports.torch_formats import CONTRACT_FILE
-from rldistill.networks import Architecture, GaussianOptions, InputNormalization
+from rldistill.networks import Architecture, GaussianOptions, InputNormalization, ValueAtoms
+from rldistill.networks.outputs import OutputDeclaration
 from rldistill.policies import TorchPolicy, choose_actions, load_policy
 from rldistill.policies.padded import probe_rows
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
@@ -89,6 +90,41 @@ def test_an_exported_program_answers_batches_of_any_size_as_the_policy_does(name
     copy = FORMATS["torch-export"].open(export, path)[0]
     rows = probe_rows(policy.tasks[0].fingerprint, 33)
     torch.testing.assert_close(copy(rows)[0].raw, policy(rows)[0].raw, rtol=1e-4, atol=1e-5)
+
+
+BOUNDED = {
+    "gaussian": POLICIES["gaussian"],
+    "actions": lambda: small_policy(box_task(mapping="tanh_rescale", high=3.0), output_kind="actions"),
+    "clipped": beta_policy,
+    "distributions": lambda: TorchPolicy.from_spec(
+        small_policy().with_spec(atoms=ValueAtoms(-2.0, 5.0, 11)).spec, [None], zero_output=False
+    ),
+    "module": lambda: TorchPolicy.from_module(
+        torch.nn.Linear(4, 2),
+        box_task(high=3.0),
+        output_kind="actions",
+        outputs=OutputDeclaration("actions", ("output",), is_scaled=True),
+    ),
+    "bytes": POLICIES["images"],
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_traced_program_holds_nothing_that_stays_on_the_device_of_its_trace(name, tmp_path):
+    policy = BOUNDED[name]()
+    _, path = exported(policy, "torchscript", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        graph = torch.jit.load(path).inlined_graph
+    assert "cpu" not in str(graph)
+    constants = [node.output() for node in graph.nodes() if node.kind() == "prim::Constant"]
+    tensors = [own.toIValue() for own in constants if isinstance(own.toIValue(), torch.Tensor)]
+    assert {tensor.dim() for tensor in tensors} <= {0}  # a single number goes with tensors of any device
+    _, path = exported(policy, "torch-export", tmp_path)
+    program = torch.export.load(path)
+    assert not any("device" in node.kwargs for node in program.graph.nodes)
+    rows = probe_rows(policy.tasks[0].fingerprint, 3).to("meta")
+    assert program.module().to("meta")(rows)["action"].is_meta
 
 
 def test_a_torchscript_archive_holds_its_contract(tmp_path):

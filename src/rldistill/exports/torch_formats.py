@@ -16,10 +16,11 @@ from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read
 from rldistill.exports.states import state_parts
 from rldistill.networks import ModuleNetwork
 from rldistill.networks.foreign import named_outputs
-from rldistill.networks.outputs import raw_rows
+from rldistill.networks.output_layer import OutputRows
+from rldistill.networks.outputs import raw_rows, rescaled
 from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy
-from rldistill.types import OUTPUT_FIELDS, ActionLayout, OutputKind, State
+from rldistill.types import OUTPUT_FIELDS, OutputKind, State
 
 STATE = "hidden_state"
 
@@ -32,6 +33,9 @@ class ActingModule(nn.Module):
         gives_probabilities: whether choices come with their probabilities.
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, policy: TorchPolicy, *, gives_probabilities: bool) -> None:
         super().__init__()
         # A copy: what is made of it for the trace, its mode too, is not to be seen in a module of its maker's own.
@@ -43,6 +47,13 @@ class ActingModule(nn.Module):
         self._outputs = policy.spec.declared_outputs
         self._gives_probabilities = gives_probabilities
         self._sizes = [part.size for part in state_parts(policy)]
+        # Buffers, as those that rows keep: constants of a traced program would stay on the device of the trace.
+        if self._layout.is_continuous:
+            self.register_buffer("low", torch.tensor(self._layout.low), persistent=False)
+            self.register_buffer("high", torch.tensor(self._layout.high), persistent=False)
+        for module in self.network.modules():
+            if isinstance(module, OutputRows):
+                module.keep_constants()
 
     def forward(self, observation: Tensor, state: Tensor | None = None) -> dict[str, Tensor]:
         """Return the fields of the output, the greedy action, and the probabilities where they were asked for.
@@ -54,7 +65,7 @@ class ActingModule(nn.Module):
         raw, following = self._rows(observation, None if state is None else state.split(self._sizes, dim=1))
         names = OUTPUT_FIELDS[self._kind]
         fields = dict(zip(names, raw.chunk(len(names), dim=1), strict=True))
-        fields[ACTION] = greedy_action(self._layout, self._kind, fields[names[0]])
+        fields[ACTION] = self._greedy_action(fields[names[0]])
         if self._gives_probabilities:
             parts = raw.split(self._layout.sizes, dim=1) if self._layout.kind == "multi_discrete" else (raw,)
             is_binary = self._layout.kind == "multi_binary"
@@ -71,7 +82,26 @@ class ActingModule(nn.Module):
         answers = named_outputs(what, network.module(network.scale(observation).to(network.weights_dtype)))
         if self._outputs is None:
             return next(iter(answers.values())).float(), None
-        return raw_rows(what, self._outputs, answers, self._layout), None
+        rows = raw_rows(what, self._outputs, answers, None)
+        return (rescaled(rows, self.low, self.high) if self._outputs.is_scaled else rows), None
+
+    def _greedy_action(self, raw: Tensor) -> Tensor:
+        """Return the best choice, the mode or the mean, in the environment's units: `choose_actions` in torch.
+
+        Args:
+            raw: `[B, A]`, scores, or `[B, D]`, means or actions.
+        """
+        layout = self._layout
+        if layout.kind == "box":
+            low, high = self.low, self.high
+            if self._kind == "gaussian" and layout.mapping == "tanh_rescale":
+                raw = low + 0.5 * (torch.tanh(raw) + 1) * (high - low)
+            return torch.minimum(torch.maximum(raw, low), high)
+        if layout.kind == "multi_binary":
+            return (raw > 0).long()
+        if layout.kind == "discrete":
+            return raw.argmax(dim=1)
+        return torch.stack([part.argmax(dim=1) for part in raw.split(layout.sizes, dim=1)], dim=1)
 
 
 class RememberingModule(nn.Module):
@@ -103,26 +133,6 @@ class RememberingModule(nn.Module):
     def reset(self) -> None:
         """Begin an episode."""
         self.hidden_state = torch.zeros_like(self.hidden_state)
-
-
-def greedy_action(layout: ActionLayout, kind: OutputKind, raw: Tensor) -> Tensor:
-    """Return the best choice, the mode or the mean, in the environment's units: `behaviour.choose_actions` in torch.
-
-    Args:
-        layout: of the actions.
-        kind: what the outputs are.
-        raw: `[B, A]`, scores, or `[B, D]`, means or actions.
-    """
-    if layout.kind == "box":
-        low, high = raw.new_tensor(layout.low), raw.new_tensor(layout.high)
-        if kind == "gaussian" and layout.mapping == "tanh_rescale":
-            raw = low + 0.5 * (torch.tanh(raw) + 1) * (high - low)
-        return torch.minimum(torch.maximum(raw, low), high)
-    if layout.kind == "multi_binary":
-        return (raw > 0).long()
-    if layout.kind == "discrete":
-        return raw.argmax(dim=1)
-    return torch.stack([part.argmax(dim=1) for part in raw.split(layout.sizes, dim=1)], dim=1)
 
 
 def _module(export: Export) -> tuple[nn.Module, Tensor]:
@@ -157,9 +167,18 @@ def _write_exported(export: Export, path: Path) -> None:
             module, rows = _module(export)
             shapes = {"observation": {0: torch.export.Dim("batch")}}
             program = torch.export.export(module, (rows,), dynamic_shapes=shapes)
+            _allow_other_devices(program)
         except Exception as error:  # whatever a module of its maker's own does to a copy, or to a tracer
             raise _untraceable(export, "torch-export", error) from error
         torch.export.save(program, path, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+
+
+def _allow_other_devices(program: Any) -> None:  # noqa: ANN401 (a graph has no public types)
+    """Let a program check the type of what it computes with, and not that it lies on the CPU, where it was traced."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            node.kwargs = {name: value for name, value in node.kwargs.items() if name != "device"}
+    program.graph_module.recompile()
 
 
 def _untraceable(export: Export, name: str, error: Exception) -> RldistillError:

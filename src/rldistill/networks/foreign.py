@@ -145,7 +145,8 @@ def _is_rows(answer: tuple[Any, ...] | list[Any]) -> bool:
 def _tensor(value: Any) -> Tensor:  # noqa: ANN401 (somebody's own)
     if isinstance(value, list):
         return torch.stack([torch.as_tensor(row) for row in cast(list[Any], value)])
-    return torch.as_tensor(value)
+    # A tracer would take `as_tensor` of a tensor for a move to its device.
+    return value if isinstance(value, Tensor) else torch.as_tensor(value)
 
 
 def _no_tensors(what: str, answer: object, within: str) -> str:

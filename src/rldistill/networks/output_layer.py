@@ -131,9 +131,15 @@ class OutputRows(nn.Module):
         takes_blocks: whether `forward` can compute several blocks at once.
     """
 
+    low: Tensor | None
+    high: Tensor | None
+    support: Tensor | None
+
     def __init__(self, layer: OutputLayer, num_features: int) -> None:
         super().__init__()
         self.layer = layer
+        for name in ("low", "high", "support"):
+            self.register_buffer(name, None, persistent=False)
         # Sums over a row may be rounded otherwise in a larger batch; what becomes of a single number is not.
         self.takes_blocks = layer.atoms is None and layer.gaussian.std != "gsde"
         num_actions = layer.num_linear
@@ -154,6 +160,22 @@ class OutputRows(nn.Module):
         if self.layer.kind == "gaussian" and self.layer.gaussian.std in ("state", "state_tanh"):
             nn.init.zeros_(self.log_std_layer.weight)
 
+    def keep_constants(self) -> None:
+        """Make buffers of the numbers that follow from the kind; made on the CPU, they move with the network.
+
+        A program that is traced would else keep them where it was traced, and could not be moved to another device.
+        """
+        like = torch.zeros(())
+        if self.layer.kind == "actions" and self.layer.squashes:
+            self.low, self.high = self._bounds(like)
+        if self.layer.atoms is not None:
+            self.support = _support(self.layer.atoms, like)
+
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        return like.new_tensor(self.layer.layout.low), like.new_tensor(self.layer.layout.high)
+
     def forward(self, linear: Tensor, features: Tensor, block: int | None = None) -> Tensor:
         """Return rows `[B, O]` of the linear layer's outputs and its features `[B, F]`; for `block`, as networks do."""
         layer = self.layer
@@ -163,11 +185,13 @@ class OutputRows(nn.Module):
             return torch.cat([mean, self._log_std(features, block).expand_as(mean)], dim=-1)
         if layer.kind == "actions" and layer.squashes:
             # From [-1, 1] to [low, high], as the environment takes them.
-            low, high = linear.new_tensor(layer.layout.low), linear.new_tensor(layer.layout.high)
+            low, high = self._bounds(linear)
             return low + 0.5 * (torch.tanh(linear) + 1) * (high - low)
         if layer.is_beta:
             return _beta_mean(linear)
-        return linear if layer.atoms is None else _expectation(linear, layer.atoms)
+        if layer.atoms is None:
+            return linear
+        return _expectation(linear, _support(layer.atoms, linear) if self.support is None else self.support)
 
     def _log_std(self, features: Tensor, block: int | None) -> Tensor:
         if self.layer.gaussian.std in ("state", "state_tanh"):
@@ -192,8 +216,11 @@ def _beta_mean(linear: Tensor) -> Tensor:
     return 2 * alpha / (alpha + beta) - 1
 
 
-def _expectation(logits: Tensor, atoms: ValueAtoms) -> Tensor:
+def _support(atoms: ValueAtoms, like: Tensor) -> Tensor:
+    return torch.linspace(float(atoms.low), float(atoms.high), atoms.count, device=like.device)
+
+
+def _expectation(logits: Tensor, support: Tensor) -> Tensor:
     """Return Q-values `[B, A]` of the logits of their distributions, `[B, A · atoms]`, actions outermost."""
-    probabilities = logits.unflatten(-1, (-1, atoms.count)).softmax(dim=-1)
-    support = torch.linspace(float(atoms.low), float(atoms.high), atoms.count, device=logits.device)
+    probabilities = logits.unflatten(-1, (-1, len(support))).softmax(dim=-1)
     return (probabilities * support).sum(dim=-1)

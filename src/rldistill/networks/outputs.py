@@ -160,14 +160,15 @@ def raw_rows(
     if not declared.is_scaled or layout is None:
         return rows
     # Rows of another width are refused by `check_raw`.
-    return _rescaled(rows, layout) if rows.dim() == 2 and rows.shape[1] % layout.sizes[0] == 0 else rows
+    if rows.dim() != 2 or rows.shape[1] % layout.sizes[0]:
+        return rows
+    return rescaled(rows, rows.new_tensor(layout.low), rows.new_tensor(layout.high))
 
 
-def _rescaled(rows: Tensor, layout: ActionLayout) -> Tensor:
-    """Return actions, or means and logarithms of standard deviations, from [-1, 1] to [low, high]."""
-    low, high = rows.new_tensor(layout.low), rows.new_tensor(layout.high)
+def rescaled(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return actions, or means and logarithms of standard deviations, `[B, O]`, from [-1, 1] to [low, high], `[D]`."""
     half_width = 0.5 * (high - low)
-    actions, *log_std = rows.split(layout.sizes[0], dim=1)
+    actions, *log_std = rows.split(len(low), dim=1)
     return torch.cat([low + half_width * (actions + 1), *(part + half_width.log() for part in log_std)], dim=1)
 
 
