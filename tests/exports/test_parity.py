@@ -9,6 +9,7 @@ import torch
 from rldistill.exports import parity
 from rldistill.exports.parity import Parity, compare, time_decisions
 from rldistill.exports.result import Exported
+from rldistill.exports.table import FORMATS
 from rldistill.exports.trajectories import Decisions
 from rldistill.networks import GaussianOptions
 from rldistill.policies.padded import probe_rows
@@ -67,6 +68,25 @@ def test_another_spread_is_no_error_of_the_mean():
     policy = small_policy(box_task(), output_kind="gaussian", gaussian=GaussianOptions("parameter"))
     found = compare(changed(policy, "heads.0.rows.log_std", [0.5, 0.0]), decisions_of(policy, 20), "float32")
     assert (found.largest_output_error, found.largest_log_std_error) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 0.1), ("float16", 0.1), ("int8", 0.5)])
+def test_another_spread_fails_where_the_files_of_a_format_can_hold_the_policys(precision, limit):
+    def exported(error, *, keeps_spread=True):
+        found = Parity(1, 10, 10, 0, 0.0, 0.0, 4.0, error)
+        return Exported("onnx", Path("x"), precision, {}, "", found, {}, None, keeps_spread=keeps_spread)
+
+    assert not exported(0.9 * limit).problems
+    line = (
+        f"the logarithm of a standard deviation is off by {1.2 * limit:.2g}, expected {limit} at most for {precision}"
+    )
+    assert exported(1.2 * limit).problems == [line]
+    assert not exported(1.2 * limit, keeps_spread=False).problems
+    assert "its spread is another" in str(exported(1.2 * limit, keeps_spread=False))
+
+
+def test_formats_that_have_one_spread_for_all_states_are_not_held_to_the_policys():
+    assert {name for name, own in FORMATS.items() if not own.keeps_spread} == {"sb3", "rsl-rl"}
 
 
 @pytest.mark.parametrize("place", ["first", "last"])

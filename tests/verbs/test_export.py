@@ -392,3 +392,14 @@ def test_an_evaluation_leaves_an_exported_folder_as_it_is(teacher, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     run_well("evaluate", "hub", "--num-episodes", "2", "--num-threads", "1", "--quiet")
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == before
+
+
+def test_an_export_whose_spread_is_another_is_kept_aside_and_fails(tmp_path, monkeypatch):
+    policy = small_policy(make_task("Pendulum-v1").task, output_kind="gaussian")
+    other = policy.copy()
+    other.network.get_parameter("heads.0.rows.log_std_layer.bias").data.fill_(1.5)
+    whole = onnx_format.make_model
+    monkeypatch.setattr(onnx_format, "make_model", lambda onnx, policy, **how: whole(onnx, other, **how))
+    with pytest.raises(GateError, match=r"the logarithm of a standard deviation is off by 1\.5, expected 0\.1 at most"):
+        export(policy, tmp_path / "a.onnx", **FEW)
+    assert (tmp_path / "a.failed.onnx").exists()

@@ -77,6 +77,7 @@ class ExportFormat:
     contents: tuple[str, ...] = ()  # names of the files in it, where it is a folder
     may_give_probabilities: bool = True  # whether its files have named outputs, to which they can be added
     keeps_state: bool = True  # whether its files can hold a policy that remembers
+    keeps_spread: bool = True  # whether its files can hold any spread of a Gaussian, also one that depends on the state
     needs_bounds: bool = False  # whether the library refuses boxes of actions that have none
     needs_layers: bool = True  # whether it is written from a description of the layers, which a user's module lacks
 

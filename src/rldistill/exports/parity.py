@@ -28,6 +28,9 @@ MAX_ACTION_GAP: Mapping[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "
 MAX_OUTPUT_ERROR: Mapping[Precision, float] = {"float32": 1e-3, "float16": 0.05, "int8": 0.5}
 """Largest error of any output, relative to the largest output, or to 1 where that is smaller: actions that are drawn
 need outputs that are right, too."""
+MAX_LOG_STD_ERROR: Mapping[Precision, float] = {"float32": 0.1, "float16": 0.1, "int8": 0.5}
+"""Of Gaussians: how far the logarithm of a standard deviation may be from the policy's, absolute. Exports of int8 that
+act well are within 0.2; at 0.5 a standard deviation is 1.6 times the policy's."""
 # Sums in another order differ in their last bits: choices that score within this of each other, relative to the largest
 # score, are equally good, and either is the same action.
 _TIE = 1e-5

@@ -8,12 +8,10 @@ from typing import Any
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.evaluation.table import size_text
 from rldistill.exports.formats import Precision, Written
-from rldistill.exports.parity import MAX_OUTPUT_ERROR, MIN_AGREEMENT, DecisionTime, Parity
+from rldistill.exports.parity import MAX_LOG_STD_ERROR, MAX_OUTPUT_ERROR, MIN_AGREEMENT, DecisionTime, Parity
 
 MIN_RETENTION = 0.95
 """Of the policy's own score. An export fails where it is sure, at 95 %, that less is left."""
-# Rounding of weights to float16 and int8 moves it by less.
-_SAME_LOG_STD = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Exported:
     score: Evaluation | None  # the policy as teacher, the export as student; None: no task was named
     written: Written | None = None  # what the writer knows beside
     teacher_decides_by: str | None = None  # in which way the teacher was timed; None: it was not
+    keeps_spread: bool = True  # whether its files can hold the policy's own spread
 
     @property
     def problems(self) -> list[str]:
@@ -49,6 +48,12 @@ class Exported:
             yield (
                 f"an output is off by {self.parity.largest_output_error:.2g} where outputs reach "
                 f"{self.parity.largest_output:.3g}, expected {MAX_OUTPUT_ERROR[self.precision]:g} of that at most"
+            )
+        spread = None if self.parity is None or not self.keeps_spread else self.parity.largest_log_std_error
+        if spread is not None and spread > MAX_LOG_STD_ERROR[self.precision]:
+            yield (
+                f"the logarithm of a standard deviation is off by {spread:.2g}, expected "
+                f"{MAX_LOG_STD_ERROR[self.precision]:g} at most for {self.precision}"
             )
         interval = None if self.score is None else self.score.students[0].retention_interval
         if interval is not None and interval.high < MIN_RETENTION:
@@ -92,7 +97,7 @@ class Exported:
             f"same action in {own.agreement:.2%} of {own.num_decisions:,} decisions{ties} ({self.compared_on}); "
             f"largest error of any output {own.largest_output_error:.2g} where outputs reach {own.largest_output:.3g}"
         )
-        if own.largest_log_std_error is not None and own.largest_log_std_error > _SAME_LOG_STD:
+        if own.largest_log_std_error is not None and own.largest_log_std_error > MAX_LOG_STD_ERROR["float32"]:
             yield (
                 f"its spread is another: the logarithm of the standard deviation differs by up to "
                 f"{own.largest_log_std_error:.2g}, so drawn actions differ; greedy ones do not"

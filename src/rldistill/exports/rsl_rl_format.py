@@ -67,4 +67,13 @@ def _open(export: Export, path: Path) -> Opened:
     return policy, lambda observation: greedy.act(observation)
 
 
-RSL_RL = ExportFormat("rsl-rl", ".pt", ("float32",), _write, _open, may_give_probabilities=False, keeps_state=False)
+RSL_RL = ExportFormat(
+    "rsl-rl",
+    ".pt",
+    ("float32",),
+    _write,
+    _open,
+    may_give_probabilities=False,
+    keeps_state=False,
+    keeps_spread=False,
+)

@@ -278,5 +278,6 @@ SB3 = ExportFormat(
     companions=(_STATISTICS_SUFFIX,),
     may_give_probabilities=False,
     keeps_state=False,
+    keeps_spread=False,
     needs_bounds=True,
 )

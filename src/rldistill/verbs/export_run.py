@@ -167,6 +167,7 @@ def _verified(job: Job, made: Export, folder: Path, listeners: list[Callback]) -
         parity=parity,
         times=times,
         teacher_decides_by=way,
+        keeps_spread=job.format.keeps_spread,
         score=None if exported is None else _score(job, _whole(job, exported), original, listeners),
     )
 
