@@ -184,6 +184,15 @@ def test_a_gaussian_gives_mean_and_log_std_and_acts_by_its_mean(std, mapping):
     answers_exactly(policy)
 
 
+def test_the_noise_of_a_policy_without_hidden_layers_depends_on_numbers_of_any_range_in_int8():
+    made, gaussian = Architecture("linear", "mlp", ()), GaussianOptions("gsde")
+    policy = small_policy(box_task(2, 3), network=made, output_kind="gaussian", gaussian=gaussian)
+    rows = np.array([[0, 5, -100], [1, 6, 900], [0, 6, 900], [1, 5, -100], [0.5, 5.5, 400]], np.float32)
+    answers_exactly(policy, rows, *SANITIZERS)
+    # Ranges of equal width that begin elsewhere.
+    answers_exactly(policy, rows * np.array([1, 1, 0.001], np.float32), *SANITIZERS)
+
+
 def test_deterministic_actions_are_squashed_into_their_box():
     assert answers_as(small_policy(box_task(mapping="tanh_rescale", high=5.0), network="mlp:8", output_kind="actions"))
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from rldistill.errors import MismatchError
 from rldistill.exports.c.decisions import outputs_described, to_action, to_log_std, to_outputs
 from rldistill.exports.c.layers import byte_layer, described, float_layer, loaded
 from rldistill.exports.c.plan import Piece, Plan, PlannedCell, PlannedLayer
@@ -48,9 +47,6 @@ def write_c(file_name: str, plan: Plan | QuantizedPlan, contract: Sequence[str])
         file_name: of both files, without their endings.
         plan: in float32 or in whole numbers.
         contract: what goes in and what comes out, as lines of a comment.
-
-    Raises:
-        MismatchError: there is something that cannot be written.
     """
     return _Writer(file_name, plan).write(contract)
 
@@ -304,14 +300,14 @@ class _Writer:
         """Return the number that feature `f` stands for."""
         if self._quantized is None:
             return "features[f]"
-        scale = self._quantized.features.scale
-        if self._plan.output.gaussian.std == "gsde" and len(scale.unique()) > 1:
-            raise MismatchError(
-                "C of precision int8 is not written for state-dependent noise (gSDE) on several kinds of features. "
-                "Use --precision float32."
-            )
-        value, offset = (number(float(part.flatten()[0])) for part in (scale, self._quantized.features.offset))
-        return f"((float)features[f] * {value} + {offset})"
+        steps = self._quantized.features
+        are_alike = len(steps.scale.unique()) == len(steps.offset.unique()) == 1
+        if are_alike or self._plan.output.gaussian.std != "gsde":
+            scale, offset = (number(float(part.flatten()[0])) for part in (steps.scale, steps.offset))
+        else:  # numbers of the observation itself, or beside the features of its images
+            scale = f"{self._definitions.constant('feature_scale', steps.scale.float())}[f]"
+            offset = f"{self._definitions.constant('feature_offset', steps.offset.float())}[f]"
+        return f"((float)features[f] * {scale} + {offset})"
 
 
 def aligned(buffers: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
