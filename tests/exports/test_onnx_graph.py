@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import torch
 
+from rldistill.errors import RldistillError
 from rldistill.exports.onnx_graph import OPSET, make_model
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, ValueAtoms
 from rldistill.networks.torsos import ACTIVATIONS
@@ -146,6 +147,23 @@ def test_a_file_of_float16_weights_is_half_as_large_and_computes_in_float32():
     given = answers(policy, rows, half=True)["q_values"]
     assert given.dtype == np.float32
     np.testing.assert_allclose(given, policy(rows)[0].raw, atol=2e-3)
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(65504, True), (-65504, True), (65536, False), (-1e6, False)])
+def test_a_weight_that_float16_does_not_reach_is_refused(factor, fits):
+    policy = small_policy()
+    with torch.no_grad():
+        policy.network.heads[0].output.weight[0, 0] = factor
+    assert agrees(policy)
+    if fits:
+        assert np.isfinite(answers(policy, probe_rows(policy.tasks[0].fingerprint, 3), half=True)["q_values"]).all()
+        return
+    with pytest.raises(RldistillError) as refused:
+        make_model(onnx, policy, half=True, gives_probabilities=False)
+    assert str(refused.value) == (
+        f"--precision float16: the largest weight of a layer is {abs(factor):.6g}, and float16 ends at 65,504. "
+        "Use --precision float32."
+    )
 
 
 def test_the_graph_says_its_opset_its_names_and_a_batch_of_any_size():

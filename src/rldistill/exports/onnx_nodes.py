@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rldistill.errors import RldistillError
+
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
 
 class Graph:
     """Nodes and weights, in the order in which they are written.
@@ -36,10 +40,20 @@ class Graph:
         return self._store(np.asarray(value, dtype), "constant")
 
     def weight(self, tensor: Tensor, role: str) -> str:
-        """Add a weight; one of a float16 file becomes float32 again as the file is loaded."""
+        """Add a weight; one of a float16 file becomes float32 again as the file is loaded.
+
+        Raises:
+            RldistillError: it is too large for float16.
+        """
         values = tensor.detach().cpu().float().numpy()
         if not self._half:
             return self._store(values, role)
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest > _LARGEST_HALF:
+            raise RldistillError(
+                f"--precision float16: the largest weight of a layer is {largest:.6g}, and float16 ends at "
+                f"{_LARGEST_HALF:,.0f}. Use --precision float32."
+            )
         stored = self._store(values.astype(np.float16), role)
         return self.node("Cast", stored, to=self.onnx.TensorProto.FLOAT)
 
