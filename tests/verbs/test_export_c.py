@@ -4,15 +4,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import rldistill as rd
-from rldistill.errors import GateError, OutputExistsError, RldistillError, UsageError
+from rldistill.errors import GateError, MismatchError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import c_format, fine_tuning
 from rldistill.exports.c import library
+from rldistill.networks import Architecture
 from rldistill.options.export import ExportOptions
-from rldistill.verbs.export import export
+from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
+from tests.kit.small_policies import image_task, small_policy
 
 FEW = {"num_episodes": 2, "num_envs": 2, "num_threads": 1}
 
@@ -86,6 +89,29 @@ def test_a_policy_that_does_not_fit_is_not_written(teacher, tmp_path):
     assert names(tmp_path) == []
     export(teacher, tmp_path / "cart.c", fits="flash=64k,ram=8k", **FEW)
     assert "cart.h" in names(tmp_path)
+
+
+def test_layers_that_cannot_be_written_are_refused_before_anything_is_played(data, tmp_path):
+    policy = small_policy(hand_made_teacher().tasks[0], network="mlp:8", layer_norm=True)
+    whole = {"data": data, "task": "CartPole-v1", "precision": "int8"}
+    with pytest.raises(MismatchError, match=r"^C of precision int8 is not written for layer norms: .* Use --precision"):
+        prepare(ExportOptions(policy, tmp_path / "a.c", **whole, **FEW))
+    with pytest.raises(MismatchError) as refused:
+        prepare(ExportOptions(policy, tmp_path / "a.onnx", quantization_aware=True, **whole, **FEW))
+    assert str(refused.value) == (
+        "--quantization-aware is not written for layer norms: got a network with them. Leave it out, or distil it into "
+        "a network without."
+    )
+    prepare(ExportOptions(policy, tmp_path / "a.onnx", **whole, **FEW))
+
+
+def test_the_option_that_a_kind_of_layer_is_not_for_is_named_before_anything_is_played(tmp_path):
+    stages = Architecture("made-up", "impala", (8,), (4,), (3,), (2,))
+    with pytest.raises(MismatchError, match=r"^C is not written for layers of kind ImpalaStage: .* Export it as onnx"):
+        prepare(ExportOptions(small_policy(image_task(), network=stages), tmp_path / "a.c", **FEW))
+    policy, rows = small_policy(image_task(), network=stages), torch.zeros(1, 4, 84, 84, dtype=torch.uint8)
+    with pytest.raises(MismatchError, match=r"^--quantization-aware is not written for .*ImpalaStage: .* Leave it out"):
+        fine_tuning.tunable(policy, rows)
 
 
 def test_sizes_are_read_in_bytes_kibibytes_and_mebibytes(teacher):

@@ -13,14 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.errors import NumericalError
-from rldistill.exports.c.plan import activated, make_plan, run_plan
-from rldistill.exports.c.quantize import QuantizedLayer, quantize, whole_weights
+from rldistill.exports.c.plan import Plan, activated, make_plan, run_plan
+from rldistill.exports.c.purpose import FOR_TUNING
+from rldistill.exports.c.quantize import QuantizedLayer, QuantizedPlan, quantize, whole_weights
 from rldistill.policies import TorchPolicy
 from rldistill.seeding import stream_generator
 
 NUM_UPDATES = 2000
 _BATCH_SIZE = 128
 _LEARNING_RATE = 3e-4
+
+
+def tunable(policy: TorchPolicy, calibration: Tensor) -> tuple[Plan, QuantizedPlan]:
+    """Return what is computed while a policy is fine-tuned, in floats and in whole numbers.
+
+    Args:
+        policy: its weights are those of both.
+        calibration: observations `[N, *observation_shape]` from which the ranges come.
+
+    Raises:
+        MismatchError: its network cannot be had in int8.
+    """
+    plan = make_plan(policy, FOR_TUNING)
+    return plan, quantize(plan, calibration, purpose=FOR_TUNING)
 
 
 def fine_tune(
@@ -47,8 +62,7 @@ def fine_tune(
         NumericalError: the loss became NaN or infinite.
     """
     tuned = policy.copy()
-    teacher, plan = make_plan(policy), make_plan(tuned)
-    quantized = quantize(plan, calibration)
+    teacher, (plan, quantized) = make_plan(policy, FOR_TUNING), tunable(tuned, calibration)
     weights = [tensor for layer in plan.layers for tensor in (layer.weight, layer.bias)]
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE, fused=True)
     rng = stream_generator(seed, "quantisation")

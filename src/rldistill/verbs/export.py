@@ -7,12 +7,15 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from rldistill.data import Dataset
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import RldistillError, UsageError
 from rldistill.exports import trajectories
-from rldistill.exports.c_format import check_file_name, check_fits
+from rldistill.exports.c_format import check_file_name, check_plan
 from rldistill.exports.environment import names_of
+from rldistill.exports.fine_tuning import tunable
 from rldistill.exports.formats import Export, ExportFormat, as_seen, format_of
 from rldistill.exports.names import names_of_spans, read_names
 from rldistill.exports.places import check_free, places
@@ -81,14 +84,11 @@ def prepare(options: ExportOptions) -> Job:
             "names none that is still there. Name one: --data FOLDER, which `rldistill collect` makes of its teacher's "
             "play."
         )
+    _check_plan(policy, chosen, dataset, options)
     task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
     playable = task or _own_task(policy, dataset)
     if names is None:
         names = names_of(playable) if spans is None else names_of_spans(spans, policy.tasks[0])
-    if options.most_bytes:
-        own = on_cpu(policy)
-        sample = calibration_of(own, dataset, options)
-        check_fits(Export(as_seen(own), {}, precision=options.precision, calibration=sample), options.most_bytes)
     source = _source(policy, task, playable, dataset, options)
     return Job(options, named, policy, chosen, names, task, playable, dataset, source)
 
@@ -105,6 +105,19 @@ def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
         raise UsageError(f"--license is for the card of --to hub-folder, got --to {chosen.name}.")
     if chosen.name == "c":
         check_file_name(Path(options.out))
+
+
+def _check_plan(policy: TorchPolicy, chosen: ExportFormat, dataset: Dataset | None, options: ExportOptions) -> None:
+    """Check that C, and fine-tuning for int8, know the policy's layers; raises RldistillError."""
+    if chosen.name != "c" and not options.quantization_aware:
+        return
+    own = on_cpu(policy)
+    sample = calibration_of(own, dataset, options)
+    if chosen.name == "c":
+        check_plan(Export(as_seen(own), {}, precision=options.precision, calibration=sample), options.most_bytes)
+    else:
+        assert sample is not None, "an export of int8 without data was refused before"
+        tunable(as_seen(own), torch.as_tensor(sample.observations))
 
 
 def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:

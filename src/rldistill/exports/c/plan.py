@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
+from rldistill.exports.c.purpose import FOR_C, Purpose
 from rldistill.exports.normalization import observed_statistics
 from rldistill.exports.states import names_of_cell
 from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
@@ -27,6 +28,7 @@ from rldistill.networks.torsos import ACTIVATIONS, image_shape, to_images
 from rldistill.policies import TorchPolicy
 
 _NAMES: dict[type[nn.Module], Activation] = {module: name for name, module in ACTIVATIONS.items()}
+_LAYERS = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.Flatten, Stack, RecurrentCell)
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,12 @@ def activated(name: Activation, values: Tensor) -> Tensor:
     return ACTIVATIONS[name]()(values)
 
 
-def make_plan(policy: TorchPolicy) -> Plan:
+def make_plan(policy: TorchPolicy, purpose: Purpose = FOR_C) -> Plan:
     """Return what the C of a policy computes for the task that it plays.
+
+    Args:
+        policy: plays the task.
+        purpose: as a refusal names it.
 
     Raises:
         MismatchError: a layer that C is not written for.
@@ -238,6 +244,7 @@ def make_plan(policy: TorchPolicy) -> Plan:
     fingerprint = policy.tasks[0].fingerprint
     assert isinstance(policy.network, PolicyNetwork), "a module was refused before"
     first, *between, last, rows = plain_layers(policy.network, policy.head)
+    _check_kinds(between, purpose)
     assert isinstance(first, ScaleInput | NormalizeInput) and isinstance(rows, OutputRows)
     names = (f"layer_{number}" for number in itertools.count(1))
     shape, stack = fingerprint.observation_shape, 0
@@ -270,6 +277,18 @@ def make_plan(policy: TorchPolicy) -> Plan:
         stack=stack,
         cells=cells,
     )
+
+
+def _check_kinds(modules: Sequence[nn.Module], purpose: Purpose) -> None:
+    for module in modules:
+        if isinstance(module, CombinedTorso):
+            for image in module.images:
+                _check_kinds(list(image.children()), purpose)
+        elif not isinstance(module, _LAYERS) and type(module) not in _NAMES:
+            raise MismatchError(
+                f"{purpose.what} is not written for layers of kind {type(module).__name__}: got a network with one. "
+                f"{purpose.instead}, or distil it into a network of convolutions and fully connected layers."
+            )
 
 
 def _cells(modules: Sequence[RecurrentCell]) -> Iterator[PlannedCell]:
@@ -306,11 +325,7 @@ def _pieces_of_parts(torso: CombinedTorso, names: Iterator[str]) -> tuple[Piece,
 
 
 def _planned(modules: Sequence[nn.Module], shape: tuple[int, ...], names: Iterator[str]) -> Iterator[PlannedLayer]:
-    """Yield layers with the norms and activations behind each of them.
-
-    Raises:
-        MismatchError: a module of another kind.
-    """
+    """Yield layers with the norms and activations behind each of them."""
     layer: PlannedLayer | None = None
     for module in modules:
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -326,11 +341,8 @@ def _planned(modules: Sequence[nn.Module], shape: tuple[int, ...], names: Iterat
             layer = replace(layer, norm=Norm(module.weight, module.bias, module.eps))
         elif layer is not None and type(module) in _NAMES:
             layer = replace(layer, activation=_NAMES[type(module)])
-        elif not isinstance(module, nn.Flatten):
-            raise MismatchError(
-                f"C is not written for layers of kind {type(module).__name__}: got a network with one. Export it as "
-                "onnx, or distil it into a network of convolutions and fully connected layers."
-            )
+        else:
+            assert isinstance(module, nn.Flatten), "all other kinds were refused before"
     if layer is not None:
         yield layer
 

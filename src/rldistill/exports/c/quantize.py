@@ -19,12 +19,14 @@ Conventions, with q an unsigned number and w a signed byte:
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from rldistill.errors import MismatchError
 from rldistill.exports.c.plan import Plan, PlannedLayer, activated, run_plan
+from rldistill.exports.c.purpose import FOR_INT8_C, Purpose
 from rldistill.exports.c.steps import LARGEST_BYTE, STATE_STEPS, ObservationSteps, Steps, observation_steps
 from rldistill.networks.architecture import Activation
 
@@ -146,30 +148,34 @@ Forward = Callable[[QuantizedLayer, Tensor], Tensor]
 
 
 @torch.no_grad()
-def quantize(plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = ()) -> QuantizedPlan:
+def quantize(
+    plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = (), purpose: Purpose = FOR_INT8_C
+) -> QuantizedPlan:
     """Choose all whole numbers of a plan.
 
     Args:
         plan: in float32.
         observations: real ones, `[B, *observation_shape]`: ranges are those that they make.
         state: of a plan that remembers, what the policy had before each of them, `[B, …]` each.
+        purpose: as a refusal names it.
 
     Raises:
         MismatchError: a layer whose sums have no room in 32 bits, or with a layer norm.
     """
     if any(layer.norm is not None for layer in plan.layers):
         raise MismatchError(
-            "C of precision int8 is not written for layer norms: got a network with them. Use --precision float32, or "
-            "distil it into a network without."
+            f"{purpose.what} is not written for layer norms: got a network with them. {purpose.instead}, or distil it "
+            "into a network without."
         )
     known = dict[str, Calibration]()
     run_plan(plan, observations, lambda layer, taken: known.update({layer.name: Calibration.of(layer, taken)}), state)
     observation, taken = observation_steps(plan, observations)
     layers: dict[str, QuantizedLayer] = {}
+    quantized = partial(_quantized, purpose=purpose)
 
     def through(chain: tuple[PlannedLayer, ...], given: Steps) -> Steps:
         for layer in chain:
-            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=False)
+            layers[layer.name] = quantized(layer, given, known[layer.name], gives_outputs=False)
             given = layers[layer.name].given or given
         return given
 
@@ -191,11 +197,11 @@ def quantize(plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = ()) -
     )
     for cell in plan.cells:
         for layer, given in ((cell.input, features), (cell.recurrent, STATE_STEPS)):
-            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=True)
+            layers[layer.name] = quantized(layer, given, known[layer.name], gives_outputs=True)
         features = STATE_STEPS
     features = through(plan.hidden, features)
     for layer in plan.last_layers:
-        layers[layer.name] = _quantized(layer, features, known[layer.name], gives_outputs=True)
+        layers[layer.name] = quantized(layer, features, known[layer.name], gives_outputs=True)
     return QuantizedPlan(plan, observation, layers, features)
 
 
@@ -242,7 +248,9 @@ def whole_weights(weight: Tensor, taken: Steps, at_mean: Tensor) -> tuple[Tensor
     return (of_steps / scale.view(-1, *(1,) * (of_steps.dim() - 1))).round(), scale
 
 
-def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_outputs: bool) -> QuantizedLayer:
+def _quantized(
+    layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_outputs: bool, purpose: Purpose
+) -> QuantizedLayer:
     """Return a layer that takes such numbers."""
     # At the mean of its inputs a layer is to give what it gave: there the rounding of weights is made up for.
     at_mean = layer.bias.double() + (layer.weight.double() * known.mean).flatten(1).sum(dim=1)
@@ -252,12 +260,12 @@ def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_o
     largest = weight.flatten(1).abs().sum(dim=1) * taken.top + bias.abs()
     if not largest.max() <= _LARGEST_SUM:  # NaN, too
         raise MismatchError(
-            f"C of precision int8: the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room "
-            "in 32 bits. Use --precision float32, or a network with fewer inputs to a layer."
+            f"{purpose.what}: the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room in "
+            f"32 bits. {purpose.instead}, or take a network with fewer inputs to a layer."
         )
     if gives_outputs:
         return QuantizedLayer(layer, taken, known.mean, weight, bias, None, scale.float(), None)
-    given, rescaling = _rescaling(layer, scale, (known.low, known.high))
+    given, rescaling = _rescaling(layer, scale, (known.low, known.high), purpose)
     return QuantizedLayer(layer, taken, known.mean, weight, bias, rescaling, scale.float(), given)
 
 
@@ -269,19 +277,23 @@ def steps_given(activation: Activation, sums: tuple[float, float]) -> Steps:
     return Steps.of_range(*_range(values))
 
 
-def _rescaling(layer: PlannedLayer, scale: Tensor, sums: tuple[float, float]) -> tuple[Steps, Rescaling]:
+def _rescaling(
+    layer: PlannedLayer, scale: Tensor, sums: tuple[float, float], purpose: Purpose
+) -> tuple[Steps, Rescaling]:
     activation = layer.activation
     given = steps_given(activation, sums)
     if activation in _CLAMPED:
-        return given, _to_steps(layer.name, scale, float(given.offset), float(given.scale), None)
+        return given, _to_steps(layer.name, scale, float(given.offset), float(given.scale), None, purpose)
     steep = _STEEP.get(activation, math.inf)
     low, high = max(sums[0], -steep), min(sums[1], steep)
     places = torch.linspace(low, max(high, low + 1e-6), TABLE_SIZE, dtype=torch.float64)
     table = given.nearest(activated(activation, places)).to(torch.uint8)
-    return given, _to_steps(layer.name, scale, low, float(places[1] - places[0]), table)
+    return given, _to_steps(layer.name, scale, low, float(places[1] - places[0]), table, purpose)
 
 
-def _to_steps(name: str, scale: Tensor, low: float, step: float, table: Tensor | None) -> Rescaling:
+def _to_steps(
+    name: str, scale: Tensor, low: float, step: float, table: Tensor | None, purpose: Purpose = FOR_INT8_C
+) -> Rescaling:
     """Return the rescaling of a layer's sums, each worth `scale`, to steps that begin at `low`.
 
     Raises:
@@ -289,8 +301,8 @@ def _to_steps(name: str, scale: Tensor, low: float, step: float, table: Tensor |
     """
     factors = scale / step
     no_room = MismatchError(
-        f"C of precision int8: the sums of layer {name} lie too far apart, or too far from 0, for whole numbers: one "
-        f"is worth up to {float(scale.max()):.3g}, a step {step:.3g}, the first {low:.3g}. Use --precision float32."
+        f"{purpose.what}: the sums of layer {name} lie too far apart, or too far from 0, for whole numbers: one is "
+        f"worth up to {float(scale.max()):.3g}, a step {step:.3g}, the first {low:.3g}. {purpose.instead}."
     )
     if not (factors.isfinite().all() and math.isfinite(low / step)):
         raise no_room
