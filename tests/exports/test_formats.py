@@ -170,6 +170,14 @@ def test_a_module_of_ones_own_keeps_its_mode_where_it_is_exported(name, tmp_path
     torch.testing.assert_close(FORMATS[name].open(export, path)[0](rows)[0].raw, policy(rows)[0].raw)
 
 
+def nature(strides):
+    return Architecture("made-up", "conv", (512,), channels=(32, 64, 64), kernel_sizes=(8, 4, 3), strides=strides)
+
+
+def pixels_task(shape, dtype):
+    return Task("pixels", ObservationFingerprint(shape, dtype, ActionLayout.discrete(3)))
+
+
 def sb3_policies():
     q_values = small_policy(network="mlp:8x6")
     logits = small_policy(network="mlp:8:6", output_kind="logits")
@@ -178,10 +186,19 @@ def sb3_policies():
     actions = small_policy(task, network="mlp:8x6", output_kind="actions")
     clipped = small_policy(box_task(), output_kind="gaussian", gaussian=GaussianOptions("parameter"))
     images = small_policy(image_task(), network="dqn")
-    return {"DQN": q_values, "PPO": logits, "SAC": squashed, "TD3": actions, "PPO box": clipped, "DQN images": images}
+    turned = small_policy(pixels_task((84, 84, 3), "uint8"), network="dqn")
+    return {
+        "DQN turned": turned,
+        "DQN": q_values,
+        "PPO": logits,
+        "SAC": squashed,
+        "TD3": actions,
+        "PPO box": clipped,
+        "DQN images": images,
+    }
 
 
-@pytest.mark.parametrize("name", ["DQN", "PPO", "SAC", "TD3", "PPO box", "DQN images"])
+@pytest.mark.parametrize("name", ["DQN", "PPO", "SAC", "TD3", "PPO box", "DQN images", "DQN turned"])
 def test_stable_baselines3_loads_the_zip_and_acts_as_the_policy_does(name, tmp_path):
     library = pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     policy = sb3_policies()[name]
@@ -245,7 +262,18 @@ def test_a_student_is_trained_on_by_stable_baselines3(name, tmp_path):
 @pytest.mark.parametrize(
     ("policy", "why"),
     [
-        (lambda: small_policy(image_task(), network="conv:4-4-4:8"), "convolutions 4-4-4, not NatureCNN's 32-64-64"),
+        (lambda: small_policy(image_task(), network="conv:4-4-4:8"),
+         r"convolutions 4-4-4 \(kernels 8-4-3, strides 4-2-1\), not NatureCNN's 32-64-64"),
+        (lambda: small_policy(image_task(), network=nature(strides=(4, 2, 2))),
+         r"convolutions 32-64-64 \(kernels 8-4-3, strides 4-2-2\), not NatureCNN's 32-64-64"),
+        (lambda: small_policy(pixels_task((4, 84, 84), "float32"), network="dqn"),
+         r"has convolutions on float32 \[4, 84, 84\], not on bytes of three dimensions"),
+        (lambda: small_policy(pixels_task((84, 84, 3), "float32"), network="dqn"),
+         r"has convolutions on float32 \[84, 84, 3\], not on bytes of three dimensions"),
+        (lambda: small_policy(pixels_task((2, 84, 84, 3), "uint8"), network="dqn"),
+         r"has convolutions on uint8 \[2, 84, 84, 3\], not on bytes of three dimensions"),
+        (lambda: small_policy(pixels_task((1, 84, 84), "uint8"), network="dqn",
+                              normalization=InputNormalization((0.0,) * 84**2, (1.0,) * 84**2)), "normalises images"),
         (lambda: small_policy(layer_norm=True), "has a LayerNorm"),
         (lambda: small_policy(box_task(mapping="tanh_rescale"), output_kind="gaussian",
                               gaussian=GaussianOptions("gsde")), "a spread of the kind gsde"),
@@ -256,6 +284,14 @@ def test_stable_baselines3_refuses_networks_that_it_does_not_build(policy, why, 
     pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
     with pytest.raises(RldistillError, match=f"--to sb3: the network of policy .*{why}"):
         exported(policy(), "sb3", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Treating image space as channels-last:UserWarning")
+def test_stable_baselines3_refuses_images_whose_channels_it_looks_for_elsewhere(tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    policy = small_policy(pixels_task((84, 40, 44), "uint8"), network="dqn")
+    with pytest.raises(RldistillError, match=r"--to sb3: the network of policy .* has channels of \[84, 40, 44\] els"):
+        exported(policy, "sb3", tmp_path)
 
 
 def test_an_rsl_rl_checkpoint_holds_the_actor_and_is_read_as_the_policy(tmp_path):

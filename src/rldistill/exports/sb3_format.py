@@ -21,6 +21,7 @@ from rldistill.envs.spaces import action_space
 from rldistill.errors import RldistillError
 from rldistill.exports.dense import DensePolicy, constant_log_std, copy_layers, dense_policy, misfit
 from rldistill.exports.formats import Decide, Export, ExportFormat, Opened, Written, read_back
+from rldistill.networks.torsos import image_shape
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
 
@@ -29,8 +30,8 @@ _WHAT = "sb3"
 _LIBRARY = "stable-baselines3"
 _HERE = "in PyTorch"
 _STATISTICS_SUFFIX = ".vecnormalize.pkl"
-_NATURE = (32, 64, 64)
-"""Channels of the only convolutions that the library builds itself (NatureCNN), with their kernels 8, 4, 3."""
+_NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Channels, kernels and strides of the only convolutions that the library builds itself (NatureCNN)."""
 _FEW_IMAGES = 50_000
 """Steps in the replay of an off-policy model on images, which the library would make of a million."""
 Algorithm = Literal["DQN", "PPO", "SAC", "TD3"]
@@ -71,6 +72,8 @@ def _write(export: Export, path: Path) -> Written | None:
     env = _spaces(export)
     own: dict[str, Any] = {}
     is_image = bool(found.convolutions)
+    if is_image:
+        _check_images(export, env)
     if is_image and algorithm != "PPO":
         own["buffer_size"] = _FEW_IMAGES
     model = getattr(library, algorithm)(
@@ -78,6 +81,9 @@ def _write(export: Export, path: Path) -> Written | None:
     )
     if not is_image and model.observation_space.shape != env.observation_space.shape:
         raise misfit(export, _WHAT, "is an mlp that sees images with their channels last")
+    shape = export.policy.tasks[0].fingerprint.observation_shape
+    if is_image and model.observation_space.shape != image_shape(shape):
+        raise misfit(export, _WHAT, f"has channels of {list(shape)} elsewhere than the library looks for them")
     with torch.no_grad():
         _fill(export, found, algorithm, model.policy)
     model.save(path)
@@ -96,6 +102,20 @@ def _write(export: Export, path: Path) -> Written | None:
     return Written({"observation_parts": parts}, text)
 
 
+def _check_images(export: Export, env: _Spaces) -> None:
+    """Check that the library sees images where the policy does; raises RldistillError."""
+    fingerprint = export.policy.tasks[0].fingerprint
+    if not _import("stable_baselines3.common.preprocessing").is_image_space(env.observation_space):
+        shape = list(fingerprint.observation_shape)
+        raise misfit(
+            export,
+            _WHAT,
+            f"has convolutions on {fingerprint.observation_dtype} {shape}, not on bytes of three dimensions",
+        )
+    if export.policy.normalization is not None:
+        raise misfit(export, _WHAT, "normalises images by running statistics")
+
+
 def _import(name: str) -> Any:  # noqa: ANN401 (a module)
     try:
         return __import__(name, fromlist=["_"])
@@ -111,11 +131,16 @@ def _policy_kwargs(export: Export, found: DensePolicy, algorithm: Algorithm) -> 
     hidden, activations = list(found.sizes), list(found.activations)
     kwargs: dict[str, Any] = {}
     if found.convolutions:
-        channels = tuple(layer.out_channels for layer in found.convolutions)
-        kernels = tuple(layer.kernel_size[0] for layer in found.convolutions)
+        convolutions = [(layer.out_channels, layer.kernel_size[0], layer.stride[0]) for layer in found.convolutions]
         are_relu = {*found.convolution_activations, *activations[:1]} == {nn.ReLU}
-        if (channels, kernels) != (_NATURE, (8, 4, 3)) or not are_relu or not hidden:
-            raise misfit(export, _WHAT, f"has convolutions {'-'.join(map(str, channels))}, not NatureCNN's 32-64-64")
+        if tuple(convolutions) != _NATURE or not are_relu or not hidden:
+            channels, kernels, strides = ("-".join(map(str, part)) for part in zip(*convolutions, strict=True))
+            own = f"{channels} (kernels {kernels}, strides {strides})"
+            raise misfit(
+                export,
+                _WHAT,
+                f"has convolutions {own}, not NatureCNN's 32-64-64 (8-4-3, 4-2-1) with ReLU below a layer",
+            )
         kwargs["features_extractor_kwargs"] = {"features_dim": hidden.pop(0)}
         activations.pop(0)
     if len(set(activations)) > 1:
