@@ -10,8 +10,11 @@ from rldistill.distillation.batch import Window
 from rldistill.distillation.sources import measure_inputs
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import ProgressEvent
-from rldistill.networks import InputNormalization
+from rldistill.networks import Architecture, InputNormalization
+from rldistill.networks.torsos import to_images
 from rldistill.policies import load_policy
+from rldistill.tasks import ObservationFingerprint, Task
+from rldistill.types import ActionLayout
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.flat import distill
@@ -59,6 +62,22 @@ def test_of_windows_the_steps_that_count_are_measured_each_once():
     real = rows[is_real].double().numpy()
     np.testing.assert_allclose(student.normalization.mean, real.mean(axis=0))
     np.testing.assert_allclose(student.normalization.variance, real.var(axis=0))
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 3), (2, 10, 10, 3), (3, 10, 10)])
+def test_of_images_each_pixel_is_normalised_by_its_own_measure(shape):
+    size = int(np.prod(shape))
+    task = Task("images", ObservationFingerprint(shape, "float32", ActionLayout.discrete(3)))
+    made = Architecture("made-up", "conv", (6,), (4,), (4,), (2,))
+    student = small_policy(task, network=made, normalization=InputNormalization((0.0,) * size, (1.0,) * size))
+    generator = torch.Generator().manual_seed(0)
+    spread, mean = torch.linspace(0.1, 5, size), torch.linspace(-3, 30, size)
+    rows = (mean + spread * torch.randn(40, size, generator=generator)).reshape(-1, *shape)
+    window = Window(0, {"observation": rows[None]}, {"q_values": torch.zeros(1, 40, 3)}, "made up")
+    measure_inputs(student, window)
+    seen = student.network.scale(to_images(rows)).flatten(1)
+    torch.testing.assert_close(seen.std(dim=0, correction=0), torch.ones(size), atol=1e-3, rtol=0)
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(size), atol=1e-3, rtol=0)
 
 
 def test_a_file_keeps_what_it_was_made_with(tmp_path, q_data):

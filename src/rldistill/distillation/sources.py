@@ -18,7 +18,7 @@ from rldistill.distillation.batch import Minibatch, Window
 from rldistill.distillation.likeness import Likeness, likeness_of_a_constant
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
-from rldistill.networks import NormalizeInput, network_of
+from rldistill.networks import NormalizeInput, PolicyNetwork, network_of
 from rldistill.networks.input_layer import join_parts
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.schedules import TaskSchedule
@@ -249,11 +249,12 @@ class Batches:
 
 def measure_inputs(student: TorchPolicy, window: Window) -> None:
     """Give a student that normalises its inputs the mean and variance of the real steps of windows."""
-    layer = network_of(student.network, window.head)[0].scale
-    assert isinstance(layer, NormalizeInput), "the student was made with it"
+    network = network_of(student.network, window.head)[0]
+    layer = network.scale
+    assert isinstance(network, PolicyNetwork) and isinstance(layer, NormalizeInput), "the student was made with it"
     rows = {name: window.rows(part) for name, part in window.observations.items()}
     seen = rows if student.spec.sight is None else student.spec.sight.choose(rows)
-    layer.measure(join_parts(seen).to(layer.mean.device))
+    layer.measure(network.laid_out(join_parts(seen)).to(layer.mean.device))
 
 
 def num_decoders(num_threads: int, device: str) -> int:

@@ -204,7 +204,7 @@ class PolicyNetwork(nn.Module):
             return self._remembering(observations, head, state)
         chosen = self.heads[head]
         assert isinstance(chosen, Head)
-        return chosen.forward(self._features(self.scale.forward(self._laid_out(observations)), block), block)
+        return chosen.forward(self._features(self.scale.forward(self.laid_out(observations)), block), block)
 
     def over_windows(
         self, observations: Tensors, num_windows: int, head: int, begins: Tensor | None, burn_in: int
@@ -225,7 +225,7 @@ class PolicyNetwork(nn.Module):
             Outputs of (T - burn_in) · B rows, in the same order.
         """
         begins = None if begins is None else begins.unsqueeze(-1)
-        rows = self.scale(self._laid_out(join_parts(observations)))
+        rows = self.scale(self.laid_out(join_parts(observations)))
         if self.stack is not None:
             rows = self.stack.over_time(rows.view(-1, num_windows, self.stack.num_inputs), begins)
             # Without a memory above it a step that teaches nothing need not go further.
@@ -241,7 +241,8 @@ class PolicyNetwork(nn.Module):
     def _features(self, rows: Tensor, block: int | None = None) -> Tensor:
         return run_layers(self.torso if isinstance(self.torso, nn.Sequential) else (self.torso,), rows, block)
 
-    def _laid_out(self, observations: Tensor) -> Tensor:
+    def laid_out(self, observations: Tensor) -> Tensor:
+        """Return observations as the first layer gets them: images as `[B, C, H, W]`, all else as it is."""
         if not self.takes_images:
             return observations
         return to_images(observations).contiguous(memory_format=torch.channels_last)
@@ -250,7 +251,7 @@ class PolicyNetwork(nn.Module):
         """Return what `forward` does, of a network with a memory; without a state an episode begins."""
         kept = state or self.initial_state(len(observations))
         assert kept is not None, "it remembers"
-        rows, following = self.scale(self._laid_out(observations)), ()
+        rows, following = self.scale(self.laid_out(observations)), ()
         if self.stack is not None:
             rows, earlier = self.stack(rows, kept[0])
             kept, following = kept[1:], (earlier,)
