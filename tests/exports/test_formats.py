@@ -12,7 +12,7 @@ import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import RldistillError, UsageError
 from rldistill.exports.contract import make_contract
-from rldistill.exports.formats import Export, Score, format_of
+from rldistill.exports.formats import Export, Sample, Score, format_of
 from rldistill.exports.names import Names
 from rldistill.exports.sb3_format import predict_of
 from rldistill.exports.table import FORMATS, check_form
@@ -380,6 +380,21 @@ def test_a_hub_folder_has_a_card_with_its_score_the_policy_and_onnx(tmp_path):
     (metric,) = result["metrics"]
     assert metric["value"] == 39.5
     assert metric["name"] == "mean return over 30 episodes, 95 % interval 38 to 40"
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"),
+    [
+        ("float32", "the same with normalisation and action mapping, for onnxruntime"),
+        ("float16", "the same with normalisation and action mapping, weights in float16, for onnxruntime"),
+        ("int8", "the same with normalisation and action mapping, weights in int8, for onnxruntime"),
+    ],
+)
+def test_the_card_of_a_hub_folder_names_the_precision_of_its_onnx_file(precision, said, tmp_path):
+    policy = small_policy()
+    sample = Sample(probe_rows(policy.tasks[0].fingerprint, 20).numpy())
+    _, path = exported(policy, "hub-folder", tmp_path, precision=precision, calibration=sample)
+    assert f"| `policy.onnx` | {said} |" in (path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def _text(export: Export) -> Iterator[str]:
     yield "| file | what it is |"
     yield "|---|---|"
     yield f"| `{POLICY}` | weights and all it takes to play: `rldistill.load_policy` |"
-    yield f"| `{ONNX_FILE}` | the same with normalisation and action mapping, for onnxruntime |"
+    rounded = "" if export.precision == "float32" else f", weights in {export.precision}"
+    yield f"| `{ONNX_FILE}` | the same with normalisation and action mapping{rounded}, for onnxruntime |"
     yield f"| `{CONTRACT}` | what goes in and what comes out, term by term |"
     yield ""
     for side in ("observation", "action"):
