@@ -1,6 +1,6 @@
 """Choose yourself who acts while a student learns: offline, DAgger, and both mixed by decision.
 
-The teacher labels every state; `teacher_fraction` says in how much of the play it also acts. What is left out of `Live`
+The teacher labels every state; `teacher_fraction` is the chance that it also acts. What is left out of `Live`
 and `distill` the recipe of this kind of teacher says, and it is printed.
 
     python examples/dagger_by_hand.py ppo-LunarLander-v2.zip LunarLander-v3 mlp:2

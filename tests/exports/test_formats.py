@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -176,6 +177,17 @@ def nature(strides):
 
 def pixels_task(shape, dtype):
     return Task("pixels", ObservationFingerprint(shape, dtype, ActionLayout.discrete(3)))
+
+
+@pytest.mark.parametrize("name", ["torchscript", "torch-export"])
+def test_a_module_that_keeps_a_lock_is_refused_in_one_line(name, tmp_path):
+    module = torch.nn.Linear(4, 3)
+    module.lock = threading.Lock()
+    policy = TorchPolicy.from_module(module, vector_task(), output_kind="logits")
+    with pytest.raises(
+        RldistillError, match=rf"^--to {name}: the network of policy 'Linear' cannot be copied: .* no locks"
+    ):
+        exported(policy, name, tmp_path)
 
 
 def sb3_policies():

@@ -44,11 +44,6 @@ def test_integer_and_boolean_weights_are_taken():
     assert mean_over_batch(losses, torch.tensor([1, 0, 1])).item() == 3.5
 
 
-def test_a_row_of_weight_0_is_as_if_absent_even_where_its_loss_is_infinite():
-    losses = torch.tensor([1.0, float("inf"), 3.0])
-    assert mean_over_batch(losses, torch.tensor([1.0, 0.0, 1.0])).item() == 2
-
-
 @pytest.mark.parametrize(
     ("losses", "weights", "message"),
     [

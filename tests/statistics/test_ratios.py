@@ -20,7 +20,6 @@ from rldistill.statistics import (
     retention_samples,
     sample_interval,
     share_interval,
-    unseen_failures,
 )
 
 FUNCTIONS = [mean_retention_samples, geometric_mean_samples]
@@ -366,30 +365,3 @@ def test_wrong_settings_are_named(function):
 def test_an_unknown_role_is_named(name):
     with pytest.raises(ValueError, match=rf"^{name} must name student, teacher or random, got \['pupil'\]\.$"):
         stratum(**{name: ("pupil",)})
-
-
-# Failures that no episode showed.
-
-
-def test_a_student_without_a_failure_may_fail_as_often_as_the_rule_of_three_allows():
-    """Of 100 perfect episodes: 3 failures in 100, each as bad as random play's worst, of a skill of 100."""
-    known = Stratum([110.0] * 100, [110.0] * 100, [0.0, 10.0, 20.0])
-    assert unseen_failures(known) == pytest.approx(-np.log(0.05) / 100 * 1.1)
-    assert unseen_failures(known, 0.99) == pytest.approx(-np.log(0.01) / 100 * 1.1)
-
-
-def test_of_very_few_episodes_all_may_be_lost():
-    assert unseen_failures(Stratum([100.0, 100.0], [100.0], [0.0])) == 1.0
-
-
-@pytest.mark.parametrize(
-    "known",
-    [
-        Stratum([90.0, 100.0], [100.0], [0.0]),  # its scores differ: resamples tell
-        Stratum([100.0, 100.0], [100.0], [0.0], fixed=["student"]),  # a census: these are all episodes
-        Stratum([5.0, 5.0], [5.0], [5.0]),  # no skill
-        Stratum([-5.0, -5.0], [10.0], [0.0]),  # no failure is worse
-    ],
-)
-def test_there_is_nothing_unseen_to_count(known):
-    assert unseen_failures(known) == 0.0

@@ -98,7 +98,7 @@ def check_own_play(
     Args:
         lookahead: discount; 0: nothing looks ahead.
         value_gate: discount; None: there is no gate.
-        teacher_fraction: share of the play in which the teacher acts.
+        teacher_fraction: chance that the teacher acts.
         replay: which play is learned from.
         epsilon: chance of a random action.
 

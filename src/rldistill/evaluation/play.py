@@ -12,7 +12,7 @@ from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.evaluation.names import NamedPolicy
 from rldistill.evaluation.parts import PartUse, part_uses
 from rldistill.evaluation.random_play import play_random
-from rldistill.evaluation.records import PolicyEvaluation, retention_lower_bound, stratum
+from rldistill.evaluation.records import PolicyEvaluation, finite_lower_bound, stratum
 from rldistill.events import Callback, ProgressEvent, notify, tell
 from rldistill.networks import NetworkSize, measure_size
 from rldistill.policies import Policy, RandomPolicy, TorchPolicy, fit_policy
@@ -173,7 +173,7 @@ class TaskPlay:
             relative_score_interval=None if ratio is None else statistics.sample_interval(ratios),
             retention=statistics.retention(task.student, task.teacher, task.random),
             retention_interval=statistics.sample_interval(kept),
-            retention_lower_bound=retention_lower_bound(kept, [task]),
+            retention_lower_bound=finite_lower_bound(kept),
         )
         alike = teacher.played.likeness[row.name]
         interval = None

@@ -194,12 +194,10 @@ class Evaluation:
         return self.policies
 
 
-def retention_lower_bound(samples: FloatArray | None, tasks: Sequence[Stratum]) -> float | None:
-    """Return the one-sided 95 % bound of the mean retention over tasks by its samples; None where these set none."""
+def finite_lower_bound(samples: FloatArray | None) -> float | None:
+    """Return the one-sided 95 % bound of resampled values; None where the data set none."""
     bound = -math.inf if samples is None else statistics.lower_bound(samples)
-    if not math.isfinite(bound):
-        return None
-    return bound - sum(statistics.unseen_failures(task) for task in tasks) / len(tasks)
+    return bound if math.isfinite(bound) else None
 
 
 def _students_of_all(tasks: Sequence[Evaluation]) -> list[tuple[PolicyEvaluation, ...]]:
@@ -237,7 +235,7 @@ def _over_tasks(rows: Sequence[PolicyEvaluation], tasks: Sequence[Evaluation], s
         num_relative_scores=len(ratios),
         mean_retention=statistics.point_estimate(shares) if has_shares else None,
         mean_retention_interval=statistics.sample_interval(share_samples),
-        mean_retention_lower_bound=retention_lower_bound(share_samples, strata),
+        mean_retention_lower_bound=finite_lower_bound(share_samples),
         num_retentions=len(shares),
     )
 

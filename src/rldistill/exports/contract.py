@@ -13,10 +13,11 @@ from typing import Any, cast
 from rldistill.checks import is_finite
 from rldistill.errors import RldistillError, UsageError, printable, shown
 from rldistill.exports.names import Names, Term, seen_names
-from rldistill.exports.normalization import factors, observed_statistics
+from rldistill.exports.normalization import factors
 from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
+from rldistill.policies.input_statistics import observed_statistics
 from rldistill.tasks import Task
 from rldistill.types import ActionLayout
 

@@ -61,7 +61,7 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
     assert isinstance(rows, OutputRows), "the last layer"
     parts = state_parts(policy)
     graph.state = [state_input(part) for part in parts]
-    value = _images(graph, INPUT, fingerprint.observation_shape) if network.takes_images else INPUT
+    value = _images(graph, INPUT, fingerprint.observation_shape) if network.architecture.takes_images else INPUT
     features = _run(graph, below, value, _shape(network))
     raw = _rows(graph, rows, _run(graph, [output], features, ()), features)
     fields = dict(zip(OUTPUT_FIELDS[policy.output_kind], raw, strict=True))
@@ -94,7 +94,7 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
 
 def _shape(network: PolicyNetwork) -> tuple[int, ...]:
     """Return the shape of one observation as the first layer sees it."""
-    shape = image_shape(network.observation_shape) if network.takes_images else None
+    shape = image_shape(network.observation_shape) if network.architecture.takes_images else None
     return shape or network.observation_shape
 
 

@@ -29,7 +29,7 @@ class ActingModule(nn.Module):
     """A policy's network with its action mapping: observations `[B, …]` to outputs by name, `action` among them.
 
     Args:
-        policy: plays the head that is exported.
+        policy: plays the head that is exported; its network is changed for the trace.
         gives_probabilities: whether choices come with their probabilities.
     """
 
@@ -38,9 +38,8 @@ class ActingModule(nn.Module):
 
     def __init__(self, policy: TorchPolicy, *, gives_probabilities: bool) -> None:
         super().__init__()
-        # A copy: what is made of it for the trace, its mode too, is not to be seen in a module of its maker's own.
         # Who only runs the program pays for no gradients, and a memory does not keep those of its whole episode.
-        self.network = policy.copy().network.eval().requires_grad_(False)
+        self.network = policy.network.eval().requires_grad_(False)
         self._head = policy.head
         self._kind: OutputKind = policy.output_kind
         self._layout = policy.tasks[0].fingerprint.action_layout
@@ -135,40 +134,52 @@ class RememberingModule(nn.Module):
         self.hidden_state = torch.zeros_like(self.hidden_state)
 
 
-def _module(export: Export) -> tuple[nn.Module, Tensor]:
-    """Return the module of an export, and observations to trace it with."""
-    fingerprint = export.policy.tasks[0].fingerprint
+def _module(export: Export, name: str) -> tuple[nn.Module, Tensor]:
+    """Return the module of an export, and observations to trace it with.
+
+    Raises:
+        RldistillError: a module of its maker's own cannot be copied.
+    """
+    try:
+        # What is made of it for the trace, its mode too, is not to be seen in the policy.
+        policy = export.policy.copy()
+    except Exception as error:  # whatever it keeps besides tensors
+        raise RldistillError(
+            f"--to {name}: the network of policy {export.policy.name!r} cannot be copied: {first_line(error)[:200]}. "
+            "Let it keep nothing but tensors and plain values: no locks, files or connections."
+        ) from error
+    fingerprint = policy.tasks[0].fingerprint
     dtype = torch.uint8 if fingerprint.observation_dtype == "uint8" else torch.float32
-    module = ActingModule(export.policy, gives_probabilities=export.gives_probabilities)
+    module = ActingModule(policy, gives_probabilities=export.gives_probabilities)
     return module.eval(), torch.zeros(2, *fingerprint.observation_shape, dtype=dtype)
 
 
 def _write_torchscript(export: Export, path: Path) -> None:
     num_remembered = sum(part.size for part in state_parts(export.policy))
+    module, rows = _module(export, "torchscript")
     with warnings.catch_warnings(), torch.enable_grad():
         # Of what is fixed while it is traced (shapes but for the batch, the head), and that torch prefers torch.export.
         warnings.simplefilter("ignore")
         try:
-            module, rows = _module(export)
             inputs = (rows, torch.zeros(len(rows), num_remembered)) if num_remembered else (rows,)
             # Not in inference mode, in which our layers look at where rows lie: that is no part of the program.
             traced: Any = torch.jit.trace(module, inputs, strict=False, check_trace=False)
             if num_remembered:
                 traced = torch.jit.script(RememberingModule(traced, num_remembered))
-        except Exception as error:  # whatever a module of its maker's own does to a copy, or to a tracer
+        except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torchscript", error) from error
         torch.jit.save(traced, path, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
 
 
 def _write_exported(export: Export, path: Path) -> None:
+    module, rows = _module(export, "torch-export")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            module, rows = _module(export)
             shapes = {"observation": {0: torch.export.Dim("batch")}}
             program = torch.export.export(module, (rows,), dynamic_shapes=shapes)
             _allow_other_devices(program)
-        except Exception as error:  # whatever a module of its maker's own does to a copy, or to a tracer
+        except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torch-export", error) from error
         torch.export.save(program, path, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
 

@@ -3,7 +3,6 @@
 Losses sum over actions; here, and nowhere else, they are averaged over the batch.
 """
 
-import torch
 from torch import Tensor
 
 from rldistill.types import check_shapes
@@ -13,7 +12,7 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     """Average losses over the batch.
 
     Σ wᵢ lᵢ ÷ Σ wᵢ, the plain mean without weights. Only the ratio of weights matters, and
-    doubling the batch leaves the mean; a row of weight 0 might as well be absent.
+    doubling the batch leaves the mean; a row of weight 0 might as well be absent, if its loss is finite.
 
     Args:
         losses: `[...]`, at least one row.
@@ -34,5 +33,4 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     lowest, total = weights.min(), weights.sum()
     if not (lowest >= 0 and total > 0):
         raise ValueError(f"weights must be >= 0 with a sum > 0, got lowest {lowest.item()}, sum {total.item()}.")
-    # A row of weight 0 is as if it were not there, whatever its loss: 0 times infinity is NaN.
-    return torch.where(weights > 0, weights * losses, 0).sum() / total
+    return (weights * losses).sum() / total

@@ -107,6 +107,11 @@ class Architecture:
         check_kind(self, bool, "layer_norm", "value_head", "elementwise_norm", "float_images")
 
     @property
+    def takes_images(self) -> bool:
+        """Whether all that its network sees is one image, turned to `[C, H, W]` before the first layer."""
+        return self.kind not in ("mlp", "combined")
+
+    @property
     def remembers(self) -> bool:
         """Whether what it says depends on earlier observations."""
         return self.memory is not None or self.stack > 0

@@ -177,14 +177,9 @@ class PolicyNetwork(nn.Module):
         return (*kept, *chain(*(cell.initial_state(num_envs) for cell in self.cells)))
 
     @property
-    def takes_images(self) -> bool:
-        """Whether all it sees is one image, which it turns to `[C, H, W]` before its first layer."""
-        return self.architecture.kind not in ("mlp", "combined")
-
-    @property
     def takes_blocks(self) -> bool:
         """Whether `forward` can compute several blocks at once."""
-        return not self.takes_images and self.stack is None and self.memory is None
+        return not self.architecture.takes_images and self.stack is None and self.memory is None
 
     def forward(
         self, observations: Tensors, head: int = 0, state: State = None, block: int | None = None
@@ -243,7 +238,7 @@ class PolicyNetwork(nn.Module):
 
     def laid_out(self, observations: Tensor) -> Tensor:
         """Return observations as the first layer gets them: images as `[B, C, H, W]`, all else as it is."""
-        if not self.takes_images:
+        if not self.architecture.takes_images:
             return observations
         return to_images(observations).contiguous(memory_format=torch.channels_last)
 

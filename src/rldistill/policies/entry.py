@@ -13,6 +13,7 @@ import numpy as np
 from rldistill.data import TeacherEntry
 from rldistill.errors import MismatchError, UsageError
 from rldistill.policies.behaviour import Behaviour
+from rldistill.policies.input_statistics import observed_statistics
 from rldistill.policies.protocol import Policy
 from rldistill.policies.sighted import SightedPolicy
 from rldistill.policies.switched import SwitchedPolicy
@@ -44,7 +45,7 @@ def teacher_entry(
     if isinstance(policy, SightedPolicy):
         reading = {**(reading or {}), "sight": policy.sight.to_dict()}
         return teacher_entry(policy.policy, path, reading, played_as=played_as)
-    normalization = policy.normalization if isinstance(policy, TorchPolicy) else None
+    normalization = observed_statistics(policy) if isinstance(policy, TorchPolicy) else None
     return TeacherEntry(
         policy.name,
         policy.hash,

@@ -28,5 +28,4 @@ from rldistill.statistics.ratios import mean_retention_samples as mean_retention
 from rldistill.statistics.ratios import relative_score_samples as relative_score_samples
 from rldistill.statistics.ratios import retention_samples as retention_samples
 from rldistill.statistics.ratios import share_interval as share_interval
-from rldistill.statistics.ratios import unseen_failures as unseen_failures
 from rldistill.statistics.reference_scores import REFERENCE_SCORES as REFERENCE_SCORES

@@ -13,7 +13,6 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 8
 there runs are resampled, here episodes).
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -73,30 +72,6 @@ def relative_score_samples(
     """Return bootstrap samples of the relative score, student ÷ teacher of means; else as `retention_samples`."""
     means = _resampled_means(stratum, ROLES[:2], rng, num_resamples)
     return None if means is None else _ratios(*means)
-
-
-def unseen_failures(stratum: Stratum, confidence: float = 0.95) -> float:
-    """Return how much of the skill failures may cost that no episode showed, for a student whose episodes score alike.
-
-    Resamples of equal scores are equal: they would bound nothing. But n episodes without a failure leave it a chance of
-    up to ln(1 ÷ (1 − confidence)) ÷ n, and here a failure scores what random play's worst episode does.
-
-    Args:
-        stratum: episodes of one task.
-        confidence: that there are no more failures, in (0, 1).
-
-    Returns:
-        What to take off a lower bound of the retention; 0 for a student whose scores differ or are known exactly, and
-        where the teacher is no better than random play.
-
-    Source: Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?", the rule of three.
-    """
-    student, teacher, random = (as_sample(scores) for scores in (stratum.student, stratum.teacher, stratum.random))
-    skill = teacher.mean() - random.mean()
-    if "student" in stratum.fixed or np.ptp(student) > 0 or skill <= 0:
-        return 0.0
-    cost = max(student.mean() - random.min(), 0.0) / skill
-    return float(cost * min(-math.log(1 - confidence) / len(student), 1.0))
 
 
 def mean_retention_samples(

@@ -30,7 +30,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.sighted import SightedPolicy
 from rldistill.session.machine import resolve_machine
 from rldistill.session.run_folder import keep_inputs, recorded_data
-from rldistill.verbs.export_run import Job, calibration_of, on_cpu, run
+from rldistill.verbs.export_run import Job, on_cpu, run
 
 
 @verb(ExportOptions)
@@ -84,13 +84,14 @@ def prepare(options: ExportOptions) -> Job:
             "names none that is still there. Name one: --data FOLDER, which `rldistill collect` makes of its teacher's "
             "play."
         )
-    _check_plan(policy, chosen, dataset, options)
+    calibration = _calibration(policy, dataset, options)
+    _check_plan(policy, chosen, calibration, options)
     task = None if options.task is None else played_by(policy, make_task(options.task, options.env_kwargs))
     playable = task or _own_task(policy, dataset)
     if names is None:
         names = names_of(playable) if spans is None else names_of_spans(spans, policy.tasks[0])
     source = _source(policy, task, playable, dataset, options)
-    return Job(options, named, policy, chosen, names, task, playable, dataset, source)
+    return Job(options, named, policy, chosen, names, task, playable, dataset, calibration, source)
 
 
 def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
@@ -107,12 +108,20 @@ def _check_usage(options: ExportOptions, chosen: ExportFormat) -> None:
         check_file_name(Path(options.out))
 
 
-def _check_plan(policy: TorchPolicy, chosen: ExportFormat, dataset: Dataset | None, options: ExportOptions) -> None:
+def _calibration(policy: TorchPolicy, dataset: Dataset | None, options: ExportOptions) -> trajectories.Sample | None:
+    """Return what eight bits are calibrated on, and the one spread of a Gaussian where a format has none by state."""
+    if dataset is None or (options.precision != "int8" and policy.output_kind != "gaussian"):
+        return None
+    return trajectories.calibration_sample(on_cpu(policy), dataset, options.seed)
+
+
+def _check_plan(
+    policy: TorchPolicy, chosen: ExportFormat, sample: trajectories.Sample | None, options: ExportOptions
+) -> None:
     """Check that C, and fine-tuning for int8, know the policy's layers; raises RldistillError."""
     if chosen.name != "c" and not options.quantization_aware:
         return
     own = on_cpu(policy)
-    sample = calibration_of(own, dataset, options)
     if chosen.name == "c":
         check_plan(Export(as_seen(own), {}, precision=options.precision, calibration=sample), options.most_bytes)
     else:

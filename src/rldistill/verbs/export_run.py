@@ -54,19 +54,13 @@ class Job:
     task: PlayableTask | None  # that was named, to be played for a score
     playable: PlayableTask | None  # the policy's task, where it can be made here
     dataset: Dataset | None
+    calibration: trajectories.Sample | None  # what eight bits, and the one spread of some Gaussians, are measured on
     source: TrajectorySource
 
     @property
     def out(self) -> Path:
         """Where the export goes."""
         return Path(self.options.out)
-
-
-def calibration_of(policy: TorchPolicy, dataset: Dataset | None, options: ExportOptions) -> trajectories.Sample | None:
-    """Return what eight bits are calibrated on, and the one spread of a Gaussian where a format has none by state."""
-    if dataset is None or (options.precision != "int8" and policy.output_kind != "gaussian"):
-        return None
-    return trajectories.calibration_sample(policy, dataset, options.seed)
 
 
 def run(job: Job) -> Exported:
@@ -96,8 +90,7 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
     options, policy = job.options, on_cpu(job.policy)
     measured = policy.hash
     # An export without data was refused where it needs them.
-    dataset = job.dataset
-    calibration = calibration_of(policy, dataset, options)
+    dataset, calibration = job.dataset, job.calibration
     if options.quantization_aware:
         assert dataset is not None and calibration is not None, "refused before"
 

@@ -21,6 +21,7 @@ from rldistill.networks import (
 from rldistill.networks.stemmed import stem_problem
 from rldistill.options.distill import DistillOptions
 from rldistill.policies import Behaviour, HeadSpec, PolicySpec, TorchPolicy, load_policy
+from rldistill.policies.input_statistics import observed_statistics, statistics_for
 from rldistill.policies.torch_policy import input_scale_of
 from rldistill.seeding import stream_seed
 from rldistill.sight import Sight
@@ -170,9 +171,14 @@ def _normalizations(tasks: Sequence[StudentTask]) -> list[InputNormalization | N
 
 def _normalizations_of(policy: TorchPolicy) -> list[InputNormalization | None]:
     """Return how a policy normalises each kind of observation."""
+    return [observed_statistics(own) for own in _one_of_each_kind(policy)]
+
+
+def _one_of_each_kind(policy: TorchPolicy) -> list[TorchPolicy]:
+    """Return a policy as it plays the first task of each kind of observation."""
     first_heads = dict(reversed([(kind, head) for head, kind in enumerate(policy.spec.stems)]))
     names = list(policy.spec.head_sizes)
-    return [policy.for_task(names[first_heads[kind]]).normalization for kind in sorted(first_heads)]
+    return [policy.for_task(names[first_heads[kind]]) for kind in sorted(first_heads)]
 
 
 def _normalizations_with(
@@ -251,6 +257,10 @@ def _new_student(
             f"Network {architecture.name!r} cannot see {shown}: {why}. Tasks of different vectors share an mlp of two "
             "hidden layers or more, and each kind has its own first layer: --student mlp:64x64, mlp:32+gru:16."
         )
+    normalizations = [
+        statistics_for(architecture, own[0].seen.observation_shape, normalization)
+        for own, normalization in zip(kinds, normalizations, strict=True)
+    ]
     settings = {
         own[0].task.name: None if normalization is None else normalization.settings
         for own, normalization in zip(kinds, normalizations, strict=True)
@@ -361,7 +371,7 @@ def _with_more_heads(
     # All that its description says stays: how it scales inputs, and what its outputs are.
     student = TorchPolicy.from_spec(
         replace(initial.spec, heads=(*initial.spec.heads, *added), name=parse_architecture(named).name),
-        _normalizations_of(initial),
+        [own.normalization for own in _one_of_each_kind(initial)],
         generator=_generator(options),
     )
     missing, unexpected = student.network.load_state_dict(initial.network.state_dict(), strict=False)

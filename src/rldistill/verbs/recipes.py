@@ -26,7 +26,7 @@ class Recipe:
         num_updates: gradient steps for each task; `shrink` gives a student up after so many.
         batch_size: rows per update.
         learning_rate: as the text of a schedule.
-        teacher_fraction: of a teacher that plays: its share of the play, as a schedule; the student acts in the rest.
+        teacher_fraction: of a teacher that plays: the chance that it acts, as a schedule; else the student does.
         collect_steps: of a teacher that plays: decisions per collection.
         collect_period: of a teacher that plays: updates between collections.
         check_period: of `shrink`: updates between looks at the student's score.

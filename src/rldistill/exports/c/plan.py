@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from rldistill.errors import MismatchError
 from rldistill.exports.c.purpose import FOR_C, Purpose
-from rldistill.exports.normalization import observed_statistics
 from rldistill.exports.states import names_of_cell
 from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
 from rldistill.networks.architecture import Activation, MemoryKind
@@ -26,6 +25,7 @@ from rldistill.networks.output_layer import OutputRows
 from rldistill.networks.recurrent import RecurrentCell, Stack, next_state
 from rldistill.networks.torsos import ACTIVATIONS, image_shape, to_images
 from rldistill.policies import TorchPolicy
+from rldistill.policies.input_statistics import observed_statistics
 
 _NAMES: dict[type[nn.Module], Activation] = {module: name for name, module in ACTIVATIONS.items()}
 _LAYERS = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.Flatten, Stack, RecurrentCell)
