@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -465,6 +466,18 @@ def test_a_search_that_is_refused_leaves_no_folder(tmp_path):
     task = short_cart_pole(60)
     with pytest.raises(MismatchError):
         rd.shrink(hand_made_teacher(task), "Acrobot-v1", out=tmp_path / "s", within=5.0)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_vector_environment_is_refused_since_students_would_be_judged_in_what_is_learned_from(tmp_path):
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync", max_episode_steps=40)
+    with pytest.raises(UsageError) as caught:
+        rd.shrink(hand_made_teacher(), envs, out=tmp_path / "s", within=5.0)
+    assert str(caught.value) == (
+        "task: got a VectorEnv, expected an id or a callable that makes one environment: `shrink` judges students in "
+        "the midst of the play that they learn from, and cannot do both in the same environments. Pass a callable: "
+        "lambda: gymnasium.make(…)."
+    )
     assert not (tmp_path / "s").exists()
 
 

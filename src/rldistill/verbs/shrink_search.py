@@ -75,6 +75,13 @@ class Search:
             sees=options.teacher_sees,
             names=options.names,
         )
+        if self._playable.fixed_num_envs is not None:
+            # To break the play off before each look would show students the beginnings of episodes alone.
+            raise UsageError(
+                "task: got a VectorEnv, expected an id or a callable that makes one environment: `shrink` judges "
+                "students in the midst of the play that they learn from, and cannot do both in the same environments. "
+                "Pass a callable: lambda: gymnasium.make(…)."
+            )
         self._named, self._teacher_size = named, num_parameters_of(self._teacher)
         if is_deterministic(self._teacher, self._playable, self._playable.task.protocol.exploration_epsilon):
             raise UsageError(
