@@ -65,6 +65,46 @@ def test_an_episode_does_not_depend_on_what_its_slot_played_before(num_envs, slo
     np.testing.assert_array_equal(again[0], fresh[0])
 
 
+class FallsFaster(gymnasium.Wrapper):
+    """A curriculum that keeps its place over resets: each episode pushes with another force."""
+
+    num_resets = 0
+
+    def reset(self, **settings):
+        self.num_resets += 1
+        self.unwrapped.force_mag = 10.0 / self.num_resets
+        return super().reset(**settings)
+
+
+@pytest.mark.parametrize("wrap", [gymnasium.wrappers.NormalizeObservation, FallsFaster])
+@pytest.mark.parametrize("outer", [lambda env: env, lambda env: gymnasium.wrappers.TimeLimit(env, 20)])
+def test_an_episode_does_not_depend_on_what_a_wrapper_kept_of_those_before(wrap, outer):
+    task = make_task(lambda: outer(wrap(gymnasium.make("CartPole-v1"))))
+    fresh, used = task.make_envs(1, 1), task.make_envs(1, 1)
+    play(used, 0, 3, [0, 1, 0, 1])
+    expected, again = play(fresh, 0, 8, [0, 1, 1, 0]), play(used, 0, 8, [0, 1, 1, 0])
+    np.testing.assert_array_equal(again[0], expected[0])
+
+
+def watched(env):
+    return gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.FlattenObservation(env))
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, watched])
+@pytest.mark.parametrize("name", ["CartPole-v1", "FrozenLake-v1"])
+def test_what_is_known_to_start_afresh_is_made_once(name, wrap):
+    made = []
+
+    def make():
+        made.append(wrap(gymnasium.make(name)))
+        return made[-1]
+
+    envs = make_task(make).make_envs(1, 1)
+    for seed in range(3):
+        envs.reset([0], [seed])
+    assert len(made) == 2  # the first one showed its spaces
+
+
 def test_environments_that_remember_are_kept_where_no_seed_asks_for_a_fresh_start():
     envs = make_task(Remembering).make_envs(1, 1)
     envs.reset([0], [1])

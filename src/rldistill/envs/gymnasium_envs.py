@@ -1,7 +1,8 @@
 """Gymnasium environments as `EpisodeEnvs`: stepped one after the other, or a given `VectorEnv`.
 
 Some environments keep state across resets (Box2D keeps its world, so the same seed gives another episode the second
-time). All but those known to start afresh are therefore built anew for each seeded episode.
+time), and some wrappers do (`NormalizeObservation` its mean). All but those known to start afresh are therefore built
+anew for each seeded episode.
 """
 
 import contextlib
@@ -102,6 +103,38 @@ GymnasiumEnv = gymnasium.Env[Any, Any]
 
 # Reset by seed restores these completely; building a MuJoCo model costs more than an episode's start.
 _STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
+# Wrappers of Gymnasium's that do not change this: they keep nothing, forget it at a reset, or watch alone.
+_FORGETFUL_WRAPPERS = frozenset(
+    {
+        "ClipAction",
+        "ClipReward",
+        "DelayObservation",
+        "DiscretizeAction",
+        "DiscretizeObservation",
+        "DtypeObservation",
+        "FilterObservation",
+        "FlattenObservation",
+        "FrameStackObservation",
+        "GrayscaleObservation",
+        "HumanRendering",
+        "OrderEnforcing",
+        "PassiveEnvChecker",
+        "RecordEpisodeStatistics",
+        "RecordVideo",
+        "RenderCollection",
+        "RepeatAction",
+        "RescaleAction",
+        "RescaleObservation",
+        "ReshapeObservation",
+        "ResizeObservation",
+        "StickyAction",
+        "TimeAwareObservation",
+        "TimeLimit",
+        "TransformAction",
+        "TransformObservation",
+        "TransformReward",
+    }
+)
 # What a reward mostly is, told at a glance.
 _NUMBERS = (float, int, np.floating, np.integer)
 
@@ -173,6 +206,16 @@ def _layers(env: GymnasiumEnv) -> Generator[GymnasiumEnv]:
     yield env
 
 
+def _starts_afresh(env: GymnasiumEnv) -> bool:
+    """Return whether a reset by seed restores an environment and its wrappers completely, as far as is known."""
+    *wrappers, base = _layers(env)
+    return type(base).__module__.startswith(_STATELESS_FAMILIES) and all(
+        # A subclass, of whatever name, may keep what it likes.
+        type(wrapper).__module__.startswith("gymnasium.wrappers.") and type(wrapper).__name__ in _FORGETFUL_WRAPPERS
+        for wrapper in wrappers
+    )
+
+
 class GymnasiumEnvs:
     """N environments made by a function and stepped in turn, as `EpisodeEnvs`; messages name the task.
 
@@ -185,7 +228,7 @@ class GymnasiumEnvs:
         self._make_own = make
         self._envs = [self._make() for _ in range(num_envs)]
         first = self._envs[0]
-        self._keeps_state = not type(first.unwrapped).__module__.startswith(_STATELESS_FAMILIES)
+        self._keeps_state = not _starts_afresh(first)
         # Code that is not Gymnasium's may ask an action for what only NumPy's numbers have.
         self._takes_plain_numbers = all(type(layer).__module__.startswith("gymnasium.") for layer in _layers(first))
         self._used = [False] * num_envs
