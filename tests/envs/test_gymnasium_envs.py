@@ -65,6 +65,31 @@ def test_an_episode_does_not_depend_on_what_its_slot_played_before(num_envs, slo
     np.testing.assert_array_equal(again[0], fresh[0])
 
 
+SAME_TWICE = (
+    "Task 'python:<lambda>': its callable gives the same environment twice, expected a new one at each call: "
+    "lambda: gymnasium.make(…)."
+)
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, gymnasium.wrappers.FlattenObservation])
+def test_a_callable_that_gives_one_environment_to_several_slots_is_refused(wrap):
+    env = gymnasium.make("CartPole-v1")
+    task = make_task(lambda: wrap(env))
+    with pytest.raises(TaskError) as caught:
+        task.make_envs(2, 1)
+    assert str(caught.value) == SAME_TWICE
+    task.make_envs(1, 1).reset([0], [1])  # one slot steps nobody else's
+
+
+def test_a_callable_that_gives_one_environment_where_a_new_one_is_needed_is_refused():
+    env = Remembering()
+    envs = make_task(lambda: env).make_envs(1, 1)
+    envs.reset([0], [1])
+    with pytest.raises(TaskError) as caught:
+        envs.reset([0], [2])
+    assert str(caught.value) == SAME_TWICE
+
+
 class FallsFaster(gymnasium.Wrapper):
     """A curriculum that keeps its place over resets: each episode pushes with another force."""
 

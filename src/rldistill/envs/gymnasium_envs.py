@@ -104,37 +104,14 @@ GymnasiumEnv = gymnasium.Env[Any, Any]
 # Reset by seed restores these completely; building a MuJoCo model costs more than an episode's start.
 _STATELESS_FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.mujoco")
 # Wrappers of Gymnasium's that do not change this: they keep nothing, forget it at a reset, or watch alone.
-_FORGETFUL_WRAPPERS = frozenset(
-    {
-        "ClipAction",
-        "ClipReward",
-        "DelayObservation",
-        "DiscretizeAction",
-        "DiscretizeObservation",
-        "DtypeObservation",
-        "FilterObservation",
-        "FlattenObservation",
-        "FrameStackObservation",
-        "GrayscaleObservation",
-        "HumanRendering",
-        "OrderEnforcing",
-        "PassiveEnvChecker",
-        "RecordEpisodeStatistics",
-        "RecordVideo",
-        "RenderCollection",
-        "RepeatAction",
-        "RescaleAction",
-        "RescaleObservation",
-        "ReshapeObservation",
-        "ResizeObservation",
-        "StickyAction",
-        "TimeAwareObservation",
-        "TimeLimit",
-        "TransformAction",
-        "TransformObservation",
-        "TransformReward",
-    }
-)
+_FORGETFUL_WRAPPERS = frozenset((
+    "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "DtypeObservation",
+    "FilterObservation", "FlattenObservation", "FrameStackObservation", "GrayscaleObservation", "HumanRendering",
+    "OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection",
+    "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation",
+    "StickyAction", "TimeAwareObservation", "TimeLimit", "TransformAction", "TransformObservation",
+    "TransformReward",
+))  # fmt: skip
 # What a reward mostly is, told at a glance.
 _NUMBERS = (float, int, np.floating, np.integer)
 
@@ -206,6 +183,12 @@ def _layers(env: GymnasiumEnv) -> Generator[GymnasiumEnv]:
     yield env
 
 
+def _base(env: GymnasiumEnv) -> GymnasiumEnv:
+    """Return an environment without its wrappers."""
+    *_, base = _layers(env)
+    return base
+
+
 def _starts_afresh(env: GymnasiumEnv) -> bool:
     """Return whether a reset by seed restores an environment and its wrappers completely, as far as is known."""
     *wrappers, base = _layers(env)
@@ -219,14 +202,17 @@ def _starts_afresh(env: GymnasiumEnv) -> bool:
 class GymnasiumEnvs:
     """N environments made by a function and stepped in turn, as `EpisodeEnvs`; messages name the task.
 
-    Raises EnvironmentFaultError: an environment raised, or gave what its spaces do not hold. So do `reset` and `step`.
+    Raises TaskError: two environments are one object. EnvironmentFaultError: an environment raised, or gave what its
+    spaces do not hold. So do `reset` and `step`.
     """
 
     def __init__(self, make: Callable[[], GymnasiumEnv], num_envs: int, name: str = "environment") -> None:
         self._what = f"Task {name!r}"
         self.num_envs = num_envs
         self._make_own = make
-        self._envs = [self._make() for _ in range(num_envs)]
+        self._envs: list[GymnasiumEnv] = []
+        for _ in range(num_envs):
+            self._envs.append(self._make())
         first = self._envs[0]
         self._keeps_state = not _starts_afresh(first)
         # Code that is not Gymnasium's may ask an action for what only NumPy's numbers have.
@@ -283,11 +269,18 @@ class GymnasiumEnvs:
 
     def _make(self) -> GymnasiumEnv:
         try:
-            return self._make_own()
+            made = self._make_own()
         except RldistillError:
             raise
         except Exception as error:
             raise failed(self._what, "its constructor", error) from error
+        # In one object all slots would step each other's episodes, and none of them could be made anew.
+        if any(_base(made) is _base(env) for env in self._envs):
+            raise TaskError(
+                f"{self._what}: its callable gives the same environment twice, expected a new one at each call: "
+                "lambda: gymnasium.make(…)."
+            )
+        return made
 
     def start_ids(self) -> None:
         """Return None: the starts of a Gymnasium task cannot be enumerated."""
