@@ -256,6 +256,7 @@ def test_over_many_mixed_batches_the_shares_are_right():
     weights = (1.0, 2.0, 3.5)
     rows = np.array([TaskSchedule("mixed", weights).rows(update, 10) for update in range(2000)])
     np.testing.assert_allclose(rows.mean(axis=0), 10 * np.array(weights) / 6.5, atol=0.01)
+    np.testing.assert_allclose(TaskSchedule("mixed", weights).mean_rows(10), 10 * np.array(weights) / 6.5)
 
 
 def test_random_draws_tasks_by_weight_and_repeats_itself():

@@ -188,6 +188,10 @@ class TaskSchedule:
             task = int(stream_generator(self.seed, "task", update).choice(num_tasks, p=shares))
         return tuple(batch_size if index == task else 0 for index in range(num_tasks))
 
+    def mean_rows(self, batch_size: int) -> tuple[float, ...]:
+        """Return how many rows each task gives for an update, `[K]`, on average over many."""
+        return tuple(batch_size * weight / sum(self.weights) for weight in self.weights)
+
 
 def _mixed_rows(weights: Sequence[float], update: int, batch_size: int) -> tuple[int, ...]:
     """Share a batch out by weight; what does not divide goes round, so that over many updates the shares are right."""

@@ -74,6 +74,30 @@ def test_a_pool_is_decoded_once_and_gives_the_observations_of_the_dataset(store,
     assert len(num_decoded) < 300
 
 
+def num_rows_decoded(store, sampler, updates, monkeypatch):
+    decoded, keep = [], store.keep_decoded
+    monkeypatch.setattr(store, "keep_decoded", lambda steps: decoded.append(len(steps)) or keep(steps))
+    for update in updates:
+        sampler.draw(update, BATCH)
+    return sum(decoded)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_pool_gives_as_many_rows_as_it_has_however_many_tasks_take_turns(store, monkeypatch, num_tasks):
+    indices = np.arange(store.num_steps)
+    sampler = UniformSampler(store, indices, seed=0, rows_per_update=BATCH / num_tasks)
+    num_updates = 2 * NUM_STEPS // BATCH
+    turns = range(num_tasks - 1, num_tasks * num_updates, num_tasks)
+    decoded = num_rows_decoded(store, sampler, turns, monkeypatch)
+    assert 2 * NUM_STEPS - NUM_STEPS / 8 <= decoded <= 2 * NUM_STEPS + NUM_STEPS / 8 + 32
+
+
+def test_the_rows_of_one_task_are_what_they_were(store):
+    alone = UniformSampler(store, np.arange(store.num_steps), seed=0, rows_per_update=float(BATCH))
+    for update in (0, 3, 77, 10_001):
+        np.testing.assert_array_equal(alone.draw(update, BATCH), sampler_of(store).draw(update, BATCH))
+
+
 def test_what_is_drawn_from_memory_does_not_change(folder):
     store = Dataset.open(folder).store
     assert store.is_decoded

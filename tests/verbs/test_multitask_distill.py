@@ -6,6 +6,7 @@ import tomllib
 import pytest
 import torch
 
+from rldistill.data import StepStore
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.events import MessageEvent
 from rldistill.networks import parse_architecture
@@ -68,6 +69,23 @@ def test_the_file_says_who_taught_which_head(tmp_path, q_data, mirrored_data, te
     assert made["held_out_agreement"] == pytest.approx(sum(agreements) / 2)
     assert "teacher" not in made
     assert (saved.for_task(MIRRORED_TASK).tasks[0].name, saved.tasks[0].name) == (MIRRORED_TASK, CART_POLE)
+
+
+@pytest.mark.parametrize("order", ["in_turn", "mixed", "random"])
+def test_data_beyond_memory_are_decoded_no_oftener_than_they_are_drawn(
+    tmp_path, q_data, mirrored_data, monkeypatch, order
+):
+    decoded, keep = [], StepStore.keep_decoded
+
+    def counted(store, steps):
+        decoded.append(len(steps))
+        keep(store, steps)
+
+    monkeypatch.setattr(StepStore, "keep_decoded", counted)
+    # Two pools of about 128 steps at a time.
+    monkeypatch.setattr("rldistill.data.store._MOST_BYTES_DECODED", 2 * 128 * 16)
+    tiny([q_data, mirrored_data], tmp_path / "r", num_updates=200, batch_size=32, task_order=order)
+    assert 0.5 * 200 * 32 < sum(decoded) < 1.2 * 200 * 32
 
 
 def test_each_task_is_measured_by_itself(tmp_path, q_data, mirrored_data):

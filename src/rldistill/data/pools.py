@@ -24,10 +24,14 @@ class Pools:
         store: decodes.
         steps: that may be drawn, increasing.
         seed: of the shuffling.
+        rows_per_update: drawn on average, over the updates that draw none too; None: those of every single one.
     """
 
-    def __init__(self, store: StepStore, steps: NDArray[np.int64], *, seed: int) -> None:
+    def __init__(
+        self, store: StepStore, steps: NDArray[np.int64], *, seed: int, rows_per_update: float | None = None
+    ) -> None:
         self._store, self._steps, self._seed = store, steps, seed
+        self._rows_per_update = rows_per_update
         self._num_groups = -(-len(steps) // ROWS_PER_BLOCK)
         # Two at a time are in memory: threads that decode ahead reach the next before all have left the last.
         most_rows = max(store.num_rows_decoded // 2, ROWS_PER_BLOCK)
@@ -37,7 +41,8 @@ class Pools:
 
     def of(self, update: int, num_rows: int) -> NDArray[np.int64]:
         """Return the steps that an update of so many rows draws from, decoded; may be called from several threads."""
-        number = update * num_rows * self._num_pools // len(self._steps)
+        num_drawn = int(update * (self._rows_per_update or num_rows))
+        number = num_drawn * self._num_pools // len(self._steps)
         with self._lock:
             if number not in self._decoded:
                 steps = self.steps_of(number)

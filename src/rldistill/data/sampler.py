@@ -84,6 +84,7 @@ class UniformSampler:
         seed: what is drawn is a function of it and of the update.
         window_length: T, steps of a window; 1: single steps.
         burn_in: steps before a window that come with it, as far as its episode has them.
+        rows_per_update: drawn on average over all updates, as `Pools`; None: those of every single one.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class UniformSampler:
         seed: int,
         window_length: int = 1,
         burn_in: int = 0,
+        rows_per_update: float | None = None,
     ) -> None:
         if not len(indices):
             raise ValueError("indices must not be empty.")
@@ -104,7 +106,7 @@ class UniformSampler:
             self._cut(store, indices)
         # Frames that are stacked stay compressed, and windows bring their neighbours with them.
         is_pooled = window_length == 1 and not burn_in and not store.is_decoded and store.layout.frame_stack == 1
-        self._pools = Pools(store, indices, seed=seed) if is_pooled else None
+        self._pools = Pools(store, indices, seed=seed, rows_per_update=rows_per_update) if is_pooled else None
 
     @property
     def starts(self) -> NDArray[np.int64]:

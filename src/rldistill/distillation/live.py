@@ -118,8 +118,9 @@ class LiveSource:
         self._measures_inputs = measures_inputs
         self._lookahead, self._value_gate = lookahead, value_gate
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
         """Lay out the play that is learned from, and that which is held out."""
+        del rows_per_update  # any are drawn from all that is kept
         self._student = student
         hindsight: Hindsight | None = None
         if self._teacher_fraction.bounds[0] < 1:

@@ -90,9 +90,9 @@ class OnlineSource:
         self._recent: tuple[object, HeldOut] | None = None
         self._best = learner.policy.copy()
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
         """Note whom to teach; the judge plays the student beside the learner."""
-        del loss  # any learns from the same rows
+        del loss, rows_per_update  # any learns from the same rows, drawn from all that is kept
         self._head, self._judge.student = head, student
 
     @property

@@ -77,7 +77,7 @@ class StoredSource:
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss) -> None:
+    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
         """Get ready to teach a head."""
         del loss  # any learns from the same rows
         self._head = head
@@ -88,7 +88,14 @@ class StoredSource:
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
         store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
         check_window(store, length, str(self.dataset.path))
-        self._sampler = UniformSampler(store, self._split.train, seed=own_seed, window_length=length, burn_in=burn_in)
+        self._sampler = UniformSampler(
+            store,
+            self._split.train,
+            seed=own_seed,
+            window_length=length,
+            burn_in=burn_in,
+            rows_per_update=rows_per_update,
+        )
         if student.initial_state(1) is None:
             chosen = sample_of_held_out(self._split.held_out, seed=own_seed)[None]
             burn_in = 0

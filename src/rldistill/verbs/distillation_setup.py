@@ -112,20 +112,21 @@ def prepare(
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
     trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
-    for source, head, loss in zip(sources, heads, losses, strict=True):
-        source.teach(head, student, loss.at)
-    if options.std == "fixed":
-        fix_std(student, sources, heads)
-    further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
+    assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
     if len(names) == 1 and (options.task_order not in (None, "in_turn") or options.task_weights):
         option = "task_weights" if options.task_weights else "task_order"
         raise UsageError(f"{option} is for several tasks, got {names[0]} alone. Leave it out.")
     schedule = task_schedule(options, names)
+    shares = schedule.mean_rows(options.batch_size)
+    for source, head, loss, share in zip(sources, heads, losses, shares, strict=True):
+        source.teach(head, student, loss.at, rows_per_update=share)
+    if options.std == "fixed":
+        fix_std(student, sources, heads)
+    further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
     warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
     warnings += [warning for source in sources for warning in source.warnings]
     notes = [note, *(text for source in sources for text in source.notes), *(loss.note for loss in losses)]
     notes.append(_play_note(options, sources))
-    assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
     learning_rate = as_schedule(options.learning_rate, "learning_rate")
     by_head = dict(zip(heads, losses, strict=True))
     distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
