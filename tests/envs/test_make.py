@@ -68,8 +68,30 @@ def test_settings_of_a_vector_environment_are_recorded_and_what_cannot_be_record
     inner = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync")
     counted = gymnasium.wrappers.vector.RecordEpisodeStatistics(inner)
     assert make_task(counted).task.name == "CartPole-v1"
+    assert make_task(gymnasium.wrappers.vector.DictInfoToList(counted)).task.name == "CartPole-v1"
     doubled = gymnasium.wrappers.vector.TransformObservation(counted, lambda rows: 2 * rows)
     assert make_task(doubled).task.name == "python:TransformObservation"
+
+
+class Halved(gymnasium.vector.VectorWrapper):
+    """A wrapper of the user's own: it says nowhere that it changes rewards."""
+
+    def step(self, actions):
+        observations, rewards, *rest = super().step(actions)
+        return observations, rewards / 2, *rest
+
+
+class RecordVideo(Halved):
+    """One with the name of a wrapper that only watches."""
+
+
+@pytest.mark.parametrize("wrap", [Halved, RecordVideo, gymnasium.wrappers.vector.NormalizeReward])
+def test_a_vector_environment_keeps_its_id_under_no_wrapper_that_may_change_what_it_gives(wrap):
+    wrapped = wrap(gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync", max_episode_steps=7))
+    watched = gymnasium.wrappers.vector.RecordEpisodeStatistics(wrapped)
+    for envs in (wrapped, watched):
+        task = make_task(envs).task
+        assert (task.name, task.environment_kwargs) == (f"python:{type(envs).__name__}", {})
 
 
 def test_a_callable_is_a_task_named_after_it():

@@ -46,6 +46,8 @@ _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
 _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 # What `gymnasium.make_vec` takes for the vector as a whole, and keeps among the settings of its environments.
 _OF_THE_VECTOR = frozenset({"num_envs", "vectorization_mode", "vector_kwargs", "render_mode"})
+# Wrappers of Gymnasium's around a vector that leave its observations, actions, rewards and ends as they are.
+_WATCHING_WRAPPERS = frozenset({"DictInfoToList", "HumanRendering", "RecordEpisodeStatistics", "RecordVideo"})
 _FEW_ENVS, _MANY_ENVS = 16, 128
 # Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
 _EMULATORS, _FEWEST_OF_A_HALF = 32, 12
@@ -252,10 +254,10 @@ def _from_vector_env(envs: "VectorEnv[Any, Any, Any]") -> PlayableTask:
 
 
 def _is_changed(envs: "VectorEnv[Any, Any, Any]") -> bool:
-    """Whether a wrapper around a vector changes what its environments are: its spec is that of the vector inside."""
-    changes = (vector.VectorObservationWrapper, vector.VectorActionWrapper, vector.VectorRewardWrapper)
+    """Whether a wrapper around a vector may change what its environments are: its spec is that of the vector inside."""
     while isinstance(envs, vector.VectorWrapper):
-        if isinstance(envs, changes):
+        kind = type(envs)
+        if not kind.__module__.startswith("gymnasium.wrappers.vector.") or kind.__name__ not in _WATCHING_WRAPPERS:
             return True
         envs = envs.env
     return False
