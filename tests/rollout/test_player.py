@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs
@@ -173,6 +174,34 @@ def test_slots_without_an_episode_stay_idle():
     player = EpisodePlayer(policy, envs, range(2), seed=SEED, exploration_epsilon=0.0)
     sizes = [len(step.episodes) for step in player.play()]
     assert max(sizes) == 2
+
+
+class FarBox(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Takes nothing but actions of a box without 0; its episodes have different lengths."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Box(np.array([1, -3, -1], np.float32), np.array([2, -2, np.inf], np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._num_left = int(self.np_random.integers(3, 9))
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self._num_left -= 1
+        return np.zeros(2, np.float32), 1.0, self._num_left == 0, False, {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_idle_slots_of_a_vector_environment_are_given_an_action_of_its_box(mode):
+    task = make_task(SyncVectorEnv([FarBox] * 4, autoreset_mode=mode))
+    policy = small_policy(task.task, network="mlp:4", output_kind="gaussian")
+    envs = task.make_envs(4, 1)
+    player = EpisodePlayer(policy, envs, range(6), seed=SEED, exploration_epsilon=0.0)
+    sizes = [len(step.episodes) for step in player.play()]
+    assert min(sizes) < 4, "some slots were idle"
 
 
 class Endless(gymnasium.Env[np.ndarray, int]):

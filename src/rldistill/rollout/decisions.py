@@ -121,8 +121,10 @@ class Deciders:
         self._task = acting[0].tasks[0]
         layout = self._task.fingerprint.action_layout
         self._num_draws = draws_per_decision(layout)
-        # What idle slots are given, which they ignore.
+        # What idle slots are given, which they ignore. Those of a VectorEnv are stepped with it: it must be an action.
         self._idle = np.zeros((envs.num_envs, *layout.action_shape), np.float32 if layout.is_continuous else np.int64)
+        if layout.is_continuous:
+            self._idle[:] = np.clip(0.0, np.array(layout.low), np.array(layout.high))
         self._generators: list[np.random.Generator | None] = [None] * envs.num_envs
         # Of a mixture: from what each slot draws who acts, and what it drew last.
         self._mixing: list[np.random.Generator | None] = [None] * envs.num_envs
