@@ -1,13 +1,16 @@
 """Students that normalise their inputs by what their teacher's play measured: stored, live, stopped, refused."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rldistill.data import Dataset, split_episodes
+from rldistill.distillation import stored
 from rldistill.distillation.batch import Window
 from rldistill.distillation.sources import measure_inputs
+from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.networks import Architecture, InputNormalization
@@ -35,6 +38,37 @@ def test_a_student_has_the_mean_and_variance_of_what_it_was_trained_on(tmp_path,
     np.testing.assert_allclose(loaded.normalization.mean, trained_on.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(loaded.normalization.variance, trained_on.var(axis=0), rtol=1e-6)
     assert distill(q_data, out=tmp_path / "plain", **SMALL).normalization is None
+
+
+class Alternating(gymnasium.Env[np.ndarray, int]):
+    """Episodes of two steps: the first observation is 0, the second one 1."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(0.0, 2.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        return np.full(1, self._step, np.float32), 1.0, self._step == 2, False, {}
+
+
+def test_a_sample_of_many_steps_holds_all_places_of_episodes_of_one_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "_SAMPLE_SIZE", 100)
+    teacher = small_policy(make_task(Alternating).task, network="mlp:4")
+    collect(teacher, Alternating, num_steps=1200, out=tmp_path / "data")
+    settings = SMALL | NORMALISED | {"num_updates": 2}
+    student = distill(tmp_path / "data", out=tmp_path / "a", evaluate_episodes=0, **settings)
+    # Of 100 steps, a share of 0.5 with a standard deviation of 0.05.
+    np.testing.assert_allclose(student.normalization.mean, 0.5, atol=0.15)
+    again = distill(tmp_path / "data", out=tmp_path / "b", evaluate_episodes=0, **settings)
+    assert again.normalization == student.normalization
+    other = distill(tmp_path / "data", out=tmp_path / "c", evaluate_episodes=0, seed=1, **settings)
+    assert other.normalization != student.normalization
 
 
 def stop_at_30(event) -> bool:

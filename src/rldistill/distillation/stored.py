@@ -20,7 +20,7 @@ from rldistill.distillation.sources import (
 )
 from rldistill.envs import PlayableTask
 from rldistill.policies import Policy, TorchPolicy
-from rldistill.seeding import stream_seed
+from rldistill.seeding import stream_generator, stream_seed
 from rldistill.types import FURTHER_FIELDS
 
 # Enough to know a median to some percent.
@@ -81,11 +81,14 @@ class StoredSource:
         """Get ready to teach a head."""
         del loss  # any learns from the same rows
         self._head = head
-        if self._measures_inputs:
-            chosen = self._split.train[:: max(1, len(self._split.train) // _SAMPLE_SIZE)]
-            measure_inputs(student, read_window(self.dataset, chosen[None], head=head))
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
+        if self._measures_inputs:
+            # At random: every k-th step would be the same one of episodes that all have the same length.
+            rng = stream_generator(own_seed, "input statistics")
+            num_rows = min(len(self._split.train), _SAMPLE_SIZE)
+            chosen = np.sort(rng.choice(self._split.train, size=num_rows, replace=False))
+            measure_inputs(student, read_window(self.dataset, chosen[None], head=head))
         store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
         check_window(store, length, str(self.dataset.path))
         self._sampler = UniformSampler(
