@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import gymnasium
 import pytest
 import torch
 
+from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.events import ProgressEvent
 from rldistill.networks import parse_architecture
 from rldistill.policies import TorchPolicy
+from rldistill.verbs.distill import set_up
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
-from tests.kit.flat import distill
+from tests.kit.flat import distill, flat_options
 
 OWN = {
     "student": "mlp:8",
@@ -58,6 +61,22 @@ def test_a_student_that_looks_ahead_learns_something_else_and_goes_on_after_a_st
     with pytest.raises(KeyboardInterrupt):
         own(tmp_path / "part", lookahead=0.9, callbacks=[stop_at_35])
     assert own(tmp_path / "part", lookahead=0.9, resume=True).hash == ahead.hash
+
+
+@pytest.mark.parametrize("is_vector", [False, True])
+def test_the_last_collection_is_learned_from_as_a_whole(tmp_path, is_vector):
+    # 250 steps in 16 environments are 256 when all have stepped, whichever way these were given.
+    task, num_envs = short_cart_pole(), {"num_envs": 16}
+    if is_vector:
+        envs = gymnasium.make_vec("CartPole-v1", num_envs=16, vectorization_mode="sync", max_episode_steps=40)
+        task, num_envs = make_task(envs), {"num_envs": 3}
+    options = flat_options(teacher=teacher(), task=task, out=tmp_path, **OWN | {"collect_steps": 250} | num_envs)
+    (source,) = set_up(options, ())[1].sources
+    for update, num_appended in ((0, 256), (10, 512)):
+        source.advance(update)
+        learned = source.replays[0]
+        assert (learned.num_appended, learned.num_steps) == (num_appended, 256)
+    source.close()
 
 
 @pytest.mark.learning

@@ -295,6 +295,9 @@ def _live_source(
     limit = None if options.window in (None, DEFAULT_WINDOW) else playable.longest_episode
     if limit is not None:  # of other tasks it is seen when episodes were played
         refuse_long_window(window, limit, playable.task.name)
+    # A collection ends when all environments have stepped.
+    num_envs = playable.fixed_num_envs or options.num_envs
+    in_whole_locksteps = -(-item.collect_steps // num_envs) * num_envs
     return LiveSource(
         policy,
         player,
@@ -308,7 +311,7 @@ def _live_source(
         collect_steps=item.collect_steps,
         collect_period=item.collect_period,
         num_collections=num_collections(options.num_updates, item.collect_period),
-        replay_capacity=item.replay_capacity if item.replay == "keep" else item.collect_steps,
+        replay_capacity=item.replay_capacity if item.replay == "keep" else in_whole_locksteps,
         teacher_fraction=_teacher_fraction(item),
         mix=item.mix,
         num_updates=options.num_updates,
