@@ -222,6 +222,16 @@ def test_a_finished_run_that_is_resumed_says_so_and_makes_no_environment(finishe
     assert again.last_policy.read_bytes() == result.last_policy.read_bytes()
 
 
+def test_a_finished_run_whose_last_policy_is_gone_writes_it_again(finished, tmp_path):
+    out, result = finished
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run" / result.last_policy.name).unlink()
+    again = run(tmp_path / "run", resume=True)
+    assert again.last_policy == tmp_path / "run" / result.last_policy.name
+    assert again.last_policy.read_bytes() == result.last_policy.read_bytes()
+    assert again.num_steps == result.num_steps
+
+
 @pytest.mark.parametrize("stops", [(7,), (1, 12, 3)])
 def test_records_of_a_resumed_run_are_those_of_one_that_never_stopped(finished, tmp_path, stops):
     for index, num_reports in enumerate(stops):

@@ -169,7 +169,8 @@ class TrainingRun:
             raise interruption(f"stopped at step {self._progress.step:,}; saved") from None
         finally:
             self._training.close()
-        if self._resumed_at != self._progress.step:
+        # A run that was at its end, and whose policy is gone, has only this to do.
+        if self._resumed_at != self._progress.step or not (self._folder / LAST_FILE).is_file():
             self._save()
         return self._result()
 
