@@ -50,8 +50,7 @@ class LiveSource:
         replay_capacity: newest steps that are kept.
         held_out_steps: steps played first that no batch is drawn from, at least, and five whole episodes.
         on_play: receives how far a collection is; may raise to stop.
-        teacher_fraction: chance that the teacher acts, as a function of progress; the student acts in
-            the rest.
+        teacher_fraction: chance that the teacher acts, as a function of progress; else the student does.
         mix: whether who acts is drawn for each episode or for each decision.
         num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.

@@ -275,7 +275,8 @@ class GymnasiumEnvs:
         except Exception as error:
             raise failed(self._what, "its constructor", error) from error
         # In one object all slots would step each other's episodes, and none of them could be made anew.
-        if any(_base(made) is _base(env) for env in self._envs):
+        base = _base(made)
+        if any(_base(env) is base for env in self._envs):
             raise TaskError(
                 f"{self._what}: its callable gives the same environment twice, expected a new one at each call: "
                 "lambda: gymnasium.make(…)."
