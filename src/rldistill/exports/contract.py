@@ -146,7 +146,7 @@ def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
     """Say of every term what the policy does with it; one whose numbers are not all treated alike is several."""
     statistics, scales = observed_statistics(policy), factors(policy)
-    is_normalised = _normalised(statistics, policy.spec.num_observed)
+    is_normalised = [False] * len(scales) if statistics is None else statistics.is_applied
     described = [(term, (term.size,)) for term in named] or _own_terms(policy)
     _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
     treated = list(zip(is_normalised, scales, strict=True))
@@ -163,14 +163,6 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
             terms.append(data | _preprocessing(used, scales[first], first, behind))
         start = end
     return terms
-
-
-def _normalised(statistics: InputNormalization | None, num_values: int) -> list[bool]:
-    """Return which numbers running statistics are applied to."""
-    found = [statistics is not None] * num_values
-    for first, behind in () if statistics is None else statistics.untouched:
-        found[first:behind] = [False] * (behind - first)
-    return found
 
 
 def _preprocessing(statistics: InputNormalization | None, scale: float, start: int, end: int) -> dict[str, Any]:

@@ -51,6 +51,14 @@ class InputNormalization:
         return self.clip < torch.finfo(torch.float32).max
 
     @property
+    def is_applied(self) -> list[bool]:
+        """Whether it normalises each number, `[P]`: all but the untouched ones."""
+        found = [True] * len(self.mean)
+        for first, end in self.untouched:
+            found[first:end] = [False] * (end - first)
+        return found
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything but the statistics, as plain JSON data; `untouched` only where there are any."""
         settings: dict[str, Any] = {"epsilon": self.epsilon, "clip": self.clip}
@@ -64,8 +72,8 @@ class InputNormalization:
         """
         if not any(place is not None for place in places):
             return None
-        plain = {place for first, end in self.untouched for place in range(first, end)}
-        is_plain = [place is None or place in plain for place in places]
+        is_applied = self.is_applied
+        is_plain = [place is None or not is_applied[place] for place in places]
         untouched = tuple((index, index + 1) for index, plain_one in enumerate(is_plain) if plain_one)
         return InputNormalization(
             tuple(0.0 if place is None else self.mean[place] for place in places),
