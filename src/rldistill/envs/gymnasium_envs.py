@@ -215,8 +215,6 @@ class GymnasiumEnvs:
             self._envs.append(self._make())
         first = self._envs[0]
         self._keeps_state = not _starts_afresh(first)
-        # Code that is not Gymnasium's may ask an action for what only NumPy's numbers have.
-        self._takes_plain_numbers = all(type(layer).__module__.startswith("gymnasium.") for layer in _layers(first))
         self._used = [False] * num_envs
         fingerprint = space_fingerprint(name, first.observation_space, first.action_space)
         self._codec = SpaceCodec(first.observation_space, first.action_space, fingerprint.observation_dtype, self._what)
@@ -244,7 +242,7 @@ class GymnasiumEnvs:
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
         encode, rows = self._codec.encode, self._rows
-        own_actions = self._codec.decode_each(actions, plain=self._takes_plain_numbers)
+        own_actions = self._codec.decode_each(actions)
         for slot, env in enumerate(self._envs):
             if self._ended[slot] or not self._used[slot]:
                 continue

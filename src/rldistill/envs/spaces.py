@@ -156,14 +156,11 @@ class SpaceCodec:
             return actions.reshape(len(actions))
         return actions.reshape(len(actions), -1).astype(np.float32 if isinstance(space, spaces.Box) else np.int64)
 
-    def decode_each(self, actions: Actions, *, plain: bool = False) -> list[Any]:
-        """Return actions as single environments take them: numbers of Discrete spaces, arrays of the others.
-
-        Numbers are NumPy's, as a space samples them, or `plain` ones, which Gymnasium checks faster.
-        """
+    def decode_each(self, actions: Actions) -> list[Any]:
+        """Return actions as a space samples them, one per environment: NumPy's numbers of Discrete, else arrays."""
         own = self.decode(actions)
         if isinstance(self._action_space, spaces.Discrete):
-            return own.tolist() if plain else list(own)
+            return list(own)
         return [np.asarray(row) for row in own]
 
 
