@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rldistill.errors import MismatchError, RldistillError
 from rldistill.exports.c import library, quantize
+from rldistill.exports.c.plan import refusals_of
 from rldistill.exports.c.text import comment, identifier
 from rldistill.networks import Architecture, GaussianOptions, InputNormalization, ValueAtoms
 from rldistill.networks.torsos import ACTIVATIONS, to_images
@@ -276,7 +277,8 @@ def test_no_trigraph_is_left_in_a_comment(text):
 
 @pytest.mark.parametrize(("scale", "low"), [(2.0**31, 0.0), (1.0, -(2.0**40)), (float("inf"), 0.0)])
 def test_sums_that_have_no_room_in_whole_numbers_are_refused(scale, low):
-    with pytest.raises(MismatchError, match=r"^C of precision int8: the sums of layer layer_1 .* --precision float32"):
+    expected = r"^C of precision int8: the sums of layer layer_1 .* --precision float32"
+    with pytest.raises(MismatchError, match=expected), refusals_of("C of precision int8", "Use --precision float32"):
         quantize._to_steps("layer_1", torch.tensor([scale], dtype=torch.float64), low, 1.0, None)
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from rldistill.exports.c.library import FLAGS
-from rldistill.exports.c.plan import make_plan
-from rldistill.exports.c.quantize import QuantizedPlan, quantize
+from rldistill.exports.c.quantize import QuantizedPlan
 from rldistill.exports.c.source import CSource, write_c
+from rldistill.exports.c_format import planned
+from rldistill.exports.formats import Export, Sample
 from rldistill.policies import TorchPolicy
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
@@ -91,9 +92,10 @@ def written(
     contract: tuple[str, ...] = (),
 ) -> Written:
     """Write the C of a policy; in int8 where there are observations to calibrate it with, and what was remembered."""
-    plan = make_plan(policy)
-    quantized = None if calibration is None else quantize(plan, torch.as_tensor(calibration), state)
-    source = write_c("policy", quantized or plan, contract)
+    sample = None if calibration is None else Sample(calibration, state)
+    made = planned(Export(policy, {}, precision="int8" if sample else "float32", calibration=sample))
+    quantized, plan = (made, made.plan) if isinstance(made, QuantizedPlan) else (None, made)
+    source = write_c("policy", made, contract)
     folder = Path(tempfile.mkdtemp(prefix="rldistill-c-"))
     kind = "uint8_t" if plan.takes_bytes else "float"
     main = _MAIN.format(kind=kind, **(_REMEMBERING if plan.remembers else _FORGETFUL))

@@ -13,7 +13,7 @@ from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import RldistillError, UsageError, shown
 from rldistill.exports.c.footprint import Footprint
 from rldistill.exports.c.library import Library, compile_c, find_compiler
-from rldistill.exports.c.plan import Plan, make_plan
+from rldistill.exports.c.plan import Plan, make_plan, refusals_of
 from rldistill.exports.c.quantize import QuantizedPlan, quantize
 from rldistill.exports.c.source import write_c
 from rldistill.exports.c.text import identifier
@@ -34,7 +34,7 @@ def write(export: Export, path: Path) -> Written:
     Raises:
         MismatchError: a layer that C is not written for.
     """
-    plan = _plan(export)
+    plan = planned(export)
     source = write_c(path.stem, plan, list(_contract_lines(export.contract)))
     footprint = Footprint.of(plan, source)
     path.write_text(source.source, encoding="utf-8")
@@ -49,7 +49,7 @@ def check_plan(export: Export, most: Mapping[str, int]) -> None:
         MismatchError: a layer that C is not written for.
         RldistillError: it needs more.
     """
-    plan = _plan(export)
+    plan = planned(export)
     if most:
         Footprint.of(plan, write_c("policy", plan, ())).check_fits(most)
 
@@ -68,12 +68,19 @@ def check_file_name(path: Path) -> None:
         )
 
 
-def _plan(export: Export) -> Plan | QuantizedPlan:
-    plan = make_plan(export.policy)
+def planned(export: Export) -> Plan | QuantizedPlan:
+    """Return what the C of a policy computes.
+
+    Raises:
+        MismatchError: a layer that C is not written for, or not in int8.
+    """
+    with refusals_of("C", "Export it as onnx"):
+        plan = make_plan(export.policy)
     if export.precision == "float32":
         return plan
     assert export.calibration is not None, "an export of int8 without data was refused before"
-    return quantize(plan, torch.as_tensor(export.calibration.observations), export.calibration.state)
+    with refusals_of("C of precision int8", "Use --precision float32"):
+        return quantize(plan, torch.as_tensor(export.calibration.observations), export.calibration.state)
 
 
 def rename(path: Path, stem: str) -> None:
@@ -93,7 +100,7 @@ def open_c(export: Export, path: Path) -> Opened:
     compiler = find_compiler()
     if compiler is None:
         return None, None
-    plan = _plan(export)
+    plan = planned(export)
     library = _library(export, path, plan, compiler)
     if isinstance(plan, QuantizedPlan):
         _check_exact(export, plan, library)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rldistill.errors import NumericalError
-from rldistill.exports.c.plan import Plan, activated, make_plan, run_plan
-from rldistill.exports.c.purpose import FOR_TUNING
+from rldistill.exports.c.plan import Plan, activated, make_plan, refusals_of, run_plan
 from rldistill.exports.c.quantize import QuantizedLayer, QuantizedPlan, quantize, whole_weights
 from rldistill.policies import TorchPolicy
 from rldistill.seeding import stream_generator
@@ -34,8 +33,9 @@ def tunable(policy: TorchPolicy, calibration: Tensor) -> tuple[Plan, QuantizedPl
     Raises:
         MismatchError: its network cannot be had in int8.
     """
-    plan = make_plan(policy, FOR_TUNING)
-    return plan, quantize(plan, calibration, purpose=FOR_TUNING)
+    with refusals_of("--quantization-aware", "Leave it out"):
+        plan = make_plan(policy)
+        return plan, quantize(plan, calibration)
 
 
 def fine_tune(
@@ -62,7 +62,7 @@ def fine_tune(
         NumericalError: the loss became NaN or infinite.
     """
     tuned = policy.copy()
-    teacher, (plan, quantized) = make_plan(policy, FOR_TUNING), tunable(tuned, calibration)
+    (plan, quantized), teacher = tunable(tuned, calibration), make_plan(policy)
     weights = [tensor for layer in plan.layers for tensor in (layer.weight, layer.bias)]
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE, fused=True)
     rng = stream_generator(seed, "quantisation")

@@ -6,7 +6,8 @@ pieces lies side by side and passes the head. Images are `[C, H, W]` throughout.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rldistill.errors import MismatchError
-from rldistill.exports.c.purpose import FOR_C, Purpose
 from rldistill.exports.states import names_of_cell
 from rldistill.networks import InputNormalization, NormalizeInput, OutputLayer, PolicyNetwork
 from rldistill.networks.architecture import Activation, MemoryKind
@@ -29,6 +29,27 @@ from rldistill.policies.input_statistics import observed_statistics
 
 _NAMES: dict[type[nn.Module], Activation] = {module: name for name, module in ACTIVATIONS.items()}
 _LAYERS = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.Flatten, Stack, RecurrentCell)
+
+
+class UnplannedError(MismatchError):
+    """What cannot be planned, as the end of a sentence; `refusals_of` says of what, and the way out."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+
+
+@contextmanager
+def refusals_of(what: str, instead: str) -> Generator[None]:
+    """Let refusals of plans name what they were asked for, and begin their advice with another way to have it.
+
+    Raises:
+        MismatchError: in place of `UnplannedError`.
+    """
+    try:
+        yield
+    except UnplannedError as error:
+        raise MismatchError(f"{what}{error.problem}. {instead}{error.remedy}.") from None
 
 
 @dataclass(frozen=True)
@@ -231,20 +252,19 @@ def activated(name: Activation, values: Tensor) -> Tensor:
     return ACTIVATIONS[name]()(values)
 
 
-def make_plan(policy: TorchPolicy, purpose: Purpose = FOR_C) -> Plan:
+def make_plan(policy: TorchPolicy) -> Plan:
     """Return what the C of a policy computes for the task that it plays.
 
     Args:
         policy: plays the task.
-        purpose: as a refusal names it.
 
     Raises:
-        MismatchError: a layer that C is not written for.
+        UnplannedError: a layer that C is not written for.
     """
     fingerprint = policy.tasks[0].fingerprint
     assert isinstance(policy.network, PolicyNetwork), "a module was refused before"
     first, *between, last, rows = plain_layers(policy.network, policy.head)
-    _check_kinds(between, purpose)
+    _check_kinds(between)
     assert isinstance(first, ScaleInput | NormalizeInput) and isinstance(rows, OutputRows)
     names = (f"layer_{number}" for number in itertools.count(1))
     shape, stack = fingerprint.observation_shape, 0
@@ -279,15 +299,15 @@ def make_plan(policy: TorchPolicy, purpose: Purpose = FOR_C) -> Plan:
     )
 
 
-def _check_kinds(modules: Sequence[nn.Module], purpose: Purpose) -> None:
+def _check_kinds(modules: Sequence[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, CombinedTorso):
             for image in module.images:
-                _check_kinds(list(image.children()), purpose)
+                _check_kinds(list(image.children()))
         elif not isinstance(module, _LAYERS) and type(module) not in _NAMES:
-            raise MismatchError(
-                f"{purpose.what} is not written for layers of kind {type(module).__name__}: got a network with one. "
-                f"{purpose.instead}, or distil it into a network of convolutions and fully connected layers."
+            raise UnplannedError(
+                f" is not written for layers of kind {type(module).__name__}: got a network with one",
+                ", or distil it into a network of convolutions and fully connected layers",
             )
 
 

@@ -19,14 +19,11 @@ Conventions, with q an unsigned number and w a signed byte:
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from rldistill.errors import MismatchError
-from rldistill.exports.c.plan import Plan, PlannedLayer, activated, run_plan
-from rldistill.exports.c.purpose import FOR_INT8_C, Purpose
+from rldistill.exports.c.plan import Plan, PlannedLayer, UnplannedError, activated, run_plan
 from rldistill.exports.c.steps import LARGEST_BYTE, STATE_STEPS, ObservationSteps, Steps, observation_steps
 from rldistill.networks.architecture import Activation
 
@@ -148,34 +145,29 @@ Forward = Callable[[QuantizedLayer, Tensor], Tensor]
 
 
 @torch.no_grad()
-def quantize(
-    plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = (), purpose: Purpose = FOR_INT8_C
-) -> QuantizedPlan:
+def quantize(plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = ()) -> QuantizedPlan:
     """Choose all whole numbers of a plan.
 
     Args:
         plan: in float32.
         observations: real ones, `[B, *observation_shape]`: ranges are those that they make.
         state: of a plan that remembers, what the policy had before each of them, `[B, …]` each.
-        purpose: as a refusal names it.
 
     Raises:
-        MismatchError: a layer whose sums have no room in 32 bits, or with a layer norm.
+        UnplannedError: a layer whose sums have no room in 32 bits, or with a layer norm.
     """
     if any(layer.norm is not None for layer in plan.layers):
-        raise MismatchError(
-            f"{purpose.what} is not written for layer norms: got a network with them. {purpose.instead}, or distil it "
-            "into a network without."
+        raise UnplannedError(
+            " is not written for layer norms: got a network with them", ", or distil it into a network without"
         )
     known = dict[str, Calibration]()
     run_plan(plan, observations, lambda layer, taken: known.update({layer.name: Calibration.of(layer, taken)}), state)
     observation, taken = observation_steps(plan, observations)
     layers: dict[str, QuantizedLayer] = {}
-    quantized = partial(_quantized, purpose=purpose)
 
     def through(chain: tuple[PlannedLayer, ...], given: Steps) -> Steps:
         for layer in chain:
-            layers[layer.name] = quantized(layer, given, known[layer.name], gives_outputs=False)
+            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=False)
             given = layers[layer.name].given or given
         return given
 
@@ -197,11 +189,11 @@ def quantize(
     )
     for cell in plan.cells:
         for layer, given in ((cell.input, features), (cell.recurrent, STATE_STEPS)):
-            layers[layer.name] = quantized(layer, given, known[layer.name], gives_outputs=True)
+            layers[layer.name] = _quantized(layer, given, known[layer.name], gives_outputs=True)
         features = STATE_STEPS
     features = through(plan.hidden, features)
     for layer in plan.last_layers:
-        layers[layer.name] = quantized(layer, features, known[layer.name], gives_outputs=True)
+        layers[layer.name] = _quantized(layer, features, known[layer.name], gives_outputs=True)
     return QuantizedPlan(plan, observation, layers, features)
 
 
@@ -248,9 +240,7 @@ def whole_weights(weight: Tensor, taken: Steps, at_mean: Tensor) -> tuple[Tensor
     return (of_steps / scale.view(-1, *(1,) * (of_steps.dim() - 1))).round(), scale
 
 
-def _quantized(
-    layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_outputs: bool, purpose: Purpose
-) -> QuantizedLayer:
+def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_outputs: bool) -> QuantizedLayer:
     """Return a layer that takes such numbers."""
     # At the mean of its inputs a layer is to give what it gave: there the rounding of weights is made up for.
     at_mean = layer.bias.double() + (layer.weight.double() * known.mean).flatten(1).sum(dim=1)
@@ -259,13 +249,13 @@ def _quantized(
     bias = (at_mean / scale - (weight * mean_step).flatten(1).sum(dim=1)).round()
     largest = weight.flatten(1).abs().sum(dim=1) * taken.top + bias.abs()
     if not largest.max() <= _LARGEST_SUM:  # NaN, too
-        raise MismatchError(
-            f"{purpose.what}: the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room in "
-            f"32 bits. {purpose.instead}, or take a network with fewer inputs to a layer."
+        raise UnplannedError(
+            f": the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room in 32 bits",
+            ", or take a network with fewer inputs to a layer",
         )
     if gives_outputs:
         return QuantizedLayer(layer, taken, known.mean, weight, bias, None, scale.float(), None)
-    given, rescaling = _rescaling(layer, scale, (known.low, known.high), purpose)
+    given, rescaling = _rescaling(layer, scale, (known.low, known.high))
     return QuantizedLayer(layer, taken, known.mean, weight, bias, rescaling, scale.float(), given)
 
 
@@ -277,32 +267,28 @@ def steps_given(activation: Activation, sums: tuple[float, float]) -> Steps:
     return Steps.of_range(*_range(values))
 
 
-def _rescaling(
-    layer: PlannedLayer, scale: Tensor, sums: tuple[float, float], purpose: Purpose
-) -> tuple[Steps, Rescaling]:
+def _rescaling(layer: PlannedLayer, scale: Tensor, sums: tuple[float, float]) -> tuple[Steps, Rescaling]:
     activation = layer.activation
     given = steps_given(activation, sums)
     if activation in _CLAMPED:
-        return given, _to_steps(layer.name, scale, float(given.offset), float(given.scale), None, purpose)
+        return given, _to_steps(layer.name, scale, float(given.offset), float(given.scale), None)
     steep = _STEEP.get(activation, math.inf)
     low, high = max(sums[0], -steep), min(sums[1], steep)
     places = torch.linspace(low, max(high, low + 1e-6), TABLE_SIZE, dtype=torch.float64)
     table = given.nearest(activated(activation, places)).to(torch.uint8)
-    return given, _to_steps(layer.name, scale, low, float(places[1] - places[0]), table, purpose)
+    return given, _to_steps(layer.name, scale, low, float(places[1] - places[0]), table)
 
 
-def _to_steps(
-    name: str, scale: Tensor, low: float, step: float, table: Tensor | None, purpose: Purpose = FOR_INT8_C
-) -> Rescaling:
+def _to_steps(name: str, scale: Tensor, low: float, step: float, table: Tensor | None) -> Rescaling:
     """Return the rescaling of a layer's sums, each worth `scale`, to steps that begin at `low`.
 
     Raises:
-        MismatchError: its numbers have no room in the integers of the C.
+        UnplannedError: its numbers have no room in the integers of the C.
     """
     factors = scale / step
-    no_room = MismatchError(
-        f"{purpose.what}: the sums of layer {name} lie too far apart, or too far from 0, for whole numbers: one is "
-        f"worth up to {float(scale.max()):.3g}, a step {step:.3g}, the first {low:.3g}. {purpose.instead}."
+    no_room = UnplannedError(
+        f": the sums of layer {name} lie too far apart, or too far from 0, for whole numbers: one is worth up to "
+        f"{float(scale.max()):.3g}, a step {step:.3g}, the first {low:.3g}"
     )
     if not (factors.isfinite().all() and math.isfinite(low / step)):
         raise no_room
