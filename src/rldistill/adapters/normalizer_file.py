@@ -171,17 +171,22 @@ def _check_names(names: Collection[str], source: str) -> None:
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NormalizerRecord:
-    _check_count(max(arrays[name].size for name in _NEEDED))
+    numbers = {name: _number(name, arrays[name]) if name in arrays else usual for name, usual in _DEFAULTS.items()}
+    if not (numbers["epsilon"] >= 0 and numbers["clip"] > 0 and numbers["count"] >= 0):
+        raise ValueError(f"epsilon {numbers['epsilon']:g} must be 0 or more and clip {numbers['clip']:g} positive")
+    statistics = _statistics({name: arrays[name] for name in _NEEDED}, numbers["count"])
+    return NormalizerRecord({"": statistics}, numbers["epsilon"], numbers["clip"])
+
+
+def _statistics(arrays: Mapping[str, NDArray[Any]], count: float) -> RunningStatistics:
+    """Return statistics of the arrays `mean` and `var`. Raises ValueError: no such statistics can be."""
+    _check_count(max(array.size for array in arrays.values()))
     mean, variance = (_finite(name, arrays[name]) for name in _NEEDED)
     if mean.shape != variance.shape or not mean.size:
         raise ValueError(f"a mean of shape {list(mean.shape)} and a var of shape {list(variance.shape)}")
     if (variance < 0).any():
         raise ValueError("var holds negative numbers; it is the square of the spread")
-    numbers = {name: _number(name, arrays[name]) if name in arrays else usual for name, usual in _DEFAULTS.items()}
-    if not (numbers["epsilon"] >= 0 and numbers["clip"] > 0 and numbers["count"] >= 0):
-        raise ValueError(f"epsilon {numbers['epsilon']:g} must be 0 or more and clip {numbers['clip']:g} positive")
-    statistics = {"": RunningStatistics(mean, variance, numbers["count"])}
-    return NormalizerRecord(statistics, numbers["epsilon"], numbers["clip"])
+    return RunningStatistics(mean, variance, count)
 
 
 def _finite(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
@@ -251,11 +256,4 @@ def _running_statistics(value: object) -> RunningStatistics:
         kind = value.name if isinstance(value, Record) else type(value).__name__
         raise ValueError(f"expected running statistics, got {kind}")
     state = cast(dict[Any, Any], value.state)
-    arrays = [array_from(state[key]) for key in _NEEDED]
-    _check_count(max(array.size for array in arrays))
-    mean, variance = (array.astype(np.float64) for array in arrays)
-    if mean.shape != variance.shape:
-        raise ValueError(f"a mean of shape {list(mean.shape)} and a variance of shape {list(variance.shape)}")
-    if not (np.isfinite(mean).all() and np.isfinite(variance).all() and (variance >= 0).all()):
-        raise ValueError("mean or variance holds NaN, infinity or, for a variance, a negative number")
-    return RunningStatistics(mean, variance, number_from(state["count"]))
+    return _statistics({name: array_from(state[name]) for name in _NEEDED}, number_from(state["count"]))

@@ -92,24 +92,19 @@ def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]
         found = "a folder" if path.is_dir() else "nothing"
         raise PolicyFileError(f"{source}: found {found} there, expected a zip file. Is the path right?")
     try:
-        with path.open("rb") as file, _opened(file, source, path.stat().st_size) as archive:
+        with path.open("rb") as file, opened_archive(file, source=source) as archive:
             yield archive
     except OSError as error:
         raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}.") from error
 
 
 @contextlib.contextmanager
-def opened_archive(data: bytes, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
-    """Open an archive in memory, before another library unpacks it; raises as `open_archive`.
+def opened_archive(file: BinaryIO, *, source: str, num_bytes: int | None = None) -> Generator[Archive]:
+    """Open an archive, perhaps in memory before another library unpacks it; raises as `open_archive`.
 
     `num_bytes` is the size of a file that it is a part of, by which its unpacked size is measured.
     """
-    with _opened(io.BytesIO(data), source, len(data) if num_bytes is None else num_bytes) as archive:
-        yield archive
-
-
-@contextlib.contextmanager
-def _opened(file: BinaryIO, source: str, num_bytes: int) -> Generator[Archive]:
+    num_bytes = file.seek(0, io.SEEK_END) if num_bytes is None else num_bytes
     if num_bytes == 0:
         raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
     try:
@@ -231,7 +226,7 @@ def read_torch_data(data: bytes, *, source: str, num_bytes: int | None = None) -
     if not data:
         raise PolicyFileError(f"{source} is empty: got 0 bytes. Its download or copy was cut off. Fetch it again.")
     if data.startswith(_ZIP):
-        with opened_archive(data, source=source, num_bytes=num_bytes) as archive:
+        with opened_archive(io.BytesIO(data), source=source, num_bytes=num_bytes) as archive:
             _check_pickles(_pickle_in(archive, source), archive.unpacked_bytes, source)
     else:
         _check_pickles(data, len(data), source)

@@ -176,10 +176,10 @@ def changed(tmp_path, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ({"mean": np.array([0.0, np.nan])}, "mean or variance holds NaN, infinity or, for a variance, a negative"),
-        ({"var": np.array([1.0, np.inf])}, "mean or variance holds NaN, infinity"),
-        ({"var": np.array([1.0, -1.0])}, "mean or variance holds NaN, infinity"),
-        ({"var": np.ones(3)}, "a mean of shape [2] and a variance of shape [3]"),
+        ({"mean": np.array([0.0, np.nan])}, "mean holds NaN or infinity"),
+        ({"var": np.array([1.0, np.inf])}, "var holds NaN or infinity"),
+        ({"var": np.array([1.0, -1.0])}, "var holds negative numbers"),
+        ({"var": np.ones(3)}, "a mean of shape [2] and a var of shape [3]"),
         ({"mean": None}, "expected an array, got NoneType"),
         ({"count": None}, "expected a number, got NoneType"),
         ({"count": 10**400}, "expected a finite number, got one beyond all floats"),

@@ -10,6 +10,7 @@ executed: that tag is read as a mapping, any other becomes a mark, and source is
 """
 
 import ast
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ def recorded_return(path: Path) -> dict[str, Any] | None:
 
 
 def _from_evaluations(content: bytes, *, is_best: bool) -> dict[str, Any]:
-    with opened_archive(content, source="evaluations.npz") as archive:
+    with opened_archive(io.BytesIO(content), source="evaluations.npz") as archive:
         results = read_npy(archive.read("results.npy", most=_MAX_RECORD_BYTES)).astype(np.float64)
     if results.ndim != 2 or not results.size or not np.isfinite(results).all():
         raise ValueError("no table of returns")

@@ -118,13 +118,13 @@ class _Statistics:
     stray: str | None = None
 
 
-def load_sb3(path: str | Path, *, task: str | Task | None = None, normalizer: str | Path | None = None) -> TorchPolicy:
+def load_sb3(path: str | Path, *, task: Task | None = None, normalizer: str | Path | None = None) -> TorchPolicy:
     """Load a zip as a policy of our own: it can be saved, distilled and exported, and needs neither library.
 
     Args:
         path: the zip.
-        task: the environment's id, where the files beside the zip do not say it, or say another; or a whole task,
-            whose record counts where the files carry none (Atari, images with their channels last).
+        task: where the files beside the zip do not say it, or say another; its record counts where the files carry
+            none (Atari, images with their channels last).
         normalizer: its `vecnormalize.pkl`, or arrays as `read_normalizer` takes them; None: the one that lies beside
             it, unless zip or config.yml say that observations were not normalised; `"none"`: do without.
 
@@ -175,7 +175,7 @@ def _read(path: Path) -> _Sb3File:
     return _Sb3File(path, data, weights, shown_version, read_zoo_files(folders_beside(path)))
 
 
-def _convert(file: _Sb3File, statistics: _Statistics, named: str | Task | None) -> TorchPolicy:
+def _convert(file: _Sb3File, statistics: _Statistics, named: Task | None) -> TorchPolicy:
     space, record = file.data.observation_space, statistics.record
     layers, layout = read_layers(file.weights.tensors, file.data)
     # The task needs the layout of the layers, and the layers the order in which the task shows its inputs.

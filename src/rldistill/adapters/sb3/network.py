@@ -11,7 +11,7 @@ Sources: Stable-Baselines3 and sb3-contrib 2.9 (`common/distributions.py`, `sac/
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import isfinite, prod
 from typing import Literal
@@ -25,7 +25,6 @@ from rldistill.errors import listed
 from rldistill.networks import GaussianOptions
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import Layer, NetworkLayers
-from rldistill.networks.output_layer import DEFAULT_GAUSSIAN
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.types import ActionLayout, BoxMapping, OutputKind
 
@@ -36,21 +35,10 @@ _Family = Literal["q_network", "quantile_network", "actor_critic", "stochastic_a
 _DEFAULT_MEAN_LIMIT = 2.0
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The last layer of a network, and what it means."""
-
-    kind: OutputKind  # which action field its rows are
-    layout: ActionLayout
-    layer: Layer  # the linear layer; quantiles are averaged into it
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how the spread arises, where the kind is `gaussian`
-    log_std: Layer | Tensor | None = None  # the layer, vector or matrix that belongs to it
-
-
 def _read_output(
     family: _Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
-) -> _Output:
-    """Return what a last layer means in its action space. Raises ValueError: it does not fit that space."""
+) -> tuple[NetworkLayers, ActionLayout]:
+    """Return a network of a last layer alone, and the layout of its actions. Raises ValueError: the two do not fit."""
     if family in ("stochastic_actor", "deterministic_actor") or data.action_space.kind == "box":
         return _box_output(family, layer, log_std, data, is_linear=is_linear)
     layout = _choice_layout(data)
@@ -58,7 +46,7 @@ def _read_output(
         layer = _mean_over_quantiles(layer, layout)
     kind: OutputKind = "q_values" if family in ("q_network", "quantile_network") else "logits"
     _check_size(layer, layout.num_outputs(kind), data)
-    return _Output(kind, layout, layer)
+    return NetworkLayers((), layer, kind), layout
 
 
 def _choice_layout(data: Sb3Data) -> ActionLayout:
@@ -85,14 +73,14 @@ def _mean_over_quantiles(layer: Layer, layout: ActionLayout) -> Layer:
 
 def _box_output(
     family: _Family, layer: Layer, log_std: Layer | Tensor | None, data: Sb3Data, *, is_linear: bool
-) -> _Output:
+) -> tuple[NetworkLayers, ActionLayout]:
     if data.action_space.kind != "box":
         raise ValueError(f"an actor of a box, and actions of {data.action_space.description}")
     # First of all: bounds are written out for as many dimensions as the file declares.
     _check_size(layer, prod(data.action_space.shape), data)
     if family in ("deterministic_actor", "search"):
         squashes = family == "deterministic_actor" or _search_squashes(data, is_linear=is_linear)
-        return _Output("actions", _box_layout(data, "tanh_rescale" if squashes else "clip"), layer)
+        return NetworkLayers((), layer, "actions"), _box_layout(data, "tanh_rescale" if squashes else "clip")
     if log_std is None:
         raise ValueError("actions of a box without a log_std")
     is_gsde = isinstance(log_std, Tensor) and log_std.dim() == 2
@@ -101,13 +89,13 @@ def _box_output(
     layout = _box_layout(data, "tanh_rescale" if squashes else "clip")
     if isinstance(log_std, Layer) or not is_gsde:
         gaussian = GaussianOptions("state" if isinstance(log_std, Layer) else "parameter")
-        return _Output("gaussian", layout, layer, gaussian, log_std)
+        return NetworkLayers((), layer, "gaussian", log_std=log_std, gaussian=gaussian), layout
     if is_true(kwargs.get("use_expln")):
         log_std = _log_of_expln(log_std)
     limit = float(kwargs.get("clip_mean", _DEFAULT_MEAN_LIMIT)) if is_off_policy else 0.0
     gaussian = GaussianOptions("gsde", limit if limit > 0 else None)
-    # One column stands for all actions.
-    return _Output("gaussian", layout, layer, gaussian, log_std.expand(-1, len(layer.weight)).contiguous())
+    log_std = log_std.expand(-1, len(layer.weight)).contiguous()  # one column stands for all actions
+    return NetworkLayers((), layer, "gaussian", log_std=log_std, gaussian=gaussian), layout
 
 
 def _box_layout(data: Sb3Data, mapping: BoxMapping) -> ActionLayout:
@@ -186,23 +174,20 @@ def read_layers(tensors: Mapping[str, Tensor], data: Sb3Data) -> tuple[NetworkLa
     _check_chain(dense, log_std)
     _check_extractor_class(data)
     *hidden, last = dense
-    output = _read_output(family, last, log_std, data, is_linear=not hidden)
+    layers, layout = _read_output(family, last, log_std, data, is_linear=not hidden)
     space = data.observation_space
     scales = is_true(data.policy_kwargs.get("normalize_images"), default=True)
-    layers = NetworkLayers(
-        () if memory else tuple(hidden),
-        output.layer,
-        output.kind,
+    layers = replace(
+        layers,
+        torso=() if memory else tuple(hidden),
         memory=memory,
         head=tuple(hidden) if memory else (),
         activation=_activation(family, data, is_used=bool(hidden)),
         # Bytes that are no image are not scaled, and images only where the teacher was not told to leave them alone.
         input_scale=1 / 255 if scales and space.is_image else 1.0,
         value=_value_on_same_features(tensors) if family == "actor_critic" else None,
-        log_std=output.log_std,
-        gaussian=output.gaussian,
     )
-    return (_above_extractor(layers, extractor, space, scales=scales) if extractor else layers), output.layout
+    return (_above_extractor(layers, extractor, space, scales=scales) if extractor else layers), layout
 
 
 def _above_extractor(

@@ -205,7 +205,7 @@ class Teacher:
 
 
 def check_stacking(
-    space: Space, zoo: ZooFiles, record: NormalizerRecord | None, task: str | Task | None, *, source: str
+    space: Space, zoo: ZooFiles, record: NormalizerRecord | None, task: Task | None, *, source: str
 ) -> None:
     """Check that a teacher of stacked vectors plays a task that stacks them itself, since tasks here do not.
 
@@ -220,8 +220,8 @@ def check_stacking(
     if stacking is None:
         return
     expected = space.num_inputs
-    got = "no task" if task is None else f"task {task!r}"
-    if isinstance(task, Task):
+    got = "no task"
+    if task is not None:
         got = f"{list(task.fingerprint.observation_shape)} from task {task.name!r}"
         if task.fingerprint.observation_shape == (expected,):
             statistics = None if record is None else record.statistics.get("")
@@ -249,16 +249,16 @@ def _stacking(space: Space, zoo: ZooFiles) -> str | None:
     return " and ".join(names) or None
 
 
-def record_task(teacher: Teacher, task: str | Task | None) -> Task:
+def record_task(teacher: Teacher, task: Task | None) -> Task:
     """Return the task that a teacher plays, with the fingerprint of what it saw. Raises ValueError: an odd clock."""
-    if isinstance(task, Task):
+    name = teacher.zoo.environment or UNNAMED_TASK
+    if task is not None:
         seen = _declared(teacher, task.fingerprint)
         if not seen.differences(observed_as(task, seen).fingerprint, says_frames=False):
             return replace(task, fingerprint=seen)
         # `fit_policy` will refuse it, with the name of the teacher's own environment as far as it is known.
-        return Task(teacher.zoo.environment or UNNAMED_TASK, seen)
-    name = task or teacher.zoo.environment or UNNAMED_TASK
-    return _atari_task(teacher, name) or Task(
+        return Task(name, seen)
+    return _atari_task(teacher) or Task(
         name, _own_fingerprint(teacher), environment_kwargs=teacher.zoo.environment_kwargs
     )
 
@@ -342,9 +342,9 @@ def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
     return (layout.kind, layout.sizes) == (task.action_layout.kind, task.action_layout.sizes)
 
 
-def _atari_task(teacher: Teacher, name: str) -> Task | None:
+def _atari_task(teacher: Teacher) -> Task | None:
     """Return the task of an Atari game of the zoo, `PongNoFrameskip-v4`; None where it is no such game."""
-    found = _ATARI.fullmatch(name)
+    found = _ATARI.fullmatch(teacher.zoo.environment or "")
     if found is None or not is_atari(teacher.zoo):
         return None
     game = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found[1]).lower()
