@@ -5,6 +5,7 @@ A student may choose like its teacher in 97 % of steps and lose every game by th
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rldistill.distillation import Likeness
 from rldistill.distillation.live import LiveSource
@@ -48,15 +49,14 @@ def tell_scores(
     Returns:
         Whether it came to its end: nobody asked to stop.
     """
-    started = time.monotonic()
+    play = _Play(student, options, callbacks, time.monotonic())
     for data, alike in tasks:
         playable = _playable(data, options)
         if playable is None:
             continue
         try:
-            score = _score_line(student, data, alike, playable, options, callbacks, started)
-            tell(callbacks, score)
-            for text in _parts_line(student, playable, options, callbacks, started):
+            tell(callbacks, play.score_line(data, alike, playable))
+            for text in play.parts_line(playable):
                 tell(callbacks, text)
         except StopRequestedError:
             tell(callbacks, "stopped; the student is saved, its score was not finished")
@@ -88,81 +88,80 @@ def _playable(data: Source, options: DistillOptions) -> PlayableTask | None:
     return playable.with_exploration(0.05 if task.is_atari else 0.0)
 
 
-def _score_line(
-    student: TorchPolicy,
-    data: Source,
-    alike: Likeness,
-    playable: PlayableTask,
-    options: DistillOptions,
-    callbacks: Sequence[Callback],
-    started: float,
-) -> str:
-    task, num_episodes = playable.task, options.evaluate_episodes or DEFAULT_EPISODES
-    teacher = data.policy or recorded_teacher(student, task, device=options.device)
-    policies: dict[Role, Policy] = {"student": student}
-    if teacher is not None:
-        policies |= {"teacher": teacher, "random": RandomPolicy(task)}
-    scores: dict[Role, Sequence[float]] = {
-        role: play_scores(
-            policy,
-            playable,
-            range(num_episodes),
-            num_envs=options.num_envs,
-            num_threads=options.num_threads,
-            # Of this purpose alone: evaluations meet other episodes.
-            seed=stream_seed(options.seed, "score of the finished student"),
-            on_step=_reporter(role, options, callbacks, started),
-        )
-        for role, policy in policies.items()
-    }
-    return _in_words(scores, alike, options, of=f" of {task.name}" if len(student.tasks) > 1 else "")
+@dataclass(frozen=True)
+class _Play:
+    """The play of one student."""
 
+    student: TorchPolicy
+    options: DistillOptions
+    callbacks: Sequence[Callback]
+    started: float  # by the clock of `time.monotonic`
 
-def _parts_line(
-    student: TorchPolicy,
-    playable: PlayableTask,
-    options: DistillOptions,
-    callbacks: Sequence[Callback],
-    started: float,
-) -> list[str]:
-    """Return what the student makes of each part that it sees, where that was chosen."""
-    if student.spec.sight is None:
-        return []
-    num_episodes = options.evaluate_episodes or DEFAULT_EPISODES
-    fitted = fit_policy(student, playable.task)
-    assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
-    envs = playable.make_envs(min(options.num_envs, num_episodes), options.num_threads)
-    try:
-        parts = part_uses(
-            fitted,
-            envs,
-            range(num_episodes),
-            seed=stream_seed(options.seed, "score of the finished student"),
-            exploration_epsilon=playable.task.protocol.exploration_epsilon,
-            on_step=_reporter("student without a part", options, callbacks, started),
-        )
-    finally:
-        envs.close()
-    return [f"score with a part of another episode: {', '.join(map(str, parts))}"] if parts else []
+    @property
+    def num_episodes(self) -> int:
+        return self.options.evaluate_episodes or DEFAULT_EPISODES
 
+    @property
+    def seed(self) -> int:
+        """Of this purpose alone: evaluations meet other episodes."""
+        return stream_seed(self.options.seed, "score of the finished student")
 
-def _reporter(
-    role: str, options: DistillOptions, callbacks: Sequence[Callback], started: float
-) -> Callable[[int], None]:
-    num_episodes, num_steps = options.evaluate_episodes or DEFAULT_EPISODES, 0
-    how = f"`rldistill evaluate {options.out}` plays without this limit"
+    def score_line(self, data: Source, alike: Likeness, playable: PlayableTask) -> str:
+        student, options, task = self.student, self.options, playable.task
+        teacher = data.policy or recorded_teacher(student, task, device=options.device)
+        policies: dict[Role, Policy] = {"student": student}
+        if teacher is not None:
+            policies |= {"teacher": teacher, "random": RandomPolicy(task)}
+        scores: dict[Role, Sequence[float]] = {
+            role: play_scores(
+                policy,
+                playable,
+                range(self.num_episodes),
+                num_envs=options.num_envs,
+                num_threads=options.num_threads,
+                seed=self.seed,
+                on_step=self.reporter(role),
+            )
+            for role, policy in policies.items()
+        }
+        return _in_words(scores, alike, options, of=f" of {task.name}" if len(student.tasks) > 1 else "")
 
-    def report(num_finished: int) -> None:
-        nonlocal num_steps
-        num_steps += 1
-        if options.evaluate_episodes is None and num_steps > _MOST_STEPS:
-            text = f"gave up: the {role}'s {num_episodes} episodes did not end within {_MOST_STEPS:,} steps. {how}"
-            raise RldistillError(text)
-        if options.evaluate_episodes is None and time.monotonic() - started > _MOST_SECONDS:
-            raise RldistillError(f"gave up: the play did not end within {_MOST_SECONDS:.0f} s. {how}")
-        notify(callbacks, ProgressEvent(f"score {role}", num_finished, num_episodes, "episodes"))
+    def parts_line(self, playable: PlayableTask) -> list[str]:
+        """Return what the student makes of each part that it sees, where that was chosen."""
+        if self.student.spec.sight is None:
+            return []
+        fitted = fit_policy(self.student, playable.task)
+        assert isinstance(fitted, TorchPolicy), "a policy of ours stays one"
+        envs = playable.make_envs(min(self.options.num_envs, self.num_episodes), self.options.num_threads)
+        try:
+            parts = part_uses(
+                fitted,
+                envs,
+                range(self.num_episodes),
+                seed=self.seed,
+                exploration_epsilon=playable.task.protocol.exploration_epsilon,
+                on_step=self.reporter("student without a part"),
+            )
+        finally:
+            envs.close()
+        return [f"score with a part of another episode: {', '.join(map(str, parts))}"] if parts else []
 
-    return report
+    def reporter(self, role: str) -> Callable[[int], None]:
+        """Return what hears how many episodes have ended, and gives up play that nobody asked for."""
+        num_steps, has_limits = 0, self.options.evaluate_episodes is None
+        how = f"`rldistill evaluate {self.options.out}` plays without this limit"
+
+        def report(num_finished: int) -> None:
+            nonlocal num_steps
+            num_steps += 1
+            if has_limits and num_steps > _MOST_STEPS:
+                episodes = f"the {role}'s {self.num_episodes} episodes"
+                raise RldistillError(f"gave up: {episodes} did not end within {_MOST_STEPS:,} steps. {how}")
+            if has_limits and time.monotonic() - self.started > _MOST_SECONDS:
+                raise RldistillError(f"gave up: the play did not end within {_MOST_SECONDS:.0f} s. {how}")
+            notify(self.callbacks, ProgressEvent(f"score {role}", num_finished, self.num_episodes, "episodes"))
+
+        return report
 
 
 def _in_words(scores: Mapping[Role, Sequence[float]], alike: Likeness, options: DistillOptions, *, of: str) -> str:
