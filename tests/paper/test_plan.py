@@ -103,7 +103,7 @@ def test_a_budget_may_leave_the_zoo_out_or_want_every_teacher_named(plan_of, tmp
         plan_of(among("named"), teacher=(file,))
     named = plan_of(among("named"), teacher=(file, saved_teacher(tmp_path, "breakout")))
     assert {source.origin for source in named.teachers.values()} == {"file"}
-    with pytest.raises(UsageError, match="teachers is 'zoo', expected trained or named"):
+    with pytest.raises(UsageError, match="teachers: got 'zoo', expected trained or named"):
         plan_of(among("zoo"))
 
 

@@ -10,14 +10,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from rldistill.checks import is_finite, is_whole
 from rldistill.errors import UsageError
 from rldistill.loading.bundled import bundled_experiments
 from rldistill.losses.spec import TEMPERED_LOSS_NAMES
 from rldistill.options.collect import CollectOptions
-from rldistill.options.declaration import check_option, option_types
+from rldistill.options.declaration import AtLeast, Count, Options, check_option, option_types
 from rldistill.options.distill import DistillOptions, Live, Online
 from rldistill.options.evaluate import EvaluateOptions
 from rldistill.options.reading import Reading
@@ -31,6 +30,7 @@ Method = Literal["distill", "joint", "online", "learner"]
 `online`: a student learns while its teacher does; `learner`: that teacher at its last step."""
 Settings = Mapping[str, Any]
 TeacherChoice = Literal["trained", "named"]
+Record = TypeVar("Record")
 
 # What the plan itself decides for every job, and what says how files of other libraries are read: --teacher takes files
 # that say everything themselves.
@@ -53,21 +53,22 @@ _OF_TRAINING = frozenset({"num_envs"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Arm(Options):
     """One of the things that are compared."""
 
     name: str  # for tables and files
     settings: Settings  # of the method, over those of the budget
     method: Method = "distill"  # how its student is made
-    paper: float | None = None  # the paper's figure, the geometric mean over its games of student ÷ teacher
+    # The paper's figure, the geometric mean over its games of student ÷ teacher.
+    paper: Annotated[float, AtLeast(0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(Options):
     """How much of everything an experiment may take; the sections are settings of the verbs."""
 
-    games: tuple[str, ...]  # Atari games by ale-py's names
-    num_seeds: int  # students of each arm
+    games: Sequence[str]  # Atari games by ale-py's names
+    num_seeds: Count  # students of each arm
     evaluate: Settings  # of every student and teacher
     train_teacher: Settings = field(default_factory=dict[str, Any])  # for games without a teacher's file
     distill: Settings = field(default_factory=dict[str, Any])  # of arms of this method
@@ -94,19 +95,19 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Options):
     """What an experiment compares."""
 
     name: str  # of its file
     title: str  # a question or a statement for a headline
-    section: str  # where in the paper
+    section: str = ""  # where in the paper
     # `single_task`: a student for each game; `multi_task`: one for all games; `online`: one for each game, of a teacher
     # that learns meanwhile.
     kind: Kind
     arms: tuple[Arm, ...]  # in the order of tables
     budgets: Mapping[str, Budget]  # by name
-    paper_games: tuple[str, ...]  # over which its figures are
-    paper_order: tuple[str, ...] = ()  # the arms' names, best first, where the paper ranks them
+    paper_games: Sequence[str] = ()  # over which its figures are
+    paper_order: Sequence[str] = ()  # the arms' names, best first, where the paper ranks them
 
 
 def load_experiment(name: str) -> Experiment:
@@ -122,86 +123,72 @@ def load_experiment(name: str) -> Experiment:
         )
     place = path.name
     table = _table(read_config(path), place, required=("title", "kind", "arms", "budgets"), known=_known(Experiment))
-    kinds = {"title": str, "arms": list, "budgets": dict}
-    if wrong := [key for key, kind in kinds.items() if not isinstance(table[key], kind)]:
-        raise UsageError(
-            f"{place}: {' and '.join(wrong)}: expected a text as title, a list of arms, tables of budgets."
-        )
-    if table["kind"] not in get_args(Kind):
-        raise UsageError(f"{place}: kind is {table['kind']!r}, expected one of {', '.join(get_args(Kind))}.")
-    arms = tuple(_arm(arm, f"{place}, arms") for arm in table["arms"])
-    names = [arm.name for arm in arms]
-    order = tuple(table.get("paper_order", ()))
-    if len(set(names)) < len(names) or not arms or not set(order) <= set(names):
-        raise UsageError(f"{place}: arms need names of their own, and paper_order names arms: got {names}, {order}.")
+    if not isinstance(table["arms"], list):
+        raise UsageError(f"{place}: arms: got {table['arms']!r}, expected a list of tables.")
+    arms = tuple(_arm(arm, f"{place}, arms") for arm in cast(list[object], table["arms"]))
     is_online = table["kind"] == "online"
     budgets = {
-        key: _budget(value, f"{place}, budgets.{key}", is_online=is_online) for key, value in table["budgets"].items()
+        key: _budget(value, f"{place}, budgets.{key}", is_online=is_online)
+        for key, value in _table(table["budgets"], f"{place}, budgets", required=(), known=None).items()
     }
+    experiment = _filled(Experiment, place, table | {"name": path.stem, "arms": arms, "budgets": budgets})
+    names, order = [arm.name for arm in arms], experiment.paper_order
+    if len(set(names)) < len(names) or not arms or not set(order) <= set(names):
+        raise UsageError(f"{place}: arms need names of their own, and paper_order names arms: got {names}, {order}.")
     are_online = [arm.method in ("online", "learner") for arm in arms]
     if is_online != all(are_online) or (is_online and arms[0].method != "online"):
         raise UsageError(f"{place}: kind online takes arms of method online, then learner; other kinds take neither.")
     has_joint = any(arm.method == "joint" for arm in arms)
     if has_joint and table["kind"] != "multi_task":
         raise UsageError(f"{place}: a joint arm needs several tasks: kind multi_task.")
-    return Experiment(
-        name=path.stem,
-        title=table["title"],
-        section=table.get("section", ""),
-        kind=table["kind"],
-        arms=arms,
-        budgets=budgets,
-        paper_games=tuple(table.get("paper_games", ())),
-        paper_order=order,
-    )
+    return experiment
 
 
 def _arm(table: object, place: str) -> Arm:
     values = _table(table, place, required=("name",), known=None)
     settings = {key: value for key, value in values.items() if key not in ("name", "method", "paper")}
-    method = values.get("method", "distill")
-    if method not in get_args(Method):
-        raise UsageError(f"{place}: method is {method!r}, expected one of {', '.join(get_args(Method))}.")
-    if not re.fullmatch("[a-z0-9_]+", str(values["name"])) or values["name"] in ("teacher", "random"):
-        raise UsageError(f"{place}: name is {values['name']!r}, expected letters, digits and _, and no role's name.")
-    if method == "learner" and settings:
+    own = {key: value for key, value in values.items() if key not in settings}
+    arm = _filled(Arm, place, own | {"settings": settings})
+    if not re.fullmatch("[a-z0-9_]+", arm.name) or arm.name in ("teacher", "random"):
+        raise UsageError(f"{place}: name is {arm.name!r}, expected letters, digits and _, and no role's name.")
+    if arm.method != "learner":
+        _check_section(settings, arm.method, place)
+    elif settings:
         raise UsageError(f"{place}: the learner takes no settings of its own, got {', '.join(settings)}.")
-    if not (values.get("paper") is None or is_finite(values["paper"])):
-        raise UsageError(f"{place}: paper is {values['paper']!r}, expected the paper's figure, a number such as 1.08.")
-    checked = {} if method == "learner" else _section(settings, method, place)
-    return Arm(name=values["name"], settings=checked, method=method, paper=values.get("paper"))
+    return arm
 
 
 def _budget(table: object, place: str, *, is_online: bool) -> Budget:
-    known = _known(Budget)
     required = ("games", "num_seeds", "evaluate", *(("online",) if is_online else ("train_teacher", "distill")))
-    values = _table(table, place, required=required, known=known)
-    if not isinstance(values["games"], list) or not values["games"] or not is_whole(values["num_seeds"], least=1):
-        raise UsageError(f"{place}: expected a list of games and num_seeds of 1 or more.")
-    if not isinstance(values.get("env", {}), dict):
-        raise UsageError(f"{place}: env is {values['env']!r}, expected a table.")
-    sections = {name: _section(values[name], name, place) for name in _SECTIONS if name in values}
-    games: tuple[str, ...] = tuple(values["games"])
-    teachers, env = values.get("teachers"), values.get("env", {})
-    if teachers not in (None, *get_args(TeacherChoice)):
-        raise UsageError(f"{place}: teachers is {teachers!r}, expected {' or '.join(get_args(TeacherChoice))}.")
-    return Budget(games=games, num_seeds=values["num_seeds"], env=env, teachers=teachers, **sections)
+    values = _table(table, place, required=required, known=_known(Budget))
+    budget = _filled(Budget, place, values)
+    if not budget.games:
+        raise UsageError(f"{place}: games: got none, expected one or more.")
+    for name in [name for name in _SECTIONS if name in values]:
+        _check_section(values[name], name, place)
+    return budget
 
 
-def _section(table: object, name: str, place: str) -> dict[str, Any]:
+def _filled(record: type[Record], place: str, values: Mapping[str, Any]) -> Record:
+    """Return a record of these values, which checks their types; lists become tuples."""
+    try:
+        return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def _check_section(table: object, name: str, place: str) -> None:
     """Check a section against the options of its verb: names, types and ranges."""
     records, refused = _SECTIONS[name]
     planned = _PLANNED - (_OF_TRAINING if records == (TrainTeacherOptions,) else frozenset())
     owners = {key: record for record in reversed(records) for key in option_types(record)}
     known = {key: record for key, record in owners.items() if key not in planned | refused}
     place = f"{place}.{name}" if "budgets" in place else place
-    values = _table(table, place, required=(), known=known.keys())
-    for key, value in values.items():
+    for key, value in _table(table, place, required=(), known=known.keys()).items():
         try:
             check_option(known[key], key, value)
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from error
-    return values
 
 
 def _table(table: object, place: str, *, required: Sequence[str], known: Collection[str] | None) -> dict[str, Any]:

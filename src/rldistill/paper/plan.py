@@ -116,7 +116,7 @@ class Plan:
         return {name: jobs for name, jobs in stages.items() if jobs}
 
     @property
-    def game_sets(self) -> list[tuple[str, ...]]:
+    def game_sets(self) -> list[Sequence[str]]:
         """What one student plays: a game, or all of them."""
         games = self.budget.games
         return [games] if self.experiment.kind == "multi_task" else [(game,) for game in games]
