@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,6 @@ class DistillationRun:
         self._warned = False
         # Since the last measurement, by head.
         self._losses: defaultdict[int, list[float]] = defaultdict(list)
-        self._resumed_at: int | None = None
         self._is_scored = True  # unless a stop came into the play at the end
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
         self._versions = provenance("distill", {})
@@ -101,15 +100,17 @@ class DistillationRun:
         if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file() and self._is_scored:
             tell(self._callbacks, f"{folder} is finished")
             return self._finished()
+        path, resumed_at = folder / "metrics.jsonl", self._update if self._continues else None
         try:
-            with MetricsFile(
-                folder / "metrics.jsonl", counter="update", resume_at=self._resumed_at, callbacks=self._callbacks
-            ) as metrics:
+            with MetricsFile(path, counter="update", resume_at=resumed_at, callbacks=self._callbacks) as metrics:
                 batches = setup.batches.of_updates(self._update, setup.num_updates)
                 records = distil(setup.distiller, batches, first_update=self._update)
                 with closing(records):
                     self._train(records, metrics)
             return self._finish()
+        except UpdateDivergedError:
+            self._save()  # an update that fails changed nothing: this is the state before it
+            raise
         except StopRequestedError:
             self._save()
             raise interruption(f"stopped after update {self._update:,}; saved") from None
@@ -119,7 +120,7 @@ class DistillationRun:
         # From the first update on: the play before it is no time of updates.
         started, first = 0.0, self._update
         alike: dict[str, float] = {}
-        for record in self._saved_when_diverged(records):
+        for record in records:
             self._update = record.update + 1
             started = started or time.monotonic()
             for head, loss in zip(record.heads, record.losses, strict=True):
@@ -143,14 +144,6 @@ class DistillationRun:
     def _measure(self) -> list[HeldOutRecord]:
         """Return loss and likeness on held-out steps of each task."""
         return [self._setup.distiller.measure(task.held_out, self._update) for task in self._setup.sources]
-
-    def _saved_when_diverged(self, records: Iterable[UpdateRecord]) -> Iterator[UpdateRecord]:
-        """Yield the records; an update that fails changed nothing, so the state before it is saved."""
-        try:
-            yield from records
-        except UpdateDivergedError:
-            self._save()
-            raise
 
     def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         tasks = self._setup.sources
@@ -253,7 +246,6 @@ class DistillationRun:
         self._losses.update(state["losses"])
         self._versions = json.loads(state["versions"])
         self._is_scored = state.get("is_scored", True)
-        self._resumed_at = self._update
         tell_where_it_goes_on(self._options, self._update, self._callbacks)
 
 
