@@ -316,7 +316,7 @@ def test_a_block_that_does_not_decompress_is_told_with_the_remedy_of_a_run(tmp_p
     replay, _ = filled()
     save(replay, tmp_path)
     loaded = load(tmp_path, replay.layout)
-    blocks = loaded._store._rows["observation"]._blocks
+    blocks = loaded.store._rows["observation"]._blocks
     blocks[0] = blocks[0][:20]
     with pytest.raises(DatasetError, match=r"^The replay is damaged: block 0, .*\. Begin anew with --overwrite\.$"):
         loaded.store.observations(np.array([0]))

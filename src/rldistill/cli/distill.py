@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rldistill.cli.options import Given, read_options, repeated
+from rldistill.cli.options import Given, read_options, repeated_teachers
 from rldistill.cli.output import drawn, quoted, task_words, words_of, write_result
 from rldistill.cli.run import run_verb
 from rldistill.errors import UsageError
@@ -98,7 +98,7 @@ def _run_several(given: Given, source: "Source | list[Any]") -> None:
 def read_given(argv: Sequence[str]) -> Given:
     """Return what a command line of `distill` says."""
     # `--teacher A B` names two teachers: datasets, which go with none, are not meant.
-    words = repeated(["distill", *argv], "--teacher")[1:]
+    words = repeated_teachers(["distill", *argv])[1:]
     return read_options(
         "distill",
         [DistillOptions, Sources, Live, Online, DistillSeveral],

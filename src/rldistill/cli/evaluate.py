@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rldistill.cli.options import Flags, read_options, repeated
+from rldistill.cli.options import Flags, read_options, repeated_teachers
 from rldistill.cli.output import write_options, write_result
 from rldistill.errors import RldistillError
 from rldistill.options.evaluate import EvaluateOptions
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> None:
     given = read_options(
         "evaluate",
         [EvaluateOptions],
-        repeated(argv, "--teacher"),
+        repeated_teachers(argv),
         example=_EXAMPLE,
         positional="policies",
         expected="at least one policy file or run folder",

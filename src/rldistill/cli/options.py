@@ -386,8 +386,8 @@ def _spans(name: str, text: str) -> object:
     return spans
 
 
-def repeated(argv: Sequence[str], option: str) -> list[str]:
-    """Return a command line in which an option stands before each of its values: `-o a b` is `-o a -o b`.
+def repeated_teachers(argv: Sequence[str]) -> list[str]:
+    """Return a command line in which `--teacher a b` is `--teacher a --teacher b`.
 
     Only after a positional argument: before it, the second value may be one.
     """
@@ -395,7 +395,7 @@ def repeated(argv: Sequence[str], option: str) -> list[str]:
         return list(argv)
     words: list[str] = []
     for word in argv:
-        if words[-2:-1] == [option] and not word.startswith("-"):
-            words.append(option)
+        if words[-2:-1] == ["--teacher"] and not word.startswith("-"):
+            words.append("--teacher")
         words.append(word)
     return words

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rldistill.cli.options import read_options, repeated
+from rldistill.cli.options import read_options, repeated_teachers
 from rldistill.cli.output import quoted, task_words, teacher_words, words_of, write_options, write_result
 from rldistill.cli.shrink import seconds
 from rldistill.options.quickstart import QuickstartOptions
@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     given = read_options(
         "quickstart",
         [QuickstartOptions],
-        repeated(["quickstart", *argv], "--teacher")[1:],
+        repeated_teachers(["quickstart", *argv])[1:],
         example=_EXAMPLE,
         text_values={"within": seconds},
     )

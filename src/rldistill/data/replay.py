@@ -72,6 +72,7 @@ class Replay:
         layout: what every step holds.
         capacity: steps to keep at most.
         num_appended: steps of its whole life, dropped ones too.
+        store: the steps that are sealed; another one after each `seal`.
     """
 
     def __init__(
@@ -97,12 +98,7 @@ class Replay:
     @property
     def num_steps(self) -> int:
         """Steps that are sealed."""
-        return self._store.num_steps
-
-    @property
-    def store(self) -> StepStore:
-        """The steps that are sealed; another one after each `seal`."""
-        return self._store
+        return self.store.num_steps
 
     @property
     def num_drawable(self) -> int:
@@ -163,29 +159,29 @@ class Replay:
     @property
     def is_decoded(self) -> bool:
         """Whether drawing costs no more than copying: as `StepStore.is_decoded`."""
-        return self._store.is_decoded
+        return self.store.is_decoded
 
     def observation_parts(self, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Decode the observations of steps `[B]` by the name of the part; `observation` where it is one."""
-        return {name.removeprefix(f"{OBSERVATION}."): part for name, part in self._store.parts(steps).items()}
+        return {name.removeprefix(f"{OBSERVATION}."): part for name, part in self.store.parts(steps).items()}
 
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all sealed steps, `[num_steps, …]`; not to be written to."""
-        return self._store.field(name)
+        return self.store.field(name)
 
     @property
     def next_steps(self) -> NDArray[np.int64]:
         """`[num_steps]`, the sealed step that followed each; negative where there is none."""
-        return self._store.next_steps
+        return self.store.next_steps
 
     @property
     def steps_in_episode(self) -> NDArray[np.int64]:
         """`[num_steps]`, the place of every sealed step in its episode, from 0."""
-        return self._store.steps_in_episode
+        return self.store.steps_in_episode
 
     def transitions(self, steps: NDArray[np.int64]) -> Transitions:
         """Return the transitions that begin with drawn steps `[B]`; each block is decompressed once."""
-        num_steps, next_steps = self._num_return_steps, self._store.next_steps
+        num_steps, next_steps = self._num_return_steps, self.store.next_steps
         assert num_steps, "this replay was made for single steps: num_return_steps is 0"
         rewards = np.zeros((num_steps, len(steps)), np.float32)
         discounts = np.ones((num_steps, len(steps)), np.float32)
@@ -196,7 +192,7 @@ class Replay:
             discounts[t, going_on] = self.field("discount")[at[going_on]]
             at[going_on] = next_steps[at[going_on]]
         returns, factors = n_step_returns(torch.from_numpy(rewards), torch.from_numpy(discounts))
-        observations, next_observations = self._store.observations_and_next(steps, at)
+        observations, next_observations = self.store.observations_and_next(steps, at)
         return Transitions(
             steps, observations, self.field("action")[steps], returns.numpy(), factors.numpy(), next_observations
         )
@@ -256,10 +252,10 @@ class Replay:
         return self._next_episode - 1
 
     def _index(self) -> None:
-        self._store = StepStore(self.layout, self._chunks, origin="The replay", remedy=_REMEDY)
-        self._drawable = np.arange(self._store.num_steps)
+        self.store = StepStore(self.layout, self._chunks, origin="The replay", remedy=_REMEDY)
+        self._drawable = np.arange(self.store.num_steps)
         if self._num_return_steps:
-            next_steps = self._store.next_steps
+            next_steps = self.store.next_steps
             is_cut = is_unknown = next_steps == UNKNOWN
             for _ in range(self._num_return_steps - 1):
                 is_cut = is_unknown | ((next_steps >= 0) & is_cut[np.maximum(next_steps, 0)])

@@ -13,7 +13,6 @@ from typing import Any, cast
 from rldistill.checks import is_finite
 from rldistill.errors import RldistillError, UsageError, printable, shown
 from rldistill.exports.names import Names, Term, seen_names
-from rldistill.exports.normalization import factors
 from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
@@ -145,7 +144,7 @@ def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:
 
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
     """Say of every term what the policy does with it; one whose numbers are not all treated alike is several."""
-    statistics, scales = observed_statistics(policy), factors(policy)
+    statistics, scales = observed_statistics(policy), _factors(policy)
     is_normalised = [False] * len(scales) if statistics is None else statistics.is_applied
     described = [(term, (term.size,)) for term in named] or _own_terms(policy)
     _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
@@ -163,6 +162,19 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
             terms.append(data | _preprocessing(used, scales[first], first, behind))
         start = end
     return terms
+
+
+def _factors(policy: TorchPolicy) -> list[float]:
+    """Return the factor on each number that a policy sees, `[P]`; where statistics are applied, behind these."""
+    spec, architecture = policy.spec, policy.spec.architecture
+    if architecture is None or architecture.kind != "combined":
+        return [spec.input_scale if policy.normalization is None else 1.0] * spec.num_observed
+    found: list[float] = []
+    for part in spec.observation_parts:
+        is_image = part.is_image or (architecture.float_images and len(part.shape) == 3)
+        found += [spec.input_scale if is_image else 1.0] * part.size
+    # What is appended behind the parts goes in as it is.
+    return found + [1.0] * (spec.num_observed - len(found))
 
 
 def _preprocessing(statistics: InputNormalization | None, scale: float, start: int, end: int) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _seconds(plan: Plan) -> float:
 
 def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:
     """Return command, versions, commit and machine: no folder, no name of a host or a person."""
-    made = provenance("reproduce", {})
+    made = provenance("reproduce")
     device = plan.device
     if device == "cuda":
         import torch

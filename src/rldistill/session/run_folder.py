@@ -97,8 +97,6 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Generator[bool
         OutputExistsError: something is there and neither flag was given, or it is not ours.
         LockedError: another process writes there.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: one goes on with a run, the other deletes it.")
     earlier_run(folder, resume=resume, overwrite=overwrite)
     # Before the lock is taken: a process that is being started holds it too, until it has become git.
     _commit()
@@ -245,13 +243,13 @@ def _delete_run(contents: list[Path]) -> None:
             item.unlink()
 
 
-def provenance(verb: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what made a file: verb, command, resolved configuration, versions, commit, machine."""
+def provenance(verb: str) -> dict[str, Any]:
+    """Return what made a file: verb, command, place for its configuration, versions, commit, machine."""
     packages = ("rldistill", "torch", "numpy", "gymnasium", "ale-py", "blosc2")
     return {
         "verb": verb,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "config": {key: plain(value) for key, value in config.items() if value is not None},
+        "config": {},
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "commit": _commit(),
         "processor": platform.machine(),

@@ -195,7 +195,7 @@ class _SeveralRun:
     ) -> None:
         self._options, self._several, self._pairs, self._callbacks = several.options, several, pairs, callbacks
         self._folder = Path(several.options.out)
-        self._versions = provenance("distill", {})
+        self._versions = provenance("distill")
         self._update = 0
         # Since the last measurement, of every student.
         self._losses: list[Sequence[float]] = []

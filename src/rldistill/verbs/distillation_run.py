@@ -74,7 +74,7 @@ class DistillationRun:
         self._losses: defaultdict[int, list[float]] = defaultdict(list)
         self._is_scored = True  # unless a stop came into the play at the end
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
-        self._versions = provenance("distill", {})
+        self._versions = provenance("distill")
         # A run that goes on keeps its network: that another can be named would be no help.
         self._notes = (*([setup.student_note] if setup.student_note and not continues else []), *setup.notes)
         self._continues = continues and has_checkpoint(self._folder, [self._folder / STUDENT_FILE], STUDENT_FILE)

@@ -33,7 +33,6 @@ class Recipe:
         window: of a student with cells that remember: steps of the windows that it is trained on; None: it has none.
         burn_in: steps before each window that fill its memory.
         why: what the recipe is about, in a few words for the line that is printed.
-        evidence: what was measured.
     """
 
     loss: str | None
@@ -47,7 +46,6 @@ class Recipe:
     collect_period: int
     check_period: int
     why: str
-    evidence: str
     window: int | None = None
     burn_in: int | None = None
 
@@ -65,6 +63,8 @@ class Recipe:
 # agrees with its teacher in 0.82 of held-out steps, and in 0.77 at the paper's temperature of 0.01 from the start.
 # Updates count, and rows less: net2 on these steps keeps 0.94 after 5,500 updates of 128 rows, 0.98 after 11,000 of 64,
 # which take as long, and 0.60 after 12,000 of 32 (40 episodes each).
+# Pong: net3 keeps 0.980 [0.963, 0.996] of its teacher after 12,000 updates on 60,000 decisions, 0.965 [0.928, 0.997]
+# with other batches of them; 0.990 [0.964, 1.019] with 128 rows.
 _IMAGES = Recipe(
     loss="sharpened_kl",
     temperature="linear:0.2->0.01@0.5",
@@ -77,9 +77,8 @@ _IMAGES = Recipe(
     collect_period=10_000,
     check_period=6_000,
     why="targets are soft at first, since near-greedy ones teach a beginner little",
-    evidence="Pong: net3 keeps 0.980 [0.963, 0.996] of its teacher after 12,000 updates on 60,000 decisions, 0.965 "
-    "[0.928, 0.997] with other batches of them; 0.990 [0.964, 1.019] with 128 rows",
 )
+# LunarLander, mlp:2: the student's own mistakes, labelled, turn −1,500 points into +100.
 _CHOICES = Recipe(
     loss=None,
     temperature=None,
@@ -92,8 +91,9 @@ _CHOICES = Recipe(
     collect_period=300,
     check_period=600,
     why="the student meets its own mistakes, and the teacher says what to do there",
-    evidence="LunarLander, mlp:2: the student's own mistakes, labelled, turn −1,500 points into +100",
 )
+# HalfCheetah, tanh-squashed teacher of 11,800 points: mlp:64x64 has 11,000 after 60,000 steps; by a KL before the tanh
+# mlp:256x256 had 2,000 to 4,900 after 200,000.
 _BOXES = Recipe(
     loss="mean_mse",
     temperature=None,
@@ -106,28 +106,17 @@ _BOXES = Recipe(
     collect_period=600,
     check_period=1_200,
     why="what is done is compared; the student meets its own mistakes, and the teacher says what to do there",
-    evidence="HalfCheetah, tanh-squashed teacher of 11,800 points: mlp:64x64 has 11,000 after 60,000 steps; by a KL "
-    "before the tanh mlp:256x256 had 2,000 to 4,900 after 200,000",
 )
 # What a student with cells has instead. Its windows are few rows apart, so that a batch needs more of them; without
 # burn-in the windows in the middle of an episode begin with an empty memory, which no state of the play has.
 _REMEMBERING: dict[str, int] = {"window": DEFAULT_WINDOW, "burn_in": 32, "batch_size": 512}
-_REMEMBERING_BOXES = replace(
-    _BOXES,
-    collect_steps=32_000,
-    evidence="Go1, blind to its velocity (teacher: 706): gru:22 has 691 [682, 699] after 800,000 steps, 687 [676, 695] "
-    "and 678 [657, 694] after 400,000; with windows of 32, 256 rows and 100,000 steps 663 [639, 681]. Without a memory "
-    "more steps do not help: mlp:28x28 has 676 [665, 685] after 100,000, 650 [622, 674] after 400,000",
-)
-# A learner is as good at first as its student: nothing of the above was measured on one, so this is the paper's.
-_LEARNER = replace(
-    _IMAGES,
-    loss=None,
-    temperature=None,
-    learning_rate="one_cycle:1e-3",
-    why="as in the paper",
-    evidence="Rusu et al. 2015, section 3.1",
-)
+# Go1, blind to its velocity (teacher: 706): gru:22 has 691 [682, 699] after 800,000 steps, 687 [676, 695] and 678 [657,
+# 694] after 400,000; with windows of 32, 256 rows and 100,000 steps 663 [639, 681]. Without a memory more steps do not
+# help: mlp:28x28 has 676 [665, 685] after 100,000, 650 [622, 674] after 400,000.
+_REMEMBERING_BOXES = replace(_BOXES, collect_steps=32_000)
+# A learner is as good at first as its student: nothing of the above was measured on one, so this is the paper's (Rusu
+# et al. 2015, section 3.1).
+_LEARNER = replace(_IMAGES, loss=None, temperature=None, learning_rate="one_cycle:1e-3", why="as in the paper")
 
 
 def choose_recipe(kind: OutputKind, task: Task, *, remembers: bool = False) -> Recipe:
@@ -148,8 +137,7 @@ def _recipe_for(kind: OutputKind, task: Task, remembers: bool) -> Recipe:
         return _IMAGES
     # The temperature was measured for Q-values; the rest is play and rates of images.
     loss = None if kind == "logits" else "mean_mse"
-    unmeasured = "as for Q-values on images, not measured by itself"
-    return replace(_IMAGES, loss=loss, temperature=None, why=unmeasured, evidence=unmeasured)
+    return replace(_IMAGES, loss=loss, temperature=None, why="as for Q-values on images, not measured by itself")
 
 
 def fill_in(

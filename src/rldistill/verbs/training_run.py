@@ -119,7 +119,7 @@ class TrainingRun:
         self._tasks = [task.task for task in tasks]
         self._callbacks = callbacks
         # Taken now: hours later the source tree may be another than the one that runs.
-        self._provenance = provenance("train-teacher", recorded(config))
+        self._provenance = provenance("train-teacher") | {"config": plain(recorded(config))}
         self._policy = initial_policy(config, self._tasks).to(resolve_device(config.device))
         self._rng = stream_generator(config.seed, "exploration")
         self._progress = _Progress([config.start_step] * len(tasks))
