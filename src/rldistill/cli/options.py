@@ -1,20 +1,16 @@
-"""A command line and a TOML file become records of options; text that stands for a value is read here and nowhere else.
+"""A command line and a TOML file become records of options.
 
-tyro finds the words that belong to each option and writes the help. What they mean follows from the type with which the
-option is declared (`rldistill.options.declaration`): numbers, JSON for settings, `TASK=VALUE,…` for values by task,
-commas in lists of names. A TOML file holds native values, and text in it is read as on the command line, which stands
-above the file.
+tyro finds the words that belong to each option and writes the help; `text` says what they mean. A TOML file holds
+native values, and text in it is read as on the command line, which stands above the file.
 """
 
 import contextlib
 import difflib
 import io
-import json
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from fractions import Fraction
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
@@ -22,6 +18,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 import tyro
 
 from rldistill.cli.configuration_file import values_for_verb
+from rldistill.cli.text import flag, held_by, members_of, read_text
 from rldistill.errors import UsageError
 from rldistill.options.declaration import check_option, option_help, option_types
 
@@ -70,7 +67,7 @@ class Given:
             check_option(cast(type[Any], record), name, value)
         for item in fields(cast(Any, record)):
             if item.default is MISSING and item.name not in own:
-                raise UsageError(f"{_flag(item.name)} is missing: {option_help(record)[item.name]}")
+                raise UsageError(f"{flag(item.name)} is missing: {option_help(record)[item.name]}")
         made = record(**own)
         out = getattr(made, "out", None)
         if self.flags.config is not None and out is not None:
@@ -99,7 +96,7 @@ class _Option:
     @property
     def takes_several(self) -> bool:
         """Whether it may be given several times: a list of files."""
-        return any(get_origin(member) in (tuple, Sequence) and Path in _inside(member) for member in self.members)
+        return any(get_origin(member) in (tuple, Sequence) and Path in held_by(member) for member in self.members)
 
     @property
     def metavar(self) -> str | None:
@@ -137,7 +134,7 @@ class _Option:
         if self.takes_several:
             items = cast(Sequence[Any], said if isinstance(said, list | tuple) else (said,))
             return tuple(Path(str(item)) for item in items)
-        return _read_text(self.name, said, self.members) if isinstance(said, str) else said
+        return read_text(self.name, said, self.members) if isinstance(said, str) else said
 
 
 def read_options(
@@ -187,14 +184,14 @@ def read_options(
 
 def _check_known(verb: str, argv: Sequence[str], names: Sequence[str]) -> None:
     """Check that the options of a command line exist; tyro answers a misspelt one with whole help texts."""
-    known = {"--help", *(flag for name in names for flag in (_flag(name), f"--no-{_flag(name)[2:]}"))}
+    known = {"--help", *(word for name in names for word in (flag(name), f"--no-{flag(name)[2:]}"))}
     for word in argv:
-        flag = word.partition("=")[0].replace("_", "-")
-        if not flag.startswith("--") or flag in known:
+        option = word.partition("=")[0].replace("_", "-")
+        if not option.startswith("--") or option in known:
             continue
-        near = difflib.get_close_matches(flag[2:], sorted(_flag(name)[2:] for name in names), n=2)
+        near = difflib.get_close_matches(option[2:], sorted(flag(name)[2:] for name in names), n=2)
         hint = f" Did you mean --{' or --'.join(near)}?" if near else ""
-        raise UsageError(f"unknown option {flag}.{hint} `rldistill {verb} --help` lists them all.")
+        raise UsageError(f"unknown option {option}.{hint} `rldistill {verb} --help` lists them all.")
 
 
 def _groups(
@@ -212,7 +209,7 @@ def _groups(
                 default = defaults[name]
                 option = _Option(
                     name,
-                    tuple(member for member in _members(types[name]) if member is not NoneType),
+                    tuple(member for member in members_of(types[name]) if member is not NoneType),
                     helps.get(name, ""),
                     None if default is MISSING else default,
                     default is MISSING,
@@ -220,16 +217,6 @@ def _groups(
                 )
                 groups.setdefault(owner, []).append(option)
     return groups
-
-
-def _members(hint: object) -> tuple[Any, ...]:
-    """Return the types of a union, or the only one."""
-    return (hint,) if get_origin(hint) in (None, tuple, Sequence, Mapping) else get_args(hint)
-
-
-def _inside(hint: object) -> tuple[Any, ...]:
-    """Return what a list holds."""
-    return tuple(item for argument in get_args(hint) for item in _members(argument))
 
 
 def _parse(
@@ -245,7 +232,7 @@ def _parse(
         parts.append((title, Annotated[part, tyro.conf.arg(name="" if not parts else title)]))
     command = make_dataclass("Command", [(title.replace("-", "_"), part) for title, part in parts])
     errors, shown = io.StringIO(), _Page()
-    switches = {_flag(option.name) for options in groups.values() for option in options if option.is_switch}
+    switches = {flag(option.name) for options in groups.values() for option in options if option.is_switch}
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
             words = _as_switches(argv, switches)
@@ -291,99 +278,7 @@ def _one_line(text: str) -> str:
 
 def _is_given(name: str, argv: Sequence[str]) -> bool:
     words = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
-    return not words.isdisjoint((_flag(name), f"--no-{_flag(name)[2:]}"))
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _read_text(name: str, text: str, members: Collection[Any]) -> object:
-    """Return what text stands for as a value of one of these types."""
-    kinds = [get_origin(member) or member for member in members]
-    for member in members:
-        if get_origin(member) is Mapping:
-            held = get_args(member)[1]
-            if get_origin(held) is Sequence:
-                # Where a file may be named, too, the verb reads more of it than spans.
-                return text if Path in kinds and "=" not in text else _spans(name, text)
-            return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
-    if Sequence in kinds and "," in text:
-        inside = [kind for member in members if get_origin(member) is Sequence for kind in _inside(member)]
-        return [_read_text(name, item.strip(), inside) for item in text.split(",")]
-    if not {int, float} & {*kinds} or str in kinds:
-        return text
-    return _number(name, text, is_whole=float not in kinds)
-
-
-def _number(name: str, text: str, *, is_whole: bool) -> float:
-    """Return a number; whole ones may be written as 1e4, others as 1/255."""
-    try:
-        number = Fraction(text.replace(" ", "")) if "/" in text else float(text)
-        if not is_whole or float(number).is_integer():
-            return int(text) if re.fullmatch(r"[+-]?\d[\d_]*", text) else int(number) if is_whole else float(number)
-    except (ValueError, OverflowError, ZeroDivisionError):
-        pass  # told below
-    raise UsageError(f"{_flag(name)}: got {text!r}, expected a {'whole number' if is_whole else 'number'}.")
-
-
-_EXAMPLES = {"env_kwargs": "'{\"frame_skip\": 4}'", "learner": "'{\"learning_rate\": 1e-4}'"}
-# What stands before each value, and an example.
-_KEYS = {"loss_params": ("parameter", "delta=0.5")}
-_TASKS = ("task", "atari:pong=0.01")
-
-
-def _settings(name: str, text: str) -> dict[str, Any]:
-    """Return settings that are written as a JSON object."""
-    try:
-        settings = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(
-            f"{name} is not JSON: got {text!r} ({error}), expected an object such as {_EXAMPLES[name]}."
-        ) from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{name}: got {text!r}, expected a JSON object such as {_EXAMPLES[name]}.")
-    return cast(dict[str, Any], settings)
-
-
-def _by_key(name: str, text: str, *, has_numbers: bool) -> object:
-    """Return one value for all tasks, or values by task; parameters of a loss by their name."""
-    if "=" not in text and not has_numbers and name not in _KEYS:
-        return text
-    values: dict[str, str | float] = {}
-    noun, example = _KEYS.get(name, _TASKS)
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (equals and key and value):
-            raise UsageError(
-                f"{name}: got {part!r} in {text!r}, expected {noun.upper()}=VALUE pairs such as {example}."
-            )
-        if key in values:
-            raise UsageError(f"{name}: {noun} {key!r} occurs twice in {text!r}.")
-        values[key] = _number(name, value, is_whole=False) if has_numbers else value
-    return values
-
-
-def _spans(name: str, text: str) -> object:
-    """Return spans of a vector by name, `[first, end]` or `[first]` to the end: as text, or in a file of `export`."""
-    if "=" not in text:
-        from rldistill.exports.names import read_names  # here: --help reads no file
-
-        ends = [0]
-        terms = read_names(Path(text)).observation
-        for term in terms:
-            ends.append(ends[-1] + term.size)
-        return {term.name: [first, end] for term, first, end in zip(terms, ends, ends[1:], strict=False)}
-    spans: dict[str, list[int]] = {}
-    for piece in text.split(","):
-        part, _, places = (word.strip() for word in piece.partition("="))
-        found = re.fullmatch(r"(\d*):(\d*)", places)
-        if not part or found is None or places == ":":
-            raise UsageError(f"{_flag(name)}: got {piece.strip()!r}, expected NAME=FIRST:END such as velocity=0:3.")
-        if part in spans:
-            raise UsageError(f"{_flag(name)}: {part!r} occurs twice in {text!r}.")
-        spans[part] = [int(found[1] or 0), *([int(found[2])] if found[2] else [])]
-    return spans
+    return not words.isdisjoint((flag(name), f"--no-{flag(name)[2:]}"))
 
 
 def repeated_teachers(argv: Sequence[str]) -> list[str]:
