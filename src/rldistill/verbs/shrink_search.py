@@ -1,13 +1,9 @@
-"""The search for a small student: try sizes on one set of episodes, prove the smallest that holds on fresh ones.
-
-Each look at a proof pays: the k-th has the error 0.05 ÷ 2^k, so that all of them together err in at most 5 %.
-"""
+"""The search for a small student: try sizes on one set of episodes, prove the smallest that holds on fresh ones."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
@@ -28,6 +24,7 @@ from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.recipes import choose_recipe
 from rldistill.verbs.shrink_play import Episodes
+from rldistill.verbs.shrink_proof import ERROR, MOST_LOOKS, least_episodes, likely_episodes, proved
 from rldistill.verbs.shrink_records import (
     NOTHING,
     STUDENT_FILE,
@@ -46,9 +43,6 @@ from rldistill.verbs.windows import has_cells
 _PATIENCE = 4
 # Episodes on which sizes are compared, and a first few that tell whether the others are worth their time.
 _CHOOSING, _GLANCING = 40, 10
-_ERROR = 0.05
-# Beyond, 10,000 resamples do not reach the error of a look.
-_MOST_LOOKS = 7
 # Retention above which the weights of a size that failed are a better beginning than fresh ones. Of one that learned
 # nothing they are a worse one: net3 of Pong kept nothing from those of conv:8-8-8:32, and 98 % from fresh ones.
 _WORTH_GROWING = 0.5
@@ -103,10 +97,10 @@ class Search:
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
         tell(self._callbacks, f"recipe: {self._recipe}")
-        if len(self._tried.proofs) < _MOST_LOOKS:  # else nothing that is found could be proved
+        if len(self._tried.proofs) < MOST_LOOKS:  # else nothing that is found could be proved
             self._search()
         proof = self._prove()
-        while proof is None and self._tried.holding and len(self._tried.proofs) < _MOST_LOOKS:
+        while proof is None and self._tried.holding and len(self._tried.proofs) < MOST_LOOKS:
             left, most = self._time_for_a_size()
             if most <= _LEAST_SHARE * left:
                 break
@@ -196,21 +190,14 @@ class Search:
         return max(both) if self._student_seconds is None else self._student_seconds, sum(both)
 
     def _num_proof_episodes(self, trial: Trial | None) -> int:
-        """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any.
-
-        A look that is likely to fail is time lost, and half of the error: a size that only just held has up to four
-        times as many, where these are likely to prove it, or as many of them as there is time for.
-        """
-        num_episodes, keep, error = self._options.num_episodes, self._options.keep, _error(len(self._tried.proofs))
-        if keep < 1:  # fewer could not prove it of a student that never fails
-            num_episodes = max(num_episodes, math.ceil(math.log(1 / error) / (1 - keep)))
+        """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any."""
+        keep, num_looks = self._options.keep, len(self._tried.proofs)
+        least = least_episodes(self._options.num_episodes, keep, num_looks)
         if trial is None:
-            return num_episodes
+            return least
         student, others = self._seconds
         left = (self._deadline - time.monotonic()) / max(student + others, 1e-9)
-        numbers = range(num_episodes, 4 * num_episodes + 1)
-        likely = next((number for number in numbers if _is_likely(trial, number, error, keep)), num_episodes)
-        return max(num_episodes, min(likely, int(left)))
+        return max(least, min(likely_episodes(trial, _CHOOSING, keep, num_looks, least), int(left)))
 
     def _sizes(self) -> dict[str, int]:
         """Return the sizes that fit the observation, smallest first, with their parameters.
@@ -336,19 +323,20 @@ class Search:
         # A few episodes of a task with rare rewards may show no skill at all: then all of them are played.
         teacher, random = self._episodes.baseline("choosing", _GLANCING)
         glance = self._episodes.scores(student, "choosing", _GLANCING)
-        kept = self._episodes.kept(glance, "choosing", 1 - _ERROR, f"look at {name}")
+        kept = self._episodes.kept(glance, "choosing", 1 - ERROR, f"look at {name}")
         if teacher.mean() > random.mean() and kept[0] < self._options.keep:
             return kept
         began = time.monotonic()
         others = self._episodes.scores(student, "choosing", _CHOOSING, first=_GLANCING)
         seconds = (time.monotonic() - began) / (_CHOOSING - _GLANCING)
-        retention, bound = self._episodes.kept(np.append(glance, others), "choosing", 1 - _ERROR, f"look at {name}")
+        retention, bound = self._episodes.kept(np.append(glance, others), "choosing", 1 - ERROR, f"look at {name}")
         if bound >= self._options.keep:
             self._student_seconds = seconds
         return retention, bound
 
     def _prove(self) -> Proof | None:
         """Look at fresh episodes of the smallest sizes that hold, until one is proved or time is up."""
+        keep = self._options.keep
         for trial in sorted(self._tried.holding, key=_size_of):
             earlier = [proof for proof in self._tried.proofs if proof.policy_hash == trial.policy_hash]
             held = [proof for proof in earlier if proof.holds]
@@ -359,8 +347,8 @@ class Search:
             student = load_policy(self._out / trial.file, device=self._options.device)
             doubled = [2 * proof.num_episodes for proof in earlier]
             num_episodes = max([self._num_proof_episodes(trial), *doubled])
-            while len(self._tried.proofs) < _MOST_LOOKS:
-                proof = self._proved(student, trial.network, num_episodes)
+            while len(self._tried.proofs) < MOST_LOOKS:
+                proof = proved(self._episodes, student, trial.network, num_episodes, keep, len(self._tried.proofs))
                 self._tried.add_proof(proof)
                 kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {100 * proof.confidence:g} %)"
                 tell(self._callbacks, f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
@@ -368,22 +356,9 @@ class Search:
                     return proof
                 num_episodes *= 2  # more episodes may settle it, and the next look costs half the error
                 has_time = time.monotonic() + num_episodes * sum(self._seconds) <= self._deadline
-                if proof.retention < self._options.keep or not has_time:
+                if proof.retention < keep or not has_time:
                     break
         return None
-
-    def _proved(self, student: TorchPolicy, network: str, num_episodes: int) -> Proof:
-        # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
-        purpose = f"proof {len(self._tried.proofs) + 1}"
-        confidence = 1 - _error(len(self._tried.proofs))
-        scores = self._episodes.scores(student, purpose, num_episodes)
-        retention, bound = self._episodes.kept(scores, purpose, confidence, purpose, num_failures=1)
-        # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
-        bound = min(bound, _rule_of_three(retention, 1 - confidence, num_episodes))
-        teacher, random = self._episodes.baseline(purpose, num_episodes)
-        means = float(scores.mean()), float(teacher.mean()), float(random.mean())
-        holds = bound >= self._options.keep
-        return Proof(network, student.hash, retention, bound, confidence, num_episodes, means, holds)
 
     # What is left.
 
@@ -406,7 +381,7 @@ class Search:
                 self._playable.task.name,
                 keep=self._options.keep,
                 teacher_size=self._teacher_size,
-                may_look_again=len(self._tried.proofs) < _MOST_LOOKS,
+                may_look_again=len(self._tried.proofs) < MOST_LOOKS,
             ),
             tuple(self._tried.trials),
             tuple(self._tried.proofs),
@@ -418,26 +393,3 @@ class Search:
 
 def _size_of(trial: Trial) -> int:
     return trial.num_parameters
-
-
-def _is_likely(trial: Trial, num_episodes: int, error: float, keep: float) -> bool:
-    """Return whether so many episodes probably prove a student, by what it showed on the choosing ones.
-
-    That flatters it, since its training ended when it showed enough: it is taken to keep what lies halfway between its
-    retention and the bound.
-    """
-    kept = (trial.retention + trial.bound) / 2
-    deviation = (trial.retention - trial.bound) / NormalDist().inv_cdf(1 - _ERROR) * math.sqrt(_CHOOSING / num_episodes)
-    failure = kept / num_episodes  # the one more that a proof counts: its mean, and about its deviation
-    margin = failure + NormalDist().inv_cdf(1 - error) * math.hypot(deviation, failure)
-    return min(kept - margin, _rule_of_three(kept, error, num_episodes)) >= keep
-
-
-def _rule_of_three(retention: float, error: float, num_episodes: int) -> float:
-    """Return the most that so many episodes without a failure can prove of a student that keeps so much in them."""
-    return retention * (1 - math.log(1 / error) / num_episodes)
-
-
-def _error(num_looks: int) -> float:
-    """Return the error of the look at a proof that follows so many others."""
-    return _ERROR / 2 ** (num_looks + 1)
