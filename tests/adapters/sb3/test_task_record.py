@@ -6,7 +6,7 @@ import pytest
 from rldistill.adapters.load import load_policy
 from rldistill.adapters.sb3.load import load_sb3
 from rldistill.envs import make_task
-from rldistill.errors import MismatchError
+from rldistill.errors import MismatchError, TeacherWarning
 from rldistill.policies import fit_policy
 from rldistill.rollout.evaluate import play_episodes
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
@@ -75,6 +75,43 @@ def test_the_one_function_that_loads_policies_takes_the_plain_task(shared_teache
     assert fingerprint_of(loaded) == fingerprint_of(own)
     loaded.save(tmp_path / "p.safetensors")
     assert fingerprint_of(load_policy(tmp_path / "p.safetensors", task=task)) == fingerprint_of(own)
+
+
+@pytest.fixture
+def half_dead(tmp_path):
+    """Return a zip of 20 inputs, and statistics by which the last 10 never moved."""
+    space = BOX | {"_shape": [20], "low": str([-1.0] * 20), "high": str([1.0] * 20)}
+    (tmp_path / "p.zip").write_bytes(pack(ppo_data(observation_space=space), ppo_weights(num_inputs=20)))
+    np.savez(tmp_path / "s.npz", mean=np.zeros(20), var=np.repeat([1.0, 1e-9], 10), count=1000)
+    return tmp_path / "p.zip"
+
+
+@pytest.mark.parametrize(("size", "padding"), [(20, 0), (18, 2), (10, 10)])
+def test_a_named_task_says_which_inputs_are_lost(half_dead, size, padding):
+    task = vector_task("Own-v0", size, ActionLayout.discrete(2))
+    policy = load_policy(half_dead, task=task, normalizer=str(half_dead.with_name("s.npz")))
+    assert fingerprint_of(policy).zero_padding == padding
+
+
+@pytest.mark.parametrize(("environment", "padding"), [("Own-v0", 0), ("Ant-v3", 10)])
+def test_without_a_task_inputs_are_lost_only_where_the_environment_lost_some(half_dead, environment, padding):
+    half_dead.with_name("args.yml").write_text(f"env: {environment}\n")
+    policy = load_sb3(half_dead, normalizer=half_dead.with_name("s.npz"))
+    assert fingerprint_of(policy).zero_padding == padding
+
+
+@pytest.mark.parametrize(("given", "warns"), [({}, True), ({"size": 5}, False)])
+def test_settings_of_the_files_that_a_named_task_lacks_are_a_warning(load, recwarn, given, warns):
+    task = Task("X-v0", vector_task("X-v0", 3, ActionLayout.discrete(2)).fingerprint, environment_kwargs=given)
+    load(pack(), arguments="env: Own-v0\nenv_kwargs: {size: 4}\n", task=task)
+    lines = [str(warning.message).partition("p.zip: ")[2] for warning in recwarn]
+    assert (
+        lines
+        == [
+            "the files beside it give its environment {\"size\": 4}, and task 'X-v0' is played without. If it is the "
+            "teacher's environment, say so: --env-kwargs (in Python env_kwargs=)."
+        ][: int(warns)]
+    )
 
 
 def test_inputs_that_moved_are_not_replaced_by_zeros(shared_teachers):
@@ -198,6 +235,62 @@ def test_an_atari_teacher_of_the_zoo_plays_our_task_of_the_game(load, recwarn):
     assert fingerprint_of(policy).differences(task.fingerprint) == []
     assert [str(warning.message) for warning in recwarn] == []
     assert fit_policy(policy, task).hash == policy.hash
+
+
+WITH_OPTIONS = """env_wrapper:
+- stable_baselines3.common.atari_wrappers.AtariWrapper:
+    frame_skip: 2
+    noop_max: 7
+    clip_reward: false
+    colour: red
+frame_stack: 4
+"""
+
+
+def test_an_atari_teacher_plays_as_its_wrapper_was_told(load):
+    arguments = "env: PongNoFrameskip-v4\nenv_kwargs: {repeat_action_probability: 0.25, mode: 1}\n"
+    unknown = r"name mode of env_kwargs \(args\.yml\), colour of AtariWrapper \(config\.yml\), which is not"
+    with pytest.warns(TeacherWarning, match=unknown):
+        task = load(image_zip(), WITH_OPTIONS, arguments).tasks[0]
+    assert (task.fingerprint.frame_skip, task.protocol.noop_max) == (2, 7)
+    assert (task.protocol.sticky_action_probability, task.protocol.fire_at_reset) == (0.25, True)
+
+
+def test_a_game_named_with_another_frame_skip_is_refused(load, tmp_path):
+    load(image_zip(), WITH_OPTIONS.replace("    colour: red\n", ""), "env: PongNoFrameskip-v4\n")
+    task = make_task("atari:pong", {"fire_at_reset": True}).task
+    with pytest.raises(MismatchError, match="frame_skip: 2 against 4"):
+        load_policy(tmp_path / "p.zip", task=task)
+    assert load_policy(tmp_path / "p.zip", task="atari:pong", env_kwargs={"frame_skip": 2, "fire_at_reset": True})
+
+
+@pytest.mark.parametrize(("options", "warns"), [({}, True), ({"fire_at_reset": True}, False)])
+def test_a_game_named_without_the_start_of_its_teacher_is_a_warning(load, recwarn, options, warns):
+    load(image_zip(), ATARI_CONFIG, "env: PongNoFrameskip-v4\n", task=make_task("atari:pong", options).task)
+    assert ['its environment {"fire_at_reset": true}, and' in str(warning.message) for warning in recwarn] == [
+        True
+    ] * warns
+
+
+@pytest.mark.parametrize(
+    ("environment", "results", "expected"),
+    [
+        ("PongNoFrameskip-v4", None, "sample"),
+        ("MiniGrid-Empty-5x5-v0", None, "sample"),
+        ("CartPole-v1", None, "greedy"),
+        ("CartPole-v1", "false", "sample"),
+        ("PongNoFrameskip-v4", "true", "greedy"),
+    ],
+)
+def test_a_policy_acts_as_it_was_scored(load, tmp_path, environment, results, expected):
+    if results is not None:
+        record = f'{{"mean_reward": 1.0, "std_reward": 0, "n_eval_episodes": 3, "is_deterministic": {results}}}'
+        (tmp_path / "results.json").write_text(record)
+    assert load(pack(), arguments=f"env: {environment}\n").behaviour == expected
+
+
+def test_q_values_are_no_chances(load):
+    assert load(image_zip(), ATARI_CONFIG, "env: PongNoFrameskip-v4\nalgo: dqn\n").behaviour == "greedy"
 
 
 @pytest.mark.parametrize("environment", ["BeamRiderNoFrameskip-v4", "UpNDownNoFrameskip-v4", "MsPacmanNoFrameskip-v4"])

@@ -14,7 +14,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,20 @@ _MOST_STEPS = 1 << 40
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _ORDERED_DICT = f"{_PYTHON_TAG}object/apply:collections.OrderedDict"
 _TIME_FEATURE = "TimeFeatureWrapper"
+ATARI_ID = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
+"""Of the environments that the zoo makes of Atari games."""
+ATARI_WRAPPER = "AtariWrapper"
+"""What it does to an Atari game is what `atari:` tasks do."""
+# What it, and the game itself, may be told, by our name; without one it stands in the zip, or concerns training alone.
+_ATARI_OPTIONS = {
+    "noop_max": "noop_max",
+    "frame_skip": "frame_skip",
+    "action_repeat_probability": "sticky_action_probability",
+    "screen_size": None,
+    "terminal_on_life_loss": None,
+    "clip_reward": None,
+}
+_ATARI_KWARGS = {"repeat_action_probability": "sticky_action_probability", "full_action_space": "full_action_set"}
 _MOST_SHOWN = 6
 _WITHOUT_IT = "Move it away to load without it."
 # What config.yml may say: how the environment was wrapped, which is read here or stands in the zip, and settings of
@@ -126,6 +140,7 @@ def _from_results(content: bytes, *, is_best: bool) -> dict[str, Any]:
         "standard_deviation": deviation,
         "episodes": int(record["n_eval_episodes"]),
         "chosen": "as its publisher reported it",
+        **({"is_deterministic": greedy} if isinstance(greedy := record.get("is_deterministic"), bool) else {}),
     }
 
 
@@ -144,8 +159,15 @@ class ZooFiles:
     time_feature: bool = False  # whether the last input is the share of the episode that is left
     time_feature_steps: int | None = None  # the T of that feature, where it is said
     wrappers: tuple[str, ...] = ()  # other wrappers of the environment, by class name
+    # How AtariWrapper and the game's own arguments set a game up, as settings of an `atari:` task.
+    atari_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     frame_stack: int = 1  # consecutive observations stacked into one
     not_understood: tuple[str, ...] = ()  # options of the files that are not known here, as `name (file)`
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the teacher played Atari as the zoo wraps it."""
+        return ATARI_ID.fullmatch(self.environment or "") is not None and ATARI_WRAPPER in self.wrappers
 
 
 class _Opaque(str):
@@ -166,7 +188,7 @@ def read_zoo_files(folders: list[Path]) -> ZooFiles:
     wrappers = _wrappers(config.get("env_wrapper")) | _wrappers(config.get("vec_env_wrapper"))
     time_options = wrappers.get(_TIME_FEATURE)
     steps = (time_options or {}).get("max_steps")
-    return ZooFiles(
+    files = ZooFiles(
         environment=_text(arguments.get("env")),
         algorithm=_text(arguments.get("algo")),
         environment_kwargs=_plain_kwargs(arguments.get("env_kwargs")),
@@ -177,6 +199,19 @@ def read_zoo_files(folders: list[Path]) -> ZooFiles:
         frame_stack=_frame_stack(config.get("frame_stack")),
         not_understood=(*_not_understood_config(config, time_options or {}), *_not_understood_arguments(arguments)),
     )
+    return _with_atari_options(files, wrappers[ATARI_WRAPPER]) if files.is_atari else files
+
+
+def _with_atari_options(files: ZooFiles, of_wrapper: Mapping[str, Any]) -> ZooFiles:
+    """Return the files of a game with what its arguments and its wrapper were told."""
+    options, unknown = dict[str, Any](), list[str]()
+    for file, what, given, names in (
+        ("args.yml", "env_kwargs", files.environment_kwargs, _ATARI_KWARGS),
+        ("config.yml", ATARI_WRAPPER, of_wrapper, _ATARI_OPTIONS),
+    ):
+        options |= {own: given[name] for name, own in names.items() if own is not None and name in given}
+        unknown += _listed([f"{name} of {what}" for name in given if name not in names], file)
+    return replace(files, atari_options=options, not_understood=(*files.not_understood, *unknown))
 
 
 def _not_understood_config(config: Mapping[str, Any], time_options: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ Nothing in a zip is executed: of the pickled fields of its JSON two observations
 statistics as data.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,35 @@ from torch import nn
 
 from rldistill.adapters.formats import FileStart, Format, make_policy, warn
 from rldistill.adapters.normalizer_file import NormalizerRecord, read_normalizer
-from rldistill.adapters.sb3.beside import ZooFiles, find_normalizer, folders_beside, read_zoo_files, recorded_return
+from rldistill.adapters.sb3.beside import (
+    ATARI_WRAPPER,
+    ZooFiles,
+    find_normalizer,
+    folders_beside,
+    read_zoo_files,
+    recorded_return,
+)
 from rldistill.adapters.sb3.data import Sb3Data, parse_data
 from rldistill.adapters.sb3.network import read_layers
 from rldistill.adapters.sb3.task_record import (
-    ATARI_WRAPPER,
     Teacher,
     check_stacking,
     in_our_order,
-    is_atari,
+    is_sampled,
     make_normalization,
     record_task,
+    unused_settings,
 )
 from rldistill.adapters.weights import Weights, open_archive, read_torch_data, read_weights
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, UsageError, printable
 from rldistill.limits import JSON
 from rldistill.networks.layers import MisfitError
 from rldistill.options.reading import WITHOUT_NORMALIZER, Reading
 from rldistill.policies import TorchPolicy
+from rldistill.policies.behaviour import Behaviour
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
+from rldistill.types import OutputKind
 
 _EXPORT_IT = (
     "Export it to ONNX or TorchScript, and load that; or load it with Stable-Baselines3 and pass its network: "
@@ -62,6 +72,7 @@ class _Sb3File:
     weights: Weights  # of `policy.pth`
     version: str | None  # of the library that wrote it; None where the zip does not say it
     zoo: ZooFiles  # what RL-Zoo's files beside it say
+    recorded: dict[str, Any] | None  # the return that a file beside it says
 
     @property
     def source(self) -> str:
@@ -91,6 +102,12 @@ class _Sb3File:
     def is_on_policy(self) -> bool:
         """Whether its algorithm keeps the environment's own observations only behind a normaliser."""
         return self.data.policy_module.startswith(_ON_POLICY)
+
+    def behaviour(self, kind: OutputKind) -> Behaviour:
+        """Return how its publisher played it, as far as its files say: by sampling, where there are chances."""
+        has_chances = kind in ("logits", "gaussian") and self.algorithm != "ars"
+        is_greedy = (self.recorded or {}).get("is_deterministic", not is_sampled(self.zoo))
+        return "sample" if has_chances and not is_greedy else "greedy"
 
     @property
     def was_normalised(self) -> bool:
@@ -137,7 +154,7 @@ def load_sb3(path: str | Path, *, task: Task | None = None, normalizer: str | Pa
     statistics = _find_statistics(file, normalizer)
     check_stacking(file.data.observation_space, file.zoo, statistics.record, task, source=file.source)
     is_missing = statistics.path is None and normalizer is None and file.was_normalised
-    remarks = [*filter(None, [statistics.stray]), *_remarks(file, is_normalizer_missing=is_missing)]
+    remarks = [*filter(None, [statistics.stray]), *_remarks(file, task, is_normalizer_missing=is_missing)]
     for remark in remarks:
         warn(remark)
     try:
@@ -172,7 +189,8 @@ def _read(path: Path) -> _Sb3File:
             f"cannot be rebuilt from its weights. {_EXPORT_IT}"
         )
     shown_version = version.decode("utf-8", "replace").strip()[:40] or None
-    return _Sb3File(path, data, weights, shown_version, read_zoo_files(folders_beside(path)))
+    zoo, recorded = read_zoo_files(folders_beside(path)), recorded_return(path)
+    return _Sb3File(path, data, weights, shown_version, zoo, recorded)
 
 
 def _convert(file: _Sb3File, statistics: _Statistics, named: Task | None) -> TorchPolicy:
@@ -195,7 +213,7 @@ def _convert(file: _Sb3File, statistics: _Statistics, named: Task | None) -> Tor
             ) from error
     name = f"{file.algorithm} {file.zoo.environment or task.name}"
     try:
-        return make_policy(layers, task, name=name, behaviour="greedy", provenance={})
+        return make_policy(layers, task, name=name, behaviour=file.behaviour(layers.kind), provenance={})
     except MisfitError as error:
         raise ValueError(f"layers that do not fit observations {space.description}: {error}") from error
 
@@ -224,7 +242,7 @@ def _find_statistics(file: _Sb3File, normalizer: str | Path | None) -> _Statisti
     return _Statistics(stray=stray)
 
 
-def _remarks(file: _Sb3File, *, is_normalizer_missing: bool) -> list[str]:
+def _remarks(file: _Sb3File, task: Task | None, *, is_normalizer_missing: bool) -> list[str]:
     """Return what may make the policy play badly, one line each."""
     remarks: list[str] = []
     if is_normalizer_missing:
@@ -247,12 +265,18 @@ def _remarks(file: _Sb3File, *, is_normalizer_missing: bool) -> list[str]:
             "out. Where it changes what its teacher saw or did, it plays badly: let an environment of yours do the "
             "same (--task module:EnvId)."
         )
+    if task is not None and (settings := unused_settings(file.zoo, task)):
+        given = printable(json.dumps(dict(settings)), 200)
+        remarks.append(
+            f"the files beside it give its environment {given}, and task {task.name!r} is played without. If it is the "
+            "teacher's environment, say so: --env-kwargs (in Python env_kwargs=)."
+        )
     return [f"{file.source}: {remark}" for remark in remarks]
 
 
 def _foreign_wrappers(zoo: ZooFiles) -> list[str]:
     """Return what the zoo did to a teacher's environment, and tasks of ours do not."""
-    if is_atari(zoo) and zoo.frame_stack == 4:
+    if zoo.is_atari and zoo.frame_stack == 4:
         return [name for name in zoo.wrappers if name != ATARI_WRAPPER]
     return [*zoo.wrappers, *([f"VecFrameStack of {zoo.frame_stack}"] if zoo.frame_stack > 1 else [])]
 
@@ -277,7 +301,7 @@ def _source(file: _Sb3File, statistics: _Statistics, remarks: list[str]) -> dict
         "environment": file.zoo.environment,
         "num_timesteps": file.data.num_timesteps,
         "normalizer": normalizer,
-        "recorded_return": recorded_return(file.path),
+        "recorded_return": file.recorded,
         "weights_converted_from": list(file.weights.converted_from),
         "notes": remarks,
     }

@@ -9,7 +9,7 @@ channels to the front, a task may show them last.
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import gymnasium
@@ -17,15 +17,16 @@ import numpy as np
 import torch
 
 from rldistill.adapters.normalizer_file import NormalizerRecord
-from rldistill.adapters.sb3.beside import ZooFiles
+from rldistill.adapters.sb3.beside import ATARI_ID, ZooFiles
 from rldistill.adapters.sb3.data import Sb3Data, Space
 from rldistill.envs import make_task
+from rldistill.envs.atari import AtariOptions
 from rldistill.envs.extended import observed_as
 from rldistill.errors import PolicyFileError, TaskError
 from rldistill.networks import InputNormalization
 from rldistill.networks.layers import Layer, NetworkLayers
 from rldistill.networks.torsos import image_shape, to_images
-from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, ObservationPart, Task
+from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, ObservationPart, Protocol, Task
 from rldistill.types import ActionLayout
 
 # An input that never moved has the variance that the wrapper started with, 1, divided by the count over 0.0001:
@@ -171,15 +172,14 @@ def _dead_inputs_at_end(record: NormalizerRecord | None, *, time_feature: bool) 
     return 0 if dead.all() else int(np.argmin(dead[::-1]))
 
 
-# What the wrapper of the zoo does to an Atari game is what `atari:` tasks do.
-ATARI_WRAPPER = "AtariWrapper"
-_ATARI = re.compile(r"([A-Z]\w*)NoFrameskip-v\d")
+# Whose environments the zoo plays by sampling, beside these games.
+_SAMPLED = ("ALE/", "MiniGrid-", "BabyAI-")
 _VERSION = re.compile(r"-v\d+$")
 # The length of an episode that TimeFeatureWrapper assumes by default.
 _DEFAULT_EPISODE_LENGTH = 1000
 _HISTORY = ("HistoryWrapper", "HistoryWrapperObsDict")
-# Fewer dead inputs at the end are something that this environment always shows, not a part that it lost.
-_FEWEST_PADDED = 8
+# Which environments lost inputs at their end between two versions; other inputs that never moved are still there.
+_LOST_INPUTS = ("Ant",)
 
 
 @dataclass(frozen=True)
@@ -263,9 +263,28 @@ def record_task(teacher: Teacher, task: Task | None) -> Task:
     )
 
 
-def is_atari(zoo: ZooFiles) -> bool:
-    """Return whether the files say that a teacher played Atari as the zoo wraps it."""
-    return _ATARI.fullmatch(zoo.environment or "") is not None and ATARI_WRAPPER in zoo.wrappers
+def is_sampled(zoo: ZooFiles) -> bool:
+    """Return whether the zoo plays, and scores, the policies of such an environment by sampling."""
+    name = zoo.environment or ""
+    return ATARI_ID.fullmatch(name) is not None or name.startswith(_SAMPLED)
+
+
+def unused_settings(zoo: ZooFiles, task: Task) -> Mapping[str, Any]:
+    """Return the settings that the files give an environment and a task lacks whose user gave it none."""
+    if not task.is_atari:
+        return {} if task.environment_kwargs else zoo.environment_kwargs
+    own = {item.name: getattr(task.protocol, item.name) for item in fields(Protocol)}
+    if not zoo.is_atari or any(value != getattr(AtariOptions, name) for name, value in own.items()):
+        return {}
+    settings = _atari_settings(zoo)
+    if "FIRE" not in task.fingerprint.action_set:
+        del settings["fire_at_reset"]
+    return {name: value for name, value in settings.items() if name in own and value != own[name]}
+
+
+def _atari_settings(zoo: ZooFiles) -> dict[str, Any]:
+    """Return how the zoo made a game, as settings of a task of ours: its wrapper presses FIRE after a reset."""
+    return {"fire_at_reset": True, "max_pool": zoo.atari_options.get("frame_skip") != 1, **zoo.atari_options}
 
 
 def _own_fingerprint(teacher: Teacher, *, padding: int | None = None) -> ObservationFingerprint:
@@ -275,7 +294,7 @@ def _own_fingerprint(teacher: Teacher, *, padding: int | None = None) -> Observa
         raise ValueError(f"a time feature in observations of {space.description}")
     if padding is None:
         dead = _dead_inputs_at_end(teacher.record, time_feature=clock is not None)
-        padding = dead if dead >= _FEWEST_PADDED else 0
+        padding = dead if _VERSION.sub("", teacher.zoo.environment or "") in _LOST_INPUTS else 0
     return ObservationFingerprint(
         shape,
         observation_dtype(space),
@@ -309,12 +328,14 @@ def _declared(teacher: Teacher, task: ObservationFingerprint) -> ObservationFing
     if len(shape) == 1 and len(task.observation_shape) == 1 and not is_extended:
         missing = shape[0] - task.observation_shape[0] - (teacher.clock is not None)
         dead = _dead_inputs_at_end(teacher.record, time_feature=teacher.clock is not None)
-        own = _own_fingerprint(teacher, padding=missing if 0 < missing <= dead else None)
+        own = _own_fingerprint(teacher, padding=missing if 0 <= missing <= dead else None)
         own = _as_shown(own, task, () if teacher.record is None else teacher.record.statistics.keys())
         return replace(own, action_set=task.action_set) if _same_choices(teacher.layout, task) else own
     turned = len(shape) == 3 and image_shape(task.observation_shape) == shape
     if (task.observation_shape == shape or turned) and _same_choices(teacher.layout, task):
-        return replace(task, action_layout=teacher.layout)
+        game = _atari_task(teacher) if task.grayscale is not None else None
+        frames = task if game is None else game.fingerprint
+        return replace(task, action_layout=teacher.layout, frame_skip=frames.frame_skip, max_pool=frames.max_pool)
     return _own_fingerprint(teacher)
 
 
@@ -344,17 +365,22 @@ def _same_choices(layout: ActionLayout, task: ObservationFingerprint) -> bool:
 
 def _atari_task(teacher: Teacher) -> Task | None:
     """Return the task of an Atari game of the zoo, `PongNoFrameskip-v4`; None where it is no such game."""
-    found = _ATARI.fullmatch(teacher.zoo.environment or "")
-    if found is None or not is_atari(teacher.zoo):
+    found = ATARI_ID.fullmatch(teacher.zoo.environment or "")
+    if found is None or not teacher.zoo.is_atari:
         return None
     game = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found[1]).lower()
     try:
-        task = make_task(f"{ATARI_PREFIX}{game}").task
+        task = make_task(f"{ATARI_PREFIX}{game}", _atari_settings(teacher.zoo) | _frame_size(teacher.space)).task
     except TaskError:
         return None
     fingerprint = task.fingerprint
     fits = fingerprint.observation_shape == teacher.space.shape and _same_choices(teacher.layout, fingerprint)
     return replace(task, fingerprint=replace(fingerprint, action_layout=teacher.layout)) if fits else None
+
+
+def _frame_size(space: Space) -> dict[str, Any]:
+    """Return height and width of stacked frames, which the zip says."""
+    return dict(zip(("height", "width"), space.shape[1:], strict=True)) if len(space.shape) == 3 else {}
 
 
 def _episode_length(environment: str | None) -> int:
