@@ -11,6 +11,7 @@ from rldistill.adapters.load import load_policy
 from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.policies import TorchPolicy, fit_policy
 from rldistill.policies import load_policy as load_own
+from tests.adapters.sb3.made_up import ppo_weights
 from tests.kit.other_libraries import (
     PPO,
     CategoricalQNetwork,
@@ -635,6 +636,7 @@ def test_a_plain_sequential_is_read_as_its_user_says(prefix, tmp_path):
         assert load_policy(path).output_kind == "q_values"
 
 
+@pytest.mark.filterwarnings("ignore:.*whether a tanh follows:rldistill.errors.TeacherWarning")
 def test_an_actor_beside_a_critic_may_answer_actions(tmp_path):
     path, module = tmp_path / "actor_critic.pt", randomised(PPO())
     torch.save(module.state_dict(), path)
@@ -644,6 +646,7 @@ def test_an_actor_beside_a_critic_may_answer_actions(tmp_path):
         np.testing.assert_allclose(policy.act(VECTORS)[0], module(VECTORS).clamp(-1, 1), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*whether a tanh follows:rldistill.errors.TeacherWarning")
 def test_a_plain_sequential_may_answer_actions(tmp_path):
     path, module = tmp_path / "actor.pt", randomised(nn.Sequential(*dense(4, 8, 2)))
     torch.save(module.state_dict(), path)
@@ -654,3 +657,91 @@ def test_a_plain_sequential_may_answer_actions(tmp_path):
         "Policy file FILE does not say what its outputs are, and task 'made-up' has box actions. If they are these "
         "actions, in the environment's units, say so: --outputs actions (in Python outputs='actions')."
     )
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_actions_that_pass_through_tanh_reach_the_bounds_of_the_task(low, tmp_path):
+    path, module, task = tmp_path / "actor.pt", randomised(nn.Sequential(*dense(4, 8, 2))), box_task(low=low, high=4.0)
+    torch.save(module.state_dict(), path)
+    policy = load_policy(path, activation="relu", outputs="actions=tanh", task=task)
+    with torch.no_grad():
+        expected = low + (4 - low) * (module(VECTORS).tanh() + 1) / 2
+    np.testing.assert_allclose(policy.act(VECTORS)[0], expected, atol=1e-5)
+    policy.save(tmp_path / "own.safetensors")
+    assert load_policy(tmp_path / "own.safetensors", outputs="actions=tanh").hash == policy.hash
+    endless = box_task(low=-np.inf, high=np.inf)
+    assert "its tanh reaches the bounds of a box, and that of task 'made-up' has none." in refusal(
+        path, MismatchError, activation="relu", outputs="actions=tanh", task=endless
+    )
+
+
+def test_whether_a_tanh_follows_the_actions_is_a_guess(tmp_path):
+    path = tmp_path / "actor.pt"
+    torch.save(nn.Sequential(*dense(4, 8, 2)).state_dict(), path)
+    with pytest.warns(TeacherWarning, match=r"say whether a tanh follows .* none\), .*: --outputs actions=tanh \(in"):
+        load_policy(path, activation="relu", outputs="actions", task=box_task())
+
+
+def test_a_checkpoint_is_not_rescaled_by_a_word(path):
+    torch.save(nn.Sequential(*dense(4, 8, 2)).state_dict(), path)
+    assert refusal(path, UsageError, outputs="actions=rescale", task=box_task()) == (
+        "Policy file FILE is a checkpoint, and rescale belongs with programs: got outputs='actions=rescale'. Say "
+        "--outputs actions, or actions=tanh where a tanh follows its last layer, whose -1 and 1 stand for the bounds "
+        "of the task's box."
+    )
+
+
+def test_the_kind_of_norms_is_a_guess_but_in_files_of_the_script(tmp_path):
+    torch.save(QNetwork(norm=True).state_dict(), tmp_path / "q.pt")
+    with pytest.warns(TeacherWarning, match=r"does not say of which kind its norms are: taken are LayerNorms"):
+        load_policy(tmp_path / "q.pt", activation="relu", outputs="q_values")
+    torch.save(QNetwork(norm=True).state_dict(), tmp_path / "q.cleanrl_model")
+    load_policy(tmp_path / "q.cleanrl_model")
+
+
+def test_the_factor_on_images_is_a_guess_that_the_user_may_correct(tmp_path):
+    path, reference = tmp_path / "q.pt", randomised(QNetwork(atari=True))
+    torch.save(reference.state_dict(), path)
+    said = {"activation": "relu", "outputs": "q_values", "task": image_task()}
+    with pytest.warns(TeacherWarning, match=r"factor on its images \(taken is 1/255\), .* --input-scale 1 \(in .*=1\)"):
+        load_policy(path, **said)
+    policy = load_policy(path, input_scale=1.0, **said)
+    frames = FRAMES[:4]
+    with torch.no_grad():
+        torch.testing.assert_close(policy(frames)[0].q_values, reference(frames.float() * 255.0), rtol=1e-4, atol=1e-2)
+    torch.save(QNetwork().state_dict(), path)
+    assert "takes no input_scale. Leave it out." in refusal(
+        path, UsageError, activation="relu", outputs="q_values", input_scale=1.0
+    )
+    assert "load_policy: got input_scale=1.0 with a module of your own" in refusal(
+        path, UsageError, module=QNetwork(), task=vector_task(), outputs="logits", input_scale=1.0
+    )
+
+
+# Names that say what a file is, or that they do not.
+
+
+@pytest.mark.parametrize("names", ["layer1 layer2 layer3", "l1 l2 l3"])
+def test_layers_numbered_without_gaps_are_said_to_be(names, path):
+    layers = nn.ModuleDict({name: nn.Linear(4, 4) for name in names.split()})
+    torch.save(layers.state_dict(), path)
+    assert f"not known: {names.split()[0]}, … are numbered without gaps for activations: names of a module of" in (
+        refusal(path)
+    )
+
+
+def test_the_weights_of_a_zip_of_stable_baselines3_are_told_from_other_state_dicts(path):
+    torch.save(ppo_weights(), path)
+    assert refusal(path) == (
+        "Policy file FILE holds the weights of a zip of Stable-Baselines3 (policy.pth), and not what the zip says of "
+        "them: spaces, activation, algorithm. Load the .zip itself."
+    )
+
+
+@pytest.mark.parametrize("name", ["model_state_dict", "actor_state_dict", "student_state_dict"])
+def test_plain_layers_are_not_rsl_rls_whatever_their_state_dict_is_called(name, path):
+    module = randomised(PPO() if name == "model_state_dict" else nn.Sequential(*dense(4, 8, 3, activation=nn.Tanh)))
+    torch.save({name: module.state_dict(), "optimizer_state_dict": {"state": {}}, "epoch": 3}, path)
+    policy = load_policy(path, activation="tanh", outputs="logits", task=vector_task())
+    assert policy.spec.provenance["source"]["format"] == ("CleanRL" if name == "model_state_dict" else "state dict")
+    assert_parity(policy, module, VECTORS)

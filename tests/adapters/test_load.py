@@ -122,12 +122,12 @@ def test_of_several_files_each_takes_the_words_that_it_needs(own, checkpoint):
         assert read.hash == load_policy(checkpoint, activation="tanh", normalizer="none", behaviour="sample").hash
 
 
-def test_a_word_that_none_of_several_files_needs_is_refused(own, checkpoint):
+def test_a_word_that_none_of_several_files_needs_is_refused(own):
     with pytest.raises(UsageError) as caught:
-        share_words([own, checkpoint], Reading(input_scale=0.5))
+        share_words([own, own], Reading(input_scale=0.5))
     assert str(caught.value) == (
-        f"input_scale: none of these files takes one: {own} (policy file of rldistill), {checkpoint} "
-        "(checkpoint). Leave it out."
+        f"input_scale: none of these files takes one: {own} (policy file of rldistill), {own} "
+        "(policy file of rldistill). Leave it out."
     )
 
 
@@ -279,3 +279,18 @@ def test_a_policy_shows_its_size_and_its_task():
     assert repr(small_policy()) == "<TorchPolicy mlp:8: 67 parameters, plays made-up, greedy>"
     function = load_policy(lambda rows: rows[:, :3], task=vector_task(), outputs="logits", behaviour="sample")
     assert repr(function) == "<ProgramPolicy <lambda> (python): plays made-up, sample>"
+
+
+@pytest.mark.parametrize(
+    ("name", "way_on"),
+    [
+        ("rllib_checkpoint.json", "it is a checkpoint of RLlib: export its module to ONNX, and load that."),
+        ("policy.pth", "it is an unpacked zip of Stable-Baselines3: load the .zip itself."),
+        ("notes.txt", "this is not a run folder."),
+    ],
+)
+def test_a_folder_of_another_library_is_named_with_the_way_on(tmp_path, name, way_on):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(PolicyFileError) as caught:
+        load_policy(tmp_path)
+    assert str(caught.value).endswith(way_on)

@@ -53,6 +53,13 @@ def test_what_rl_games_does_not_say_is_told_in_a_warning():
     assert "its actions are clipped to ±1, which stand for the task's bounds" in lines[1]
 
 
+def test_without_bounds_nothing_of_rl_games_is_clipped_nor_said_to_be():
+    endless = box_task(low=-math.inf, high=math.inf)
+    with pytest.warns(TeacherWarning) as caught:
+        load_policy(FILES / "rl_games_continuous.pt", task=endless)
+    assert [str(warning.message) for warning in caught if "clip" in str(warning.message)] == []
+
+
 def test_actions_of_another_number_than_the_tasks_are_refused():
     with pytest.raises(MismatchError, match=r"has actions box \[2\], task 'made-up' has box \[1\]"):
         load_policy(FILES / "rl_games_continuous.pt", task=box_task(1))

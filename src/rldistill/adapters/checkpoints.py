@@ -1,6 +1,7 @@
 """Checkpoints: files of `torch.save` and flax, and bare safetensors, read as data and known by their tensors' names."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,8 @@ LIBRARIES: Mapping[str, Callable[[object, Said], FoundNetwork | None]] = {
 """Whose checkpoints are read: by name what returns the network that acts, None where it is another library's file."""
 MAX_BYTES = 2**31
 """Of a file: a policy of 500 million float32 weights, or a tenth of that with an optimiser's state."""
+# What the weights in a zip of Stable-Baselines3 are called.
+_OF_SB3 = re.compile(r"(mlp_extractor|(pi_|q_net\.)?features_extractor|q_net\.q_net|actor\.(latent_pi|mu))\.")
 # What torch.save wrote before 2020 begins with: a pickle of its own magic number.
 _OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Not part of the note that the policy keeps: what can be done is no part of its identity.
@@ -68,10 +71,16 @@ def _load(path: Path, reading: Reading, task: Task | None, module: nn.Module | N
     if module is not None:
         return _load_into_module(path, reading, task, module)
     declared = None if reading.outputs is None else parse_outputs(reading.outputs)
-    said = Said(path, task, _activation(reading.activation), declared, reading.normalizer)
+    if declared is not None and declared.is_scaled:
+        raise UsageError(
+            f"Policy file {path} is a checkpoint, and rescale belongs with programs: got outputs={reading.outputs!r}. "
+            "Say --outputs actions, or actions=tanh where a tanh follows its last layer, whose -1 and 1 stand for the "
+            "bounds of the task's box."
+        )
+    said = Said(path, task, _activation(reading.activation), declared, reading.normalizer, reading.input_scale)
     content, converted_from = _content(path)
     # Statistics change what every layer above them sees: they come in before the policy is made, and are in its hash.
-    found = _with_normalizer(_find(content, said), content, said)
+    found = _with_normalizer(_scaled(_find(content, said), said), content, said)
     policy = build_policy(found, said, reading.behaviour, converted_from)
     for guess in found.guesses:
         warn(f"{said.source}: {guess}")
@@ -82,7 +91,8 @@ def _load(path: Path, reading: Reading, task: Task | None, module: nn.Module | N
     return policy
 
 
-CHECKPOINT = Format("weights", "checkpoint", _is_checkpoint, _load, frozenset({"module", "activation", "normalizer"}))
+_WORDS = frozenset({"module", "activation", "normalizer", "input_scale"})
+CHECKPOINT = Format("weights", "checkpoint", _is_checkpoint, _load, _WORDS)
 
 
 def _find(content: object, said: Said) -> FoundNetwork:
@@ -92,10 +102,24 @@ def _find(content: object, said: Said) -> FoundNetwork:
                 return found
         if not (dicts := contents.state_dicts(content)):
             raise contents.no_known_state_dict(said.source, content)
+        if any(map(_OF_SB3.match, dicts[0])):
+            raise PolicyFileError(
+                f"{said.source} holds the weights of a zip of Stable-Baselines3 (policy.pth), and not what the zip "
+                "says of them: spaces, activation, algorithm. Load the .zip itself."
+            )
         raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {', '.join(sorted(LIBRARIES))}")
     # The last three: shapes that no layer has, numbers that no description holds.
     except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
         raise PolicyFileError(f"{said.source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
+
+
+def _scaled(found: FoundNetwork, said: Said) -> FoundNetwork:
+    """Return a network with the factor on its images that its user names. Raises UsageError: it takes no images."""
+    if said.input_scale is None:
+        return found
+    if not found.layers.first.is_convolution:
+        raise UsageError(f"{said.path} ({CHECKPOINT.name}) takes no input_scale. Leave it out.")
+    return replace(found, layers=replace(found.layers, input_scale=said.input_scale))
 
 
 def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundNetwork:
@@ -131,11 +155,11 @@ def _named_normalization(
 def _load_into_module(path: Path, reading: Reading, task: Task | None, module: nn.Module) -> TorchPolicy:
     """Return a policy around a module, after replacing its weights; nothing of it is replaced if that fails."""
     source, outputs, normalizer = f"Policy file {path}", reading.outputs, reading.normalizer
-    if reading.activation is not None:
-        raise UsageError(
-            f"load_policy: got activation={reading.activation!r} with a module of your own, which has its own. "
-            "Leave it out."
-        )
+    for word in ("activation", "input_scale"):
+        if (value := getattr(reading, word)) is not None:
+            raise UsageError(
+                f"load_policy: got {word}={value!r} with a module of your own, which has its own. Leave it out."
+            )
     task, _ = check_module(module, task, outputs)
     normalization = None
     if normalizer not in (None, WITHOUT_NORMALIZER):

@@ -19,7 +19,7 @@ from rldistill.adapters.formats import FoundNetwork, Said
 from rldistill.errors import UsageError
 from rldistill.networks import GaussianOptions, ValueAtoms
 from rldistill.networks.layers import Layer, NetworkLayers
-from rldistill.networks.outputs import OutputDeclaration
+from rldistill.networks.outputs import TANH_ACTIONS, OutputDeclaration
 from rldistill.types import ActionLayout
 
 _LIBRARY = "CleanRL"
@@ -28,6 +28,10 @@ _CLEANRL_SUFFIX = ".cleanrl_model"
 _NOT_SAVED = (
     "CleanRL's ppo_continuous_action normalises observations by running statistics and clips them to ±10 in wrappers "
     "that the file does not hold. Unless this teacher was trained without them, it plays about as well as at random."
+)
+_NORMS = (
+    "the file does not say of which kind its norms are: taken are LayerNorms, as in CleanRL's pqn. If they are others, "
+    "such as GroupNorm of several groups, load it into a module of your own, in Python: rd.load_policy(path, module=…)."
 )
 # Of its wrapper behind NormalizeObservation.
 _CLIP = 10.0
@@ -64,7 +68,8 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
     """Return a network as its user says that it was made; what is neither said nor in the file is a guess."""
     script, layers = found.algorithm, found.layers
     has_suffix = said.path.suffix == _CLEANRL_SUFFIX and found.known_by != "nothing"
-    guesses: dict[str, str] = {}
+    guesses: dict[str, tuple[str, object]] = {}  # by what is not said, the word that says it, such as it may be
+    unsaid: list[str] = []
     if said.activation is not None:
         if layers.first.blocks and said.activation != layers.activation:
             raise UsageError(
@@ -74,29 +79,35 @@ def _as_said(found: FoundNetwork, said: Said) -> FoundNetwork:
         layers = replace(layers, activation=said.activation)
     elif not has_suffix and layers.torso and not layers.first.blocks:
         other = "relu" if layers.activation == "tanh" else "tanh"
-        guesses[f"its activation (taken is {layers.activation})"] = f"--activation {other}"
+        guesses[f"its activation (taken is {layers.activation})"] = ("activation", other)
     found = replace(found, layers=layers)
     if found.known_by != "names" and not has_suffix:
+        if layers.first.is_convolution and said.input_scale is None:
+            guesses["the factor on its images (taken is 1/255)"] = ("input_scale", 1)
+        if any(layer.norm is not None for layer in layers.torso):
+            unsaid.append(_NORMS)
         found = replace(found, library="state dict", algorithm=None)
         if layers.kind in ("q_values", "logits"):
             found, guess = _with_outputs(found, said)
             guesses |= guess
-    if not guesses:
-        return found
-    options = [option.removeprefix("--").split(" ") for option in guesses.values()]
-    in_python = ", ".join(f"{name}={value!r}" for name, value in options)
-    guess = (
-        f"the file does not say {' or '.join(guesses)}, as in CleanRL's {script}. If it was trained otherwise, say so: "
-        f"{' '.join(guesses.values())} (in Python {in_python})."
-    )
-    return replace(found, guesses=(guess,))
+    if guesses:
+        options = " ".join(f"--{word.replace('_', '-')} {value}" for word, value in guesses.values())
+        in_python = ", ".join(f"{word}={value!r}" for word, value in guesses.values())
+        unsaid.append(
+            f"the file does not say {' or '.join(guesses)}, as in CleanRL's {script}. If it was trained otherwise, say "
+            f"so: {options} (in Python {in_python})."
+        )
+    return replace(found, guesses=tuple(unsaid))
 
 
-def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, str]]:
+def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[str, tuple[str, object]]]:
     """Return a single stack of layers with what its outputs are, and a guess where that is not said."""
-    if said.outputs == OutputDeclaration("actions"):
+    if said.outputs in (OutputDeclaration("actions"), TANH_ACTIONS):
         # These have no chances to draw from.
-        return replace(found, layers=replace(found.layers, kind="actions"), layout=None, behaviour="greedy"), {}
+        found = replace(found, layers=replace(found.layers, kind="actions"), layout=None, behaviour="greedy")
+        if said.outputs == TANH_ACTIONS:
+            return replace(found, mapping="tanh_rescale"), {}
+        return found, {"whether a tanh follows its last layer (taken is none)": ("outputs", "actions=tanh")}
     if said.outputs == OutputDeclaration("logits"):
         return replace(found, layers=replace(found.layers, kind="logits")), {}
     if said.outputs is not None:
@@ -108,7 +119,7 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
         )
     if found.layers.kind == "logits":
         return found, {}
-    return found, {"what its outputs are (taken are Q-values)": "--outputs logits"}
+    return found, {"what its outputs are (taken are Q-values)": ("outputs", "logits")}
 
 
 def _of_choices(algorithm: str, torso: Sequence[Layer], output: Layer) -> FoundNetwork:

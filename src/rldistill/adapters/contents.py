@@ -67,7 +67,14 @@ def take_layers(tensors: dict[str, Tensor], prefix: str, *, has_output: bool = T
     if kernels not in ((), KERNELS):
         raise UnknownLayersError(f"convolutions of kernels {kernels}, whose strides leave no trace in the weights")
     expected = _positions(len(convolutions), len(dense), has_norms=bool(norms), has_output=has_output)
-    if list(found) != expected or not dense:
+    if not dense:
+        raise UnknownLayersError(f"no fully connected layer is called {prefix}0, {prefix}2, …")
+    if prefix and not prefix.endswith(".") and len(found) > 1 and list(found) != expected:
+        raise UnknownLayersError(
+            f"{prefix}{next(iter(found))}, … are numbered without gaps for activations: names of a module of its "
+            "maker's own, which do not say what lies between its layers"
+        )
+    if list(found) != expected:
         raise UnknownLayersError(f"layers at {list(found)}, expected at {expected}")
     for left, right in pairwise(dense):
         if len(left.weight) != right.weight.shape[1]:
@@ -136,7 +143,15 @@ def shown_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 _TINY = 1e-12
 # Under which a state dict lies in the files of several libraries.
-_CONTAINERS = ("model_weights", "state_dict", "model_state_dict", "actor_state_dict", "model", "actor")
+_CONTAINERS = (
+    "model_weights",
+    "state_dict",
+    "model_state_dict",
+    "actor_state_dict",
+    "student_state_dict",
+    "model",
+    "actor",
+)
 # How the second half of a pair is called whose first ends in "mean"; what is a variance comes first.
 _SPREADS = ("var", "variance", "std")
 # Statistics of returns and values are no concern of what acts.

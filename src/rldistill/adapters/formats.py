@@ -25,7 +25,7 @@ from rldistill.policies import HeadSpec, PolicySpec, TorchPolicy
 from rldistill.policies.behaviour import Behaviour
 from rldistill.storage import sha256_file
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
-from rldistill.types import ActionLayout
+from rldistill.types import ActionLayout, BoxMapping
 
 
 def warn(message: str) -> None:
@@ -95,6 +95,7 @@ class Said:
     activation: Activation | None = None  # after its hidden layers
     outputs: OutputDeclaration | None = None  # what its outputs are
     normalizer: str | Path | None = None  # file with the running statistics of its observations, or `none`
+    input_scale: float | None = None  # factor on the bytes of images
 
     @property
     def source(self) -> str:
@@ -109,7 +110,8 @@ class FoundNetwork:
     library: str  # that wrote it
     algorithm: str | None  # as the library calls it; None: unknown
     layers: NetworkLayers
-    layout: ActionLayout | None  # of the actions; None: a box whose bounds the task says, to which outputs are clipped
+    layout: ActionLayout | None  # of the actions; None: a box whose bounds the task says
+    mapping: BoxMapping = "clip"  # how outputs reach that box
     behaviour: Behaviour = "greedy"  # how the library plays such a policy
     # To which the library clips normalised observations, where it normalises them by statistics.
     clip: float | None = None
@@ -231,7 +233,9 @@ def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
             f"{what} has actions {kind} {list(sizes)}, task {task.name!r} has {of_task.kind} {list(of_task.sizes)}. "
             "Was it trained on another task?"
         )
-    return replace(of_task, mapping="clip") if found.layout is None else found.layout
+    if found.mapping == "tanh_rescale" and not of_task.is_bounded:
+        raise MismatchError(f"{what}: its tanh reaches the bounds of a box, and that of task {task.name!r} has none.")
+    return replace(of_task, mapping=found.mapping) if found.layout is None else found.layout
 
 
 def _provenance(found: FoundNetwork, path: Path, converted_from: tuple[str, ...]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from rldistill.data import is_dataset_folder
 from rldistill.envs.extended import observed_as
 from rldistill.envs.make import TaskLike, make_task
 from rldistill.errors import PolicyFileError, UsageError, reading_file
-from rldistill.networks.outputs import BETA_MEANS, OutputDeclaration, parse_outputs
+from rldistill.networks.outputs import BETA_MEANS, TANH_ACTIONS, OutputDeclaration, parse_outputs
 from rldistill.options.declaration import verb
 from rldistill.options.load_policy import LoadOptions
 from rldistill.options.reading import Reading
@@ -45,6 +45,12 @@ _KNOWN_STARTS = (
     (b"{", "JSON text"),
     (b"<", "a web page"),
 )
+# By a file in them, what can be done with folders.
+_KNOWN_FOLDERS = {
+    "config.toml": "its run has not finished: repeat its command with --resume.",
+    "rllib_checkpoint.json": "it is a checkpoint of RLlib: export its module to ONNX, and load that.",
+    "policy.pth": "it is an unpacked zip of Stable-Baselines3: load the .zip itself.",
+}
 
 
 def _is_own(file: FileStart) -> bool:
@@ -102,8 +108,7 @@ def policy_file_of(path: Path) -> Path:
             return path / name
     if is_dataset_folder(path):
         raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    is_run = (path / "config.toml").is_file()
-    way_on = "its run has not finished: repeat its command with --resume." if is_run else "this is not a run folder."
+    way_on = next((way for name, way in _KNOWN_FOLDERS.items() if (path / name).is_file()), "this is not a run folder.")
     raise PolicyFileError(
         f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; {way_on}"
     )
@@ -288,8 +293,10 @@ def _check_sampling(policy: LoadedPolicy, behaviour: Behaviour | None) -> None:
 def _of_its_own_word(policy: TorchPolicy, path: Path, task: Task | None, reading: Reading) -> TorchPolicy:
     """Return a policy whose file says everything itself, after comparing that with what the user says."""
     outputs = reading.outputs
-    own = BETA_MEANS if policy.spec.is_beta else OutputDeclaration(policy.output_kind)
-    if outputs is not None and parse_outputs(outputs) not in (own, OutputDeclaration(policy.output_kind)):
+    own = {OutputDeclaration(policy.output_kind)} | ({BETA_MEANS} if policy.spec.is_beta else set())
+    squashes = policy.tasks[0].fingerprint.action_layout.mapping == "tanh_rescale"
+    own |= {TANH_ACTIONS} if squashes and policy.output_kind == "actions" else set()
+    if outputs is not None and parse_outputs(outputs) not in own:
         raise UsageError(f"{path} says itself that its outputs are {policy.output_kind}: got outputs={outputs!r}.")
     acts = acting(policy, reading.behaviour)
     assert isinstance(acts, TorchPolicy), "a policy of ours stays one"

@@ -56,14 +56,15 @@ def find_rl_games(content: object, said: Said) -> FoundNetwork | None:
     )
     if rest:
         raise UnknownLayersError(f"{', '.join(rest)} beside its layers")
+    acting = _in_units_of_task(layers, said) if is_continuous else layers
     return FoundNetwork(
         "rl_games",
         "a2c_continuous" if is_continuous else "a2c_discrete",
-        _in_units_of_task(layers, said) if is_continuous else layers,
+        acting,
         layout=None if is_continuous else ActionLayout.discrete(len(output.bias)),
         holds_statistics=True,
         unused=tuple(name for name in own if name.startswith(_NOT_ACTING)),
-        notes=(*(() if said.activation else (_NO_ACTIVATION,)), *((_CLIPPED,) if is_continuous else ())),
+        notes=(*(() if said.activation else (_NO_ACTIVATION,)), *((_CLIPPED,) if acting is not layers else ())),
     )
 
 

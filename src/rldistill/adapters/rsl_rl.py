@@ -23,6 +23,7 @@ from rldistill.networks.outputs import BETA_MEANS, OutputDeclaration
 
 _DEFAULT_ACTIVATION: Activation = "elu"
 _SMALLEST_STD = 1e-6
+_SPREADS = ("std", "log_std", "distribution.")
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
 _TWO_DISTRIBUTIONS = (
@@ -108,6 +109,17 @@ def _halves(output: Layer, said: Said) -> tuple[Layer, Layer | None]:
 
 
 def _find_actor(content: Mapping[str, Any]) -> _Actor | None:
+    """Return what may be an actor of rsl_rl, if its tensors are: many programs name their state dicts alike."""
+    actor = _named_actor(content)
+    if actor is None or not any(name.startswith(actor.prefix) for name in actor.tensors):
+        return None
+    # Its runner always counts its iterations; what it learns beside layers bears its own names.
+    marks = (*_SPREADS, actor.memory, actor.normalizer)
+    is_own = "iter" in content or any(name.startswith(marks) for name in actor.tensors)
+    return actor if is_own else None
+
+
+def _named_actor(content: Mapping[str, Any]) -> _Actor | None:
     if isinstance(actor := content.get("actor_state_dict"), Mapping):
         return _Actor(dict(actor), "mlp.", "rnn.rnn.", "obs_normalizer.", ("critic_state_dict",))
     if isinstance(student := content.get("student_state_dict"), Mapping):

@@ -3,7 +3,8 @@
 A declaration is written `q_values`, `logits`, `gaussian` or `actions`, and where a program has
 several outputs also which of them: `logits=policy`, `gaussian=mu,log_std`, `gaussian=mu,log(std)`. Of a box whose
 bounds -1 and 1 stand for, it is `actions=rescale` or `actions=rescale(NAME)`. Of a checkpoint of rsl_rl `actions=beta`
-means the means of Beta distributions.
+means the means of Beta distributions; of a plain state dict `actions=tanh` means outputs that pass through tanh, whose
+-1 and 1 stand for the bounds.
 """
 
 import re
@@ -49,6 +50,8 @@ class OutputDeclaration:
 
 # The mean of a Beta distribution for each action, from two outputs for each.
 BETA_MEANS = OutputDeclaration("actions", ("beta",))
+# Actions that pass through tanh, which leaves no trace in a state dict.
+TANH_ACTIONS = OutputDeclaration("actions", ("tanh",))
 
 
 def parse_outputs(text: str) -> OutputDeclaration:

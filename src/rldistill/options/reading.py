@@ -22,10 +22,11 @@ class Reading(Options):
     """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions; if there are several
     outputs also which, such as logits=policy or gaussian=mu,log_std. actions=rescale: outputs of -1 and 1 stand for the
     bounds of the action space. actions=beta, for rsl_rl: the outputs are parameters of Beta
-    distributions, and the policy acts by their means."""
+    distributions, and the policy acts by their means. actions=tanh, for a plain state dict: its outputs pass through
+    tanh, whose -1 and 1 stand for the bounds."""
     input_scale: Annotated[float, Above(0)] | None = None
     """Factor on observations of bytes for a program that takes floats: 1 if the program scales them itself, else
-    1/255."""
+    1/255. For a checkpoint with convolutions: 1/255, unless you say another."""
     activation: str | None = None
     """Activation of a checkpoint's hidden layers: elu, relu, tanh, … Default: elu for rsl_rl, skrl and rl_games; for
     CleanRL, that of its script."""
