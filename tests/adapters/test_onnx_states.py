@@ -157,3 +157,26 @@ def test_a_state_that_grows_is_told_in_a_line(tmp_path):
     path = saved(summing(grows=True), tmp_path / "sum.onnx")
     with pytest.raises(MismatchError, match=r"its next state total_out as \[1, 3\] for each .* and gave \[2, 3\]\. A"):
         load_policy(path, task=vector_task(3, 3), outputs="logits")
+
+
+def feeding_back():
+    """Return a model whose action depends on the last one, and whose value does not."""
+    inputs = [("obs", ["batch", 3]), ("last_action", ["batch", 3])]
+    outputs = [("action", ["batch", 3]), ("value", ["batch", 3])]
+    nodes = [
+        helper.make_node("Add", ["obs", "last_action"], ["action"]),
+        helper.make_node("Identity", ["obs"], ["value"]),
+    ]
+    ends = [[helper.make_tensor_value_info(name, FLOAT, dims) for name, dims in each] for each in (inputs, outputs)]
+    return model_of(nodes, *ends, [])
+
+
+def test_a_policy_that_depends_on_what_is_fed_zeros_is_refused(tmp_path):
+    path = saved(feeding_back(), tmp_path / "feed.onnx")
+    with pytest.raises(PolicyFileError) as caught:
+        load_policy(path, task=vector_task(3, 3), outputs="logits=action")
+    assert str(caught.value) == (
+        f"ONNX file {path}: its output action depends on its input last_action, and what goes in there is not known. "
+        "Export it with that among its observations."
+    )
+    assert load_policy(path, task=vector_task(3, 3), outputs="logits=value").program.states == ()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rldistill.adapters.load import load_policy
-from rldistill.errors import MismatchError, PolicyFileError, UsageError
+from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError
 from rldistill.testing import Reference, check_policy
 from rldistill.testing.parity import parity_findings
 from tests.kit.small_policies import box_task, image_task, vector_task
@@ -256,9 +256,49 @@ def test_a_memory_that_grows_is_told_in_a_line(jit_path):
         load_policy(scripted(Growing(), jit_path), task=box_task(4), trust=True, outputs="actions")
 
 
-def test_a_memory_without_a_reset_is_refused(jit_path):
-    assert refusal(scripted(Recurrent(), jit_path), task=box_task(8)) == (
-        f"TorchScript file FILE is recurrent: it has rnn.weight_ih_l0. {RESETS}"
+class IsaacLab(Recurrent):
+    """As Isaac Lab exports a recurrent policy: its `reset` does nothing, the real one is no method of the file."""
+
+    @torch.jit.export
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize("make", [Recurrent, IsaacLab])
+def test_a_memory_without_a_usable_reset_begins_as_the_file_holds_it_and_is_warned_of(make, jit_path):
+    module = make()
+    with torch.no_grad():
+        module(torch.ones(1, 4))
+    scripted(module, jit_path)
+    with pytest.warns(
+        TeacherWarning,
+        match=r"file .* has no method reset that sets what its calls change \(hidden_state, cell_state\): each episode",
+    ):
+        policy = load_policy(jit_path, task=box_task(8), trust=True, outputs="actions")
+    rows = torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(0))
+    starts = np.zeros((4, 2), bool)
+    starts[0], starts[2, 1] = True, True
+    alone, answers = [loaded(jit_path), loaded(jit_path)], []
+    for seen, begins in zip(rows, starts, strict=True):
+        alone = [loaded(jit_path) if begin else each for each, begin in zip(alone, begins, strict=True)]
+        with torch.no_grad():
+            answers.append(torch.cat([each(row[None]) for each, row in zip(alone, seen, strict=True)]))
+    assert list(parity_findings(policy, Reference(rows.numpy(), torch.stack(answers).numpy(), starts=starts))) == []
+
+
+def test_a_reset_that_does_nothing_hides_no_other(jit_path):
+    class Both(Resettable):
+        @torch.jit.export
+        def reset(self):
+            pass
+
+    policy = load_policy(scripted(Both(), jit_path), task=box_task(8), trust=True, outputs="actions")
+    assert [own.output for own in policy.program.states] == ["hidden_state", "cell_state", "steps"]
+
+
+def test_without_a_task_a_program_with_a_memory_asks_for_it(jit_path):
+    assert "does not say what it observes. Name its task" in refusal(
+        scripted(Recurrent(), jit_path), UsageError, task=None
     )
 
 
@@ -290,11 +330,13 @@ def test_a_recurrent_layer_is_recognised_by_its_weights(save, jit_path):
     assert refusal(save(Forgetful(), jit_path)).endswith(f"file FILE is recurrent: it has rnn.weight_ih_l0. {RESETS}")
 
 
-@pytest.mark.parametrize("save", [scripted, exported])
-def test_a_memory_is_recognised_by_its_changing(save, jit_path):
-    assert refusal(save(Counter(), jit_path)).endswith(
+def test_a_memory_is_recognised_by_its_changing(jit_path):
+    assert refusal(exported(Counter(), jit_path)).endswith(
         f"is recurrent: it carries mean from one call to the next. {RESETS}"
     )
+    with pytest.warns(TeacherWarning, match=r"what its calls change \(mean\)"):
+        policy = load_policy(scripted(Counter(), jit_path), task=vector_task(), trust=True, outputs="logits")
+    torch.testing.assert_close(policy(ROWS[:8])[0].logits, policy(ROWS[:8])[0].logits)
 
 
 @pytest.mark.parametrize("save", [scripted, exported])

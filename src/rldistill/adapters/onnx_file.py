@@ -43,6 +43,7 @@ class OnnxModel:
     states: tuple[OnnxState, ...]  # what it remembers; a file whose states hold one environment has a batch of 1
     # Inputs that nothing depends on, with their type; a size that is not fixed is that of the batch.
     unused: tuple[tuple[str, str, tuple[Dimension, ...]], ...]
+    blind: Mapping[str, str]  # outputs that depend on such an input, by name, and it
     num_parameters: int  # elements of all stored tensors of floats
 
 
@@ -117,6 +118,7 @@ class _Reader:
             num_parameters=num_parameters,
             states=tuple(states),
             unused=tuple((value.name, self._type(value, _UNUSED_TYPES), value.dims or ()) for value in found.unused),
+            blind=found.blind,
         )
 
     def _announce(self, num_bytes: int) -> None:

@@ -193,6 +193,7 @@ def load_onnx(path: Path, *, trust: bool) -> Program:
             for name, ((_, *shape), dtype) in zip(description["states"], states, strict=True)
         ),
         num_parameters=description["num_parameters"],
+        blind=description["blind"],
         num_bytes=description["num_bytes"],
     )
 

@@ -3,6 +3,7 @@
 `h_in` and `h_out`, `c_in` and `c_out`, `state_ins` and `state_outs`, `h0` and `hn`, `hidden` and `next_hidden`: a name
 without the words that say which way it goes is the same on both sides. A pair that no other output depends on is no
 memory (RLlib writes one for every policy), and neither is any other input that nothing depends on: it is fed zeros.
+An output that depends on such an input after all is no policy's.
 """
 
 import math
@@ -72,7 +73,8 @@ class Roles:
 
     observation: Value
     states: tuple[tuple[Value, Value], ...]  # pairs that the other outputs depend on
-    unused: tuple[Value, ...]  # inputs that nothing depends on
+    unused: tuple[Value, ...]  # inputs that nothing depends on but the outputs that they are paired with
+    blind: Mapping[str, str]  # those outputs, by name, each with the input that it depends on
 
 
 def roles(what: str, inputs: Sequence[Value], outputs: Sequence[Value], reads: Mapping[str, Collection[str]]) -> Roles:
@@ -103,7 +105,14 @@ def roles(what: str, inputs: Sequence[Value], outputs: Sequence[Value], reads: M
             "shape, such as h_in and h_out."
         )
     used = {seen[0].name, *(given.name for given, _ in states)}
-    return Roles(seen[0], states, tuple(value for value in inputs if value.name not in used))
+    unused = tuple(value for value in inputs if value.name not in used)
+    blind = {
+        output.name: given.name
+        for output in outputs
+        for given in unused
+        if given.name in _needed([output.name], [], reads)
+    }
+    return Roles(seen[0], states, unused, blind)
 
 
 def _pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> list[tuple[Value, Value]]:

@@ -104,6 +104,7 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         "num_parameters": model.num_parameters,
         "inputs": inputs,
         "states": [state.output_name for state in model.states],
+        "blind": dict(model.blind),
     }
     model = replace(model, content=b"")  # the session has them
     limits.stop_clock()

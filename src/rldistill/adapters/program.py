@@ -7,7 +7,7 @@ for each environment.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,8 @@ class Program:
     num_parameters: int | None = None  # weights it holds, where it can tell
     num_bytes: int | None = None  # of the file, where there is one
     states: tuple[ProgramState, ...] = ()  # what it remembers, in the order in which `run` takes it
+    # Outputs that depend on an input which is fed zeros, by name, and that input.
+    blind: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def initial_state(self, num_envs: int) -> tuple[Tensor, ...]:
         """Return each part of the state when an episode begins, `[num_envs, …]`."""
@@ -145,6 +147,11 @@ class ProgramPolicy(ActsByOutputs):
         zeros = torch.zeros(program.batch_size, *shape, dtype=torch.uint8 if is_bytes else torch.float32)
         answers, _ = _run(program, zeros, input_scale, *program.initial_state(program.batch_size))
         resolved = resolve_outputs(program.what, declared, answers, layout)
+        if name := next((name for name in resolved.names if name in program.blind), None):
+            raise PolicyFileError(
+                f"{program.what}: its output {name} depends on its input {program.blind[name]}, and what goes in there "
+                "is not known. Export it with that among its observations."
+            )
         check_kinds_of_values(program.what, resolved, answers, is_python=program.format == "python")
         raw = raw_rows(program.what, resolved, answers, layout)
         if task is None:

@@ -4,8 +4,10 @@ Both bring code that their maker wrote and that runs when they do; what they say
 not checked. An archive's entries can be looked at without running it.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.contents import refuse_memory
-from rldistill.adapters.formats import FileStart, Format, program_policy
+from rldistill.adapters.formats import FileStart, Format, program_policy, warn
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import PolicyFileError, RldistillError, first_line
+from rldistill.errors import PolicyFileError, RldistillError, first_line, listed
 from rldistill.limits import JSON, read_json
 from rldistill.networks.foreign import named_outputs
 from rldistill.options.reading import Reading
-from rldistill.policies.padded import ROWS_PER_BATCH
+from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 
@@ -54,7 +56,7 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
     except (RuntimeError, ValueError, OSError) as error:
         raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
     dtype = torch.uint8 if _takes_bytes(files[CONTRACT_FILE]) else None
-    return program_policy(_program(path, what, module.eval(), dtype=dtype), task, reading)
+    return program_policy(_program(path, what, module.eval(), task, dtype=dtype), task, reading)
 
 
 def _takes_bytes(contract: str | bytes) -> bool:
@@ -78,7 +80,7 @@ def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.
     if exported.graph_signature.buffers_to_mutate:
         raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
     shape, dtype = _only_input(what, exported)
-    return program_policy(_program(path, what, module, shape=shape, dtype=dtype), task, reading)
+    return program_policy(_program(path, what, module, task, shape=shape, dtype=dtype), task, reading)
 
 
 _WORDS = frozenset({"outputs", "input_scale"})
@@ -90,16 +92,21 @@ def _program(
     path: Path,
     what: str,
     module: nn.Module,
+    task: Task | None,
     *,
     shape: tuple[int | None, ...] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Program:
+    tensors = chain(module.parameters(), module.buffers())
+    input_dtype = dtype or next((each.dtype for each in tensors if each.is_floating_point()), torch.float32)
     memory = _buffers_of_memory(what, module) if shape is None else {}
+    if not memory and shape is None and task is not None:
+        memory = _changing_buffers(what, module, probe_rows(task.fingerprint, 1).to(input_dtype))
     weights = {name: tensor for name, tensor in module.state_dict().items() if name not in memory}
-    if not memory:
+    # Without a task nothing was called, and its name will be asked for.
+    if not memory and (shape is not None or task is not None):
         refuse_memory(what, weights, _WITH_RESET)
     check_module_weights(what, module, PolicyFileError)
-    floating = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
     return Program(
         name=path.stem,
         what=what,
@@ -107,7 +114,7 @@ def _program(
         run=_runner(what, module, tuple(memory)),
         content_hash=sha256_file(path),
         observation_shape=None if shape is None else tuple(size for size in shape[1:] if size is not None),
-        input_dtype=dtype or (floating[0] if floating else torch.float32),
+        input_dtype=input_dtype,
         # Its buffers hold the memory of one environment.
         batch_size=1 if memory else (None if shape is None else shape[0]) or ROWS_PER_BATCH["cpu"],
         num_parameters=sum(tensor.numel() for tensor in weights.values()),
@@ -119,11 +126,17 @@ def _program(
 def _buffers_of_memory(what: str, module: nn.Module) -> dict[str, Tensor]:
     """Return what a module remembers when an episode begins: the buffers that its method `reset` sets, by name.
 
+    Of several methods the first counts that sets any: Isaac Lab exports a `reset` that does nothing.
+    """
+    resets = [getattr(module, name) for name in _RESETS if hasattr(module, name)]
+    return next((memory for reset in resets if (memory := _set_by(what, module, reset))), {})
+
+
+def _set_by(what: str, module: nn.Module, reset: Callable[[], object]) -> dict[str, Tensor]:
+    """Return the buffers that a method sets, by name.
+
     They are told by giving every buffer another value before: what keeps it is no memory, and gets its own back.
     """
-    reset = next((getattr(module, name) for name in _RESETS if hasattr(module, name)), None)
-    if reset is None:
-        return {}
     before = {name: tensor.clone() for name, tensor in module.named_buffers()}
     memory: dict[str, Tensor] = {}
     # Twice: a value that is what `reset` sets would look as if it kept it.
@@ -147,6 +160,37 @@ def _buffers_of_memory(what: str, module: nn.Module) -> dict[str, Tensor]:
     return memory
 
 
+def _changing_buffers(what: str, module: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    """Return the buffers that a call changes, by name, with the values that the file holds, and warn of them."""
+    before = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    if not before:
+        return {}
+    with torch.no_grad():
+        with contextlib.suppress(PolicyFileError):  # what plays it will say so
+            _call(what, module, rows)
+        now = dict(module.named_buffers())
+        memory = {name: own for name, own in before.items() if not torch.equal(now[name], own)}
+        if any(now[name].shape != own.shape for name, own in memory.items()):
+            raise PolicyFileError(_recurrent(what, ", ".join(memory)))
+        for name, own in memory.items():
+            now[name].copy_(own)
+    if memory:
+        warn(
+            f"{what} has no method reset that sets what its calls change ({listed(memory)}): each episode begins with "
+            "the values that the file holds. Was it saved before it played?"
+        )
+    return memory
+
+
+def _call(what: str, module: nn.Module, rows: Tensor) -> object:
+    try:
+        # The same graph at the first call and at the thousandth: profiling rewrites it in between.
+        with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
+            return module(rows)
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
+        raise PolicyFileError(f"{what} cannot be run on observations {list(rows.shape)}: {_reason(error)}") from error
+
+
 def _another(tensor: Tensor, shift: int) -> Tensor:
     """Return other values: of a truth value its opposite first, then itself."""
     if tensor.dtype == torch.bool:
@@ -164,14 +208,7 @@ def _runner(what: str, module: nn.Module, memory: tuple[str, ...]) -> Callable[.
         before = {} if is_checked else {name: each.clone() for name, each in buffers.items() if name not in memory}
         for name, (value,) in zip(memory, state, strict=True):
             buffers[name].copy_(value)
-        try:
-            # The same graph at the first call and at the thousandth: profiling rewrites it in between.
-            with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
-                answer = module(rows)
-        except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
-            raise PolicyFileError(
-                f"{what} cannot be run on observations {list(rows.shape)}: {_reason(error)}"
-            ) from error
+        answer = _call(what, module, rows)
         buffers = dict(module.named_buffers())
         is_checked = True
         if changed := [name for name in before if not torch.equal(buffers[name], before[name])]:
