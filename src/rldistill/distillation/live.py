@@ -55,7 +55,6 @@ class LiveSource:
         num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.
         further: shapes of what the teacher gives besides its outputs, by name, as far as it is learned from.
-        measures_inputs: whether the student's normalisation of its inputs is taken from the first play.
         lookahead: discount of the losses that the student's own choices lead to; 0: they do not count.
         value_gate: discount of the rewards that the teacher's values are compared with; None: they are not.
         window_length: steps of a window; 1: single steps.
@@ -85,7 +84,6 @@ class LiveSource:
         num_updates: int = 1,
         notes: Sequence[str] = (),
         further: Mapping[str, tuple[int, ...]] | None = None,
-        measures_inputs: bool = False,
         lookahead: float = 0.0,
         value_gate: float | None = None,
         window_length: int = 1,
@@ -114,13 +112,14 @@ class LiveSource:
         self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
         self._num_begun = 0
-        self._measures_inputs = measures_inputs
         self._lookahead, self._value_gate = lookahead, value_gate
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
+    def teach(
+        self, head: int, student: TorchPolicy, loss: Loss, *, num_rows: float | None = None, measure: bool = False
+    ) -> None:
         """Lay out the play that is learned from, and that which is held out."""
-        del rows_per_update  # any are drawn from all that is kept
-        self._student = student
+        del num_rows  # any are drawn from all that is kept
+        self._student, self._measures_inputs = student, measure
         hindsight: Hindsight | None = None
         if self._teacher_fraction.bounds[0] < 1:
             acting = fit_policy(sampling(student) if self._lookahead else student, self.playable.task)

@@ -90,9 +90,12 @@ class OnlineSource:
         self._recent: tuple[object, HeldOut] | None = None
         self._best = learner.policy.copy()
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
+    def teach(
+        self, head: int, student: TorchPolicy, loss: Loss, *, num_rows: float | None = None, measure: bool = False
+    ) -> None:
         """Note whom to teach; the judge plays the student beside the learner."""
-        del loss, rows_per_update  # any learns from the same rows, drawn from all that is kept
+        # Any learns from the same rows, drawn from all that is kept, whose statistics would change.
+        del loss, num_rows, measure
         self._head, self._judge.student = head, student
 
     @property

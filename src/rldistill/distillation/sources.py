@@ -129,14 +129,17 @@ class Source(Protocol):
         """What the student is played on while it is trained, where it can be."""
         ...
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
+    def teach(
+        self, head: int, student: TorchPolicy, loss: Loss, *, num_rows: float | None = None, measure: bool = False
+    ) -> None:
         """Get ready to teach a head of a student, which minimises this loss.
 
         Args:
             head: of the student.
             student: as it is before the first update.
             loss: likewise.
-            rows_per_update: that are drawn here on average; None: in every update alike.
+            num_rows: that an update draws here on average; None: every update alike.
+            measure: give the student's normalisation the mean and variance of what is learned from here.
 
         Raises:
             DatasetError: there are too few episodes to hold some out.

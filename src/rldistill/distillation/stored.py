@@ -37,7 +37,6 @@ class StoredSource:
         window_length: steps of a window; 1: single steps, the rows of the paper.
         burn_in: steps before a window that fill the student's memory.
         playable: what the student is played on while it is trained; None: nothing.
-        measures_inputs: whether the student's normalisation of its inputs is taken from these data.
     """
 
     replays: Sequence[Replay] = ()
@@ -54,7 +53,6 @@ class StoredSource:
         window_length: int = 1,
         burn_in: int = 0,
         playable: PlayableTask | None = None,
-        measures_inputs: bool = False,
     ) -> None:
         origin = dataset.provenance
         self.dataset = dataset
@@ -73,17 +71,18 @@ class StoredSource:
         }
         self.is_decoded = dataset.store.is_decoded
         self._seed, self._window_length, self._burn_in = seed, window_length, burn_in
-        self._measures_inputs = measures_inputs
         self._split = split_episodes(dataset, held_out_fraction, seed)
         self._head = 0
 
-    def teach(self, head: int, student: TorchPolicy, loss: Loss, *, rows_per_update: float | None = None) -> None:
+    def teach(
+        self, head: int, student: TorchPolicy, loss: Loss, *, num_rows: float | None = None, measure: bool = False
+    ) -> None:
         """Get ready to teach a head."""
         del loss  # any learns from the same rows
         self._head = head
         # Tasks draw from streams of their own: two datasets of equal length would give the same places.
         own_seed = stream_seed(self._seed, "task", head) if head else self._seed
-        if self._measures_inputs:
+        if measure:
             # At random: every k-th step would be the same one of episodes that all have the same length.
             rng = stream_generator(own_seed, "input statistics")
             num_rows = min(len(self._split.train), _SAMPLE_SIZE)
@@ -97,7 +96,7 @@ class StoredSource:
             seed=own_seed,
             window_length=length,
             burn_in=burn_in,
-            rows_per_update=rows_per_update,
+            rows_per_update=num_rows,
         )
         if student.initial_state(1) is None:
             chosen = sample_of_held_out(self._split.held_out, seed=own_seed)[None]

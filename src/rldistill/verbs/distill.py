@@ -17,7 +17,7 @@ from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import stop_on_interrupt
 from rldistill.session.machine import resolve_machine, with_precision
 from rldistill.session.run_folder import check_configured, configured_run, keep_inputs
-from rldistill.sight import choose_parts, shown_to
+from rldistill.sight import Sight, choose_parts, shown_to
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
 from rldistill.verbs.default_student import network_of_file
@@ -91,9 +91,7 @@ def set_up(
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
     # What the student sees of each task decides how it learns.
-    kinds = {each.task.fingerprint.observation_description for each in opened}
-    chosen = options.student_sees if len(kinds) == 1 else None  # of several kinds nothing can be chosen: refused later
-    sight = choose_parts("student_sees", chosen, options.names, opened[0].task)
+    sight = _choose_sight(options, [each.task for each in opened])
     seen = [shown_to(each.task, sight) for each in opened]
     taught = list[tuple[OutputKind, Task]]()
     for each, task in zip(opened, seen, strict=True):
@@ -105,7 +103,23 @@ def set_up(
     options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
-    return options, prepare(options, named, sources, note, weights_seed=weights_seed)
+    return options, prepare(options, named, sources, sight, note, weights_seed=weights_seed)
+
+
+def _choose_sight(options: DistillOptions, tasks: Sequence[Task]) -> Sight | None:
+    """Return what the student sees of every task.
+
+    Raises:
+        UsageError: parts are chosen of observations of several kinds, or a task has no such part.
+    """
+    if options.student_sees is not None and len({task.fingerprint.observation_description for task in tasks}) > 1:
+        raise UsageError(
+            "student_sees chooses parts of one kind of observation, got tasks of several. Leave it out, or distil each "
+            "task into a student of its own."
+        )
+    # The same of each, but names are checked against all of them.
+    sight, *_ = [choose_parts("student_sees", options.student_sees, options.names, task) for task in tasks]
+    return sight
 
 
 def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named]]:

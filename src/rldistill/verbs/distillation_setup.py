@@ -22,7 +22,7 @@ from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
 from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
-from rldistill.sight import choose_parts
+from rldistill.sight import Sight
 from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.initial_student import (
     StudentTask,
@@ -31,7 +31,7 @@ from rldistill.verbs.initial_student import (
     kinds_of_observation,
     student_name,
 )
-from rldistill.verbs.input_statistics import normalization_of
+from rldistill.verbs.input_statistics import teachers_statistics, to_be_measured
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import held_out_fraction, source_values
@@ -79,6 +79,7 @@ def prepare(
     options: DistillOptions,
     named: Sequence[Named],
     sources: Sequence[Source],
+    sight: Sight | None,
     note: str | None,
     *,
     weights_seed: int | None = None,
@@ -89,6 +90,7 @@ def prepare(
         options: nothing of them left open but the student.
         named: what the sources were made from.
         sources: opened; the run closes them.
+        sight: which parts of the observations the student sees; None: all.
         note: what was decided before.
         weights_seed: of the student's weights; None: that of the run.
 
@@ -100,7 +102,7 @@ def prepare(
     for option in ("loss", "temperature", "task_weights"):
         check_tasks(getattr(options, option), names, option)
     losses = task_losses(options, sources)
-    tasks = _student_tasks(options, sources, losses)
+    tasks = _student_tasks(options, sources, sight, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
     _check_std(options, tasks, module)
     _check_normalize(options, tasks, module)
@@ -118,8 +120,8 @@ def prepare(
         raise UsageError(f"{option} is for several tasks, got {names[0]} alone. Leave it out.")
     schedule = task_schedule(options, names)
     shares = schedule.mean_rows(options.batch_size)
-    for source, head, loss, share in zip(sources, heads, losses, shares, strict=True):
-        source.teach(head, student, loss.at, rows_per_update=share)
+    for source, task, head, loss, share in zip(sources, tasks, heads, losses, shares, strict=True):
+        source.teach(head, student, loss.at, num_rows=share, measure=task.is_measured)
     if options.std == "fixed":
         fix_std(student, sources, heads)
     further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
@@ -150,30 +152,20 @@ def prepare(
     )
 
 
-def _student_tasks(options: DistillOptions, sources: Sequence[Source], losses: Sequence[TaskLoss]) -> list[StudentTask]:
-    """Return what the student is taught, of each task what it sees.
-
-    Raises:
-        UsageError: parts are chosen of observations of several kinds.
-    """
-    if options.student_sees is not None and len({s.task.fingerprint.observation_description for s in sources}) > 1:
-        raise UsageError(
-            "student_sees chooses parts of one kind of observation, got tasks of several. Leave it out, or distil each "
-            "task into a student of its own."
-        )
-    sights = [choose_parts("student_sees", options.student_sees, options.names, source.task) for source in sources]
-    return [
-        StudentTask(
-            source.task,
-            source.samples,
-            normalization_of(options, source.teacher, source.task, sight, source.label),
-            sight,
-            kind,
-            # Of a dataset nobody asks its teacher, which may be elsewhere.
-            source.policy is not None and source.policy.initial_state(1) is not None,
-        )
-        for source, sight, kind in zip(sources, sights, student_kinds(losses), strict=True)
-    ]
+def _student_tasks(
+    options: DistillOptions, sources: Sequence[Source], sight: Sight | None, losses: Sequence[TaskLoss]
+) -> list[StudentTask]:
+    """Return what the student is taught."""
+    tasks: list[StudentTask] = []
+    for source, kind in zip(sources, student_kinds(losses), strict=True):
+        statistics = teachers_statistics(source.teacher, source.task, sight, source.label)
+        is_measured = bool(statistics is None and options.normalize_inputs and options.init_from is None)
+        if is_measured:
+            statistics = to_be_measured(source.task, sight)
+        # Of a dataset nobody asks its teacher, which may be elsewhere.
+        remembers = source.policy is not None and source.policy.initial_state(1) is not None
+        tasks.append(StudentTask(source.task, source.samples, statistics, is_measured, sight, kind, remembers))
+    return tasks
 
 
 def _play_note(options: DistillOptions, sources: Sequence[Source]) -> str | None:

@@ -39,6 +39,7 @@ class StudentTask:
         task: with the layout of its teacher's actions.
         samples: whether the student is to sample its actions.
         normalization: of what the student sees, as its teacher has it.
+        is_measured: whether its source is to measure that.
         sight: which parts of the observations the student sees; None: all.
         output_kind: of its head.
         remembers: whether its teacher has a memory, as far as is known.
@@ -47,6 +48,7 @@ class StudentTask:
     task: Task
     samples: bool
     normalization: InputNormalization | None = None
+    is_measured: bool = False
     sight: Sight | None = None
     output_kind: OutputKind = "q_values"
     remembers: bool = False

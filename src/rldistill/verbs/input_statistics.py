@@ -6,40 +6,18 @@ from rldistill.data import TeacherEntry
 from rldistill.data.manifest import DATASET_REMEDY
 from rldistill.errors import DatasetError, first_line
 from rldistill.networks import InputNormalization
-from rldistill.options.distill import DistillOptions
-from rldistill.sight import Sight, choose_parts, recorded_sight, shown_to
+from rldistill.sight import Sight, recorded_sight, shown_to
 from rldistill.tasks import Task
 
 # Added to variances that are measured; a number that varies less is taken for one that never changes.
 _EPSILON = 1e-6
 
 
-def normalization_of(
-    options: DistillOptions, teacher: TeacherEntry, task: Task, sight: Sight | None, what: str
-) -> InputNormalization | None:
-    """Return the teacher's statistics of what the student sees, or some to be measured; None: there are none.
+def teachers_statistics(teacher: TeacherEntry, task: Task, sight: Sight | None, what: str) -> InputNormalization | None:
+    """Return the teacher's statistics of what the student sees; None: it has none of them.
 
     `what` is how an error calls the source. Raises DatasetError: what is recorded of the teacher cannot be used.
     """
-    theirs = _of_teacher(teacher, task, sight, what)
-    if theirs is None and options.normalize_inputs and options.init_from is None:
-        size = math.prod(shown_to(task, sight).fingerprint.observation_shape)
-        return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)  # to be measured by the source
-    return theirs
-
-
-def measures_inputs(options: DistillOptions, teacher: TeacherEntry, task: Task, what: str) -> bool:
-    """Whether a source measures the student's inputs: the teacher has statistics of nothing that the student sees."""
-    if not options.normalize_inputs or options.init_from is not None:
-        return False
-    if teacher.normalization is None:
-        return True
-    sight = choose_parts("student_sees", options.student_sees, options.names, task)
-    return _of_teacher(teacher, task, sight, what) is None
-
-
-def _of_teacher(teacher: TeacherEntry, task: Task, sight: Sight | None, what: str) -> InputNormalization | None:
-    """Return the teacher's statistics of what the student sees; None: it has none of them."""
     own, theirs = _recorded(teacher, what), recorded_sight(teacher.reading)
     if own is None or (sight is None and theirs is None):
         return own
@@ -47,6 +25,12 @@ def _of_teacher(teacher: TeacherEntry, task: Task, sight: Sight | None, what: st
     everything = range(math.prod(whole.observation_shape))
     known = {place: index for index, place in enumerate(everything if theirs is None else theirs.places(whole))}
     return own.at([known.get(place) for place in (everything if sight is None else sight.places(whole))])
+
+
+def to_be_measured(task: Task, sight: Sight | None) -> InputNormalization:
+    """Return what a source gives the mean and variance of what the student sees."""
+    size = math.prod(shown_to(task, sight).fingerprint.observation_shape)
+    return InputNormalization((0.0,) * size, (1.0,) * size, epsilon=_EPSILON)
 
 
 def _recorded(teacher: TeacherEntry, what: str) -> InputNormalization | None:

@@ -37,7 +37,6 @@ from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.final_score import DEFAULT_EPISODES
-from rldistill.verbs.input_statistics import measures_inputs
 from rldistill.verbs.teachers import initial_policy, make_training, suited_to
 from rldistill.verbs.train_teacher import learner_options
 from rldistill.verbs.windows import memory_of, window_of
@@ -206,7 +205,6 @@ def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
         held_out_fraction=held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
         playable=make_task(recorded.task) if options.evaluate_episodes else None,
-        measures_inputs=measures_inputs(options, recorded.teacher, recorded.task, f"Dataset {dataset.path}"),
     )
 
 
@@ -318,7 +316,6 @@ def _live_source(
         held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
-        measures_inputs=measures_inputs(options, entry, playable.task, f"Teacher {policy.name}"),
         lookahead=item.lookahead,
         value_gate=item.value_gate,
         further={
