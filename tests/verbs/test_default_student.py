@@ -17,7 +17,7 @@ from rldistill.types import ActionLayout
 from rldistill.verbs.collect import collect
 from rldistill.verbs.default_student import choose_student
 from rldistill.verbs.distillation_setup import _teacher_sizes
-from rldistill.verbs.initial_student import StudentTask
+from rldistill.verbs.student_task import StudentTask
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run_well
 from tests.kit.flat import distill
@@ -39,7 +39,7 @@ def small_images(height: int = 10) -> Task:
 
 def chosen(task: Task, teacher_sizes, kind="q_values", **options) -> tuple[str, str | None]:
     config = DistillOptions("unused", out="unused", **options)
-    return choose_student(config, [StudentTask(task, samples=False, output_kind=kind)], teacher_sizes)
+    return choose_student(config.student, config, [StudentTask(task, samples=False, output_kind=kind)], teacher_sizes)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_default_fits_the_observation_and_is_at_most_half_the_teacher(task, 
 
 def test_a_teacher_that_remembers_gets_a_student_that_does():
     tasks = [StudentTask(vector_task(), samples=False, remembers=True)]
-    assert choose_student(DistillOptions("unused", out="unused"), tasks, [9_350])[0] == "gru:32"
+    assert choose_student("auto", DistillOptions("unused", out="unused"), tasks, [9_350])[0] == "gru:32"
 
 
 def test_a_line_says_what_was_chosen_and_why():

@@ -10,8 +10,9 @@ from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import load_policy
-from rldistill.verbs.initial_student import StudentTask, new_student, student_name
+from rldistill.verbs.initial_student import new_student
 from rldistill.verbs.sizes import gets_cells, kind_of_sight
+from rldistill.verbs.student_task import StudentTask
 
 # A teacher that remembers tells a student without a memory things that it cannot know: on CartPole without velocities
 # `gru:16` has its teacher's 206 points, `mlp:32x32` 44.
@@ -24,17 +25,18 @@ _MLP_OF_UNKNOWN_TEACHER = "mlp:32x32"
 
 
 def choose_student(
-    options: DistillOptions, tasks: Sequence[StudentTask], teacher_sizes: Sequence[int | None]
+    name: str, options: DistillOptions, tasks: Sequence[StudentTask], teacher_sizes: Sequence[int | None]
 ) -> tuple[str, str | None]:
     """Return the name of the student's network, and a line that says why where it was chosen here.
 
     Args:
+        name: that the options say.
         options: of the run.
         tasks: that are taught.
         teacher_sizes: parameters of each teacher, None where nobody knows.
     """
-    if options.student != AUTO:
-        return student_name(options.student), None
+    if name != AUTO:
+        return name, None
     known = [size for size in teacher_sizes if isinstance(size, int)]
     teachers = sum(known) if len(known) == len(teacher_sizes) else None
     sizes = sizes_that_fit(_defaults_for(tasks[0]), options, tasks)

@@ -7,7 +7,6 @@ from pathlib import Path
 from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
 from rldistill.events import Callback
-from rldistill.networks import parse_architecture
 from rldistill.options.declaration import verb
 from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
 from rldistill.options.shared import check_names
@@ -23,12 +22,11 @@ from rldistill.types import OutputKind
 from rldistill.verbs.default_student import network_of_file
 from rldistill.verbs.distillation_run import DistillationRun, may_differ
 from rldistill.verbs.distillation_setup import DistillationSetup, prepare, task_schedule
-from rldistill.verbs.initial_student import MODULE_PREFIX, student_name
 from rldistill.verbs.recipes import fill_in
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import files_read, make_sources, named_sources, open_named
+from rldistill.verbs.student_task import NamedStudent, named_student
 from rldistill.verbs.task_losses import check_losses
-from rldistill.verbs.windows import has_cells
 
 
 @verb(DistillOptions)
@@ -86,7 +84,7 @@ def set_up(
     Raises:
         RldistillError: as `distill`.
     """
-    options, named = resolve_distillation(options)
+    options, named, student = resolve_distillation(options)
     out = Path(options.out)
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
@@ -97,13 +95,14 @@ def set_up(
     for each, task in zip(opened, seen, strict=True):
         if each.output_kind is not None:
             taught.append((each.output_kind, task))
-    remembers = has_cells(options, seen[0], teacher_remembers=opened[0].remembers)
+    remembers = student.has_cells(options, seen[0], teacher_remembers=opened[0].remembers)
     options, named, note = fill_in(options, named, taught, remembers=remembers)
+    options = student.with_windows(options)
     images = any(kind_of_sight(task.fingerprint) != "vectors" for task in seen)
     options = with_precision(options, images=images, goes_on_in=out if options.resume else None)
     sources = make_sources(options, named, opened, callbacks)
     keep_inputs(out, files_read(named, sources), overwrite=options.overwrite)
-    return options, prepare(options, named, sources, sight, note, weights_seed=weights_seed)
+    return options, prepare(options, named, sources, student.name, sight, note, weights_seed=weights_seed)
 
 
 def _choose_sight(options: DistillOptions, tasks: Sequence[Task]) -> Sight | None:
@@ -122,21 +121,19 @@ def _choose_sight(options: DistillOptions, tasks: Sequence[Task]) -> Sight | Non
     return sight
 
 
-def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named]]:
+def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[Named], NamedStudent]:
     """Check what can be checked without data; say which device and how many threads are used here.
 
     Returns:
-        The options, and the sources that they name.
+        The options, and the sources and the student that they name.
 
     Raises:
         UsageError: a value is unknown or out of range.
     """
-    if options.init_from is not None and student_name(options.student) == AUTO:
+    if options.init_from is not None and options.student == AUTO:
         options = replace(options, student=network_of_file(options.init_from) or AUTO)
-    named = named_sources(options)
-    student = student_name(options.student)
-    if student != AUTO and not student.startswith(MODULE_PREFIX):
-        parse_architecture(student)
+    student = named_student(options)
+    named = named_sources(options, student)
     if options.learning_rate is not None:
         lowest, highest = as_schedule(options.learning_rate, "learning_rate").bounds
         if lowest < 0 or highest == 0:
@@ -157,4 +154,4 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
     task_schedule(options, list(options.task_weights or [""]))
     if options.held_out_fraction is not None:
         check_held_out_fraction(options.held_out_fraction)
-    return resolve_machine(options), named
+    return resolve_machine(options), named, student

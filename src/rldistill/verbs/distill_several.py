@@ -42,7 +42,7 @@ from rldistill.verbs.distillation_run import (
     tell_where_it_goes_on,
 )
 from rldistill.verbs.distillation_setup import DistillationSetup, fix_std
-from rldistill.verbs.initial_student import initial_student
+from rldistill.verbs.initial_student import new_student
 
 STUDENTS_FOLDER = "students"
 
@@ -107,8 +107,7 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
     students = [setup.student]
     for network, seed in others:
         own = replace(resolved, student=network, seed=seed)
-        student, _ = initial_student(own, network, setup.tasks)
-        students.append(student.to(torch.device(resolved.device)))
+        students.append(new_student(own, network, setup.tasks).to(torch.device(resolved.device)))
     if resolved.std == "fixed":
         for student in students:
             fix_std(student, setup.sources, list(setup.losses))

@@ -24,19 +24,14 @@ from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
 from rldistill.sight import Sight
 from rldistill.verbs.default_student import choose_student
-from rldistill.verbs.initial_student import (
-    StudentTask,
-    freeze_old_parts,
-    initial_student,
-    kinds_of_observation,
-    student_name,
-)
+from rldistill.verbs.initial_student import new_student
 from rldistill.verbs.input_statistics import teachers_statistics, to_be_measured
 from rldistill.verbs.per_task import check_tasks, value_for
 from rldistill.verbs.sizes import kind_of_sight
 from rldistill.verbs.sources import held_out_fraction, source_values
+from rldistill.verbs.student_from_file import freeze_old_parts, student_from_file
+from rldistill.verbs.student_task import StudentTask, kinds_of_observation
 from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses, student_kinds, task_losses
-from rldistill.verbs.windows import window_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,7 @@ def prepare(
     options: DistillOptions,
     named: Sequence[Named],
     sources: Sequence[Source],
+    student_name: str,
     sight: Sight | None,
     note: str | None,
     *,
@@ -90,6 +86,7 @@ def prepare(
         options: nothing of them left open but the student.
         named: what the sources were made from.
         sources: opened; the run closes them.
+        student_name: as the options say it.
         sight: which parts of the observations the student sees; None: all.
         note: what was decided before.
         weights_seed: of the student's weights; None: that of the run.
@@ -98,26 +95,24 @@ def prepare(
         MismatchError: data, losses, student and `init_from` do not fit each other.
         UsageError: a value is out of range.
     """
-    names = _check_tasks(sources)
-    for option in ("loss", "temperature", "task_weights"):
-        check_tasks(getattr(options, option), names, option)
+    names = _check_tasks(options, sources)
     losses = task_losses(options, sources)
     tasks = _student_tasks(options, sources, sight, losses)
     module = options.student if isinstance(options.student, nn.Module) else None
     _check_std(options, tasks, module)
     _check_normalize(options, tasks, module)
-    chosen, why = choose_student(options, tasks, _teacher_sizes(sources))
+    chosen, why = choose_student(student_name, options, tasks, _teacher_sizes(sources))
     own = options if weights_seed is None else replace(options, seed=weights_seed)
-    student, kept = initial_student(own, chosen, tasks)
+    if options.init_from is None:
+        student, kept = new_student(own, chosen, tasks), ()
+    else:
+        student, kept = student_from_file(own, chosen, tasks)
     student = student.to(torch.device(options.device))
     check_blind(student)
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
     trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
     assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
-    if len(names) == 1 and (options.task_order not in (None, "in_turn") or options.task_weights):
-        option = "task_weights" if options.task_weights else "task_order"
-        raise UsageError(f"{option} is for several tasks, got {names[0]} alone. Leave it out.")
     schedule = task_schedule(options, names)
     shares = schedule.mean_rows(options.batch_size)
     for source, task, head, loss, share in zip(sources, tasks, heads, losses, shares, strict=True):
@@ -133,9 +128,6 @@ def prepare(
     by_head = dict(zip(heads, losses, strict=True))
     distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
     values = _values(options, named, schedule) | resolved_losses(names, losses)
-    if student.initial_state(1) is not None:
-        window, burn_in = window_of(options)
-        values |= {"window": window, "burn_in": burn_in}
     values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
     return DistillationSetup(
         Batches(sources, schedule, options.batch_size, num_decoders(options.num_threads, options.device)),
@@ -262,8 +254,8 @@ def task_schedule(options: DistillOptions, names: Sequence[str]) -> TaskSchedule
     return TaskSchedule(options.task_order or "in_turn", weights, options.seed)
 
 
-def _check_tasks(data: Sequence[Source]) -> list[str]:
-    """Return the tasks' names, after checking that one student can have a head for each."""
+def _check_tasks(options: DistillOptions, data: Sequence[Source]) -> list[str]:
+    """Return the tasks' names, after checking that one student can have a head for each, and what is said of them."""
     names = [item.task.name for item in data]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -284,6 +276,11 @@ def _check_tasks(data: Sequence[Source]) -> list[str]:
                 f"{data[0].label} and {item.label} have different observations, {first.observation_description} and "
                 f"{own.observation_description}: one torso cannot see both. {way}"
             )
+    for option in ("loss", "temperature", "task_weights"):
+        check_tasks(getattr(options, option), names, option)
+    if len(names) == 1 and (options.task_order not in (None, "in_turn") or options.task_weights):
+        option = "task_weights" if options.task_weights else "task_order"
+        raise UsageError(f"{option} is for several tasks, got {names[0]} alone. Leave it out.")
     return names
 
 
@@ -298,8 +295,6 @@ def _distiller(
 ) -> Distiller:
     learned = {head: own for head, own in further.items() if own is not None}
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise UsageError(f"student: {student_name(options.student)} has no parameters that are trained.")
     parameters += [parameter for own in learned.values() for parameter in own.parameters()]
     return Distiller(
         student.network,

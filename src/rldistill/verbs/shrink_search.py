@@ -36,8 +36,7 @@ from rldistill.verbs.shrink_records import (
     verdict,
 )
 from rldistill.verbs.shrink_tried import Tried
-from rldistill.verbs.sizes import ladder, next_size
-from rldistill.verbs.windows import has_cells
+from rldistill.verbs.sizes import gets_cells, ladder, next_size
 
 # Looks in a row that show nothing better, after which a size is given up.
 _PATIENCE = 4
@@ -85,7 +84,7 @@ class Search:
         # What the student sees decides how it learns.
         sight = choose_parts("student_sees", options.student_sees, options.names, self._playable.task)
         task, teacher_remembers = shown_to(self._playable.task, sight), self._teacher.initial_state(1) is not None
-        remembers = has_cells(self._distillation(AUTO), task, teacher_remembers=teacher_remembers)
+        remembers = gets_cells(task.fingerprint, remembers=teacher_remembers)
         self._recipe = choose_recipe(self._teacher.output_kind, task, remembers=remembers)
         self._episodes = Episodes(options, self._teacher, self._playable, callbacks, deadline=self._deadline)
         # What one size met, the next learns from too.

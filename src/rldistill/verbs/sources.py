@@ -37,16 +37,16 @@ from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
 from rldistill.types import OutputKind, resolve_device
 from rldistill.verbs.final_score import DEFAULT_EPISODES
+from rldistill.verbs.student_task import NamedStudent
 from rldistill.verbs.teachers import initial_policy, make_training, suited_to
 from rldistill.verbs.train_teacher import learner_options
-from rldistill.verbs.windows import memory_of, window_of
 
 CURVES_FILE = "curves.jsonl"
 _DEFAULT_HELD_OUT = 0.1
 _MOST_OF_A_NOTE = 400
 
 
-def named_sources(options: DistillOptions) -> list[Named]:
+def named_sources(options: DistillOptions, student: NamedStudent) -> list[Named]:
     """Return what a student learns from, in the order of its tasks.
 
     Raises:
@@ -65,9 +65,8 @@ def named_sources(options: DistillOptions) -> list[Named]:
             f"source: got {len(sources)} of {shown}, expected one kind: datasets, teachers that play (Live), or one "
             "teacher that learns (Online)."
         )
-    window_of(options)
     if kinds == {Online}:
-        if memory_of(options) is not None:
+        if student.remembers:
             raise UsageError(
                 f"student: got {options.student!r}, which remembers, with --online: a learner keeps no order of its "
                 "steps for it. Collect with the learner's last policy, or let it play: --teacher FILE."
@@ -196,15 +195,14 @@ def _joined_source(datasets: Sequence[Dataset], options: DistillOptions) -> Stor
 
 
 def _stored_source(dataset: Dataset, options: DistillOptions) -> StoredSource:
-    (window, burn_in), recorded = window_of(options), dataset.provenance
     return StoredSource(
         dataset,
-        window_length=window,
-        burn_in=burn_in,
+        window_length=options.window or 1,
+        burn_in=options.burn_in or 0,
         seed=options.seed,
         held_out_fraction=held_out_fraction(options),
         # Refused now, if it cannot be made: not after hours of training.
-        playable=make_task(recorded.task) if options.evaluate_episodes else None,
+        playable=make_task(dataset.provenance.task) if options.evaluate_episodes else None,
     )
 
 
@@ -289,8 +287,8 @@ def _live_source(
     wanted = options.further | ({} if item.value_gate is None else {"value": "value_gate"})
     note = sampling_note(policy, player)
     assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
-    window, burn_in = window_of(options)
-    limit = None if options.window in (None, DEFAULT_WINDOW) else playable.longest_episode
+    window = options.window or 1
+    limit = None if window in (1, DEFAULT_WINDOW) else playable.longest_episode
     if limit is not None:  # of other tasks it is seen when episodes were played
         refuse_long_window(window, limit, playable.task.name)
     # A collection ends when all environments have stepped.
@@ -302,7 +300,7 @@ def _live_source(
         playable,
         entry=entry,
         window_length=window,
-        burn_in=burn_in,
+        burn_in=options.burn_in or 0,
         seed=options.seed,
         num_envs=options.num_envs,
         num_threads=options.num_threads,
