@@ -11,6 +11,7 @@ from rldistill.data import Dataset, split_episodes
 from rldistill.distillation import Batches, StoredSource
 from rldistill.distillation.sources import held_out_windows
 from rldistill.schedules import TaskSchedule
+from rldistill.seeding import stream_generator
 from tests.data.made_up import write_dataset
 from tests.kit.cart_pole import hand_made_teacher
 
@@ -143,3 +144,14 @@ def test_held_out_windows_hold_no_more_steps_than_the_limit(tmp_path, monkeypatc
     store = Dataset.open(tmp_path / "d").store
     steps = held_out_windows(store, np.arange(store.num_steps), seed=0, window_length=4, burn_in=2)
     assert steps.shape == (6, 7) and len(set(steps[2])) == 7
+
+
+@pytest.mark.parametrize("limit", [5, 4096])
+def test_held_out_single_steps_are_a_sorted_sample_of_their_own_stream(dataset, monkeypatch, limit):
+    monkeypatch.setattr("rldistill.distillation.sources._MAX_HELD_OUT_STEPS", limit)
+    indices = np.arange(dataset.store.num_steps)[1::2]
+    steps = held_out_windows(dataset.store, indices, seed=7, window_length=1, burn_in=0)
+    rng = stream_generator(7, "held-out sample")
+    expected = np.sort(rng.choice(indices, size=min(limit, len(indices)), replace=False))
+    np.testing.assert_array_equal(steps, expected[None])
+    assert steps.dtype == np.int64

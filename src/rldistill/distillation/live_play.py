@@ -14,7 +14,6 @@ from rldistill.distillation.sources import (
     HeldOut,
     check_window,
     held_out_windows,
-    sample_of_held_out,
     windows_of,
 )
 from rldistill.envs import EpisodeEnvs
@@ -98,7 +97,7 @@ class LivePlay:
                 end = max(num_steps, self.replay.num_appended + (not is_done()))
                 on_play(self.name, self.replay.num_appended - first, end - first)
         self.replay.seal()
-        if self._has_windows:
+        if self._window_length > 1 or self._burn_in:
             self._sampler = UniformSampler(
                 self.replay.store,
                 np.arange(self.replay.num_steps),
@@ -106,10 +105,6 @@ class LivePlay:
                 window_length=self._window_length,
                 burn_in=self._burn_in,
             )
-
-    @property
-    def _has_windows(self) -> bool:
-        return self._window_length > 1 or self._burn_in > 0
 
     def look_back(self, progress: float) -> None:
         """Find what followed the steps that are kept, which were played when the run was this far."""
@@ -124,20 +119,12 @@ class LivePlay:
 
     def sample(self) -> HeldOut:
         """Return a sample of all steps played, to measure a student on: for play that nothing is drawn from."""
-        num_steps = self.replay.num_steps
-        everything = np.arange(num_steps)
-        if self._has_windows:
-            # Episodes here were played to their ends.
-            check_window(self.replay.store, self._window_length, f"{self._teacher.name} playing {self.name}")
-            chosen = held_out_windows(
-                self.replay.store,
-                everything,
-                seed=self._seed,
-                window_length=self._window_length,
-                burn_in=self._burn_in,
-            )
-        else:
-            chosen = sample_of_held_out(everything, seed=self._seed)[None]
+        num_steps, store, length = self.replay.num_steps, self.replay.store, self._window_length
+        # Episodes here were played to their ends.
+        check_window(store, length, f"{self._teacher.name} playing {self.name}")
+        chosen = held_out_windows(
+            store, np.arange(num_steps), seed=self._seed, window_length=length, burn_in=self._burn_in
+        )
         layout = self._teacher.tasks[0].fingerprint.action_layout
         return HeldOut.of(self._labelled(chosen), num_steps, layout, self._teacher.output_kind)
 

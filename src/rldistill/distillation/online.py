@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rldistill.data import Replay, StepLayout, TeacherEntry
 from rldistill.distillation.batch import Window, origin_of
-from rldistill.distillation.sources import HeldOut, Loss, sample_of_held_out
+from rldistill.distillation.sources import HeldOut, Loss, held_out_windows
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.observations import Tensors, alone, moved, num_rows
@@ -151,7 +151,7 @@ class OnlineSource:
         state = (self._learner.num_steps, num_steps, self._judge.best_step)
         if self._recent is not None and self._recent[0] == state:
             return self._recent[1]
-        chosen = sample_of_held_out(np.arange(num_steps), seed=self._seed)
+        chosen = held_out_windows(self._learner.replay.store, np.arange(num_steps), seed=self._seed)[0]
         policy = self._learner.policy
         layout = policy.tasks[0].fingerprint.action_layout
         held_out = HeldOut.of(self._labelled(chosen), num_steps, layout, policy.output_kind)

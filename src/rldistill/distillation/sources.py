@@ -272,7 +272,7 @@ def num_decoders(num_threads: int, device: str) -> int:
 
 
 def held_out_windows(
-    store: StepStore, indices: NDArray[np.int64], *, seed: int, window_length: int, burn_in: int
+    store: StepStore, indices: NDArray[np.int64], *, seed: int, window_length: int = 1, burn_in: int = 0
 ) -> NDArray[np.int64]:
     """Return the steps `[burn_in + T, B]` of windows held out: at most 4,096 steps, without repeats, in order."""
     sampler = UniformSampler(store, indices, seed=seed, window_length=window_length, burn_in=burn_in)
@@ -300,9 +300,3 @@ def refuse_long_window(window_length: int, longest: int, what: str) -> None:
 def windows_of(num_rows: int, window_length: int) -> int:
     """Return how many windows hold about so many rows, one or more."""
     return max(1, round(num_rows / window_length))
-
-
-def sample_of_held_out(indices: NDArray[Any], *, seed: int) -> NDArray[np.int64]:
-    """Return at most 4,096 of the steps held out, without repeats, in order."""
-    rng = stream_generator(seed, "held-out sample")
-    return np.sort(rng.choice(indices, size=min(len(indices), _MAX_HELD_OUT_STEPS), replace=False))

@@ -15,7 +15,6 @@ from rldistill.distillation.sources import (
     check_window,
     held_out_windows,
     measure_inputs,
-    sample_of_held_out,
     windows_of,
 )
 from rldistill.envs import PlayableTask
@@ -98,11 +97,7 @@ class StoredSource:
             burn_in=burn_in,
             rows_per_update=num_rows,
         )
-        if student.initial_state(1) is None:
-            chosen = sample_of_held_out(self._split.held_out, seed=own_seed)[None]
-            burn_in = 0
-        else:
-            chosen = held_out_windows(store, self._split.held_out, seed=own_seed, window_length=length, burn_in=burn_in)
+        chosen = held_out_windows(store, self._split.held_out, seed=own_seed, window_length=length, burn_in=burn_in)
         batch = read_window(self.dataset, chosen, head=head, burn_in=burn_in)
         layout = self.task.fingerprint.action_layout
         self.held_out = HeldOut.of(batch, len(self._split.held_out), layout, self.teacher.output_kind)
