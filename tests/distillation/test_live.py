@@ -8,6 +8,8 @@ import torch
 from rldistill.distillation import Batches, LiveSource
 from rldistill.distillation.live_play import LivePlay
 from rldistill.envs import make_task
+from rldistill.options.declaration import option_types
+from rldistill.options.distill import Live
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.player import EpisodePlayer
 from rldistill.schedules import TaskSchedule, constant, linear
@@ -46,10 +48,10 @@ def live_source(
     *, head: int = 0, teacher: TorchPolicy | None = None, student: TorchPolicy | None = None, playable=None, **settings
 ) -> LiveSource:
     teacher = teacher or hand_made_teacher()
-    options = {"seed": 3, "collect_steps": 100, "collect_period": 5, "replay_capacity": 400} | settings
-    source = LiveSource(
-        teacher, teacher, (playable or short_cart_pole()).with_exploration(0.3), num_envs=NUM_ENVS, **options
-    )
+    own = {"collect_steps": 100, "collect_period": 5, "replay_capacity": 400, "teacher_fraction": 1.0}
+    said = Live(teacher, **own | {name: settings.pop(name) for name in option_types(Live) if name in settings})
+    options = {"seed": 3, "num_envs": NUM_ENVS, "num_updates": 1000} | settings
+    source = LiveSource(teacher, teacher, (playable or short_cart_pole()).with_exploration(0.3), said, **options)
     source.teach(head, student or teacher, no_loss)
     return source
 
@@ -270,7 +272,8 @@ def test_live_play_explores_as_its_task_says():
     def first(epsilon):
         teacher = hand_made_teacher()
         task = short_cart_pole().with_exploration(epsilon)
-        source = LiveSource(teacher, teacher, task, seed=3, num_envs=4, collect_steps=400, collect_period=5)
+        said = Live(teacher, collect_steps=400, collect_period=5, teacher_fraction=1.0)
+        source = LiveSource(teacher, teacher, task, said, seed=3, num_envs=4)
         source.teach(0, teacher, no_loss)
         (window,) = next(batches_of(source).of_updates(0, 1))
         source.close()
@@ -279,19 +282,10 @@ def test_live_play_explores_as_its_task_says():
     assert not torch.equal(first(0.0), first(0.3))
 
 
-def looking_ahead(**settings):
+def looking_ahead(*, collect_steps: int, num_updates: int = 1) -> LiveSource:
     teacher = hand_made_teacher(kind="logits")
-    return LiveSource(
-        teacher,
-        teacher,
-        short_cart_pole(),
-        seed=3,
-        num_envs=4,
-        collect_period=5,
-        teacher_fraction=constant(0.0),
-        lookahead=0.5,
-        **settings,
-    )
+    said = Live(teacher, collect_steps=collect_steps, collect_period=5, teacher_fraction=0.0, lookahead=0.5)
+    return LiveSource(teacher, teacher, short_cart_pole(), said, seed=3, num_envs=4, num_updates=num_updates)
 
 
 def test_actions_are_those_of_the_steps_they_stand_beside():

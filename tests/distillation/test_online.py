@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rldistill.distillation.online import OnlineJudge, OnlineSource
+from rldistill.options.distill import Online
 from rldistill.session.metrics import read_metrics
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.small_policies import small_policy
@@ -23,11 +24,9 @@ def test_rows_are_labelled_by_the_teacher_asked_for(teacher, scale, tmp_path):
         learner,
         SimpleNamespace(),
         short_cart_pole(),
-        algorithm="dqn",
+        Online("CartPole-v1", algorithm="dqn", online_teacher=teacher, judge_period=1),
         folder=tmp_path,
         num_updates=1,
-        teacher=teacher,
-        judge_period=1,
         seed=0,
     )
     source.teach(0, learner.policy, None)

@@ -6,6 +6,7 @@ import gymnasium
 import pytest
 
 import rldistill as rd
+from rldistill.distillation.live import num_collections
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, PolicyFileError, RldistillError, UsageError
 from rldistill.events import MessageEvent, ProgressEvent
@@ -13,7 +14,6 @@ from rldistill.options.distill import Live, Online
 from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
 from rldistill.verbs.evaluate import evaluate
-from rldistill.verbs.sources import num_collections
 from tests.kit.cart_pole import (
     MIRRORED_TASK,
     hand_made_teacher,

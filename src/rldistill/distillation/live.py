@@ -9,28 +9,45 @@ With a teacher fraction below 1 the student acts in the rest of the play and the
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rldistill.data import Replay, TeacherEntry
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation.batch import Window
 from rldistill.distillation.hindsight import Hindsight, sampling
 from rldistill.distillation.live_play import LivePlay, OnPlay
-from rldistill.distillation.sources import (
-    HeldOut,
-    Loss,
-    measure_inputs,
-)
+from rldistill.distillation.sources import HeldOut, Loss, measure_inputs
 from rldistill.envs import PlayableTask
+from rldistill.errors import UsageError
+from rldistill.options.distill import Live
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
 from rldistill.rollout.decisions import Mixture
-from rldistill.schedules import Schedule, constant
+from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_seed
 
 # In the identity of a teacher that plays otherwise while it is recorded than it acts.
 PLAYED_AS = " played as "
 _UNBOUNDED = 2**62
+
+
+def teacher_fraction(said: Live) -> Schedule:
+    """Return the chance that the teacher acts; else the student does.
+
+    Raises:
+        UsageError: it is no chance.
+    """
+    assert said.teacher_fraction is not None, "the recipe has filled this in"
+    schedule = as_schedule(said.teacher_fraction, "teacher_fraction")
+    lowest, highest = schedule.bounds
+    if not 0 <= lowest <= highest <= 1:
+        raise UsageError(f"teacher_fraction must lie in [0, 1], got {said.teacher_fraction!r}.")
+    return schedule
+
+
+def num_collections(num_updates: int, collect_period: int) -> int:
+    """Return how often teachers play: a last collection for less than half a period is not worth its play."""
+    return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
 
 
 class LiveSource:
@@ -40,23 +57,16 @@ class LiveSource:
         teacher: labels what is met, and says how the student is to act.
         player: acts: the teacher as it plays while it is recorded.
         playable: what is played, under the protocol's exploration.
+        said: how much is played, and who acts; nothing of it left open.
         entry: what is recorded of the teacher; None: of one that has no file.
         seed: of the episodes, and of the rows of each update.
         num_envs: environments stepped together, unless the task brings its own.
         num_threads: of the emulator.
-        collect_steps: steps per collection.
-        collect_period: updates between collections.
-        num_collections: after so many nothing more is played.
-        replay_capacity: newest steps that are kept.
         held_out_steps: steps played first that no batch is drawn from, at least, and five whole episodes.
         on_play: receives how far a collection is; may raise to stop.
-        teacher_fraction: chance that the teacher acts, as a function of progress; else the student does.
-        mix: whether who acts is drawn for each episode or for each decision.
         num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.
         further: shapes of what the teacher gives besides its outputs, by name, as far as it is learned from.
-        lookahead: discount of the losses that the student's own choices lead to; 0: they do not count.
-        value_gate: discount of the rewards that the teacher's values are compared with; None: they are not.
         window_length: steps of a window; 1: single steps.
         burn_in: steps before a window that fill the student's memory.
     """
@@ -68,24 +78,17 @@ class LiveSource:
         teacher: Policy,
         player: Policy,
         playable: PlayableTask,
+        said: Live,
         *,
         entry: TeacherEntry | None = None,
         seed: int,
         num_envs: int = 16,
         num_threads: int = 0,
-        collect_steps: int,
-        collect_period: int,
-        num_collections: int = sys.maxsize,
-        replay_capacity: int = 540_000,
         held_out_steps: int = 1,
         on_play: OnPlay | None = None,
-        teacher_fraction: Schedule = constant(1.0),  # noqa: B008 (frozen)
-        mix: Literal["episode", "decision"] = "episode",
         num_updates: int = 1,
         notes: Sequence[str] = (),
         further: Mapping[str, tuple[int, ...]] | None = None,
-        lookahead: float = 0.0,
-        value_gate: float | None = None,
         window_length: int = 1,
         burn_in: int = 0,
     ) -> None:
@@ -103,30 +106,31 @@ class LiveSource:
         self.identity = f"{teacher.hash} {self.task.to_dict()}{played_as}"
         self._seed, self._num_threads = seed, num_threads
         self._num_envs = playable.fixed_num_envs or num_envs
-        self._collect_steps, self._collect_period = collect_steps, collect_period
-        self._num_collections = num_collections
-        self._replay_capacity, self._held_out_steps = replay_capacity, held_out_steps
-        self._on_play = on_play
-        self._teacher_fraction, self._num_updates = teacher_fraction, num_updates
-        self._mix: Literal["episode", "decision"] = mix
+        assert said.collect_steps and said.collect_period, "the recipe has filled these in"
+        self._said, self._collect_steps, self._collect_period = said, said.collect_steps, said.collect_period
+        self._num_collections = num_collections(num_updates, said.collect_period)
+        self._held_out_steps, self._on_play = held_out_steps, on_play
+        self._teacher_fraction, self._num_updates = teacher_fraction(said), num_updates
         self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
         self._num_begun = 0
-        self._lookahead, self._value_gate = lookahead, value_gate
 
     def teach(
         self, head: int, student: TorchPolicy, loss: Loss, *, num_rows: float | None = None, measure: bool = False
     ) -> None:
         """Lay out the play that is learned from, and that which is held out."""
         del num_rows  # any are drawn from all that is kept
-        self._student, self._measures_inputs = student, measure
+        self._student, self._measures_inputs, said = student, measure, self._said
         hindsight: Hindsight | None = None
         if self._teacher_fraction.bounds[0] < 1:
-            acting = fit_policy(sampling(student) if self._lookahead else student, self.playable.task)
-            self._mixture = Mixture(self._player, acting, self._teacher_fraction(0.0), per=self._mix)
-            if self._lookahead or self._value_gate is not None:
-                hindsight = Hindsight(acting, loss, self._lookahead, self._value_gate)
-        self._learned = self._play(self._mixture, head, "live", self._num_envs, self._replay_capacity, hindsight)
+            acting = fit_policy(sampling(student) if said.lookahead else student, self.playable.task)
+            self._mixture = Mixture(self._player, acting, self._teacher_fraction(0.0), per=said.mix)
+            if said.lookahead or said.value_gate is not None:
+                hindsight = Hindsight(acting, loss, said.lookahead, said.value_gate)
+        # A collection ends when all environments have stepped.
+        in_whole_locksteps = -(-self._collect_steps // self._num_envs) * self._num_envs
+        capacity = said.replay_capacity if said.replay == "keep" else in_whole_locksteps
+        self._learned = self._play(self._mixture, head, "live", self._num_envs, capacity, hindsight)
         # Steps in whole episodes: the capacity is no limit here.
         few_envs = self.playable.fixed_num_envs or min(self._num_envs, MIN_HELD_OUT_EPISODES)
         self._measured = self._play(None, head, "held-out play", few_envs, _UNBOUNDED)

@@ -8,7 +8,7 @@ every update).
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from rldistill.distillation.sources import HeldOut, Loss, held_out_windows
 from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.observations import Tensors, alone, moved, num_rows
+from rldistill.options.distill import Online
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.entry import teacher_entry
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
@@ -28,7 +29,6 @@ from rldistill.seeding import UpdateNumbers, stream_seed
 from rldistill.session.metrics import MetricsFile
 from rldistill.training.stream import StreamStep, Training
 
-OnlineTeacher = Literal["best", "current"]
 BEST_POLICY, LAST_POLICY = "best_policy", "last_policy"
 
 # As many as fit a processor's cache well; a GPU does not mind.
@@ -45,11 +45,9 @@ class OnlineSource:
         learner: learns while the student does.
         judge: asked before the first step, at every `judge_period`, and at the end.
         playable: what is learned.
-        algorithm: of the learner, for people.
+        said: how the learner learns, who labels, and when it is judged.
         folder: in which the policies of the learner will lie.
         num_updates: of the student in the whole run: learner and student advance in step.
-        teacher: who labels.
-        judge_period: steps of the learner between judgements.
         seed: the rows of an update are a function of it and of the replay.
     """
 
@@ -69,22 +67,17 @@ class OnlineSource:
         learner: "OnlineLearner",
         judge: "OnlineJudge",
         playable: PlayableTask,
+        said: Online,
         *,
-        algorithm: str,
         folder: Path,
         num_updates: int,
-        teacher: OnlineTeacher,
-        judge_period: int,
         seed: int,
     ) -> None:
         self.task = playable.task
-        self.description = f"{algorithm} learning {self.task.name}"
+        self.description = f"{said.algorithm} learning {self.task.name}"
         self.identity = f"{self.description} {self.task.to_dict()}"
-        self._learner, self._judge = learner, judge
-        self._folder = folder
-        self._num_updates = num_updates
-        self._teacher_kind = teacher
-        self._judge_period = judge_period
+        self._learner, self._judge, self._said = learner, judge, said
+        self._folder, self._num_updates = folder, num_updates
         self._seed, self._numbers = seed, UpdateNumbers(seed, "batch")
         self._next_judgement = 0
         self._recent: tuple[object, HeldOut] | None = None
@@ -129,7 +122,7 @@ class OnlineSource:
         while learner.num_steps < -(-(update + 1) * learner.total_steps // self._num_updates):
             if learner.num_steps >= self._next_judgement:
                 self._judge_now()
-                self._next_judgement += self._judge_period
+                self._next_judgement += self._said.judge_period
             learner.learn()
         if not learner.replay.num_drawable:
             learner.replay.seal()
@@ -193,7 +186,7 @@ class OnlineSource:
     def _labelled(self, steps: NDArray[np.int64]) -> Window:
         parts = self._learner.replay.observation_parts(steps)
         observations = {name: torch.from_numpy(part) for name, part in parts.items()}
-        teacher = self._best if self._teacher_kind == "best" else self._learner.policy
+        teacher = self._best if self._said.online_teacher == "best" else self._learner.policy
         return Window.of_steps(
             self._head,
             observations,
@@ -209,8 +202,7 @@ class OnlineLearner:
         policy: trained in place.
         make_training: makes the algorithm.
         playable: what it learns.
-        total_steps: of the whole run.
-        capacity: states to keep, where the algorithm has no replay of its own.
+        said: how long it learns, and how many states are kept where the algorithm has no replay of its own.
         callbacks: receive how far it is; may stop the run.
     """
 
@@ -219,17 +211,15 @@ class OnlineLearner:
         policy: TorchPolicy,
         make_training: MakeTraining,
         playable: PlayableTask,
-        *,
-        total_steps: int,
-        capacity: int,
+        said: Online,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.policy = policy
-        self.total_steps = total_steps
+        self.total_steps = said.num_steps
         self.num_steps = 0
         self._make_training = make_training
         self._callbacks = callbacks
-        self._own_replay = Replay(StepLayout.of_task(playable.task.fingerprint, {}), capacity)
+        self._own_replay = Replay(StepLayout.of_task(playable.task.fingerprint, {}), said.replay_capacity)
         self._training: Training | None = None
 
     @property

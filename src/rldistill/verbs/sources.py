@@ -7,7 +7,7 @@ from typing import Any
 
 from rldistill.data import Dataset
 from rldistill.distillation.hindsight import check_own_play
-from rldistill.distillation.live import LiveSource
+from rldistill.distillation.live import LiveSource, teacher_fraction
 from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSource
 from rldistill.distillation.sources import DEFAULT_WINDOW, Source, refuse_long_window
 from rldistill.distillation.stored import StoredSource
@@ -31,7 +31,6 @@ from rldistill.options.declaration import values
 from rldistill.options.distill import DistillOptions, Live, Named, Online, Stored
 from rldistill.policies import Policy
 from rldistill.policies.entry import further_shapes
-from rldistill.schedules import Schedule, as_schedule
 from rldistill.seeding import stream_generator
 from rldistill.tasks import Task
 from rldistill.training.stream import StreamStep, Training
@@ -240,7 +239,7 @@ def _written(item: Named) -> dict[str, Any]:
     """Return the options of a source with names in the place of objects."""
     said = values(item)
     if isinstance(item, Live):
-        said |= {"teacher_fraction": _teacher_fraction(item).to_value()}
+        said |= {"teacher_fraction": teacher_fraction(item).to_value()}
     if isinstance(item, Stored):
         return said | {"data": str(_data_path(item))}
     assert isinstance(item, Live)
@@ -283,57 +282,33 @@ def _live_source(
     entry = entry_of(policy, _teacher_named(item))
     player = while_recorded(policy, item.behaviour)
     epsilon = playable.task.protocol.exploration_epsilon
-    check_own_play(item.lookahead, item.value_gate, _teacher_fraction(item), item.replay, epsilon)
+    check_own_play(item.lookahead, item.value_gate, teacher_fraction(item), item.replay, epsilon)
     wanted = options.further | ({} if item.value_gate is None else {"value": "value_gate"})
     note = sampling_note(policy, player)
-    assert item.collect_steps and item.collect_period and options.num_updates, "the recipe has filled these in"
+    assert item.collect_steps and options.num_updates, "the recipe has filled these in"
     window = options.window or 1
     limit = None if window in (1, DEFAULT_WINDOW) else playable.longest_episode
     if limit is not None:  # of other tasks it is seen when episodes were played
         refuse_long_window(window, limit, playable.task.name)
-    # A collection ends when all environments have stepped.
-    num_envs = playable.fixed_num_envs or options.num_envs
-    in_whole_locksteps = -(-item.collect_steps // num_envs) * num_envs
     return LiveSource(
         policy,
         player,
         playable,
+        item,
         entry=entry,
         window_length=window,
         burn_in=options.burn_in or 0,
         seed=options.seed,
         num_envs=options.num_envs,
         num_threads=options.num_threads,
-        collect_steps=item.collect_steps,
-        collect_period=item.collect_period,
-        num_collections=num_collections(options.num_updates, item.collect_period),
-        replay_capacity=item.replay_capacity if item.replay == "keep" else in_whole_locksteps,
-        teacher_fraction=_teacher_fraction(item),
-        mix=item.mix,
         num_updates=options.num_updates,
         held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
         on_play=_reporter(callbacks),
         notes=() if note is None else (note,),
-        lookahead=item.lookahead,
-        value_gate=item.value_gate,
         further={
             field: further_shapes(policy, playable.task, [field], option)[field] for field, option in wanted.items()
         },
     )
-
-
-def _teacher_fraction(item: Live) -> Schedule:
-    assert item.teacher_fraction is not None, "the recipe has filled this in"
-    schedule = as_schedule(item.teacher_fraction, "teacher_fraction")
-    lowest, highest = schedule.bounds
-    if not 0 <= lowest <= highest <= 1:
-        raise UsageError(f"teacher_fraction must lie in [0, 1], got {item.teacher_fraction!r}.")
-    return schedule
-
-
-def num_collections(num_updates: int, collect_period: int) -> int:
-    """Return how often teachers play: a last collection for less than half a period is not worth its play."""
-    return max(1, (2 * num_updates + collect_period) // (2 * collect_period))
 
 
 def _online_source(
@@ -358,21 +333,12 @@ def _online_source(
     policy = initial_policy(learner, [playable.task]).to(resolve_device(options.device))
     assert options.num_updates, "the recipe has filled this in"
     return OnlineSource(
-        OnlineLearner(
-            policy,
-            begin,
-            playable,
-            total_steps=learner.num_steps,
-            capacity=item.replay_capacity,
-            callbacks=callbacks,
-        ),
+        OnlineLearner(policy, begin, playable, item, callbacks),
         judge,
         playable,
-        algorithm=learner.algorithm,
+        item,
         folder=out,
         num_updates=options.num_updates,
-        teacher=item.online_teacher,
-        judge_period=item.judge_period,
         seed=options.seed,
     )
 
