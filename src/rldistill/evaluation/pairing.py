@@ -4,8 +4,9 @@ One task keeps it simple: whatever is named plays it, if observations and action
 guessed: every policy needs a head by the task's name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
@@ -18,8 +19,6 @@ from rldistill.policies import Policy, fit_policy
 from rldistill.tasks import Task
 
 OneOrMorePolicies = PolicyLike | Sequence[PolicyLike]
-# Which parts policies see, and names of spans of a vector.
-_Sees = tuple[str | Sequence[str] | None, Mapping[str, Sequence[int]] | None]
 OneOrMoreTasks = TaskLike | Sequence[TaskLike]
 
 
@@ -51,8 +50,9 @@ def pair(
     Arguments and errors are those of `evaluate`. What the teacher sees is said of the policies where no teacher is
     named: one of another library is evaluated by itself so.
     """
-    sees = (teacher_sees, names)
-    loaded = _loaded(policies, device, task, env_kwargs, sees if not teacher else (None, None))
+    load_teacher = partial(as_policy, device=device, sees=teacher_sees, names=names)
+    load = partial(as_policy, device=device) if teacher else load_teacher
+    loaded = _loaded(policies, partial(load, task=task, env_kwargs=env_kwargs))
     if not loaded:
         raise UsageError("evaluate needs at least one policy.")
     first = loaded[0].policy  # says what nothing else says: the tasks and their teachers
@@ -60,7 +60,8 @@ def pair(
     if exploration_epsilon is not None:
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
-    teachers = _teachers_for(tasks, first, teacher, sees, device=device)
+    named_teachers = [] if teacher is None else _loaded(teacher, partial(load_teacher, task=tasks))
+    teachers = _teachers_for(tasks, first, named_teachers, device=device)
     # All of it before the first episode: an hour's play must not end at the last task.
     for own in tasks:
         for named in loaded:
@@ -72,19 +73,9 @@ def pair(
     return Pairing(loaded, playables, teachers, missing)
 
 
-def _loaded(
-    given: OneOrMorePolicies,
-    device: str,
-    task: OneOrMoreTasks | None,
-    env_kwargs: Mapping[str, Any] | None,
-    sees: _Sees,
-) -> list[NamedPolicy]:
+def _loaded(given: OneOrMorePolicies, load: Callable[[PolicyLike], Policy]) -> list[NamedPolicy]:
     items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    parts, names = sees
-    loaded = [
-        as_policy(item, device=device, task=task, env_kwargs=env_kwargs, sees=parts, names=names) for item in items
-    ]
-    return named_policies(items, loaded)
+    return named_policies(items, [load(item) for item in items])
 
 
 def tasks_to_play(
@@ -136,10 +127,9 @@ def _task_of_head(policy: Policy, task: Task, env_kwargs: Mapping[str, Any] | No
 
 
 def _teachers_for(
-    tasks: Sequence[Task], student: Policy, given: OneOrMorePolicies | None, sees: _Sees, *, device: str
+    tasks: Sequence[Task], student: Policy, teachers: Sequence[NamedPolicy], *, device: str
 ) -> dict[str, NamedPolicy]:
     """Return the teacher of each task, by the task's name: one that was named, or else the one that was recorded."""
-    teachers = [] if given is None else _loaded(given, device, tasks, None, sees)
     if len(tasks) == len(teachers) == 1:
         return {tasks[0].name: teachers[0]}
     found: dict[str, NamedPolicy] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,10 @@ from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, UsageError
 from rldistill.loading.several import Choose, SeveralTeachers, make_choice, several_by_name
+from rldistill.options.collect import CollectOptions
+from rldistill.options.distill import Live
 from rldistill.options.reading import Reading
+from rldistill.options.shrink import ShrinkOptions
 from rldistill.policies import Policy, TorchPolicy, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_behaviour, check_can_sample
 from rldistill.policies.entry import several_entry, teacher_entry
@@ -165,7 +169,12 @@ def as_policy(
             says which parts it sees.
     """
     if isinstance(policy, SeveralTeachers):
-        return _switched(policy, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
+        load = partial(as_policy, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
+        members = {name: load(own) for name, own in policy.teachers.items()}
+        first = next(iter(members.values()))
+        observed = played_by(first, make_task(_one_task(task, env_kwargs) or first.tasks[0])).task
+        fitted = {name: fit_policy(own, observed) for name, own in members.items()}
+        return SwitchedPolicy(fitted, observed, make_choice(policy.choose, names, observed))
     if sees is not None:
         whole = _one_task(task, env_kwargs)
         if whole is None:
@@ -184,27 +193,6 @@ def as_policy(
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())
     return load_file(named, device=device, task=task, env_kwargs=env_kwargs)
-
-
-def _switched(
-    named: SeveralTeachers,
-    *,
-    device: str,
-    task: object,
-    env_kwargs: Mapping[str, Any] | None,
-    sees: str | Sequence[str] | None,
-    names: Mapping[str, Sequence[int]] | None,
-) -> Policy:
-    """Return the one policy that several teachers of a task are together."""
-    members = {
-        name: as_policy(own, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
-        for name, own in named.teachers.items()
-    }
-    first = next(iter(members.values()))
-    whole = _one_task(task, env_kwargs) or first.tasks[0]
-    observed = played_by(first, make_task(whole)).task
-    fitted = {name: fit_policy(own, observed) for name, own in members.items()}
-    return SwitchedPolicy(fitted, observed, make_choice(named.choose, names, observed))
 
 
 def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None = None) -> TeacherEntry:
@@ -267,24 +255,18 @@ def played_by(policy: Policy, playable: PlayableTask) -> PlayableTask:
 def as_teacher(
     named: PolicyLike,
     task: TaskLike | None,
+    said: CollectOptions | Live | ShrinkOptions,
     *,
     device: str,
-    behaviour: Behaviour | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-    exploration_epsilon: float | None = None,
-    sees: str | Sequence[str] | None = None,
-    names: Mapping[str, Sequence[int]] | None = None,
+    names: Mapping[str, Sequence[int]] | None,
 ) -> tuple[Policy, PlayableTask]:
     """Return a policy that acts as the user says, and the task that it is to play, as it is played.
 
     Args:
         named: the policy.
         task: to play; None: its own.
-        behaviour: how it acts; None: as it does.
-        env_kwargs: settings of the task.
-        exploration_epsilon: chance of a uniformly random action; None: the protocol's.
+        said: what it sees, how it acts and how the task is played.
         device: auto, cpu or cuda.
-        sees: which parts of the task's observations it sees, in order; None: all.
         names: of spans of a vector.
 
     Raises:
@@ -293,12 +275,12 @@ def as_teacher(
         UsageError: a task, a setting or a behaviour that nobody knows.
     """
     if isinstance(task, str):
-        make_task(task, env_kwargs)  # wrong usage whatever the files say
-    policy = as_policy(named, device=device, task=task, env_kwargs=env_kwargs, sees=sees, names=names)
-    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], env_kwargs))
-    if exploration_epsilon is not None:
-        playable = playable.with_exploration(exploration_epsilon)
-    return told_to_act(fit_policy(policy, playable.task), behaviour), playable
+        make_task(task, said.env_kwargs)  # wrong usage whatever the files say
+    policy = as_policy(named, device=device, task=task, env_kwargs=said.env_kwargs, sees=said.teacher_sees, names=names)
+    playable = played_by(policy, make_task(task if task is not None else policy.tasks[0], said.env_kwargs))
+    if said.exploration_epsilon is not None:
+        playable = playable.with_exploration(said.exploration_epsilon)
+    return told_to_act(fit_policy(policy, playable.task), said.behaviour), playable
 
 
 def told_to_act(policy: Policy, behaviour: Behaviour | None) -> Policy:

@@ -16,6 +16,7 @@ from rldistill.limits import JSON, read_file, read_json
 from rldistill.loading.bundled import bundled_teacher
 from rldistill.loading.named import as_named, as_teacher, files_of
 from rldistill.loading.several import choose_text
+from rldistill.options.distill import Live
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.options.shared import recorded
 from rldistill.policies import Policy, TorchPolicy
@@ -115,7 +116,8 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     check_folder(out)
     earlier_run(out / "run", resume=True, overwrite=options.overwrite)
-    return as_teacher(named, options.task, device=options.device, sees=options.teacher_sees, names=options.names)
+    said = Live(named, teacher_sees=options.teacher_sees)
+    return as_teacher(named, options.task, said, device=options.device, names=options.names)
 
 
 def _recorded(options: QuickstartOptions) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     options = resolve_machine(options)
     out, teacher = Path(options.out), as_named(options.teacher, options, options.choose)
     keep_inputs(out, files_of([teacher]), overwrite=options.overwrite)
-    policy, playable = _loaded(teacher, options)
+    policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
     # Targets are what the policy says; what it does while it is recorded may be more varied.
     player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
     provenance = _provenance(policy, player, playable.task, options, teacher)
@@ -118,23 +118,10 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     options = resolve_machine(options)
     teacher = as_named(options.teacher, options, options.choose)
     keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
-    policy, playable = _loaded(teacher, options)
+    policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
     further_shapes(policy, playable.task, options.further, "store")
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
     return replace(options, num_steps=_target(options))
-
-
-def _loaded(teacher: PolicyLike, options: CollectOptions) -> tuple[Policy, PlayableTask]:
-    return as_teacher(
-        teacher,
-        options.task,
-        behaviour=options.behaviour,
-        env_kwargs=options.env_kwargs,
-        exploration_epsilon=options.exploration_epsilon,
-        device=options.device,
-        sees=options.teacher_sees,
-        names=options.names,
-    )
 
 
 def _holds_dataset(out: Path, *, may_stay: bool) -> bool:

@@ -59,14 +59,7 @@ class Search:
         self._options, self._out, self._callbacks = options, out, callbacks
         self._deadline = time.monotonic() + options.within
         self._teacher, self._playable = as_teacher(
-            named,
-            options.task,
-            behaviour=options.behaviour,
-            env_kwargs=options.env_kwargs,
-            exploration_epsilon=options.exploration_epsilon,
-            device=options.device,
-            sees=options.teacher_sees,
-            names=options.names,
+            named, options.task, options, device=options.device, names=options.names
         )
         if self._playable.fixed_num_envs is not None:
             # To break the play off before each look would show students the beginnings of episodes alone.

@@ -128,17 +128,8 @@ def _opened(item: Named, options: DistillOptions) -> Opened:
         playable = make_task(item.task, item.env_kwargs)
         epsilon = item.exploration_epsilon
         return Opened(learned=playable if epsilon is None else playable.with_exploration(epsilon))
-    teacher = as_teacher(
-        _teacher_named(item),
-        item.task,
-        behaviour=item.behaviour,
-        env_kwargs=item.env_kwargs,
-        exploration_epsilon=item.exploration_epsilon,
-        device=options.device,
-        sees=item.teacher_sees,
-        names=options.names,
-    )
-    return Opened(teacher=teacher)
+    named = _teacher_named(item)
+    return Opened(teacher=as_teacher(named, item.task, item, device=options.device, names=options.names))
 
 
 def make_sources(
