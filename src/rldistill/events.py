@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rldistill.errors import UsageError
+from rldistill.errors import UsageError, shown
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
     Raises UsageError: one function without a list, or something that cannot be called.
     """
-    if callable(callbacks) or not all(map(callable, callbacks)):
+    if callable(callbacks) or not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise UsageError(f"callbacks: got {callbacks!r}, expected a list of functions: callbacks=[f].")
     for callback in callbacks:
         if isinstance(callback, type):
@@ -64,10 +64,25 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 
 def notify(callbacks: Sequence[Callback], event: Event) -> None:
-    """Give an event to every callback. Raises StopRequestedError: one of them answered `True` to a `ProgressEvent`."""
-    answers = [callback(event) for callback in callbacks]
-    if isinstance(event, ProgressEvent) and any(answer is True for answer in answers):
+    """Give an event to every callback.
+
+    Raises:
+        StopRequestedError: one of them answered `True` to a `ProgressEvent`.
+        UsageError: one of them answered something else than a truth value or None.
+    """
+    answers = [_is_true(callback(event)) for callback in callbacks]
+    if isinstance(event, ProgressEvent) and any(answers):
         raise StopRequestedError
+
+
+def _is_true(answer: object) -> bool:
+    if answer is None or isinstance(answer, bool):
+        return answer is True
+    import numpy as np  # here: --help needs none of it
+
+    if isinstance(answer, np.bool_):  # of a comparison with a metric
+        return bool(answer)
+    raise UsageError(f"callbacks: one answered {shown(answer)}, expected True, which stops the run, or nothing.")
 
 
 def renamed(callback: Callback, *, phase: str, text: str) -> Callback:

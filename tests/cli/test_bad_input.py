@@ -117,7 +117,7 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["collect", "t", "--out", "out", "--num-steps", "0"], "num_steps must be 1 or more, got 0."),
         (["collect", "t", "--out", "out", "--num-envs", "0"], "num_envs must lie in [1, 4096], got 0."),
         (["collect", "t", "--out", "out", "--num-envs", "1000000"], "num_envs must lie in [1, 4096], got 1000000."),
-        (["collect", "t", "--out", "out", "--num-threads=-1"], "num_threads must be 0 or more, got -1."),
+        (["collect", "t", "--out", "out", "--num-threads=-1"], "num_threads must lie in [0, 1024], got -1."),
         (["collect", "t", "--out", "out", "--seed=-1"], "seed must be 0 or more, got -1."),
         (["evaluate", "t", "--behaviour", "best"], "behaviour: got 'best', expected greedy or sample."),
         (["distill", "d", "--out", "out", "--behaviour", "sample"], "behaviour belongs with --teacher, got it"),

@@ -1,5 +1,6 @@
 """What Python gives is checked as what the command line gives, before anything is made on disk."""
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         (collect, {"num_envs": 0}, "num_envs must lie in [1, 4096], got 0."),
         (collect, {"num_envs": 5000}, "num_envs must lie in [1, 4096], got 5000."),
         (collect, {"num_steps": 200.5}, "num_steps: got 200.5, expected a whole number."),
-        (collect, {"num_threads": -1}, "num_threads must be 0 or more, got -1."),
+        (collect, {"num_threads": -1}, "num_threads must lie in [0, 1024], got -1."),
+        (collect, {"num_threads": 100_000}, "num_threads must lie in [0, 1024], got 100000."),
         (collect, {"exploration_epsilon": "no"}, "exploration_epsilon: got 'no', expected a number."),
         (collect, {"callbacks": print_event}, "callbacks: got <function"),
         (distill, {"num_updates": 0}, "num_updates must be 1 or more, got 0."),
@@ -126,10 +128,14 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         ),
         (distill, {"loss": 5}, "loss: got 5, expected one of nll, "),
         (distill, {"callbacks": print_event}, "callbacks: got <function"),
+        (distill, {"max_gradient_norm": math.inf}, "max_gradient_norm must be a finite number > 0, got inf."),
+        (distill, {"task_weights": {3: 1.0}}, "key of task_weights: got 3, expected a text."),
+        (rd.distill, {"source": rd.Stored(3), "out": out}, "data: got 3, expected a dataset folder, or an open datase"),
         (evaluate, {"num_episodes": 0}, "num_episodes must be 1 or more, got 0."),
         (evaluate, {"num_episodes": 3.5}, "num_episodes: got 3.5, expected a whole number."),
         (evaluate, {"num_envs": 0}, "num_envs must lie in [1, 4096], got 0."),
         (evaluate, {"seed": -1}, "seed must be 0 or more, got -1."),
+        (evaluate, {"callbacks": None}, "callbacks: got None, expected a list of functions: callbacks=[f]."),
         (evaluate, {"callbacks": [3]}, "callbacks: got [3], expected a list of functions: callbacks=[f]."),
         (train, {"num_steps": 0.5}, "num_steps: got 0.5, expected a whole number."),
         (train, {"seed": -1}, "seed must be 0 or more, got -1."),
@@ -139,6 +145,8 @@ def test_no_public_function_begins_with_an_argument_that_the_command_line_refuse
         (train, {"task": print_event}, "task: got a function, expected an id, or a list of ids"),
         (train, {"task": [3]}, "task: got a list, expected an id, or a list of ids"),
         (train, {"callbacks": print_event}, "callbacks: got <function"),
+        (train, {"max_gradient_norm": math.inf}, "max_gradient_norm must be a finite number > 0, got inf."),
+        (train, {"repeat_exponent": math.inf}, "repeat_exponent must be a finite number > 1, got inf."),
         (reproduce, {"num_envs": 0}, "num_envs must lie in [1, 4096], got 0."),
         (reproduce, {"seeds": -1}, "seeds must be 0 or more, got -1."),
         (reproduce, {"seed": 1.5}, "seed: got 1.5, expected a whole number."),

@@ -267,7 +267,7 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"weight_decay": float("nan")}, "weight_decay must be 0 or more, got nan"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be > 0, got 0.0"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"num_threads": -2}, "num_threads must be 0 or more, got -2"),
+        ({"num_threads": -2}, r"num_threads must lie in \[0, 1024\], got -2"),
     ],
 )
 def test_a_value_out_of_range_is_wrong_usage_before_anything_is_read_or_written(tmp_path, settings, line):

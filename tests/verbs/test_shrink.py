@@ -141,7 +141,7 @@ def test_overwriting_begins_anew_and_another_teacher_is_not_gone_on_with(tmp_pat
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"within": float("inf")}, "within: got inf, expected a number of seconds"),
+        ({"within": float("inf")}, "within must be a finite number > 0, got inf"),
         ({"keep": 1.5}, r"keep must lie in \(0, 1\], got 1.5"),
         ({"keep": 0.0}, "keep must be > 0, got 0.0"),
         ({"within": 0.0}, "within must be > 0, got 0.0"),

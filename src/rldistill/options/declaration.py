@@ -70,12 +70,14 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Above:
-    """Numbers greater than `bound`."""
+    """Finite numbers greater than `bound`."""
 
     bound: float
 
     def problem(self, value: float) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
+        if value == math.inf:
+            return f"must be a finite number > {self.bound:g}"
         return None if value > self.bound else f"must be > {self.bound:g}"
 
 
@@ -296,6 +298,7 @@ def _checked(value: object, hint: object, name: str) -> object:
     if fits and not (isinstance(value, str) and str not in types):
         for member in members:
             if get_origin(member) is Mapping and isinstance(value, Mapping):
+                _check_members(cast(Mapping[object, object], value), get_args(member)[0], f"key of {name}")
                 _check_members(cast(Mapping[str, object], value).values(), get_args(member)[1], name)
             elif get_origin(member) is Sequence and isinstance(value, list | tuple):
                 _check_members(cast(Sequence[object], value), get_args(member)[0], name)

@@ -198,7 +198,7 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     """A number, or a schedule: one_cycle:PEAK, 'linear:START->END' or 'cosine:START->END'. Default: what was measured
     to suit this kind of teacher, one_cycle:1e-3@0.1 for images."""
     max_gradient_norm: Annotated[float, Above(0)] = 1.0
-    """Gradients are scaled down to this norm."""
+    """Gradients are scaled down to this norm; 1e9 leaves them as they are."""
     weight_decay: Annotated[float, AtLeast(0)] = 0.0
     """Weight decay; with adam decoupled from the gradient (AdamW)."""
     held_out_fraction: float | None = None

@@ -28,7 +28,7 @@ class Machine(Options):
 
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of everything random; episode i depends on (seed, i) alone."""
-    num_threads: Annotated[int, AtLeast(0)] = 0
+    num_threads: Annotated[int, Between(0, 1024)] = 0  # so many more that the system cannot start them end in a crash
     """Threads of torch and of the emulator; 0: one per processor."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda if there is a GPU."""

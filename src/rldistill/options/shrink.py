@@ -1,6 +1,5 @@
 """Options of `shrink`."""
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
@@ -32,8 +31,6 @@ class ShrinkOptions(Reading, WhoSees, Played, ManyEnvironments, Machine, Folder,
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not math.isfinite(self.within):
-            raise UsageError(f"within: got {self.within}, expected a number of seconds.")
         if self.keep > 1:
             raise UsageError(
                 f"keep must lie in (0, 1], got {self.keep:g}: it is a share of the teacher's skill, 0.95 for 95 %."

@@ -57,7 +57,7 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     num_minibatches: int | None = None
     """pqn: gradient steps per pass. Default: 8."""
     max_gradient_norm: float | None = None
-    """pqn: gradients are scaled down to this norm. Default: 10."""
+    """pqn: gradients are scaled down to this norm; 1e9 leaves them as they are. Default: 10."""
     return_lambda: float | None = None
     """pqn: λ of the λ-returns, which mix one-step and longer returns, in [0, 1]. Default: 0.65."""
     exploration_fraction: float | None = None

@@ -1,5 +1,6 @@
 """From the sources that a user names to those that teach: datasets opened, teachers loaded, tasks made."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,6 +246,8 @@ def _teacher_named(item: Live) -> PolicyLike:
 
 
 def _data_path(item: Stored) -> Path:
+    if not isinstance(item.data, str | os.PathLike | Dataset):
+        raise UsageError(f"data: got {item.data!r}, expected a dataset folder, or an open dataset.")
     return item.data.path if isinstance(item.data, Dataset) else Path(item.data)
 
 
