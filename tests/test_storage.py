@@ -361,6 +361,17 @@ def test_a_pipe_in_place_of_a_checkpoint_is_not_opened(tmp_path):
     assert refusal(tmp_path / "a.ckpt") == "it is no regular file"
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_to_be_deleted(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "a.ckpt", STATE)
+
+    def shut(*_arguments):  # root may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("zipfile.ZipFile", shut)
+    with pytest.raises(RldistillError, match=r"a.ckpt cannot be read: Permission denied. Check what you may do there"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", STATE)
     with full_disk(1000), pytest.raises(DiskFullError):

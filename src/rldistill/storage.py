@@ -258,6 +258,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise RldistillError(
+            f"Checkpoint {path} cannot be read: {error.strerror}. Check what you may do there."
+        ) from error
     except pickle.UnpicklingError as error:
         raise RldistillError(refusal.format("it holds more than numbers, texts and tensors")) from error
     except Exception as error:  # zipfile and torch raise almost anything for damaged bytes

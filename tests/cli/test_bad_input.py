@@ -3,7 +3,9 @@
 2: decidable from the command line and the configuration alone. 1: files, data, a failed gate.
 """
 
+import errno
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -410,6 +412,16 @@ def _make_the_schema_newer(data: Path) -> None:
 def test_a_dataset_that_cannot_be_trusted_is_refused(data, damage, message):
     damage(data)
     assert message in refused(1, "distill", "d", *TINY, "--out", "out")
+
+
+def test_a_dataset_that_may_not_be_read_is_not_called_damaged(data, monkeypatch):
+    def shut(path, *_arguments):  # root may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("rldistill.data.manifest.read_file", shut)
+    assert refused(1, "distill", "d", *TINY, "--out", "out") == (
+        "Dataset d: its manifest.json cannot be read: Permission denied. Check what you may do there."
+    )
 
 
 @pytest.mark.parametrize("damage", [_remove_a_shard, _flip_a_shard, _make_the_schema_newer])

@@ -371,7 +371,11 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{folder} is not a dataset: it {what}. Give the folder that `rldistill collect` wrote."
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DatasetError(
+            f"Dataset {folder}: its {MANIFEST_NAME} cannot be read: {error.strerror}. Check what you may do there."
+        ) from error
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             f"Dataset {folder} cannot be read: its {MANIFEST_NAME} is damaged ({reason}). {DATASET_REMEDY}"
