@@ -10,8 +10,10 @@ import torch
 
 from rldistill.adapters.load import load_policy
 from rldistill.errors import PolicyFileError, TeacherWarning, UsageError
-from rldistill.loading.named import as_policy
+from rldistill.loading.bundled import bundled_teacher
+from rldistill.loading.named import PolicyFile, as_policy, entry_of
 from rldistill.loading.recorded import recorded_teacher
+from rldistill.options.reading import Reading
 from rldistill.verbs.collect import collect
 from tests.kit.cart_pole import short_cart_pole
 from tests.kit.other_libraries import ActorCritic, QNetwork, randomised
@@ -118,6 +120,16 @@ def test_that_actions_are_parts_of_the_box_is_recorded(tmp_path):
     teacher = found(path, expected.hash, task, reading={"outputs": "actions=rescale"})
     assert teacher is not None and teacher.hash == expected.hash
     assert found(path, expected.hash, task) is None
+
+
+def test_a_bundled_teacher_is_recorded_without_its_installation_and_found_from_anywhere(tmp_path, monkeypatch):
+    teacher = bundled_teacher("pong")
+    policy = load_policy(teacher)
+    entry = entry_of(policy, PolicyFile(teacher, Reading()))
+    assert entry.path == "zoo/pong.safetensors"
+    monkeypatch.chdir(tmp_path)
+    again = found(entry.path, policy.hash, policy.tasks[0])
+    assert again is not None and again.hash == policy.hash
 
 
 def test_a_record_does_not_make_a_program_trusted(tmp_path):

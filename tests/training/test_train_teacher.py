@@ -1,5 +1,6 @@
 """`train-teacher` as a run: what it leaves, how it goes on after a stop, and the folders that it does not touch."""
 
+import json
 import shutil
 import tomllib
 from dataclasses import replace
@@ -360,6 +361,16 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path):
 
 
 # Going on from a policy file
+
+
+def test_a_policy_says_nothing_of_where_it_was_made_nor_who_asked(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/home/me/train.py", "--api-key", "secret"])
+    result = run(tmp_path / "run", init_from=finished[1].last_policy)
+    made = load_policy(result.last_policy).spec.provenance
+    assert made["config"]["init_from"] == "last_policy.safetensors"
+    assert "out" not in made["config"]
+    assert not any(text in json.dumps(made) for text in ("secret", str(tmp_path), "train.py"))
+    assert str(tmp_path) in (tmp_path / "run" / "config.toml").read_text(), "the folder, which stays, may say it"
 
 
 def test_init_from_begins_with_its_weights_and_a_fresh_optimiser(finished, tmp_path):

@@ -364,6 +364,20 @@ def test_the_spread_of_a_gaussian_is_its_mean_over_the_data_where_a_format_has_o
     np.testing.assert_allclose(copy(rows)[0].log_std, -2, atol=1e-5)
 
 
+def test_a_hub_folder_tells_nothing_of_the_folders_that_it_came_from(teacher, tmp_path):
+    reading = {"normalizer": str(tmp_path / "vecnormalize.pkl"), "outputs": "logits"}
+    recorded = {"name": "b", "hash": "0", "path": str(tmp_path / "b.zip"), "reading": reading}
+    made = {"teachers": [recorded], "config": {"learner": {"init_from": str(tmp_path / "a.safetensors")}}}
+    rd.export(hand_made_teacher().with_provenance(made), tmp_path / "hub", to="hub-folder", **FEW)
+    for file in (tmp_path / "hub").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+    policy = rd.load_policy(tmp_path / "hub")
+    assert policy.spec.provenance["teachers"] == [
+        recorded | {"path": "b.zip", "reading": reading | {"normalizer": "vecnormalize.pkl"}}
+    ]
+    assert json.loads((tmp_path / "hub" / "contract.json").read_text())["policy"]["hash"] == policy.hash
+
+
 def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
     export(teacher, tmp_path / "hub", to="hub-folder", license="apache-2.0", **FEW)
     assert 'license: "apache-2.0"' in (tmp_path / "hub" / "README.md").read_text()

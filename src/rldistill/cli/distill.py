@@ -210,6 +210,7 @@ def _task_options(tasks: "Sequence[Task]") -> str:
 
 
 def _teacher_options(made: Mapping[str, Any]) -> str:
+    from rldistill.loading.bundled import find_recorded
     from rldistill.sight import recorded_sight
 
     records = [record for record in made.get("teachers", (made.get("teacher"),)) if record]
@@ -222,4 +223,5 @@ def _teacher_options(made: Mapping[str, Any]) -> str:
     if sight := recorded_sight(words):
         words = {name: value for name, value in words.items() if name != "sight"}
         words |= {"teacher_sees": sight.parts} | ({"names": sight.spans} if sight.spans else {})
-    return words_of([*(("teacher", record["path"] or "FILE") for record in records), *words.items()])
+    paths = [record["path"] and find_recorded(Path(record["path"])) for record in records]
+    return words_of([*(("teacher", path or "FILE") for path in paths), *words.items()])

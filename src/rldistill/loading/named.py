@@ -21,6 +21,7 @@ from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
 from rldistill.errors import MismatchError, UsageError
+from rldistill.loading.bundled import recorded_path
 from rldistill.loading.several import Choose, SeveralTeachers, make_choice, several_by_name
 from rldistill.options.collect import CollectOptions
 from rldistill.options.distill import Live
@@ -204,7 +205,10 @@ def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None =
         played_as: how it acted while it was recorded; None: as it does.
     """
     if not isinstance(named, SeveralTeachers):
-        return teacher_entry(policy, path_of(named), words_of(named), played_as=played_as)
+        path = path_of(named)
+        return teacher_entry(
+            policy, None if path is None else recorded_path(path), words_of(named), played_as=played_as
+        )
     assert isinstance(policy, SwitchedPolicy), "several teachers are one such policy"
     members = [entry_of(own, named.teachers[name]) for name, own in policy.members.items()]
     return several_entry(policy, members, played_as=played_as)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rldistill.adapters.load import PROGRAMS, FileKind, acting, detect_kind, policy_file_of
 from rldistill.errors import MismatchError, RldistillError, printable
+from rldistill.loading.bundled import find_recorded
 from rldistill.loading.named import PolicyFile, load_file
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy, fit_policy
@@ -60,7 +61,7 @@ def why_no_teacher(student: Policy, task: Task) -> str | None:
         return "one of several recorded teachers is gone, or a function chose among them: --teacher NAME=FILE --choose"
     if not (path and isinstance(path, str)):
         return "the recorded teacher was given as an object in Python and has no file; name it with --teacher FILE"
-    kind = _kind_of(Path(path))
+    kind = _kind_of(find_recorded(Path(path)))
     what = f"teacher recorded at {printable(path, _MOST_OF_A_PATH)}"
     if kind is None and not os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         return f"{what} is gone; name it with --teacher FILE"
@@ -78,6 +79,7 @@ def _kind_of(path: Path) -> FileKind | None:
 
 def _as_recorded(path: Path, record: Mapping[str, Any], task: Task, *, device: str) -> Iterator[Policy]:
     """Yield what a file holds, where that is the policy of the record: the path is a hint, the hash decides."""
+    path = find_recorded(path)
     try:
         readings = _readings(path, record.get("reading"), task)
         sight = recorded_sight(record.get("reading"))

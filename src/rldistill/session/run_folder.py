@@ -8,10 +8,8 @@ import contextlib
 import functools
 import os
 import platform
-import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -31,6 +29,8 @@ from rldistill.storage import folder_lock, is_temporary, temporary_files, write_
 _MOST_CONFIG_BYTES = 1 << 20
 # Written by `evaluate`, which holds no lock: a half-written one may be under way.
 _UNLOCKED_FILE = "evaluation.json"
+# Keys of records, wherever they stand, that name a file or a folder.
+_FILES = frozenset({"path", "normalizer", "init_from", "out"})
 # What messages call the values of an option.
 _NOUNS: Mapping[str, str] = {"data": "dataset"}
 
@@ -244,16 +244,33 @@ def _delete_run(contents: list[Path]) -> None:
 
 
 def provenance(verb: str) -> dict[str, Any]:
-    """Return what made a file: verb, command, place for its configuration, versions, commit, machine."""
+    """Return what made a file: verb, place for its configuration, versions, commit, machine."""
     packages = ("rldistill", "torch", "numpy", "gymnasium", "ale-py", "blosc2")
     return {
         "verb": verb,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "config": {},
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "commit": _commit(),
         "processor": platform.machine(),
         "num_processors": os.cpu_count(),
+    }
+
+
+def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as a policy's file, which is passed on, holds it: without where that was written."""
+    settings = {key: value for key, value in config.items() if key != "out"}
+    return cast(dict[str, Any], without_folders(plain(settings)))
+
+
+def without_folders(record: object) -> object:
+    """Return what a file's record says, other files by their names alone."""
+    if isinstance(record, list):
+        return [without_folders(item) for item in cast(list[object], record)]
+    if not isinstance(record, Mapping):
+        return record
+    return {
+        key: Path(value).name if key in _FILES and isinstance(value, str) else without_folders(value)
+        for key, value in cast(Mapping[str, object], record).items()
     }
 
 

@@ -27,7 +27,7 @@ from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import changes_since_begun, plain, provenance
+from rldistill.session.run_folder import changes_since_begun, provenance, recorded_settings
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.final_score import tell_scores
@@ -315,9 +315,9 @@ def student_provenance(
 ) -> dict[str, Any]:
     """Return what made a student, without what differs between a run and its resumption."""
     settings = {name: value for name, value in setup.values.items() if name not in may_differ(setup.values)}
-    made = {key: value for key, value in versions.items() if key != "command"}
-    made |= {
-        "config": {key: plain(value) for key, value in settings.items() if value is not None},
+    made = {
+        **versions,
+        "config": recorded_settings(settings),
         "num_updates": num_updates,
         "chosen_by": "last update",
     }

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.sighted import seeing
 from rldistill.rollout.threads import use_threads
 from rldistill.session.interrupts import stop_on_interrupt
+from rldistill.session.run_folder import without_folders
 from rldistill.sight import Sight
 from rldistill.storage import write_json, writing
 
@@ -103,6 +104,8 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
         rows_seen = torch.as_tensor(calibration.observations)
         tuned = fine_tune(as_seen(policy), observe, dataset.num_steps, rows_seen, seed=options.seed, progress=heard)
         policy = tuned.with_spec(heads=policy.spec.heads, sight=policy.spec.sight)
+    if job.format.name == "hub-folder":  # made to be published
+        policy = policy.with_provenance(cast(dict[str, Any], without_folders(policy.spec.provenance)))
     is_tuned = options.quantization_aware
     # What was measured is the policy with the weights that it has, not with other or rounded ones.
     retention = retention_in(rows, measured) if options.precision == "float32" else None

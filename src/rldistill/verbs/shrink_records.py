@@ -139,8 +139,7 @@ def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps
         named: what the user named it by.
         num_steps: learned from, those of earlier sizes included.
     """
-    made = {key: value for key, value in provenance("shrink").items() if key != "command"}
-    return made | {
+    return provenance("shrink") | {
         "teacher": entry_of(teacher, named).for_student,
         "chosen_by": "the choosing episodes",
         "student": trial.network,

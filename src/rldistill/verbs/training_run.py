@@ -20,7 +20,7 @@ from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import plain, provenance
+from rldistill.session.run_folder import plain, provenance, recorded_settings
 from rldistill.statistics import normalised_score
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
@@ -119,7 +119,7 @@ class TrainingRun:
         self._tasks = [task.task for task in tasks]
         self._callbacks = callbacks
         # Taken now: hours later the source tree may be another than the one that runs.
-        self._provenance = provenance("train-teacher") | {"config": plain(recorded(config))}
+        self._provenance = provenance("train-teacher") | {"config": recorded_settings(recorded(config))}
         self._policy = initial_policy(config, self._tasks).to(resolve_device(config.device))
         self._rng = stream_generator(config.seed, "exploration")
         self._progress = _Progress([config.start_step] * len(tasks))
