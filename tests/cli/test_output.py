@@ -46,6 +46,16 @@ def test_json_is_exactly_one_object_on_stdout(verbs, verb):
     json.dumps(result.json, allow_nan=False)
 
 
+def test_what_an_environment_prints_does_not_come_among_results(files):
+    command = ("collect", files / "teacher.safetensors", "--num-steps", "50", "--json", "--quiet")
+    printed = ("from Python", "from C", "to the file")
+    result = run_alone(*command, "--out", "d", prepare="tests.kit.commands:print_in_environments")
+    assert (result.code, result.json["num_steps"]) == (0, 50)
+    assert all(text in result.stderr for text in printed)
+    result = run_alone(*command, "--out", "d", prepare="tests.kit.commands:print_in_environments")
+    assert (result.code, result.json.keys()) == (1, {"error"}), "it exists: nothing was played"
+
+
 @pytest.mark.parametrize("verb", ["collect", "distill"])
 def test_quiet_says_nothing_at_all_when_all_is_well(verbs, verb):
     result = run_well(*verbs[verb], *(["--learning-rate", "1e-2"] if verb == "distill" else []), "--quiet")

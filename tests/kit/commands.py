@@ -6,6 +6,7 @@ of torch's two seconds, and is otherwise what `rldistill …` is, with its own s
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import importlib
 import io
@@ -189,6 +190,21 @@ def evaluate_one_episode() -> None:
     from rldistill.evaluation import play
 
     report_slowly(play, seconds=0.002, until=lambda event: event.done > 0)
+
+
+def print_in_environments() -> None:
+    """For `prepare`: CartPole prints when an episode begins, from Python, from C and to the file itself."""
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    reset = CartPoleEnv.reset
+
+    def reset_loudly(self: CartPoleEnv, **options: Any) -> Any:
+        print("from Python")
+        os.write(1, b"to the file\n")
+        ctypes.CDLL(None).puts(b"from C")
+        return reset(self, **options)
+
+    CartPoleEnv.reset = reset_loudly
 
 
 def report_slowly(module: ModuleType, *, seconds: float, until: Callable[[ProgressEvent], bool]) -> None:

@@ -1,12 +1,12 @@
 """`rldistill evaluate`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rldistill.cli.options import Flags, read_options, repeated_teachers
 from rldistill.cli.output import write_options, write_result
+from rldistill.cli.stdout import write_out
 from rldistill.errors import RldistillError
 from rldistill.options.evaluate import EvaluateOptions
 
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
 def _print(result: "Evaluation", flags: Flags, *, gate: str = "", error: RldistillError | None = None) -> None:
     """Print a result, whatever came of it; its error follows, with `--json` in the same object."""
     if not flags.json:
-        sys.stdout.write(f"{result}\n\n{gate}\n" if gate else f"{result}\n")
+        write_out(f"{result}\n\n{gate}\n" if gate else f"{result}\n")
     elif error is None:
         write_result(flags, result.to_dict(), "")
     else:

@@ -1,6 +1,5 @@
 """`rldistill inspect`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from rldistill.cli.options import Flags, read_options
 from rldistill.cli.output import plain_line, write_options, write_result
+from rldistill.cli.stdout import write_out
 from rldistill.errors import GateError, UsageError
 from rldistill.options.declaration import option_types
 from rldistill.options.inspect import InspectOptions, VerifyOptions
@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
         # What was asked for is the result, not progress: it belongs on stdout in words, too.
         from rldistill.cli.description import description_text  # tables need torch, which --help has no time for
 
-        sys.stdout.write(description_text(description, full=options.full))
+        write_out(description_text(description, full=options.full))
 
 
 def _compare(options: InspectOptions, flags: Flags) -> None:
@@ -74,7 +74,7 @@ def _compare(options: InspectOptions, flags: Flags) -> None:
     found = compare_contracts(Path(options.target), Path(options.against), options.as_reading(), options.task)
     lines: list[str] = found["differences"]
     if not flags.json:
-        sys.stdout.write("".join(f"{plain_line(line)}\n" for line in lines) or "no difference\n")
+        write_out("".join(f"{plain_line(line)}\n" for line in lines) or "no difference\n")
     if lines:
         error = GateError(f"{options.target} and {options.against} differ in {len(lines)} places.")
         error.result = found
@@ -95,7 +95,7 @@ def _verify(options: VerifyOptions, target: str, flags: Flags, description: dict
         result = verify.of(replace(options, callbacks=listeners))
     found = description | {"verification": result.to_dict()}
     if not flags.json:
-        sys.stdout.write(verification_text(result))
+        write_out(verification_text(result))
     try:
         check_verified(result)
     except GateError as error:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rldistill.cli.stdout import results_alone
 from rldistill.errors import MAX_MESSAGE, DiskFullError, RldistillError, TeacherWarning, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
@@ -108,7 +109,8 @@ def _run(arguments: list[str]) -> int:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"Unknown verb: got {verb!r}, expected one of {', '.join(VERBS)}.{hint}")
     module = importlib.import_module(VERBS[verb][0])
-    module.run(arguments[1:])
+    with results_alone():
+        module.run(arguments[1:])
     return 0
 
 
@@ -156,7 +158,7 @@ def _fail(verb: str, message: str, code: int, *, wants_json: bool, result: Mappi
     sys.stderr.write(f"rldistill{' ' * bool(verb)}{verb}: {line}\n")
     try:
         if wants_json:
-            sys.stdout.write(json.dumps({**(result or {}), "error": line}) + "\n")
+            sys.stdout.write(json.dumps({**(result or {}), "error": line}, allow_nan=False) + "\n")
         sys.stdout.flush()
     except OSError:
         # Nothing more can be said there, and the line on stderr says what happened.

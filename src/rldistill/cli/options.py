@@ -8,7 +8,6 @@ import contextlib
 import difflib
 import io
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 import tyro
 
 from rldistill.cli.configuration_file import values_for_verb
+from rldistill.cli.stdout import write_out
 from rldistill.cli.text import flag, held_by, members_of, read_text
 from rldistill.errors import UsageError
 from rldistill.options.declaration import check_option, option_help, option_types
@@ -239,7 +239,7 @@ def _parse(
             parsed = tyro.cli(command, prog=f"rldistill {verb}", description=description, args=words)
     except SystemExit as stop:
         if stop.code in (0, None):
-            sys.stdout.write(shown.getvalue())
+            write_out(shown.getvalue())
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
     return {name: value for part in vars(parsed).values() for name, value in vars(part).items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rldistill.cli.options import Flags
+from rldistill.cli.stdout import write_out
 from rldistill.errors import RldistillError, printable
 from rldistill.options.declaration import Options
 from rldistill.options.quickstart import QuickstartOptions
@@ -18,7 +19,7 @@ from rldistill.options.shrink import ShrinkOptions
 def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
     """Print a result: JSON on stdout for programs, else words on stderr for people."""
     if flags.json:
-        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+        write_out(json.dumps(result, allow_nan=False) + "\n")
     elif not flags.quiet:
         # Names in it may come from a stranger's file.
         sys.stderr.write("".join(f"{plain_line(line)}\n" for line in text.rstrip("\n").split("\n")))
@@ -32,7 +33,7 @@ def write_options(options: Options | dict[str, Any], flags: Flags) -> None:
 
     named = options if isinstance(options, dict) else recorded(options)
     values = {key: plain(value) for key, value in named.items() if value is not None}
-    sys.stdout.write(json.dumps(values) + "\n" if flags.json else tomli_w.dumps(values))
+    write_out(json.dumps(values, allow_nan=False) + "\n" if flags.json else tomli_w.dumps(values))
 
 
 def quoted(value: object) -> str:

@@ -1,12 +1,12 @@
 """`rldistill reproduce`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import write_options, write_result
+from rldistill.cli.stdout import write_out
 from rldistill.options.reproduce import ReproduceOptions
 
 _EXAMPLE = "rldistill reproduce losses --budget smoke"
@@ -29,11 +29,11 @@ def run(argv: Sequence[str]) -> None:
         plan = make_plan(options)
         jobs = listed_jobs(plan)
         if given.flags.json:
-            sys.stdout.write(json.dumps({"jobs": jobs}) + "\n")
+            write_out(json.dumps({"jobs": jobs}) + "\n")
             return
         write_options(resolved(options, plan), given.flags)
-        sys.stdout.write(f"\n# {sum(job['done'] for job in jobs)} of {len(jobs)} jobs are done:\n")
-        sys.stdout.write("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
+        write_out(f"\n# {sum(job['done'] for job in jobs)} of {len(jobs)} jobs are done:\n")
+        write_out("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
         return
     with callbacks(quiet=given.flags.quiet) as listeners:
         made = reproduce.of(replace(options, callbacks=listeners))

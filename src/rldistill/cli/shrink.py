@@ -1,12 +1,12 @@
 """`rldistill shrink`."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rldistill.cli.options import read_options
 from rldistill.cli.output import drawn, quoted, task_words, teacher_words, write_options, write_result
+from rldistill.cli.stdout import write_out
 from rldistill.errors import UsageError
 from rldistill.options.shrink import ShrinkOptions
 
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
     if given.flags.json:
         write_result(given.flags, found.to_dict(), "")
         return
-    sys.stdout.write(f"{found}\n")
+    write_out(f"{found}\n")
     student = quoted(found.out / "student.safetensors")
     lines = [f"student: {student}"]
     from rldistill.reports.curves import size_curve
