@@ -1,6 +1,8 @@
 """`rldistill evaluate` on several tasks: options, files, JSON, exit codes."""
 
+import errno
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -66,6 +68,33 @@ def test_a_run_folder_named_alone_gets_the_evaluation_on_all_tasks():
     Path("student.safetensors").rename("run/student.safetensors")
     run_well("evaluate", "run", "--num-episodes", "1", "--quiet")
     assert json.loads(Path("run/evaluation.json").read_text())["tasks"].keys() == {A, B}
+
+
+def test_an_evaluation_of_a_run_folder_is_replaced_only_by_one_that_says_as_much(monkeypatch):
+    Path("run").mkdir()
+    Path("run/config.toml").write_text("# rldistill distill --config config.toml\n")
+    Path("student.safetensors").rename("run/student.safetensors")
+    path = Path("run/evaluation.json")
+    command = ("evaluate", "run", "--quiet")
+    run_well(*command, "--num-episodes", "4")
+    kept = path.read_bytes()
+    line = f"warning: {path} is kept: it is of another play, or of more episodes. --out FILE writes this one."
+    for further in ([], ["--seed", "1"], ["--exploration-epsilon", "0.5"], ["--task", A]):
+        said = run_well(*command, "--num-episodes", "6" if further else "3", *further).stderr.splitlines()
+        assert said[-1] == line
+        assert path.read_bytes() == kept
+    assert str(path) not in run_well(*command, *TEACHERS, "--num-episodes", "5").stderr
+    played = json.loads(path.read_text())["tasks"][A]["policies"]
+    assert [(row["role"], len(row["episodes"])) for row in played] == [("teacher", 5), ("student", 5), ("random", 5)]
+    assert "is kept" in run_well(*command, "--num-episodes", "9").stderr, "it would lose what was kept of the teacher"
+
+    def shut(path, _data):  # root may write everywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("rldistill.evaluation.file.write_json", shut)
+    result = run_well(*command, *TEACHERS, "--num-episodes", "5")
+    assert "student" in result.stdout
+    assert "is not written: [Errno 13] Permission denied" in result.stderr.splitlines()[-1]
 
 
 def test_one_of_the_tasks_is_an_evaluation_of_one_and_some_are_one_of_some():

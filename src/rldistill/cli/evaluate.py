@@ -1,5 +1,6 @@
 """`rldistill evaluate`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from rldistill.cli.options import Flags, read_options, repeated_teachers
 from rldistill.cli.output import write_options, write_result
 from rldistill.cli.stdout import write_out
-from rldistill.errors import RldistillError
+from rldistill.errors import MAX_MESSAGE, RldistillError, printable
 from rldistill.options.evaluate import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -28,15 +29,14 @@ def run(argv: Sequence[str]) -> None:
     )
     options, flags = given.make(EvaluateOptions), given.flags
     from rldistill.cli.progress import callbacks
-    from rldistill.evaluation.file import EvaluationNotWrittenError
+    from rldistill.evaluation.file import EvaluationNotWrittenError, keep_evaluation
     from rldistill.evaluation.gate import check_retention
     from rldistill.session.machine import resolve_machine
     from rldistill.session.own_files import CONFIG_FILE
     from rldistill.verbs.evaluate import evaluate_pairing, load_pairing
 
     options, policies = resolve_machine(options), given.values["policies"]
-    if options.out is None and len(policies) == 1 and (policies[0] / CONFIG_FILE).is_file():
-        options = replace(options, out=policies[0] / "evaluation.json")
+    is_run = options.out is None and len(policies) == 1 and (policies[0] / CONFIG_FILE).is_file()
     pairing = load_pairing(options)
     if flags.dry_run:
         write_options(options, flags)
@@ -47,6 +47,8 @@ def run(argv: Sequence[str]) -> None:
     except EvaluationNotWrittenError as error:
         _print(error.evaluation, flags, error=error)
         raise
+    if is_run and (problem := keep_evaluation(policies[0] / "evaluation.json", result)):
+        sys.stderr.write(f"warning: {printable(problem, MAX_MESSAGE)}\n")
     try:
         gate = check_retention(result, options.require_retention) if options.require_retention is not None else ""
     except RldistillError as error:

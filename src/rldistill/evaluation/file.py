@@ -1,16 +1,20 @@
 """The file of an evaluation: tried before an hour's play, and written after it."""
 
 import contextlib
+import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rldistill.errors import OutputExistsError, RldistillError
+from rldistill.errors import OutputExistsError, RldistillError, first_line
 from rldistill.evaluation.records import Evaluation
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.storage import check_temporary, write_json
+from rldistill.storage import canonical_json, check_temporary, write_json
 
 # Larger than most results: where this much can be written, an evaluation can.
 _PROBE_BYTES = 1 << 16
+_OF_THE_PLAY = ("task", "fingerprint", "protocol", "environment_kwargs", "seed")
 
 
 class EvaluationNotWrittenError(RldistillError):
@@ -53,6 +57,30 @@ def _is_evaluation(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and {"schema_version", "seed"} <= data.keys()
+
+
+def keep_evaluation(path: Path, result: Evaluation) -> str | None:
+    """Write an evaluation where nobody asked for it; return why not: what is there says more, or the place is shut."""
+    try:
+        if os.path.lexists(path) and not _is_outdone(read_json(read_file(path, JSON.num_bytes)), result.to_dict()):
+            return f"{path} is kept: it is of another play, or of more episodes. --out FILE writes this one."
+        write_json(path, result.to_dict())
+    except (RldistillError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"{path} is not written: {first_line(error)}. --out FILE writes it elsewhere."
+    return None
+
+
+def _is_outdone(before: Any, now: Mapping[str, Any]) -> bool:  # noqa: ANN401 (JSON)
+    """Return whether an evaluation played all that an earlier one did, in the same way and at least as long."""
+    if "tasks" in before:
+        tasks = now.get("tasks", {})
+        return all(_is_outdone(own, tasks.get(name, {})) for name, own in before["tasks"].items())
+    if any(canonical_json(before[key]) != canonical_json(now.get(key)) for key in _OF_THE_PLAY):
+        return False
+    earlier, later = (
+        {(row["role"], row["behaviour"]): len(row["episodes"]) for row in each["policies"]} for each in (before, now)
+    )
+    return all(later.get(row, 0) >= num_episodes for row, num_episodes in earlier.items())
 
 
 def write_evaluation(path: Path, result: Evaluation) -> None:

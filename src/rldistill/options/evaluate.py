@@ -50,7 +50,8 @@ class EvaluateOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvir
     """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; with
     several tasks, the bound of the mean over tasks."""
     out: PathLike | None = None
-    """JSON file to write. Default, on a command line that names one run folder alone: evaluation.json in it."""
+    """JSON file to write. Default, on a command line that names one run folder alone: evaluation.json in it, unless one
+    of more episodes, or of another play, is there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
