@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import gymnasium
@@ -26,6 +26,7 @@ from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.shrink_play import Episodes
 from rldistill.verbs.shrink_records import Trial
+from rldistill.verbs.shrink_tried import Tried
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
@@ -314,7 +315,29 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
     records.write_text(json.dumps(data))
     last = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
     assert len(last.proofs) == 8
-    assert "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew" in last.verdict
+    assert "All looks at fresh episodes are taken: --resume with a lower --keep, or --overwrite" in last.verdict
+
+
+def test_proofs_that_are_there_are_judged_anew_by_a_lower_share_to_be_kept(tmp_path, quick, monkeypatch):
+    found, _ = search_whose_proofs_fail(monkeypatch, tmp_path, num_failures=9, held_at_the_end=False)
+    assert "More time (--within) or a lower --keep may help with --resume" in found.verdict
+    task = short_cart_pole(60)
+    again = rd.shrink(
+        hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, keep=0.75, num_episodes=100, resume=True
+    )
+    assert (again.held, again.keep) == (True, 0.75)
+    assert again.proofs == tuple(replace(proof, holds=True) for proof in found.proofs), "no look more"
+    assert again.verdict.startswith("mlp:2, ") and "at least 80.0 % with 95 % confidence" in again.verdict
+    assert str(again).count(" proved") == 2
+
+
+def test_a_size_that_ended_when_it_held_is_tried_again_where_more_is_to_be_kept(tmp_path, quick):
+    trial = Trial("mlp:4", 30, 0.9, 0.85, True, 600, 100, 1.0, False, "")
+    Tried(tmp_path, {}).write({"trials": [asdict(trial)], "proofs": []})
+    for keep, outcomes in ((0.8, {"mlp:4": True}), (0.95, {})):
+        tried = Tried(tmp_path, {})
+        tried.take_up(keep)
+        assert (tried.has_held, tried.outcomes) == (keep == 0.8, outcomes)
 
 
 def test_a_size_that_time_cut_is_tried_again_and_replaced_only_by_a_better_student(tmp_path, quick, monkeypatch):
@@ -356,9 +379,9 @@ def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_pat
     hand_made_teacher(task).save(tmp_path / "t.safetensors")
     settings = {"out": tmp_path / "s", "within": 60.0, "num_episodes": 20, "num_envs": 4}
     rd.shrink(tmp_path / "t.safetensors", task, **settings)
-    options = ShrinkOptions(tmp_path / "t.safetensors", task, resume=True, keep=0.5, **settings)
+    options = ShrinkOptions(tmp_path / "t.safetensors", task, resume=True, seed=1, **settings)
     for call in (check_shrink, rd.shrink.of):
-        with pytest.raises(RldistillError, match=r"keep"):
+        with pytest.raises(RldistillError, match=r"seed was 0, is 1"):
             call(options)
 
 
@@ -547,8 +570,8 @@ def test_a_search_that_goes_on_shows_what_it_has_whatever_the_time(tmp_path, qui
     first = rd.shrink(hand_made_teacher(task), task, within=60.0, **settings)
     again = rd.shrink(hand_made_teacher(task), task, within=0.01, resume=True, **settings)
     assert again.verdict == first.verdict
-    with pytest.raises(RldistillError, match="keep was"):
-        rd.shrink(hand_made_teacher(task), task, within=60.0, keep=0.5, resume=True, **settings)
+    with pytest.raises(RldistillError, match="seed was"):
+        rd.shrink(hand_made_teacher(task), task, within=60.0, seed=1, resume=True, **settings)
 
 
 def test_every_purpose_has_episodes_of_its_own(tmp_path):

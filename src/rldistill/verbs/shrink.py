@@ -67,7 +67,7 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
 
 
 # The teacher and the task are compared by content (`Search`).
-_MAY_DIFFER = frozenset({"teacher", "task", "out", "within", "num_episodes", "num_threads", "device", "trust"})
+_MAY_DIFFER = frozenset({"teacher", "task", "out", "keep", "within", "num_episodes", "num_threads", "device", "trust"})
 
 
 def _resolved(options: ShrinkOptions) -> tuple[ShrinkOptions, PolicyLike, Path]:

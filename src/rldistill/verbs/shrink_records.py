@@ -120,7 +120,7 @@ class Shrunk:
     def __str__(self) -> str:
         """Return the sizes as a table, and the verdict."""
         rows = [("network", "parameters", "retention", "bound", "steps", "seconds", "")]
-        proved = {proof.policy_hash: proof.holds for proof in self.proofs}  # the last look at each
+        proved = {proof.policy_hash: proof.holds for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
         for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
             mark = "holds" if trial.holds else ""
             if trial.policy_hash in proved:
@@ -165,11 +165,14 @@ def verdict(
     if proof is None or not proof.holds:
         seen: Trial | Proof = trial if proof is None else proof
         episodes = "" if proof is None else f" in {proof.num_episodes} fresh episodes"
-        way = "More time (--within), a lower --keep, or data with more spread (--exploration-epsilon 0.1) may help."
+        way = (
+            "More time (--within) or a lower --keep may help with --resume; begun anew (--overwrite), data with more "
+            "spread (--exploration-epsilon 0.1)."
+        )
         if proof is not None and proof.retention >= keep:
             way = f"More episodes may prove it: --resume --num-episodes {4 * proof.num_episodes}, or a lower --keep."
         if not may_look_again:
-            way = "All looks at fresh episodes are taken: ask for a lower --keep, or begin anew with a longer --within."
+            way = "All looks at fresh episodes are taken: --resume with a lower --keep, or --overwrite the search."
         return (
             f"Nothing was proved to keep {100 * keep:g} % on {task}; the best, {size}, keeps "
             f"{_percent(seen.retention)}{episodes} (bound {_percent(seen.bound)}). {way}"

@@ -30,7 +30,7 @@ class Tried:
         self.trials: list[Trial] = []
         self.proofs: list[Proof] = []
         self.given_up: set[str] = set()
-        # Sizes that ran out of time in an earlier call: they may hold with more of it.
+        # Sizes that ended, in an earlier call, before their updates: they may hold after more of them.
         self._to_try_again: set[str] = set()
 
     @property
@@ -72,17 +72,22 @@ class Tried:
         try:
             data = read_json(read_file(path, JSON.num_bytes))
             begun = data["of"]
-            self.trials = [Trial(**trial) for trial in data["trials"]]
-            self.proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
+            before = [Trial(**trial) for trial in data["trials"]]
+            # All bounds of proofs hold together in 95 %: what is to be kept may be chosen by them.
+            self.trials = [replace(trial, holds=trial.bound >= keep) for trial in before]
+            proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
+            self.proofs = [replace(proof, holds=proof.bound >= keep) for proof in proofs]
         except (ValueError, TypeError, KeyError) as error:
             raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
         if canonical_json(begun) != canonical_json(self._of):
             raise MismatchError(
                 f"--resume {self._out}: the search began with another teacher or task. Use the same, or --overwrite."
             )
-        self._to_try_again = {trial.network for trial in self.trials if trial.is_cut and not trial.holds}
+        # What held less ended as soon as it did.
+        failed = {trial.network for trial in self.trials if not trial.holds}
+        self._to_try_again = {trial.network for trial in before if trial.is_cut or trial.holds} & failed
         # What kept too little in its last look is not looked at again; what kept enough may need more episodes.
-        last = {proof.policy_hash: proof for proof in self.proofs}
+        last = {proof.policy_hash: proof for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
         refuted = {key for key, proof in last.items() if proof.retention < keep}
         self.given_up = {trial.network for trial in self.trials if trial.policy_hash in refuted}
 
