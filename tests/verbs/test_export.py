@@ -216,9 +216,10 @@ def test_metadata_that_hold_no_names_are_refused(metadata, tmp_path):
 
 
 def test_names_of_a_file_stand_above_those_of_the_environment(teacher, tmp_path):
-    (tmp_path / "names.json").write_text('{"observation": [{"name": "state", "size": 4}], "action": ["push"]}')
+    file = tmp_path / "cart=pole.json"  # no spans: it is there
+    file.write_text('{"observation": [{"name": "state", "size": 4}], "action": ["push"]}')
     out = tmp_path / "out" / "cart.pt"
-    run_well("export", teacher, "--out", out, "--names", tmp_path / "names.json", "--num-episodes", 1, "--quiet")
+    run_well("export", teacher, "--out", out, "--names", file, "--num-episodes", 1, "--quiet")
     contract = json.loads((tmp_path / "out" / "cart.pt.contract.json").read_text())
     assert [term["name"] for term in contract["observation"]["terms"]] == ["state"]
     assert contract["action"]["terms"][0] == {

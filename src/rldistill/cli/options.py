@@ -39,7 +39,7 @@ class Flags:
     dry_run: bool = False
     """Check what can be checked without playing or training, print the resolved configuration and stop."""
     quiet: bool = False
-    """Print no progress and no notes: only warnings, errors, and the results of evaluate and inspect."""
+    """Print no progress and no notes: only warnings, errors, and the results of evaluate, inspect and shrink."""
     json: bool = False
     """Print the result as JSON on stdout."""
 

@@ -5,6 +5,7 @@ settings, `TASK=VALUE,…` for values by task, commas in lists of names.
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
@@ -37,7 +38,7 @@ def read_text(name: str, text: str, members: Collection[Any]) -> object:
             held = get_args(member)[1]
             if get_origin(held) is Sequence:
                 # Where a file may be named, too, the verb reads more of it than spans.
-                return text if Path in kinds and "=" not in text else _spans(name, text)
+                return text if Path in kinds and _is_file(text) else _spans(name, text)
             return _settings(name, text) if held is Any else _by_key(name, text, has_numbers=held is float)
     if Sequence in kinds and "," in text:
         inside = [kind for member in members if get_origin(member) is Sequence for kind in held_by(member)]
@@ -95,9 +96,14 @@ def _by_key(name: str, text: str, *, has_numbers: bool) -> object:
     return values
 
 
+def _is_file(text: str) -> bool:
+    """Return whether names of parts are a file's, whose own name may have a `=`, and not spans."""
+    return "=" not in text or os.path.isfile(text)
+
+
 def _spans(name: str, text: str) -> object:
     """Return spans of a vector by name, `[first, end]` or `[first]` to the end: as text, or in a file of `export`."""
-    if "=" not in text:
+    if _is_file(text):
         from rldistill.exports.names import read_names  # here: --help reads no file
 
         ends = [0]

@@ -98,7 +98,7 @@ class DistillationRun:
             data = " and ".join(task.description for task in setup.sources)
             tell(self._callbacks, f"{data} into {setup.values['student']}, {options.precision} on {options.device}")
         if self._update == setup.num_updates and (folder / STUDENT_FILE).is_file() and self._is_scored:
-            tell(self._callbacks, f"{folder} is finished")
+            tell(self._callbacks, f"{folder} is finished; `rldistill evaluate` plays its student")
             return self._finished()
         path, resumed_at = folder / "metrics.jsonl", self._update if self._continues else None
         try:
