@@ -358,6 +358,88 @@ def test_outputs_that_are_not_the_references_are_found():
     assert line == "parity: got outputs [1000, 3], expected [1000, 2]."
 
 
+class AnswersNaNToTheRowsAfterTheFirst(Wrapped):
+    def __call__(self, observations, state=None):
+        output, state = self.inner(observations, state)
+        later = torch.arange(len(observations))[:, None] >= 40
+        return replace(output, logits=output.logits.masked_fill(later, torch.nan)), state
+
+
+def with_one(values, number):
+    changed = values.copy()
+    changed[7, 1] = number
+    return changed
+
+
+def test_infinities_of_a_reference_are_compared_and_excuse_nothing():
+    right = Wrapped()(rows())[0].raw.numpy()
+    (line,) = findings(Wrapped, reference=Reference(rows(), with_one(right, -np.inf)))
+    assert line.startswith("parity: 0.1% of the rows differ from the reference, by up to inf where the largest")
+    (line,) = findings(Wrapped, reference=Reference(rows(), with_one(right + 1, -np.inf)))
+    assert line.startswith("parity: 100.0% of the rows differ from the reference")
+    (line,) = findings(Wrapped, reference=Reference(rows(), with_one(right, np.nan)))
+    assert line == "parity: the reference's outputs hold NaN, expected numbers."
+
+
+def test_an_action_that_is_masked_counts_as_what_it_is():
+    class Masks(Wrapped):
+        def __call__(self, observations, state=None):
+            output, state = self.inner(observations, state)
+            late = (torch.arange(len(observations)) >= 40)[:, None] & torch.tensor([False, True, False])
+            return replace(output, logits=output.logits.masked_fill(late, -torch.inf)), state
+
+    right = Masks()(rows())[0].raw.numpy()
+    actions = right.argmax(axis=1)
+    check_policy(Masks, reference=Reference(rows(), right, actions))
+    (line,) = findings(Masks, reference=Reference(rows(), actions=(actions + 1) % 3))
+    assert line == "parity: 99.9% of the greedy actions are not those of the reference, expected all."  # one is a tie
+
+
+def test_answers_of_nan_to_any_row_are_found():
+    right = Wrapped()(rows())[0].raw.numpy()
+    for reference in (Reference(rows(), right), Reference(rows(), actions=right.argmax(axis=1))):
+        (line,) = findings(AnswersNaNToTheRowsAfterTheFirst, reference=reference)
+        assert line == "parity: 96.0% of the rows are answered with NaN, expected numbers."
+
+
+def test_answers_of_nan_to_rows_alone_are_found():
+    class AnswersNaNAlone(Wrapped):
+        def __call__(self, observations, state=None):
+            output, state = self.inner(observations, state)
+            return replace(output, logits=output.logits * (1.0 if len(observations) > 1 else torch.nan)), state
+
+    assert any(line.startswith("batches: rows answered alone differ by nan") for line in findings(AnswersNaNAlone))
+
+
+def test_a_reference_that_compares_nothing_is_no_reference():
+    (line,) = findings(small_policy, reference=Reference(rows()))
+    assert line.startswith("parity: the reference has nothing to compare")
+    empty = Reference(rows(0), np.zeros((0, 3), np.float32))
+    assert findings(small_policy, reference=empty) == [
+        "observations: got none, expected at least one row to ask about."
+    ]
+    (line,) = findings(small_policy, reference=empty, observations=rows(5))
+    assert line.startswith("parity: the reference has nothing to compare")
+
+
+@pytest.mark.parametrize("fault", [AnswersNaN, NormalisesOverTheBatch, ActsOutside])
+def test_every_task_of_a_policy_is_asked(fault):
+    tasks = vector_task(3, name="a"), vector_task(2, name="b")
+
+    class OneFaultyHead(Wrapped):
+        def for_task(self, name):
+            chosen = self.inner.for_task(name)
+            return fault(chosen) if name == "b" else Wrapped(chosen)
+
+    def load():
+        return OneFaultyHead(small_policy(*tasks, output_kind="logits", behaviour="sample"))
+
+    found = findings(load)
+    assert found
+    assert all(line.startswith("b: ") for line in found), found
+    assert any(FAULTS[fault] in line for line in found), found
+
+
 def test_greedy_actions_count_where_the_best_two_differ():
     actions, _ = small_policy().act(rows())
     wrong = actions.copy()

@@ -78,7 +78,7 @@ def check_policy(
         seed: of what is made up.
 
     Raises:
-        ConformanceError: one line for each finding.
+        ConformanceError: one line for each finding; those of a further task begin with its name.
     """
     policy = load()
     _raise_any(list(_description(policy)))
@@ -86,6 +86,8 @@ def check_policy(
         shape = policy.tasks[0].fingerprint.observation_shape
         observations = reference.observations.reshape(-1, *shape)[:_NUM_ROWS]
     rows = _made_up(policy, seed) if observations is None else observations
+    if not len(rows):
+        raise ConformanceError("observations: got none, expected at least one row to ask about.")
     before = rows.copy()
     answer, _ = policy(rows, policy.initial_state(len(rows)))
     if not np.array_equal(rows, before):
@@ -94,7 +96,7 @@ def check_policy(
     case = _Case(load, policy, rows, answer, reload)
     _raise_any(list(_outputs(case)))
     checks = (_batches, _repetition, _memory, _actions, _randomness, _identity, _tasks, _wrong_shape, _saving)
-    found = [finding for check in checks for finding in check(case)]
+    found = [finding for check in checks for finding in check(case)] + list(_further_tasks(case, seed))
     _raise_any(found if reference is None else [*found, *parity_findings(policy, reference)])
 
 
@@ -108,17 +110,22 @@ def _description(policy: Policy) -> Iterator[str]:
     if not policy.tasks:
         yield "tasks: got none, expected at least one."
         return
-    kind, layout = policy.output_kind, policy.tasks[0].fingerprint.action_layout
     names = [task.name for task in policy.tasks]
     if len(set(names)) != len(names):
         yield f"tasks: got {names}, expected different names."
-    if kind not in OUTPUT_KINDS_OF_ACTIONS[layout.kind]:
-        fitting = " or ".join(OUTPUT_KINDS_OF_ACTIONS[layout.kind])
-        yield f"output_kind: got {kind!r}, expected {fitting} of {layout.kind} actions."
+    yield from _output_kind(policy)
     if policy.behaviour not in LEARNED_BEHAVIOURS:
         yield f"behaviour: got {policy.behaviour!r}, expected {' or '.join(LEARNED_BEHAVIOURS)}."
     if not policy.name or "\n" in policy.name:
         yield f"name: got {policy.name!r}, expected a short line."
+
+
+def _output_kind(policy: Policy) -> Iterator[str]:
+    """What it gives is of a kind that fits its actions."""
+    kind, layout = policy.output_kind, policy.tasks[0].fingerprint.action_layout
+    if kind not in OUTPUT_KINDS_OF_ACTIONS[layout.kind]:
+        fitting = " or ".join(OUTPUT_KINDS_OF_ACTIONS[layout.kind])
+        yield f"output_kind: got {kind!r}, expected {fitting} of {layout.kind} actions."
 
 
 def _outputs(case: _Case) -> Iterator[str]:
@@ -159,7 +166,7 @@ def _batches(case: _Case) -> Iterator[str]:
     }
     for how, raw in readings.items():
         gap = np.abs(raw - case.raw[: len(raw)]).max()
-        if gap > BATCH_TOLERANCE * largest:
+        if not gap <= BATCH_TOLERANCE * largest:  # nor NaN
             yield (
                 f"batches: rows answered {how} differ by {gap:.2g}, expected at most {BATCH_TOLERANCE:g} × the largest "
                 f"output, {largest:.2g}. Does it normalise over the batch, or is it not in eval mode?"
@@ -200,10 +207,10 @@ def _memory(case: _Case) -> Iterator[str]:
     whole = play(policy, steps, starts).numpy()
     slack = BATCH_TOLERANCE * np.abs(whole).max()
     alone = np.concatenate([play(policy, steps[:, [row]], starts[:, [row]]) for row in range(_NUM_ENVS)], axis=1)
-    if np.abs(alone - whole).max() > slack:
+    if not np.abs(alone - whole).max() <= slack:  # nor NaN
         yield "memory: an environment among others is answered otherwise than alone, expected the same. Is it shared?"
     anew = play(policy, steps[_NUM_ENVS:, [1]], starts[_NUM_ENVS:, [1]]).numpy()
-    if np.abs(anew - whole[_NUM_ENVS:, [1]]).max() > slack:
+    if not np.abs(anew - whole[_NUM_ENVS:, [1]]).max() <= slack:
         yield "memory: an episode that begins after another is answered otherwise than the first, expected the same."
     if np.array_equal(play(policy, steps, np.ones_like(starts)), whole):
         yield "memory: its answers do not depend on its state, expected a policy that remembers, or initial_state None."
@@ -304,6 +311,22 @@ def _tasks(case: _Case) -> Iterator[str]:
     except MismatchError:
         return
     yield f"for_task({_FOREIGN_TASK!r}): nothing was raised, expected a MismatchError."
+
+
+def _further_tasks(case: _Case, seed: int) -> Iterator[str]:
+    """What is asked of the first task is asked of each, as far as it is about the task."""
+    first = case.policy.tasks[0].fingerprint
+    for task in case.policy.tasks[1:]:
+        policy, seen = case.policy.for_task(task.name), task.fingerprint
+        is_alike = (seen.observation_shape, seen.observation_dtype) == (
+            first.observation_shape,
+            first.observation_dtype,
+        )
+        rows = case.rows if is_alike else _made_up(policy, seed)
+        output, _ = policy(rows, policy.initial_state(len(rows)))
+        own = _Case(case.load, policy, rows, output, None)
+        found = [*_output_kind(policy), *_outputs(own)] or [*_batches(own), *_actions(own)]
+        yield from (f"{task.name}: {finding}" for finding in found)
 
 
 def _wrong_shape(case: _Case) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,14 @@ def play(policy: Policy, observations: Array, starts: NDArray[np.bool_]) -> Tens
 
 def parity_findings(policy: Policy, reference: Reference) -> Iterator[str]:
     """Yield how a policy, asked for all rows of a step in one call, differs from the original, one line each."""
+    if not reference.observations.size or (reference.outputs is None and reference.actions is None):
+        yield "parity: the reference has nothing to compare, expected observations, and their outputs or actions."
+        return
     seen, starts = reference.observations, reference.starts
     raw = policy(seen)[0].raw.detach().cpu() if starts is None else play(policy, seen, starts).flatten(0, 1)
+    if has_nan := raw.isnan().any(dim=1).sum():
+        yield f"parity: {has_nan / len(raw):.1%} of the rows are answered with NaN, expected numbers."
+        return
     steps = 1 if starts is None else 2
     if reference.outputs is not None:
         expected = np.asarray(reference.outputs, np.float64)
@@ -67,14 +74,30 @@ def _output_parity(ours: NDArray[np.float32], theirs: NDArray[np.float64]) -> It
     if ours.shape != theirs.shape:
         yield f"parity: got outputs {list(ours.shape)}, expected {list(theirs.shape)}."
         return
-    gap = np.abs(ours - theirs)
-    largest = np.abs(theirs).max()
-    is_beyond = gap > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * largest
+    if np.isnan(theirs).any():
+        yield "parity: the reference's outputs hold NaN, expected numbers."
+        return
+    is_beyond = _is_beyond(ours, theirs)
     if is_beyond.any():
+        gap, largest = np.abs(ours - theirs)[is_beyond].max(), _largest(theirs)
         yield (
             f"parity: {is_beyond.any(axis=1).mean():.1%} of the rows differ from the reference, by up to "
-            f"{gap.max():.2g} where the largest output is {largest:.2g}; expected at most {PARITY_TOLERANCE:g} of it."
+            f"{gap:.2g} where the largest output is {largest:.2g}; expected at most {PARITY_TOLERANCE:g} of it."
         )
+
+
+def _is_beyond(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which numbers differ by more than rounding does; infinite ones must be equal."""
+    allowed = PARITY_TOLERANCE * np.where(np.isfinite(theirs), np.abs(theirs), 0.0) + PARITY_TOLERANCE * _largest(
+        theirs
+    )
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        return (ours != theirs) & ~(np.abs(ours - theirs) <= allowed)
+
+
+def _largest(values: Array) -> float:
+    """Return the largest of the finite numbers, without their signs: −∞, of what is masked, is no measure of them."""
+    return float(np.abs(values[np.isfinite(values)]).max(initial=1e-12))
 
 
 def _action_parity(output: PolicyOutput, theirs: Array) -> Iterator[str]:
@@ -84,11 +107,10 @@ def _action_parity(output: PolicyOutput, theirs: Array) -> Iterator[str]:
         yield f"parity: got actions {list(ours.shape)}, expected {list(theirs.shape)}."
         return
     layout, raw = output.action_layout, output.raw.detach().cpu().numpy()
-    slack = 2 * PARITY_TOLERANCE * np.abs(raw).max()
     if layout.is_continuous:
-        width = np.abs(theirs).max()
-        differs = np.abs(ours - theirs) > PARITY_TOLERANCE * np.abs(theirs) + PARITY_TOLERANCE * max(width, 1e-12)
+        differs = _is_beyond(ours, theirs)
     else:
+        slack = 2 * PARITY_TOLERANCE * _largest(raw)
         differs = (ours != theirs) & _is_clear(layout, raw, slack).reshape(ours.shape)
     if differs.any():
         share = differs.reshape(len(differs), -1).any(axis=1).mean()
