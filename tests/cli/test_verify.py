@@ -10,6 +10,7 @@ from tests.kit.other_libraries import QNetwork, randomised
 from tests.kit.seen_env import PARTS_TASK, VECTOR_TASK, teacher_of_state
 
 FEW = ("--verify", "--num-episodes", 5)
+TWENTY = ("--expected-return", 20, "--expected-standard-error", 1)
 
 
 @pytest.fixture
@@ -34,14 +35,20 @@ def test_a_policy_of_some_parts_is_verified_where_it_is_said_which(task, tmp_pat
 
 
 def test_a_gap_is_printed_in_full_and_ends_with_1(teacher):
-    result = run("inspect", teacher, *FEW, "--expected-return", 20, "--quiet")
+    result = run("inspect", teacher, *FEW, *TWENTY, "--quiet")
     assert result.code == 1
     assert max(map(len, result.stdout.splitlines())) <= 80
     text = " ".join(result.stdout.split())
     assert "score 40.0 ± 0 (standard error), 95 % interval 40.0 to 40.0" in text
-    assert "verdict differs: 20.0 apart, at most 0.1 allowed; it is better than random play" in text
+    assert "verdict differs: 20.0 apart, at most 3.1 allowed; it is better than random play" in text
     assert "environment version CartPole-v1" in text
-    assert "Verification failed: hand-made scores 40.0 ± 0 on CartPole-v1, 20.0 expected" in result.stderr
+    assert "Verification failed: hand-made scores 40.0 ± 0 on CartPole-v1, 20.0 ± 1 expected" in result.stderr
+
+
+def test_a_gap_that_nothing_measures_is_said_to_be_none(teacher):
+    text = " ".join(run_well("inspect", teacher, *FEW, "--expected-return", 20).stdout.split())
+    assert "verdict not compared: 20.0 apart, but its scores show no spread" in text
+    assert "give --expected-standard-error; it is better than random play" in text
 
 
 def test_without_a_recorded_return_it_says_what_was_not_checked(teacher):
@@ -85,11 +92,11 @@ def test_a_dry_run_plays_nothing(teacher):
 
 
 def test_a_negative_return_may_be_expected(teacher):
-    assert run("inspect", teacher, *FEW, "--expected-return", -20, "--quiet").code == 1
+    assert run("inspect", teacher, *FEW, "--expected-return", -20, "--expected-standard-error", 1, "--quiet").code == 1
 
 
 def test_a_gap_is_one_json_object_with_the_error_in_it(teacher):
-    result = run("inspect", teacher, *FEW, "--expected-return", 20, "--json")
+    result = run("inspect", teacher, *FEW, *TWENTY, "--json")
     assert result.code == 1
     assert result.json["verification"]["verdict"] == "differs"
     assert result.json["error"].startswith("Verification failed: hand-made scores 40.0")

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from rldistill.adapters.load import load_policy
+from rldistill.cli.description import verification_text
 from rldistill.errors import GateError, MismatchError, TaskError, UsageError
-from rldistill.inspection.expected import ExpectedReturn
+from rldistill.inspection.expected import ExpectedReturn, recorded_return
 from rldistill.verbs.verification import check_verified, verify
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.interruptions import StopAfter
 from tests.kit.payout import constant_heads, constant_policy, payout_task, payout_tasks
 from tests.kit.push import push_policy
+from tests.kit.small_policies import small_policy
 
 # The verdict
 
@@ -64,22 +66,56 @@ def test_the_return_recorded_with_a_file_is_expected_unless_another_is_given():
     )
 
 
-@pytest.mark.parametrize("record", [None, "10", {}, {"mean": "10"}])
+@pytest.mark.parametrize("record", [None, "10", {}, {"mean": "10"}, {"mean": 10**400}])
 def test_what_a_stranger_wrote_in_place_of_a_record_is_ignored(record):
     task = payout_task()
     policy = constant_policy(task, 2).with_provenance({"source": {"recorded_return": record}})
     assert verify(policy, task, num_episodes=6).expected is None
 
 
+@pytest.mark.parametrize(("deviation", "episodes"), [(10**400, 10), (-1.0, 10), (1.0, 10**400), ("1", 10), (1.0, 1)])
+def test_a_spread_that_is_no_number_is_not_known(deviation, episodes):
+    record = {"mean": 7.0, "standard_deviation": deviation, "episodes": episodes}
+    policy = small_policy().with_provenance({"source": {"recorded_return": record}})
+    found = recorded_return(policy)
+    assert found is not None
+    assert (found.mean, found.standard_error) == (7.0, None)
+
+
+def test_scores_without_spread_say_nothing_of_an_expected_return_without_an_error():
+    task = payout_task()
+    verification = verify(constant_policy(task, 1), task, num_episodes=6, expected_return=10)
+    assert (verification.verdict, verification.difference) == ("not compared", -4.0)
+    assert "give --expected-standard-error" in " ".join(verification_text(verification).split())
+    check_verified(verification)
+    sure = verify(constant_policy(task, 1), task, num_episodes=6, expected_return=10, expected_standard_error=0.1)
+    assert sure.verdict == "differs"
+
+
+def test_the_spread_of_a_census_stands_for_the_error_that_nobody_says():
+    task = payout_task(noise=1.0)
+    found = verify(constant_policy(task, 2), task, num_episodes=20)
+    found = replace(found, expected=ExpectedReturn(found.played.mean + 0.6, None, "test"))
+    assert found.verdict == "agrees"
+    rows = [replace(row, played=replace(row.played, is_census=True)) for row in found.evaluation.policies]
+    census = replace(found, evaluation=replace(found.evaluation, policies=tuple(rows)))
+    assert (census.played.standard_error, census.standard_error) == (0.0, found.standard_error)
+    assert (census.verdict, census.allowed_difference) == ("agrees", found.allowed_difference)
+    known = replace(census, expected=replace(census.expected, standard_error=0.1))
+    assert (known.verdict, known.standard_error) == ("differs", 0.0)
+
+
 def test_a_gap_is_one_line():
     task = payout_task()
-    verification = verify(constant_policy(task, 1, "student"), task, num_episodes=6, expected_return=10)
+    verification = verify(
+        constant_policy(task, 1, "student"), task, num_episodes=6, expected_return=10, expected_standard_error=0.1
+    )
     with pytest.raises(GateError) as caught:
         check_verified(verification)
     assert str(caught.value) == (
-        "Verification failed: student scores 6 ± 0 on tests.kit.payout:Payout-v0, 10.0 expected (--expected-return). "
-        "Its file speaks for no cause: compare how it was read (normaliser, activation, scaling of actions, version of "
-        "the environment, behaviour) with how it was trained."
+        "Verification failed: student scores 6 ± 0 on tests.kit.payout:Payout-v0, 10.0 ± 0.1 expected "
+        "(--expected-return). Its file speaks for no cause: compare how it was read (normaliser, activation, scaling "
+        "of actions, version of the environment, behaviour) with how it was trained."
     )
 
 
@@ -112,7 +148,7 @@ def test_a_gap_is_one_line():
 def test_a_gap_names_what_the_file_tells_of_its_cause(source, cause):
     task = payout_task()
     policy = constant_policy(task, 1, "student").with_provenance({"source": source})
-    verification = verify(policy, task, num_episodes=6, expected_return=10)
+    verification = verify(policy, task, num_episodes=6, expected_return=10, expected_standard_error=0.1)
     assert verification.likely_causes == (() if cause is None else (cause,))
     with pytest.raises(GateError) as caught:
         check_verified(verification)

@@ -130,6 +130,11 @@ def _verdict(verification: Verification) -> str:
             "not compared: no return is recorded beside it, and none was given (--expected-return R). Only that "
             f"{beside} was seen"
         )
+    if verification.verdict == "not compared":
+        return (
+            f"not compared: {figure(abs(difference))} apart, but its scores show no spread, and how sure the expected "
+            f"return is nobody says: give --expected-standard-error; {beside}"
+        )
     text = f"{verification.verdict}: {figure(abs(difference))} apart, at most {figure(allowed)} allowed"
     return text if verification.verdict == "agrees" else f"{text}; {beside}"
 

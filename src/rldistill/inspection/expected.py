@@ -210,15 +210,25 @@ def recorded_return(policy: Policy) -> ExpectedReturn | None:
     if not isinstance(record, Mapping):
         return None
     values: dict[str, Any] = dict(record)
-    mean, deviation, episodes = (values.get(key) for key in ("mean", "standard_deviation", "episodes"))
-    if not isinstance(mean, int | float) or not math.isfinite(mean):
+    mean, deviation = _finite(values.get("mean")), _finite(values.get("standard_deviation"))
+    if mean is None:
         return None
-    count = f", {episodes} episodes" if isinstance(episodes, int) else ""
-    source = f"{values.get('file')}, {values.get('chosen')}{count}"
-    if not (isinstance(deviation, int | float) and isinstance(episodes, int) and episodes > 1):
-        return ExpectedReturn(float(mean), None, source)
+    episodes = values.get("episodes")
+    if not isinstance(episodes, int) or _finite(episodes) is None:
+        episodes = None
+    source = f"{values.get('file')}, {values.get('chosen')}{'' if episodes is None else f', {episodes} episodes'}"
+    if deviation is None or deviation < 0 or episodes is None or episodes < 2:
+        return ExpectedReturn(mean, None, source)
     # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
-    return ExpectedReturn(float(mean), float(deviation) / math.sqrt(episodes - 1), source, episodes)
+    return ExpectedReturn(mean, deviation / math.sqrt(episodes - 1), source, episodes)
+
+
+def _finite(value: object) -> float | None:
+    """Return a number that is one, also as a float; else None."""
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def _degrees_of_freedom(*means: tuple[float, int | None]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rldistill import statistics
 from rldistill.envs import PlayableTask, TaskLike
 from rldistill.errors import GateError, MismatchError, UsageError
 from rldistill.evaluation.names import NamedPolicy
@@ -65,21 +66,32 @@ class Verification:
         return None if self.expected is None else self.played.mean - self.expected.mean
 
     @property
+    def standard_error(self) -> float:
+        """Of the played mean. A census's is 0, unless it has to stand for that of the expected return, too."""
+        error = self.played.standard_error
+        if error or self.expected is None or self.expected.standard_error is not None:
+            return error
+        return statistics.standard_error(self.played.played.scores) or 0.0
+
+    @property
     def allowed_difference(self) -> float | None:
         """How many points mean and expected return may lie apart."""
         num_episodes = len(self.played.played.episodes)
-        return None if self.expected is None else self.expected.allowed(self.played.standard_error, num_episodes)
+        return None if self.expected is None else self.expected.allowed(self.standard_error, num_episodes)
 
     @property
     def verdict(self) -> Literal["agrees", "differs", "not compared"]:
         """Whether the policy scores what it is said to score."""
-        if self.difference is None or self.allowed_difference is None:
+        if self.expected is None or self.difference is None or self.allowed_difference is None:
             return "not compared"
-        return "agrees" if abs(self.difference) <= self.allowed_difference else "differs"
+        if abs(self.difference) <= self.allowed_difference:
+            return "agrees"
+        # Scores without any spread do not tell how uncertain the expected return is.
+        return "differs" if self.standard_error or self.expected.standard_error is not None else "not compared"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        expected, error = self.expected, self.played.standard_error
+        expected, error = self.expected, self.standard_error
         return {
             "verdict": self.verdict,
             "expected": None if expected is None else asdict(expected),
@@ -135,13 +147,13 @@ def verify(options: VerifyOptions) -> Verification:
 
 
 def check_verified(verification: Verification) -> None:
-    """Check that a policy scores what it is said to score, where something says it.
+    """Check that a policy scores what it is said to score, where something says it and how surely is known.
 
     Raises:
         GateError: it does not; names the likely causes.
     """
     expected, played = verification.expected, verification.played
-    if expected is None or verification.verdict == "agrees":
+    if expected is None or verification.verdict != "differs":
         return
     causes = " ".join(f"Likely cause: {cause}." for cause in verification.likely_causes)
     raise GateError(
