@@ -48,6 +48,13 @@ def test_the_table_has_a_line_for_each_policy_and_fits_80_columns():
     assert [row[:2] for row in costs[1:]] == [[name, "mlp:1"] for name in ("big", *names)]
 
 
+def test_what_rounds_to_a_thousand_is_written_as_one():
+    text = evaluation_table(evaluate(constant_policy(task := payout_task(payouts=[999.7]), 0), task, num_episodes=5))
+    assert "999.7 [1,000, 1,000]" in text
+    text = evaluation_table(evaluate(constant_policy(task := payout_task(payouts=[-999.97]), 0), task, num_episodes=5))
+    assert "-1,000 [-1,000, -1,000]" in text
+
+
 def test_a_table_of_known_scores(task):
     text = evaluation_table(compare(task, student=1))
     assert text.split("\n\n")[1].splitlines() == [

@@ -93,6 +93,13 @@ def test_a_loss_that_falls_a_thousandfold_can_be_drawn(tmp_path: Path) -> None:
     assert _has_colour(_pixels(learning_curve(run, tmp_path / "curve.png", _evaluation())), _STUDENT)
 
 
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path) -> None:
+    evaluation, name = _evaluation(), "$a_{$ of $\\frac$"
+    evaluation["policies"][1]["name"] = name
+    run = _write_run(tmp_path / "run", _distillation(), _CONFIG.replace('"net3"', f"'{name}'"))
+    assert _has_colour(_pixels(learning_curve(run, tmp_path / "curve.png", evaluation)), _STUDENT)
+
+
 def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
     run = _write_run(tmp_path / "run", _distillation())
     first, second = (learning_curve(run, tmp_path / name, _evaluation()).read_bytes() for name in ("a.png", "b.png"))

@@ -195,6 +195,14 @@ def test_several_students_are_compared_and_told_apart(task):
     assert [policy["retention"] for policy in result["policies"]] == [None, 0.0, 0.5, None]
 
 
+def test_a_name_that_is_told_apart_takes_none_that_another_has(task):
+    students = [constant_policy(task, action, name) for action, name in ((0, "a"), (2, "a"), (1, "a (2)"))]
+    result = evaluate(students, task, teacher=constant_policy(task, 2, "t"), num_episodes=5).to_dict()
+    agreements = {policy["name"]: policy["agreement"] for policy in result["policies"]}
+    # The second is not the teacher itself, but chooses as it does.
+    assert agreements == {"t": None, "a": 0.0, "a (3)": 1.0, "a (2)": 0.0, "random": None}
+
+
 def test_the_teacher_named_among_the_policies_is_played_once(task):
     teacher = constant_policy(task, 2)
     result = evaluate([teacher, constant_policy(task, 1)], task, teacher=teacher, num_episodes=5).to_dict()

@@ -84,15 +84,19 @@ class TaskPlay:
     def _students(self, policies: Sequence[NamedPolicy], teacher: NamedPolicy | None) -> list[NamedPolicy]:
         """Return the policies that are played beside the teacher, each by a name of its own."""
         students: list[NamedPolicy] = []
+        # A name that somebody has is given to nobody else: what is asked of policies is kept by their names.
+        taken = {named.name for named in policies}
         names: list[str] = []
         for named in policies:
             if teacher is not None and named.policy.hash == teacher.policy.hash:
                 text = f"{named.name} is the teacher itself: it is played once, and its row is the teacher's"
                 tell(self.callbacks, text)
                 continue
-            names.append(named.name)
-            count = names.count(named.name)
-            name = named.name if count == 1 else f"{named.name} ({count})"
+            name, count = named.name, 1
+            while name in names or (count > 1 and name in taken):
+                count += 1
+                name = f"{named.name} ({count})"
+            names.append(name)
             students.append(NamedPolicy(name, fit_policy(named.policy, self.playable.task)))
         return students
 

@@ -215,4 +215,5 @@ def _share(value: float | None) -> str:
 
 def _number(value: float, num_digits: Literal[3, 4]) -> str:
     # Scores of some games are large: 12,345 reads better than 1.23e+04.
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{num_digits}g}"
+    # What rounds to 1,000 is one of them.
+    return f"{value:,.0f}" if abs(value) >= 1000 - 0.5 * 10 ** (3 - num_digits) else f"{value:.{num_digits}g}"

@@ -140,6 +140,10 @@ def headline(figure: "Figure", title: str, subtitle: str, footnote: str) -> None
 
 def save_png(figure: "Figure", out: Path) -> Path:
     """Write the figure as a whole PNG, wide enough for all that is written in it; returns `out`."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name with two dollar signs is a name and no formula
     _make_room(figure)
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, equal runs give equal files.
