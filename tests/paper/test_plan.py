@@ -6,6 +6,7 @@ from rldistill.envs import make_task
 from rldistill.errors import MismatchError, RldistillError, TaskError, UsageError
 from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.options.reproduce import ReproduceOptions
+from rldistill.paper.jobs import finished_result
 from rldistill.paper.plan import make_plan
 from rldistill.paper.reproduce import reproduce
 from rldistill.session.run_folder import write_config
@@ -62,6 +63,40 @@ def test_one_student_of_all_games(plan_of):
     assert len(plan.stages["students"][0].places["data_paths"]) == 2
     evaluated = [job.places["student_paths"] for job in plan.stages["evaluations"]]
     assert evaluated[0] == evaluated[1]
+
+
+def test_evaluations_of_students_of_other_games_are_others(plan_of):
+    several = ('kind = "single_task"', 'kind = "multi_task"')
+    of = {games: plan_of(several, games=games, seeds=1) for games in ("pong,breakout", "breakout,pong", "pong,qbert")}
+    records = {games: evaluation_of(plan, "pong").record.name for games, plan in of.items()}
+    assert records == {
+        "pong,breakout": "pong-of-pong-breakout-seed0.json",
+        "breakout,pong": "pong-of-breakout-pong-seed0.json",
+        "pong,qbert": "pong-of-pong-qbert-seed0.json",
+    }
+    assert evaluation_of(plan_of(seeds=1), "pong").record.name == "pong-seed0.json"
+
+
+def evaluation_of(plan, game):
+    return next(job for job in plan.stages["evaluations"] if job.settings["game"] == game)
+
+
+def test_evaluations_of_an_older_version_count_where_they_are_of_the_same_students(plan_of):
+    several = ('kind = "single_task"', 'kind = "multi_task"')
+    plan, other = plan_of(several, seeds=1), plan_of(several, games="pong,qbert", seeds=1)
+    for one in (plan, other):
+        for job in one.stages["students"]:
+            write_json(job.record, {"settings": job.settings, "result": {"policy_hash": str(job.record)}})
+    job = evaluation_of(plan, "pong")
+    old = job.record.with_name("pong-seed0.json")
+    students = zip(plan.experiment.arms, plan.stages["students"], strict=True)
+    arms = {arm.name: {"policy_hash": str(student.record)} for arm, student in students}
+    write_json(old, {"settings": job.settings, "result": {"arms": arms}})
+    assert evaluation_of(plan, "pong").record == old
+    assert finished_result(evaluation_of(plan, "pong")) == {"arms": arms}
+    assert finished_result(evaluation_of(other, "pong")) is None
+    old.write_text("[]")
+    assert finished_result(evaluation_of(plan, "pong")) is None
 
 
 def test_a_joint_arm_is_one_training_on_all_games(plan_of):

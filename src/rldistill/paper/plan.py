@@ -3,18 +3,20 @@
     OUT/teachers/pong.safetensors      pong.json           (and the folder pong/, if it was trained)
     OUT/data/pong/                     pong.json
     OUT/students/net3-pong-seed0/      net3-pong-seed0.json
-    OUT/evaluations/                   pong-seed0.json
+    OUT/evaluations/                   pong-seed0.json, or of students of several games pong-of-pong-qbert-seed0.json
 
 The JSON beside each is the record of its job. Students of all seeds learn from the same data.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, UsageError, check_installed
+from rldistill.limits import JSON, read_file
 from rldistill.loading.bundled import find_bundled_teacher
 from rldistill.losses import make_loss
 from rldistill.options.distill import DistillOptions, Live, Online
@@ -162,8 +164,18 @@ class Plan:
         ]
         teacher = learned / BEST_FILE if self.experiment.kind == "online" else self.teacher_file(game)
         places = self._places(student_paths=list(map(str, students)), teacher_path=str(teacher))
-        record = self.out / "evaluations" / f"{game}-seed{seed}.json"
+        record = self._evaluation_record(game, games, seed)
         return Job(evaluation_name(game, seed), work.evaluate_game, settings, places, record)
+
+    def _evaluation_record(self, game: str, games: Sequence[str], seed: int) -> Path:
+        """Return the record of an evaluation, whose name has all the games that its students play."""
+        folder, of_game = self.out / "evaluations", f"{game}-seed{seed}.json"
+        if len(games) == 1:
+            return folder / of_game
+        # Those of an older version have no games in their names; whose they are, the students' hashes tell.
+        students = {arm.name: self._student(arm, games, seed).record for arm in self.experiment.arms}
+        is_ours = _is_of(folder / of_game, students)
+        return folder / (of_game if is_ours else f"{game}-of-{'-'.join(games)}-seed{seed}.json")
 
     def _settings(self, seed: int, **of_job: object) -> dict[str, Any]:
         return {"seed": seed, "env": dict(self.budget.env), **of_job}
@@ -180,6 +192,18 @@ class Plan:
 
     def _student_folder(self, arm: Arm, games: Sequence[str], seed: int) -> Path:
         return self.out / "students" / f"{arm.name}-{'-'.join(games)}-seed{seed}"
+
+
+def _is_of(evaluation: Path, students: Mapping[str, Path]) -> bool:
+    """Return whether an evaluation is of these students, by name of their arms: as the records of all say it."""
+    try:
+        arms, *made = (
+            json.loads(read_file(each, JSON.num_bytes))["result"] for each in (evaluation, *students.values())
+        )
+        hashes = [arms["arms"][name]["policy_hash"] for name in students]
+        return hashes == [student["policy_hash"] for student in made]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def student_name(arm: Arm, games: Sequence[str], seed: int) -> str:
