@@ -43,6 +43,9 @@ def test_every_result_comes_back_and_is_recorded(tmp_path, backend):
     record = json.loads((tmp_path / "3.json").read_text())
     assert (record["job"], record["settings"], record["num_threads"]) == ("square of 3", {"number": 3}, 3)
     assert record["result"] == results["square of 3"]
+    # The next job may be done by another machine, or by another version.
+    assert record["made"]["versions"]["rldistill"]
+    assert record["made"]["machine"]["device"] == "cpu"
 
 
 def test_what_is_done_is_not_done_again(tmp_path):

@@ -34,6 +34,15 @@ def _arm(name, value, paper=None, method="distill"):
     }
 
 
+def _pair(value, interval, *, unsure=False):
+    return {"paper_better": "kl", "paper_worse": "nll", "value": value, "interval": interval, "unsure": unsure}
+
+
+MADE = {
+    "versions": {"rldistill": "0.1.0", "torch": "2.13.0"},
+    "commit": "0123456789abcdef+changes",
+    "machine": {"processor": "a processor", "num_processors": 2, "device": "cpu"},
+}
 RESULTS = {
     "title": "Which loss",
     "section": "section 4.1",
@@ -43,6 +52,7 @@ RESULTS = {
         "num_seeds": 1,
         "teachers": "trained",
         "distill": {"num_updates": 8000},
+        "collect": {"num_steps": 60000},
     },
     "games": ["pong", "space_invaders"],
     "seeds": [0],
@@ -59,15 +69,12 @@ RESULTS = {
     "left_out": [],
     "measure": "geometric_mean",
     "order": ["kl", "nll"],
+    "differences": [_pair(0.155, [0.1, 0.21])],
     "contradictions": [],
     "unsure": False,
     "seconds": 5400.0,
-    "provenance": {
-        "command": "rldistill reproduce losses",
-        "versions": {"rldistill": "0.1.0", "torch": "2.13.0"},
-        "commit": "0123456789abcdef+changes",
-        "machine": {"processor": "a processor", "num_processors": 2, "device": "cpu"},
-    },
+    "jobs_made": [{"num_jobs": 9, "made": MADE}],
+    "provenance": {"command": "rldistill reproduce losses", **MADE},
 }
 
 
@@ -79,9 +86,40 @@ def test_the_page_has_our_figure_its_interval_and_the_papers_figure_in_one_row()
         in page
     )
     assert "The paper: Pong, Qbert. Means over other games differ." in page
-    assert "share one dataset per game and one teacher" in page
+    assert "- One seed of each arm (0), which share one dataset per game and one teacher; 30 episodes" in page
+    assert "up to 29 no-ops" in page
     assert "| Pong | the zoo | 17.0 | 95.2 % | `abababababababab` |" in page
-    assert "commit `0123456789ab+changes`; a processor, 2 processors, cpu; 1.50 hours of work" in page
+    assert (
+        "losses`; rldistill 0.1.0, torch 2.13.0, commit `0123456789ab+changes`, a processor, 2 processors, cpu; "
+        "1.50 hours, over all jobs, in the calls that finished them"
+    ) in page
+
+
+def test_the_page_names_every_machine_and_version_that_made_a_job():
+    other = MADE | {"commit": None, "machine": MADE["machine"] | {"device": "NVIDIA H200"}}
+    made = [{"num_jobs": 7, "made": other}, {"num_jobs": 2, "made": MADE}, {"num_jobs": 1, "made": None}]
+    page = experiment_page(RESULTS | {"jobs_made": made})
+    assert (
+        "losses`; jobs, 7: rldistill 0.1.0, torch 2.13.0, a processor, 2 processors, NVIDIA H200; "
+        "jobs, 2: rldistill 0.1.0, torch 2.13.0, commit `0123456789ab+changes`, a processor, 2 processors, cpu; "
+        "jobs, 1: by a version that did not record what each job ran on; the last call: rldistill 0.1.0, torch 2.13.0, "
+        "commit `0123456789ab+changes`, a processor, 2 processors, cpu; 1.50 hours"
+    ) in page
+
+
+def test_what_students_share_depends_on_the_arm_and_on_the_budget():
+    live = {key: value for key, value in RESULTS["settings"].items() if key != "collect"}
+    assert "of each arm (0), which share one teacher per game; 30" in experiment_page(RESULTS | {"settings": live})
+    arms = [*RESULTS["arms"], _arm("joint", 0.5, method="joint")]
+    page = experiment_page(RESULTS | {"arms": arms})
+    assert "of each arm (0), of which kl and nll share one dataset per game and one teacher; 30" in page
+    assert "of each arm (0); 30 episodes" in experiment_page(RESULTS | {"arms": arms[2:]})
+
+
+def test_a_seed_without_a_value_is_a_dash_among_the_others():
+    arm = _arm("kl", 0.955)
+    arm["geometric_mean"]["by_seed"] = [{"seed": 0, "value": 0.93}, {"seed": 1, "value": None}]
+    assert "| 95.5 % [90.5, 100.5] | 93.0, – |" in experiment_page(RESULTS | {"arms": [arm]})
 
 
 def test_the_page_says_which_teachers_are_weak():
@@ -93,7 +131,9 @@ def test_the_page_says_which_teachers_are_weak():
 
 
 def test_the_page_tells_the_settings_of_the_budget():
-    assert "- Settings: `teachers: trained; distill: num_updates 8000`." in experiment_page(RESULTS)
+    assert "- Settings: `teachers: trained; distill: num_updates 8000; collect: num_steps 60000`." in experiment_page(
+        RESULTS
+    )
 
 
 def test_the_page_names_students_that_learned_nothing():
@@ -108,16 +148,22 @@ def test_the_page_names_students_that_learned_nothing():
     [
         (
             {},
-            "The paper's order is kl > nll; ours, by geometric mean of student ÷ teacher, is kl > nll. The two agree.",
+            "The paper's order is kl > nll; ours, by geometric mean of student ÷ teacher, is kl > nll. The two agree. "
+            "Differences in points [95 %], on the same episodes: kl − nll 15.5 [10.0, 21.0].",
         ),
-        ({"unsure": True}, "The two agree, but intervals overlap: these episodes cannot tell all arms apart."),
+        (
+            {"differences": [_pair(0.05, [-0.01, 0.11], unsure=True)]},
+            "The two agree, but these episodes cannot tell kl from nll. "
+            "Differences in points [95 %], on the same episodes: kl − nll 5.0 [-1.0, 11.0].",
+        ),
         (
             {
                 "order": ["nll", "kl"],
-                "contradictions": [{"paper_better": "kl", "here_better": "nll", "intervals_overlap": True}],
+                "differences": [_pair(-0.05, [-0.11, 0.01], unsure=True)],
+                "contradictions": [{"paper_better": "kl", "here_better": "nll", "unsure": True}],
             },
-            "**This contradicts the paper**: nll does better here than kl (their intervals overlap: these episodes "
-            "cannot tell).",
+            "**This contradicts the paper**: nll does better here than kl (these episodes cannot tell). "
+            "Differences in points [95 %], on the same episodes: kl − nll -5.0 [-11.0, 1.0].",
         ),
         ({"measure": None}, "The arms cannot be ranked here: neither measure is defined for all of them."),
         ({"paper": {"games": [], "order": []}}, ""),

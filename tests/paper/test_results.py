@@ -1,4 +1,4 @@
-"""From episodes to figures: pooled over seeds, by game, over all games, against the paper's order."""
+"""From episodes to figures: averaged over seeds, by game, over all games, against the paper's order."""
 
 import json
 
@@ -54,8 +54,8 @@ def test_a_hand_worked_experiment(plan):
     assert kl["mean_retention"]["value"] == pytest.approx(0.625)
     by_seed = [point["value"] for point in kl["mean_retention"]["by_seed"]]
     assert by_seed == pytest.approx([(0.8 + 0.25) / 2, (1.2 + 0.25) / 2])
-    low, high = kl["mean_retention"]["interval"]
-    assert 0.5 < low < 0.625 < high < 0.75
+    # Every student is sure of its score; that those of two seeds differ is no matter of episodes.
+    assert kl["mean_retention"]["interval"] == pytest.approx([0.625, 0.625])
     assert kl["games"]["pong"]["mean"] == 10.0
     assert kl["games"]["pong"]["num_episodes"] == 10
     assert kl["games"]["breakout"]["retention"] == pytest.approx(0.25)
@@ -92,7 +92,9 @@ def test_what_is_undefined_in_one_game_is_undefined_over_all(plan):
     assert nll["geometric_mean"]["value"] is not None
     # Arms are ranked by a measure that all of them have.
     assert found["measure"] == "mean_retention"
-    assert found["contradictions"] == [{"paper_better": "kl", "here_better": "nll", "intervals_overlap": False}]
+    assert found["contradictions"] == [{"paper_better": "kl", "here_better": "nll", "unsure": False}]
+    (pair,) = found["differences"]
+    assert (pair["value"], pair["interval"]) == (pytest.approx(-0.65), pytest.approx([-0.65, -0.65]))
 
 
 def test_a_teacher_no_better_than_random_play_leaves_nothing_to_rank_by(plan):
@@ -109,6 +111,48 @@ def test_arms_that_these_episodes_cannot_tell_apart_are_said_to_be(plan):
     same = {"pong": [4.0, 6.0], "breakout": [4.0, 6.0]}
     found = gathered(plan, evaluations(kl=same, nll=same))
     assert (found["contradictions"], found["unsure"]) == ([], True)
+
+
+def spread_out(**means_of_arms) -> dict:
+    """Return evaluations in which episodes are hard or easy for all alike, of which arms score a share."""
+    easy = [20.0 + 8.0 * number for number in range(10)]
+    return {
+        f"evaluation of {game}, seed {seed}": {
+            "arms": {
+                arm: row(*(share * score + (-1) ** number for number, score in enumerate(easy)))
+                for arm, share in means_of_arms.items()
+            },
+            "teacher": row(*easy),
+            "random": row(*[0.0] * 10),
+        }
+        for game in ("pong", "breakout")
+        for seed in (0, 1)
+    }
+
+
+def test_what_makes_an_episode_easy_for_all_cancels_out(plan):
+    kl = gathered(plan, spread_out(kl=0.9, nll=0.8))["arms"][0]
+    low, high = kl["mean_retention"]["interval"]
+    assert 0.88 < low < 0.9 < high < 0.92  # by themselves: 0.8 to 1.0
+
+
+def test_arms_whose_intervals_overlap_may_still_be_told_apart(plan):
+    found = gathered(plan, spread_out(kl=0.81, nll=0.80))
+    kl, nll = (arm["geometric_mean"]["interval"] for arm in found["arms"])
+    assert kl[0] < nll[1]
+    (pair,) = found["differences"]
+    assert (pair["paper_better"], pair["paper_worse"], pair["unsure"]) == ("kl", "nll", False)
+    assert pair["interval"] == pytest.approx([0.01, 0.01], abs=1e-3)
+    assert found["unsure"] is False
+
+
+def test_a_difference_that_is_undefined_in_too_many_resamples_is_not_known(plan):
+    played = spread_out(kl=0.9, nll=0.8)
+    for name in played:
+        played[name]["arms"]["nll"] = row(*[-1.0, 1.5] * 5)
+    found = gathered(plan, played)
+    assert found["differences"][0]["interval"] is None
+    assert found["unsure"] is True
 
 
 def test_without_an_order_the_papers_figures_make_one(tmp_path):

@@ -365,3 +365,31 @@ def test_wrong_settings_are_named(function):
 def test_an_unknown_role_is_named(name):
     with pytest.raises(ValueError, match=rf"^{name} must name student, teacher or random, got \['pupil'\]\.$"):
         stratum(**{name: ("pupil",)})
+
+
+# Several training seeds: blocks.
+
+
+def test_blocks_are_resampled_each_by_itself_and_averaged():
+    # Two students that differ by far, each without any spread: other episodes of these two move nothing.
+    two = {"student": [10.0] * 6 + [90.0] * 6, "teacher": [100.0] * 12, "random": [0.0] * 12, "together": ROLES}
+    assert np.ptp(retention_samples(Stratum(**two), rng=generator())) > 0.2
+    np.testing.assert_allclose(retention_samples(Stratum(**two, num_blocks=2), rng=generator()), 0.5)
+
+
+def test_the_spread_of_blocks_is_that_within_them():
+    rng = generator(3)
+    scores = np.concatenate([rng.normal(centre, 4.0, 50) for centre in (20.0, 80.0)])
+    task = Stratum(scores, [100.0], [0.0], fixed=("teacher", "random"), num_blocks=2)
+    expected = np.hypot(*(block.std() / 50**0.5 for block in np.split(scores, 2))) / 2 / 100
+    assert retention_samples(task, rng=generator()).std() == pytest.approx(expected, rel=0.05)
+
+
+def test_blocks_need_equal_lengths_and_five_values_each():
+    with pytest.raises(ValueError, match="num_blocks must divide the numbers of values, got 2"):
+        Stratum([1.0] * 7, [1.0] * 8, [0.0] * 8, num_blocks=2)
+    with pytest.raises(ValueError, match="num_blocks must divide the numbers of values, got 0"):
+        Stratum([1.0], [1.0], [0.0], num_blocks=0)
+    values = [[1.0] * 8, [2.0] * 8, [0.0] * 8]
+    assert retention_samples(Stratum(*values, num_blocks=2), rng=generator()) is None
+    assert retention_samples(Stratum(*values), rng=generator()) is not None

@@ -73,7 +73,9 @@ def test_what_a_stranger_wrote_in_place_of_a_record_is_ignored(record):
     assert verify(policy, task, num_episodes=6).expected is None
 
 
-@pytest.mark.parametrize(("deviation", "episodes"), [(10**400, 10), (-1.0, 10), (1.0, 10**400), ("1", 10), (1.0, 1)])
+@pytest.mark.parametrize(
+    ("deviation", "episodes"), [(10**400, 10), (-1.0, 10), (1.0, 10**400), ("1", 10), (1.0, 1)], ids=range(5)
+)
 def test_a_spread_that_is_no_number_is_not_known(deviation, episodes):
     record = {"mean": 7.0, "standard_deviation": deviation, "episodes": episodes}
     policy = small_policy().with_provenance({"source": {"recorded_return": record}})

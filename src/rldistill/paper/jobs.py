@@ -1,9 +1,9 @@
 """An experiment's jobs, and what does them: this process, one after the other, or several processes at once.
 
 A job is a module-level function, plain arguments, and the record whose existence means done. A record is JSON:
-`{"job", "settings", "seconds", "num_threads", "result"}`. It is written whole the moment the function returns; a job
-whose record is there is not done again. Settings decide the result and are compared; places (paths, device, number of
-environments) are not, so a folder of results may be moved, and finished on another machine.
+`{"job", "settings", "seconds", "num_threads", "made", "result"}`. It is written whole the moment the function returns;
+a job whose record is there is not done again. Settings decide the result and are compared; places (paths, device,
+number of environments) are not, so a folder of results may be moved, and finished on another machine.
 
 Every job of several at once has a process of its own, started anew (spawned): nothing is shared but plain data. It
 tells events and its outcome through a pipe. Ctrl-C reaches every process of a terminal, so workers ignore it: the
@@ -30,6 +30,7 @@ from typing import Any
 from rldistill.errors import RldistillError
 from rldistill.events import Callback, Event, ProgressEvent, StopRequestedError, notify, renamed, tell
 from rldistill.limits import JSON, read_file
+from rldistill.paper.made import made_here
 from rldistill.session.run_folder import changed_settings
 from rldistill.storage import canonical_json, write_json
 
@@ -83,6 +84,7 @@ def _perform(job: Job, *, num_threads: int, callbacks: Sequence[Callback]) -> Ou
         result = job.function(**job.settings, **job.places, num_threads=num_threads, callbacks=named)
         seconds = time.monotonic() - started
         record = {"job": job.name, "settings": job.settings, "seconds": seconds, "num_threads": num_threads}
+        record |= {"made": made_here(str(job.places.get("device", "cpu")))}
         write_json(job.record, record | {"result": result})
     except StopRequestedError:
         raise KeyboardInterrupt from None

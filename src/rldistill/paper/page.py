@@ -51,15 +51,23 @@ def ranking_sentences(results: Results) -> str:
         return "The arms cannot be ranked here: neither measure is defined for all of them."
     ours = f"ours, by {_MEASURES[results['measure']]}, is {' > '.join(results['order'])}"
     ranked = f"The paper's order is {' > '.join(paper)}; {ours}."
+    pairs = [
+        f"{pair['paper_better']} − {pair['paper_worse']} {share(pair['value'], pair['interval']).replace(' %', '')}"
+        for pair in results["differences"]
+    ]
+    apart = f" Differences in points [95 %], on the same episodes: {'; '.join(pairs)}." if pairs else ""
     if not results["contradictions"]:
-        unsure = " but intervals overlap: these episodes cannot tell all arms apart" if results["unsure"] else ""
-        return f"{ranked} The two agree{',' if unsure else ''}{unsure}."
+        unsure = [
+            f"{pair['paper_better']} from {pair['paper_worse']}" for pair in results["differences"] if pair["unsure"]
+        ]
+        but = f", but these episodes cannot tell {' or '.join(unsure)}" if unsure else ""
+        return f"{ranked} The two agree{but}.{apart}"
     clauses = [
         f"{pair['here_better']} does better here than {pair['paper_better']}"
-        + (" (their intervals overlap: these episodes cannot tell)" if pair["intervals_overlap"] else "")
+        + (" (these episodes cannot tell)" if pair["unsure"] else "")
         for pair in results["contradictions"]
     ]
-    return f"{ranked} **This contradicts the paper**: {'; '.join(clauses)}."
+    return f"{ranked} **This contradicts the paper**: {'; '.join(clauses)}.{apart}"
 
 
 def share(value: float | None, interval: Sequence[float] | None = None) -> str:
@@ -192,27 +200,47 @@ def _game(results: Results, game: str) -> str:
 
 
 def _conditions(results: Results) -> str:
-    made, seeds = results["provenance"], results["seeds"]
+    seeds = results["seeds"]
     num_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    machine, full = made["machine"], made["commit"]
-    commit = "" if full is None else f", commit `{full[:12]}{'+changes' if full.endswith('+changes') else ''}`"
-    is_online = "mean_change_between_evaluations" in results
-    shared = "each with a learner of its own" if is_online else "which share one dataset per game and one teacher"
+    unknown = f"by a version that did not record what each job ran on; the last call: {_maker(results['provenance'])}"
+    makers = [(each["num_jobs"], _maker(each["made"]) if each["made"] else unknown) for each in results["jobs_made"]]
+    made = makers[0][1] if len(makers) == 1 else "; ".join(f"jobs, {count}: {maker}" for count, maker in makers)
     settings = [(key, value) for key, value in results["settings"].items() if key not in ("games", "num_seeds")]
     lines = [
-        f"{num_seeds} of each arm ({', '.join(map(str, seeds))}), {shared}; "
+        f"{num_seeds} of each arm ({', '.join(map(str, seeds))}){_shared(results)}; "
         f"{results['num_episodes']} episodes of each student and game, ε {results['exploration_epsilon']:g}, up to "
-        f"{results['settings'].get('env', {}).get('noop_max', 30)} no-ops, "
+        f"{max(results['settings'].get('env', {}).get('noop_max', 30), 1) - 1} no-ops, "
         "where the paper has human starts. No teacher, dataset or student has seen these episodes.",
-        "An interval (95 %, stratified bootstrap) speaks of other episodes of these students, with all seeds pooled; "
-        "how much other seeds differ is for the values by seed to say. "
+        "An interval (95 %, stratified bootstrap) speaks of other episodes of these students; how much other seeds "
+        "differ is for the values by seed to say. "
         f"{_UNDEFINED}: undefined, such as a share of a score of 0 or less.",
         f"Settings: `{'; '.join(f'{key}: {_setting(value)}' for key, value in settings)}`.",
-        f"`{made['command']}`; rldistill {made['versions']['rldistill']}, torch {made['versions']['torch']}{commit}; "
-        f"{machine['processor']}, {machine['num_processors']} processors, {machine['device']}; "
-        f"{results['seconds'] / 3600:.2f} hours of work, over all jobs.",
+        f"`{results['provenance']['command']}`; {made}; {results['seconds'] / 3600:.2f} hours, over all jobs, in the "
+        "calls that finished them: what calls that were stopped had done before is not in it.",
     ]
     return "\n".join(f"- {line[0].upper()}{line[1:]}" for line in lines)
+
+
+def _maker(made: Mapping[str, Any]) -> str:
+    """Return what made some of the jobs: versions, commit and machine."""
+    machine, full = made["machine"], made["commit"]
+    commit = "" if full is None else f", commit `{full[:12]}{'+changes' if full.endswith('+changes') else ''}`"
+    return (
+        f"rldistill {made['versions']['rldistill']}, torch {made['versions']['torch']}{commit}, "
+        f"{machine['processor']}, {machine['num_processors']} processors, {machine['device']}"
+    )
+
+
+def _shared(results: Results) -> str:
+    """Return what the students of all seeds have in common."""
+    if "mean_change_between_evaluations" in results:
+        return ", each with a learner of its own"
+    distilled = [arm["name"] for arm in results["arms"] if arm["method"] == "distill"]
+    if not distilled:
+        return ""
+    who = "which" if len(distilled) == len(results["arms"]) else f"of which {' and '.join(distilled)}"
+    what = "one dataset per game and one teacher" if "collect" in results["settings"] else "one teacher per game"
+    return f", {who} share {what}"
 
 
 def _setting(value: Mapping[str, Any] | str) -> str:
@@ -222,7 +250,7 @@ def _setting(value: Mapping[str, Any] | str) -> str:
 
 def _by_seed(measure: Mapping[str, Any]) -> str:
     values = [point["value"] for point in measure["by_seed"]]
-    return _UNDEFINED if None in values else ", ".join(f"{100 * value:.1f}" for value in values)
+    return ", ".join(_number(None if value is None else 100 * value) for value in values)
 
 
 def _number(value: float | None) -> str:

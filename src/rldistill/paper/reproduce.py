@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,11 +15,12 @@ from rldistill.options.declaration import default_values, verb
 from rldistill.options.reproduce import ReproduceOptions
 from rldistill.options.shared import recorded
 from rldistill.paper.jobs import Backend, finished_result, run_stage
+from rldistill.paper.made import made_here
 from rldistill.paper.page import experiment_figure, experiment_page
 from rldistill.paper.plan import Plan, make_plan
 from rldistill.paper.results import gather
 from rldistill.session.interrupts import stop_on_interrupt
-from rldistill.session.run_folder import keep_inputs, provenance, run_folder, write_config
+from rldistill.session.run_folder import keep_inputs, run_folder, write_config
 from rldistill.storage import write_atomically, write_json
 
 RESULTS_FILE, PAGE_FILE, FIGURE_FILE = "results.json", "results.md", "results.png"
@@ -55,7 +55,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     plan = make_plan(options)
     files = [Path(options.experiment)] if options.experiment.endswith(".toml") else []
     keep_inputs(plan.out, [*files, *options.teachers], overwrite=options.overwrite)
-    made = _provenance(options, plan)
+    made = {"command": _command(options), **made_here(plan.device)}
     with run_folder(plan.out, resume=not options.overwrite, overwrite=options.overwrite):
         listed_jobs(plan)  # jobs that were done with other settings are refused before anything is written
         write_config(plan.out, "reproduce", recorded(resolved(options, plan)))
@@ -64,7 +64,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         with closing(backend), stop_on_interrupt(options.callbacks) as listeners:
             for name, jobs in plan.stages.items():
                 found[name] = run_stage(jobs, backend, num_threads=options.num_threads, callbacks=listeners)
-        results = gather(plan, found) | {"seconds": _seconds(plan), "provenance": made}
+        results = gather(plan, found) | work_done(plan) | {"provenance": made}
         if lost := _left_out(plan):
             text = f"{plan.out / RESULTS_FILE} also had {lost}: it is replaced by these games and seeds alone; their "
             text += "jobs stay, and the earlier command brings it back."
@@ -108,27 +108,18 @@ def listed_jobs(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _seconds(plan: Plan) -> float:
-    """Return how long the calls took that finished the jobs."""
-    records = [job.record for jobs in plan.stages.values() for job in jobs]
-    return sum(json.loads(record.read_bytes())["seconds"] for record in records)
-
-
-def _provenance(options: ReproduceOptions, plan: Plan) -> dict[str, Any]:
-    """Return command, versions, commit and machine: no folder, no name of a host or a person."""
-    made = provenance("reproduce")
-    device = plan.device
-    if device == "cuda":
-        import torch
-
-        device = torch.cuda.get_device_name()
-    machine = {"system": platform.system(), "processor": _processor(), "num_processors": os.cpu_count()}
-    return {
-        "command": _command(options),
-        "versions": made["versions"],
-        "commit": made["commit"],
-        "machine": {**machine, "device": device},
-    }
+def work_done(plan: Plan) -> dict[str, Any]:
+    """Return how long the calls took that finished the jobs, and by what they were made: each once, with its jobs."""
+    records = [json.loads(job.record.read_bytes()) for jobs in plan.stages.values() for job in jobs]
+    made: list[dict[str, Any]] = []
+    for record in records:
+        own = record.get("made")  # a record of an older version does not say it
+        same = next((each for each in made if each["made"] == own), None)
+        if same is None:
+            made.append({"num_jobs": 1, "made": own})
+        else:
+            same["num_jobs"] += 1
+    return {"seconds": sum(record["seconds"] for record in records), "jobs_made": made}
 
 
 def _command(options: ReproduceOptions) -> str:
@@ -141,13 +132,3 @@ def _command(options: ReproduceOptions) -> str:
         for single in value if isinstance(value, tuple | list) else (value,):
             words += [f"--{name.replace('_', '-')}", single.name if isinstance(single, Path) else str(single)]
     return shlex.join(words)
-
-
-def _processor() -> str:
-    """Return the processor's model, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

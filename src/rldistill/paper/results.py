@@ -1,9 +1,11 @@
 """What an experiment found: every arm over all games and in each, beside the paper's figure.
 
-Episodes of all seeds are pooled within a game; games are the strata of the bootstrap. An interval thus speaks
-of other episodes of these students. How much students of other seeds differ is for the points to say, one
-for each seed. A share that is undefined in one game leaves none over all games. A network that learned the
-games by playing them is compared with teachers of as many steps, or not at all: starved, it proves nothing.
+The bootstrap resamples episodes within each game and seed, those of student, teacher and random play together, and
+averages the seeds. An interval thus speaks of other episodes of these students, and that of a difference of two arms,
+which play the same episodes, of whether these episodes can tell them apart. How much students of other seeds differ is
+for the points to say, one for each seed. A share that is undefined in one game leaves none over all games. A network
+that learned the games by playing them is compared with teachers of as many steps, or not at all: starved, it proves
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from rldistill import statistics
 from rldistill.paper.experiment import Arm
 from rldistill.paper.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
 from rldistill.seeding import stream_generator
-from rldistill.statistics import FloatArray, Stratum, mean_retention_samples
+from rldistill.statistics import ROLES, FloatArray, Stratum, mean_retention_samples
 
 Evaluations = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """By game and seed of the students: what `evaluate_game` returned."""
@@ -28,7 +30,14 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     evaluations = {
         game: {seed: played[evaluation_name(game, seed)] for seed in plan.seeds} for game in plan.budget.games
     }
-    arms = [_arm_results(plan, arm, evaluations, _starved(plan, arm, stages)) for arm in plan.experiment.arms]
+    strata = {
+        arm.name: [_stratum(evaluations[game], arm.name, plan.seeds) for game in plan.budget.games]
+        for arm in plan.experiment.arms
+    }
+    arms = [
+        _arm_results(plan, arm, evaluations, strata[arm.name], _starved(plan, arm, stages))
+        for arm in plan.experiment.arms
+    ]
     teachers = _teachers(plan, stages)
     any_row = next(iter(played.values()))["teacher"]
     return {
@@ -54,7 +63,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "learned_nothing": _learned_nothing(plan, stages),
         "left_out": [{"name": arm.name, "method": arm.method, "paper": arm.paper} for arm in plan.left_out],
         **_steadiness(plan, stages),
-        **_ranking(plan, arms),
+        **_ranking(plan, arms, strata),
     }
 
 
@@ -110,8 +119,9 @@ def _starved(plan: Plan, arm: Arm, stages: Mapping[str, Mapping[str, Any]]) -> d
     return None if enough else {"num_steps": num_steps, "teachers": teachers}
 
 
-def _arm_results(plan: Plan, arm: Arm, evaluations: Evaluations, starved: Mapping[str, Any] | None) -> dict[str, Any]:
-    strata = [_stratum(evaluations[game], arm.name, plan.seeds) for game in plan.budget.games]
+def _arm_results(
+    plan: Plan, arm: Arm, evaluations: Evaluations, strata: Sequence[Stratum], starved: Mapping[str, Any] | None
+) -> dict[str, Any]:
     by_seed = {
         seed: [_stratum(evaluations[game], arm.name, [seed]) for game in plan.budget.games] for seed in plan.seeds
     }
@@ -153,9 +163,22 @@ def _over_games(
     }
 
 
+def _samples(plan: Plan, strata: Sequence[Stratum], samples: Samples) -> FloatArray | None:
+    # One stream for all arms: the same episodes are drawn of each, so that two arms can be compared sample by sample.
+    return samples(strata, rng=stream_generator(plan.seeds[0], "bootstrap reproduction"))
+
+
 def _interval(plan: Plan, strata: Sequence[Stratum], samples: Samples) -> list[float] | None:
-    drawn = samples(strata, rng=stream_generator(plan.seeds[0], "bootstrap reproduction"))
-    interval = None if drawn is None else statistics.sample_interval(drawn)
+    interval = statistics.sample_interval(_samples(plan, strata, samples))
+    return None if interval is None else interval.to_list()
+
+
+def _difference_interval(better: FloatArray | None, worse: FloatArray | None) -> list[float] | None:
+    """Return the interval of the difference of two arms' samples, which are undefined where one of them is."""
+    if better is None or worse is None:
+        return None
+    defined = np.isfinite(better) & np.isfinite(worse)
+    interval = statistics.sample_interval(np.subtract(better, worse, out=np.full(len(better), -np.inf), where=defined))
     return None if interval is None else interval.to_list()
 
 
@@ -179,7 +202,7 @@ _MEASURES: Mapping[str, tuple[Callable[[Sequence[Stratum]], float | None], Sampl
 
 def _stratum(game: Mapping[int, Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> Stratum:
     student, teacher, random = (_returns(game, role, seeds) for role in (arm, "teacher", "random"))
-    return Stratum(student, teacher, random)
+    return Stratum(student, teacher, random, together=ROLES, num_blocks=len(seeds))
 
 
 def _score(game: Mapping[int, Mapping[str, Any]], role: str) -> dict[str, Any]:
@@ -203,7 +226,7 @@ def _paper_order(plan: Plan) -> list[str]:
     return list(plan.experiment.paper_order) or [arm.name for arm in ranked]
 
 
-def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]], strata: Mapping[str, Sequence[Stratum]]) -> dict[str, Any]:
     """Return by which measure the arms are ranked here, their order, and what contradicts the paper's.
 
     By the paper's measure where every arm has one, else by the mean retention, else not at all. A starved arm has no
@@ -215,23 +238,29 @@ def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if all(value is not None for value in values.values()):
             break
     else:
-        return {"measure": None, "order": [], "contradictions": [], "unsure": True}
-    intervals = {arm["name"]: arm[measure]["interval"] for arm in arms}
+        return {"measure": None, "order": [], "differences": [], "contradictions": [], "unsure": True}
+    samples = {name: _samples(plan, strata[name], _MEASURES[measure][1]) for name in values}
     order = [name for name in _paper_order(plan) if name in values]
-    pairs = [(better, worse) for place, better in enumerate(order) for worse in order[place + 1 :]]
+    differences: list[dict[str, Any]] = [
+        {
+            "paper_better": better,
+            "paper_worse": worse,
+            "value": values[better] - values[worse],
+            "interval": (interval := _difference_interval(samples[better], samples[worse])),
+            # Without an interval nothing tells the two apart.
+            "unsure": interval is None or interval[0] <= 0 <= interval[1],
+        }
+        for place, better in enumerate(order)
+        for worse in order[place + 1 :]
+    ]
     return {
         "measure": measure,
         "order": sorted(values, key=lambda name: -values[name]),
+        "differences": differences,
         "contradictions": [
-            {"paper_better": better, "here_better": worse, "intervals_overlap": _overlap(intervals, better, worse)}
-            for better, worse in pairs
-            if values[worse] > values[better]
+            {"paper_better": pair["paper_better"], "here_better": pair["paper_worse"], "unsure": pair["unsure"]}
+            for pair in differences
+            if pair["value"] < 0
         ],
-        "unsure": any(_overlap(intervals, *pair) for pair in pairs),
+        "unsure": any(pair["unsure"] for pair in differences),
     }
-
-
-def _overlap(intervals: Mapping[str, list[float] | None], first: str, second: str) -> bool:
-    ours, theirs = intervals[first], intervals[second]
-    # Without an interval nothing tells the two apart.
-    return ours is None or theirs is None or (ours[0] <= theirs[1] and theirs[0] <= ours[1])

@@ -37,11 +37,17 @@ class Stratum:
     fixed: Collection[Role] = ()  # which of them are known exactly, such as a census; they enter with their mean
     # which of them met the same episodes, in the same order; the others are resampled by themselves
     together: Collection[Role] = ()
+    # blocks of equal length in each, such as the episodes of several training seeds: each is resampled by itself, and
+    # their means are averaged
+    num_blocks: int = 1
 
     def __post_init__(self) -> None:
         for name, roles in (("fixed", self.fixed), ("together", self.together)):
             if unknown := set(roles) - set(ROLES):
                 raise ValueError(f"{name} must name student, teacher or random, got {sorted(unknown)}.")
+        sizes = [np.size(getattr(self, role)) for role in ROLES if role not in self.fixed]
+        if self.num_blocks < 1 or any(size % self.num_blocks for size in sizes):
+            raise ValueError(f"num_blocks must divide the numbers of values, got {self.num_blocks} for {sizes}.")
 
 
 def retention_samples(stratum: Stratum, *, rng: np.random.Generator, num_resamples: int = 10_000) -> FloatArray | None:
@@ -53,7 +59,7 @@ def retention_samples(stratum: Stratum, *, rng: np.random.Generator, num_resampl
         num_resamples: R ≥ 1.
 
     Returns:
-        `[R]`, finite or −∞; None if a role that is to be resampled has fewer than 5 values, or any has none.
+        `[R]`, finite or −∞; None if a block that is to be resampled has fewer than 5 values, or any role has none.
 
     Raises:
         ValueError: more than one axis, unequal lengths of what is drawn together, or a number out of range.
@@ -130,7 +136,8 @@ def _resampled_means(
     """Return `[R]` means for each role; None where there are too few values."""
     check_settings(num_resamples)
     samples = {role: as_sample(getattr(stratum, role)) for role in roles}
-    if any(sample.size < (1 if role in stratum.fixed else MIN_VALUES) for role, sample in samples.items()):
+    fewest = MIN_VALUES * stratum.num_blocks
+    if any(sample.size < (1 if role in stratum.fixed else fewest) for role, sample in samples.items()):
         return None
     means = {role: np.full(num_resamples, samples[role].mean()) for role in roles if role in stratum.fixed}
     for role in roles:
@@ -141,7 +148,9 @@ def _resampled_means(
             if len(set(sizes.values())) > 1:
                 raise ValueError(f"what is drawn together must have the same episodes, got {sizes}.")
             values = np.stack([samples[other] for other in group])
-            means.update(zip(group, resample(values, mean, rng, num_resamples), strict=True))
+            blocks = np.split(values, stratum.num_blocks, axis=1)
+            resampled = np.mean([resample(block, mean, rng, num_resamples) for block in blocks], axis=0)
+            means.update(zip(group, resampled, strict=True))
     return [means[role] for role in roles]
 
 
