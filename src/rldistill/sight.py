@@ -23,14 +23,10 @@ _WHOLE = "observation"
 
 @dataclass(frozen=True)
 class Sight:
-    """Which parts a policy sees, in order.
+    """Which parts a policy sees, in order."""
 
-    Attributes:
-        parts: their names.
-        spans: of a vector whose numbers the user named; empty: the names are the environment's.
-    """
-
-    parts: tuple[str, ...]
+    parts: tuple[str, ...]  # their names
+    # Of a vector whose numbers the user named; empty: the names are the environment's.
     spans: Spans = field(default_factory=dict[str, tuple[int, int]])
 
     def __post_init__(self) -> None:

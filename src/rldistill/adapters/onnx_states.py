@@ -40,21 +40,13 @@ class Value:
 
 @dataclass(frozen=True)
 class OnnxState:
-    """One part of what a model remembers.
+    """One part of what a model remembers."""
 
-    Attributes:
-        input_name: takes it.
-        output_name: gives the next.
-        dtype: NumPy's name of its type.
-        shape: of one environment.
-        axis: where the environments stand in both; None: they hold one environment, in a tensor of its own.
-    """
-
-    input_name: str
-    output_name: str
-    dtype: str
-    shape: tuple[int, ...]
-    axis: int | None
+    input_name: str  # takes it
+    output_name: str  # gives the next
+    dtype: str  # NumPy's name of its type
+    shape: tuple[int, ...]  # of one environment
+    axis: int | None  # where the environments stand in both; None: they hold one environment, in a tensor of its own
 
     def stacked(self, parts: NDArray[Any]) -> NDArray[Any]:
         """Return parts `[B, *shape]` as the model takes them."""

@@ -19,17 +19,11 @@ FieldRole = Literal["observation", "action", "reward", "terminated", "truncated"
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One value that every step has.
+    """One value that every step has."""
 
-    Attributes:
-        dtype: numpy name, such as `float32`.
-        shape: of one step's value; of the observation: one row as stored, without the stack.
-        role: what the value is to a distillation.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    role: FieldRole
+    dtype: str  # numpy name, such as `float32`
+    shape: tuple[int, ...]  # of one step's value; of the observation: one row as stored, without the stack
+    role: FieldRole  # what the value is to a distillation
 
     def __post_init__(self) -> None:
         if self.role not in get_args(FieldRole):
@@ -119,19 +113,12 @@ def as_targets(
 
 @dataclass(frozen=True)
 class StepLayout:
-    """What a store needs to know of its steps.
+    """What a store needs to know of its steps."""
 
-    Attributes:
-        observation_shape: of one observation as a network sees it, the stack included.
-        frame_stack: rows that make one observation.
-        observation_fields: dtype and shape of the rows of each part.
-        step_fields: the fields that lie in arrays, one value per step.
-    """
-
-    observation_shape: tuple[int, ...]
-    frame_stack: int
-    observation_fields: Mapping[str, FieldSpec]
-    step_fields: Mapping[str, FieldSpec]
+    observation_shape: tuple[int, ...]  # of one observation as a network sees it, the stack included
+    frame_stack: int  # rows that make one observation
+    observation_fields: Mapping[str, FieldSpec]  # dtype and shape of the rows of each part
+    step_fields: Mapping[str, FieldSpec]  # the fields that lie in arrays, one value per step
 
     @classmethod
     def of_task(cls, fingerprint: ObservationFingerprint, step_fields: Mapping[str, FieldSpec]) -> "StepLayout":

@@ -37,31 +37,22 @@ _COUNTS = ("target_num_steps", "num_steps", "num_episodes", "num_interrupted", "
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """Who gave the targets.
+    """Who gave the targets."""
 
-    Attributes:
-        name: for people, such as the file's name.
-        hash: the policy file's hash, its identity everywhere.
-        output_kind: `q_values`, `logits`, `gaussian` or `actions`.
-        path: where its file was, None if it had none: a hint, the hash decides.
-        normalization: of observations, by the running statistics that it was trained with: `mean` and `variance` of
-            every element, `epsilon` and `clip`; None: it takes observations as they are. The student takes it over.
-        reading: what a user said of a file that does not say it itself: `outputs`, `input_scale`, `activation`,
-            `normalizer`, `behaviour`, as far as they were said; None: nothing.
-        behaviour: how it acts, where the data were played otherwise; None: as the data were played.
-        num_parameters: of its network, as far as it is known.
-        several: where it is several policies: `choose`, what says whose a step is, and `teachers`, in order the `name`,
-            `hash`, `path` and `reading` of each; None: it is one.
-    """
-
-    name: str
-    hash: str
-    output_kind: OutputKind
-    path: str | None = None
+    name: str  # for people, such as the file's name
+    hash: str  # the policy file's hash, its identity everywhere
+    output_kind: OutputKind  # `q_values`, `logits`, `gaussian` or `actions`
+    path: str | None = None  # where its file was, None if it had none: a hint, the hash decides
+    # Of observations, by the running statistics that it was trained with: `mean` and `variance` of every element,
+    # `epsilon` and `clip`; None: it takes observations as they are. The student takes it over.
     normalization: Mapping[str, Any] | None = None
+    # What a user said of a file that does not say it itself: `outputs`, `input_scale`, `activation`, `normalizer`,
+    # `behaviour`, as far as they were said; None: nothing.
     reading: Mapping[str, Any] | None = None
-    behaviour: str | None = None
-    num_parameters: int | None = None
+    behaviour: str | None = None  # how it acts, where the data were played otherwise; None: as the data were played
+    num_parameters: int | None = None  # of its network, as far as it is known
+    # Where it is several policies: `choose`, what says whose a step is, and `teachers`, in order the `name`, `hash`,
+    # `path` and `reading` of each; None: it is one.
     several: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -86,23 +77,14 @@ class TeacherEntry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the data are made; a collection can be resumed only with all of it equal.
+    """How the data are made; a collection can be resumed only with all of it equal."""
 
-    Attributes:
-        task: environment, fingerprint and protocol.
-        teacher: who gave the targets.
-        behaviour: how actions were chosen, such as `greedy`.
-        seed: of the collection.
-        exploration_epsilon: chance that a decision was a uniformly random action.
-        fields: what every step holds, by name; observations of several parts have one for each.
-    """
-
-    task: Task
-    teacher: TeacherEntry
-    behaviour: str
-    seed: int
-    exploration_epsilon: float
-    fields: Mapping[str, FieldSpec]
+    task: Task  # environment, fingerprint and protocol
+    teacher: TeacherEntry  # who gave the targets
+    behaviour: str  # how actions were chosen, such as `greedy`
+    seed: int  # of the collection
+    exploration_epsilon: float  # chance that a decision was a uniformly random action
+    fields: Mapping[str, FieldSpec]  # what every step holds, by name; observations of several parts have one for each
 
     def __post_init__(self) -> None:
         if not self.observation_fields:
@@ -233,28 +215,17 @@ class RunningEpisode:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says.
+    """What `manifest.json` says."""
 
-    Attributes:
-        provenance: how the data are made.
-        target_num_steps: steps the collection is to reach.
-        num_steps: steps listed.
-        num_episodes: episodes that ended, with all their steps listed.
-        num_interrupted: episodes given up before their end; their steps are listed and valid.
-        next_episode: smallest number above every episode of which steps are listed.
-        is_complete: whether the collection reached its target.
-        running: episodes that wait to be continued.
-        shards: files that count, in the order in which they were written.
-    """
-
-    provenance: Provenance
-    target_num_steps: int
-    num_steps: int = 0
-    num_episodes: int = 0
-    num_interrupted: int = 0
-    next_episode: int = 0
-    is_complete: bool = False
-    running: tuple[RunningEpisode, ...] = ()
+    provenance: Provenance  # how the data are made
+    target_num_steps: int  # steps the collection is to reach
+    num_steps: int = 0  # steps listed
+    num_episodes: int = 0  # episodes that ended, with all their steps listed
+    num_interrupted: int = 0  # episodes given up before their end; their steps are listed and valid
+    next_episode: int = 0  # smallest number above every episode of which steps are listed
+    is_complete: bool = False  # whether the collection reached its target
+    running: tuple[RunningEpisode, ...] = ()  # episodes that wait to be continued
+    # Files that count, in the order in which they were written.
     shards: tuple[ShardEntry, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:

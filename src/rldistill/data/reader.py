@@ -19,21 +19,13 @@ from rldistill.errors import DatasetError, MismatchError, NumericalError, readin
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive steps of one episode within one shard.
+    """Consecutive steps of one episode within one shard."""
 
-    Attributes:
-        shard: file name.
-        episode: number of the episode.
-        first_step: its place in the episode.
-        steps: indices of its steps in the dataset.
-        has_last_observation: whether the episode ended with it.
-    """
-
-    shard: str
-    episode: int
-    first_step: int
-    steps: range
-    has_last_observation: bool
+    shard: str  # file name
+    episode: int  # number of the episode
+    first_step: int  # its place in the episode
+    steps: range  # indices of its steps in the dataset
+    has_last_observation: bool  # whether the episode ended with it
 
 
 class Dataset:

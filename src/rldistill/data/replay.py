@@ -39,23 +39,15 @@ _REMEDY = "Begin anew with --overwrite."
 
 @dataclass(frozen=True)
 class Transitions:
-    """What n steps from some states paid and where they led.
+    """What n steps from some states paid and where they led."""
 
-    Attributes:
-        steps: `[B]`, which steps of the store.
-        observations: `[B, *observation_shape]`, what the first action was decided on.
-        actions: `[B]`, the first action.
-        returns: `[B]`, float32, discounted rewards of the steps.
-        discounts: `[B]`, float32, the factor on the value of the next observation: 0 where the return ended.
-        next_observations: `[B, *observation_shape]`; where an episode was cut off, its last one.
-    """
-
-    steps: NDArray[np.int64]
-    observations: NDArray[Any]
-    actions: NDArray[Any]
-    returns: NDArray[np.float32]
+    steps: NDArray[np.int64]  # `[B]`, which steps of the store
+    observations: NDArray[Any]  # `[B, *observation_shape]`, what the first action was decided on
+    actions: NDArray[Any]  # `[B]`, the first action
+    returns: NDArray[np.float32]  # `[B]`, float32, discounted rewards of the steps
+    # `[B]`, float32, the factor on the value of the next observation: 0 where the return ended.
     discounts: NDArray[np.float32]
-    next_observations: NDArray[Any]
+    next_observations: NDArray[Any]  # `[B, *observation_shape]`; where an episode was cut off, its last one
 
 
 class Replay:

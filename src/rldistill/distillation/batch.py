@@ -18,33 +18,22 @@ from rldistill.types import OUTPUT_FIELDS, OutputKind
 
 @dataclass(frozen=True)
 class Window:
-    """Steps of one task; all parts are `[T, B, ...]`.
+    """Steps of one task; all parts are `[T, B, ...]`."""
 
-    Attributes:
-        head: which head of the student is taught.
-        observations: by the name of the part, as stored.
-        targets: what the teacher gave, by the name of the field, float32.
-        origin: says where the steps come from, should one of them be at fault.
-        actions: what was done; None where the source does not keep it.
-        is_real: `[T, B]`, bool: False where a window is padded because its episode ends, and where it is burnt in;
-            None: all are real.
-        future: `[T, B]`, loss of what followed in the student's own play; None: it does not count.
-        weights: `[T, B]`, factors of the steps' losses; None: 1.
-        is_first: `[T, B]`, bool: whether an episode begins here, or what is held of it; None: only windows begin, at
-            their first step.
-        burn_in: how many steps come first that fill the memory and teach nothing.
-    """
-
-    head: int
-    observations: Mapping[str, Tensor]
-    targets: Mapping[str, Tensor]
-    origin: str
-    actions: Tensor | None = None
+    head: int  # which head of the student is taught
+    observations: Mapping[str, Tensor]  # by the name of the part, as stored
+    targets: Mapping[str, Tensor]  # what the teacher gave, by the name of the field, float32
+    origin: str  # says where the steps come from, should one of them be at fault
+    actions: Tensor | None = None  # what was done; None where the source does not keep it
+    # `[T, B]`, bool: False where a window is padded because its episode ends, and where it is burnt in; None: all are
+    # real.
     is_real: Tensor | None = None
+    # `[T, B]`, bool: whether an episode begins here, or what is held of it; None: only windows begin, at their first
+    # step.
     is_first: Tensor | None = None
-    future: Tensor | None = None
-    weights: Tensor | None = None
-    burn_in: int = 0
+    future: Tensor | None = None  # `[T, B]`, loss of what followed in the student's own play; None: it does not count
+    weights: Tensor | None = None  # `[T, B]`, factors of the steps' losses; None: 1
+    burn_in: int = 0  # how many steps come first that fill the memory and teach nothing
 
     @classmethod
     def of_steps(

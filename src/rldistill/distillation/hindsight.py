@@ -25,18 +25,12 @@ _ROWS = 8192
 
 @dataclass(frozen=True)
 class Hindsight:
-    """What is kept of a student's play, and what follows from it.
+    """What is kept of a student's play, and what follows from it."""
 
-    Attributes:
-        student: as it acts; asked again about each observation, at no cost: it is asked once.
-        loss: that it minimises.
-        lookahead: discount of the losses that followed; 0: they do not count.
-        value_gate: discount of the rewards that its teacher's values are compared with; None: they are not.
-    """
-
-    student: Policy
-    loss: Loss
-    lookahead: float = 0.0
+    student: Policy  # as it acts; asked again about each observation, at no cost: it is asked once
+    loss: Loss  # that it minimises
+    lookahead: float = 0.0  # discount of the losses that followed; 0: they do not count
+    # Discount of the rewards that its teacher's values are compared with; None: they are not.
     value_gate: float | None = None
 
     @property

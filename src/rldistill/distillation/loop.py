@@ -42,40 +42,24 @@ _WHAT_TO_DO = "Begin anew with --overwrite and a lower --learning-rate, or check
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """One gradient step.
+    """One gradient step."""
 
-    Attributes:
-        update: its number; the first is 0.
-        heads: which tasks it taught.
-        losses: of each of them, mean over its rows, in the order of `heads`.
-        loss: mean over all rows.
-        gradient_norm: before clipping.
-        learning_rate: used.
-        parameters: of the loss of each of them, by name, as they were used.
-    """
-
-    update: int
-    heads: tuple[int, ...]
-    losses: tuple[float, ...]
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    parameters: tuple[Mapping[str, float], ...]
+    update: int  # its number; the first is 0
+    heads: tuple[int, ...]  # which tasks it taught
+    losses: tuple[float, ...]  # of each of them, mean over its rows, in the order of `heads`
+    loss: float  # mean over all rows
+    gradient_norm: float  # before clipping
+    learning_rate: float  # used
+    parameters: tuple[Mapping[str, float], ...]  # of the loss of each of them, by name, as they were used
 
 
 @dataclass(frozen=True)
 class HeldOutRecord:
-    """A student on steps it never trained on.
+    """A student on steps it never trained on."""
 
-    Attributes:
-        loss: mean over the sample, at the parameters of the moment.
-        likeness: of its greedy actions and the teacher's.
-        parameters: of the loss, of the moment, by name.
-    """
-
-    loss: float
-    likeness: Likeness
-    parameters: Mapping[str, float]
+    loss: float  # mean over the sample, at the parameters of the moment
+    likeness: Likeness  # of its greedy actions and the teacher's
+    parameters: Mapping[str, float]  # of the loss, of the moment, by name
 
 
 class UpdateDivergedError(NumericalError):

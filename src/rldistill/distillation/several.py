@@ -31,19 +31,12 @@ from rldistill.sight import Sight
 
 @dataclass(frozen=True)
 class SeveralRecord:
-    """One gradient step of each student.
+    """One gradient step of each student."""
 
-    Attributes:
-        update: its number; the first is 0.
-        losses: of each student, mean over all rows.
-        gradient_norms: of each student, before clipping.
-        learning_rate: used.
-    """
-
-    update: int
-    losses: tuple[float, ...]
-    gradient_norms: tuple[float, ...]
-    learning_rate: float
+    update: int  # its number; the first is 0
+    losses: tuple[float, ...]  # of each student, mean over all rows
+    gradient_norms: tuple[float, ...]  # of each student, before clipping
+    learning_rate: float  # used
 
 
 class SeveralDistiller:

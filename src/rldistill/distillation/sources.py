@@ -40,21 +40,13 @@ Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Steps never trained on, to measure the student.
+    """Steps never trained on, to measure the student."""
 
-    Attributes:
-        batch: a fixed random sample of them.
-        num_steps: how many were held out in all.
-        layout: of the actions.
-        teacher_kind: of the targets.
-        constant: what one action would reach, whatever is observed.
-    """
-
-    batch: Window
-    num_steps: int
-    layout: ActionLayout
-    teacher_kind: OutputKind
-    constant: Likeness
+    batch: Window  # a fixed random sample of them
+    num_steps: int  # how many were held out in all
+    layout: ActionLayout  # of the actions
+    teacher_kind: OutputKind  # of the targets
+    constant: Likeness  # what one action would reach, whatever is observed
 
     @classmethod
     def of(cls, batch: Window, num_steps: int, layout: ActionLayout, teacher_kind: OutputKind) -> "HeldOut":
@@ -197,19 +189,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a run, each a function of its update.
+    """The batches of a run, each a function of its update."""
 
-    Attributes:
-        sources: one for each task that is taught, in the order of the data.
-        schedule: which sources' rows make up which batch.
-        batch_size: rows per update, over all tasks.
-        num_decoders: threads that decode ahead; changes no batch.
-    """
-
-    sources: Sequence[Source]
-    schedule: TaskSchedule
-    batch_size: int
-    num_decoders: int = 1
+    sources: Sequence[Source]  # one for each task that is taught, in the order of the data
+    schedule: TaskSchedule  # which sources' rows make up which batch
+    batch_size: int  # rows per update, over all tasks
+    num_decoders: int = 1  # threads that decode ahead; changes no batch
 
     def batch(self, update: int) -> Minibatch:
         """Return the batch of one update, for which the sources are ready; may be called from several threads."""

@@ -31,19 +31,12 @@ _MOST_RECORDED = 10_000
 
 @dataclass(frozen=True)
 class PartUse:
-    """A policy without one part of its observations.
+    """A policy without one part of its observations."""
 
-    Attributes:
-        name: of the part.
-        mean: score of the policy where the part is that of another episode.
-        agreement: of choices: share of the policy's own states in which it then chooses as it does.
-        action_gap: of a box: mean distance between the two actions there, in widths of the box.
-    """
-
-    name: str
-    mean: float
-    agreement: float | None
-    action_gap: float | None
+    name: str  # of the part
+    mean: float  # score of the policy where the part is that of another episode
+    agreement: float | None  # of choices: share of the policy's own states in which it then chooses as it does
+    action_gap: float | None  # of a box: mean distance between the two actions there, in widths of the box
 
     def __str__(self) -> str:
         """Return what it says in words."""

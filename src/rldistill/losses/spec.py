@@ -32,17 +32,12 @@ _CUSTOM_PREFIX = "custom:"
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a loss takes.
+    """What a loss takes."""
 
-    Attributes:
-        function: takes the student's tensors, the teacher's, and the parameters by name.
-        student_kind: what it takes from the student's output; this makes the student.
-        teacher_kinds: what it takes from the batch: each kind of teacher output that fits, with the defaults of the
-            loss's own parameters, all of them numbers > 0.
-    """
-
-    function: Callable[..., Tensor]
-    student_kind: OutputKind
+    function: Callable[..., Tensor]  # takes the student's tensors, the teacher's, and the parameters by name
+    student_kind: OutputKind  # what it takes from the student's output; this makes the student
+    # What it takes from the batch: each kind of teacher output that fits, with the defaults of the loss's own
+    # parameters, all of them numbers > 0.
     teacher_kinds: Mapping[OutputKind, Mapping[str, float]]
 
     @property
@@ -93,15 +88,12 @@ TEMPERED_LOSS_NAMES: tuple[str, ...] = losses_with("temperature")
 
 @dataclass(frozen=True)
 class LossSpec:
-    """A loss as configuration files and run records name it.
+    """A loss as configuration files and run records name it."""
 
-    Attributes:
-        name: one of `LOSS_NAMES`, or `custom:` and the qualified name of a user's function,
-            which records what was used and cannot be made again from the name.
-        parameters: of the loss's own, by name; each a finite number > 0.
-    """
-
+    # One of `LOSS_NAMES`, or `custom:` and the qualified name of a user's function, which records what was used and
+    # cannot be made again from the name.
     name: str
+    # Of the loss's own, by name; each a finite number > 0.
     parameters: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
@@ -127,21 +119,13 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A loss with its parameters, ready for a training loop; made by `make_loss`.
+    """A loss with its parameters, ready for a training loop; made by `make_loss`."""
 
-    Attributes:
-        spec: name and parameters with every default filled in, as they are to be recorded.
-        function: the maths, called with student, target and the parameters by name.
-        student_kind: what it takes from the student's output.
-        teacher_kind: what it takes from the batch.
-        layout: of the actions; None: one choice.
-    """
-
-    spec: LossSpec
-    function: RowLoss = field(repr=False)
-    student_kind: OutputKind
-    teacher_kind: OutputKind
-    layout: ActionLayout | None = None
+    spec: LossSpec  # name and parameters with every default filled in, as they are to be recorded
+    function: RowLoss = field(repr=False)  # the maths, called with student, target and the parameters by name
+    student_kind: OutputKind  # what it takes from the student's output
+    teacher_kind: OutputKind  # what it takes from the batch
+    layout: ActionLayout | None = None  # of the actions; None: one choice
 
     def __call__(self, student: Tensor, target: Tensor, **changed: float | None) -> Tensor:
         """Return one loss per row.

@@ -14,21 +14,14 @@ from rldistill.observations import Tensors, alone
 
 @dataclass(frozen=True)
 class InputNormalization:
-    """Running statistics of observations, and what is done with them.
+    """Running statistics of observations, and what is done with them."""
 
-    Attributes:
-        mean: of every element of an observation, flattened, `[P]`.
-        variance: likewise, `[P]`, 0 or more.
-        epsilon: added to the variance.
-        clip: normalised values are clipped to ± this; infinite: they are not.
-        untouched: spans of the vector, each from its first element to the one behind its last, that are
-            neither normalised nor clipped.
-    """
-
-    mean: Sequence[float]
-    variance: Sequence[float]
-    epsilon: float = 1e-8
-    clip: float = 10.0
+    mean: Sequence[float]  # of every element of an observation, flattened, `[P]`
+    variance: Sequence[float]  # likewise, `[P]`, 0 or more
+    epsilon: float = 1e-8  # added to the variance
+    clip: float = 10.0  # normalised values are clipped to ± this; infinite: they are not
+    # Spans of the vector, each from its first element to the one behind its last, that are neither normalised nor
+    # clipped.
     untouched: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:

@@ -21,20 +21,13 @@ from rldistill.types import OutputKind
 
 @dataclass(frozen=True)
 class Layer:
-    """One fully connected layer or convolution.
+    """One fully connected layer or convolution."""
 
-    Attributes:
-        weight: fully connected `[O, I]`; convolution `[O, C, k, k]`.
-        bias: `[O]`.
-        norm: weight and bias of a layer norm before the activation.
-        stride: of a convolution; of a stage, of its pooling.
-        blocks: convolutions of residual blocks, two each, which make an IMPALA stage of a convolution.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    norm: tuple[Tensor, Tensor] | None = None
-    stride: int = 1
+    weight: Tensor  # fully connected `[O, I]`; convolution `[O, C, k, k]`
+    bias: Tensor  # `[O]`
+    norm: tuple[Tensor, Tensor] | None = None  # weight and bias of a layer norm before the activation
+    stride: int = 1  # of a convolution; of a stage, of its pooling
+    # Convolutions of residual blocks, two each, which make an IMPALA stage of a convolution.
     blocks: tuple["Layer", ...] = ()
 
     @property
@@ -50,15 +43,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Cell:
-    """One recurrent layer, a GRU or an LSTM with the gates in PyTorch's order.
+    """One recurrent layer, a GRU or an LSTM with the gates in PyTorch's order."""
 
-    Attributes:
-        input: from the features to the gates, `[3 H, F]` or `[4 H, F]`.
-        recurrent: from the state to the gates, `[3 H, H]` or `[4 H, H]`.
-    """
-
-    input: Layer
-    recurrent: Layer
+    input: Layer  # from the features to the gates, `[3 H, F]` or `[4 H, F]`
+    recurrent: Layer  # from the state to the gates, `[3 H, H]` or `[4 H, H]`
 
     @property
     def size(self) -> int:
@@ -78,46 +66,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class NetworkLayers:
-    """A policy network of one head.
+    """A policy network of one head."""
 
-    Attributes:
-        torso: layers below the head; those of one image end in fully connected ones.
-        output: the last layer: Q-values, logits, means or actions.
-        kind: which of these.
-        memory: recurrent layers above the torso, from below, all of one kind and size.
-        head: hidden layers between torso, or memory, and output.
-        images: of an observation of several parts the torso of each image, in the order of the parts; `torso` is
-            empty then, and the head sees their features beside the other parts.
-        activation: after each layer of the torso.
-        head_activation: after each hidden layer of the head; None: as in the torso.
-        normalization: of the observations by running statistics.
-        input_scale: factor on the observations; of several parts, on the images alone.
-        value: the layer of a state value on the same features.
-        log_std: of a Gaussian: a layer, a vector `[D]`, or the matrix `[F, D]` of gSDE.
-        gaussian: how `log_std` is read.
-        atoms: of a value distribution, whose expectations are the Q-values.
-        is_beta: whether actions are the means of Beta distributions.
-        float_images: whether every part of three dimensions is an image, also where it is not of bytes.
-        name: of its architecture; empty: named by its sizes.
-    """
-
-    torso: tuple[Layer, ...]
-    output: Layer
-    kind: OutputKind
-    memory: tuple[Cell, ...] = ()
-    head: tuple[Layer, ...] = ()
+    torso: tuple[Layer, ...]  # layers below the head; those of one image end in fully connected ones
+    output: Layer  # the last layer: Q-values, logits, means or actions
+    kind: OutputKind  # which of these
+    memory: tuple[Cell, ...] = ()  # recurrent layers above the torso, from below, all of one kind and size
+    head: tuple[Layer, ...] = ()  # hidden layers between torso, or memory, and output
+    # Of an observation of several parts the torso of each image, in the order of the parts; `torso` is empty then, and
+    # the head sees their features beside the other parts.
     images: tuple[tuple[Layer, ...], ...] = ()
-    activation: Activation = "relu"
-    head_activation: Activation | None = None
-    normalization: InputNormalization | None = None
-    input_scale: float = 1.0
-    value: Layer | None = None
-    log_std: Layer | Tensor | None = None
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
-    atoms: ValueAtoms | None = None
-    is_beta: bool = False
-    float_images: bool = False
-    name: str = ""
+    activation: Activation = "relu"  # after each layer of the torso
+    head_activation: Activation | None = None  # after each hidden layer of the head; None: as in the torso
+    normalization: InputNormalization | None = None  # of the observations by running statistics
+    input_scale: float = 1.0  # factor on the observations; of several parts, on the images alone
+    value: Layer | None = None  # the layer of a state value on the same features
+    log_std: Layer | Tensor | None = None  # of a Gaussian: a layer, a vector `[D]`, or the matrix `[F, D]` of gSDE
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # how `log_std` is read
+    atoms: ValueAtoms | None = None  # of a value distribution, whose expectations are the Q-values
+    is_beta: bool = False  # whether actions are the means of Beta distributions
+    float_images: bool = False  # whether every part of three dimensions is an image, also where it is not of bytes
+    name: str = ""  # of its architecture; empty: named by its sizes
 
     @property
     def first(self) -> Layer:

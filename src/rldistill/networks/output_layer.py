@@ -23,17 +23,13 @@ GSDE_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class GaussianOptions:
-    """How a Gaussian policy gets its spread.
+    """How a Gaussian policy gets its spread."""
 
-    Attributes:
-        std: `state`: a linear function of the features; `state_tanh`: the same, bounded by a tanh;
-            `parameter`: learned, the same in all states; `fixed`: not learned; `gsde`: exploration noise that depends
-            on the features (Raffin et al. 2020).
-        mean_limit: the mean is clipped to ± this; None: it is not.
-    """
-
+    # `state`: a linear function of the features; `state_tanh`: the same, bounded by a tanh; `parameter`: learned, the
+    # same in all states; `fixed`: not learned; `gsde`: exploration noise that depends on the features (Raffin et al.
+    # 2020).
     std: StdKind = "state"
-    mean_limit: float | None = None
+    mean_limit: float | None = None  # the mean is clipped to ± this; None: it is not
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -49,17 +45,11 @@ DEFAULT_GAUSSIAN = GaussianOptions()
 
 @dataclass(frozen=True)
 class ValueAtoms:
-    """Returns between which a categorical value distribution spreads its mass (Bellemare et al. 2017, C51).
+    """Returns between which a categorical value distribution spreads its mass (Bellemare et al. 2017, C51)."""
 
-    Attributes:
-        low: the least of them.
-        high: the greatest of them.
-        count: how many there are, at equal distances.
-    """
-
-    low: float
-    high: float
-    count: int
+    low: float  # the least of them
+    high: float  # the greatest of them
+    count: int  # how many there are, at equal distances
 
     def __post_init__(self) -> None:
         # Also what a file declares comes this way.
@@ -70,20 +60,14 @@ class ValueAtoms:
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """The kind of a head's output.
+    """The kind of a head's output."""
 
-    Attributes:
-        kind: which action field its rows are.
-        layout: of the actions.
-        gaussian: of the spread, where the kind is `gaussian`.
-        atoms: of the distribution whose expectation the Q-values are; None: the layer gives them itself.
-        is_beta: whether actions are the means of Beta distributions on [-1, 1], with two linear outputs for each.
-    """
-
-    kind: OutputKind
-    layout: ActionLayout
-    gaussian: GaussianOptions = DEFAULT_GAUSSIAN
+    kind: OutputKind  # which action field its rows are
+    layout: ActionLayout  # of the actions
+    gaussian: GaussianOptions = DEFAULT_GAUSSIAN  # of the spread, where the kind is `gaussian`
+    # Of the distribution whose expectation the Q-values are; None: the layer gives them itself.
     atoms: ValueAtoms | None = None
+    # Whether actions are the means of Beta distributions on [-1, 1], with two linear outputs for each.
     is_beta: bool = False
 
     def __post_init__(self) -> None:

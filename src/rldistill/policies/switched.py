@@ -31,18 +31,12 @@ _NUM_PROBED = 64  # observations by which a function is told from another
 
 @dataclass(frozen=True)
 class Choice:
-    """What says which policy a row belongs to: one of the three.
+    """What says which policy a row belongs to: one of the three."""
 
-    Attributes:
-        sight: the part of the observation; None: it is not said there.
-        entry: name of an entry of `info`; None: it is not said there.
-        parts: names of the observation's parts, where it might have been meant to be one of them.
-        function: from observations, `[B, ...]` or their parts by name, to `[B]`; None: there is none.
-    """
-
-    sight: Sight | None = None
-    entry: str | None = None
-    parts: tuple[str, ...] = ()
+    sight: Sight | None = None  # the part of the observation; None: it is not said there
+    entry: str | None = None  # name of an entry of `info`; None: it is not said there
+    parts: tuple[str, ...] = ()  # names of the observation's parts, where it might have been meant to be one of them
+    # From observations, `[B, ...]` or their parts by name, to `[B]`; None: there is none.
     function: Callable[[Any], Any] | None = None
 
     def told(self, envs: EpisodeEnvs, slots: Sequence[int]) -> list[Any] | None:

@@ -22,18 +22,12 @@ from rldistill.types import Actions, PolicyOutput, State
 
 @dataclass
 class Mixture:
-    """Two policies that share the acting, as in DAgger (Ross et al. 2011).
+    """Two policies that share the acting, as in DAgger (Ross et al. 2011)."""
 
-    Attributes:
-        first: acts with probability `fraction`, such as the teacher.
-        second: acts otherwise, such as the student.
-        fraction: in [0, 1]; may be changed between decisions.
-        per: whether who acts is drawn anew for each decision, or once for each episode.
-    """
-
-    first: Policy
-    second: Policy
-    fraction: float
+    first: Policy  # acts with probability `fraction`, such as the teacher
+    second: Policy  # acts otherwise, such as the student
+    fraction: float  # in [0, 1]; may be changed between decisions
+    # Whether who acts is drawn anew for each decision, or once for each episode.
     per: Literal["decision", "episode"] = "decision"
 
 
@@ -73,17 +67,11 @@ class _Seated:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided in M slots.
+    """What was decided in M slots."""
 
-    Attributes:
-        labelled: `[M]`, bool: rows that the labellers were asked about.
-        labels: by labeller, its output for the labelled rows; empty where there are none.
-        actions: `[M, *action_shape]`, exploration included.
-    """
-
-    labelled: NDArray[np.bool_]
-    labels: Mapping[str, PolicyOutput]
-    actions: Actions
+    labelled: NDArray[np.bool_]  # `[M]`, bool: rows that the labellers were asked about
+    labels: Mapping[str, PolicyOutput]  # by labeller, its output for the labelled rows; empty where there are none
+    actions: Actions  # `[M, *action_shape]`, exploration included
 
 
 class Deciders:

@@ -34,32 +34,20 @@ _STEPS_BETWEEN_LOOKS = 1000
 
 @dataclass(frozen=True)
 class BegunEpisode:
-    """An episode as far as it was played.
+    """An episode as far as it was played."""
 
-    Attributes:
-        actions: `[k, *action_shape]`, all that was done, k ≥ 1.
-        last_observation: what the last of them was decided on; its parts side by side.
-    """
-
-    actions: Actions
-    last_observation: NDArray[np.generic]
+    actions: Actions  # `[k, *action_shape]`, all that was done, k ≥ 1
+    last_observation: NDArray[np.generic]  # what the last of them was decided on; its parts side by side
 
 
 @dataclass(frozen=True)
 class _Decided:
-    """What was decided in some slots, whose environments may still be stepping.
+    """What was decided in some slots, whose environments may still be stepping."""
 
-    Attributes:
-        slots: `[M]`, those that play.
-        rows: `[M]`, where these are in what the environments give.
-        step: waits for that.
-        record: makes the record of it.
-    """
-
-    slots: NDArray[np.intp]
-    rows: NDArray[np.intp]
-    step: Callable[[], StepBatch]
-    record: Callable[..., StepRecord]
+    slots: NDArray[np.intp]  # `[M]`, those that play
+    rows: NDArray[np.intp]  # `[M]`, where these are in what the environments give
+    step: Callable[[], StepBatch]  # waits for that
+    record: Callable[..., StepRecord]  # makes the record of it
 
 
 def _is_same(observation: NDArray[np.generic], recorded: NDArray[np.generic]) -> bool:

@@ -11,31 +11,18 @@ from rldistill.types import Actions, PolicyOutput
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One decision in each of M slots that play.
+    """One decision in each of M slots that play."""
 
-    Attributes:
-        episodes: `[M]`, which episode each row belongs to.
-        steps: `[M]`, how many decisions that episode had before this one.
-        observations: `[M, ...]`, what was decided on.
-        labelled: `[M]`, bool: rows that the labellers were asked about.
-        labels: by labeller, its output for the labelled rows; empty where there are none.
-        actions: `[M, *action_shape]`, what was done, exploration included.
-        rewards: `[M]`, float64.
-        terminated: `[M]`, bool.
-        truncated: `[M]`, bool.
-        next_observations: `[M, ...]`, what came of it; at an episode's end its last observation.
-    """
-
-    episodes: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    observations: NDArray[np.generic]
-    labelled: NDArray[np.bool_]
-    labels: Mapping[str, PolicyOutput]
-    actions: Actions
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    next_observations: NDArray[np.generic]
+    episodes: NDArray[np.int64]  # `[M]`, which episode each row belongs to
+    steps: NDArray[np.int64]  # `[M]`, how many decisions that episode had before this one
+    observations: NDArray[np.generic]  # `[M, ...]`, what was decided on
+    labelled: NDArray[np.bool_]  # `[M]`, bool: rows that the labellers were asked about
+    labels: Mapping[str, PolicyOutput]  # by labeller, its output for the labelled rows; empty where there are none
+    actions: Actions  # `[M, *action_shape]`, what was done, exploration included
+    rewards: NDArray[np.float64]  # `[M]`, float64
+    terminated: NDArray[np.bool_]  # `[M]`, bool
+    truncated: NDArray[np.bool_]  # `[M]`, bool
+    next_observations: NDArray[np.generic]  # `[M, ...]`, what came of it; at an episode's end its last observation
 
     @property
     def ended(self) -> NDArray[np.bool_]:

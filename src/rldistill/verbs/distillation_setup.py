@@ -36,33 +36,19 @@ from rldistill.verbs.task_losses import TaskLoss, further_loss, resolved_losses,
 
 @dataclass(frozen=True)
 class DistillationSetup:
-    """What options and data make together.
+    """What options and data make together."""
 
-    Attributes:
-        batches: of the sources that teach, in the order in which the data were named.
-        num_updates: of the whole run.
-        student: with a head for each of them, and perhaps more.
-        distiller: trains it.
-        values: the options, with what followed from the data, for `config.toml`.
-        warnings: for people, before anything is trained.
-        notes: likewise, of what was decided.
-        student_note: why this network was chosen: of use only while it can still be another.
-        kept_teachers: records of heads that the student had before.
-        tasks: that are taught, for further students.
-        losses: of the heads.
-    """
-
-    batches: Batches
-    num_updates: int
-    student: TorchPolicy
-    distiller: Distiller
-    values: Mapping[str, Any]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-    student_note: str | None
-    kept_teachers: tuple[Mapping[str, Any], ...]
-    tasks: Sequence[StudentTask]
-    losses: Mapping[int, TaskLoss]
+    batches: Batches  # of the sources that teach, in the order in which the data were named
+    num_updates: int  # of the whole run
+    student: TorchPolicy  # with a head for each of them, and perhaps more
+    distiller: Distiller  # trains it
+    values: Mapping[str, Any]  # the options, with what followed from the data, for `config.toml`
+    warnings: tuple[str, ...]  # for people, before anything is trained
+    notes: tuple[str, ...]  # likewise, of what was decided
+    student_note: str | None  # why this network was chosen: of use only while it can still be another
+    kept_teachers: tuple[Mapping[str, Any], ...]  # records of heads that the student had before
+    tasks: Sequence[StudentTask]  # that are taught, for further students
+    losses: Mapping[int, TaskLoss]  # of the heads
 
     @property
     def sources(self) -> Sequence[Source]:

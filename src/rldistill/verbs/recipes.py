@@ -17,37 +17,23 @@ from rldistill.verbs.sizes import kind_of_sight
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a distillation.
+    """Settings of a distillation."""
 
-    Attributes:
-        loss: by name; None: what suits the teacher's outputs.
-        temperature: a number or the text of a schedule; None: the loss's own.
-        normalize_inputs: whether a new student of one task of vectors normalises its inputs by what was measured.
-        num_updates: gradient steps for each task; `shrink` gives a student up after so many.
-        batch_size: rows per update.
-        learning_rate: as the text of a schedule.
-        teacher_fraction: of a teacher that plays: the chance that it acts, as a schedule; else the student does.
-        collect_steps: of a teacher that plays: decisions per collection.
-        collect_period: of a teacher that plays: updates between collections.
-        check_period: of `shrink`: updates between looks at the student's score.
-        window: of a student with cells that remember: steps of the windows that it is trained on; None: it has none.
-        burn_in: steps before each window that fill its memory.
-        why: what the recipe is about, in a few words for the line that is printed.
-    """
-
-    loss: str | None
-    temperature: float | str | None
-    normalize_inputs: bool
-    num_updates: int
-    batch_size: int
-    learning_rate: str
+    loss: str | None  # by name; None: what suits the teacher's outputs
+    temperature: float | str | None  # a number or the text of a schedule; None: the loss's own
+    normalize_inputs: bool  # whether a new student of one task of vectors normalises its inputs by what was measured
+    num_updates: int  # gradient steps for each task; `shrink` gives a student up after so many
+    batch_size: int  # rows per update
+    learning_rate: str  # as the text of a schedule
+    # Of a teacher that plays: the chance that it acts, as a schedule; else the student does.
     teacher_fraction: float | str
-    collect_steps: int
-    collect_period: int
-    check_period: int
-    why: str
+    collect_steps: int  # of a teacher that plays: decisions per collection
+    collect_period: int  # of a teacher that plays: updates between collections
+    check_period: int  # of `shrink`: updates between looks at the student's score
+    why: str  # what the recipe is about, in a few words for the line that is printed
+    # Of a student with cells that remember: steps of the windows that it is trained on; None: it has none.
     window: int | None = None
-    burn_in: int | None = None
+    burn_in: int | None = None  # steps before each window that fill its memory
 
     def __str__(self) -> str:
         """Return what is chosen, in one line."""

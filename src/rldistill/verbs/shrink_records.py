@@ -26,31 +26,18 @@ def _percent(value: float) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One size that was tried.
+    """One size that was tried."""
 
-    Attributes:
-        network: its name.
-        num_parameters: of the student.
-        retention: mean over the choosing episodes.
-        bound: one-sided 95 % lower bound there.
-        holds: whether the bound reaches what is to be kept.
-        num_updates: gradient steps of the student in its file.
-        num_steps: decisions that were played to learn from, of all times together.
-        seconds: of training and looking, of all times together.
-        is_cut: whether time ended it, the last time, before its updates were done: more time may make it hold.
-        policy_hash: of the student in its file.
-    """
-
-    network: str
-    num_parameters: int
-    retention: float
-    bound: float
-    holds: bool
-    num_updates: int
-    num_steps: int
-    seconds: float
-    is_cut: bool
-    policy_hash: str
+    network: str  # its name
+    num_parameters: int  # of the student
+    retention: float  # mean over the choosing episodes
+    bound: float  # one-sided 95 % lower bound there
+    holds: bool  # whether the bound reaches what is to be kept
+    num_updates: int  # gradient steps of the student in its file
+    num_steps: int  # decisions that were played to learn from, of all times together
+    seconds: float  # of training and looking, of all times together
+    is_cut: bool  # whether time ended it, the last time, before its updates were done: more time may make it hold
+    policy_hash: str  # of the student in its file
 
     @property
     def file(self) -> str:
@@ -60,27 +47,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Proof:
-    """A look at fresh episodes.
+    """A look at fresh episodes."""
 
-    Attributes:
-        network: of the student.
-        policy_hash: of the student: a size may be trained on after it failed.
-        retention: mean.
-        bound: one-sided lower bound at `confidence`.
-        confidence: 1 − 0.05 ÷ 2^k of the k-th look.
-        num_episodes: fresh ones.
-        scores: means of student, teacher and random play.
-        holds: whether the bound reaches what is to be kept.
-    """
-
-    network: str
-    policy_hash: str
-    retention: float
-    bound: float
-    confidence: float
-    num_episodes: int
-    scores: tuple[float, float, float]
-    holds: bool
+    network: str  # of the student
+    policy_hash: str  # of the student: a size may be trained on after it failed
+    retention: float  # mean
+    bound: float  # one-sided lower bound at `confidence`
+    confidence: float  # 1 − 0.05 ÷ 2^k of the k-th look
+    num_episodes: int  # fresh ones
+    scores: tuple[float, float, float]  # means of student, teacher and random play
+    holds: bool  # whether the bound reaches what is to be kept
 
 
 @dataclass(frozen=True)

@@ -20,25 +20,15 @@ _MODULE_PREFIX = "module:"
 
 @dataclass(frozen=True)
 class StudentTask:
-    """A task that is taught.
+    """A task that is taught."""
 
-    Attributes:
-        task: with the layout of its teacher's actions.
-        samples: whether the student is to sample its actions.
-        normalization: of what the student sees, as its teacher has it.
-        is_measured: whether its source is to measure that.
-        sight: which parts of the observations the student sees; None: all.
-        output_kind: of its head.
-        remembers: whether its teacher has a memory, as far as is known.
-    """
-
-    task: Task
-    samples: bool
-    normalization: InputNormalization | None = None
-    is_measured: bool = False
-    sight: Sight | None = None
-    output_kind: OutputKind = "q_values"
-    remembers: bool = False
+    task: Task  # with the layout of its teacher's actions
+    samples: bool  # whether the student is to sample its actions
+    normalization: InputNormalization | None = None  # of what the student sees, as its teacher has it
+    is_measured: bool = False  # whether its source is to measure that
+    sight: Sight | None = None  # which parts of the observations the student sees; None: all
+    output_kind: OutputKind = "q_values"  # of its head
+    remembers: bool = False  # whether its teacher has a memory, as far as is known
 
     @property
     def seen(self) -> ObservationFingerprint:
@@ -62,15 +52,10 @@ def kinds_of_observation(tasks: Sequence[StudentTask]) -> list[list[StudentTask]
 
 @dataclass(frozen=True)
 class NamedStudent:
-    """A student as its options name it.
+    """A student as its options name it."""
 
-    Attributes:
-        name: as a configuration has it.
-        network: that the name means; None: it is chosen when the data are known, or a module.
-    """
-
-    name: str
-    network: Architecture | None
+    name: str  # as a configuration has it
+    network: Architecture | None  # that the name means; None: it is chosen when the data are known, or a module
 
     @property
     def remembers(self) -> bool:

@@ -24,19 +24,12 @@ from rldistill.verbs.per_task import shortest, value_for
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """A task's loss.
+    """A task's loss."""
 
-    Attributes:
-        function: on rows of student and teacher.
-        parameters: of the loss, each as a function of progress.
-        warning: what to warn of.
-        note: how a temperature was found.
-    """
-
-    function: LossFunction
-    parameters: Mapping[str, Schedule]
-    warning: str | None = None
-    note: str | None = None
+    function: LossFunction  # on rows of student and teacher
+    parameters: Mapping[str, Schedule]  # of the loss, each as a function of progress
+    warning: str | None = None  # what to warn of
+    note: str | None = None  # how a temperature was found
 
     def at(self, student: Tensor, target: Tensor, progress: float) -> Tensor:
         """Return one loss per row, at the parameters of a moment of the run."""

@@ -18,17 +18,11 @@ _KIBI = 1024
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one policy takes.
+    """What one policy takes."""
 
-    Attributes:
-        flash_bytes: constants, exactly, and code, from above.
-        ram_bytes: activations and one state, exactly, and the stack, from above; without observation and action.
-        num_macs: multiply-adds of a decision, without biases.
-    """
-
-    flash_bytes: int
-    ram_bytes: int
-    num_macs: int
+    flash_bytes: int  # constants, exactly, and code, from above
+    ram_bytes: int  # activations and one state, exactly, and the stack, from above; without observation and action
+    num_macs: int  # multiply-adds of a decision, without biases
 
     @classmethod
     def of(cls, plan: Plan | QuantizedPlan, source: CSource) -> "Footprint":

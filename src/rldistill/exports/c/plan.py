@@ -54,40 +54,24 @@ def refusals_of(what: str, instead: str) -> Generator[None]:
 
 @dataclass(frozen=True)
 class Norm:
-    """A layer norm over all outputs of a layer.
+    """A layer norm over all outputs of a layer."""
 
-    Attributes:
-        weight: one for each output, or one for each channel of a convolution.
-        bias: likewise.
-        epsilon: added to the variance.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
+    weight: Tensor  # one for each output, or one for each channel of a convolution
+    bias: Tensor  # likewise
+    epsilon: float  # added to the variance
 
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A fully connected layer or a convolution, with all that follows up to the next one.
+    """A fully connected layer or a convolution, with all that follows up to the next one."""
 
-    Attributes:
-        name: of its function and its constants.
-        weight: `[O, I]`, or `[O, C, k, k]`.
-        bias: `[O]`.
-        input_shape: `(I,)`, or `(C, H, W)`.
-        stride: of a convolution.
-        norm: before the activation.
-        activation: of every output.
-    """
-
-    name: str
-    weight: Tensor
-    bias: Tensor
-    input_shape: tuple[int, ...]
-    stride: int = 1
-    norm: Norm | None = None
-    activation: Activation = "identity"
+    name: str  # of its function and its constants
+    weight: Tensor  # `[O, I]`, or `[O, C, k, k]`
+    bias: Tensor  # `[O]`
+    input_shape: tuple[int, ...]  # `(I,)`, or `(C, H, W)`
+    stride: int = 1  # of a convolution
+    norm: Norm | None = None  # before the activation
+    activation: Activation = "identity"  # of every output
 
     @property
     def is_convolution(self) -> bool:
@@ -131,19 +115,12 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of the observation, and its own layers.
+    """A part of the observation, and its own layers."""
 
-    Attributes:
-        first: its first number in the observation.
-        shape: as the environment gives it.
-        scale: factor on its numbers.
-        layers: of its own; none where its numbers go on as they are.
-    """
-
-    first: int
-    shape: tuple[int, ...]
-    scale: float
-    layers: tuple[PlannedLayer, ...]
+    first: int  # its first number in the observation
+    shape: tuple[int, ...]  # as the environment gives it
+    scale: float  # factor on its numbers
+    layers: tuple[PlannedLayer, ...]  # of its own; none where its numbers go on as they are
 
     @property
     def size(self) -> int:
@@ -165,21 +142,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A GRU or an LSTM, whose gates are sums of what two fully connected layers give.
+    """A GRU or an LSTM, whose gates are sums of what two fully connected layers give."""
 
-    Attributes:
-        name: of its function.
-        state: names of what it remembers.
-        kind: which of the two.
-        input: of the features, `[3 H, F]` or `[4 H, F]`.
-        recurrent: of the state, `[3 H, H]` or `[4 H, H]`.
-    """
-
-    name: str
-    state: tuple[str, ...]
-    kind: MemoryKind
-    input: PlannedLayer
-    recurrent: PlannedLayer
+    name: str  # of its function
+    state: tuple[str, ...]  # names of what it remembers
+    kind: MemoryKind  # which of the two
+    input: PlannedLayer  # of the features, `[3 H, F]` or `[4 H, F]`
+    recurrent: PlannedLayer  # of the state, `[3 H, H]` or `[4 H, H]`
 
     @property
     def size(self) -> int:
@@ -189,31 +158,19 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the C of a policy computes.
+    """All that the C of a policy computes."""
 
-    Attributes:
-        observation_shape: of one observation.
-        takes_bytes: whether its numbers are bytes, else floats.
-        normalization: of the whole observation by running statistics, in its own order.
-        pieces: of the observation, in order; of a stack one piece, of all observations in it.
-        hidden: layers of the head above the features of all pieces, or above what it remembers.
-        last: gives the outputs, of a Gaussian its means.
-        output: what the outputs are, and the actions.
-        log_std: of a Gaussian: a layer beside the last, a vector `[D]`, or the matrix `[F, D]` of gSDE; else None.
-        stack: k, how many observations the first layer sees side by side, oldest first; 0: the newest alone.
-        cells: that remember, above the features of all pieces.
-    """
-
-    observation_shape: tuple[int, ...]
-    takes_bytes: bool
-    normalization: InputNormalization | None
-    pieces: tuple[Piece, ...]
-    hidden: tuple[PlannedLayer, ...]
-    last: PlannedLayer
-    output: OutputLayer
+    observation_shape: tuple[int, ...]  # of one observation
+    takes_bytes: bool  # whether its numbers are bytes, else floats
+    normalization: InputNormalization | None  # of the whole observation by running statistics, in its own order
+    pieces: tuple[Piece, ...]  # of the observation, in order; of a stack one piece, of all observations in it
+    hidden: tuple[PlannedLayer, ...]  # layers of the head above the features of all pieces, or above what it remembers
+    last: PlannedLayer  # gives the outputs, of a Gaussian its means
+    output: OutputLayer  # what the outputs are, and the actions
+    # Of a Gaussian: a layer beside the last, a vector `[D]`, or the matrix `[F, D]` of gSDE; else None.
     log_std: PlannedLayer | Tensor | None
-    stack: int = 0
-    cells: tuple[PlannedCell, ...] = ()
+    stack: int = 0  # k, how many observations the first layer sees side by side, oldest first; 0: the newest alone
+    cells: tuple[PlannedCell, ...] = ()  # that remember, above the features of all pieces
 
     @property
     def observation_size(self) -> int:

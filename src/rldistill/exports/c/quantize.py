@@ -42,19 +42,12 @@ _STEEP: Mapping[Activation, float] = {"tanh": 4.0, "sigmoid": 8.0}
 
 @dataclass(frozen=True)
 class Rescaling:
-    """From a layer's sums to bytes.
+    """From a layer's sums to bytes."""
 
-    Attributes:
-        multiplier: `[O]`, int64 below 2^31.
-        shift: of the product, to the right.
-        addend: to the product: half a step, and the place of 0.
-        table: bytes by the result, `[1024]`; None: the result is the byte.
-    """
-
-    multiplier: Tensor
-    shift: int
-    addend: int
-    table: Tensor | None
+    multiplier: Tensor  # `[O]`, int64 below 2^31
+    shift: int  # of the product, to the right
+    addend: int  # to the product: half a step, and the place of 0
+    table: Tensor | None  # bytes by the result, `[1024]`; None: the result is the byte
 
     @property
     def top(self) -> int:
@@ -70,27 +63,16 @@ class Rescaling:
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """The numbers of one layer.
+    """The numbers of one layer."""
 
-    Attributes:
-        layer: its sizes, and the weights that these stand for.
-        taken: what the numbers stand for that it takes.
-        mean: of each input in real observations: there the rounding of the weights is made up for.
-        weight: whole numbers in [-127, 127], float64.
-        bias: whole numbers within int32, float64.
-        rescaling: to bytes; None where the layer gives outputs.
-        scale: `[O]`, float32, of a layer that gives outputs.
-        given: what its bytes stand for.
-    """
-
-    layer: PlannedLayer
-    taken: Steps
-    mean: Tensor
-    weight: Tensor
-    bias: Tensor
-    rescaling: Rescaling | None
-    scale: Tensor
-    given: Steps | None
+    layer: PlannedLayer  # its sizes, and the weights that these stand for
+    taken: Steps  # what the numbers stand for that it takes
+    mean: Tensor  # of each input in real observations: there the rounding of the weights is made up for
+    weight: Tensor  # whole numbers in [-127, 127], float64
+    bias: Tensor  # whole numbers within int32, float64
+    rescaling: Rescaling | None  # to bytes; None where the layer gives outputs
+    scale: Tensor  # `[O]`, float32, of a layer that gives outputs
+    given: Steps | None  # what its bytes stand for
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Return bytes as float64, or outputs as float32, of bytes `[B, *input_shape]`; exactly as the C does.
@@ -103,19 +85,12 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class QuantizedPlan:
-    """A plan in whole numbers.
+    """A plan in whole numbers."""
 
-    Attributes:
-        plan: that it stands for.
-        observation: how floats become whole numbers; None where bytes are taken as they are.
-        layers: by name.
-        features: what the numbers stand for that the last layer takes.
-    """
-
-    plan: Plan
-    observation: ObservationSteps | None
-    layers: Mapping[str, QuantizedLayer]
-    features: Steps
+    plan: Plan  # that it stands for
+    observation: ObservationSteps | None  # how floats become whole numbers; None where bytes are taken as they are
+    layers: Mapping[str, QuantizedLayer]  # by name
+    features: Steps  # what the numbers stand for that the last layer takes
 
     def outputs(self, observations: Tensor, forward: "Forward" = QuantizedLayer.forward) -> Tensor:
         """Return what the last layers give, side by side, for observations `[B, *observation_shape]`: `[B, …]` float32.
@@ -199,17 +174,11 @@ def quantize(plan: Plan, observations: Tensor, state: tuple[Tensor, ...] = ()) -
 
 @dataclass(frozen=True)
 class Calibration:
-    """What real observations make of a layer.
+    """What real observations make of a layer."""
 
-    Attributes:
-        mean: of each input, `[I]`, or of each channel, `[C, 1, 1]`; float64.
-        low: least sum before the activation.
-        high: largest.
-    """
-
-    mean: Tensor
-    low: float
-    high: float
+    mean: Tensor  # of each input, `[I]`, or of each channel, `[C, 1, 1]`; float64
+    low: float  # least sum before the activation
+    high: float  # largest
 
     @classmethod
     def of(cls, layer: PlannedLayer, taken: Tensor) -> "Calibration":

@@ -19,25 +19,15 @@ _OF_MATH = ("expf(", "erff(", "log1pf(", "logf(", "sqrtf(")
 
 @dataclass(frozen=True)
 class CSource:
-    """Two files, and what the compiled code keeps.
+    """Two files, and what the compiled code keeps."""
 
-    Attributes:
-        name: what its functions begin with.
-        header: text of the header.
-        source: text of the source.
-        num_constant_bytes: weights and tables, in flash.
-        num_memory_bytes: activations, in RAM.
-        num_state_bytes: of one state, in RAM, which the caller keeps.
-        functions_of_math: of the C library that it calls.
-    """
-
-    name: str
-    header: str
-    source: str
-    num_constant_bytes: int
-    num_memory_bytes: int
-    num_state_bytes: int
-    functions_of_math: tuple[str, ...]
+    name: str  # what its functions begin with
+    header: str  # text of the header
+    source: str  # text of the source
+    num_constant_bytes: int  # weights and tables, in flash
+    num_memory_bytes: int  # activations, in RAM
+    num_state_bytes: int  # of one state, in RAM, which the caller keeps
+    functions_of_math: tuple[str, ...]  # of the C library that it calls
 
 
 def write_c(file_name: str, plan: Plan | QuantizedPlan, contract: Sequence[str]) -> CSource:

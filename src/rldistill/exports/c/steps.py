@@ -18,17 +18,11 @@ _MARGIN = 0.5
 
 @dataclass(frozen=True)
 class Steps:
-    """What whole numbers from 0 on stand for: `scale · q + offset`, float64; one for all, or one for each.
+    """What whole numbers from 0 on stand for: `scale · q + offset`, float64; one for all, or one for each."""
 
-    Attributes:
-        scale: `[]` or `[I]`.
-        offset: likewise.
-        top: the largest q.
-    """
-
-    scale: Tensor
-    offset: Tensor
-    top: int = LARGEST_BYTE
+    scale: Tensor  # `[]` or `[I]`
+    offset: Tensor  # likewise
+    top: int = LARGEST_BYTE  # the largest q
 
     @classmethod
     def of_range(cls, low: float, high: float) -> "Steps":
@@ -53,15 +47,10 @@ STATE_STEPS = Steps(
 
 @dataclass(frozen=True)
 class ObservationSteps:
-    """How an observation of floats becomes whole numbers, `[P]` float32 each.
+    """How an observation of floats becomes whole numbers, `[P]` float32 each."""
 
-    Attributes:
-        low: the least value of each number.
-        inverse_half_step: 2 ÷ step; 0 where a number never varied: it counts as constant.
-    """
-
-    low: Tensor
-    inverse_half_step: Tensor
+    low: Tensor  # the least value of each number
+    inverse_half_step: Tensor  # 2 ÷ step; 0 where a number never varied: it counts as constant
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return whole numbers `[B, P]` as float64, computed as the C does."""

@@ -44,17 +44,11 @@ _OF_TANH = frozenset({"tanh", "sigmoid", "silu"})
 
 @dataclass
 class Definitions:
-    """What stands before the functions of a file, each written once.
+    """What stands before the functions of a file, each written once."""
 
-    Attributes:
-        constants: their definitions.
-        helpers: functions that others call, by name.
-        num_bytes: that the constants take.
-    """
-
-    constants: list[str] = field(default_factory=list[str])
-    helpers: dict[str, str] = field(default_factory=dict[str, str])
-    num_bytes: int = 0
+    constants: list[str] = field(default_factory=list[str])  # their definitions
+    helpers: dict[str, str] = field(default_factory=dict[str, str])  # functions that others call, by name
+    num_bytes: int = 0  # that the constants take
     _names: dict[str, str] = field(default_factory=dict[str, str])
 
     def constant(self, name: str, values: Tensor, *, shared: bool = False) -> str:
