@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from contextlib import closing
 
 import pytest
@@ -106,6 +107,17 @@ def test_a_process_that_is_killed_fails_its_job_alone(tmp_path):
     assert (tmp_path / "3.json").exists()
 
 
+def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced(tmp_path):
+    backend = Backend(2)
+    try:
+        first = run_stage(squares(tmp_path, [2, 3]), backend)
+        for number in {result["process"] for result in first.values()}:
+            os.kill(number, signal.SIGKILL)
+        assert run_stage(squares(tmp_path, [4, 5]), backend)["square of 5"]["square"] == 25
+    finally:
+        backend.close()
+
+
 def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
     begun: list[str] = []
 
@@ -123,7 +135,7 @@ def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
             run_stage(jobs, backend, callbacks=[stop_when_both_work])
         assert len(list(tmp_path.glob("saved-*"))) == 2
         assert not list(tmp_path.glob("*.json"))
-        # Nothing is broken by it: the same backend does further jobs.
+        # Nothing is broken by it: the same processes work on.
         assert run_stage(squares(tmp_path, [7]), backend)["square of 7"]["square"] == 49
     finally:
         backend.close()

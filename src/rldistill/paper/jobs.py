@@ -5,13 +5,12 @@ A job is a module-level function, plain arguments, and the record whose existenc
 a job whose record is there is not done again. Settings decide the result and are compared; places (paths, device,
 number of environments) are not, so a folder of results may be moved, and finished on another machine.
 
-Every job of several at once has a process of its own, started anew (spawned): nothing is shared but plain data. It
-tells events and its outcome through a pipe. Ctrl-C reaches every process of a terminal, so workers ignore it: the
-parent's callbacks decide, and workers are asked to stop at their next event. A worker whose parent is gone stops at its
-next event too.
+Processes are started anew (spawned): nothing is shared but plain data, so a backend for many machines needs no more. A
+worker does one job after the other and tells events and outcomes through its pipe. Ctrl-C reaches every process of a
+terminal, so workers ignore it: the parent's callbacks decide, and workers are asked to stop at their next event. A
+worker whose parent is gone stops at its next event too.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -121,7 +120,8 @@ class Backend:
         self.num_workers = num_workers
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
-        self._workers: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job], *, num_threads: int, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
         """Yield how each job ended, as it ends; a failure stops no other.
@@ -133,30 +133,41 @@ class Backend:
             return
         waiting = deque(jobs)
         try:
-            while waiting or self._workers:
-                while waiting and len(self._workers) < self.num_workers:
-                    self._workers.append(_Worker(self._context, waiting.popleft(), num_threads, self._stop))
+            while waiting or self._busy:
+                while waiting and len(self._busy) < self.num_workers:
+                    worker = self._free_worker()
+                    worker.begin(waiting.popleft(), num_threads)
+                    self._busy.append(worker)
                 yield from self._look(callbacks)
                 # Also while nobody tells anything, a callback is asked whether to stop.
-                done = len(jobs) - len(waiting) - len(self._workers)
+                done = len(jobs) - len(waiting) - len(self._busy)
                 notify(callbacks, ProgressEvent("all", done, len(jobs), "jobs"))
         except StopRequestedError:
             self._stop.set()
-            while self._workers:
+            while self._busy:
                 for _ in self._look(()):
                     pass
             self._stop.clear()
             raise KeyboardInterrupt from None
 
     def close(self) -> None:
-        """End every process that is still at work."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers = []
+        """End every process: at once if it is still at work."""
+        for worker in [*self._idle, *self._busy]:
+            worker.close(at_once=worker in self._busy)
+        self._idle, self._busy = [], []
+
+    def _free_worker(self) -> "_Worker":
+        """Return an idle worker, or a new one where none is left; one that died meanwhile is replaced."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.answers():
+                return worker
+            worker.close(at_once=True)
+        return _Worker(self._context, self._stop)
 
     def _look(self, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
-        """Pass on what workers tell; waits a moment for it."""
-        by_pipe = {worker.pipe: worker for worker in self._workers}
+        """Pass on what busy workers tell; waits a moment for it."""
+        by_pipe = {worker.pipe: worker for worker in self._busy}
         for pipe in wait(list(by_pipe), timeout=_SECONDS_BETWEEN_LOOKS):
             assert isinstance(pipe, Connection)
             worker = by_pipe[pipe]
@@ -164,39 +175,51 @@ class Backend:
             if not isinstance(told, Outcome):
                 notify(callbacks, told)
                 continue
-            self._workers.remove(worker)
+            self._busy.remove(worker)
+            if not worker.pipe.closed:  # its process did not die
+                self._idle.append(worker)
             if told.result is not None or told.error is not None:
                 yield told
 
 
 class _Worker:
-    """A process that does one job, and our end of its pipe."""
+    """A process and our end of its pipe."""
 
-    def __init__(self, context: SpawnContext, job: Job, num_threads: int, stop: StopFlag) -> None:
-        self._job_name = job.name
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_be_worker, args=(theirs, job, num_threads, stop), daemon=True)
+    def __init__(self, context: SpawnContext, stop: StopFlag) -> None:
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_be_worker, args=(theirs, stop), daemon=True)
         self._process.start()
         # Ours alone is left open here: the pipe ends when the process does.
         theirs.close()
+        self._job_name = ""
+
+    def answers(self) -> bool:
+        """Return whether the process, which has nothing to do, is still there."""
+        try:
+            self.pipe.send(None)
+            self.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def begin(self, job: Job, num_threads: int) -> None:
+        self._job_name = job.name
+        self.pipe.send((job, num_threads))
 
     def receive(self) -> Event | Outcome:
-        """Return what the process tells next; its death is an outcome, and with one it has ended."""
+        """Return what the process tells next; its death is an outcome."""
         try:
-            told = self.pipe.recv()
+            return self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self.close(at_once=False)
             code = self._process.exitcode or 0
             how = f"was killed by signal {-code}; was memory short?" if code < 0 else f"ended with code {code}."
-            told = Outcome(self._job_name, error=f"its process {how}")
-        if isinstance(told, Outcome):
-            self._process.join()
-            self.pipe.close()
-        return told
+            return Outcome(self._job_name, error=f"its process {how}")
 
-    def kill(self) -> None:
+    def close(self, *, at_once: bool) -> None:
         self.pipe.close()
-        self._process.kill()
+        if at_once:
+            self._process.kill()
         self._process.join()
 
 
@@ -219,17 +242,26 @@ def _relay(pipe: Connection, stop: StopFlag) -> Callback:
     return relay
 
 
-def _be_worker(pipe: Connection, job: Job, num_threads: int, stop: StopFlag) -> None:
-    """Do a job and tell how it ended."""
+def _be_worker(pipe: Connection, stop: StopFlag) -> None:
+    """Be a worker: one job after the other, until the parent's end of the pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads, with the job
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads, with the first job
+    relay = _relay(pipe, stop)
     try:
-        outcome = _perform(job, num_threads=num_threads, callbacks=[_relay(pipe, stop)])
-    except KeyboardInterrupt:
-        outcome = Outcome(job.name)
-    with contextlib.suppress(OSError):  # the parent is gone
-        pipe.send(outcome)
+        while True:
+            asked = pipe.recv()
+            if asked is None:
+                pipe.send(None)
+                continue
+            job, num_threads = asked
+            try:
+                outcome = _perform(job, num_threads=num_threads, callbacks=[relay])
+            except KeyboardInterrupt:
+                outcome = Outcome(job.name)
+            pipe.send(outcome)
+    except (EOFError, OSError):
+        return
 
 
 def run_stage(
