@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from rldistill.errors import UsageError
 from rldistill.events import MessageEvent, ProgressEvent, StopRequestedError, check_callbacks, notify, tell
@@ -16,24 +17,17 @@ def test_every_callback_hears_every_event_also_after_one_that_stops():
     assert heard == [PROGRESS, PROGRESS]
 
 
-def test_the_truth_of_a_comparison_with_numbers_of_numpy_stops_too():
+@pytest.mark.parametrize("number", [np.float64, torch.tensor])
+def test_the_truth_of_a_comparison_with_numbers_of_numpy_or_pytorch_stops_too(number):
     with pytest.raises(StopRequestedError):
-        notify([lambda event: np.float64(event.metrics["steps_per_second"]) < 6], PROGRESS)
+        notify([lambda event: number(event.metrics["steps_per_second"]) < 6], PROGRESS)
 
 
-@pytest.mark.parametrize("answer", [None, False, np.bool_(False)])
+@pytest.mark.parametrize("answer", [None, False, np.bool_(False), 1, "stop", np.float32(1), np.array([True, True])])
 def test_only_true_asks_to_stop(answer):
     heard = []
-    notify([lambda event: heard.append(event) or answer, heard.append], PROGRESS)
+    notify([lambda event: answer if heard.append(event) is None else None, heard.append], PROGRESS)
     assert heard == [PROGRESS, PROGRESS]
-
-
-@pytest.mark.parametrize(("answer", "shown"), [(1, "1"), ("stop", "'stop'"), (np.float32(1), "a float32")])
-@pytest.mark.parametrize("event", [PROGRESS, MessageEvent("nothing was learned")])
-def test_an_answer_that_is_no_truth_value_is_refused_whatever_it_answers(answer, shown, event):
-    with pytest.raises(UsageError) as caught:
-        notify([lambda _event: answer], event)
-    assert str(caught.value) == f"callbacks: one answered {shown}, expected True, which stops the run, or nothing."
 
 
 def test_a_message_is_only_told_the_last_one_of_a_run_that_stops_among_them():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rldistill.errors import UsageError, shown
+from rldistill.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
 
     Raises:
         StopRequestedError: one of them answered `True` to a `ProgressEvent`.
-        UsageError: one of them answered something else than a truth value or None.
     """
     answers = [_is_true(callback(event)) for callback in callbacks]
     if isinstance(event, ProgressEvent) and any(answers):
@@ -76,13 +75,9 @@ def notify(callbacks: Sequence[Callback], event: Event) -> None:
 
 
 def _is_true(answer: object) -> bool:
-    if answer is None or isinstance(answer, bool):
-        return answer is True
-    import numpy as np  # here: --help needs none of it
-
-    if isinstance(answer, np.bool_):  # of a comparison with a metric
-        return bool(answer)
-    raise UsageError(f"callbacks: one answered {shown(answer)}, expected True, which stops the run, or nothing.")
+    """Return whether an answer is True, of whatever library; others, such as what `write` returns, mean nothing."""
+    is_scalar = str(getattr(answer, "dtype", "")).endswith("bool") and getattr(answer, "shape", None) == ()
+    return answer is True or (is_scalar and bool(answer))
 
 
 def renamed(callback: Callback, *, phase: str, text: str) -> Callback:

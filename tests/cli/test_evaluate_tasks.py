@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rldistill.policies import load_policy
 from tests.kit.commands import run, run_well
 from tests.kit.payout import constant_heads, constant_policy, payout_tasks
 from tests.kit.small_policies import small_policy, vector_task
@@ -87,6 +88,11 @@ def test_an_evaluation_of_a_run_folder_is_replaced_only_by_one_that_says_as_much
     played = json.loads(path.read_text())["tasks"][A]["policies"]
     assert [(row["role"], len(row["episodes"])) for row in played] == [("teacher", 5), ("student", 5), ("random", 5)]
     assert "is kept" in run_well(*command, "--num-episodes", "9").stderr, "it would lose what was kept of the teacher"
+
+    # One of other weights, as those before the run was resumed, says nothing of these.
+    path.write_text(path.read_text().replace(load_policy(Path("run/student.safetensors")).hash, "0" * 64))
+    assert str(path) not in run_well(*command, "--num-episodes", "2").stderr
+    assert "0" * 64 not in path.read_text()
 
     def shut(path, _data):  # root may write everywhere
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -45,8 +45,11 @@ def test_a_gap_is_printed_in_full_and_ends_with_1(teacher):
     assert "Verification failed: hand-made scores 40.0 ± 0 on CartPole-v1, 20.0 ± 1 expected" in result.stderr
 
 
-def test_a_gap_that_nothing_measures_is_said_to_be_none(teacher):
-    text = " ".join(run_well("inspect", teacher, *FEW, "--expected-return", 20).stdout.split())
+def test_a_gap_that_nothing_measures_asks_for_a_standard_error_and_ends_with_1(teacher):
+    result = run("inspect", teacher, *FEW, "--expected-return", 20)
+    text = " ".join(result.stdout.split())
+    assert result.code == 1
+    assert "scores 40.0 in all episodes of CartPole-v1, 20.0 expected" in result.stderr
     assert "verdict not compared: 20.0 apart, but its scores show no spread" in text
     assert "give --expected-standard-error; it is better than random play" in text
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rldistill.data import Dataset, split_episodes
+from rldistill.data.sampler import UniformSampler
 from rldistill.distillation import Batches, StoredSource
 from rldistill.distillation.sources import held_out_windows
 from rldistill.schedules import TaskSchedule
@@ -32,6 +33,21 @@ def source_of(dataset, *, seed=2, head=0, held_out_fraction=0.3) -> StoredSource
     source = StoredSource(dataset, seed=seed, held_out_fraction=held_out_fraction)
     source.teach(head, hand_made_teacher(), no_loss)
     return source
+
+
+def test_measuring_the_inputs_leaves_the_share_of_rows_that_a_source_gives(dataset, monkeypatch):
+    shares = []
+
+    def sampler(*arguments, rows_per_update, **others):
+        shares.append(rows_per_update)
+        return UniformSampler(*arguments, rows_per_update=rows_per_update, **others)
+
+    monkeypatch.setattr("rldistill.distillation.stored.UniformSampler", sampler)
+    monkeypatch.setattr("rldistill.distillation.stored.measure_inputs", lambda student, window: None)
+    source = StoredSource(dataset, seed=2, held_out_fraction=0.3)
+    for measure in (False, True):
+        source.teach(0, hand_made_teacher(), no_loss, num_rows=32.0, measure=measure)
+    assert shares == [32.0, 32.0]
 
 
 def one_task(dataset) -> Batches:

@@ -368,7 +368,9 @@ def test_the_spread_of_a_gaussian_is_its_mean_over_the_data_where_a_format_has_o
 def test_a_hub_folder_tells_nothing_of_the_folders_that_it_came_from(teacher, tmp_path):
     reading = {"normalizer": str(tmp_path / "vecnormalize.pkl"), "outputs": "logits"}
     recorded = {"name": "b", "hash": "0", "path": str(tmp_path / "b.zip"), "reading": reading}
-    made = {"teachers": [recorded], "config": {"learner": {"init_from": str(tmp_path / "a.safetensors")}}}
+    config = {"learner": {"init_from": str(tmp_path / "a.safetensors")}, "out": str(tmp_path)}
+    # The command is of an earlier version.
+    made = {"teachers": [recorded], "config": config, "command": f"rldistill distill --out {tmp_path}"}
     rd.export(hand_made_teacher().with_provenance(made), tmp_path / "hub", to="hub-folder", **FEW)
     for file in (tmp_path / "hub").iterdir():
         assert str(tmp_path).encode() not in file.read_bytes(), file.name

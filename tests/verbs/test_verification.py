@@ -89,7 +89,8 @@ def test_scores_without_spread_say_nothing_of_an_expected_return_without_an_erro
     verification = verify(constant_policy(task, 1), task, num_episodes=6, expected_return=10)
     assert (verification.verdict, verification.difference) == ("not compared", -4.0)
     assert "give --expected-standard-error" in " ".join(verification_text(verification).split())
-    check_verified(verification)
+    with pytest.raises(GateError, match=r"scores 6 in all episodes .* Give --expected-standard-error"):
+        check_verified(verification)
     sure = verify(constant_policy(task, 1), task, num_episodes=6, expected_return=10, expected_standard_error=0.1)
     assert sure.verdict == "differs"
 

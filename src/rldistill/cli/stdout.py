@@ -33,4 +33,5 @@ def results_alone() -> Generator[None]:
             ctypes.CDLL(None).fflush(None)  # what C has printed and not yet written
             os.dup2(copy, 1)
             os.close(copy)
-        stdout.write(held.getvalue())
+        if stdout is not None:  # closed by who called
+            stdout.write(held.getvalue())

@@ -84,8 +84,8 @@ class StoredSource:
         if measure:
             # At random: every k-th step would be the same one of episodes that all have the same length.
             rng = stream_generator(own_seed, "input statistics")
-            num_rows = min(len(self._split.train), _SAMPLE_SIZE)
-            chosen = np.sort(rng.choice(self._split.train, size=num_rows, replace=False))
+            sample_size = min(len(self._split.train), _SAMPLE_SIZE)
+            chosen = np.sort(rng.choice(self._split.train, size=sample_size, replace=False))
             measure_inputs(student, read_window(self.dataset, chosen[None], head=head))
         store, length, burn_in = self.dataset.store, self._window_length, self._burn_in
         check_window(store, length, str(self.dataset.path))

@@ -65,16 +65,26 @@ def keep_evaluation(path: Path, result: Evaluation) -> str | None:
         if os.path.lexists(path) and not _is_outdone(read_json(read_file(path, JSON.num_bytes)), result.to_dict()):
             return f"{path} is kept: it is of another play, or of more episodes. --out FILE writes this one."
         write_json(path, result.to_dict())
-    except (RldistillError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError):
+        return f"{path} is kept: it is no evaluation as this version writes them. --out FILE writes this one."
+    except (RldistillError, OSError, ValueError) as error:
         return f"{path} is not written: {first_line(error)}. --out FILE writes it elsewhere."
     return None
 
 
 def _is_outdone(before: Any, now: Mapping[str, Any]) -> bool:  # noqa: ANN401 (JSON)
-    """Return whether an evaluation played all that an earlier one did, in the same way and at least as long."""
+    """Return whether an evaluation played all that an earlier one did, in the same way and at least as long.
+
+    One of other weights, such as those that the run had before it was resumed, is outdone by any.
+    """
     if "tasks" in before:
         tasks = now.get("tasks", {})
         return all(_is_outdone(own, tasks.get(name, {})) for name, own in before["tasks"].items())
+    students = [
+        {row["policy_hash"] for row in each.get("policies", ()) if row["role"] == "student"} for each in (before, now)
+    ]
+    if students[0].isdisjoint(students[1]):
+        return bool(students[1])
     if any(canonical_json(before[key]) != canonical_json(now.get(key)) for key in _OF_THE_PLAY):
         return False
     earlier, later = (

@@ -11,6 +11,7 @@ The JSON beside each is the record of its job. Students of all seeds learn from 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class Plan:
     num_envs: int  # environments stepped together
     device: str  # cpu or cuda
 
-    @property
+    @cached_property
     def stages(self) -> dict[str, list[Job]]:
         """The jobs, in the order in which they need each other."""
         stages = {

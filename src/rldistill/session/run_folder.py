@@ -29,8 +29,9 @@ from rldistill.storage import folder_lock, is_temporary, temporary_files, write_
 _MOST_CONFIG_BYTES = 1 << 20
 # Written by `evaluate`, which holds no lock: a half-written one may be under way.
 _UNLOCKED_FILE = "evaluation.json"
-# Keys of records, wherever they stand, that name a file or a folder.
-_FILES = frozenset({"path", "normalizer", "init_from", "out"})
+# Keys of records, wherever they stand, that name a file, and those that tell where the one was written who wrote them.
+_FILES = frozenset({"path", "normalizer", "init_from"})
+_OF_THE_WRITER = frozenset({"out", "command"})
 # What messages call the values of an option.
 _NOUNS: Mapping[str, str] = {"data": "dataset"}
 
@@ -258,12 +259,11 @@ def provenance(verb: str) -> dict[str, Any]:
 
 def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration as a policy's file, which is passed on, holds it: without where that was written."""
-    settings = {key: value for key, value in config.items() if key != "out"}
-    return cast(dict[str, Any], without_folders(plain(settings)))
+    return without_folders(plain(config))
 
 
-def without_folders(record: object) -> object:
-    """Return what a file's record says, other files by their names alone."""
+def without_folders(record: Any) -> Any:  # noqa: ANN401 (JSON)
+    """Return what a file's record says, other files by their names alone, and nothing of where it was written."""
     if isinstance(record, list):
         return [without_folders(item) for item in cast(list[object], record)]
     if not isinstance(record, Mapping):
@@ -271,6 +271,7 @@ def without_folders(record: object) -> object:
     return {
         key: Path(value).name if key in _FILES and isinstance(value, str) else without_folders(value)
         for key, value in cast(Mapping[str, object], record).items()
+        if not (key in _OF_THE_WRITER and isinstance(value, str))
     }
 
 

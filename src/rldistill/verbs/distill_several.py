@@ -29,6 +29,7 @@ from rldistill.session.run_folder import (
     check_configured,
     configured_run,
     provenance,
+    without_folders,
 )
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
@@ -287,6 +288,6 @@ class _SeveralRun:
 
     def _load(self) -> None:
         state = load_run(self._folder, self._several.setup, self._several.distiller)
-        self._update, self._versions = state["update"], json.loads(state["versions"])
+        self._update, self._versions = state["update"], without_folders(json.loads(state["versions"]))
         self._losses.extend(state["losses"])
         tell_where_it_goes_on(self._options, self._update, self._callbacks)

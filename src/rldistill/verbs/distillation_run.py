@@ -27,7 +27,7 @@ from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import changes_since_begun, provenance, recorded_settings
+from rldistill.session.run_folder import changes_since_begun, provenance, recorded_settings, without_folders
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.final_score import tell_scores
@@ -244,7 +244,7 @@ class DistillationRun:
         state = load_run(self._folder, self._setup, self._setup.distiller)
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
-        self._versions = json.loads(state["versions"])
+        self._versions = without_folders(json.loads(state["versions"]))  # an earlier version kept its command line
         self._is_scored = state.get("is_scored", True)
         tell_where_it_goes_on(self._options, self._update, self._callbacks)
 

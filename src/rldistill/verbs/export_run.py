@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
         tuned = fine_tune(as_seen(policy), observe, dataset.num_steps, rows_seen, seed=options.seed, progress=heard)
         policy = tuned.with_spec(heads=policy.spec.heads, sight=policy.spec.sight)
     if job.format.name == "hub-folder":  # made to be published
-        policy = policy.with_provenance(cast(dict[str, Any], without_folders(policy.spec.provenance)))
+        policy = policy.with_provenance(without_folders(policy.spec.provenance))
     is_tuned = options.quantization_aware
     # What was measured is the policy with the weights that it has, not with other or rounded ones.
     retention = retention_in(rows, measured) if options.precision == "float32" else None

@@ -20,7 +20,7 @@ from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
 from rldistill.session.own_files import REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import plain, provenance, recorded_settings
+from rldistill.session.run_folder import plain, provenance, recorded_settings, without_folders
 from rldistill.statistics import normalised_score
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
@@ -255,7 +255,7 @@ class TrainingRun:
 
     def _load(self, state: dict[str, Any]) -> None:
         self._rng.bit_generator.state = _restored_rng_state(json.loads(state["rng"]))
-        self._provenance = json.loads(state["provenance"])
+        self._provenance = without_folders(json.loads(state["provenance"]))  # of an earlier version: all as typed
         self._progress.load_state_dict(state)
         self._progress.best_mean = self._best_mean(state["best_mean"])
         self._resumed_at = self._progress.step

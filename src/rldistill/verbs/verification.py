@@ -147,14 +147,20 @@ def verify(options: VerifyOptions) -> Verification:
 
 
 def check_verified(verification: Verification) -> None:
-    """Check that a policy scores what it is said to score, where something says it and how surely is known.
+    """Check that a policy scores what it is said to score, where something says it.
 
     Raises:
-        GateError: it does not; names the likely causes.
+        GateError: it does not, and names the likely causes; or nothing says how sure either score is.
     """
     expected, played = verification.expected, verification.played
-    if expected is None or verification.verdict != "differs":
+    if expected is None or verification.verdict == "agrees":
         return
+    if verification.verdict == "not compared":
+        raise GateError(
+            f"Verification: {played.name} scores {figure(played.mean)} in all episodes of {played.task.name}, "
+            f"{figure(expected.mean)} expected ({expected.source}), and nothing says how sure that is. Give "
+            "--expected-standard-error (in Python expected_standard_error=)."
+        )
     causes = " ".join(f"Likely cause: {cause}." for cause in verification.likely_causes)
     raise GateError(
         f"Verification failed: {played.name} scores {figure(played.mean, played.standard_error)} on "
