@@ -46,7 +46,8 @@ def test_a_rollout_of_a_teachers_configuration_trains(name, tmp_path):
     values = tomllib.loads((ZOO / name / "config.toml").read_text())
     # In bfloat16 a processor that does not compute in it takes minutes.
     here = {"num_steps": 1_000, "out": tmp_path / "run", "num_threads": 1, "precision": "auto"}
-    config = TrainTeacherOptions(**values | here)
+    anew = {"start_step": 0, "init_from": None}  # some went on from an earlier file
+    config = TrainTeacherOptions(**values | here | anew)
     result = train_teacher.of(replace(config, resume=False, overwrite=False))
     assert result.num_steps == 1_024  # a whole rollout of 32 × 32
     trained = load_policy(result.last_policy)
