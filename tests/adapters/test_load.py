@@ -269,6 +269,9 @@ def test_a_run_folder_is_the_policy_that_its_run_ended_in(tmp_path):
     (tmp_path / "config.toml").touch()
     with pytest.raises(PolicyFileError, match="its run has not finished: repeat its command with --resume"):
         load_policy(tmp_path)
+    (tmp_path / "students").mkdir()
+    with pytest.raises(PolicyFileError, match="name one of its students, which lie in the folder students"):
+        load_policy(tmp_path)
     for seed, name in enumerate(("last_policy", "student")):
         policy = small_policy(seed=seed)
         policy.save(tmp_path / f"{name}.safetensors")

@@ -209,8 +209,9 @@ def test_a_student_that_learned_nothing_is_named_at_the_first_measurement_and_at
     assert record["held_out_agreement"] <= record["majority_share"]
     assert warnings == [
         f"after {update} updates the student agrees with the teacher in {record['held_out_agreement']:.1%} of held-out "
-        f"steps, always naming the commonest action in {record['majority_share']:.1%}: it has learned nothing yet. "
-        "If this lasts, raise the learning rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+        f"steps, always naming the commonest action in {record['majority_share']:.1%}: it has learned nothing so "
+        "far. If this lasts, raise the updates, the learning rate, or the temperature (temperature 0.01 is meant for "
+        "Q-values of order 1)."
         for update in (10, 40)
     ]
 

@@ -327,7 +327,7 @@ def test_a_teacher_that_is_gone_or_is_another_by_now_is_not_taken_for_the_one_na
     teacher.write_bytes(b"no policy")
     assert told() == other
     teacher.unlink()
-    assert told() == f"teacher recorded at {teacher} is gone; name it with --teacher FILE"
+    assert told() == f"teacher recorded at {teacher} is not there; name it with --teacher FILE"
 
 
 def test_a_teacher_that_had_no_file_is_told_of(task):

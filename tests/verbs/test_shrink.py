@@ -25,7 +25,7 @@ from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.shrink_play import Episodes
-from rldistill.verbs.shrink_records import Trial
+from rldistill.verbs.shrink_records import Proof, Trial
 from rldistill.verbs.shrink_tried import Tried
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
@@ -329,6 +329,17 @@ def test_proofs_that_are_there_are_judged_anew_by_a_lower_share_to_be_kept(tmp_p
     assert again.proofs == tuple(replace(proof, holds=True) for proof in found.proofs), "no look more"
     assert again.verdict.startswith("mlp:2, ") and "at least 80.0 % with 95 % confidence" in again.verdict
     assert str(again).count(" proved") == 2
+
+
+def test_of_several_looks_at_a_student_the_last_is_told_not_the_luckiest(tmp_path):
+    tried = Tried(tmp_path, {})
+    tried.trials = [Trial("mlp:4", 30, 0.9, 0.85, True, 600, 100, 1.0, False, "a")]
+    looks = [
+        Proof("mlp:4", "a", retention, bound, 0.95, episodes, (0.0, 1.0, 2.0), False)
+        for retention, bound, episodes in ((0.99, 0.91, 100), (0.92, 0.87, 200))
+    ]
+    tried.proofs = looks
+    assert tried.closest(None) == (tried.trials[0], looks[1])
 
 
 def test_a_size_that_ended_when_it_held_is_tried_again_where_more_is_to_be_kept(tmp_path, quick):

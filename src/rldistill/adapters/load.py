@@ -45,8 +45,9 @@ _KNOWN_STARTS = (
     (b"{", "JSON text"),
     (b"<", "a web page"),
 )
-# By a file in them, what can be done with folders.
+# By what lies in them, what can be done with folders.
 _KNOWN_FOLDERS = {
+    "students": "name one of its students, which lie in the folder students.",
     "config.toml": "its run has not finished: repeat its command with --resume.",
     "rllib_checkpoint.json": "it is a checkpoint of RLlib: export its module to ONNX, and load that.",
     "policy.pth": "it is an unpacked zip of Stable-Baselines3: load the .zip itself.",
@@ -108,7 +109,7 @@ def policy_file_of(path: Path) -> Path:
             return path / name
     if is_dataset_folder(path):
         raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
-    way_on = next((way for name, way in _KNOWN_FOLDERS.items() if (path / name).is_file()), "this is not a run folder.")
+    way_on = next((way for name, way in _KNOWN_FOLDERS.items() if (path / name).exists()), "this is not a run folder.")
     raise PolicyFileError(
         f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; {way_on}"
     )

@@ -64,7 +64,7 @@ def why_no_teacher(student: Policy, task: Task) -> str | None:
     kind = _kind_of(find_recorded(Path(path)))
     what = f"teacher recorded at {printable(path, _MOST_OF_A_PATH)}"
     if kind is None and not os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
-        return f"{what} is gone; name it with --teacher FILE"
+        return f"{what} is not there; name it with --teacher FILE"
     if kind in ("torchscript", "torch_export"):
         return f"{what} is a program, which runs only if you say so; name it with --teacher FILE --trust"
     return f"{what} is another policy now, or cannot play this task; name it with --teacher FILE"

@@ -378,12 +378,13 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
     if alike.name == "agreement":
         return (
             f"the student agrees with the teacher in {alike.value:.1%} of held-out steps{of}, always naming the "
-            f"commonest action in {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning "
-            "rate or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+            f"commonest action in {constant.value:.1%}: it has learned nothing so far. If this lasts, raise the "
+            "updates, the learning rate, or the temperature (temperature 0.01 is meant for Q-values of order 1)."
         )
     return (
         f"the student's actions are {alike.value:.1%} of the box from the teacher's in held-out steps{of}, always its "
-        f"median action {constant.value:.1%}: it has learned nothing yet. If this lasts, raise the learning rate."
+        f"median action {constant.value:.1%}: it has learned nothing so far. If this lasts, raise the updates or the "
+        "learning rate."
     )
 
 

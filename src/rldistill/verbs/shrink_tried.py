@@ -54,7 +54,9 @@ class Tried:
         """Return the trial of a proof and that; without one the trial that came closest, of equals the smallest."""
         kept = {trial.policy_hash for trial in self.trials}
         looks = [each for each in self.proofs if each.policy_hash in kept]
-        look = proof or max(looks, key=lambda each: each.bound, default=None)
+        # Of each student its last look: the luckiest of several would flatter it.
+        last = {each.policy_hash: each for each in looks}
+        look = proof or max(last.values(), key=lambda each: each.bound, default=None)
         if look is not None:
             return next(trial for trial in self.trials if trial.network == look.network), look
         return max(self.trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters)), None
