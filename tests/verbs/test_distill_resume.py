@@ -1,5 +1,6 @@
 """A distillation that was stopped anywhere and taken up again is bit-equal to one that never stopped."""
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from rldistill.errors import DiskFullError, RldistillError
 from rldistill.events import MessageEvent
 from rldistill.seeding import stream_generator
 from rldistill.session.metrics import MetricsFile, read_metrics
+from rldistill.storage import load_checkpoint, save_checkpoint
 from tests.kit.commands import options, run_alone, start
 from tests.kit.flat import distill
 from tests.kit.interruptions import StopAfter, full_disk
@@ -145,6 +147,21 @@ def test_going_on_with_other_threads_is_said_to_move_the_last_bits(tmp_path, q_d
             **SETTINGS,
         )
     assert told[0] == MessageEvent(f"going on from update 7{note}")
+
+
+def test_a_command_line_that_an_earlier_version_kept_does_not_reach_the_student(
+    tmp_path, q_data, optimizer, uninterrupted
+):
+    out = tmp_path / "r"
+    settings = SETTINGS | {"optimizer": optimizer, "num_threads": 1}
+    with pytest.raises(KeyboardInterrupt):
+        distill(q_data, out=out, callbacks=[StopAfter(73)], **settings)
+    file = out / "checkpoint.ckpt"
+    state = load_checkpoint(file)
+    versions = json.loads(state["versions"]) | {"command": "rldistill distill --out /home/alice/r"}
+    save_checkpoint(file, state | {"versions": json.dumps(versions)})
+    distill(q_data, out=out, resume=True, **settings)
+    assert_equal(out, uninterrupted)
 
 
 def test_scores_of_students_that_play_while_they_train_are_the_same_after_a_resume(tmp_path, q_data):

@@ -61,10 +61,11 @@ def _is_evaluation(path: Path) -> bool:
 
 def keep_evaluation(path: Path, result: Evaluation) -> str | None:
     """Write an evaluation where nobody asked for it; return why not: what is there says more, or the place is shut."""
+    data = result.to_dict()
     try:
-        if os.path.lexists(path) and not _is_outdone(read_json(read_file(path, JSON.num_bytes)), result.to_dict()):
+        if os.path.lexists(path) and not _is_outdone(read_json(read_file(path, JSON.num_bytes)), data):
             return f"{path} is kept: it is of another play, or of more episodes. --out FILE writes this one."
-        write_json(path, result.to_dict())
+        write_json(path, data)
     except (LookupError, TypeError, AttributeError):
         return f"{path} is kept: it is no evaluation as this version writes them. --out FILE writes this one."
     except (RldistillError, OSError, ValueError) as error:

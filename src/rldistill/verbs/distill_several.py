@@ -1,6 +1,5 @@
 """Distil what teachers say into several students at once: sizes and seeds for little more than the price of one."""
 
-import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ from rldistill.session.run_folder import (
     check_configured,
     configured_run,
     provenance,
-    without_folders,
 )
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
@@ -283,11 +281,11 @@ class _SeveralRun:
             self._several.distiller,
             update=self._update,
             losses=[list(losses) for losses in self._losses],
-            versions=json.dumps(self._versions),
+            versions=self._versions,
         )
 
     def _load(self) -> None:
         state = load_run(self._folder, self._several.setup, self._several.distiller)
-        self._update, self._versions = state["update"], without_folders(json.loads(state["versions"]))
+        self._update, self._versions = state["update"], state["versions"]
         self._losses.extend(state["losses"])
         tell_where_it_goes_on(self._options, self._update, self._callbacks)

@@ -237,14 +237,14 @@ class DistillationRun:
             update=self._update,
             warned=self._warned,
             losses=dict(self._losses),
-            versions=json.dumps(self._versions),
+            versions=self._versions,
         )
 
     def _load(self) -> None:
         state = load_run(self._folder, self._setup, self._setup.distiller)
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
-        self._versions = without_folders(json.loads(state["versions"]))  # an earlier version kept its command line
+        self._versions = state["versions"]
         self._is_scored = state.get("is_scored", True)
         tell_where_it_goes_on(self._options, self._update, self._callbacks)
 
@@ -281,15 +281,18 @@ def save_run(
     folder: Path,
     setup: DistillationSetup,
     distiller: Distiller | SeveralDistiller,
+    *,
+    versions: Mapping[str, Any],
     **own: Any,  # noqa: ANN401 (state)
 ) -> None:
-    """Write what a run needs to go on: `own` is what it counts itself."""
+    """Write what a run needs to go on: `versions` it began with, and in `own` what it counts itself."""
     replays = ReplayFiles(folder / REPLAY_FOLDER, setup.batches.replays)
     state = {
         "distiller": distiller.state_dict(),
         "replays": replays.write(),
         "source": setup.batches.state_dict(),
         "data": [source.identity for source in setup.sources],
+        "versions": json.dumps(versions),
     }
     save_checkpoint(folder / CHECKPOINT_FILE, state | own)
     replays.prune()
@@ -307,7 +310,8 @@ def load_run(folder: Path, setup: DistillationSetup, distiller: Distiller | Seve
     setup.batches.load_state_dict(state["source"])
     # After the sources: a learner that is resumed makes itself a new replay.
     ReplayFiles(folder / REPLAY_FOLDER, setup.batches.replays).read(state["replays"])
-    return state
+    # An earlier version kept the command line there.
+    return state | {"versions": without_folders(json.loads(state["versions"]))}
 
 
 def student_provenance(
