@@ -124,23 +124,22 @@ class EpisodePlayer:
 
     def _in_halves(self) -> Iterator[StepRecord]:
         """Yield what `_in_turn` does: episodes begin in the same order, and each record has both halves."""
-        # The emulators that step meanwhile have the other half of the threads.
+        # The emulators that step meanwhile have the other half of the threads: an operation that waited for one of
+        # theirs would cost more than a decision, however small it is.
         num_threads = max(torch.get_num_threads() // 2, 1)
-
-        def decide(part: int) -> _Decided | None:
-            with use_threads(num_threads):
-                return self._decide(part)
-
-        ahead = [decide(part) for part in range(len(self._parts))]
+        with use_threads(num_threads):
+            ahead = [self._decide(part) for part in range(len(self._parts))]
         while any(decided is not None for decided in ahead):
             steps: list[StepRecord] = []
-            for part, decided in enumerate(ahead):
-                if decided is not None:
-                    steps.append(self._received(decided))
-                    if steps[-1].ended.any():
-                        self._begin(self._parts[part : part + 1])
-                    ahead[part] = decide(part)
-            yield steps[0] if len(steps) == 1 else joined(*steps)
+            with use_threads(num_threads):
+                for part, decided in enumerate(ahead):
+                    if decided is not None:
+                        steps.append(self._received(decided))
+                        if steps[-1].ended.any():
+                            self._begin(self._parts[part : part + 1])
+                        ahead[part] = self._decide(part)
+                step = steps[0] if len(steps) == 1 else joined(*steps)
+            yield step
 
     def wind_forward(self, begun: Mapping[int, "BegunEpisode"]) -> list[int]:
         """Take up episodes that were begun before, by repeating what was done in them.
