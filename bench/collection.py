@@ -22,8 +22,8 @@ from rldistill.policies import TorchPolicy
 from rldistill.rollout.threads import use_threads
 from rldistill.verbs.collect import collect
 
-# By default; twice as many overlap in two halves.
-_NUM_ENVS, _NUM_OVERLAPPED = 16, 32
+# By default, of a short and of a long collection; the latter overlap in two halves.
+_NUM_ENVS, _NUM_OVERLAPPED = 16, 64
 
 
 class Interruptions:
@@ -142,7 +142,7 @@ def main(*, quick: bool) -> None:
                 ]
             )
     show(
-        f"Collection by a dqn with LayerNorm, {_NUM_ENVS} environments, {_NUM_OVERLAPPED} on more than one thread",
+        f"Collection by a dqn with LayerNorm, {_NUM_ENVS} environments; {_NUM_OVERLAPPED} on more than one thread",
         ["", "steps/s", "emulator alone", "network alone", "of what both allow"],
         rows,
         f"medians of {num_rounds} turns of {num_locksteps} locksteps; of the share, within a turn. On more than one "

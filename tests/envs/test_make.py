@@ -43,11 +43,12 @@ def test_a_module_is_imported_for_the_ids_it_registers():
         ("CartPole-v1", None, 100, 100),
         ("CartPole-v1", None, 1_000, 128),
         ("CartPole-v1", 3, 100, 3),
-        ("atari:pong", None, 63, 16),
-        ("atari:pong", None, 100, 32),
+        ("atari:pong", None, 20, 16),
+        ("atari:pong", None, 100, 50),
+        ("atari:pong", None, 1_000, 64),
     ],
 )
-def test_vectors_are_played_in_as_many_environments_as_have_work_up_to_128(task, asked, num_busy, expected):
+def test_the_default_number_of_environments_grows_with_the_work(task, asked, num_busy, expected):
     assert make_task(task).num_envs(asked, num_busy) == expected
 
 

@@ -48,10 +48,9 @@ _LARGEST_RECORDED, _LONGEST_RECORDED = 10_000, 1_000
 _OF_THE_VECTOR = frozenset({"num_envs", "vectorization_mode", "vector_kwargs", "render_mode"})
 # Wrappers of Gymnasium's around a vector that leave its observations, actions, rewards and ends as they are.
 _WATCHING_WRAPPERS = frozenset({"DictInfoToList", "HumanRendering", "RecordEpisodeStatistics", "RecordVideo"})
-_FEW_ENVS, _MANY_ENVS = 16, 128
-# Emulators where there is much to play, and the fewest of a half: with fewer, too much of a network's batch is padding.
-_EMULATORS, _FEWEST_OF_A_HALF = 32, 12
-_MUCH_TO_PLAY = 64
+_FEW_ENVS, _MANY_ENVS, _MANY_EMULATORS = 16, 128, 64
+# Of emulators; with fewer, too much of a network's batch is padding.
+_FEWEST_OF_A_HALF = 12
 PYTHON_PREFIX = "python:"
 """How tasks that were given as objects in Python are called."""
 
@@ -77,13 +76,13 @@ class PlayableTask:
         half can step while the other is decided on (`envs_for_play`), each with a batch of its own.
 
         Args:
-            asked: by the user; None: 16, of vectors up to 128, of Atari 32 where at least 64 have work.
+            asked: by the user; None: 16, of vectors up to 128, of Atari half of those that have work, up to 64.
             num_busy: how many have work.
         """
         if self.fixed_num_envs is not None or asked is not None:
             return self.fixed_num_envs or asked or _FEW_ENVS
         if self.task.is_atari:
-            return _EMULATORS if num_busy >= _MUCH_TO_PLAY else _FEW_ENVS
+            return max(_FEW_ENVS, min(num_busy // 2, _MANY_EMULATORS))
         seen = self.task.fingerprint
         is_vector = len(seen.observation_shape) == 1 and not any(part.is_image for part in seen.observation_parts)
         return max(_FEW_ENVS, min(num_busy, _MANY_ENVS)) if is_vector else _FEW_ENVS

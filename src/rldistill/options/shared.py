@@ -56,8 +56,8 @@ class ManyEnvironments(Options):
 
     num_envs: NumEnvs | None = None
     """Environments played at once; episode i is the same for any number. Default: 16; of vectors up to 128, one for
-    each episode that is evaluated and for every 2,000 decisions that are stored; of Atari 32, from 64 episodes or
-    128,000 stored decisions on."""
+    each episode that is evaluated and for every 2,000 decisions that are stored; of Atari up to 64, one for every two
+    episodes and for every 4,000 decisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
