@@ -439,6 +439,12 @@ def test_a_collection_without_a_whole_episode_is_warned_about(files, tmp_path):
             "stopped; 4 steps are written. Go on with --resume.",
             "interrupted; what was reported written is there. Run the same command again.",
         ),
+        (
+            "quickstart",
+            "stopped; no evaluation is written.",
+            "interrupted; what was reported written is there. Run the same command again.",
+        ),
+        ("evaluate", "stopped; no evaluation is written.", None),
     ],
 )
 def test_a_stop_says_what_it_keeps_and_names_resume_only_where_a_verb_has_it(monkeypatch, verb, said, line):

@@ -131,7 +131,7 @@ def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
     ]
     backend = Backend(2)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="the jobs that are done are kept"):
             run_stage(jobs, backend, callbacks=[stop_when_both_work])
         assert len(list(tmp_path.glob("saved-*"))) == 2
         assert not list(tmp_path.glob("*.json"))
@@ -143,7 +143,7 @@ def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
 
 
 def test_a_stop_in_this_process_ends_the_job_that_asks(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the jobs that are done are kept"):
         run_stage(
             [Job("a", work.work_until_stopped, {}, {"folder": str(tmp_path)}, tmp_path / "a.json")],
             Backend(1),

@@ -70,7 +70,7 @@ def evaluate() -> None:
         (train_teacher, ": stopped at step 16; saved. Go on with --resume."),
         (collect, ": stopped; 4 steps are written. Go on with --resume."),
         (distill, ": stopped after update 1; saved. Go on with --resume."),
-        (evaluate, ""),
+        (evaluate, ": stopped; no evaluation is written."),
     ],
 )
 def test_ctrl_c_stops_a_verb_that_was_called_without_callbacks_and_what_was_done_is_saved(

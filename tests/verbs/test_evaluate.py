@@ -428,7 +428,7 @@ def test_progress_counts_the_episodes_of_each_policy(task):
 
 
 def test_a_callback_stops_an_evaluation_within_an_episode_and_nothing_is_written(tmp_path, task):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped; no evaluation is written\.$"):
         compare(task, student=1, out=tmp_path / "e.json", callbacks=[StopAfter(10)])
     assert list(tmp_path.iterdir()) == []
 

@@ -34,6 +34,7 @@ VERBS = {
 # A disk behind `>` that is full, or that takes no more.
 _OF_A_FULL_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 _RESUMABLE = frozenset({"train-teacher", "collect", "distill", "shrink"})
+_OF_OTHER_VERBS = frozenset({"quickstart", "reproduce"})
 _TRACEBACK_VARIABLE = "RLDISTILL_TRACEBACK"
 _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/pong"
 
@@ -87,8 +88,7 @@ def _exit_code(arguments: list[str]) -> int:
         return _fail(name, message, 1, wants_json=wants_json)
     except KeyboardInterrupt as error:
         message = str(error)
-        # A verb that another one calls does not know that this one has no --resume.
-        if not message or ("--resume" in message and name not in _RESUMABLE):
+        if not message or name in _OF_OTHER_VERBS:  # those do not know what is kept here, and how it goes on
             how = "Add --resume to go on." if name in _RESUMABLE else "Run the same command again."
             message = f"interrupted; what was reported written is there. {how}"
         return _fail(name, message, 130, wants_json=wants_json)

@@ -86,7 +86,7 @@ def _perform(job: Job, *, num_threads: int, callbacks: Sequence[Callback]) -> Ou
         record |= {"made": made_here(str(job.places.get("device", "cpu")))}
         write_json(job.record, record | {"result": result})
     except StopRequestedError:
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(_STOPPED) from None
     except RldistillError as error:
         return Outcome(job.name, error=" ".join(str(error).split()), seconds=time.monotonic() - started)
     except Exception as error:
@@ -108,6 +108,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 _SECONDS_BETWEEN_EVENTS = 0.25
 _SECONDS_BETWEEN_LOOKS = 0.5
+_STOPPED = "stopped; the jobs that are done are kept. The next call goes on."
 
 
 class Backend:
@@ -148,7 +149,7 @@ class Backend:
                 for _ in self._look(()):
                     pass
             self._stop.clear()
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(_STOPPED) from None
 
     def close(self) -> None:
         """End every process: at once if it is still at work."""

@@ -232,7 +232,7 @@ def _film(teacher: Policy, student: TorchPolicy, playable: PlayableTask, out: Pa
             on_step=report,
         )
     except StopRequestedError:
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt("stopped; all but the film is made. The next call goes on.") from None
     except Exception as error:  # an environment draws with packages of its own, and all else is done
         notify(options.callbacks, MessageEvent(f"no film: {first_line(error)}"))
         return False

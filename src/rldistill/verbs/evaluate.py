@@ -99,7 +99,7 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
             try:
                 rows += play.compare(pairing.policies, pairing.teachers.get(name))
             except StopRequestedError:
-                raise KeyboardInterrupt from None
+                raise KeyboardInterrupt("stopped; no evaluation is written.") from None
     result = Evaluation(options.seed, tuple(rows))
     if out is not None:
         write_evaluation(out, result)
