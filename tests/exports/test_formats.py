@@ -331,6 +331,14 @@ def test_the_actions_of_a_beta_policy_are_those_of_its_file_also_without_a_task(
     assert layouts[0] == layouts[1] == policy.tasks[0].fingerprint.action_layout
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_onnx_file_counts_the_parameters_of_its_policy_and_no_factors_and_bounds(name, tmp_path):
+    policy = POLICIES[name]()
+    export, path = exported(policy, "onnx", tmp_path)
+    copy, _ = FORMATS["onnx"].open(export, path)
+    assert copy.program.num_parameters == policy.num_parameters
+
+
 @pytest.mark.parametrize(
     "layout", [ActionLayout("multi_discrete", (3, 2)), ActionLayout("multi_binary", (3,)), ActionLayout.discrete(3)]
 )

@@ -110,6 +110,7 @@ def test_rounded_weights_remember_nearly_the_same(precision, tmp_path):
         got.append(output.raw[0].numpy())
     error = np.abs(np.stack(got) - expected).max() / np.abs(expected).max()
     assert 0 < error < 0.08
+    assert copy.program.num_parameters == policy.num_parameters
 
 
 @pytest.mark.parametrize("name", ["onnx", "c", "torchscript"])

@@ -4,6 +4,7 @@ Only operators of the ONNX standard are accepted, and weights that lie in the fi
 the same folder. What is given on is one block of bytes that refers to nothing else.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +16,10 @@ import numpy as np
 from rldistill.adapters.onnx_states import Dimension, OnnxState, Value, roles, state_layout
 from rldistill.errors import PolicyFileError, RldistillError, first_line, listed, optional_import
 
+CONTRACT_KEY = "rldistill.contract"
+"""Of the contract of an export (`exports.contract`) in a file's metadata."""
+CONSTANT = "constant"
+"""What the names of numbers that are no weights begin with in an export."""
 MAX_BYTES = 512 * 2**20
 """Of the file and its external weights together: a policy of 128 million float32 weights."""
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
@@ -24,6 +29,7 @@ _MOST_NAME_BYTES = 256
 _RECURRENT_OPERATORS = frozenset({"GRU", "LSTM", "RNN"})
 # Whose inputs are what training made, also of layers that were quantised.
 _NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Layer", "Instance", "Group")})
+_ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _LAYERS = _NORMS | {"Gemm", "MatMul", "Conv", "ConvTranspose", "DequantizeLinear"}
 _OBSERVATION_TYPES = {"FLOAT": np.float32, "DOUBLE": np.float64, "FLOAT16": np.float16, "UINT8": np.uint8}
 _STATE_TYPES = _OBSERVATION_TYPES | {"INT64": np.int64, "INT32": np.int32}
@@ -44,7 +50,7 @@ class OnnxModel:
     # Inputs that nothing depends on, with their type; a size that is not fixed is that of the batch.
     unused: tuple[tuple[str, str, tuple[Dimension, ...]], ...]
     blind: Mapping[str, str]  # outputs that depend on such an input, by name, and it
-    num_parameters: int  # elements of all stored tensors of floats
+    num_parameters: int  # elements of all stored weights
 
 
 def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_bytes: None) -> OnnxModel:
@@ -92,7 +98,7 @@ class _Reader:
         for tensor in tensors:
             if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
                 self._include_external(tensor)
-        num_parameters = self._check_weights(tensors, nodes)
+        self._check_weights(tensors, nodes)
         # Before ONNX 1.3 weights were listed among the inputs, too.
         stored = {tensor.name for tensor in model.graph.initializer}
         inputs = [self._value(value) for value in model.graph.input if value.name not in stored]
@@ -115,7 +121,7 @@ class _Reader:
             ),
             batch_size=1 if any(state.axis is None for state in states) else batch_size,
             output_names=tuple(value.name for value in outputs if value.name not in {s.output_name for s in states}),
-            num_parameters=num_parameters,
+            num_parameters=self._num_weights(model, tensors, nodes),
             states=tuple(states),
             unused=tuple((value.name, self._type(value, _UNUSED_TYPES), value.dims or ()) for value in found.unused),
             blind=found.blind,
@@ -189,14 +195,30 @@ class _Reader:
             raise PolicyFileError(f"{self.what} needs its weights from {shown} beside it: found nothing there.")
         return file
 
-    def _check_weights(self, tensors: Sequence[Any], nodes: Sequence[Any]) -> int:
-        """Check that all weights are numbers, and those of layers finite; return how many there are."""
+    def _is_float(self, tensor: Any) -> bool:  # noqa: ANN401
+        types = self.onnx.TensorProto
+        return tensor.data_type in (types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16)
+
+    def _num_weights(self, model: Any, tensors: Sequence[Any], nodes: Sequence[Any]) -> int:  # noqa: ANN401
+        """Return how many numbers training made: floats, and what stands for them in quantised layers.
+
+        Factors and bounds of a file are not told from weights, but for an export of ours, which names them so.
+        """
+        rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input[:1]}
+        scales = {name for node in nodes if node.op_type in _ROUNDING for name in node.input[1:] if name}
+        is_ours = any(entry.key == CONTRACT_KEY for entry in model.metadata_props)
+        return sum(
+            math.prod(tensor.dims)
+            for tensor in tensors
+            if (self._is_float(tensor) or tensor.name in rounded)
+            and tensor.name not in scales
+            and not (is_ours and tensor.name.startswith(f"{CONSTANT}_"))
+        )
+
+    def _check_weights(self, tensors: Sequence[Any], nodes: Sequence[Any]) -> None:
+        """Check that all weights are numbers, and those of layers finite."""
         of_layers = {name for node in nodes if node.op_type in _LAYERS for name in node.input}
-        floats = {self.onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
-        total = 0
-        for tensor in tensors:
-            if tensor.data_type not in floats:
-                continue
+        for tensor in filter(self._is_float, tensors):
             try:
                 values = self.onnx.numpy_helper.to_array(tensor)
             except (ValueError, TypeError) as error:
@@ -209,8 +231,6 @@ class _Reader:
                 raise PolicyFileError(
                     f"{self.what}: weight {tensor.name} holds NaN or infinity. Its training diverged."
                 )
-            total += values.size
-        return total
 
     def _value(self, value: Any) -> Value:  # noqa: ANN401
         """Return an input or an output in plain terms."""

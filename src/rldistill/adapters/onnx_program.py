@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rldistill import errors
 from rldistill.adapters.formats import FileStart, Format, program_policy
+from rldistill.adapters.onnx_file import CONTRACT_KEY
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.limits import JSON, read_json
@@ -41,8 +42,6 @@ _COMMAND = (
 _FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _NEEDED_FIELDS = frozenset({7, 8})
 _METADATA_FIELD = 14
-CONTRACT_KEY = "rldistill.contract"
-"""Of the contract of an export (`exports.contract`) in a file's metadata."""
 # One for each operator set, function and entry of its metadata.
 _MOST_FIELDS = 100_000
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rldistill.adapters.onnx_file import CONSTANT
 from rldistill.errors import RldistillError
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -37,7 +38,7 @@ class Graph:
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:  # noqa: ANN401 (numbers of any shape)
         """Add numbers that are no weights: factors, bounds, sizes."""
-        return self._store(np.asarray(value, dtype), "constant")
+        return self._store(np.asarray(value, dtype), CONSTANT)
 
     def weight(self, tensor: Tensor, role: str) -> str:
         """Add a weight; one of a float16 file becomes float32 again as the file is loaded.
