@@ -16,8 +16,12 @@ import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import DiskFullError, GateError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import onnx_format
+from rldistill.exports.contract import make_contract
 from rldistill.exports.environment import names_of
+from rldistill.exports.formats import Export
+from rldistill.exports.names import Names
 from rldistill.exports.onnx_format import contract_in
+from rldistill.loading.named import as_policy
 from rldistill.options.export import ExportOptions
 from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
@@ -48,6 +52,54 @@ def test_an_export_lies_beside_its_contract_and_its_report(teacher, tmp_path):
     assert result.parity.num_decisions > 2
     assert result.score is None
     assert "no score: no task was named" in str(result)
+
+
+def with_contract(path, out, change):
+    """Write an ONNX file again with another contract in it."""
+    model, contract = onnx.load(path), contract_in(path)
+    change(contract)
+    onnx.helper.set_model_props(model, {"rldistill.contract": json.dumps(contract)})
+    onnx.save(model, out)
+    return out
+
+
+def test_an_onnx_file_plays_the_task_that_its_contract_names(teacher, tmp_path):
+    path = tmp_path / "cart.onnx"
+    export(teacher, path, **FEW)
+    named = rd.evaluate(path, task="CartPole-v1", env_kwargs={"max_episode_steps": 40}, **FEW)
+    said = rd.evaluate(path, **FEW)
+    assert said.policies[0].task == named.policies[0].task
+    assert said.policies[0].played.episodes == named.policies[0].played.episodes
+    assert run_well("inspect", path, "--json").json["task"] == "CartPole-v1"
+    line = run("collect", path, "--env-kwargs", '{"sutton_barto_reward": true}', "--out", tmp_path / "d").line
+    assert "Name the task too: --task CartPole-v1" in line
+
+
+def test_the_task_of_a_contract_imports_nothing_and_must_fit(teacher, tmp_path):
+    path = tmp_path / "cart.onnx"
+    export(teacher, path, **FEW)
+
+    def names(name):
+        return with_contract(path, tmp_path / "other.onnx", lambda contract: contract["task"].update(name=name))
+
+    with pytest.raises(RldistillError, match="stands in a file, and playing it would import"):
+        rd.evaluate(names("made_up_module:Env-v0"), **FEW)
+    with pytest.raises(RldistillError, match=r"does not fit task 'MountainCar-v0': observation_shape: .4. against"):
+        rd.evaluate(names("MountainCar-v0"), **FEW)
+    for name in ("unnamed", "atari:pong"):
+        with pytest.raises(RldistillError, match="does not say which task it plays"):
+            rd.evaluate(names(name), **FEW)
+
+
+def test_of_atari_the_contract_names_the_task_where_it_is_played_as_usual(tmp_path):
+    usual, faster = make_task("atari:pong").task, make_task("atari:pong", {"frame_skip": 2}).task
+    for task, played_as in ((usual, "atari:pong"), (faster, "unnamed")):
+        path = tmp_path / f"{played_as}.onnx".replace(":", "-")
+        policy = small_policy(task, network="conv:4-4:4")
+        onnx_format.write(Export(policy, make_contract(policy, Names(), None)), path)
+        (own,) = as_policy(path, device="cpu").tasks
+        assert own.name == played_as
+        assert played_as == "unnamed" or own.fingerprint == task.fingerprint
 
 
 def test_an_onnx_file_is_read_back_as_the_policy_it_was(teacher, tmp_path):

@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +27,7 @@ from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.limits import JSON, read_json
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
-from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
+from rldistill.tasks import ATARI_FRAMES_PER_SECOND, UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout
 
 SECONDS_PER_CALL = 2.0
@@ -126,20 +127,26 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
-    program = load_onnx(path, trust=reading.trust)
-    return program_policy(program, task or _task_of_contract(path), reading)
+    program, named = load_onnx(path, trust=reading.trust), contract_task(path)
+    # It says too little of how frames are made to be told from others by it.
+    return program_policy(program, task or (named and replace(named, name=UNNAMED_TASK)), reading)
 
 
-def _task_of_contract(path: Path) -> Task | None:
-    """Return a task with the actions that the contract of an export in the file's metadata has.
+def contract_task(path: Path) -> Task | None:
+    """Return the task that the contract of an export in the file's metadata names, as far as it describes it.
 
     None where it has none, or says something else: then the user must name the task.
     """
     try:
         contract = read_json(onnx_metadata(path)[CONTRACT_KEY], JSON)
-        observation, layout = contract["observation"], _layout_of(contract["action"])
-        return Task(UNNAMED_TASK, ObservationFingerprint(tuple(observation["shape"]), observation["dtype"], layout))
-    except (KeyError, IndexError, TypeError, ValueError, RldistillError):
+        observation, task = contract["observation"], contract["task"]
+        seen = ObservationFingerprint(tuple(observation["shape"]), observation["dtype"], _layout_of(contract["action"]))
+        named = Task(task["name"], seen, environment_kwargs=task["environment_kwargs"])
+        if named.is_atari:
+            frame_skip = round(ATARI_FRAMES_PER_SECOND / contract["control_rate_hz"])
+            return replace(named, fingerprint=replace(seen, frame_skip=frame_skip))
+        return named
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, RldistillError):
         return None
 
 

@@ -17,11 +17,10 @@ from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
 from rldistill.policies.input_statistics import observed_statistics
-from rldistill.tasks import Task
+from rldistill.tasks import ATARI_FRAMES_PER_SECOND, Task
 from rldistill.types import ActionLayout
 
 CONTRACT_VERSION = 1
-_ATARI_FRAMES_PER_SECOND = 60
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def make_contract(
     """
     task = policy.tasks[0]
     fingerprint = replace(policy.spec.seen, action_layout=task.fingerprint.action_layout)
-    rate = _ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
+    rate = ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
     return {
         "schema_version": CONTRACT_VERSION,
         "policy": {
