@@ -12,6 +12,7 @@ import pytest
 
 from rldistill.cli import output
 from rldistill.cli.main import VERBS
+from rldistill.envs import make_task
 from rldistill.errors import DiskFullError
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
@@ -214,6 +215,26 @@ def test_a_dry_run_shows_what_auto_stands_for(verbs):
     assert config["precision"] in ("float32", "bfloat16")
     assert config["device"] in ("cpu", "cuda")
     assert config["num_threads"] >= 1
+
+
+def test_the_dry_run_of_a_collection_shows_the_task_and_the_environments_that_it_would_take(files):
+    config = run_well("collect", files / "teacher.safetensors", "--out", "d", "--dry-run", "--json").json
+    assert (config["task"], config["env_kwargs"]) == ("CartPole-v1", {"max_episode_steps": 40})
+    assert (config["num_steps"], config["num_envs"]) == (50_000, 25)
+    task = make_task("atari:pong", {"sticky_action_probability": 0.25, "exploration_epsilon": 0.5}).task
+    small_policy(task, network="conv:4-4:4").save("pong.safetensors")
+    config = run_well("collect", "pong.safetensors", "--out", "d", "--dry-run", "--json").json
+    assert (config["task"], config["env_kwargs"]) == ("atari:pong", {"sticky_action_probability": 0.25})
+    assert config["num_envs"] == 16
+
+
+def test_the_dry_run_of_an_experiment_shows_its_options_beside_its_jobs():
+    command = ["reproduce", "losses", "--budget", "smoke", "--out", "r", "--dry-run"]
+    config, shown = run_well(*command, "--json").json, tomllib.loads(run_well(*command).stdout)
+    jobs = config.pop("jobs")
+    assert all(job.keys() == {"stage", "name", "done"} for job in jobs)
+    assert config == shown
+    assert (config["experiment"], config["games"], config["seeds"]) == ("losses", ["pong"], 1)
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(files):

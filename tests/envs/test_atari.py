@@ -9,7 +9,7 @@ import pytest
 from ale_py import roms
 
 from rldistill.envs import atari, make_task
-from rldistill.envs.atari import MULTI_PLAYER_GAMES, AtariEnvs, AtariOptions
+from rldistill.envs.atari import MULTI_PLAYER_GAMES, AtariEnvs, AtariOptions, atari_settings, atari_task
 from rldistill.errors import MismatchError, TaskError, UsageError
 
 EIGHT_GAMES = {
@@ -85,6 +85,13 @@ def test_an_episode_does_not_depend_on_how_far_its_slot_was_stepped_past_an_end(
     # A truncated episode's last frame is not compared: the emulator stops before it is drawn.
     np.testing.assert_array_equal(got_observations[:-1], observations[:20])
     envs.close()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"frame_skip": 2, "width": 64}, {"full_action_set": True, "noop_max": 1, "fire_at_reset": True}]
+)
+def test_the_settings_of_a_task_make_it_again(options):
+    assert atari_settings(atari_task("atari:pong", options)) == options
 
 
 def test_seeds_belong_to_slots_in_the_order_they_are_given():

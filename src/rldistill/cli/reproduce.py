@@ -1,6 +1,5 @@
 """`rldistill reproduce`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ from rldistill.cli.options import read_options
 from rldistill.cli.output import write_options, write_result
 from rldistill.cli.stdout import write_out
 from rldistill.options.reproduce import ReproduceOptions
+from rldistill.options.shared import recorded
 
 _EXAMPLE = "rldistill reproduce losses --budget smoke"
 
@@ -27,11 +27,11 @@ def run(argv: Sequence[str]) -> None:
 
     if given.flags.dry_run:
         plan = make_plan(options)
-        jobs = listed_jobs(plan)
+        jobs, found = listed_jobs(plan), recorded(resolved(options, plan))
         if given.flags.json:
-            write_out(json.dumps({"jobs": jobs}) + "\n")
+            write_options(found | {"jobs": jobs}, given.flags)
             return
-        write_options(resolved(options, plan), given.flags)
+        write_options(found, given.flags)
         write_out(f"\n# {sum(job['done'] for job in jobs)} of {len(jobs)} jobs are done:\n")
         write_out("".join(f"# {'done' if job['done'] else '-':<4}  {job['name']}\n" for job in jobs))
         return

@@ -129,6 +129,14 @@ def atari_task(name: str, options: Mapping[str, Any]) -> Task:
     return Task(name, fingerprint, protocol)
 
 
+def atari_settings(task: Task) -> dict[str, Any]:
+    """Return what `atari_task` was given to make a task, but for the exploration ε, which is an option of its own."""
+    height, width = task.fingerprint.observation_shape[1:3]
+    own = vars(task.fingerprint) | vars(task.protocol) | {"height": height, "width": width}
+    own |= {"full_action_set": _uses_full_action_set(task), "exploration_epsilon": AtariOptions.exploration_epsilon}
+    return {item.name: own[item.name] for item in fields(AtariOptions) if own[item.name] != item.default}
+
+
 def _uses_full_action_set(task: Task) -> bool:
     recorded = task.fingerprint.action_set
     minimal, legal = _action_sets(task.game)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask
+from rldistill.envs.atari import atari_settings
 from rldistill.errors import MismatchError, OutputExistsError
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.named import (
@@ -86,7 +87,7 @@ def collect(options: CollectOptions) -> CollectionSummary:
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
             tell(listeners, note)
-        envs = playable.num_envs(options.num_envs, num_steps // _STEPS_OF_AN_ENV)
+        envs = _num_envs(options, playable, num_steps)
         if options.num_envs is None and playable.fixed_num_envs is None:
             envs = max(envs, len(writer.running))  # an episode is given up only where fewer are asked for
         run = _CollectionRun(writer, player, playable, num_steps, envs, options.seed, listeners)
@@ -121,7 +122,16 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
     further_shapes(policy, playable.task, options.further, "store")
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
-    return replace(options, num_steps=_target(options))
+    num_steps, task = _target(options), playable.task
+    found = replace(options, num_steps=num_steps, num_envs=_num_envs(options, playable, num_steps))
+    if options.task is not None:
+        return found
+    settings = atari_settings(task) if task.is_atari else task.environment_kwargs
+    return replace(found, task=task.name, env_kwargs=settings or None)
+
+
+def _num_envs(options: CollectOptions, playable: PlayableTask, num_steps: int) -> int:
+    return playable.num_envs(options.num_envs, num_steps // _STEPS_OF_AN_ENV)
 
 
 def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
