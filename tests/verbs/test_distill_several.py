@@ -104,6 +104,18 @@ def test_what_names_no_students_is_refused_in_one_line(tmp_path, q_data, given, 
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("students", [["mlp:4", "gru:4"], ["gru:4", "mlp:4"], ["mlp:4", "stack:2+mlp:4"], ["net3"]])
+def test_networks_that_do_not_learn_at_once_are_refused_before_anything_is_loaded(students):
+    network = next(name for name in students if name != "mlp:4")
+    for source in ("nowhere", rd.Online("CartPole-v1")):
+        with pytest.raises(UsageError) as caught:
+            rd.distill_several(source, out="r", students=students)
+        assert str(caught.value) == (
+            f"students: got {network!r}, expected networks of vectors alone, such as mlp:8. Others are trained one by "
+            f"one: --student {network}."
+        )
+
+
 def test_networks_of_images_are_refused_before_anything_is_written(tmp_path, q_data):
     with pytest.raises((UsageError, MismatchError), match=r"net3"):
         rd.distill_several(q_data, out=tmp_path / "r", students=["mlp:8", "net3"], **TINY)

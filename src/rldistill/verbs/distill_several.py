@@ -99,8 +99,13 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
         RldistillError: as `distill`.
     """
     (first, first_seed), *others = options.pairs
-    for network, _ in others:
-        parse_architecture(network)  # before anything is loaded
+    for network in options.networks:  # before anything is loaded
+        architecture = parse_architecture(network)
+        if architecture.kind != "mlp" or architecture.remembers:
+            raise UsageError(
+                f"students: got {network!r}, expected networks of vectors alone, such as mlp:8. Others are trained one "
+                f"by one: --student {network}."
+            )
     # The run's seed draws the batches, a student's own its weights.
     resolved, setup = set_up(options.of_one(first), callbacks, weights_seed=first_seed)
     students = [setup.student]
@@ -110,14 +115,9 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
     if resolved.std == "fixed":
         for student in students:
             fix_std(student, setup.sources, list(setup.losses))
-    for student, (network, _) in zip(students, options.pairs, strict=True):
-        if not can_be_stacked(student.network):
-            setup.batches.close()
-            raise UsageError(
-                f"students: got {network!r}, expected networks of vectors alone, such as mlp:8: others are trained one "
-                "by one, with student."
-            )
+    for student in students:
         assert isinstance(student.network, PolicyNetwork) and isinstance(setup.student.network, PolicyNetwork)
+        assert can_be_stacked(student.network), "others were refused by their names"
         # One input layer of all: what a source measures of the inputs is written into the first student's.
         student.network.scale = setup.student.network.scale
     names = [student_file(Path(options.out), *pair).stem for pair in options.pairs]
