@@ -13,7 +13,7 @@ from rldistill.events import MessageEvent
 from rldistill.networks import Architecture
 from rldistill.options.quickstart import QuickstartOptions
 from rldistill.policies import TorchPolicy, load_policy
-from rldistill.reports.quickstart import quickstart
+from rldistill.reports.quickstart import load_teacher, quickstart
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run, run_well
 from tests.kit.terrain_env import TERRAIN_TASK, terrain_teachers
@@ -63,6 +63,13 @@ def test_a_student_of_some_parts_of_two_teachers_is_made_in_one_call(tmp_path):
     again = f"--choose terrain --names state=0:2,terrain=2: --task {TERRAIN_TASK} --student-sees state --student auto"
     assert f"rldistill quickstart {files} {again} --num-steps 200000" in result.stderr
     assert f"rldistill evaluate {out}/run/student.safetensors --task {TERRAIN_TASK} --num-episodes" in result.stderr
+
+
+@pytest.mark.parametrize("behaviour", ["greedy", "sample"])
+def test_a_teacher_given_as_an_object_acts_as_is_said(tmp_path, behaviour):
+    policy = hand_made_teacher(kind="logits")
+    options = QuickstartOptions(teacher=policy, behaviour=behaviour, out=tmp_path / "q")
+    assert load_teacher(options)[0].behaviour == behaviour
 
 
 def test_what_cannot_be_filmed_is_left_out_in_one_line(made):

@@ -116,7 +116,7 @@ def load_teacher(options: QuickstartOptions) -> tuple[Policy, PlayableTask]:
     keep_inputs(out, files_of([named]), overwrite=options.overwrite)
     check_folder(out)
     earlier_run(out / "run", resume=True, overwrite=options.overwrite)
-    said = Live(named, teacher_sees=options.teacher_sees)
+    said = Live(named, teacher_sees=options.teacher_sees, behaviour=options.behaviour)
     return as_teacher(named, options.task, said, device=options.device, names=options.names)
 
 
