@@ -682,6 +682,13 @@ def test_whether_a_tanh_follows_the_actions_is_a_guess(tmp_path):
         load_policy(path, activation="relu", outputs="actions", task=box_task())
 
 
+def test_without_bounds_no_tanh_follows_the_actions_and_nothing_is_in_doubt(tmp_path, recwarn):
+    path = tmp_path / "actor.pt"
+    torch.save(nn.Sequential(*dense(4, 8, 2)).state_dict(), path)
+    load_policy(path, activation="relu", outputs="actions", task=box_task(low=-np.inf, high=np.inf))
+    assert not recwarn.list
+
+
 def test_a_checkpoint_is_not_rescaled_by_a_word(path):
     torch.save(nn.Sequential(*dense(4, 8, 2)).state_dict(), path)
     assert refusal(path, UsageError, outputs="actions=rescale", task=box_task()) == (

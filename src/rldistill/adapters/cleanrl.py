@@ -107,6 +107,8 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
         found = replace(found, layers=replace(found.layers, kind="actions"), layout=None, behaviour="greedy")
         if said.outputs == TANH_ACTIONS:
             return replace(found, mapping="tanh_rescale"), {}
+        if said.task is not None and not said.task.fingerprint.action_layout.is_bounded:
+            return found, {}  # a tanh would have no bounds to stand for
         return found, {"whether a tanh follows its last layer (taken is none)": ("outputs", "actions=tanh")}
     if said.outputs == OutputDeclaration("logits"):
         return replace(found, layers=replace(found.layers, kind="logits")), {}
