@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -195,6 +196,15 @@ def test_the_result_of_a_distillation_can_be_read_by_a_program(files):
     assert result["policy_hash"] == student.hash
     assert result["num_updates"] == 20
     assert result["held_out_agreement"] == student.spec.provenance["held_out_agreement"]
+
+
+@pytest.mark.parametrize("command", [["--version"], ["inspect", "net3", "--json"]])
+def test_a_result_without_an_output_to_go_to_is_told_in_one_line(command):
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "rldistill", *command]
+    result = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False)
+    verb = "" if command[0].startswith("-") else f" {command[0]}"
+    line = f"rldistill{verb}: the result cannot be written to standard output: Bad file descriptor.\n"
+    assert (result.returncode, result.stderr) == (1, line)
 
 
 # --dry-run and --config.

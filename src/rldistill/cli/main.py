@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rldistill.cli.stdout import results_alone
+from rldistill.cli.stdout import results_alone, take_place_of_closed
 from rldistill.errors import MAX_MESSAGE, DiskFullError, RldistillError, TeacherWarning, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
@@ -31,8 +31,8 @@ VERBS = {
     "inspect": ("rldistill.cli.inspect", "say what a policy file, a dataset or a preset is"),
 }
 
-# A disk behind `>` that is full, or that takes no more.
-_OF_A_FULL_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+# A disk behind `>` that is full, or that takes no more; or an output that is closed.
+_OF_A_FULL_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
 _RESUMABLE = frozenset({"train-teacher", "collect", "distill", "shrink"})
 _OF_OTHER_VERBS = frozenset({"quickstart", "reproduce"})
 _TRACEBACK_VARIABLE = "RLDISTILL_TRACEBACK"
@@ -42,6 +42,7 @@ _EXAMPLE = "rldistill collect zoo/pong.safetensors --num-steps 50000 --out data/
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    take_place_of_closed()
     # Before torch loads: OpenMP's threads spin while they wait, and beside any other busy process
     # that makes two threads twenty times slower than one. Waiting asleep costs nothing measurable.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

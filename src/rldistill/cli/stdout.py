@@ -15,11 +15,20 @@ def write_out(text: str) -> None:
     (_held[-1] if _held else sys.stdout).write(text)
 
 
+def take_place_of_closed() -> None:
+    """Open what the caller has closed (`>&-`): the next file to be opened would get its number, and what is printed."""
+    for number, name, mode in ((1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            # A result that cannot be written is an error, as on a full disk.
+            os.dup2(os.open(os.devnull, mode), number)
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115 it stays open
+
+
 @contextlib.contextmanager
 def results_alone() -> Generator[None]:
     """Send to stderr what is printed, from C too, and print the results at the end."""
     stdout, held, copy = sys.stdout, io.StringIO(), -1
-    if stdout is sys.__stdout__ and None not in (stdout, sys.stderr):  # else a Python program reads it
+    if stdout is sys.__stdout__:  # else a Python program reads it
         stdout.flush()
         copy = os.dup(1)
         os.dup2(2, 1)
@@ -33,5 +42,4 @@ def results_alone() -> Generator[None]:
             ctypes.CDLL(None).fflush(None)  # what C has printed and not yet written
             os.dup2(copy, 1)
             os.close(copy)
-        if stdout is not None:  # closed by who called
-            stdout.write(held.getvalue())
+        stdout.write(held.getvalue())
