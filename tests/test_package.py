@@ -143,6 +143,21 @@ def test_a_public_function_can_be_called_twice_after_every_import(name):
                 public()
 
 
+@pytest.mark.parametrize("name", [name for name in rldistill.__all__ if name.islower()])
+def test_the_docstring_of_a_public_function_names_its_own_arguments_first_and_what_it_returns(name):
+    function = public_functions()[name]
+    first, *_ = inspect.signature(function).parameters
+    text = inspect.getdoc(function)
+    assert f"\n\nArgs:\n    {first}: " in text
+    assert text.index("\n\nArgs:") < text.index("\n\nReturns:") < text.index("\n\nRaises:")
+
+
+def test_a_signature_shows_what_python_takes_besides_what_can_be_typed():
+    parameters = inspect.signature(rldistill.load_policy).parameters
+    assert parameters["source"].annotation == "str | Path | nn.Module | Callable[..., Any]"
+    assert inspect.signature(rldistill.distill).parameters["student"].annotation == "str | nn.Module"
+
+
 @pytest.mark.parametrize("work", ["rldistill.load_policy(sys.argv[1])", "describe(sys.argv[1])"])
 def test_reading_a_policy_does_not_pay_for_the_compiler_of_torch(work):
     # A second of every verb: torch._dynamo comes with numbers drawn on the meta device, and with torch's own counter.

@@ -149,6 +149,13 @@ def test_what_is_no_policy_is_refused_with_what_makes_one():
     )
 
 
+def test_a_model_of_stable_baselines_in_memory_is_refused_with_how_to_save_it():
+    model = type("PPO", (), {"policy": torch.nn.Linear(4, 2), "save": None})()
+    for load in (lambda: as_policy(model, device="cpu"), lambda: load_policy(model)):
+        with pytest.raises(UsageError, match=r"got a PPO, .* model\.save\('model\.zip'\) and env\.save"):
+            load()
+
+
 def test_a_dataset_is_no_run_folder(tmp_path):
     dataset = tmp_path / "data"
     task = short_cart_pole()

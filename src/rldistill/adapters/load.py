@@ -146,6 +146,9 @@ _BY_KIND: Mapping[FileKind, Format] = {item.kind: item for item in FORMATS}
 def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     """Load a policy; nothing in a file is executed unless `trust` says so.
 
+    Returns:
+        The policy: `act`, `initial_state`, `tasks`, `behaviour`, `hash`; `save`, unless it is a program.
+
     Raises:
         PolicyFileError: the file cannot be read as a policy, or is a program and not trusted.
         UsageError: something must be said that the source does not tell, or was said and does not apply.
@@ -172,6 +175,7 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     elif not callable(source) or isinstance(source, type):
         raise UsageError(
             f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
+            f"{hint_to_save(source)}"
         )
     else:
         initial = () if options.initial_state is None else initial_parts(options.initial_state)
@@ -273,6 +277,16 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:
     # A record is complete as it is: nothing needs to be playable for a file to be read.
     return task if task is None or (isinstance(task, Task) and not env_kwargs) else make_task(task, env_kwargs).task
+
+
+def hint_to_save(source: object) -> str:
+    """Return how a model of Stable-Baselines3 that is in memory is loaded; of any other object nothing."""
+    if not (isinstance(getattr(source, "policy", None), nn.Module) and hasattr(source, "save")):
+        return ""
+    return (
+        " Save a model of Stable-Baselines3 first, model.save('model.zip') and env.save('vecnormalize.pkl') of its "
+        "VecNormalize in the same folder, and name the zip."
+    )
 
 
 def _shown(source: object) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rldistill.cli.options import Given, read_options, repeated_teachers
 from rldistill.cli.output import drawn, quoted, task_words, words_of, write_result
@@ -29,6 +29,7 @@ _NAMES: Mapping[type[Any], str] = {Stored: "data", Live: "teacher", Online: "onl
 class Sources(Options):
     """What the student learns from: datasets, teachers that play, or one that still learns."""
 
+    help_title: ClassVar[str] = "source"
     data: tuple[Path, ...] = ()
     """Dataset folder; several, one for each task, for a student with a head for each."""
     teacher: tuple[Path, ...] = ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args, get_origin
 
 import tyro
 
@@ -34,6 +34,7 @@ _NEVER_TYPED = frozenset({"callbacks"})
 class Flags:
     """What every verb takes."""
 
+    help_title: ClassVar[str] = "general"
     config: Path | None = None
     """TOML file with options; those on the command line override it."""
     dry_run: bool = False
@@ -228,9 +229,9 @@ def _parse(
         part = make_dataclass(owner.__name__, [option.as_field() for option in options])
         # The verb's own options have its whole description above them.
         part.__doc__ = "" if not parts else owner.__doc__
-        title = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", owner.__name__).lower()
+        title = vars(owner).get("help_title", owner.__name__.lower())
         parts.append((title, Annotated[part, tyro.conf.arg(name="" if not parts else title)]))
-    command = make_dataclass("Command", [(title.replace("-", "_"), part) for title, part in parts])
+    command = make_dataclass("Command", [(title.replace(" ", "_"), part) for title, part in parts])
     errors, shown = io.StringIO(), _Page()
     switches = {flag(option.name) for options in groups.values() for option in options if option.is_switch}
     try:

@@ -13,6 +13,7 @@ from rldistill.adapters.load import (
     LoadedPolicy,
     acting,
     detect_kind,
+    hint_to_save,
     load_with,
     policy_file_of,
     share_words,
@@ -191,7 +192,7 @@ def as_policy(
         if not hasattr(policy, "tasks"):  # a protocol's isinstance would look at every method
             raise UsageError(
                 f"policy: got a {type(policy).__name__}, expected a policy or its file. load_policy makes a policy of "
-                "a module or a function."
+                f"a module or a function.{hint_to_save(policy)}"
             )
         return policy.to(resolve_device(device)) if isinstance(policy, TorchPolicy) else policy
     named = policy if isinstance(policy, PolicyFile) else PolicyFile(Path(policy), Reading())

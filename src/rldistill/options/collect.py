@@ -26,14 +26,16 @@ class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnviro
     """Let a teacher play, and store observations, its outputs, actions and rewards."""
 
     teacher: Annotated[TeacherLike, PythonOnly()]
-    """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
+    """Teacher: a policy, a file of any library, or a run folder. With --choose several, by name: in Python a mapping,
+    on the command line NAME=FILE for each."""
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY
     out: PathLike
     """Dataset folder."""
     num_steps: Count | None = None
-    """Decisions to store in all. Default: 50,000; with --resume what the dataset was begun with."""
+    """Decisions (agent steps, all environments together) to store in all. Default: 50,000, with --resume what the
+    dataset was begun with."""
     store: str | Sequence[str] | None = None
     """What is stored of the teacher besides its outputs: value, features (the layer before its output), or both with a
     comma between, for --value-weight and --feature-weight of distill."""

@@ -21,6 +21,7 @@ extend. Nothing heavy is imported here: the command line comes here first.
 """
 
 import ast
+import copy
 import functools
 import inspect
 import math
@@ -104,7 +105,10 @@ Count = Annotated[int, AtLeast(1)]
 
 
 class Options:
-    """Base of all records of options; subclasses are frozen dataclasses."""
+    """Base of all records of options; subclasses are frozen dataclasses.
+
+    `help_title` of a group that verbs share is its heading in the command line's help.
+    """
 
     def __post_init__(self) -> None:
         """Check every value against its declaration; a record with conditions of its own adds them to this.
@@ -187,10 +191,15 @@ def _own_help(record: type[Any]) -> dict[str, str]:
 
 
 @functools.cache
+def _module_tree(module: str) -> ast.Module:
+    """Return a module's source as a tree; parsed once for all its classes, which takes most of the time."""
+    return ast.parse(inspect.getsource(sys.modules[module]))
+
+
+@functools.cache
 def _classes_in(module: str) -> dict[str, ast.ClassDef]:
-    """Return the classes of a module by name; parsed once for all of them, which takes most of the time."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    """Return the classes of a module by name."""
+    return {node.name: node for node in ast.walk(_module_tree(module)) if isinstance(node, ast.ClassDef)}
 
 
 class Verb(Protocol[Arguments, Taken, Result]):
@@ -226,7 +235,9 @@ def verb(
         made = cast(Any, call)  # a plain function, for `help` and `inspect`
         made.of = function
         made.__signature__ = _signature(cast(type[Any], record), function)
-        made.__doc__ = _with_arguments(function.__doc__ or "", option_help(cast(type[Any], record)))
+        texts = option_help(cast(type[Any], record))
+        ordered = {name: texts[name] for name in made.__signature__.parameters if name in texts}
+        made.__doc__ = _with_arguments(function.__doc__ or "", ordered)
         return cast(Verb[Arguments, Record, Result], made)
 
     return decorate
@@ -247,20 +258,77 @@ def _made(
 
 def _signature(record: type[Any], function: Callable[..., Any]) -> inspect.Signature:
     """Return the arguments of a record in the order of its options, with what the function returns."""
-    given = inspect.signature(record).parameters
-    parameters = [given[name].replace(annotation=_without_marks(hint)[0]) for name, hint in _hints(record).items()]
+    given, declared = inspect.signature(record).parameters, _declared_objects(record)
+    parameters = [
+        given[name].replace(annotation=declared.get(name, _without_marks(hint)[0]))
+        for name, hint in _hints(record).items()
+    ]
     parameters.sort(key=lambda parameter: parameter.kind)  # stable: positional arguments first
     return inspect.Signature(parameters, return_annotation=inspect.signature(function).return_annotation)
 
 
+def _declared_objects(record: type[Any]) -> dict[str, str]:
+    """Return, as type checkers see them, the types of options that take objects besides what can be typed.
+
+    At run time their annotations are narrower: only the types that need no import of torch.
+    """
+    owners = [owner for owner in reversed(record.__mro__) if is_dataclass(owner)]
+    meanings = {name: meaning for owner in owners for name, meaning in _type_aliases(owner.__module__).items()}
+    declared: dict[str, str] = {}
+    for owner in owners:
+        for statement in _classes_in(owner.__module__)[owner.__name__].body:
+            if isinstance(statement, ast.AnnAssign) and (taken := _names_objects(statement.annotation)) is not None:
+                assert isinstance(statement.target, ast.Name)
+                declared[statement.target.id] = ast.unparse(_WithMeanings(meanings).visit(taken))
+    return declared
+
+
+@functools.cache
+def _type_aliases(module: str) -> dict[str, ast.expr]:
+    """Return what names of types mean in a module, as type checkers see it."""
+    body = _module_tree(module).body
+    checked = [block for block in body if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"]
+    statements = [*body, *(statement for block in checked for statement in block.body)]
+    return {
+        target.id: statement.value
+        for statement in statements
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _names_objects(annotation: ast.expr) -> ast.expr | None:
+    """Return the type in `Annotated[…, PythonOnly()]`; None for any other annotation."""
+    if isinstance(annotation, ast.Constant):
+        annotation = ast.parse(str(annotation.value), mode="eval").body
+    text = ast.unparse(annotation)
+    if not (isinstance(annotation, ast.Subscript) and text.startswith("Annotated[") and "PythonOnly()" in text):
+        return None
+    assert isinstance(annotation.slice, ast.Tuple)
+    return copy.deepcopy(annotation.slice.elts[0])
+
+
+class _WithMeanings(ast.NodeTransformer):
+    """Puts types in the place of their names, which mean something in one file alone."""
+
+    def __init__(self, meanings: Mapping[str, ast.expr]) -> None:
+        self._meanings = meanings
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.visit(copy.deepcopy(self._meanings[node.id])) if node.id in self._meanings else node
+
+
 def _with_arguments(text: str, options: Mapping[str, str]) -> str:
     """Return a docstring with an `Args` section before its other sections."""
-    head, returns, tail = inspect.cleandoc(text).partition("\n\nRaises:")
+    text = inspect.cleandoc(text)
+    first = min((at for title in ("Returns:", "Raises:") if (at := text.find(f"\n\n{title}")) >= 0), default=len(text))
+    head, rest = text[:first], text[first:]
     lines = [
         textwrap.fill(f"{name}: {said}", 120, initial_indent=" " * 4, subsequent_indent=" " * 8)
         for name, said in options.items()
     ]
-    return "\n".join([head, "", "Args:", *lines]) + returns + tail
+    return "\n".join([head, "", "Args:", *lines]) + rest
 
 
 def _without_marks(hint: object) -> tuple[Any, tuple[Any, ...]]:

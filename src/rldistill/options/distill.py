@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rldistill.checks import is_whole
 from rldistill.errors import UsageError
@@ -72,6 +72,7 @@ class Live(Reading, Chosen, TeacherSees, Played):
     They take turns: the teacher plays, then the student learns from the newest of what was played.
     """
 
+    help_title: ClassVar[str] = "teacher that plays"
     teacher: Annotated[PolicyLike | Mapping[str, PolicyLike], PythonOnly()]
     """Policy, or its file; with `choose` several of one task, by name."""
     task: Annotated[TaskLike | None, PythonOnly()] = None
@@ -107,6 +108,7 @@ class Live(Reading, Chosen, TeacherSees, Played):
 class Online(Played):
     """A teacher that still learns while it teaches, with --online."""
 
+    help_title: ClassVar[str] = "teacher that learns"
     task: str
     """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId."""
     _: KW_ONLY
@@ -145,16 +147,18 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     last 4 observations stack:4+mlp:32. In Python also a module from scaled float32 observations to [B, A]. auto: a
     network that fits the observations and has at most half as many parameters as its teacher."""
     loss: Annotated[LossLike | None, PythonOnly()] = None
-    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl; for continuous actions diag_gaussian_kl,
-    reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task (TASK=LOSS,…). In Python also a
-    function (student [B, A], target [B, A]) -> [B]. Default: from the recipe for this kind of teacher."""
+    """nll, q_mse, sharpened_kl, softened_kl or reverse_kl. For continuous actions diag_gaussian_kl,
+    reverse_diag_gaussian_kl, mean_mse or mean_huber. One for all tasks, or by task: in Python a mapping, on the command
+    line TASK=LOSS,…. In Python also a function (student [B, A], target [B, A]) -> [B]. Default: from the recipe for
+    this kind of teacher."""
     temperature: Annotated[Number | Mapping[str, Number] | None, PythonOnly()] = None
-    """A number, or a schedule such as 'linear:0.2->0.01@0.5', for all tasks or by task (TASK=VALUE,…). auto: 1/7 of the
-    median gap between the teacher's best two actions in a dataset. Default: with a loss that you name, 0.01 for
-    Q-values and 1 for logits; else what goes with the default loss."""
+    """A number, or a schedule such as 'linear:0.2->0.01@0.5'. One for all tasks, or by task: in Python a mapping, on
+    the command line TASK=VALUE,…. auto: 1/7 of the median gap between the teacher's best two actions in a dataset.
+    Default: with a loss that you name, 0.01 for Q-values and 1 for logits. Else what goes with the default loss."""
     loss_params: Annotated[Mapping[str, Number] | None, PythonOnly()] = None
-    """Parameters of the loss besides its temperature, numbers or schedules by name (PARAMETER=VALUE,…): delta of
-    mean_huber, the error from which on it is linear, in halves of the box's width (1)."""
+    """Parameters of the loss besides its temperature, numbers or schedules by name: in Python {"delta": 0.5}, on the
+    command line delta=0.5. delta is of mean_huber, the error from which on it is linear, in halves of the box's width.
+    Default: 1."""
     feature_weight: Annotated[float, AtLeast(0)] = 0.0
     """Weight of feature regression: through a linear layer that is thrown away, the student's layer before its output
     also learns what that of the teacher holds (Actor-Mimic: 0.01). Datasets hold it after collect --store features."""
@@ -162,9 +166,9 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     """Weight of the squared error of state values: the student gets a head that learns its teacher's. Datasets hold
     them after collect --store value."""
     normalize_inputs: bool | None = None
-    """Give the student a first layer that normalises observations by their mean and variance in what its teacher
-    played, unless the teacher has such a layer, which the student takes over. For vectors; with several tasks, only
-    if no two share a kind of observation. Default: for continuous actions; with --init-from, as that file has it."""
+    """Standardise observations by the mean and variance of the teacher's play. If the teacher already normalises, its
+    statistics are used. Vectors only. With several tasks, only if no two share a kind of observation. Default: on for
+    continuous actions. With --init-from, as that file has it."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""
@@ -178,7 +182,8 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     """With several tasks: in_turn (each batch has rows of one task), mixed (each batch has rows of all) or random (each
     batch has rows of one task, drawn at random). Default: in_turn."""
     task_weights: Mapping[str, float] | None = None
-    """With --task-order mixed or random: shares by task (TASK=WEIGHT,…); tasks that are not named have 1."""
+    """With --task-order mixed or random: shares by task, in Python a mapping, on the command line TASK=WEIGHT,…. Tasks
+    that are not named have 1."""
     task_balance: Literal["weights", "gradient_norms"] = "weights"
     """With several tasks: weights (every row counts alike; --task-weights shares rows out) or gradient_norms (each
     task's loss is scaled so that its gradients on the shared layers have the mean norm of all tasks')."""
@@ -237,12 +242,13 @@ _OF_ONE_STUDENT = (
 class DistillSeveral(DistillOptions):
     """Train several students at once on what a teacher says."""
 
+    help_title: ClassVar[str] = "several students"
     _: KW_ONLY
     students: str | Sequence[str] | None = None
-    """Networks of vectors that learn at once, several with commas between: mlp:8,mlp:16x16."""
+    """Networks that learn at once, of vectors alone: in Python a list, on the command line mlp:8,mlp:16x16."""
     seeds: int | Sequence[int] | None = None
-    """With --students: seeds of their weights, several with commas between; every network learns from each. What they
-    learn on follows from --seed and is the same for all. Default: that of --seed."""
+    """With --students: seeds of their weights, in Python a list, on the command line with commas between. Every network
+    learns from each. What they learn on follows from --seed and is the same for all. Default: that of --seed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

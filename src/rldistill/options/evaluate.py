@@ -39,19 +39,21 @@ class EvaluateOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvir
     policies: Annotated[Policies, PythonOnly()]
     """Policies, their files or run folders; one or several."""
     task: Annotated[Tasks | None, PythonOnly()] = None
-    """Task to play, or several with commas between. Default: all that the first policy has heads for."""
+    """Task to play, or several: in Python a list, on the command line with commas between. Default: all that the first
+    policy has heads for."""
     _: KW_ONLY
     teacher: Annotated[Policies | Mapping[str, PolicyLike] | None, PythonOnly()] = None
-    """Reference to compare with, once for each teacher; with --choose several of one task, NAME=FILE each. Default: the
-    teachers that the first policy's file names, if they are still there."""
+    """Reference to compare with, one or several. With --choose several of one task by name: in Python a mapping, on the
+    command line NAME=FILE for each. Default: the teachers that the first policy's file names, if they are still
+    there."""
     num_episodes: Count = 30
     """Episodes of each policy."""
     require_retention: float | None = None
     """Fail (exit 1) unless the one-sided 95 % lower bound of retention reaches this share, from 0 to 2; with
     several tasks, the bound of the mean over tasks."""
     out: PathLike | None = None
-    """JSON file to write. Default, on a command line that names one run folder alone: evaluation.json in it, unless one
-    of more episodes, or of another play, is there."""
+    """JSON file to write. Default: none in Python. On a command line that names one run folder alone, evaluation.json
+    in it, unless one of more episodes, or of another play, is there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

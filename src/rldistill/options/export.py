@@ -31,7 +31,7 @@ class ExportOptions(Reading, Environments, Machine, Told):
     fits: str | None = None
     """C: most flash and RAM that it may take, such as flash=64k,ram=8k; a policy that needs more is not written."""
     probabilities: bool = False
-    """Give the probabilities of all choices, too, beside the scores and the best one."""
+    """Give the probabilities of all discrete actions, too, beside the scores and the best one."""
     data: PathLike | None = None
     """Dataset folder. Default: what the student's run folder says that it was distilled from, if it is still
     there."""
@@ -42,9 +42,10 @@ class ExportOptions(Reading, Environments, Machine, Told):
     num_episodes: Count = 30
     """Episodes over which policy and export are compared, and scored."""
     names: PathLike | Mapping[str, Sequence[int]] | None = None
-    """Names for the contract: of spans of the observation, such as velocity=0:3,rest=3:, or a JSON file of all numbers
-    in observations and actions: {"observation": ["angle", {"name": "velocity", "size": 3, "unit": "m/s"}], "action":
-    ["torque"], "control_rate_hz": 50}. Default: those that the environment, or the student's file, gives."""
+    """Names for the contract: of spans of the observation, in Python {"velocity": (0, 3), "rest": (3,)}, on the command
+    line velocity=0:3,rest=3:, or a JSON file of all numbers in observations and actions: {"observation": ["angle",
+    {"name": "velocity", "size": 3, "unit": "m/s"}], "action": ["torque"], "control_rate_hz": 50}. Default: those that
+    the environment, or the student's file, gives."""
     license: str | None = None
     """hub-folder: licence of the teacher, such as apache-2.0, for the card. Default: unknown."""
     device: str = "cpu"

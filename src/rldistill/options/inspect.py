@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from rldistill.errors import UsageError
 from rldistill.options.declaration import AtLeast, Options, PathLike, PythonOnly
@@ -24,6 +24,7 @@ from rldistill.options.shared import (
 class VerifyOptions(TeacherSees, PartNames, ManyEnvironments, Machine, Told):
     """With --verify: play the policy, and compare its score with what it is said to score."""
 
+    help_title: ClassVar[str] = "verification"
     policy: Annotated[PolicyLike, PythonOnly()]
     """Policy, or its file."""
     task: Annotated[TaskLike | None, PythonOnly()] = None

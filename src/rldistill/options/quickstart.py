@@ -23,7 +23,7 @@ class QuickstartOptions(Reading, WhoSees, Environments, Machine, Told):
     """Take a teacher to a proven smaller student, a figure and a film. A second call goes on."""
 
     teacher: Annotated["TeacherFiles | None", PythonOnly()] = None
-    """Policy file of a teacher, of any library; with --choose several, NAME=FILE each. Default: the bundled Pong
+    """Policy file of a teacher, of any library. With --choose several, NAME=FILE for each. Default: the bundled Pong
     teacher."""
     task: str | None = None
     """Task to play. Default: the teacher's own."""

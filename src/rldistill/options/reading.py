@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from rldistill.limits import is_file
 from rldistill.options.declaration import Above, Options, option_types
@@ -15,15 +15,16 @@ WITHOUT_NORMALIZER = "none"
 class Reading(Options):
     """How to read policy files of other libraries, where they do not say it themselves."""
 
+    help_title: ClassVar[str] = "policy file"
     trust: bool = False
     """Run the code of files that are programs (TorchScript, torch.export), and run ONNX files without limits of time
     and memory."""
     outputs: str | None = None
-    """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions; if there are several
+    """What the outputs are, if the file does not say it: q_values, logits, gaussian or actions. If there are several
     outputs also which, such as logits=policy or gaussian=mu,log_std. actions=rescale: outputs of -1 and 1 stand for the
-    bounds of the action space. actions=beta, for rsl_rl: the outputs are parameters of Beta
-    distributions, and the policy acts by their means. actions=tanh, for a plain state dict: its outputs pass through
-    tanh, whose -1 and 1 stand for the bounds."""
+    bounds of the action space. actions=beta, for rsl_rl: the outputs are parameters of Beta distributions, and the
+    policy acts by their means. actions=tanh, for a plain state dict: its outputs pass through tanh, whose -1 and 1
+    stand for the bounds."""
     input_scale: Annotated[float, Above(0)] | None = None
     """Factor on observations of bytes for a program that takes floats: 1 if the program scales them itself, else
     1/255. For a checkpoint with convolutions: 1/255, unless you say another."""

@@ -16,8 +16,8 @@ class ReproduceOptions(Environments, Machine, Told):
     """losses, compression, multitask3, multitask10, online, or a TOML file like those in configs/."""
     _: KW_ONLY
     budget: str = "cpu"
-    """smoke (a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and for
-    some experiments cpu_actor_critic (strong teachers of another origin) or gpu (with the network that plays them
+    """smoke (half a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and
+    for some experiments cpu_actor_critic (strong teachers of another origin) or gpu (with the network that plays them
     all)."""
     games: str | Sequence[str] | None = None
     """Atari games by ale-py's names, with commas between. Default: the budget's."""

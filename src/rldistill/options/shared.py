@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rldistill.errors import UsageError
 from rldistill.events import Callback, check_callbacks
@@ -26,18 +26,20 @@ NumEnvs = Annotated[int, Between(1, 4096)]
 class Machine(Options):
     """Where the work is done, and with which seed."""
 
+    help_title: ClassVar[str] = "seed and machine"
     seed: Annotated[int, AtLeast(0)] = 0
-    """Seed of everything random; episode i depends on (seed, i) alone."""
+    """Seed of everything random. Episode i depends on (seed, i) alone."""
     num_threads: Annotated[int, Between(0, 1024)] = 0  # so many more that the system cannot start them end in a crash
-    """Threads of torch and of the emulator; 0: one per processor."""
+    """Threads of torch and of the emulator. 0: one per processor."""
     device: str = "auto"
-    """cpu, cuda, or auto: cuda if there is a GPU."""
+    """Where networks are computed: cpu, cuda, or auto (cuda if there is a GPU)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMachine(Machine):
     """Number format in which a network is trained."""
 
+    help_title: ClassVar[str] = "precision"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """float32, bfloat16, or auto: bfloat16 for images, on GPUs and processors that compute in it."""
 
@@ -46,6 +48,7 @@ class TrainingMachine(Machine):
 class Environments(Options):
     """How many environments are played at once."""
 
+    help_title: ClassVar[str] = "parallel environments"
     num_envs: NumEnvs = 16
     """Environments played at once; episode i is the same for any number, but which episodes begin depends on it."""
 
@@ -54,6 +57,7 @@ class Environments(Options):
 class ManyEnvironments(Options):
     """How many environments are played at once."""
 
+    help_title: ClassVar[str] = "parallel environments"
     num_envs: NumEnvs | None = None
     """Environments played at once; episode i is the same for any number. Default: 16; of vectors up to 128, one for
     each episode that is evaluated and for every 2,000 decisions that are stored; of Atari up to 64, one for every two
@@ -64,6 +68,7 @@ class ManyEnvironments(Options):
 class Folder(Options):
     """What to do if the output folder is not empty."""
 
+    help_title: ClassVar[str] = "output folder"
     resume: bool = False
     """Go on with an earlier run in --out, if there is one."""
     overwrite: bool = False
@@ -93,6 +98,8 @@ class Told(Options):
 class Played(Options):
     """How the task is played."""
 
+    help_title: ClassVar[str] = "environment"
+
     env_kwargs: Mapping[str, Any] | None = None
     """Settings of the environment, such as {"frame_skip": 4}; on the command line a JSON object."""
     exploration_epsilon: Share | None = None
@@ -101,38 +108,43 @@ class Played(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSees(Options):
-    """What the student sees."""
+    """The student's observation subset."""
 
+    help_title: ClassVar[str] = "student observations"
     student_sees: str | Sequence[str] | None = None
-    """Parts of the observations that the student sees, in order, with commas between. Default: all."""
+    """Parts of the observations that the student sees, in order: a list, on the command line with commas between.
+    Default: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSees(Options):
-    """What the teacher sees."""
+    """The teacher's observation subset."""
 
+    help_title: ClassVar[str] = "teacher observations"
     teacher_sees: str | Sequence[str] | None = None
-    """Parts of the observations that the teacher sees, in order, with commas between; needs --task. Default: all."""
+    """Parts of the observations that the teacher sees, in order: a list, on the command line with commas between.
+    Needs --task. Default: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen(Options):
-    """Several teachers of one task, each with a name: NAME=FILE."""
+    """Several teachers of one task: a mapping of names to teachers, on the command line NAME=FILE for each."""
 
+    help_title: ClassVar[str] = "several teachers"
     choose: Annotated[Choose | None, PythonOnly()] = None
-    """With several teachers of one task, which of them labels a step: a part of the observation, an entry of info, or
-    module:function of observations; in Python also the function. Its values are the teachers' names, or their places
-    from 0 on; a part may be one-hot."""
+    """Which teacher labels a step: a part of the observation, an entry of info, or module:function of observations. In
+    Python also the function. Its values are the teachers' names, or their places from 0 on. A part may be one-hot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartNames(Options):
     """Names of the parts of observations."""
 
+    help_title: ClassVar[str] = "observation names"
     names: Mapping[str, Sequence[int]] | None = None
-    """Names for spans of observations that are vectors, such as velocity=0:3,rest=3: (from a number to the one before
-    the second, or to the end), or a file of names as export takes it. Default: the names that the environment gives,
-    the keys of a Dict."""
+    """Names for spans of observations that are vectors. In Python {"velocity": (0, 3), "rest": (3,)}, from a number to
+    the one before the second, or to the end. On the command line velocity=0:3,rest=3:, or a file of names as export
+    takes it. Default: the names that the environment gives, the keys of a Dict."""
 
 
 def check_names(names: object, *what_for: object) -> None:

@@ -14,7 +14,8 @@ class ShrinkOptions(Reading, WhoSees, Played, ManyEnvironments, Machine, Folder,
     """Find the smallest student that keeps a teacher's skill, prove it, and write it."""
 
     teacher: Annotated[TeacherLike, PythonOnly()]
-    """Teacher: a policy, a file of any library, or a run folder; with --choose several, each with a name: NAME=FILE."""
+    """Teacher: a policy, a file of any library, or a run folder. With --choose several, by name: in Python a mapping,
+    on the command line NAME=FILE for each."""
     task: Annotated[TaskLike | None, PythonOnly()] = None
     """Task to play. Default: the teacher's own."""
     _: KW_ONLY

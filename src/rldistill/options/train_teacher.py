@@ -14,8 +14,8 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     """Train a teacher for a task, or one network for several tasks."""
 
     task: Annotated[str | Sequence[str], PythonOnly()]
-    """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId. Several, with commas between, are learned by one
-    network with a head for each."""
+    """Task to learn: atari:<game>, a Gymnasium id, or module:EnvId. Several, in Python a list, on the command line with
+    commas between, are learned by one network with a head for each."""
     _: KW_ONLY
     out: PathLike
     """Run folder."""

@@ -47,6 +47,9 @@ class Reproduction:
 def reproduce(options: ReproduceOptions) -> Reproduction:
     """Do one of the paper's experiments: teachers, data, students, evaluation, table and plot.
 
+    Returns:
+        `results`, the content of `results.json`, and the files `table`, `page` and `figure`.
+
     Raises:
         UsageError: an unknown name, or a value out of range.
         RldistillError: jobs failed, or `out` was begun with other settings.

@@ -69,6 +69,9 @@ _NUM_STEPS = 50_000
 def collect(options: CollectOptions) -> CollectionSummary:
     """Let a teacher play and store observations, its outputs, actions and rewards.
 
+    Returns:
+        What the dataset holds: `path`, `num_steps`, `num_episodes`, `num_interrupted`, `num_bytes`, `teacher_hash`.
+
     Raises:
         UsageError: an option is out of range.
         MismatchError: teacher and task do not fit, or `out` was begun with other settings.

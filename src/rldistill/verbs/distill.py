@@ -37,6 +37,9 @@ def distill(options: DistillOptions) -> TorchPolicy:
     Several make one student with a shared torso and a head for each task, as in Rusu et al. 2015, section 3.2;
     `student.for_task("atari:pong")` then plays one.
 
+    Returns:
+        The student, a policy: `act`, `save`, `hash`, `num_parameters`.
+
     Raises:
         UsageError: a value is out of range or unknown.
         DatasetError: the data cannot be read, or hold too few episodes.

@@ -29,6 +29,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     A greedy policy on Atari without sticky actions and with ε = 0 meets at most `noop_max` different starts: each is
     then played once and reported as a census, without interval.
 
+    Returns:
+        The evaluation; `print` shows its tables. `policies` has a row for each policy, `students`, `teacher` and
+        `random` are some of them: `mean`, `interval`, `retention`, `retention_interval`, `agreement`. `to_dict()` is
+        the JSON.
+
     Raises:
         MismatchError: a policy does not fit a task, or has no head for it; a teacher fits none of them, or two fit one.
         OutputExistsError: `out` holds something other than an evaluation.

@@ -37,6 +37,10 @@ from rldistill.verbs.export_run import Job, on_cpu, run
 def export(options: ExportOptions) -> Exported:
     """Write a policy in a form that others run, with its contract, after proving that it acts the same.
 
+    Returns:
+        What was written and measured: `path`, `format`, `precision`, `num_bytes`, `parity`, `times`, `score`; `print`
+        shows it, `to_dict()` is the JSON.
+
     Raises:
         UsageError: an option is out of range, or a head must be named.
         MismatchError: policy, task and data do not belong together.

@@ -23,6 +23,10 @@ from rldistill.verbs.shrink_search import Search
 def shrink(options: ShrinkOptions) -> Shrunk:
     """Find the smallest student that keeps a share of its teacher's skill, prove it on fresh episodes, and write it.
 
+    Returns:
+        What the search found: `student`, `held` (whether it was proved to keep the share), `verdict`, `keep`, `trials`,
+        `proofs`, `out`; `print` shows the table, `to_dict()` is the JSON.
+
     Raises:
         UsageError: an option is out of range.
         MismatchError: teacher and task do not fit, or the teacher plays no better than random play.

@@ -42,6 +42,9 @@ _NOT_THE_LEARNERS = frozenset(
 def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
     """Train a teacher for a task, or one network for several; `out` holds its policies, records and checkpoint.
 
+    Returns:
+        What the run left: the files `last_policy` and `best_policy`, `num_steps`, `mean_score`, `mean_scores`.
+
     Raises:
         UsageError: a value is unknown or out of range.
         OutputExistsError: `out` holds something and neither `resume` nor `overwrite` was given.

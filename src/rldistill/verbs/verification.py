@@ -113,6 +113,9 @@ def verify(options: VerifyOptions) -> Verification:
     Without `task` it plays what its file says, and without `expected_return` it is compared with what was recorded with
     the file.
 
+    Returns:
+        `verdict` (agrees, differs or not compared), `played`, `random`, `expected`, `difference`, `findings`.
+
     Raises:
         RldistillError: as `evaluate`.
     """
