@@ -252,8 +252,10 @@ def page(
         "in it, and played greedily.",
         "",
         f"{len(measured)} of {len(teachers)} teachers are measured so far, {settings['num_episodes']} episodes each, "
-        f"seed {settings['seed']}: {len(agreeing)} score what they are known to score, and the outputs of {len(exact)} "
-        "are those that Stable-Baselines3 computes.",
+        f"seed {settings['seed']}: {len(exact)} give Stable-Baselines3's own outputs, and {len(agreeing)} score on "
+        "today's environments what an independent re-measurement of the same zips gives. "
+        f"{sum(falls_short(teacher, record) for teacher, record in measured)} score less than RL-Zoo published on the "
+        "environments of its time, by more than three combined standard errors.",
         "",
         *[f"Versions: {each}." for each in versions],
         "",
@@ -284,6 +286,13 @@ def page(
         "",
     ]
     return "\n".join(lines)
+
+
+def falls_short(teacher: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Return whether a teacher scores less than was published, by more than three combined standard errors."""
+    mean, deviation = teacher["published"]
+    error = math.hypot(record["verification"]["standard_error"], deviation / 10)
+    return student_of(record)["mean"] < mean - 3 * error
 
 
 def played_on(teacher: dict[str, Any]) -> str:

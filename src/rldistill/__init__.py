@@ -2,8 +2,8 @@
 
 `load_policy`, `train_teacher`, `collect`, `distill`, `distill_several`, `shrink`, `evaluate`, `export` and `reproduce`
 are the public face, with the sources `Stored`, `Live` and `Online` that `distill` learns from and `ProgressBar`, a
-callback that shows how far a verb is; everything else may move. Importing this package imports nothing heavy: torch
-comes with the first use of a name.
+callback that shows how far a verb is. docs/concepts.md names what else is supported; the rest may move. Importing this
+package imports nothing heavy: torch comes with the first use of a name.
 """
 
 import importlib
