@@ -32,7 +32,7 @@ from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
 from tests.kit.commands import run
 from tests.kit.payout import constant_policy, payout_task
 from tests.kit.seen_env import PARTS_TASK, teacher_of_state
-from tests.kit.small_policies import image_task
+from tests.kit.small_policies import box_task, image_task, vector_task
 from tests.kit.terrain_env import INFO_TASK, SPANS, TERRAIN_TASK, terrain_teachers
 
 SIZES = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
@@ -193,6 +193,43 @@ def test_a_loss_that_is_named_keeps_its_own_temperature(loss, temperature):
     filled, _, note = fill_in(options, [Stored("data")], [("q_values", image_task())])
     assert filled.temperature == temperature
     assert note is not None
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, ({"box": "mean_mse", "atari:pong": "sharpened_kl"}, {"atari:pong": "linear:0.2->0.01@0.5"})),
+        # A task that is not named keeps its recipe's; `pong` names `atari:pong`.
+        ({"loss": {"pong": "nll"}}, ({"pong": "nll", "box": "mean_mse"}, None)),
+        (
+            {"loss": {"choice": "nll"}},
+            (
+                {"choice": "nll", "box": "mean_mse", "atari:pong": "sharpened_kl"},
+                {"atari:pong": "linear:0.2->0.01@0.5"},
+            ),
+        ),
+        (
+            {"temperature": {"choice": 2.0}},
+            (
+                {"box": "mean_mse", "atari:pong": "sharpened_kl"},
+                {"choice": 2.0, "atari:pong": "linear:0.2->0.01@0.5"},
+            ),
+        ),
+        ({"loss": "nll"}, ("nll", None)),
+        ({"std": "parameter"}, ({"atari:pong": "sharpened_kl"}, {"atari:pong": "linear:0.2->0.01@0.5"})),
+    ],
+)
+def test_each_task_keeps_its_recipe_beside_those_that_are_named(named, expected):
+    taught = [
+        ("logits", vector_task(name="choice")),
+        ("gaussian", box_task(name="box")),
+        ("q_values", image_task()),
+    ]
+    sources = [Stored(task.name) for _, task in taught]
+    filled, _, note = fill_in(DistillOptions(sources, out="r", **named), sources, taught)
+    assert (filled.loss, filled.temperature) == expected
+    assert note is not None
+    assert "nll" not in note, "it tells what was filled in"
 
 
 def test_recipes_follow_from_what_the_teacher_gives():

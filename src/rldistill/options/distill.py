@@ -167,8 +167,8 @@ class DistillOptions(StudentSees, PartNames, Environments, TrainingMachine, Fold
     them after collect --store value."""
     normalize_inputs: bool | None = None
     """Standardise observations by the mean and variance of the teacher's play. If the teacher already normalises, its
-    statistics are used. Vectors only. With several tasks, only if no two share a kind of observation. Default: on for
-    continuous actions. With --init-from, as that file has it."""
+    statistics are used. Vectors only. With several tasks, only if no two share a kind of observation. Default: on
+    where all tasks have continuous actions. With --init-from, as that file has it."""
     std: Literal["state", "parameter", "fixed"] = "state"
     """Standard deviation of a Gaussian student: state (a function of the state), parameter (learned, the same in all
     states) or fixed (the mean of the teacher's in a dataset)."""

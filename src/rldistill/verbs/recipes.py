@@ -4,7 +4,7 @@
 recipe; change one only with a measurement of your own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rldistill.distillation.sources import DEFAULT_WINDOW
@@ -12,6 +12,7 @@ from rldistill.options.distill import DistillOptions, Live, Named
 from rldistill.policies import load_policy
 from rldistill.tasks import Task
 from rldistill.types import OutputKind
+from rldistill.verbs.per_task import shortest, value_for
 from rldistill.verbs.sizes import kind_of_sight
 
 
@@ -145,14 +146,7 @@ def fill_in(
     num_tasks = len({task.name for _, task in taught}) or 1  # several datasets may be of one
     # The longest serves several tasks; each has the loss of its own recipe.
     recipe = max(recipes, key=lambda each: each.num_updates)
-    loss: str | dict[str, str] | None = recipe.loss
-    if any(each.loss != recipe.loss or each.temperature != recipe.temperature for each in recipes):
-        own = [(task.name, each.loss) for each, (_, task) in zip(recipes, taught, strict=True)]
-        loss, recipe = {name: each for name, each in own if each is not None} or None, replace(recipe, temperature=None)
-    # A spread that is spoken of, or that a file's student has, is learned by the usual loss of Gaussians alone.
     begun = None if options.init_from is None else load_policy(options.init_from)
-    if options.std != "state" or (begun is not None and begun.output_kind == "gaussian"):
-        loss = None
     of_student: dict[str, object] = {
         "num_updates": recipe.num_updates * num_tasks,
         "batch_size": recipe.batch_size,
@@ -160,8 +154,9 @@ def fill_in(
     }
     if remembers:
         of_student |= {"window": recipe.window, "burn_in": recipe.burn_in}
-    if options.loss is None and options.temperature is None:
-        of_student |= {"loss": loss, "temperature": recipe.temperature}
+    # A spread that is spoken of, or that a file's student has, is learned by the usual loss of Gaussians alone.
+    has_spread = options.std != "state" or (begun is not None and begun.output_kind == "gaussian")
+    by_task = _losses_left_open(options, recipes, taught, has_spread=has_spread)
     # A module may normalise by itself, and one layer cannot suit several tasks. A file's student does what it did.
     if begun is None:
         kinds = {task.fingerprint.observation_description for _, task in taught}
@@ -181,7 +176,34 @@ def fill_in(
     ]
     if isinstance(named[0], Live):
         chosen |= {name: value for name, value in of_play.items() if getattr(named[0], name) is None}
-    shown = ", ".join(f"{name} {value}" for name, value in chosen.items() if value not in (None, False))
+    shown = ", ".join(f"{name} {value}" for name, value in {**chosen, **by_task}.items() if value not in (None, False))
     why = f" ({recipe.why})" if isinstance(named[0], Live) else ""  # mostly about who plays
     note = f"recipe: {shown}{why}" if shown else None
-    return replace(options, **{name: value for name, value in chosen.items() if name in of_student}), filled, note  # pyright: ignore[reportArgumentType]
+    new = {name: value for name, value in chosen.items() if name in of_student}
+    new |= {name: _merged(getattr(options, name), value) for name, value in by_task.items()}
+    return replace(options, **new), filled, note  # pyright: ignore[reportArgumentType]
+
+
+def _losses_left_open(
+    options: DistillOptions, recipes: Sequence[Recipe], taught: Sequence[tuple[OutputKind, Task]], *, has_spread: bool
+) -> dict[str, object]:
+    """Return losses and temperatures of the tasks for which none is named; one for all where all have the same."""
+    losses, temperatures = dict[str, object](), dict[str, object]()
+    tasks = {task.name: (recipe, kind) for recipe, (kind, task) in zip(recipes, taught, strict=False)}
+    for name, (recipe, kind) in tasks.items():
+        if value_for(options.loss, name) is not None:
+            continue  # a loss that is named has a temperature of its own
+        if recipe.loss is not None and not (has_spread and kind == "gaussian"):
+            losses[name] = recipe.loss
+        if recipe.temperature is not None and value_for(options.temperature, name) is None:
+            temperatures[name] = recipe.temperature
+    found = {"loss": losses, "temperature": temperatures}
+    return {
+        option: values if isinstance(getattr(options, option), Mapping) else shortest(values, len(tasks))
+        for option, values in found.items()
+        if values
+    }
+
+
+def _merged(named: object, left_open: object) -> object:
+    return {**named, **left_open} if isinstance(named, Mapping) and isinstance(left_open, Mapping) else left_open
