@@ -74,6 +74,22 @@ def test_before_each_period_of_updates_so_many_steps_are_played():
     source.close()
 
 
+@pytest.mark.parametrize(
+    ("fraction", "collect_period", "said"),
+    [
+        (1.0, 1000, None),
+        ("linear:1->0@0.5", 600, None),
+        ("linear:1->0@0.5", 1000, "teacher_fraction is 1 there, the student never acts"),
+        (0.25, 1000, "teacher_fraction is 0.25 there, the student acts as it is then"),
+    ],
+)
+def test_who_acts_is_warned_about_where_all_play_is_over_before_the_student_learns(fraction, collect_period, said):
+    source = live_source(teacher_fraction=fraction, collect_period=collect_period)
+    assert len(source.warnings) == (said is not None)
+    assert all(said in warning and "--collect-period" in warning for warning in source.warnings)
+    source.close()
+
+
 def test_only_the_newest_steps_are_kept():
     source = live_source(replay_capacity=160)
     list(batches_of(source).of_updates(0, 25))

@@ -188,13 +188,23 @@ class LiveSource:
     @property
     def warnings(self) -> list[str]:
         """Return what makes this play less than it seems."""
+        warnings: list[str] = []
+        fraction = self._teacher_fraction(0.0)
+        if self._teacher_fraction.bounds[0] < 1 and self._num_collections == 1:
+            who = "the student never acts" if fraction == 1 else "the student acts as it is then"
+            warnings.append(
+                f"{self.description} is over before the first update: teacher_fraction is {fraction:g} there, {who}, "
+                "and what it learns is never played. Collect oftener, with fewer steps each time: --collect-period "
+                f"and --collect-steps, {self._collect_period:,} and {self._collect_steps:,} in this run of "
+                f"{self._num_updates:,} updates."
+            )
         has_chance = self._epsilon > 0 or self.task.protocol.sticky_action_probability > 0
-        if not self.task.is_atari or self._player.behaviour != "greedy" or has_chance:
-            return []
-        return [
-            f"{self.description} without chance: episodes repeat, and held-out ones may equal those trained on. "
-            "Play with --exploration-epsilon 0.05."
-        ]
+        if self.task.is_atari and self._player.behaviour == "greedy" and not has_chance:
+            warnings.append(
+                f"{self.description} without chance: episodes repeat, and held-out ones may equal those trained on. "
+                "Play with --exploration-epsilon 0.05."
+            )
+        return warnings
 
     @property
     def replays(self) -> Sequence[Replay]:
