@@ -131,6 +131,15 @@ def test_a_loss_that_is_not_finite_names_update_and_rows_and_changes_no_weight(b
     assert weights(distiller) == [1.0, 0.0]
 
 
+def test_an_update_that_fails_leaves_running_statistics_as_they_were():
+    network = ModuleNetwork(nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)), (1,), 2)
+    distiller = make_distiller(network, loss=lambda student, target: squared_error(student, target) * math.nan)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(NumericalError):
+        distiller.update((BATCH,), 0)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_a_gradient_that_is_not_finite_is_stopped_though_the_loss_is_fine():
     # The square root of 0 is 0, its slope is not.
     distiller = make_distiller(loss=lambda student, _target: (student[:, 1] * 0).sqrt())

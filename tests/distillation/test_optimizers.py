@@ -47,6 +47,35 @@ def test_adam_in_one_kernel_is_torchs_own_also_after_a_resume(dtype, weight_deca
         assert all(torch.equal(mine[name], other[name]) for name in other)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_rmsprop_is_torchs_own_also_after_a_resume(weight_decay):
+    ours, theirs = two_alike()
+    rmsprop = OPTIMIZERS["rmsprop"](ours.parameters(), 1e-2, weight_decay)
+    constants = {"alpha": 0.95, "eps": 0.01, "centered": True}
+    own = torch.optim.RMSprop(theirs.parameters(), lr=1e-2, weight_decay=weight_decay, **constants)
+    for update in range(12):
+        if update == 6:
+            state = copy.deepcopy(own.state_dict())  # also of a run that an earlier version began
+            rmsprop = OPTIMIZERS["rmsprop"](ours.parameters(), 1e-2, weight_decay)
+            rmsprop.load_state_dict(state)
+        take(ours, rmsprop, update)
+        take(theirs, own, update)
+    assert all(torch.equal(mine, other) for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    for mine, other in zip(rmsprop.state_dict()["state"].values(), own.state_dict()["state"].values(), strict=True):
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[name], other[name]) for name in other)
+
+
+def test_rmsprop_keeps_weights_finite_where_a_gradient_hardly_varies():
+    weights = nn.Parameter(torch.zeros(1000))
+    rmsprop = OPTIMIZERS["rmsprop"]([weights], 1e-3, 0.0)
+    gradients = 3.0 * torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    for _ in range(500):
+        weights.grad = gradients.clone()
+        rmsprop.step()
+    assert torch.isfinite(weights).all()
+
+
 def test_weights_of_several_types_are_left_to_torch():
     ours, theirs = two_alike()
     for network in (ours, theirs):

@@ -22,7 +22,7 @@ from rldistill.errors import NumericalError
 from rldistill.losses import LossFunction, mean_over_batch
 from rldistill.losses.further import FurtherLoss
 from rldistill.losses.on_policy import score_term
-from rldistill.networks import Network, network_of
+from rldistill.networks import ModuleNetwork, Network, network_of
 from rldistill.networks.memory import aligned
 from rldistill.networks.policy_network import NetworkOutput, PolicyNetwork
 from rldistill.networks.precision import Precision, autocast
@@ -130,6 +130,8 @@ class Distiller:
             self.network.train()
         for weight in self._weights:
             weight.grad = None
+        # Running statistics, which a forward pass changes; our own networks have none that it does.
+        kept = [own.clone() for own in self.network.buffers()] if isinstance(self.network, ModuleNetwork) else []
         with drawn_for_update(self.network, self._seed, update):
             losses = [self._loss(part, own) for part, own in zip(batch, parameters, strict=True)]
             loss = _mean_over_steps(losses, batch)
@@ -153,7 +155,12 @@ class Distiller:
             learning_rate,
             tuple(parameters),
         )
-        check_finite(f"Update {update}", batch, mean_loss, gradient_norm)
+        try:
+            check_finite(f"Update {update}", batch, mean_loss, gradient_norm)
+        except UpdateDivergedError:
+            for own, before in zip(self.network.buffers(), kept, strict=False):
+                own.copy_(before)
+            raise
         if gradient_norm > _SAFELY_BELOW * self._max_gradient_norm:
             _scale_down(gradients, norm, self._max_gradient_norm)
         self.optimizer.step()

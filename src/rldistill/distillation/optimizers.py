@@ -58,12 +58,37 @@ def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay
     return FusedAdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
+class ClampedRMSprop(torch.optim.RMSprop):
+    """torch's centred RMSProp, but for variances that rounding leaves below zero: they are 0, where their root is NaN.
+
+    All else, the state too, is that of `torch.optim.RMSprop(…, centered=True)` without momentum, to the last bit.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change every weight that has a gradient."""
+        assert closure is None, "gradients come from backward()"
+        for group in self.param_groups:
+            decay, weight_decay = group["alpha"], group["weight_decay"]
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    state |= {name: torch.zeros_like(weight) for name in ("square_avg", "grad_avg")}
+                state["step"] += 1
+                gradient = weight.grad.add(weight, alpha=weight_decay) if weight_decay else weight.grad
+                mean_square = state["square_avg"].mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
+                mean = state["grad_avg"].lerp_(gradient, 1 - decay)
+                deviation = mean_square.addcmul(mean, mean, value=-1).clamp_(min=0).sqrt_().add_(group["eps"])
+                weight.addcdiv_(gradient, deviation, value=-group["lr"])
+
+
 def _rmsprop(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     # Rusu et al. do not give the constants; these are Nature DQN's (Mnih et al. 2015), in PyTorch's form: their 0.01
     # stands under the root, and for gradients summed over the batch.
-    return torch.optim.RMSprop(
-        parameters, lr=learning_rate, alpha=0.95, eps=0.01, centered=True, weight_decay=weight_decay
-    )
+    return ClampedRMSprop(parameters, lr=learning_rate, alpha=0.95, eps=0.01, centered=True, weight_decay=weight_decay)
 
 
 OPTIMIZERS: Mapping[str, Callable[[Iterable[nn.Parameter], float, float], torch.optim.Optimizer]] = {
