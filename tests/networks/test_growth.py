@@ -6,15 +6,15 @@ import torch
 from rldistill.networks import OutputLayer, parse_architecture
 from rldistill.networks.growth import grow
 from rldistill.networks.policy_network import PolicyNetwork
+from rldistill.tasks import ObservationPart
 from rldistill.types import ActionLayout
 
 
-def network(name, shape, seed):
+def network(name, shape, seed, **options):
     torch.manual_seed(seed)
     heads = {"task": OutputLayer("q_values", ActionLayout.discrete(3))}
-    return PolicyNetwork(
-        parse_architecture(name), shape, heads, zero_output=False, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    return PolicyNetwork(parse_architecture(name), shape, heads, zero_output=False, generator=generator, **options)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,16 @@ def test_other_layers_or_narrower_ones_stay_as_they_are(small, large):
     before = {name: weight.clone() for name, weight in new.state_dict().items()}
     assert not grow(old, new)
     assert all(torch.equal(weight, before[name]) for name, weight in new.state_dict().items())
+
+
+IMAGE, VECTOR = ObservationPart("image", (36, 36, 3), "uint8"), ObservationPart("vector", (4,))
+
+
+@pytest.mark.parametrize(("parts", "can_grow"), [((VECTOR, IMAGE), True), ((IMAGE, VECTOR), False)])
+def test_features_of_an_image_grow_where_no_other_part_follows_them(parts, can_grow):
+    shape = (sum(part.size for part in parts),)
+    old, new = (network(name, shape, 0, parts=parts) for name in ("combined:4-4:8:6", "combined:8-8:16:12"))
+    rows = 10 * torch.rand(3, *shape)
+    before, untouched = old(rows, 0).outputs, new(rows, 0).outputs
+    assert grow(old, new) == can_grow
+    assert torch.allclose(new(rows, 0).outputs, before if can_grow else untouched, atol=1e-4)
