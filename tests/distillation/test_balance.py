@@ -31,18 +31,24 @@ def test_nothing_is_weighted_before_every_task_was_met():
     assert balance.weight(0) == pytest.approx(5)
 
 
-def test_a_task_without_a_gradient_keeps_its_weight_and_a_state_goes_on():
+def test_a_task_without_a_gradient_was_not_met():
     _, balance = balanced(0, 3, shares=(0.5, 0.5))
-    assert balance.weight(0) == 1
+    assert balance.weight(0) == balance.weight(1) == 1
+
+
+def test_a_state_goes_on():
+    _, balance = balanced(1, 3, shares=(0.5, 0.5), num_batches=3)
     again = GradientBalance([torch.ones(1)], [0, 1])
     again.load_state_dict(balance.state_dict())
-    assert again.weight(1) == balance.weight(1) == pytest.approx(0.5)
+    assert again.weight(1) == balance.weight(1) == pytest.approx(2 / 3)
+    assert again.state_dict() == balance.state_dict()
 
 
-def test_norms_are_averaged_over_batches():
+def test_norms_are_averaged_with_weights_that_fall_by_age_and_without_those_of_heads_that_begin_at_zero():
     weight = torch.ones(4, requires_grad=True)
     balance = GradientBalance([weight], [0, 1])
-    for scale in (1.0, 3.0):
+    for scale in (0.0, 1.0, 3.0):
         weight.grad = None
         balance.backward([scale * weight.sum(), weight.sum()], (0.5, 0.5), (0, 1))
-    assert balance.state_dict()["norms"] == pytest.approx({0: 0.98 * 2 + 0.02 * 6, 1: 2.0})
+    # Of 2 · 1 and 2 · 3.
+    assert balance.state_dict()["norms"] == pytest.approx({0: (0.98 * 2 + 6) / (0.98 + 1), 1: 2.0})

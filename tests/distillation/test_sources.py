@@ -10,7 +10,7 @@ import torch
 from rldistill.data import Dataset, split_episodes
 from rldistill.data.sampler import UniformSampler
 from rldistill.distillation import Batches, StoredSource
-from rldistill.distillation.sources import held_out_windows
+from rldistill.distillation.sources import held_out_windows, windows_of
 from rldistill.schedules import TaskSchedule
 from rldistill.seeding import stream_generator
 from tests.data.made_up import write_dataset
@@ -126,6 +126,24 @@ def test_in_turn_each_batch_is_one_tasks(dataset):
 def test_a_mixed_batch_has_rows_of_every_task(dataset):
     assert [[head for head, _ in parts] for parts in shapes(two_tasks(dataset, "mixed"))] == [[0, 1]] * 6
     assert all(sum(rows for _, rows in parts) == 9 for parts in shapes(two_tasks(dataset, "mixed")))
+
+
+@pytest.mark.parametrize("weights", [(3.0, 1.0), (5.0, 3.0)])
+def test_tasks_share_windows_by_weight_though_a_batch_has_few(weights):
+    drawn = {0: 0, 1: 0}
+
+    def source(head):
+        def draw(update, num_rows):
+            drawn[head] += windows_of(num_rows, 16)
+
+        return SimpleNamespace(draw=draw)
+
+    # 24 rows of the first task are 1.5 windows, which rounding would make 2 each time.
+    batches = Batches([source(0), source(1)], TaskSchedule("mixed", weights), batch_size=32, window_length=16)
+    for update in range(1000):
+        batches.batch(update)
+    assert sum(drawn.values()) == 2 * 1000
+    assert drawn[0] / 2000 == pytest.approx(weights[0] / sum(weights), abs=0.005)
 
 
 def test_a_random_batch_is_one_tasks_and_follows_from_the_update(dataset):

@@ -108,6 +108,15 @@ def test_each_task_is_measured_by_itself(tmp_path, q_data, mirrored_data):
     )
 
 
+def test_the_loss_that_is_told_is_the_one_that_is_minimised(tmp_path, q_data, mirrored_data):
+    said = {"task_order": "mixed", "task_weights": {CART_POLE: 7, MIRRORED_TASK: 1}, "evaluate_period": 1}
+    tiny([q_data, mirrored_data], tmp_path / "r", num_updates=2, **said)
+    for record in read_metrics(tmp_path / "r" / "metrics.jsonl"):
+        own = [record["tasks"][task]["loss"] for task in (CART_POLE, MIRRORED_TASK)]
+        assert record["loss"] == pytest.approx((14 * own[0] + 2 * own[1]) / 16)
+        assert own[0] != pytest.approx(own[1])
+
+
 def test_losses_and_temperatures_differ_by_task_where_they_are_told_to(tmp_path, q_data, mirrored_data):
     tiny(
         [q_data, mirrored_data],

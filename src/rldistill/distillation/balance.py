@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the average of a task's norms after each of its batches: it follows them within some hundred.
+# Of the average of a task's norms after each of its batches: those it is made of are 50 batches old, on average.
 _KEPT = 0.98
 
 
@@ -28,10 +28,11 @@ class GradientBalance:
     def __init__(self, shared: Sequence[Tensor], heads: Sequence[int]) -> None:
         self._shared, self._heads = list(shared), list(heads)
         self._norms: dict[int, float] = {}
+        self._counts: dict[int, int] = {}  # of the norms in each average
 
     def weight(self, head: int) -> float:
         """Return the factor of a task's loss; 1 until every task has been met."""
-        if len(self._norms) < len(self._heads) or not self._norms[head] > 0:
+        if len(self._norms) < len(self._heads):
             return 1.0
         return sum(self._norms.values()) / len(self._norms) / self._norms[head]
 
@@ -53,14 +54,20 @@ class GradientBalance:
                 if part.grad is not None
             ]
             norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in own])))
-            if math.isfinite(norm):  # of a loss that is no number the update says so
-                norm /= factor
-                self._norms[head] = _KEPT * self._norms[head] + (1 - _KEPT) * norm if head in self._norms else norm
+            # Of a loss that is no number the update says so. A head that begins at zero passes nothing on at first.
+            if math.isfinite(norm) and norm > 0:
+                self._note(head, norm / factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages."""
-        return {"norms": dict(self._norms)}
+        return {"norms": dict(self._norms), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self._norms = dict(state["norms"])
+        self._norms, self._counts = dict(state["norms"]), dict(state["counts"])
+
+    def _note(self, head: int, norm: float) -> None:
+        """Average norms with weights that fall by age and whose sum is 1, however few there are."""
+        count = self._counts[head] = self._counts.get(head, 0) + 1
+        mean = self._norms.get(head, 0.0)
+        self._norms[head] = mean + (1 - _KEPT) / (1 - _KEPT**count) * (norm - mean)

@@ -195,11 +195,17 @@ class Batches:
     schedule: TaskSchedule  # which sources' rows make up which batch
     batch_size: int  # rows per update, over all tasks
     num_decoders: int = 1  # threads that decode ahead; changes no batch
+    window_length: int = 1  # steps of a window, of which tasks get whole ones
 
     def batch(self, update: int) -> Minibatch:
         """Return the batch of one update, for which the sources are ready; may be called from several threads."""
-        counts = self.schedule.rows(update, self.batch_size)
-        return tuple(source.draw(update, count) for source, count in zip(self.sources, counts, strict=True) if count)
+        # To round each task's rows to windows would spoil their shares.
+        counts = self.schedule.rows(update, windows_of(self.batch_size, self.window_length))
+        return tuple(
+            source.draw(update, count * self.window_length)
+            for source, count in zip(self.sources, counts, strict=True)
+            if count
+        )
 
     def of_updates(self, first_update: int, num_updates: int) -> Generator[Minibatch]:
         """Yield the batches from an update to the end of the run, which has `num_updates`.

@@ -70,7 +70,8 @@ class DistillationRun:
         self._callbacks = callbacks
         self._update = 0
         self._warned = False
-        # Since the last measurement, by head.
+        # Since the last measurement: of whole batches, and by head.
+        self._batch_losses: list[float] = []
         self._losses: defaultdict[int, list[float]] = defaultdict(list)
         self._is_scored = True  # unless a stop came into the play at the end
         # Taken once and carried by the checkpoint: a resumed run makes the same file as one that never stopped.
@@ -123,6 +124,7 @@ class DistillationRun:
         for record in records:
             self._update = record.update + 1
             started = started or time.monotonic()
+            self._batch_losses.append(record.loss)
             for head, loss in zip(record.heads, record.losses, strict=True):
                 self._losses[head].append(loss)
             is_last = self._update == setup.num_updates
@@ -130,6 +132,7 @@ class DistillationRun:
                 measured = self._measure()
                 alike = _mean_likeness(measured)
                 metrics.write(self._measurement(record, measured))
+                self._batch_losses.clear()
                 self._losses.clear()
                 self._warn_if_trivial(measured, is_last=is_last)
                 if not is_last:
@@ -153,7 +156,7 @@ class DistillationRun:
         ]
         shared = {
             "update": self._update,
-            "loss": float(np.mean([loss for losses in self._losses.values() for loss in losses])),
+            "loss": float(np.mean(self._batch_losses)),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
         }
@@ -237,6 +240,7 @@ class DistillationRun:
             update=self._update,
             warned=self._warned,
             losses=dict(self._losses),
+            batch_losses=self._batch_losses,
             versions=self._versions,
         )
 
@@ -244,6 +248,7 @@ class DistillationRun:
         state = load_run(self._folder, self._setup, self._setup.distiller)
         self._update, self._warned = state["update"], state["warned"]
         self._losses.update(state["losses"])
+        self._batch_losses.extend(state.get("batch_losses", ()))  # an earlier version kept none
         self._versions = state["versions"]
         self._is_scored = state.get("is_scored", True)
         tell_where_it_goes_on(self._options, self._update, self._callbacks)

@@ -115,8 +115,9 @@ def prepare(
     distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
     values = _values(options, named, schedule) | resolved_losses(names, losses)
     values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
+    decoders = num_decoders(options.num_threads, options.device)
     return DistillationSetup(
-        Batches(sources, schedule, options.batch_size, num_decoders(options.num_threads, options.device)),
+        Batches(sources, schedule, options.batch_size, decoders, window_length=options.window or 1),
         options.num_updates,
         student,
         distiller,
