@@ -19,10 +19,11 @@ from rldistill.policies import load_policy
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import ActionLayout
 from rldistill.verbs.collect import collect
+from rldistill.verbs.input_statistics import to_be_measured
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.flat import distill
 from tests.kit.push import PUSH_TASK, push_policy
-from tests.kit.small_policies import small_policy
+from tests.kit.small_policies import small_policy, vector_task
 
 SMALL = {"student": "mlp:8", "num_updates": 40, "batch_size": 32, "evaluate_period": 20, "precision": "float32"}
 LIVE = {"collect_steps": 400, "collect_period": 20, "exploration_epsilon": 0.3, "num_envs": 4}
@@ -96,6 +97,17 @@ def test_of_windows_the_steps_that_count_are_measured_each_once():
     real = rows[is_real].double().numpy()
     np.testing.assert_allclose(student.normalization.mean, real.mean(axis=0))
     np.testing.assert_allclose(student.normalization.variance, real.var(axis=0))
+
+
+def test_small_numbers_are_scaled_and_only_those_that_never_change_are_not():
+    student = small_policy(normalization=to_be_measured(vector_task(), None))
+    noise = torch.randn(1, 500, 4, generator=torch.Generator().manual_seed(0))
+    # In small units; small beside its mean; a constant that float32 rounds; numerical dust.
+    rows = torch.tensor([0.0, 5.0, 0.1, 0.0]) + torch.tensor([1e-5, 1e-4, 1e-9, 1e-13]) * noise
+    measure_inputs(student, Window(0, {"observation": rows}, {"q_values": torch.zeros(1, 500, 3)}, "made up"))
+    seen = student.network.scale(rows[0]).std(dim=0, correction=0)
+    torch.testing.assert_close(seen[:2], torch.ones(2), atol=1e-3, rtol=0)
+    assert seen[2:].max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(10, 10, 3), (2, 10, 10, 3), (3, 10, 10)])

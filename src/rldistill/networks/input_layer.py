@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from rldistill.checks import is_finite
 from rldistill.observations import Tensors, alone
 
+# A number whose standard deviation is smaller beside its mean is taken for one that never changes, but for the rounding
+# of float32, and so is one that is as small by itself.
+_LEAST_RELATIVE_STD, _LEAST_STD = 1e-6, 1e-9
+
 
 @dataclass(frozen=True)
 class InputNormalization:
@@ -138,7 +142,8 @@ class NormalizeInput(nn.Module):
         flat = observations.flatten(1).double()
         variance, mean = torch.var_mean(flat, dim=0, correction=0)
         self.mean.copy_(mean)
-        self.variance.copy_(torch.where(variance > self.epsilon, variance, torch.ones_like(variance)))
+        least = (_LEAST_RELATIVE_STD * mean).square() + _LEAST_STD**2
+        self.variance.copy_(torch.where(variance > least, variance, torch.ones_like(variance)))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return normalised float32 observations of the same shape, `[B, *observation_shape]`."""

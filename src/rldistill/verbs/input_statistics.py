@@ -9,8 +9,8 @@ from rldistill.networks import InputNormalization
 from rldistill.sight import Sight, recorded_sight, shown_to
 from rldistill.tasks import Task
 
-# Added to variances that are measured; a number that varies less is taken for one that never changes.
-_EPSILON = 1e-6
+# Added to variances that are measured: far less than the least that `NormalizeInput.measure` divides by.
+_EPSILON = 1e-24
 
 
 def teachers_statistics(teacher: TeacherEntry, task: Task, sight: Sight | None, what: str) -> InputNormalization | None:
