@@ -198,3 +198,10 @@ def test_an_export_is_of_one_task_alone(data, tmp_path):
         rd.export(student, tmp_path / "x.onnx", num_episodes=2)
     result = rd.export(student, tmp_path / "x.onnx", task=CART_POLE, num_episodes=2)
     assert (tmp_path / "x.onnx").is_file(), result
+
+
+@pytest.mark.parametrize("network", ["mlp:8", "mlp:8x8"])
+def test_several_students_of_tasks_that_look_different_are_refused_with_the_reason(data, tmp_path, network):
+    with pytest.raises(UsageError, match=r"^students: got tasks of different observations, which a single student"):
+        rd.distill_several([data / "cart", data / "box"], students=[network, "mlp:4x4"], out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()

@@ -82,7 +82,7 @@ def set_up(
     Args:
         options: of a distillation.
         callbacks: receive how far a teacher's play or learning is; may stop the run.
-        weights_seed: of the student's weights; None: that of the run.
+        weights_seed: of the first one's weights, where several students learn at once; None: there is one.
 
     Raises:
         RldistillError: as `distill`.
@@ -91,6 +91,11 @@ def set_up(
     out = Path(options.out)
     keep_inputs(out, [*files_read(named), options.init_from], overwrite=options.overwrite)
     opened = open_named(named, options)
+    if weights_seed is not None and len({each.task.fingerprint.observation_description for each in opened}) > 1:
+        raise UsageError(
+            "students: got tasks of different observations, which a single student alone can share, with a first layer "
+            "for each kind. Name one with student."
+        )
     # What the student sees of each task decides how it learns.
     sight = _choose_sight(options, [each.task for each in opened])
     seen = [shown_to(each.task, sight) for each in opened]
