@@ -105,8 +105,7 @@ class DistillationRun:
         try:
             with MetricsFile(path, counter="update", resume_at=resumed_at, callbacks=self._callbacks) as metrics:
                 batches = setup.batches.of_updates(self._update, setup.num_updates)
-                records = distil(setup.distiller, batches, first_update=self._update)
-                with closing(records):
+                with closing(distil(setup.distiller, batches, first_update=self._update)) as records:
                     self._train(records, metrics)
             return self._finish()
         except UpdateDivergedError:
