@@ -9,7 +9,10 @@ import pytest
 from rldistill.data import Dataset, DatasetWriter, Replay, StepLayout
 from rldistill.data.layout import whole_observation_field
 from rldistill.errors import DatasetError
+from rldistill.tasks import ObservationFingerprint
+from rldistill.types import ActionLayout
 from tests.data.made_up import (
+    CAMERA,
     Player,
     check_dataset,
     make_episode,
@@ -133,3 +136,12 @@ def test_a_replay_keeps_parts_apart_too(tmp_path):
     for kept in (replay, again):
         np.testing.assert_array_equal(kept.store.observations(np.arange(20)), episode.rows[:20])
         assert kept.observation_parts(np.arange(20))["camera"].shape == (20, 6, 5, 3)
+
+
+def test_the_only_part_is_a_vector_as_several_are():
+    fingerprint = ObservationFingerprint((CAMERA.size,), "uint8", ActionLayout.discrete(2), observation_parts=(CAMERA,))
+    layout = StepLayout.of_task(fingerprint, {})
+    rows = np.arange(2 * CAMERA.size, dtype=np.uint8).reshape(2, -1)
+    parts = layout.split(rows)
+    assert parts["observation.camera"].shape == (2, *CAMERA.shape)
+    np.testing.assert_array_equal(layout.joined(parts), rows)

@@ -225,6 +225,28 @@ class Endless(gymnasium.Env[np.ndarray, int]):
 gymnasium.register("Endless-v0", entry_point=Endless)
 
 
+@pytest.mark.parametrize("num_steps", [2, 3])
+def test_an_episode_that_ends_while_it_is_wound_forward_came_out_differently(num_steps):
+    task = make_task(lambda: Endless(num_steps))
+    envs = task.make_envs(2, 1)
+    policy = small_policy(task.task, network="mlp:4")
+    player = EpisodePlayer(policy, envs, [7], seed=SEED, exploration_epsilon=0.0, labellers={"policy": policy})
+    seen = np.zeros(2, np.float32)
+    beginnings = {0: BegunEpisode(np.zeros(3, np.int64), seen), 1: BegunEpisode(np.zeros(1, np.int64), seen)}
+    assert player.wind_forward(beginnings) == [0]
+    assert {number: len(steps) for number, steps in end_of(player, envs).items()} == {1: num_steps - 1, 7: num_steps}
+
+
+def end_of(player, envs) -> dict[int, list]:
+    """Return the rest of all episodes, by their number."""
+    rest: dict[int, list] = {}
+    for step in player.play():
+        for row, episode in enumerate(step.episodes.tolist()):
+            rest.setdefault(episode, []).append(step.rewards[row])
+    envs.close()
+    return rest
+
+
 @pytest.fixture
 def short_patience(monkeypatch):
     """Look every 5 steps, tell after 10, give up after 30."""

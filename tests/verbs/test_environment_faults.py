@@ -2,7 +2,11 @@
 
 import pytest
 
+from rldistill.data import Dataset
 from rldistill.envs import make_task
+from rldistill.errors import EnvironmentFaultError
+from rldistill.events import MessageEvent
+from rldistill.verbs.collect import collect
 from tests.kit.commands import run
 from tests.kit.small_policies import small_policy
 from tests.kit.unruly_envs import DIVERGING_TASK
@@ -44,3 +48,14 @@ def test_the_environments_own_lines_are_shown_on_request(tmp_path, monkeypatch):
     shown = run(*argv).stderr
     assert "Traceback (most recent call last):" in shown
     assert "\nZeroDivisionError: division by zero\n" in shown
+
+
+def test_what_was_collected_before_an_environment_failed_is_written_and_told(tmp_path):
+    told = []
+    teacher = small_policy(make_task(DIVERGING_TASK).task)
+    with pytest.raises(EnvironmentFaultError, match="expected finite numbers"):
+        collect(teacher, DIVERGING_TASK, num_steps=50, num_envs=3, out=tmp_path / "d", callbacks=[told.append])
+    assert [event.text for event in told if isinstance(event, MessageEvent)] == [
+        "6 steps are written. Once the cause is mended, go on with --resume."
+    ]
+    assert Dataset.open(tmp_path / "d").num_steps == 6

@@ -142,9 +142,9 @@ class StepLayout:
         return split_parts(rows, self.observation_fields)
 
     def joined(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return what `split` undoes: parts `[N, ...]` side by side."""
-        if len(parts) == 1:
-            return next(iter(parts.values()))
+        """Return what `split` undoes: parts `[N, ...]` side by side, observations of one as they are."""
+        if OBSERVATION in parts:
+            return parts[OBSERVATION]
         return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1)
 
 

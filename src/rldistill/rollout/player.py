@@ -155,7 +155,7 @@ class EpisodePlayer:
         """
         assert len(begun) <= self._envs.num_envs, "more begun episodes than slots"
         slots = dict(zip(begun, range(self._envs.num_envs), strict=False))
-        diverged: list[int] = []
+        diverged: set[int] = set()
         for time in range(max((len(episode.actions) for episode in begun.values()), default=0), 0, -1):
             starting = [number for number, episode in begun.items() if len(episode.actions) == time]
             self._assign([slots[number] for number in starting], starting)
@@ -166,15 +166,17 @@ class EpisodePlayer:
             last = self._observations
             self._deciders.observe(last[playing], playing)
             if time == 1:
-                diverged = [n for n, e in begun.items() if not _is_same(last[slots[n]], e.last_observation)]
-            self._observations = self._envs.step(self._deciders.in_all_slots(done, playing)).observations
+                diverged |= {n for n, e in begun.items() if not _is_same(last[slots[n]], e.last_observation)}
+            step = self._envs.step(self._deciders.in_all_slots(done, playing))
+            self._observations = step.observations
+            diverged |= {n for n in under_way if step.ended[slots[n]]}  # none of them had ended where it was left
         for number, episode in begun.items():
             self._deciders.wind_forward(slots[number], len(episode.actions))
             self._steps[slots[number]] = len(episode.actions)
         for number in diverged:
             self._episodes[slots[number]] = None
         self._orders.clear()
-        return diverged
+        return sorted(diverged)
 
     def _look_for_the_end(self) -> None:
         """Tell a person of an episode that goes on and on, and give it up in the end."""
