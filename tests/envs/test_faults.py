@@ -260,6 +260,19 @@ def test_what_an_environment_raises_is_told_as_its_own(where, told):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("slots", [[0, 1], [0]])
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_what_environments_of_a_vector_raise_in_reset_is_told_as_theirs(slots, kind):
+    class Unlicensed(Liar):
+        def reset(self, **_):
+            raise kind("no licence")
+
+    envs = make_task(SyncVectorEnv([Unlicensed, Unlicensed])).make_envs(2, 1)
+    line = f"^VectorEnv SyncVectorEnv failed: its environment raised {kind.__name__} in reset: no licence. Mend it"
+    with pytest.raises(EnvironmentFaultError, match=line):
+        envs.reset(slots, slots)
+
+
 def test_an_environment_that_cannot_be_made_again_is_told():
     made = []
 

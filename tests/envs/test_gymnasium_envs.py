@@ -152,6 +152,25 @@ def test_replaced_environments_are_closed():
     assert made[-1].is_closed
 
 
+def test_environments_that_fail_in_close_are_told_of_once_and_what_they_played_is_kept():
+    class Unclosable(TinyChain):
+        def close(self):
+            closed.append(self)
+            raise RuntimeError("Not connected to the simulator.")
+
+    closed = []
+    line = (
+        "Task 'python:Unclosable': its environment raised RuntimeError in close: Not connected to the simulator. What "
+        "was played before is kept."
+    )
+    with pytest.warns(UserWarning) as told:
+        task = make_task(Unclosable)  # which looks at one
+        task.make_envs(3, 1).close()
+        assert task.longest_episode is None
+    assert [str(warning.message) for warning in told] == [line] * 3
+    assert len(closed) == 1 + 3 + 1
+
+
 @pytest.mark.parametrize(("name", "num_states", "num_actions"), [("FrozenLake-v1", 16, 4), ("CliffWalking-v1", 48, 4)])
 def test_discrete_observations_become_one_hot_vectors(name, num_states, num_actions):
     task = make_task(name)

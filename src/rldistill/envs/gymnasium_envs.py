@@ -118,11 +118,28 @@ _NUMBERS = (float, int, np.floating, np.integer)
 
 def failed(what: str, doing: str, error: Exception) -> EnvironmentFaultError:
     """Return the error for an environment whose own code raised in `doing`: `reset`, `step`, or another question."""
-    said = f": {first_line(error)}" if str(error) else ""
     return EnvironmentFaultError(
-        f"{what} failed: its environment raised {type(error).__name__} in {doing}{said}. Mend it, or what it needs (a "
-        "display, a simulator, another version of a package). Set RLDISTILL_TRACEBACK=1 to see where."
+        f"{what} failed: {_raised(error, doing)}. Mend it, or what it needs (a display, a simulator, another version "
+        "of a package). Set RLDISTILL_TRACEBACK=1 to see where."
     )
+
+
+def close_all(what: str, envs: Iterable[GymnasiumEnv]) -> None:
+    """Close environments; of those that raise in it the first is told: what they played is good all the same."""
+    errors: list[Exception] = []
+    for env in envs:
+        try:
+            env.close()
+        except Exception as error:  # code that is not ours raises what it likes
+            errors.append(error)
+    if errors:
+        # From one line whoever closes: Python tells a text once a line.
+        warnings.warn(f"{what}: {_raised(errors[0], 'close')}. What was played before is kept.", stacklevel=1)
+
+
+def _raised(error: Exception, doing: str) -> str:
+    said = f": {first_line(error)}" if str(error) else ""
+    return f"its environment raised {type(error).__name__} in {doing}{said}"
 
 
 def number(what: str, reward: object) -> float:
@@ -226,7 +243,7 @@ class GymnasiumEnvs:
         """Begin new episodes, in a new environment where the old one may remember."""
         for index, slot in enumerate(slots):
             if seeds is not None and self._keeps_state and self._used[slot]:
-                self._envs[slot].close()
+                close_all(self._what, [self._envs[slot]])
                 self._envs[slot] = self._make()
             self._used[slot] = True
             try:
@@ -290,8 +307,7 @@ class GymnasiumEnvs:
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs:
-            env.close()
+        close_all(self._what, self._envs)
 
 
 class VectorEnvs:
@@ -326,7 +342,11 @@ class VectorEnvs:
     def reset(self, slots: Sequence[int], seeds: Sequence[int] | None) -> NDArray[np.generic]:
         """Begin new episodes in some slots."""
         if self._is_fresh and len(slots) != self.num_envs:
-            self._observed = self._encoded(self._envs.reset(seed=0)[0])
+            try:
+                observations, _ = self._envs.reset(seed=0)
+            except Exception as error:
+                raise failed(self._what, "reset", error) from error
+            self._observed = self._encoded(observations)
         self._is_fresh = False
         mask = np.zeros(self.num_envs, np.bool_)
         mask[list(slots)] = True
@@ -336,13 +356,14 @@ class VectorEnvs:
         try:
             # Gymnasium's base class declares one integer; its vector environments take a list.
             observations, infos = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
-        except (TypeError, ValueError, gymnasium.error.Error) as error:
+        except Exception as error:
+            of_arguments = isinstance(error, TypeError | ValueError | gymnasium.error.Error)
+            if not (of_arguments and self._begins_together()):
+                raise failed(self._what, "reset", error) from error
             raise TaskError(
-                f"VectorEnv {type(self._envs).__name__} cannot begin single episodes by seed: {error}. "
+                f"{self._what} cannot begin single episodes by seed: {error}. "
                 "Make it with gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
             ) from error
-        except Exception as error:
-            raise failed(self._what, "reset", error) from error
         self._ended[mask] = False
         self._told = [infos if mask[slot] else told for slot, told in enumerate(self._told)]
         before, self._observed = self._observed, self._encoded(observations)
@@ -382,6 +403,14 @@ class VectorEnvs:
 
     def close(self) -> None:
         """Leave the environments open: they belong to the caller."""
+
+    def _begins_together(self) -> bool:
+        """Return whether all environments begin at once: then it was not them who refused to begin alone."""
+        try:
+            self._envs.reset(seed=0)
+        except Exception:  # theirs, whatever it is
+            return False
+        return True
 
     def _encoded(self, observations: object) -> NDArray[np.generic]:
         encoded = self._codec.encode_batch(observations).copy()

@@ -25,6 +25,7 @@ from rldistill.envs.gymnasium_envs import (
     GymnasiumEnv,
     GymnasiumEnvs,
     VectorEnvs,
+    close_all,
     failed,
     older_versions_allowed,
     successor,
@@ -117,8 +118,11 @@ class PlayableTask:
         if make is None:
             yield None
             return
-        with contextlib.closing(make()) as env:
+        env = make()
+        try:
             yield env
+        finally:
+            close_all(f"Task {self.task.name!r}", [env])
 
     def with_exploration(self, exploration_epsilon: float) -> "PlayableTask":
         """Return the same task with another exploration ε in its protocol."""
@@ -354,7 +358,7 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
-    env.close()
+    close_all(f"Task {name!r}", [env])
     task = Task(name, fingerprint, Protocol(), kwargs)
     return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs, name), make_env=make)
 

@@ -145,6 +145,8 @@ class SpaceCodec:
             return actions + int(space.start)
         assert space.shape is not None, "checked by space_fingerprint"
         own = actions.reshape(len(actions), *space.shape).astype(space.dtype)
+        if isinstance(space, spaces.Box):
+            return own.clip(space.low, space.high)  # as float32, a bound of float64 may lie beyond itself
         return own + space.start if isinstance(space, spaces.MultiDiscrete) else own
 
     def encode_actions(self, actions: NDArray[Any]) -> Actions:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
 from rldistill.envs.extended import ExtendedEnvs, ObservationSettings
-from rldistill.envs.gymnasium_envs import GymnasiumEnvs, older_versions_allowed
+from rldistill.envs.gymnasium_envs import GymnasiumEnvs, close_all, older_versions_allowed
 from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
 from rldistill.errors import RldistillError, UsageError, optional_import
@@ -154,7 +154,7 @@ class _GymnasiumScreen:
         with older_versions_allowed():
             plain = gymnasium.make(name, **kwargs)
         modes: list[str] = list(plain.metadata.get("render_modes") or [])
-        plain.close()
+        close_all(f"Task {name!r}", [plain])
         if "rgb_array" not in modes:
             raise RldistillError(
                 f"Task {name!r} cannot be filmed: it renders as {', '.join(modes) or 'nothing'}, expected 'rgb_array'."
