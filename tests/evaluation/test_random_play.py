@@ -1,6 +1,7 @@
 """Random play is played once and kept, and what was kept is never taken for anything else."""
 
 import gymnasium
+import numpy as np
 import pytest
 
 from rldistill.envs import make_task
@@ -116,3 +117,10 @@ def test_without_a_home_nothing_is_kept(task, monkeypatch):
     assert is_played(task)  # another folder is named, and none is looked for
     monkeypatch.delenv("RLDISTILL_CACHE")
     assert is_played(task) and is_played(task)
+
+
+def test_play_of_an_environment_registered_with_an_object_is_not_kept(task, kept, monkeypatch):
+    registered = gymnasium.registry["CartPole-v1"]
+    monkeypatch.setattr(registered, "kwargs", {**registered.kwargs, "sutton_barto_reward": np.False_})
+    assert is_played(task)
+    assert not kept.exists()

@@ -94,6 +94,17 @@ def test_copies_elsewhere_are_warned_about_in_one_line():
     assert told_texts(told) == [], "these differ"
 
 
+def test_episodes_of_an_environment_with_chance_of_its_own_are_no_copies():
+    told = []
+    noisy, slippery = payout_task(noise=1.0), make_task("FrozenLake-v1")
+    policies = constant_policy(noisy, 1), small_policy(slippery.task)
+    for policy, task in zip(policies, (noisy, slippery), strict=True):
+        # Few ways lead over the ice: some episodes are alike, and none repeats another.
+        result = evaluate(policy, task, num_episodes=40, callbacks=[told.append])
+        assert result.to_dict()["policies"][0]["num_distinct"] == 40
+    assert told_texts(told) == []
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

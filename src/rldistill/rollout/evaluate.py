@@ -32,7 +32,8 @@ class EpisodeScore:
     score: float  # undiscounted return
     length: int  # decisions
     seed: int  # of the environment: repeats the episode
-    trace: int  # checksum of the first observation and of all actions: equal for copies
+    start: int  # checksum of the first observation
+    trace: int  # of all that happened: of the first observation, actions, rewards and the last observation
 
     def to_dict(self) -> dict[str, float | int]:
         """Return plain JSON data."""
@@ -65,8 +66,12 @@ class PlayedEpisodes:
 
     @property
     def num_distinct(self) -> int:
-        """Starts of a census; else episodes that are not copies of each other."""
-        return len(self.episodes) if self.is_census else len({episode.trace for episode in self.episodes})
+        """Starts of a census; else episodes that are not copies of each other.
+
+        Where the same start leads to different episodes there is chance in them, and those alike are no copies.
+        """
+        traces, starts = {episode.trace for episode in self.episodes}, {episode.start for episode in self.episodes}
+        return len(self.episodes) if self.is_census or len(traces) > len(starts) else len(traces)
 
     @property
     def scores(self) -> np.ndarray:
@@ -147,7 +152,7 @@ def play_episodes(
     """
     totals = dict.fromkeys(episodes, 0.0)
     lengths = dict.fromkeys(episodes, 0)
-    traces = dict.fromkeys(episodes, 0)
+    starts, traces = dict.fromkeys(episodes, 0), dict.fromkeys(episodes, 0)
     comparison = _Comparison(policy, compared or {})
     num_finished = 0
     player = EpisodePlayer(
@@ -165,13 +170,17 @@ def play_episodes(
             totals[episode] += float(step.rewards[row])
             lengths[episode] += 1
             if step.steps[row] == 0:
-                traces[episode] = zlib.crc32(step.observations[row].tobytes())
-            traces[episode] = zlib.crc32(step.actions[row].tobytes(), traces[episode])
+                starts[episode] = traces[episode] = zlib.crc32(step.observations[row].tobytes())
+            happened = step.actions[row].tobytes() + step.rewards[row].tobytes()
+            if step.ended[row]:
+                happened += step.next_observations[row].tobytes()
+            traces[episode] = zlib.crc32(happened, traces[episode])
         num_finished += int(step.ended.sum())
         if on_step:
             on_step(num_finished)
     scores = tuple(
-        EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), traces[index]) for index in episodes
+        EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), starts[index], traces[index])
+        for index in episodes
     )
     return PlayedEpisodes(scores, likeness=comparison.likeness(episodes))
 
