@@ -68,6 +68,13 @@ def test_a_name_that_minari_does_not_take_is_refused(tmp_path, name):
     )
 
 
+def test_a_namespace_of_one_letter_is_refused_for_what_it_is(tmp_path):
+    assert message_of(UsageError, to_minari, tmp_path / "d", "x/teacher-v0") == (
+        "dataset_id: got 'x/teacher-v0', expected (namespace/)name-v(version) with a namespace of two letters or more, "
+        "such as 'cartpole/teacher-v0'."
+    )
+
+
 def test_a_minari_dataset_is_never_overwritten(written, tmp_path):
     line = message_of(OutputExistsError, to_minari, tmp_path / "ours", "ours-v0")
     assert line == (

@@ -1,5 +1,6 @@
 """Ours to Minari and back: every array equal, and everything that is known of the data still known."""
 
+import gymnasium
 import minari
 import numpy as np
 import pytest
@@ -86,6 +87,8 @@ SEVERAL = {
         spaces.Dict(left=spaces.Box(0, 255, (3, 4, 4), np.uint8), right=spaces.Box(0, 255, (1, 5, 4), np.uint8)),
         {},
     ),
+    "Dict of one matrix": (spaces.Dict(m=spaces.Box(-1.0, 1.0, (2, 3))), {}),
+    "Dict of bytes": (spaces.Dict(a=spaces.Box(0, 255, (6,), np.uint8), b=spaces.Box(0, 255, (2, 2), np.uint8)), {}),
     "Dict of Dicts": (spaces.Dict(a=spaces.Dict(x=spaces.Discrete(2)), b=spaces.Box(-1.0, 1.0, (3,))), {}),
     "Tuple": (spaces.Tuple((spaces.Box(-1.0, 1.0, (3,)), spaces.MultiBinary(2))), {}),
 }
@@ -175,6 +178,21 @@ def test_the_environment_can_be_made_again_from_minari(tmp_path):
     env = minari.load_dataset("cartpole/teacher-v3").recover_environment()
     assert (env.spec.id, env.spec.max_episode_steps) == ("CartPole-v1", 40)
     assert list(minari.list_local_datasets()) == ["cartpole/teacher-v3"]
+
+
+def test_a_box_of_truth_values_comes_back(tmp_path):
+    task = make_task(lambda: TimeLimit(Recorder(spaces.Box(0, 1, (3,), np.bool_), spaces.Discrete(2)), 3))
+    collect(small_policy(task.task), task, num_steps=8, out=tmp_path / "d", num_envs=1, num_threads=1)
+    assert_same_episodes(*there_and_back(tmp_path / "d"))
+
+
+def test_an_environment_registered_with_an_object_leaves_without_its_specification(tmp_path, monkeypatch):
+    collect_cart_pole(tmp_path / "d", num_steps=60)
+    registered = gymnasium.registry["CartPole-v1"]
+    # JSON cannot say it.
+    monkeypatch.setattr(registered, "kwargs", {**registered.kwargs, "sutton_barto_reward": np.False_})
+    to_minari(tmp_path / "d", "cartpole/object-v0")
+    assert minari.load_dataset("cartpole/object-v0").env_spec is None
 
 
 def test_large_single_frames_are_not_altered_by_jpeg(tmp_path):

@@ -370,7 +370,8 @@ def _append(writer: DatasetWriter, episode: _Episode, label: str) -> None:
                 "with zeros before the first: a dataset keeps single frames and could not give it back."
             )
         before = stack
-    rows = np.ascontiguousarray(writer.provenance.layout.rows(episode.observations))
+    layout = writer.provenance.layout
+    rows = np.ascontiguousarray(layout.rows(episode.observations), layout.row_spec.dtype)
     num_steps = len(episode.values["reward"])
     for step in range(num_steps):
         now = slice(step, step + 1)

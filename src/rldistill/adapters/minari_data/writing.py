@@ -102,8 +102,10 @@ def _free_folder(dataset_id: str) -> Path:
     try:
         namespace, _, _ = parse_dataset_id(dataset_id)
     except (ValueError, TypeError) as error:  # the latter: a name without version
+        longer = " with a namespace of two letters or more" if dataset_id.find("/") == 1 else ""
         raise UsageError(
-            f"dataset_id: got {dataset_id!r}, expected (namespace/)name-v(version), such as 'cartpole/teacher-v0'."
+            f"dataset_id: got {dataset_id!r}, expected (namespace/)name-v(version){longer}, such as "
+            "'cartpole/teacher-v0'."
         ) from error
     target = get_dataset_path(dataset_id)
     if target.exists():
@@ -176,7 +178,9 @@ def _new_storage(folder: Path, source: Dataset, dataset_id: str) -> "MinariStora
 def _observation_space(fingerprint: ObservationFingerprint) -> spaces.Box:
     """Return the space of whole observations, stacks included: bytes and integers bounded by their type."""
     dtype = np.dtype(fingerprint.observation_dtype)
-    low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" else (-np.inf, np.inf)
+    low, high = (-np.inf, np.inf) if dtype.kind == "f" else (0, 1)
+    if dtype.kind in "iu":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     return spaces.Box(low, high, fingerprint.observation_shape, dtype.type)
 
 
@@ -189,7 +193,10 @@ def _environment_spec(task: Task) -> EnvSpec | None:
     if registered is None or not isinstance(registered.entry_point, str):
         return None
     kwargs = dict(task.environment_kwargs)
-    spec = EnvSpec.from_json(registered.to_json())
+    try:
+        spec = EnvSpec.from_json(registered.to_json())
+    except (TypeError, ValueError):  # with objects among its settings, which JSON cannot say
+        return None
     spec.max_episode_steps = kwargs.pop("max_episode_steps", spec.max_episode_steps)
     spec.kwargs = {**spec.kwargs, **kwargs}
     return spec
@@ -218,7 +225,7 @@ def _write_episode(storage: "MinariStorage", index: int, source: Dataset, number
         elif is_last:
             truncated[-1] = True
         piece: Mapping[str, Any] = {  # arrays, where Minari's annotations say lists
-            "observations": observations,
+            "observations": observations.astype(source.provenance.task.fingerprint.observation_dtype, copy=False),
             "actions": action if action.dtype.kind == "f" else action.astype(np.int64),
             "rewards": reward,
             "terminations": terminated,
