@@ -489,8 +489,10 @@ def test_a_stop_says_what_it_keeps_and_names_resume_only_where_a_verb_has_it(mon
 
 @pytest.mark.parametrize(("verb", "end"), [("collect", "again, with --resume."), ("export", "again.")])
 def test_a_full_disk_names_resume_only_where_a_verb_has_it(monkeypatch, verb, end):
+    end_in_python = ", with --resume where it began a dataset or a run."
+
     def full(_arguments):
-        raise DiskFullError("Writing d failed. Free some space and run the same command again.")
+        raise DiskFullError(f"Writing d failed. Free some space and run the same command again{end_in_python}")
 
     monkeypatch.setattr(sys.modules["rldistill.cli.main"], "_run", full)
     assert run(verb).line == f"rldistill {verb}: Writing d failed. Free some space and run the same command {end}"

@@ -64,9 +64,8 @@ def _exit_code(arguments: list[str]) -> int:
     except RldistillError as error:
         if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
             traceback.print_exception(error)
-        text = str(error)
-        if isinstance(error, DiskFullError) and name in _RESUMABLE:
-            text = f"{text.removesuffix('.')}, with --resume."
+        how = ", with --resume." if name in _RESUMABLE else "."
+        text = str(error).replace(DiskFullError.HOW_TO_GO_ON, how)
         return _fail(name, text, error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
