@@ -6,14 +6,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from rldistill.adapters.load import load_policy
+from rldistill.envs import make_task
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
 from rldistill.policies import TorchPolicy
 from rldistill.policies.file_format import pack_policy
 from rldistill.testing import Reference, check_policy
 from tests.kit.small_policies import box_task, image_task, vector_task
+from tests.kit.tiny_envs import Recorder
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 NO_TENSORS = (
@@ -90,6 +93,13 @@ def test_a_function_sees_observations_as_the_environment_gives_them():
     frames = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), np.uint8)
     np.testing.assert_array_equal(policy(frames)[0].q_values, frames[:, 0, 0, :6])
     assert set(seen) == {torch.uint8}
+
+
+def test_a_function_sees_the_only_part_of_an_observation_as_a_vector():
+    task = make_task(lambda: Recorder(spaces.Dict(m=spaces.Box(-1.0, 1.0, (2, 3))), spaces.Discrete(3)))
+    policy = load_policy(lambda rows: rows[:, 3:], task=task, outputs="logits")
+    observations = task.make_envs(2, 1).reset([0, 1], [0, 1])
+    np.testing.assert_array_equal(policy(observations)[0].raw, observations["m"][:, 1])
 
 
 @pytest.mark.parametrize("options", [{}, {"task": vector_task()}, {"outputs": "logits"}])

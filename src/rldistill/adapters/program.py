@@ -199,8 +199,9 @@ class ProgramPolicy(ActsByOutputs):
             MismatchError: observations of another shape, or no integers where the environment gives bytes.
             NumericalError: the program answered NaN or infinity.
         """
-        # What is inside a program is not known: it takes all parts as one vector.
-        rows = join_parts(as_tensors(observations, self._task.fingerprint)).cpu()
+        # What is inside a program is not known: it takes all parts as one vector, also the only one.
+        seen = as_tensors(observations, self._task.fingerprint)
+        rows = join_parts(seen).cpu() if isinstance(seen, Tensor) else join_parts(seen).flatten(1).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
         remembered = state or self.program.initial_state(len(rows))
         raw, *following = run_padded(rows, self.program.batch_size, self._answer, *remembered)
