@@ -16,7 +16,8 @@ FIELDS = {
     "logits": np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]], np.float32),
     "student": np.zeros((3, 2), np.float32),
 }
-REPLAY = SimpleNamespace(next_steps=NEXT, steps_in_episode=PLACES, field=FIELDS.__getitem__)
+STORE = SimpleNamespace(next_steps=NEXT, steps_in_episode=PLACES)
+REPLAY = SimpleNamespace(store=STORE, field=FIELDS.__getitem__)
 
 
 def gap(student, teacher, progress):

@@ -148,11 +148,6 @@ class Replay:
         assert self.num_drawable, "nothing to draw from: seal first"
         return self._drawable[places(numbers, self.num_drawable)]
 
-    @property
-    def is_decoded(self) -> bool:
-        """Whether drawing costs no more than copying: as `StepStore.is_decoded`."""
-        return self.store.is_decoded
-
     def observation_parts(self, steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Decode the observations of steps `[B]` by the name of the part; `observation` where it is one."""
         return {name.removeprefix(f"{OBSERVATION}."): part for name, part in self.store.parts(steps).items()}
@@ -160,16 +155,6 @@ class Replay:
     def field(self, name: str) -> NDArray[Any]:
         """Return the values of a field for all sealed steps, `[num_steps, …]`; not to be written to."""
         return self.store.field(name)
-
-    @property
-    def next_steps(self) -> NDArray[np.int64]:
-        """`[num_steps]`, the sealed step that followed each; negative where there is none."""
-        return self.store.next_steps
-
-    @property
-    def steps_in_episode(self) -> NDArray[np.int64]:
-        """`[num_steps]`, the place of every sealed step in its episode, from 0."""
-        return self.store.steps_in_episode
 
     def transitions(self, steps: NDArray[np.int64]) -> Transitions:
         """Return the transitions that begin with drawn steps `[B]`; each block is decompressed once."""

@@ -19,15 +19,7 @@ from rldistill.errors import DatasetError
 
 
 class RowStore:
-    """All rows of one field.
-
-    Args:
-        spec: dtype and shape of a row.
-        shards: its blocks, shard after shard.
-        frame_stack: rows that make one observation.
-        origin: whose rows, for messages.
-        remedy: what to do about damage, for messages.
-    """
+    """All rows of one field of a `StepStore`, which gives its blocks, shard after shard."""
 
     def __init__(
         self, spec: FieldSpec, shards: Sequence[Blocks], *, frame_stack: int, origin: str, remedy: str

@@ -26,13 +26,8 @@ UNKNOWN = np.iinfo(np.int64).min
 class StepStore:
     """All steps of some shards, numbered in the order in which they lie there.
 
-    All methods may be called from several threads.
-
-    Args:
-        layout: what every step holds.
-        shards: checked, in order.
-        origin: whose steps, for messages.
-        remedy: what to do about damage, for messages.
+    All methods may be called from several threads. The shards are checked; messages say whose steps they are (`origin`)
+    and what to do about damage (`remedy`).
 
     Attributes:
         layout: what every step holds.

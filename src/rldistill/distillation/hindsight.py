@@ -65,7 +65,7 @@ class Hindsight:
             progress: of the run when it was played.
         """
         found: dict[str, NDArray[np.float32]] = {}
-        following, places = replay.next_steps, replay.steps_in_episode
+        following, places = replay.store.next_steps, replay.store.steps_in_episode
         if self.lookahead:
             student, teacher = replay.field("student"), replay.field(teacher_kind)
             losses = [

@@ -171,7 +171,7 @@ class LiveSource:
     @property
     def is_decoded(self) -> bool:
         """Whether what is kept is decoded: vectors are; frames are compressed, and threads decode them ahead."""
-        return self._learned.replay.is_decoded
+        return self._learned.replay.store.is_decoded
 
     @property
     def held_out(self) -> HeldOut:

@@ -75,16 +75,7 @@ class Decision:
 
 
 class Deciders:
-    """An actor and its labellers in every slot.
-
-    Args:
-        actor: acts, by its own behaviour; of a mixture, each policy by its own.
-        labellers: by name, policies that are asked about what is observed.
-        envs: N slots.
-        seed: of all episodes.
-        exploration_epsilon: chance of a uniformly random action, in [0, 1], whoever acts.
-        label_period: labellers are asked at every step of an episode that is a multiple of this.
-    """
+    """An actor and its labellers in every slot, as `EpisodePlayer` is given them."""
 
     def __init__(
         self,

@@ -63,7 +63,6 @@ def bootstrap_interval(
         NumericalError: a value is NaN or infinite.
     """
     sample = as_sample(values)
-    check_settings(num_resamples)
     if sample.size < MIN_VALUES:
         return None
     if sample.min() == sample.max():
@@ -85,7 +84,8 @@ def lower_bound(samples: FloatArray, confidence: float = 0.95) -> float:
         A sample that at most a share 1 − confidence of the others lies below: never more than an interpolated quantile,
         and −∞ when the share of failures is larger than that. −∞ is below any threshold; it is not JSON.
     """
-    check_settings(len(samples), confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}.")
     # Interpolation between −∞ and a number would give NaN; taking the lower sample is cautious too.
     return float(np.quantile(samples, 1 - confidence, method="lower"))
 
@@ -104,7 +104,6 @@ def sample_interval(samples: FloatArray | None) -> Interval | None:
     """
     if samples is None:
         return None
-    check_settings(len(samples))
     low = float(np.quantile(samples, _TAILS[0], method="lower"))
     high = float(np.quantile(np.where(np.isneginf(samples), np.inf, samples), _TAILS[1], method="higher"))
     if np.isinf(low) or np.isinf(high):
@@ -117,6 +116,8 @@ def resample(values: FloatArray, statistic: Statistic, rng: np.random.Generator,
 
     Entry i of all K goes into a resample together.
     """
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")
     num_rows, size = values.shape
     statistics = np.empty((num_rows, num_resamples))
     block = max(1, _BLOCK_VALUES // size)
@@ -126,11 +127,3 @@ def resample(values: FloatArray, statistic: Statistic, rng: np.random.Generator,
         for row in range(num_rows):
             statistics[row, start:stop] = statistic(values[row, indices])
     return statistics
-
-
-def check_settings(num_resamples: int, confidence: float = 0.95) -> None:
-    """Check what every bootstrap is asked for. Raises ValueError: a number out of range."""
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence}.")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rldistill.statistics.aggregate import FloatArray, as_sample, mean
-from rldistill.statistics.bootstrap import MIN_VALUES, Interval, check_settings, resample, sample_interval
+from rldistill.statistics.bootstrap import MIN_VALUES, Interval, resample, sample_interval
 
 Role = Literal["student", "teacher", "random"]
 ROLES: tuple[Role, ...] = ("student", "teacher", "random")
@@ -134,7 +134,6 @@ def _resampled_means(
     stratum: Stratum, roles: Sequence[Role], rng: np.random.Generator, num_resamples: int
 ) -> list[FloatArray] | None:
     """Return `[R]` means for each role; None where there are too few values."""
-    check_settings(num_resamples)
     samples = {role: as_sample(getattr(stratum, role)) for role in roles}
     fewest = MIN_VALUES * stratum.num_blocks
     if any(sample.size < (1 if role in stratum.fixed else fewest) for role, sample in samples.items()):
