@@ -137,6 +137,19 @@ def test_a_torchscript_archive_holds_its_contract(tmp_path):
     assert json.loads(files[CONTRACT_FILE]) == export.contract
 
 
+@pytest.mark.parametrize("name", ["onnx", "torchscript", "torch-export"])
+def test_a_policy_that_draws_its_actions_is_read_back_as_one_unless_its_user_says_otherwise(name, tmp_path):
+    policy = small_policy(output_kind="logits", behaviour="sample")
+    export, path = exported(policy, name, tmp_path)
+    task = policy.tasks[0]
+    assert rd.load_policy(path, task=task, trust=name != "onnx").behaviour == "sample"
+    assert rd.load_policy(path, task=task, trust=name != "onnx", behaviour="greedy").behaviour == "greedy"
+    actions = small_policy(box_task(), output_kind="actions")
+    other = Export(actions, export.contract)  # actions that draw are none
+    FORMATS[name].write(other, path)
+    assert rd.load_policy(path, task=box_task(), trust=name != "onnx").behaviour == "greedy"
+
+
 def test_a_module_of_ones_own_leaves_as_torchscript_and_says_so_where_it_cannot_leave(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     policy = TorchPolicy.from_module(module, vector_task(), output_kind="logits")

@@ -16,6 +16,7 @@ from torch import nn
 
 from rldistill.adapters.program import Program, ProgramPolicy
 from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError, first_line
+from rldistill.limits import read_json
 from rldistill.networks import PolicyNetwork
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import MisfitError, NetworkLayers, fill_network
@@ -74,12 +75,42 @@ class Format:
     says_task: bool = False
 
 
-def program_policy(program: Program, task: Task | None, reading: Reading) -> ProgramPolicy:
-    """Return a program as a policy that is read as its user says; raises as `ProgramPolicy.create`."""
-    behaviour = reading.behaviour or "greedy"
-    return ProgramPolicy.create(
-        program, task, outputs=reading.outputs, behaviour=behaviour, input_scale=reading.input_scale
+def read_contract(text: str | bytes) -> Any:  # noqa: ANN401 (JSON)
+    """Return the contract of an export (`exports.contract`) that a program's file holds; empty where it holds none."""
+    try:
+        return read_json(text)
+    except ValueError:
+        return {}
+
+
+def program_policy(
+    program: Program,
+    task: Task | None,
+    reading: Reading,
+    contract: Any,  # noqa: ANN401 (JSON of a stranger)
+) -> ProgramPolicy:
+    """Return a program as a policy that is read as its user says, and acts as its contract does where they do not.
+
+    Raises as `ProgramPolicy.create`.
+    """
+    policy = ProgramPolicy.create(
+        program,
+        task,
+        outputs=reading.outputs,
+        behaviour=reading.behaviour or "greedy",
+        input_scale=reading.input_scale,
     )
+    # Of actions themselves there is nothing to draw.
+    if reading.behaviour is None and policy.output_kind != "actions" and _samples(contract):
+        return policy.with_behaviour("sample")
+    return policy
+
+
+def _samples(contract: Any) -> bool:  # noqa: ANN401 (JSON of a stranger)
+    try:
+        return contract["policy"]["behaviour"] == "sample"
+    except (KeyError, IndexError, TypeError):
+        return False
 
 
 OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from rldistill import errors
-from rldistill.adapters.formats import FileStart, Format, program_policy
+from rldistill.adapters.formats import FileStart, Format, program_policy, read_contract
 from rldistill.adapters.onnx_file import CONTRACT_KEY
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
-from rldistill.limits import JSON, read_json
+from rldistill.limits import JSON
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
 from rldistill.tasks import ATARI_FRAMES_PER_SECOND, UNNAMED_TASK, ObservationFingerprint, Task
@@ -129,7 +129,15 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
     program, named = load_onnx(path, trust=reading.trust), contract_task(path)
     # It says too little of how frames are made to be told from others by it.
-    return program_policy(program, task or (named and replace(named, name=UNNAMED_TASK)), reading)
+    return program_policy(program, task or (named and replace(named, name=UNNAMED_TASK)), reading, _contract_in(path))
+
+
+def _contract_in(path: Path) -> Any:  # noqa: ANN401 (JSON)
+    """Return the contract of an export in the file's metadata; empty where it has none."""
+    try:
+        return read_contract(onnx_metadata(path)[CONTRACT_KEY])
+    except (KeyError, ValueError):
+        return {}
 
 
 def contract_task(path: Path) -> Task | None:
@@ -138,7 +146,7 @@ def contract_task(path: Path) -> Task | None:
     None where it has none, or says something else: then the user must name the task.
     """
     try:
-        contract = read_json(onnx_metadata(path)[CONTRACT_KEY], JSON)
+        contract = _contract_in(path)
         observation, task = contract["observation"], contract["task"]
         seen = ObservationFingerprint(tuple(observation["shape"]), observation["dtype"], _layout_of(contract["action"]))
         named = Task(task["name"], seen, environment_kwargs=task["environment_kwargs"])

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.contents import refuse_memory
-from rldistill.adapters.formats import FileStart, Format, program_policy, warn
+from rldistill.adapters.formats import FileStart, Format, program_policy, read_contract, warn
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.adapters.weights import check_module_weights
-from rldistill.errors import PolicyFileError, RldistillError, first_line, listed
-from rldistill.limits import JSON, read_json
+from rldistill.errors import PolicyFileError, first_line, listed
 from rldistill.networks.foreign import named_outputs
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
@@ -55,15 +54,16 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
             module = torch.jit.load(path, map_location="cpu", _extra_files=files)
     except (RuntimeError, ValueError, OSError) as error:
         raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
-    dtype = torch.uint8 if _takes_bytes(files[CONTRACT_FILE]) else None
-    return program_policy(_program(path, what, module.eval(), task, dtype=dtype), task, reading)
+    contract = read_contract(files[CONTRACT_FILE])
+    dtype = torch.uint8 if _takes_bytes(contract) else None
+    return program_policy(_program(path, what, module.eval(), task, dtype=dtype), task, reading, contract)
 
 
-def _takes_bytes(contract: str | bytes) -> bool:
+def _takes_bytes(contract: Any) -> bool:  # noqa: ANN401 (JSON of a stranger)
     """Whether the contract of an export says that it takes bytes, which a TorchScript file itself does not say."""
     try:
-        return read_json(contract, JSON)["observation"]["dtype"] == "uint8"
-    except (KeyError, IndexError, TypeError, ValueError, RldistillError):
+        return contract["observation"]["dtype"] == "uint8"
+    except (KeyError, IndexError, TypeError):
         return False  # it has no contract, or one that says something else: then the user must say it
 
 
@@ -71,7 +71,8 @@ def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.
     what = f"torch.export file {path}"
     _check_trusted(what, trust=reading.trust)
     try:
-        exported = torch.export.load(path)
+        files = {CONTRACT_FILE: ""}
+        exported = torch.export.load(path, extra_files=files)
         module = exported.module()
     except Exception as error:  # torch's many parsers of this format raise many types
         raise PolicyFileError(
@@ -80,7 +81,8 @@ def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.
     if exported.graph_signature.buffers_to_mutate:
         raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
     shape, dtype = _only_input(what, exported)
-    return program_policy(_program(path, what, module, task, shape=shape, dtype=dtype), task, reading)
+    contract = read_contract(files[CONTRACT_FILE])
+    return program_policy(_program(path, what, module, task, shape=shape, dtype=dtype), task, reading, contract)
 
 
 _WORDS = frozenset({"outputs", "input_scale"})
