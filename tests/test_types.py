@@ -82,6 +82,16 @@ def test_a_layout_counts_its_outputs_and_survives_json(layout, kind, num_outputs
     assert ActionLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 
 
+def test_where_an_environment_begins_to_count_is_recorded_where_it_is_not_0_and_changes_no_layout():
+    layout = ActionLayout("multi_discrete", (2, 3), start=(0, 5))
+    assert layout == ActionLayout("multi_discrete", (2, 3))
+    assert ActionLayout.from_dict(json.loads(json.dumps(layout.to_dict()))).start == (0, 5)
+    assert "start" not in ActionLayout("discrete", (2,), start=(0,)).to_dict()
+    for kind, start in (("discrete", (1, 2)), ("multi_binary", (1,)), ("discrete", (0.5,)), ("discrete", ("1",))):
+        with pytest.raises(ValueError, match=r"^start must hold "):
+            ActionLayout(kind, (2,), start=start)
+
+
 def test_outputs_that_such_actions_do_not_have_are_refused():
     with pytest.raises(ValueError, match=r"^multi_discrete actions have logits, got q_values\.$"):
         ActionLayout("multi_discrete", (2, 2)).num_outputs("q_values")

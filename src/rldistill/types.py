@@ -63,6 +63,8 @@ class ActionLayout:
         low: box only, lower bounds `[D]`.
         high: box only, upper bounds `[D]`.
         mapping: box only: how a raw output reaches the box, by clipping or by tanh and rescaling.
+        start: discrete and multi_discrete only: the environment's number of choice 0, of each dimension; none: 0. Play
+            adds it, and policies are as good for one as for the other.
     """
 
     kind: ActionKind
@@ -70,6 +72,7 @@ class ActionLayout:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     mapping: BoxMapping | None = None
+    start: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ActionKind):
@@ -93,6 +96,10 @@ class ActionLayout:
             )
         if self.mapping not in (None, *get_args(BoxMapping)):
             raise ValueError(f"mapping must be {' or '.join(get_args(BoxMapping))}, got {shown(self.mapping)}.")
+        if self.start and not (self.kind in ("discrete", "multi_discrete") and len(self.start) == len(self.sizes)):
+            raise ValueError(f"start must hold one number for each of {self.sizes}, got {self.start} for {self.kind}.")
+        if not all(isinstance(first, int) and _is_bound(first) for first in self.start):
+            raise ValueError(f"start must hold whole numbers, got {self.start}.")
 
     @classmethod
     def discrete(cls, num_actions: int) -> "ActionLayout":
@@ -131,7 +138,7 @@ class ActionLayout:
             # JSON has no infinity: null stands for no bound.
             low, high = ([bound if math.isfinite(bound) else None for bound in side] for side in (self.low, self.high))
             data |= {"low": low, "high": high, "mapping": self.mapping}
-        return data
+        return data | ({"start": list(self.start)} if any(self.start) else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ActionLayout":
@@ -142,6 +149,7 @@ class ActionLayout:
             tuple(-math.inf if bound is None else bound for bound in data.get("low", ())),
             tuple(math.inf if bound is None else bound for bound in data.get("high", ())),
             data.get("mapping"),
+            tuple(data.get("start", ())),
         )
 
     @property

@@ -170,6 +170,12 @@ def test_action_spaces_become_layouts(space, layout):
     assert fingerprint_of(VECTORS, space).action_layout == layout
 
 
+def test_layouts_know_where_a_space_begins_to_count():
+    assert fingerprint_of(VECTORS, spaces.Discrete(4, start=-1)).action_layout.start == (-1,)
+    two = spaces.MultiDiscrete([[3, 2], [4, 5]], start=[[5, -1], [0, 2]])
+    assert fingerprint_of(VECTORS, two).action_layout.start == (5, -1, 0, 2)
+
+
 in_every_format = pytest.mark.parametrize(
     ("space", "actions", "expected"),
     [

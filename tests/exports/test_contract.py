@@ -143,6 +143,20 @@ def test_atari_says_its_rate_its_scale_and_the_meaning_of_its_actions():
     assert action["meanings"][:2] == ["NOOP", "FIRE"]
 
 
+def test_choices_that_the_environment_counts_from_elsewhere_say_from_where():
+    layouts = [
+        ActionLayout("discrete", (3,), start=(5,)),
+        ActionLayout("multi_discrete", (3, 2), start=(0, -1)),
+        ActionLayout("multi_binary", (2,)),
+    ]
+    first = []
+    for layout in layouts:
+        policy = small_policy(Task("made-up", ObservationFingerprint((4,), "float32", layout)), output_kind="logits")
+        (action,) = make_contract(policy, Names(), None)["action"]["terms"]
+        first.append(action["first"])
+    assert first == [[5], [0, -1], [0, 0]]
+
+
 def test_a_box_without_bounds_is_not_clipped():
     layout = ActionLayout("box", (2,), (-float("inf"), -1.0), (float("inf"), 1.0), "clip")
     policy = small_policy(Task("made-up", ObservationFingerprint((4,), "float32", layout)), output_kind="actions")

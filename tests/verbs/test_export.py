@@ -279,6 +279,7 @@ def test_names_of_a_file_stand_above_those_of_the_environment(teacher, tmp_path)
         "slice": [0, 1],
         "unit": None,
         "choices": [2],
+        "first": [0],
         "meanings": None,
     }
 

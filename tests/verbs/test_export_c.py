@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TimeLimit
 
 import rldistill as rd
+from rldistill.envs import make_task
 from rldistill.errors import GateError, MismatchError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import c_format, fine_tuning
 from rldistill.exports.c import library
@@ -16,6 +18,7 @@ from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
 from tests.kit.small_policies import image_task, small_policy
+from tests.kit.tiny_envs import ShiftedSpaces
 
 FEW = {"num_episodes": 2, "num_envs": 2, "num_threads": 1}
 
@@ -51,6 +54,16 @@ def test_source_and_header_lie_beside_contract_and_report(teacher, tmp_path):
     sizes = json.loads((tmp_path / "cart.c.report.json").read_text())["written"]
     assert sizes["num_macs"] > 0
     assert f"{sizes['num_macs']:,} multiply-adds for a decision" in str(result)
+
+
+def test_the_header_says_where_the_environment_begins_to_count(tmp_path):
+    def make():
+        return TimeLimit(ShiftedSpaces(), 5)
+
+    policy = small_policy(make_task(make).task)
+    export(policy, tmp_path / "a.c", task=make, **FEW)
+    header = (tmp_path / "a.h").read_text()
+    assert "] action, one of 3, counted from 0; the environment counts from -1: add it" in header
 
 
 def test_int8_is_calibrated_on_the_dataset(teacher, data, tmp_path):

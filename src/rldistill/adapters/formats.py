@@ -266,7 +266,9 @@ def _layout_of(found: FoundNetwork, what: str, task: Task) -> ActionLayout:
         )
     if found.mapping == "tanh_rescale" and not of_task.is_bounded:
         raise MismatchError(f"{what}: its tanh reaches the bounds of a box, and that of task {task.name!r} has none.")
-    return replace(of_task, mapping=found.mapping) if found.layout is None else found.layout
+    if found.layout is None:
+        return replace(of_task, mapping=found.mapping)
+    return replace(found.layout, start=of_task.start)
 
 
 def _provenance(found: FoundNetwork, path: Path, converted_from: tuple[str, ...]) -> Mapping[str, Any]:

@@ -296,9 +296,10 @@ def _encode(space: Space, values: NDArray[Any]) -> NDArray[Any]:
 
 def _action_layout(space: Space) -> ActionLayout | None:
     if isinstance(space, spaces.Discrete):
-        return ActionLayout.discrete(int(space.n))
+        return ActionLayout("discrete", (int(space.n),), start=(int(space.start),))
     if isinstance(space, spaces.MultiDiscrete):
-        return ActionLayout("multi_discrete", tuple(int(size) for size in space.nvec.reshape(-1)))
+        sizes, start = (tuple(int(number) for number in own.reshape(-1)) for own in (space.nvec, space.start))
+        return ActionLayout("multi_discrete", sizes, start=start)
     if isinstance(space, spaces.MultiBinary):
         return ActionLayout("multi_binary", (int(np.prod(space.shape)),))
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):

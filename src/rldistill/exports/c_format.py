@@ -213,7 +213,9 @@ def _of_statistics(term: Mapping[str, Any]) -> str:
 def _of_action(term: Mapping[str, Any]) -> str:
     if "choices" in term:
         meanings = "" if term["meanings"] is None else f": {', '.join(term['meanings'])}"
-        return f", one of {' x '.join(map(str, term['choices']))}{meanings}"
+        numbers = ", ".join(map(str, term["first"]))
+        first = f", counted from 0; the environment counts from {numbers}: add it" if any(term["first"]) else ""
+        return f", one of {' x '.join(map(str, term['choices']))}{meanings}{first}"
     low, high = term["clip"]
     bounds = ", ".join(f"{_bound(a)} to {_bound(b)}" for a, b in zip(low, high, strict=True))
     return f", within {bounds}"

@@ -214,7 +214,8 @@ def _mapping(layout: ActionLayout, policy: TorchPolicy, task: Task, start: int, 
     if not layout.is_continuous:
         sizes = [2] * (end - start) if layout.kind == "multi_binary" else list(layout.sizes[start:end])
         meanings = list(task.fingerprint.action_set) or None
-        return {"choices": sizes, "meanings": meanings if layout.kind == "discrete" else None}
+        first = list(layout.start[start:end]) or [0] * len(sizes)
+        return {"choices": sizes, "first": first, "meanings": meanings if layout.kind == "discrete" else None}
     finite = [
         [bound if abs(bound) < _UNBOUNDED else None for bound in side[start:end]] for side in (layout.low, layout.high)
     ]

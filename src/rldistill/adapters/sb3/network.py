@@ -52,7 +52,7 @@ def _read_output(
 def _choice_layout(data: Sb3Data) -> ActionLayout:
     space = data.action_space
     if space.kind == "discrete":
-        return ActionLayout.discrete(space.sizes[0])
+        return ActionLayout("discrete", space.sizes, start=(space.start,))
     if space.kind == "multi_discrete":
         return ActionLayout("multi_discrete", space.sizes)
     if space.kind == "multi_binary":

@@ -118,7 +118,7 @@ class _Writer:
             "#endif",
             "",
             *self._state.declaration,
-            f"/* Gives the greedy action, in the environment's units; a choice is its number, from 0.{once} */",
+            f"/* Gives the greedy action: of a box in the environment's units; choices are counted from 0.{once} */",
             f"void {self._name}_act({arguments} *action);",
             "",
             f"/* Gives the raw outputs: {outputs_described(plan)}.{once} */",
