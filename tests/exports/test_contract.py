@@ -131,6 +131,32 @@ def test_parts_and_what_is_appended_behind_them_are_terms_of_their_own():
         ("zero_padding", [7, 9], [2]),
         ("time_left", [9, 10], [1]),
     ]
+    assert [(term.get("constant"), term.get("clock")) for term in terms] == [
+        *[(None, None)] * 2,
+        (0.0, None),
+        (None, {"steps": 100, "value": "1 - t / T"}),
+    ]
+
+
+def extended_policy():
+    """Return a policy of two numbers of its environment, a zero and a clock."""
+    layout = ActionLayout.discrete(2)
+    return small_policy(
+        Task("made-up", ObservationFingerprint((4,), "float32", layout, zero_padding=1, time_feature=100))
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((Term("x", 1), Term("y", 1)), {"x": None, "y": None, "zero_padding": None, "time_left": 100}),
+        ((Term("x", 2), Term("rest", 2)), {"x": None, "rest[0:1]": None, "rest[1:2]": 100}),
+        ((Term("all", 4),), {"all[0:2]": None, "all[2:3]": None, "all[3:4]": 100}),
+    ],
+)
+def test_names_of_the_environments_own_numbers_leave_what_is_appended_its_own(names, expected):
+    terms = make_contract(extended_policy(), Names(names), None)["observation"]["terms"]
+    assert {term["name"]: term.get("clock", {}).get("steps") for term in terms} == expected
 
 
 def test_atari_says_its_rate_its_scale_and_the_meaning_of_its_actions():
@@ -265,9 +291,17 @@ def test_the_page_explains_every_key_of_a_contract():
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     contract = make_contract(documented_policy(), Names(), None)
     choices = make_contract(small_policy(), Names(), None)["action"]["terms"][0]
-    terms = [*contract["observation"]["terms"], *contract["action"]["terms"], choices]
+    appended = make_contract(extended_policy(), Names(), None)["observation"]["terms"]
+    terms = [*contract["observation"]["terms"], *contract["action"]["terms"], choices, *appended]
     keys = {*contract, *contract["policy"], *contract["task"], *contract["observation"], *contract["action"]}
-    keys |= {key for term in terms for key in term} | {"mean", "variance", "epsilon", "teacher_hash", "num_episodes"}
+    keys |= {key for term in terms for key in term} | {
+        "mean",
+        "variance",
+        "epsilon",
+        "steps",
+        "teacher_hash",
+        "num_episodes",
+    }
     assert {key for key in keys if f"`{key}`" not in page} == set()
 
 

@@ -66,6 +66,14 @@ def test_the_header_says_where_the_environment_begins_to_count(tmp_path):
     assert "] action, one of 3, counted from 0; the environment counts from -1: add it" in header
 
 
+def test_the_header_says_what_is_appended_to_an_observation(tmp_path):
+    task = make_task("CartPole-v1", {"zero_padding": 2, "time_feature": 500})
+    export(small_policy(task.task), tmp_path / "a.c", **FEW)
+    header = (tmp_path / "a.h").read_text()
+    assert "[4 to 5] zero_padding, always 0\n" in header
+    assert "[6] time_left, 1 - t / T after t decisions of an episode, T = 500\n" in header
+
+
 def test_int8_is_calibrated_on_the_dataset(teacher, data, tmp_path):
     result = export(teacher, tmp_path / "cart.c", data=data, precision="int8", **FEW)
     assert result.parity.agreement >= 0.9

@@ -189,7 +189,7 @@ def _contract_lines(contract: Mapping[str, Any]) -> Iterator[str]:
     observation, action = contract["observation"], contract["action"]
     yield f"observation, {observation['dtype']}, as the environment gives it:"
     for term in observation["terms"]:
-        yield f"  {_place(term)}{_of_statistics(term)}"
+        yield f"  {_place(term)}{_of_value(term)}{_of_statistics(term)}"
     yield f"action, {action['kind']}:"
     for term in action["terms"]:
         yield f"  {_place(term)}{_of_action(term)}"
@@ -202,6 +202,13 @@ def _place(term: Mapping[str, Any]) -> str:
     place = f"[{first}]" if end == first + 1 else f"[{first} to {end - 1}]"
     unit = "" if term["unit"] is None else f" in {term['unit']}"
     return f"{place} {term['name']}{unit}"
+
+
+def _of_value(term: Mapping[str, Any]) -> str:
+    if "constant" in term:
+        return f", always {term['constant']:g}"
+    clock = term.get("clock")
+    return "" if clock is None else f", {clock['value']} after t decisions of an episode, T = {clock['steps']}"
 
 
 def _of_statistics(term: Mapping[str, Any]) -> str:

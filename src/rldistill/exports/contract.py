@@ -124,30 +124,41 @@ def _bounds(interval: Any) -> tuple[float, float] | None:  # noqa: ANN401 (JSON)
     return (ends[0], ends[1]) if len(ends) == 2 and all(map(is_finite, ends)) else None
 
 
-def _own_terms(policy: TorchPolicy) -> list[tuple[Term, tuple[int, ...]]]:
-    """Return the parts of what a policy sees, and what is appended behind them, as the task's record names them."""
+def _named_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[tuple[Term, tuple[int, ...]]]:
+    """Return the parts of what a policy sees, by the names that were given, else as the task's record names them.
+
+    What is appended behind them follows, unless the names are of that, too.
+    """
     seen, sight = policy.spec.seen, policy.spec.sight
-    num_values, num_clock = policy.spec.num_observed, 0 if seen.time_feature is None else 1
-    own = [(Term(part.name, part.size), part.shape) for part in seen.observation_parts]
+    appended = [Term("zero_padding", seen.zero_padding)] if seen.zero_padding else []
+    appended += [] if seen.time_feature is None else [Term("time_left", 1)]
+    num_own = policy.spec.num_observed - sum(term.size for term in appended)
+    own = [(term, (term.size,)) for term in named]
+    if named and sum(term.size for term in named) != num_own:
+        return own
+    own = own or [(Term(part.name, part.size), part.shape) for part in seen.observation_parts]
     if not own:
-        num_own = num_values - seen.zero_padding - num_clock
-        is_plain = num_own == num_values
         name = "observation" if sight is None else sight.parts[0]
-        own = [(Term(name, num_own), seen.observation_shape if is_plain else (num_own,))]
-    if seen.zero_padding:
-        own.append((Term("zero_padding", seen.zero_padding), (seen.zero_padding,)))
-    if num_clock:
-        own.append((Term("time_left", 1), (1,)))
-    return own
+        own = [(Term(name, num_own), (num_own,) if appended else seen.observation_shape)]
+    return own + [(term, (term.size,)) for term in appended]
+
+
+def _appended_values(policy: TorchPolicy) -> list[dict[str, Any]]:
+    """Say of each number that a policy sees what it is, where it is appended behind all else: zeros and a clock."""
+    seen = policy.spec.seen
+    steps = seen.time_feature
+    clock = [] if steps is None else [{"clock": {"steps": steps, "value": "1 - t / T"}}]
+    found = [{"constant": 0.0}] * seen.zero_padding + clock
+    return [{}] * (policy.spec.num_observed - len(found)) + found
 
 
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
     """Say of every term what the policy does with it; one whose numbers are not all treated alike is several."""
     statistics, scales = observed_statistics(policy), _factors(policy)
     is_normalised = [False] * len(scales) if statistics is None else statistics.is_applied
-    described = [(term, (term.size,)) for term in named] or _own_terms(policy)
+    described, appended = _named_terms(policy, named), _appended_values(policy)
     _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
-    treated = list(zip(is_normalised, scales, strict=True))
+    treated = list(zip(is_normalised, scales, appended, strict=True))
     terms: list[dict[str, Any]] = []
     start = 0
     for term, shape in described:
@@ -158,7 +169,7 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
             own = [behind - first] if edges else list(shape)
             data = {"name": name, "slice": [first, behind], "shape": own, "unit": term.unit}
             used = statistics if is_normalised[first] else None
-            terms.append(data | _preprocessing(used, scales[first], first, behind))
+            terms.append(data | _preprocessing(used, scales[first], first, behind) | appended[first])
         start = end
     return terms
 
