@@ -247,6 +247,13 @@ def test_observations_beyond_the_data_are_kept_within_the_range_in_int8():
     assert np.isfinite(outputs).all()
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_observation_of_nan_reaches_the_outputs(activation):
+    made = written(small_policy(network=Architecture("made-up", "mlp", (8, 8), activation=activation)))
+    outputs, _ = made.run(np.array([[0.0, np.nan, 0.0, 0.0]], np.float32))
+    assert np.isnan(outputs).all()
+
+
 def test_a_contract_cannot_end_its_comment():
     made = written(small_policy(), contract=("*/ #error /* ??/", "???/", "name\nwith a line"))
     outputs, _ = made.run(observations(small_policy(), 1))

@@ -20,7 +20,7 @@ _TYPES: Mapping[torch.dtype, str] = {
 }
 
 _ACTIVATIONS: Mapping[Activation, str] = {
-    "relu": "x > 0.0f ? x : 0.0f",
+    "relu": "x < 0.0f ? 0.0f : x",  # NaN stays NaN, and is seen in the outputs, as of all the others
     "elu": "x > 0.0f ? x : expf(x) - 1.0f",
     "celu": "x > 0.0f ? x : expf(x) - 1.0f",
     "leaky_relu": "x > 0.0f ? x : 0.01f * x",
