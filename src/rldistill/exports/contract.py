@@ -258,10 +258,12 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     """List what two contracts say differently of what goes in and out, term by term; the policies may be any.
 
     Returns:
-        A line for each: `action hip: scale [0.35] against [0.55]`; none where a program for one may run the other.
+        A line for each: `action hip: scale [0.35] against [0.55]`; none where a program for one may run the other. A
+        control rate or a unit that one of them does not state is none.
     """
     found = _compared("task", ours["task"]["name"], theirs["task"]["name"])
-    found += _compared("control rate", ours["control_rate_hz"], theirs["control_rate_hz"])
+    rates = ours["control_rate_hz"], theirs["control_rate_hz"]
+    found += [] if None in rates else _compared("control rate", *rates)
     for side in ("observation", "action"):
         mine, other = ours[side], theirs[side]
         for key in sorted((mine.keys() | other.keys()) - {"terms"}):
@@ -280,7 +282,8 @@ def _terms_compared(side: str, ours: Sequence[Mapping[str, Any]], theirs: Sequen
             found.append(f"{side} {name}: in {have}, not in {has_not}")
             continue
         for key in [key for key in {**mine[name], **other[name]} if key != "name"]:
-            found += _compared(f"{side} {name}: {key}", mine[name].get(key), other[name].get(key))
+            values = mine[name].get(key), other[name].get(key)
+            found += [] if key in _MAY_BE_UNSAID and None in values else _compared(f"{side} {name}: {key}", *values)
     return found
 
 
@@ -299,6 +302,7 @@ def _short(value: object) -> str:
 
 
 _MOST_SHOWN, _MOST_OF_A_LINE = 80, 400
+_MAY_BE_UNSAID = frozenset({"unit", "first"})  # of `first`, by contracts of earlier versions
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
 
