@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 import rldistill as rd
 from rldistill.envs import make_task
-from rldistill.errors import DiskFullError, GateError, OutputExistsError, RldistillError, UsageError
+from rldistill.errors import DiskFullError, GateError, MismatchError, OutputExistsError, RldistillError, UsageError
 from rldistill.exports import onnx_format
 from rldistill.exports.contract import make_contract
 from rldistill.exports.environment import names_of
@@ -340,6 +340,21 @@ def test_a_head_that_was_not_named_is_asked_for(tmp_path):
     result = run("export", tmp_path / "two.safetensors", "--out", tmp_path / "x.onnx")
     assert result.line.endswith("has heads for first, second: name one of them with --task.")
     assert result.code == 2
+
+
+def test_a_head_is_named_by_a_task_of_any_kind(tmp_path):
+    playable = make_task("CartPole-v1", {"max_episode_steps": 20})
+    policy = small_policy(vector_task(3, name="first"), playable.task)
+    for number, task in enumerate([playable, playable.task]):
+        export(policy, tmp_path / f"{number}.pt", task=task, **FEW)
+        contract = json.loads((tmp_path / f"{number}.pt.contract.json").read_text())
+        assert contract["task"]["name"] == "CartPole-v1"
+    with pytest.raises(MismatchError, match=r"has no head for 'python:make', only for first, CartPole-v1"):
+
+        def make():
+            return TimeLimit(CartPoleEnv(), 20)
+
+        export(policy, tmp_path / "c.pt", task=make, **FEW)
 
 
 def test_a_policy_without_a_task_needs_data(tmp_path):

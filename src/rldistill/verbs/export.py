@@ -148,9 +148,9 @@ def _head(policy: Policy, options: ExportOptions) -> TorchPolicy:
     heads = [own.name for own in policy.tasks]
     if len(heads) == 1:
         return policy
-    name = options.task if isinstance(options.task, str) else None
-    if name is None:
+    if options.task is None:
         raise UsageError(f"Policy {policy.name!r} has heads for {', '.join(heads)}: name one of them with --task.")
+    name = options.task if isinstance(options.task, str) else make_task(options.task, options.env_kwargs).task.name
     # Of tasks with different observations each alone is an ordinary network.
     return policy.single_task(name) if policy.spec.has_stems else policy.for_task(name)
 
