@@ -91,6 +91,13 @@ def test_what_stable_baselines3_would_see_otherwise_leaves_with_a_note_or_not_at
         export(policy_of("ChannelsLast"), tmp_path / "b.zip", task=shown_task("ChannelsLast"), **FEW)
 
 
+def test_what_is_appended_to_an_environments_numbers_is_named_for_stable_baselines3(tmp_path):
+    pytest.importorskip("stable_baselines3", reason="needs stable_baselines3")
+    task = make_task("CartPole-v1", {"zero_padding": 2, "time_feature": 500}).task
+    said = str(export(small_policy(task), tmp_path / "a.zip", **FEW))
+    assert "with 2 zeros and the clock 1 - t / 500 behind the environment's numbers: to train it further" in said
+
+
 def test_actions_without_bounds_are_refused_of_stable_baselines3_before_anything_is_made(tmp_path):
     line = (
         r"^--to sb3: policy .* has actions without bounds, and such files need finite ones\. These do not: --to onnx, "

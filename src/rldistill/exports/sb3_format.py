@@ -24,6 +24,7 @@ from rldistill.exports.formats import Decide, Export, ExportFormat, Opened, Writ
 from rldistill.networks.torsos import image_shape
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.tasks import ObservationFingerprint
 
 _WHAT = "sb3"
 # As `adapters.sb3` records it of policies that it reads.
@@ -89,17 +90,30 @@ def _write(export: Export, path: Path) -> Written | None:
     model.save(path)
     if export.policy.normalization is not None:
         _write_statistics(export, env, path.with_suffix(_STATISTICS_SUFFIX))
-    parts = [part.name for part in export.policy.tasks[0].fingerprint.observation_parts]
-    if not parts and env.coded is not None:
+    return _note(export.policy.tasks[0].fingerprint, env)
+
+
+def _note(seen: ObservationFingerprint, env: _Spaces) -> Written | None:
+    """Return what a user must know of the observations that the zip takes; None where they are the environment's."""
+    zeros = [f"{seen.zero_padding} zeros"] if seen.zero_padding else []
+    clock = [] if seen.time_feature is None else [f"the clock 1 - t / {seen.time_feature}"]
+    behind = f", with {' and '.join(zeros + clock)} behind the environment's numbers" if zeros or clock else ""
+    appended = {"zero_padding": seen.zero_padding, "time_feature": seen.time_feature} if behind else {}
+    parts = [part.name for part in seen.observation_parts]
+    if parts:
         text = (
-            "the zip takes the vector that the policy sees: to train it further, wrap the environment so that it gives "
-            f"that vector instead of {env.coded}"
+            f"the zip takes one vector, these parts side by side{behind}; to play it here: --teacher-sees "
+            f"{','.join(parts)}"
         )
-        return Written({"observation_space": str(env.coded)}, text)
-    if not parts:
+        return Written({"observation_parts": parts} | appended, text)
+    if not behind and env.coded is None:
         return None
-    text = f"the zip takes one vector, these parts side by side; to play it here: --teacher-sees {','.join(parts)}"
-    return Written({"observation_parts": parts}, text)
+    coded = "" if env.coded is None else f" instead of {env.coded}"
+    text = (
+        f"the zip takes the vector that the policy sees{behind}: to train it further, wrap the environment so that it "
+        f"gives that vector{coded}"
+    )
+    return Written(({} if env.coded is None else {"observation_space": str(env.coded)}) | appended, text)
 
 
 def _check_images(export: Export, env: _Spaces) -> None:
