@@ -141,6 +141,13 @@ def test_an_earlier_export_stays_unless_overwrite_is_said(teacher, tmp_path):
     assert (tmp_path / "cart.onnx").stat().st_size > 100
 
 
+def test_a_name_that_is_too_long_is_told_in_one_line(teacher, tmp_path):
+    for length in (240, 250):
+        with pytest.raises(RldistillError, match=r"^--out .* cannot be written: File name too long\. Choose another"):
+            export(teacher, tmp_path / f"{'x' * length}.onnx", **FEW)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_overwrite_deletes_no_folder_that_holds_more_than_an_export(teacher, tmp_path):
     out = tmp_path / "hub"
     export(teacher, out, to="hub-folder", **FEW)

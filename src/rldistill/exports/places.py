@@ -13,6 +13,15 @@ from rldistill.storage import folder_lock
 
 
 @contextlib.contextmanager
+def _reaching(out: Path) -> Generator[None]:
+    """Tell an error of the places around `out`, such as a name that is too long, in a line; raises RldistillError."""
+    try:
+        yield
+    except OSError as error:
+        raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+@contextlib.contextmanager
 def staging(out: Path) -> Generator[Path]:
     """Give a folder beside `out`, on the same disk, that is gone afterwards; one that a kill left is emptied.
 
@@ -22,10 +31,8 @@ def staging(out: Path) -> Generator[Path]:
     """
     place = out.with_name(f".{out.name}.export")
     folder = place / "files"
-    try:
+    with _reaching(out):
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RldistillError(f"--out {out} cannot be written: {error.strerror}. Choose another --out.") from error
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(folder_lock(place))
@@ -60,10 +67,11 @@ def check_free(out: Path, chosen: ExportFormat, *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: something is there.
+        RldistillError: a name is too long, or a folder of it cannot be seen.
     """
-    for path in places(out, chosen):
-        if not _is_there(path):
-            continue
+    with _reaching(out):
+        taken = [path for path in places(out, chosen) if _is_there(path)]
+    for path in taken:
         if not overwrite:
             raise OutputExistsError(f"--out {path} is there already. Choose another --out, or add --overwrite.")
         is_folder = path == out and not chosen.suffix
@@ -92,7 +100,8 @@ def free_name(out: Path, chosen: ExportFormat) -> Path:
     """Return where an export that failed is kept: `NAME.failed.onnx`, else `NAME.failed-2.onnx`, and so on."""
     endings = itertools.chain(["failed"], (f"failed-{number}" for number in itertools.count(2)))
     names = (out.with_name(f"{out.stem}.{ending}{out.suffix}") for ending in endings)
-    return next(name for name in names if not any(map(_is_there, places(name, chosen))))
+    with _reaching(out):
+        return next(name for name in names if not any(map(_is_there, places(name, chosen))))
 
 
 def move_in(folder: Path, written_as: Path, out: Path, chosen: ExportFormat, *, overwrite: bool) -> None:
