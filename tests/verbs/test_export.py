@@ -456,6 +456,17 @@ def test_a_hub_folder_tells_nothing_of_the_folders_that_it_came_from(teacher, tm
     assert json.loads((tmp_path / "hub" / "contract.json").read_text())["policy"]["hash"] == policy.hash
 
 
+def test_a_hub_folder_of_one_head_tells_of_that_head_alone(tmp_path):
+    policy = small_policy(vector_task(3, name="first"), make_task("CartPole-v1", {"max_episode_steps": 20}).task)
+    export(policy, tmp_path / "hub", to="hub-folder", task="CartPole-v1", **FEW)
+    alone, card = rd.load_policy(tmp_path / "hub"), (tmp_path / "hub" / "README.md").read_text()
+    contract = json.loads((tmp_path / "hub" / "contract.json").read_text())
+    assert [task.name for task in alone.tasks] == ["CartPole-v1"]
+    assert alone.hash != policy.hash
+    assert contract["policy"]["hash"] == alone.hash
+    assert f"with {alone.num_parameters:,} parameters, greedy. SHA-256 `{alone.hash}`" in card
+
+
 def test_the_card_of_a_hub_folder_names_the_licence(teacher, tmp_path):
     export(teacher, tmp_path / "hub", to="hub-folder", license="apache-2.0", **FEW)
     assert 'license: "apache-2.0"' in (tmp_path / "hub" / "README.md").read_text()

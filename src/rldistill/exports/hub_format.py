@@ -17,9 +17,7 @@ POLICY, ONNX_FILE, CONTRACT, CARD = "policy.safetensors", "policy.onnx", "contra
 
 def _write(export: Export, path: Path) -> None:
     path.mkdir()
-    # The head that is exported, alone: who downloads it is not to guess which one is meant.
-    policy = export.whole or export.policy
-    policy.single_task(policy.tasks[0].name).save(path / POLICY)
+    (export.whole or export.policy).save(path / POLICY)
     onnx_format.write(export, path / ONNX_FILE)
     (path / CONTRACT).write_text(json.dumps(export.contract, indent=2, allow_nan=False) + "\n")
     (path / CARD).write_text("\n".join([*_metadata(export), *_text(export)]) + "\n")

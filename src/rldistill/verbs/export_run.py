@@ -104,7 +104,8 @@ def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: AN
         rows_seen = torch.as_tensor(calibration.observations)
         tuned = fine_tune(as_seen(policy), observe, dataset.num_steps, rows_seen, seed=options.seed, progress=heard)
         policy = tuned.with_spec(heads=policy.spec.heads, sight=policy.spec.sight)
-    if job.format.name == "hub-folder":  # made to be published
+    if job.format.name == "hub-folder":  # made to be published: of several heads the exported one alone
+        policy = policy.single_task(policy.tasks[0].name)
         policy = policy.with_provenance(without_folders(policy.spec.provenance))
     is_tuned = options.quantization_aware
     # What was measured is the policy with the weights that it has, not with other or rounded ones.
