@@ -314,6 +314,37 @@ def test_the_retention_that_was_measured_beside_a_policy_stands_in_its_contract(
     assert (retention["value"], retention["interval"], retention["num_episodes"]) == (0.9, [0.8, 0.95], 40)
 
 
+@pytest.mark.parametrize(
+    "other", [{"task": "CartPole-v0"}, {"environment_kwargs": {"gravity": 1}}, {"protocol": {"noop_max": None}}]
+)
+def test_what_was_measured_on_another_task_stands_in_no_contract(other, teacher, tmp_path):
+    policy = rd.load_policy(teacher)
+    policy.save(tmp_path / "policy.safetensors")
+    task = make_task(policy.tasks[0]).task
+    row = {"policy_hash": policy.hash, "retention": 0.9, "episodes": [1]}
+    own = {"task": task.name, "protocol": task.protocol.to_dict(), "policies": [row]}
+    own["environment_kwargs"] = dict(task.environment_kwargs)
+    for number, evaluation in enumerate([own, own | other]):
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+        out = tmp_path / f"{number}.pt"
+        export(tmp_path / "policy.safetensors", out, num_episodes=1, num_threads=1)
+        retention = json.loads((tmp_path / f"{number}.pt.contract.json").read_text())["retention"]
+        assert (retention is None) == (number == 1)
+
+
+def test_a_card_names_the_task_on_which_a_score_was_measured(tmp_path):
+    policy = hand_made_teacher()
+
+    def make():
+        return TimeLimit(CartPoleEnv(), 20)
+
+    export(policy, tmp_path / "hub", to="hub-folder", task=make, **FEW)
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert 'dataset: {name: "python:make", type: "python:make"}' in card
+    assert "Plays `CartPole-v1` with" in card
+    assert "Score on `python:make`: 20 (" in card
+
+
 def test_a_dry_run_writes_nothing(teacher, tmp_path):
     result = run_well("export", teacher, "--out", tmp_path / "cart.onnx", "--dry-run", "--json")
     assert result.json["to"] == "onnx"

@@ -50,6 +50,7 @@ class Export:
     calibration: Sample | None = None  # of the dataset, where there is one: the ranges of int8 come from it
     playable: PlayableTask | None = None  # the policy's task, where it can be made here
     score: Score | None = None  # of the policy, where it was measured
+    played: str | None = None  # the task that it was measured on; None: its own
     license: str | None = None  # of its teacher, where the user said it
 
 

@@ -36,7 +36,8 @@ def _metadata(export: Export) -> Iterator[str]:
         yield f"- name: {name}"
         yield "  results:"
         yield "  - task: {type: reinforcement-learning, name: reinforcement-learning}"
-        yield f"    dataset: {{name: {task}, type: {task}}}"
+        played = json.dumps(_played(export))
+        yield f"    dataset: {{name: {played}, type: {played}}}"
         yield "    metrics:"
         name = json.dumps(_score_name(export.score))
         yield f"    - {{type: mean_reward, name: {name}, value: {export.score.mean:.6g}}}"
@@ -45,6 +46,10 @@ def _metadata(export: Export) -> Iterator[str]:
             yield f"    - {{type: retention, name: {json.dumps(said)}, value: {kept['value']:.4g}}}"
     yield "---"
     yield ""
+
+
+def _played(export: Export) -> str:
+    return export.played or export.policy.tasks[0].name
 
 
 def _score_name(score: Any) -> str:  # noqa: ANN401 (a Score)
@@ -64,7 +69,7 @@ def _text(export: Export) -> Iterator[str]:
     yield f"Plays `{policy.tasks[0].name}` {how}. SHA-256 `{contract['policy']['hash']}`."
     yield ""
     if export.score is not None:
-        yield f"Score: {export.score.mean:.4g} ({_score_name(export.score)})."
+        yield f"Score on `{_played(export)}`: {export.score.mean:.4g} ({_score_name(export.score)})."
         yield ""
     yield "| file | what it is |"
     yield "|---|---|"
