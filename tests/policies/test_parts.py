@@ -8,6 +8,7 @@ from rldistill.errors import MismatchError
 from rldistill.networks import parse_architecture
 from rldistill.observations import fields, flat, no_rows
 from rldistill.policies import TorchPolicy
+from rldistill.sight import Sight
 from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
 from rldistill.types import ActionLayout
 
@@ -40,6 +41,27 @@ def test_parts_by_name_side_by_side_and_as_the_environment_gives_them_get_the_sa
         torch.testing.assert_close(answer, answers[0], rtol=0, atol=0)
     one, _ = policy.act(rows[:1])
     assert one == policy.act(flat(rows[:1]))[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "seen"),
+    [
+        *[("mlp:8", ("camera",)), ("mlp:8", (MARK, "joints")), ("mlp:8", ("joints", "camera"))],
+        *[("combined:4:8:8", ("camera", MARK)), ("gru:4", ("joints", MARK))],
+    ],
+)
+def test_neither_outputs_nor_features_change_with_parts_that_are_not_seen(architecture, seen):
+    generator = torch.Generator().manual_seed(0)
+    network = parse_architecture(architecture)
+    policy = TorchPolicy.create(network, [TASK], zero_output=False, generator=generator, sight=Sight(seen))
+    rows, others = fields(observations()), fields(observations()[::-1])
+    before, after = (
+        policy(rows | {name: given[name] for name in rows if name not in seen}) for given in (rows, others)
+    )
+    assert torch.equal(before[0].raw, after[0].raw)
+    assert before[0].features is not None and torch.equal(before[0].features, after[0].features)
+    other, _ = policy(rows | {name: others[name] for name in seen})
+    assert not torch.equal(before[0].raw, other.raw)
 
 
 def test_a_part_that_is_missing_or_of_another_shape_is_named():

@@ -20,7 +20,6 @@ from rldistill.networks.torsos import image_shape
 from rldistill.options.distill import DistillOptions, Named, Online
 from rldistill.options.shared import recorded
 from rldistill.policies import TorchPolicy
-from rldistill.policies.blindness import check_blind
 from rldistill.schedules import Schedule, TaskSchedule, as_schedule
 from rldistill.sight import Sight
 from rldistill.verbs.default_student import choose_student
@@ -94,7 +93,6 @@ def prepare(
     else:
         student, kept = student_from_file(own, chosen, tasks)
     student = student.to(torch.device(options.device))
-    check_blind(student)
     heads = [list(student.spec.head_sizes).index(name) for name in names]
     # With --add-head alone the rest of the student stays as it is.
     trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
