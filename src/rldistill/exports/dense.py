@@ -36,10 +36,6 @@ class DensePolicy:
 def dense_policy(export: Export, what: str) -> DensePolicy:
     """Return the layers of a policy that other libraries can hold.
 
-    Args:
-        export: its policy.
-        what: the format, as messages call it.
-
     Raises:
         RldistillError: its network has other layers; says which, and what still works.
     """

@@ -24,11 +24,7 @@ _LEARNING_RATE = 3e-4
 
 
 def tunable(policy: TorchPolicy, calibration: Tensor) -> tuple[Plan, QuantizedPlan]:
-    """Return what is computed while a policy is fine-tuned, in floats and in whole numbers.
-
-    Args:
-        policy: its weights are those of both.
-        calibration: observations `[N, *observation_shape]` from which the ranges come.
+    """Return what is computed while a policy is fine-tuned, in floats, and in whole numbers of calibrated ranges.
 
     Raises:
         MismatchError: its network cannot be had in int8.

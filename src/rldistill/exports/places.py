@@ -105,14 +105,7 @@ def free_name(out: Path, chosen: ExportFormat) -> Path:
 
 
 def move_in(folder: Path, written_as: Path, out: Path, chosen: ExportFormat, *, overwrite: bool) -> None:
-    """Move what was written into its place, then delete what was there of an earlier export.
-
-    Args:
-        folder: the staging folder.
-        written_as: the name under which it was written there.
-        out: the name that it takes.
-        chosen: its format.
-        overwrite: whether an earlier export may be there.
+    """Move what lies in a staging folder as `written_as` to `out`, then delete what was there of an earlier export.
 
     Raises:
         OutputExistsError: something came into its place while it was made.

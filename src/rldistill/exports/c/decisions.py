@@ -46,13 +46,7 @@ def to_outputs(plan: Plan, definitions: Definitions) -> list[str]:
 
 
 def to_log_std(plan: Plan, feature: str, definitions: Definitions) -> list[str]:
-    """Return what a Gaussian's log std, behind its means in `outputs`, is made of.
-
-    Args:
-        plan: of a policy; of another kind there is nothing to do.
-        feature: the number that feature `f` stands for.
-        definitions: gets its constants.
-    """
+    """Return what a Gaussian's log std, behind its means in `outputs`, is made of; `feature` is number `f` of these."""
     if plan.log_std is None:
         return []
     count = plan.output.layout.sizes[0]

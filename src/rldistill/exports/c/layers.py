@@ -43,14 +43,7 @@ _LAYER_NORM = function(
 
 
 def float_layer(layer: PlannedLayer, piece: Piece | None, taken: str, definitions: Definitions) -> list[str]:
-    """Return the body of a layer in float32.
-
-    Args:
-        layer: to be written.
-        piece: of the observation, where it is the first layer of one.
-        taken: type of what it reads.
-        definitions: gets its constants and what it calls.
-    """
+    """Return the body of a layer in float32 that reads type `taken`, of a `piece` where it is its first layer."""
     # Inputs outermost, outputs innermost: [I][O], or [C][k][k][O].
     weight = definitions.constant(f"{layer.name}_weight", layer.weight.movedim(0, -1).contiguous())
     bias = definitions.constant(f"{layer.name}_bias", layer.bias)
@@ -74,7 +67,7 @@ def float_layer(layer: PlannedLayer, piece: Piece | None, taken: str, definition
 
 
 def byte_layer(own: QuantizedLayer, piece: Piece | None, definitions: Definitions) -> list[str]:
-    """Return the body of a layer in whole numbers; arguments as of `float_layer`."""
+    """Return the body of a layer in whole numbers."""
     layer = own.layer
     weight = definitions.constant(f"{layer.name}_weight", own.weight.to(torch.int8))
     bias = definitions.constant(f"{layer.name}_bias", own.bias.to(torch.int32))
