@@ -96,22 +96,24 @@ def make_contract(
 
 def retention_in(rows: Any, policy_hash: str) -> Retention | None:  # noqa: ANN401 (JSON)
     """Return the retention of a policy in the rows of an evaluation's JSON; None where they say none of it."""
-    teacher = next((row for row in _known(rows) if row.get("role") == "teacher"), {})
-    for row in _known(rows):
-        value, episodes = row.get("retention"), row.get("episodes")
-        if row.get("policy_hash") == policy_hash and is_finite(value) and isinstance(episodes, list):
-            bounds, num_episodes = _bounds(row.get("retention_interval")), len(cast(list[Any], episodes))
-            return Retention(value, bounds, str(teacher.get("policy_hash")), num_episodes)
-    return None
+    row = _row_with("retention", rows, policy_hash)
+    if row is None:
+        return None
+    teacher = next((own for own in _known(rows) if own.get("role") == "teacher"), {})
+    interval, num_episodes = _bounds(row.get("retention_interval")), len(row["episodes"])
+    return Retention(row["retention"], interval, str(teacher.get("policy_hash")), num_episodes)
 
 
 def score_in(rows: Any, policy_hash: str) -> Score | None:  # noqa: ANN401 (JSON)
     """Return the score of a policy in the rows of an evaluation's JSON; None where they say none of it."""
-    for row in _known(rows):
-        mean, episodes = row.get("mean"), row.get("episodes")
-        if row.get("policy_hash") == policy_hash and is_finite(mean) and isinstance(episodes, list):
-            return Score(mean, _bounds(row.get("interval")), len(cast(list[Any], episodes)))
-    return None
+    row = _row_with("mean", rows, policy_hash)
+    return None if row is None else Score(row["mean"], _bounds(row.get("interval")), len(row["episodes"]))
+
+
+def _row_with(key: str, rows: Any, policy_hash: str) -> dict[str, Any] | None:  # noqa: ANN401 (JSON)
+    """Return the first row of a policy that has a number under a key, and its episodes."""
+    own = (row for row in _known(rows) if row.get("policy_hash") == policy_hash and is_finite(row.get(key)))
+    return next((row for row in own if isinstance(row.get("episodes"), list)), None)
 
 
 def _known(rows: Any) -> list[dict[str, Any]]:  # noqa: ANN401 (JSON)
