@@ -154,8 +154,8 @@ def test_the_docstring_of_a_public_function_names_its_own_arguments_first_and_wh
 
 def test_a_signature_shows_what_python_takes_besides_what_can_be_typed():
     parameters = inspect.signature(rldistill.load_policy).parameters
-    assert parameters["source"].annotation == "str | Path | nn.Module | Callable[..., Any]"
-    assert inspect.signature(rldistill.distill).parameters["student"].annotation == "str | nn.Module"
+    assert (parameters["source"].annotation, parameters["task"].annotation) == ("PolicySource", "TaskLike | None")
+    assert inspect.signature(rldistill.distill).parameters["source"].annotation == "Source | Several"
 
 
 @pytest.mark.parametrize("work", ["rldistill.load_policy(sys.argv[1])", "describe(sys.argv[1])"])

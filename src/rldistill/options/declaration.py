@@ -21,7 +21,6 @@ extend. Nothing heavy is imported here: the command line comes here first.
 """
 
 import ast
-import copy
 import functools
 import inspect
 import math
@@ -191,15 +190,10 @@ def _own_help(record: type[Any]) -> dict[str, str]:
 
 
 @functools.cache
-def _module_tree(module: str) -> ast.Module:
-    """Return a module's source as a tree; parsed once for all its classes, which takes most of the time."""
-    return ast.parse(inspect.getsource(sys.modules[module]))
-
-
-@functools.cache
 def _classes_in(module: str) -> dict[str, ast.ClassDef]:
-    """Return the classes of a module by name."""
-    return {node.name: node for node in ast.walk(_module_tree(module)) if isinstance(node, ast.ClassDef)}
+    """Return the classes of a module by name; parsed once for all of them, which takes most of the time."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 class Verb(Protocol[Arguments, Taken, Result]):
@@ -268,55 +262,18 @@ def _signature(record: type[Any], function: Callable[..., Any]) -> inspect.Signa
 
 
 def _declared_objects(record: type[Any]) -> dict[str, str]:
-    """Return, as type checkers see them, the types of options that take objects besides what can be typed.
+    """Return the types, as they are written, of options that take objects besides what can be typed.
 
     At run time their annotations are narrower: only the types that need no import of torch.
     """
-    owners = [owner for owner in reversed(record.__mro__) if is_dataclass(owner)]
-    meanings = {name: meaning for owner in owners for name, meaning in _type_aliases(owner.__module__).items()}
-    declared: dict[str, str] = {}
-    for owner in owners:
+    found: dict[str, str] = {}
+    for owner in filter(is_dataclass, reversed(record.__mro__)):
         for statement in _classes_in(owner.__module__)[owner.__name__].body:
-            if isinstance(statement, ast.AnnAssign) and (taken := _names_objects(statement.annotation)) is not None:
-                assert isinstance(statement.target, ast.Name)
-                declared[statement.target.id] = ast.unparse(_WithMeanings(meanings).visit(taken))
-    return declared
-
-
-@functools.cache
-def _type_aliases(module: str) -> dict[str, ast.expr]:
-    """Return what names of types mean in a module, as type checkers see it."""
-    body = _module_tree(module).body
-    checked = [block for block in body if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"]
-    statements = [*body, *(statement for block in checked for statement in block.body)]
-    return {
-        target.id: statement.value
-        for statement in statements
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
-
-
-def _names_objects(annotation: ast.expr) -> ast.expr | None:
-    """Return the type in `Annotated[…, PythonOnly()]`; None for any other annotation."""
-    if isinstance(annotation, ast.Constant):
-        annotation = ast.parse(str(annotation.value), mode="eval").body
-    text = ast.unparse(annotation)
-    if not (isinstance(annotation, ast.Subscript) and text.startswith("Annotated[") and "PythonOnly()" in text):
-        return None
-    assert isinstance(annotation.slice, ast.Tuple)
-    return copy.deepcopy(annotation.slice.elts[0])
-
-
-class _WithMeanings(ast.NodeTransformer):
-    """Puts types in the place of their names, which mean something in one file alone."""
-
-    def __init__(self, meanings: Mapping[str, ast.expr]) -> None:
-        self._meanings = meanings
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.visit(copy.deepcopy(self._meanings[node.id])) if node.id in self._meanings else node
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                head, ends_with_mark, _ = ast.unparse(statement.annotation).strip("'").partition(", PythonOnly()]")
+                if ends_with_mark:
+                    found[statement.target.id] = head.removeprefix("Annotated[")
+    return found
 
 
 def _with_arguments(text: str, options: Mapping[str, str]) -> str:
