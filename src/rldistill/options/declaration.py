@@ -267,8 +267,8 @@ def _declared_objects(record: type[Any]) -> dict[str, str]:
     At run time their annotations are narrower: only the types that need no import of torch.
     """
     found: dict[str, str] = {}
-    for owner in filter(is_dataclass, reversed(record.__mro__)):
-        for statement in _classes_in(owner.__module__)[owner.__name__].body:
+    for owner in reversed(record.__mro__):
+        for statement in _classes_in(owner.__module__)[owner.__name__].body if is_dataclass(owner) else ():
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 head, ends_with_mark, _ = ast.unparse(statement.annotation).strip("'").partition(", PythonOnly()]")
                 if ends_with_mark:
