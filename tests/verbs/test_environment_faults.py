@@ -2,10 +2,11 @@
 
 import pytest
 
+import rldistill as rd
 from rldistill.data import Dataset
 from rldistill.envs import make_task
-from rldistill.errors import EnvironmentFaultError
-from rldistill.events import MessageEvent
+from rldistill.errors import EnvironmentFaultError, MismatchError
+from rldistill.events import MessageEvent, ProgressEvent
 from rldistill.verbs.collect import collect
 from tests.kit.commands import run
 from tests.kit.small_policies import small_policy
@@ -59,3 +60,19 @@ def test_what_was_collected_before_an_environment_failed_is_written_and_told(tmp
         "6 steps are written. Once the cause is mended, go on with --resume."
     ]
     assert Dataset.open(tmp_path / "d").num_steps == 6
+
+
+def test_what_was_collected_before_a_teacher_failed_is_written_and_told(tmp_path):
+    told = []
+
+    def logits(rows):
+        is_late = any(isinstance(event, ProgressEvent) and event.phase == "collect" for event in told)
+        return rows[:, :1] if is_late else rows[:, :2]
+
+    teacher = rd.load_policy(logits, task="CartPole-v1", outputs="logits")
+    with pytest.raises(MismatchError, match="expected"):
+        collect(teacher, "CartPole-v1", num_steps=50, num_envs=3, out=tmp_path / "d", callbacks=[told.append])
+    assert [event.text for event in told if isinstance(event, MessageEvent)][-1] == (
+        "3 steps are written. Once the cause is mended, go on with --resume."
+    )
+    assert Dataset.open(tmp_path / "d").num_steps == 3

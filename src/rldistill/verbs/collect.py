@@ -9,7 +9,7 @@ from typing import Any
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask
 from rldistill.envs.atari import atari_settings
-from rldistill.errors import EnvironmentFaultError, MismatchError, NumericalError, OutputExistsError
+from rldistill.errors import DatasetError, DiskFullError, MismatchError, OutputExistsError, RldistillError
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.named import (
     PolicyLike,
@@ -250,7 +250,9 @@ class _CollectionRun:
                 writer.finish()
             except StopRequestedError:
                 stopped = True
-            except (EnvironmentFaultError, NumericalError):  # between two steps: those before are whole
+            except (DiskFullError, DatasetError):
+                raise
+            except RldistillError:  # of the environment or the policy, between two steps: those before are whole
                 writer.flush()
                 text = f"{writer.num_listed_steps:,} steps are written. Once the cause is mended, go on with --resume."
                 tell(self._callbacks, text, "warning")
