@@ -475,7 +475,7 @@ def test_median_and_interquartile_mean_are_those_of_the_scores():
 
 def test_the_same_episodes_are_resampled_together_and_a_census_is_not_resampled():
     def arm(role, *seeds, is_census=False):
-        episodes = tuple(EpisodeScore(1.0, 1, seed, 0, 0) for seed in seeds)
+        episodes = tuple(EpisodeScore(1.0, 1, seed, 0) for seed in seeds)
         return SimpleNamespace(role=role, played=PlayedEpisodes(episodes, is_census))
 
     found = stratum(arm("student", 1, 2), arm("teacher", 1, 2), arm("random", 3, 4))

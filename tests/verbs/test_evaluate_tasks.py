@@ -154,7 +154,7 @@ def hand_made(name, **scores):
     """Return the rows of a task with these scores; all but random play's are known exactly."""
     rows = []
     for role, values in scores.items():
-        played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0, 0) for value in values), is_census=role != "random")
+        played = PlayedEpisodes(tuple(EpisodeScore(value, 1, 0, 0) for value in values), is_census=role != "random")
         average = float(mean(played.scores))
         row = PolicyEvaluation(vector_task(name=name), role, role, role, "greedy", 0.0, played, average, None, None)
         rows.append(replace(row, relative_score=0.5, retention=0.5))

@@ -155,9 +155,12 @@ class TaskPlay:
         )
         if has_starts:
             return replace(played, is_census=len(episodes) == len(starts))
-        if policy.behaviour == "greedy" and self._epsilon == 0 and played.num_distinct < len(episodes):
+        num_distinct = played.num_distinct
+        # Where one start leads to different episodes, there is chance in them: those alike may be new.
+        is_repeated = num_distinct <= min(played.num_starts, len(episodes) - 1)
+        if policy.behaviour == "greedy" and self._epsilon == 0 and is_repeated:
             text = (
-                f"{name}: only {played.num_distinct} of {len(episodes)} episodes differ, the others are copies: "
+                f"{name}: only {num_distinct} of {len(episodes)} episodes differ, the others are copies: "
                 "without exploration it repeats itself. Its interval takes copies for new episodes; "
                 "--exploration-epsilon 0.05 would make them differ."
             )

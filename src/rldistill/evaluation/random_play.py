@@ -70,7 +70,7 @@ def play_random(
         try:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            found = [[episode.score, episode.length, episode.start, episode.trace] for episode in episodes]
+            found = [[episode.score, episode.length, episode.trace] for episode in episodes]
             write_json(path, with_checksum({"episodes": found}))
         except RldistillError as error:  # the evaluation is worth more than its cache
             tell(callbacks, f"random play is not kept for the next evaluation: {error}")
@@ -140,10 +140,10 @@ def _read(path: Path, seed: int) -> list[EpisodeScore]:
     try:
         data = read_json(read_file(path, JSON.num_bytes))
         check_checksum(data)
-        rows = [(float(score), int(length), int(start), int(trace)) for score, length, start, trace in data["episodes"]]
+        rows = [(float(score), int(length), int(trace)) for score, length, trace in data["episodes"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [
-        EpisodeScore(score, length, episode_seed(seed, index), start, trace)
-        for index, (score, length, start, trace) in enumerate(rows)
+        EpisodeScore(score, length, episode_seed(seed, index), trace)
+        for index, (score, length, trace) in enumerate(rows)
     ]

@@ -32,8 +32,7 @@ class EpisodeScore:
     score: float  # undiscounted return
     length: int  # decisions
     seed: int  # of the environment: repeats the episode
-    start: int  # checksum of the first observation
-    trace: int  # of all that happened: of the first observation, actions, rewards and the last observation
+    trace: int  # checksum of the first observation, all actions and rewards, and the last observation
 
     def to_dict(self) -> dict[str, float | int]:
         """Return plain JSON data."""
@@ -61,17 +60,14 @@ class PlayedEpisodes:
     episodes: tuple[EpisodeScore, ...]  # in the order of their index
     # each distinct start of a deterministic task was played once: the mean is known, not estimated
     is_census: bool = False
+    num_starts: int = 0  # first observations that differ; 0: not counted
     # of each compared policy, how alike it would have chosen in these episodes
     likeness: Mapping[str, LikenessOfEpisodes] = field(default_factory=dict[str, LikenessOfEpisodes])
 
     @property
     def num_distinct(self) -> int:
-        """Starts of a census; else episodes that are not copies of each other.
-
-        Where the same start leads to different episodes there is chance in them, and those alike are no copies.
-        """
-        traces, starts = {episode.trace for episode in self.episodes}, {episode.start for episode in self.episodes}
-        return len(self.episodes) if self.is_census or len(traces) > len(starts) else len(traces)
+        """Episodes that differ in what was seen first and last, done or rewarded."""
+        return len({episode.trace for episode in self.episodes})
 
     @property
     def scores(self) -> np.ndarray:
@@ -152,7 +148,8 @@ def play_episodes(
     """
     totals = dict.fromkeys(episodes, 0.0)
     lengths = dict.fromkeys(episodes, 0)
-    starts, traces = dict.fromkeys(episodes, 0), dict.fromkeys(episodes, 0)
+    traces = dict.fromkeys(episodes, 0)
+    starts: set[int] = set()
     comparison = _Comparison(policy, compared or {})
     num_finished = 0
     player = EpisodePlayer(
@@ -170,7 +167,8 @@ def play_episodes(
             totals[episode] += float(step.rewards[row])
             lengths[episode] += 1
             if step.steps[row] == 0:
-                starts[episode] = traces[episode] = zlib.crc32(step.observations[row].tobytes())
+                traces[episode] = zlib.crc32(step.observations[row].tobytes())
+                starts.add(traces[episode])
             happened = step.actions[row].tobytes() + step.rewards[row].tobytes()
             if step.ended[row]:
                 happened += step.next_observations[row].tobytes()
@@ -179,10 +177,9 @@ def play_episodes(
         if on_step:
             on_step(num_finished)
     scores = tuple(
-        EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), starts[index], traces[index])
-        for index in episodes
+        EpisodeScore(totals[index], lengths[index], episode_seed(seed, index), traces[index]) for index in episodes
     )
-    return PlayedEpisodes(scores, likeness=comparison.likeness(episodes))
+    return PlayedEpisodes(scores, num_starts=len(starts), likeness=comparison.likeness(episodes))
 
 
 def play_scores(
