@@ -44,6 +44,15 @@ def test_a_state_goes_on():
     assert again.state_dict() == balance.state_dict()
 
 
+def test_a_state_of_an_earlier_build_counts_as_one_of_many_norms():
+    weight = torch.ones(4, requires_grad=True)
+    balance = GradientBalance([weight], [0, 1])
+    balance.load_state_dict({"norms": {0: 2.0, 1: 6.0}})
+    assert [balance.weight(head) for head in (0, 1)] == [2, pytest.approx(2 / 3)]
+    balance.backward([weight.sum(), weight.sum()], (0.5, 0.5), (0, 1))
+    assert balance.state_dict()["norms"] == pytest.approx({0: 2.0, 1: 0.98 * 6 + 0.02 * 2})
+
+
 def test_norms_are_averaged_with_weights_that_fall_by_age_and_without_those_of_heads_that_begin_at_zero():
     weight = torch.ones(4, requires_grad=True)
     balance = GradientBalance([weight], [0, 1])

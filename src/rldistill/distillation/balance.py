@@ -64,7 +64,9 @@ class GradientBalance:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self._norms, self._counts = dict(state["norms"]), dict(state["counts"])
+        self._norms = dict(state["norms"])
+        # Earlier builds kept no counts: their averages are taken as ones of many norms.
+        self._counts = dict(state.get("counts", dict.fromkeys(self._norms, 1000)))
 
     def _note(self, head: int, norm: float) -> None:
         """Average norms with weights that fall by age and whose sum is 1, however few there are."""
