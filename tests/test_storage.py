@@ -31,7 +31,7 @@ from tests.kit.interruptions import full_disk
 
 DISK_FULL = (
     "Writing {} failed: File too large. What was reported written before is intact. "
-    "Free some space and run the same command again, with --resume where it began a dataset or a run."
+    "Free some space and run the same command again, with --resume if it has that option."
 )
 
 

@@ -66,8 +66,6 @@ class OutputExistsError(RldistillError):
 class DiskFullError(RldistillError):
     """The disk, or a limit on file sizes, stopped a write; what was reported written is there."""
 
-    HOW_TO_GO_ON = ", with --resume where it began a dataset or a run."
-
 
 class NumericalError(RldistillError):
     """A NaN or an infinity appeared in data, loss or weights."""

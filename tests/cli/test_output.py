@@ -14,7 +14,6 @@ import pytest
 from rldistill.cli import output
 from rldistill.cli.main import VERBS
 from rldistill.envs import make_task
-from rldistill.errors import DiskFullError
 from rldistill.policies import load_policy
 from tests.cli.conftest import TINY
 from tests.kit.commands import run, run_alone, run_well
@@ -485,14 +484,3 @@ def test_a_stop_says_what_it_keeps_and_names_resume_only_where_a_verb_has_it(mon
     monkeypatch.setattr(sys.modules["rldistill.cli.main"], "_run", stopped)
     result = run(verb)
     assert (result.code, result.line) == (130, f"rldistill {verb}: {line or said}")
-
-
-@pytest.mark.parametrize(("verb", "end"), [("collect", "again, with --resume."), ("export", "again.")])
-def test_a_full_disk_names_resume_only_where_a_verb_has_it(monkeypatch, verb, end):
-    end_in_python = ", with --resume where it began a dataset or a run."
-
-    def full(_arguments):
-        raise DiskFullError(f"Writing d failed. Free some space and run the same command again{end_in_python}")
-
-    monkeypatch.setattr(sys.modules["rldistill.cli.main"], "_run", full)
-    assert run(verb).line == f"rldistill {verb}: Writing d failed. Free some space and run the same command {end}"

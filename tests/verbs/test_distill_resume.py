@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, q_data, optimiz
         distill(q_data, out=out, optimizer=optimizer, num_threads=1, **SETTINGS)
     assert str(caught.value) == (
         f"Writing {out}/checkpoint.ckpt failed: File too large. What was reported written before is intact. "
-        "Free some space and run the same command again, with --resume where it began a dataset or a run."
+        "Free some space and run the same command again, with --resume if it has that option."
     )
     assert not list(out.glob(".*.tmp"))
     distill(q_data, out=out, optimizer=optimizer, num_threads=1, resume=True, **SETTINGS)

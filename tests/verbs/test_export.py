@@ -223,7 +223,7 @@ def test_a_full_disk_is_told_of_the_export(teacher, tmp_path):
     with full_disk(1_000), pytest.raises(DiskFullError) as caught:
         export(teacher, tmp_path / "cart.onnx", **FEW)
     assert str(caught.value).startswith(f"Writing {tmp_path / 'cart.onnx'} failed: File too large.")
-    assert str(caught.value).endswith("run the same command again, with --resume where it began a dataset or a run.")
+    assert str(caught.value).endswith("run the same command again, with --resume if it has that option.")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rldistill.cli.stdout import results_alone, take_place_of_closed
-from rldistill.errors import MAX_MESSAGE, DiskFullError, RldistillError, TeacherWarning, UsageError, printable
+from rldistill.errors import MAX_MESSAGE, RldistillError, TeacherWarning, UsageError, printable
 
 # Verb: module, one line of help. Modules are imported when their verb is called: `--help` stays fast.
 VERBS = {
@@ -64,9 +64,7 @@ def _exit_code(arguments: list[str]) -> int:
     except RldistillError as error:
         if os.environ.get(_TRACEBACK_VARIABLE) and error.__cause__ is not None:
             traceback.print_exception(error)
-        how = ", with --resume." if name in _RESUMABLE else "."
-        text = str(error).replace(DiskFullError.HOW_TO_GO_ON, how)
-        return _fail(name, text, error.exit_code, wants_json=wants_json, result=error.result)
+        return _fail(name, str(error), error.exit_code, wants_json=wants_json, result=error.result)
     except BrokenPipeError:
         # The reader of stdout left (`| head`): not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
