@@ -104,7 +104,7 @@ def prepare_several(options: DistillSeveral, callbacks: Sequence[Callback]) -> S
         if architecture.kind != "mlp" or architecture.remembers:
             raise UsageError(
                 f"students: got {network!r}, expected networks of vectors alone, such as mlp:8. Others are trained one "
-                f"by one: --student {network}."
+                f"by one, by distill: --student {network} (in Python student={network!r})."
             )
     # The run's seed draws the batches, a student's own its weights.
     resolved, setup = set_up(options.of_one(first), callbacks, weights_seed=first_seed)
