@@ -46,13 +46,7 @@ class CombinedTorso(nn.Module):
         torsos = [make_torso(replace(architecture, kind="conv", float_images=False), part.shape) for part in images]
         self.images = nn.ModuleList(torso for torso, _ in torsos)
         widths = iter(num_features for _, num_features in torsos)
-        self._widths = [next(widths) if self.is_image(part) else part.size for part in self.parts]
-        self.num_features = sum(self._widths)
-
-    @property
-    def starts(self) -> list[int]:
-        """Where the features of each part begin, of those that have any."""
-        return [sum(self._widths[:place]) for place, width in enumerate(self._widths) if width]
+        self.num_features = sum(next(widths) if self.is_image(part) else part.size for part in self.parts)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features `[B, F]` of float32 vectors `[B, P]`."""

@@ -15,8 +15,8 @@ def grow(small: nn.Module, large: nn.Module) -> bool:
     """Give a network without a memory the weights of a smaller one, so that both compute the same.
 
     A layer of N inputs and M outputs holds the smaller one's weights in its first n inputs and m outputs; these m
-    outputs do not see the other inputs. Normalisation over a layer's units is not the same with more of them. Where
-    features of an image stand before other parts' features, more of them would move these to other inputs.
+    outputs do not see the other inputs. Normalisation over a layer's units is not the same with more of them. Nor
+    does a combined network grow: more features of an image would move those of other parts to other inputs.
 
     Args:
         small: not changed.
@@ -28,7 +28,9 @@ def grow(small: nn.Module, large: nn.Module) -> bool:
     old, new = small.state_dict(), large.state_dict()
     if old.keys() != new.keys() or any("memory" in name for name in old):
         return False
-    if not all(_fits(old[name], weights) for name, weights in new.items()) or _starts(small) != _starts(large):
+    if any(isinstance(module, CombinedTorso) for module in small.modules()):
+        return False
+    if not all(_fits(old[name], weights) for name, weights in new.items()):
         return False
     for name, weights in new.items():
         held = old[name]
@@ -36,10 +38,6 @@ def grow(small: nn.Module, large: nn.Module) -> bool:
             weights[: len(held)] = 0
         weights[tuple(slice(length) for length in held.shape)] = held
     return True
-
-
-def _starts(network: nn.Module) -> list[list[int]]:
-    return [module.starts for module in network.modules() if isinstance(module, CombinedTorso)]
 
 
 def _fits(old: Tensor, new: Tensor) -> bool:
