@@ -7,7 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rldistill.envs import make_task
-from rldistill.errors import TaskError, UsageError
+from rldistill.errors import EnvironmentFaultError, TaskError, UsageError
 from tests.kit.tiny_envs import ContextualBandit, Remembering, ShiftedSpaces, TinyChain
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
@@ -289,7 +289,12 @@ def test_a_vector_environment_that_resets_in_the_same_step_is_refused():
 
 def test_a_vector_environment_that_takes_no_seed_per_slot_is_refused():
     vector = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point")
-    with pytest.raises(TaskError, match=r"^VectorEnv CartPoleVectorEnv cannot begin single episodes by seed: .*"):
+    line = (
+        r"^VectorEnv CartPoleVectorEnv failed: its environment raised \w+ in reset: .* Mend it, .* Where it cannot "
+        r"begin single episodes by seed, make it with gymnasium\.make_vec\(…, vectorization_mode='sync'\), or name the "
+        r"task, such as CartPole-v1\.$"
+    )
+    with pytest.raises(EnvironmentFaultError, match=line):
         make_task(vector).make_envs(2, 1).reset([0, 1], [1, 2])
 
 

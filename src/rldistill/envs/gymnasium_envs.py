@@ -25,6 +25,9 @@ from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, U
 from rldistill.observations import no_rows
 from rldistill.types import Actions
 
+# What to give instead of a `VectorEnv` whose environments only begin together.
+_SYNC = "gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
+
 
 def other_versions(name: str) -> list[str]:
     """Return the ids of all other registered versions of an environment, oldest first; none for a foreign name."""
@@ -316,7 +319,7 @@ class VectorEnvs:
     It must take `options={"reset_mask": …}` with a seed per environment, which Gymnasium's
     own do, and must not reset in the same step (the last observation would be lost).
 
-    Raises TaskError, from `reset`: it does not, or changes what environments observe that are not reset.
+    Raises TaskError, from `reset`: it changes what environments observe that are not reset.
     """
 
     def __init__(self, envs: "VectorEnv[Any, Any, Any]") -> None:
@@ -357,13 +360,8 @@ class VectorEnvs:
             # Gymnasium's base class declares one integer; its vector environments take a list.
             observations, infos = self._envs.reset(seed=cast(Any, seed), options={"reset_mask": mask})
         except Exception as error:
-            of_arguments = isinstance(error, TypeError | ValueError | gymnasium.error.Error)
-            if not (of_arguments and self._begins_together()):
-                raise failed(self._what, "reset", error) from error
-            raise TaskError(
-                f"{self._what} cannot begin single episodes by seed: {error}. "
-                "Make it with gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
-            ) from error
+            singly = "Where it cannot begin single episodes by seed, make it with"
+            raise EnvironmentFaultError(f"{failed(self._what, 'reset', error)} {singly} {_SYNC}") from error
         self._ended[mask] = False
         self._told = [infos if mask[slot] else told for slot, told in enumerate(self._told)]
         before, self._observed = self._observed, self._encoded(observations)
@@ -371,8 +369,7 @@ class VectorEnvs:
         if before[~mask].tobytes() != self._observed[~mask].tobytes():
             raise TaskError(
                 f"{self._what}: a reset of some of its environments changed what the others observe, expected these to "
-                "go on. Its reset must heed options['reset_mask']: make it with "
-                "gymnasium.make_vec(…, vectorization_mode='sync'), or name the task, such as CartPole-v1."
+                f"go on. Its reset must heed options['reset_mask']: make it with {_SYNC}"
             )
         return self._observed.copy()
 
@@ -403,14 +400,6 @@ class VectorEnvs:
 
     def close(self) -> None:
         """Leave the environments open: they belong to the caller."""
-
-    def _begins_together(self) -> bool:
-        """Return whether all environments begin at once: then it was not them who refused to begin alone."""
-        try:
-            self._envs.reset(seed=0)
-        except Exception:  # theirs, whatever it is
-            return False
-        return True
 
     def _encoded(self, observations: object) -> NDArray[np.generic]:
         encoded = self._codec.encode_batch(observations).copy()
