@@ -1,6 +1,7 @@
 """Python functions and modules as policies: declared, checked once, never copied."""
 
 import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from rldistill.adapters.load import load_policy
 from rldistill.envs import make_task
 from rldistill.errors import MismatchError, NumericalError, PolicyFileError, UsageError
-from rldistill.policies import TorchPolicy
+from rldistill.policies import RandomPolicy, TorchPolicy
 from rldistill.policies.file_format import pack_policy
 from rldistill.testing import Reference, check_policy
 from tests.kit.small_policies import box_task, image_task, vector_task
@@ -80,6 +81,15 @@ def test_its_answers_to_fixed_observations_identify_it():
 
     hashes = [load_policy(f, task=vector_task(), outputs="logits").hash for f in (linear, lambda x: linear(x), twice)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_where_an_environment_begins_to_count_makes_no_other_program_and_no_other_random_play():
+    seen = vector_task().fingerprint
+    layout = replace(seen.action_layout, start=(5,))
+    counted = replace(vector_task(), fingerprint=replace(seen, action_layout=layout))
+    first, second = (load_policy(linear, task=task, outputs="logits").hash for task in (vector_task(), counted))
+    assert first == second
+    assert RandomPolicy(vector_task()).hash == RandomPolicy(counted).hash
 
 
 def test_a_function_sees_observations_as_the_environment_gives_them():

@@ -7,7 +7,7 @@ for each environment.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +175,7 @@ class ProgramPolicy(ActsByOutputs):
                 "input_scale": self.input_scale,
                 "behaviour": self.behaviour,
                 "observation_shape": list(self._task.fingerprint.observation_shape),
-                "action_layout": self._task.fingerprint.action_layout.to_dict(),
+                "action_layout": replace(self._task.fingerprint.action_layout, start=()).to_dict(),
             }
             self._hash = sha256_bytes(canonical_json(content).encode())
         return self._hash

@@ -1,5 +1,6 @@
 """Uniformly random play, as a policy: the zero of every scale."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,7 +42,8 @@ class RandomPolicy(ActsByOutputs):
     @property
     def hash(self) -> str:
         """SHA-256 of its action layout: all random play of one layout is the same policy."""
-        return sha256_bytes(canonical_json(["random", self._task.fingerprint.action_layout.to_dict()]).encode())
+        layout = replace(self._task.fingerprint.action_layout, start=())
+        return sha256_bytes(canonical_json(["random", layout.to_dict()]).encode())
 
     def __call__(self, observations: Observations, state: State = None) -> tuple[PolicyOutput, State]:
         """Return zeros `[B, O]`."""
