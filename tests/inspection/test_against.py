@@ -1,5 +1,9 @@
 import json
 
+import rldistill as rd
+from rldistill.envs import make_task
+from rldistill.exports.contract import make_contract
+from rldistill.exports.names import Names
 from rldistill.verbs.export import export
 from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.commands import run, run_well
@@ -28,6 +32,18 @@ def test_what_a_policys_file_does_not_state_is_no_difference(tmp_path):
         export(teacher, out, names=names, num_episodes=1, num_threads=1)
         for pair in ((out, teacher), (teacher, out)):
             assert run_well("inspect", pair[0], "--against", pair[1]).stdout == "no difference\n"
+
+
+def test_a_contract_from_before_clock_and_zeros_were_said_is_no_difference(tmp_path):
+    task = make_task("CartPole-v1", {"zero_padding": 2, "time_feature": 500}).task
+    policy = saved(small_policy(task), tmp_path / "clock.safetensors")
+    contract = make_contract(rd.load_policy(policy), Names(), None)
+    for term in contract["observation"]["terms"]:
+        term.pop("clock", None)
+        term.pop("constant", None)
+    (tmp_path / "earlier.json").write_text(json.dumps(contract))
+    for pair in ((tmp_path / "earlier.json", policy), (policy, tmp_path / "earlier.json")):
+        assert run_well("inspect", pair[0], "--against", pair[1]).stdout == "no difference\n"
 
 
 def test_contracts_of_other_numbers_than_a_policys_are_told_from_it(tmp_path):

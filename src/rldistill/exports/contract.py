@@ -17,10 +17,11 @@ from rldistill.exports.states import state_parts
 from rldistill.networks import InputNormalization
 from rldistill.policies import TorchPolicy
 from rldistill.policies.input_statistics import observed_statistics
-from rldistill.tasks import ATARI_FRAMES_PER_SECOND, Task
+from rldistill.tasks import Task
 from rldistill.types import ActionLayout
 
 CONTRACT_VERSION = 1
+_ATARI_FRAMES_PER_SECOND = 60
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def make_contract(
     """
     task = policy.tasks[0]
     fingerprint = replace(policy.spec.seen, action_layout=task.fingerprint.action_layout)
-    rate = ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
+    rate = _ATARI_FRAMES_PER_SECOND / fingerprint.frame_skip if task.is_atari else names.control_rate_hz
     return {
         "schema_version": CONTRACT_VERSION,
         "policy": {
@@ -304,7 +305,8 @@ def _short(value: object) -> str:
 
 
 _MOST_SHOWN, _MOST_OF_A_LINE = 80, 400
-_MAY_BE_UNSAID = frozenset({"unit", "first"})  # of `first`, by contracts of earlier versions
+# All but `unit` by contracts of earlier versions.
+_MAY_BE_UNSAID = frozenset({"unit", "first", "clock", "constant"})
 # Many environments write float32's largest number where they mean infinity.
 _UNBOUNDED = 1e30
 
