@@ -15,7 +15,6 @@ from rldistill.errors import UsageError, shown
 from rldistill.types import ActionLayout
 
 ATARI_PREFIX = "atari:"
-ATARI_FRAMES_PER_SECOND = 60
 # A file may declare anything; these are what environments and networks compute with.
 _DTYPES = frozenset({"bool", "float16", "float32", "float64"}) | {
     f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import gymnasium
 import numpy as np
 import onnx
 import pytest
@@ -70,9 +71,35 @@ def test_an_onnx_file_plays_the_task_that_its_contract_names(teacher, tmp_path):
     said = rd.evaluate(path, **FEW)
     assert said.policies[0].task == named.policies[0].task
     assert said.policies[0].played.episodes == named.policies[0].played.episodes
+    loaded = rd.evaluate(rd.load_policy(path), **FEW)
+    assert loaded.policies[0].played.episodes == named.policies[0].played.episodes
     assert run_well("inspect", path, "--json").json["task"] == "CartPole-v1"
     line = run("collect", path, "--env-kwargs", '{"sutton_barto_reward": true}', "--out", tmp_path / "d").line
     assert "Name the task too: --task CartPole-v1" in line
+
+
+def test_no_environment_is_made_of_a_contract_before_it_is_played(teacher, tmp_path, monkeypatch):
+    path = tmp_path / "cart.onnx"
+    export(teacher, path, **FEW)
+    made, make = [], gymnasium.make
+    monkeypatch.setattr(gymnasium, "make", lambda *given, **settings: made.append(given) or make(*given, **settings))
+    assert rd.load_policy(path).tasks[0].name == "CartPole-v1"
+    assert as_policy(path, device="cpu").tasks[0].name == "CartPole-v1"
+    assert run_well("inspect", path, "--json").json["task"] == "CartPole-v1"
+    assert made == []
+    rd.evaluate(path, **FEW)
+    assert made != []
+
+
+def test_a_clock_and_zeros_of_a_contract_are_given_to_its_policy(tmp_path):
+    path = tmp_path / "clock.onnx"
+    policy = small_policy(make_task("CartPole-v1", {"zero_padding": 2, "time_feature": 500}).task)
+    onnx_format.write(Export(policy, make_contract(policy, Names(), None)), path)
+    seen = rd.load_policy(path).tasks[0].fingerprint
+    assert (seen.observation_shape, seen.zero_padding, seen.time_feature) == ((7,), 2, 500)
+    own = rd.evaluate(policy, **FEW).policies[0].played.episodes
+    for task in (None, "CartPole-v1"):
+        assert rd.evaluate(path, task=task, **FEW).policies[0].played.episodes == own
 
 
 def test_the_task_of_a_contract_imports_nothing_and_must_fit(teacher, tmp_path):
@@ -91,15 +118,25 @@ def test_the_task_of_a_contract_imports_nothing_and_must_fit(teacher, tmp_path):
             rd.evaluate(names(name), **FEW)
 
 
-def test_of_atari_the_contract_names_the_task_where_it_is_played_as_usual(tmp_path):
-    usual, faster = make_task("atari:pong").task, make_task("atari:pong", {"frame_skip": 2}).task
-    for task, played_as in ((usual, "atari:pong"), (faster, "unnamed")):
-        path = tmp_path / f"{played_as}.onnx".replace(":", "-")
-        policy = small_policy(task, network="conv:4-4:4")
-        onnx_format.write(Export(policy, make_contract(policy, Names(), None)), path)
-        (own,) = as_policy(path, device="cpu").tasks
-        assert own.name == played_as
-        assert played_as == "unnamed" or own.fingerprint == task.fingerprint
+def test_a_contract_of_another_form_names_no_task(teacher, tmp_path):
+    path = tmp_path / "cart.onnx"
+    export(teacher, path, **FEW)
+    with_contract(path, path, lambda contract: contract["observation"]["terms"].append(7))
+    with pytest.raises(RldistillError, match="does not say which task it plays"):
+        rd.evaluate(path, outputs="q_values", **FEW)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_pool": False}])
+def test_of_atari_the_contract_names_no_task(settings, tmp_path):
+    task = make_task("atari:pong", settings).task
+    path = tmp_path / "pong.onnx"
+    policy = small_policy(task, network="conv:4-4:4")
+    onnx_format.write(Export(policy, make_contract(policy, Names(), None)), path)
+    (own,) = as_policy(path, device="cpu").tasks
+    assert own.name == "unnamed"
+    assert own.fingerprint.action_layout == task.fingerprint.action_layout
+    with pytest.raises(RldistillError, match="does not say which task it plays"):
+        rd.evaluate(path, **FEW)
 
 
 def test_an_onnx_file_is_read_back_as_the_policy_it_was(teacher, tmp_path):

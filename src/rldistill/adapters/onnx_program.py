@@ -9,7 +9,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,11 +22,12 @@ from rldistill import errors
 from rldistill.adapters.formats import FileStart, Format, program_policy, read_contract
 from rldistill.adapters.onnx_file import CONTRACT_KEY
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
+from rldistill.envs.extended import observed_as
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.limits import JSON
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
-from rldistill.tasks import ATARI_FRAMES_PER_SECOND, UNNAMED_TASK, ObservationFingerprint, Task
+from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Task
 from rldistill.types import ActionLayout
 
 SECONDS_PER_CALL = 2.0
@@ -127,9 +127,11 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
-    program, named = load_onnx(path, trust=reading.trust), contract_task(path)
-    # It says too little of how frames are made to be told from others by it.
-    return program_policy(program, task or (named and replace(named, name=UNNAMED_TASK)), reading, _contract_in(path))
+    contract = _contract_in(path)
+    described = _task_of(contract)
+    if task is not None and described is not None:
+        task = observed_as(task, described.fingerprint)
+    return program_policy(load_onnx(path, trust=reading.trust), task or described, reading, contract)
 
 
 def _contract_in(path: Path) -> Any:  # noqa: ANN401 (JSON)
@@ -140,21 +142,26 @@ def _contract_in(path: Path) -> Any:  # noqa: ANN401 (JSON)
         return {}
 
 
-def contract_task(path: Path) -> Task | None:
-    """Return the task that the contract of an export in the file's metadata names, as far as it describes it.
+def _task_of(contract: Any) -> Task | None:  # noqa: ANN401 (JSON of a stranger)
+    """Return the task that a contract names, as it describes it: nothing is made of it before it is played.
 
-    None where it has none, or says something else: then the user must name the task.
+    None where it is no contract, or says something else: then the user must name the task.
     """
     try:
-        contract = _contract_in(path)
         observation, task = contract["observation"], contract["task"]
-        seen = ObservationFingerprint(tuple(observation["shape"]), observation["dtype"], _layout_of(contract["action"]))
-        named = Task(task["name"], seen, environment_kwargs=task["environment_kwargs"])
-        if named.is_atari:
-            frame_skip = round(ATARI_FRAMES_PER_SECOND / contract["control_rate_hz"])
-            return replace(named, fingerprint=replace(seen, frame_skip=frame_skip))
-        return named
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, RldistillError):
+        terms = observation["terms"]
+        clocks = [term["clock"]["steps"] for term in terms if "clock" in term]
+        seen = ObservationFingerprint(
+            tuple(observation["shape"]),
+            observation["dtype"],
+            _layout_of(contract["action"]),
+            zero_padding=sum(end - start for start, end in (term["slice"] for term in terms if "constant" in term)),
+            time_feature=clocks[0] if clocks else None,
+        )
+        # It does not say how frames are made, without which a game of Atari looks like another one.
+        name = UNNAMED_TASK if task["name"].startswith(ATARI_PREFIX) else task["name"]
+        return Task(name, seen, environment_kwargs=task["environment_kwargs"])
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError, RldistillError):
         return None
 
 

@@ -1,6 +1,5 @@
 """From what a user names to a policy and the task it plays."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,12 +17,11 @@ from rldistill.adapters.load import (
     policy_file_of,
     share_words,
 )
-from rldistill.adapters.onnx_program import contract_task
 from rldistill.data import TeacherEntry
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.atari import atari_task
 from rldistill.envs.extended import ObservationSettings
-from rldistill.errors import MismatchError, RldistillError, UsageError
+from rldistill.errors import MismatchError, UsageError
 from rldistill.loading.bundled import recorded_path
 from rldistill.loading.several import Choose, SeveralTeachers, make_choice, several_by_name
 from rldistill.options.collect import CollectOptions
@@ -36,7 +34,7 @@ from rldistill.policies.entry import several_entry, teacher_entry
 from rldistill.policies.sighted import SightedPolicy, check_takes_parts, seeing
 from rldistill.policies.switched import SwitchedPolicy
 from rldistill.sight import choose_parts, shown_to
-from rldistill.tasks import UNNAMED_TASK, Protocol, Task
+from rldistill.tasks import Protocol, Task
 from rldistill.types import resolve_device
 
 
@@ -220,31 +218,10 @@ def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None =
 def load_file(
     named: PolicyFile, *, device: str, task: object, env_kwargs: Mapping[str, Any] | None = None
 ) -> LoadedPolicy:
-    """Return what a file holds; one that names no task is read for this one, or for that of its contract."""
+    """Return what a file holds; one that names no task is read for this one."""
     path = policy_file_of(named.path)
-    kind = detect_kind(path)
-    known = None if kind == "policy" else _one_task(task, env_kwargs)
-    if known is None and kind == "onnx":
-        known = _task_of_export(path)
-    return load_with(path, named.reading, device=device, task=known)
-
-
-def _task_of_export(path: Path) -> Task | None:
-    """Return the task that an export's contract names, as it is here; where it differs, or is not here, what it says.
-
-    Of Atari it says too little to tell what differs.
-    """
-    named = contract_task(path)
-    if named is None or named.name == UNNAMED_TASK:
-        return None
-    with contextlib.suppress(RldistillError):
-        task = atari_task(named.name, {}) if named.is_atari else make_task(named).task
-        said, seen = named.fingerprint, task.fingerprint
-        names = ("observation_shape", "frame_skip")
-        sizes = [(each.action_layout.kind, each.action_layout.sizes) for each in (said, seen)]
-        if sizes[0] == sizes[1] and all(getattr(said, name) == getattr(seen, name) for name in names):
-            return task
-    return None if named.is_atari else named
+    is_ours = detect_kind(path) == "policy"
+    return load_with(path, named.reading, device=device, task=None if is_ours else _one_task(task, env_kwargs))
 
 
 def _one_task(task: Any, env_kwargs: Mapping[str, Any] | None) -> Task | None:  # noqa: ANN401 (whatever names tasks)
