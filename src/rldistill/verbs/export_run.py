@@ -45,14 +45,6 @@ _EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Rows of an evaluation of the policy."""
-
-    rows: Any  # JSON
-    task: Task  # that was played
-
-
-@dataclass(frozen=True)
 class Job:
     """An export that was checked as far as nothing is played or written for it."""
 
@@ -85,7 +77,7 @@ def run(job: Job) -> Exported:
             text = f"{job.policy.name} draws its actions: `action` is the most likely one, draw from the other outputs"
             tell(listeners, text)
         try:
-            made = _made(job, _measured(job, listeners), listeners)
+            made = _made(job, _rows(job, listeners), listeners)
             with writing(job.out):
                 written = job.format.write(made, folder / job.out.name)
             result = replace(_verified(job, made, folder, listeners), written=written)
@@ -95,10 +87,10 @@ def run(job: Job) -> Exported:
     return result
 
 
-def _made(job: Job, found: Measured | None, listeners: list[Callback]) -> Export:
-    """Return the policy with all that goes out with it, and what an evaluation says of it."""
+def _made(job: Job, rows: Any, listeners: list[Callback]) -> Export:  # noqa: ANN401 (JSON)
+    """Return the policy with all that goes out with it, and what an evaluation's rows say of it."""
     options, policy = job.options, on_cpu(job.policy)
-    measured, rows = policy.hash, None if found is None else found.rows
+    measured = policy.hash
     # An export without data was refused where it needs them.
     dataset, calibration = job.dataset, job.calibration
     if options.quantization_aware:
@@ -118,8 +110,10 @@ def _made(job: Job, found: Measured | None, listeners: list[Callback]) -> Export
         policy = policy.with_provenance(without_folders(policy.spec.provenance))
     is_tuned = options.quantization_aware
     # What was measured is the policy with the weights that it has, not with other or rounded ones, and on its own task.
-    is_own = found is not None and _is_alike(found.task, policy.tasks[0]) and options.precision == "float32"
-    retention = retention_in(rows, measured) if is_own else None
+    own = policy.tasks[0]
+    played = own if job.task is None else job.task.task
+    is_own = (played.name, played.environment_kwargs) == (own.name, own.environment_kwargs)
+    retention = retention_in(rows, measured) if is_own and options.precision == "float32" else None
     tuned_from = measured if is_tuned else None
     return Export(
         policy=as_seen(policy),
@@ -130,7 +124,7 @@ def _made(job: Job, found: Measured | None, listeners: list[Callback]) -> Export
         calibration=calibration,
         playable=job.playable,
         score=None if is_tuned else score_in(rows, measured),
-        played=None if found is None else found.task.name,
+        played=played.name,
         license=options.license,
     )
 
@@ -223,21 +217,20 @@ def _score(job: Job, student: NamedPolicy, teacher: NamedPolicy | None, listener
     return Evaluation(options.seed, play.compare([student], teacher))
 
 
-def _measured(job: Job, listeners: list[Callback]) -> Measured | None:
-    """Return an evaluation of the policy: played where a task is named, else recorded beside its file for its task."""
+def _rows(job: Job, listeners: list[Callback]) -> Any:  # noqa: ANN401 (JSON)
+    """Return the rows of an evaluation of the policy: of the task that is named, else recorded beside its file."""
     if job.task is not None:
         found = recorded_teacher(job.policy, job.task.task, device=job.options.device)
         teacher = None if found is None else NamedPolicy("teacher", found)
         result = _score(job, NamedPolicy("policy", job.policy), teacher, listeners)
-        return None if result is None else Measured(result.to_dict()["policies"], job.task.task)
+        return None if result is None else result.to_dict()["policies"]
     path = path_of(job.named)
     if path is None:
         return None
     own = job.policy.tasks[0]
     # A record's protocol is that of the play that it was recorded in.
     protocol = (own if job.playable is None else job.playable.task).protocol
-    rows = _recorded_rows((path if path.is_dir() else path.parent) / _EVALUATION_FILE, replace(own, protocol=protocol))
-    return None if rows is None else Measured(rows, own)
+    return _recorded_rows((path if path.is_dir() else path.parent) / _EVALUATION_FILE, replace(own, protocol=protocol))
 
 
 def _recorded_rows(path: Path, task: Task) -> Any:  # noqa: ANN401 (JSON)
@@ -249,11 +242,6 @@ def _recorded_rows(path: Path, task: Task) -> Any:  # noqa: ANN401 (JSON)
         return data.get("policies") if is_own else None
     except (OSError, ValueError, AttributeError):
         return None  # a hint: the contract then says nothing of it
-
-
-def _is_alike(played: Task, own: Task) -> bool:
-    """Whether a task that was named is the one that the contract names, with the same settings."""
-    return (played.name, played.environment_kwargs) == (own.name, own.environment_kwargs)
 
 
 def _deliver(job: Job, made: Export, result: Exported, folder: Path) -> None:
