@@ -254,8 +254,9 @@ class _CollectionRun:
                 raise
             except RldistillError:  # of the environment or the policy, between two steps: those before are whole
                 writer.flush()
-                text = f"{writer.num_listed_steps:,} steps are written. Once the cause is mended, go on with --resume."
-                tell(self._callbacks, text, "warning")
+                if num_steps := writer.num_listed_steps:
+                    text = f"{num_steps:,} steps are written. Once the cause is mended, go on with --resume."
+                    tell(self._callbacks, text, "warning")
                 raise
             finally:
                 envs.close()
