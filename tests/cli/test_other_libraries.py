@@ -171,6 +171,12 @@ def test_inspect_says_which_words_a_file_needs(balance_onnx):
     assert (wrong.code, wrong.line[:40]) == (2, "rldistill inspect: outputs: got 'scores'"[:40])
 
 
+def test_inspect_of_an_unread_file_refuses_a_task_that_does_not_exist(balance_onnx):
+    failed = run("inspect", balance_onnx, "--task", "CartPol-v1")
+    assert failed.code == 2
+    assert failed.line.startswith("rldistill inspect: Task 'CartPol-v1' cannot be made")
+
+
 def test_inspect_says_what_an_onnx_file_is(balance_onnx):
     record = run_well("inspect", balance_onnx, "--outputs", "q_values", *CART_POLE, "--json").json
     assert (record["kind"], record["format"], record["num_parameters"]) == ("program", "onnx", 8)

@@ -79,8 +79,8 @@ def test_before_each_period_of_updates_so_many_steps_are_played():
     [
         (1.0, 1000, None),
         ("linear:1->0@0.5", 600, None),
-        ("linear:1->0@0.5", 1000, "teacher_fraction is 1 there, the student never acts"),
-        (0.25, 1000, "teacher_fraction is 0.25 there, the student acts as it is then"),
+        ("linear:1->0@0.5", 1000, "where teacher_fraction is 1 and only the teacher acts"),
+        (0.25, 1000, "where teacher_fraction is 0.25 and the student acts untrained"),
     ],
 )
 def test_who_acts_is_warned_about_where_all_play_is_over_before_the_student_learns(fraction, collect_period, said):

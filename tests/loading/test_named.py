@@ -163,5 +163,6 @@ def test_a_dataset_is_no_run_folder(tmp_path):
     with pytest.raises(PolicyFileError) as caught:
         as_policy(dataset, device="cpu")
     assert str(caught.value) == (
-        f"{dataset} is a dataset, expected a policy file or a run folder. `distill` learns from it."
+        f"{dataset} is a dataset, expected a policy file or a run folder. To learn from it: "
+        f"rldistill distill {dataset}, without --teacher."
     )

@@ -108,7 +108,10 @@ def policy_file_of(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     if is_dataset_folder(path):
-        raise PolicyFileError(f"{path} is a dataset, expected a policy file or a run folder. `distill` learns from it.")
+        raise PolicyFileError(
+            f"{path} is a dataset, expected a policy file or a run folder. To learn from it: rldistill distill {path}, "
+            "without --teacher."
+        )
     way_on = next((way for name, way in _KNOWN_FOLDERS.items() if (path / name).exists()), "this is not a run folder.")
     raise PolicyFileError(
         f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; {way_on}"

@@ -191,12 +191,11 @@ class LiveSource:
         warnings: list[str] = []
         fraction = self._teacher_fraction(0.0)
         if self._teacher_fraction.bounds[0] < 1 and self._num_collections == 1:
-            who = "the student never acts" if fraction == 1 else "the student acts as it is then"
+            who = "only the teacher acts" if fraction == 1 else "the student acts untrained"
             warnings.append(
-                f"{self.description} is over before the first update: teacher_fraction is {fraction:g} there, {who}, "
-                "and what it learns is never played. Collect oftener, with fewer steps each time: --collect-period "
-                f"and --collect-steps, {self._collect_period:,} and {self._collect_steps:,} in this run of "
-                f"{self._num_updates:,} updates."
+                f"{self.description}: all of it comes before the first update, where teacher_fraction is {fraction:g} "
+                f"and {who}. Lower --collect-period ({self._collect_period:,}) and --collect-steps "
+                f"({self._collect_steps:,}), or raise --num-updates ({self._num_updates:,})."
             )
         has_chance = self._epsilon > 0 or self.task.protocol.sticky_action_probability > 0
         if self.task.is_atari and self._player.behaviour == "greedy" and not has_chance:

@@ -79,6 +79,7 @@ def _describe_file(
     check_reading(path, kind, reading)
     if kind in ("torchscript", "torch_export") and not reading.trust:
         return _describe_unread(path, kind, "it holds code of its maker. Add --trust if you trust where it came from.")
+    playable = None if task is None else make_task(task, env_kwargs)  # a wrong name is no fault of the file
     try:
         policy = as_policy(
             PolicyFile(path, reading), device="cpu", task=task, env_kwargs=env_kwargs, sees=sees, names=names
@@ -88,8 +89,8 @@ def _describe_file(
         if sees is not None or (is_said and reading.outputs is not None):
             raise
         return _describe_unread(path, kind, str(error))
-    if task is not None:
-        fit_policy(policy, played_by(policy, make_task(task, env_kwargs)).task)
+    if playable is not None:
+        fit_policy(policy, played_by(policy, playable).task)
     if isinstance(policy, SightedPolicy):
         policy = policy.policy
     if isinstance(policy, ProgramPolicy):

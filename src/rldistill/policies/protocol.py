@@ -56,7 +56,7 @@ class Policy(Protocol):
         rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
         exploration_epsilon: float = 0.0,
     ) -> tuple[Actions, State]:
-        """Return one action per row, `[B, *action_shape]`, and the next state."""
+        """Return one action per row, `[B, *action_shape]`, choices counted from 0, and the next state."""
         ...
 
     def initial_state(self, num_envs: int) -> State:
