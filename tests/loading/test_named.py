@@ -151,9 +151,18 @@ def test_what_is_no_policy_is_refused_with_what_makes_one():
 
 def test_a_model_of_stable_baselines_in_memory_is_refused_with_how_to_save_it():
     model = type("PPO", (), {"policy": torch.nn.Linear(4, 2), "save": None})()
-    for load in (lambda: as_policy(model, device="cpu"), lambda: load_policy(model)):
-        with pytest.raises(UsageError, match=r"got a PPO, .* model\.save\('model\.zip'\) and env\.save"):
+    policy = type("MlpPolicy", (QNetwork,), {"__module__": "stable_baselines3.common.policies"})()
+    for name, load in {"PPO": lambda: load_policy(model), "MlpPolicy": lambda: load_policy(policy)}.items():
+        with pytest.raises(UsageError, match=rf"got a {name}, .* model\.save\('model\.zip'\) and env\.save"):
             load()
+    with pytest.raises(UsageError, match=r"got a PPO, .* model\.save\('model\.zip'\)"):
+        as_policy(model, device="cpu")
+
+
+def test_a_module_with_a_part_called_policy_is_loaded():
+    module = QNetwork()
+    module.policy, module.save = torch.nn.Linear(4, 2), None
+    assert load_policy(module, task=vector_task(), outputs="q_values").output_kind == "q_values"
 
 
 def test_a_dataset_is_no_run_folder(tmp_path):

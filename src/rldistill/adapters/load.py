@@ -175,7 +175,7 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
             policy = _load_file(path, reading, task, device=options.device, module=module, must_fit=must_fit)
     elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
-    elif not callable(source) or isinstance(source, type):
+    elif not callable(source) or isinstance(source, type) or hint_to_save(source):
         raise UsageError(
             f"load_policy: got {_shown(source)}, expected a path, an nn.Module, or a function of observations."
             f"{hint_to_save(source)}"
@@ -283,8 +283,11 @@ def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task |
 
 
 def hint_to_save(source: object) -> str:
-    """Return how a model of Stable-Baselines3 that is in memory is loaded; of any other object nothing."""
-    if not (isinstance(getattr(source, "policy", None), nn.Module) and hasattr(source, "save")):
+    """Return how a model of Stable-Baselines3 that is in memory, or its policy, is loaded; of other objects nothing."""
+    is_model = isinstance(getattr(source, "policy", None), nn.Module) and hasattr(source, "save")
+    # Its module answers actions, values and log-probabilities, and no logits.
+    is_policy = any(base.__module__ == "stable_baselines3.common.policies" for base in type(source).__mro__)
+    if not is_policy and (not is_model or isinstance(source, nn.Module)):
         return ""
     return (
         " Save a model of Stable-Baselines3 first, model.save('model.zip') and env.save('vecnormalize.pkl') of its "
