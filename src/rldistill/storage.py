@@ -86,7 +86,7 @@ def writing(path: Path) -> Generator[None]:
         if error.errno in _DISK_FULL:
             raise DiskFullError(
                 f"Writing {path} failed: {error.strerror}. What was reported written before is intact. "
-                f"Free some space and run the same command again, with --resume if it has that option."
+                "Free some space and run the same command again, with --resume if it has that option."
             ) from error
         raise RldistillError(f"Writing {path} failed: {error.strerror or error}.") from error
 

@@ -133,8 +133,7 @@ def _named_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[tuple[Term,
     What is appended behind them follows, unless the names are of that, too.
     """
     seen, sight = policy.spec.seen, policy.spec.sight
-    appended = [Term("zero_padding", seen.zero_padding)] if seen.zero_padding else []
-    appended += [] if seen.time_feature is None else [Term("time_left", 1)]
+    appended = [term for term, _ in _appended(policy)]
     num_own = policy.spec.num_observed - sum(term.size for term in appended)
     own = [(term, (term.size,)) for term in named]
     if named and sum(term.size for term in named) != num_own:
@@ -146,22 +145,24 @@ def _named_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[tuple[Term,
     return own + [(term, (term.size,)) for term in appended]
 
 
-def _appended_values(policy: TorchPolicy) -> list[dict[str, Any]]:
-    """Say of each number that a policy sees what it is, where it is appended behind all else: zeros and a clock."""
+def _appended(policy: TorchPolicy) -> list[tuple[Term, dict[str, Any]]]:
+    """Return what is appended behind all else that a policy sees, zeros and a clock, with what its numbers are."""
     seen = policy.spec.seen
-    steps = seen.time_feature
-    clock = [] if steps is None else [{"clock": {"steps": steps, "value": "1 - t / T"}}]
-    found = [{"constant": 0.0}] * seen.zero_padding + clock
-    return [{}] * (policy.spec.num_observed - len(found)) + found
+    zeros = [(Term("zero_padding", seen.zero_padding), {"constant": 0.0})] if seen.zero_padding else []
+    if seen.time_feature is None:
+        return zeros
+    return [*zeros, (Term("time_left", 1), {"clock": {"steps": seen.time_feature, "value": "1 - t / T"}})]
 
 
 def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
     """Say of every term what the policy does with it; one whose numbers are not all treated alike is several."""
     statistics, scales = observed_statistics(policy), _factors(policy)
     is_normalised = [False] * len(scales) if statistics is None else statistics.is_applied
-    described, appended = _named_terms(policy, named), _appended_values(policy)
+    described = _named_terms(policy, named)
     _check_total("observation", [term for term, _ in described], policy.spec.num_observed)
-    treated = list(zip(is_normalised, scales, appended, strict=True))
+    appended = [value for term, value in _appended(policy) for _ in range(term.size)]
+    values = [{}] * (len(scales) - len(appended)) + appended
+    treated = list(zip(is_normalised, scales, values, strict=True))
     terms: list[dict[str, Any]] = []
     start = 0
     for term, shape in described:
@@ -172,7 +173,7 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
             own = [behind - first] if edges else list(shape)
             data = {"name": name, "slice": [first, behind], "shape": own, "unit": term.unit}
             used = statistics if is_normalised[first] else None
-            terms.append(data | _preprocessing(used, scales[first], first, behind) | appended[first])
+            terms.append(data | _preprocessing(used, scales[first], first, behind) | values[first])
         start = end
     return terms
 
