@@ -37,6 +37,7 @@ def test_smoke(name, tmp_path):
         assert all(found["num_episodes"] == results["num_episodes"] for found in arm["games"].values())
     assert f"# {results['title']}" in (out / "results.md").read_text()
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(out.glob("students/*/curves.png"))) == (2 if name == "online" else 0)
 
     before = contents(out)
     listed = run_well(*command, "--dry-run", "--json").json["jobs"]

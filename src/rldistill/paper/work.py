@@ -14,6 +14,7 @@ from rldistill.events import Callback, Event, ProgressEvent
 from rldistill.options.declaration import option_types
 from rldistill.options.distill import Live, Online
 from rldistill.policies import TorchPolicy, load_policy
+from rldistill.reports.curves import FIGURE_FILE, online_curves
 from rldistill.session.metrics import read_metrics
 from rldistill.storage import write_atomically
 from rldistill.tasks import ATARI_PREFIX
@@ -130,7 +131,9 @@ def distill_online(
     of_source, of_student = split_settings(online_settings, Online)
     source = Online(f"{ATARI_PREFIX}{game}", env_kwargs=env, **of_source)
     student = distill(source, out=out_path, seed=seed, resume=True, **machine, **of_student)
-    records = read_metrics(Path(out_path) / CURVES_FILE)
+    folder = Path(out_path)
+    online_curves(folder, folder / FIGURE_FILE)
+    records = read_metrics(folder / CURVES_FILE)
     return _made(student) | {
         "best_hash": student.spec.provenance["teacher"]["hash"],
         "student_change": mean_change([record["student_scores"] for record in records]),
