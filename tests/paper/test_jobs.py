@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from contextlib import closing
+from multiprocessing.context import SpawnProcess
 
 import pytest
 
@@ -118,6 +119,19 @@ def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced(tmp_path):
         backend.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_process_starts_is_left_to_the_parent(tmp_path, monkeypatch, number):
+    start = SpawnProcess.start
+
+    def start_and_signal(process):
+        start(process)
+        os.kill(process.pid, number)
+
+    monkeypatch.setattr(SpawnProcess, "start", start_and_signal)
+    with closing(Backend(2)) as backend:
+        assert run_stage(squares(tmp_path, [2, 3]), backend)["square of 3"]["square"] == 9
+
+
 def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
     begun: list[str] = []
 
@@ -135,7 +149,7 @@ def test_a_stop_reaches_every_job_and_leaves_nothing_running(tmp_path):
             run_stage(jobs, backend, callbacks=[stop_when_both_work])
         assert len(list(tmp_path.glob("saved-*"))) == 2
         assert not list(tmp_path.glob("*.json"))
-        # Nothing is broken by it: the same processes work on.
+        # Nothing is broken by it.
         assert run_stage(squares(tmp_path, [7]), backend)["square of 7"]["square"] == 49
     finally:
         backend.close()

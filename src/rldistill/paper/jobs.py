@@ -7,10 +7,11 @@ number of environments) are not, so a folder of results may be moved, and finish
 
 Processes are started anew (spawned): nothing is shared but plain data, so a backend for many machines needs no more. A
 worker does one job after the other and tells events and outcomes through its pipe. Ctrl-C reaches every process of a
-terminal, so workers ignore it: the parent's callbacks decide, and workers are asked to stop at their next event. A
-worker whose parent is gone stops at its next event too.
+terminal, so workers never take it: the parent's callbacks decide. Whatever comes through the pipe of a worker at work
+asks it to stop at its next event, and so does the end of the pipe, where the parent is gone.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
-from multiprocessing.synchronize import Event as StopFlag
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 _SECONDS_BETWEEN_EVENTS = 0.25
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that the parent takes for all
 _STOPPED = "stopped; the jobs that are done are kept. The next call goes on."
 
 
@@ -120,7 +122,6 @@ class Backend:
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
         self._context = multiprocessing.get_context("spawn")
-        self._stop = self._context.Event()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
@@ -144,11 +145,12 @@ class Backend:
                 done = len(jobs) - len(waiting) - len(self._busy)
                 notify(callbacks, ProgressEvent("all", done, len(jobs), "jobs"))
         except StopRequestedError:
-            self._stop.set()
+            for worker in self._busy:
+                worker.ask_to_stop()
             while self._busy:
                 for _ in self._look(()):
                     pass
-            self._stop.clear()
+            self.close()  # one that had just finished has not read that it was asked
             raise KeyboardInterrupt(_STOPPED) from None
 
     def close(self) -> None:
@@ -164,7 +166,7 @@ class Backend:
             if worker.answers():
                 return worker
             worker.close(at_once=True)
-        return _Worker(self._context, self._stop)
+        return _Worker(self._context)
 
     def _look(self, callbacks: Sequence[Callback]) -> Iterator[Outcome]:
         """Pass on what busy workers tell; waits a moment for it."""
@@ -186,10 +188,16 @@ class Backend:
 class _Worker:
     """A process and our end of its pipe."""
 
-    def __init__(self, context: SpawnContext, stop: StopFlag) -> None:
+    def __init__(self, context: SpawnContext) -> None:
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_be_worker, args=(theirs, stop), daemon=True)
-        self._process.start()
+        self._process = context.Process(target=_be_worker, args=(theirs,), daemon=True)
+        ensure_running()  # lets signals through when it begins
+        # A signal that comes while the process imports what it needs waits until it ignores it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # Ours alone is left open here: the pipe ends when the process does.
         theirs.close()
         self._job_name = ""
@@ -206,6 +214,10 @@ class _Worker:
     def begin(self, job: Job, num_threads: int) -> None:
         self._job_name = job.name
         self.pipe.send((job, num_threads))
+
+    def ask_to_stop(self) -> None:
+        with contextlib.suppress(OSError):  # it died: that will be its outcome
+            self.pipe.send(None)
 
     def receive(self) -> Event | Outcome:
         """Return what the process tells next; its death is an outcome."""
@@ -224,7 +236,7 @@ class _Worker:
         self._process.join()
 
 
-def _relay(pipe: Connection, stop: StopFlag) -> Callback:
+def _relay(pipe: Connection) -> Callback:
     """In a worker: a callback that passes events on, not too many, and asks the parent whether to stop."""
     told_at = 0.0
 
@@ -238,17 +250,18 @@ def _relay(pipe: Connection, stop: StopFlag) -> Callback:
                 pipe.send(event)
             except OSError:
                 return True  # the parent is gone
-        return stop.is_set()
+        return pipe.poll()
 
     return relay
 
 
-def _be_worker(pipe: Connection, stop: StopFlag) -> None:
+def _be_worker(pipe: Connection) -> None:
     """Be a worker: one job after the other, until the parent's end of the pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads, with the first job
-    relay = _relay(pipe, stop)
+    relay = _relay(pipe)
     try:
         while True:
             asked = pipe.recv()
