@@ -12,6 +12,7 @@ from typing import Any
 from rldistill import statistics
 from rldistill.errors import UsageError
 from rldistill.evaluation.parts import PartUse
+from rldistill.evaluation.table import evaluation_table
 from rldistill.networks import NetworkSize
 from rldistill.rollout.evaluate import PlayedEpisodes
 from rldistill.rollout.speed import DecisionSpeed
@@ -163,8 +164,6 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return the tables that `rldistill evaluate` prints."""
-        from rldistill.evaluation.table import evaluation_table  # it needs the records defined here
-
         return evaluation_table(self)
 
     def to_dict(self) -> dict[str, Any]:

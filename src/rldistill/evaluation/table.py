@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
 
 from rldistill.errors import printable
 from rldistill.evaluation.parts import PartUse
-from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.statistics import Interval
+
+if TYPE_CHECKING:
+    from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 
 _WIDTH = 80
 _GAP = "  "
@@ -18,7 +20,7 @@ _UNKNOWN = "-"
 _Row = Sequence[str]
 
 
-def evaluation_table(evaluation: Evaluation) -> str:
+def evaluation_table(evaluation: "Evaluation") -> str:
     """Return tables as text: scores with intervals and what was kept, by task; over several tasks; size and speed."""
     blocks = _score_blocks(evaluation)
     blocks += [f"{printable(row.name)} {parts_text(row.parts)}" for row in evaluation.policies if row.parts]
@@ -43,7 +45,7 @@ def size_text(num_bytes: int) -> str:
     return f"{num_bytes / 10**9:,.0f} GB"
 
 
-def _score_blocks(evaluation: Evaluation) -> list[str]:
+def _score_blocks(evaluation: "Evaluation") -> list[str]:
     """Return, for each task, its caption, its scores, and its students beside their teacher; in the same columns."""
     behaviours = {row.behaviour for row in evaluation.policies if row.role != "random"}
     differ = len(behaviours) > 1
@@ -62,7 +64,7 @@ def _score_blocks(evaluation: Evaluation) -> list[str]:
     return blocks
 
 
-def _score_table(rows: Sequence[PolicyEvaluation], *, differ: bool) -> list[_Row]:
+def _score_table(rows: "Sequence[PolicyEvaluation]", *, differ: bool) -> list[_Row]:
     """Return score and retention of each; `differ`: also how each acts."""
     scores = _with_intervals([_number(row.mean, 4) for row in rows], [_score_interval(row) for row in rows])
     kept = _with_intervals([_share(row.retention) for row in rows], [_interval(row.retention_interval) for row in rows])
@@ -74,7 +76,7 @@ def _score_table(rows: Sequence[PolicyEvaluation], *, differ: bool) -> list[_Row
     return table
 
 
-def _beside_table(rows: Sequence[PolicyEvaluation]) -> list[_Row]:
+def _beside_table(rows: "Sequence[PolicyEvaluation]") -> list[_Row]:
     """Return, of students beside their teacher, the ratio of the scores, and how alike they choose in its states."""
     ratios = _with_intervals(
         [_share(row.relative_score) for row in rows], [_interval(row.relative_score_interval) for row in rows]
@@ -95,7 +97,7 @@ def _percentages(values: Sequence[tuple[float | None, Interval | None]]) -> list
     return _with_intervals(shown, ends)
 
 
-def _overall_blocks(evaluation: Evaluation) -> list[str]:
+def _overall_blocks(evaluation: "Evaluation") -> list[str]:
     num_tasks, students = len(evaluation.tasks), evaluation.overall
     means = _with_intervals(
         [_over_tasks(row.geometric_mean, row.num_relative_scores, num_tasks) for row in students],
@@ -118,7 +120,7 @@ def _over_tasks(value: float | None, num_defined: int, num_tasks: int) -> str:
     return f"in {num_defined} of {num_tasks}" if value is None else f"{value:.3f}"
 
 
-def _cost_table(evaluation: Evaluation) -> list[_Row]:
+def _cost_table(evaluation: "Evaluation") -> list[_Row]:
     """Return size and speed of each network; one that plays several tasks is shown for the first of them."""
     table: dict[tuple[str, str], _Row] = {}
     for row in evaluation.policies:
@@ -175,7 +177,7 @@ def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str
     return [f"{value:>{widths[0]}} {interval:<{widths[1]}}" for value, interval in zip(values, intervals, strict=True)]
 
 
-def _caption(evaluation: Evaluation, behaviour: str) -> str:
+def _caption(evaluation: "Evaluation", behaviour: str) -> str:
     """Return what was played, wrapped at commas."""
     task, protocol = evaluation.task, evaluation.task.protocol
     counts = sorted({len(row.played.episodes) for row in evaluation.policies})
@@ -199,7 +201,7 @@ def _caption(evaluation: Evaluation, behaviour: str) -> str:
     return "\n".join(lines)
 
 
-def _score_interval(row: PolicyEvaluation) -> str:
+def _score_interval(row: "PolicyEvaluation") -> str:
     if row.played.is_census:
         return "(census)"
     return "" if row.interval is None else f"[{_number(row.interval.low, 3)}, {_number(row.interval.high, 3)}]"
