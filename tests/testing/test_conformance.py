@@ -55,6 +55,11 @@ def test_policies_of_our_own_pass(name):
     check_policy(NATIVE[name])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_observations_are_enough_for_a_policy_that_remembers(count):
+    check_policy(lambda: small_policy(network="gru:4"), observations=np.ones((count, 4), np.float32))
+
+
 def rows(count=1000):
     return np.random.default_rng(3).normal(size=(count, 4)).astype(np.float32)
 
