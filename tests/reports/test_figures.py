@@ -1,5 +1,6 @@
 """Curves: what is drawn is a whole PNG of the promised size, and what cannot be drawn is said in one line."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -162,15 +163,39 @@ def test_the_longest_label_is_not_cut_off_at_the_right_edge(tmp_path, monkeypatc
         np.testing.assert_allclose(one.bbox.bounds, other.bbox.bounds)
 
 
-@pytest.mark.parametrize("has_temperature", [True, False])
-def test_a_footnote_tells_of_a_temperature_only_where_there_is_one(tmp_path, monkeypatch, has_temperature):
+@pytest.mark.parametrize(("temperatures", "falls"), [([0.2, 0.1], True), ([0.2], False), ([], False)])
+def test_a_footnote_tells_of_a_temperature_only_where_it_falls(tmp_path, monkeypatch, temperatures, falls):
     drawn = _drawn_figure(monkeypatch)
     records = _distillation()
-    for record in [] if has_temperature else records:
+    for number, record in enumerate(records):
         del record["temperature"]
+        if temperatures:
+            record["temperature"] = temperatures[number % len(temperatures)]
     learning_curve(_write_run(tmp_path / "run", records), tmp_path / "curve.png", _evaluation())
     footnote, evaluation = drawn[0].texts[-1].get_text().splitlines()
     assert footnote.startswith("Held-out steps: whole episodes that are never trained on")
-    assert footnote.endswith("at the temperature of the moment: they may rise while it falls.") == has_temperature
-    assert ("temperature" in footnote) == has_temperature
+    assert footnote.endswith("at the temperature of the moment: they may rise while it falls.") == falls
+    assert ("temperature" in footnote) == falls
     assert evaluation.startswith("Evaluation: 3 episodes each, seed 4, ")
+
+
+def test_a_logarithmic_axis_has_several_numbers_on_it(tmp_path, monkeypatch):
+    drawn = _drawn_figure(monkeypatch)
+    learning_curve(_write_run(tmp_path / "run", _distillation(steepness=1.5)), tmp_path / "curve.png", _evaluation())
+    axes = drawn[0].axes[0]
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    labels = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert labels == ["0.1", "0.2", "0.5", "1"]
+
+
+def test_long_names_of_policies_do_not_run_into_each_other(tmp_path, monkeypatch):
+    drawn = _drawn_figure(monkeypatch)
+    evaluation = _evaluation()
+    for policy in evaluation["policies"]:
+        policy["name"] = "a name of more than three lines, with averyveryverylongword in it"
+    learning_curve(_write_run(tmp_path / "run", _distillation()), tmp_path / "curve.png", evaluation)
+    boxes = [label.get_window_extent() for label in drawn[0].axes[2].get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+    footnote = drawn[0].texts[-1].get_window_extent()
+    assert all(box.y0 > footnote.y1 for box in boxes)

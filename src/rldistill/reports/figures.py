@@ -4,6 +4,7 @@ It says what it is made of: which steps, how many episodes, which seed. Loss and
 that were never trained on; scores are those of whole games.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,13 @@ def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Map
     axes.plot(updates, held_out, color=STUDENT_COLOUR, linewidth=2.0)
     both = np.concatenate([train, held_out])
     if both.min() > 0 and both.max() / both.min() > _LOGARITHMIC_FROM:
-        from matplotlib.ticker import LogFormatter, NullFormatter
+        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        # Within one decade, powers of ten alone would leave a single number on the axis.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(auto=True)
     else:
         lowest, highest = min(0.0, float(both.min())), float(both.max()) * 1.06
@@ -125,7 +128,7 @@ def _draw_scores(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
         colour = _ROLE_COLOURS[policy["role"]]
         axes.scatter(place + spread, scores, s=16, color=colour, alpha=0.35, linewidths=0)
         _draw_interval(axes, policy, place + 0.24)
-    axes.set_xticks(range(len(policies)), [str(policy["name"]) for policy in policies])
+    axes.set_xticks(range(len(policies)), [_narrow(str(policy["name"])) for policy in policies], fontsize=8)
     axes.grid(visible=False, axis="x")
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
@@ -133,6 +136,12 @@ def _draw_scores(axes: "Axes", policies: Sequence[Mapping[str, Any]]) -> None:
     labels = [canvas.EndLabel(each["mean"], _score_text(each), _ROLE_COLOURS[each["role"]]) for each in policies]
     # Clear of the caps of the last interval, which stands near the edge.
     canvas.label_ends(axes, labels, offset=0.05)
+
+
+def _narrow(name: str) -> str:
+    """Return a name in at most three lines that fit beside the next one's."""
+    lines = textwrap.wrap(name, 13)
+    return "\n".join(lines if len(lines) <= 3 else [*lines[:2], f"{lines[2][:12]}…"])
 
 
 def _draw_interval(axes: "Axes", policy: Mapping[str, Any], x: float) -> None:
@@ -165,7 +174,7 @@ def _distillation_subtitle(config: Mapping[str, Any], records: Sequence[Mapping[
 
 def _distillation_footnote(records: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> str:
     text = "Held-out steps: whole episodes that are never trained on; training loss: mean since the last point"
-    if any("temperature" in record for record in records):
+    if len({record["temperature"] for record in records if "temperature" in record}) > 1:
         text += "; both at the temperature of the moment: they may rise while it falls"
     return f"{text}.\n{_evaluation_note(evaluation)}."
 
