@@ -198,3 +198,9 @@ def test_the_picture_is_drawn_also_of_what_is_undefined(tmp_path, value):
     measure = "geometric_mean" if value else None
     path = experiment_figure(RESULTS | {"arms": arms, "measure": measure}, tmp_path / "results.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_setting_that_is_a_table_is_written_as_the_others():
+    settings = {"online": {"num_updates": 6, "learner": {"network": "dqn", "num_envs": 2}}}
+    page = experiment_page(RESULTS | {"settings": settings})
+    assert "Settings: `online: num_updates 6, learner (network dqn, num_envs 2)`." in page

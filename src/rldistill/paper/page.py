@@ -245,7 +245,11 @@ def _shared(results: Results) -> str:
 
 def _setting(value: Mapping[str, Any] | str) -> str:
     """Return a section of a budget, or what it says in a word, as text."""
-    return value if isinstance(value, str) else ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, str):
+        return value
+    return ", ".join(
+        f"{name} ({_setting(item)})" if isinstance(item, Mapping) else f"{name} {item}" for name, item in value.items()
+    )
 
 
 def _by_seed(measure: Mapping[str, Any]) -> str:
@@ -292,7 +296,7 @@ def experiment_figure(results: Mapping[str, Any], out: Path) -> Path:
 
 def _draw_over_games(axes: "Axes", arms: Sequence[Mapping[str, Any]], measure: str) -> None:
     for place, arm in enumerate(arms):
-        _draw_arm(axes, place, _COLOURS[place % len(_COLOURS)], arm[measure])
+        _draw_arm(axes, place, _COLOURS[place % len(_COLOURS)], arm[measure], _missing(arm))
         if measure == "geometric_mean" and arm["paper"] is not None:
             style: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": canvas.INK, "markersize": 7}
             axes.plot([100 * arm["paper"]], [place - 0.28], "D", zorder=7, **style)
@@ -306,15 +310,20 @@ def _draw_by_game(axes: "Axes", arms: Sequence[Mapping[str, Any]], games: Sequen
             found = arm["games"][game]
             height = row + step * (place - (len(arms) - 1) / 2)
             point = {"value": found["retention"], "interval": found["retention_interval"], "by_seed": []}
-            _draw_arm(axes, height, _COLOURS[place % len(_COLOURS)], point)
-            if found["retention"] is None:
-                text, left = f"{arm['name']}: undefined", axes.get_yaxis_transform()
-                axes.text(0.02, height, text, transform=left, fontsize=7.5, color=canvas.SOFT_INK, va="center")
+            _draw_arm(axes, height, _COLOURS[place % len(_COLOURS)], point, f"{arm['name']}: {_missing(arm)}")
     _name_rows(axes, [canvas.pretty_game(game) for game in games])
 
 
-def _draw_arm(axes: "Axes", height: float, colour: str, found: Mapping[str, Any]) -> None:
+def _missing(arm: Mapping[str, Any]) -> str:
+    """Return why an arm has no share."""
+    return "not compared" if arm["starved"] else "undefined"
+
+
+def _draw_arm(axes: "Axes", height: float, colour: str, found: Mapping[str, Any], missing: str) -> None:
+    """Draw a share with its interval and those of its seeds, or write why it is missing."""
     if found["value"] is None:
+        left = axes.get_yaxis_transform()
+        axes.text(0.02, height, missing, transform=left, fontsize=7.5, color=canvas.SOFT_INK, va="center")
         return
     low, high = found["interval"] or (found["value"], found["value"])
     axes.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=2.2, solid_capstyle="butt")
