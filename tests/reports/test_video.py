@@ -50,6 +50,19 @@ def test_a_film_shows_every_decision_and_rests_on_the_last(tmp_path: Path) -> No
     assert np.ptp(pictures[-1][:40, :320].astype(int)) > 100
 
 
+def test_a_long_name_leaves_the_score_alone(tmp_path: Path) -> None:
+    task = make_task("atari:pong")
+    short, long = (
+        _decoded(
+            side_by_side([(name, RandomPolicy(task.task))], task, tmp_path / f"{len(name)}.mp4", seed=0,
+                         exploration_epsilon=0.0, max_steps=1)
+        )[0][:40, 285:]
+        for name in ("a", "a" * 60)
+    )  # fmt: skip
+    assert np.ptp(short.astype(int)) > 100
+    assert np.abs(short.astype(int) - long.astype(int)).mean() < 3
+
+
 def test_an_mp4_is_h264_that_every_player_shows_at_the_games_own_speed(tmp_path: Path) -> None:
     task = make_task("atari:pong")
     out = side_by_side([("random", RandomPolicy(task.task))], task, tmp_path / "film.mp4", seed=0,

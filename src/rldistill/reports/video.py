@@ -308,13 +308,24 @@ class _Layout:
             draw.rectangle((left, 0, left + width - 1, _CAPTION_HEIGHT - 1), fill=_CAPTION_BACKGROUND)
             draw.rectangle((left, 0, left + width - 1, 3), fill=colour)
             middle = 4 + (_CAPTION_HEIGHT - 4) // 2
-            score = f"{panel.score:g}".replace("-", "−") + (" · over" if panel.is_over else "")
-            draw.text((left + 10, middle), name, fill=_WHITE, font=self._fonts[18], anchor="lm")
+            score = _score(panel)
+            room = width - 20 - self._fonts[18].getlength(f" {score}")
+            draw.text((left + 10, middle), self._fitting(name, room), fill=_WHITE, font=self._fonts[18], anchor="lm")
             draw.text((left + width - 10, middle), score, fill=_WHITE, font=self._fonts[18], anchor="rm")
         middle = _CAPTION_HEIGHT + height + _FOOTER_HEIGHT // 2
         draw.text((10, middle), self._footer, fill=_FAINT, font=self._fonts[13], anchor="lm")
         draw.text((total - 10, middle), f"{seconds:.1f} s", fill=_FAINT, font=self._fonts[13], anchor="rm")
         return picture
+
+    def _fitting(self, name: str, room: float) -> str:
+        """Return a name, or as much of it as fits beside the score."""
+        cuts = (f"{name[:length]}…" for length in range(len(name) - 1, 0, -1))
+        return next((each for each in (name, *cuts) if self._fonts[18].getlength(each) <= room), "…")
+
+
+def _score(moment: _Moment) -> str:
+    points = f"{moment.score:.1f}".removesuffix(".0").replace("-", "−")
+    return f"{points} · over" if moment.is_over else points
 
 
 def _colours(policies: Sequence[Policy]) -> list[str]:
