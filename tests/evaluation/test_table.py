@@ -115,6 +115,7 @@ def test_control_characters_of_a_files_name_do_not_reach_a_terminal(task, tmp_pa
     constant_policy(task, 1, "odd").save(tmp_path / "\x1b[2Jred\rname.safetensors")
     text = str(evaluate(tmp_path / "\x1b[2Jred\rname.safetensors", task, num_episodes=1))
     assert "\\x1b[2Jred name" in text
+    assert "Payout-v0: 1 episode each, seed 0" in text
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 

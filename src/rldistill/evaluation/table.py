@@ -190,7 +190,8 @@ def _caption(evaluation: "Evaluation", behaviour: str) -> str:
         f"sticky actions {protocol.sticky_action_probability:g}" if protocol.sticky_action_probability else "",
         f"settings {json.dumps(dict(task.environment_kwargs), default=repr)}" if task.environment_kwargs else "",
     ]
-    lines = [f"{printable(task.name)}: {' or '.join(map(str, counts))} episodes each"]
+    episodes = "1 episode" if counts == [1] else f"{' or '.join(map(str, counts))} episodes"
+    lines = [f"{printable(task.name)}: {episodes} each"]
     for part in filter(None, map(printable, parts)):
         part = part if len(part) <= _WIDTH - 2 else f"{part[: _WIDTH - 3]}…"  # whole in the JSON
         if cell_len(f"{lines[-1]}, {part},") <= _WIDTH:
