@@ -24,8 +24,10 @@ def task():
 def test_the_gate_opens_at_the_lower_bound_and_not_above(task):
     result = compare(task, student=1)
     assert check_retention(result, 0.5) == (
-        "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5."
+        "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5. "
+        "Of 8 episodes a bound claims a little too much: gate on 30 or more."
     )
+    assert check_retention(compare(task, student=1, num_episodes=30), 0.5).endswith("required 0.5.")
     with pytest.raises(GateError) as caught:
         check_retention(result, 0.51)
     assert str(caught.value) == (

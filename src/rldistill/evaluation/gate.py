@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rldistill.errors import GateError, UsageError, docs_page
 from rldistill.evaluation.pairing import Pairing
 from rldistill.evaluation.records import Evaluation, StudentOverTasks
-from rldistill.statistics.bootstrap import MIN_VALUES
+from rldistill.statistics.bootstrap import FEW_VALUES, MIN_VALUES
 
 NO_STUDENT = "--require-retention got no student: every policy named is the teacher itself."
 
@@ -51,7 +51,11 @@ def check_retention(evaluation: Evaluation, required: float) -> str:
         others = f" Passed: {passed}." if passed else ""
         advice = _advice(failed, required, max(len(row.played.episodes) for row in evaluation.policies))
         raise GateError(f"Retention gate failed: {bound} {listing}, required {required:g}.{others} {advice}")
-    return f"Retention gate passed: {bound} {passed}, required {required:g}."
+    text = f"Retention gate passed: {bound} {passed}, required {required:g}."
+    fewest = min(len(row.played.episodes) for row in evaluation.policies if not row.played.is_census)
+    if fewest < FEW_VALUES:
+        text += f" Of {fewest} episodes a bound claims a little too much: gate on {FEW_VALUES} or more."
+    return text
 
 
 def _reaches(student: StudentOverTasks, required: float) -> bool:

@@ -15,6 +15,8 @@ from rldistill.statistics.aggregate import FloatArray, Statistic, as_sample
 
 MIN_VALUES = 5
 """Below this a bootstrap's spread says more about luck than about the policy."""
+FEW_VALUES = 30
+"""Fewer of them may all be of one kind, and then seem surer than they are."""
 
 _TAILS = (0.025, 0.975)
 # 8 MiB of resampled values at a time, and as much for their indices. Part of what a seed

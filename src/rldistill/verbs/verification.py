@@ -29,11 +29,10 @@ from rldistill.options.evaluate import EvaluateOptions
 from rldistill.options.inspect import VerifyOptions
 from rldistill.policies import Policy, fit_policy
 from rldistill.policies.sighted import SightedPolicy
+from rldistill.statistics.bootstrap import FEW_VALUES
 from rldistill.tasks import UNNAMED_TASK, Task
 from rldistill.verbs.evaluate import evaluate_pairing
 
-FEW_EPISODES = 30
-"""Fewer of them may all be of one kind, and then seem surer than they are."""
 _SHARED = ("num_episodes", "seed", "num_envs", "num_threads", "device", "callbacks")
 _NO_CAUSE = (
     "Its file speaks for no cause: compare how it was read (normaliser, activation, scaling of actions, version of the "
@@ -133,9 +132,9 @@ def verify(options: VerifyOptions) -> Verification:
     given = None
     if options.expected_return is not None:
         given = ExpectedReturn(options.expected_return, options.expected_standard_error, "--expected-return")
-    if options.num_episodes < FEW_EPISODES:
+    if options.num_episodes < FEW_VALUES:
         text = (
-            f"{options.num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_EPISODES} "
+            f"{options.num_episodes} episodes tell little of their own spread: a gap may be luck. Play {FEW_VALUES} "
             "or more."
         )
         tell(options.callbacks, text, "warning")
