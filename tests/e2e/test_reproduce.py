@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 
 from rldistill.events import MessageEvent
-from rldistill.loading.bundled import bundled_experiments
+from rldistill.loading.bundled import bundled_experiments, bundled_teacher
 from rldistill.paper.reproduce import reproduce
 from rldistill.policies import load_policy
 from tests.kit.commands import options, run, run_well
@@ -64,10 +65,14 @@ SMALL = ["reproduce", "small.toml", *SHARED, "--quiet"]
 
 
 def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
+    teacher = str(bundled_teacher("pong"))
+    small_again = partial(reproduce, "small.toml", budget="tiny", teacher=teacher, out="out", num_envs=5, num_threads=1)
     with pytest.raises(KeyboardInterrupt):
-        reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, callbacks=[StopAfter(8)])
+        small_again(callbacks=[StopAfter(8)])
     assert not (tmp_path / "out/results.json").exists()
-    one = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1).results
+    one = small_again().results
+    # What is published names files without their folders.
+    assert "--teacher pong.safetensors" in one["provenance"]["command"]
     made = {
         arm: load_policy(tmp_path / f"out/students/{arm}-pong-seed0/student.safetensors").spec.provenance
         for arm in ("kl", "nll")
@@ -75,13 +80,13 @@ def test_a_stopped_experiment_goes_on_and_more_seeds_add_to_it(small, tmp_path):
     trivial = [arm for arm, said in made.items() if said["held_out_agreement"] <= said["majority_share"]]
     assert one["learned_nothing"] == [{"arm": arm, "game": "pong", "seed": 0} for arm in trivial]
     before = contents(tmp_path / "out/students")
-    two = reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, seeds=2).results
+    two = small_again(seeds=2).results
     assert before.items() <= contents(tmp_path / "out/students").items()
     assert [point["seed"] for point in two["arms"][0]["mean_retention"]["by_seed"]] == [0, 1]
     first, both = (results["arms"][0]["games"]["pong"]["by_seed"] for results in (one, two))
     assert first == both[:1]
     told = []
-    reproduce("small.toml", budget="tiny", out="out", num_envs=5, num_threads=1, callbacks=[told.append])
+    small_again(callbacks=[told.append])
     warnings = [event.text for event in told if isinstance(event, MessageEvent) and event.level == "warning"]
     assert [text for text in warnings if "also had seed 1: it is replaced by these games and seeds alone" in text]
 

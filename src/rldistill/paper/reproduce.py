@@ -133,5 +133,5 @@ def _command(options: ReproduceOptions) -> str:
         if name in ("experiment", "out", "overwrite") or value == defaults[name]:
             continue
         for single in value if isinstance(value, tuple | list) else (value,):
-            words += [f"--{name.replace('_', '-')}", single.name if isinstance(single, Path) else str(single)]
+            words += [f"--{name.replace('_', '-')}", Path(single).name if name == "teacher" else str(single)]
     return shlex.join(words)
