@@ -22,7 +22,6 @@ OWN_FILES = frozenset(
         "best_policy.safetensors",
         "last_policy.safetensors",
         "evaluation.json",
-        "report.html",
         "results.json",
         "results.md",
         "results.png",
