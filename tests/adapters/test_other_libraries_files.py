@@ -73,6 +73,33 @@ def test_rl_games_networks_of_other_layers_are_refused_by_what_is_beside_them(tm
         load_policy(tmp_path / "other.pth", task=BOX)
 
 
+def without_statistics(content):
+    """Take the statistics of observations out of a checkpoint of rl_games, and return them by their own names."""
+    names = [name for name in content["model"] if name.startswith("running_mean_std.")]
+    return {name.removeprefix("running_mean_std."): content["model"].pop(name) for name in names}
+
+
+def test_statistics_that_an_older_rl_games_kept_beside_its_weights_are_applied(tmp_path):
+    content = torch.load(FILES / "rl_games_continuous.pt", weights_only=False)
+    content["running_mean_std"] = without_statistics(content)
+    torch.save(content, tmp_path / "old.pth")
+    rows = np.load(FILES / "rl_games_continuous.npz")["observations"]
+    old, new = (load_policy(path, task=BOX) for path in (tmp_path / "old.pth", FILES / "rl_games_continuous.pt"))
+    assert new.normalization is not None
+    assert torch.equal(old(rows)[0].mean, new(rows)[0].mean)
+
+
+def test_statistics_of_rl_games_of_another_layout_are_refused_and_not_left_out(tmp_path):
+    content = torch.load(FILES / "rl_games_continuous.pt", weights_only=False)
+    of_parts = {
+        f"running_mean_std.running_mean_std.obs.{name}": each for name, each in without_statistics(content).items()
+    }
+    content["model"] |= of_parts
+    torch.save(content, tmp_path / "parts.pth")
+    with pytest.raises(PolicyFileError, match=r"expected running_mean and running_var"):
+        load_policy(tmp_path / "parts.pth", task=BOX)
+
+
 def test_an_agent_of_skrl_without_a_std_needs_a_word_on_a_task_of_boxes():
     path = FILES / "skrl2_categorical.pt"
     with pytest.raises(PolicyFileError, match=r"2 outputs and no log_std_parameter. If they are logits, say so"):

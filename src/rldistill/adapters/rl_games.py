@@ -5,6 +5,7 @@ A checkpoint does not say its activation. Layout as of rl_games 1.6.5.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ _PREFIX = "a2c_network."
 _DEFAULT_ACTIVATION: Activation = "elu"
 # Of its running statistics: added to the variance, and where normalised observations end.
 _EPSILON, _CLIP = 1e-5, 5.0
+_STATISTICS = "running_mean_std"
 _NOT_ACTING = ("critic_mlp.", "value.")
 _NO_ACTIVATION = unknown_activation("rl_games' checkpoints", f"{_DEFAULT_ACTIVATION}, that of its examples")
 _CLIPPED = (
@@ -52,7 +54,7 @@ def find_rl_games(content: object, said: Said) -> FoundNetwork | None:
         # The logarithm of the std: a number for each action, or a layer where it depends on the state.
         log_std=_take_sigma(rest) if is_continuous else None,
         gaussian=GaussianOptions("state" if "sigma.weight" in own else "parameter"),
-        normalization=_normalization(tensors, torso[0].weight.shape[1]),
+        normalization=_normalization(content, tensors, torso[0].weight.shape[1]),
     )
     if rest:
         raise UnknownLayersError(f"{', '.join(rest)} beside its layers")
@@ -76,10 +78,19 @@ def _take_sigma(tensors: dict[str, Tensor]) -> Layer | Tensor:
     return tensors.pop("sigma").flatten()
 
 
-def _normalization(tensors: Mapping[str, Tensor], num_inputs: int) -> InputNormalization | None:
-    mean, variance = (tensors.get(f"running_mean_std.running_{name}") for name in ("mean", "var"))
-    if mean is None or variance is None:
+def _normalization(content: object, tensors: Mapping[str, Tensor], num_inputs: int) -> InputNormalization | None:
+    """Return the statistics of observations: among the weights, of older versions in a state dict beside them."""
+    beside = content.get(_STATISTICS) if isinstance(content, Mapping) else None
+    found = {
+        name.removeprefix(f"{_STATISTICS}."): each for name, each in tensors.items() if name.startswith(_STATISTICS)
+    }
+    if not found and isinstance(beside, Mapping):
+        found = cast(Mapping[str, Any], beside)
+    if not found:
         return None
+    mean, variance = (found.get(f"running_{name}") for name in ("mean", "var"))
+    if not (isinstance(mean, Tensor) and isinstance(variance, Tensor)):
+        raise UnknownLayersError(f"statistics of {', '.join(found)}, expected running_mean and running_var")
     if not mean.numel() == variance.numel() == num_inputs:
         raise UnknownLayersError(f"statistics of {mean.numel()} numbers for {num_inputs} inputs")
     return InputNormalization(mean.flatten().tolist(), variance.flatten().tolist(), _EPSILON, _CLIP)
