@@ -16,7 +16,7 @@ from gymnasium.wrappers import TimeLimit
 import rldistill as rd
 from rldistill.envs import make_task
 from rldistill.errors import DiskFullError, GateError, MismatchError, OutputExistsError, RldistillError, UsageError
-from rldistill.exports import onnx_format
+from rldistill.exports import onnx_format, torch_formats
 from rldistill.exports.contract import make_contract
 from rldistill.exports.environment import names_of
 from rldistill.exports.formats import Export
@@ -91,15 +91,16 @@ def test_no_environment_is_made_of_a_contract_before_it_is_played(teacher, tmp_p
     assert made != []
 
 
-def test_a_clock_and_zeros_of_a_contract_are_given_to_its_policy(tmp_path):
-    path = tmp_path / "clock.onnx"
+@pytest.mark.parametrize("own", [onnx_format.ONNX, torch_formats.TORCHSCRIPT, torch_formats.TORCH_EXPORT])
+def test_a_clock_and_zeros_of_a_contract_are_given_to_its_policy(own, tmp_path):
+    path = tmp_path / f"clock{own.suffix}"
     policy = small_policy(make_task("CartPole-v1", {"zero_padding": 2, "time_feature": 500}).task)
-    onnx_format.write(Export(policy, make_contract(policy, Names(), None)), path)
-    seen = rd.load_policy(path).tasks[0].fingerprint
+    own.write(Export(policy, make_contract(policy, Names(), None)), path)
+    seen = rd.load_policy(path, trust=True).tasks[0].fingerprint
     assert (seen.observation_shape, seen.zero_padding, seen.time_feature) == ((7,), 2, 500)
-    own = rd.evaluate(policy, **FEW).policies[0].played.episodes
+    episodes = rd.evaluate(policy, **FEW).policies[0].played.episodes
     for task in (None, "CartPole-v1"):
-        assert rd.evaluate(path, task=task, **FEW).policies[0].played.episodes == own
+        assert rd.evaluate(path, task=task, trust=True, **FEW).policies[0].played.episodes == episodes
 
 
 def test_the_task_of_a_contract_imports_nothing_and_must_fit(teacher, tmp_path):

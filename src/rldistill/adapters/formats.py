@@ -14,9 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rldistill.adapters.program import Program, ProgramPolicy
+from rldistill.adapters.program import ProgramPolicy
 from rldistill.errors import MismatchError, PolicyFileError, TeacherWarning, UsageError, first_line
-from rldistill.limits import read_json
 from rldistill.networks import PolicyNetwork
 from rldistill.networks.architecture import Activation
 from rldistill.networks.layers import MisfitError, NetworkLayers, fill_network
@@ -73,44 +72,6 @@ class Format:
     words: frozenset[str] = frozenset()
     # Whether the files say what they were trained on: another task is then no error until they play it.
     says_task: bool = False
-
-
-def read_contract(text: str | bytes) -> Any:  # noqa: ANN401 (JSON)
-    """Return the contract of an export (`exports.contract`) that a program's file holds; empty where it holds none."""
-    try:
-        return read_json(text)
-    except ValueError:
-        return {}
-
-
-def program_policy(
-    program: Program,
-    task: Task | None,
-    reading: Reading,
-    contract: Any,  # noqa: ANN401 (JSON of a stranger)
-) -> ProgramPolicy:
-    """Return a program as a policy that is read as its user says, and acts as its contract does where they do not.
-
-    Raises as `ProgramPolicy.create`.
-    """
-    policy = ProgramPolicy.create(
-        program,
-        task,
-        outputs=reading.outputs,
-        behaviour=reading.behaviour or "greedy",
-        input_scale=reading.input_scale,
-    )
-    # Of actions themselves there is nothing to draw.
-    if reading.behaviour is None and policy.output_kind != "actions" and _samples(contract):
-        return policy.with_behaviour("sample")
-    return policy
-
-
-def _samples(contract: Any) -> bool:  # noqa: ANN401 (JSON of a stranger)
-    try:
-        return contract["policy"]["behaviour"] == "sample"
-    except (KeyError, IndexError, TypeError):
-        return False
 
 
 OWN_MODULE = "Load them into a module of your own, in Python: rd.load_policy(path, module=…, task=…, outputs=…)."

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from rldistill import errors
-from rldistill.adapters.formats import FileStart, Format, program_policy, read_contract
+from rldistill.adapters.contract import Contract
+from rldistill.adapters.formats import FileStart, Format
 from rldistill.adapters.onnx_file import CONTRACT_KEY
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
-from rldistill.envs.extended import observed_as
 from rldistill.errors import PolicyFileError, RldistillError, check_installed
 from rldistill.limits import JSON
 from rldistill.options.reading import Reading
 from rldistill.policies.padded import ROWS_PER_BATCH
-from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Task
-from rldistill.types import ActionLayout
+from rldistill.tasks import Task
 
 SECONDS_PER_CALL = 2.0
 """Of processor time, for loading a small file, and for each batch of observations."""
@@ -127,59 +126,11 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def _load(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
-    contract = _contract_in(path)
-    described = _task_of(contract)
-    if task is not None and described is not None:
-        task = observed_as(task, described.fingerprint)
-    return program_policy(load_onnx(path, trust=reading.trust), task or described, reading, contract)
-
-
-def _contract_in(path: Path) -> Any:  # noqa: ANN401 (JSON)
-    """Return the contract of an export in the file's metadata; empty where it has none."""
     try:
-        return read_contract(onnx_metadata(path)[CONTRACT_KEY])
-    except (KeyError, ValueError):
-        return {}
-
-
-def _task_of(contract: Any) -> Task | None:  # noqa: ANN401 (JSON of a stranger)
-    """Return the task that a contract names, as it describes it: nothing is made of it before it is played.
-
-    None where it is no contract, or says something else: then the user must name the task.
-    """
-    try:
-        observation, task = contract["observation"], contract["task"]
-        terms = observation["terms"]
-        clocks = [term["clock"]["steps"] for term in terms if "clock" in term]
-        seen = ObservationFingerprint(
-            tuple(observation["shape"]),
-            observation["dtype"],
-            _layout_of(contract["action"]),
-            zero_padding=sum(end - start for start, end in (term["slice"] for term in terms if "constant" in term)),
-            time_feature=clocks[0] if clocks else None,
-        )
-        # It does not say how frames are made, without which a game of Atari looks like another one.
-        name = UNNAMED_TASK if task["name"].startswith(ATARI_PREFIX) else task["name"]
-        return Task(name, seen, environment_kwargs=task["environment_kwargs"])
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError, RldistillError):
-        return None
-
-
-def _layout_of(action: Mapping[str, Any]) -> ActionLayout:
-    """Return the layout of a contract's actions; raises what a contract of another form leads to."""
-    kind, terms = action["kind"], action["terms"]
-    if kind != "box":
-        choices = tuple(number for term in terms for number in term["choices"])
-        # Of yes and no the contract says two choices each, a layout how many there are.
-        return ActionLayout(kind, (len(choices),) if kind == "multi_binary" else choices)
-    # Beyond a bound that is null there is none.
-    sides = [[bound for term in terms for bound in term["clip"][side]] for side in (0, 1)]
-    low, high = (
-        tuple(other if bound is None else float(bound) for bound in own)
-        for own, other in zip(sides, (-math.inf, math.inf), strict=True)
-    )
-    squashes = any(term["squash"] == "tanh" for term in terms)
-    return ActionLayout("box", (len(low),), low, high, "tanh_rescale" if squashes else "clip")
+        contract = Contract.read(onnx_metadata(path).get(CONTRACT_KEY))
+    except ValueError:
+        contract = Contract()
+    return contract.policy(load_onnx(path, trust=reading.trust), task, reading)
 
 
 ONNX = Format("onnx", "ONNX file", _is_onnx, _load, frozenset({"outputs", "input_scale"}))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.adapters.contents import refuse_memory
-from rldistill.adapters.formats import FileStart, Format, program_policy, read_contract, warn
+from rldistill.adapters.contract import CONTRACT_FILE, Contract
+from rldistill.adapters.formats import FileStart, Format, warn
 from rldistill.adapters.program import Program, ProgramPolicy, ProgramState
 from rldistill.adapters.weights import check_module_weights
 from rldistill.errors import PolicyFileError, first_line, listed
@@ -25,8 +26,6 @@ from rldistill.policies.padded import ROWS_PER_BATCH, probe_rows
 from rldistill.storage import sha256_file
 from rldistill.tasks import Task
 
-CONTRACT_FILE = "contract.json"
-"""Of the contract of an export (`exports.contract`) in such an archive (`_extra_files`, `extra_files`)."""
 # How exports of rsl_rl and of those who build on it call what empties their memory.
 _RESETS = ("reset", "reset_memory")
 _WITH_RESET = (
@@ -54,17 +53,9 @@ def _load_torchscript(path: Path, reading: Reading, task: Task | None, _module: 
             module = torch.jit.load(path, map_location="cpu", _extra_files=files)
     except (RuntimeError, ValueError, OSError) as error:
         raise PolicyFileError(f"{what} cannot be loaded: {first_line(error)}. Fetch it again.") from error
-    contract = read_contract(files[CONTRACT_FILE])
-    dtype = torch.uint8 if _takes_bytes(contract) else None
-    return program_policy(_program(path, what, module.eval(), task, dtype=dtype), task, reading, contract)
-
-
-def _takes_bytes(contract: Any) -> bool:  # noqa: ANN401 (JSON of a stranger)
-    """Whether the contract of an export says that it takes bytes, which a TorchScript file itself does not say."""
-    try:
-        return contract["observation"]["dtype"] == "uint8"
-    except (KeyError, IndexError, TypeError):
-        return False  # it has no contract, or one that says something else: then the user must say it
+    contract = Contract.read(files[CONTRACT_FILE])
+    dtype = torch.uint8 if contract.takes_bytes else None
+    return contract.policy(_program(path, what, module.eval(), contract.task_for(task), dtype=dtype), task, reading)
 
 
 def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.Module | None) -> ProgramPolicy:
@@ -81,8 +72,8 @@ def _load_exported(path: Path, reading: Reading, task: Task | None, _module: nn.
     if exported.graph_signature.buffers_to_mutate:
         raise PolicyFileError(_recurrent(what, ", ".join(sorted(exported.graph_signature.buffers_to_mutate.values()))))
     shape, dtype = _only_input(what, exported)
-    contract = read_contract(files[CONTRACT_FILE])
-    return program_policy(_program(path, what, module, task, shape=shape, dtype=dtype), task, reading, contract)
+    contract = Contract.read(files[CONTRACT_FILE])
+    return contract.policy(_program(path, what, module, task, shape=shape, dtype=dtype), task, reading)
 
 
 _WORDS = frozenset({"outputs", "input_scale"})

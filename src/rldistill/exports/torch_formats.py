@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rldistill.adapters.torch_programs import CONTRACT_FILE
+from rldistill.adapters.contract import CONTRACT_FILE
 from rldistill.errors import RldistillError, first_line
 from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read_back
 from rldistill.exports.states import state_parts
