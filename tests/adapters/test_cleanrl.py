@@ -616,6 +616,23 @@ def test_of_several_state_dicts_none_is_guessed(path):
     assert refusal(path, module=PPO(), task=vector_task(), outputs="logits") == line
 
 
+def test_the_only_state_dict_of_a_file_is_read_whatever_it_is_called(path):
+    weights = PPO().state_dict()
+    torch.save({"agent": weights, "optimizer": {"state": {}}, "step": 3}, path)
+    rows = np.zeros((2, 4), np.float32)
+    found = load_policy(path)(rows)[0].logits
+    torch.save(weights, path)
+    assert torch.equal(found, load_policy(path)(rows)[0].logits)
+    torch.save({"critic": weights}, path)
+    assert "holds the state dicts critic, and does not say which one is the policy" in refusal(path)
+
+
+def test_a_plain_network_is_not_said_to_contradict_that_it_is_a_gaussian(path):
+    torch.save(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)).state_dict(), path)
+    line = refusal(path, UsageError, outputs="gaussian", task=vector_task())
+    assert "is a plain network, whose outputs are read as q_values, logits or actions: got outputs gaussian." in line
+
+
 def test_an_agent_of_skrl_is_named_whatever_its_tensors_hold(path):
     value = {"running_mean": torch.full((1,), float("nan")), "running_variance": torch.ones(1)}
     torch.save({"policy": PPO().state_dict(), "value_preprocessor": value}, path)

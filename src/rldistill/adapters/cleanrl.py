@@ -112,6 +112,12 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
         return found, {"whether a tanh follows its last layer (taken is none)": ("outputs", "actions=tanh")}
     if said.outputs == OutputDeclaration("logits"):
         return replace(found, layers=replace(found.layers, kind="logits")), {}
+    if said.outputs is not None and said.outputs.kind == "gaussian":
+        raise UsageError(
+            f"{said.source} is a plain network, whose outputs are read as q_values, logits or actions: got outputs "
+            "gaussian. Load it into a module that returns means and log stds, in Python: rd.load_policy(path, "
+            "module=…, task=…, outputs='gaussian')."
+        )
     if said.outputs is not None:
         return found, {}
     if said.task is not None and said.task.fingerprint.action_layout.is_continuous:

@@ -191,9 +191,10 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
         return [cast(Mapping[str, Tensor], content)]
     if isinstance(content, list):
         return [item for item in content if _is_state_dict(item)]
-    if isinstance(content, Mapping):
-        return [content[name] for name in _CONTAINERS if _is_state_dict(content.get(name))]
-    return []
+    named = _named_state_dicts(content)
+    known = [named[name] for name in _CONTAINERS if name in named]
+    # The only one is the policy's, whatever it is called, unless its name says that it judges.
+    return known or [part for name, part in named.items() if len(named) == 1 and not _NOT_OBSERVED.search(name)]
 
 
 def no_known_state_dict(source: str, content: object) -> PolicyFileError:
@@ -211,7 +212,12 @@ def no_known_state_dict(source: str, content: object) -> PolicyFileError:
 
 def names_of_state_dicts(content: object) -> list[str]:
     """Return the names under which state dicts lie in a file."""
-    return [str(name) for name, part in content.items() if _is_state_dict(part)] if isinstance(content, Mapping) else []
+    return list(_named_state_dicts(content))
+
+
+def _named_state_dicts(content: object) -> dict[str, Mapping[str, Tensor]]:
+    parts = cast(Mapping[Any, Any], content).items() if isinstance(content, Mapping) else ()
+    return {str(name): part for name, part in parts if _is_state_dict(part)}
 
 
 def _is_state_dict(value: object) -> bool:
