@@ -167,12 +167,10 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     # What sees some parts is loaded for a task that shows no others.
     task = None if whole is None else shown_to(whole, sight)
     if isinstance(source, str | Path):
-        with reading_file(f"Policy file {source}", PolicyFileError):
-            if options.initial_state is not None:
-                raise UsageError("load_policy: initial_state belongs with a module or a function: files say theirs.")
-            path = policy_file_of(Path(source))
-            reading, must_fit = options.as_reading(), sight is None
-            policy = _load_file(path, reading, task, device=options.device, module=module, must_fit=must_fit)
+        if options.initial_state is not None:
+            raise UsageError("load_policy: initial_state belongs with a module or a function: files say theirs.")
+        path, said = policy_file_of(Path(source)), options.as_reading()
+        policy = load_with(path, said, device=options.device, task=task, module=module, must_fit=sight is None)
     elif any(hint is not None for hint in (module, options.input_scale, options.activation, options.normalizer)):
         raise UsageError("load_policy: module, input_scale, activation and normalizer belong with a file.")
     elif not callable(source) or isinstance(source, type) or hint_to_save(source):
@@ -188,7 +186,7 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
             policy = policy.to(device)
         else:
             policy = function_policy(source, task, outputs=outputs, behaviour=behaviour, initial=initial)
-    _check_sampling(policy, options.behaviour)
+        _check_sampling(policy, options.behaviour)
     if whole is None or sight is None:
         return policy
     check_takes_parts(policy, sight, str(source) if isinstance(source, str | Path) else f"Policy {policy.name!r}")
@@ -201,37 +199,30 @@ def _sight(options: LoadOptions, task: Task | None) -> Sight | None:
     return choose_parts("teacher_sees", options.teacher_sees, options.names, task)
 
 
-def _load_file(
+def load_with(
     path: Path,
     reading: Reading,
-    task: Task | None,
     *,
     device: str,
+    task: Task | None,
     module: nn.Module | None = None,
-    must_fit: bool = True,
+    must_fit: bool = False,
 ) -> LoadedPolicy:
-    found = detect_format(path)
-    check_reading(path, found.kind, reading, module=module)
-    # Before the file is read, which may take long: a device that is not there is the user's to correct.
-    target = resolve_device(device)
-    policy = found.load(path, reading, task, module)
-    if not isinstance(policy, TorchPolicy):
-        return policy
-    policy = policy.to(target)
-    if module is not None and found.kind == "weights":
-        return policy  # weights say nothing that could contradict the user
-    # A file that says its own task may be named beside another task, such as a teacher of several: play will tell.
-    fitted = task if must_fit or not found.says_task else None
-    return _of_its_own_word(policy, path, fitted, reading)
-
-
-def load_with(path: Path, reading: Reading, *, device: str, task: Task | None) -> LoadedPolicy:
     """Load a policy with what a user says of this file; raises as `load_policy`.
 
-    A task that it does not fit is no error yet where the file says its own.
+    Unless it must, a file that says its own task need not fit another: play will tell.
     """
     with reading_file(f"Policy file {path}", PolicyFileError):
-        policy = _load_file(path, reading, task, device=device, must_fit=False)
+        found = detect_format(path)
+        check_reading(path, found.kind, reading, module=module)
+        # Before the file is read, which may take long: a device that is not there is the user's to correct.
+        target = resolve_device(device)
+        policy = found.load(path, reading, task, module)
+        if isinstance(policy, TorchPolicy):
+            policy = policy.to(target)
+            # Weights in a module of the user's say nothing that could contradict him.
+            if module is None or found.kind != "weights":
+                policy = _of_its_own_word(policy, path, task if must_fit or not found.says_task else None, reading)
     _check_sampling(policy, reading.behaviour)
     return policy
 

@@ -199,7 +199,9 @@ def _above_extractor(
     if space.kind == "dict":
         images, float_images = _images(extractor, space, scales=scales)
         return replace(above, images=images, float_images=float_images, input_scale=1 / 255 if scales else 1.0)
-    torso = _nature_cnn(extractor, space)
+    if len(space.shape) != 3:
+        raise ValueError(f"convolutions for observations of {space.description}")
+    torso = _convolutions(extractor)
     is_dqn = not head and [len(layer.weight) for layer in torso] == [32, 64, 64, 512]
     return replace(above, torso=torso, name="dqn" if is_dqn else "")
 
@@ -361,12 +363,6 @@ def _images(
         which = ", ".join(map(repr, sorted(found))) or "no part"
         raise ValueError(f"convolutions for {which} of observations {space.description}")
     return tuple(_convolutions(found[key]) for key in sorted(found)), float_images
-
-
-def _nature_cnn(extractor: Mapping[str, Tensor], space: Space) -> tuple[Layer, ...]:
-    if len(space.shape) != 3:
-        raise ValueError(f"convolutions for observations of {space.description}")
-    return _convolutions(extractor)
 
 
 def _convolutions(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
