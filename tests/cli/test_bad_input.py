@@ -79,7 +79,16 @@ def test_an_unknown_option_is_answered_with_the_nearest():
             ["distill", "d", "--num-updates", "many", "--out", "out"],
             "--num-updates: got 'many', expected a whole number.",
         ),
-        (["distill", "d", "--num-updates"], "--num-updates"),
+        (["distill", "d", "--num-updates"], "--num-updates: got nothing, expected a value."),
+        (
+            ["train-teacher", "CartPole-v1", "-x"],
+            "got CartPole-v1, -x, which no option takes. `rldistill train-teacher ",
+        ),
+        (
+            ["collect", "--teacher", "t"],
+            "--teacher is no option of collect: its value stands alone, as in `rldistill c",
+        ),
+        (["evaluate", "--policies=t"], "--policies is no option of evaluate: its value stands alone, as in `rldistill"),
         (["distill", "d"], "--out"),
         (
             ["distill", "--out", "out"],

@@ -394,14 +394,18 @@ def test_an_out_where_nothing_may_be_written_is_refused_before_anything_is_playe
         )
 
 
-def test_a_second_teacher_that_is_taken_for_a_dataset_is_told_so(files):
+@pytest.mark.parametrize("among_others", [True, False])
+def test_a_teacher_that_is_taken_for_a_dataset_is_told_so(files, among_others):
     shutil.copy(files / "teacher.safetensors", "b.safetensors")
-    result = run("distill", "b.safetensors", "--teacher", files / "teacher.safetensors", "--out", "r")
-    assert (result.code, result.line) == (
-        2,
-        "rldistill distill: b.safetensors is taken for a dataset, which is a folder. Name each teacher with an "
-        f"option of its own: --teacher {files / 'teacher.safetensors'} --teacher b.safetensors.",
-    )
+    other = ["--teacher", str(files / "teacher.safetensors")] * among_others
+    for name in ("b.safetensors", str(files / "run")):
+        result = run("distill", name, *other, "--out", "r")
+        assert (result.code, result.line) == (
+            2,
+            f"rldistill distill: {name} is taken for a dataset, which is a folder that `rldistill collect` wrote. Name "
+            f"each teacher with an option of its own: {' '.join([*other, '--teacher', name])}, and its task by --task "
+            "where its file does not say it.",
+        )
 
 
 def test_a_collection_from_a_file_is_the_same_collection(files):

@@ -121,11 +121,14 @@ def _source(given: Given) -> "Source | list[Any]":
         raise UsageError(
             f"missing argument: expected a dataset folder, --teacher FILE or --online, such as in `{_EXAMPLE}`."
         )
-    files = [path for path in said.data if path.suffix and not path.is_dir()]
-    if kinds == [Stored, Live] and files:
+    # Beside --teacher a name such as b.zip can mean nothing else, be there such a file or not.
+    files = [path for path in said.data if _is_policy(path) or (said.teacher and path.suffix and not path.is_dir())]
+    if files and Online not in kinds:
+        named = " ".join(f"--teacher {quoted(path)}" for path in (*said.teacher, *files))
+        task = "" if said.task else ", and its task by --task where its file does not say it"
         raise UsageError(
-            f"{files[0]} is taken for a dataset, which is a folder. Name each teacher with an option of its "
-            f"own: --teacher {said.teacher[0]} --teacher {files[0]}."
+            f"{files[0]} is taken for a dataset, which is a folder that `rldistill collect` wrote. Name each teacher "
+            f"with an option of its own: {named}{task}."
         )
     if len(kinds) > 1:
         shown = " and ".join(_NAMES[kind] for kind in kinds)
@@ -146,6 +149,13 @@ def _source(given: Given) -> "Source | list[Any]":
         named = tasks if len(tasks) == len(said.data) else [tasks[0] if tasks else None] * len(said.data)
         return [Stored(path, task=task) for path, task in zip(said.data, named, strict=True)]
     return _live(given, said.teacher, tasks)
+
+
+def _is_policy(path: Path) -> bool:
+    """Whether a path is that of a file, or of a run's folder, where a dataset is expected."""
+    from rldistill.session.own_files import CONFIG_FILE  # here: --help reads no file
+
+    return path.is_file() or (path / CONFIG_FILE).is_file()
 
 
 def _check_belongs(given: Given, kind: type[Any]) -> None:

@@ -166,7 +166,9 @@ def read_options(
     """
     groups = _groups([*records, Flags], positional, {*left_out, *_NEVER_TYPED})
     options = {option.name: option for group in groups.values() for option in group}
-    _check_known(verb, argv, list(options))
+    if positional is not None and _is_given(positional, argv):
+        raise UsageError(f"{flag(positional)} is no option of {verb}: its value stands alone, as in `{example}`.")
+    _check_known(verb, argv, [name for name in options if name != positional])
     # First: the help needs no file, and all that a file says needs the names of the options.
     words = _parse(verb, groups, argv, f"{(records[0].__doc__ or '').strip()}\n\nExample: {example}")
     typed = {name: word for name, word in words.items() if _is_given(name, argv) or (name == positional and word)}
@@ -242,7 +244,7 @@ def _parse(
         if stop.code in (0, None):
             write_out(shown.getvalue())
             raise
-        raise UsageError(_one_line(errors.getvalue())) from None
+        raise UsageError(_one_line(verb, errors.getvalue())) from None
     return {name: value for part in vars(parsed).values() for name, value in vars(part).items()}
 
 
@@ -264,17 +266,25 @@ class _Page(io.StringIO):
     encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
-def _one_line(text: str) -> str:
+def _one_line(verb: str, text: str) -> str:
     """Return what tyro's box says before it turns to help texts."""
     parts: list[str] = []
     for line in text.splitlines():
         words = line.strip(" │╭╮╰╯─|")
-        if re.match(r"(For full helptext|Argument helptext)", words):
+        if re.match(r"(For full helptext|Argument helptext|Perhaps you meant)", words):
             break
         if words and not re.fullmatch(r"[-─╭╮╰╯ ]+", words):
             parts.append(words.strip())
     # The first part is the box's title, such as "Value error".
-    return " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    said = " ".join(parts[1:] if len(parts) > 1 else parts) or "wrong usage. See --help."
+    said = re.sub(
+        r"Missing value for argument '(.+?)'\. Expected 1 values\.", r"\1: got nothing, expected a value.", said
+    )
+    return re.sub(
+        r"Unrecognized options: (.+)",
+        rf"got \1, which no option takes. `rldistill {verb} --help` lists them all.",
+        said,
+    )
 
 
 def _is_given(name: str, argv: Sequence[str]) -> bool:
