@@ -237,6 +237,18 @@ def test_the_dry_run_of_a_collection_shows_the_task_and_the_environments_that_it
     assert config["num_envs"] == 16
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "shrink", "quickstart"])
+def test_a_dry_run_shows_the_task_that_the_file_names_as_it_would_be_played(files, verb):
+    named = ["--teacher"] if verb == "quickstart" else []
+    command = [verb, *named, files / "teacher.safetensors", "--dry-run", "--json"]
+    config = run_well(*command, *(["--out", "o"] if verb != "evaluate" else [])).json
+    settings = {"task": "CartPole-v1", "env_kwargs": {"max_episode_steps": 40}}
+    # quickstart has no option for settings, and plays what the file says.
+    assert {name: config[name] for name in settings if name in config} == ({} if named else settings)
+    small_policy(make_task("atari:pong").task, network="conv:4-4:4").save("pong.safetensors")
+    assert run_well(verb, *named, "pong.safetensors", "--dry-run", "--json").json["task"] == "atari:pong"
+
+
 def test_the_dry_run_of_an_experiment_shows_its_options_beside_its_jobs():
     command = ["reproduce", "losses", "--budget", "smoke", "--out", "r", "--dry-run"]
     config, shown = run_well(*command, "--json").json, tomllib.loads(run_well(*command).stdout)

@@ -13,6 +13,7 @@ from rldistill.options.evaluate import EvaluateOptions
 
 if TYPE_CHECKING:
     from rldistill.evaluation.records import Evaluation
+    from rldistill.tasks import Task
 
 _EXAMPLE = "rldistill evaluate runs/pong-net3 --teacher zoo/pong.safetensors --num-episodes 30"
 
@@ -39,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
     is_run = options.out is None and len(policies) == 1 and (policies[0] / CONFIG_FILE).is_file()
     pairing = load_pairing(options)
     if flags.dry_run:
-        write_options(options, flags)
+        write_options(_resolved(options, [playable.task for playable in pairing.playables]), flags)
         return
     try:
         with callbacks(quiet=flags.quiet) as listeners:
@@ -55,6 +56,13 @@ def run(argv: Sequence[str]) -> None:
         _print(result, flags, error=error)
         raise
     _print(result, flags, gate=gate)
+
+
+def _resolved(options: EvaluateOptions, tasks: "Sequence[Task]") -> EvaluateOptions:
+    """Return the options with the task that the files name; of several, options cannot say how each is played."""
+    from rldistill.envs.make import options_of  # here: --help needs no environments
+
+    return replace(options, **options_of(tasks[0])) if options.task is None and len(tasks) == 1 else options
 
 
 def _print(result: "Evaluation", flags: Flags, *, gate: str = "", error: RldistillError | None = None) -> None:

@@ -28,10 +28,14 @@ def run(argv: Sequence[str]) -> None:
 
     options, out = resolve_machine(options), Path(options.out)
     if flags.dry_run:
+        from rldistill.envs.make import options_of
         from rldistill.reports.quickstart import load_teacher
 
-        load_teacher(options)
-        write_options(options, flags)
+        _, playable = load_teacher(options)
+        own = options_of(playable.task)
+        # There is no option for settings: a task that has some is named by the teacher's file alone.
+        task = options.task or (None if own["env_kwargs"] else own["task"])
+        write_options(replace(options, task=task, student=options.network), flags)
         return
     from rldistill.cli.progress import callbacks
     from rldistill.reports.quickstart import quickstart

@@ -19,7 +19,7 @@ from gymnasium import vector
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_task, nearest_game
+from rldistill.envs.atari import AtariEnvs, AtariOptions, atari_settings, atari_task, nearest_game
 from rldistill.envs.extended import ExtendedEnvs, ObservationSettings, extend_fingerprint
 from rldistill.envs.gymnasium_envs import (
     GymnasiumEnv,
@@ -148,6 +148,12 @@ class PlayableTask:
 
 
 TaskLike = str | Task | PlayableTask | Callable[[], GymnasiumEnv] | VectorEnv[Any, Any, Any]
+
+
+def options_of(task: Task) -> dict[str, Any]:
+    """Return the options that name a task which a file chose, its settings among them."""
+    settings = atari_settings(task) if task.is_atari else task.environment_kwargs
+    return {"task": task.name, "env_kwargs": settings or None}
 
 
 def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> PlayableTask:

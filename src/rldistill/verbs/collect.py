@@ -8,7 +8,7 @@ from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
 from rldistill.envs import PlayableTask
-from rldistill.envs.atari import atari_settings
+from rldistill.envs.make import options_of
 from rldistill.errors import DatasetError, DiskFullError, MismatchError, OutputExistsError, RldistillError
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.loading.named import (
@@ -125,12 +125,9 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
     further_shapes(policy, playable.task, options.further, "store")
     _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
-    num_steps, task = _target(options), playable.task
-    found = replace(options, num_steps=num_steps, num_envs=_num_envs(options, playable, num_steps))
-    if options.task is not None:
-        return found
-    settings = atari_settings(task) if task.is_atari else task.environment_kwargs
-    return replace(found, task=task.name, env_kwargs=settings or None)
+    num_steps = _target(options)
+    own = options_of(playable.task) if options.task is None else {}
+    return replace(options, num_steps=num_steps, num_envs=_num_envs(options, playable, num_steps), **own)
 
 
 def _num_envs(options: CollectOptions, playable: PlayableTask, num_steps: int) -> int:

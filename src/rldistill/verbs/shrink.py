@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rldistill.envs.make import options_of
 from rldistill.errors import UsageError
 from rldistill.events import StopRequestedError
 from rldistill.loading.named import PolicyLike, as_named, files_of, path_of, policy_name, task_name
@@ -66,8 +67,8 @@ def check_shrink(options: ShrinkOptions) -> ShrinkOptions:
     """
     options, named, out = _resolved(options)
     check_configured(out, options, _config(options, named, out), may_differ=_MAY_DIFFER)
-    Search(options, named, out, ())
-    return replace(options, out=out)
+    search = Search(options, named, out, ())
+    return replace(options, out=out, **(options_of(search.task) if options.task is None else {}))
 
 
 # The teacher and the task are compared by content (`Search`).

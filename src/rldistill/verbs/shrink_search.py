@@ -19,6 +19,7 @@ from rldistill.policies import TorchPolicy, load_policy
 from rldistill.policies.entry import num_parameters_of
 from rldistill.rollout.evaluate import is_deterministic
 from rldistill.sight import choose_parts, shown_to
+from rldistill.tasks import Task
 from rldistill.verbs.default_student import sizes_that_fit
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_setup import DistillationSetup
@@ -85,6 +86,11 @@ class Search:
         self._tried = Tried(out, {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()})
         # What an episode of the last student that held took.
         self._student_seconds: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task that is played."""
+        return self._playable.task
 
     def run(self) -> Shrunk:
         """Search, prove, and write what was found."""
