@@ -22,10 +22,16 @@ _OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "Switches": spaces.MultiBinary(4),
     "Image": spaces.Box(0, 255, (3, 9, 9), np.uint8),
     "ChannelsLast": spaces.Box(0, 255, (9, 9, 3), np.uint8),
+    "TwoRowsOfChoices": spaces.Box(-1, 1, (2,)),
+    "TwoRowsOfSwitches": spaces.Box(-1, 1, (2,)),
+    "LateChoices": spaces.Box(-1, 1, (2,)),
 }
 _ACTIONS: dict[str, spaces.Space[Any]] = {
     "Reaching": spaces.Box(-1, 1, (2,)),
     "Unbounded": spaces.Box(-np.inf, np.inf, (2,)),
+    "TwoRowsOfChoices": spaces.MultiDiscrete(np.array([[3, 2], [2, 2]])),
+    "TwoRowsOfSwitches": spaces.MultiBinary([2, 2]),
+    "LateChoices": spaces.MultiDiscrete([3, 2], start=[1, 5]),
 }
 
 

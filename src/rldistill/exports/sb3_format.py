@@ -71,6 +71,7 @@ def _write(export: Export, path: Path) -> Written | None:
     algorithm = _algorithm(found)
     kwargs = _policy_kwargs(export, found, algorithm)
     env = _spaces(export)
+    _check_choices(export, env.action_space)
     own: dict[str, Any] = {}
     is_image = bool(found.convolutions)
     if is_image:
@@ -114,6 +115,13 @@ def _note(seen: ObservationFingerprint, env: _Spaces) -> Written | None:
         f"gives that vector{coded}"
     )
     return Written(({} if env.coded is None else {"observation_space": str(env.coded)}) | appended, text)
+
+
+def _check_choices(export: Export, own: spaces.Space[Any]) -> None:
+    """Check that the library takes actions of several choices: in a row, and counted from 0; raises RldistillError."""
+    is_counted_on = isinstance(own, spaces.MultiDiscrete) and own.start.any()
+    if is_counted_on or (isinstance(own, spaces.MultiDiscrete | spaces.MultiBinary) and len(own.shape) != 1):
+        raise misfit(export, _WHAT, f"acts in {' '.join(str(own).split())}")
 
 
 def _check_images(export: Export, env: _Spaces) -> None:
