@@ -15,6 +15,7 @@ from tests.kit.cart_pole import hand_made_teacher
 from tests.kit.small_policies import small_policy, vector_task
 
 CART_POLE, BOX, WIDE = "CartPole-v1", "tests.kit.targets:Targets-box-v0", "tests.kit.targets:Wide-v0"
+SWITCHES = "tests.kit.targets:Targets-multi_binary-v0"
 SMALL = {"num_updates": 20, "batch_size": 16, "evaluate_period": 10, "precision": "float32", "evaluate_episodes": 0}
 
 
@@ -157,6 +158,18 @@ def test_a_file_of_such_a_student_is_where_another_run_begins(data, tmp_path):
     again = distilled(data, tmp_path / "b", "box", "cart", init_from=begun, learning_rate=1e-9, num_updates=2)
     rows = torch.rand(4, 2)
     torch.testing.assert_close(again.for_task(BOX)(rows)[0].raw, first.for_task(BOX)(rows)[0].raw)
+
+
+def test_a_head_is_added_for_any_kind_of_observation_that_the_file_sees(data, tmp_path):
+    first = distilled(data, tmp_path / "a", "cart", "box")
+    settings = SMALL | {"init_from": tmp_path / "a" / "student.safetensors", "add_head": True}
+    switches = small_policy(make_task(SWITCHES).task, output_kind="logits")
+    more = rd.distill(rd.Live(switches, collect_steps=200, collect_period=20), out=tmp_path / "b", **settings)
+    assert more.spec.stems == (0, 1, 1)
+    rows = torch.rand(4, 2)
+    assert torch.equal(more.for_task(BOX)(rows)[0].raw, first.for_task(BOX)(rows)[0].raw)
+    with pytest.raises(MismatchError, match=r"sees float32 \[4\]; float32 \[2\]; .* gives float32 \[4\] \(.*its torso"):
+        rd.distill(data / "wide", out=tmp_path / "c", **settings)
 
 
 @pytest.mark.parametrize(

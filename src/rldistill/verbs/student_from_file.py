@@ -219,12 +219,12 @@ def _check_added_std(options: DistillOptions, initial: TorchPolicy) -> None:
 
 def _check_seen(options: DistillOptions, initial: TorchPolicy, new: Sequence[StudentTask]) -> None:
     """Check that the torso of a file can see the tasks that its student gets heads for."""
-    old = initial.tasks[0].fingerprint.observation_description
+    old = dict.fromkeys(task.fingerprint.observation_description for task in initial.tasks)
     for task in new:
-        if (own := task.task.fingerprint.observation_description) != old:
+        if (own := task.task.fingerprint.observation_description) not in old:
             raise MismatchError(
-                f"--add-head: {options.init_from} sees {old}, {task.task.name} gives {own}: one torso cannot see both. "
-                "Distil the new task into a student of its own."
+                f"--add-head: {options.init_from} sees {'; '.join(old)}; {task.task.name} gives {own}: its torso "
+                "cannot see that, too. Distil the new task into a student of its own."
             )
 
 
