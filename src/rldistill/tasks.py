@@ -104,6 +104,8 @@ class ObservationFingerprint:
             other: theirs.
             says_frames: whether mine says how frames are made and what actions mean; else these are not compared.
         """
+        # Beside a vector, how an image was made is no news.
+        says_frames = says_frames and len(self.observation_shape) == len(other.observation_shape)
         return [
             f"{item.name}: {_shown(getattr(self, item.name))} against {_shown(getattr(other, item.name))}"
             for item in fields(self)

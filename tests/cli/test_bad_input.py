@@ -119,7 +119,7 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["distill", "d", "--out", "out", "--loss", "q_mse", "--loss-params", "delta=2"], "'q_mse', which takes none."),
         (["distill", "d", "--out", "out", "--loss", "mean_huber", "--loss-params", "delta=-1"], "delta must stay > 0"),
         (["distill", "d", "--out", "out", "--loss", "kl"], "loss: got 'kl', expected one of nll, q_mse"),
-        (["distill", "d", "--out", "out", "--held-out-fraction", "0.05"], "held-out-fraction must be at least 0.1"),
+        (["distill", "d", "--out", "out", "--held-out-fraction", "0.05"], "held_out_fraction must be at least 0.1"),
         (["distill", "d", "--out", "out", "--student", "net33"], "Did you mean 'net3'?"),
         (["distill", "d", "--out", "out", "--learning-rate=-1"], "learning_rate must be > 0"),
         (["distill", "d", "--out", "out", "--optimizer", "sgd"], "expected adam or rmsprop."),
@@ -518,7 +518,7 @@ def test_an_evaluation_is_not_written_over_something_else(files):
 
 
 def test_an_out_of_ours_is_neither_lost_nor_mixed(files, data, tmp_path):
-    hint = "Add --resume to go on, --overwrite to delete it, or choose another."
+    hint = "Add --resume to go on, --overwrite to delete it (in Python resume=True, overwrite=True), or choose another."
     assert hint in refused(1, "collect", files / "teacher.safetensors", "--out", "d")
     shutil.copytree(files / "run", tmp_path / "r")
     assert hint in refused(1, "distill", files / "data", *TINY, "--out", "r")

@@ -66,7 +66,7 @@ def test_a_split_follows_from_its_seed_alone(dataset):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.05, 1.0, -1, float("nan")])
 def test_a_fraction_out_of_range_is_wrong_usage(dataset, fraction):
-    with pytest.raises(UsageError, match=r"^held-out-fraction must be at least 0\.1 and less than 1, got"):
+    with pytest.raises(UsageError, match=r"^held_out_fraction must be at least 0\.1 and less than 1, got"):
         split_episodes(dataset, fraction, seed=0)
 
 

@@ -1,5 +1,6 @@
 """From what a user names to something that can be played, or to one line that says why not."""
 
+import warnings
 from dataclasses import replace
 
 import gymnasium
@@ -164,6 +165,19 @@ def test_a_game_without_its_prefix_is_told_with_it(name, game):
     assert message_of(TaskError, name) == (
         f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean atari:{game}?"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "num_warnings"),
+    [("ALE/Pong-v5", {}, 1), ("PongNoFrameskip-v4", {}, 1), ("ALE/Pong-v5", {"obs_type": "ram"}, 0)],
+)
+def test_a_task_of_the_emulators_own_frames_is_told_the_usual_one(name, options, num_warnings):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_task(name, options)
+    told = [str(warning.message) for warning in caught if "the usual preprocessing" in str(warning.message)]
+    assert len(told) == num_warnings
+    assert all("atari:pong is the same game" in text for text in told)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:Env-v0", ".relative:Env-v0", ":Env-v0"])

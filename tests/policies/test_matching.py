@@ -46,6 +46,14 @@ def test_another_frame_skip_is_refused():
     )
 
 
+def test_a_policy_of_images_is_told_nothing_of_frames_beside_a_vector():
+    assert refusal(small_policy(image_task(), name="pong"), vector_task()) == (
+        f"Policy 'pong' (made for atari:pong) does not fit task {vector_task().name!r}: "
+        "observation_shape: [4, 84, 84] against [4]; observation_dtype: uint8 against float32; "
+        f"action_layout: discrete [6] against discrete [3]. {HINT}"
+    )
+
+
 def test_another_shape_of_observations_is_refused():
     assert "observation_shape: [4] against [5]" in refusal(small_policy(vector_task()), vector_task(num_inputs=5))
 

@@ -479,8 +479,8 @@ def test_an_existing_run_is_neither_continued_nor_deleted_unless_told(tmp_path):
     with pytest.raises(OutputExistsError) as caught:
         run(tmp_path / "run", num_steps=16)
     assert str(caught.value) == (
-        f"--out {tmp_path / 'run'} already holds a run. Add --resume to go on, --overwrite to delete it, "
-        "or choose another."
+        f"--out {tmp_path / 'run'} already holds a run. Add --resume to go on, --overwrite to delete it (in Python "
+        "resume=True, overwrite=True), or choose another."
     )
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 

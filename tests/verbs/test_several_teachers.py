@@ -169,5 +169,6 @@ def test_two_files_without_a_choice_are_refused_on_the_command_line(tmp_path):
     result = run("collect", "a.zip", "b.zip", "--out", tmp_path / "d")
     assert (result.code, result.line) == (
         2,
-        "rldistill collect: choose is missing: got several teachers, a.zip b.zip, and nothing says which labels a row.",
+        "rldistill collect: choose is missing: got several teachers, a.zip b.zip, and nothing says which labels a row. "
+        "To record or play each by itself, give the command one at a time.",
     )

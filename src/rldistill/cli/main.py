@@ -88,7 +88,7 @@ def _exit_code(arguments: list[str]) -> int:
         message = str(error)
         if not message or name in _OF_OTHER_VERBS:  # those do not know what is kept here, and how it goes on
             how = "Add --resume to go on." if name in _RESUMABLE else "Run the same command again."
-            message = f"interrupted; what was reported written is there. {how}"
+            message = "interrupted." if name == "inspect" else f"interrupted; what was reported written is there. {how}"
         return _fail(name, message, 130, wants_json=wants_json)
 
 

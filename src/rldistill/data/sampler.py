@@ -41,7 +41,7 @@ def check_held_out_fraction(held_out_fraction: float) -> None:
     """
     if not MIN_HELD_OUT_FRACTION <= held_out_fraction < 1:
         raise UsageError(
-            f"held-out-fraction must be at least {MIN_HELD_OUT_FRACTION} and less than 1, got {held_out_fraction}."
+            f"held_out_fraction must be at least {MIN_HELD_OUT_FRACTION} and less than 1, got {held_out_fraction}."
         )
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -365,6 +366,13 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
     close_all(f"Task {name!r}", [env])
+    is_emulator = type(env.unwrapped).__module__.startswith("ale_py.")
+    if is_emulator and len(fingerprint.observation_shape) > 1 and (game := nearest_game(name, cutoff=1.0)):
+        warnings.warn(
+            f"task {name} shows the emulator's own frames, {list(fingerprint.observation_shape)}, one at a time. "
+            f"{game} is the same game with the usual preprocessing (84x84 grey, 4 frames, skip 4, no-ops).",
+            stacklevel=1,
+        )
     task = Task(name, fingerprint, Protocol(), kwargs)
     return PlayableTask(task, lambda num_envs, _num_threads: GymnasiumEnvs(make, num_envs, name), make_env=make)
 

@@ -41,7 +41,10 @@ def several_by_name(given: object, choose: Choose | None) -> dict[str, Any] | No
     elif choose is None:
         if isinstance(given, list | tuple):
             files = " ".join(map(str, cast(Sequence[Any], given)))
-            raise UsageError(f"choose is missing: got several teachers, {files}, and nothing says which labels a row.")
+            raise UsageError(
+                f"choose is missing: got several teachers, {files}, and nothing says which labels a row. To record or "
+                "play each by itself, give the command one at a time."
+            )
         return None
     else:
         items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]

@@ -215,7 +215,8 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
         )
     if contents and not (resume or overwrite):
         raise OutputExistsError(
-            f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it, or choose another."
+            f"--out {folder} already holds a run. Add --resume to go on, --overwrite to delete it (in Python "
+            "resume=True, overwrite=True), or choose another."
         )
     if contents and overwrite and (foreign := next(foreign_items(folder), None)):
         raise OutputExistsError(

@@ -143,7 +143,8 @@ def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
     check_place(out)
     if is_dataset_folder(out) and not may_stay:
         raise OutputExistsError(
-            f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it, or choose another."
+            f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it (in Python "
+            "resume=True, overwrite=True), or choose another."
         )
     return is_dataset_folder(out)
 
