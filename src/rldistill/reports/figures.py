@@ -82,8 +82,10 @@ def _draw_loss(axes: "Axes", updates: NDArray[np.float64], records: Sequence[Map
         from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
         axes.set_yscale("log")
-        # Within one decade, powers of ten alone would leave a single number on the axis.
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        # Within one decade, powers of ten alone would leave a single number on the axis; over many, LogLocator leaves
+        # none at all where more than powers of ten are asked for.
+        steps = (1.0, 2.0, 5.0) if both.max() / both.min() < 100 else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(auto=True)
