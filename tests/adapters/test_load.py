@@ -1,7 +1,9 @@
 """One function loads them all: by content, not by name, and words that are not needed are refused, not ignored."""
 
+import errno
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,6 +263,15 @@ def test_weights_of_a_published_atari_teacher_load_into_its_module(shared_teache
     frames = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
     expected = load_actor_critic(path)(frames)[0].logits
     torch.testing.assert_close(policy(frames)[0].logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_that_may_not_be_read_is_told_in_one_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(PolicyFileError, match=r"cannot be read: Permission denied\.$"):
+        load_policy(tmp_path)
 
 
 def test_a_run_folder_is_the_policy_that_its_run_ended_in(tmp_path):

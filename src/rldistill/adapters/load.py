@@ -104,18 +104,19 @@ def policy_file_of(path: Path) -> Path:
     with reading_file(f"Policy file {path}", PolicyFileError):
         if not path.is_dir():
             return path
-    for name in ("student.safetensors", "last_policy.safetensors", _POLICY_OF_HUBS):
-        if (path / name).is_file():
-            return path / name
-    if is_dataset_folder(path):
+        for name in ("student.safetensors", "last_policy.safetensors", _POLICY_OF_HUBS):
+            if (path / name).is_file():
+                return path / name
+        if is_dataset_folder(path):
+            raise PolicyFileError(
+                f"{path} is a dataset, expected a policy file or a run folder. To learn from it: rldistill distill "
+                f"{path}, without --teacher."
+            )
+        others = (way for name, way in _KNOWN_FOLDERS.items() if (path / name).exists())
         raise PolicyFileError(
-            f"{path} is a dataset, expected a policy file or a run folder. To learn from it: rldistill distill {path}, "
-            "without --teacher."
+            f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; "
+            f"{next(others, 'this is not a run folder.')}"
         )
-    way_on = next((way for name, way in _KNOWN_FOLDERS.items() if (path / name).exists()), "this is not a run folder.")
-    raise PolicyFileError(
-        f"{path} holds neither student.safetensors nor last_policy.safetensors nor {_POLICY_OF_HUBS}; {way_on}"
-    )
 
 
 def _described(file: FileStart) -> str:
@@ -220,7 +221,7 @@ def load_with(
         policy = found.load(path, reading, task, module)
         if isinstance(policy, TorchPolicy):
             policy = policy.to(target)
-            # Weights in a module of the user's say nothing that could contradict him.
+            # Weights for a module of the user's say nothing that could contradict them.
             if module is None or found.kind != "weights":
                 policy = _of_its_own_word(policy, path, task if must_fit or not found.says_task else None, reading)
     _check_sampling(policy, reading.behaviour)
