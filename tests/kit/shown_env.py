@@ -25,6 +25,7 @@ _OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "TwoRowsOfChoices": spaces.Box(-1, 1, (2,)),
     "TwoRowsOfSwitches": spaces.Box(-1, 1, (2,)),
     "LateChoices": spaces.Box(-1, 1, (2,)),
+    "LateAction": spaces.Box(-1, 1, (2,)),
 }
 _ACTIONS: dict[str, spaces.Space[Any]] = {
     "Reaching": spaces.Box(-1, 1, (2,)),
@@ -32,6 +33,7 @@ _ACTIONS: dict[str, spaces.Space[Any]] = {
     "TwoRowsOfChoices": spaces.MultiDiscrete(np.array([[3, 2], [2, 2]])),
     "TwoRowsOfSwitches": spaces.MultiBinary([2, 2]),
     "LateChoices": spaces.MultiDiscrete([3, 2], start=[1, 5]),
+    "LateAction": spaces.Discrete(3, start=4),
 }
 
 

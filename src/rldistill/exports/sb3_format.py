@@ -118,8 +118,8 @@ def _note(seen: ObservationFingerprint, env: _Spaces) -> Written | None:
 
 
 def _check_choices(export: Export, own: spaces.Space[Any]) -> None:
-    """Check that the library takes actions of several choices: in a row, and counted from 0; raises RldistillError."""
-    is_counted_on = isinstance(own, spaces.MultiDiscrete) and own.start.any()
+    """Check that the library takes actions of choices: in a row, and counted from 0; raises RldistillError."""
+    is_counted_on = isinstance(own, spaces.Discrete | spaces.MultiDiscrete) and np.any(own.start)
     if is_counted_on or (isinstance(own, spaces.MultiDiscrete | spaces.MultiBinary) and len(own.shape) != 1):
         raise misfit(export, _WHAT, f"acts in {' '.join(str(own).split())}")
 
