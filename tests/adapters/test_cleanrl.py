@@ -623,8 +623,9 @@ def test_the_only_state_dict_of_a_file_is_read_whatever_it_is_called(path):
     found = load_policy(path)(rows)[0].logits
     torch.save(weights, path)
     assert torch.equal(found, load_policy(path)(rows)[0].logits)
-    torch.save({"critic": weights}, path)
-    assert "holds the state dicts critic, and does not say which one is the policy" in refusal(path)
+    for name in ("critic", "qf1", "vf", "target_critics", "baseline"):
+        torch.save({name: weights}, path)
+        assert f"holds the state dicts {name}, and does not say which one is the policy" in refusal(path)
 
 
 def test_a_plain_network_is_not_said_to_contradict_that_it_is_a_gaussian(path):

@@ -155,7 +155,9 @@ _CONTAINERS = (
 # How the second half of a pair is called whose first ends in "mean"; what is a variance comes first.
 _SPREADS = ("var", "variance", "std")
 # Statistics of returns and values are no concern of what acts.
-_NOT_OBSERVED = re.compile(r"(^|[_.])(ret|return|returns|rew|reward|rewards|value|values|critic)([_.]|$)")
+_NOT_OBSERVED = re.compile(
+    r"(^|[_.])(ret|returns?|rew|rewards?|values?|critics?|qf|vf|baseline|discriminator)\d*([_.]|$)"
+)
 
 
 def checked_content(
