@@ -85,7 +85,7 @@ def test_words_for_people_go_to_stderr_and_say_what_is_next(verbs, verb):
     assert result.stdout == ""
     following = {
         "collect": "next: rldistill distill d --out runs/d",
-        "distill": "next: rldistill evaluate r/",
+        "distill": "next: rldistill evaluate r",
     }
     assert following[verb] in result.stderr
 

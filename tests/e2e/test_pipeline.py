@@ -49,7 +49,7 @@ def test_a_teacher_becomes_a_smaller_student_that_passes_the_gate_and_an_untrain
     distilled = well(run_alone(*distil, "--num-updates", 600, "--learning-rate", "one_cycle:5e-3", "--out", "runs/c"))
     # What it says is next is a command that works, for the teacher's path is known.
     following = distilled.stderr.splitlines()[-1]
-    assert following == "next: rldistill evaluate runs/c/student.safetensors --teacher teacher.safetensors"
+    assert following == "next: rldistill evaluate runs/c --teacher teacher.safetensors"
 
     evaluate = [*following.split()[2:], "--num-episodes", 20, "--exploration-epsilon", 0.1]
     judged = well(run_alone(*evaluate, "--require-retention", 0.9, "--out", "e.json", "--json", "--quiet"))

@@ -202,6 +202,8 @@ def _in_words(record: Mapping[str, Any]) -> str:
 
 
 def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = ()) -> str:
+    from rldistill.verbs.distillation_run import STUDENT_FILE
+
     steps = "recent steps, some of them trained on" if made["config"].get("online") else "held-out steps"
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
@@ -209,7 +211,9 @@ def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = ()) 
         lines += [f"  {task:<{width}}  {_in_words(record)}" for task, record in made["tasks"].items()]
     else:
         lines = [f"student: {path}, {_in_words(made)} in {steps}"]
-    words = filter(None, (quoted(path), _task_options(tasks), _teacher_options(made)))
+    # A run's folder rather than its file: there the evaluation is kept.
+    named = path.parent if path.name == STUDENT_FILE else path
+    words = filter(None, (quoted(named), _task_options(tasks), _teacher_options(made)))
     return "\n".join([*lines, f"next: rldistill evaluate {' '.join(words)}"])
 
 
