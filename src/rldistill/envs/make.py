@@ -366,7 +366,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         raise TaskError(f"Task {name!r}: got a {type(env).__name__}, expected something that makes a gymnasium.Env.")
     fingerprint = space_fingerprint(name, env.observation_space, env.action_space)
     close_all(f"Task {name!r}", [env])
-    is_emulator = type(env.unwrapped).__module__.startswith("ale_py.")
+    # As ale-py registers it: one that a user registers may preprocess its frames.
+    is_emulator = env.spec is not None and str(env.spec.entry_point).startswith("ale_py.")
     if is_emulator and len(fingerprint.observation_shape) > 1 and (game := nearest_game(name, cutoff=1.0)):
         warnings.warn(
             f"task {name} shows the emulator's own frames, {list(fingerprint.observation_shape)}, one at a time. "
