@@ -491,6 +491,7 @@ def test_a_collection_without_a_whole_episode_is_warned_about(files, tmp_path):
             "interrupted; what was reported written is there. Run the same command again.",
         ),
         ("evaluate", "stopped; no evaluation is written.", None),
+        ("inspect", "", "interrupted."),
     ],
 )
 def test_a_stop_says_what_it_keeps_and_names_resume_only_where_a_verb_has_it(monkeypatch, verb, said, line):

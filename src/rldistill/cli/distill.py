@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
     if student is None:
         return
     path = out / STUDENT_FILE
-    result, text = _result(path, student), _summary(path, student.spec.provenance, student.tasks)
+    result, text = _result(path, student), _summary(path, student.spec.provenance, student.tasks, out)
     if isinstance(source, Online):
         from rldistill.reports.curves import FIGURE_FILE, online_curves
 
@@ -201,9 +201,7 @@ def _in_words(record: Mapping[str, Any]) -> str:
     return f"{record['held_out_action_gap']:.2%} of the box from the teacher's action"
 
 
-def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = ()) -> str:
-    from rldistill.verbs.distillation_run import STUDENT_FILE
-
+def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = (), folder: Path | None = None) -> str:
     steps = "recent steps, some of them trained on" if made["config"].get("online") else "held-out steps"
     if "tasks" in made:
         width = max(map(len, made["tasks"]))
@@ -212,8 +210,7 @@ def _summary(path: Path, made: Mapping[str, Any], tasks: "Sequence[Task]" = ()) 
     else:
         lines = [f"student: {path}, {_in_words(made)} in {steps}"]
     # A run's folder rather than its file: there the evaluation is kept.
-    named = path.parent if path.name == STUDENT_FILE else path
-    words = filter(None, (quoted(named), _task_options(tasks), _teacher_options(made)))
+    words = filter(None, (quoted(folder or path), _task_options(tasks), _teacher_options(made)))
     return "\n".join([*lines, f"next: rldistill evaluate {' '.join(words)}"])
 
 
