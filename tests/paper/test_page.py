@@ -60,7 +60,7 @@ RESULTS = {
     "exploration_epsilon": 0.05,
     "paper": {"games": ["pong", "qbert"], "order": ["kl", "nll"]},
     "teachers": {
-        game: {"origin": origin, "mean": 17.0, "policy_hash": "ab" * 32}
+        game: {"origin": origin, "mean": 17.0, "policy_hash": "ab" * 32, "weak": origin == "trained"}
         for game, origin in (("pong", "zoo"), ("space_invaders", "trained"))
     },
     "random": {game: {"mean": -20.0} for game in ("pong", "space_invaders")},
@@ -126,7 +126,7 @@ def test_the_page_says_which_teachers_are_weak():
     page = experiment_page(RESULTS)
     assert "| Space Invaders (weak teacher) | trained here | 17.0 | -7.2 % |" in page
     assert "Weak teachers have less than half of it" in page
-    strong = {game: teacher | {"mean": 2000.0} for game, teacher in RESULTS["teachers"].items()}
+    strong = {game: teacher | {"weak": False} for game, teacher in RESULTS["teachers"].items()}
     assert "eak teacher" not in experiment_page(RESULTS | {"teachers": strong})
 
 

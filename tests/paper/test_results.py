@@ -40,6 +40,19 @@ def evaluations(**scores_of_arms) -> dict:
     }
 
 
+def test_the_record_of_a_teachers_file_says_whether_it_is_weak_before_these_episodes_do(plan):
+    scores = {"pong": [8.0, 12.0], "breakout": [2.5, 2.5]}
+    played = evaluations(kl=scores, nll=scores)
+    records = {"pong": {"weak": False}, "breakout": {"weak": None}}
+    teachers = {game: {"game": game, "origin": "zoo", "policy_hash": "0" * 64, **records[game]} for game in records}
+    found = gather(plan, {"teachers": teachers, "evaluations": played})["teachers"]
+    # 10 points are more than half of Nature DQN's skill in Pong, and less in Breakout.
+    assert {game: teacher["weak"] for game, teacher in found.items()} == {"pong": False, "breakout": True}
+    records["pong"]["weak"] = True
+    teachers["pong"] |= records["pong"]
+    assert gather(plan, {"teachers": teachers, "evaluations": played})["teachers"]["pong"]["weak"]
+
+
 def test_a_hand_worked_experiment(plan):
     found = gathered(
         plan,

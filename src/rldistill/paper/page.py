@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rldistill.reports import canvas
 from rldistill.reports.canvas import POLICY_COLOURS, pretty_game
-from rldistill.statistics import is_weak, normalised_score
+from rldistill.statistics import normalised_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,18 +185,17 @@ def _teachers(results: Results) -> str:
         for game, teacher in results["teachers"].items()
     ]
     table = _table(["game", "from", "mean score", "of Nature DQN's, above random play", "hash"], rows)
-    if not any(_has_weak_teacher(results, game) for game in results["games"]):
+    if not any(teacher["weak"] for teacher in results["teachers"].values()):
         return table
-    return f"{table}\n\nWeak teachers have less than half of it: what a student keeps of them is hardly a skill."
-
-
-def _has_weak_teacher(results: Results, game: str) -> bool:
-    return is_weak(results["teachers"][game]["mean"], game)
+    return (
+        f"{table}\n\nWeak teachers have less than half of it, those of the zoo in their own 100 episodes: what "
+        "a student keeps of them is hardly a skill."
+    )
 
 
 def _game(results: Results, game: str) -> str:
     """Return a game's name, and whether its teacher is weak."""
-    return pretty_game(game) + (" (weak teacher)" if _has_weak_teacher(results, game) else "")
+    return pretty_game(game) + (" (weak teacher)" if results["teachers"][game]["weak"] else "")
 
 
 def _conditions(results: Results) -> str:

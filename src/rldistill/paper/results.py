@@ -17,7 +17,7 @@ from rldistill import statistics
 from rldistill.paper.experiment import Arm
 from rldistill.paper.plan import EVALUATION_SEED, Plan, evaluation_name, student_name
 from rldistill.seeding import stream_generator
-from rldistill.statistics import ROLES, FloatArray, Stratum, mean_retention_samples
+from rldistill.statistics import ROLES, FloatArray, Stratum, is_weak, mean_retention_samples
 
 Evaluations = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """By game and seed of the students: what `evaluate_game` returned."""
@@ -54,9 +54,7 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "exploration_epsilon": any_row["exploration_epsilon"],
         "paper": {"games": list(plan.experiment.paper_games), "measure": "geometric_mean", "order": _paper_order(plan)},
         "teachers": {
-            game: {key: value for key, value in teachers[game].items() if key != "game"}
-            | _score(evaluations[game], "teacher")
-            for game in plan.budget.games
+            game: _with_skill(teachers[game] | _score(evaluations[game], "teacher"), game) for game in plan.budget.games
         },
         "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
         "arms": arms,
@@ -74,6 +72,13 @@ def _teachers(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     first, seed = plan.experiment.arms[0], plan.seeds[0]
     made = {game: stages["students"][student_name(first, [game], seed)] for game in plan.budget.games}
     return {game: {"origin": "online", "policy_hash": result["best_hash"]} for game, result in made.items()}
+
+
+def _with_skill(teacher: Mapping[str, Any], game: str) -> dict[str, Any]:
+    """Return what is known of a game's teacher and its play, with whether it is weak."""
+    recorded = teacher.get("weak")
+    known = {key: value for key, value in teacher.items() if key != "game"}
+    return known | {"weak": is_weak(teacher["mean"], game) if recorded is None else recorded}
 
 
 def _learned_nothing(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

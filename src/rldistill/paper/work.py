@@ -61,7 +61,9 @@ def provide_teacher(
     if policy_hash not in (None, policy.hash):
         raise RldistillError(f"{source.name} was changed while this ran: {policy.hash[:12]} is not {policy_hash}.")
     made = {"game": game, "origin": origin, "policy_hash": policy.hash, "output_kind": policy.output_kind}
-    return made | {"num_steps": policy.spec.provenance.get("num_steps")}
+    # Our own teachers were played in more episodes than an experiment plays; None: the experiment's decide.
+    is_weak = policy.spec.provenance.get("weak", False) if origin == "zoo" else None
+    return made | {"num_steps": policy.spec.provenance.get("num_steps"), "weak": is_weak}
 
 
 def collect_data(
