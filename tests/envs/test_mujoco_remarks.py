@@ -8,6 +8,7 @@ import pytest
 
 from rldistill.envs import make_task
 from rldistill.envs.gymnasium_envs import take_over_remarks
+from rldistill.errors import TaskError
 
 mujoco = pytest.importorskip("mujoco")
 
@@ -30,6 +31,12 @@ def test_an_older_version_is_made_without_a_word_and_without_a_file(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_looking_for_the_successor_of_a_version_that_is_gone_says_nothing(capfd):
+    with pytest.raises(TaskError, match="The nearest that is there is HalfCheetah-v4"):
+        make_task("HalfCheetah-v3")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_remarks_are_passed_on_and_leave_no_file(tmp_path, monkeypatch, caplog):

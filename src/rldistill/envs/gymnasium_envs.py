@@ -70,6 +70,7 @@ def _parsed_id(name: str) -> tuple[str | None, str, int] | None:
 
 
 def _can_be_made(name: str) -> bool:
+    take_over_remarks(name)
     with older_versions_allowed():
         try:
             gymnasium.make(name).close()

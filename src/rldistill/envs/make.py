@@ -29,6 +29,7 @@ from rldistill.envs.gymnasium_envs import (
     close_all,
     failed,
     older_versions_allowed,
+    other_versions,
     successor,
     take_over_remarks,
 )
@@ -355,7 +356,9 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
             raise TaskError(_gone(name, later)) from error
         if game := nearest_game(name, cutoff=1.0):
             raise TaskError(f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean {game}?") from error
-        raise TaskError(f"Task {name!r} cannot be made: {error} Atari games are written atari:pong.") from error
+        # Of an environment that is known only the version is wrong.
+        atari = "" if other_versions(name) else " Atari games are written atari:pong."
+        raise TaskError(f"Task {name!r} cannot be made: {error}{atari}") from error
     except Exception as error:  # code that is not ours raises what it likes
         if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
             given = ", ".join(kwargs)
