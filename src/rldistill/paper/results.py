@@ -54,7 +54,8 @@ def gather(plan: Plan, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "exploration_epsilon": any_row["exploration_epsilon"],
         "paper": {"games": list(plan.experiment.paper_games), "measure": "geometric_mean", "order": _paper_order(plan)},
         "teachers": {
-            game: _with_skill(teachers[game] | _score(evaluations[game], "teacher"), game) for game in plan.budget.games
+            game: _with_skill({**teachers[game], **_score(evaluations[game], "teacher")}, game)
+            for game in plan.budget.games
         },
         "random": {game: _score(evaluations[game], "random") for game in plan.budget.games},
         "arms": arms,

@@ -83,34 +83,22 @@ def prepare(
     names = _check_tasks(options, sources)
     losses = task_losses(options, sources)
     tasks = _student_tasks(options, sources, sight, losses)
-    module = options.student if isinstance(options.student, nn.Module) else None
-    _check_std(options, tasks, module)
-    _check_normalize(options, tasks, module)
+    _check_std(options, tasks)
+    _check_normalize(options, tasks)
     chosen, why = choose_student(student_name, options, tasks, _teacher_sizes(sources))
     own = options if weights_seed is None else replace(options, seed=weights_seed)
-    if options.init_from is None:
+    if own.init_from is None:
         student, kept = new_student(own, chosen, tasks), ()
     else:
         student, kept = student_from_file(own, chosen, tasks)
     student = student.to(torch.device(options.device))
     heads = [list(student.spec.head_sizes).index(name) for name in names]
-    # With --add-head alone the rest of the student stays as it is.
-    trained = freeze_old_parts(student, heads) if options.add_head and not options.train_torso else student.network
     assert options.num_updates and options.batch_size and options.learning_rate is not None, "filled in by the recipe"
     schedule = task_schedule(options, names)
-    shares = schedule.mean_rows(options.batch_size)
-    for source, task, head, loss, share in zip(sources, tasks, heads, losses, shares, strict=True):
-        source.teach(head, student, loss.at, num_rows=share, measure=task.is_measured)
-    if options.std == "fixed":
-        fix_std(student, sources, heads)
+    _teach(options, sources, tasks, losses, student, heads, schedule.mean_rows(options.batch_size))
+    learning_rate, by_head = as_schedule(options.learning_rate, "learning_rate"), dict(zip(heads, losses, strict=True))
     further = {head: further_loss(options, source, student, head) for source, head in zip(sources, heads, strict=True)}
-    warnings = [_spoilt_heads(options, student, names), *(loss.warning for loss in losses)]
-    warnings += [warning for source in sources for warning in source.warnings]
-    notes = [note, *(text for source in sources for text in source.notes), *(loss.note for loss in losses)]
-    notes.append(_play_note(options, sources))
-    learning_rate = as_schedule(options.learning_rate, "learning_rate")
-    by_head = dict(zip(heads, losses, strict=True))
-    distiller = _distiller(options, student, trained, by_head, learning_rate, options.num_updates, further)
+    distiller = _distiller(options, student, by_head, learning_rate, options.num_updates, further)
     values = _values(options, named, schedule) | resolved_losses(names, losses)
     values |= {"student": chosen, "learning_rate": learning_rate.to_value()}
     decoders = num_decoders(options.num_threads, options.device)
@@ -120,8 +108,8 @@ def prepare(
         student,
         distiller,
         values,
-        tuple(text for text in warnings if text),
-        tuple(text for text in notes if text),
+        _warnings(sources, losses, _spoilt_heads(options, student, names)),
+        _notes(sources, losses, note, _play_note(options, sources)),
         why,
         kept,
         tasks,
@@ -143,6 +131,36 @@ def _student_tasks(
         remembers = source.policy is not None and source.policy.initial_state(1) is not None
         tasks.append(StudentTask(source.task, source.samples, statistics, is_measured, sight, kind, remembers))
     return tasks
+
+
+def _teach(
+    options: DistillOptions,
+    sources: Sequence[Source],
+    tasks: Sequence[StudentTask],
+    losses: Sequence[TaskLoss],
+    student: TorchPolicy,
+    heads: Sequence[int],
+    shares: Sequence[float],
+) -> None:
+    """Tell every source whom it teaches, and what the student takes over from it before the first update."""
+    for source, task, head, loss, share in zip(sources, tasks, heads, losses, shares, strict=True):
+        source.teach(head, student, loss.at, num_rows=share, measure=task.is_measured)
+    if options.std == "fixed":
+        fix_std(student, sources, heads)
+
+
+def _warnings(sources: Sequence[Source], losses: Sequence[TaskLoss], spoilt: str | None) -> tuple[str, ...]:
+    """Return what people are warned of before anything is trained."""
+    found = [spoilt, *(loss.warning for loss in losses), *(text for source in sources for text in source.warnings)]
+    return tuple(text for text in found if text)
+
+
+def _notes(
+    sources: Sequence[Source], losses: Sequence[TaskLoss], before: str | None, play: str | None
+) -> tuple[str, ...]:
+    """Return what was decided, for people."""
+    found = [before, *(text for source in sources for text in source.notes), *(loss.note for loss in losses), play]
+    return tuple(text for text in found if text)
 
 
 def _play_note(options: DistillOptions, sources: Sequence[Source]) -> str | None:
@@ -181,16 +199,16 @@ def _spoilt_heads(options: DistillOptions, student: TorchPolicy, taught: Sequenc
     )
 
 
-def _check_std(options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module | None) -> None:
+def _check_std(options: DistillOptions, tasks: Sequence[StudentTask]) -> None:
     """Check that a choice of spread is not ignored.
 
     Raises:
         UsageError: the student has none, or gives it itself.
     """
-    kinds = list(dict.fromkeys(task.output_kind for task in tasks))
-    if options.std == "state" or ("gaussian" in kinds and module is None):
+    kinds, is_module = list(dict.fromkeys(task.output_kind for task in tasks)), isinstance(options.student, nn.Module)
+    if options.std == "state" or ("gaussian" in kinds and not is_module):
         return
-    if module is not None:
+    if is_module:
         raise UsageError(f"std: got {options.std!r} for a module of your own, whose outputs say it all. Leave std out.")
     raise UsageError(
         f"std: got {options.std!r} for a student of {' and '.join(kinds)}, which has no spread. Leave it out, or use a "
@@ -207,7 +225,7 @@ def fix_std(student: TorchPolicy, data: Sequence[Source], heads: Sequence[int]) 
         student.network.get_buffer(f"heads.{head}.rows.log_std").copy_(log_std)
 
 
-def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask], module: nn.Module | None) -> None:
+def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask]) -> None:
     """Check that observations can be normalised by what is measured.
 
     Raises:
@@ -222,7 +240,7 @@ def _check_normalize(options: DistillOptions, tasks: Sequence[StudentTask], modu
         why = "images, which are scaled already"
     elif any(math.prod(own.observation_shape) > MAX_NORMALISED for own in seen):
         why = f"observations of more than {MAX_NORMALISED:,} numbers"
-    elif module is not None:
+    elif isinstance(options.student, nn.Module):
         why = "a module of your own, which may do so itself"
     if why:
         raise UsageError(f"normalize_inputs is for vectors, those of each task apart, got {why}. Leave it out.")
@@ -272,13 +290,15 @@ def _check_tasks(options: DistillOptions, data: Sequence[Source]) -> list[str]:
 def _distiller(
     options: DistillOptions,
     student: TorchPolicy,
-    trained: nn.Module,
     losses: Mapping[int, TaskLoss],
     learning_rate: Schedule,
     num_updates: int,
     further: Mapping[int, FurtherLoss | None],
 ) -> Distiller:
     learned = {head: own for head, own in further.items() if own is not None}
+    # With --add-head alone the rest of the student stays as it is.
+    only_heads = options.add_head and not options.train_torso
+    trained = freeze_old_parts(student, list(losses)) if only_heads else student.network
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     parameters += [parameter for own in learned.values() for parameter in own.parameters()]
     return Distiller(
