@@ -116,6 +116,14 @@ def test_what_students_share_depends_on_the_arm_and_on_the_budget():
     assert "of each arm (0); 30 episodes" in experiment_page(RESULTS | {"arms": arms[2:]})
 
 
+def test_only_an_arm_that_has_a_teacher_has_a_loss():
+    arms = [_arm("a", 0.5, method="online"), _arm("b", 0.5, method="learner"), _arm("c", 0.5, method="joint")]
+    page = experiment_page(RESULTS | {"arms": arms})
+    assert "| a | of the default size | the recipe's | 61,174 |" in page
+    assert "| b | the learner at its last step | none | 61,174 |" in page
+    assert "| c | multitask3 | none | 61,174 |" in page
+
+
 def test_a_seed_without_a_value_is_a_dash_among_the_others():
     arm = _arm("kl", 0.955)
     arm["geometric_mean"]["by_seed"] = [{"seed": 0, "value": 0.93}, {"seed": 1, "value": None}]

@@ -84,6 +84,11 @@ def student_of(arm: Mapping[str, Any]) -> str:
     return str(arm["settings"].get("network" if arm["method"] == "joint" else "student", "of the default size"))
 
 
+def _loss_of(arm: Mapping[str, Any]) -> str:
+    """Return by which loss an arm learns from a teacher; a learner plays, and has none of these."""
+    return str(arm["settings"].get("loss", "the recipe's" if arm["method"] in ("distill", "online") else "none"))
+
+
 def _same_games(results: Results) -> bool:
     """Return whether our games are the paper's."""
     return sorted(results["games"]) == sorted(results["paper"]["games"])
@@ -94,7 +99,7 @@ def _over_games(results: Results) -> str:
         [
             arm["name"],
             student_of(arm),
-            str(arm["settings"].get("loss", "none")),
+            _loss_of(arm),
             f"{arm['num_parameters']:,}",
             share(arm["geometric_mean"]["value"], arm["geometric_mean"]["interval"]),
             _by_seed(arm["geometric_mean"]),
@@ -173,7 +178,7 @@ def _steadiness(results: Results) -> str:
 
 def _teachers(results: Results) -> str:
     origins = {"file": "a file that was named", "zoo": "the zoo", "trained": "trained here"}
-    origins |= {"online": "the learner's best policy, of the first seed"}
+    origins |= {"online": "each seed's learner, its best policy; the hash is the first one's"}
     rows = [
         [
             _game(results, game),
