@@ -17,7 +17,9 @@ from tests.kit.small_policies import small_policy
 def test_rows_are_labelled_by_the_teacher_asked_for(teacher, scale, tmp_path):
     rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     replay = SimpleNamespace(
-        draw=lambda numbers: np.arange(len(numbers)), observation_parts=lambda steps: {"observation": rows[steps]}
+        num_drawable=5,
+        draw=lambda numbers: np.arange(len(numbers)),
+        observation_parts=lambda steps: {"observation": rows[steps]},
     )
     learner = SimpleNamespace(policy=hand_made_teacher(), replay=replay, num_steps=0)
     source = OnlineSource(

@@ -106,6 +106,13 @@ def test_the_students_file_names_the_policy_that_taught_last(tmp_path, algorithm
     assert 0 <= made["held_out_agreement"] <= 1
 
 
+def test_the_first_steps_of_many_environments_teach_although_none_makes_a_transition_yet(tmp_path):
+    # 512 decisions are eight of each environment, and a return takes twenty.
+    learner = DQN | {"num_envs": 64, "num_return_steps": 20}
+    student = online(tmp_path / "r", algorithm="dqn", learner=learner, num_updates=4, evaluate_period=2)
+    assert student.spec.provenance["num_updates"] == 4
+
+
 def test_a_measurement_decodes_and_labels_what_it_measures_on_once(tmp_path, monkeypatch):
     labelled = []
     of = HeldOut.of

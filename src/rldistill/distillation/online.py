@@ -25,7 +25,7 @@ from rldistill.policies import Policy, TorchPolicy
 from rldistill.policies.entry import teacher_entry
 from rldistill.policies.padded import ROWS_PER_BATCH, run_padded
 from rldistill.rollout.evaluate import play_scores
-from rldistill.seeding import UpdateNumbers, stream_seed
+from rldistill.seeding import UpdateNumbers, places, stream_seed
 from rldistill.session.metrics import MetricsFile
 from rldistill.training.stream import StreamStep, Training
 
@@ -134,7 +134,9 @@ class OnlineSource:
 
     def draw(self, update: int, num_rows: int) -> Window:
         """Return rows of one update, labelled by the teacher of the moment."""
-        return self._labelled(self._learner.replay.draw(self._numbers.of(update, num_rows)))
+        replay, numbers = self._learner.replay, self._numbers.of(update, num_rows)
+        # At first none may make a transition: of many environments, or of returns of many steps. A label needs none.
+        return self._labelled(replay.draw(numbers) if replay.num_drawable else places(numbers, replay.num_steps))
 
     @property
     def held_out(self) -> HeldOut:
