@@ -272,8 +272,9 @@ def test_random_draws_tasks_by_weight_and_repeats_itself():
     [
         ("shuffled", (1.0,), "task_order: got 'shuffled', expected in_turn, mixed, random."),
         ("in_turn", (1.0, 2.0), "task_weights do not go with task_order in_turn"),
-        ("mixed", (1.0, 0.0), "task_weights must be > 0, got 1.0, 0.0."),
-        ("mixed", (float("nan"),), "task_weights must be > 0, got nan."),
+        ("mixed", (1.0, 0.0), "task_weights must be > 0 with a finite sum, got 1.0, 0.0."),
+        ("random", (1e308, 1e308), "task_weights must be > 0 with a finite sum, got 1e.308, 1e.308."),
+        ("mixed", (float("nan"),), "task_weights must be > 0 with a finite sum, got nan."),
     ],
 )
 def test_a_task_schedule_that_cannot_be_says_why(order, weights, line):

@@ -172,8 +172,8 @@ class TaskSchedule:
     def __post_init__(self) -> None:
         if self.order not in get_args(TaskOrder):
             raise UsageError(f"task_order: got {self.order!r}, expected {', '.join(get_args(TaskOrder))}.")
-        if not self.weights or not all(0 < weight < math.inf for weight in self.weights):
-            raise UsageError(f"task_weights must be > 0, got {', '.join(map(str, self.weights))}.")
+        if not self.weights or not all(weight > 0 for weight in self.weights) or not sum(self.weights) < math.inf:
+            raise UsageError(f"task_weights must be > 0 with a finite sum, got {', '.join(map(str, self.weights))}.")
         if self.order == "in_turn" and len(set(self.weights)) > 1:
             raise UsageError("task_weights do not go with task_order in_turn, where every task has the same share.")
 

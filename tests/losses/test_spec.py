@@ -468,3 +468,12 @@ def test_a_temperature_that_float32_cannot_divide_by_is_refused():
         "temperature: got 1e-300, expected 1e-20 or more: a teacher's outputs, divided by less, are beyond the range "
         "of float32."
     )
+
+
+def test_a_temperature_whose_square_float32_cannot_hold_is_refused():
+    with pytest.raises(UsageError) as caught:
+        make_loss("softened_kl", "q_values", temperature=1e200)
+    assert str(caught.value) == (
+        "temperature: got 1e+200, expected 1e+18 or less: the square of more is beyond the range of float32."
+    )
+    assert make_loss("softened_kl", "q_values", temperature=1e18)(STUDENT, TARGET).isfinite().all()

@@ -237,6 +237,7 @@ def test_a_temperature_meant_for_q_values_is_warned_about_for_logits(tmp_path, l
         ({"temperature": 0}, r"temperature must stay > 0, got 0, whose lowest value is 0\."),
         ({"temperature": -1.5}, "temperature must stay > 0, got -1.5"),
         ({"temperature": "linear:1->0"}, "temperature must stay > 0, got 'linear:1->0', whose lowest value is 0"),
+        ({"temperature": "linear:1->1e-25"}, "temperature: got 1e-25, expected 1e-20 or more"),
         ({"temperature": "nan"}, "temperature: got 'nan', expected finite numbers"),
         ({"temperature": "hot"}, "temperature: got 'hot', expected a number, linear:START->END"),
         ({"loss": "nll", "temperature": 0.01}, "temperature: got 0.01 for the loss 'nll', which takes none"),

@@ -23,8 +23,8 @@ from rldistill.types import ActionLayout, OutputKind
 CustomLoss = Callable[[Tensor, Tensor], Tensor]
 """A user's own loss: (student rows, target rows) → `[...]`, in Python only."""
 
-# The teacher's outputs, divided by less, leave the range of float32.
-_LEAST_TEMPERATURE = 1e-20
+# The teacher's outputs, divided by less, leave the range of float32, and so does the square of more.
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-20, 1e18
 # At this temperature a teacher whose logits differ by 0.25 is 99.3 % sure of one action.
 _SHARP_TEMPERATURE = 0.05
 _CUSTOM_PREFIX = "custom:"
@@ -109,7 +109,7 @@ class LossSpec:
         for parameter, value in self.parameters.items():
             if is_custom or parameter not in _LOSSES[self.name].parameters:
                 raise UsageError(not_taken(parameter, value, self.name))
-            _check_parameter(parameter, value)
+            check_parameter(parameter, value)
 
     @property
     def temperature(self) -> float | None:
@@ -145,7 +145,7 @@ class LossFunction:
         for name, value in _given(changed).items():
             if name not in parameters:
                 raise UsageError(not_taken(name, value, self.spec.name))
-            _check_parameter(name, value)
+            check_parameter(name, value)
             parameters[name] = value
         return self.function(student, target, **parameters)
 
@@ -291,13 +291,19 @@ def _given(parameters: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _check_parameter(name: str, value: object) -> None:
+def check_parameter(name: str, value: object) -> None:
+    """Check a value of a loss's parameter; raises UsageError: it is out of range."""
     if not (is_finite(value) and value > 0):
         raise UsageError(f"{name}: got {value!r}, expected a finite number > 0.{_HINTS.get(name, '')}")
     if name == "temperature" and value < _LEAST_TEMPERATURE:
         raise UsageError(
             f"temperature: got {value!r}, expected {_LEAST_TEMPERATURE:g} or more: a teacher's outputs, divided "
             "by less, are beyond the range of float32."
+        )
+    if name == "temperature" and value > _MOST_TEMPERATURE:
+        raise UsageError(
+            f"temperature: got {value!r}, expected {_MOST_TEMPERATURE:g} or less: the square of more is beyond the "
+            "range of float32."
         )
 
 

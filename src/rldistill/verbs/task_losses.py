@@ -12,7 +12,7 @@ from rldistill.distillation.stored import StoredSource
 from rldistill.errors import MismatchError, UsageError
 from rldistill.losses import LossFunction, auto_temperature, check_loss, make_loss, pairing_warning
 from rldistill.losses.further import FeatureRegression, FurtherLoss
-from rldistill.losses.spec import losses_with, not_taken
+from rldistill.losses.spec import check_parameter, losses_with, not_taken
 from rldistill.losses.temperature import GAP_IN_TEMPERATURES
 from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Stored
 from rldistill.policies import TorchPolicy
@@ -137,7 +137,7 @@ def _given(options: DistillOptions, task: str) -> dict[str, Schedule]:
     """Return the parameters that are named for a task's loss, but for a temperature that the data are to give.
 
     Raises:
-        UsageError: one does not stay > 0, or a temperature stands among the others.
+        UsageError: one does not stay in its range, or a temperature stands among the others.
     """
     others: object = {} if options.loss_params is None else options.loss_params
     if not isinstance(others, Mapping) or not all(isinstance(name, str) for name in _tasks_of(others)):
@@ -162,6 +162,8 @@ def _given(options: DistillOptions, task: str) -> dict[str, Schedule]:
             raise UsageError(
                 f"{name} must stay > 0, got {values[name]!r}, whose lowest value is {schedule.bounds[0]:g}."
             )
+        for value in schedule.bounds:  # at the end of a run it would be too late
+            check_parameter(name, value)
     return schedules
 
 
