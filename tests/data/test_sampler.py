@@ -70,6 +70,17 @@ def test_a_fraction_out_of_range_is_wrong_usage(dataset, fraction):
         split_episodes(dataset, fraction, seed=0)
 
 
+def test_a_fraction_that_leaves_nothing_to_train_on_is_named_with_what_helps(tmp_path):
+    write_dataset(tmp_path / "d", lengths=(20,) * 7)
+    with pytest.raises(DatasetError) as caught:
+        split_episodes(Dataset.open(tmp_path / "d"), 0.999, seed=0)
+    assert str(caught.value) == (
+        f"Dataset {tmp_path / 'd'}: holding 0.999 of its 140 steps out, in whole episodes, leaves none of its 7 "
+        "episodes to train on. Their lengths differ too much, or that is too much. Collect more steps, or lower "
+        "--held-out-fraction, to 0.1 at the least."
+    )
+
+
 def test_too_few_episodes_to_hold_any_out(tmp_path):
     write_dataset(tmp_path / "d", lengths=(20, 20, 20, 20, 20))
     with pytest.raises(DatasetError) as caught:

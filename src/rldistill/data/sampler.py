@@ -65,8 +65,9 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     num_held_out = max(needed, MIN_HELD_OUT_EPISODES)
     if num_held_out >= len(numbers):
         raise DatasetError(
-            f"Dataset {dataset.path} has episodes of too different lengths: holding {held_out_fraction:.0%} of its "
-            f"{dataset.num_steps} steps out leaves none of its {len(numbers)} episodes to train on. Collect more steps."
+            f"Dataset {dataset.path}: holding {held_out_fraction:g} of its {dataset.num_steps} steps out, in whole "
+            f"episodes, leaves none of its {len(numbers)} episodes to train on. Their lengths differ too much, or that "
+            f"is too much. Collect more steps, or lower --held-out-fraction, to {MIN_HELD_OUT_FRACTION:g} at the least."
         )
     is_held_out = np.isin(dataset.episodes, numbers[order[:num_held_out]])
     return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
