@@ -78,6 +78,19 @@ def test_the_same_episodes_with_another_field_are_the_same_episodes(tmp_path):
         Dataset.joined([Dataset.open(tmp_path / name) for name in ("a", "b")])
 
 
+@pytest.mark.parametrize("others", ["minari:a/long-v0", "minari:a/all-v0", "greedy"])
+def test_episodes_of_minari_are_combined_there_for_here_nobody_knows_which_they_are(tmp_path, others):
+    behaviours = {"a": "minari:a/long-v0", "b": others}
+    parts = [written(tmp_path / name, replace(make_provenance(), behaviour=own)) for name, own in behaviours.items()]
+    for first, other in (parts, reversed(parts)):
+        with pytest.raises(MismatchError) as caught:
+            Dataset.joined([first, other])
+        assert "with episodes of minari:a/" in str(caught.value)
+        assert str(caught.value).endswith(
+            "Combine them in Minari (to_minari, minari.combine_datasets, from_minari), or name one of them."
+        )
+
+
 def test_a_copy_of_a_dataset_does_not_add_up_whatever_it_says_of_its_seed(tmp_path):
     first = written(tmp_path / "a")
     copy = Dataset(tmp_path / "b", replace(first.manifest, provenance=make_provenance(seed=1)), first._shards)

@@ -28,6 +28,8 @@ from rldistill.types import FURTHER_FIELDS, OutputKind
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "rldistill-dataset"
 SCHEMA_VERSION = 2
+MINARI_PREFIX = "minari:"
+"""In `behaviour`, before the id of the Minari dataset that the episodes are from: who played them it does not say."""
 DATASET_REMEDY = "Copy the dataset again, or collect anew with --overwrite."
 # Within these, a manifest and a shard's header say whose they are.
 _NUM_FIRST_BYTES = 10_000

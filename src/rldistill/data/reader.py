@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rldistill.data.codec import release_gil
 from rldistill.data.layout import OBSERVATION, observation_fields, split_parts
-from rldistill.data.manifest import DATASET_REMEDY, Manifest, Provenance, load_manifest
+from rldistill.data.manifest import DATASET_REMEDY, MINARI_PREFIX, Manifest, Provenance, load_manifest
 from rldistill.data.shard import Shard, open_shard
 from rldistill.data.store import StepStore
 from rldistill.errors import DatasetError, MismatchError, NumericalError, reading_file
@@ -248,7 +248,8 @@ def _check_adds_up(first: Dataset, other: Dataset) -> None:
             f"{mine.teacher.name} ({mine.teacher.hash[:12]}…) and {theirs.teacher.name} ({theirs.teacher.hash[:12]}…)"
         )
         differences = [f"teachers {names}", *differences]
-    if _acts(mine) != _acts(theirs):
+    foreign = [origin.behaviour for origin in (mine, theirs) if origin.behaviour.startswith(MINARI_PREFIX)]
+    if _acts(mine) != _acts(theirs) and not foreign:
         differences.append(f"a teacher that acts {_acts(mine)} and one that acts {_acts(theirs)}")
     if mine.observation_fields != theirs.observation_fields:
         differences.append(f"versions {mine.schema_version} and {theirs.schema_version} of the format")
@@ -256,6 +257,12 @@ def _check_adds_up(first: Dataset, other: Dataset) -> None:
         raise MismatchError(
             f"{what}, but with {'; '.join(differences)}: one head of a student cannot learn from both. "
             "Distil one of them, or collect both with one teacher."
+        )
+    if foreign:
+        raise MismatchError(
+            f"{what}, with episodes of {' and '.join(foreign)}: whether both hold the same ones is not known, and "
+            "those held out of one might be trained on in the other. Combine them in Minari (to_minari, "
+            "minari.combine_datasets, from_minari), or name one of them."
         )
     # What is stored of a step beside it changes no episode.
     same = mine.seed == theirs.seed and all(text.startswith("field ") for text in mine.differences(theirs))

@@ -21,6 +21,7 @@ from torch import Tensor
 from rldistill.adapters.load import detect_kind, load_policy, policy_file_of
 from rldistill.adapters.minari_data.writing import KEY, SCHEMA_VERSION, import_minari
 from rldistill.data import Dataset, DatasetWriter, FieldSpec, Provenance, as_targets, step_fields
+from rldistill.data.manifest import MINARI_PREFIX
 from rldistill.envs import make_task
 from rldistill.envs.extended import ObservationSettings, extend_observations, observed_as
 from rldistill.envs.spaces import SpaceCodec, space_fingerprint
@@ -169,7 +170,7 @@ def _with_outputs(
     # A Minari dataset does not say who played, or with how much chance.
     played = replace(played, protocol=replace(played.protocol, exploration_epsilon=0.0))
     fields = step_fields(played.fingerprint, teacher.output_kind)
-    entry, behaviour = teacher_entry(teacher, path), f"minari:{source.id}"
+    entry, behaviour = teacher_entry(teacher, path), f"{MINARI_PREFIX}{source.id}"
     provenance = Provenance(played, entry, behaviour, seed=0, exploration_epsilon=0.0, fields=fields)
     return provenance, _labelled(episodes, head, played.fingerprint, fields["action"].dtype)
 
