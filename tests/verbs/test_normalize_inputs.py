@@ -133,6 +133,8 @@ def test_a_file_keeps_what_it_was_made_with(tmp_path, q_data):
     again = distill(tmp_path / "other", out=tmp_path / "again", **SMALL | NORMALISED | begun)
     assert again.normalization == first.normalization
     assert not torch.equal(again.network.state_dict()["torso.1.weight"], first.network.state_dict()["torso.1.weight"])
+    with pytest.raises(MismatchError, match=r"something else\. Leave --no-normalize-inputs out\.$"):
+        distill(tmp_path / "other", out=tmp_path / "plain", **SMALL | begun | {"normalize_inputs": False})
 
 
 def test_a_student_of_continuous_actions_normalises_unless_it_is_not_to(tmp_path):

@@ -70,9 +70,14 @@ def _normalizations_with(
     """Return how observations are normalised for the weights of a file: as the teachers do, else as it has it.
 
     Raises:
-        MismatchError: they are to be normalised, and neither does so.
+        MismatchError: they are to be normalised, and neither does so; or they are not to be, and the file does.
     """
     taught, own = normalizations_of_teachers(tasks), _normalizations_of(initial)
+    if options.normalize_inputs is False and any(own) and not any(taught):
+        raise MismatchError(
+            f"--init-from {options.init_from} normalises its inputs: without that its weights would see something "
+            "else. Leave --no-normalize-inputs out."
+        )
     if any(taught) or options.normalize_inputs is False:
         return taught
     if options.normalize_inputs and not any(own):
