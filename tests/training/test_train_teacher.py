@@ -1,6 +1,7 @@
 """`train-teacher` as a run: what it leaves, how it goes on after a stop, and the folders that it does not touch."""
 
 import json
+import re
 import shutil
 import tomllib
 from dataclasses import replace
@@ -440,6 +441,15 @@ def test_wrong_usage_is_refused_before_anything_is_written(tmp_path, changes, me
     with pytest.raises(UsageError) as caught:
         run(tmp_path / "run", **changes)
     assert str(caught.value).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("network", ["gru:4", "mlp:4+lstm:4", "stack:2+mlp:4"])
+def test_a_network_that_remembers_is_refused_since_it_would_learn_with_an_empty_memory(tmp_path, network):
+    with pytest.raises(
+        UsageError, match=rf"^network: got '{re.escape(network)}', which remembers, and pqn learns from"
+    ):
+        run(tmp_path / "run", network=network)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -90,8 +90,11 @@ def resolve_training(options: TrainTeacherOptions) -> TrainTeacherOptions:
     Raises:
         UsageError: the task, the network, the algorithm's settings or the device cannot be.
     """
-    if options.network != AUTO_NETWORK:
-        parse_architecture(options.network)
+    if options.network != AUTO_NETWORK and parse_architecture(options.network).remembers:
+        raise UsageError(
+            f"network: got {options.network!r}, which remembers, and {options.algorithm} learns from single steps: its "
+            "memory would be empty in training and full in play. Choose one without, such as mlp:64x64."
+        )
     return resolve_machine(resolve_algorithm(options))
 
 
