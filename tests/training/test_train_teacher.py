@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rldistill.envs import make_task
 from rldistill.errors import (
     DiskFullError,
     LockedError,
@@ -20,10 +21,12 @@ from rldistill.errors import (
     UsageError,
 )
 from rldistill.events import MessageEvent
+from rldistill.networks import parse_architecture
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
-from rldistill.policies import load_policy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.session.metrics import read_metrics
+from rldistill.sight import choose_parts
 from rldistill.storage import folder_lock, load_checkpoint
 from rldistill.verbs.train_teacher import GAMES_PER_MEAN, train_teacher
 from tests.kit.interruptions import StopAfter, full_disk
@@ -458,8 +461,34 @@ def test_init_from_another_network_is_refused(finished, tmp_path):
     with pytest.raises(UsageError) as caught:
         run(tmp_path / "run", init_from=source, network="mlp:9", layer_norm=False)
     assert str(caught.value) == (
-        f"--init-from {source} holds mlp:8 with layer norm, --network says mlp:9 without layer norm."
+        f"--init-from {source} holds mlp:8 with layer norm, --network says mlp:9 without layer norm. Say the same: "
+        "--network mlp:8 --layer-norm."
     )
+
+
+def test_init_from_layers_that_have_no_name_says_so(finished, tmp_path):
+    policy = load_policy(finished[0] / "last_policy.safetensors")
+    for name, network in (("tanh", {"activation": "tanh"}), ("odd", {"name": "linear"})):
+        policy.with_spec(architecture=replace(policy.spec.architecture, **network)).save(
+            tmp_path / f"{name}.safetensors"
+        )
+        with pytest.raises(UsageError, match=r"No --network makes its layers: name another file\.$"):
+            run(tmp_path / "run", init_from=tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"network": "net3"}, "takes images"), ({"init_from": "no-file"}, "found nothing there")],
+)
+def test_what_does_not_fit_leaves_no_folder_and_deletes_no_earlier_run(tmp_path, changes, message):
+    with pytest.raises(RldistillError, match=message):
+        run(tmp_path / "run", **changes)
+    assert list(tmp_path.iterdir()) == []
+    run(tmp_path / "run", num_steps=16)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(RldistillError, match=message):
+        run(tmp_path / "run", overwrite=True, **changes)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_init_from_another_task_is_refused(tmp_path):
@@ -472,6 +501,15 @@ def test_init_from_a_policy_of_another_kind_is_refused(finished, tmp_path):
     policy = load_policy(finished[0] / "last_policy.safetensors").with_spec(output_kind="logits")
     policy.save(tmp_path / "p.safetensors")
     with pytest.raises(MismatchError, match=r"p\.safetensors gives logits, pqn goes on from q_values\.$"):
+        run(tmp_path / "run", init_from=tmp_path / "p.safetensors")
+
+
+def test_init_from_a_policy_that_sees_a_part_is_refused(tmp_path):
+    task = make_task(CHAIN_TASK).task
+    sight = choose_parts("student_sees", "first", {"first": (0, 1)}, task)
+    policy = TorchPolicy.create(parse_architecture("mlp:8", layer_norm=True), [task], sight=sight)
+    policy.save(tmp_path / "p.safetensors")
+    with pytest.raises(MismatchError, match=r"p\.safetensors sees first alone, pqn shows a network the whole"):
         run(tmp_path / "run", init_from=tmp_path / "p.safetensors")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
-from rldistill.networks import parse_architecture
+from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
 from rldistill.networks.torsos import image_shape
 from rldistill.options.train_teacher import TrainTeacherOptions
@@ -160,6 +160,11 @@ def initial_policy(config: TrainTeacherOptions, tasks: Sequence[Task]) -> TorchP
         differences = head.task.fingerprint.differences(task.fingerprint)
         if differences:
             raise MismatchError(f"--init-from {config.init_from} does not fit {task.name}: {'; '.join(differences)}.")
+    if policy.spec.sight is not None:
+        raise MismatchError(
+            f"--init-from {config.init_from} sees {', '.join(policy.spec.sight.parts)} alone, {config.algorithm} shows "
+            "a network the whole observation. Name a policy that sees all of it."
+        )
     if policy.output_kind != "q_values":
         raise MismatchError(
             f"--init-from {config.init_from} gives {policy.output_kind}, {config.algorithm} goes on from q_values."
@@ -167,10 +172,21 @@ def initial_policy(config: TrainTeacherOptions, tasks: Sequence[Task]) -> TorchP
     if policy.spec.architecture != architecture:
         raise UsageError(
             f"--init-from {config.init_from} holds {policy.spec.network_description}, "
-            f"--network says {architecture.description}."
+            f"--network says {architecture.description}. {_words_for(policy.spec.architecture)}"
         )
     # Its weights, not its story: two games may share a fingerprint.
     return policy.with_spec(heads=tuple(HeadSpec(task) for task in tasks), name=name)
+
+
+def _words_for(architecture: Architecture | None) -> str:
+    """Return what to say to go on with the layers of a file."""
+    try:
+        named = architecture and parse_architecture(architecture.name, layer_norm=architecture.layer_norm)
+    except UsageError:  # layers of another library
+        named = None
+    if named is None or named != architecture or named.remembers:
+        return "No --network makes its layers: name another file."
+    return f"Say the same: --network {named.name} {'--layer-norm' if named.layer_norm else '--no-layer-norm'}."
 
 
 def _policy_name(tasks: Sequence[Task]) -> str:

@@ -53,12 +53,14 @@ def train_teacher(options: TrainTeacherOptions) -> TrainingResult:
     """
     out = Path(options.out)
     options, tasks = _prepared(options)
+    # Before the folder is touched: a network that does not fit neither makes one nor deletes an earlier run.
+    policy = initial_policy(options, [playable.task for playable in tasks])
     with (
         configured_run(out, options, "train-teacher", recorded(options), may_differ=_MAY_DIFFER) as continues,
         use_threads(options.num_threads),
         stop_on_interrupt(options.callbacks) as listeners,
     ):
-        return TrainingRun(options, tasks, listeners, continues=continues).run()
+        return TrainingRun(options, tasks, policy, listeners, continues=continues).run()
 
 
 def check_training(options: TrainTeacherOptions) -> TrainTeacherOptions:

@@ -14,7 +14,7 @@ from rldistill.envs import PlayableTask
 from rldistill.events import Callback, ProgressEvent, StopRequestedError, notify, tell
 from rldistill.options.shared import recorded
 from rldistill.options.train_teacher import TrainTeacherOptions
-from rldistill.policies import load_policy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.seeding import stream_generator
 from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
@@ -26,7 +26,7 @@ from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.tasks import ATARI_PREFIX
 from rldistill.training.stream import IterationRecord
 from rldistill.types import resolve_device
-from rldistill.verbs.teachers import initial_policy, make_training
+from rldistill.verbs.teachers import make_training
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 LAST_FILE = "last_policy.safetensors"
@@ -103,6 +103,7 @@ class TrainingRun:
     Args:
         config: resolved.
         tasks: to be learned.
+        policy: that the run begins with; trained in place.
         callbacks: receive events and may stop the run.
         continues: whether to go on from the folder's checkpoint, if there is one.
     """
@@ -111,6 +112,7 @@ class TrainingRun:
         self,
         config: TrainTeacherOptions,
         tasks: Sequence[PlayableTask],
+        policy: TorchPolicy,
         callbacks: Sequence[Callback],
         *,
         continues: bool,
@@ -120,7 +122,7 @@ class TrainingRun:
         self._callbacks = callbacks
         # Taken now: hours later the source tree may be another than the one that runs.
         self._provenance = provenance("train-teacher") | {"config": recorded_settings(recorded(config))}
-        self._policy = initial_policy(config, self._tasks).to(resolve_device(config.device))
+        self._policy = policy.to(resolve_device(config.device))
         self._rng = stream_generator(config.seed, "exploration")
         self._progress = _Progress([config.start_step] * len(tasks))
         self._folder = Path(config.out)
