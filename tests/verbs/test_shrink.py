@@ -25,7 +25,7 @@ from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.shrink_play import Episodes
-from rldistill.verbs.shrink_records import Proof, Trial
+from rldistill.verbs.shrink_records import Proof, Trial, verdict
 from rldistill.verbs.shrink_tried import Tried
 from rldistill.verbs.sizes import next_size
 from tests.kit.cart_pole import hand_made_teacher, short_cart_pole
@@ -531,6 +531,20 @@ def test_no_student_is_as_large_as_its_teacher(tmp_path, monkeypatch):
     task = short_cart_pole(60)
     found = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_envs=8)
     assert [trial.network for trial in found.trials] == ["mlp:1"], "mlp:2 has as many parameters as the teacher"
+
+
+@pytest.mark.parametrize(
+    ("teacher_size", "shown"),
+    [
+        (60, "mlp:1, 6 parameters, 10 times fewer than its teacher, keeps 99.0 % of"),
+        (4, "mlp:1, 6 parameters (its teacher has 4: no size that is tried is smaller), keeps 99.0 % of"),
+        (None, "mlp:1, 6 parameters, keeps 99.0 % of"),
+    ],
+)
+def test_a_student_is_called_smaller_than_its_teacher_only_where_it_is(teacher_size, shown):
+    trial = Trial("mlp:1", 6, 0.99, 0.97, True, 600, 100, 1.0, False, "a")
+    proof = Proof("mlp:1", "a", 0.99, 0.96, 0.975, 100, (9.9, 10.0, 0.0), True)
+    assert verdict(trial, proof, "Mine-v0", keep=0.95, teacher_size=teacher_size).startswith(shown)
 
 
 def test_a_search_that_is_refused_leaves_no_folder(tmp_path):

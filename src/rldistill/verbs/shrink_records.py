@@ -154,6 +154,8 @@ def verdict(
             f"{_percent(seen.retention)}{episodes} (bound {_percent(seen.bound)}). {way}"
         )
     times = "" if teacher_size is None else f", {teacher_size / trial.num_parameters:.3g} times fewer than its teacher"
+    if teacher_size is not None and teacher_size <= trial.num_parameters:
+        times = f" (its teacher has {teacher_size:,}: no size that is tried is smaller)"
     return (
         f"{size}{times}, keeps {100 * proof.retention:.1f} % of the skill on {task}: at least "
         f"{100 * proof.bound:.1f} % with 95 % confidence ({proof.num_episodes} fresh episodes; {100 * keep:g} % asked "
