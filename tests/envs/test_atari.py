@@ -298,6 +298,7 @@ def test_every_nth_decision_of_a_smaller_skip_equals_the_larger_one():
         ({"frame_skip": 4.0}, r"Atari option 'frame_skip': got 4\.0, expected a int\."),
         ({"frame_skip": True}, r"Atari option 'frame_skip': got True, expected a int\."),
         ({"grayscale": 1}, r"Atari option 'grayscale': got 1, expected a bool\."),
+        ({"max_frames": 2**31}, r"Atari option 'max_frames': got 2147483648, expected at most 2,147,483,647\."),
         ({"frame_skip": 0}, r"Atari option 'frame_skip': got 0, expected a positive number\."),
         ({"noop_max": -1}, r"Atari option 'noop_max': got -1, expected a positive number\."),
         ({"sticky_action_probability": 1.5}, r"sticky_action_probability must lie in \[0, 1\], got 1\.5\."),

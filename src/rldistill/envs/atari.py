@@ -25,6 +25,7 @@ from rldistill.types import ActionLayout, Actions
 
 # Their start modes need two players: loading them aborts the process.
 MULTI_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
+_LARGEST = 2**31 - 1  # ale-py counts in 32 bits
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class AtariOptions:
                 raise UsageError(f"Atari option {name!r}: got {value!r}, expected a {expected.__name__}.")
             if expected is int and value < (0 if name == "noop_max" else 1):
                 raise UsageError(f"Atari option {name!r}: got {value}, expected a positive number.")
+            if expected is int and value > _LARGEST:
+                raise UsageError(f"Atari option {name!r}: got {value}, expected at most {_LARGEST:,}.")
         return cls(**options)
 
 
