@@ -437,6 +437,26 @@ def test_a_memory_is_given_on_row_by_row_whatever_the_batch():
     assert not torch.equal(policy(windows[1], policy.initial_state(20))[0].raw, together[1])
 
 
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ((torch.zeros(3, 4),), "[[3, 4]]"),
+        ((torch.zeros(1, 4), torch.zeros(1, 4)), "[[1, 4], [1, 4]]"),
+        (torch.zeros(1, 4), "a Tensor"),
+        ((np.zeros((1, 4), np.float32),), "['a ndarray']"),
+    ],
+)
+def test_a_state_of_other_environments_is_refused(state, shown):
+    policy = small_policy(network="gru:4")
+    for call in (policy, lambda row, state: policy.act(row, state=state)):
+        with pytest.raises(MismatchError) as caught:
+            call(np.ones((1, 4), np.float32), state)
+        assert str(caught.value) == (
+            f"Policy 'gru:4' got 1 observations and the state {shown}, expected a tuple of tensors [[1, 4]]. Give what "
+            "it returned for the same environments, or initial_state(1)."
+        )
+
+
 def test_acting_gives_the_memory_on_too():
     policy, windows = gru_policy(), rows_of(2, 3, 2)
     _, state = policy.act(windows[0], state=policy.initial_state(3))

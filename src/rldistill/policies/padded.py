@@ -7,15 +7,15 @@ depends on neither its neighbours nor the array that it was cut from.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rldistill.errors import MismatchError, NumericalError
+from rldistill.errors import MismatchError, NumericalError, shortened, shown
 from rldistill.networks.memory import aligned
 from rldistill.observations import Tensors
 from rldistill.tasks import ObservationFingerprint
@@ -132,6 +132,28 @@ def check_observations(name: str, rows: Tensors, fingerprint: ObservationFingerp
             f"Policy {name!r} takes uint8 observations, 0 to 255, and scales them itself; got "
             f"{str(rows.dtype).removeprefix('torch.')}. They were probably scaled before. "
             "Pass them as the environment gives them."
+        )
+
+
+def check_state(name: str, state: object, initial: tuple[Tensor, ...]) -> None:
+    """Check that a state is of as many environments as there are observations.
+
+    Args:
+        name: of the policy.
+        state: that it was given.
+        initial: what it would begin with.
+
+    Raises:
+        MismatchError: other shapes, or no tensors.
+    """
+    parts = cast(Sequence[object], state) if isinstance(state, tuple | list) else ()
+    got = [list(part.shape) if isinstance(part, Tensor) else shown(part) for part in parts]
+    expected = [list(part.shape) for part in initial]
+    if got != expected:
+        num_rows, given = expected[0][0], shortened(str(got), 120) if parts else shown(state)
+        raise MismatchError(
+            f"Policy {name!r} got {num_rows} observations and the state {given}, expected a tuple of tensors "
+            f"{expected}. Give what it returned for the same environments, or initial_state({num_rows})."
         )
 
 

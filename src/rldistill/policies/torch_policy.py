@@ -29,7 +29,7 @@ from rldistill.networks.outputs import OutputDeclaration
 from rldistill.observations import Tensors, as_tensors, moved, num_rows
 from rldistill.policies.behaviour import Behaviour, choose_actions
 from rldistill.policies.file_format import pack_policy, policy_hash
-from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, run_padded
+from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, check_state, run_padded
 from rldistill.policies.protocol import Observations
 from rldistill.policies.spec import HeadSpec, PolicySpec
 from rldistill.sight import Sight
@@ -211,7 +211,8 @@ class TorchPolicy:
         """Return outputs for `[B, *observation_shape]`, without gradient, and the next state; None begins an episode.
 
         Raises:
-            MismatchError: observations of another shape, or no integers where the policy takes bytes.
+            MismatchError: observations of another shape, or no integers where the policy takes bytes; or a state of
+                another number of environments.
             NumericalError: it answered NaN or infinity.
         """
         return self._answer(self._seen(observations), state, ROWS_PER_BATCH[self.device.type])
@@ -233,6 +234,8 @@ class TorchPolicy:
                 # Moved before it is padded: what is padded need not travel.
                 rows = moved(rows, self.device)
                 initial = network.initial_state(num_rows(rows))
+                if initial is not None and state is not None:
+                    check_state(self.name, state, initial)
                 remembered = () if initial is None else initial if state is None else state
                 if batch_size is None:
                     columns = self._forward(rows, *remembered)
