@@ -252,6 +252,18 @@ def test_keyword_arguments_that_the_environment_does_not_take_are_refused(name, 
     assert line.startswith(f"Task {name!r} does not take these keyword arguments ({', '.join(options)}): {reason}")
 
 
+@pytest.mark.parametrize(
+    ("value", "got"), [(np.int64(5), "a int64"), ([float("nan")], "a list"), (object(), "a object"), ({5}, "a set")]
+)
+def test_keyword_arguments_that_no_file_can_record_are_refused(value, got):
+    with pytest.raises(UsageError) as caught:
+        make_task("CartPole-v1", {"gravity": value})
+    assert str(caught.value) == (
+        f"env_kwargs: got gravity={got}, expected a finite number, a text, or a list or mapping of them, "
+        "of Python's own types: files record it as JSON."
+    )
+
+
 @pytest.mark.parametrize("task", [TinyChain, make_task(TinyChain), make_task("CartPole-v1").task])
 def test_options_beside_something_that_is_already_complete_are_refused(task):
     line = message_of(UsageError, task, {"frame_skip": 2})

@@ -7,7 +7,6 @@ module. A `Task` is a record, perhaps from a stranger's file: it imports nothing
 import contextlib
 import importlib
 import json
-import math
 import shlex
 import sys
 import warnings
@@ -36,7 +35,7 @@ from rldistill.envs.gymnasium_envs import (
 from rldistill.envs.overlapped import OverlappedEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
-from rldistill.errors import RldistillError, TaskError, UsageError, first_line, install_hint, printable
+from rldistill.errors import RldistillError, TaskError, UsageError, first_line, install_hint, printable, shown
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
@@ -176,17 +175,22 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     if isinstance(task, str) and task.startswith(ATARI_PREFIX):
         return _atari(atari_task(task, options))
     for name, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"env_kwargs: got {name}={value}, expected a finite number: files record it as JSON.")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"env_kwargs: got {name}={shown(value)}, expected a finite number, a text, or a list or mapping of "
+                "them, of Python's own types: files record it as JSON."
+            ) from error
     settings, kwargs = ObservationSettings.from_kwargs(options)
     if isinstance(task, str):
         import_task_module(task)
         return _extend(_from_factory(task, _factory(task, kwargs), kwargs), settings)
     if kwargs or (options and isinstance(task, PlayableTask | Task)):
-        shown = task.name if isinstance(task, Task) else "ID"
+        example = task.name if isinstance(task, Task) else "ID"
         raise UsageError(
             f"Environment options ({', '.join(options)}) belong with a task's name: got them with one that is already "
-            f"complete. Name the task too: --task {shown}."
+            f"complete. Name the task too: --task {example}."
         )
     if isinstance(task, PlayableTask):
         return task
@@ -197,10 +201,10 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     if isinstance(task, VectorEnv):
         return _extend(_from_vector_env(task), settings)
     if isinstance(task, gymnasium.Env):
-        shown = "its id" if task.spec is None else repr(task.spec.id)
+        way_on = "its id" if task.spec is None else repr(task.spec.id)
         raise UsageError(
             f"task: got an environment that is made already ({type(task.unwrapped).__name__}), expected what makes "
-            f"one: several are played at once. Pass {shown}, or a callable without arguments that makes it."
+            f"one: several are played at once. Pass {way_on}, or a callable without arguments that makes it."
         )
     if not callable(task):
         raise UsageError(
