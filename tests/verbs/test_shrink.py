@@ -357,7 +357,7 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
 
 def test_proofs_that_are_there_are_judged_anew_by_a_lower_share_to_be_kept(tmp_path, quick, monkeypatch):
     found, _ = search_whose_proofs_fail(monkeypatch, tmp_path, num_failures=9, held_at_the_end=False)
-    assert "More time (--within) or a lower --keep may help with --resume" in found.verdict
+    assert "No size is left to try: a lower --keep may help with --resume; begun anew" in found.verdict
     task = short_cart_pole(60)
     again = rd.shrink(
         hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, keep=0.75, num_episodes=100, resume=True
@@ -420,6 +420,16 @@ def test_a_size_begins_from_the_weights_of_a_smaller_one_that_failed(tmp_path, q
     assert [trial.network for trial in found.trials] == ["mlp:2", "mlp:4"]
     said = [event.text for event in told if isinstance(event, MessageEvent)]
     assert "mlp:4 begins from the weights of mlp:2" in said
+
+
+def test_more_time_is_advised_where_sizes_were_left_untried(tmp_path, quick, monkeypatch):
+    times, few = iter([(60.0, 60.0), (1.0, -1.0)]), {"num_updates": 60, "check_period": 30}
+    monkeypatch.setattr(shrink_search.Search, "_time_for_a_size", lambda _self: next(times))
+    monkeypatch.setattr(shrink_search.Search, "_look", lambda *_: (0.5, 0.5))
+    monkeypatch.setattr(shrink_search, "choose_recipe", lambda *of, **how: replace(choose_recipe(*of, **how), **few))
+    found = rd.shrink(hand_made_teacher(), short_cart_pole(60), out=tmp_path / "s", within=60.0, num_envs=4)
+    assert len(found.trials) == 1 and not found.trials[0].is_cut
+    assert "More time (--within) or a lower --keep may help with --resume; begun anew" in found.verdict
 
 
 def test_a_dry_run_of_a_search_that_goes_on_refuses_what_the_run_refuses(tmp_path, quick):

@@ -125,7 +125,14 @@ def provenance_of(trial: Trial, teacher: Policy, named: PolicyLike, *, num_steps
 
 
 def verdict(
-    trial: Trial, proof: Proof | None, task: str, *, keep: float, teacher_size: int | None, may_look_again: bool = True
+    trial: Trial,
+    proof: Proof | None,
+    task: str,
+    *,
+    keep: float,
+    teacher_size: int | None,
+    time_helps: bool = True,
+    may_look_again: bool = True,
 ) -> str:
     """Return what a search found, in one sentence; where nothing was proved, how good the best is and what would help.
 
@@ -135,6 +142,7 @@ def verdict(
         task: by name.
         keep: share of the skill that was asked for.
         teacher_size: parameters of the teacher, if they are known.
+        time_helps: whether more time finds anything to do: sizes to try, to train on or to prove.
         may_look_again: whether the search may go on: not all looks at fresh episodes are taken.
     """
     size = f"{trial.network}, {trial.num_parameters:,} parameters"
@@ -142,8 +150,8 @@ def verdict(
         seen: Trial | Proof = trial if proof is None else proof
         episodes = "" if proof is None else f" in {proof.num_episodes} fresh episodes"
         way = (
-            "More time (--within) or a lower --keep may help with --resume; begun anew (--overwrite), data with more "
-            "spread (--exploration-epsilon 0.1)."
+            f"{'More time (--within) or' if time_helps else 'No size is left to try:'} a lower --keep may help with "
+            "--resume; begun anew (--overwrite), data with more spread (--exploration-epsilon 0.1)."
         )
         if proof is not None and proof.retention >= keep:
             way = f"More episodes may prove it: --resume --num-episodes {4 * proof.num_episodes}, or a lower --keep."

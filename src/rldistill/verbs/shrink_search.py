@@ -84,6 +84,7 @@ class Search:
         # What one size met, the next learns from too.
         self._source: LiveSource | None = None
         self._tried = Tried(out, {"teacher": self._teacher.hash, "task": self._playable.task.to_dict()})
+        self._is_out_of_time = False  # before all sizes were tried
         # What an episode of the last student that held took.
         self._student_seconds: float | None = None
 
@@ -142,6 +143,7 @@ class Search:
             left, most = self._time_for_a_size()
             # A size that has no time to learn in would count as one that fails.
             if most <= (_LEAST_SHARE * left if self._tried.has_held else 0):
+                self._is_out_of_time = True
                 tell(
                     self._callbacks,
                     f"time is up: {len(names) - len(tried)} of {len(names)} sizes were not tried to the end",
@@ -379,6 +381,9 @@ class Search:
                 self._playable.task.name,
                 keep=self._options.keep,
                 teacher_size=self._teacher_size,
+                time_helps=self._is_out_of_time
+                or bool(self._tried.holding)
+                or any(trial.is_cut for trial in self._tried.trials),
                 may_look_again=len(self._tried.proofs) < MOST_LOOKS,
             ),
             tuple(self._tried.trials),
