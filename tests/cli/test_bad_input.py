@@ -163,6 +163,8 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["inspect", "f", "--against", "g", "--verify", "--full"], "full and verify does not apply. Leave it out."),
         (["inspect", "net3", "--trust", "--task", "t"], "trust and task is for policy files, net3 is none. Leave"),
         (["collect", "t", "--out", ""], "out: got '', expected a path."),
+        (["evaluate", "t", ""], "policies: got '', expected a path."),
+        (["evaluate", "t", "--teacher", ""], "teacher: got '', expected a path."),
         (
             ["collect", "t", "--out", "out", "--names", "a=0:2"],
             "names belong with student_sees, teacher_sees or choose",

@@ -134,6 +134,8 @@ class _Option:
         """
         if self.takes_several:
             items = cast(Sequence[Any], said if isinstance(said, list | tuple) else (said,))
+            if "" in items:  # a shell's variable that is not set; as a path it would be the current folder
+                raise UsageError(f"{self.name}: got '', expected a path.")
             return tuple(Path(str(item)) for item in items)
         return read_text(self.name, said, self.members) if isinstance(said, str) else said
 
