@@ -26,7 +26,7 @@ from rldistill.loading.named import as_policy
 from rldistill.options.export import ExportOptions
 from rldistill.verbs.export import export, prepare
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.commands import run, run_well
+from tests.kit.commands import run, run_alone, run_well
 from tests.kit.interruptions import full_disk
 from tests.kit.small_policies import small_policy, vector_task
 
@@ -263,6 +263,18 @@ def test_a_full_disk_is_told_of_the_export(teacher, tmp_path):
     assert str(caught.value).startswith(f"Writing {tmp_path / 'cart.onnx'} failed: File too large.")
     assert str(caught.value).endswith("run the same command again, with --resume if it has that option.")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("out", "to"), [("a.pt", "torchscript"), ("a.pt2", "torch-export"), ("a.pt", "rsl-rl")])
+def test_a_full_disk_is_told_where_torch_writes_the_file(out, to, tmp_path):
+    policy = small_policy(make_task("Pendulum-v1").task, output_kind="gaussian")
+    policy.save(tmp_path / "p.safetensors")
+    told = run_alone(  # a process of its own: torch may end it
+        *("export", tmp_path / "p.safetensors", "--to", to, "--out", tmp_path / out, "--num-episodes", 1, "--quiet"),
+        max_file_bytes=1_000,
+    )
+    assert told.line.startswith(f"rldistill export: Writing {tmp_path / out} failed: File too large.")
+    assert (told.code, [path.name for path in tmp_path.iterdir()]) == (1, ["p.safetensors"])
 
 
 def test_a_stop_leaves_nothing_behind(teacher, tmp_path):

@@ -5,6 +5,7 @@ must stand in the runner's configuration: the sizes of the layers, the activatio
 normalised. Layout: rsl_rl 5.5.0, `models/mlp_model.py`, `modules/normalization.py`, `modules/distribution.py`.
 """
 
+import io
 from pathlib import Path
 
 import torch
@@ -38,7 +39,9 @@ def _write(export: Export, path: Path) -> None:
     if (statistics := export.policy.normalization) is not None:
         actor |= _normalizer(export, statistics)
     actor["distribution.std_param"] = constant_log_std(export, found).exp()
-    torch.save({"actor_state_dict": actor, "iter": 0, "infos": None}, path)
+    buffer = io.BytesIO()  # where torch writes to a file itself, a full disk is no error of the operating system's
+    torch.save({"actor_state_dict": actor, "iter": 0, "infos": None}, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _normalizer(export: Export, statistics: InputNormalization) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """TorchScript and torch.export files: the policy as one module, for programs that run PyTorch without this library."""
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -168,7 +169,9 @@ def _write_torchscript(export: Export, path: Path) -> None:
                 traced = torch.jit.script(RememberingModule(traced, num_remembered))
         except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torchscript", error) from error
-        torch.jit.save(traced, path, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+        buffer = io.BytesIO()  # where torch writes to a file itself, a full disk ends the process
+        torch.jit.save(traced, buffer, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+        path.write_bytes(buffer.getbuffer())
 
 
 def _write_exported(export: Export, path: Path) -> None:
@@ -181,7 +184,9 @@ def _write_exported(export: Export, path: Path) -> None:
             _allow_other_devices(program)
         except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torch-export", error) from error
-        torch.export.save(program, path, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
+        path.write_bytes(buffer.getbuffer())
 
 
 def _allow_other_devices(program: Any) -> None:  # noqa: ANN401 (a graph has no public types)
