@@ -31,6 +31,16 @@ def test_each_environment_has_its_own_state_which_begins_as_the_program_says(bat
     np.testing.assert_array_equal(policy(rows, policy.initial_state(2))[0].raw, 1 + rows[:, :3])
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_state_of_other_environments_is_refused(num_envs):
+    policy, rows = policy_of(adding), np.ones((2, 4), np.float32)
+    for call in (policy, lambda rows, state: policy.act(rows, state=state)):
+        with pytest.raises(
+            MismatchError, match=rf"^Policy 'sum' got 2 observations and the state \[\[{num_envs}, 3\]\]"
+        ):
+            call(rows, policy.initial_state(num_envs))
+
+
 def test_what_is_done_to_a_state_reaches_no_other_episode():
     def spoiling(rows, total):
         answers = adding(rows, total.clone())

@@ -42,6 +42,14 @@ def test_a_policy_remembers_its_own_rows_alone():
         assert torch.equal(output.raw, alone.raw)
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_state_of_other_environments_is_refused(num_envs):
+    both = SwitchedPolicy({"a": gru_policy(seed=1), "b": gru_policy(seed=2)}, TASK, LAST)
+    for call in (both, lambda given, state: both.act(given, state=state)):
+        with pytest.raises(MismatchError, match=rf"got 2 observations and the state \[\[{num_envs}, "):
+            call(rows(0, 1), both.initial_state(num_envs))
+
+
 @pytest.mark.parametrize(
     ("values", "names", "expected"),
     [

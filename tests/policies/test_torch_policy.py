@@ -442,6 +442,7 @@ def test_a_memory_is_given_on_row_by_row_whatever_the_batch():
     [
         ((torch.zeros(3, 4),), "[[3, 4]]"),
         ((torch.zeros(1, 4), torch.zeros(1, 4)), "[[1, 4], [1, 4]]"),
+        ((), "[]"),
         (torch.zeros(1, 4), "a Tensor"),
         ((np.zeros((1, 4), np.float32),), "['a ndarray']"),
     ],

@@ -27,7 +27,14 @@ from rldistill.networks.outputs import (
 )
 from rldistill.observations import as_tensors
 from rldistill.policies.behaviour import Behaviour
-from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, probe_rows, run_padded
+from rldistill.policies.padded import (
+    ROWS_PER_BATCH,
+    check_answers,
+    check_observations,
+    check_state,
+    probe_rows,
+    run_padded,
+)
 from rldistill.policies.protocol import ActsByOutputs, Observations, State
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import UNNAMED_TASK, ObservationFingerprint, Task
@@ -196,14 +203,18 @@ class ProgramPolicy(ActsByOutputs):
         """Return outputs for `[B, *observation_shape]`, without gradient, and the next state; None begins an episode.
 
         Raises:
-            MismatchError: observations of another shape, or no integers where the environment gives bytes.
+            MismatchError: observations of another shape, or no integers where the environment gives bytes; or a state
+                of another number of environments.
             NumericalError: the program answered NaN or infinity.
         """
         # What is inside a program is not known: it takes all parts as one vector, also the only one.
         seen = as_tensors(observations, self._task.fingerprint)
         rows = join_parts(seen).cpu() if isinstance(seen, Tensor) else join_parts(seen).flatten(1).cpu()
         check_observations(self.name, rows, self._task.fingerprint)
-        remembered = state or self.program.initial_state(len(rows))
+        remembered = self.program.initial_state(len(rows))
+        if remembered and state is not None:
+            check_state(self.name, state, remembered)
+            remembered = state
         raw, *following = run_padded(rows, self.program.batch_size, self._answer, *remembered)
         assert raw is not None, "a program always answers"
         check_answers(self.name, self.output_kind, rows, raw)

@@ -150,7 +150,8 @@ def check_state(name: str, state: object, initial: tuple[Tensor, ...]) -> None:
     got = [list(part.shape) if isinstance(part, Tensor) else shown(part) for part in parts]
     expected = [list(part.shape) for part in initial]
     if got != expected:
-        num_rows, given = expected[0][0], shortened(str(got), 120) if parts else shown(state)
+        num_rows = expected[0][0]
+        given = shortened(str(got), 120) if isinstance(state, tuple | list) else shown(state)
         raise MismatchError(
             f"Policy {name!r} got {num_rows} observations and the state {given}, expected a tuple of tensors "
             f"{expected}. Give what it returned for the same environments, or initial_state({num_rows})."

@@ -19,7 +19,7 @@ from rldistill.envs import EpisodeEnvs
 from rldistill.errors import MismatchError, RldistillError, UsageError, first_line, listed, shortened, shown
 from rldistill.observations import Tensors, as_tensors, num_rows
 from rldistill.policies.behaviour import Behaviour
-from rldistill.policies.padded import probe_rows
+from rldistill.policies.padded import check_state, probe_rows
 from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
 from rldistill.sight import Sight
 from rldistill.storage import canonical_json, sha256_bytes
@@ -221,14 +221,17 @@ class SwitchedPolicy(ActsByOutputs):
         """Return what `__call__` does, for rows of which `info` told these values.
 
         Raises:
-            MismatchError: a value that no policy has.
+            MismatchError: a value that no policy has, or a state of another number of environments.
         """
         rows = as_tensors(observations, self._task.fingerprint)
         said = self.choice.values(rows) if told is None else _as_array(told)
         whose = places(said, tuple(self.members), self.choice.text)
         if len(whose) != num_rows(rows):
             raise MismatchError(f"choose: {self.choice.text} gave {len(whose)} values for {num_rows(rows)} rows.")
-        state = self.initial_state(len(whose)) if state is None else state
+        initial = self.initial_state(len(whose))
+        if initial is not None and state is not None:
+            check_state(self.name, state, initial)
+        state = initial if state is None else state
         following = [part.clone() for part in state or ()]
         answers: list[tuple[Tensor, PolicyOutput]] = []
         first_part = 0
