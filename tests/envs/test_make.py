@@ -1,5 +1,6 @@
 """From what a user names to something that can be played, or to one line that says why not."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import EnvironmentFaultError, RldistillError, TaskError, UsageError
-from rldistill.tasks import Protocol
+from rldistill.tasks import Protocol, Task
 from tests.kit.tiny_envs import CHAIN_TASK, TinyChain
 
 
@@ -253,15 +254,28 @@ def test_keyword_arguments_that_the_environment_does_not_take_are_refused(name, 
 
 
 @pytest.mark.parametrize(
-    ("value", "got"), [(np.int64(5), "a int64"), ([float("nan")], "a list"), (object(), "a object"), ({5}, "a set")]
+    ("value", "got"),
+    [
+        (np.int64(5), "a int64"),
+        ([float("nan")], "a list"),
+        (object(), "a object"),
+        ({5}, "a set"),
+        ("\udcff", r"'\\udcff'"),
+    ],
 )
 def test_keyword_arguments_that_no_file_can_record_are_refused(value, got):
     with pytest.raises(UsageError) as caught:
         make_task("CartPole-v1", {"gravity": value})
     assert str(caught.value) == (
-        f"env_kwargs: got gravity={got}, expected a finite number, a text, or a list or mapping of them, "
-        "of Python's own types: files record it as JSON."
+        f"env_kwargs: got gravity={got}, expected a finite number, a text of valid Unicode, or a list or mapping of "
+        "them, of Python's own types: files record it as JSON. For anything else name a callable that makes the "
+        "environment."
     )
+
+
+def test_keyword_arguments_are_recorded_as_a_file_holds_them():
+    task = make_task("FrozenLake-v1", {"desc": ("SF", "FG"), "success_rate": np.float64(0.5)}).task
+    assert task == Task.from_dict(json.loads(json.dumps(task.to_dict())))
 
 
 @pytest.mark.parametrize("task", [TinyChain, make_task(TinyChain), make_task("CartPole-v1").task])

@@ -176,16 +176,19 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
         return _atari(atari_task(task, options))
     for name, value in options.items():
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
-                f"env_kwargs: got {name}={shown(value)}, expected a finite number, a text, or a list or mapping of "
-                "them, of Python's own types: files record it as JSON."
+                f"env_kwargs: got {name}={shown(value)}, expected a finite number, a text of valid Unicode, or a list "
+                "or mapping of them, of Python's own types: files record it as JSON. For anything else name a callable "
+                "that makes the environment."
             ) from error
     settings, kwargs = ObservationSettings.from_kwargs(options)
     if isinstance(task, str):
         import_task_module(task)
-        return _extend(_from_factory(task, _factory(task, kwargs), kwargs), settings)
+        # As a file holds it, such as a tuple as a list: what goes on would seem to have other settings.
+        recorded = json.loads(json.dumps(kwargs))
+        return _extend(_from_factory(task, _factory(task, kwargs), recorded), settings)
     if kwargs or (options and isinstance(task, PlayableTask | Task)):
         example = task.name if isinstance(task, Task) else "ID"
         raise UsageError(
