@@ -7,6 +7,7 @@ import pytest
 
 from rldistill.data import Dataset, UniformSampler, prefetch, split_episodes
 from rldistill.errors import DatasetError, UsageError
+from rldistill.seeding import stream_generator
 from tests.data.made_up import write_dataset
 
 
@@ -76,8 +77,20 @@ def test_a_fraction_that_leaves_nothing_to_train_on_is_named_with_what_helps(tmp
         split_episodes(Dataset.open(tmp_path / "d"), 0.999, seed=0)
     assert str(caught.value) == (
         f"Dataset {tmp_path / 'd'}: holding 0.999 of its 140 steps out, in whole episodes, leaves none of its 7 "
-        "episodes to train on. Their lengths differ too much, or that is too much. Collect more steps, or lower "
-        "--held-out-fraction, to 0.1 at the least."
+        "episodes to train on. Their lengths differ too much, or the fraction is too large. Collect more steps, or "
+        "lower --held-out-fraction, to 0.1 at the least."
+    )
+
+
+def test_lengths_that_leave_nothing_to_train_on_are_named_where_the_fraction_cannot_be_lower(tmp_path):
+    write_dataset(tmp_path / "d", lengths=(1000, *(1,) * 6))
+    # Where the long episode is the last that is drawn, it is needed for a tenth of the steps, and nothing is left.
+    seed = next(seed for seed in range(100) if stream_generator(seed, "held_out").permutation(7)[-1] == 0)
+    with pytest.raises(DatasetError) as caught:
+        split_episodes(Dataset.open(tmp_path / "d"), 0.1, seed=seed)
+    assert str(caught.value) == (
+        f"Dataset {tmp_path / 'd'}: holding 0.1 of its 1006 steps out, in whole episodes, leaves none of its 7 "
+        "episodes to train on. Their lengths differ too much. Collect more steps."
     )
 
 

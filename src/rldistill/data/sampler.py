@@ -64,10 +64,13 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     needed = int(np.searchsorted(held_out_steps, held_out_fraction * dataset.num_steps)) + 1
     num_held_out = max(needed, MIN_HELD_OUT_EPISODES)
     if num_held_out >= len(numbers):
+        cause, way = "Their lengths differ too much", "Collect more steps"
+        if held_out_fraction > MIN_HELD_OUT_FRACTION:
+            cause += ", or the fraction is too large"
+            way += f", or lower --held-out-fraction, to {MIN_HELD_OUT_FRACTION:g} at the least"
         raise DatasetError(
             f"Dataset {dataset.path}: holding {held_out_fraction:g} of its {dataset.num_steps} steps out, in whole "
-            f"episodes, leaves none of its {len(numbers)} episodes to train on. Their lengths differ too much, or that "
-            f"is too much. Collect more steps, or lower --held-out-fraction, to {MIN_HELD_OUT_FRACTION:g} at the least."
+            f"episodes, leaves none of its {len(numbers)} episodes to train on. {cause}. {way}."
         )
     is_held_out = np.isin(dataset.episodes, numbers[order[:num_held_out]])
     return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
