@@ -1,6 +1,8 @@
 """From what a user names to something that can be played, or to one line that says why not."""
 
 import json
+import os
+import sys
 import warnings
 from dataclasses import replace
 
@@ -186,7 +188,24 @@ def test_a_task_of_the_emulators_own_frames_is_told_the_usual_one(name, options,
 def test_an_id_whose_module_cannot_be_imported_is_refused(name):
     line = message_of(TaskError, name)
     assert line.startswith(f"Task {name!r}: module {name.rpartition(':')[0]!r} cannot be imported (")
-    assert line.endswith("Is it installed, or misspelt?")
+    assert line.endswith("Is it installed, or in this folder, or misspelt?")
+
+
+def test_the_module_of_a_task_may_lie_in_the_current_folder_and_hides_none_that_is_installed(tmp_path, monkeypatch):
+    # As a command has it that pip installed: without the current folder.
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", os.getcwd())])
+    monkeypatch.chdir(tmp_path)
+    registers = (
+        "import gymnasium\ngymnasium.register('InThisFolder-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (tmp_path / "module_in_this_folder.py").write_text(registers)
+    (tmp_path / "gymnasium.py").write_text("raise RuntimeError('it is hidden')\n")
+    try:
+        assert make_task("module_in_this_folder:InThisFolder-v0").task.name == "module_in_this_folder:InThisFolder-v0"
+        assert sys.path[-1] == os.getcwd()
+    finally:
+        gymnasium.registry.pop("InThisFolder-v0", None)
+        sys.modules.pop("module_in_this_folder", None)
 
 
 def test_a_record_does_not_choose_an_environment_of_another_library():

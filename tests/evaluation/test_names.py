@@ -2,6 +2,7 @@
 
 import pytest
 
+from rldistill.policies import load_policy
 from rldistill.verbs.evaluate import evaluate
 from tests.kit.payout import constant_policy, payout_task
 
@@ -39,3 +40,15 @@ def test_one_file_named_twice_is_numbered(tmp_path, task):
     student = tmp_path / "student.safetensors"
     constant_policy(task, 1).save(student)
     assert [row.name for row in evaluate([student, student], num_episodes=1).students] == ["student", "student (2)"]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_student_that_is_called_as_its_teacher_is_told_apart(is_named, tmp_path, task):
+    teacher, run = tmp_path / "lander.safetensors", tmp_path / "runs" / "lander"
+    constant_policy(task, 2).save(teacher)
+    run.mkdir(parents=True)
+    (run / "config.toml").touch()
+    record = {"name": "lander", "hash": load_policy(teacher).hash, "path": str(teacher)}
+    constant_policy(task, 1).with_provenance({"teacher": record}).save(run / "student.safetensors")
+    result = evaluate(run, teacher=teacher if is_named else None, num_episodes=1)
+    assert [row.name for row in result.policies] == [f"{tmp_path.name}/lander", "runs/lander", "random"]

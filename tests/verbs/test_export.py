@@ -1,6 +1,7 @@
 """`rldistill export` from a policy to files that act as it does, and what it refuses."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -166,6 +167,18 @@ def test_an_export_that_acts_otherwise_is_kept_aside_and_fails(teacher, tmp_path
     kept = ["cart.failed.onnx", "cart.failed.onnx.contract.json", "cart.failed.onnx.report.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
     assert json.loads((tmp_path / "cart.failed.onnx.report.json").read_text())["problems"]
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "package"),
+    [("onnx", "a.onnx", "onnxruntime"), ("hub-folder", "a", "onnx"), ("sb3", "a.zip", "stable_baselines3")],
+)
+def test_a_missing_package_is_told_before_anything_is_played(to, out, package, teacher, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    events = []
+    with pytest.raises(RldistillError, match=f"--to {to if to == 'sb3' else 'onnx'} needs {package}, which"):
+        rd.export(teacher, tmp_path / out, to=to, task="CartPole-v1", callbacks=[events.append])
+    assert events == []
 
 
 def test_an_earlier_export_stays_unless_overwrite_is_said(teacher, tmp_path):

@@ -7,6 +7,7 @@ module. A `Task` is a record, perhaps from a stranger's file: it imports nothing
 import contextlib
 import importlib
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -304,12 +305,17 @@ def import_task_module(name: str) -> None:
     module = module_of(name)
     if module is None:
         return
+    # `python -m` finds modules of the current folder, and a command that pip installed does not. Last: nothing that is
+    # installed is hidden by a file that happens to lie there.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
     try:
         importlib.import_module(module)
     except Exception as error:  # the user's code raises what it likes
         said = first_line(error) if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {error}"
         raise TaskError(
-            f"Task {name!r}: module {module!r} cannot be imported ({said}). Is it installed, or misspelt?"
+            f"Task {name!r}: module {module!r} cannot be imported ({said}). Is it installed, or in this folder, or "
+            "misspelt?"
         ) from error
 
 

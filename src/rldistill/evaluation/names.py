@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rldistill.loading.named import PolicyLike, path_of
@@ -18,6 +18,7 @@ class NamedPolicy:
 
     name: str
     policy: Policy
+    path: tuple[str, ...] = ()  # the name with what may stand before it, of a file or a folder
 
 
 def named_policies(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> list[NamedPolicy]:
@@ -26,8 +27,13 @@ def named_policies(given: Sequence[PolicyLike], policies: Sequence[Policy]) -> l
     Paths that end alike are told apart by the folders above them: `seed0/run` and `seed1/run`.
     """
     paths = [_parts(item, policy) for item, policy in zip(given, policies, strict=True)]
-    names = [_shortest(path, [other for other in paths if other != path]) for path in paths]
-    return [NamedPolicy(name, policy) for name, policy in zip(names, policies, strict=True)]
+    return told_apart([NamedPolicy(path[-1], policy, path) for path, policy in zip(paths, policies, strict=True)])
+
+
+def told_apart(named: Sequence[NamedPolicy]) -> list[NamedPolicy]:
+    """Return the same policies with names as long as it takes to tell one file from another."""
+    paths = [each.path for each in named]
+    return [replace(each, name=_shortest(each.path, [own for own in paths if own != each.path])) for each in named]
 
 
 def _shortest(path: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from rldistill.envs import PlayableTask, TaskLike, make_task
 from rldistill.envs.make import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
-from rldistill.evaluation.names import NamedPolicy, named_policies
+from rldistill.evaluation.names import NamedPolicy, named_policies, told_apart
 from rldistill.loading.named import PolicyLike, as_policy, played_by
 from rldistill.loading.recorded import recorded_teacher, teacher_record, why_no_teacher
 from rldistill.policies import Policy, fit_policy
@@ -70,7 +70,9 @@ def pair(
         if own.name in teachers:
             fit_policy(teachers[own.name].policy, own)
     missing = {own.name: why_no_teacher(first, own) for own in tasks if own.name not in teachers}
-    return Pairing(loaded, playables, teachers, missing)
+    # A student may have the name of its teacher: `shrink` calls its folder so.
+    named = told_apart([*loaded, *teachers.values()])
+    return Pairing(named[: len(loaded)], playables, dict(zip(teachers, named[len(loaded) :], strict=True)), missing)
 
 
 def _loaded(given: OneOrMorePolicies, load: Callable[[PolicyLike], Policy]) -> list[NamedPolicy]:

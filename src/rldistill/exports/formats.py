@@ -80,6 +80,8 @@ class ExportFormat:
     keeps_state: bool = True  # whether its files can hold a policy that remembers
     keeps_spread: bool = True  # whether its files can hold any spread of a Gaussian, also one that depends on the state
     needs_bounds: bool = False  # whether the library refuses boxes of actions that have none
+    # Raises an `RldistillError` where a package that writes it is missing: before anything is played.
+    check_packages: Callable[[], object] | None = None
     needs_layers: bool = True  # whether it is written from a description of the layers, which a user's module lacks
 
 

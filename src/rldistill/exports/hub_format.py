@@ -97,4 +97,5 @@ HUB_FOLDER = ExportFormat(
     _write,
     _open,
     contents=(POLICY, ONNX_FILE, CONTRACT, CARD),
+    check_packages=onnx_format.check_packages,
 )

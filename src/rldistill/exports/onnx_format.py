@@ -28,14 +28,20 @@ _CALIBRATION_ROWS = 64
 _QUANTISED = ("Conv", "Gemm")
 
 
+def check_packages() -> None:
+    """Check that the packages that write and run an ONNX file can be found; raises RldistillError."""
+    for package in ("onnx", "onnxruntime"):
+        check_installed(package, what=_WHAT, extra="onnx")
+
+
 def write(export: Export, path: Path) -> None:
     """Write a policy as an ONNX file.
 
     Raises:
         RldistillError: it is too large, or a package is missing.
     """
+    check_packages()
     onnx = optional_import("onnx", what=_WHAT, extra="onnx")
-    check_installed("onnxruntime", what=_WHAT, extra="onnx")
     num_bytes = sum(parameter.numel() * 4 for parameter in export.policy.network.parameters())
     if num_bytes > _MOST_BYTES:
         raise RldistillError(f"{_WHAT}: the weights take {num_bytes:,} bytes, one file holds at most {_MOST_BYTES:,}.")
@@ -151,4 +157,4 @@ def contract_in(path: Path) -> dict[str, Any] | None:
         return None if text is None else check_contract(f"ONNX file {path}", read_json(text, JSON))
 
 
-ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, open_onnx)
+ONNX = ExportFormat("onnx", ".onnx", ("float32", "float16", "int8"), write, open_onnx, check_packages=check_packages)

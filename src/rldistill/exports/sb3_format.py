@@ -7,6 +7,7 @@ TD3, all else a PPO.
 
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -327,4 +328,5 @@ SB3 = ExportFormat(
     keeps_state=False,
     keeps_spread=False,
     needs_bounds=True,
+    check_packages=partial(_import, "stable_baselines3"),
 )

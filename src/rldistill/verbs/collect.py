@@ -183,7 +183,7 @@ def _target(options: CollectOptions) -> int:
     if begun is not None and not begun.is_complete and options.num_steps < begun.target_num_steps:
         raise MismatchError(
             f"--num-steps {options.num_steps}: {out} was begun with {begun.target_num_steps} and is not finished. "
-            "Give as many or more, or begin anew with --overwrite."
+            "Give as many or more, begin anew with --overwrite, or distil what is there: it is a dataset as it is."
         )
     return options.num_steps
 

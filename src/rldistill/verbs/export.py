@@ -61,6 +61,8 @@ def prepare(options: ExportOptions) -> Job:
     options = resolve_machine(options)
     chosen = format_of(FORMATS, options.to, Path(options.out))
     _check_usage(options, chosen)
+    if chosen.check_packages is not None:
+        chosen.check_packages()
     spans = options.names if isinstance(options.names, Mapping) else None
     file = None if options.names is None or spans is not None else Path(str(options.names))
     names = None if file is None else read_names(file)  # wrong usage, likewise
