@@ -135,7 +135,7 @@ def test_the_teachers_normalisation_travels_into_the_student(tmp_path):
     begun = FAST | {"init_from": tmp_path / "run/student.safetensors"}
     kept = distill(tmp_path / "plain", out=tmp_path / "kept", **begun)
     assert kept.normalization == STATISTICS, "whatever the teacher sees, its weights see what they saw"
-    with pytest.raises(MismatchError, match="normalises observations by other statistics than the teacher"):
+    with pytest.raises(MismatchError, match="normalises its inputs: without that its weights would see something else"):
         distill(tmp_path / "plain", out=tmp_path / "r", normalize_inputs=False, **begun)
 
 
