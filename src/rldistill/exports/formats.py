@@ -4,6 +4,7 @@ A writer gets an `Export` and a path in a folder of its own: whatever it writes 
 verified, so that nothing half-written is ever seen under the name that was asked for.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,13 @@ class ExportFormat:
     # Raises an `RldistillError` where a package that writes it is missing: before anything is played.
     check_packages: Callable[[], object] | None = None
     needs_layers: bool = True  # whether it is written from a description of the layers, which a user's module lacks
+
+
+def write_from_memory(path: Path, save: Callable[[io.BytesIO], object]) -> None:
+    """Write a file that torch makes: where torch writes to a disk itself, a full one may end the process."""
+    buffer = io.BytesIO()
+    save(buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def as_seen(policy: TorchPolicy) -> TorchPolicy:

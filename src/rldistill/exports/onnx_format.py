@@ -38,9 +38,8 @@ def write(export: Export, path: Path) -> None:
     """Write a policy as an ONNX file.
 
     Raises:
-        RldistillError: it is too large, or a package is missing.
+        RldistillError: it is too large.
     """
-    check_packages()
     onnx = optional_import("onnx", what=_WHAT, extra="onnx")
     num_bytes = sum(parameter.numel() * 4 for parameter in export.policy.network.parameters())
     if num_bytes > _MOST_BYTES:

@@ -5,7 +5,6 @@ must stand in the runner's configuration: the sizes of the layers, the activatio
 normalised. Layout: rsl_rl 5.5.0, `models/mlp_model.py`, `modules/normalization.py`, `modules/distribution.py`.
 """
 
-import io
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from rldistill.adapters.load import acting
 from rldistill.exports.dense import constant_log_std, dense_policy, misfit
-from rldistill.exports.formats import Export, ExportFormat, Opened, read_back
+from rldistill.exports.formats import Export, ExportFormat, Opened, read_back, write_from_memory
 from rldistill.networks import InputNormalization
 from rldistill.networks.torsos import ACTIVATIONS
 from rldistill.options.reading import Reading
@@ -39,9 +38,8 @@ def _write(export: Export, path: Path) -> None:
     if (statistics := export.policy.normalization) is not None:
         actor |= _normalizer(export, statistics)
     actor["distribution.std_param"] = constant_log_std(export, found).exp()
-    buffer = io.BytesIO()  # where torch writes to a file itself, a full disk is no error of the operating system's
-    torch.save({"actor_state_dict": actor, "iter": 0, "infos": None}, buffer)
-    path.write_bytes(buffer.getbuffer())
+    checkpoint = {"actor_state_dict": actor, "iter": 0, "infos": None}
+    write_from_memory(path, lambda file: torch.save(checkpoint, file))
 
 
 def _normalizer(export: Export, statistics: InputNormalization) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """TorchScript and torch.export files: the policy as one module, for programs that run PyTorch without this library."""
 
-import io
 import json
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from rldistill.adapters.contract import CONTRACT_FILE
 from rldistill.errors import RldistillError, first_line
-from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read_back
+from rldistill.exports.formats import ACTION, Export, ExportFormat, Opened, read_back, write_from_memory
 from rldistill.exports.states import state_parts
 from rldistill.networks import ModuleNetwork
 from rldistill.networks.foreign import named_outputs
@@ -169,9 +168,8 @@ def _write_torchscript(export: Export, path: Path) -> None:
                 traced = torch.jit.script(RememberingModule(traced, num_remembered))
         except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torchscript", error) from error
-        buffer = io.BytesIO()  # where torch writes to a file itself, a full disk ends the process
-        torch.jit.save(traced, buffer, _extra_files={CONTRACT_FILE: json.dumps(export.contract)})
-        path.write_bytes(buffer.getbuffer())
+        contract = {CONTRACT_FILE: json.dumps(export.contract)}
+        write_from_memory(path, lambda file: torch.jit.save(traced, file, _extra_files=contract))
 
 
 def _write_exported(export: Export, path: Path) -> None:
@@ -184,9 +182,8 @@ def _write_exported(export: Export, path: Path) -> None:
             _allow_other_devices(program)
         except Exception as error:  # whatever a module of its maker's own does to a tracer
             raise _untraceable(export, "torch-export", error) from error
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={CONTRACT_FILE: json.dumps(export.contract)})
-        path.write_bytes(buffer.getbuffer())
+        contract = {CONTRACT_FILE: json.dumps(export.contract)}
+        write_from_memory(path, lambda file: torch.export.save(program, file, extra_files=contract))
 
 
 def _allow_other_devices(program: Any) -> None:  # noqa: ANN401 (a graph has no public types)
