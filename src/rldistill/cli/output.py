@@ -57,7 +57,7 @@ def task_words(tasks: Sequence[object], settings: Mapping[str, Any] | None = Non
 
     Nothing of a module that was not imported: the user named none, and a record may be a stranger's.
     """
-    from rldistill.envs.make import module_of  # here: --help needs no environments
+    from rldistill.envs.task_modules import module_of  # here: --help needs no environments
 
     names = [task for task in tasks if isinstance(task, str)]  # on the command line all that are given
     modules = {module for name in names if (module := module_of(name)) is not None}

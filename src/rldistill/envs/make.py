@@ -5,11 +5,8 @@ module. A `Task` is a record, perhaps from a stranger's file: it imports nothing
 """
 
 import contextlib
-import importlib
 import json
-import os
 import shlex
-import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,13 +33,12 @@ from rldistill.envs.gymnasium_envs import (
 from rldistill.envs.overlapped import OverlappedEnvs
 from rldistill.envs.protocol import EpisodeEnvs as EpisodeEnvs
 from rldistill.envs.spaces import space_fingerprint
-from rldistill.errors import RldistillError, TaskError, UsageError, first_line, install_hint, printable, shown
+from rldistill.envs.task_modules import PYTHON_PREFIX, check_imports_nothing, import_task_module
+from rldistill.errors import RldistillError, TaskError, UsageError, install_hint, printable, shown
 from rldistill.tasks import ATARI_PREFIX, UNNAMED_TASK, ObservationFingerprint, Protocol, Task
 
 # Families of Gymnasium's own environments that need more than Gymnasium, each with an extra of its name.
 _EXTRAS = ("mujoco", "box2d")
-# Ids of Gymnasium that take another library's id among their settings, and import its module.
-_BRIDGES = ("GymV21Environment", "GymV26Environment")
 # Settings that a file may not choose: what opens another file or a window, and maps, which are drawn in full.
 _NEVER_FROM_A_FILE = frozenset({"xml_file", "render_mode", "desc"})
 _HARMLESS_AT_ANY_SIZE = frozenset({"max_episode_steps", "time_feature"})
@@ -54,8 +50,6 @@ _WATCHING_WRAPPERS = frozenset({"DictInfoToList", "HumanRendering", "RecordEpiso
 _FEW_ENVS, _MANY_ENVS, _MANY_EMULATORS = 16, 128, 64
 # Of emulators; with fewer, too much of a network's batch is padding.
 _FEWEST_OF_A_HALF = 12
-PYTHON_PREFIX = "python:"
-"""How tasks that were given as objects in Python are called."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +235,7 @@ def _from_record(task: Task) -> PlayableTask:
     _check_recorded_settings(task)
     if task.is_atari:
         return _atari(task)
-    _check_imports_nothing(task.name)
+    check_imports_nothing(task.name)
     kwargs = dict(task.environment_kwargs)
     plain = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
     playable = _extend(plain, ObservationSettings.of(task.fingerprint))
@@ -295,49 +289,6 @@ def _recordable_kwargs(spec: EnvSpec) -> dict[str, Any] | None:
         return None if spec.additional_wrappers else json.loads(json.dumps(kwargs, allow_nan=False))
     except (TypeError, ValueError):  # an object, such as wrappers
         return None
-
-
-def import_task_module(name: str) -> None:
-    """Import the module of `module:EnvId`, which registers the environment; of other names do nothing.
-
-    Only for names that the user typed: this runs code. Raises TaskError: there is no such module.
-    """
-    module = module_of(name)
-    if module is None:
-        return
-    # `python -m` finds modules of the current folder, and a command that pip installed does not. Last: nothing that is
-    # installed is hidden by a file that happens to lie there.
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # the user's code raises what it likes
-        said = first_line(error) if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {error}"
-        raise TaskError(
-            f"Task {name!r}: module {module!r} cannot be imported ({said}). Is it installed, or in this folder, or "
-            "misspelt?"
-        ) from error
-
-
-def _check_imports_nothing(name: str) -> None:
-    """Check that playing a recorded task imports no module: a stranger's file must not choose code to run."""
-    module = module_of(name)
-    if name.startswith(_BRIDGES):
-        raise TaskError(
-            f"Task {name!r} stands in a file, and makes an environment of another library that its settings name. If "
-            f"you trust its code, name it yourself: --task {shlex.quote(name)} with its --env-kwargs."
-        )
-    if module is not None and module not in sys.modules:
-        raise TaskError(
-            f"Task {name!r} stands in a file, and playing it would import the module {module!r}, which runs its code. "
-            f"If you trust that module, name it yourself: --task {shlex.quote(name)} (Python: task={name!r})."
-        )
-
-
-def module_of(name: str) -> str | None:
-    """Return the module that a task's name has before its colon; None where it has none."""
-    module, colon, _ = name.rpartition(":")
-    return module if colon and not name.startswith((ATARI_PREFIX, PYTHON_PREFIX)) else None
 
 
 def _factory(name: str, kwargs: Mapping[str, Any]) -> Callable[[], GymnasiumEnv]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from rldistill.envs import PlayableTask, TaskLike, make_task
-from rldistill.envs.make import PYTHON_PREFIX, import_task_module
+from rldistill.envs.task_modules import PYTHON_PREFIX, import_task_module
 from rldistill.errors import MismatchError, RldistillError, UsageError
 from rldistill.evaluation.names import NamedPolicy, named_policies, told_apart
 from rldistill.loading.named import PolicyLike, as_policy, played_by

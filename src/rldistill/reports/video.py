@@ -25,8 +25,8 @@ from rldistill.envs import EpisodeEnvs, PlayableTask
 from rldistill.envs.atari import AtariEnvs
 from rldistill.envs.extended import ExtendedEnvs, ObservationSettings
 from rldistill.envs.gymnasium_envs import GymnasiumEnvs, close_all, older_versions_allowed
-from rldistill.envs.make import PYTHON_PREFIX
 from rldistill.envs.protocol import StepBatch
+from rldistill.envs.task_modules import PYTHON_PREFIX
 from rldistill.errors import RldistillError, UsageError, optional_import
 from rldistill.policies import Policy, RandomPolicy, fit_policy
 from rldistill.reports.canvas import POLICY_COLOURS, RANDOM_COLOUR

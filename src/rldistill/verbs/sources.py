@@ -13,7 +13,7 @@ from rldistill.distillation.online import OnlineJudge, OnlineLearner, OnlineSour
 from rldistill.distillation.sources import DEFAULT_WINDOW, Source, refuse_long_window
 from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
-from rldistill.envs.make import import_task_module
+from rldistill.envs.task_modules import import_task_module
 from rldistill.errors import UsageError, printable
 from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.loading.named import (
