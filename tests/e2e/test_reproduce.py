@@ -21,7 +21,17 @@ def contents(folder) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", sorted(bundled_experiments()))
+# Those of one kind do the same work: one of each kind is enough for every day.
+EVERY_DAY = {"losses", "multitask3", "online"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in EVERY_DAY else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(bundled_experiments())
+    ],
+)
 def test_smoke(name, tmp_path):
     out = tmp_path / "out"
     # One of them in other processes; the others here, where errors have a trace.

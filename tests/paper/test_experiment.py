@@ -66,6 +66,13 @@ def test_a_file_becomes_arms_and_budgets(tmp_path):
         ("num_updates = 2", "seed = 2", r"budgets\.tiny\.distill: unknown key 'seed'"),
         ("num_updates = 2", "online = true", r"budgets\.tiny\.distill: unknown key 'online'"),
         ("evaluate = {", "evaluate = 3 #", r"budgets\.tiny: evaluate: got 3, expected a mapping"),
+        ("evaluate = {", "arms = { q = {} }\nevaluate = {", r"budgets\.tiny: arms: got 'q', expected one of kl, nll\."),
+        ("evaluate = {", "arms = { kl = 3 }\nevaluate = {", r"budgets\.tiny: arms: got 3, expected a mapping"),
+        (
+            "evaluate = {",
+            "arms = { kl = { num_epochs = 3 } }\nevaluate = {",
+            r"budgets\.tiny\.arms\.kl.*: unknown key 'num_epochs'",
+        ),
     ],
 )
 def test_an_error_names_place_and_value(tmp_path, old, new, complaint):
@@ -75,7 +82,9 @@ def test_an_error_names_place_and_value(tmp_path, old, new, complaint):
 
 
 def test_an_unknown_experiment_is_answered_with_those_there_are():
-    with pytest.raises(UsageError, match=r"got 'loss', expected one of compression, losses, .*, or a TOML file\.$"):
+    with pytest.raises(
+        UsageError, match=r"got 'loss', expected one of compression, levers, losses, .*, or a TOML file\.$"
+    ):
         load_experiment("loss")
 
 
@@ -84,8 +93,23 @@ def test_every_bundled_experiment_opens_with_its_command_and_has_all_budgets(nam
     lines = path.read_text().splitlines()
     assert lines[0] == f"# rldistill reproduce {name} --budget cpu --out runs/{name}"
     experiment = load_experiment(name)
-    assert set(experiment.budgets) >= {"smoke", "cpu", "paper"}
+    # What is beyond the paper has no budget of the paper's.
+    assert set(experiment.budgets) >= {
+        "smoke",
+        "cpu",
+        *(["paper"] if experiment.paper_games or name == "online" else []),
+    }
     assert {game for budget in experiment.budgets.values() for game in budget.games} <= REFERENCE_SCORES.keys()
     # The paper shows curves of online distillation, and no figure over games.
-    assert experiment.budgets["paper"].games == experiment.paper_games or experiment.kind == "online"
+    if experiment.paper_games:
+        assert experiment.budgets["paper"].games == experiment.paper_games
     assert tomllib.loads(path.read_text())["title"] == experiment.title
+
+
+def test_a_budget_adds_settings_of_single_arms(tmp_path):
+    arms = "arms = { kl = { num_updates = 7, temperature = 0.3 } }\nevaluate = {"
+    experiment = load_experiment(str(write_experiment(tmp_path, ("evaluate = {", arms))))
+    budget = experiment.budgets["tiny"]
+    kl, nll = (budget.settings_of(arm) for arm in experiment.arms)
+    assert (kl["num_updates"], kl["temperature"], kl["batch_size"]) == (7, 0.3, 8)
+    assert (nll["num_updates"], nll["batch_size"]) == (2, 8)

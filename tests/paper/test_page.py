@@ -116,6 +116,29 @@ def test_what_students_share_depends_on_the_arm_and_on_the_budget():
     assert "of each arm (0); 30 episodes" in experiment_page(RESULTS | {"arms": arms[2:]})
 
 
+def test_what_arms_differ_in_besides_network_and_loss_has_a_column():
+    arms = copy.deepcopy(RESULTS["arms"])
+    arms[0]["settings"] |= {"num_updates": 10, "temperature": 0.01, "batch_size": 8}
+    arms[1]["settings"] |= {"num_updates": 30, "teacher_fraction": "linear:1->0@0.5", "batch_size": 8}
+    page = experiment_page(RESULTS | {"arms": arms})
+    assert "| arm | student | loss | settings of its own | parameters |" in page
+    assert "| kl | net3 | kl | num_updates 10 | 61,174 |" in page
+    assert "| nll | net3 | nll | num_updates 30, teacher_fraction linear:1->0@0.5 | 61,174 |" in page
+    assert "settings of its own" not in experiment_page(RESULTS)
+
+
+def test_where_the_paper_ranks_nothing_the_page_says_how_arms_differ_from_the_first():
+    pairs = [
+        {"arm": "nll", "first": "kl", "value": 0.021, "interval": [-0.01, 0.05], "unsure": True},
+        {"arm": "mse", "first": "kl", "value": -0.3, "interval": [-0.4, -0.2], "unsure": False},
+    ]
+    unranked = {"paper": {"games": [], "order": []}, "differences": [], "differences_from_first": pairs}
+    assert ranking_sentences(RESULTS | unranked) == (
+        "Differences from kl in points of the geometric mean of student ÷ teacher [95 %], on the same episodes: "
+        "nll 2.1 [-1.0, 5.0] (these episodes cannot tell); mse -30.0 [-40.0, -20.0]."
+    )
+
+
 def test_only_an_arm_that_has_a_teacher_has_a_loss():
     arms = [_arm("a", 0.5, method="online"), _arm("b", 0.5, method="learner"), _arm("c", 0.5, method="joint")]
     page = experiment_page(RESULTS | {"arms": arms})

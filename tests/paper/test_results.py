@@ -177,6 +177,17 @@ def test_without_an_order_the_papers_figures_make_one(tmp_path):
     assert gathered(plan, evaluations(kl=good, nll=good))["paper"]["order"] == ["nll", "kl"]
 
 
+def test_where_the_paper_ranks_nothing_arms_are_compared_with_the_first(tmp_path):
+    path = write_experiment(tmp_path, ('paper_order = ["kl", "nll"]\n', ""))
+    plan = make_plan(ReproduceOptions(experiment=str(path), budget="tiny"))
+    found = gathered(plan, spread_out(kl=0.8, nll=0.9))
+    assert found["differences"] == []
+    (pair,) = found["differences_from_first"]
+    assert (pair["arm"], pair["first"], pair["unsure"]) == ("nll", "kl", False)
+    assert pair["value"] == pytest.approx(0.1, abs=1e-3)
+    assert pair["interval"] == pytest.approx([0.1, 0.1], abs=5e-3)
+
+
 @pytest.mark.parametrize(
     ("steps_of_teachers", "is_starved"),
     [((64, 64), False), ((65, 2_500_608), True), ((64, None), True)],

@@ -13,7 +13,7 @@ class ReproduceOptions(Environments, Machine, Told):
     """Do one of the paper's experiments, from teachers to a table and a plot. A second call goes on."""
 
     experiment: str
-    """losses, compression, multitask3, multitask10, online, or a TOML file like those in configs/."""
+    """losses, compression, multitask3, multitask10, online, levers, or a TOML file like those in configs/."""
     _: KW_ONLY
     budget: str = "cpu"
     """smoke (half a minute, proves nothing), cpu (under three hours on two cores), paper (the paper's schedule), and

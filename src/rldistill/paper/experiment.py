@@ -2,8 +2,9 @@
 
 The sections of a budget are settings of the verbs, by their names there: `[budgets.cpu.distill]` takes what `distill`
 takes, `train_teacher` and `joint` what `train-teacher` takes. An arm is a further set of settings of its method, which
-override the budget's. A key that nobody knows is an error. Without a section `collect` the students learn from teachers
-that play meanwhile, the paper's live schedule (`collect_steps`, `collect_period` and `replay_capacity` of `distill`).
+override the budget's; `[budgets.cpu.arms]` adds those of an arm at one budget, such as its number of updates. A key
+that nobody knows is an error. Without a section `collect` the students learn from teachers that play meanwhile, the
+paper's live schedule (`collect_steps`, `collect_period` and `replay_capacity` of `distill`).
 """
 
 import re
@@ -75,6 +76,7 @@ class Budget(Options):
     online: Settings | None = None  # of arms of this method
     collect: Settings | None = None  # one dataset per game; None: teachers play while students learn
     joint: Settings | None = None  # of arms of this method; None: such arms are left out, and said to be
+    arms: Mapping[str, Settings] = field(default_factory=dict[str, Settings])  # of single arms at this budget, by name
     env: Settings = field(default_factory=dict[str, Any])  # settings of every task
     # Where they come from if not from files, else the zoo, else training: `trained`: never from the zoo, so that they
     # learn from as many steps as a joint arm; `named`: from files alone.
@@ -83,7 +85,7 @@ class Budget(Options):
     def settings_of(self, arm: Arm) -> dict[str, Any]:
         """Return the settings of an arm's method; a temperature only where its loss takes one."""
         sections = {"distill": self.distill, "joint": self.joint, "online": self.online}
-        settings = {**(sections.get(arm.method) or {}), **arm.settings}
+        settings = {**(sections.get(arm.method) or {}), **arm.settings, **self.arms.get(arm.name, {})}
         if settings.get("loss", TEMPERED_LOSS_NAMES[0]) not in TEMPERED_LOSS_NAMES:
             settings.pop("temperature", None)
         return settings
@@ -135,6 +137,11 @@ def load_experiment(name: str) -> Experiment:
     names, order = [arm.name for arm in arms], experiment.paper_order
     if len(set(names)) < len(names) or not arms or not set(order) <= set(names):
         raise UsageError(f"{place}: arms need names of their own, and paper_order names arms: got {names}, {order}.")
+    for key, budget in budgets.items():
+        for name, settings in budget.arms.items():
+            if name not in names:
+                raise UsageError(f"{place}, budgets.{key}: arms: got {name!r}, expected one of {', '.join(names)}.")
+            _check_arm_settings(settings, arms[names.index(name)], f"{place}, budgets.{key}.arms.{name}")
     are_online = [arm.method in ("online", "learner") for arm in arms]
     if is_online != all(are_online) or (is_online and arms[0].method != "online"):
         raise UsageError(f"{place}: kind online takes arms of method online, then learner; other kinds take neither.")
@@ -151,11 +158,15 @@ def _arm(table: object, place: str) -> Arm:
     arm = _filled(Arm, place, own | {"settings": settings})
     if not re.fullmatch("[a-z0-9_]+", arm.name) or arm.name in ("teacher", "random"):
         raise UsageError(f"{place}: name is {arm.name!r}, expected letters, digits and _, and no role's name.")
+    _check_arm_settings(settings, arm, place)
+    return arm
+
+
+def _check_arm_settings(settings: Settings, arm: Arm, place: str) -> None:
     if arm.method != "learner":
         _check_section(settings, arm.method, place)
     elif settings:
         raise UsageError(f"{place}: the learner takes no settings of its own, got {', '.join(settings)}.")
-    return arm
 
 
 def _budget(table: object, place: str, *, is_online: bool) -> Budget:

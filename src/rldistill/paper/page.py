@@ -46,7 +46,7 @@ def ranking_sentences(results: Results) -> str:
     starved = [arm["name"] for arm in results["arms"] if arm["starved"]]
     paper = [name for name in results["paper"]["order"] if name not in starved]
     if len(paper) < 2:
-        return ""
+        return _differences_from_first(results)
     if results["measure"] is None:
         return "The arms cannot be ranked here: neither measure is defined for all of them."
     ours = f"ours, by {_MEASURES[results['measure']]}, is {' > '.join(results['order'])}"
@@ -70,6 +70,22 @@ def ranking_sentences(results: Results) -> str:
     return f"{ranked} **This contradicts the paper**: {'; '.join(clauses)}.{apart}"
 
 
+def _differences_from_first(results: Results) -> str:
+    """Return by how much each arm differs from the first, where the paper ranks nothing."""
+    # Results of an older version do not say it.
+    if not (found := results.get("differences_from_first")):
+        return ""
+    arms = [
+        f"{each['arm']} {share(each['value'], each['interval']).replace(' %', '')}"
+        + (" (these episodes cannot tell)" if each["unsure"] else "")
+        for each in found
+    ]
+    return (
+        f"Differences from {found[0]['first']} in points of the {_MEASURES[results['measure']]} [95 %], on the same "
+        f"episodes: {'; '.join(arms)}."
+    )
+
+
 def share(value: float | None, interval: Sequence[float] | None = None) -> str:
     """Write a share as a percentage, with its interval if it has one."""
     if value is None:
@@ -89,17 +105,37 @@ def _loss_of(arm: Mapping[str, Any]) -> str:
     return str(arm["settings"].get("loss", "the recipe's" if arm["method"] in ("distill", "online") else "none"))
 
 
+def _further_settings(arms: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return by name of an arm in what it differs from others, besides its network and its loss; {} if no arm does."""
+    shown_elsewhere = {"student", "loss", "temperature"}  # that goes with the loss
+    distilled = {arm["name"]: arm["settings"] for arm in arms if arm["method"] in ("distill", "online")}
+    keys = sorted({key for settings in distilled.values() for key in settings} - shown_elsewhere)
+    differing = [key for key in keys if len({str(settings.get(key)) for settings in distilled.values()}) > 1]
+    if not differing:
+        return {}
+    return {
+        name: ", ".join(f"{key} {settings[key]}" for key in differing if key in settings)
+        for name, settings in distilled.items()
+    }
+
+
 def _same_games(results: Results) -> bool:
     """Return whether our games are the paper's."""
     return sorted(results["games"]) == sorted(results["paper"]["games"])
 
 
 def _over_games(results: Results) -> str:
+    further = _further_settings(results["arms"])
+
+    def settings_of(name: str) -> list[str]:
+        return [further.get(name) or _UNDEFINED] if further else []
+
     rows = [
         [
             arm["name"],
             student_of(arm),
             _loss_of(arm),
+            *settings_of(arm["name"]),
             f"{arm['num_parameters']:,}",
             share(arm["geometric_mean"]["value"], arm["geometric_mean"]["interval"]),
             _by_seed(arm["geometric_mean"]),
@@ -108,9 +144,11 @@ def _over_games(results: Results) -> str:
             share(arm["paper"]),
         ]
         for arm in results["arms"]
-    ] + [[arm["name"], *[_UNDEFINED] * 7, share(arm["paper"])] for arm in results["left_out"]]
-    header = ["arm", "student", "loss", "parameters", "geometric mean of student ÷ teacher [95 %]", "by seed"]
-    header += ["mean retention [95 %]", "by seed", "the paper's geometric mean"]
+    ]
+    header = ["arm", "student", "loss", *(["settings of its own"] if further else []), "parameters"]
+    header += ["geometric mean of student ÷ teacher [95 %]", "by seed", "mean retention [95 %]", "by seed"]
+    header += ["the paper's geometric mean"]
+    rows += [[arm["name"], *[_UNDEFINED] * (len(header) - 2), share(arm["paper"])] for arm in results["left_out"]]
     games = ", ".join(_game(results, game) for game in results["games"])
     note = f"Ours: {games}."
     if results["paper"]["games"] and not _same_games(results):

@@ -244,25 +244,29 @@ def _ranking(plan: Plan, arms: Sequence[Mapping[str, Any]], strata: Mapping[str,
         if all(value is not None for value in values.values()):
             break
     else:
-        return {"measure": None, "order": [], "differences": [], "contradictions": [], "unsure": True}
+        nothing: dict[str, list[Any]] = {"differences": [], "differences_from_first": [], "contradictions": []}
+        return {"measure": None, "order": [], **nothing, "unsure": True}
     samples = {name: _samples(plan, strata[name], _MEASURES[measure][1]) for name in values}
+
+    def difference(one: str, other: str) -> dict[str, Any]:
+        interval = _difference_interval(samples[one], samples[other])
+        # Without an interval nothing tells the two apart.
+        unsure = interval is None or interval[0] <= 0 <= interval[1]
+        return {"value": values[one] - values[other], "interval": interval, "unsure": unsure}
+
     order = [name for name in _paper_order(plan) if name in values]
     differences: list[dict[str, Any]] = [
-        {
-            "paper_better": better,
-            "paper_worse": worse,
-            "value": values[better] - values[worse],
-            "interval": (interval := _difference_interval(samples[better], samples[worse])),
-            # Without an interval nothing tells the two apart.
-            "unsure": interval is None or interval[0] <= 0 <= interval[1],
-        }
+        {"paper_better": better, "paper_worse": worse, **difference(better, worse)}
         for place, better in enumerate(order)
         for worse in order[place + 1 :]
     ]
+    first, *others = values or [""]  # none where all are starved
+    from_first = [] if len(order) > 1 else [{"arm": name, "first": first, **difference(name, first)} for name in others]
     return {
         "measure": measure,
         "order": sorted(values, key=lambda name: -values[name]),
         "differences": differences,
+        "differences_from_first": from_first,  # where the paper ranks nothing
         "contradictions": [
             {"paper_better": pair["paper_better"], "here_better": pair["paper_worse"], "unsure": pair["unsure"]}
             for pair in differences
