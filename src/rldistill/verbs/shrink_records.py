@@ -94,14 +94,14 @@ class Shrunk:
         }
 
     def __str__(self) -> str:
-        """Return the sizes as a table, and the verdict."""
+        """Return the sizes as a table, and the verdict: a size that was looked at on fresh episodes by its last look."""
         rows = [("network", "parameters", "retention", "bound", "steps", "seconds", "")]
-        proved = {proof.policy_hash: proof.holds for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
+        looks = {proof.policy_hash: proof for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
         for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
-            mark = "holds" if trial.holds else ""
-            if trial.policy_hash in proved:
-                mark = "proved" if proved[trial.policy_hash] else "not proved"
-            figures = (share(trial.retention), share(trial.bound), f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
+            mark, seen = "holds" if trial.holds else "", looks.get(trial.policy_hash, trial)
+            if isinstance(seen, Proof):
+                mark = "proved" if seen.holds else "not proved"
+            figures = (share(seen.retention), share(seen.bound), f"{trial.num_steps:,}", f"{trial.seconds:.0f}")
             rows.append((trial.network, f"{trial.num_parameters:,}", *figures, mark))
         return f"{table_text(rows)}\n\n{self.verdict}"
 
