@@ -94,7 +94,7 @@ class Shrunk:
         }
 
     def __str__(self) -> str:
-        """Return the sizes as a table, and the verdict: a size that was looked at on fresh episodes by its last look."""
+        """Return the sizes as a table, by their last look at fresh episodes where there was one, and the verdict."""
         rows = [("network", "parameters", "retention", "bound", "steps", "seconds", "")]
         looks = {proof.policy_hash: proof for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
         for trial in sorted(self.trials, key=lambda trial: trial.num_parameters):
