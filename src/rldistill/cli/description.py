@@ -9,6 +9,7 @@ from rldistill.errors import printable
 from rldistill.evaluation.records import PolicyEvaluation
 from rldistill.evaluation.table import size_text
 from rldistill.inspection.expected import ALLOWED_STANDARD_ERRORS
+from rldistill.tasks import UNNAMED_TASK
 from rldistill.verbs.verification import Verification, figure
 
 _WIDTH = 80
@@ -71,6 +72,8 @@ def _shown(key: str, value: object, full: bool) -> str:
         if len(items) > _MOST_ITEMS and not full and not all(isinstance(item, str) for item in items):
             return f"{len(items)} values, with --full"
         return ", ".join(_shown("", item, full) for item in items) or "-"
+    if key == "task" and value == UNNAMED_TASK:
+        return "not in the file: name it with --task"
     return str(value)
 
 

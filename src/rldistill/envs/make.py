@@ -352,7 +352,8 @@ def _missing_package(name: str, error: Exception) -> str:
     extra = next((extra for extra in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{extra}")), None)
     if extra is None:
         return f"Task {name!r} needs a package that is not installed: {error}"
-    reason = str(error).strip().rstrip(".")
+    # After the comma comes Gymnasium's own advice, which would install what our constraints do not hold.
+    reason = str(error).partition(",")[0].strip().rstrip(".")
     return f"Task {name!r} needs a package that is not installed ({reason}): {install_hint(extra)}."
 
 
