@@ -64,7 +64,7 @@ class Contract:
         )
         # Of actions themselves there is nothing to draw.
         if reading.behaviour is None and policy.output_kind != "actions" and self.samples:
-            return policy.with_behaviour("sample")
+            return policy.acting("sample")
         return policy
 
 

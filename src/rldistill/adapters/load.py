@@ -26,7 +26,7 @@ from rldistill.options.reading import Reading
 from rldistill.policies import TorchPolicy, files, fit_policy
 from rldistill.policies.behaviour import Behaviour, check_can_sample
 from rldistill.policies.sighted import SightedPolicy, check_takes_parts
-from rldistill.sight import Sight, choose_parts, shown_to
+from rldistill.sight import choose_parts, shown_to
 from rldistill.tasks import Task
 from rldistill.types import resolve_device
 
@@ -164,7 +164,9 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
     if options.env_kwargs and options.task is None:
         raise UsageError("load_policy: env_kwargs are settings of task, which is missing.")
     whole, device = _task(options.task, options.env_kwargs), resolve_device(options.device)
-    sight = None if options.teacher_sees is None else _sight(options, whole)
+    if whole is None and options.teacher_sees is not None:
+        raise UsageError("load_policy: teacher_sees chooses parts of the observations of task, which is missing.")
+    sight = None if whole is None else choose_parts("teacher_sees", options.teacher_sees, options.names, whole)
     # What sees some parts is loaded for a task that shows no others.
     task = None if whole is None else shown_to(whole, sight)
     if isinstance(source, str | Path):
@@ -192,12 +194,6 @@ def load_policy(options: LoadOptions) -> LoadedPolicy | SightedPolicy:
         return policy
     check_takes_parts(policy, sight, str(source) if isinstance(source, str | Path) else f"Policy {policy.name!r}")
     return SightedPolicy(policy, whole, sight)
-
-
-def _sight(options: LoadOptions, task: Task | None) -> Sight | None:
-    if task is None:
-        raise UsageError("load_policy: teacher_sees chooses parts of the observations of task, which is missing.")
-    return choose_parts("teacher_sees", options.teacher_sees, options.names, task)
 
 
 def load_with(
@@ -240,8 +236,6 @@ def acting(policy: LoadedPolicy, behaviour: Behaviour | None) -> LoadedPolicy:
     """Return a policy all of whose heads act so; None: as its file says."""
     if behaviour is None or all(policy.for_task(own.name).behaviour == behaviour for own in policy.tasks):
         return policy
-    if not isinstance(policy, TorchPolicy):
-        return policy.with_behaviour(behaviour)
     return policy.acting(behaviour)
 
 
@@ -256,17 +250,12 @@ def share_words(paths: Sequence[Path], reading: Reading) -> list[Reading]:
     if not words:
         return [reading] * len(paths)
     formats = [detect_format(path) for path in paths]
-    readings = [reading] * len(paths)
-    for word in words:
-        takers = [word in item.words for item in formats]
-        if any(takers):
-            readings = [
-                own if takes else replace(own, **{word: None}) for own, takes in zip(readings, takers, strict=True)
-            ]
-        elif word in _SHARED_WORDS:
-            listing = ", ".join(f"{path} ({item.name})" for path, item in zip(paths, formats, strict=True))
-            raise UsageError(f"{word}: none of these files takes one: {listing}. Leave it out.")
-    return readings  # outputs that no program takes are compared with what each file says
+    taken = {word for word in words if any(word in item.words for item in formats)}
+    if beyond := [word for word in words if word in _SHARED_WORDS and word not in taken]:
+        listing = ", ".join(f"{path} ({item.name})" for path, item in zip(paths, formats, strict=True))
+        raise UsageError(f"{beyond[0]}: none of these files takes one: {listing}. Leave it out.")
+    # Outputs that no program takes are compared with what each file says.
+    return [replace(reading, **dict.fromkeys(taken - item.words)) for item in formats]
 
 
 def _task(task: TaskLike | None, env_kwargs: Mapping[str, Any] | None) -> Task | None:

@@ -86,15 +86,17 @@ class Program:
             MismatchError: a part of the state is missing, or of another shape than the one before.
         """
         outputs = dict(answers)
-        following = [outputs.pop(own.output, None) for own in self.states]
-        for own, part in zip(self.states, following, strict=True):
+        following: list[Tensor] = []
+        for own in self.states:
+            part = outputs.pop(own.output, None)
             if part is None or part.shape[1:] != own.initial.shape:
                 got = "nothing" if part is None else list(part.shape[1:])
                 raise MismatchError(
                     f"{self.what} is to give its next state {own.output} as {list(own.initial.shape)} for each "
                     f"environment, as it takes it, and gave {got}. A state keeps its shape through an episode."
                 )
-        return outputs, tuple(part for part in following if part is not None)
+            following.append(part)
+        return outputs, tuple(following)
 
 
 class ProgramPolicy(ActsByOutputs):
@@ -239,7 +241,7 @@ class ProgramPolicy(ActsByOutputs):
             raise MismatchError(f"Policy {self.name!r} has no head for {name!r}, only for {self._task.name}.")
         return self
 
-    def with_behaviour(self, behaviour: Behaviour) -> "ProgramPolicy":
+    def acting(self, behaviour: Behaviour) -> "ProgramPolicy":
         """Return the same program acting in another way."""
         return ProgramPolicy(self.program, self._task, self.outputs, behaviour=behaviour, input_scale=self.input_scale)
 
