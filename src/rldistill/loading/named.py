@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,11 +112,10 @@ def path_of(policy: PolicyLike) -> Path | None:
 
 def files_of(policies: Sequence[PolicyLike]) -> list[Path]:
     """Return the files that policies are read from: their own, and of the statistics that were named with them."""
-    said = [policy.reading.normalizer for policy in policies if isinstance(policy, PolicyFile)]
-    several = [own for policy in policies if isinstance(policy, SeveralTeachers) for own in policy.teachers.values()]
-    if several:
-        return files_of([*several, *(policy for policy in policies if not isinstance(policy, SeveralTeachers))])
-    own = [path for policy in policies if (path := path_of(policy)) is not None]
+    by_policy = (own.teachers.values() if isinstance(own, SeveralTeachers) else (own,) for own in policies)
+    single = list(chain(*by_policy))
+    own = [path for policy in single if (path := path_of(policy)) is not None]
+    said = [policy.reading.normalizer for policy in single if isinstance(policy, PolicyFile)]
     return [*own, *(Path(normalizer) for normalizer in said if normalizer is not None)]
 
 
@@ -139,11 +139,6 @@ def task_name(task: TaskLike) -> str:
     if isinstance(task, PlayableTask):
         return task.task.name
     return type(task).__name__ if isinstance(task, VectorEnv) else getattr(task, "__qualname__", repr(task))
-
-
-def words_of(policy: PolicyLike) -> Mapping[str, Any] | None:
-    """Return what a user said of a policy's file, to be recorded; None: nothing."""
-    return policy.reading.to_dict() or None if isinstance(policy, PolicyFile) else None
 
 
 def as_policy(
@@ -206,10 +201,8 @@ def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None =
         played_as: how it acted while it was recorded; None: as it does.
     """
     if not isinstance(named, SeveralTeachers):
-        path = path_of(named)
-        return teacher_entry(
-            policy, None if path is None else recorded_path(path), words_of(named), played_as=played_as
-        )
+        path, said = path_of(named), named.reading.to_dict() if isinstance(named, PolicyFile) else {}
+        return teacher_entry(policy, None if path is None else recorded_path(path), said or None, played_as=played_as)
     assert isinstance(policy, SwitchedPolicy), "several teachers are one such policy"
     members = [entry_of(own, named.teachers[name]) for name, own in policy.members.items()]
     return several_entry(policy, members, played_as=played_as)
