@@ -130,7 +130,7 @@ def _with_normalizer(found: FoundNetwork, content: object, said: Said) -> FoundN
     if said.normalizer is not None:
         normalization, entry = _named_normalization(found, said.normalizer, said.source)
     elif beside:
-        numbers = beside[0].numbers(said.source) if len(beside) == 1 else None
+        numbers = contents.mean_and_variance(beside[0], said.source) if len(beside) == 1 else None
         if found.clip is None or numbers is None or len(numbers[0]) != found.num_inputs:
             raise contents.unused_statistics(said.source, beside)
         normalization = InputNormalization(*numbers, epsilon=1e-8, clip=found.clip)

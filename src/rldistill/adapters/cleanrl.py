@@ -107,7 +107,7 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
         found = replace(found, layers=replace(found.layers, kind="actions"), layout=None, behaviour="greedy")
         if said.outputs == TANH_ACTIONS:
             return replace(found, mapping="tanh_rescale"), {}
-        if said.task is not None and not said.task.fingerprint.action_layout.is_bounded:
+        if said.action_layout is not None and not said.action_layout.is_bounded:
             return found, {}  # a tanh would have no bounds to stand for
         return found, {"whether a tanh follows its last layer (taken is none)": ("outputs", "actions=tanh")}
     if said.outputs == OutputDeclaration("logits"):
@@ -130,12 +130,15 @@ def _with_outputs(found: FoundNetwork, said: Said) -> tuple[FoundNetwork, dict[s
     return found, {"what its outputs are (taken are Q-values)": ("outputs", "logits")}
 
 
-def _of_choices(algorithm: str, torso: Sequence[Layer], output: Layer) -> FoundNetwork:
-    """Return a network of Q-values on vectors, or on bytes of images that it divides by 255 itself."""
+def found_of_choices(algorithm: str, torso: Sequence[Layer], output: Layer, *, ending: str = "") -> FoundNetwork:
+    """Return a network of Q-values on vectors, or on bytes of images that it divides by 255 itself.
+
+    Its script is called after `algorithm`, with this `ending`.
+    """
     is_image = bool(torso) and torso[0].is_convolution
     layers = NetworkLayers(tuple(torso), output, "q_values", input_scale=1 / 255 if is_image else 1.0)
     layout = ActionLayout.discrete(len(output.weight))
-    return FoundNetwork(_LIBRARY, f"{algorithm}_atari" if is_image else algorithm, layers, layout)
+    return FoundNetwork(_LIBRARY, f"{algorithm}{'_atari' if is_image else ''}{ending}", layers, layout)
 
 
 def _q_network(tensors: dict[str, Tensor]) -> FoundNetwork:
@@ -143,14 +146,14 @@ def _q_network(tensors: dict[str, Tensor]) -> FoundNetwork:
         return _qdagger(tensors)
     *torso, output = take_layers(tensors, "network.")
     has_norms = any(layer.norm is not None for layer in torso)
-    return replace(_of_choices("pqn" if has_norms else "dqn", torso, output), known_by="suffix")
+    return replace(found_of_choices("pqn" if has_norms else "dqn", torso, output), known_by="suffix")
 
 
 def _sequential(tensors: dict[str, Tensor]) -> FoundNetwork:
     """Read an `nn.Sequential` as it is, or under any one name; no script has such a network."""
     prefix = next(iter(tensors)).rpartition(".")[0].rstrip("0123456789")
     *torso, output = take_layers(tensors, prefix)
-    return replace(_of_choices("dqn", torso, output), known_by="nothing")
+    return replace(found_of_choices("dqn", torso, output), known_by="nothing")
 
 
 def _c51(tensors: dict[str, Tensor]) -> FoundNetwork:
@@ -164,7 +167,7 @@ def _c51(tensors: dict[str, Tensor]) -> FoundNetwork:
     low, high = support[0].item(), support[-1].item()
     if not torch.allclose(support, torch.linspace(low, high, len(support)), atol=1e-4):
         raise UnknownLayersError("atoms at unequal distances")
-    found = _of_choices("c51", torso, output)
+    found = found_of_choices("c51", torso, output)
     layers = replace(found.layers, atoms=ValueAtoms(low, high, len(support)))
     return replace(found, layers=layers, layout=ActionLayout.discrete(num_actions))
 
@@ -179,12 +182,12 @@ def _qdagger(tensors: dict[str, Tensor]) -> FoundNetwork:
         stages.append(replace(convolution, stride=2, blocks=blocks))
     # Flatten and a ReLU stand before the first fully connected layer, a ReLU after it.
     hidden, output = (take_layer(tensors, f"network.{len(stages) + place}") for place in (2, 4))
-    return _of_choices("qdagger", [*stages, hidden], output)
+    return found_of_choices("qdagger", [*stages, hidden], output)
 
 
 def _ppo_atari(tensors: dict[str, Tensor]) -> FoundNetwork:
     torso = take_layers(tensors, "network.", has_output=False)
-    found = _of_choices("ppo", torso, take_layer(tensors, "actor"))
+    found = found_of_choices("ppo", torso, take_layer(tensors, "actor"))
     layers = replace(found.layers, kind="logits", value=take_layer(tensors, "critic"))
     # Of CleanRL's networks with a shared torso, all have convolutions.
     known_by = "suffix" if layers.first.is_convolution else "nothing"
@@ -194,7 +197,7 @@ def _ppo_atari(tensors: dict[str, Tensor]) -> FoundNetwork:
 
 def _ppo(tensors: dict[str, Tensor]) -> FoundNetwork:
     *torso, output = take_layers(tensors, "actor.")
-    found = _of_choices("ppo", torso, output)
+    found = found_of_choices("ppo", torso, output)
     layers = replace(found.layers, kind="logits", activation="tanh")
     return replace(found, layers=layers, behaviour="sample", unused=_take_critic(tensors), known_by="suffix")
 

@@ -7,8 +7,8 @@ PyTorch calls their tensors.
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any, cast
 
 import torch
@@ -193,7 +193,7 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
         return [cast(Mapping[str, Tensor], content)]
     if isinstance(content, list):
         return [item for item in content if _is_state_dict(item)]
-    named = _named_state_dicts(content)
+    named = named_state_dicts(content)
     known = [named[name] for name in _CONTAINERS if name in named]
     # The only one is the policy's, whatever it is called, unless its name says that it judges.
     return known or [part for name, part in named.items() if len(named) == 1 and not _NOT_OBSERVED.search(name)]
@@ -201,7 +201,7 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
 
 def no_known_state_dict(source: str, content: object) -> PolicyFileError:
     """Return the error for a file in which no state dict stands where a known library puts it."""
-    names = names_of_state_dicts(content)
+    names = list(named_state_dicts(content))
     if not names:
         keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         return PolicyFileError(f"{source} holds no state dict: got {keys or 'nothing'}, expected tensors by name.")
@@ -212,12 +212,8 @@ def no_known_state_dict(source: str, content: object) -> PolicyFileError:
     )
 
 
-def names_of_state_dicts(content: object) -> list[str]:
-    """Return the names under which state dicts lie in a file."""
-    return list(_named_state_dicts(content))
-
-
-def _named_state_dicts(content: object) -> dict[str, Mapping[str, Tensor]]:
+def named_state_dicts(content: object) -> dict[str, Mapping[str, Tensor]]:
+    """Return the state dicts in a file by the names under which they lie there."""
     parts = cast(Mapping[Any, Any], content).items() if isinstance(content, Mapping) else ()
     return {str(name): part for name, part in parts if _is_state_dict(part)}
 
@@ -241,22 +237,19 @@ def _without_numpy(value: object) -> object:
     return value.tensor if isinstance(value, NumpyArray) else value
 
 
-@dataclass(frozen=True)
-class StatisticsBeside:
-    """Running statistics in a checkpoint: names and values of the mean and of the spread, as the file holds them."""
+StatisticsBeside = Mapping[str, object]
+"""Running statistics in a checkpoint: the mean, then the spread, as the file holds them, by their names."""
 
-    names: tuple[str, str]
-    values: tuple[object, object]
 
-    def numbers(self, source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Return mean and variance, flat; None where they are none of one size. Raises as `read_weights`."""
-        tensors = dict(zip(self.names, map(_as_tensor, self.values), strict=True))
-        if self.names[1].endswith("std") or any(tensor is None for tensor in tensors.values()):
-            return None
-        mean, variance = (tensor.double().flatten() for tensor in read_weights(tensors, source=source).tensors.values())
-        if mean.shape != variance.shape or (variance < 0).any():
-            return None
-        return tuple(mean.tolist()), tuple(variance.tolist())
+def mean_and_variance(statistics: StatisticsBeside, source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and variance, flat; None where they are none of one size. Raises as `read_weights`."""
+    tensors = {name: _as_tensor(value) for name, value in statistics.items()}
+    if any(name.endswith("std") or tensor is None for name, tensor in tensors.items()):
+        return None
+    mean, variance = (tensor.double().flatten() for tensor in read_weights(tensors, source=source).tensors.values())
+    if mean.shape != variance.shape or (variance < 0).any():
+        return None
+    return tuple(mean.tolist()), tuple(variance.tolist())
 
 
 def statistics_beside(content: object) -> list[StatisticsBeside]:
@@ -280,7 +273,7 @@ def unused_statistics(source: str, beside: Sequence[StatisticsBeside]) -> UsageE
 
 def names_of(statistics: Sequence[StatisticsBeside]) -> str:
     """Return the names of statistics as messages list them."""
-    return ", ".join(name for each in statistics for name in each.names)
+    return ", ".join(chain(*statistics))
 
 
 def _statistics_in(prefix: str, place: Mapping[Any, Any]) -> StatisticsBeside | None:
@@ -293,7 +286,7 @@ def _statistics_in(prefix: str, place: Mapping[Any, Any]) -> StatisticsBeside | 
         for ending in _SPREADS:
             other = name.removesuffix("mean") + ending
             if other in place:
-                return StatisticsBeside((f"{prefix}{name}", f"{prefix}{other}"), (mean, place[other]))
+                return {f"{prefix}{name}": mean, f"{prefix}{other}": place[other]}
     return None
 
 

@@ -9,7 +9,7 @@ channels, torch by channels, rows, columns. Layout as of CleanRL's commit fe8d8a
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.adapters.cleanrl import found_of_choices
 from rldistill.adapters.contents import KERNELS, STRIDES, UnknownLayersError
 from rldistill.adapters.formats import FoundNetwork, Said
 from rldistill.checks import is_finite
@@ -91,13 +92,14 @@ def find_flax(content: object, said: Said) -> FoundNetwork | None:
     parts = cast(Mapping[str, Any], content)
     weights = parts.get("model_weights", parts)
     if _modules(weights):
-        layers = _of_choices(_layers(_modules(weights)))
-        return _c51(layers, parts["args"]) if "n_atoms" in parts.get("args", {}) else _found("dqn", layers)
+        *torso, output = _layers(_modules(weights))
+        args = parts.get("args", {})
+        return _c51(torso, output, args) if "n_atoms" in args else found_of_choices("dqn", torso, output, ending="_jax")
     networks = parts.get("1")
     if isinstance(networks, Mapping) and all(_modules(networks.get(place)) for place in ("0", "1", "2")):
         torso, (actor,), (critic,) = (_layers(_modules(networks[place])) for place in ("0", "1", "2"))
-        layers = replace(_of_choices([*torso, actor]), kind="logits", value=critic)
-        return replace(_found("ppo", layers), behaviour="sample")
+        found = found_of_choices("ppo", torso, actor, ending="_jax")
+        return replace(found, layers=replace(found.layers, kind="logits", value=critic), behaviour="sample")
     if _modules(parts.get("0")):
         *torso, output = _layers(_modules(parts["0"]))
         layers = NetworkLayers(tuple(torso), output, "actions")
@@ -107,7 +109,7 @@ def find_flax(content: object, said: Said) -> FoundNetwork | None:
 
 def _box(said: Said, num_actions: int) -> ActionLayout | None:
     """Return the task's box, to which the scripts rescale tanh; None: there is no task of such actions."""
-    layout = None if said.task is None else said.task.fingerprint.action_layout
+    layout = said.action_layout
     if layout is None or (layout.kind, layout.sizes) != ("box", (num_actions,)):
         return None
     if not layout.is_bounded:
@@ -115,23 +117,14 @@ def _box(said: Said, num_actions: int) -> ActionLayout | None:
     return replace(layout, mapping="tanh_rescale")
 
 
-def _found(algorithm: str, layers: NetworkLayers) -> FoundNetwork:
-    name = f"{algorithm}_atari_jax" if layers.first.is_convolution else f"{algorithm}_jax"
-    return FoundNetwork("CleanRL", name, layers, ActionLayout.discrete(len(layers.output.bias)))
-
-
-def _c51(layers: NetworkLayers, args: Mapping[str, Any]) -> FoundNetwork:
+def _c51(torso: Sequence[Layer], output: Layer, args: Mapping[str, Any]) -> FoundNetwork:
     low, high, count = (args.get(name) for name in ("v_min", "v_max", "n_atoms"))
-    num_outputs = len(layers.output.bias)
+    num_outputs = len(output.bias)
     if not (is_finite(low) and is_finite(high) and isinstance(count, int) and count > 1 and num_outputs % count == 0):
         raise UnknownLayersError(f"{num_outputs} outputs for {shown(count)} atoms")
-    found = _found("c51", replace(layers, atoms=ValueAtoms(float(low), float(high), count)))
-    return replace(found, layout=ActionLayout.discrete(num_outputs // count))
-
-
-def _of_choices(layers: list[Layer]) -> NetworkLayers:
-    is_image = layers[0].is_convolution
-    return NetworkLayers(tuple(layers[:-1]), layers[-1], "q_values", input_scale=1 / 255 if is_image else 1.0)
+    found = found_of_choices("c51", torso, output, ending="_jax")
+    layers = replace(found.layers, atoms=ValueAtoms(float(low), float(high), count))
+    return replace(found, layers=layers, layout=ActionLayout.discrete(num_outputs // count))
 
 
 def _modules(part: object) -> Mapping[str, Any]:

@@ -94,6 +94,11 @@ class Said:
         """What messages call the file."""
         return f"Policy file {self.path}"
 
+    @property
+    def action_layout(self) -> ActionLayout | None:
+        """Of the task; None where none is named."""
+        return None if self.task is None else self.task.fingerprint.action_layout
+
 
 @dataclass(frozen=True)
 class FoundNetwork:

@@ -101,7 +101,7 @@ def _in_units_of_task(layers: NetworkLayers, said: Said) -> NetworkLayers:
 
     Where the task has no bounds, rl_games cannot rescale, and the actions are the task's already.
     """
-    layout = None if said.task is None else said.task.fingerprint.action_layout
+    layout = said.action_layout
     if layout is None or not layout.is_bounded or layout.sizes != (len(layers.output.bias),):
         return layers
     low, high = torch.tensor(layout.low), torch.tensor(layout.high)

@@ -26,6 +26,8 @@ _SMALLEST_STD = 1e-6
 _SPREADS = ("std", "log_std", "distribution.")
 # rsl_rl adds this to the standard deviation, not to the variance.
 _NORMALIZER_EPSILON = 1e-2
+_NOT_ITS_TEACHER = "it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher."
+_NO_ACTIVATION = unknown_activation("rsl_rl's checkpoints", f"{_DEFAULT_ACTIVATION}, its default")
 _TWO_DISTRIBUTIONS = (
     "With two outputs for each action it is a Gaussian whose std depends on the state, or a Beta distribution: rsl_rl "
     "writes both alike. Of the Gaussian say --outputs actions (its mean) or, with std_type log, --outputs gaussian; of "
@@ -87,7 +89,11 @@ def find_rsl_rl(content: object, said: Said) -> FoundNetwork | None:
         is_beta=is_beta,
     )
     algorithm = "distillation" if actor.is_student else "ppo"
-    notes = (*_notes(actor, said.activation), *odd_std)
+    notes = (
+        *((_NOT_ITS_TEACHER,) if actor.is_student else ()),
+        *(() if said.activation else (_NO_ACTIVATION,)),
+        *odd_std,
+    )
     return FoundNetwork(
         "rsl_rl", algorithm, layers, layout=None, holds_statistics=True, unused=actor.unused, notes=notes
     )
@@ -99,8 +105,7 @@ def _halves(output: Layer, said: Said) -> tuple[Layer, Layer | None]:
     The means of all actions come first. A layer of as many outputs as the task has actions has no second half.
     """
     num_actions, odd = divmod(len(output.bias), 2)
-    layout = None if said.task is None else said.task.fingerprint.action_layout
-    if odd or (layout is not None and layout.sizes[0] == len(output.bias)):
+    if odd or (said.action_layout is not None and said.action_layout.sizes[0] == len(output.bias)):
         return output, None
     mean, log_std = (
         Layer(output.weight[part], output.bias[part]) for part in (slice(num_actions), slice(num_actions, None))
@@ -145,18 +150,12 @@ def _check_std(log_std: Tensor | None, num_outputs: int, actor: _Actor, said: Sa
         return
     if not actor.is_student:
         raise PolicyFileError(f"{said.source} (rsl_rl ppo) has {num_outputs} outputs and no std. {_TWO_DISTRIBUTIONS}")
-    layout = None if said.task is None else said.task.fingerprint.action_layout
+    layout = said.action_layout
     if said.task is not None and layout is not None and layout.is_continuous and num_outputs == 2 * layout.sizes[0]:
         raise PolicyFileError(
             f"{said.source} (rsl_rl distillation) has {num_outputs} outputs and no std, task {said.task.name!r} has "
             f"{layout.sizes[0]} actions. {_TWO_DISTRIBUTIONS}"
         )
-
-
-def _notes(actor: _Actor, activation: Activation | None) -> tuple[str, ...]:
-    student = ("it is a checkpoint of rsl_rl's distillation: loaded is its student, not its teacher.",)
-    silent = (unknown_activation("rsl_rl's checkpoints", f"{_DEFAULT_ACTIVATION}, its default"),)
-    return (student if actor.is_student else ()) + (silent if activation is None else ())
 
 
 def _take_log_std(tensors: dict[str, Tensor]) -> tuple[Tensor | None, tuple[str, ...]]:

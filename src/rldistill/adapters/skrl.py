@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rldistill.adapters.contents import (
     UnknownLayersError,
-    names_of_state_dicts,
+    named_state_dicts,
     normalization_by_std,
     refuse_memory,
     take_layer,
@@ -48,7 +48,7 @@ _NO_OUTPUT = "skrl's agents do not say what is done to their outputs, such as ta
 def refuse_own_module(content: object, source: str) -> None:
     """Refuse an agent whose policy no instantiator made, whatever its tensors hold. Raises PolicyFileError."""
     if _is_agent(content) and _container_of(content["policy"]) is None:
-        raise PolicyFileError(f"{source} is an agent of skrl ({listed(names_of_state_dicts(content))}), {_OWN_MODULE}")
+        raise PolicyFileError(f"{source} is an agent of skrl ({listed(named_state_dicts(content))}), {_OWN_MODULE}")
 
 
 def find_skrl(content: object, said: Said) -> FoundNetwork | None:
@@ -78,7 +78,8 @@ def find_skrl(content: object, said: Said) -> FoundNetwork | None:
         gaussian=GaussianOptions("parameter"),
         normalization=_normalization(content, (*torso, output)[0].weight.shape[1]),
     )
-    is_choice = log_std is None and _says_choices(said)
+    has_choices = said.action_layout is not None and said.action_layout.kind == "discrete"
+    is_choice = log_std is None and (has_choices or said.outputs == OutputDeclaration("logits"))
     if log_std is None and not is_choice:
         raise UnknownLayersError(
             f"{len(output.bias)} outputs and no log_std_parameter. If they are logits, say so: --outputs logits"
@@ -97,7 +98,7 @@ def find_skrl(content: object, said: Said) -> FoundNetwork | None:
 
 
 def _is_agent(content: object) -> TypeGuard[Mapping[str, Mapping[str, Tensor]]]:
-    names = names_of_state_dicts(content)
+    names = named_state_dicts(content)
     return "policy" in names and any(map(_OF_SKRL.fullmatch, names))
 
 
@@ -105,11 +106,6 @@ def _container_of(policy: Mapping[str, Tensor]) -> str | None:
     """Return the prefix of the layers that an instantiator made; None where the module is somebody's own."""
     found = {match[1] for name in policy if (match := _CONTAINER.fullmatch(name))}
     return found.pop() if len(found) == 1 else None
-
-
-def _says_choices(said: Said) -> bool:
-    layout = None if said.task is None else said.task.fingerprint.action_layout
-    return said.outputs == OutputDeclaration("logits") or (layout is not None and layout.kind == "discrete")
 
 
 def _normalization(content: Mapping[str, Mapping[str, Tensor]], num_inputs: int) -> InputNormalization | None:
