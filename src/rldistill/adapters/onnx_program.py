@@ -1,5 +1,6 @@
 """An ONNX file as a program, run by onnxruntime in a process of its own (`onnx_worker`)."""
 
+import io
 import json
 import math
 import os
@@ -8,11 +9,11 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ _COMMAND = (
 _FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _NEEDED_FIELDS = frozenset({7, 8})
 _METADATA_FIELD = 14
+# Key and value of an entry of its metadata.
+_ENTRY_FIELDS = frozenset({1, 2})
 # One for each operator set, function and entry of its metadata.
 _MOST_FIELDS = 100_000
 
@@ -53,7 +56,8 @@ def _is_onnx(file: FileStart) -> bool:
 def _has_fields_of_onnx(path: Path) -> bool:
     """Are the outermost fields of a protobuf message those of an ONNX model?"""
     try:
-        found = {number for number, _, _ in _outermost_fields(path)}
+        with path.open("rb") as file:
+            found = {number for number, _, _ in _outermost_fields(file, _FIELDS)}
     except ValueError:
         return False
     return found >= _NEEDED_FIELDS
@@ -67,52 +71,40 @@ def onnx_metadata(path: Path) -> dict[str, str]:
     """
     entries: dict[str, str] = {}
     with path.open("rb") as file:
-        for number, start, size in _outermost_fields(path):
+        for number, start, size in _outermost_fields(file, _FIELDS):
             if number == _METADATA_FIELD and size <= JSON.num_bytes:
                 file.seek(start)
-                key, text = _texts_of_entry(file.read(size))
-                entries[key] = text
+                entry = file.read(size)
+                fields = _outermost_fields(io.BytesIO(entry), _ENTRY_FIELDS)
+                texts = {field: entry[begin : begin + length].decode() for field, begin, length in fields}
+                entries[texts.get(1, "")] = texts.get(2, "")
     return entries
 
 
-def _texts_of_entry(data: bytes) -> tuple[str, str]:
-    """Return key and value of an entry of the metadata: fields 1 and 2 of a small message."""
-    texts = {1: "", 2: ""}
-    start = 0
-    while start < len(data):
-        size = _read_varint(data[start + 1 : start + 11])
-        if size is None or data[start] not in (0x0A, 0x12):
-            raise ValueError("an entry of its metadata is damaged")
-        start += 1 + size[1]
-        texts[data[start - 1 - size[1]] >> 3] = data[start : start + size[0]].decode()
-        start += size[0]
-    return texts[1], texts[2]
-
-
-def _outermost_fields(path: Path) -> Iterator[tuple[int, int, int]]:
-    """Yield number, place and size of the outermost fields of a protobuf message that an ONNX model may be.
+def _outermost_fields(file: BinaryIO, known: Set[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield number, place and size of the outermost fields of a protobuf message.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or has fields of other numbers than `known`.
     """
-    size = path.stat().st_size
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
     num_fields = 0
-    with path.open("rb") as file:
-        while (position := file.tell()) < size:
-            key = _read_varint(file.read(10))
-            if key is None:
-                raise ValueError("no protobuf message")
-            number, wire_type = key[0] >> 3, key[0] & 7
-            file.seek(position + key[1])
-            value = _read_varint(file.read(10))
-            num_fields += 1
-            if number not in _FIELDS or wire_type not in (0, 2) or value is None or num_fields > _MOST_FIELDS:
-                raise ValueError("no ONNX model")
-            start, length = position + key[1] + value[1], value[0] if wire_type == 2 else 0
-            yield number, start, length
-            file.seek(start + length)
-        if file.tell() != size:
-            raise ValueError("it is cut off")
+    while (position := file.tell()) < size:
+        key = _read_varint(file.read(10))
+        if key is None:
+            raise ValueError("no protobuf message")
+        number, wire_type = key[0] >> 3, key[0] & 7
+        file.seek(position + key[1])
+        value = _read_varint(file.read(10))
+        num_fields += 1
+        if number not in known or wire_type not in (0, 2) or value is None or num_fields > _MOST_FIELDS:
+            raise ValueError("no ONNX model")
+        start, length = position + key[1] + value[1], value[0] if wire_type == 2 else 0
+        yield number, start, length
+        file.seek(start + length)
+    if file.tell() != size:
+        raise ValueError("it is cut off")
 
 
 def _read_varint(data: bytes) -> tuple[int, int] | None:
