@@ -42,7 +42,7 @@ class OnnxModel:
 
     content: bytes  # its bytes, external weights included
     input_name: str  # of the observations
-    input_dtype: np.dtype[Any]  # numpy's
+    input_dtype: str  # NumPy's name of its type
     observation_shape: tuple[int, ...]  # of the input without its batch dimension
     batch_size: int | None  # fixed in the file; None: any
     output_names: tuple[str, ...]  # in order, without those of the memory
@@ -53,8 +53,10 @@ class OnnxModel:
     num_parameters: int  # elements of all stored weights
 
 
-def read_onnx(path: Path, *, before_reading: Callable[[int], None] = lambda num_bytes: None) -> OnnxModel:
-    """Read and check an ONNX file; nothing in it is run. `before_reading` gets the number of bytes that come next.
+def read_onnx(path: Path, *, before_reading: Callable[[int, int], None] = lambda num_bytes, total: None) -> OnnxModel:
+    """Read and check an ONNX file; nothing in it is run.
+
+    `before_reading` gets the number of bytes that come next, and of all with those before them.
 
     Raises:
         PolicyFileError: unreadable, too large, with operators beyond the standard, weights outside its folder, weights
@@ -82,7 +84,7 @@ class _Reader:
     path: Path
     what: str  # as messages call it
     onnx: Any  # the package; protobuf's messages have no public types
-    before_reading: Callable[[int], None]  # as `read_onnx` takes it
+    before_reading: Callable[[int, int], None]  # as `read_onnx` takes it
     num_bytes: int = 0  # read so far, external weights included
 
     def read(self) -> OnnxModel:
@@ -109,13 +111,14 @@ class _Reader:
                 f"{self.what} is recurrent: it has {' and '.join(memory)}, and neither takes nor gives a state: it "
                 "forgets everything between two steps. Export it with its state, such as h_in and h_out."
             )
-        seen, dims = found.observation, self._observed(found.observation)
+        seen, dtype = found.observation, self._type(found.observation, _OBSERVATION_TYPES)
+        dims = self._observed(seen)
         states = [state_layout(self.what, pair, self._type(pair[0], _STATE_TYPES), dims[0]) for pair in found.states]
         batch_size = dims[0] if isinstance(dims[0], int) else None
         return OnnxModel(
             content=model.SerializeToString(),
             input_name=seen.name,
-            input_dtype=np.dtype(self._type(seen, _OBSERVATION_TYPES)),
+            input_dtype=dtype,
             observation_shape=tuple(
                 self._fixed_size(seen.name, index, size) for index, size in enumerate(dims) if index
             ),
@@ -134,7 +137,7 @@ class _Reader:
                 f"{self.what} takes {self.num_bytes / 2**20:,.0f} MiB with its weights, the most that is read is "
                 f"{MAX_BYTES // 2**20} MiB. Is it a policy?"
             )
-        self.before_reading(num_bytes)
+        self.before_reading(num_bytes, self.num_bytes)
 
     def _check_domains(self, model: Any, nodes: Sequence[Any]) -> None:  # noqa: ANN401
         # Functions that the file itself defines are made of nodes, which are checked like all others.
@@ -253,7 +256,6 @@ class _Reader:
 
     def _observed(self, value: Value) -> tuple[Dimension, ...]:
         """Return the dimensions of the observations, after checking that they are a batch."""
-        self._type(value, _OBSERVATION_TYPES)
         if not value.dims or value.dims[0] == 0:
             raise PolicyFileError(
                 f"{self.what}: its input {value.name} has shape {list(value.dims or ())}, expected a batch of "

@@ -58,8 +58,9 @@ class _Limits:
         if self.apply:
             signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
-    def allow_reading(self, num_bytes: int) -> None:
-        """Let the clock that runs run on for what so many bytes take."""
+    def allow_reading(self, num_bytes: int, total: int) -> None:
+        """Let this process take the memory for `total` bytes, and the clock run on for what so many of them take."""
+        self.set_memory(total)
         if self.apply:
             left, _ = signal.getitimer(signal.ITIMER_PROF)
             signal.setitimer(signal.ITIMER_PROF, left + num_bytes / _BYTES_PER_SECOND)
@@ -87,9 +88,10 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
         *_, onnxruntime = [optional_import(name, what=f"ONNX file {path}", extra="onnx") for name in libraries]
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = _Limits(seconds, free_bytes, pages * resource.getpagesize())
-        model = _read(Path(path), limits)
+        limits.start_clock()
+        model = read_onnx(Path(path), before_reading=limits.allow_reading)
         num_rows = model.batch_size or rows_per_batch
-        inputs = [((num_rows, *model.observation_shape), model.input_dtype.name)]
+        inputs = [((num_rows, *model.observation_shape), model.input_dtype)]
         inputs += [((num_rows, *state.shape), state.dtype) for state in model.states]
         # The process that asks refuses larger ones.
         num_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in inputs)
@@ -110,19 +112,6 @@ def serve(descriptor: int, path: str, *, rows_per_batch: int, seconds: float, fr
     limits.stop_clock()
     _reply(connection, description)
     _answer_all(connection, path, model, session, inputs, limits)
-
-
-def _read(path: Path, limits: _Limits) -> OnnxModel:
-    total = 0
-
-    def begin(num_bytes: int) -> None:
-        nonlocal total
-        total += num_bytes
-        limits.set_memory(total)
-        limits.allow_reading(num_bytes)
-
-    limits.start_clock()
-    return read_onnx(path, before_reading=begin)
 
 
 def _session(onnxruntime: Any, path: str, model: OnnxModel) -> Any:  # noqa: ANN401 (no public types)
