@@ -35,13 +35,13 @@ def array_from(value: object) -> NDArray[Any]:
     if isinstance(value, Record) and value.name in _RECONSTRUCT:
         match value.state:
             case (int(), tuple() as shape, dtype, bool() as fortran, bytes() | bytearray() as content):
-                return _build(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=fortran)
+                return build_array(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=fortran)
             case _:
                 raise ValueError("an array without shape, type and bytes")
     if isinstance(value, Record) and value.name in _FROM_BUFFER:
         match value.arguments:
             case (bytes() | bytearray() as content, dtype, tuple() as shape, "C" | "F" as order):
-                return _build(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=order == "F")
+                return build_array(cast(tuple[Any, ...], shape), _dtype_from(dtype), content, fortran=order == "F")
             case _:
                 raise ValueError("an array without bytes, type and shape")
     raise ValueError(f"expected an array, got {_kind(value)}")
@@ -52,7 +52,7 @@ def number_from(value: object, *, may_be_infinite: bool = False) -> float:
     if isinstance(value, Record) and value.name in _SCALAR:
         match value.arguments:
             case (dtype, bytes() | bytearray() as content):
-                value = _build((), _dtype_from(dtype), content, fortran=False).item()
+                value = build_array((), _dtype_from(dtype), content, fortran=False).item()
             case _:
                 raise ValueError("a number without type and bytes")
     elif isinstance(value, Record):
@@ -82,10 +82,13 @@ def read_npy(data: bytes) -> NDArray[Any]:
     if dtype.hasobject:
         raise ValueError("an array of objects, which would have to be executed")
     content = data[file.tell() :]
-    return _build(shape, dtype, content, fortran=fortran)
+    return build_array(shape, dtype, content, fortran=fortran)
 
 
-def _build(shape: tuple[Any, ...], dtype: np.dtype[Any], content: bytes | bytearray, *, fortran: bool) -> NDArray[Any]:
+def build_array(
+    shape: tuple[Any, ...], dtype: np.dtype[Any], content: bytes | bytearray, *, fortran: bool
+) -> NDArray[Any]:
+    """Return the array of a declared shape and type that bytes hold. Raises ValueError: they are of another size."""
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape) or len(shape) > 8:
         raise ValueError(f"an array of shape ({', '.join(map(shown, shape[:8]))})")
     if math.prod(shape) * dtype.itemsize != len(content):
@@ -154,7 +157,7 @@ def _plain_number(dtype: object, content: object) -> float:
     """Return a NumPy number as a Python number; of infinity and NaN too: a checkpoint may count with them."""
     if not (isinstance(dtype, _NumpyType) and isinstance(content, bytes)):
         raise ValueError("a number without type and bytes")
-    return _build((), _dtype_from(dtype.record), content, fortran=False).item()
+    return build_array((), _dtype_from(dtype.record), content, fortran=False).item()
 
 
 NUMPY_AS_DATA: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rldistill.adapters.arrays import build_array
 from rldistill.adapters.cleanrl import found_of_choices
 from rldistill.adapters.contents import KERNELS, STRIDES, UnknownLayersError
 from rldistill.adapters.formats import FoundNetwork, Said
@@ -73,12 +74,10 @@ def _array(code: int, data: bytes) -> Tensor | float:
     if code not in (_ARRAY, _SCALAR):
         raise ValueError(f"an extension of type {code}")
     shape, dtype, content = msgpack.unpackb(data)
-    if dtype not in _DTYPES or not all(isinstance(size, int) and size >= 0 for size in shape) or len(shape) > 8:
+    if dtype not in _DTYPES:
         raise ValueError("an array that is none of numbers")
-    if math.prod(shape) * np.dtype(dtype).itemsize != len(content):
-        raise ValueError(f"an array {list(shape)} of {dtype} in {len(content)} bytes")
-    array = np.frombuffer(content, dtype).reshape(shape)
-    return torch.from_numpy(array.copy()) if code == _ARRAY else array.item()
+    array = build_array(shape, np.dtype(dtype), content, fortran=False)
+    return torch.from_numpy(array) if code == _ARRAY else array.item()
 
 
 def find_flax(content: object, said: Said) -> FoundNetwork | None:

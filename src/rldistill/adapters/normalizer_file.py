@@ -9,6 +9,7 @@ not its name, says which it is.
 Conventions of the wrapper: clip((o - mean) / √(variance + epsilon), ± clip), computed in float64.
 """
 
+import io
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,13 +22,12 @@ from torch import Tensor
 
 from rldistill.adapters.arrays import ARRAY_GLOBALS, array_from, number_from, read_npy
 from rldistill.adapters.unpickle import Record, read_pickle
-from rldistill.adapters.weights import is_safetensors, open_archive, read_tensors
+from rldistill.adapters.weights import is_safetensors, opened_archive, read_tensors
 from rldistill.errors import MismatchError, PolicyFileError, first_line, listed, reading_file
 from rldistill.limits import MAX_NORMALISED, STATISTICS, BeyondLimitsError, read_file
 from rldistill.networks import InputNormalization
 from rldistill.storage import sha256_file
 
-_KIND = "Normaliser file"
 _WAY_ON = "Save its mean and var to an .npz and name that with --normalizer, or do without: --normalizer none."
 _OF_ANOTHER_POLICY = "Was it saved with another policy? Name this one's own, or do without: --normalizer none."
 _NEEDED = ("mean", "var")
@@ -81,7 +81,7 @@ def read_normalizer(path: Path) -> NormalizerRecord:
         PolicyFileError: missing, empty, damaged, neither arrays of these names nor a `VecNormalize`, statistics that
             cannot be, or a pickle that wants more than statistics (names the global).
     """
-    source = f"{_KIND} {path}"
+    source = f"Normaliser file {path}"
     with reading_file(source, PolicyFileError):
         try:
             data = read_file(path, STATISTICS.num_bytes)
@@ -91,7 +91,7 @@ def read_normalizer(path: Path) -> NormalizerRecord:
             raise PolicyFileError(f"{source} cannot be read: {error.strerror or error}. Is the path right?") from error
         try:
             if data.startswith(b"PK"):
-                return _from_arrays(_npz_arrays(path, source))
+                return _from_arrays(_npz_arrays(data, source))
             if is_safetensors(data[:9]):
                 return _from_arrays(_safetensors_arrays(data, source))
             return _from_vec_normalize(_pickled_wrapper(data, source))
@@ -132,8 +132,8 @@ def normalization_for(path: Path, num_inputs: int, *, policy: str) -> tuple[Inpu
 # Plain arrays
 
 
-def _npz_arrays(path: Path, source: str) -> dict[str, NDArray[Any]]:
-    with open_archive(path, kind=_KIND) as archive:
+def _npz_arrays(data: bytes, source: str) -> dict[str, NDArray[Any]]:
+    with opened_archive(io.BytesIO(data), source=source) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.names}
         # Before anything is unpacked: the arrays of a small file may fill the memory.
         _check_names(members, source)
@@ -144,9 +144,9 @@ def _npz_arrays(path: Path, source: str) -> dict[str, NDArray[Any]]:
             )
         arrays: dict[str, NDArray[Any]] = {}
         for name, member in sorted(members.items()):
-            data = archive.read(member)
+            content = archive.read(member)
             try:
-                arrays[name] = read_npy(data)
+                arrays[name] = read_npy(content)
             except Exception as error:  # NumPy parses the header as Python: damaged, it raises almost anything
                 reason = first_line(error)
                 raise PolicyFileError(f"{source}: {member} in it is no array of numbers: {reason}.") from error

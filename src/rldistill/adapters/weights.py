@@ -82,12 +82,9 @@ class Archive:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path, *, kind: str = "Policy file") -> Generator[Archive]:
-    """Open a zip file, which messages call by its kind and its path.
-
-    Raises PolicyFileError: missing, empty, truncated, not a zip, or it declares more than the limits.
-    """
-    source = f"{kind} {path}"
+def open_archive(path: Path) -> Generator[Archive]:
+    """Open a zip file. Raises PolicyFileError: missing, empty, cut off, no zip, or it declares more than the limits."""
+    source = f"Policy file {path}"
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise PolicyFileError(f"{source}: found {found} there, expected a zip file. Is the path right?")
