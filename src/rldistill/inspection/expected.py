@@ -21,6 +21,7 @@ from scipy.special import ndtr, stdtrit
 
 from rldistill.adapters.program import ProgramPolicy
 from rldistill.adapters.sb3.beside import find_normalizer
+from rldistill.checks import is_finite
 from rldistill.envs import PlayableTask
 from rldistill.errors import RldistillError
 from rldistill.policies import Policy, TorchPolicy
@@ -210,25 +211,18 @@ def recorded_return(policy: Policy) -> ExpectedReturn | None:
     if not isinstance(record, Mapping):
         return None
     values: dict[str, Any] = dict(record)
-    mean, deviation = _finite(values.get("mean")), _finite(values.get("standard_deviation"))
+    mean, deviation, episodes = (
+        own if is_finite(own := values.get(name)) else None for name in ("mean", "standard_deviation", "episodes")
+    )
     if mean is None:
         return None
-    episodes = values.get("episodes")
-    if not isinstance(episodes, int) or _finite(episodes) is None:
+    if not isinstance(episodes, int):
         episodes = None
     source = f"{values.get('file')}, {values.get('chosen')}{'' if episodes is None else f', {episodes} episodes'}"
     if deviation is None or deviation < 0 or episodes is None or episodes < 2:
-        return ExpectedReturn(mean, None, source)
+        return ExpectedReturn(float(mean), None, source)
     # The deviation of the file is that of these episodes, not an estimate for all: hence the − 1.
-    return ExpectedReturn(mean, deviation / math.sqrt(episodes - 1), source, episodes)
-
-
-def _finite(value: object) -> float | None:
-    """Return a number that is one, also as a float; else None."""
-    try:
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
+    return ExpectedReturn(float(mean), deviation / math.sqrt(episodes - 1), source, episodes)
 
 
 def _degrees_of_freedom(*means: tuple[float, int | None]) -> float:
