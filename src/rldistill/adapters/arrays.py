@@ -131,22 +131,17 @@ class NumpyArray:
         """Take what numpy's constructor would be given: a class and an empty shape, which say nothing."""
 
     def __setstate__(self, state: object) -> None:
-        match state:
-            case (version, shape, _NumpyType() as dtype, fortran, content):
-                described = (version, shape, dtype.record, fortran, content)
-            case _:
-                raise ValueError("an array without shape, type and bytes")
-        self.tensor = torch.from_numpy(array_from(Record(_A_RECONSTRUCT, (), described)))
+        self.tensor = torch.from_numpy(array_from(Record(_A_RECONSTRUCT, (), state)))
 
 
-class _NumpyType:
+class _NumpyType(Record):
     """The type of an array's or a number's values, as a file of `torch.save` describes it."""
 
     def __init__(self, *arguments: object) -> None:
-        self.record = Record("numpy.dtype", arguments)
+        super().__init__("numpy.dtype", arguments)
 
     def __setstate__(self, state: object) -> None:
-        self.record.state = state
+        self.state = state
 
 
 class _ArrayClass:
@@ -155,9 +150,9 @@ class _ArrayClass:
 
 def _plain_number(dtype: object, content: object) -> float:
     """Return a NumPy number as a Python number; of infinity and NaN too: a checkpoint may count with them."""
-    if not (isinstance(dtype, _NumpyType) and isinstance(content, bytes)):
+    if not isinstance(content, bytes):
         raise ValueError("a number without type and bytes")
-    return build_array((), _dtype_from(dtype.record), content, fortran=False).item()
+    return build_array((), _dtype_from(dtype), content, fortran=False).item()
 
 
 NUMPY_AS_DATA: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
