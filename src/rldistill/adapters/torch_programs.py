@@ -125,6 +125,7 @@ def _buffers_of_memory(what: str, module: nn.Module) -> dict[str, Tensor]:
     return next((memory for reset in resets if (memory := _set_by(what, module, reset))), {})
 
 
+@torch.no_grad()
 def _set_by(what: str, module: nn.Module, reset: Callable[[], object]) -> dict[str, Tensor]:
     """Return the buffers that a method sets, by name.
 
@@ -135,38 +136,36 @@ def _set_by(what: str, module: nn.Module, reset: Callable[[], object]) -> dict[s
     # Twice: a value that is what `reset` sets would look as if it kept it.
     for shift in (1, 2):
         others = {name: _another(tensor, shift) for name, tensor in before.items()}
-        with torch.no_grad():
-            for name, tensor in module.named_buffers():
-                tensor.copy_(others[name])
-            try:
-                reset()
-            except RuntimeError as error:
-                raise PolicyFileError(
-                    f"{what} has a method {' or '.join(_RESETS)} that cannot be called: {_reason(error)}. It is called "
-                    "without arguments, for the state at an episode's start."
-                ) from error
-            now = dict(module.named_buffers())
-            memory |= {name: own.clone() for name, own in now.items() if not torch.equal(own, others[name])}
-    with torch.no_grad():
         for name, tensor in module.named_buffers():
-            tensor.copy_(memory.get(name, before[name]))
+            tensor.copy_(others[name])
+        try:
+            reset()
+        except RuntimeError as error:
+            raise PolicyFileError(
+                f"{what} has a method {' or '.join(_RESETS)} that cannot be called: {_reason(error)}. It is called "
+                "without arguments, for the state at an episode's start."
+            ) from error
+        now = dict(module.named_buffers())
+        memory |= {name: own.clone() for name, own in now.items() if not torch.equal(own, others[name])}
+    for name, tensor in module.named_buffers():
+        tensor.copy_(memory.get(name, before[name]))
     return memory
 
 
+@torch.no_grad()
 def _changing_buffers(what: str, module: nn.Module, rows: Tensor) -> dict[str, Tensor]:
     """Return the buffers that a call changes, by name, with the values that the file holds, and warn of them."""
     before = {name: tensor.clone() for name, tensor in module.named_buffers()}
     if not before:
         return {}
-    with torch.no_grad():
-        with contextlib.suppress(PolicyFileError):  # what plays it will say so
-            _call(what, module, rows)
-        now = dict(module.named_buffers())
-        memory = {name: own for name, own in before.items() if not torch.equal(now[name], own)}
-        if any(now[name].shape != own.shape for name, own in memory.items()):
-            raise PolicyFileError(_recurrent(what, ", ".join(memory)))
-        for name, own in memory.items():
-            now[name].copy_(own)
+    with contextlib.suppress(PolicyFileError):  # what plays it will say so
+        _call(what, module, rows)
+    now = dict(module.named_buffers())
+    memory = {name: own for name, own in before.items() if not torch.equal(now[name], own)}
+    if any(now[name].shape != own.shape for name, own in memory.items()):
+        raise PolicyFileError(_recurrent(what, ", ".join(memory)))
+    for name, own in memory.items():
+        now[name].copy_(own)
     if memory:
         warn(
             f"{what} has no method reset that sets what its calls change ({listed(memory)}): each episode begins with "

@@ -219,24 +219,20 @@ def check_stacking(
     stacking = _stacking(space, zoo)
     if stacking is None:
         return
-    expected = space.num_inputs
-    got = "no task"
-    if task is not None:
-        got = f"{list(task.fingerprint.observation_shape)} from task {task.name!r}"
-        if task.fingerprint.observation_shape == (expected,):
-            statistics = None if record is None else record.statistics.get("")
-            if statistics is None or statistics.mean.shape == space.shape:
-                return
-            raise PolicyFileError(
-                f"{source} saw observations that {stacking} joins after they were normalised: got statistics of shape "
-                f"{list(statistics.mean.shape)} for observations {list(space.shape)}. Let your environment "
-                "normalise too, before it joins them, and leave the file out with normalizer none."
-            )
-    raise PolicyFileError(
-        f"{source} saw observations that {stacking} joins, as its config.yml says: got {got}, expected one vector of "
-        f"{expected} numbers. Tasks here do not join them: register an environment that does, and name it: --task "
-        "module:EnvId."
-    )
+    if task is None or task.fingerprint.observation_shape != (space.num_inputs,):
+        got = "no task" if task is None else f"{list(task.fingerprint.observation_shape)} from task {task.name!r}"
+        raise PolicyFileError(
+            f"{source} saw observations that {stacking} joins, as its config.yml says: got {got}, expected one vector "
+            f"of {space.num_inputs} numbers. Tasks here do not join them: register an environment that does, and name "
+            "it: --task module:EnvId."
+        )
+    statistics = None if record is None else record.statistics.get("")
+    if statistics is not None and statistics.mean.shape != space.shape:
+        raise PolicyFileError(
+            f"{source} saw observations that {stacking} joins after they were normalised: got statistics of shape "
+            f"{list(statistics.mean.shape)} for observations {list(space.shape)}. Let your environment normalise too, "
+            "before it joins them, and leave the file out with normalizer none."
+        )
 
 
 def _stacking(space: Space, zoo: ZooFiles) -> str | None:
