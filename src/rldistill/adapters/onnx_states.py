@@ -72,11 +72,7 @@ class Roles:
 def roles(what: str, inputs: Sequence[Value], outputs: Sequence[Value], reads: Mapping[str, Collection[str]]) -> Roles:
     """Tell observations, memory and what nothing depends on apart.
 
-    Args:
-        what: the model, as messages call it.
-        inputs: that are not stored in the file.
-        outputs: of the graph.
-        reads: for each value that a node makes, what that node reads.
+    `inputs` are those that are not stored in the file; `reads` names, for each value that a node makes, what it reads.
 
     Raises:
         PolicyFileError: not exactly one input is neither a memory nor unused.
@@ -154,13 +150,9 @@ def _needed(
 
 
 def state_layout(what: str, pair: tuple[Value, Value], dtype: str, batch: Dimension) -> OnnxState:
-    """Return how a memory lies in its tensors.
+    """Return how a memory, a `pair` of input and output, lies in its tensors.
 
-    Args:
-        what: the model, as messages call it.
-        pair: input and output.
-        dtype: NumPy's name of their type.
-        batch: of the observations: how many, or the name of a number that is not fixed.
+    `batch` is that of the observations: how many, or the name of a number that is not fixed.
 
     Raises:
         PolicyFileError: a size beside that of the batch is not fixed, or none is that of the batch.

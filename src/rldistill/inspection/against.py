@@ -20,11 +20,8 @@ _CONTRACT_FILE = "contract.json"
 def compare_contracts(ours: Path, theirs: Path, reading: Reading, task: str | None) -> dict[str, Any]:
     """Return what two files say differently of what goes in and comes out, as plain JSON data.
 
-    Args:
-        ours: an export, a policy file, a run folder, or a contract.
-        theirs: likewise.
-        reading: what the user says of policy files that do not say it themselves.
-        task: likewise; of a policy of several heads, the one that is meant.
+    Each is an export, a policy file, a run folder, or a contract. `reading` and `task` are what the user says of policy
+    files that do not say it themselves; of a policy of several heads, `task` is the one that is meant.
 
     Raises:
         RldistillError: one of them is none of these, or holds a contract that cannot be read.

@@ -68,10 +68,7 @@ def as_named(
 ) -> PolicyLike:
     """Return a policy with what is said of its file; a policy that is given as an object has none.
 
-    Args:
-        policy: one, or several teachers of one task by name.
-        reading: what is said of files.
-        choose: which of several teachers labels a row.
+    Of several teachers of one task, by name, `choose` says which of them labels a row.
 
     Raises:
         UsageError: something is said of an object that only files leave open; or several teachers are not told apart.
@@ -195,10 +192,7 @@ def as_policy(
 def entry_of(policy: Policy, named: PolicyLike, *, played_as: Behaviour | None = None) -> TeacherEntry:
     """Return what datasets and students record of a teacher, and of what its user said of it.
 
-    Args:
-        policy: the teacher.
-        named: how it was named.
-        played_as: how it acted while it was recorded; None: as it does.
+    `played_as` is how it acted while it was recorded; None: as it does.
     """
     if not isinstance(named, SeveralTeachers):
         path, said = path_of(named), named.reading.to_dict() if isinstance(named, PolicyFile) else {}
@@ -258,14 +252,10 @@ def as_teacher(
     device: str,
     names: Mapping[str, Sequence[int]] | None,
 ) -> tuple[Policy, PlayableTask]:
-    """Return a policy that acts as the user says, and the task that it is to play, as it is played.
+    """Return a policy that acts as the user says, and the task that it is to play (None: its own), as it is played.
 
-    Args:
-        named: the policy.
-        task: to play; None: its own.
-        said: what it sees, how it acts and how the task is played.
-        device: auto, cpu or cuda.
-        names: of spans of a vector.
+    `said` is what it sees, how it acts and how the task is played; `names` are those of spans of a vector. `device` is
+    auto, cpu or cuda.
 
     Raises:
         PolicyFileError: there is no such file, or it cannot be trusted.
@@ -306,9 +296,7 @@ def while_recorded(policy: Policy, behaviour: Behaviour | None) -> Policy:
     A Gaussian that acts by its mean is sampled unless the user says how it acts: the mean alone visits the states of
     perfect play, and the student's first error leads elsewhere. Targets stay what they are, the whole distribution.
 
-    Args:
-        policy: the teacher.
-        behaviour: what the user said of how it acts; None: nothing.
+    `behaviour` is what the user said of how it acts; None: nothing.
     """
     if isinstance(policy, SightedPolicy | SwitchedPolicy):
         return policy.mapped(lambda own: while_recorded(own, behaviour))
