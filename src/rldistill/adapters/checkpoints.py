@@ -100,14 +100,13 @@ def _find(content: object, said: Said) -> FoundNetwork:
         for find in LIBRARIES.values():
             if (found := find(content, said)) is not None:
                 return found
-        if not (dicts := contents.state_dicts(content)):
-            raise contents.no_known_state_dict(said.source, content)
-        if any(map(_OF_SB3.match, dicts[0])):
+        first, *_ = contents.known_state_dicts(said.source, content)
+        if any(map(_OF_SB3.match, first)):
             raise PolicyFileError(
                 f"{said.source} holds the weights of a zip of Stable-Baselines3 (policy.pth), and not what the zip "
                 "says of them: spaces, activation, algorithm. Load the .zip itself."
             )
-        raise UnknownLayersError(f"got {shown_tensors(dicts[0])}, expected those of {', '.join(sorted(LIBRARIES))}")
+        raise UnknownLayersError(f"got {shown_tensors(first)}, expected those of {', '.join(sorted(LIBRARIES))}")
     # The last three: shapes that no layer has, numbers that no description holds.
     except (UnknownLayersError, ValueError, LookupError, TypeError) as error:
         raise PolicyFileError(f"{said.source}: its layers are not known: {first_line(error)}. {OWN_MODULE}") from error
@@ -167,8 +166,7 @@ def _load_into_module(path: Path, reading: Reading, task: Task | None, module: n
         normalization, _ = normalization_for(Path(normalizer), num_inputs, policy=source)
     buffers = unwrapped_names([name for name, _ in module.named_buffers()])
     content, _ = _content(path, may_be_infinite=buffers)
-    if not (dicts := contents.state_dicts(content)):
-        raise contents.no_known_state_dict(source, content)
+    dicts = contents.known_state_dicts(source, content)
     if normalizer is None and (beside := contents.statistics_beside(content)):
         raise contents.unused_statistics(source, beside)
     # Names and shapes are all compared before anything is replaced: a module of the user is filled whole or not at all.

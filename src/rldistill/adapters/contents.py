@@ -199,13 +199,15 @@ def state_dicts(content: object) -> Sequence[Mapping[str, Tensor]]:
     return known or [part for name, part in named.items() if len(named) == 1 and not _NOT_OBSERVED.search(name)]
 
 
-def no_known_state_dict(source: str, content: object) -> PolicyFileError:
-    """Return the error for a file in which no state dict stands where a known library puts it."""
+def known_state_dicts(source: str, content: object) -> Sequence[Mapping[str, Tensor]]:
+    """Return what `state_dicts` does. Raises PolicyFileError: none stands where a known library puts it."""
+    if dicts := state_dicts(content):
+        return dicts
     names = list(named_state_dicts(content))
     if not names:
         keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        return PolicyFileError(f"{source} holds no state dict: got {keys or 'nothing'}, expected tensors by name.")
-    return PolicyFileError(
+        raise PolicyFileError(f"{source} holds no state dict: got {keys or 'nothing'}, expected tensors by name.")
+    raise PolicyFileError(
         f"{source} holds the state dicts {listed(names)}, and does not say which one is the policy. Save that one "
         f"alone, such as torch.save(torch.load(path, weights_only=True)[{names[0]!r}], 'policy.pt'), and load it into "
         "its module: rd.load_policy('policy.pt', module=…, task=…, outputs=…)."

@@ -76,10 +76,9 @@ def read_torch_pickles(file: io.BytesIO, *, source: str) -> list[object]:
     machine = _Machine(None, TENSORS)
     contents: list[object] = []
     size = len(file.getbuffer())
-    while not contents or (file.tell() < size and len(contents) < _MOST_PICKLES):
-        contents.append(_run(machine.restarted(), file, source))
-        if len(contents) == 1 and not isinstance(contents[0], int):  # the old format begins with a magic number
-            break
+    # The old format begins with a magic number.
+    while not contents or (isinstance(contents[0], int) and file.tell() < size and len(contents) < _MOST_PICKLES):
+        contents.append(_run(machine, file, source))
     return contents
 
 
@@ -119,11 +118,6 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def restarted(self) -> "_Machine":
-        """Return itself, ready for another pickle out of the same budget."""
-        self.stack, self.memo = [], {}
-        return self
-
     def execute(self, name: str, argument: object) -> None:
         """Carry out one instruction."""
         self._num_instructions += 1
@@ -144,11 +138,12 @@ class _Machine:
             raise _Refused(f"has the instruction {name}{wanted}, which data do not need")
 
     def result(self) -> object:
-        """Return the one value that is left."""
+        """Remove and return the one value that is left: what comes next is another pickle out of the same budget."""
         if len(self.stack) != 1:
             raise ValueError(f"{len(self.stack)} values are left, expected 1")
         check_tree(self.stack[0], self._budget, children)
-        return self.stack[0]
+        self.memo = {}
+        return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
         """Remove and return what lies above the newest mark, which goes too."""
