@@ -4,16 +4,11 @@ C has them in the struct of its state, but for a stack, whose observations, the 
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import nn
 
 from rldistill.errors import RldistillError
 from rldistill.networks import PolicyNetwork
 from rldistill.networks.architecture import MemoryKind
-from rldistill.networks.layers import plain_layers
-from rldistill.networks.recurrent import RecurrentCell, Stack
 from rldistill.policies import TorchPolicy
 
 EARLIER = "earlier"
@@ -52,15 +47,7 @@ def state_parts(policy: TorchPolicy) -> tuple[StatePart, ...]:
             f"Policy {policy.name!r} is a module of its maker's own ({policy.spec.module}) with a memory, and no "
             "export keeps the state of such a module. Distil it into a network of ours: --student gru:16."
         )
-    return tuple(_parts(plain_layers(policy.network, policy.head)))
-
-
-def _parts(layers: list[nn.Module]) -> Iterator[StatePart]:
-    number = 0
-    for layer in layers:
-        if isinstance(layer, Stack):
-            yield StatePart(EARLIER, (layer.width - layer.num_inputs,))
-        elif isinstance(layer, RecurrentCell):
-            number += 1
-            for name in names_of_cell(layer.kind, number):
-                yield StatePart(name, (layer.size,))
+    stack, cells = policy.network.stack, enumerate(policy.network.cells, start=1)
+    earlier = () if stack is None else (StatePart(EARLIER, (stack.width - stack.num_inputs,)),)
+    kept = (StatePart(name, (cell.size,)) for number, cell in cells for name in names_of_cell(cell.kind, number))
+    return (*earlier, *kept)
