@@ -5,11 +5,10 @@ names of `PolicyOutput`, so that every reader of the file, our own loader too, k
 is what the policy does when it acts greedily, in the environment's units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rldistill.errors import RldistillError
@@ -19,7 +18,6 @@ from rldistill.exports.states import StatePart, state_parts
 from rldistill.networks import NormalizeInput, PolicyNetwork
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.networks.impala import ImpalaStage, ResidualBlock
-from rldistill.networks.input_layer import ScaleInput
 from rldistill.networks.layers import plain_layers
 from rldistill.networks.output_layer import GSDE_EPSILON, LOG_STD_BOUNDS, SMOOTH_LOG_STD_BOUNDS, OutputLayer, OutputRows
 from rldistill.networks.recurrent import RecurrentCell, Stack
@@ -57,13 +55,12 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
     fingerprint, types = policy.tasks[0].fingerprint, onnx.TensorProto
     layout = fingerprint.action_layout
     graph = Graph(onnx, half=half)
-    *below, output, rows = plain_layers(network, policy.head)
+    _, *below, output, rows = plain_layers(network, policy.head)
     assert isinstance(rows, OutputRows), "the last layer"
     parts = state_parts(policy)
     graph.state = [state_input(part) for part in parts]
-    value = _images(graph, INPUT, fingerprint.observation_shape) if network.architecture.takes_images else INPUT
-    features = _run(graph, below, value, _shape(network))
-    raw = _rows(graph, rows, _run(graph, [output], features, ()), features)
+    features = _run(graph, below, _first_layer(graph, network))
+    raw = _rows(graph, rows, _linear(graph, output, features), features)
     fields = dict(zip(OUTPUT_FIELDS[policy.output_kind], raw, strict=True))
     outputs = {name: graph.node("Identity", value, name=name) for name, value in fields.items()}
     action = _action(graph, rows.layer, raw[0])
@@ -92,10 +89,15 @@ def make_model(onnx: Any, policy: TorchPolicy, *, half: bool, gives_probabilitie
     return onnx.helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="rldistill")
 
 
-def _shape(network: PolicyNetwork) -> tuple[int, ...]:
-    """Return the shape of one observation as the first layer sees it."""
-    shape = image_shape(network.observation_shape) if network.architecture.takes_images else None
-    return shape or network.observation_shape
+def _first_layer(graph: Graph, network: PolicyNetwork) -> str:
+    """Write what observations pass before the torso: images are turned, and all numbers scaled or normalised."""
+    value, shape = INPUT, network.observation_shape
+    if network.architecture.takes_images:
+        value, shape = _images(graph, value, shape), image_shape(shape) or shape
+    if isinstance(network.scale, NormalizeInput):
+        return _normalised(graph, network.scale, value, shape)
+    floats = graph.node("Cast", value, to=graph.onnx.TensorProto.FLOAT)
+    return floats if network.scale.scale == 1 else graph.times(floats, network.scale.scale)
 
 
 def _images(graph: Graph, value: str, shape: tuple[int, ...]) -> str:
@@ -108,35 +110,14 @@ def _images(graph: Graph, value: str, shape: tuple[int, ...]) -> str:
     return value if images == shape else graph.node("Transpose", value, perm=[0, 3, 1, 2])
 
 
-def _run(graph: Graph, layers: Sequence[nn.Module], value: str, shape: tuple[int, ...]) -> str:
-    """Write layers one after the other.
-
-    Args:
-        graph: to which they are added.
-        layers: plain ones, in order.
-        value: what the first of them takes.
-        shape: of one observation as the first layer sees it; where that is no input layer, of no matter.
-    """
+def _run(graph: Graph, layers: Iterable[nn.Module], value: str) -> str:
+    """Write plain layers one after the other, of which the first takes a value."""
     for layer in layers:
-        if isinstance(layer, NormalizeInput):
-            value = _normalised(graph, layer, value, shape)
-        elif isinstance(layer, CombinedTorso):
-            value = _combined(graph, layer, value)
-        elif isinstance(layer, ImpalaStage):
-            value = _stage(graph, layer, value)
-        elif type(layer) in ACTIVATIONS:
-            value = ACTIVATIONS[type(layer)](graph, layer, value)
-        else:
-            writer = next((write for kind, write in _LAYERS.items() if isinstance(layer, kind)), None)
-            if writer is None:
-                raise RldistillError(f"--to onnx: a {type(layer).__name__} has no description as an ONNX operator.")
-            value = writer(graph, layer, value)
+        writer = next((_LAYERS[kind] for kind in type(layer).__mro__ if kind in _LAYERS), None)
+        if writer is None:
+            raise RldistillError(f"--to onnx: a {type(layer).__name__} has no description as an ONNX operator.")
+        value = writer(graph, layer, value)
     return value
-
-
-def _scaled(graph: Graph, layer: Any, value: str) -> str:  # noqa: ANN401 (a ScaleInput)
-    floats = graph.node("Cast", value, to=graph.onnx.TensorProto.FLOAT)
-    return floats if layer.scale == 1 else graph.times(floats, layer.scale)
 
 
 def _normalised(graph: Graph, layer: NormalizeInput, value: str, shape: tuple[int, ...]) -> str:
@@ -148,10 +129,7 @@ def _normalised(graph: Graph, layer: NormalizeInput, value: str, shape: tuple[in
     result = graph.node("Div", centred, graph.constant(std, np.float64))
     result = graph.clip(result, -layer.clip, layer.clip, np.float64)
     if layer.untouched:
-        touched = np.ones((1, len(layer.mean)), bool)
-        for first, end in layer.untouched:
-            touched[:, first:end] = False
-        result = graph.node("Where", graph.constant(touched, bool), result, flat)
+        result = graph.node("Where", graph.constant([layer.statistics().is_applied], bool), result, flat)
     result = graph.node("Cast", result, to=graph.onnx.TensorProto.FLOAT)
     return graph.node("Reshape", result, graph.constant([-1, *shape], np.int64)) if len(shape) > 1 else result
 
@@ -201,9 +179,7 @@ def _combined(graph: Graph, torso: CombinedTorso, value: str) -> str:
         if torso.is_image(part):
             own = graph.node("Reshape", own, graph.constant([-1, *part.shape], np.int64))
             own = _images(graph, own if torso.image_scale == 1 else graph.times(own, torso.image_scale), part.shape)
-            layers = next(images)
-            assert isinstance(layers, nn.Sequential), "a torso of its own"
-            own = _run(graph, list(layers), own, ())
+            own = _run(graph, next(images).children(), own)
         features.append(own)
         start += part.size
     return graph.node("Concat", *features, axis=1)
@@ -257,8 +233,7 @@ def _rows(graph: Graph, rows: OutputRows, linear: str, features: str) -> list[st
         return [linear]
     shape = graph.constant([0, layer.num_outputs, layer.atoms.count], np.int64)
     chances = graph.node("Softmax", graph.node("Reshape", linear, shape), axis=-1)
-    support = torch.linspace(float(layer.atoms.low), float(layer.atoms.high), layer.atoms.count).numpy()
-    return [graph.node("MatMul", chances, graph.constant(support))]
+    return [graph.node("MatMul", chances, graph.constant(layer.atoms.support().numpy()))]
 
 
 def _beta_mean(graph: Graph, layer: OutputLayer, linear: str) -> str:
@@ -330,12 +305,14 @@ def _choices(graph: Graph, layout: ActionLayout, raw: str) -> list[str]:
 
 
 _LAYERS: Mapping[type[nn.Module], Write] = {
-    ScaleInput: _scaled,
+    **ACTIVATIONS,
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
     nn.Flatten: lambda graph, _, value: graph.node("Flatten", value),
+    ImpalaStage: _stage,
+    CombinedTorso: _combined,
     Stack: _stack,
     RecurrentCell: _cell,
 }

@@ -57,6 +57,10 @@ class ValueAtoms:
         if not (are_numbers and self.low < self.high):
             raise ValueError(f"atoms must be two or more between finite bounds, got {self}.")
 
+    def support(self, device: torch.device | None = None) -> Tensor:
+        """Return these returns, `[count]`, computed on a device; None: on torch's default one."""
+        return torch.linspace(float(self.low), float(self.high), self.count, device=device)
+
 
 @dataclass(frozen=True)
 class OutputLayer:
@@ -111,7 +115,6 @@ class OutputRows(nn.Module):
         num_features: F, width of the features below the linear layer.
 
     Attributes:
-        layer: the kind.
         takes_blocks: whether `forward` can compute several blocks at once.
     """
 
@@ -153,7 +156,7 @@ class OutputRows(nn.Module):
         if self.layer.kind == "actions" and self.layer.squashes:
             self.low, self.high = self._bounds(like)
         if self.layer.atoms is not None:
-            self.support = _support(self.layer.atoms, like)
+            self.support = self.layer.atoms.support()
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         if self.low is not None and self.high is not None:
@@ -175,7 +178,7 @@ class OutputRows(nn.Module):
             return _beta_mean(linear)
         if layer.atoms is None:
             return linear
-        return _expectation(linear, _support(layer.atoms, linear) if self.support is None else self.support)
+        return _expectation(linear, layer.atoms.support(linear.device) if self.support is None else self.support)
 
     def _log_std(self, features: Tensor, block: int | None) -> Tensor:
         if self.layer.gaussian.std in ("state", "state_tanh"):
@@ -198,10 +201,6 @@ def _beta_mean(linear: Tensor) -> Tensor:
     """
     alpha, beta = (nn.functional.softplus(linear) + 1).chunk(2, dim=-1)
     return 2 * alpha / (alpha + beta) - 1
-
-
-def _support(atoms: ValueAtoms, like: Tensor) -> Tensor:
-    return torch.linspace(float(atoms.low), float(atoms.high), atoms.count, device=like.device)
 
 
 def _expectation(logits: Tensor, support: Tensor) -> Tensor:

@@ -24,11 +24,10 @@ def to_outputs(plan: Plan, definitions: Definitions) -> list[str]:
     """Return what is done in place to the numbers of the last layer, in `outputs`."""
     output, count = plan.output, plan.output.num_outputs
     if output.atoms is not None:
-        atoms = output.atoms
-        support = torch.linspace(float(atoms.low), float(atoms.high), atoms.count)
-        definitions.helpers["expectation"] = _expectation(atoms.count, definitions.constant("support", support))
+        support = definitions.constant("support", output.atoms.support())
+        definitions.helpers["expectation"] = _expectation(output.atoms.count, support)
         # An expectation is written where its own scores, or earlier ones, are not needed any more.
-        return loop("a", count, [f"outputs[a] = expectation(outputs + a * {atoms.count});"])
+        return loop("a", count, [f"outputs[a] = expectation(outputs + a * {output.atoms.count});"])
     if output.kind == "gaussian" and output.gaussian.mean_limit is not None:
         limit = number(float(output.gaussian.mean_limit))
         return loop("d", output.layout.sizes[0], [f"outputs[d] = {_clipped('outputs[d]', f'-{limit}', limit)};"])
