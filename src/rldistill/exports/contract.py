@@ -14,7 +14,8 @@ from rldistill.checks import is_finite
 from rldistill.errors import RldistillError, UsageError, printable, shown
 from rldistill.exports.names import Names, Term, seen_names
 from rldistill.exports.states import state_parts
-from rldistill.networks import InputNormalization
+from rldistill.networks import InputNormalization, PolicyNetwork
+from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.policies import TorchPolicy
 from rldistill.policies.input_statistics import observed_statistics
 from rldistill.tasks import Task
@@ -180,15 +181,10 @@ def _observation_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[
 
 def _factors(policy: TorchPolicy) -> list[float]:
     """Return the factor on each number that a policy sees, `[P]`; where statistics are applied, behind these."""
-    spec, architecture = policy.spec, policy.spec.architecture
-    if architecture is None or architecture.kind != "combined":
-        return [spec.input_scale if policy.normalization is None else 1.0] * spec.num_observed
-    found: list[float] = []
-    for part in spec.observation_parts:
-        is_image = part.is_image or (architecture.float_images and len(part.shape) == 3)
-        found += [spec.input_scale if is_image else 1.0] * part.size
-    # What is appended behind the parts goes in as it is.
-    return found + [1.0] * (spec.num_observed - len(found))
+    torso = policy.network.torso if isinstance(policy.network, PolicyNetwork) else None
+    if not isinstance(torso, CombinedTorso):
+        return [policy.spec.input_scale if policy.normalization is None else 1.0] * policy.spec.num_observed
+    return [torso.image_scale if torso.is_image(part) else 1.0 for part in torso.parts for _ in range(part.size)]
 
 
 def _preprocessing(statistics: InputNormalization | None, scale: float, start: int, end: int) -> dict[str, Any]:

@@ -92,9 +92,7 @@ def statistics_of(plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
     clip = torch.full_like(mean, math.inf)
     if normalization is None:
         return mean, std, clip
-    touched = torch.ones(size, dtype=torch.bool)
-    for first, end in normalization.untouched:
-        touched[first:end] = False
+    touched = torch.tensor(normalization.is_applied)
     own_std = (torch.tensor(normalization.variance, dtype=torch.float64) + normalization.epsilon).sqrt()
     mean[touched] = torch.tensor(normalization.mean, dtype=torch.float64)[touched]
     std[touched], clip[touched] = own_std[touched], normalization.clip
