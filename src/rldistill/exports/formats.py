@@ -20,6 +20,7 @@ from rldistill.errors import UsageError
 from rldistill.exports.contract import Score
 from rldistill.options.reading import Reading
 from rldistill.policies import Policy, TorchPolicy
+from rldistill.sight import shown_to
 
 Precision = Literal["float32", "float16", "int8"]
 ACTION = "action"
@@ -98,10 +99,7 @@ def as_seen(policy: TorchPolicy) -> TorchPolicy:
     sight = policy.spec.sight
     if sight is None:
         return policy
-    heads = tuple(
-        replace(head, task=replace(head.task, fingerprint=sight.seen(head.task.fingerprint)))
-        for head in policy.spec.heads
-    )
+    heads = tuple(replace(head, task=shown_to(head.task, sight)) for head in policy.spec.heads)
     return policy.with_spec(heads=heads, sight=None)
 
 

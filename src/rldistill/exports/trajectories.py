@@ -92,12 +92,10 @@ def of_task(
 def of_dataset(policy: TorchPolicy, dataset: Dataset, num_episodes: int) -> TrajectorySource:
     """Return the first episodes of a dataset."""
     episodes = dataset.episode_numbers[:num_episodes]
-
-    def read() -> Trajectories:
-        for decisions, _ in _replayed(policy, dataset, episodes):
-            yield decisions
-
-    return TrajectorySource(f"{len(episodes)} episodes of {dataset.path}", len(episodes), read)
+    description = f"{len(episodes)} episodes of {dataset.path}"
+    return TrajectorySource(
+        description, len(episodes), lambda: (own for own, _ in _replayed(policy, dataset, episodes))
+    )
 
 
 def _replayed(
@@ -142,10 +140,9 @@ def seen_rows(policy: TorchPolicy, rows: NDArray[np.generic]) -> NDArray[np.gene
 
     That is bytes where the environment gives bytes, and float32 for all else.
     """
-    sight, whole = policy.spec.sight, policy.tasks[0].fingerprint
-    seen = whole if sight is None else sight.seen(whole)
+    sight, seen = policy.spec.sight, policy.spec.seen_by(policy.head)
     if sight is not None:
-        rows = join_parts(sight.choose(as_tensors(rows, whole))).numpy()
+        rows = join_parts(sight.choose(as_tensors(rows, policy.tasks[0].fingerprint))).numpy()
     return rows.astype("uint8" if seen.observation_dtype == "uint8" else "float32", copy=False)
 
 

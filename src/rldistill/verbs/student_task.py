@@ -10,7 +10,7 @@ from rldistill.errors import UsageError
 from rldistill.networks import Architecture, InputNormalization, module_name, parse_architecture
 from rldistill.options.distill import AUTO, DistillOptions
 from rldistill.policies import Behaviour
-from rldistill.sight import Sight
+from rldistill.sight import Sight, shown_to
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import OutputKind
 from rldistill.verbs.sizes import gets_cells
@@ -33,8 +33,7 @@ class StudentTask:
     @property
     def seen(self) -> ObservationFingerprint:
         """What the student sees of the task."""
-        whole = self.task.fingerprint
-        return whole if self.sight is None else self.sight.seen(whole)
+        return shown_to(self.task, self.sight).fingerprint
 
     @property
     def behaviour(self) -> Behaviour:
