@@ -212,7 +212,7 @@ class TaskPlay:
 
 
 def _cost(policy: TorchPolicy) -> tuple[NetworkSize, DecisionSpeed]:
-    num_bytes = policy.spec.bytes_per_parameter
+    num_bytes = policy.spec.stored_dtype.itemsize
     return measure_size(policy.network, head=policy.head, bytes_per_parameter=num_bytes), measure_speed(policy)
 
 

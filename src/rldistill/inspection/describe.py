@@ -120,7 +120,7 @@ def _describe_network(name: str, heads: Sequence[int]) -> dict[str, Any]:
 
 
 def _describe_policy(policy: TorchPolicy) -> dict[str, Any]:
-    size = measure_size(policy.network, bytes_per_parameter=policy.spec.bytes_per_parameter)
+    size = measure_size(policy.network, bytes_per_parameter=policy.spec.stored_dtype.itemsize)
     tasks: list[dict[str, Any]] = [{"task": own.name, "fingerprint": own.fingerprint.to_dict()} for own in policy.tasks]
     return {
         "kind": "policy",

@@ -159,8 +159,7 @@ def fill_network(network: PolicyNetwork, layers: NetworkLayers) -> None:
     # Copied: a file's tensors lie where the file has them, and where weights lie may change an answer's last bits.
     own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     network.load_state_dict(own, assign=True)
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
+    network.requires_grad_(True)
     network.use_channels_last()
 
 

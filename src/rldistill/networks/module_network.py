@@ -60,9 +60,6 @@ class ModuleNetwork(nn.Module):
         for index, part in enumerate(initial):
             self.register_buffer(f"initial_{index}", part.clone())
 
-    def use_channels_last(self) -> None:
-        """Leave the layout of weights to the module."""
-
     def initial_state(self, num_envs: int) -> State:
         """Return what the module remembers when an episode begins; None: it is called with observations alone."""
         parts = [part for name, part in self.named_buffers(recurse=False) if name.startswith("initial_")]

@@ -77,9 +77,6 @@ class StemmedNetwork(nn.Module):
         """Return what is remembered when an episode begins; None: nothing."""
         return self._networks[0].initial_state(num_envs)
 
-    def use_channels_last(self) -> None:
-        """Do nothing: there are no convolutions."""
-
     def forward(
         self, observations: Tensors, head: int = 0, state: State = None, block: int | None = None
     ) -> NetworkOutput:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rldistill.errors import MismatchError, PolicyFileError, UsageError, first_line
-from rldistill.networks import ModuleNetwork, Network
+from rldistill.networks import Network, PolicyNetwork
 from rldistill.networks.foreign import holds_numbers
 from rldistill.policies.file_format import unpack_policy
 from rldistill.policies.spec import PolicySpec
@@ -48,9 +48,9 @@ def load_policy(path: str | Path, *, device: str = "cpu", module: nn.Module | No
     # Copied: a file's tensors lie where the file has them, and where weights lie may change an answer's last bits.
     state = {name: tensor.to(stored_dtype(tensor, torch.float32), copy=True) for name, tensor in weights.items()}
     network.load_state_dict(state, assign=module is None)
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    network.use_channels_last()
+    network.requires_grad_(True)
+    if isinstance(network, PolicyNetwork):
+        network.use_channels_last()
     return TorchPolicy(network, spec).to(resolve_device(device))
 
 
@@ -62,17 +62,8 @@ def _empty_network(path: Path, spec: PolicySpec, module: nn.Module | None) -> Ne
                 f"Policy file {path} holds the weights of a module of its maker's own, {spec.module}, whose code no "
                 "file carries. Load it in Python: load_policy(path, module=…)."
             )
-        num_outputs = next(iter(spec.head_sizes.values()))
-        return ModuleNetwork(
-            module,
-            spec.observation_shape,
-            num_outputs,
-            outputs=spec.declared_outputs,
-            layout=spec.heads[0].task.fingerprint.action_layout,
-            input_scale=spec.input_scale,
-            normalization=spec.empty_normalizations[0],
-            initial=[torch.zeros(shape) for shape in spec.module_state],
-        )
+        initial = [torch.zeros(shape) for shape in spec.module_state]
+        return spec.network_around(module, spec.empty_normalizations[0], initial)
     if module is not None:
         raise PolicyFileError(f"Policy file {path} describes its own network ({spec.name}): leave module= out.")
     # On the meta device a network of any declared size costs nothing until its shapes are checked.

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, get_args
 
 import torch
+from torch import Tensor, nn
 
 from rldistill.checks import check_name, is_finite, is_whole
 from rldistill.errors import shown
@@ -15,6 +16,7 @@ from rldistill.networks import (
     Architecture,
     GaussianOptions,
     InputNormalization,
+    ModuleNetwork,
     OutputLayer,
     PolicyNetwork,
     StemmedNetwork,
@@ -25,7 +27,7 @@ from rldistill.networks.outputs import OutputDeclaration, parse_outputs
 from rldistill.networks.stemmed import stem_problem
 from rldistill.policies.behaviour import LEARNED_BEHAVIOURS, Behaviour
 from rldistill.sight import Sight
-from rldistill.tasks import ObservationFingerprint, ObservationPart, Task
+from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import OutputKind
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -149,7 +151,7 @@ class PolicySpec:
             return len(self.heads)
         per_stage = 5 if network.kind == "impala" else 1
         is_combined = network.kind == "combined"
-        num_torsos = sum(len(part.shape) == 3 for part in self.observation_parts) if is_combined else 1
+        num_torsos = sum(len(part.shape) == 3 for part in self.seen.observation_parts) if is_combined else 1
         torso = num_torsos * (per_stage * len(network.channels) + len(network.hidden))
         memory = network.memory_layers if network.memory else 0
         return torso + memory + max(self.stems) + len(self.heads) * (len(network.head_hidden) + 1)
@@ -240,15 +242,31 @@ class PolicySpec:
             return networks[0]
         return StemmedNetwork(networks, [(kind, stems[:head].count(kind)) for head, kind in enumerate(stems)])
 
+    def network_around(
+        self, module: nn.Module, normalization: InputNormalization | None, initial: Sequence[Tensor]
+    ) -> ModuleNetwork:
+        """Return the network that is described, around the module of its maker's own.
+
+        Args:
+            module: is kept, not copied.
+            normalization: of the observations.
+            initial: what the module remembers of one environment when an episode begins, `module_state` in shape.
+        """
+        return ModuleNetwork(
+            module,
+            self.observation_shape,
+            next(iter(self.head_sizes.values())),
+            outputs=self.declared_outputs,
+            layout=self.heads[0].task.fingerprint.action_layout,
+            input_scale=self.input_scale,
+            normalization=normalization,
+            initial=initial,
+        )
+
     @property
     def stored_dtype(self) -> torch.dtype:
         """The type of the weights in the file."""
         return _DTYPES[self.weights_dtype]
-
-    @property
-    def bytes_per_parameter(self) -> int:
-        """What one weight takes in the file."""
-        return self.stored_dtype.itemsize
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -259,11 +277,6 @@ class PolicySpec:
     def num_observed(self) -> int:
         """Numbers that the network sees of one observation."""
         return math.prod(self.observation_shape)
-
-    @property
-    def observation_parts(self) -> tuple[ObservationPart, ...]:
-        """What is seen of one observation, where it is of several parts; of the first head, where they differ."""
-        return self.seen.observation_parts
 
     @property
     def seen(self) -> ObservationFingerprint:
@@ -277,22 +290,17 @@ class PolicySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; what came to the format later stands there only where it says something."""
-        later: dict[str, Any] = {}
-        if self.normalization is not None:
-            later["normalization"] = dict(self.normalization)
-        if "gaussian" in (self.output_kind, *(head.output_kind for head in self.heads)):
-            later["gaussian"] = asdict(self.gaussian)
-        if self.atoms is not None:
-            later["atoms"] = asdict(self.atoms)
-        if self.is_beta:
-            later["is_beta"] = True
-        if self.module_outputs is not None:
-            later["module_outputs"] = self.module_outputs
-        if self.module_state:
-            later["module_state"] = [list(shape) for shape in self.module_state]
-        if self.sight is not None:
-            later["sight"] = self.sight.to_dict()
-        return later | {
+        has_gaussian = "gaussian" in (self.output_kind, *(head.output_kind for head in self.heads))
+        later = {
+            "normalization": None if self.normalization is None else dict(self.normalization),
+            "gaussian": asdict(self.gaussian) if has_gaussian else None,
+            "atoms": None if self.atoms is None else asdict(self.atoms),
+            "is_beta": True if self.is_beta else None,
+            "module_outputs": self.module_outputs,
+            "module_state": [list(shape) for shape in self.module_state] or None,
+            "sight": None if self.sight is None else self.sight.to_dict(),
+        }
+        return {key: value for key, value in later.items() if value is not None} | {
             "name": self.name,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "module": self.module,

@@ -32,7 +32,7 @@ from rldistill.policies.file_format import pack_policy, policy_hash
 from rldistill.policies.padded import ROWS_PER_BATCH, check_answers, check_observations, check_state, run_padded
 from rldistill.policies.protocol import Observations
 from rldistill.policies.spec import HeadSpec, PolicySpec
-from rldistill.sight import Sight
+from rldistill.sight import Sight, shown_to
 from rldistill.storage import write_atomically
 from rldistill.tasks import ObservationFingerprint, Task
 from rldistill.types import Actions, OutputKind, PolicyOutput, State
@@ -73,7 +73,7 @@ class TorchPolicy:
         generator: torch.Generator | None = None,
     ) -> "TorchPolicy":
         """Return a new policy with freshly drawn weights."""
-        seen = tasks[0].fingerprint if sight is None else sight.seen(tasks[0].fingerprint)
+        seen = shown_to(tasks[0], sight).fingerprint
         spec = PolicySpec(
             name=name or architecture.name,
             architecture=architecture,
@@ -124,24 +124,14 @@ class TorchPolicy:
             heads=(HeadSpec(task),),
             output_kind=output_kind,
             behaviour=behaviour,
-            input_scale=input_scale_of(None, task.fingerprint if sight is None else sight.seen(task.fingerprint)),
+            input_scale=input_scale_of(None, shown_to(task, sight).fingerprint),
             module=module_name(module),
             module_outputs=None if outputs is None else outputs.text,
             module_state=tuple(tuple(part.shape) for part in initial),
             normalization=None if normalization is None else normalization.settings,
             sight=sight,
         )
-        network = ModuleNetwork(
-            module,
-            spec.observation_shape,
-            spec.head_sizes[task.name],
-            outputs=outputs,
-            layout=task.fingerprint.action_layout,
-            input_scale=spec.input_scale,
-            normalization=normalization,
-            initial=initial,
-        )
-        return cls(network, spec)
+        return cls(spec.network_around(module, normalization, initial), spec)
 
     def __repr__(self) -> str:
         """Return name, size and tasks in a line."""
