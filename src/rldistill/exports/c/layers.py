@@ -119,7 +119,7 @@ def _norm(layer: PlannedLayer, definitions: Definitions) -> list[str]:
     size, weight = layer.num_outputs, layer.norm.weight.flatten()
     names = [definitions.constant(f"{layer.name}_norm_weight", weight)]
     names.append(definitions.constant(f"{layer.name}_norm_bias", layer.norm.bias.flatten()))
-    call = f"layer_norm(output, {size}, {size // len(weight)}, {', '.join(names)}, {number(layer.norm.epsilon)});"
+    call = f"layer_norm(output, {size}, {size // len(weight)}, {', '.join(names)}, {number(layer.norm.eps)});"
     if layer.activation == "identity":
         return [call]
     return [call, *loop("i", size, [f"output[i] = {definitions.activation(layer.activation, 'output[i]')};"])]

@@ -53,15 +53,6 @@ def refusals_of(what: str, instead: str) -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class Norm:
-    """A layer norm over all outputs of a layer."""
-
-    weight: Tensor  # one for each output, or one for each channel of a convolution
-    bias: Tensor  # likewise
-    epsilon: float  # added to the variance
-
-
-@dataclass(frozen=True)
 class PlannedLayer:
     """A fully connected layer or a convolution, with all that follows up to the next one."""
 
@@ -70,7 +61,8 @@ class PlannedLayer:
     bias: Tensor  # `[O]`
     input_shape: tuple[int, ...]  # `(I,)`, or `(C, H, W)`
     stride: int = 1  # of a convolution
-    norm: Norm | None = None  # before the activation
+    # Before the activation, over all outputs; weights are one for each of them, or one for each channel.
+    norm: nn.LayerNorm | nn.GroupNorm | None = None
     activation: Activation = "identity"  # of every output
 
     @property
@@ -107,7 +99,7 @@ class PlannedLayer:
         linear = self.linear(rows, self.weight, self.bias)
         if self.norm is not None:
             size, per_weight = self.num_outputs, self.num_outputs // self.norm.weight.numel()
-            flat = functional.layer_norm(linear.flatten(1), [size], eps=self.norm.epsilon)
+            flat = functional.layer_norm(linear.flatten(1), [size], eps=self.norm.eps)
             weight, bias = (part.flatten().repeat_interleave(per_weight) for part in (self.norm.weight, self.norm.bias))
             linear = (flat * weight + bias).view(linear.shape)
         return activated(self.activation, linear)
@@ -181,12 +173,8 @@ class Plan:
     def layers(self) -> tuple[PlannedLayer, ...]:
         """Every layer, in the order in which they are computed."""
         below = (layer for piece in self.pieces for layer in piece.layers)
-        return (*below, *(layer for cell in self.cells for layer in (cell.input, cell.recurrent)), *self.above)
-
-    @property
-    def above(self) -> tuple[PlannedLayer, ...]:
-        """The layers of the head."""
-        return (*self.hidden, *self.last_layers)
+        recurrent = (layer for cell in self.cells for layer in (cell.input, cell.recurrent))
+        return (*below, *recurrent, *self.hidden, *self.last_layers)
 
     @property
     def remembers(self) -> bool:
@@ -211,9 +199,6 @@ def activated(name: Activation, values: Tensor) -> Tensor:
 
 def make_plan(policy: TorchPolicy) -> Plan:
     """Return what the C of a policy computes for the task that it plays.
-
-    Args:
-        policy: plays the task.
 
     Raises:
         UnplannedError: a layer that C is not written for.
@@ -291,9 +276,8 @@ def _pieces_of_parts(torso: CombinedTorso, names: Iterator[str]) -> tuple[Piece,
     pieces, first, images = list[Piece](), 0, iter(torso.images)
     for part in torso.parts:
         if torso.is_image(part):
-            own = next(images)
-            assert isinstance(own, nn.Sequential)
-            layers = tuple(_planned(list(own), _input_shape(list(own), part.shape), names))
+            own = list(next(images).children())
+            layers = tuple(_planned(own, _input_shape(own, part.shape), names))
             pieces.append(Piece(first, part.shape, torso.image_scale, layers))
         elif part.size:
             pieces.append(Piece(first, (part.size,), 1.0, ()))
@@ -314,8 +298,7 @@ def _planned(modules: Sequence[nn.Module], shape: tuple[int, ...], names: Iterat
             given = shape if isinstance(module, nn.Conv2d) else (math.prod(shape),)
             layer = PlannedLayer(next(names), module.weight, bias, given, stride)
         elif layer is not None and isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            assert module.bias is not None, "norms of ours have one"
-            layer = replace(layer, norm=Norm(module.weight, module.bias, module.eps))
+            layer = replace(layer, norm=module)
         elif layer is not None and type(module) in _NAMES:
             layer = replace(layer, activation=_NAMES[type(module)])
         else:
@@ -357,16 +340,34 @@ def run_plan(plan: Plan, observations: Tensor, seen: Seen | None = None, state: 
             seen(layer, values)
         return layer.forward(values)
 
+    return pass_layers(plan, [piece.cut(rows) * piece.scale for piece in plan.pieces], given, state)
+
+
+def pass_layers(
+    plan: Plan,
+    pieces: Sequence[Tensor],
+    forward: Callable[[PlannedLayer, Tensor], Tensor],
+    state: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """Return what the last layers give, side by side, `[B, …]`.
+
+    Args:
+        plan: of a policy.
+        pieces: what each piece of the observation takes.
+        forward: what one layer does.
+        state: of a plan that remembers, as the policy has it before these observations.
+    """
+
     def through(layers: Sequence[PlannedLayer], values: Tensor) -> Tensor:
         for layer in layers:
-            values = given(layer, values)
+            values = forward(layer, values)
         return values.flatten(1)
 
-    pieces = [through(piece.layers, piece.cut(rows) * piece.scale) for piece in plan.pieces]
-    features = torch.cat(pieces, dim=1)
+    own = [through(piece.layers, values) for piece, values in zip(plan.pieces, pieces, strict=True)]
+    features = torch.cat(own, dim=1)
     for cell in plan.cells:
-        gates = given(cell.input, features), given(cell.recurrent, state[0])
+        gates = forward(cell.input, features), forward(cell.recurrent, state[0])
         features, following = next_state(cell.kind, *gates, state)
         state = state[len(following) :]
     features = through(plan.hidden, features)
-    return torch.cat([given(layer, features) for layer in plan.last_layers], dim=1)
+    return torch.cat([forward(layer, features) for layer in plan.last_layers], dim=1)

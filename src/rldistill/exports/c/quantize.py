@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rldistill.exports.c.plan import Plan, PlannedLayer, UnplannedError, activated, run_plan
+from rldistill.exports.c.plan import Plan, PlannedLayer, UnplannedError, activated, pass_layers, run_plan
 from rldistill.exports.c.steps import LARGEST_BYTE, STATE_STEPS, ObservationSteps, Steps, observation_steps
 from rldistill.networks.architecture import Activation
 
@@ -104,15 +104,8 @@ class QuantizedPlan:
         assert not self.plan.remembers, "no caller asks"
         flat = observations.reshape(len(observations), -1)
         numbers = flat.double() if self.observation is None else self.observation.encode(flat)
-
-        def through(layers: tuple[PlannedLayer, ...], values: Tensor) -> Tensor:
-            for layer in layers:
-                values = forward(self.layers[layer.name], values)
-            return values.flatten(1)
-
-        pieces = [through(piece.layers, piece.cut(numbers)) for piece in self.plan.pieces]
-        features = through(self.plan.hidden, torch.cat(pieces, dim=1))
-        return torch.cat([forward(self.layers[layer.name], features) for layer in self.plan.last_layers], dim=1)
+        pieces = [piece.cut(numbers) for piece in self.plan.pieces]
+        return pass_layers(self.plan, pieces, lambda layer, values: forward(self.layers[layer.name], values))
 
 
 Forward = Callable[[QuantizedLayer, Tensor], Tensor]
@@ -222,9 +215,7 @@ def _quantized(layer: PlannedLayer, taken: Steps, known: Calibration, *, gives_o
             f": the sums of layer {layer.name} with {layer.weight[0].numel():,} inputs have no room in 32 bits",
             ", or take a network with fewer inputs to a layer",
         )
-    if gives_outputs:
-        return QuantizedLayer(layer, taken, known.mean, weight, bias, None, scale.float(), None)
-    given, rescaling = _rescaling(layer, scale, (known.low, known.high))
+    given, rescaling = (None, None) if gives_outputs else _rescaling(layer, scale, (known.low, known.high))
     return QuantizedLayer(layer, taken, known.mean, weight, bias, rescaling, scale.float(), given)
 
 

@@ -54,8 +54,8 @@ class _Writer:
         self._functions: list[str] = []
         self._calls: list[str] = []
         # What an observation becomes, alone or beside the features of its images.
-        prepares = self._quantized is not None and self._quantized.observation is not None
-        self._prepared = "uint16_t" if prepares else self._kept
+        self._steps = None if self._quantized is None else self._quantized.observation
+        self._prepared = self._kept if self._steps is None else "uint16_t"
         self._buffers: dict[str, tuple[str, int]] = {}  # types and sizes by name
         self._num_hidden = 0
         self._state = StateStruct(self._name)
@@ -141,11 +141,10 @@ class _Writer:
             signature = f"static void prepare(const {kind} *restrict observation, {self._prepared} *restrict output)"
             about = "Brings an observation into the form that the first layer reads."
             self._functions.append(function(signature, loop("i", plan.observation_size, prepared), about=about))
-            self._calls.append("prepare(observation, memory.prepared);")
-            self._buffers["prepared"] = self._prepared, plan.observation_size
-            base, kind = "memory.prepared", self._prepared
+            base, kind = self._buffer("prepared", self._prepared, plan.observation_size), self._prepared
+            self._calls.append(f"prepare(observation, {base});")
         if plan.stack:
-            self._calls += stacked(self._quantized or plan, kind, base, self._state, self._definitions)
+            self._calls += stacked(plan, self._steps, kind, base, self._state, self._definitions)
             base = "state->observations"
         observed = base, kind
         for piece in plan.pieces:
@@ -160,11 +159,10 @@ class _Writer:
         """Return what is done to number `i` of an observation before all layers; None: nothing."""
         if self._quantized is None:
             return None if self._plan.normalization is None else self._normalization()
-        observation = self._quantized.observation
-        if observation is None:
+        if self._steps is None:
             return None
-        low = self._definitions.constant("observation_low", observation.low)
-        inverse = self._definitions.constant("observation_inverse_half_step", observation.inverse_half_step)
+        low = self._definitions.constant("observation_low", self._steps.low)
+        inverse = self._definitions.constant("observation_inverse_half_step", self._steps.inverse_half_step)
         most = 2.0 * LARGEST_OBSERVATION - 1.0
         return [
             # Statement by statement: no compiler may then fuse a product and a sum.
@@ -200,8 +198,8 @@ class _Writer:
         if is_alone:
             return where, kind
         _, first = self._buffers.get("features", ("", 0))
-        self._buffers["features"] = self._prepared, first + piece.num_features
-        target = "memory.features" if first == 0 else f"memory.features + {first}"
+        features = self._buffer("features", self._prepared, first + piece.num_features)
+        target = features if first == 0 else f"{features} + {first}"
         if piece.layers:
             last = piece.layers[-1]
             self._layer(last, kind, self._prepared, piece if last is piece.layers[0] else None)
@@ -209,32 +207,34 @@ class _Writer:
         else:
             value = f"{base}[{piece.first} + i]"
             value = value if self._quantized is not None else loaded(value, kind, piece.scale)
-            self._calls += loop("i", piece.size, [f"memory.features[{first} + i] = {value};"])
-        return "memory.features", self._prepared
+            self._calls += loop("i", piece.size, [f"{features}[{first} + i] = {value};"])
+        return features, self._prepared
 
     def _hidden_layer(self, layer: PlannedLayer, where: str, kind: str, piece: Piece | None = None) -> str:
         """Write a layer and its call, and return where it puts what it gives: into two buffers in turn."""
         self._layer(layer, kind, self._kept, piece)
-        buffer = ("even", "odd")[self._num_hidden % 2]
+        target = self._buffer(("even", "odd")[self._num_hidden % 2], self._kept, layer.num_outputs)
         self._num_hidden += 1
-        _, size = self._buffers.get(buffer, ("", 0))
-        self._buffers[buffer] = self._kept, max(size, layer.num_outputs)
-        self._calls.append(f"{layer.name}({where}, memory.{buffer});")
-        return f"memory.{buffer}"
+        self._calls.append(f"{layer.name}({where}, {target});")
+        return target
+
+    def _buffer(self, name: str, kind: str, size: int) -> str:
+        """Give a buffer room for so many numbers, and return how the functions call it."""
+        _, known = self._buffers.get(name, ("", 0))
+        self._buffers[name] = kind, max(known, size)
+        return f"memory.{name}"
 
     def _cell(self, cell: PlannedCell, features: str, kind: str) -> tuple[str, str]:
         """Write a recurrent layer and its calls, and return where what it gives lies, and the type."""
         for layer, taken in ((cell.input, kind), (cell.recurrent, self._remembered)):
             self._layer(layer, taken, "float")
-        for buffer in ("given", "recalled"):
-            _, size = self._buffers.get(buffer, ("", 0))
-            self._buffers[buffer] = "float", max(size, cell.input.num_outputs)
+        given, recalled = (self._buffer(name, "float", cell.input.num_outputs) for name in ("given", "recalled"))
         self._functions.append(cell_function(cell, self._definitions))
         parts = [self._state.add("float", name, cell.size, "0.0f") for name in cell.state]
-        self._calls.append(f"{cell.input.name}({features}, memory.given);")
+        self._calls.append(f"{cell.input.name}({features}, {given});")
         before = self._recalled(cell, parts[0])
-        self._calls.append(f"{cell.recurrent.name}({before}, memory.recalled);")
-        self._calls.append(f"{cell.name}(memory.given, memory.recalled, {', '.join(parts)});")
+        self._calls.append(f"{cell.recurrent.name}({before}, {recalled});")
+        self._calls.append(f"{cell.name}({given}, {recalled}, {', '.join(parts)});")
         return self._recalled(cell, parts[0]), self._remembered
 
     @property
@@ -247,10 +247,9 @@ class _Writer:
         if self._quantized is None:
             return part
         self._definitions.helpers["state_numbers"] = state_numbers()
-        _, size = self._buffers.get("numbers", ("", 0))
-        self._buffers["numbers"] = self._remembered, max(size, cell.size)
-        self._calls.append(f"state_numbers({part}, memory.numbers, {cell.size});")
-        return "memory.numbers"
+        numbers = self._buffer("numbers", self._remembered, cell.size)
+        self._calls.append(f"state_numbers({part}, {numbers}, {cell.size});")
+        return numbers
 
     def _layer(self, layer: PlannedLayer, taken: str, given: str, piece: Piece | None = None) -> None:
         """Write the function of a layer."""
@@ -270,7 +269,7 @@ class _Writer:
         log_std = to_log_std(plan, self._feature_value(), self._definitions)
         decide = "decide(state, observation" if self._state else "decide(observation"
         outputs = [f"{decide}, outputs);"]
-        if plan.last.num_outputs > plan.output.layout.num_outputs(plan.output.kind):  # of atoms, or α and β
+        if plan.last.num_outputs > count:  # of atoms, or α and β
             outputs = [f"float scores[{plan.last.num_outputs}];", f"{decide}, scores);"]
             outputs += loop("a", count, ["outputs[a] = scores[a];"])
         if any("features" in line for line in log_std):

@@ -3,8 +3,7 @@
 import torch
 
 from rldistill.exports.c.plan import Plan, PlannedCell
-from rldistill.exports.c.quantize import QuantizedPlan
-from rldistill.exports.c.steps import STATE_STEPS, statistics_of
+from rldistill.exports.c.steps import STATE_STEPS, ObservationSteps, statistics_of
 from rldistill.exports.c.text import Definitions, function, loop, number
 
 # Fields of the struct begin at multiples of it.
@@ -65,7 +64,7 @@ class StateStruct:
 
 
 def stacked(
-    plan: Plan | QuantizedPlan, kind: str, newest: str, state: StateStruct, definitions: Definitions
+    plan: Plan, steps: ObservationSteps | None, kind: str, newest: str, state: StateStruct, definitions: Definitions
 ) -> list[str]:
     """Add earlier observations to a state, and return the calls that put the newest behind them.
 
@@ -74,19 +73,19 @@ def stacked(
 
     Args:
         plan: of a stack.
+        steps: how floats become whole numbers; None: they do not.
         kind: type of an observation's numbers as the first layer takes them.
         newest: where the newest observation lies.
         state: gets them.
         definitions: gets what stands before an episode's first observation.
     """
-    own = plan.plan if isinstance(plan, QuantizedPlan) else plan
-    size, initial = own.observation_size, "0"
-    if isinstance(plan, QuantizedPlan) and plan.observation is not None:
-        mean, _, _ = statistics_of(own)
-        zeros = plan.observation.encode(mean[None])[0].to(torch.int16)
+    size, initial = plan.observation_size, "0"
+    if steps is not None:
+        mean, _, _ = statistics_of(plan)
+        zeros = steps.encode(mean[None])[0].to(torch.int16)
         initial = f"(uint16_t){definitions.constant('observation_zero', zeros)}[i % {size}]"
-    place = state.add(kind, "observations", own.stack * size, f"{initial}{'.0f' if kind == 'float' else ''}")
-    earlier = (own.stack - 1) * size
+    place = state.add(kind, "observations", plan.stack * size, f"{initial}{'.0f' if kind == 'float' else ''}")
+    earlier = (plan.stack - 1) * size
     return [
         *loop("i", earlier, [f"{place}[i] = {place}[i + {size}];"]),
         *loop("i", size, [f"{place}[{earlier} + i] = {newest}[i];"]),
