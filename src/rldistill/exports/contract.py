@@ -18,8 +18,6 @@ from rldistill.networks import InputNormalization, PolicyNetwork
 from rldistill.networks.combined_torso import CombinedTorso
 from rldistill.policies import TorchPolicy
 from rldistill.policies.input_statistics import observed_statistics
-from rldistill.tasks import Task
-from rldistill.types import ActionLayout
 
 CONTRACT_VERSION = 1
 _ATARI_FRAMES_PER_SECOND = 60
@@ -86,7 +84,7 @@ def make_contract(
         "action": {
             "kind": fingerprint.action_layout.kind,
             "output_kind": policy.output_kind,
-            "terms": _action_terms(task, policy, names.action),
+            "terms": _action_terms(policy, names.action),
         },
         "states": [
             {"name": part.name, "shape": list(part.shape), "initial": 0.0, "reset": "start of every episode"}
@@ -206,25 +204,27 @@ def _preprocessing(statistics: InputNormalization | None, scale: float, start: i
     }
 
 
-def _action_terms(task: Task, policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
-    layout = task.fingerprint.action_layout
-    terms = list(named) or [Term("action", layout.action_size)]
-    _check_total("action", terms, layout.action_size)
+def _action_terms(policy: TorchPolicy, named: Sequence[Term]) -> list[dict[str, Any]]:
+    size = policy.tasks[0].fingerprint.action_layout.action_size
+    terms = list(named) or [Term("action", size)]
+    _check_total("action", terms, size)
     data: list[dict[str, Any]] = []
     start = 0
     for term in terms:
         end = start + term.size
         own = {"name": term.name, "slice": [start, end], "unit": term.unit}
-        data.append(own | _mapping(layout, policy, task, start, end))
+        data.append(own | _mapping(policy, start, end))
         start = end
     return data
 
 
-def _mapping(layout: ActionLayout, policy: TorchPolicy, task: Task, start: int, end: int) -> dict[str, Any]:
+def _mapping(policy: TorchPolicy, start: int, end: int) -> dict[str, Any]:
     """Say how raw outputs become the numbers of an action: squash, then · scale + offset, then clip."""
+    fingerprint = policy.tasks[0].fingerprint
+    layout = fingerprint.action_layout
     if not layout.is_continuous:
         sizes = [2] * (end - start) if layout.kind == "multi_binary" else list(layout.sizes[start:end])
-        meanings = list(task.fingerprint.action_set) or None
+        meanings = list(fingerprint.action_set) or None
         first = list(layout.start[start:end]) or [0] * len(sizes)
         return {"choices": sizes, "first": first, "meanings": meanings if layout.kind == "discrete" else None}
     finite = [

@@ -27,11 +27,6 @@ class DensePolicy:
     rows: OutputRows
     input_scale: float
 
-    @property
-    def sizes(self) -> list[int]:
-        """Widths of the hidden layers."""
-        return [layer.out_features for layer in self.hidden]
-
 
 def dense_policy(export: Export, what: str) -> DensePolicy:
     """Return the layers of a policy that other libraries can hold.
@@ -93,4 +88,4 @@ def constant_log_std(export: Export, found: DensePolicy) -> Tensor:
 def copy_layers(sources: Sequence[nn.Module], targets: Sequence[nn.Module]) -> None:
     """Write weights and biases of linear layers and convolutions into others of the same shape."""
     for source, target in zip(sources, targets, strict=True):
-        target.load_state_dict({name: tensor.detach().cpu() for name, tensor in source.state_dict().items()})
+        target.load_state_dict(source.state_dict())

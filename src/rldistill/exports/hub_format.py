@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.exports import onnx_format
+from rldistill.exports.contract import Score
 from rldistill.exports.formats import Export, ExportFormat, Opened
 from rldistill.policies import load_policy
 
@@ -52,7 +53,7 @@ def _played(export: Export) -> str:
     return export.played or export.policy.tasks[0].name
 
 
-def _score_name(score: Any) -> str:  # noqa: ANN401 (a Score)
+def _score_name(score: Score) -> str:
     return f"mean return over {score.num_episodes} episodes, 95 % interval {_interval(score.interval)}"
 
 
@@ -62,10 +63,9 @@ def _interval(bounds: Any) -> str:  # noqa: ANN401 (two numbers, or None)
 
 def _text(export: Export) -> Iterator[str]:
     policy, contract = export.policy, export.contract
-    size = sum(parameter.numel() for parameter in policy.network.parameters())
     yield f"# {policy.name}"
     yield ""
-    how = f"with {size:,} parameters, {policy.behaviour}"
+    how = f"with {policy.num_parameters:,} parameters, {policy.behaviour}"
     yield f"Plays `{policy.tasks[0].name}` {how}. SHA-256 `{contract['policy']['hash']}`."
     yield ""
     if export.score is not None:

@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def write(export: Export, path: Path) -> None:
         RldistillError: it is too large.
     """
     onnx = optional_import("onnx", what=_WHAT, extra="onnx")
-    num_bytes = sum(parameter.numel() * 4 for parameter in export.policy.network.parameters())
+    num_bytes = 4 * export.policy.num_parameters
     if num_bytes > _MOST_BYTES:
         raise RldistillError(f"{_WHAT}: the weights take {num_bytes:,} bytes, one file holds at most {_MOST_BYTES:,}.")
     is_half = export.precision == "float16"
@@ -60,7 +61,7 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
     layer gives is not rounded itself: neighbouring Q-values lie closer than a 256th of their range.
     """
     quantization = optional_import("onnxruntime.quantization", what=f"{_WHAT} --precision int8", extra="onnx")
-    logger = logging.getLogger()
+    batches, logger = _batches(export), logging.getLogger()
     level = logger.level
     with tempfile.TemporaryDirectory() as folder:
         quantised = Path(folder, "quantised.onnx")
@@ -69,7 +70,7 @@ def _quantised(onnx: Any, model: Any, export: Export) -> Any:  # noqa: ANN401 (p
             quantization.quantize_static(
                 model,
                 quantised,
-                _Batches(export),
+                SimpleNamespace(get_next=lambda: next(batches, None)),  # as it reads observations
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_exclude=_last_layers(model),
@@ -103,25 +104,13 @@ def _last_layers(model: Any) -> list[str]:  # noqa: ANN401 (protobuf)
     return last if len(last) < len(layers) else []
 
 
-class _Batches:
-    """Observations, and what was remembered before them, as onnxruntime's quantiser asks for them."""
-
-    def __init__(self, export: Export) -> None:
-        assert export.calibration is not None, "int8 is exported with observations"
-        names = (INPUT, *map(state_input, state_parts(export.policy)))
-        inputs = (export.calibration.observations, *(part.numpy() for part in export.calibration.state))
-        self._left: Iterator[dict[str, NDArray[np.generic]]] = iter(
-            {name: rows[start : start + _CALIBRATION_ROWS] for name, rows in zip(names, inputs, strict=True)}
-            for start in range(0, len(inputs[0]), _CALIBRATION_ROWS)
-        )
-
-    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
-        """Return the next batch, None after the last."""
-        return next(self._left, None)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Refuse to be read in parts, for which the quantiser does not ask unless told."""
-        raise NotImplementedError
+def _batches(export: Export) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Yield observations, and what was remembered before them, by the names of the model's inputs."""
+    assert export.calibration is not None, "int8 is exported with observations"
+    names = (INPUT, *map(state_input, state_parts(export.policy)))
+    inputs = (export.calibration.observations, *(part.numpy() for part in export.calibration.state))
+    for start in range(0, len(inputs[0]), _CALIBRATION_ROWS):
+        yield {name: rows[start : start + _CALIBRATION_ROWS] for name, rows in zip(names, inputs, strict=True)}
 
 
 def open_onnx(export: Export, path: Path) -> Opened:

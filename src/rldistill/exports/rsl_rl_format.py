@@ -56,14 +56,10 @@ def _normalizer(export: Export, statistics: InputNormalization) -> dict[str, Ten
     }
 
 
-def _said(export: Export) -> Reading:
-    found = dense_policy(export, _WHAT)
-    names = {kind: name for name, kind in ACTIVATIONS.items()}
-    return Reading(activation=names[found.activations[0]] if found.activations else None)
-
-
 def _open(export: Export, path: Path) -> Opened:
-    policy = read_back(export, path, _said(export))
+    activations, names = dense_policy(export, _WHAT).activations, {kind: name for name, kind in ACTIVATIONS.items()}
+    said = Reading(activation=names[activations[0]] if activations else None)  # which the checkpoint does not say
+    policy = read_back(export, path, said)
     greedy = acting(policy, "greedy")
     return policy, lambda observation: greedy.act(observation)
 

@@ -151,7 +151,7 @@ def _import(name: str) -> Any:  # noqa: ANN401 (a module)
 
 def _policy_kwargs(export: Export, found: DensePolicy, algorithm: Algorithm) -> dict[str, Any]:
     """Return the sizes of the library's network, after checking that it can have the policy's."""
-    hidden, activations = list(found.sizes), list(found.activations)
+    hidden, activations = [layer.out_features for layer in found.hidden], list(found.activations)
     kwargs: dict[str, Any] = {}
     if found.convolutions:
         convolutions = [(layer.out_channels, layer.kernel_size[0], layer.stride[0]) for layer in found.convolutions]
