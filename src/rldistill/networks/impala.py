@@ -30,9 +30,6 @@ class ImpalaStage(nn.Module):
         num_outputs: channels after the convolution.
         kernel_size: of the convolution, odd.
         stride: of the pooling.
-
-    Attributes:
-        stride: of the pooling.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, kernel_size: int = 3, stride: int = 2) -> None:

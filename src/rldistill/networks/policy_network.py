@@ -168,13 +168,11 @@ class PolicyNetwork(nn.Module):
 
     def initial_state(self, num_envs: int) -> State:
         """Return what is remembered when an episode begins: earlier observations, then the cells'; None: nothing."""
-        if self.stack is None and self.memory is None:
-            return None
-        kept: tuple[Tensor, ...] = ()
-        if self.stack is not None:
-            weight = next(self.parameters())
-            kept = (weight.new_zeros(num_envs, self.stack.width - self.stack.num_inputs),)
-        return (*kept, *chain(*(cell.initial_state(num_envs) for cell in self.cells)))
+        cells = tuple(chain(*(cell.initial_state(num_envs) for cell in self.cells)))
+        if self.stack is None:
+            return cells or None
+        earlier = next(self.parameters()).new_zeros(num_envs, self.stack.width - self.stack.num_inputs)
+        return (earlier, *cells)
 
     @property
     def takes_blocks(self) -> bool:

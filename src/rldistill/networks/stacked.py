@@ -6,7 +6,7 @@ zero in and out, so its output and all its gradients are zero, and no optimiser 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -21,7 +21,8 @@ def can_be_stacked(network: nn.Module) -> bool:
         return False
     if network.architecture.layer_norm or network.architecture.value_head or network.architecture.remembers:
         return False
-    return all(_keeps_zero(layer) for layer in _hidden_layers(network) if not isinstance(layer, nn.Linear))
+    layers = chain(_torso(network), *(head.hidden for head in _heads(network)))
+    return all(_keeps_zero(layer) for layer in layers if not isinstance(layer, nn.Linear))
 
 
 def depth(network: PolicyNetwork) -> tuple[int, ...]:
@@ -105,16 +106,11 @@ def _stacked(layers: Sequence[nn.Module]) -> nn.Module:
 
 
 def _torso(network: PolicyNetwork) -> list[nn.Module]:
-    assert isinstance(network.torso, nn.Sequential), "of vectors"
-    return [*network.torso]
+    return list(network.torso.children())
 
 
 def _heads(network: PolicyNetwork) -> list[Head]:
     return [head for head in network.heads if isinstance(head, Head)]
-
-
-def _hidden_layers(network: PolicyNetwork) -> Iterator[nn.Module]:
-    return chain(_torso(network), *(head.hidden for head in _heads(network)))
 
 
 @torch.no_grad()

@@ -36,11 +36,7 @@ def check_behaviour(name: str | None) -> LearnedBehaviour | None:
 
 
 def check_can_sample(name: str, kind: OutputKind) -> None:
-    """Check that there is something to draw from.
-
-    Args:
-        name: of the policy.
-        kind: what its outputs are.
+    """Check that a policy with outputs of a kind has something to draw from.
 
     Raises:
         UsageError: they are the actions themselves.

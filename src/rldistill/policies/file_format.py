@@ -25,12 +25,7 @@ METADATA_KEY = "rldistill"
 
 
 def policy_hash(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 that identifies a policy.
-
-    Args:
-        description: `PolicySpec.to_dict()`.
-        weights: as stored.
-    """
+    """Return the SHA-256 that identifies a policy, of `PolicySpec.to_dict()` and the weights as stored."""
     content = {**description, "schema_version": SCHEMA_VERSION}
     digest = hashlib.sha256(canonical_json(content).encode())
     for name in sorted(weights):
@@ -99,17 +94,14 @@ def _checked_description(path: Path, text: str, weights: Mapping[str, Tensor]) -
     try:
         content = read_json(text, HEADER)
         recorded, version = content.pop("sha256"), content.pop("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        actual = policy_hash(content, weights)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # also NaN and half a character in the JSON
         raise PolicyFileError(altered.format("its description is not the JSON that was written")) from error
     if version != SCHEMA_VERSION:
         raise PolicyFileError(
             f"Policy file {path}: got schema version {shown(version)}, this version reads {SCHEMA_VERSION}. Upgrade "
             "rldistill."
         )
-    try:
-        actual = policy_hash(content, weights)
-    except ValueError as error:  # NaN, or half a character: what canonical JSON never holds
-        raise PolicyFileError(altered.format("its description is not the JSON that was written")) from error
     if actual != recorded:
         raise PolicyFileError(
             altered.format(f"its content has SHA-256 {actual[:12]}…, {str(recorded)[:12]}… was recorded")

@@ -136,12 +136,7 @@ def check_observations(name: str, rows: Tensors, fingerprint: ObservationFingerp
 
 
 def check_state(name: str, state: object, initial: tuple[Tensor, ...]) -> None:
-    """Check that a state is of as many environments as there are observations.
-
-    Args:
-        name: of the policy.
-        state: that it was given.
-        initial: what it would begin with.
+    """Check that the state that a policy was given has the parts and the shapes of the one it would begin with.
 
     Raises:
         MismatchError: other shapes, or no tensors.
@@ -159,13 +154,7 @@ def check_state(name: str, state: object, initial: tuple[Tensor, ...]) -> None:
 
 
 def check_answers(name: str, kind: OutputKind, rows: Tensors, raw: Tensor) -> None:
-    """Check that a policy answered numbers: an argmax would take NaN for the best action.
-
-    Args:
-        name: of the policy.
-        kind: what its outputs are.
-        rows: observations `[B, *observation_shape]`, or their parts by name.
-        raw: its answers `[B, O]`.
+    """Check that a policy's answers to rows, `[B, O]`, are numbers: an argmax would take NaN for the best action.
 
     Raises:
         NumericalError: an answer is NaN or infinite; says whether its observation was, too.

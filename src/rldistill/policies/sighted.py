@@ -41,16 +41,11 @@ class SightedPolicy:
                 f"Policy {policy.name!r} does not fit {', '.join(sight.parts)} of task {task.name!r}: "
                 f"{'; '.join(differences)}. Choose the parts that it was trained on, in their order: --teacher-sees."
             )
-        self.policy, self.sight = policy, sight
-        self.name = policy.name
+        self.policy, self.sight, self.name = policy, sight, policy.name
         self.output_kind: OutputKind = policy.output_kind
+        self.behaviour: Behaviour = policy.behaviour
         self._task = replace(task, fingerprint=replace(task.fingerprint, action_layout=own.action_layout))
         self.tasks = (self._task,)
-
-    @property
-    def behaviour(self) -> Behaviour:
-        """How it acts by default."""
-        return self.policy.behaviour
 
     @property
     def hash(self) -> str:

@@ -7,6 +7,7 @@ rows alone, and what it remembers of an environment stays as it was while anothe
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rldistill.policies.protocol import ActsByOutputs, Observations, Policy
 from rldistill.sight import Sight
 from rldistill.storage import canonical_json, sha256_bytes
 from rldistill.tasks import Task
-from rldistill.types import OutputKind, PolicyOutput, State
+from rldistill.types import ActionLayout, OutputKind, PolicyOutput, State
 
 _NUM_PROBED = 64  # observations by which a function is told from another
 
@@ -127,8 +128,8 @@ def places(values: NDArray[Any], names: Sequence[str], text: str) -> NDArray[np.
         )
     are_numbers = all(name.isdecimal() for name in names)
     if values.shape[1] == len(names) > 1:  # one-hot
-        found = np.where((values != 0).sum(axis=1) == 1, (values == 1).argmax(axis=1), -1)
-        found[~(values == 1).any(axis=1)] = -1
+        is_one = values == 1
+        found = np.where(is_one.any(axis=1) & ((values != 0).sum(axis=1) == 1), is_one.argmax(axis=1), -1)
     else:
         known: dict[Any, int] = {name: place for place, name in enumerate(names)}
         known |= {int(name) if are_numbers else place: place for place, name in enumerate(names)}
@@ -186,7 +187,9 @@ class SwitchedPolicy(ActsByOutputs):
         layout = first.tasks[0].fingerprint.action_layout
         self._task = replace(task, fingerprint=replace(task.fingerprint, action_layout=layout))
         self.tasks = (self._task,)
-        self._num_parts = [len(policy.initial_state(1) or ()) for policy in self._policies]
+        # Of each policy, where its own parts of the state lie.
+        ends = accumulate((len(policy.initial_state(1) or ()) for policy in self._policies), initial=0)
+        self._spans = [slice(*ends_of_one) for ends_of_one in pairwise(ends)]
 
     @property
     def hash(self) -> str:
@@ -234,11 +237,8 @@ class SwitchedPolicy(ActsByOutputs):
         state = initial if state is None else state
         following = [part.clone() for part in state or ()]
         answers: list[tuple[Tensor, PolicyOutput]] = []
-        first_part = 0
-        for place, (policy, num_parts) in enumerate(zip(self._policies, self._num_parts, strict=True)):
+        for place, (policy, span) in enumerate(zip(self._policies, self._spans, strict=True)):
             own = torch.from_numpy(np.flatnonzero(whose == place))
-            span = slice(first_part, first_part + num_parts)
-            first_part += num_parts
             if len(own):
                 kept = tuple(part[own] for part in following[span]) or None
                 output, after = policy(_rows_of(rows, own), kept)
@@ -278,7 +278,7 @@ def _rows_of(rows: Tensors, own: Tensor) -> Tensors:
     return rows[own] if isinstance(rows, Tensor) else {name: part[own] for name, part in rows.items()}
 
 
-def _joined(answers: Sequence[tuple[Tensor, PolicyOutput]], layout: Any, whose: Tensor) -> PolicyOutput:  # noqa: ANN401
+def _joined(answers: Sequence[tuple[Tensor, PolicyOutput]], layout: ActionLayout, whose: Tensor) -> PolicyOutput:
     """Return one output of what each policy said of its rows."""
 
     def scattered(name: str) -> Tensor | None:
