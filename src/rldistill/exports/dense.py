@@ -72,15 +72,13 @@ def constant_log_std(export: Export, found: DensePolicy) -> Tensor:
     It is the policy's own where that does not depend on the state, and else its mean over observations of the dataset;
     without a dataset, and for policies without a spread, 0: a standard deviation of 1.
     """
-    layer, policy = found.rows.layer, export.policy
-    if layer.kind != "gaussian":
-        return torch.zeros(layer.num_linear)
-    if layer.gaussian.std in ("parameter", "fixed"):
+    layer = found.rows.layer
+    if layer.kind == "gaussian" and layer.gaussian.std in ("parameter", "fixed"):
         assert isinstance(found.rows.log_std, Tensor), "of these kinds a vector"
         return found.rows.log_std.detach().cpu().clone()
-    if export.calibration is None:
+    if layer.kind != "gaussian" or export.calibration is None:
         return torch.zeros(layer.num_linear)
-    log_std = policy(export.calibration.observations)[0].log_std
+    log_std = export.policy(export.calibration.observations)[0].log_std
     assert log_std is not None, "a Gaussian has one"
     return log_std.mean(dim=0).cpu()
 

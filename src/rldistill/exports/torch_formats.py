@@ -85,11 +85,7 @@ class ActingModule(nn.Module):
         return (rescaled(rows, self.low, self.high) if self._outputs.is_scaled else rows), None
 
     def _greedy_action(self, raw: Tensor) -> Tensor:
-        """Return the best choice, the mode or the mean, in the environment's units: `choose_actions` in torch.
-
-        Args:
-            raw: `[B, A]`, scores, or `[B, D]`, means or actions.
-        """
+        """Do what `choose_actions` does, in torch, with scores `[B, A]`, or with means or actions `[B, D]`."""
         layout = self._layout
         if layout.kind == "box":
             low, high = self.low, self.high

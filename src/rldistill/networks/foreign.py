@@ -13,12 +13,7 @@ _MOST_SHOWN = 300
 
 
 def call_foreign(what: str, function: Callable[[Tensor], object], rows: Tensor) -> dict[str, Tensor]:
-    """Return what a function or a module answers to a batch of observations, by name.
-
-    Args:
-        what: the function, as messages call it.
-        function: is called once.
-        rows: observations `[B, *observation_shape]`.
+    """Return what a function, called `what` in messages, answers to observations `[B, *observation_shape]`, by name.
 
     Raises:
         MismatchError: it failed (quotes what it said), or answered something else than tensors or arrays.

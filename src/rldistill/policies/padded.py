@@ -89,10 +89,6 @@ def probe_rows(fingerprint: ObservationFingerprint, batch_size: int) -> Tensor:
     To zeros a memory adds nothing, and a layer without a bias hides a draw. Between 0 and 1 they are what the fewest
     programs take for impossible: logarithms, roots, and indices are defined there.
 
-    Args:
-        fingerprint: of the task.
-        batch_size: B, 1 or more.
-
     Returns:
         `[B, *observation_shape]`, bytes from 0 to 255 or float32 from 0 to 1.
     """
@@ -103,12 +99,7 @@ def probe_rows(fingerprint: ObservationFingerprint, batch_size: int) -> Tensor:
 
 
 def check_observations(name: str, rows: Tensors, fingerprint: ObservationFingerprint) -> None:
-    """Check that observations are what a policy takes.
-
-    Args:
-        name: of the policy.
-        rows: `[B, *observation_shape]`, or their parts by name.
-        fingerprint: of the task that it plays.
+    """Check that rows, `[B, *observation_shape]` or their parts by name, are what a policy takes to play a task.
 
     Raises:
         MismatchError: another shape, a part that is missing, or no integers where the policy takes bytes.
