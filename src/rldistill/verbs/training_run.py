@@ -247,7 +247,7 @@ class TrainingRun:
             self._checkpoint,
             {
                 "learner": self._training.state_dict(),
-                "rng": json.dumps(_rng_state(self._rng)),
+                "rng": json.dumps(self._rng.bit_generator.state, default=np.ndarray.tolist),
                 "replays": self._replays.write(),
                 "provenance": json.dumps(self._provenance),
                 **self._progress.state_dict(),
@@ -256,7 +256,7 @@ class TrainingRun:
         self._replays.prune()
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._rng.bit_generator.state = _restored_rng_state(json.loads(state["rng"]))
+        self._rng.bit_generator.state = json.loads(state["rng"])
         self._provenance = without_folders(json.loads(state["provenance"]))  # of an earlier version: all as typed
         self._progress.load_state_dict(state)
         self._progress.best_mean = self._best_mean(state["best_mean"])
@@ -288,15 +288,3 @@ class TrainingRun:
         if len(self._tasks) > 1:
             record["mean_training_scores"] = self._mean_scores()
         self._policy.with_provenance(record).save(self._folder / file)
-
-
-def _rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    """Return a Philox generator's state as JSON knows it."""
-    state: Any = rng.bit_generator.state
-    words = {key: value.tolist() for key, value in state["state"].items()}
-    return {**state, "state": words, "buffer": state["buffer"].tolist()}
-
-
-def _restored_rng_state(state: dict[str, Any]) -> dict[str, Any]:
-    words = {key: np.asarray(value, np.uint64) for key, value in state["state"].items()}
-    return {**state, "state": words, "buffer": np.asarray(state["buffer"], np.uint64)}
