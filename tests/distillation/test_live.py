@@ -8,6 +8,7 @@ import torch
 from rldistill.distillation import Batches, LiveSource
 from rldistill.distillation.live_play import LivePlay
 from rldistill.envs import make_task
+from rldistill.events import ProgressEvent
 from rldistill.options.declaration import option_types
 from rldistill.options.distill import Live
 from rldistill.policies import TorchPolicy
@@ -151,11 +152,13 @@ def test_a_stop_in_the_middle_of_a_collection_loses_no_step_of_it(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(_name: str, done: int, total: int) -> None:
-        if done >= 60 and total == 100:  # of the play that is learned from: that which is held out has no such total
+    def stop(event: ProgressEvent) -> None:
+        if (
+            event.done >= 60 and event.total == 100
+        ):  # of the play that is learned from: that which is held out has no such total
             raise Stop
 
-    first = live_source(on_play=stop)
+    first = live_source(callbacks=[stop])
     with pytest.raises(Stop):
         next(batches_of(first).of_updates(0, 5))
     assert num_played(first) == 60
@@ -173,26 +176,26 @@ def test_a_stop_in_the_middle_of_a_collection_loses_no_step_of_it(tmp_path):
 
 def test_progress_tells_the_task_and_how_far_its_collection_is():
     told = []
-    source = live_source(on_play=lambda *values: told.append(values))
+    source = live_source(callbacks=[told.append])
     list(batches_of(source).of_updates(0, 6))
     collections = told[-50:]
-    assert collections[0] == ("CartPole-v1", 4, 100)
-    assert collections[24] == ("CartPole-v1", 100, 100)
-    assert collections[25] == ("CartPole-v1", 4, 100)
+    assert collections[0] == ProgressEvent("play CartPole-v1", 4, 100, "steps")
+    assert collections[24] == ProgressEvent("play CartPole-v1", 100, 100, "steps")
+    assert collections[25] == ProgressEvent("play CartPole-v1", 4, 100, "steps")
 
 
 def test_held_out_play_comes_first_and_ends_five_episodes_at_least():
     told = []
-    source = live_source(held_out_steps=50, on_play=lambda *values: told.append(values))
+    source = live_source(held_out_steps=50, callbacks=[told.append])
     batches = batches_of(source).of_updates(0, 6)
     next(batches)
     measured, held_out = source.replays[1], source.held_out
     assert source.state_dict()["measured"]["num_episodes"] >= 5
     assert held_out.num_steps == measured.num_steps == held_out.batch.num_steps >= 50
-    assert held_out.constant.agreement == pytest.approx(
+    assert held_out.constant.value == pytest.approx(
         np.bincount(measured.field("q_values").argmax(axis=1)).max() / held_out.num_steps
     )
-    assert told[len(told) - 25][1:] == (4, 100), "the collection follows"
+    assert (told[-25].done, told[-25].total) == (4, 100), "the collection follows"
     list(batches)
     assert measured.num_steps == held_out.num_steps, "it is played once"
 
@@ -201,11 +204,11 @@ def test_held_out_play_that_was_stopped_goes_on_with_new_episodes(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(_name: str, done: int, _total: int) -> None:
-        if done >= 40:
+    def stop(event: ProgressEvent) -> None:
+        if event.done >= 40:
             raise Stop
 
-    stopped = live_source(held_out_steps=120, on_play=stop)
+    stopped = live_source(held_out_steps=120, callbacks=[stop])
     with pytest.raises(Stop):
         next(batches_of(stopped).of_updates(0, 5))
     state, listed = stopped.state_dict(), stopped.replays[1].write(tmp_path)

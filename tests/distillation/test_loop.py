@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rldistill.distillation import OPTIMIZERS, Distiller, HeldOut, Minibatch, Window, distil
+from rldistill.distillation.likeness import Likeness
 from rldistill.errors import NumericalError
 from rldistill.losses import make_loss
 from rldistill.losses.on_policy import score_term
@@ -154,7 +155,7 @@ def test_measuring_gives_loss_and_agreement_of_all_rows_and_teaches_nothing():
     held_out = single_steps(0, torch.tensor([[2.0], [1.0]]), torch.tensor([[1.0, 1.0], [0.0, 3.0]]))
     measured = distiller.measure(HeldOut.of(held_out, 2, ActionLayout.discrete(2), "q_values"), 3)
     assert measured.loss == (2 + (1 + 9)) / 2
-    assert measured.likeness.agreement == 0.5
+    assert measured.likeness == Likeness("agreement", 0.5)
     assert weights(distiller) == [1.0, 0.0]
     assert distiller.network.module.weight.grad is None
 

@@ -91,7 +91,7 @@ def test_the_held_out_sample_is_drawn_from_held_out_episodes_alone(dataset):
     held_out = source_of(dataset, seed=0).held_out
     assert held_out.num_steps == held_out.batch.num_steps == len(split.held_out)
     actions = dataset.field("q_values")[split.held_out].argmax(axis=1)
-    assert held_out.constant.agreement == np.bincount(actions).max() / len(actions)
+    assert held_out.constant.value == np.bincount(actions).max() / len(actions)
     targets = held_out.batch.target_rows("q_values").numpy()
     np.testing.assert_array_equal(targets, dataset.field("q_values")[split.held_out])
 

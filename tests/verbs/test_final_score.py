@@ -139,20 +139,20 @@ def test_a_vector_environment_is_played_when_learning_is_over_and_only_when_aske
     assert "scores" not in (tmp_path / "asked" / "metrics.jsonl").read_text()
 
 
-def in_words(student, teacher, random, **likeness) -> str:
+def in_words(student, teacher, random, alike: Likeness) -> str:
     scores = {"student": np.full(10, student), "teacher": np.full(10, teacher), "random": np.full(10, random)}
-    return final_score._in_words(scores, Likeness(**likeness), DistillOptions("unused", out="unused"), of="")
+    return final_score._in_words(scores, alike, DistillOptions("unused", out="unused"), of="")
 
 
 def test_a_score_that_is_too_low_says_where_to_read_on():
-    assert in_words(212.0, 245.0, 0.0, action_gap=0.0412) == (
+    assert in_words(212.0, 245.0, 0.0, Likeness("action_gap", 0.0412)) == (
         "score 212 of 245 (retention 0.87 [0.87, 0.87], 10 episodes each); action gap 4.1 %. "
         "To raise it: docs/worse-than-teacher.md in the checkout of rldistill"
     )
-    assert in_words(240.0, 245.0, 0.0, agreement=0.9) == (
+    assert in_words(240.0, 245.0, 0.0, Likeness("agreement", 0.9)) == (
         "score 240 of 245 (retention 0.98 [0.98, 0.98], 10 episodes each); agreement 90.0 %"
     )
-    assert in_words(1.0, 2.0, 3.0, agreement=0.9) == (
+    assert in_words(1.0, 2.0, 3.0, Likeness("agreement", 0.9)) == (
         "score 1 of 2 (10 episodes each; the teacher is no better than random play); agreement 90.0 %"
     )
 
@@ -163,7 +163,7 @@ def test_a_score_beside_a_teacher_that_may_be_random_gives_no_share_of_its_skill
         "teacher": [7.0, 1.0, 3.0, 19.0, 2.0, 8.0, 9.0],
         "random": [4.0, 10.0, 1.0, 12.0, 6.0, 2.0, 11.0],
     }
-    said = final_score._in_words(scores, Likeness(agreement=0.9), DistillOptions("unused", out="unused"), of="")
+    said = final_score._in_words(scores, Likeness("agreement", 0.9), DistillOptions("unused", out="unused"), of="")
     assert said == (
         "score 12 of 7 (7 episodes each; whether its teacher is better than random play, 7 episodes do not show); "
         "agreement 90.0 %"

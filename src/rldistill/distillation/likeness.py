@@ -5,6 +5,7 @@ Choices are compared by how often they are the same, actions of a box by how far
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,29 +13,21 @@ from rldistill.losses.rows import greedy_actions
 from rldistill.statistics import action_gap, agreement, greedy_choices, majority_share
 from rldistill.types import ActionLayout, OutputKind
 
+LikenessName = Literal["agreement", "action_gap"]
+
 
 @dataclass(frozen=True)
 class Likeness:
-    """One of the two is set, by the kind of actions."""
+    """How alike a student and its teacher act, in the measure of their kind of actions."""
 
-    agreement: float | None = None  # of choices: share of steps with the same greedy action, in [0, 1]
-    action_gap: float | None = None  # of a box: mean distance of the greedy actions, in widths of the box; 0 or more
-
-    @property
-    def name(self) -> str:
-        """Which of the two it is, as records call it."""
-        return "agreement" if self.action_gap is None else "action_gap"
-
-    @property
-    def value(self) -> float:
-        """The one that is set."""
-        value = self.agreement if self.action_gap is None else self.action_gap
-        assert value is not None, "one of the two is set"
-        return value
+    name: LikenessName  # as records call it
+    # agreement, of choices: share of steps with the same greedy action, in [0, 1];
+    # action_gap, of a box: mean distance of the greedy actions, in widths of the box, 0 or more.
+    value: float
 
     def is_better_than(self, other: "Likeness") -> bool:
         """Return whether this is more alike."""
-        return self.value > other.value if self.action_gap is None else self.value < other.value
+        return self.value > other.value if self.name == "agreement" else self.value < other.value
 
 
 def likeness(
@@ -43,8 +36,8 @@ def likeness(
     """Compare rows `[B, O]` of a student with those of its teacher, B ≥ 1."""
     if layout.is_continuous:
         mine, theirs = greedy_actions(student, student_kind, layout), greedy_actions(teacher, teacher_kind, layout)
-        return Likeness(action_gap=action_gap(mine, theirs, layout))
-    return Likeness(agreement=agreement(student, teacher, layout))
+        return _known("action_gap", action_gap(mine, theirs, layout))
+    return _known("agreement", agreement(student, teacher, layout))
 
 
 def likeness_of_a_constant(teacher: Tensor, teacher_kind: OutputKind, layout: ActionLayout) -> Likeness:
@@ -52,13 +45,17 @@ def likeness_of_a_constant(teacher: Tensor, teacher_kind: OutputKind, layout: Ac
     if layout.is_continuous:
         actions = greedy_actions(teacher, teacher_kind, layout)
         # Of all constants the median is the nearest, on average and in each dimension.
-        return Likeness(action_gap=action_gap(actions.median(dim=0).values.expand_as(actions), actions, layout))
-    return Likeness(agreement=majority_share(greedy_choices(teacher, layout)))
+        return _known("action_gap", action_gap(actions.median(dim=0).values.expand_as(actions), actions, layout))
+    return _known("agreement", majority_share(greedy_choices(teacher, layout)))
 
 
 def mean_likeness(found: Sequence[Likeness]) -> Likeness | None:
     """Return the mean over tasks; None where their actions are not of one kind."""
     if len({each.name for each in found}) != 1:
         return None
-    mean = sum(each.value for each in found) / len(found)
-    return Likeness(**{found[0].name: mean})
+    return Likeness(found[0].name, sum(each.value for each in found) / len(found))
+
+
+def _known(name: LikenessName, value: float | None) -> Likeness:
+    assert value is not None, "there are rows"
+    return Likeness(name, value)

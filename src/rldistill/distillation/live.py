@@ -15,10 +15,11 @@ from rldistill.data import Replay, TeacherEntry
 from rldistill.data.sampler import MIN_HELD_OUT_EPISODES
 from rldistill.distillation.batch import Window
 from rldistill.distillation.hindsight import Hindsight, sampling
-from rldistill.distillation.live_play import LivePlay, OnPlay
+from rldistill.distillation.live_play import LivePlay
 from rldistill.distillation.sources import HeldOut, Loss, measure_inputs
 from rldistill.envs import PlayableTask
 from rldistill.errors import UsageError
+from rldistill.events import Callback
 from rldistill.options.distill import Live
 from rldistill.policies import Policy, TorchPolicy, as_played_by, fit_policy
 from rldistill.policies.entry import teacher_entry
@@ -63,7 +64,7 @@ class LiveSource:
         num_envs: environments stepped together, unless the task brings its own.
         num_threads: of the emulator.
         held_out_steps: steps played first that no batch is drawn from, at least, and five whole episodes.
-        on_play: receives how far a collection is; may raise to stop.
+        callbacks: receive how far a collection is; may stop the run.
         num_updates: of the whole run: the unit of progress.
         notes: what was decided for the user.
         further: shapes of what the teacher gives besides its outputs, by name, as far as it is learned from.
@@ -85,7 +86,7 @@ class LiveSource:
         num_envs: int = 16,
         num_threads: int = 0,
         held_out_steps: int = 1,
-        on_play: OnPlay | None = None,
+        callbacks: Sequence[Callback] = (),
         num_updates: int = 1,
         notes: Sequence[str] = (),
         further: Mapping[str, tuple[int, ...]] | None = None,
@@ -109,7 +110,7 @@ class LiveSource:
         assert said.collect_steps and said.collect_period, "the recipe has filled these in"
         self._said, self._collect_steps, self._collect_period = said, said.collect_steps, said.collect_period
         self._num_collections = num_collections(num_updates, said.collect_period)
-        self._held_out_steps, self._on_play = held_out_steps, on_play
+        self._held_out_steps, self._callbacks = held_out_steps, callbacks
         self._teacher_fraction, self._num_updates = teacher_fraction(said), num_updates
         self._mixture: Mixture | None = None
         self._held_out: HeldOut | None = None
@@ -147,7 +148,9 @@ class LiveSource:
     def advance(self, update: int) -> int:
         """Play before each period of updates, and what is held out before all else; goes on where a stop cut it."""
         # The environments are free again before the play that is learned from takes its own: they may be the same.
-        self._measured.play(num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, on_play=self._on_play)
+        self._measured.play(
+            num_steps=self._held_out_steps, num_episodes=MIN_HELD_OUT_EPISODES, callbacks=self._callbacks
+        )
         self._measured.close()
         if self._measures_inputs and update == 0:
             # Before the student acts or learns; a run that goes on has them in its checkpoint.
@@ -157,7 +160,7 @@ class LiveSource:
             self._mixture.fraction = self._teacher_fraction(1.0 if self._num_begun else update / self._num_updates)
         # Where there are data, the first collection is left out: a student that knows nothing would act.
         due = (collections - bool(self._num_begun)) * self._collect_steps
-        self._learned.play(num_steps=self._num_begun + due, on_play=self._on_play)
+        self._learned.play(num_steps=self._num_begun + due, callbacks=self._callbacks)
         self._learned.look_back((collections - 1) * self._collect_period / self._num_updates)
         return sys.maxsize if collections == self._num_collections else collections * self._collect_period
 

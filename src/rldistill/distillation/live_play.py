@@ -1,7 +1,7 @@
 """The play that one teacher labels while a student learns: the newest of it, as rows or windows."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from rldistill.distillation.sources import (
     windows_of,
 )
 from rldistill.envs import EpisodeEnvs
+from rldistill.events import Callback, ProgressEvent, notify
 from rldistill.policies import Policy
 from rldistill.rollout.decisions import Mixture
 from rldistill.rollout.player import EpisodePlayer
@@ -24,9 +25,6 @@ from rldistill.rollout.records import StepRecord
 from rldistill.seeding import UpdateNumbers
 
 _TEACHER, _STUDENT = "teacher", "student"
-
-OnPlay = Callable[[str, int, int], None]
-"""Receives the task's name, its steps of this collection, and how many they will be; may raise to stop."""
 
 
 class LivePlay:
@@ -83,8 +81,11 @@ class LivePlay:
         self._slots: dict[int, int] = {}
         self._first_episode = 0
 
-    def play(self, *, num_steps: int, num_episodes: int = 0, on_play: OnPlay | None = None) -> None:
-        """Play on until so many steps were played and episodes were ended in all, of the task's whole life."""
+    def play(self, *, num_steps: int, num_episodes: int = 0, callbacks: Sequence[Callback] = ()) -> None:
+        """Play on until so many steps were played and episodes were ended in all, of the task's whole life.
+
+        `callbacks` receive how many steps of this collection there are, and will be; may stop the run.
+        """
         first = self.replay.num_appended
 
         def is_done() -> bool:
@@ -92,10 +93,10 @@ class LivePlay:
 
         while not is_done():
             self._step()
-            if on_play:
-                # How many steps the last episodes take is not known: until then, one more than were played.
-                end = max(num_steps, self.replay.num_appended + (not is_done()))
-                on_play(self.name, self.replay.num_appended - first, end - first)
+            # How many steps the last episodes take is not known: until then, one more than were played.
+            end = max(num_steps, self.replay.num_appended + (not is_done()))
+            done = self.replay.num_appended - first
+            notify(callbacks, ProgressEvent(f"play {self.name}", done, end - first, "steps"))
         self.replay.seal()
         if self._window_length > 1 or self._burn_in:
             self._sampler = UniformSampler(

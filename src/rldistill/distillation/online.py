@@ -322,7 +322,9 @@ class OnlineJudge:
             "best_scores": best_scores,
             "student_scores": self._play(self.student, "student", num_steps),
         }
-        self._write(record)
+        # A run that was stopped may have judged beyond its checkpoint: what it wrote there goes.
+        with MetricsFile(self._path, counter="step", resume_at=num_steps - 1, callbacks=self._callbacks) as metrics:
+            metrics.write(record)
         # Last: a judgement that was stopped half-way is made again, and must not have counted already.
         if is_best:
             self._best_mean, self._best_scores, self.best_step = mean, best_scores, best_step
@@ -336,13 +338,6 @@ class OnlineJudge:
         """Go on from what `state_dict` returned."""
         self._best_mean, self._best_scores = state["best_mean"], list(state["best_scores"])
         self.best_step = state["best_step"]
-
-    def _write(self, record: dict[str, Any]) -> None:
-        # A run that was stopped may have judged beyond its checkpoint: what it wrote there goes.
-        with MetricsFile(
-            self._path, counter="step", resume_at=record["step"] - 1, callbacks=self._callbacks
-        ) as metrics:
-            metrics.write(record)
 
     def _play(self, policy: TorchPolicy, name: str, num_steps: int) -> list[float]:
         def report(num_finished: int) -> None:

@@ -15,7 +15,7 @@ from rldistill.distillation.stored import StoredSource
 from rldistill.envs import PlayableTask, make_task
 from rldistill.envs.task_modules import import_task_module
 from rldistill.errors import UsageError, printable
-from rldistill.events import Callback, ProgressEvent, notify
+from rldistill.events import Callback
 from rldistill.loading.named import (
     PolicyLike,
     as_named,
@@ -73,11 +73,11 @@ def named_sources(options: DistillOptions, student: NamedStudent) -> list[Named]
             )
         if options.evaluate_episodes == 0:
             raise UsageError("evaluate_episodes: got 0 with online, expected 1 or more: they choose the best teacher.")
-        for name in ("task_order", "task_weights", "held_out_fraction"):
-            if getattr(options, name) is not None:
-                raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
-        for name in [*options.further.values(), *(["normalize_inputs"] if options.normalize_inputs else [])]:
-            raise UsageError(f"{name} belongs with a dataset and --teacher, got it with online.")
+        options_of_others = ("task_order", "task_weights", "held_out_fraction")
+        said = [name for name in options_of_others if getattr(options, name) is not None]
+        said += [*options.further.values(), *["normalize_inputs"] * bool(options.normalize_inputs)]
+        if said:
+            raise UsageError(f"{said[0]} belongs with a dataset and --teacher, got it with online.")
     return sources
 
 
@@ -85,30 +85,12 @@ def named_sources(options: DistillOptions, student: NamedStudent) -> list[Named]
 class Opened:
     """What a source names: a dataset, a teacher and what it plays, or what a learner plays."""
 
-    dataset: Dataset | None = None
-    teacher: tuple[Policy, PlayableTask] | None = None
-    learned: PlayableTask | None = None
-
-    @property
-    def task(self) -> Task:
-        """The task."""
-        if self.dataset is not None:
-            return self.dataset.provenance.task
-        playable = self.learned if self.teacher is None else self.teacher[1]
-        assert playable is not None, "it is one of the three"
-        return playable.task
-
-    @property
-    def output_kind(self) -> OutputKind | None:
-        """What kind of output is learned; None where a learner will say."""
-        if self.dataset is not None:
-            return self.dataset.provenance.teacher.output_kind
-        return None if self.teacher is None else self.teacher[0].output_kind
-
-    @property
-    def remembers(self) -> bool:
-        """Whether a teacher has a memory; of a dataset nobody asks its teacher, which may be elsewhere."""
-        return self.teacher is not None and self.teacher[0].initial_state(1) is not None
+    of: Dataset | tuple[Policy, PlayableTask] | PlayableTask
+    task: Task
+    output_kind: OutputKind | None = None  # that is learned; None where a learner will say
+    remembers: bool = (
+        False  # whether a teacher has a memory; of a dataset nobody asks its teacher, which may be elsewhere
+    )
 
 
 def open_named(named: Sequence[Named], options: DistillOptions) -> list[Opened]:
@@ -124,13 +106,15 @@ def open_named(named: Sequence[Named], options: DistillOptions) -> list[Opened]:
 
 def _opened(item: Named, options: DistillOptions) -> Opened:
     if isinstance(item, Stored):
-        return Opened(item.data if isinstance(item.data, Dataset) else Dataset.open(item.data))
+        dataset = item.data if isinstance(item.data, Dataset) else Dataset.open(item.data)
+        return Opened(dataset, dataset.provenance.task, dataset.provenance.teacher.output_kind)
     if isinstance(item, Online):
         playable = make_task(item.task, item.env_kwargs)
-        epsilon = item.exploration_epsilon
-        return Opened(learned=playable if epsilon is None else playable.with_exploration(epsilon))
-    named = _teacher_named(item)
-    return Opened(teacher=as_teacher(named, item.task, item, device=options.device, names=options.names))
+        if item.exploration_epsilon is not None:
+            playable = playable.with_exploration(item.exploration_epsilon)
+        return Opened(playable, playable.task)
+    teacher, playable = as_teacher(_teacher_named(item), item.task, item, device=options.device, names=options.names)
+    return Opened((teacher, playable), playable.task, teacher.output_kind, teacher.initial_state(1) is not None)
 
 
 def make_sources(
@@ -149,7 +133,7 @@ def make_sources(
         UsageError: an option of a source is out of range.
     """
     _check_stored_tasks(named, opened)
-    datasets = [each.dataset for each in opened if each.dataset is not None]
+    datasets = [each.of for each in opened if isinstance(each.of, Dataset)]
     if not datasets:
         return [_source(item, each, options, callbacks) for item, each in zip(named, opened, strict=True)]
     # Several datasets of one task are one source, in the place of the first.
@@ -161,10 +145,10 @@ def make_sources(
 
 def _source(item: Named, opened: Opened, options: DistillOptions, callbacks: Sequence[Callback]) -> Source:
     if isinstance(item, Online):
-        assert opened.learned is not None, "its task was made"
-        return _online_source(item, opened.learned, options, callbacks)
-    assert isinstance(item, Live) and opened.teacher is not None, "datasets are sources by their tasks"
-    return _live_source(item, *opened.teacher, options, callbacks)
+        assert isinstance(opened.of, PlayableTask), "its task was made"
+        return _online_source(item, opened.of, options, callbacks)
+    assert isinstance(item, Live) and isinstance(opened.of, tuple), "datasets are sources by their tasks"
+    return _live_source(item, *opened.of, options, callbacks)
 
 
 def held_out_fraction(options: DistillOptions) -> float:
@@ -254,13 +238,12 @@ def _data_path(item: Stored) -> Path:
 def _check_stored_tasks(named: Sequence[Named], opened: Sequence[Opened]) -> None:
     """Check that tasks that are named with datasets are theirs, and import the modules that these tasks are from."""
     for item, each in zip(named, opened, strict=True):
-        if not isinstance(item, Stored) or item.task is None or each.dataset is None:
+        if not isinstance(item, Stored) or item.task is None:
             continue
-        recorded = each.dataset.provenance.task.name
-        if item.task != recorded:
+        if item.task != each.task.name:
             raise UsageError(
-                f"task: got {item.task!r}, expected {recorded!r}: a dataset's task is the one it was collected on. "
-                "Leave it out, or name it as it stands there."
+                f"task: got {item.task!r}, expected {each.task.name!r}: a dataset's task is the one it was collected "
+                "on. Leave it out, or name it as it stands there."
             )
         # A dataset by itself may import nothing; what the user typed may.
         import_task_module(item.task)
@@ -297,7 +280,7 @@ def _live_source(
         num_threads=options.num_threads,
         num_updates=options.num_updates,
         held_out_steps=max(1, round(held_out_fraction(options) * item.collect_steps)),
-        on_play=_reporter(callbacks),
+        callbacks=callbacks,
         notes=() if note is None else (note,),
         further={
             field: further_shapes(policy, playable.task, [field], option)[field] for field, option in wanted.items()
@@ -335,10 +318,3 @@ def _online_source(
         num_updates=options.num_updates,
         seed=options.seed,
     )
-
-
-def _reporter(callbacks: Sequence[Callback]) -> Callable[[str, int, int], None]:
-    def report(task: str, done: int, total: int) -> None:
-        notify(callbacks, ProgressEvent(f"play {task}", done, total, "steps"))
-
-    return report
