@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rldistill.data import DatasetWriter, Provenance, is_dataset_folder, load_manifest, step_fields
+from rldistill.data.manifest import Manifest
 from rldistill.envs import PlayableTask
 from rldistill.envs.make import options_of
 from rldistill.errors import DatasetError, DiskFullError, MismatchError, OutputExistsError, RldistillError
@@ -22,7 +23,7 @@ from rldistill.loading.named import (
 )
 from rldistill.options.collect import CollectOptions
 from rldistill.options.declaration import verb
-from rldistill.policies import Behaviour, Policy, as_played_by
+from rldistill.policies import Policy, as_played_by
 from rldistill.policies.entry import further_shapes
 from rldistill.policies.switched import SwitchedPolicy
 from rldistill.rollout.collect import collect_steps
@@ -82,11 +83,18 @@ def collect(options: CollectOptions) -> CollectionSummary:
     out, teacher = Path(options.out), as_named(options.teacher, options, options.choose)
     keep_inputs(out, files_of([teacher]), overwrite=options.overwrite)
     policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
+    begun = _begun(options)
+    # The rest of a dataset that was played greedily is, too.
+    was_greedy = begun is not None and begun.provenance.behaviour == "greedy"
     # Targets are what the policy says; what it does while it is recorded may be more varied.
-    player = while_recorded(policy, options.behaviour or (_greedy_before(out) if options.resume else None))
+    player = while_recorded(policy, options.behaviour or ("greedy" if was_greedy else None))
     provenance = _provenance(policy, player, playable.task, options, teacher)
-    num_steps = _target(options)
-    writer = _open_writer(out, provenance, options, num_steps)
+    num_steps = _target(options, begun)
+    _check_folder(options)
+    if begun is None:
+        writer = DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=options.overwrite)
+    else:
+        writer = DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
     with use_threads(options.num_threads), stop_on_interrupt(options.callbacks) as listeners:
         if note := sampling_note(policy, player):
             tell(listeners, note)
@@ -124,8 +132,8 @@ def check_collection(options: CollectOptions) -> CollectOptions:
     keep_inputs(Path(options.out), files_of([teacher]), overwrite=options.overwrite)
     policy, playable = as_teacher(teacher, options.task, options, device=options.device, names=options.names)
     further_shapes(policy, playable.task, options.further, "store")
-    _holds_dataset(Path(options.out), may_stay=options.resume or options.overwrite)
-    num_steps = _target(options)
+    _check_folder(options)
+    num_steps = _target(options, _begun(options))
     own = options_of(playable.task) if options.task is None else {}
     return replace(options, num_steps=num_steps, num_envs=_num_envs(options, playable, num_steps), **own)
 
@@ -134,25 +142,25 @@ def _num_envs(options: CollectOptions, playable: PlayableTask, num_steps: int) -
     return playable.num_envs(options.num_envs, num_steps // _STEPS_OF_AN_ENV)
 
 
-def _holds_dataset(out: Path, *, may_stay: bool) -> bool:
-    """Return whether a folder holds a dataset.
+def _check_folder(options: CollectOptions) -> None:
+    """Check that a dataset can be written.
 
     Raises:
-        OutputExistsError: it does, and the dataset may not stay; or no folder can be there.
+        OutputExistsError: there is one, and neither `resume` nor `overwrite` was given; or no folder can be there.
     """
+    out = Path(options.out)
     check_place(out)
-    if is_dataset_folder(out) and not may_stay:
+    if is_dataset_folder(out) and not (options.resume or options.overwrite):
         raise OutputExistsError(
             f"--out {out} already holds a dataset. Add --resume to go on, --overwrite to delete it (in Python "
             "resume=True, overwrite=True), or choose another."
         )
-    return is_dataset_folder(out)
 
 
-def _greedy_before(out: Path) -> Behaviour | None:
-    """Return `greedy` where a dataset that is gone on with was played so: the rest of it is too."""
-    is_greedy = is_dataset_folder(out) and load_manifest(out).provenance.behaviour == "greedy"
-    return "greedy" if is_greedy else None
+def _begun(options: CollectOptions) -> Manifest | None:
+    """Return what a dataset that is gone on with says; None: a new one is begun."""
+    out = Path(options.out)
+    return load_manifest(out) if options.resume and is_dataset_folder(out) else None
 
 
 def _provenance(policy: Policy, player: Policy, task: Task, options: CollectOptions, teacher: PolicyLike) -> Provenance:
@@ -170,28 +178,21 @@ def _provenance(policy: Policy, player: Policy, task: Task, options: CollectOpti
     )
 
 
-def _target(options: CollectOptions) -> int:
+def _target(options: CollectOptions, begun: Manifest | None) -> int:
     """Return how many steps there are to be: of a dataset that is gone on with, as many as it was begun with.
 
     Raises:
         MismatchError: fewer are asked for of a dataset that is not finished: its running episodes would be cut.
     """
-    out = Path(options.out)
-    begun = load_manifest(out) if options.resume and is_dataset_folder(out) else None
     if options.num_steps is None:
         return _NUM_STEPS if begun is None else begun.target_num_steps
     if begun is not None and not begun.is_complete and options.num_steps < begun.target_num_steps:
         raise MismatchError(
-            f"--num-steps {options.num_steps}: {out} was begun with {begun.target_num_steps} and is not finished. "
-            "Give as many or more, begin anew with --overwrite, or distil what is there: it is a dataset as it is."
+            f"--num-steps {options.num_steps}: {Path(options.out)} was begun with {begun.target_num_steps} and is not "
+            "finished. Give as many or more, begin anew with --overwrite, or distil what is there: it is a dataset as "
+            "it is."
         )
     return options.num_steps
-
-
-def _open_writer(out: Path, provenance: Provenance, options: CollectOptions, num_steps: int) -> DatasetWriter:
-    if _holds_dataset(out, may_stay=options.resume or options.overwrite) and options.resume:
-        return DatasetWriter.resume(out, provenance, target_num_steps=num_steps)
-    return DatasetWriter.create(out, provenance, target_num_steps=num_steps, overwrite=options.overwrite)
 
 
 class _CollectionRun:
