@@ -60,8 +60,7 @@ def pair(
     if exploration_epsilon is not None:
         playables = [playable.with_exploration(exploration_epsilon) for playable in playables]
     tasks = [playable.task for playable in playables]
-    named_teachers = [] if teacher is None else _loaded(teacher, partial(load_teacher, task=tasks))
-    teachers = _teachers_for(tasks, first, named_teachers, device=device)
+    teachers = _teachers_for(tasks, first, _loaded(teacher, partial(load_teacher, task=tasks)), device=device)
     # All of it before the first episode: an hour's play must not end at the last task.
     for own in tasks:
         for named in loaded:
@@ -75,8 +74,15 @@ def pair(
     return Pairing(named[: len(loaded)], playables, dict(zip(teachers, named[len(loaded) :], strict=True)), missing)
 
 
-def _loaded(given: OneOrMorePolicies, load: Callable[[PolicyLike], Policy]) -> list[NamedPolicy]:
-    items = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+def listed(value: Any) -> list[Any]:  # noqa: ANN401 one of anything, several or none
+    """Return one or more of something as a list; of None an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _loaded(given: OneOrMorePolicies | None, load: Callable[[PolicyLike], Policy]) -> list[NamedPolicy]:
+    items = listed(given)
     return named_policies(items, [load(item) for item in items])
 
 
@@ -95,8 +101,7 @@ def tasks_to_play(
     first, *others = policy.tasks
     if task is None and others:
         return [_task_of_head(policy, own, env_kwargs) for own in policy.tasks]
-    wanted = first if task is None else task
-    named = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+    named = listed(first if task is None else task)
     if not named:
         raise UsageError("task: got an empty sequence, expected at least one task.")
     heads = {own.name: own for own in policy.tasks} if others and not env_kwargs else {}

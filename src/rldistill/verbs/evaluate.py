@@ -1,14 +1,13 @@
 """Evaluate policies side by side: the same episodes for all, random play beside them, task by task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rldistill.envs import make_task
 from rldistill.errors import UsageError
 from rldistill.evaluation.file import check_out, write_evaluation
 from rldistill.evaluation.gate import NO_STUDENT, check_gated, check_retention
-from rldistill.evaluation.pairing import Pairing, pair
+from rldistill.evaluation.pairing import Pairing, listed, pair
 from rldistill.evaluation.play import TaskPlay
 from rldistill.evaluation.records import Evaluation, PolicyEvaluation
 from rldistill.events import StopRequestedError, renamed, tell
@@ -53,12 +52,12 @@ def load_pairing(options: EvaluateOptions) -> Pairing:
     Raises:
         RldistillError: as `evaluate`.
     """
-    given, teachers = _listed(options.policies), _listed(options.teacher)
+    given, teachers = listed(options.policies), listed(options.teacher)
     if options.choose is not None or isinstance(options.teacher, Mapping):
         teachers = [as_named(options.teacher or (), options, options.choose)]
     if options.require_retention is not None and given and set(map(_identity, given)) <= set(map(_identity, teachers)):
         raise UsageError(NO_STUDENT)
-    for task in _listed(options.task):
+    for task in listed(options.task):
         if isinstance(task, str):
             make_task(task, options.env_kwargs)  # wrong usage whatever the files say
     files = as_all_named([*given, *teachers], options)
@@ -114,9 +113,3 @@ def evaluate_pairing(pairing: Pairing, options: EvaluateOptions) -> Evaluation:
 def _identity(policy: object) -> object:
     """Return what tells policies apart before they are loaded: different ones may look alike as text."""
     return str(policy) if isinstance(policy, str | Path) else id(policy)
-
-
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401 one of anything, several or none
-    if value is None:
-        return []
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
