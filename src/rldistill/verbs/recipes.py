@@ -6,6 +6,7 @@ recipe; change one only with a measurement of your own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rldistill.distillation.sources import DEFAULT_WINDOW
 from rldistill.options.distill import DistillOptions, Live, Named
@@ -147,7 +148,7 @@ def fill_in(
     # The longest serves several tasks; each has the loss of its own recipe.
     recipe = max(recipes, key=lambda each: each.num_updates)
     begun = None if options.init_from is None else load_policy(options.init_from)
-    of_student: dict[str, object] = {
+    of_student: dict[str, Any] = {
         "num_updates": recipe.num_updates * num_tasks,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
@@ -162,26 +163,24 @@ def fill_in(
         kinds = {task.fingerprint.observation_description for _, task in taught}
         may = isinstance(options.student, str) and len(kinds) == num_tasks
         of_student["normalize_inputs"] = may and all(each.normalize_inputs for each in recipes)
-    of_play: dict[str, object] = {
+    of_play = {
         "teacher_fraction": recipe.teacher_fraction,
         "collect_steps": recipe.collect_steps,
         "collect_period": recipe.collect_period * num_tasks,
     }
-    chosen = {name: value for name, value in of_student.items() if getattr(options, name) is None}
-    filled = [
-        replace(item, **{name: value for name, value in of_play.items() if getattr(item, name) is None})  # pyright: ignore[reportArgumentType]
-        if isinstance(item, Live)
-        else item
-        for item in named
-    ]
-    if isinstance(named[0], Live):
-        chosen |= {name: value for name, value in of_play.items() if getattr(named[0], name) is None}
-    shown = ", ".join(f"{name} {value}" for name, value in {**chosen, **by_task}.items() if value not in (None, False))
-    why = f" ({recipe.why})" if isinstance(named[0], Live) else ""  # mostly about who plays
-    note = f"recipe: {shown}{why}" if shown else None
-    new = {name: value for name, value in chosen.items() if name in of_student}
-    new |= {name: _merged(getattr(options, name), value) for name, value in by_task.items()}
-    return replace(options, **new), filled, note  # pyright: ignore[reportArgumentType]
+    chosen = _left_open(options, of_student)
+    is_live = isinstance(named[0], Live)
+    shown = chosen | (_left_open(named[0], of_play) if is_live else {}) | by_task
+    text = ", ".join(f"{name} {value}" for name, value in shown.items() if value not in (None, False))
+    why = f" ({recipe.why})" if is_live else ""  # mostly about who plays
+    chosen |= {name: _merged(getattr(options, name), value) for name, value in by_task.items()}
+    filled = [replace(item, **_left_open(item, of_play)) if isinstance(item, Live) else item for item in named]
+    return replace(options, **chosen), filled, f"recipe: {text}{why}" if text else None
+
+
+def _left_open(options: object, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that options do not say themselves."""
+    return {name: value for name, value in values.items() if getattr(options, name) is None}
 
 
 def _losses_left_open(

@@ -19,23 +19,8 @@ from rldistill.verbs.training_run import GAMES_PER_MEAN as GAMES_PER_MEAN
 from rldistill.verbs.training_run import TrainingResult, TrainingRun
 
 _MAY_DIFFER = frozenset({"out", "num_threads", "checkpoint_period", "device"})
-# What the options of `distill` and `Online` say of a learner, or what does not apply to one that teaches.
-_NOT_THE_LEARNERS = frozenset(
-    {
-        "task",
-        "out",
-        "algorithm",
-        "num_steps",
-        "env_kwargs",
-        "device",
-        "num_threads",
-        "start_step",
-        "checkpoint_period",
-        "resume",
-        "overwrite",
-        "callbacks",
-    }
-)
+# What does not apply to a learner that teaches.
+_NOT_OF_A_LEARNER = frozenset({"start_step", "checkpoint_period", "resume", "overwrite", "callbacks"})
 
 
 @verb(TrainTeacherOptions)
@@ -106,24 +91,14 @@ def learner_options(item: Online, options: DistillOptions) -> TrainTeacherOption
     Raises:
         UsageError: the learner's options hold one that `train_teacher` does not take.
     """
-    known = sorted(option_types(TrainTeacherOptions).keys() - _NOT_THE_LEARNERS)
-    said = dict(item.learner or {})
+    own: dict[str, Any] = {name: getattr(item, name) for name in ("task", "algorithm", "num_steps", "env_kwargs")}
+    own |= {name: getattr(options, name) for name in ("out", "device", "num_threads")}
+    known = sorted(option_types(TrainTeacherOptions).keys() - own.keys() - _NOT_OF_A_LEARNER)
+    said: dict[str, Any] = {"seed": options.seed, "precision": options.precision, **(item.learner or {})}
     for name in said:
         if name not in known:
             raise UsageError(f"learner: got {name!r}, expected some of {', '.join(known)}.")
-    shared: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
     try:
-        return resolve_training(
-            TrainTeacherOptions(
-                item.task,
-                out=options.out,
-                algorithm=item.algorithm,
-                num_steps=item.num_steps,
-                env_kwargs=item.env_kwargs,
-                device=options.device,
-                num_threads=options.num_threads,
-                **(shared | said),
-            )
-        )
+        return resolve_training(TrainTeacherOptions(**own, **said))
     except UsageError as error:
         raise UsageError(f"learner: {error}") from error
