@@ -338,11 +338,6 @@ def begun_precision(folder: Path, precision: str) -> str:
     return str(read_config(path).get("precision", precision))
 
 
-def changes_since_begun(folder: Path, values: dict[str, Any]) -> list[str]:
-    """Return which of these settings differ from those a run began with; see `changed_settings`."""
-    return changed_settings(read_config(folder / CONFIG_FILE), values, keys=values.keys())
-
-
 def changed_settings(before: dict[str, Any], values: Mapping[str, Any], *, keys: AbstractSet[str]) -> list[str]:
     """Return which of these settings differ, such as `num_threads was 1, is 2`."""
     now = {key: plain(value) for key, value in values.items() if value is not None}

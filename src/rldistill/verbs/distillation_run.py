@@ -25,9 +25,9 @@ from rldistill.rollout.evaluate import play_scores
 from rldistill.seeding import stream_seed
 from rldistill.session.interrupts import interruption
 from rldistill.session.metrics import MetricsFile
-from rldistill.session.own_files import REPLAY_FOLDER
+from rldistill.session.own_files import CONFIG_FILE, REPLAY_FOLDER
 from rldistill.session.replay_files import ReplayFiles
-from rldistill.session.run_folder import changes_since_begun, provenance, recorded_settings, without_folders
+from rldistill.session.run_folder import changed_settings, provenance, read_config, recorded_settings, without_folders
 from rldistill.storage import load_checkpoint, save_checkpoint
 from rldistill.verbs.distillation_setup import DistillationSetup
 from rldistill.verbs.final_score import tell_scores
@@ -149,7 +149,9 @@ class DistillationRun:
 
     def _measurement(self, record: UpdateRecord, measured: Sequence[HeldOutRecord]) -> dict[str, Any]:
         tasks = self._setup.sources
-        plays = bool(self._options.evaluate_episodes) and self._is_time_to_play()
+        period = self._options.evaluate_period * _MEASUREMENTS_PER_PLAY
+        is_time = self._update % period == 0 or self._update == self._setup.num_updates
+        plays = bool(self._options.evaluate_episodes) and is_time
         values = [
             self._task_values(task, held_out, plays=plays) for task, held_out in zip(tasks, measured, strict=True)
         ]
@@ -176,10 +178,6 @@ class DistillationRun:
         if plays and task.playable is not None and task.playable.fixed_num_envs is None:
             values["scores"] = self._play(task.playable)
         return values
-
-    def _is_time_to_play(self) -> bool:
-        period = self._options.evaluate_period * _MEASUREMENTS_PER_PLAY
-        return self._update % period == 0 or self._update == self._setup.num_updates
 
     def _play(self, playable: PlayableTask) -> list[float]:
         """Return scores of a few episodes, whose seeds serve this purpose alone."""
@@ -255,7 +253,8 @@ class DistillationRun:
 
 def tell_where_it_goes_on(options: DistillOptions, update: int, callbacks: Sequence[Callback]) -> None:
     """Tell from which update a run goes on, and whether it computes otherwise than it began."""
-    moved = changes_since_begun(Path(options.out), {"device": options.device, "num_threads": options.num_threads})
+    here = {"device": options.device, "num_threads": options.num_threads}
+    moved = changed_settings(read_config(Path(options.out) / CONFIG_FILE), here, keys=here.keys())
     note = f"; {', '.join(moved)}: last bits may differ from those of a run that never stopped" if moved else ""
     tell(callbacks, f"going on from update {update:,}{note}")
 
@@ -309,7 +308,9 @@ def load_run(folder: Path, setup: DistillationSetup, distiller: Distiller | Seve
         MismatchError: the data have changed.
     """
     state = load_checkpoint(folder / CHECKPOINT_FILE)
-    _check_same_data(folder, setup.sources, state["data"])
+    for source, identity in zip(setup.sources, state["data"], strict=True):
+        if source.identity != identity:
+            raise MismatchError(f"--resume {folder}: {_what_differs(source, identity)}, or --overwrite.")
     distiller.load_state_dict(state["distiller"])
     setup.batches.load_state_dict(state["source"])
     # After the sources: a learner that is resumed makes itself a new replay.
@@ -329,7 +330,10 @@ def student_provenance(
         "num_updates": num_updates,
         "chosen_by": "last update",
     }
-    records = [_task_record(task, held_out) for task, held_out in zip(setup.sources, measured, strict=True)]
+    records: list[dict[str, Any]] = [
+        {"teacher": task.teacher.for_student, "dataset": dict(task.record), **_likeness_record(task, held_out)}
+        for task, held_out in zip(setup.sources, measured, strict=True)
+    ]
     if len(setup.student.spec.heads) == 1:
         return made | records[0]
     teachers = [{"task": t.task.name, **r["teacher"]} for t, r in zip(setup.sources, records, strict=True)]
@@ -347,17 +351,6 @@ def held_out_values(sources: Sequence[Source], measured: Sequence[HeldOutRecord]
         for source, record in zip(sources, measured, strict=True)
     ]
     return values[0] if len(values) == 1 else {"tasks": dict(zip([s.task.name for s in sources], values, strict=True))}
-
-
-def _check_same_data(folder: Path, sources: Sequence[Source], begun: Sequence[str]) -> None:
-    """Check that a run goes on with the data that it began with.
-
-    Raises:
-        MismatchError: they have changed.
-    """
-    for source, identity in zip(sources, begun, strict=True):
-        if source.identity != identity:
-            raise MismatchError(f"--resume {folder}: {_what_differs(source, identity)}, or --overwrite.")
 
 
 def _mean_likeness(measured: Sequence[HeldOutRecord]) -> dict[str, float]:
@@ -394,7 +387,3 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
         f"median action {constant.value:.1%}: it has learned nothing so far. If this lasts, raise the updates or the "
         "learning rate."
     )
-
-
-def _task_record(task: Source, measured: HeldOutRecord) -> dict[str, Any]:
-    return {"teacher": task.teacher.for_student, "dataset": dict(task.record), **_likeness_record(task, measured)}
