@@ -195,53 +195,45 @@ def _target(options: CollectOptions, begun: Manifest | None) -> int:
     return options.num_steps
 
 
+@dataclass
 class _CollectionRun:
     """One process's part of a collection."""
 
-    def __init__(
-        self,
-        writer: DatasetWriter,
-        teacher: Policy,
-        playable: PlayableTask,
-        num_steps: int,
-        num_envs: int,
-        seed: int,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        self.num_envs = num_envs
-        self._writer = writer
-        self._teacher = teacher
-        self._playable = playable
-        self._num_steps = num_steps
-        self._seed = seed
-        self._callbacks = callbacks
-        self._started = time.monotonic()
-        self.first_steps = writer.num_steps
+    writer: DatasetWriter
+    teacher: Policy  # as it plays while it is recorded
+    playable: PlayableTask
+    num_steps: int  # that there are to be
+    num_envs: int
+    seed: int
+    callbacks: Sequence[Callback]
+
+    def __post_init__(self) -> None:
+        self.started, self.first_steps = time.monotonic(), self.writer.num_steps
 
     def collect(self, num_threads: int) -> None:
         """Play to the target; after a stop, write what there is and raise `KeyboardInterrupt`."""
         stopped = False
-        with self._writer as writer:
-            if writer.num_steps >= self._num_steps:
-                tell(self._callbacks, f"{writer.path} already holds {writer.num_steps:,} steps")
+        with self.writer as writer:
+            if writer.num_steps >= self.num_steps:
+                tell(self.callbacks, f"{writer.path} already holds {writer.num_steps:,} steps")
                 writer.finish()
                 return
             if writer.num_steps:
                 text = f"going on from step {writer.num_steps:,}, {len(writer.running)} episodes under way"
-                tell(self._callbacks, text)
+                tell(self.callbacks, text)
             if (lost := len(writer.running) - self.num_envs) > 0:
                 text = f"{lost} of them are given up: there are only {self.num_envs} environments"
-                tell(self._callbacks, text, "warning")
-            envs = self._playable.envs_for_play(self.num_envs, num_threads)
+                tell(self.callbacks, text, "warning")
+            envs = self.playable.envs_for_play(self.num_envs, num_threads)
             try:
-                task = self._playable.task
+                task = self.playable.task
                 collect_steps(
-                    self._teacher,
+                    self.teacher,
                     envs,
                     writer,
-                    num_steps=self._num_steps,
+                    num_steps=self.num_steps,
                     # Streams of its own: at the same seed, evaluation meets other episodes than training did.
-                    seed=stream_seed(self._seed, "collection"),
+                    seed=stream_seed(self.seed, "collection"),
                     exploration_epsilon=task.protocol.exploration_epsilon,
                     on_step=self._report,
                     on_diverged=self._warn_diverged,
@@ -255,18 +247,18 @@ class _CollectionRun:
                 writer.flush()
                 if num_steps := writer.num_listed_steps:
                     text = f"{num_steps:,} steps are written. Once the cause is mended, go on with --resume."
-                    tell(self._callbacks, text, "warning")
+                    tell(self.callbacks, text, "warning")
                 raise
             finally:
                 envs.close()
         if stopped:
-            raise interruption(f"stopped; {self._writer.num_listed_steps:,} steps are written")
+            raise interruption(f"stopped; {self.writer.num_listed_steps:,} steps are written")
 
     def _report(self, _step: StepRecord) -> None:
-        done = self._writer.num_steps
-        speed = (done - self.first_steps) / max(time.monotonic() - self._started, 1e-9)
-        notify(self._callbacks, ProgressEvent("collect", done, self._num_steps, "steps", {"steps_per_second": speed}))
+        done = self.writer.num_steps
+        speed = (done - self.first_steps) / max(time.monotonic() - self.started, 1e-9)
+        notify(self.callbacks, ProgressEvent("collect", done, self.num_steps, "steps", {"steps_per_second": speed}))
 
     def _warn_diverged(self, episodes: list[int]) -> None:
         text = f"{len(episodes)} episodes came out differently when repeated and were ended where they stood"
-        tell(self._callbacks, f"{text}: this environment is not a function of its seed.", "warning")
+        tell(self.callbacks, f"{text}: this environment is not a function of its seed.", "warning")
