@@ -14,6 +14,7 @@ from rldistill.data import FieldSpec, Replay
 from rldistill.distillation.sources import Loss
 from rldistill.errors import UsageError
 from rldistill.losses.on_policy import future_sums
+from rldistill.options.distill import Live
 from rldistill.policies import Policy, TorchPolicy
 from rldistill.rollout.records import StepRecord
 from rldistill.schedules import Schedule
@@ -36,15 +37,12 @@ class Hindsight:
     @property
     def fields(self) -> dict[str, FieldSpec]:
         """What is kept of every step."""
-        layout = self.student.tasks[0].fingerprint.action_layout
-        if not self.lookahead:
-            return {"reward": FieldSpec("float32", (), "reward")}
-        num_outputs = layout.num_outputs(self.student.output_kind)
-        return {
-            "reward": FieldSpec("float32", (), "reward"),
-            "action": FieldSpec("int32", layout.action_shape, "action"),
-            "student": FieldSpec("float32", (num_outputs,), "target"),
-        }
+        fields = {"reward": FieldSpec("float32", (), "reward")}
+        if self.lookahead:
+            layout = self.student.tasks[0].fingerprint.action_layout
+            fields["action"] = FieldSpec("int32", layout.action_shape, "action")
+            fields["student"] = FieldSpec("float32", (layout.num_outputs(self.student.output_kind),), "target")
+        return fields
 
     def values(self, record: StepRecord, label: str) -> dict[str, NDArray[np.generic]]:
         """Return the fields of one lockstep, `[M, ...]`; the student's output bears this label."""
@@ -84,33 +82,25 @@ class Hindsight:
         return found
 
 
-def check_own_play(
-    lookahead: float, value_gate: float | None, teacher_fraction: Schedule, replay: str, epsilon: float
-) -> None:
-    """Check that a student plays as what looks at its play needs it.
-
-    Args:
-        lookahead: discount; 0: nothing looks ahead.
-        value_gate: discount; None: there is no gate.
-        teacher_fraction: chance that the teacher acts.
-        replay: which play is learned from.
-        epsilon: chance of a random action.
+def check_own_play(said: Live, teacher_fraction: Schedule, epsilon: float) -> None:
+    """Check that a student plays as what looks at its play needs it; `epsilon`: chance of a random action.
 
     Raises:
         UsageError: it does not; names the first option that says otherwise.
     """
-    for option, is_on in (("lookahead", lookahead > 0), ("value_gate", value_gate is not None)):
+    has_lookahead, has_gate = said.lookahead > 0, said.value_gate is not None
+    for option, is_on in (("lookahead", has_lookahead), ("value_gate", has_gate)):
         if is_on and teacher_fraction.bounds[1] > 0:
-            said = teacher_fraction.to_value()
-            raise UsageError(f"{option} looks at the student's own play, got teacher_fraction {said}. Set it to 0.")
-    if lookahead > 0 and value_gate is not None:
+            fraction = teacher_fraction.to_value()
+            raise UsageError(f"{option} looks at the student's own play, got teacher_fraction {fraction}. Set it to 0.")
+    if has_lookahead and has_gate:
         raise UsageError(
             "lookahead minimises the losses of whole episodes, and value_gate leaves steps out of them. Set one of "
             "both."
         )
-    if lookahead > 0 and replay != "once":
-        raise UsageError(f"lookahead is for the newest play, got replay {replay!r}. Set it to 'once'.")
-    if lookahead > 0 and epsilon > 0:
+    if has_lookahead and said.replay != "once":
+        raise UsageError(f"lookahead is for the newest play, got replay {said.replay!r}. Set it to 'once'.")
+    if has_lookahead and epsilon > 0:
         raise UsageError(
             f"lookahead needs actions that the student drew itself, got exploration_epsilon {epsilon:g}. Set it to 0."
         )

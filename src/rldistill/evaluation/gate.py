@@ -44,7 +44,8 @@ def check_retention(evaluation: Evaluation, required: float) -> str:
     num_tasks = len(evaluation.tasks)
     what = f" of the mean retention over {num_tasks} tasks" if num_tasks > 1 else ""
     bound = f"lower bound (one-sided 95 %){what} of"
-    failed = [student for student in evaluation.overall if not _reaches(student, required)]
+    bounds = [(student, student.mean_retention_lower_bound) for student in evaluation.overall]
+    failed = [student for student, own in bounds if own is None or own < required]
     passed = ", ".join(_bound_text(student) for student in evaluation.overall if student not in failed)
     if failed:
         listing = ", ".join(map(_bound_text, failed))
@@ -56,10 +57,6 @@ def check_retention(evaluation: Evaluation, required: float) -> str:
     if fewest < FEW_VALUES:
         text += f" Of {fewest} episodes a bound claims a little too much: gate on {FEW_VALUES} or more."
     return text
-
-
-def _reaches(student: StudentOverTasks, required: float) -> bool:
-    return student.mean_retention_lower_bound is not None and student.mean_retention_lower_bound >= required
 
 
 def _bound_text(student: StudentOverTasks) -> str:

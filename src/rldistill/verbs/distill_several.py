@@ -1,6 +1,6 @@
 """Distil what teachers say into several students at once: sizes and seeds for little more than the price of one."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +24,7 @@ from rldistill.rollout.threads import use_threads
 from rldistill.schedules import as_schedule
 from rldistill.session.interrupts import interruption, stop_on_interrupt
 from rldistill.session.metrics import MetricsFile
-from rldistill.session.run_folder import (
-    check_configured,
-    configured_run,
-    provenance,
-)
+from rldistill.session.run_folder import check_configured, configured_run, provenance
 from rldistill.verbs.distill import set_up
 from rldistill.verbs.distillation_run import (
     has_checkpoint,
@@ -65,12 +61,6 @@ class Several:
     distiller: SeveralDistiller
     setup: DistillationSetup
     values: Mapping[str, Any]
-
-    def updates(self, first_update: int, num_updates: int) -> Generator[SeveralRecord]:
-        """Train, yielding a record after each update; stop by closing the iterator."""
-        with closing(self.setup.batches.of_updates(first_update, num_updates)) as batches:
-            for update, batch in enumerate(batches, start=first_update):
-                yield self.distiller.update(batch, update)
 
     def measure(self, update: int) -> list[list[HeldOutRecord]]:
         """Return loss and likeness on held-out steps: of each student, for each task."""
@@ -234,9 +224,10 @@ class _SeveralRun:
 
     def _train(self, metrics: MetricsFile) -> None:
         num_updates = self._several.setup.num_updates
-        with closing(self._several.updates(self._update, num_updates)) as records:
-            for record in records:
-                self._update = record.update + 1
+        with closing(self._several.setup.batches.of_updates(self._update, num_updates)) as batches:
+            for update, batch in enumerate(batches, start=self._update):
+                record = self._several.distiller.update(batch, update)
+                self._update = update + 1
                 self._losses.append(record.losses)
                 if self._update % self._options.evaluate_period == 0 or self._update == num_updates:
                     metrics.write(self._measurement(record))

@@ -259,7 +259,7 @@ def _live_source(
     entry = entry_of(policy, _teacher_named(item))
     player = while_recorded(policy, item.behaviour)
     epsilon = playable.task.protocol.exploration_epsilon
-    check_own_play(item.lookahead, item.value_gate, teacher_fraction(item), item.replay, epsilon)
+    check_own_play(item, teacher_fraction(item), epsilon)
     wanted = options.further | ({} if item.value_gate is None else {"value": "value_gate"})
     note = sampling_note(policy, player)
     assert item.collect_steps and options.num_updates, "the recipe has filled these in"
