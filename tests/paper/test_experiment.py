@@ -71,7 +71,7 @@ def test_a_file_becomes_arms_and_budgets(tmp_path):
         (
             "evaluate = {",
             "arms = { kl = { num_epochs = 3 } }\nevaluate = {",
-            r"budgets\.tiny\.arms\.kl.*: unknown key 'num_epochs'",
+            r"budgets\.tiny\.arms\.kl: unknown key 'num_epochs'",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,17 +75,19 @@ def onnx_metadata(path: Path) -> dict[str, str]:
             if number == _METADATA_FIELD and size <= JSON.num_bytes:
                 file.seek(start)
                 entry = file.read(size)
-                fields = _outermost_fields(io.BytesIO(entry), _ENTRY_FIELDS)
+                fields = _outermost_fields(io.BytesIO(entry), _ENTRY_FIELDS, wire_types=(2,))
                 texts = {field: entry[begin : begin + length].decode() for field, begin, length in fields}
                 entries[texts.get(1, "")] = texts.get(2, "")
     return entries
 
 
-def _outermost_fields(file: BinaryIO, known: Set[int]) -> Iterator[tuple[int, int, int]]:
+def _outermost_fields(
+    file: BinaryIO, known: Set[int], *, wire_types: Sequence[int] = (0, 2)
+) -> Iterator[tuple[int, int, int]]:
     """Yield number, place and size of the outermost fields of a protobuf message.
 
     Raises:
-        ValueError: it is none, or has fields of other numbers than `known`.
+        ValueError: it is none, or has fields of other numbers than `known`, or of other wire types.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -98,7 +100,7 @@ def _outermost_fields(file: BinaryIO, known: Set[int]) -> Iterator[tuple[int, in
         file.seek(position + key[1])
         value = _read_varint(file.read(10))
         num_fields += 1
-        if number not in known or wire_type not in (0, 2) or value is None or num_fields > _MOST_FIELDS:
+        if number not in known or wire_type not in wire_types or value is None or num_fields > _MOST_FIELDS:
             raise ValueError("no ONNX model")
         start, length = position + key[1] + value[1], value[0] if wire_type == 2 else 0
         yield number, start, length

@@ -176,7 +176,7 @@ def _budget(table: object, place: str, *, is_online: bool) -> Budget:
     if not budget.games:
         raise UsageError(f"{place}: games: got none, expected one or more.")
     for name in [name for name in _SECTIONS if name in values]:
-        _check_section(values[name], name, place)
+        _check_section(values[name], name, f"{place}.{name}")
     return budget
 
 
@@ -194,7 +194,6 @@ def _check_section(table: object, name: str, place: str) -> None:
     planned = _PLANNED - (_OF_TRAINING if records == (TrainTeacherOptions,) else frozenset())
     owners = {key: record for record in reversed(records) for key in option_types(record)}
     known = {key: record for key, record in owners.items() if key not in planned | refused}
-    place = f"{place}.{name}" if "budgets" in place else place
     for key, value in _table(table, place, required=(), known=known.keys()).items():
         try:
             check_option(known[key], key, value)
