@@ -125,35 +125,36 @@ def _same_games(results: Results) -> bool:
 
 
 def _over_games(results: Results) -> str:
-    further = _further_settings(results["arms"])
-
-    def settings_of(name: str) -> list[str]:
-        return [further.get(name) or _UNDEFINED] if further else []
-
-    rows = [
-        [
-            arm["name"],
-            student_of(arm),
-            _loss_of(arm),
-            *settings_of(arm["name"]),
-            f"{arm['num_parameters']:,}",
-            share(arm["geometric_mean"]["value"], arm["geometric_mean"]["interval"]),
-            _by_seed(arm["geometric_mean"]),
-            share(arm["mean_retention"]["value"], arm["mean_retention"]["interval"]),
-            _by_seed(arm["mean_retention"]),
-            share(arm["paper"]),
-        ]
-        for arm in results["arms"]
-    ]
-    header = ["arm", "student", "loss", *(["settings of its own"] if further else []), "parameters"]
-    header += ["geometric mean of student ÷ teacher [95 %]", "by seed", "mean retention [95 %]", "by seed"]
-    header += ["the paper's geometric mean"]
-    rows += [[arm["name"], *[_UNDEFINED] * (len(header) - 2), share(arm["paper"])] for arm in results["left_out"]]
-    games = ", ".join(_game(results, game) for game in results["games"])
-    note = f"Ours: {games}."
+    arms, further = results["arms"], _further_settings(results["arms"])
+    about = {"student": [student_of(arm) for arm in arms], "loss": [_loss_of(arm) for arm in arms]}
+    if further:
+        about["settings of its own"] = [further.get(arm["name"]) or _UNDEFINED for arm in arms]
+    about["parameters"] = [f"{arm['num_parameters']:,}" for arm in arms]
+    # What all arms have in common is said once, below the table.
+    common = {name: cells[0] for name, cells in about.items() if len(arms) > 1 and len(set(cells)) == 1}
+    columns = {name: cells for name, cells in about.items() if name not in common}
+    papers = [share(arm["paper"]) for arm in (*arms, *results["left_out"])]
+    has_figures = any(paper != _UNDEFINED for paper in papers)
+    header = ["arm", *columns, "geometric mean of student ÷ teacher [95 %]", "by seed"]
+    header += ["mean retention [95 %]", "by seed", *(["the paper's geometric mean"] if has_figures else [])]
+    rows = [[arm["name"], *cells, *_over_all(arm)] for arm, *cells in zip(arms, *columns.values(), strict=True)]
+    rows += [[arm["name"], *[_UNDEFINED] * (len(columns) + 4)] for arm in results["left_out"]]
+    if has_figures:
+        rows = [[*row, paper] for row, paper in zip(rows, papers, strict=True)]
+    notes = [f"All arms: {', '.join(f'{name} {cell}' for name, cell in common.items())}."] if common else []
+    note = f"Ours: {', '.join(_game(results, game) for game in results['games'])}."
     if results["paper"]["games"] and not _same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."
-    return "\n\n".join([_table(header, rows), note, *_not_compared(results)])
+    return "\n\n".join([_table(header, rows), *notes, note, *_not_compared(results)])
+
+
+def _over_all(arm: Mapping[str, Any]) -> list[str]:
+    """Return both measures of an arm over all games, each with its interval and by seed."""
+    cells: list[str] = []
+    for measure in _MEASURES:
+        found = arm[measure]
+        cells += [share(found["value"], found["interval"]), _by_seed(found)]
+    return cells
 
 
 def _not_compared(results: Results) -> list[str]:
