@@ -30,6 +30,7 @@ from rldistill.sight import choose_parts
 from rldistill.storage import folder_lock, load_checkpoint
 from rldistill.verbs.train_teacher import GAMES_PER_MEAN, train_teacher
 from tests.kit.interruptions import StopAfter, full_disk
+from tests.kit.shown_env import shown_task
 from tests.kit.small_policies import small_policy
 from tests.kit.tiny_envs import CHAIN_TASK, TinyChain
 
@@ -588,6 +589,12 @@ def test_an_empty_folder_is_taken(tmp_path):
 def test_it_trains_on_cart_pole(tmp_path):
     result = run(tmp_path / "run", task="CartPole-v1", num_steps=64)
     assert load_policy(result.last_policy).tasks[0].name == "CartPole-v1"
+
+
+@pytest.mark.parametrize(("shows", "network"), [("Parts", "mlp:64x64"), ("Camera", "combined:32-64-64:256:64x64")])
+def test_auto_is_a_network_that_suits_the_parts_of_an_observation(tmp_path, shows, network):
+    result = run(tmp_path / "run", task=shown_task(shows), network="auto", num_steps=32)
+    assert load_policy(result.last_policy).spec.architecture.name == network
 
 
 def test_it_trains_on_atari_and_reports_whole_games(tmp_path):

@@ -24,8 +24,9 @@ class TrainTeacherOptions(TrainingMachine, Folder, Told):
     num_steps: Count = 2_500_000
     """Decisions in all environments together, over the whole schedule; with several tasks, of each task."""
     network: str = "auto"
-    """Network of the teacher: a preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64 or conv:8-8-8:32.
-    auto: dqn for images, mlp:64x64 for vectors."""
+    """Network of the teacher: a preset (dqn, net1, net2, net3, multitask3, multitask10), mlp:64x64, conv:8-8-8:32 or
+    combined:8-8-8:32:64. auto: dqn for images, mlp:64x64 for vectors, combined:32-64-64:256:64x64 where an image is
+    one of several parts."""
     layer_norm: bool | None = None
     """Normalise every layer of the torso. Default: on for pqn, which needs it; off for dqn."""
     zero_output: bool = False

@@ -11,7 +11,6 @@ from rldistill.envs import PlayableTask, make_task
 from rldistill.errors import MismatchError, UsageError
 from rldistill.networks import Architecture, parse_architecture
 from rldistill.networks.precision import resolve_precision
-from rldistill.networks.torsos import image_shape
 from rldistill.options.train_teacher import TrainTeacherOptions
 from rldistill.policies import HeadSpec, TorchPolicy, load_policy
 from rldistill.seeding import stream_seed
@@ -21,11 +20,14 @@ from rldistill.training.dqn import LEARNING_RATES, DQNLearner, DQNSettings, DQNT
 from rldistill.training.pqn import PQNLearner, PQNSettings, PQNTraining
 from rldistill.training.stream import StreamStep, Training, TrainingStream
 from rldistill.types import resolve_device
+from rldistill.verbs.sizes import kind_of_sight
 
 _SETTINGS: Mapping[str, type[PQNSettings] | type[DQNSettings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
 # A policy of more tasks is named by their number.
 _LARGEST_NAME = 3
 AUTO_NETWORK = "auto"
+# Of several parts: the widths of Stable-Baselines3's `MultiInputPolicy`.
+_NETWORKS = {"vectors": "mlp:64x64", "images": "dqn", "parts": "combined:32-64-64:256:64x64"}
 _LAYER_NORM = {"pqn": True, "dqn": False}
 
 
@@ -86,10 +88,11 @@ def make_tasks(config: TrainTeacherOptions) -> list[PlayableTask]:
 
 def suited_to(options: TrainTeacherOptions, tasks: Sequence[PlayableTask]) -> TrainTeacherOptions:
     """Return options with the network and the precision that `auto` stands for: they follow from what is seen."""
-    is_image = image_shape(tasks[0].task.fingerprint.observation_shape) is not None
+    sight = kind_of_sight(tasks[0].task.fingerprint)
     if options.network == AUTO_NETWORK:
-        options = replace(options, network="dqn" if is_image else "mlp:64x64")
-    return with_precision(options, images=is_image, goes_on_in=Path(options.out) if options.resume else None)
+        options = replace(options, network=_NETWORKS[sight])
+    images, goes_on_in = sight != "vectors", Path(options.out) if options.resume else None
+    return with_precision(options, images=images, goes_on_in=goes_on_in)
 
 
 def make_training(
