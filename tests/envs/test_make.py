@@ -159,7 +159,8 @@ def test_an_id_without_environment_is_refused(name, message):
     line = message_of(TaskError, name)
     assert line.startswith(f"Task {name!r} cannot be made: {message}")
     # Where the environment is known, only its version is wrong.
-    assert line.endswith("Atari games are written atari:pong.") == (name != "CartPole-v7")
+    ways = " Atari games are written atari:pong, environments of a module of your own MODULE:ID."
+    assert line.endswith(ways) == (name != "CartPole-v7")
 
 
 @pytest.mark.parametrize(
@@ -352,6 +353,15 @@ def test_a_recorded_atari_protocol_ends():
     with pytest.raises(TaskError, match="noop_max=1000000000, which only you may choose"):
         make_task(replace(task, protocol=replace(task.protocol, noop_max=10**9)))
     assert make_task(task).task == task
+
+
+@pytest.mark.parametrize(
+    "changed", [{"name": "Unknown-v0"}, {"name": "not_imported:Id-v0"}, {"environment_kwargs": {"unknown": 1}}]
+)
+def test_a_recorded_task_that_cannot_be_made_is_the_files_fault(changed):
+    with pytest.raises(UsageError) as caught:
+        make_task(replace(make_task("CartPole-v1").task, **changed))
+    assert caught.value.exit_code == 1
 
 
 def test_a_recorded_limit_of_an_episode_may_be_large():

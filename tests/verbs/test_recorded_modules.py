@@ -119,7 +119,7 @@ def test_a_module_that_a_file_names_is_not_imported(play, policy, file, marker):
 )
 def test_no_command_imports_it(command, file, marker):
     result = run(*command)
-    assert (result.code, result.stdout) == (2, "")
+    assert (result.code, result.stdout) == (1, "")
     assert REFUSAL in result.stderr
     assert not marker.exists()
 

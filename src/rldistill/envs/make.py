@@ -195,7 +195,11 @@ def make_task(task: TaskLike, options: Mapping[str, Any] | None = None) -> Playa
     if isinstance(task, Task):
         if task.name == UNNAMED_TASK:
             raise TaskError("The policy's file does not say which task it plays. Name it: --task ID, in Python task=.")
-        return _from_record(task)
+        try:
+            return _from_record(task)
+        except UsageError as error:
+            error.exit_code = 1  # nobody typed it: a file is at fault
+            raise
     if isinstance(task, VectorEnv):
         return _extend(_from_vector_env(task), settings)
     if isinstance(task, gymnasium.Env):
@@ -321,8 +325,8 @@ def _from_factory(name: str, make: Callable[[], GymnasiumEnv], kwargs: Mapping[s
         if game := nearest_game(name, cutoff=1.0):
             raise TaskError(f"Task {name!r} cannot be made: Atari games have a prefix. Did you mean {game}?") from error
         # Of an environment that is known only the version is wrong.
-        atari = "" if other_versions(name) else " Atari games are written atari:pong."
-        raise TaskError(f"Task {name!r} cannot be made: {error}{atari}") from error
+        ways = " Atari games are written atari:pong, environments of a module of your own MODULE:ID."
+        raise TaskError(f"Task {name!r} cannot be made: {error}{'' if other_versions(name) else ways}") from error
     except Exception as error:  # code that is not ours raises what it likes
         if kwargs and isinstance(error, TypeError | ValueError | KeyError | AssertionError):
             given = ", ".join(kwargs)
