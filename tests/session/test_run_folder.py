@@ -17,7 +17,7 @@ from rldistill.storage import write_json
 from rldistill.verbs.collect import collect
 from rldistill.verbs.train_teacher import train_teacher
 from tests.kit.cart_pole import hand_made_teacher
-from tests.kit.commands import REPOSITORY, options, run
+from tests.kit.commands import REPOSITORY, options, run, run_well
 from tests.kit.flat import distill
 
 PONG = REPOSITORY / "zoo" / "pong.safetensors"
@@ -267,3 +267,18 @@ def test_a_teacher_whose_record_is_missing_or_damaged_does_not_stop_an_overwrite
     (reproduced / "teachers" / "pong.json").write_bytes(b"half")
     with run_folder(reproduced, resume=False, overwrite=True):
         assert [path.name for path in reproduced.iterdir()] == [".lock"]
+
+
+def test_a_setting_of_none_stands_in_the_configuration(tmp_path):
+    settings = {"map_name": None, "is_slippery": False}  # FrozenLake then draws a map of its own
+    small = ("--network", "mlp:2", "--num-steps", 8, "--num-envs", 2, "--rollout-length", 4, "--num-minibatches", 1)
+    words = ("train-teacher", "--task", "FrozenLake-v1", "--env-kwargs", json.dumps(settings), *small)
+    run_well(*words, "--out", tmp_path / "r")
+    again = run_well(
+        "train-teacher", "--config", tmp_path / "r/config.toml", "--out", tmp_path / "s", "--dry-run", "--json"
+    )
+    assert again.json["env_kwargs"] == settings
+    assert run("train-teacher", "--config", tmp_path / "r/config.toml", "--out", tmp_path / "r", "--resume").code == 0
+    without = run(*words, "--env-kwargs", '{"is_slippery": false}', "--out", tmp_path / "r", "--resume")
+    assert without.code == 1
+    assert "env_kwargs was" in without.line

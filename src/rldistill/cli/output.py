@@ -27,13 +27,11 @@ def write_result(flags: Flags, result: dict[str, Any], text: str) -> None:
 
 def write_options(options: Options | dict[str, Any], flags: Flags) -> None:
     """Print a resolved configuration, as TOML or as JSON."""
-    import tomli_w
-
-    from rldistill.session.run_folder import plain
+    from rldistill.session.run_folder import plain, toml_text
 
     named = options if isinstance(options, dict) else recorded(options)
     values = {key: plain(value) for key, value in named.items() if value is not None}
-    write_out(json.dumps(values, allow_nan=False) + "\n" if flags.json else tomli_w.dumps(values))
+    write_out(json.dumps(values, allow_nan=False) + "\n" if flags.json else toml_text(values))
 
 
 def quoted(value: object) -> str:

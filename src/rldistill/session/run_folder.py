@@ -6,6 +6,7 @@ folder as ours; results follow.
 
 import contextlib
 import functools
+import json
 import os
 import platform
 import shutil
@@ -38,7 +39,7 @@ _NOUNS: Mapping[str, str] = {"data": "dataset"}
 
 def write_config(folder: Path, verb: str, values: Mapping[str, Any], *, name: str = CONFIG_FILE) -> None:
     """Write the resolved configuration, the command to repeat it in its first line."""
-    text = tomli_w.dumps({key: plain(value) for key, value in values.items() if value is not None})
+    text = toml_text(values)
     header = f"{HEADER}{verb} --config {name}\n"
     write_atomically(folder / name, (header + text).encode())
 
@@ -73,7 +74,7 @@ def recorded_data(path: Path | None) -> list[Path]:
 
 
 def plain(value: object) -> object:
-    """Return a value as TOML and JSON know it: paths become texts, tuples lists, mappings tables."""
+    """Return a value as JSON knows it: paths become texts, tuples lists, mappings dicts."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
@@ -81,8 +82,25 @@ def plain(value: object) -> object:
         return [plain(item) for item in items]
     if isinstance(value, Mapping):
         settings = cast(Mapping[str, Any], value)
-        return {key: plain(item) for key, item in settings.items() if item is not None}  # TOML has no null
+        return {key: plain(item) for key, item in settings.items()}
     return value
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Return options as TOML, without those that are None."""
+    return tomli_w.dumps({key: _in_toml(value) for key, value in values.items() if value is not None})
+
+
+def _in_toml(value: object) -> object:
+    """Return a value as TOML knows it: settings with a null, which TOML has none of, as the JSON of a command line."""
+    simple = plain(value)
+    return json.dumps(simple, ensure_ascii=False) if _holds_none(simple) else simple
+
+
+def _holds_none(value: object) -> bool:
+    if isinstance(value, Mapping):
+        value = list(cast(Mapping[str, object], value).values())
+    return value is None or (isinstance(value, list) and any(map(_holds_none, cast(list[object], value))))
 
 
 @contextlib.contextmanager
@@ -260,7 +278,7 @@ def provenance(verb: str) -> dict[str, Any]:
 
 def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration as a policy's file, which is passed on, holds it: without where that was written."""
-    return without_folders(plain(config))
+    return without_folders(plain({key: value for key, value in config.items() if value is not None}))
 
 
 def without_folders(record: Any) -> Any:  # noqa: ANN401 (JSON)
@@ -310,10 +328,10 @@ def _check_same(folder: Path, options: Folder, values: Mapping[str, Any], may_di
     """
     before = read_config(folder / CONFIG_FILE)
     defaults = default_values(type(options))
-    later = {key: plain(value) for key, value in defaults.items() if key not in before and value is not None}
+    later = {key: _in_toml(value) for key, value in defaults.items() if key not in before and value is not None}
     before |= {key: value for key, value in later.items() if values.get(key) is not None}
     for key in sorted(may_differ & before.keys() & values.keys()):
-        then, now = _number_of(before[key]), _number_of(plain(values[key]))
+        then, now = _number_of(before[key]), _number_of(_in_toml(values[key]))
         if then != now:
             raise RldistillError(
                 f"{folder}: the run was started with {then} {_NOUNS.get(key, key)}{'' if then == 1 else 's'}, this "
@@ -340,7 +358,7 @@ def begun_precision(folder: Path, precision: str) -> str:
 
 def changed_settings(before: dict[str, Any], values: Mapping[str, Any], *, keys: AbstractSet[str]) -> list[str]:
     """Return which of these settings differ, such as `num_threads was 1, is 2`."""
-    now = {key: plain(value) for key, value in values.items() if value is not None}
+    now = {key: _in_toml(value) for key, value in values.items() if value is not None}
     return [
         f"{key} was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
         for key in sorted(keys)
