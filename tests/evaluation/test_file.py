@@ -8,6 +8,8 @@ import pytest
 
 from rldistill.errors import OutputExistsError, RldistillError
 from rldistill.evaluation.file import check_out
+from tests.kit.evaluations import compare
+from tests.kit.payout import payout_task
 
 
 def test_an_earlier_evaluation_may_be_replaced_and_is_not_touched(tmp_path):
@@ -62,3 +64,14 @@ def test_a_kill_during_the_trial_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", look)
     check_out(tmp_path / "evaluation.json")
     assert seen == [(tmp_path, [])]
+
+
+def test_a_link_that_is_named_stays_one(tmp_path):
+    (tmp_path / "results").mkdir()
+    link, behind = tmp_path / "evaluation.json", tmp_path / "results" / "newest.json"
+    link.symlink_to(behind)
+    for seed in (3, 4):
+        compare(payout_task(), student=1, num_episodes=2, seed=seed, out=link)
+        assert link.is_symlink()
+        assert json.loads(behind.read_text())["seed"] == seed
+    assert [item.name for item in behind.parent.iterdir()] == ["newest.json"]

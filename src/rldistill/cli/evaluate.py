@@ -71,5 +71,6 @@ def _print(result: "Evaluation", flags: Flags, *, gate: str = "", error: Rldisti
         write_out(f"{result}\n\n{gate}\n" if gate else f"{result}\n")
     elif error is None:
         write_result(flags, result.to_dict(), "")
+        sys.stderr.write(f"{gate}\n" if gate else "")
     else:
         error.result = result.to_dict()

@@ -37,11 +37,12 @@ def check_out(path: Path) -> None:
             raise OutputExistsError(f"--out {path} is a folder, expected a file such as {path / 'evaluation.json'}.")
         if path.exists() and not _is_evaluation(path):
             raise OutputExistsError(f"--out {path} exists and is not an evaluation. Choose another --out.")
+        target = _behind_links(path)
         with contextlib.suppress(FileExistsError):  # a file by that name: opening says so
-            path.parent.mkdir(parents=True, exist_ok=True)
-        check_temporary(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        check_temporary(target)
         # Without a name: a kill leaves nothing behind.
-        with tempfile.TemporaryFile(dir=path.parent) as file:
+        with tempfile.TemporaryFile(dir=target.parent) as file:
             file.write(bytes(_PROBE_BYTES))
             file.flush()
     except OSError as error:
@@ -49,6 +50,11 @@ def check_out(path: Path) -> None:
             f"--out {path} cannot be written: {error.strerror}. Nothing was played. Make room there, or choose "
             "another --out."
         ) from error
+
+
+def _behind_links(path: Path) -> Path:
+    """Return the file that a path leads to: a link that the user named stays one."""
+    return Path(os.path.realpath(path))
 
 
 def _is_evaluation(path: Path) -> bool:
@@ -97,7 +103,7 @@ def _is_outdone(before: Any, now: Mapping[str, Any]) -> bool:  # noqa: ANN401 (J
 def write_evaluation(path: Path, result: Evaluation) -> None:
     """Write an evaluation's JSON. Raises EvaluationNotWrittenError: it could not be written; holds the result."""
     try:
-        write_json(path, result.to_dict())
+        write_json(_behind_links(path), result.to_dict())
     except RldistillError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error).rstrip(".")
         raise EvaluationNotWrittenError(
