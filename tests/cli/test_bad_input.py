@@ -167,9 +167,14 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         (["evaluate", "t", "--teacher", ""], "teacher: got '', expected a path."),
         (
             ["collect", "t", "--out", "out", "--names", "a=0:2"],
-            "names belong with student_sees, teacher_sees or choose",
+            "names belong with teacher_sees or choose, which say what they are for.",
         ),
-        (["evaluate", "t", "--names", "a=0:2"], "names belong with student_sees, teacher_sees or choose"),
+        (["evaluate", "t", "--names", "a=0:2"], "names belong with teacher_sees or choose, which say"),
+        (["distill", "d", "--out", "out", "--names", "a=0:2"], "names belong with student_sees, which says what they"),
+        (
+            ["distill", "--teacher", "t", "--out", "out", "--names", "a=0:2"],
+            "names belong with student_sees, teacher_sees or choose, which say",
+        ),
         (["evaluate", "t", "--input-scale", "0"], "input_scale must be > 0, got 0.0."),
         (
             ["distill", "d", "--out", "out", "--feature-weight", "inf"],
@@ -582,7 +587,9 @@ def test_a_gate_that_stays_shut_exits_with_1_and_still_gives_the_result():
         "Retention gate passed: lower bound (one-sided 95 %) of student 0.500, required 0.5. "
         "Of 5 episodes a bound claims a little too much: gate on 30 or more."
     )
-    assert "error" not in run(*argv, "--require-retention", "0.5", "--json").json
+    for_programs = run(*argv, "--require-retention", "0.5", "--json", "--quiet")
+    assert "error" not in for_programs.json
+    assert for_programs.stderr.splitlines()[-1] == passed.stdout.splitlines()[-1]
 
 
 def test_a_result_that_cannot_be_written_in_the_end_is_printed(monkeypatch):

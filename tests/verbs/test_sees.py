@@ -144,8 +144,10 @@ def test_a_run_goes_on_with_the_same_parts_alone(tmp_path):
 
 
 def test_names_that_nobody_sees_by_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="names belong with student_sees, teacher_sees or choose"):
+    with pytest.raises(UsageError, match="names belong with student_sees, which says"):
         rd.distill(tmp_path / "d", names=SPANS, out=tmp_path / "r", **SMALL)
+    with pytest.raises(UsageError, match="names belong with teacher_sees, which says"):
+        rd.load_policy(tmp_path / "d", names=SPANS)
 
 
 def test_the_command_line_reads_parts_and_spans_and_a_file_of_them(tmp_path):

@@ -42,7 +42,7 @@ class CollectOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnviro
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self.names, self.teacher_sees, self.choose)
+        check_names(self.names, self)
 
     @property
     def further(self) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class EvaluateOptions(Reading, Chosen, TeacherSees, PartNames, Played, ManyEnvir
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self.names, self.teacher_sees, self.choose)
+        check_names(self.names, self)
         names = list(self.task) if isinstance(self.task, list | tuple) else [self.task]
         if not all(name.strip() for name in names if isinstance(name, str)):
             named = ",".join(str(name) for name in names)

@@ -41,7 +41,7 @@ class VerifyOptions(TeacherSees, PartNames, ManyEnvironments, Machine, Told):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self.names, self.teacher_sees)
+        check_names(self.names, self)
         if self.num_episodes < 2:
             raise UsageError(
                 f"num_episodes must be 2 or more, got {self.num_episodes}: one episode has no standard error."

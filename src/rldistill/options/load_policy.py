@@ -44,4 +44,4 @@ class LoadOptions(Reading, TeacherSees, PartNames):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self.names, self.teacher_sees)
+        check_names(self.names, self)

@@ -147,14 +147,17 @@ class PartNames(Options):
     takes it. Default: the names that the environment gives, the keys of a Dict."""
 
 
-def check_names(names: object, *what_for: object) -> None:
-    """Check that names of parts are for something: `student_sees`, `teacher_sees` or `choose`.
+def check_names(names: object, *said: Options) -> None:
+    """Check that names of parts are for something that these options say: `student_sees`, `teacher_sees` or `choose`.
 
     Raises:
-        UsageError: nothing of them is said.
+        UsageError: they say nothing of it.
     """
-    if names is not None and all(said is None for said in what_for):
-        raise UsageError("names belong with student_sees, teacher_sees or choose, which say what they are for.")
+    uses = [name for name in ("student_sees", "teacher_sees", "choose") if any(hasattr(own, name) for own in said)]
+    if names is not None and all(getattr(own, name, None) is None for own in said for name in uses):
+        *others, last = uses
+        listing = f"{', '.join(others)} or {last}, which say" if others else f"{last}, which says"
+        raise UsageError(f"names belong with {listing} what they are for.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,7 @@ class WhoSees(Chosen, TeacherSees, StudentSees, PartNames, Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self.names, self.student_sees, self.teacher_sees, self.choose)
+        check_names(self.names, self)
 
     @property
     def of_student(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rldistill.data.sampler import check_held_out_fraction
 from rldistill.errors import UsageError
 from rldistill.events import Callback
 from rldistill.options.declaration import verb
-from rldistill.options.distill import AUTO, DistillOptions, Live, Named, Online, Stored
+from rldistill.options.distill import AUTO, DistillOptions, Named, Online, Stored
 from rldistill.options.shared import check_names
 from rldistill.policies import TorchPolicy
 from rldistill.rollout.threads import use_threads
@@ -155,8 +155,7 @@ def resolve_distillation(options: DistillOptions) -> tuple[DistillOptions, list[
             "std: fixed is the teacher's own spread in a dataset, and a teacher that plays live has not said anything "
             "yet. Collect first, or choose state or parameter."
         )
-    of_teachers = [said for item in named if isinstance(item, Live) for said in (item.teacher_sees, item.choose)]
-    check_names(options.names, options.student_sees, *of_teachers)
+    check_names(options.names, options, *named)
     if isinstance(named[0], Online) and options.student_sees is not None:
         raise UsageError("student_sees belongs with a dataset or --teacher: with --online the student sees everything.")
     task_schedule(options, list(options.task_weights or [""]))
