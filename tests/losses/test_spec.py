@@ -224,6 +224,16 @@ def test_callable_receives_float32_and_a_target_without_gradient():
     assert [tensor.requires_grad for tensor in seen] == [True, False]
 
 
+def test_callable_gets_the_rows_of_one_student_at_a_time():
+    def counted_from_the_front(student, target):
+        return (student.softmax(dim=1) - target.softmax(dim=1)).square().sum(dim=-1)
+
+    loss = make_loss(counted_from_the_front, "q_values")
+    of_each = [loss(own, TARGET) for own in (STUDENT, 2 * STUDENT)]
+    several = loss(torch.stack([STUDENT, 2 * STUDENT]), TARGET.expand(2, *TARGET.shape))
+    torch.testing.assert_close(several, torch.stack(of_each))
+
+
 @pytest.mark.parametrize(
     ("result", "got"),
     [

@@ -264,6 +264,8 @@ def _checked(loss: CustomLoss) -> CustomLoss:
     """Wrap a user's loss: inputs as the losses here see them, result one value per row."""
 
     def checked(student: Tensor, target: Tensor) -> Tensor:
+        if student.dim() > 2:  # several students: a function of rows may name its dimensions from the front
+            return torch.stack([checked(*rows) for rows in zip(student, target, strict=True)])
         losses = loss(student.float(), target.detach().float())
         if not isinstance(losses, torch.Tensor) or losses.shape != student.shape[:-1]:
             got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
