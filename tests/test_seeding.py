@@ -22,6 +22,9 @@ def test_streams_are_what_they_were():
     assert episode_generator(0, 0).integers(1000, size=4).tolist() == [73, 690, 827, 804]
     assert stream_generator(7, "exploration").integers(1000, size=4).tolist() == [260, 800, 808, 114]
     assert stream_seed(7, "weights") == 1947191225
+    np.testing.assert_array_equal(
+        UpdateNumbers(7, "batch").of(65, 64), stream_generator(7, "batch", 1).random((2, 64))[1]
+    )
 
 
 def test_the_same_name_and_seed_give_the_same_stream():
@@ -87,6 +90,13 @@ def test_the_numbers_of_an_update_do_not_depend_on_who_asked_before():
     assert len({tuple(each) for each in first.values()}) == len(first)
     assert not np.array_equal(UpdateNumbers(4, "batch").of(3, 5), first[3])
     assert not np.array_equal(UpdateNumbers(3, "other").of(3, 5), first[3])
+
+
+@pytest.mark.parametrize("counts", [(21, 22), (31, 32), (32, 33)])
+def test_updates_of_counts_that_take_turns_share_no_number(counts):
+    numbers = UpdateNumbers(3, "batch")
+    drawn = np.concatenate([numbers.of(update, counts[update % 2]) for update in range(64)])
+    assert len(np.unique(drawn)) == len(drawn) == 32 * sum(counts)
 
 
 def test_numbers_choose_places_evenly_and_never_beyond_the_last():

@@ -34,16 +34,20 @@ class UpdateNumbers:
     def __init__(self, seed: int, stream: str) -> None:
         self._seed, self._stream = seed, stream
         # Of which updates they are, and how many each has: together, so that one thread's are not taken for another's.
-        self._drawn: tuple[tuple[int, int], NDArray[np.float64]] | None = None
+        self._drawn: tuple[tuple[tuple[int, ...], int], NDArray[np.float64]] | None = None
 
     def of(self, update: int, count: int) -> NDArray[np.float64]:
         """Return so many numbers, `[count]`, of an update."""
         group, place = divmod(update, _UPDATES_AT_ONCE)
+        # Counts that vary by a few take rows of one length: from rows of their own, an update would get numbers of its
+        # neighbours. A power of two is mostly the only count.
+        width = 1 << (count - 1).bit_length()
+        indices = (group,) if width == count else (group, width)
         drawn = self._drawn
-        if drawn is None or drawn[0] != (group, count):
-            numbers = stream_generator(self._seed, self._stream, group).random((_UPDATES_AT_ONCE, count))
-            drawn = self._drawn = (group, count), numbers
-        return drawn[1][place]
+        if drawn is None or drawn[0] != (indices, width):
+            numbers = stream_generator(self._seed, self._stream, *indices).random((_UPDATES_AT_ONCE, width))
+            drawn = self._drawn = (indices, width), numbers
+        return drawn[1][place, :count]
 
 
 def places(numbers: NDArray[np.float64], count: int) -> NDArray[np.int64]:
