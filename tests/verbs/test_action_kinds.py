@@ -108,6 +108,14 @@ def test_a_dataset_keeps_actions_and_outputs_of_a_gaussian_as_they_were(tmp_path
     assert 0.85 < noise[np.abs(noise) < 3].std() < 1.1
 
 
+def test_a_student_that_gives_actions_draws_nothing_though_its_teacher_does(tmp_path):
+    teacher = linear_teacher("box", "gaussian", behaviour="sample")
+    student = made(tmp_path, teacher, targets_task("box"), loss="mean_mse", num_updates=5)
+    assert student.behaviour == load_policy(tmp_path / "run" / "student.safetensors").behaviour == "greedy"
+    actions, _ = student.act(np.zeros((1, 2), np.float32))  # without a generator
+    assert actions.shape == (1, 2)
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_collection_of_continuous_actions_goes_on_as_if_it_had_not_stopped(tmp_path, resumed):
     teacher = linear_teacher("box", "gaussian", behaviour="sample")
