@@ -41,6 +41,22 @@ def test_episodes_of_joined_datasets_stay_apart(tmp_path):
     assert not set(held_out) & set(joined.episodes[split.train])
 
 
+def test_episodes_of_one_seed_that_chance_parts_later_are_held_out_together(tmp_path):
+    parts = [written(tmp_path / "0", seed=0), written(tmp_path / "1", seed=1)]
+    write_dataset(
+        tmp_path / "2",
+        replace(make_provenance(), exploration_epsilon=0.2),
+        lengths=(9, 70, *LENGTHS),
+        steps_per_shard=50,
+    )
+    joined = Dataset.joined([*parts, Dataset.open(tmp_path / "2")])
+    split = split_episodes(joined, 0.5, seed=0)
+    held_out = set(joined.episodes[split.held_out])
+    assert held_out | set(joined.episodes[split.train]) == set(range(17))
+    for number in range(5):
+        assert (number in held_out) == (number + 10 in held_out), "the first and the third begin alike"
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [

@@ -42,12 +42,18 @@ class Dataset:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, shards: Sequence[Shard], seeds: Sequence[int] | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        shards: Sequence[Shard],
+        seeds: Sequence[int] | None = None,
+        beginnings: NDArray[np.int64] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.seeds = [manifest.provenance.seed] if seeds is None else list(seeds)
         self._shards = tuple(shards)
+        self._beginnings = beginnings  # by the number of an episode; None: each begins by itself
         fields = manifest.provenance.step_fields
         self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
         self._part_names = manifest.provenance.task.fingerprint.part_names
@@ -91,12 +97,15 @@ class Dataset:
             MismatchError: they have different teachers or fingerprints, or the same episodes; names both.
         """
         first, shards, offset = datasets[0], list[Shard](), 0
+        begun, beginnings = dict[tuple[int, int], int](), list[int]()
         for index, dataset in enumerate(datasets):
             for other in datasets[:index]:
                 _check_adds_up(other, dataset)
             for shard in dataset._shards:
                 numbers = shard.tensors["segment.episode"] + offset
                 shards.append(Shard(shard.file, {**shard.tensors, "segment.episode": numbers}))
+            own = [(dataset.provenance.seed, number) for number in range(dataset.manifest.next_episode)]
+            beginnings += [begun.setdefault(key, offset + key[1]) for key in own]
             offset += dataset.manifest.next_episode
         manifests = [dataset.manifest for dataset in datasets]
         fields = first.provenance.fields
@@ -112,7 +121,8 @@ class Dataset:
             shards=tuple(entry for item in manifests for entry in item.shards),
         )
         path = Path(" + ".join(str(dataset.path) for dataset in datasets))
-        return Dataset(path, manifest, shards, [item.provenance.seed for item in manifests])
+        seeds = [item.provenance.seed for item in manifests]
+        return Dataset(path, manifest, shards, seeds, np.array(beginnings, np.int64))
 
     @property
     def provenance(self) -> Provenance:
@@ -132,6 +142,14 @@ class Dataset:
     def episodes(self) -> NDArray[np.int64]:
         """`[num_steps]`, the episode of every step."""
         return self.store.episodes
+
+    @property
+    def beginnings(self) -> NDArray[np.int64]:
+        """`[num_steps]`, of every step the first episode that begins as its own does.
+
+        Of joined datasets of one seed, episodes of one number begin alike, and go on alike until chance parts them.
+        """
+        return self.episodes if self._beginnings is None else self._beginnings[self.episodes]
 
     @property
     def steps_in_episode(self) -> NDArray[np.int64]:

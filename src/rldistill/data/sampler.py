@@ -48,12 +48,14 @@ def check_held_out_fraction(held_out_fraction: float) -> None:
 def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> EpisodeSplit:
     """Hold episodes out, chosen at random, until they make up the fraction of steps and are five or more.
 
+    Episodes that begin alike are held out together, or not at all.
+
     Raises:
         UsageError: the fraction is below 0.10, or not below 1.
         DatasetError: too few episodes to hold five out and have one left.
     """
     check_held_out_fraction(held_out_fraction)
-    numbers, sizes = np.unique(dataset.episodes, return_counts=True)
+    numbers, sizes = np.unique(dataset.beginnings, return_counts=True)
     if len(numbers) < MIN_HELD_OUT_EPISODES + 1:
         raise DatasetError(
             f"Dataset {dataset.path} holds {len(numbers)} episodes, but {MIN_HELD_OUT_EPISODES} are held out "
@@ -72,7 +74,7 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
             f"Dataset {dataset.path}: holding {held_out_fraction:g} of its {dataset.num_steps} steps out, in whole "
             f"episodes, leaves none of its {len(numbers)} episodes to train on. {cause}. {way}."
         )
-    is_held_out = np.isin(dataset.episodes, numbers[order[:num_held_out]])
+    is_held_out = np.isin(dataset.beginnings, numbers[order[:num_held_out]])
     return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
 
 
