@@ -25,6 +25,7 @@ from rldistill.verbs import shrink_play, shrink_search
 from rldistill.verbs.recipes import choose_recipe, fill_in
 from rldistill.verbs.shrink import check_shrink
 from rldistill.verbs.shrink_play import Episodes
+from rldistill.verbs.shrink_proof import proved
 from rldistill.verbs.shrink_records import Proof, Trial, verdict
 from rldistill.verbs.shrink_tried import Tried
 from rldistill.verbs.sizes import next_size
@@ -500,6 +501,23 @@ def test_a_student_that_never_fails_is_proved_to_keep_what_the_rule_of_three_all
     assert perfect, "CartPole is kept whole"
 
 
+def test_where_the_teacher_fails_in_half_of_its_episodes_it_takes_twice_as_many_to_prove_as_much(tmp_path, monkeypatch):
+    def scores(_self, policy, _purpose, num_episodes, **_):
+        return np.zeros(num_episodes) if isinstance(policy, RandomPolicy) else np.arange(num_episodes) % 2.0
+
+    monkeypatch.setattr(Episodes, "scores", scores)
+    task = short_cart_pole(60)
+    options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", within=9.0)
+    episodes = Episodes(options, options.teacher, task, (), deadline=math.inf)
+    for num_episodes in (100, 200):
+        proof = proved(episodes, options.teacher, "mlp:2", num_episodes, 0.95, 0)
+        # Of the rule of three: only the teacher's successes show that the student does not fail.
+        bound = 1 - math.log(1 / 0.025) / (num_episodes / 2)
+        assert (proof.retention, proof.bound, proof.holds) == (1.0, pytest.approx(bound), bound >= 0.95)
+    search = shrink_search.Search(options, options.teacher, tmp_path / "s", ())
+    assert search._num_proof_episodes(None) == math.ceil(2 * math.log(1 / 0.025) / 0.05)
+
+
 @pytest.mark.parametrize(
     ("retention", "bound", "keep", "expected"),
     [
@@ -515,6 +533,7 @@ def test_a_proof_that_is_likely_to_fail_is_a_longer_one_at_once(tmp_path, retent
     task = short_cart_pole(60)
     options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", keep=keep, within=1e6)
     search = shrink_search.Search(options, options.teacher, tmp_path / "s", ())
+    search.check_teacher()
     search._episodes.teacher_seconds = search._episodes.random_seconds = 1.0
     assert search._num_proof_episodes(trial) == expected
     search._deadline = time.monotonic() + 331.0  # enough for 110 of three policies

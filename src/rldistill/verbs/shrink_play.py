@@ -55,22 +55,35 @@ class Episodes:
         return samples is not None and lower_bound(samples) != -np.inf
 
     def kept(
-        self, scores: np.ndarray, purpose: str, confidence: float, stream: str, *, num_failures: int = 0
+        self, scores: np.ndarray, purpose: str, confidence: float, stream: str, *, failure_cost: float | None = None
     ) -> tuple[float, float]:
         """Return retention and its one-sided lower bound, by resampling episodes that all have met.
 
-        Good episodes do not show how rare failures are: with `num_failures` more, in which the student plays as random
-        play does, the bound is at most that of the rule of three.
+        Good episodes do not show how rare failures are: with a `failure_cost`, in units of the skill, one more counts,
+        in which the student plays as random play does and its teacher so much better.
         """
         teacher, random = self.baseline(purpose, len(scores))
-        more = [np.full(num_failures, mean) for mean in (random.mean(), teacher.mean(), random.mean())]
-        roles = [np.append(own, added) for own, added in zip((scores, teacher, random), more, strict=True)]
-        samples = retention_samples(Stratum(*roles, together=ROLES), rng=self._rng(stream))
-        assert samples is not None
         skill = teacher.mean() - random.mean()
         if skill <= 0:
             return NOTHING, NOTHING
+        roles = [scores, teacher, random]
+        if failure_cost is not None:
+            failed = random.mean(), random.mean() + failure_cost * skill, random.mean()
+            roles = [np.append(own, more) for own, more in zip(roles, failed, strict=True)]
+        samples = retention_samples(Stratum(*roles, together=ROLES), rng=self._rng(stream))
+        assert samples is not None
         return float((scores.mean() - random.mean()) / skill), max(lower_bound(samples, confidence), NOTHING)
+
+    def failure_cost(self, purpose: str, num_episodes: int) -> float:
+        """Return what a failure costs, in units of the skill: 1 where the teacher always scores alike, else more.
+
+        A student can lose only what its teacher has: where that fails in half of its episodes, a failure in one of the
+        others costs twice the skill, and half as many episodes show how rare failures are. In general an episode weighs
+        what the teacher keeps in it; n ÷ cost is the effective number of episodes (Kish 1965).
+        """
+        teacher, random = self.baseline(purpose, num_episodes)
+        weights = teacher - random.mean()
+        return float((weights**2).mean() / weights.mean() ** 2) if weights.mean() > 0 else 1.0
 
     def baseline(self, purpose: str, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores of the teacher and of random play, played once."""

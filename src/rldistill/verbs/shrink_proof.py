@@ -22,22 +22,23 @@ def proved(
     # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
     purpose, confidence = f"proof {num_looks + 1}", 1 - _error(num_looks)
     scores = episodes.scores(student, purpose, num_episodes)
-    retention, bound = episodes.kept(scores, purpose, confidence, purpose, num_failures=1)
+    cost = episodes.failure_cost(purpose, num_episodes)
+    retention, bound = episodes.kept(scores, purpose, confidence, purpose, failure_cost=cost)
     # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
-    bound = min(bound, _rule_of_three(retention, 1 - confidence, num_episodes))
+    bound = min(bound, _rule_of_three(retention, 1 - confidence, num_episodes / cost))
     teacher, random = episodes.baseline(purpose, num_episodes)
     means = float(scores.mean()), float(teacher.mean()), float(random.mean())
     return Proof(network, student.hash, retention, bound, confidence, num_episodes, means, bound >= keep)
 
 
-def least_episodes(num_episodes: int, keep: float, num_looks: int) -> int:
-    """Return how many of them can prove it of a student that never fails, or more: those that are asked for."""
+def least_episodes(num_episodes: int, keep: float, num_looks: int, cost: float) -> int:
+    """Return how many can prove it of a student that never fails, or more: those that are asked for."""
     if keep >= 1:
         return num_episodes
-    return max(num_episodes, math.ceil(math.log(1 / _error(num_looks)) / (1 - keep)))
+    return max(num_episodes, math.ceil(cost * math.log(1 / _error(num_looks)) / (1 - keep)))
 
 
-def likely_episodes(trial: Trial, num_chosen_by: int, keep: float, num_looks: int, least: int) -> int:
+def likely_episodes(trial: Trial, num_chosen_by: int, keep: float, num_looks: int, least: int, cost: float) -> int:
     """Return how many are likely to prove a size that held: up to four times the least; where none are, the least.
 
     A look that is likely to fail is time lost, and half of the error.
@@ -48,12 +49,13 @@ def likely_episodes(trial: Trial, num_chosen_by: int, keep: float, num_looks: in
         keep: retention that is to be proved.
         num_looks: at proofs before this one.
         least: episodes of any look.
+        cost: of a failure, in units of the skill.
     """
     numbers, error = range(least, 4 * least + 1), _error(num_looks)
-    return next((number for number in numbers if _is_likely(trial, num_chosen_by, number, error, keep)), least)
+    return next((number for number in numbers if _is_likely(trial, num_chosen_by, number, error, keep, cost)), least)
 
 
-def _is_likely(trial: Trial, num_chosen_by: int, num_episodes: int, error: float, keep: float) -> bool:
+def _is_likely(trial: Trial, num_chosen_by: int, num_episodes: int, error: float, keep: float, cost: float) -> bool:
     """Return whether so many episodes probably prove a student, by what it showed on the choosing ones.
 
     That flatters it, since its training ended when it showed enough: it is taken to keep what lies halfway between its
@@ -62,12 +64,12 @@ def _is_likely(trial: Trial, num_chosen_by: int, num_episodes: int, error: float
     kept = (trial.retention + trial.bound) / 2
     spread = math.sqrt(num_chosen_by / num_episodes)
     deviation = (trial.retention - trial.bound) / NormalDist().inv_cdf(1 - ERROR) * spread
-    failure = kept / num_episodes  # the one more that a proof counts: its mean, and about its deviation
+    failure = kept * cost / num_episodes  # the one more that a proof counts: its mean, and about its deviation
     margin = failure + NormalDist().inv_cdf(1 - error) * math.hypot(deviation, failure)
-    return min(kept - margin, _rule_of_three(kept, error, num_episodes)) >= keep
+    return min(kept - margin, _rule_of_three(kept, error, num_episodes / cost)) >= keep
 
 
-def _rule_of_three(retention: float, error: float, num_episodes: int) -> float:
+def _rule_of_three(retention: float, error: float, num_episodes: float) -> float:
     """Return the most that so many episodes without a failure can prove of a student that keeps so much in them."""
     return retention * (1 - math.log(1 / error) / num_episodes)
 

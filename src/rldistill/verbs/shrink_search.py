@@ -192,12 +192,13 @@ class Search:
     def _num_proof_episodes(self, trial: Trial | None) -> int:
         """Return how many fresh episodes the next look at a proof has, of a size that held or, None, of any."""
         keep, num_looks = self._options.keep, len(self._tried.proofs)
-        least = least_episodes(self._options.num_episodes, keep, num_looks)
+        cost = self._episodes.failure_cost("choosing", _CHOOSING)
+        least = least_episodes(self._options.num_episodes, keep, num_looks, cost)
         if trial is None:
             return least
         student, others = self._seconds
         left = (self._deadline - time.monotonic()) / max(student + others, 1e-9)
-        return max(least, min(likely_episodes(trial, _CHOOSING, keep, num_looks, least), int(left)))
+        return max(least, min(likely_episodes(trial, _CHOOSING, keep, num_looks, least, cost), int(left)))
 
     def _sizes(self) -> dict[str, int]:
         """Return the sizes that fit the observation, smallest first, with their parameters.
