@@ -380,13 +380,69 @@ def test_of_several_looks_at_a_student_the_last_is_told_not_the_luckiest(tmp_pat
     assert tried.closest(None) == (tried.trials[0], looks[1])
 
 
-def test_a_size_that_ended_when_it_held_is_tried_again_where_more_is_to_be_kept(tmp_path, quick):
-    trial = Trial("mlp:4", 30, 0.9, 0.85, True, 600, 100, 1.0, False, "")
-    Tried(tmp_path, {}).write({"trials": [asdict(trial)], "proofs": []})
-    for keep, outcomes in ((0.8, {"mlp:4": True}), (0.95, {})):
+def saved_trial(folder, *, name="mlp:2", size=30, retention=0.9, bound=0.85, scale=1.0):
+    """Return the trial of a student that lies in the folder."""
+    student = hand_made_teacher(short_cart_pole(60), scale=scale)
+    trial = Trial(name, size, retention, bound, True, 600, 100, 1.0, False, student.hash)
+    (folder / trial.file).parent.mkdir(parents=True, exist_ok=True)
+    student.save(folder / trial.file)
+    return trial
+
+
+def proof_of(trial, retention, bound, *, keep=0.95):
+    return Proof(trial.network, trial.policy_hash, retention, bound, 0.975, 100, (0.0, 1.0, 2.0), bound >= keep)
+
+
+def test_a_size_that_ended_when_it_held_is_tried_again_where_more_is_to_be_kept(tmp_path):
+    Tried(tmp_path, {}).write({"trials": [asdict(saved_trial(tmp_path))], "proofs": []})
+    for keep, outcomes in ((0.8, {"mlp:2": True}), (0.95, {})):
+        tried = Tried(tmp_path, {})
+        assert tried.take_up(keep) == []
+        assert (tried.has_held, tried.outcomes) == (keep == 0.8, outcomes)
+
+
+def test_a_size_whose_proof_shows_more_than_the_choosing_episodes_holds_what_the_proof_shows(tmp_path):
+    trial = saved_trial(tmp_path)
+    proofs = [asdict(proof_of(trial, 0.98, 0.96))]
+    Tried(tmp_path, {}).write({"trials": [asdict(trial)], "proofs": proofs})
+    for keep in (0.95, 0.97):
         tried = Tried(tmp_path, {})
         tried.take_up(keep)
-        assert (tried.has_held, tried.outcomes) == (keep == 0.8, outcomes)
+        assert tried.has_held == tried.proofs[0].holds == (keep == 0.95)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_of_another_student_than_the_proved_one_is_not_taken_for_it(tmp_path, is_there):
+    trial = saved_trial(tmp_path)
+    Tried(tmp_path, {}).write({"trials": [asdict(trial)], "proofs": [asdict(proof_of(trial, 1.0, 0.97))]})
+    if is_there:
+        saved_trial(tmp_path, scale=-1.0)
+    else:
+        (tmp_path / trial.file).unlink()
+    tried = Tried(tmp_path, {})
+    assert tried.take_up(0.95) == ["mlp:2"]
+    assert (tried.trials, tried.outcomes, len(tried.proofs)) == ([], {}, 1)
+
+
+def test_what_an_earlier_call_proved_stays_proved_where_no_time_is_left_to_prove_a_smaller_one(tmp_path):
+    small = saved_trial(tmp_path, name="mlp:1", size=20, scale=2.0)
+    large = saved_trial(tmp_path)
+    options = ShrinkOptions(hand_made_teacher(), short_cart_pole(60), out=tmp_path, keep=0.8, within=9.0)
+    search = shrink_search.Search(options, options.teacher, tmp_path, ())
+    search._tried.trials, search._tried.proofs = [small, large], [proof_of(large, 0.9, 0.85, keep=0.8)]
+    search._deadline = 0.0
+    assert search._prove() == search._tried.proofs[0]
+
+
+@pytest.mark.parametrize(("shown", "best"), [(0.7, "mlp:3"), (0.9, "mlp:2")])
+def test_a_size_that_held_and_was_not_looked_at_is_better_than_one_that_showed_less(tmp_path, shown, best):
+    failed, held, larger = (
+        Trial(f"mlp:{size}", size, 0.95, 0.85, True, 600, 100, 1.0, False, f"hash {size}") for size in (2, 3, 4)
+    )
+    tried = Tried(tmp_path, {})
+    tried.trials, tried.proofs = [failed, larger, held], [proof_of(failed, shown, 0.6)]
+    chosen, look = tried.closest(None)
+    assert (chosen.network, look) == (best, tried.proofs[0] if best == "mlp:2" else None)
 
 
 def test_a_size_that_time_cut_is_tried_again_and_replaced_only_by_a_better_student(tmp_path, quick, monkeypatch):

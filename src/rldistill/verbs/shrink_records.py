@@ -32,7 +32,7 @@ class Trial:
     num_parameters: int  # of the student
     retention: float  # mean over the choosing episodes
     bound: float  # one-sided 95 % lower bound there
-    holds: bool  # whether the bound reaches what is to be kept
+    holds: bool  # whether the bound, or that of a proof, reaches what is to be kept
     num_updates: int  # gradient steps of the student in its file
     num_steps: int  # decisions that were played to learn from, of all times together
     seconds: float  # of training and looking, of all times together

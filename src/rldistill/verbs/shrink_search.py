@@ -29,6 +29,7 @@ from rldistill.verbs.shrink_proof import ERROR, MOST_LOOKS, least_episodes, like
 from rldistill.verbs.shrink_records import (
     NOTHING,
     STUDENT_FILE,
+    STUDENTS_FOLDER,
     Proof,
     Shrunk,
     Trial,
@@ -109,7 +110,10 @@ class Search:
 
     def take_up(self) -> None:
         """Go on with what an earlier call tried. Raises MismatchError: it was of another teacher or task."""
-        self._tried.take_up(self._options.keep)
+        lost = self._tried.take_up(self._options.keep)
+        if lost:
+            text = f"{', '.join(lost)}: what lies in {self._out / STUDENTS_FOLDER} is not the student that was recorded"
+            tell(self._callbacks, f"{text}; tried again", "warning")
         if self._tried.trials:
             tell(self._callbacks, f"going on with {len(self._tried.trials)} sizes that were tried")
             self._episodes.deadline = math.inf  # there is something to show, whatever the time
@@ -344,7 +348,7 @@ class Search:
             if held:
                 return held[0]
             if self._tried.proofs and time.monotonic() > self._deadline:
-                return None
+                continue  # an earlier call may have proved a larger one
             student = load_policy(self._out / trial.file, device=self._options.device)
             doubled = [2 * proof.num_episodes for proof in earlier]
             num_episodes = max([self._num_proof_episodes(trial), *doubled])

@@ -7,7 +7,7 @@ from typing import Any
 
 from rldistill.errors import MismatchError, RldistillError, first_line
 from rldistill.limits import JSON, read_file, read_json
-from rldistill.policies import TorchPolicy
+from rldistill.policies import TorchPolicy, load_policy
 from rldistill.storage import canonical_json, write_json
 from rldistill.verbs.shrink_records import RECORDS_FILE, STUDENTS_FOLDER, Proof, Trial
 
@@ -57,12 +57,19 @@ class Tried:
         # Of each student its last look: the luckiest of several would flatter it.
         last = {each.policy_hash: each for each in looks}
         look = proof or max(last.values(), key=lambda each: each.bound, default=None)
+        # The smallest that held and was not looked at, for want of time, is better than what is known to keep less.
+        unseen = [trial for trial in self.holding if trial.policy_hash not in last]
+        if look is not None and not look.holds and look.retention < min((trial.bound for trial in unseen), default=0):
+            return min(unseen, key=lambda trial: trial.num_parameters), None
         if look is not None:
             return next(trial for trial in self.trials if trial.network == look.network), look
         return max(self.trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters)), None
 
-    def take_up(self, keep: float) -> None:
+    def take_up(self, keep: float) -> list[str]:
         """Read what an earlier call tried, if it left anything; `keep` is the share that is to be kept.
+
+        Returns:
+            Names of sizes whose file is not the student that was recorded: they count as not tried.
 
         Raises:
             RldistillError: the file is damaged.
@@ -70,21 +77,26 @@ class Tried:
         """
         path = self._out / RECORDS_FILE
         if not path.is_file():
-            return
+            return []
         try:
             data = read_json(read_file(path, JSON.num_bytes))
             begun = data["of"]
             before = [Trial(**trial) for trial in data["trials"]]
             # All bounds of proofs hold together in 95 %: what is to be kept may be chosen by them.
-            self.trials = [replace(trial, holds=trial.bound >= keep) for trial in before]
             proofs = [Proof(**proof | {"scores": tuple(proof["scores"])}) for proof in data["proofs"]]
             self.proofs = [replace(proof, holds=proof.bound >= keep) for proof in proofs]
+            proved = {proof.policy_hash for proof in self.proofs if proof.holds}
+            # A proof of many episodes may show more than the choosing ones.
+            self.trials = [replace(each, holds=each.bound >= keep or each.policy_hash in proved) for each in before]
         except (ValueError, TypeError, KeyError) as error:
             raise RldistillError(f"{path} is damaged: {first_line(error)}. Begin anew with --overwrite.") from error
         if canonical_json(begun) != canonical_json(self._of):
             raise MismatchError(
                 f"--resume {self._out}: the search began with another teacher or task. Use the same, or --overwrite."
             )
+        # A kill between the two leaves the file of a student whose record, and proofs, are of another.
+        lost = [trial.network for trial in self.trials if not self._has_file_of(trial)]
+        self.trials = [trial for trial in self.trials if trial.network not in lost]
         # What held less ended as soon as it did.
         failed = {trial.network for trial in self.trials if not trial.holds}
         self._to_try_again = {trial.network for trial in before if trial.is_cut or trial.holds} & failed
@@ -92,6 +104,13 @@ class Tried:
         last = {proof.policy_hash: proof for proof in sorted(self.proofs, key=lambda proof: proof.holds)}
         refuted = {key for key, proof in last.items() if proof.retention < keep}
         self.given_up = {trial.network for trial in self.trials if trial.policy_hash in refuted}
+        return lost
+
+    def _has_file_of(self, trial: Trial) -> bool:
+        try:
+            return load_policy(self._out / trial.file).hash == trial.policy_hash
+        except RldistillError:
+            return False
 
     def record(self, trial: Trial, student: TorchPolicy) -> None:
         """Write a size and its record, in place of what it was before if that was no better."""
