@@ -314,7 +314,7 @@ def search_whose_proofs_fail(monkeypatch, tmp_path, *, num_failures, held_at_the
     monkeypatch.setattr(shrink_play.Episodes, "kept", kept)
     task = short_cart_pole(60)
     found = rd.shrink(
-        hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, num_episodes=100, callbacks=[told.append]
+        hand_made_teacher(task), task, out=tmp_path / "s", within=9e3, num_episodes=100, callbacks=[told.append]
     )
     return found, [event.text for event in told if isinstance(event, MessageEvent)]
 
@@ -340,7 +340,7 @@ def test_a_size_that_no_longer_holds_when_it_learned_on_stays_what_it_was(tmp_pa
     assert [trial.num_updates for trial in found.trials] == [30, 30]
     assert str(found).count("not proved") == 2
     assert "keeps 90.0 % in 100 fresh episodes" in found.verdict
-    task, settings = short_cart_pole(60), {"within": 60.0, "resume": True, "num_episodes": 100}
+    task, settings = short_cart_pole(60), {"within": 9e3, "resume": True, "num_episodes": 100}
     again = rd.shrink(hand_made_teacher(task), task, out=tmp_path / "s", **settings)
     assert again.proofs == found.proofs, "what kept too little is not looked at again"
     records = tmp_path / "s" / "shrink.json"
@@ -361,7 +361,7 @@ def test_proofs_that_are_there_are_judged_anew_by_a_lower_share_to_be_kept(tmp_p
     assert "No size is left to try: a lower --keep may help with --resume; begun anew" in found.verdict
     task = short_cart_pole(60)
     again = rd.shrink(
-        hand_made_teacher(task), task, out=tmp_path / "s", within=60.0, keep=0.75, num_episodes=100, resume=True
+        hand_made_teacher(task), task, out=tmp_path / "s", within=9e3, keep=0.75, num_episodes=100, resume=True
     )
     assert (again.held, again.keep) == (True, 0.75)
     assert again.proofs == tuple(replace(proof, holds=True) for proof in found.proofs), "no look more"
